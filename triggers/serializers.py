@@ -22,19 +22,7 @@ from pipedai.outgoing import standard_key, target_problem
 from pipedai.sql import database_now
 from triggers.approval_rules import ApprovalRulesField
 from triggers.events.entry_serializers import Entry, EntryBody, OnField, entry_of
-from triggers.models import (
-    MAX_ALERT_AFTER_FAILURES,
-    MAX_CONCURRENT_RUNS,
-    MAX_PREFER_SECONDS,
-    MAX_RETRIES,
-    MAX_START_DEADLINE_SECONDS,
-    MAX_SUCCESS_DEADLINE_SECONDS,
-    MAX_TIMEOUT_SECONDS,
-    MIN_START_DEADLINE_SECONDS,
-    MIN_SUCCESS_DEADLINE_SECONDS,
-    MIN_TIMEOUT_SECONDS,
-    Trigger,
-)
+from triggers.models import BOUNDS, Trigger
 from triggers.schedules import cron
 from triggers.states import Health, RecordEvents, RetryMode, Status
 from workspaces.connections.header_field import McpHeadersField
@@ -63,6 +51,11 @@ class OutputSchemaField(serializers.JSONField):
     """The JSON Schema of the output that a trigger asks its runs for."""
 
 
+def _number(column: str, **kwargs: Any) -> WholeNumberField:
+    least, most = BOUNDS[column]
+    return WholeNumberField(min_value=least, max_value=most, **kwargs)
+
+
 class TriggerBody(StrictBody):
     key = KeyField()
     managedBy = LabelField()
@@ -86,21 +79,12 @@ class TriggerBody(StrictBody):
     runOnceAt = serializers.DateTimeField(allow_null=True, default=None)
     workerId = IdField(allow_null=True, default=None)
     poolId = IdField(allow_null=True, default=None)
-    preferSeconds = WholeNumberField(min_value=0, max_value=MAX_PREFER_SECONDS, default=60)
-    startDeadlineSeconds = WholeNumberField(
-        min_value=MIN_START_DEADLINE_SECONDS,
-        max_value=MAX_START_DEADLINE_SECONDS,
-        allow_null=True,
-        default=None,
-    )
-    maxConcurrentRuns = WholeNumberField(
-        min_value=1, max_value=MAX_CONCURRENT_RUNS, allow_null=True, default=None
-    )
+    preferSeconds = _number("prefer_seconds", default=60)
+    startDeadlineSeconds = _number("start_deadline_seconds", allow_null=True, default=None)
+    maxConcurrentRuns = _number("max_concurrent_runs", allow_null=True, default=None)
     enabled = TrueFalseField(default=True)
-    maxRetries = WholeNumberField(min_value=0, max_value=MAX_RETRIES, default=3)
-    timeoutSeconds = WholeNumberField(
-        min_value=MIN_TIMEOUT_SECONDS, max_value=MAX_TIMEOUT_SECONDS, default=1800
-    )
+    maxRetries = _number("max_retries", default=3)
+    timeoutSeconds = _number("timeout_seconds", default=1800)
     overlapPolicy = serializers.ChoiceField(
         choices=Trigger.OverlapPolicy.choices, default=Trigger.OverlapPolicy.QUEUE
     )
@@ -109,15 +93,8 @@ class TriggerBody(StrictBody):
     recordEvents = serializers.ChoiceField(
         choices=RecordEvents.choices, default=RecordEvents.FAILURES
     )
-    alertAfterFailures = WholeNumberField(
-        min_value=1, max_value=MAX_ALERT_AFTER_FAILURES, allow_null=True, default=1
-    )
-    successDeadlineSeconds = WholeNumberField(
-        min_value=MIN_SUCCESS_DEADLINE_SECONDS,
-        max_value=MAX_SUCCESS_DEADLINE_SECONDS,
-        allow_null=True,
-        default=None,
-    )
+    alertAfterFailures = _number("alert_after_failures", allow_null=True, default=1)
+    successDeadlineSeconds = _number("success_deadline_seconds", allow_null=True, default=None)
     maxCostUsd = AmountField(above_zero=True, allow_null=True, default=None)
     outputSchema = OutputSchemaField(allow_null=True, default=None)
     on = OnField(default=[])

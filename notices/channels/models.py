@@ -14,10 +14,10 @@ from pipedai.outgoing import (
     outbox_constraints,
     outbox_indexes,
 )
-from triggers.models.fields import tenant_key
 from workspaces.encryption.sealed_fields import SealedField
 from workspaces.files.columns import FileColumns, own_key
 from workspaces.models import Environment
+from workspaces.tenant_columns import tenant_key
 
 # The columns of a channel that are encrypted.
 URL = SealedField("channel", "url", "url_key_id")

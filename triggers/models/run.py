@@ -7,9 +7,9 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
-from pipedai.ids import new_id
 from pipedai.sql import Row
-from triggers.models.fields import JSONAsGivenField, tenant_key
+from pipedai.table_rules import check, has, index, lacks, unique
+from triggers.models.fields import JSONAsGivenField
 from triggers.states import (
     FAILURES,
     HELD,
@@ -22,7 +22,7 @@ from triggers.states import (
     Source,
     Status,
 )
-from workspaces.models import Environment
+from workspaces.tenant_columns import TenantRow, environment_key, in_environment, tenant_key
 
 # How many spells a run may have at most (SPEC §27).
 MAX_SPELLS = 20
@@ -56,15 +56,11 @@ def tool_calls(run: Row) -> dict[str, int] | None:
 
 def _tool_calls() -> Q:
     """The CHECK that the three counts are all NULL or all set, and that none exceeds the number of all calls."""
-    none = Q(
-        tool_calls_total__isnull=True,
-        tool_calls_effects__isnull=True,
-        tool_calls_unknown__isnull=True,
-    )
-    told = Q(
-        tool_calls_total__isnull=False,
-        tool_calls_effects__isnull=False,
-        tool_calls_unknown__isnull=False,
+    none = lacks("tool_calls_total", "tool_calls_effects", "tool_calls_unknown")
+    told = has(
+        "tool_calls_total",
+        "tool_calls_effects",
+        "tool_calls_unknown",
         tool_calls_effects__gte=0,
         tool_calls_unknown__gte=0,
         tool_calls_effects__lte=F("tool_calls_total"),
@@ -75,16 +71,8 @@ def _tool_calls() -> Q:
 
 def _held() -> Q:
     """The CHECK that slot, lease and deadline are set in claimed and running runs alone."""
-    held = Q(
-        status__in=HELD,
-        worker__isnull=False,
-        slot__isnull=False,
-        lease_expires_at__isnull=False,
-        deadline_at__isnull=False,
-    )
-    not_held = Q(slot__isnull=True, lease_expires_at__isnull=True, deadline_at__isnull=True) & ~Q(
-        status__in=HELD
-    )
+    held = has("worker", "slot", "lease_expires_at", "deadline_at", status__in=HELD)
+    not_held = lacks("slot", "lease_expires_at", "deadline_at") & ~Q(status__in=HELD)
     return held | not_held
 
 
@@ -92,12 +80,8 @@ def _ended() -> Q:
     """The CHECK that `ended_at`, `ended_by` and `fault_class` are set in ended runs alone. It tests for NULL
     explicitly, because a CHECK accepts NULL as if it were true.
     """
-    ended = Q(
-        status__in=TERMINAL,
-        ended_at__isnull=False,
-        ended_by__isnull=False,
-        ended_by__in=EndedBy.values,
-        fault_class__isnull=False,
+    ended = has(
+        "ended_at", "ended_by", "fault_class", status__in=TERMINAL, ended_by__in=EndedBy.values
     ) & (
         Q(status__in=(Status.SUCCEEDED, Status.CANCELED), fault_class=FaultClass.NONE)
         | Q(
@@ -105,9 +89,7 @@ def _ended() -> Q:
             fault_class__in=(FaultClass.INFRA, FaultClass.CLIENT),
         )
     )
-    unfinished = Q(ended_at__isnull=True, ended_by__isnull=True, fault_class__isnull=True) & ~Q(
-        status__in=TERMINAL
-    )
+    unfinished = lacks("ended_at", "ended_by", "fault_class") & ~Q(status__in=TERMINAL)
     return ended | unfinished
 
 
@@ -116,57 +98,40 @@ def _times_of_state() -> Q:
     failed in the queue.
     """
     return (
-        Q(status=Status.QUEUED, claimed_at__isnull=True, started_at__isnull=True)
-        | Q(status=Status.CLAIMED, claimed_at__isnull=False, started_at__isnull=True)
-        | Q(status=Status.RUNNING, claimed_at__isnull=False, started_at__isnull=False)
-        | Q(status=Status.WAITING, claimed_at__isnull=False)
-        | Q(
-            status__in=(Status.SUCCEEDED, Status.FAILED, Status.TIMED_OUT),
-            claimed_at__isnull=False,
-        )
-        | Q(
-            status=Status.FAILED,
-            ended_by__in=NEVER_CLAIMED,
-            claimed_at__isnull=True,
-            started_at__isnull=True,
-        )
-        | (
-            Q(status=Status.CANCELED)
-            & (Q(claimed_at__isnull=False) | Q(claimed_at__isnull=True, started_at__isnull=True))
-        )
+        lacks("claimed_at", "started_at", status=Status.QUEUED)
+        | has("claimed_at", status=Status.CLAIMED, started_at__isnull=True)
+        | has("claimed_at", "started_at", status=Status.RUNNING)
+        | has("claimed_at", status=Status.WAITING)
+        | has("claimed_at", status__in=(Status.SUCCEEDED, Status.FAILED, Status.TIMED_OUT))
+        | lacks("claimed_at", "started_at", status=Status.FAILED, ended_by__in=NEVER_CLAIMED)
+        | (Q(status=Status.CANCELED) & (has("claimed_at") | lacks("claimed_at", "started_at")))
     )
 
 
-class Run(models.Model):
+class Run(TenantRow):
     """One attempt at executing a trigger. The table is the ledger of all runs, from which no user can delete. Only the
     statements in `triggers/runs/statements.py` write it. Long texts are in RunText, so that these rows stay small.
     """
 
-    # The run's id: a UUIDv7, made by the process that queues the run.
-    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment that owns the row.
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
     # The trigger that the run executes.
     trigger = tenant_key("triggers.Trigger", related_name="runs")
     # The prompt and model for the run: the trigger's current revision when the run was queued. A retry has the revision
     # of the run that it repeats.
-    revision = tenant_key("triggers.TriggerRevision", related_name="+")
+    revision = tenant_key("triggers.TriggerRevision")
     # The worker that claimed the run. Before the claim, the worker that may claim it, and if the run also has a pool,
     # may claim it before the pool's other workers; NULL if the trigger has no worker. Only queued runs move to another
     # worker.
-    worker = tenant_key("workers.Worker", null=True, related_name="+")
+    worker = tenant_key("workers.Worker", null=True)
     # The pool whose workers may claim the run; NULL if its trigger has none. The trigger's pool when the run was
     # queued; only queued runs move to another pool.
-    pool = tenant_key("workers.Pool", null=True, related_name="+")
+    pool = tenant_key("workers.Pool", null=True)
     # The time from which each worker of the pool may claim the run; before it, only `worker` may. NULL without a pool.
     # It is worked out when the run is queued, and becomes `available_at` when `worker` is disabled or reaches its usage
     # limit.
     pool_from = models.DateTimeField(null=True)
     # The worker that failed the run which this one repeats. It may claim this one only `prefer_seconds` (of the
     # trigger) after `available_at`, so that another worker of the pool does it first. NULL if no worker is passed over.
-    avoided_worker = tenant_key("workers.Worker", null=True, related_name="+")
+    avoided_worker = tenant_key("workers.Worker", null=True)
     # The state of the run; `triggers.states.Status` explains each state. Only the statements of `triggers.runs` change
     # it.
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.QUEUED)
@@ -179,10 +144,10 @@ class Run(models.Model):
     # How long the run may take, in seconds, copied from the trigger when the first attempt was queued.
     timeout_seconds = models.PositiveIntegerField()
     # The run that this one repeats; NULL for a first attempt.
-    retry_of = tenant_key("self", null=True, related_name="+")
+    retry_of = tenant_key("self", null=True)
     # The run whose payload a user had executed again with this run; NULL for any other run. A retry of a rerun has NULL
     # too. If the original is pruned, the database sets NULL.
-    rerun_of = tenant_key("self", null=True, related_name="+")
+    rerun_of = tenant_key("self", null=True)
     # The event that queued the run; NULL if none did. A retry and a rerun copy it. The event may have been pruned, so
     # the database does not refer to it. People below operator do not see the payload of a run with an event.
     event_id = models.UUIDField(null=True)
@@ -301,163 +266,127 @@ class Run(models.Model):
     class Meta:
         db_table = "run"
         constraints = (
-            models.UniqueConstraint(fields=["environment", "id"], name="run_in_environment"),
+            in_environment("run"),
             # The unique constraints contain the environment, so that the table could be distributed or partitioned by
             # environment.
-            models.UniqueConstraint(
-                fields=["worker", "slot", "environment"],
-                condition=Q(slot__isnull=False),
-                name="run_one_in_slot",
+            unique("run_one_in_slot", ["worker", "slot", "environment"], where=has("slot")),
+            unique(
+                "run_one_in_trigger_slot",
+                ["trigger", "trigger_slot", "environment"],
+                where=has("trigger_slot"),
             ),
-            models.UniqueConstraint(
-                fields=["trigger", "trigger_slot", "environment"],
-                condition=Q(trigger_slot__isnull=False),
-                name="run_one_in_trigger_slot",
+            unique(
+                "run_one_for_tick",
+                ["trigger", "scheduled_for", "environment"],
+                where=Q(source=Source.SCHEDULE),
             ),
-            models.UniqueConstraint(
-                fields=["trigger", "scheduled_for", "environment"],
-                condition=Q(source=Source.SCHEDULE),
-                name="run_one_for_tick",
-            ),
-            models.UniqueConstraint(
-                fields=["retry_of", "environment"],
-                condition=Q(retry_of__isnull=False),
-                name="run_one_retry",
-            ),
+            unique("run_one_retry", ["retry_of", "environment"], where=has("retry_of")),
             # Of two events that come at once, only one begins a run, and the other joins it.
-            models.UniqueConstraint(
-                fields=["trigger", "coalesce_key", "environment"],
-                condition=Q(coalesce_key__isnull=False, status=Status.QUEUED),
-                name="run_one_to_join",
+            unique(
+                "run_one_to_join",
+                ["trigger", "coalesce_key", "environment"],
+                where=has("coalesce_key", status=Status.QUEUED),
             ),
-            models.CheckConstraint(condition=_held(), name="run_held"),
-            models.CheckConstraint(condition=_ended(), name="run_ended"),
-            models.CheckConstraint(condition=_times_of_state(), name="run_times_of_state"),
-            models.CheckConstraint(
-                condition=Q(started_at__isnull=True) | Q(claimed_at__isnull=False),
-                name="run_started_was_claimed",
+            check("run_held", _held()),
+            check("run_ended", _ended()),
+            check("run_times_of_state", _times_of_state()),
+            check("run_started_was_claimed", lacks("started_at") | has("claimed_at")),
+            check(
+                "run_retry_has_an_original",
+                has("retry_of", source=Source.RETRY, attempt__gt=1)
+                | (lacks("retry_of", attempt=1) & ~Q(source=Source.RETRY)),
             ),
-            models.CheckConstraint(
-                condition=Q(source=Source.RETRY, retry_of__isnull=False, attempt__gt=1)
-                | (Q(retry_of__isnull=True, attempt=1) & ~Q(source=Source.RETRY)),
-                name="run_retry_has_an_original",
+            check("run_scheduled_has_a_tick", ~Q(source=Source.SCHEDULE) | has("scheduled_for")),
+            check("run_source", Q(source__in=Source.values)),
+            check(
+                "run_rerun_was_requested",
+                lacks("rerun_of") | Q(source__in=(Source.MANUAL, Source.API)),
             ),
-            models.CheckConstraint(
-                condition=~Q(source=Source.SCHEDULE) | Q(scheduled_for__isnull=False),
-                name="run_scheduled_has_a_tick",
+            check(
+                "run_event",
+                (~Q(source__in=(Source.EVENT, Source.CHAIN)) | has("event_id"))
+                & (~Q(source=Source.SCHEDULE) | lacks("event_id")),
             ),
-            models.CheckConstraint(condition=Q(source__in=Source.values), name="run_source"),
-            models.CheckConstraint(
-                condition=Q(rerun_of__isnull=True) | Q(source__in=(Source.MANUAL, Source.API)),
-                name="run_rerun_was_requested",
-            ),
-            models.CheckConstraint(
-                condition=(~Q(source__in=(Source.EVENT, Source.CHAIN)) | Q(event_id__isnull=False))
-                & (~Q(source=Source.SCHEDULE) | Q(event_id__isnull=True)),
-                name="run_event",
-            ),
-            models.CheckConstraint(
-                condition=Q(chain_depth=0) & ~Q(source=Source.CHAIN)
-                | Q(chain_depth__gte=1, chain_depth__lte=MAX_CHAIN_DEPTH, event_id__isnull=False)
+            check(
+                "run_chain_depth",
+                Q(chain_depth=0) & ~Q(source=Source.CHAIN)
+                | has("event_id", chain_depth__gte=1, chain_depth__lte=MAX_CHAIN_DEPTH)
                 & ~Q(source__in=(Source.EVENT, Source.SCHEDULE)),
-                name="run_chain_depth",
             ),
-            models.CheckConstraint(
-                condition=Q(coalesce_key__isnull=True) | Q(source=Source.EVENT),
-                name="run_coalesce_key",
+            check("run_coalesce_key", lacks("coalesce_key") | Q(source=Source.EVENT)),
+            check("run_cost", lacks("cost_usd") | Q(cost_usd__gte=0)),
+            check("run_tool_calls", _tool_calls()),
+            check(
+                "run_in_trigger_slot_is_held",
+                lacks("trigger_slot") | has("slot", trigger_slot__gte=1),
             ),
-            models.CheckConstraint(
-                condition=Q(cost_usd__isnull=True) | Q(cost_usd__gte=0), name="run_cost"
+            check(
+                "run_pool_from",
+                lacks("pool", "pool_from", "avoided_worker") | has("pool", "pool_from"),
             ),
-            models.CheckConstraint(condition=_tool_calls(), name="run_tool_calls"),
-            models.CheckConstraint(
-                condition=Q(trigger_slot__isnull=True) | Q(trigger_slot__gte=1, slot__isnull=False),
-                name="run_in_trigger_slot_is_held",
+            check(
+                "run_resuming_has_a_session",
+                lacks("resume_until", had_effects=False)
+                | (has("resume_until", "worker") & (has("retry_of") | Q(spells__gt=0))),
             ),
-            models.CheckConstraint(
-                condition=Q(pool__isnull=True, pool_from__isnull=True, avoided_worker__isnull=True)
-                | Q(pool__isnull=False, pool_from__isnull=False),
-                name="run_pool_from",
+            check(
+                "run_waiting",
+                ~Q(status=Status.WAITING)
+                | has("session_id", "resume_until", spells__gt=0, claim_id__isnull=True),
             ),
-            models.CheckConstraint(
-                condition=Q(resume_until__isnull=True, had_effects=False)
-                | (
-                    Q(resume_until__isnull=False, worker__isnull=False)
-                    & (Q(retry_of__isnull=False) | Q(spells__gt=0))
-                ),
-                name="run_resuming_has_a_session",
+            check(
+                "run_spells",
+                lacks("active_ms", "earlier_calls", spells=0)
+                | has("active_ms", spells__gt=0, spells__lt=MAX_SPELLS, active_ms__gte=0),
             ),
-            models.CheckConstraint(
-                condition=~Q(status=Status.WAITING)
-                | Q(
-                    spells__gt=0,
-                    session_id__isnull=False,
-                    resume_until__isnull=False,
-                    claim_id__isnull=True,
-                ),
-                name="run_waiting",
-            ),
-            models.CheckConstraint(
-                condition=Q(spells=0, active_ms__isnull=True, earlier_calls__isnull=True)
-                | Q(spells__gt=0, spells__lt=MAX_SPELLS, active_ms__isnull=False, active_ms__gte=0),
-                name="run_spells",
-            ),
-            models.CheckConstraint(
-                condition=Q(denials_total__isnull=True, denied_tools__isnull=True)
-                | Q(denials_total__isnull=False, denials_total__gte=0, denied_tools__isnull=False),
-                name="run_denials",
+            check(
+                "run_denials",
+                lacks("denials_total", "denied_tools")
+                | has("denials_total", "denied_tools", denials_total__gte=0),
             ),
         )
         indexes = (
-            models.Index(
-                fields=["worker", "available_at", "id"],
-                name="run_polled",
-                condition=Q(status=Status.QUEUED),
-            ),
-            models.Index(
-                fields=["pool", "pool_from", "id"],
-                name="run_polled_of_pool",
-                condition=Q(status=Status.QUEUED, pool__isnull=False),
+            index("run_polled", ["worker", "available_at", "id"], where=Q(status=Status.QUEUED)),
+            index(
+                "run_polled_of_pool",
+                ["pool", "pool_from", "id"],
+                where=has("pool", status=Status.QUEUED),
             ),
             # By these two indexes the scheduler finds the runs that it must end in the queue.
-            models.Index(
-                fields=["start_deadline_at"],
-                name="run_start_deadline",
-                condition=Q(status=Status.QUEUED, start_deadline_at__isnull=False),
+            index(
+                "run_start_deadline",
+                ["start_deadline_at"],
+                where=has("start_deadline_at", status=Status.QUEUED),
             ),
-            models.Index(
-                fields=["resume_until"],
-                name="run_resume_until",
-                condition=Q(status__in=UNHELD) & (Q(had_effects=True) | Q(spells__gt=0)),
+            index(
+                "run_resume_until",
+                ["resume_until"],
+                where=Q(status__in=UNHELD) & (Q(had_effects=True) | Q(spells__gt=0)),
             ),
             # A poll of a worker whose budgets are used up finds by this index whether it has a run to go on with.
-            models.Index(
-                fields=["worker"],
-                name="run_decided",
-                condition=Q(status=Status.QUEUED, spells__gt=0),
-            ),
-            models.Index(fields=["environment", "queued_at", "id"], name="run_listed"),
-            models.Index(fields=["trigger", "queued_at", "id"], name="run_of_trigger"),
-            models.Index(fields=["worker", "queued_at", "id"], name="run_of_worker"),
-            models.Index(
-                fields=["environment", "status", "queued_at", "id"],
-                name="run_unfinished_of_status",
-                condition=Q(ended_at__isnull=True),
+            index("run_decided", ["worker"], where=Q(status=Status.QUEUED, spells__gt=0)),
+            index("run_listed", ["environment", "queued_at", "id"]),
+            index("run_of_trigger", ["trigger", "queued_at", "id"]),
+            index("run_of_worker", ["worker", "queued_at", "id"]),
+            index(
+                "run_unfinished_of_status",
+                ["environment", "status", "queued_at", "id"],
+                where=lacks("ended_at"),
             ),
             # A poll finds the runs of a trigger by this index, if those at the head of its queue can't go out. It
             # follows the one above, because of two indexes that seem to cost nothing PostgreSQL takes the younger.
-            models.Index(
-                fields=["trigger", "available_at", "id"],
-                name="run_unfinished_of_trigger",
-                condition=Q(ended_at__isnull=True),
+            index(
+                "run_unfinished_of_trigger",
+                ["trigger", "available_at", "id"],
+                where=lacks("ended_at"),
             ),
             # These three indexes find the ended runs of one state, source and fault class, even if one run in a million
             # is wanted. `triggers.runs.listing` names a value for each of their columns before the time.
             *(
-                models.Index(
-                    fields=[*scope, "source", "status", "fault_class", "queued_at", "id"],
-                    name=name,
-                    condition=Q(ended_at__isnull=False),
+                index(
+                    name,
+                    [*scope, "source", "status", "fault_class", "queued_at", "id"],
+                    where=has("ended_at"),
                 )
                 for scope, name in (
                     (["environment"], "run_of_source"),
@@ -467,20 +396,18 @@ class Run(models.Model):
             ),
             # Only ended runs have a fault class, so this index has the same rows as those three. A query chooses it by
             # its condition: otherwise PostgreSQL might read all runs of the worker or the trigger by one of the others.
-            models.Index(
-                fields=["trigger", "worker", "source", "status", "fault_class", "queued_at", "id"],
-                name="run_of_pair_and_source",
-                condition=Q(fault_class__isnull=False),
+            index(
+                "run_of_pair_and_source",
+                ["trigger", "worker", "source", "status", "fault_class", "queued_at", "id"],
+                where=has("fault_class"),
             ),
             # These four indexes find the runs that infrastructure ended and that no retry follows. They are small,
             # because most runs that infrastructure ended have a retry.
             *(
-                models.Index(
-                    fields=[*scope, "status", "queued_at", "id"],
-                    name=name,
-                    condition=Q(
-                        ended_at__isnull=False, fault_class=FaultClass.INFRA, retried=False
-                    ),
+                index(
+                    name,
+                    [*scope, "status", "queued_at", "id"],
+                    where=has("ended_at", fault_class=FaultClass.INFRA, retried=False),
                 )
                 for scope, name in (
                     (["environment"], "run_final_fault"),
@@ -491,16 +418,12 @@ class Run(models.Model):
             ),
             # These five indexes find the ended runs of a pool, and of a pool and a trigger or worker. None of them has
             # unfinished runs, so that only the end of a run writes them.
-            models.Index(
-                fields=["pool", "queued_at", "id"],
-                name="run_ended_of_pool",
-                condition=Q(ended_at__isnull=False, pool__isnull=False),
-            ),
+            index("run_ended_of_pool", ["pool", "queued_at", "id"], where=has("ended_at", "pool")),
             *(
-                models.Index(
-                    fields=[*scope, "source", "status", "fault_class", "queued_at", "id"],
-                    name=name,
-                    condition=Q(ended_at__isnull=False, pool__isnull=False),
+                index(
+                    name,
+                    [*scope, "source", "status", "fault_class", "queued_at", "id"],
+                    where=has("ended_at", "pool"),
                 )
                 for scope, name in (
                     (["pool"], "run_of_pool_and_source"),
@@ -508,49 +431,38 @@ class Run(models.Model):
                     (["pool", "worker"], "run_of_pool_and_worker"),
                 )
             ),
-            models.Index(
-                fields=["pool", "status", "queued_at", "id"],
-                name="run_final_fault_of_pool",
-                condition=Q(
-                    ended_at__isnull=False,
-                    fault_class=FaultClass.INFRA,
-                    retried=False,
-                    pool__isnull=False,
-                ),
+            index(
+                "run_final_fault_of_pool",
+                ["pool", "status", "queued_at", "id"],
+                where=has("ended_at", "pool", fault_class=FaultClass.INFRA, retried=False),
             ),
             # This index finds a trigger's last success, and the trigger's runs in the order of their ends.
-            models.Index(
-                fields=["trigger", "status", "ended_at", "id"],
-                name="run_of_trigger_by_end",
-                condition=Q(ended_at__isnull=False),
+            index(
+                "run_of_trigger_by_end",
+                ["trigger", "status", "ended_at", "id"],
+                where=has("ended_at"),
             ),
             # The database uses this index when it removes a revision, to make sure that no run refers to it.
-            models.Index(fields=["revision", "environment"], name="run_of_revision"),
+            index("run_of_revision", ["revision", "environment"]),
             # The database uses this index when it removes a run, to empty `rerun_of` of the runs that name it.
-            models.Index(
-                fields=["rerun_of", "environment"],
-                name="run_rerun",
-                condition=Q(rerun_of__isnull=False),
-            ),
+            index("run_rerun", ["rerun_of", "environment"], where=has("rerun_of")),
             # Admin finds the failures of all environments by this index. All runs meet the condition on `attempt`. It
             # keeps the index from queries without it, such as lists of one environment, which would read the failures
             # of all others.
-            models.Index(
-                fields=["ended_at", "id"],
-                name="run_failed",
-                condition=Q(status__in=FAILURES, attempt__gte=1),
-            ),
+            index("run_failed", ["ended_at", "id"], where=Q(status__in=FAILURES, attempt__gte=1)),
             # The overview adds up the costs of a month from this index alone, which is a third as large as the next.
-            models.Index(
-                fields=["environment", "ended_at"],
+            index(
+                "run_ended_cost",
+                ["environment", "ended_at"],
+                where=has("ended_at"),
                 include=["cost_usd"],
-                name="run_ended_cost",
-                condition=Q(ended_at__isnull=False),
             ),
             # The statistics read this index alone. A claim, a start or a heartbeat changes no column
             # of a run that is in it, because only ended runs are.
-            models.Index(
-                fields=["environment", "ended_at"],
+            index(
+                "run_ended",
+                ["environment", "ended_at"],
+                where=has("ended_at"),
                 include=[
                     "status",
                     "source",
@@ -563,8 +475,6 @@ class Run(models.Model):
                     "input_tokens",
                     "output_tokens",
                 ],
-                name="run_ended",
-                condition=Q(ended_at__isnull=False),
             ),
         )
 
@@ -575,9 +485,7 @@ class RunText(models.Model):
     run = models.OneToOneField(
         Run, primary_key=True, on_delete=models.PROTECT, db_constraint=False, related_name="text"
     )
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
+    environment = environment_key()
     # The URL of the MCP server that was last handed to a worker with the run; NULL if the run was never handed out.
     # `triggers.runs.handout` writes it.
     mcp_url = models.CharField(max_length=2048, null=True)
@@ -605,9 +513,7 @@ class RunResult(models.Model):
     run = models.OneToOneField(
         Run, primary_key=True, on_delete=models.PROTECT, db_constraint=False, related_name="result"
     )
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
+    environment = environment_key()
     # The run's output, as text and unchanged, up to 64 KiB. NULL if the run has no output; an output that is the JSON
     # value `null` is stored as such.
     output = JSONAsGivenField(null=True)
@@ -627,17 +533,15 @@ class IdempotencyKey(models.Model):
 
     # The caller is a part of the primary key, so that two callers may use the same key independently.
     pk = models.CompositePrimaryKey("trigger_id", "caller_id", "key")
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
-    trigger = tenant_key("triggers.Trigger", related_name="+")
+    environment = environment_key()
+    trigger = tenant_key("triggers.Trigger")
     # The id of the user or API key that sent the request. Callers that choose the same key don't get each other's runs.
     caller_id = models.UUIDField()
     key = models.CharField(max_length=255)
     # The SHA-256 of the request's body as canonical JSON. A request with the same key and another body is refused.
     body_digest = models.BinaryField(max_length=32)
     # The run that the first request with the key made. Later requests with the key return it.
-    run = tenant_key("triggers.Run", related_name="+")
+    run = tenant_key("triggers.Run")
     # When the key was first sent, by the database's clock. After 24 hours the key counts as new, and the next request
     # with it takes the row over.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
@@ -645,6 +549,6 @@ class IdempotencyKey(models.Model):
     class Meta:
         db_table = "idempotency_key"
         indexes = (
-            models.Index(fields=["created_at"], name="idempotency_key_old"),
-            models.Index(fields=["run"], name="idempotency_key_of_run"),
+            index("idempotency_key_old", ["created_at"]),
+            index("idempotency_key_of_run", ["run"]),
         )

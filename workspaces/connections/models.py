@@ -10,29 +10,12 @@ from pipedai.api.outside_urls import MAX_URL
 from pipedai.ids import new_id
 from workspaces.encryption.sealed_fields import SealedField
 from workspaces.files.columns import FileColumns, own_key
+from workspaces.tenant_columns import environment_key, tenant_key
 
 # The columns that are encrypted.
 HEADERS = SealedField("connection", "headers", "headers_key_id")
 GRANT_SECRETS = SealedField("connection", "grant_secrets", "grant_secrets_key_id")
 AUTHORIZATION_SECRETS = SealedField("connection_authorization", "secrets", "secrets_key_id")
-
-
-def environment_key() -> models.ForeignKey:  # type: ignore[type-arg]
-    return models.ForeignKey(
-        "workspaces.Environment", on_delete=models.PROTECT, related_name="+", db_index=False
-    )
-
-
-def data_key(*, null: bool = True) -> models.ForeignKey:  # type: ignore[type-arg]
-    """The data key that encrypts a column, to which the database refers together with the environment."""
-    return models.ForeignKey(
-        "workspaces.DataKey",
-        on_delete=models.PROTECT,
-        null=null,
-        db_constraint=False,
-        db_index=False,
-        related_name="+",
-    )
 
 
 def has_its_key(table: str, column: str) -> models.CheckConstraint:
@@ -102,10 +85,10 @@ class Connection(FileColumns, AuthorizedClient):
     # The headers that workers send to the server: encrypted JSON. Those that users gave, or the Authorization with the
     # present access token. A rotation of the data key encrypts them anew. NULL while there are none.
     headers = models.BinaryField(null=True)
-    headers_key = data_key()
+    headers_key = tenant_key("workspaces.DataKey", null=True)
     # What else of the grant is secret: the encrypted JSON of `secrets.GrantSecrets`. NULL if nothing is.
     grant_secrets = models.BinaryField(null=True)
-    grant_secrets_key = data_key()
+    grant_secrets_key = tenant_key("workspaces.DataKey", null=True)
     # The scopes that users chose to ask for. Empty means those that the MCP server asks for.
     scopes = ArrayField(models.CharField(max_length=200), default=list, db_default=[])
     # Whether a user gave the client id; it then never changes. Otherwise each authorization makes a client.
@@ -242,7 +225,7 @@ class Authorization(AuthorizedClient):
     expires_at = models.DateTimeField()
     # The encrypted JSON of `secrets.AuthorizationSecrets`: the PKCE verifier, and what is secret of the client.
     secrets = models.BinaryField()
-    secrets_key = data_key(null=False)
+    secrets_key = tenant_key("workspaces.DataKey")
     # Whether the server has promised to name its issuer when it sends the browser back (RFC 9207).
     sends_issuer = models.BooleanField()
 

@@ -12,6 +12,7 @@ from rest_framework import serializers
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict
 from pipedai.api.fields import NameField, TextField
+from workspaces.tenant_columns import TenantRow
 
 MAX_KEY = 64
 MAX_LABEL = 200
@@ -19,7 +20,7 @@ KEY_PATTERN = r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?"
 _CONSTRAINT = "_has_own_key"
 
 
-class FileColumns(models.Model):
+class FileColumns(TenantRow):
     """The columns of a row that files may describe."""
 
     # The row's key in files, unique in the environment; NULL if it has none. Users choose it.
