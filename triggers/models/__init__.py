@@ -15,8 +15,9 @@ from triggers.models.event import (
 )
 from triggers.models.health import TriggerHealth
 from triggers.models.heartbeats import SchedulerHeartbeat, WebHeartbeat
-from triggers.models.run import MAX_SPELLS, RUN_COLUMNS, IdempotencyKey, Run, RunResult, RunText
+from triggers.models.run import RUN_COLUMNS, IdempotencyKey, Run, RunResult, RunText
 from triggers.models.run_event import RunEventBatch, RunEventDay, RunEventLog
+from triggers.models.run_rules import MAX_SPELLS
 from triggers.models.tick import Tick
 from triggers.models.trigger import (
     BOUNDS,
