@@ -119,11 +119,8 @@ class Worker(models.Model):
 class Pool(FileColumns):
     """A group of workers, any of which may take the runs of the triggers that name the pool (SPEC §16)."""
 
-    # The pool's name, unique in the environment without regard to case. Admins may change it.
-    name = models.CharField(max_length=200)
     # Free text for people; empty if there is none.
     description = models.CharField(max_length=2000, blank=True)
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
     # When an admin deleted the pool; None if nobody did. The row stays, because runs refer to it.
     deleted_at = models.DateTimeField(null=True)
 
@@ -142,9 +139,6 @@ class Pool(FileColumns):
         indexes = (
             index("pool_listed", ["environment", "created_at", "id"], where=lacks("deleted_at")),
         )
-
-    def __str__(self) -> str:
-        return self.name
 
 
 class PoolMember(models.Model):

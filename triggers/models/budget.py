@@ -35,7 +35,6 @@ class Budget(FileColumns):
         # They go on. The budget only counts and opens incidents.
         NOTIFY = "notify"
 
-    name = models.CharField(max_length=200)
     # The trigger whose runs the budget covers; NULL if it covers all runs of the environment.
     trigger = tenant_key("triggers.Trigger", null=True)
     period = models.CharField(max_length=5, choices=Period.choices)
@@ -57,7 +56,6 @@ class Budget(FileColumns):
     # The number of times that the trigger, the period or the time zone were changed. Windows of an earlier generation
     # keep their sums, and no longer count.
     generation = models.PositiveIntegerField(default=0)
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
     updated_at = models.DateTimeField(db_default=Now(), editable=False)
     # When a user deleted the budget; NULL if nobody did. The row stays, because reservations of runs refer to it.
     deleted_at = models.DateTimeField(null=True)
@@ -75,9 +73,6 @@ class Budget(FileColumns):
         indexes = (
             index("budget_listed", ["environment", "created_at", "id"], where=lacks("deleted_at")),
         )
-
-    def __str__(self) -> str:
-        return self.name
 
 
 class BudgetWindow(TenantRow):

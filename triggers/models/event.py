@@ -21,8 +21,6 @@ MAX_LISTENERS = 10
 class EventSource(FileColumns):
     """A sender of events, and how it shows that an event is from it."""
 
-    # The source's name, which people chose: 1 to 200 characters. It need not be unique.
-    name = models.CharField(max_length=200)
     # How the source signs what it sends; see `triggers.states.Scheme`. It never changes.
     scheme = models.CharField(max_length=8, choices=Scheme.choices)
     # The encrypted JSON list of one or two secrets, each of which may sign. Users write them, and a rotation of the
@@ -37,7 +35,6 @@ class EventSource(FileColumns):
     enabled = models.BooleanField(default=True)
     # When the source's last event came, by the database's clock and to a second or so; NULL before the first.
     last_event_at = models.DateTimeField(null=True)
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
     # When a user last changed the source, by the database's clock.
     updated_at = models.DateTimeField(db_default=Now())
     # When a user deleted the source; NULL if nobody did. The row stays, because its events refer to it.
@@ -67,9 +64,6 @@ class EventSource(FileColumns):
                 where=lacks("deleted_at"),
             ),
         )
-
-    def __str__(self) -> str:
-        return self.name
 
 
 class Event(TenantRow):

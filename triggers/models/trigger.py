@@ -70,8 +70,6 @@ class Trigger(FileColumns):
     # The revision with the trigger's current prompt, model and output schema. Each change of one of these makes a new
     # revision, to which this column then points.
     revision = tenant_key("triggers.TriggerRevision")
-    # The name that people gave the trigger. It need not be unique.
-    name = models.CharField(max_length=200)
     # Free text for people; empty if there is none.
     description = models.CharField(max_length=2000, blank=True)
     # The URL of the MCP server that runs may use: that of the connection, if there is one. If its origin changes and no
@@ -146,8 +144,6 @@ class Trigger(FileColumns):
     # The user or the API key that last changed the trigger, for rules by which they may not approve; NULL if nobody but
     # the service did.
     changed_by = models.UUIDField(null=True)
-    # When the row was inserted, by the database's clock.
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
     # When a user last changed the trigger, by the database's clock. Making runs does not change it.
     updated_at = models.DateTimeField(db_default=Now(), editable=False)
     # When a user deleted the trigger; NULL if nobody did. The row stays, because runs refer to it.
@@ -215,9 +211,6 @@ class Trigger(FileColumns):
                 where=has("max_concurrent_runs", deleted_at__isnull=True),
             ),
         )
-
-    def __str__(self) -> str:
-        return self.name
 
 
 class TriggerRevision(TenantRow):

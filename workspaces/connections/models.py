@@ -71,10 +71,6 @@ class Connection(FileColumns, AuthorizedClient):
         # The authorization server refused to give tokens. Only a person can help: by `authorize`, or by a new secret.
         NEEDS_LOGIN = "needs_login"
 
-    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    environment = environment_key()
-    # The connection's name, which people chose: 1 to 200 characters. It need not be unique.
-    name = models.CharField(max_length=200)
     # The URL of the MCP server, in ASCII. It never changes, because the credentials are for this server only. Each
     # trigger with the connection has a copy, which the key `trigger_connection_in_environment` keeps equal.
     mcp_url = models.CharField(max_length=MAX_URL)
@@ -120,7 +116,6 @@ class Connection(FileColumns, AuthorizedClient):
     leased_until = models.DateTimeField(null=True)
     # Whether the claim repeats one that left no record. There is no third one.
     is_second_try = models.BooleanField(default=False, db_default=False)
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
     # When a user last changed the name, the headers, the scopes or the secret, by the database's clock.
     updated_at = models.DateTimeField(db_default=Now())
 
@@ -198,9 +193,6 @@ class Connection(FileColumns, AuthorizedClient):
                 condition=Q(status__in=("failing", "needs_login")),
             ),
         )
-
-    def __str__(self) -> str:
-        return self.name
 
 
 class Authorization(AuthorizedClient):
