@@ -66,7 +66,12 @@ def read_body(serializer: type[Body], request: Request, *, partial: bool = False
     """Returns the validated values of the request's body under their snake_case names. Raises for a bad body."""
     if not isinstance(request.data, dict):
         raise Invalid(form=["The body must be a JSON object."])
-    return dict(_validator(serializer, partial).run_validation(request.data))
+    return validated(serializer, request.data, partial=partial)
+
+
+def validated(serializer: type[Body], data: Any, *, partial: bool = False) -> dict[str, Any]:
+    """Does for an object that came in no request what `read_body` does. Raises DRF's ValidationError."""
+    return dict(_validator(serializer, partial).run_validation(data))
 
 
 @cache
