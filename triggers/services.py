@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
@@ -14,7 +13,7 @@ from django.db.models.functions import Now
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid, or_not_found
 from pipedai.api.outside_urls import same_origin, without_query
-from pipedai.api.renderers import api_name, compact_json, counted, cut, iso_time, money
+from pipedai.api.renderers import api_name, compact_json, counted, for_audit
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.redaction import REDACTED
@@ -231,18 +230,9 @@ def _columns_of(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _for_audit(attribute: str, value: Any) -> Any:
-    """Returns a value as the audit log has it: long texts are cut, and URLs lose their query, maybe a secret."""
-    if isinstance(value, UUID):
-        return str(value)
-    if isinstance(value, Decimal):
-        return money(value)
-    if isinstance(value, datetime):
-        return iso_time(value)
-    if isinstance(value, dict | list) and cut(text := compact_json(value)) != text:
-        return cut(text)
-    if not isinstance(value, str):
-        return value
-    return without_query(value) if attribute.endswith("_url") else cut(value)
+    """Returns a value as the audit log has it. URLs lose their query, which may be a secret."""
+    is_url = attribute.endswith("_url") and isinstance(value, str)
+    return without_query(value) if is_url else for_audit(value)
 
 
 def _revise(

@@ -97,6 +97,29 @@ def compact_json(value: Any) -> str:
     return _ENCODER.encode(value)
 
 
+def for_audit(value: Any) -> Any:
+    """Returns a value as the audit log has it: a long text or object is cut."""
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, Decimal):
+        return money(value)
+    if isinstance(value, datetime):
+        return iso_time(value)
+    if isinstance(value, dict | list) and cut(text := compact_json(value)) != text:
+        return cut(text)
+    return cut(value) if isinstance(value, str) else value
+
+
+def set_changed(row: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Sets those values of a row that differ. Returns the changes, `{ field: [old, new] }`, for its audit row."""
+    changes = {}
+    for attribute, new in values.items():
+        if new != (old := getattr(row, attribute)):
+            changes[api_name(attribute)] = [for_audit(old), for_audit(new)]
+            setattr(row, attribute, new)
+    return changes
+
+
 class JSONRenderer(DRFJSONRenderer):
     encoder_class = JSONEncoder
 

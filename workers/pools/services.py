@@ -8,7 +8,7 @@ from django.db.models.functions import Now
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, NotFound, or_not_found
-from pipedai.api.renderers import api_name, counted, cut
+from pipedai.api.renderers import counted, set_changed
 from pipedai.events import Actor, Event, emit
 from pipedai.wakeups import wake_workers
 from triggers.models import Trigger
@@ -52,12 +52,7 @@ def update_pool(*, pool: Pool, values: dict[str, Any], actor: Actor) -> None:
     try:
         with keeping_keys():
             locked = _held(pool, actor, no_key=True)
-            changes = {}
-            for name, new in values.items():
-                old = getattr(locked, name)
-                if new != old:
-                    changes[api_name(name)] = [old and cut(old), new and cut(new)]
-                    setattr(locked, name, new)
+            changes = set_changed(locked, values)
             if not changes:
                 return
             locked.save(force_update=True)
