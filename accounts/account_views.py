@@ -17,7 +17,6 @@ from accounts.serializers import (
 )
 from accounts.session_tokens import clear_auth_cookie
 from accounts.views import SIGNED_IN, caller_of, signed_in, user_of
-from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import read_body
@@ -157,10 +156,8 @@ class OwnSessionsViewSet(ApiViewSet):
     )
     def list(self, request: Request) -> Response:
         principal = user_of(request)
-        paginator = KeysetPaginator()
-        page = paginator.paginate_queryset(sessions.live_sessions(principal.id), request, self)
-        shown = SessionSerializer(page, many=True, context={"current": principal.session_id})
-        return paginator.get_paginated_response(shown.data)
+        rows = sessions.live_sessions(principal.id)
+        return self.page(request, rows, SessionSerializer, current=principal.session_id)
 
     @Operation(
         "DELETE /auth/sessions/{sessionId}",

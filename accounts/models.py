@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.db import models
+from django.db.models import Q
 from django.db.models.functions import Lower, Now
 
 from accounts.emails import NotAnEmail, read_email
@@ -15,6 +16,7 @@ from pipedai.outgoing import (
     outbox_constraints,
     outbox_indexes,
 )
+from pipedai.table_rules import check, has, index, lacks, unique
 
 
 class UserManager(BaseUserManager["User"]):
@@ -63,11 +65,7 @@ class User(AbstractBaseUser):
 
     class Meta:
         db_table = "user_account"
-        constraints = (
-            models.CheckConstraint(
-                condition=models.Q(email=Lower("email")), name="user_account_email_is_lower_case"
-            ),
-        )
+        constraints = (check("user_account_email_is_lower_case", Q(email=Lower("email"))),)
 
     def __str__(self) -> str:
         return self.email
@@ -115,19 +113,14 @@ class Session(models.Model):
     class Meta:
         db_table = "session"
         constraints = (
-            models.CheckConstraint(
-                condition=models.Q(key_digest__isnull=True, data__isnull=True)
-                | models.Q(key_digest__isnull=False, data__isnull=False),
-                name="session_of_admin_has_key_and_data",
+            check(
+                "session_of_admin_has_key_and_data",
+                lacks("key_digest", "data") | has("key_digest", "data"),
             ),
         )
         indexes = (
-            models.Index(
-                fields=["user"],
-                name="session_live_of_user",
-                condition=models.Q(revoked_at__isnull=True),
-            ),
-            models.Index(fields=["expires_at"], name="session_expired"),
+            index("session_live_of_user", ["user"], where=lacks("revoked_at")),
+            index("session_expired", ["expires_at"]),
         )
 
 
@@ -172,11 +165,7 @@ class RecoveryCode(models.Model):
 
     class Meta:
         db_table = "recovery_code"
-        constraints = (
-            models.UniqueConstraint(
-                fields=["authenticator", "code_digest"], name="recovery_code_once"
-            ),
-        )
+        constraints = (unique("recovery_code_once", ["authenticator", "code_digest"]),)
 
 
 class AccountMail(OutboxRow):
@@ -238,17 +227,16 @@ class AccountMail(OutboxRow):
         verbose_name = "account mail"
         constraints = (
             *outbox_constraints(ended=("delivered", "dead", "handed")),
-            models.CheckConstraint(
-                condition=models.Q(token_digest__isnull=True, expires_at__isnull=True)
-                | models.Q(token_digest__isnull=False, expires_at__isnull=False),
-                name="account_mail_token_expires",
+            check(
+                "account_mail_token_expires",
+                lacks("token_digest", "expires_at") | has("token_digest", "expires_at"),
             ),
         )
         indexes = (
             *outbox_indexes(of_environments=False),
             # Django admin's page of a user reads this index, and so does the code that makes a user's tokens void.
-            models.Index(fields=["user", "created_at"], name="account_mail_of_user"),
-            models.Index(fields=["created_at"], name="account_mail_old"),
+            index("account_mail_of_user", ["user", "created_at"]),
+            index("account_mail_old", ["created_at"]),
         )
 
 

@@ -56,14 +56,12 @@ register_retention(
         lambda: _SESSIONS_KNOWN_DAYS,
         prune_sessions,
         at_least=_SESSIONS_KNOWN_DAYS,
-    )
-)
-register_retention(
+    ),
     Retention(
         "account-mails",
         "mails about accounts, with their attempts, and the invitations in them",
         lambda: _MAILS_KEPT_DAYS,
         prune_account_mails,
         at_least=_TOKENS_WORK_DAYS + 1,
-    )
+    ),
 )

@@ -5,7 +5,7 @@ from rest_framework import serializers
 from accounts.emails import Email, NotAnEmail, looks_like_itself, read_email
 from accounts.models import Session, User
 from pipedai.api.fields import NameField, TextField
-from pipedai.api.serializers import StrictBody
+from pipedai.api.serializers import NamedSerializer, StrictBody
 
 # The longest password that is accepted, in characters. Hashing a megabyte would cost a second of CPU.
 _MAX_PASSWORD = 1024
@@ -56,9 +56,9 @@ def _read(text: str) -> Email:
 class RegisterBody(StrictBody):
     email = NewEmailField()
     password = TextField(max_length=_MAX_PASSWORD, trim_whitespace=False)
-    name = NameField(max_length=200, required=False, allow_blank=True, default="")
-    registrationToken = MailTokenField(source="registration_token", required=False)
-    invitationToken = MailTokenField(source="invitation_token", required=False)
+    name = NameField(max_length=200, allow_blank=True, default="")
+    registrationToken = MailTokenField(required=False)
+    invitationToken = MailTokenField(required=False)
 
 
 class MailTokenBody(StrictBody):
@@ -71,14 +71,12 @@ class ForgotPasswordBody(StrictBody):
 
 class ResetPasswordBody(StrictBody):
     token = MailTokenField()
-    newPassword = TextField(source="new_password", max_length=_MAX_PASSWORD, trim_whitespace=False)
+    newPassword = TextField(max_length=_MAX_PASSWORD, trim_whitespace=False)
 
 
 class ChangeEmailBody(StrictBody):
-    newEmail = NewEmailField(source="new_email")
-    currentPassword = TextField(
-        source="current_password", max_length=_MAX_PASSWORD, trim_whitespace=False
-    )
+    newEmail = NewEmailField()
+    currentPassword = TextField(max_length=_MAX_PASSWORD, trim_whitespace=False)
 
 
 class LoginBody(StrictBody):
@@ -87,10 +85,8 @@ class LoginBody(StrictBody):
 
 
 class ChangePasswordBody(StrictBody):
-    currentPassword = TextField(
-        source="current_password", max_length=_MAX_PASSWORD, trim_whitespace=False
-    )
-    newPassword = TextField(source="new_password", max_length=_MAX_PASSWORD, trim_whitespace=False)
+    currentPassword = TextField(max_length=_MAX_PASSWORD, trim_whitespace=False)
+    newPassword = TextField(max_length=_MAX_PASSWORD, trim_whitespace=False)
 
 
 class UserSerializer(serializers.ModelSerializer[User]):
@@ -104,14 +100,14 @@ class UserSerializer(serializers.ModelSerializer[User]):
         fields = ("id", "email", "emailVerified", "name", "createdAt")
 
 
-class SessionSerializer(serializers.Serializer[Any]):
+class SessionSerializer(NamedSerializer):
     """A live session, as its user sees it."""
 
     id = serializers.UUIDField()
-    createdAt = serializers.DateTimeField(source="created_at")
-    lastUsedAt = serializers.DateTimeField(source="last_used_at", allow_null=True)
+    createdAt = serializers.DateTimeField()
+    lastUsedAt = serializers.DateTimeField(allow_null=True)
     address = serializers.CharField(allow_null=True)
-    userAgent = serializers.CharField(source="user_agent")
+    userAgent = serializers.CharField()
     current = serializers.SerializerMethodField()
 
     def get_current(self, session: Session) -> bool:

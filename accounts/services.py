@@ -30,7 +30,7 @@ from accounts.sessions import (
 )
 from accounts.throttles import FAILED_LOGIN_ROWS
 from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import Invalid, NotFound, Unauthenticated
+from pipedai.api.errors import Invalid, NotFound, Unauthenticated, or_not_found
 from pipedai.api.principal import UserPrincipal
 from pipedai.api.throttling import count_hit
 from pipedai.events import Actor, Event, emit
@@ -158,11 +158,9 @@ def create_staff(*, email: Email, password: str, name: str, actor: Actor) -> Use
 def promote_to_staff(*, email: Email, actor: Actor) -> bool:
     """Makes an active user staff; returns False if they were. Raises NotFound, and Conflict for an unproved address."""
     with transaction.atomic():
-        user = (
+        user = or_not_found(
             User.objects.select_for_update(no_key=True).filter(email=email, is_active=True).first()
         )
-        if user is None:
-            raise NotFound
         if user.is_staff:
             return False
         check_proof(user)

@@ -7,7 +7,7 @@ from audit.partitions import AT_LEAST_DAYS, add_partitions, drop_partitions
 from pipedai.checks import register_probe
 from pipedai.loop import Job, register_job
 from pipedai.retention import Retention, register_retention
-from pipedai.sql import fetch_one
+from pipedai.sql import fetch_row
 
 _PARTITIONS = """
 SELECT to_regclass('audit_entry_' || to_char(month, 'YYYY_MM')) IS NOT NULL AS this_month,
@@ -19,8 +19,7 @@ _REMEDY = "Keep a scheduler running: it makes them, three months ahead, every ho
 
 
 def partitions_are_ahead() -> CheckMessage:
-    row = fetch_one(_PARTITIONS, {})
-    assert row is not None
+    row = fetch_row(_PARTITIONS, {})
     if not (row["this_month"] and row["next_month"]):
         return Error("This month or the next has no partition of its own.", hint=_REMEDY)
     if row["strays"]:

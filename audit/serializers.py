@@ -23,12 +23,12 @@ class AuditEntrySerializer(RowSerializer):
     id = serializers.UUIDField()
     action = serializers.CharField()
     actor = ActorSerializer()
-    targetType = serializers.CharField(source="target_type")
-    targetId = serializers.UUIDField(source="target_id", allow_null=True)
+    targetType = serializers.CharField()
+    targetId = serializers.UUIDField(allow_null=True)
     metadata = MetadataField()
     ip = serializers.CharField(allow_null=True)
-    requestId = serializers.CharField(source="request_id", allow_null=True)
-    createdAt = serializers.DateTimeField(source="created_at")
+    requestId = serializers.CharField(allow_null=True)
+    createdAt = serializers.DateTimeField()
 
 
 def with_actors(entries: list[AuditEntry]) -> list[dict[str, Any]]:

@@ -120,23 +120,50 @@ def environment_of(request: HttpRequest, environment_id: UUID | str) -> Json:
     return ask(request, "GET", f"environments/{environment_id}").data
 
 
-def confirm(request: HttpRequest, environment: Json, **said: Any) -> HttpResponse:
+def show(
+    request: HttpRequest,
+    environment: Json | UUID | str,
+    menu: str,
+    template: str,
+    context: Json,
+    page: Json | None = None,
+    *,
+    status: int = 200,
+) -> HttpResponse:
+    """Renders a screen of an environment, or of the one with this id. `menu` is its entry in the menu, and `page` the
+    page of a list on it.
+    """
+    if not isinstance(environment, dict):
+        environment = environment_of(request, environment)
+    context |= {"environment": environment, "menu": menu, "older": page and older(request, page)}
+    return render(request, f"console/{template}.html", context, status=status)
+
+
+def confirm(
+    request: HttpRequest, environment: Json | UUID | str, *, menu: str, **said: Any
+) -> HttpResponse:
     """Renders the page that asks before something is destroyed: `title`, `text`, `button`, and `back`, the path to
     which "Keep it" leads. Its form posts to the page itself.
     """
-    return render(request, "console/confirm.html", {"environment": environment, **said})
+    return show(request, environment, menu, "confirm", said)
 
 
 def form_page(
-    request: HttpRequest, environment: Json, form: Form, page: str, of: str = "id", **said: Any
+    request: HttpRequest,
+    environment: Json | str,
+    form: Form,
+    page: str,
+    of: str = "id",
+    *,
+    menu: str,
+    **said: Any,
 ) -> HttpResponse:
-    """Shows a form with the `title`, `button`, `menu` and `back` of `said`. Once it is sent, it goes on to the page
-    named `page` whose id the API's answer has under `of`.
+    """Shows a form with the `title`, `button` and `back` of `said`. Once it is sent, it goes on to the page named
+    `page` whose id the API's answer has under `of`.
     """
     if request.method == "POST" and (answer := form.send(request)):
         return see_other(request, reverse(page, args=[answer.data[of]]))
-    context = {"environment": environment, "form": form, **said}
-    return render(request, "console/form.html", context, status=form.status)
+    return show(request, environment, menu, "form", {"form": form, **said}, status=form.status)
 
 
 def edit_page(
@@ -145,8 +172,7 @@ def edit_page(
     """Shows the form that changes what was found, and leads back to the page named `page` as `form_page` does."""
     said |= {"title": f"Edit {found.get('name') or found['label']}", "button": "Save"}
     said["back"] = reverse(page, args=[found[of]])
-    environment = environment_of(request, found["environmentId"])
-    return form_page(request, environment, form, page, of, **said)
+    return form_page(request, found["environmentId"], form, page, of, **said)
 
 
 def delete_page(
@@ -155,13 +181,18 @@ def delete_page(
     """Asks before the API deletes what was found, then does so, and leads to the environment's page named `page`."""
     title = f"Delete {found.get('name') or found['label']}?"
     back = reverse(page, args=[found["environmentId"]])
-    environment = environment_of(request, found["environmentId"])
     said |= {"title": title, "text": text, "button": "Delete it"}
-    return destroy(request, environment, path, back=back, **said)
+    return destroy(request, found["environmentId"], path, back=back, **said)
 
 
 def destroy(
-    request: HttpRequest, environment: Json, path: str, *, back: str, to: str = "", **said: Any
+    request: HttpRequest,
+    environment: Json | UUID | str,
+    path: str,
+    *,
+    back: str,
+    to: str = "",
+    **said: Any,
 ) -> HttpResponse:
     """Asks before the API deletes what is at `path`, and does so on a POST. What forbids it then stands above the
     question. What fields of the question say becomes the query. `back` leads to where the question came from, and `to`

@@ -1,6 +1,6 @@
 """The console's pages, in the order in which people meet them. The names are `console:…` in templates and redirects."""
 
-from django.urls import include, path
+from django.urls import URLPattern, URLResolver, include, path
 
 from console.screens import (
     accounts,
@@ -48,6 +48,33 @@ of_settings = [
     path("environment/delete", settings.delete_environment, name="delete-environment"),
 ]
 
+# Below an environment.
+of_environment: list[URLPattern | URLResolver] = [
+    path("attention", attention.attention, name="attention"),
+    path("incidents", attention.incidents, name="incidents"),
+    path("triggers", triggers.triggers, name="triggers"),
+    path("triggers/new", trigger_forms.new, name="new-trigger"),
+    path("schedule-preview", trigger_forms.schedule_preview, name="schedule-preview"),
+    path("runs", runs.runs, name="runs"),
+    path("approvals", approvals.approvals, name="approvals"),
+    path("machines", machines.machines, name="machines"),
+    path("pools/new", pools.new, name="new-pool"),
+    path("connections", connections.connections, name="connections"),
+    path("connections/new", connections.new, name="new-connection"),
+    path("money", money.money, name="money"),
+    path("budgets/new", money.new_budget, name="new-budget"),
+    path("settings", people.people, name="settings"),
+    *(
+        path(f"{way}/{rest}", view, {"kind": kind}, name=name)
+        for way, kind in (("machines", "api-keys"), ("hosts", "enrollments"))
+        for rest, view, name in (
+            ("new", enrolling.new, f"add-{kind}"),
+            ("new/<uuid:entry_id>", enrolling.arrival, f"{kind}-arrival"),
+        )
+    ),
+    path("settings/", include(of_settings)),
+]
+
 urlpatterns = [
     path("sign-in", accounts.sign_in, name="sign-in"),
     path("register", accounts.register, name="register"),
@@ -67,59 +94,26 @@ urlpatterns = [
         name="new-environment",
     ),
     path("environments/<uuid:environment_id>", environments.open_environment, name="environment"),
-    path("environments/<uuid:environment_id>/attention", attention.attention, name="attention"),
-    path("environments/<uuid:environment_id>/incidents", attention.incidents, name="incidents"),
     path("incidents/<uuid:incident_id>/acknowledge", attention.acknowledge, name="acknowledge"),
-    path("environments/<uuid:environment_id>/triggers", triggers.triggers, name="triggers"),
-    path("environments/<uuid:environment_id>/triggers/new", trigger_forms.new, name="new-trigger"),
-    path(
-        "environments/<uuid:environment_id>/schedule-preview",
-        trigger_forms.schedule_preview,
-        name="schedule-preview",
-    ),
     path("triggers/<uuid:trigger_id>", trigger.trigger, name="trigger"),
     path("triggers/<uuid:trigger_id>/edit", trigger_forms.edit, name="edit-trigger"),
     path("triggers/<uuid:trigger_id>/run", trigger.run, name="run-trigger"),
     path("triggers/<uuid:trigger_id>/switch", trigger.switch, name="switch-trigger"),
     path("triggers/<uuid:trigger_id>/delete", trigger.delete, name="delete-trigger"),
-    path("environments/<uuid:environment_id>/runs", runs.runs, name="runs"),
     path("runs/<uuid:run_id>", run.run, name="run"),
     path("runs/<uuid:run_id>/rerun", run.rerun, name="rerun"),
     path("runs/<uuid:run_id>/cancel", run.cancel, name="cancel-run"),
-    path("environments/<uuid:environment_id>/approvals", approvals.approvals, name="approvals"),
     path("approvals/<uuid:approval_id>", approvals.approval, name="approval"),
-    path("environments/<uuid:environment_id>/machines", machines.machines, name="machines"),
-    *(
-        path(f"environments/<uuid:environment_id>/{way}/{rest}", view, {"kind": kind}, name=name)
-        for way, kind in (("machines", "api-keys"), ("hosts", "enrollments"))
-        for rest, view, name in (
-            ("new", enrolling.new, f"add-{kind}"),
-            ("new/<uuid:entry_id>", enrolling.arrival, f"{kind}-arrival"),
-        )
-    ),
     path("machines/<uuid:worker_id>", machines.machine, name="machine"),
     path("machines/<uuid:worker_id>/edit", machines.edit, name="edit-machine"),
     path("machines/<uuid:worker_id>/delete", machines.delete, name="delete-machine"),
-    path("environments/<uuid:environment_id>/pools/new", pools.new, name="new-pool"),
     path("pools/<uuid:pool_id>", pools.pool, name="pool"),
     path("pools/<uuid:pool_id>/edit", pools.edit, name="edit-pool"),
     path("pools/<uuid:pool_id>/delete", pools.delete, name="delete-pool"),
-    path(
-        "environments/<uuid:environment_id>/connections",
-        connections.connections,
-        name="connections",
-    ),
-    path(
-        "environments/<uuid:environment_id>/connections/new",
-        connections.new,
-        name="new-connection",
-    ),
     path("connections/<uuid:connection_id>", connections.connection, name="connection"),
     path("connections/<uuid:connection_id>/connect", connections.connect, name="connect"),
     path("connections/<uuid:connection_id>/edit", connections.edit, name="edit-connection"),
     path("connections/<uuid:connection_id>/delete", connections.delete, name="delete-connection"),
-    path("environments/<uuid:environment_id>/money", money.money, name="money"),
-    path("environments/<uuid:environment_id>/budgets/new", money.new_budget, name="new-budget"),
     path("budgets/<uuid:budget_id>/edit", money.edit_budget, name="edit-budget"),
     path("budgets/<uuid:budget_id>/delete", money.delete_budget, name="delete-budget"),
     path("triggers/<uuid:trigger_id>/revisions", revisions.revisions, name="revisions"),
@@ -135,6 +129,5 @@ urlpatterns = [
     path("sources/<uuid:source_id>/delete", sources.delete_source, name="delete-source"),
     path("events/<uuid:event_id>", sources.event, name="event"),
     path("events/<uuid:event_id>/replay", sources.replay, name="replay-event"),
-    path("environments/<uuid:environment_id>/settings", people.people, name="settings"),
-    path("environments/<uuid:environment_id>/settings/", include(of_settings)),
+    path("environments/<uuid:environment_id>/", include(of_environment)),
 ]

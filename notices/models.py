@@ -7,8 +7,8 @@ from django.db.models.functions import Now
 from notices.channels.addresses import AskedAddress, RefusedAddress
 from notices.channels.models import Channel, Notice, NoticeAttempt
 from notices.states import Kind, SubjectType
-from pipedai.ids import new_id
-from workspaces.models import Environment
+from pipedai.table_rules import check, has, index, lacks, unique
+from workspaces.tenant_columns import TenantRow
 
 __all__ = [
     "AskedAddress",
@@ -21,13 +21,9 @@ __all__ = [
 ]
 
 
-class Incident(models.Model):
+class Incident(TenantRow):
     """Something that is wrong, until it is over (SPEC §14). A subject has one open incident of each kind."""
 
-    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
     # What is wrong; see `notices.states.Kind`.
     kind = models.CharField(max_length=22, choices=Kind.choices)
     # The kind of thing that the incident is about. The kind of the incident decides it.
@@ -59,73 +55,48 @@ class Incident(models.Model):
     class Meta:
         db_table = "incident"
         constraints = (
-            models.UniqueConstraint(
-                fields=["subject_id", "kind", "environment"],
-                condition=Q(closed_at__isnull=True),
-                name="incident_one_open",
+            unique(
+                "incident_one_open", ["subject_id", "kind", "environment"], where=lacks("closed_at")
             ),
-            models.CheckConstraint(condition=Q(kind__in=Kind.values), name="incident_kind"),
-            models.CheckConstraint(
-                condition=Q(subject_type__in=SubjectType.values), name="incident_subject_type"
+            check("incident_kind", Q(kind__in=Kind.values)),
+            check("incident_subject_type", Q(subject_type__in=SubjectType.values)),
+            check(
+                "incident_closed_after_opening",
+                lacks("closed_at") | Q(closed_at__gte=F("opened_at")),
             ),
-            models.CheckConstraint(
-                condition=Q(closed_at__isnull=True) | Q(closed_at__gte=F("opened_at")),
-                name="incident_closed_after_opening",
+            check(
+                "incident_acknowledged_has_a_time",
+                lacks("acknowledged_by") | has("acknowledged_at"),
             ),
-            models.CheckConstraint(
-                condition=Q(acknowledged_by__isnull=True) | Q(acknowledged_at__isnull=False),
-                name="incident_acknowledged_has_a_time",
-            ),
-            models.CheckConstraint(
-                condition=Q(remind_at__isnull=True)
-                | Q(closed_at__isnull=True, acknowledged_at__isnull=True),
-                name="incident_reminded_is_open",
+            check(
+                "incident_reminded_is_open",
+                lacks("remind_at") | lacks("closed_at", "acknowledged_at"),
             ),
         )
         indexes = (
-            models.Index(fields=["environment", "opened_at", "id"], name="incident_listed"),
-            models.Index(
-                fields=["environment", "opened_at", "id"],
-                name="incident_open",
-                condition=Q(closed_at__isnull=True),
-            ),
-            models.Index(
-                fields=["environment", "opened_at", "id"],
-                name="incident_closed",
-                condition=Q(closed_at__isnull=False),
-            ),
-            models.Index(
-                fields=["environment", "kind", "opened_at", "id"], name="incident_of_kind"
-            ),
-            models.Index(fields=["subject_id", "opened_at", "id"], name="incident_of_subject"),
-            models.Index(
-                fields=["remind_at"], name="incident_reminded", condition=Q(remind_at__isnull=False)
-            ),
+            index("incident_listed", ["environment", "opened_at", "id"]),
+            index("incident_open", ["environment", "opened_at", "id"], where=lacks("closed_at")),
+            index("incident_closed", ["environment", "opened_at", "id"], where=has("closed_at")),
+            index("incident_of_kind", ["environment", "kind", "opened_at", "id"]),
+            index("incident_of_subject", ["subject_id", "opened_at", "id"]),
+            index("incident_reminded", ["remind_at"], where=has("remind_at")),
             # This index finds the open incidents of one kind for the scheduler, and the old closed ones for `prune`.
-            models.Index(
-                fields=["kind", "id"], name="incident_watched", condition=Q(closed_at__isnull=True)
-            ),
-            models.Index(
-                fields=["closed_at"], name="incident_prunable", condition=Q(closed_at__isnull=False)
-            ),
+            index("incident_watched", ["kind", "id"], where=lacks("closed_at")),
+            index("incident_prunable", ["closed_at"], where=has("closed_at")),
         )
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.subject_name}"
 
 
-class UntoldOutcome(models.Model):
+class UntoldOutcome(TenantRow):
     """A final outcome of a run of which the scheduler has not told the channels yet. The transaction that ends the run
     writes the row if a channel of the environment tells of such, and the one that queues the notices removes it.
     """
 
-    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
     # The run that ended. It is no foreign key, because runs are pruned.
     run_id = models.UUIDField()
 
     class Meta:
         db_table = "untold_outcome"
-        indexes = (models.Index(fields=["environment", "id"], name="untold_outcome_next"),)
+        indexes = (index("untold_outcome_next", ["environment", "id"]),)

@@ -94,13 +94,11 @@ register_retention(
         "notices that were sent, told in a digest or given up, and deleted channels",
         lambda: settings.DELIVERY_RETENTION_DAYS or settings.RUN_RETENTION_DAYS or None,
         prune_notices,
-    )
-)
-register_retention(
+    ),
     Retention(
         "incidents",
         "incidents that are closed",
         lambda: settings.RUN_RETENTION_DAYS or None,
         prune_incidents,
-    )
+    ),
 )

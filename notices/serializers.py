@@ -26,7 +26,7 @@ class IncidentSubjectSerializer(RowSerializer):
 class IncidentCauseSerializer(RowSerializer):
     """Why an incident was opened, and by which run, if one showed it."""
 
-    runId = serializers.UUIDField(source="run_id", allow_null=True)
+    runId = serializers.UUIDField(allow_null=True)
     message = serializers.CharField()
 
 
@@ -36,25 +36,25 @@ class NoticedIncidentSerializer(RowSerializer):
     id = serializers.UUIDField()
     kind = serializers.ChoiceField(choices=Kind.choices)
     subject = IncidentSubjectSerializer()
-    openedAt = serializers.DateTimeField(source="opened_at")
-    closedAt = serializers.DateTimeField(source="closed_at", allow_null=True)
+    openedAt = serializers.DateTimeField()
+    closedAt = serializers.DateTimeField(allow_null=True)
     cause = IncidentCauseSerializer()
-    acknowledgedAt = serializers.DateTimeField(source="acknowledged_at", allow_null=True)
-    acknowledgedBy = serializers.UUIDField(source="acknowledged_by", allow_null=True)
-    noticeCount = serializers.IntegerField(source="notice_count")
+    acknowledgedAt = serializers.DateTimeField(allow_null=True)
+    acknowledgedBy = serializers.UUIDField(allow_null=True)
+    noticeCount = serializers.IntegerField()
 
 
 class ToldSerializer(RowSerializer):
     """Somebody who was told of an incident, by a channel, and what became of the last notice to them."""
 
-    channelId = serializers.UUIDField(source="channel_id")
-    channelName = serializers.CharField(source="channel_name")
+    channelId = serializers.UUIDField()
+    channelName = serializers.CharField()
     kind = serializers.ChoiceField(choices=Channel.Kind.choices)
     email = serializers.CharField(allow_null=True)
     event = serializers.CharField()
     status = serializers.ChoiceField(choices=Notice.Status.choices)
-    createdAt = serializers.DateTimeField(source="created_at")
-    deliveredAt = serializers.DateTimeField(source="delivered_at", allow_null=True)
+    createdAt = serializers.DateTimeField()
+    deliveredAt = serializers.DateTimeField(allow_null=True)
 
 
 class IncidentSerializer(NoticedIncidentSerializer):

@@ -62,8 +62,8 @@ class Retention:
 _registered: dict[str, Retention] = {}
 
 
-def register_retention(retention: Retention) -> None:
-    _registered[retention.kind] = retention
+def register_retention(*kinds: Retention) -> None:
+    _registered.update((each.kind, each) for each in kinds)
 
 
 def retentions() -> tuple[Retention, ...]:

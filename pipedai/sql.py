@@ -80,8 +80,7 @@ def without_sorting() -> Iterator[None]:
 
 
 def database_now() -> datetime:
-    row = fetch_one("SELECT clock_timestamp() AS now", {})
-    assert row is not None
+    row = fetch_row("SELECT clock_timestamp() AS now", {})
     moment = row["now"]
     assert isinstance(moment, datetime)
     return moment
@@ -89,8 +88,7 @@ def database_now() -> datetime:
 
 def takes_writes() -> bool:
     """A standby does not, nor a primary that an operator made read-only. Raises DatabaseError."""
-    row = fetch_one("SELECT current_setting('transaction_read_only') = 'off' AS writable", {})
-    assert row is not None
+    row = fetch_row("SELECT current_setting('transaction_read_only') = 'off' AS writable", {})
     return bool(row["writable"])
 
 

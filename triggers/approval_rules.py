@@ -58,17 +58,14 @@ def _names() -> ListField:
 class ApprovalRuleBody(StrictBody):
     """A rule of a trigger, in the body that has the trigger."""
 
+    keeps_names = True
+
     tools = ToolsField()
-    when = serializers.ChoiceField(choices=WHEN, required=False, default="always")
-    approverRole = serializers.ChoiceField(
-        choices=APPROVER_ROLES, required=False, default=Role.ADMIN.value
-    )
-    notRequester = TrueFalseField(required=False, default=False)
+    when = serializers.ChoiceField(choices=WHEN, default="always")
+    approverRole = serializers.ChoiceField(choices=APPROVER_ROLES, default=Role.ADMIN.value)
+    notRequester = TrueFalseField(default=False)
     expiresAfterSeconds = WholeNumberField(
-        min_value=MIN_EXPIRES_SECONDS,
-        max_value=MAX_EXPIRES_SECONDS,
-        required=False,
-        default=86_400,
+        min_value=MIN_EXPIRES_SECONDS, max_value=MAX_EXPIRES_SECONDS, default=86_400
     )
 
 

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from pipedai.api.errors import NotFound
+from pipedai.api.errors import or_not_found
 from pipedai.events import Actor
 from pipedai.sql import fetch_all
 from triggers.models import Trigger
@@ -21,9 +21,7 @@ def hold_trigger_environment(trigger_id: UUID, actor: Actor, *, alone: bool = Fa
     `hold_role`.
     """
     environment = Trigger.objects.filter(id=trigger_id).values_list("environment_id", flat=True)
-    environment_id = environment.first()
-    if environment_id is None:
-        raise NotFound
+    environment_id = or_not_found(environment.first())
     lock = lock_environment if alone else hold_environment
     lock(environment_id)
     hold_role(actor, environment_id, Role.ADMIN)

@@ -111,64 +111,50 @@ register_retention(
         "ended runs with their texts, ticks and deliveries",
         lambda: settings.RUN_RETENTION_DAYS or None,
         prune_runs,
-    )
-)
-register_retention(
+    ),
     Retention(
         "deliveries",
         "webhooks that were delivered or given up, with their attempts",
         lambda: settings.DELIVERY_RETENTION_DAYS or None,
         prune_deliveries,
-    )
-)
-register_retention(
+    ),
     Retention(
         "revisions",
         "former prompts of triggers that no run refers to, but for the last 50 of each trigger",
         lambda: 1,
         prune_revisions,
-    )
-)
-register_retention(
+    ),
     Retention(
         "run-events",
         "days of run events",
         lambda: settings.RUN_EVENTS_DAYS,
         drop_partitions,
         at_least=AT_LEAST_DAYS,
-    )
-)
-register_retention(
+    ),
     Retention(
         "idempotency-keys",
         "remembered Idempotency-Keys, which count for a day",
         lambda: 1,
         prune_idempotency_keys,
-    )
-)
-register_retention(
+    ),
     Retention(
         "events",
         "events of sources with their bodies, and what was decided about them",
         lambda: settings.INBOUND_EVENTS_DAYS,
         prune_events,
-    )
-)
-register_retention(
+    ),
     Retention(
         "event-keys",
         "by what old events are known again, a day after that has ended",
         lambda: 1,
         prune_event_keys,
-    )
-)
-register_retention(
+    ),
     Retention(
         "budget-windows",
         "past days and months of budgets, whose runs are removed",
         lambda: _WINDOW_DAYS,
         prune_windows,
-    )
+    ),
 )
 for field in (MCP_HEADERS, WEBHOOK_SECRET, SECRETS):
     register_sealed_field(field)

@@ -22,19 +22,7 @@ from pipedai.outgoing import standard_key, target_problem
 from pipedai.sql import database_now
 from triggers.approval_rules import ApprovalRulesField
 from triggers.events.entry_serializers import Entry, EntryBody, OnField, entry_of
-from triggers.models import (
-    MAX_ALERT_AFTER_FAILURES,
-    MAX_CONCURRENT_RUNS,
-    MAX_PREFER_SECONDS,
-    MAX_RETRIES,
-    MAX_START_DEADLINE_SECONDS,
-    MAX_SUCCESS_DEADLINE_SECONDS,
-    MAX_TIMEOUT_SECONDS,
-    MIN_START_DEADLINE_SECONDS,
-    MIN_SUCCESS_DEADLINE_SECONDS,
-    MIN_TIMEOUT_SECONDS,
-    Trigger,
-)
+from triggers.models import BOUNDS, Trigger
 from triggers.schedules import cron
 from triggers.states import Health, RecordEvents, RetryMode, Status
 from workspaces.connections.header_field import McpHeadersField
@@ -63,113 +51,56 @@ class OutputSchemaField(serializers.JSONField):
     """The JSON Schema of the output that a trigger asks its runs for."""
 
 
+def _number(column: str, **kwargs: Any) -> WholeNumberField:
+    least, most = BOUNDS[column]
+    return WholeNumberField(min_value=least, max_value=most, **kwargs)
+
+
 class TriggerBody(StrictBody):
     key = KeyField()
     managedBy = LabelField()
     name = NameField(max_length=200)
-    description = TextField(max_length=2000, allow_blank=True, required=False, default="")
+    description = TextField(max_length=2000, allow_blank=True, default="")
     prompt = PromptField()
-    model = NameField(max_length=200, allow_null=True, required=False, default=None)
-    mcpUrl = TextField(source="mcp_url", max_length=MAX_URL, required=False)
-    connectionId = IdField(source="connection_id", allow_null=True, required=False, default=None)
-    mcpHeaders = McpHeadersField(
-        source="mcp_headers", allow_null=True, required=False, default=None
-    )
-    webhookUrl = TextField(
-        source="webhook_url", max_length=MAX_URL, allow_null=True, required=False, default=None
-    )
+    model = NameField(max_length=200, allow_null=True, default=None)
+    mcpUrl = TextField(max_length=MAX_URL, required=False)
+    connectionId = IdField(allow_null=True, default=None)
+    mcpHeaders = McpHeadersField(allow_null=True, default=None)
+    webhookUrl = TextField(max_length=MAX_URL, allow_null=True, default=None)
     webhookSecret = TextField(
-        source="webhook_secret",
         min_length=MIN_WEBHOOK_SECRET,
         max_length=1024,
         trim_whitespace=False,
         allow_null=True,
-        required=False,
         default=None,
     )
-    schedule = TextField(max_length=200, allow_null=True, required=False, default=None)
-    timezone = TimezoneField(required=False, default="UTC")
-    runOnceAt = serializers.DateTimeField(
-        source="run_once_at", allow_null=True, required=False, default=None
-    )
-    workerId = IdField(source="worker_id", allow_null=True, required=False, default=None)
-    poolId = IdField(source="pool_id", allow_null=True, required=False, default=None)
-    preferSeconds = WholeNumberField(
-        source="prefer_seconds",
-        min_value=0,
-        max_value=MAX_PREFER_SECONDS,
-        required=False,
-        default=60,
-    )
-    startDeadlineSeconds = WholeNumberField(
-        source="start_deadline_seconds",
-        min_value=MIN_START_DEADLINE_SECONDS,
-        max_value=MAX_START_DEADLINE_SECONDS,
-        allow_null=True,
-        required=False,
-        default=None,
-    )
-    maxConcurrentRuns = WholeNumberField(
-        source="max_concurrent_runs",
-        min_value=1,
-        max_value=MAX_CONCURRENT_RUNS,
-        allow_null=True,
-        required=False,
-        default=None,
-    )
-    enabled = TrueFalseField(required=False, default=True)
-    maxRetries = WholeNumberField(
-        source="max_retries", min_value=0, max_value=MAX_RETRIES, required=False, default=3
-    )
-    timeoutSeconds = WholeNumberField(
-        source="timeout_seconds",
-        min_value=MIN_TIMEOUT_SECONDS,
-        max_value=MAX_TIMEOUT_SECONDS,
-        required=False,
-        default=1800,
-    )
+    schedule = TextField(max_length=200, allow_null=True, default=None)
+    timezone = TimezoneField(default="UTC")
+    runOnceAt = serializers.DateTimeField(allow_null=True, default=None)
+    workerId = IdField(allow_null=True, default=None)
+    poolId = IdField(allow_null=True, default=None)
+    preferSeconds = _number("prefer_seconds", default=60)
+    startDeadlineSeconds = _number("start_deadline_seconds", allow_null=True, default=None)
+    maxConcurrentRuns = _number("max_concurrent_runs", allow_null=True, default=None)
+    enabled = TrueFalseField(default=True)
+    maxRetries = _number("max_retries", default=3)
+    timeoutSeconds = _number("timeout_seconds", default=1800)
     overlapPolicy = serializers.ChoiceField(
-        source="overlap_policy",
-        choices=Trigger.OverlapPolicy.choices,
-        required=False,
-        default=Trigger.OverlapPolicy.QUEUE,
+        choices=Trigger.OverlapPolicy.choices, default=Trigger.OverlapPolicy.QUEUE
     )
-    retryMode = serializers.ChoiceField(
-        source="retry_mode", choices=RetryMode.choices, required=False, default=RetryMode.RESTART
-    )
-    retryAfterEffects = TrueFalseField(source="retry_after_effects", required=False, default=True)
+    retryMode = serializers.ChoiceField(choices=RetryMode.choices, default=RetryMode.RESTART)
+    retryAfterEffects = TrueFalseField(default=True)
     recordEvents = serializers.ChoiceField(
-        source="record_events",
-        choices=RecordEvents.choices,
-        required=False,
-        default=RecordEvents.FAILURES,
+        choices=RecordEvents.choices, default=RecordEvents.FAILURES
     )
-    alertAfterFailures = WholeNumberField(
-        source="alert_after_failures",
-        min_value=1,
-        max_value=MAX_ALERT_AFTER_FAILURES,
-        allow_null=True,
-        required=False,
-        default=1,
-    )
-    successDeadlineSeconds = WholeNumberField(
-        source="success_deadline_seconds",
-        min_value=MIN_SUCCESS_DEADLINE_SECONDS,
-        max_value=MAX_SUCCESS_DEADLINE_SECONDS,
-        allow_null=True,
-        required=False,
-        default=None,
-    )
-    maxCostUsd = AmountField(
-        source="max_cost_usd", above_zero=True, allow_null=True, required=False, default=None
-    )
-    outputSchema = OutputSchemaField(
-        source="output_schema", allow_null=True, required=False, default=None
-    )
-    on = OnField(required=False, default=[])
-    approvals = ApprovalRulesField(allow_null=True, required=False, default=None)
-    allowHostTools = TrueFalseField(source="allow_host_tools", required=False, default=False)
-    failOnDenied = TrueFalseField(source="fail_on_denied", required=False, default=False)
+    alertAfterFailures = _number("alert_after_failures", allow_null=True, default=1)
+    successDeadlineSeconds = _number("success_deadline_seconds", allow_null=True, default=None)
+    maxCostUsd = AmountField(above_zero=True, allow_null=True, default=None)
+    outputSchema = OutputSchemaField(allow_null=True, default=None)
+    on = OnField(default=[])
+    approvals = ApprovalRulesField(allow_null=True, default=None)
+    allowHostTools = TrueFalseField(default=False)
+    failOnDenied = TrueFalseField(default=False)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Accepts a new trigger without `mcpUrl` only if it has a connection, whose URL it takes."""
@@ -242,7 +173,7 @@ def checked_webhook_secret(secret: str) -> str:
 
 
 class RotateBody(StrictBody):
-    mcpHeaders = McpHeadersField(source="mcp_headers", allow_empty=False)
+    mcpHeaders = McpHeadersField(allow_empty=False)
 
 
 class LastRunSerializer(RowSerializer):
@@ -250,8 +181,8 @@ class LastRunSerializer(RowSerializer):
 
     id = serializers.UUIDField()
     status = serializers.ChoiceField(choices=Status.choices)
-    queuedAt = serializers.DateTimeField(source="queued_at")
-    endedAt = serializers.DateTimeField(source="ended_at", allow_null=True)
+    queuedAt = serializers.DateTimeField()
+    endedAt = serializers.DateTimeField(allow_null=True)
 
 
 class TriggerSerializer(RowSerializer):
@@ -259,53 +190,47 @@ class TriggerSerializer(RowSerializer):
 
     id = serializers.UUIDField()
     key = serializers.CharField(allow_null=True)
-    managedBy = serializers.CharField(source="managed_by", allow_null=True)
-    environmentId = serializers.UUIDField(source="environment_id")
-    workerId = serializers.UUIDField(source="worker_id", allow_null=True)
-    poolId = serializers.UUIDField(source="pool_id", allow_null=True)
-    preferSeconds = serializers.IntegerField(source="prefer_seconds")
-    startDeadlineSeconds = serializers.IntegerField(
-        source="start_deadline_seconds", allow_null=True
-    )
-    maxConcurrentRuns = serializers.IntegerField(source="max_concurrent_runs", allow_null=True)
+    managedBy = serializers.CharField(allow_null=True)
+    environmentId = serializers.UUIDField()
+    workerId = serializers.UUIDField(allow_null=True)
+    poolId = serializers.UUIDField(allow_null=True)
+    preferSeconds = serializers.IntegerField()
+    startDeadlineSeconds = serializers.IntegerField(allow_null=True)
+    maxConcurrentRuns = serializers.IntegerField(allow_null=True)
     name = serializers.CharField()
     description = serializers.CharField()
     prompt = serializers.CharField()
-    mcpUrl = serializers.CharField(source="mcp_url")
-    connectionId = serializers.UUIDField(source="connection_id", allow_null=True)
-    hasMcpHeaders = serializers.BooleanField(source="has_mcp_headers")
+    mcpUrl = serializers.CharField()
+    connectionId = serializers.UUIDField(allow_null=True)
+    hasMcpHeaders = serializers.BooleanField()
     model = serializers.CharField(allow_null=True)
     schedule = serializers.CharField(allow_null=True)
     timezone = serializers.CharField()
-    runOnceAt = serializers.DateTimeField(source="run_once_at", allow_null=True)
+    runOnceAt = serializers.DateTimeField(allow_null=True)
     on = serializers.SerializerMethodField()
-    nextRunAt = serializers.DateTimeField(source="next_run_at", allow_null=True)
+    nextRunAt = serializers.DateTimeField(allow_null=True)
     enabled = serializers.BooleanField()
-    maxRetries = serializers.IntegerField(source="max_retries")
-    timeoutSeconds = serializers.IntegerField(source="timeout_seconds")
-    overlapPolicy = serializers.ChoiceField(
-        source="overlap_policy", choices=Trigger.OverlapPolicy.choices
-    )
-    retryMode = serializers.ChoiceField(source="retry_mode", choices=RetryMode.choices)
-    retryAfterEffects = serializers.BooleanField(source="retry_after_effects")
-    recordEvents = serializers.ChoiceField(source="record_events", choices=RecordEvents.choices)
-    alertAfterFailures = serializers.IntegerField(source="alert_after_failures", allow_null=True)
-    successDeadlineSeconds = serializers.IntegerField(
-        source="success_deadline_seconds", allow_null=True
-    )
-    maxCostUsd = MoneyField(source="max_cost_usd", allow_null=True)
+    maxRetries = serializers.IntegerField()
+    timeoutSeconds = serializers.IntegerField()
+    overlapPolicy = serializers.ChoiceField(choices=Trigger.OverlapPolicy.choices)
+    retryMode = serializers.ChoiceField(choices=RetryMode.choices)
+    retryAfterEffects = serializers.BooleanField()
+    recordEvents = serializers.ChoiceField(choices=RecordEvents.choices)
+    alertAfterFailures = serializers.IntegerField(allow_null=True)
+    successDeadlineSeconds = serializers.IntegerField(allow_null=True)
+    maxCostUsd = MoneyField(allow_null=True)
     health = serializers.ChoiceField(choices=Health.choices)
-    outputSchema = OutputSchemaField(source="output_schema", allow_null=True)
+    outputSchema = OutputSchemaField(allow_null=True)
     approvals = ApprovalRulesField(allow_null=True)
-    allowHostTools = serializers.BooleanField(source="allow_host_tools")
-    failOnDenied = serializers.BooleanField(source="fail_on_denied")
-    webhookUrl = serializers.CharField(source="webhook_url", allow_null=True)
-    hasWebhookSecret = serializers.BooleanField(source="has_webhook_secret")
-    lastDueAt = serializers.DateTimeField(source="last_due_at", allow_null=True)
-    lastRun = LastRunSerializer(source="last_run", allow_null=True)
-    lastSuccessAt = serializers.DateTimeField(source="last_success_at", allow_null=True)
-    createdAt = serializers.DateTimeField(source="created_at")
-    updatedAt = serializers.DateTimeField(source="updated_at")
+    allowHostTools = serializers.BooleanField()
+    failOnDenied = serializers.BooleanField()
+    webhookUrl = serializers.CharField(allow_null=True)
+    hasWebhookSecret = serializers.BooleanField()
+    lastDueAt = serializers.DateTimeField(allow_null=True)
+    lastRun = LastRunSerializer(allow_null=True)
+    lastSuccessAt = serializers.DateTimeField(allow_null=True)
+    createdAt = serializers.DateTimeField()
+    updatedAt = serializers.DateTimeField()
 
     @extend_schema_field(EntryBody(many=True))
     def get_on(self, trigger: dict[str, Any]) -> list[Entry]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
@@ -12,9 +11,9 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import Conflict, Invalid, NotFound
+from pipedai.api.errors import Conflict, Invalid, or_not_found
 from pipedai.api.outside_urls import same_origin, without_query
-from pipedai.api.renderers import api_name, compact_json, counted, cut, iso_time, money
+from pipedai.api.renderers import api_name, compact_json, counted, for_audit
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.redaction import REDACTED
@@ -124,9 +123,7 @@ def delete_trigger(*, trigger_id: UUID, actor: Actor) -> None:
         # A transaction that queues a run locks the trigger FOR SHARE. This FOR UPDATE lock waits for such transactions,
         # and makes later ones wait until the trigger is deleted, so that no run is queued for a deleted trigger.
         trigger = Trigger.objects.select_for_update().filter(id=trigger_id, deleted_at__isnull=True)
-        deleted = trigger.first()
-        if deleted is None:
-            raise NotFound
+        deleted = or_not_found(trigger.first())
         unfinished = deleted.runs.filter(ended_at__isnull=True).count()
         if unfinished:
             raise Conflict(
@@ -163,10 +160,7 @@ def _locked(
     # A later statement reads the trigger's revision. If this statement joined the revision and had to wait for the
     # trigger's lock, it would return the revision that was current before the wait.
     rows = Trigger.objects.select_for_update(no_key=True)
-    trigger = rows.filter(id=trigger_id, deleted_at__isnull=True).first()
-    if trigger is None:
-        raise NotFound
-    return trigger
+    return or_not_found(rows.filter(id=trigger_id, deleted_at__isnull=True).first())
 
 
 def _apply(trigger: Trigger, values: dict[str, Any], actor: Actor) -> dict[str, Any]:
@@ -236,18 +230,9 @@ def _columns_of(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _for_audit(attribute: str, value: Any) -> Any:
-    """Returns a value as the audit log has it: long texts are cut, and URLs lose their query, maybe a secret."""
-    if isinstance(value, UUID):
-        return str(value)
-    if isinstance(value, Decimal):
-        return money(value)
-    if isinstance(value, datetime):
-        return iso_time(value)
-    if isinstance(value, dict | list) and cut(text := compact_json(value)) != text:
-        return cut(text)
-    if not isinstance(value, str):
-        return value
-    return without_query(value) if attribute.endswith("_url") else cut(value)
+    """Returns a value as the audit log has it. URLs lose their query, which may be a secret."""
+    is_url = attribute.endswith("_url") and isinstance(value, str)
+    return without_query(value) if is_url else for_audit(value)
 
 
 def _revise(

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from pipedai.api.errors import CeilingReached
-from pipedai.sql import execute, fetch_one
+from pipedai.sql import execute, fetch_row
 from triggers.models import Trigger
 from workspaces.ceilings import PROFILE, check_ceiling
 
@@ -35,8 +35,7 @@ def check_room_for_trigger(environment_id: UUID) -> None:
     check_ceiling("triggers", "triggers", environment_id=environment_id, rows=live)
     params = {"environment_id": environment_id, "limit": PROFILE["triggersOfCreator"]}
     execute(_TAKE_TURNS, params)
-    row = fetch_one(_COUNT, params)
-    assert row is not None
+    row = fetch_row(_COUNT, params)
     if row["number"] >= row["most"]:
         raise CeilingReached(
             "triggersOfCreator",

@@ -50,6 +50,7 @@ class EnvironmentTriggerViewSet(TenantViewSet):
     tag = "Triggers"
     permissions = {"list": IsViewer, "create": IsAdmin}
     filter_names = TriggerFilters.names()
+    pagination_class = TriggerPaginator
 
     @Operation(
         "GET /environments/{environmentId}/triggers",
@@ -67,9 +68,7 @@ class EnvironmentTriggerViewSet(TenantViewSet):
         rows = queries.triggers().filter(environment_id=environment_id)
         filters = TriggerFilters.read(rows, request)
         check_tenant_ids(environment_id, filters)
-        paginator = TriggerPaginator()
-        page = queries.with_last_runs(paginator.paginate_queryset(filters.qs, request, self))
-        return paginator.get_paginated_response(TriggerSerializer(page, many=True).data)
+        return self.page(request, filters.qs, TriggerSerializer, ready=queries.with_last_runs)
 
     @Operation(
         "POST /environments/{environmentId}/triggers",

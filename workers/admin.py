@@ -16,7 +16,7 @@ from pipedai.admin.site import site
 from pipedai.admin.start_page import Figure, show_figures
 from pipedai.admin.support import SupportAction
 from pipedai.admin.values import links, list_of, number, page_of, state
-from pipedai.sql import fetch_one
+from pipedai.sql import fetch_row
 from triggers.models import Run, Trigger
 from triggers.runs.conditions import is_online
 from triggers.states import HELD
@@ -243,8 +243,7 @@ FROM worker w WHERE w.deleted_at IS NULL
 
 
 def _figures() -> list[Figure]:
-    row = fetch_one(_ONLINE, {})
-    assert row is not None
+    row = fetch_row(_ONLINE, {})
     return [
         Figure("Workers online", f"{row['online']:,}", f"of {row['live']:,}", href=list_of(Worker))
     ]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from pipedai.metrics.database import ROW_LIMIT, read_at_scrape
-from pipedai.sql import fetch_all, fetch_one
+from pipedai.sql import fetch_all, fetch_row
 from triggers.runs.conditions import is_online
 
 # Queued runs are counted by the state of their worker: many queued runs of a worker that is switched off mean no
@@ -57,8 +57,7 @@ def read_queue() -> Iterator[Metric]:
 @read_at_scrape
 def read_workers() -> Iterator[Metric]:
     """Yields the number of workers that are online."""
-    row = fetch_one(_ONLINE, _PARAMS)
-    assert row is not None
+    row = fetch_row(_ONLINE, _PARAMS)
     yield GaugeMetricFamily(
         "pipedai_workers_online", "Workers that are online.", value=row["online"]
     )

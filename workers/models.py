@@ -7,9 +7,10 @@ from django.db.models import Q
 from django.db.models.functions import Lower, Now
 
 from pipedai.ids import new_id
+from pipedai.table_rules import check, has, index, lacks, unique
 from triggers.runs import conditions
 from workspaces.files.columns import FileColumns, own_key
-from workspaces.models import ApiKey, Environment
+from workspaces.tenant_columns import environment_key, in_environment, tenant_key
 
 ONLINE_WITHIN = conditions.ONLINE_WITHIN
 MAX_CONCURRENCY = 1000
@@ -28,9 +29,7 @@ class Worker(models.Model):
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     # The environment to which the worker belongs: that of the `wrk_` token or the enrollment with which it registered.
     # It never changes.
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="workers", db_index=False
-    )
+    environment = environment_key("workers")
     # The worker's name for people. The first registration writes it, by default the hostname; admins may change it.
     label = models.CharField(max_length=255)
     # The machine's own name, which it reports at registration. Within an environment it identifies the machine: a
@@ -59,14 +58,7 @@ class Worker(models.Model):
     registered_from = models.GenericIPAddressField(null=True)
     # The `hos_` key of the host that enrolled the worker or minted its `wrk_` token. That host may change the worker
     # and stream its events. Each registration writes it; None if no host was involved.
-    host_key = models.ForeignKey(
-        ApiKey,
-        null=True,
-        on_delete=models.PROTECT,
-        related_name="+",
-        db_index=False,
-        db_constraint=False,
-    )
+    host_key = tenant_key("workspaces.ApiKey", null=True)
     # Whether the worker's events are recorded. The first request for its event stream sets this, and nothing unsets it.
     is_streamed = models.BooleanField(db_default=False)
     # Whether the worker can stop a run to wait for a person's decision, as its last poll said. It gets no run whose
@@ -97,31 +89,26 @@ class Worker(models.Model):
     class Meta:
         db_table = "worker"
         constraints = (
-            models.UniqueConstraint(fields=["environment", "id"], name="worker_in_environment"),
+            in_environment("worker"),
             models.UniqueConstraint(
                 "environment",
                 Lower("hostname"),
-                condition=Q(deleted_at__isnull=True),
+                condition=lacks("deleted_at"),
                 name="worker_hostname_in_environment",
             ),
-            models.CheckConstraint(
-                condition=Q(max_concurrency__gte=1, max_concurrency__lte=MAX_CONCURRENCY),
-                name="worker_max_concurrency",
+            check(
+                "worker_max_concurrency",
+                Q(max_concurrency__gte=1, max_concurrency__lte=MAX_CONCURRENCY),
             ),
-            models.CheckConstraint(
-                condition=Q(auth_mode__in=("claude_max", "api_key")), name="worker_auth_mode"
-            ),
-            models.CheckConstraint(
-                condition=Q(deleted_at__isnull=True) | Q(token_digest__isnull=True),
-                name="worker_deleted_has_no_token",
-            ),
+            check("worker_auth_mode", Q(auth_mode__in=("claude_max", "api_key"))),
+            check("worker_deleted_has_no_token", lacks("deleted_at") | lacks("token_digest")),
         )
         indexes = (
-            models.Index(fields=["environment", "created_at", "id"], name="worker_listed"),
-            models.Index(
-                fields=["environment", "account_id"],
-                name="worker_of_account",
-                condition=Q(account_id__isnull=False, deleted_at__isnull=True),
+            index("worker_listed", ["environment", "created_at", "id"]),
+            index(
+                "worker_of_account",
+                ["environment", "account_id"],
+                where=has("account_id", deleted_at__isnull=True),
             ),
         )
 
@@ -132,61 +119,40 @@ class Worker(models.Model):
 class Pool(FileColumns):
     """A group of workers, any of which may take the runs of the triggers that name the pool (SPEC §16)."""
 
-    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment to which the pool and all of its workers belong. It never changes.
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
-    # The pool's name, unique in the environment without regard to case. Admins may change it.
-    name = models.CharField(max_length=200)
     # Free text for people; empty if there is none.
     description = models.CharField(max_length=2000, blank=True)
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
     # When an admin deleted the pool; None if nobody did. The row stays, because runs refer to it.
     deleted_at = models.DateTimeField(null=True)
 
     class Meta:
         db_table = "pool"
         constraints = (
-            models.UniqueConstraint(fields=["environment", "id"], name="pool_in_environment"),
-            own_key("pool", live=Q(deleted_at__isnull=True)),
+            in_environment("pool"),
+            own_key("pool", live=lacks("deleted_at")),
             models.UniqueConstraint(
                 "environment",
                 Lower("name"),
-                condition=Q(deleted_at__isnull=True),
+                condition=lacks("deleted_at"),
                 name="pool_name_free_in_environment",
             ),
         )
         indexes = (
-            models.Index(
-                fields=["environment", "created_at", "id"],
-                name="pool_listed",
-                condition=Q(deleted_at__isnull=True),
-            ),
+            index("pool_listed", ["environment", "created_at", "id"], where=lacks("deleted_at")),
         )
-
-    def __str__(self) -> str:
-        return self.name
 
 
 class PoolMember(models.Model):
     """A worker's membership in a pool. Deleting the pool or deregistering the worker deletes the row."""
 
     pk = models.CompositePrimaryKey("worker_id", "pool_id")
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
-    worker = models.ForeignKey(
-        Worker, on_delete=models.PROTECT, related_name="+", db_index=False, db_constraint=False
-    )
-    pool = models.ForeignKey(
-        Pool, on_delete=models.PROTECT, related_name="members", db_index=False, db_constraint=False
-    )
+    environment = environment_key()
+    worker = tenant_key("workers.Worker")
+    pool = tenant_key("workers.Pool", related_name="members")
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
         db_table = "pool_member"
-        indexes = (models.Index(fields=["pool", "worker"], name="pool_member_of_pool"),)
+        indexes = (index("pool_member_of_pool", ["pool", "worker"]),)
 
 
 class Enrollment(models.Model):
@@ -207,9 +173,7 @@ class Enrollment(models.Model):
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     # The environment in which the host gets its worker. Issuing a code or approving a pairing writes it. None for a
     # pairing that was not approved.
-    environment = models.ForeignKey(
-        Environment, null=True, on_delete=models.PROTECT, related_name="enrollments", db_index=False
-    )
+    environment = environment_key("enrollments", null=True)
     kind = models.CharField(max_length=6, choices=Kind.choices)
     # The label for the worker that the host will get. It was chosen by the admin who issued the code, or by the host
     # that asked for the pairing, which nobody has verified. None if the host chooses the label when it redeems.
@@ -253,58 +217,43 @@ class Enrollment(models.Model):
     # issued the code chose them. None if it joins none; always None for a pairing.
     pool_ids = ArrayField(models.UUIDField(), null=True)
     # The worker that the host got when it redeemed the enrollment. None until then.
-    worker = models.ForeignKey(
-        Worker,
-        null=True,
-        on_delete=models.PROTECT,
-        related_name="+",
-        db_index=False,
-        db_constraint=False,
-    )
+    worker = tenant_key("workers.Worker", null=True)
 
     class Meta:
         db_table = "enrollment"
         constraints = (
-            models.CheckConstraint(
-                condition=Q(kind="code", approved_at__isnull=False, user_code_digest__isnull=True)
-                | Q(kind__in=("device", "key"), user_code_digest__isnull=False),
-                name="enrollment_kind",
+            check(
+                "enrollment_kind",
+                has("approved_at", kind="code", user_code_digest__isnull=True)
+                | has("user_code_digest", kind__in=("device", "key")),
             ),
-            models.CheckConstraint(
-                condition=Q(approved_at__isnull=True) | Q(environment__isnull=False),
-                name="enrollment_approved_for_an_environment",
+            check(
+                "enrollment_approved_for_an_environment", lacks("approved_at") | has("environment")
             ),
-            models.CheckConstraint(
-                condition=Q(consumed_at__isnull=True, worker__isnull=True)
+            check(
+                "enrollment_consumed_once_approved",
+                lacks("consumed_at", "worker")
                 | Q(
-                    Q(kind="key") ^ Q(worker__isnull=False),
+                    Q(kind="key") ^ has("worker"),
                     consumed_at__isnull=False,
                     approved_at__isnull=False,
                     revoked_at__isnull=True,
                 ),
-                name="enrollment_consumed_once_approved",
             ),
-            models.CheckConstraint(
-                condition=Q(kind="key", approved_at__isnull=False, role__isnull=False)
-                | Q(Q(approved_at__isnull=True) | ~Q(kind="key"), role__isnull=True),
-                name="enrollment_role_of_key",
+            check(
+                "enrollment_role_of_key",
+                has("approved_at", "role", kind="key")
+                | Q(lacks("approved_at") | ~Q(kind="key"), role__isnull=True),
             ),
-            models.CheckConstraint(
-                condition=Q(auth_mode__in=("claude_max", "api_key")), name="enrollment_auth_mode"
-            ),
-            models.CheckConstraint(
-                condition=Q(kind="code") | Q(pool_ids__isnull=True),
-                name="enrollment_only_code_joins_pools",
-            ),
+            check("enrollment_auth_mode", Q(auth_mode__in=("claude_max", "api_key"))),
+            check("enrollment_only_code_joins_pools", Q(kind="code") | lacks("pool_ids")),
         )
         indexes = (
-            models.Index(fields=["environment", "created_at", "id"], name="enrollment_listed"),
-            models.Index(
-                fields=["asked_from"],
-                condition=Q(
-                    kind__in=("device", "key"), approved_at__isnull=True, revoked_at__isnull=True
-                ),
-                name="enrollment_pending",
+            index("enrollment_listed", ["environment", "created_at", "id"]),
+            index(
+                "enrollment_pending",
+                ["asked_from"],
+                where=lacks("approved_at", "revoked_at", kind__in=("device", "key")),
             ),
         )
 
@@ -317,12 +266,8 @@ class WorkerEvent(models.Model):
     # A growing number that the database assigns. Streams send events in this order, and a reader who reconnects names
     # the last id that it got.
     id = models.BigAutoField(primary_key=True)
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
-    worker = models.ForeignKey(
-        Worker, on_delete=models.PROTECT, related_name="+", db_index=False, db_constraint=False
-    )
+    environment = environment_key()
+    worker = tenant_key("workers.Worker")
     # What happened, such as `run.claimed` or `poll.error`; API.md lists all types. The module `worker_events` writes
     # it.
     type = models.CharField(max_length=32)
@@ -337,15 +282,15 @@ class WorkerEvent(models.Model):
         constraints = (
             # Several streams may notice at once that a worker is silent. This constraint lets only one of them record
             # it. It contains the environment so that the table could be distributed or partitioned by it.
-            models.UniqueConstraint(
-                fields=["worker", "type", "at", "environment"],
-                condition=Q(type__in=("poll.error", "worker.stopped")),
-                name="worker_event_one_silence",
+            unique(
+                "worker_event_one_silence",
+                ["worker", "type", "at", "environment"],
+                where=Q(type__in=("poll.error", "worker.stopped")),
             ),
         )
         indexes = (
-            models.Index(fields=["worker", "id"], name="worker_event_streamed"),
-            models.Index(fields=["at"], name="worker_event_prunable"),
+            index("worker_event_streamed", ["worker", "id"]),
+            index("worker_event_prunable", ["at"]),
         )
 
 
@@ -355,12 +300,8 @@ class WorkerSilence(models.Model):
     """
 
     id = models.BigAutoField(primary_key=True)
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
-    worker = models.ForeignKey(
-        Worker, on_delete=models.PROTECT, related_name="+", db_index=False, db_constraint=False
-    )
+    environment = environment_key()
+    worker = tenant_key("workers.Worker")
     # The worker's last call before the silence. None if the worker had never called.
     last_seen_at = models.DateTimeField(null=True)
     # When a scheduler would have noticed the silence: ten minutes after the last call, or later if the service could

@@ -11,7 +11,7 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import NotFound, Unauthenticated
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
-from pipedai.sql import Row, execute, fetch_one
+from pipedai.sql import Row, execute, fetch_one, fetch_row
 from pipedai.wakeups import wake_workers
 from workers.accounts import set_account
 from workers.models import Worker
@@ -189,8 +189,7 @@ def seat_worker(
     minted = tokens.mint("wkt")
     hostname = values["hostname"]
     if not may_replace:
-        free = fetch_one(_FREE_HOSTNAME, {"environment_id": environment_id, "wanted": hostname})
-        assert free is not None
+        free = fetch_row(_FREE_HOSTNAME, {"environment_id": environment_id, "wanted": hostname})
         hostname = free["hostname"]
     params = {
         **values,
@@ -208,8 +207,7 @@ def seat_worker(
     if old is None:
         live = Worker.objects.filter(environment_id=environment_id, deleted_at__isnull=True)
         check_ceiling("workers", "workers", environment_id=environment_id, rows=live)
-    worker = fetch_one(_UPSERT, params)
-    assert worker is not None
+    worker = fetch_row(_UPSERT, params)
     if (account_id := values.get("account_id")) is not None:
         set_account(environment_id=environment_id, worker_id=worker["id"], account_id=account_id)
     return Seated(worker["id"], minted.value, hostname, old)

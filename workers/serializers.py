@@ -21,10 +21,8 @@ class AuthModeField(serializers.ChoiceField):
 class AccountIdField(TextField):
     """An opaque word for the account that pays for the model: 1 to 64 printable ASCII characters, or null."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(
-            source="account_id", max_length=64, required=False, allow_null=True, **kwargs
-        )
+    def __init__(self) -> None:
+        super().__init__(max_length=64, required=False, allow_null=True)
 
     def to_internal_value(self, data: Any) -> str:
         value = super().to_internal_value(data)
@@ -50,12 +48,10 @@ class NullField(serializers.Field[Any, Any, Any, Any]):
 
 class WorkerBody(StrictBody):
     label = NameField(max_length=255)  # type: ignore[assignment]
-    maxConcurrency = WholeNumberField(
-        source="max_concurrency", min_value=1, max_value=MAX_CONCURRENCY
-    )
+    maxConcurrency = WholeNumberField(min_value=1, max_value=MAX_CONCURRENCY)
     disabled = TrueFalseField()
     accountId = AccountIdField()
-    limitedUntil = NullField(source="limited_until")
+    limitedUntil = NullField()
 
 
 class WorkerSerializer(RowSerializer):
@@ -63,24 +59,24 @@ class WorkerSerializer(RowSerializer):
     stored."""
 
     id = serializers.UUIDField()
-    environmentId = serializers.UUIDField(source="environment_id")
-    workspaceId = serializers.UUIDField(source="workspace_id")
+    environmentId = serializers.UUIDField()
+    workspaceId = serializers.UUIDField()
     label = serializers.CharField()  # type: ignore[assignment]
     hostname = serializers.CharField()
     os = serializers.CharField()
     version = serializers.CharField()
-    authMode = serializers.ChoiceField(source="auth_mode", choices=Worker.AuthMode.choices)
-    maxConcurrency = serializers.IntegerField(source="max_concurrency")
+    authMode = serializers.ChoiceField(choices=Worker.AuthMode.choices)
+    maxConcurrency = serializers.IntegerField()
     status = serializers.SerializerMethodField()
     derivedStatus = serializers.SerializerMethodField()
-    currentRunId = serializers.UUIDField(source="current_run_id", allow_null=True)
-    heldRuns = serializers.IntegerField(source="held_runs")
+    currentRunId = serializers.UUIDField(allow_null=True)
+    heldRuns = serializers.IntegerField()
     disabled = serializers.BooleanField()
     approved = serializers.BooleanField()
     limitedUntil = serializers.DateTimeField(source="limit_ends_at", allow_null=True)
-    poolIds = serializers.ListField(child=serializers.UUIDField(), source="pool_ids")
-    lastSeenAt = serializers.DateTimeField(source="last_seen_at", allow_null=True)
-    createdAt = serializers.DateTimeField(source="created_at")
+    poolIds = serializers.ListField(child=serializers.UUIDField())
+    lastSeenAt = serializers.DateTimeField(allow_null=True)
+    createdAt = serializers.DateTimeField()
 
     def get_status(self, worker: dict[str, Any]) -> Literal["online", "offline"]:
         """`online` if the worker polled or sent a heartbeat lately, else `offline`."""
@@ -98,5 +94,5 @@ class WorkerSerializer(RowSerializer):
 
 
 class RegistrationTokenBody(Body):
-    label = NameField(max_length=200, required=False, allow_null=True, default=None)  # type: ignore[assignment]
+    label = NameField(max_length=200, allow_null=True, default=None)  # type: ignore[assignment]
     poolIds = PoolIdsField()

@@ -8,7 +8,6 @@ from rest_framework.response import Response
 
 from accounts.authentication import CookieJWTAuthentication
 from pipedai.api.errors import Invalid
-from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.principal import actor_of, principal_of
 from pipedai.api.schema.operation import Operation, query
 from pipedai.api.serializers import read_body
@@ -41,9 +40,7 @@ class EnvironmentWorkerViewSet(TenantViewSet):
         rows = queries.workers().filter(environment_id=environment_id)
         filters = WorkerFilters.read(rows, request)
         check_tenant_ids(environment_id, filters)
-        paginator = KeysetPaginator()
-        page = paginator.paginate_queryset(filters.qs, request, self)
-        return paginator.get_paginated_response(WorkerSerializer(page, many=True).data)
+        return self.page(request, filters.qs, WorkerSerializer)
 
 
 class OneWorkerViewSet(TenantViewSet):

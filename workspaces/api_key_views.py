@@ -6,7 +6,6 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.authentication import CookieJWTAuthentication
-from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.principal import actor_of, principal_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import read_body
@@ -33,9 +32,7 @@ class ApiKeyViewSet(TenantViewSet):
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
         rows = ApiKey.objects.filter(environment_id=environment_id).defer("token_digest")
-        paginator = KeysetPaginator()
-        page = paginator.paginate_queryset(rows, request, self)
-        return paginator.get_paginated_response(ApiKeySerializer(page, many=True).data)
+        return self.page(request, rows, ApiKeySerializer)
 
     @Operation(
         "POST /environments/{environmentId}/api-keys",

@@ -8,7 +8,6 @@ from rest_framework.response import Response
 from accounts.authentication import CookieJWTAuthentication
 from accounts.serializers import MailTokenBody
 from accounts.throttles import ACCEPT_INVITATION, INVITE
-from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.principal import actor_of, principal_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import read_body
@@ -41,10 +40,8 @@ class InvitationViewSet(TenantViewSet):
         errors={400: "A bad `limit` or `cursor`."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        paginator = KeysetPaginator()
         rows = invitations.open_invitations(environment_id)
-        page = paginator.paginate_queryset(rows, request, self)
-        return paginator.get_paginated_response(InvitationSerializer(page, many=True).data)
+        return self.page(request, rows, InvitationSerializer)
 
     @Operation(
         "POST /environments/{environmentId}/invitations",

@@ -16,7 +16,7 @@ from accounts.models import AccountMail, User
 from accounts.proof import check_proof, proof_counts
 from accounts.throttles import MAILS_AN_HOUR
 from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import ApiError, Conflict, NotFound
+from pipedai.api.errors import ApiError, Conflict, NotFound, or_not_found
 from pipedai.api.throttling import Rate, check_rate, too_many_requests
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
@@ -93,9 +93,7 @@ def revoke_invitation(*, environment_id: UUID, invitation_id: UUID, actor: Actor
     with transaction.atomic():
         lock_environment(environment_id)
         hold_role(actor, environment_id, Role.ADMIN)
-        invitation = open_invitations(environment_id).filter(id=invitation_id).first()
-        if invitation is None:
-            raise NotFound
+        invitation = or_not_found(open_invitations(environment_id).filter(id=invitation_id).first())
         Invitation.objects.filter(id=invitation.id).update(revoked_at=Now())
         make_void(Q(id=invitation.mail_id))
         emit(_event("invitation.revoked", invitation, actor))

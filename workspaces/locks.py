@@ -11,7 +11,7 @@ from django.db.models import Model, QuerySet
 
 from accounts.authentication import session_ended
 from pipedai.api.authentication import bad_token
-from pipedai.api.errors import Forbidden, Invalid, NotFound
+from pipedai.api.errors import Forbidden, Invalid, NotFound, or_not_found
 from pipedai.events import Actor
 from pipedai.sql import fetch_all, fetch_one
 from workspaces.access import visible_workspaces
@@ -86,9 +86,9 @@ def hold_role(actor: Actor, environment_id: UUID, needs: Role) -> Role:
 
 def hold_role_of_user(user_id: UUID | None, environment_id: UUID, needs: Role) -> Role:
     """Does for a user what `hold_role` does for any actor. Raises NotFound, Forbidden, Unauthenticated."""
-    row = fetch_one(_HOLD_MEMBER, {"user_id": user_id, "environment_id": environment_id})
-    if row is None:
-        raise NotFound
+    row = or_not_found(
+        fetch_one(_HOLD_MEMBER, {"user_id": user_id, "environment_id": environment_id})
+    )
     if not row["is_active"]:
         raise session_ended()
     return check_includes(Role(row["role"]), needs)
@@ -98,15 +98,10 @@ def lock_row(rows: QuerySet[M], actor: Actor, *, no_key: bool = True) -> M:
     """Locks the environment of the only row in `rows`, the actor's role as an admin, and then the row, and returns it.
     With `no_key` false it also waits for those who refer to the row. Raises NotFound, and the errors of `hold_role`.
     """
-    environment_id = rows.values_list("environment_id", flat=True).first()
-    if environment_id is None:
-        raise NotFound
+    environment_id = or_not_found(rows.values_list("environment_id", flat=True).first())
     hold_environment(environment_id)
     hold_role(actor, environment_id, Role.ADMIN)
-    row = rows.select_for_update(no_key=no_key).first()
-    if row is None:
-        raise NotFound
-    return row
+    return or_not_found(rows.select_for_update(no_key=no_key).first())
 
 
 def hold_right_to_create_in(workspace_id: UUID, user_id: UUID) -> None:
@@ -114,9 +109,7 @@ def hold_right_to_create_in(workspace_id: UUID, user_id: UUID) -> None:
     Raises NotFound for a workspace that the user may not see, Forbidden for other users.
     """
     held = fetch_one(_HOLD_OWNED, {"workspace_id": workspace_id, "user_id": user_id})
-    workspace = visible_workspaces(user_id).filter(id=workspace_id).first()
-    if workspace is None:
-        raise NotFound
+    workspace = or_not_found(visible_workspaces(user_id).filter(id=workspace_id).first())
     if held is None and workspace.created_by_id != user_id:
         raise Forbidden("Only the workspace's creator and its owners may do this.")
 

@@ -7,7 +7,6 @@ from rest_framework.response import Response
 
 from accounts.authentication import CookieJWTAuthentication
 from accounts.throttles import FIND_USER
-from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import read_body
@@ -41,9 +40,7 @@ class MemberViewSet(TenantViewSet):
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
         rows = Membership.objects.filter(environment_id=environment_id).select_related("user")
-        paginator = KeysetPaginator()
-        page = paginator.paginate_queryset(rows, request, self)
-        return paginator.get_paginated_response(MemberSerializer(page, many=True).data)
+        return self.page(request, rows, MemberSerializer)
 
     @Operation(
         "POST /environments/{environmentId}/members",

@@ -12,7 +12,7 @@ from accounts.emails import Email
 from accounts.models import User
 from accounts.services import find_user
 from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import Conflict, Forbidden, NotFound
+from pipedai.api.errors import Conflict, Forbidden, NotFound, or_not_found
 from pipedai.events import Actor, Event, emit
 from pipedai.logs import get_logger
 from pipedai.sql import fetch_one
@@ -142,14 +142,11 @@ def _user(user_id: UUID | None, email: Email | None) -> User:
 
 
 def _member(environment_id: UUID, user_id: UUID) -> Membership:
-    member = (
+    return or_not_found(
         Membership.objects.select_related("user")
         .filter(environment_id=environment_id, user_id=user_id)
         .first()
     )
-    if member is None:
-        raise NotFound
-    return member
 
 
 def check_room_for_member(environment_id: UUID) -> None:

@@ -8,9 +8,11 @@ from django.db.models.functions import Now
 
 from accounts.models import AccountMail
 from pipedai.ids import new_id
+from pipedai.table_rules import check, has, index, lacks, unique
 from workspaces.connections.models import Authorization, Connection
 from workspaces.connections.outbox import Revocation, RevocationAttempt
 from workspaces.roles import KEY_ROLES, Role
+from workspaces.tenant_columns import environment_key, in_environment, tenant_key
 
 __all__ = [
     "ApiKey",
@@ -70,15 +72,12 @@ class Environment(models.Model):
     class Meta:
         db_table = "environment"
         constraints = (
-            models.UniqueConstraint(
-                fields=["workspace", "name"],
-                condition=Q(deleted_at__isnull=True),
-                name="environment_name_free_in_workspace",
+            unique(
+                "environment_name_free_in_workspace",
+                ["workspace", "name"],
+                where=lacks("deleted_at"),
             ),
-            models.CheckConstraint(
-                condition=Q(pause_reason__isnull=True) | Q(paused_at__isnull=False),
-                name="environment_pause_has_a_time",
-            ),
+            check("environment_pause_has_a_time", lacks("pause_reason") | has("paused_at")),
         )
 
     def __str__(self) -> str:
@@ -93,9 +92,7 @@ class Membership(models.Model):
     """A user's role in one environment. The row is deleted when the membership ends."""
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="memberships", db_index=False
-    )
+    environment = environment_key("memberships")
     # The user who is a member. A user has at most one membership in an environment.
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL,
@@ -111,23 +108,17 @@ class Membership(models.Model):
     class Meta:
         db_table = "membership"
         constraints = (
-            models.UniqueConstraint(fields=["environment", "user"], name="membership_once"),
-            models.CheckConstraint(condition=Q(role__in=Role.values), name="membership_role"),
+            unique("membership_once", ["environment", "user"]),
+            check("membership_role", Q(role__in=Role.values)),
         )
-        indexes = (
-            models.Index(
-                fields=["user"], include=["environment", "role"], name="membership_of_user"
-            ),
-        )
+        indexes = (index("membership_of_user", ["user"], include=["environment", "role"]),)
 
 
 class Invitation(models.Model):
     """An invitation of an e-mail address into an environment (SPEC §15). The row is deleted with its mail."""
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="invitations", db_index=False
-    )
+    environment = environment_key("invitations")
     # The invited address, in the form of stored accounts.
     email = models.CharField(max_length=254)
     role = models.CharField(max_length=8, choices=Role.choices)
@@ -148,22 +139,19 @@ class Invitation(models.Model):
     class Meta:
         db_table = "invitation"
         constraints = (
-            models.UniqueConstraint(
-                fields=["environment", "email"],
-                condition=Q(accepted_at__isnull=True, revoked_at__isnull=True),
-                name="invitation_one_open",
+            unique(
+                "invitation_one_open",
+                ["environment", "email"],
+                where=lacks("accepted_at", "revoked_at"),
             ),
-            models.CheckConstraint(condition=Q(role__in=Role.values), name="invitation_role"),
-            models.CheckConstraint(
-                condition=Q(accepted_at__isnull=True) | Q(revoked_at__isnull=True),
-                name="invitation_accepted_or_revoked",
-            ),
+            check("invitation_role", Q(role__in=Role.values)),
+            check("invitation_accepted_or_revoked", lacks("accepted_at") | lacks("revoked_at")),
         )
         indexes = (
-            models.Index(
-                fields=["environment", "created_at", "id"],
-                condition=Q(accepted_at__isnull=True, revoked_at__isnull=True),
-                name="invitation_open_listed",
+            index(
+                "invitation_open_listed",
+                ["environment", "created_at", "id"],
+                where=lacks("accepted_at", "revoked_at"),
             ),
         )
 
@@ -181,9 +169,7 @@ class ApiKey(models.Model):
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     # The one environment in which the key is valid; it never changes.
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="api_keys", db_index=False
-    )
+    environment = environment_key("api_keys")
     # What the key is for: `pwk`, `wrk` or `hos`; it never changes.
     kind = models.CharField(max_length=3, choices=Kind.choices)
     # The key's name. Whoever makes the key chooses it; a host's key is named after the host.
@@ -220,55 +206,33 @@ class ApiKey(models.Model):
     pool_ids = ArrayField(models.UUIDField(), null=True)
     # The key at whose request this `wrk` key was made; revoking it also revokes this key while unused. None for keys
     # that people made, and for other kinds.
-    parent = models.ForeignKey(
-        "self",
-        null=True,
-        on_delete=models.PROTECT,
-        related_name="minted",
-        db_index=False,
-        db_constraint=False,
-    )
+    parent = tenant_key("self", null=True, related_name="minted")
 
     class Meta:
         db_table = "api_key"
         verbose_name = "API key"
         constraints = (
-            models.UniqueConstraint(fields=["environment", "id"], name="api_key_in_environment"),
-            models.CheckConstraint(
-                condition=Q(kind="wrk") | Q(parent__isnull=True), name="api_key_only_wrk_is_minted"
+            in_environment("api_key"),
+            check("api_key_only_wrk_is_minted", Q(kind="wrk") | lacks("parent")),
+            # A CHECK whose value is NULL passes, so NULL must be excluded explicitly.
+            check(
+                "api_key_role_of_kind",
+                has("role", kind="pwk", role__in=[role.value for role in KEY_ROLES])
+                | lacks("role", kind__in=("wrk", "hos")),
             ),
-            models.CheckConstraint(
-                condition=Q(
-                    kind="pwk",
-                    role__isnull=False,  # A CHECK whose value is NULL passes, so NULL must be excluded explicitly.
-                    role__in=[role.value for role in KEY_ROLES],
-                )
-                | Q(kind__in=("wrk", "hos"), role__isnull=True),
-                name="api_key_role_of_kind",
+            check("api_key_login_expires", Q(is_login=False) | has("expires_at", kind="pwk")),
+            check(
+                "api_key_only_wrk_is_consumed", Q(kind="wrk") | lacks("consumed_at", "consumed_by")
             ),
-            models.CheckConstraint(
-                condition=Q(is_login=False) | Q(kind="pwk", expires_at__isnull=False),
-                name="api_key_login_expires",
-            ),
-            models.CheckConstraint(
-                condition=Q(kind="wrk") | Q(consumed_at__isnull=True, consumed_by__isnull=True),
-                name="api_key_only_wrk_is_consumed",
-            ),
-            models.CheckConstraint(
-                condition=Q(kind="wrk") | Q(pool_ids__isnull=True),
-                name="api_key_only_wrk_joins_pools",
-            ),
-            models.CheckConstraint(
-                condition=Q(consumed_at__isnull=True, consumed_by__isnull=True)
-                | Q(consumed_at__isnull=False, consumed_by__isnull=False),
-                name="api_key_consumed_by_somebody",
+            check("api_key_only_wrk_joins_pools", Q(kind="wrk") | lacks("pool_ids")),
+            check(
+                "api_key_consumed_by_somebody",
+                lacks("consumed_at", "consumed_by") | has("consumed_at", "consumed_by"),
             ),
         )
         indexes = (
-            models.Index(fields=["environment", "created_at", "id"], name="api_key_listed"),
-            models.Index(
-                fields=["parent"], condition=Q(parent__isnull=False), name="api_key_minted"
-            ),
+            index("api_key_listed", ["environment", "created_at", "id"]),
+            index("api_key_minted", ["parent"], where=has("parent")),
         )
 
     def __str__(self) -> str:
@@ -280,9 +244,7 @@ class DataKey(models.Model):
 
     # The data key's id: a UUIDv7 that the service makes. The row of each encrypted value has it beside the value.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="data_keys", db_index=False
-    )
+    environment = environment_key("data_keys")
     # The data key itself, encrypted under a master key. A rotation of the master key replaces this value.
     wrapped = models.BinaryField()
     # The id, in the setting MASTER_KEYS, of the master key that encrypts `wrapped`. A rotation of the master key
@@ -297,12 +259,8 @@ class DataKey(models.Model):
     class Meta:
         db_table = "data_key"
         constraints = (
-            models.UniqueConstraint(fields=["environment", "id"], name="data_key_in_environment"),
-            models.UniqueConstraint(
-                fields=["environment"],
-                condition=Q(retired_at__isnull=True),
-                name="data_key_one_in_use",
-            ),
+            in_environment("data_key"),
+            unique("data_key_one_in_use", ["environment"], where=lacks("retired_at")),
         )
 
 
@@ -312,9 +270,7 @@ class DataKeyRotation(models.Model):
     # The rotation's id: a UUIDv7 that the command `rotate_keys` makes.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     # The environment whose data key is replaced. None if those of all environments are.
-    environment = models.ForeignKey(
-        Environment, null=True, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
+    environment = environment_key(null=True)
     started_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:

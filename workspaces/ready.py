@@ -99,13 +99,11 @@ register_retention(
         "requests to revoke the tokens of connections that were sent or given up",
         lambda: settings.DELIVERY_RETENTION_DAYS or settings.RUN_RETENTION_DAYS or None,
         prune_revocations,
-    )
-)
-register_retention(
+    ),
     Retention(
         "authorizations",
         "authorizations of connections that nobody finished in time",
         lambda: 1,
         prune_authorizations,
-    )
+    ),
 )

@@ -8,7 +8,7 @@ from rest_framework import serializers
 
 from accounts.serializers import EmailField, NewEmailField
 from pipedai.api.fields import IdField, NameField, TextField, TrueFalseField
-from pipedai.api.serializers import StrictBody
+from pipedai.api.serializers import NamedSerializer, StrictBody
 from workspaces.ceilings import MOST_TIMES, PROFILE
 from workspaces.models import ApiKey, Invitation, Workspace
 from workspaces.roles import KEY_ROLES, Role
@@ -39,11 +39,9 @@ class PoolIdsField(serializers.ListField):
     code. `checked_pools` looks at the workspace's ceiling.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self) -> None:
         longest = PROFILE["poolsOfWorker"] * MOST_TIMES
-        super().__init__(
-            child=IdField(), source="pool_ids", required=False, max_length=longest, **kwargs
-        )
+        super().__init__(child=IdField(), required=False, max_length=longest)
 
     def to_internal_value(self, data: Any) -> list[UUID]:
         return sorted(set(super().to_internal_value(data)))
@@ -52,15 +50,15 @@ class PoolIdsField(serializers.ListField):
 class EnvironmentBody(StrictBody):
     name = NameField(max_length=200)
     paused = TrueFalseField()
-    pauseReason = TextField(source="pause_reason", max_length=500, allow_null=True)
-    cancelHeld = TrueFalseField(source="cancel_held")
+    pauseReason = TextField(max_length=500, allow_null=True)
+    cancelHeld = TrueFalseField()
 
 
 class ApiKeyBody(StrictBody):
     name = NameField(max_length=200)
     prefix = serializers.ChoiceField(source="kind", choices=[kind.value for kind in MINTABLE])
     role = serializers.ChoiceField(choices=[role.value for role in KEY_ROLES], required=False)
-    expiresAt = serializers.DateTimeField(source="expires_at", required=False, allow_null=True)
+    expiresAt = serializers.DateTimeField(required=False, allow_null=True)
     poolIds = PoolIdsField()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -83,7 +81,7 @@ class RoleField(serializers.ChoiceField):
 
 
 class MemberBody(StrictBody):
-    userId = IdField(source="user_id", required=False)
+    userId = IdField(required=False)
     email = EmailField(required=False)
     role = RoleField()
 
@@ -102,25 +100,25 @@ class RoleBody(StrictBody):
     role = RoleField()
 
 
-class MemberSerializer(serializers.Serializer[Any]):
+class MemberSerializer(NamedSerializer):
     """A member of an environment."""
 
-    userId = serializers.UUIDField(source="user_id")
+    userId = serializers.UUIDField()
     email = serializers.CharField(source="user.email")
     name = serializers.CharField(source="user.name")
     role = serializers.ChoiceField(choices=Role.choices)
-    createdAt = serializers.DateTimeField(source="created_at")
+    createdAt = serializers.DateTimeField()
 
 
-class InvitationSerializer(serializers.Serializer[Any]):
+class InvitationSerializer(NamedSerializer):
     """An open invitation into an environment."""
 
     id = serializers.UUIDField()
     email = serializers.CharField()
     role = serializers.ChoiceField(choices=Role.choices)
     invitedBy = serializers.UUIDField(source="invited_by_id")
-    createdAt = serializers.DateTimeField(source="created_at")
-    expiresAt = serializers.DateTimeField(source="expires_at")
+    createdAt = serializers.DateTimeField()
+    expiresAt = serializers.DateTimeField()
 
 
 class NewInvitationSerializer(InvitationSerializer):
@@ -133,13 +131,13 @@ class NewInvitationSerializer(InvitationSerializer):
         return link
 
 
-class AcceptedSerializer(serializers.Serializer[Any]):
+class AcceptedSerializer(NamedSerializer):
     """The membership of a user who has accepted an invitation."""
 
-    environmentId = serializers.UUIDField(source="environment_id")
-    userId = serializers.UUIDField(source="user_id")
+    environmentId = serializers.UUIDField()
+    userId = serializers.UUIDField()
     role = serializers.ChoiceField(choices=Role.choices)
-    createdAt = serializers.DateTimeField(source="created_at")
+    createdAt = serializers.DateTimeField()
 
 
 class WorkspaceSerializer(serializers.ModelSerializer[Workspace]):
@@ -152,34 +150,34 @@ class WorkspaceSerializer(serializers.ModelSerializer[Workspace]):
         fields = ("id", "name", "createdAt")
 
 
-class EnvironmentSerializer(serializers.Serializer[Any]):
+class EnvironmentSerializer(NamedSerializer):
     """An environment, with the role that the caller has in it."""
 
     id = serializers.UUIDField()
-    workspaceId = serializers.UUIDField(source="workspace_id")
+    workspaceId = serializers.UUIDField()
     name = serializers.CharField()
     role = serializers.ChoiceField(source="caller_role", choices=Role.choices)
     paused = serializers.BooleanField()
-    pausedAt = serializers.DateTimeField(source="paused_at", allow_null=True)
-    pauseReason = serializers.CharField(source="pause_reason", allow_null=True)
-    createdAt = serializers.DateTimeField(source="created_at")
+    pausedAt = serializers.DateTimeField(allow_null=True)
+    pauseReason = serializers.CharField(allow_null=True)
+    createdAt = serializers.DateTimeField()
 
 
-class ApiKeySerializer(serializers.Serializer[Any]):
+class ApiKeySerializer(NamedSerializer):
     """An API key without its token. Only the response that makes a key shows the token, once."""
 
     id = serializers.UUIDField()
     name = serializers.CharField()
     prefix = serializers.ChoiceField(source="kind", choices=ApiKey.Kind.choices)
-    lastFour = serializers.CharField(source="last_four")
+    lastFour = serializers.CharField()
     role = serializers.ChoiceField(allow_null=True, choices=[role.value for role in KEY_ROLES])
     poolIds = serializers.SerializerMethodField()
     createdBy = serializers.UUIDField(source="created_by_id", allow_null=True)
-    createdAt = serializers.DateTimeField(source="created_at")
-    lastUsedAt = serializers.DateTimeField(source="last_used_at", allow_null=True)
-    expiresAt = serializers.DateTimeField(source="expires_at", allow_null=True)
-    revokedAt = serializers.DateTimeField(source="revoked_at", allow_null=True)
-    consumedAt = serializers.DateTimeField(source="consumed_at", allow_null=True)
+    createdAt = serializers.DateTimeField()
+    lastUsedAt = serializers.DateTimeField(allow_null=True)
+    expiresAt = serializers.DateTimeField(allow_null=True)
+    revokedAt = serializers.DateTimeField(allow_null=True)
+    consumedAt = serializers.DateTimeField(allow_null=True)
     workerId = serializers.UUIDField(source="consumed_by", allow_null=True)
 
     def get_poolIds(self, key: ApiKey) -> list[UUID]:  # noqa: N802

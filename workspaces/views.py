@@ -8,7 +8,6 @@ from rest_framework.response import Response
 
 from accounts.authentication import CookieJWTAuthentication
 from pipedai.api.errors import NotFound
-from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.principal import actor_of, principal_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import read_body
@@ -44,9 +43,7 @@ class WorkspaceViewSet(ApiViewSet):
     )
     def list(self, request: Request) -> Response:
         rows = visible_workspaces(principal_of(request).id)
-        paginator = KeysetPaginator()
-        page = paginator.paginate_queryset(rows, request, self)
-        return paginator.get_paginated_response(WorkspaceSerializer(page, many=True).data)
+        return self.page(request, rows, WorkspaceSerializer)
 
     @Operation(
         "POST /workspaces",
@@ -91,9 +88,7 @@ class WorkspaceEnvironmentViewSet(ApiViewSet):
     )
     def list(self, request: Request, workspace_id: UUID) -> Response:
         rows = environments_of(principal_of(request).id, workspace_id)
-        paginator = KeysetPaginator()
-        page = paginator.paginate_queryset(rows, request, self)
-        return paginator.get_paginated_response(EnvironmentSerializer(page, many=True).data)
+        return self.page(request, rows, EnvironmentSerializer)
 
     @Operation(
         "POST /workspaces/{workspaceId}/environments",

@@ -3,11 +3,10 @@
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
 from django.urls import reverse
 
 from console.asking import Json, Refused, ask
-from console.pages import chosen, environment_of, older, screen, see_other
+from console.pages import chosen, environment_of, screen, see_other, show
 
 _STATUSES = ("pending", "approved", "rejected", "expired", "withdrawn")
 # A word of its own, since what is pending elsewhere is on its way.
@@ -22,14 +21,11 @@ def approvals(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     path = f"environments/{environment_id}/approvals"
     page = ask(request, "GET", path, query={**query, "limit": 25}).data
     context = {
-        "environment": environment,
-        "menu": "approvals",
         "approvals": [_with_state(each) for each in page["items"]],
         "statuses": [(each, _STATES.get(each, each)) for each in _STATUSES],
         "filters": query,
-        "older": older(request, page),
     }
-    return render(request, "console/approvals.html", context)
+    return show(request, environment, "approvals", "approvals", context, page)
 
 
 @screen
@@ -49,13 +45,11 @@ def approval(request: HttpRequest, approval_id: UUID) -> HttpResponse:
             errors, status = refused.sentences, refused.status
     found = ask(request, "GET", path).data
     context = {
-        "environment": environment_of(request, found["environmentId"]),
-        "menu": "approvals",
         "approval": _with_state(found),
         "reason": request.POST.get("reason", ""),
         "errors": errors,
     }
-    return render(request, "console/approval.html", context, status=status)
+    return show(request, found["environmentId"], "approvals", "approval", context, status=status)
 
 
 def _with_state(found: Json) -> Json:

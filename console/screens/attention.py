@@ -4,11 +4,10 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
 from django.urls import reverse
 
 from console.asking import Json, ask, ask_if_free
-from console.pages import chosen, environment_of, older, safe_next, screen, see_other
+from console.pages import chosen, environment_of, safe_next, screen, see_other, show
 
 # What did not happen comes first, and then what only somebody would not hear of, and what somebody has seen already.
 _QUIET = ("budget_reached", "webhook_dead", "channel_dead", "connection_user_left")
@@ -78,8 +77,6 @@ def attention(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     since = datetime.now(UTC) - timedelta(days=1)
     query = {"groupBy": "trigger", "from": since.isoformat()}
     context = {
-        "environment": environment,
-        "menu": "attention",
         "items": sorted(found["items"], key=lambda each: each["quiet"]),
         "total": found["total"],
         "figures": ask(request, "GET", f"{path}/dashboard/overview").data,
@@ -87,7 +84,7 @@ def attention(request: HttpRequest, environment_id: UUID) -> HttpResponse:
         "night": ask_if_free(request, "GET", f"{path}/stats", query=query).get("total"),
         "since": f"{since:%FT%H:%MZ}",
     }
-    return render(request, "console/attention.html", context)
+    return show(request, environment, "attention", "attention", context)
 
 
 @screen
@@ -100,15 +97,12 @@ def incidents(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     for each in page["items"]:
         each["page"] = _page_of(each["subject"], environment_id)
     context = {
-        "environment": environment,
-        "menu": "attention",
         "incidents": page["items"],
         "statuses": ("open", "closed"),
         "kinds": _KINDS,
         "filters": query,
-        "older": older(request, page),
     }
-    return render(request, "console/incidents.html", context)
+    return show(request, environment, "attention", "incidents", context, page)
 
 
 @screen

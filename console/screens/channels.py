@@ -11,7 +11,7 @@ from console.asking import Json, Refused, ask
 from console.forms import Form, Look
 from console.pages import chosen, delete_page, environment_of, form_page, screen, see_other
 from console.screens.machines import all_of
-from console.screens.settings import show
+from console.screens.settings import show_settings
 
 _EVENTS = {
     "trigger_failing": "A trigger fails",
@@ -116,7 +116,7 @@ def channels(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     for each in page["items"]:
         each["state"] = _state_of(each)
     context = {"channels": page["items"], "kinds": _KINDS}
-    return show(request, environment, "channels", context, page)
+    return show_settings(request, environment, "channels", context, page)
 
 
 def _state_of(channel: Json) -> str:
@@ -216,6 +216,6 @@ def _show(request: HttpRequest, found: Json, form: Form) -> HttpResponse:
     }
     environment = environment_of(request, found["environmentId"])
     status = form.status
-    return show(
+    return show_settings(
         request, environment, "channels", context, notices, template="channel", status=status
     )

@@ -15,6 +15,7 @@ from console.pages import (
     form_page,
     screen,
     see_other,
+    show,
 )
 from console.screens.machines import all_of
 
@@ -84,11 +85,9 @@ def connections(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     """Which servers let runs in, and which do not any more?"""
     found = all_of(request, environment_id, "connections")
     context = {
-        "environment": environment_of(request, environment_id),
-        "menu": "connections",
         "connections": sorted(found, key=lambda each: _ORDER.index(each["status"])),
     }
-    return render(request, "console/connections.html", context)
+    return show(request, environment_id, "connections", "connections", context)
 
 
 @screen
@@ -163,8 +162,6 @@ def _show(
     found = ask(request, "GET", f"connections/{connection_id}").data
     environment_id, status, grant = found["environmentId"], found["status"], found["grant"]
     context = {
-        "environment": environment_of(request, environment_id),
-        "menu": "connections",
         "connection": found,
         "grant": _GRANTS[grant],
         "remedy": _REMEDIES.get(f"{status} by {grant}") or _REMEDIES.get(status),
@@ -172,7 +169,14 @@ def _show(
         "user": _user_of(request, found),
         "problems": problems,
     }
-    return render(request, "console/connection.html", context, status=409 if problems else 200)
+    return show(
+        request,
+        environment_id,
+        "connections",
+        "connection",
+        context,
+        status=409 if problems else 200,
+    )
 
 
 def _user_of(request: HttpRequest, found: Json) -> str:

@@ -5,12 +5,11 @@ from typing import Any
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
 from django.urls import reverse
 
 from console.asking import Json, ask
 from console.forms import Form, Look
-from console.pages import chosen, delete_page, edit_page, environment_of, older, screen, see_other
+from console.pages import chosen, delete_page, edit_page, environment_of, screen, see_other, show
 
 # The most rows that the API puts on a page.
 MOST = 200
@@ -57,16 +56,13 @@ def machines(request: HttpRequest, environment_id: UUID) -> HttpResponse:
         )
     )
     context = {
-        "environment": environment,
-        "menu": "machines",
         "machines": page["items"],
         "pools": sorted(pools, key=lambda each: each["workers"]["online"] > 0),
         "statuses": _STATUSES,
         "status": query.get("status", ""),
-        "older": older(request, page),
         "uncounted": len(queued) == MOST,  # There may be more than these.
     }
-    return render(request, "console/machines.html", context)
+    return show(request, environment, "machines", "machines", context, page)
 
 
 @screen
@@ -81,14 +77,12 @@ def machine(request: HttpRequest, worker_id: UUID) -> HttpResponse:
     unfinished = {"workerId": found["id"], "status": "claimed,running,queued,waiting"}
     runs = all_of(request, environment_id, "runs", **unfinished, limit=25)
     context = {
-        "environment": environment_of(request, environment_id),
-        "menu": "machines",
         "machine": found,
         "pools": [each for each in all_of(request, environment_id, "pools") if each["id"] in ids],
         # What it does comes before what it does not do yet.
         "runs": sorted(runs, key=lambda each: each["status"] in {"queued", "waiting"}),
     }
-    return render(request, "console/machine.html", context)
+    return show(request, environment_id, "machines", "machine", context)
 
 
 @screen

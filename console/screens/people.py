@@ -10,7 +10,7 @@ from django.urls import reverse
 from console.asking import Json, ask
 from console.forms import Form, Look
 from console.pages import HOME, chosen, destroy, environment_of, screen, see_other
-from console.screens.settings import found_in, show
+from console.screens.settings import found_in, show_settings
 from console.templatetags.console import may
 
 _ROLES = [
@@ -55,7 +55,7 @@ def revoke_invitation(
     found = found_in(request, path, invitation_id)
     return destroy(
         request,
-        environment_of(request, environment_id),
+        environment_id,
         f"{path}/{invitation_id}",
         menu="settings",
         title=f"Revoke the invitation of {found.get('email', 'this address')}?",
@@ -83,7 +83,7 @@ def remove(request: HttpRequest, environment_id: UUID, user_id: UUID) -> HttpRes
     found = found_in(request, path, user_id, "userId")
     return destroy(
         request,
-        environment_of(request, environment_id),
+        environment_id,
         f"{path}/{user_id}",
         menu="settings",
         title=f"Remove {found.get('email', 'this member')}?",
@@ -147,4 +147,4 @@ def _show(
         each["isOver"] = datetime.fromisoformat(each["expiresAt"]) <= datetime.now(UTC)
     roles = [value for value, _ in _roles(environment)]
     said |= {"members": page["items"], "invitations": invitations, "roles": roles, "form": form}
-    return show(request, environment, "people", said, page, status=status)
+    return show_settings(request, environment, "people", said, page, status=status)

@@ -3,12 +3,11 @@
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
 from django.urls import reverse
 
 from console.asking import ask
 from console.forms import Form, Look
-from console.pages import delete_page, edit_page, environment_of, form_page, screen, see_other
+from console.pages import delete_page, edit_page, environment_of, form_page, screen, see_other, show
 from console.screens.machines import MOST, all_of
 
 _LOOKS = {
@@ -29,15 +28,13 @@ def pool(request: HttpRequest, pool_id: UUID) -> HttpResponse:
     workers = all_of(request, environment_id, "workers")
     queued = all_of(request, environment_id, "runs", poolId=found["id"], status="queued")
     context = {
-        "environment": environment_of(request, environment_id),
-        "menu": "machines",
         "pool": found,
         "machines": all_of(request, environment_id, "workers", poolId=found["id"]),
         "others": [each for each in workers if found["id"] not in each["poolIds"]],
         "queued": len(queued),
         "uncounted": len(queued) == MOST,
     }
-    return render(request, "console/pool.html", context)
+    return show(request, environment_id, "machines", "pool", context)
 
 
 @screen

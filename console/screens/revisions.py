@@ -5,11 +5,10 @@ from difflib import unified_diff
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
 from django.urls import reverse
 
 from console.asking import Json, Refused, ask
-from console.pages import chosen, environment_of, older, screen, see_other
+from console.pages import chosen, screen, see_other, show
 
 _ON_A_PAGE = 20
 # How many lines of a difference a page shows, and around each change how many that are the same.
@@ -35,14 +34,11 @@ def revisions(request: HttpRequest, trigger_id: UUID) -> HttpResponse:
     for each, former in zip(items, before, strict=True):
         each["changes"] = _changes(former or {}, each)
     context = {
-        "environment": environment_of(request, trigger["environmentId"]),
-        "menu": "triggers",
         "trigger": trigger,
         "revisions": items,
         "cursor": request.GET.get("cursor", ""),
-        "older": older(request, page),
     }
-    return render(request, "console/revisions.html", context)
+    return show(request, trigger["environmentId"], "triggers", "revisions", context, page)
 
 
 @screen
@@ -58,8 +54,6 @@ def restore(request: HttpRequest, trigger_id: UUID, revision_id: UUID) -> HttpRe
     if found is None:
         raise Refused(404, {"error": "There is no such revision.", "code": "not_found"})
     context = {
-        "environment": environment_of(request, trigger["environmentId"]),
-        "menu": "triggers",
         "title": f"Restore this revision of {trigger['name']}?",
         "text": "Runs from now on have its prompt, its model and its output schema. All else of the trigger stays.",
         "button": "Restore it",
@@ -67,7 +61,7 @@ def restore(request: HttpRequest, trigger_id: UUID, revision_id: UUID) -> HttpRe
         "back": reverse("console:revisions", args=[trigger_id]),
         "changes": _changes(trigger, found),
     }
-    return render(request, "console/restore.html", context)
+    return show(request, trigger["environmentId"], "triggers", "restore", context)
 
 
 def _page(request: HttpRequest, trigger_id: UUID) -> Json:

@@ -5,11 +5,10 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
 from django.urls import reverse
 
 from console.asking import Json, Refused, ask, ask_if_free, if_there
-from console.pages import chosen, confirm, environment_of, screen, see_other
+from console.pages import chosen, confirm, environment_of, screen, see_other, show
 from console.screens.run_words import what_is_with, whether_retried
 from console.templatetags.console import may
 
@@ -31,8 +30,6 @@ def run(request: HttpRequest, run_id: UUID) -> HttpResponse:
     explained = ask(request, "GET", path).data if is_part else ask_if_free(request, "GET", path)
     retry = explained.get("retry") or {}
     context = {
-        "environment": environment,
-        "menu": "runs",
         "run": found,
         "said": what_is_with(found, explained),
         "retried": whether_retried(explained),
@@ -47,7 +44,7 @@ def run(request: HttpRequest, run_id: UUID) -> HttpResponse:
         context["zone"] = if_there(request, f"triggers/{found['triggerId']}").get("timezone", "UTC")
     if may(environment, "operator") and not is_part:
         context["events"] = _events(request, found)
-    return render(request, "console/run.html", context)
+    return show(request, environment, "runs", "run", context)
 
 
 @screen
@@ -68,14 +65,12 @@ def rerun(request: HttpRequest, run_id: UUID) -> HttpResponse:
                 raise
             errors, status = refused.sentences, refused.status
     context = {
-        "environment": environment_of(request, found["environmentId"]),
-        "menu": "runs",
         "run": found,
         "effects": [each for each in _tool_calls(request, found) if each["effect"] != "none"],
         "errors": errors,
         "key": uuid4(),
     }
-    return render(request, "console/rerun.html", context, status=status)
+    return show(request, found["environmentId"], "runs", "rerun", context, status=status)
 
 
 @screen
@@ -92,7 +87,7 @@ def cancel(request: HttpRequest, run_id: UUID) -> HttpResponse:
         text = "It stops where it is. The call that it asks for is not made."
     return confirm(
         request,
-        environment_of(request, found["environmentId"]),
+        found["environmentId"],
         menu="runs",
         title=f"Cancel this run of {found['triggerName']}?",
         text=text,

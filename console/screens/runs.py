@@ -4,10 +4,9 @@ from collections.abc import Iterable
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
 
 from console.asking import Json, Refused, ask
-from console.pages import chosen, environment_of, older, screen
+from console.pages import chosen, environment_of, screen, show
 
 _FILTERS = ("status", "triggerId", "workerId", "source", "from", "to")
 _STATUSES = (
@@ -56,17 +55,16 @@ def runs(request: HttpRequest, environment_id: UUID) -> HttpResponse:
         _filter(query, wrong, "to", "Until (UTC)"),
     ]
     context = {
-        "environment": environment,
-        "menu": "runs",
         "runs": page["items"],
         "first": filters[:2],
         "others": filters[2:],
         "unfolded": any(each["value"] for each in filters[2:]),
         "isFiltered": bool(query),
         "wrong": wrong,
-        "older": older(request, page),
     }
-    return render(request, "console/all_runs.html", context, status=400 if wrong else 200)
+    return show(
+        request, environment, "runs", "all_runs", context, page, status=400 if wrong else 200
+    )
 
 
 def _named(request: HttpRequest, environment_id: UUID, of: str, name: str) -> dict[str | None, str]:

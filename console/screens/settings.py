@@ -6,21 +6,11 @@ from typing import Any
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
 from django.urls import reverse
 
 from console.asking import Json, ask, words_of
 from console.forms import Form, Look
-from console.pages import (
-    HOME,
-    chosen,
-    destroy,
-    environment_of,
-    midnight,
-    older,
-    screen,
-    see_other,
-)
+from console.pages import HOME, chosen, destroy, environment_of, midnight, screen, see_other, show
 
 # The roles of keys, and how many days one may live, as people choose them.
 _KEY_ROLES = [
@@ -56,7 +46,7 @@ def keys(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     for each in page["items"]:
         each["state"] = _state_of(each)
     context = {"keys": page["items"], "form": form, "made": made and made.data}
-    return show(request, environment, "keys", context, page, status=form.status)
+    return show_settings(request, environment, "keys", context, page, status=form.status)
 
 
 def _state_of(key: Json) -> str:
@@ -74,7 +64,7 @@ def revoke_key(request: HttpRequest, environment_id: UUID, key_id: UUID) -> Http
     path = f"environments/{environment_id}/api-keys"
     return destroy(
         request,
-        environment_of(request, environment_id),
+        environment_id,
         f"{path}/{key_id}",
         menu="settings",
         title=f"Revoke {found_in(request, path, key_id).get('name', 'the key')}?",
@@ -100,7 +90,7 @@ def audit(request: HttpRequest, environment_id: UUID) -> HttpResponse:
         each["done"] = _done(each["action"])
     actions = [(each, _done(each)) for each in words_of(path, "action")]
     context = {"entries": page["items"], "actions": actions, "filters": filters}
-    return show(request, environment, "audit", context, page)
+    return show_settings(request, environment, "audit", context, page)
 
 
 def _done(action: str) -> str:
@@ -129,7 +119,7 @@ def environment(request: HttpRequest, environment_id: UUID) -> HttpResponse:
                 request, reverse("console:environment-settings", args=[environment_id])
             )
     status = max(form.status for form in forms.values())
-    return show(request, shown, "environment", {**forms}, status=status)
+    return show_settings(request, shown, "environment", {**forms}, status=status)
 
 
 @screen
@@ -148,7 +138,7 @@ def delete_environment(request: HttpRequest, environment_id: UUID) -> HttpRespon
     )
 
 
-def show(
+def show_settings(
     request: HttpRequest,
     environment: Json,
     section: str,
@@ -159,9 +149,8 @@ def show(
     status: int = 200,
 ) -> HttpResponse:
     """Renders a page of the settings; `section` is its entry in their menu. `page` is the page of a list on it."""
-    context |= {"environment": environment, "menu": "settings", "section": section}
-    context["older"] = page and older(request, page)
-    return render(request, f"console/{template or section}.html", context, status=status)
+    context["section"] = section
+    return show(request, environment, "settings", template or section, context, page, status=status)
 
 
 def found_in(request: HttpRequest, path: str, wanted: UUID, field: str = "id") -> Json:

@@ -18,7 +18,7 @@ from console.pages import (
     screen,
     see_other,
 )
-from console.screens.settings import show
+from console.screens.settings import show_settings
 from console.templatetags.console import may
 
 # What each scheme is called, and where its sender wants the URL and the secret.
@@ -64,7 +64,7 @@ def sources(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     path = f"environments/{environment_id}/sources"
     page = ask(request, "GET", path, query=chosen(request)).data
     context = {"sources": [_named(each) for each in page["items"]], "schemes": _SCHEMES}
-    return show(request, environment, "sources", context, page)
+    return show_settings(request, environment, "sources", context, page)
 
 
 def _named(source: Json) -> Json:
@@ -122,7 +122,7 @@ def source(request: HttpRequest, source_id: UUID) -> HttpResponse:
         "decisions": words_of(path, "decision"),
         "events": events and events["items"],
     }
-    return show(
+    return show_settings(
         request, environment, "sources", context, events, template="source", status=form.status
     )
 
@@ -140,7 +140,7 @@ def event(request: HttpRequest, event_id: UUID) -> HttpResponse:
     """Why did it start something, or nothing?"""
     found = ask(request, "GET", f"events/{event_id}").data
     environment = environment_of(request, found["environmentId"])
-    return show(request, environment, "sources", {"event": found}, template="source_event")
+    return show_settings(request, environment, "sources", {"event": found}, template="source_event")
 
 
 @screen
@@ -153,7 +153,7 @@ def replay(request: HttpRequest, event_id: UUID) -> HttpResponse:
     found = ask(request, "GET", path).data
     return confirm(
         request,
-        environment_of(request, found["environmentId"]),
+        found["environmentId"],
         menu="settings",
         title="Decide the event anew?",
         text="What listens to its source today is started, also if the event has started it before.",

@@ -3,12 +3,11 @@
 from uuid import UUID, uuid4
 
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
 from django.urls import reverse
 
 from console.asking import Json, ask, ask_if_free, if_there
 from console.forms import Form, Look
-from console.pages import chosen, confirm, environment_of, older, screen, see_other
+from console.pages import chosen, confirm, screen, see_other, show
 
 # How many due times the line shows: those about which something was decided, and those to come.
 _DECIDED, _TO_COME = 8, 5
@@ -49,7 +48,7 @@ def delete(request: HttpRequest, trigger_id: UUID) -> HttpResponse:
         return see_other(request, reverse("console:triggers", args=[found["environmentId"]]))
     return confirm(
         request,
-        environment_of(request, found["environmentId"]),
+        found["environmentId"],
         menu="triggers",
         title=f"Delete {found['name']}?",
         text="It does not run any more, and can't be brought back. Its runs stay in the ledger.",
@@ -70,8 +69,6 @@ def _show(request: HttpRequest, trigger_id: UUID, form: Form) -> HttpResponse:
     runs = ask(request, "GET", f"{path}/runs", query={**query, "limit": 25}).data
     why = ask_if_free(request, "GET", f"{path}/explain")
     context = {
-        "environment": environment_of(request, found["environmentId"]),
-        "menu": "triggers",
         "trigger": found,
         "why": why.get("message"),
         "last_event": why.get("lastEvent"),
@@ -88,9 +85,10 @@ def _show(request: HttpRequest, trigger_id: UUID, form: Form) -> HttpResponse:
         "runs": runs["items"],
         "statuses": _RUN_STATES,
         "filters": query,
-        "older": older(request, runs),
     }
-    return render(request, "console/trigger.html", context, status=form.status)
+    return show(
+        request, found["environmentId"], "triggers", "trigger", context, runs, status=form.status
+    )
 
 
 def _listening(request: HttpRequest, entry: Json) -> Json:

@@ -8,7 +8,7 @@ from django.urls import reverse
 
 from console.asking import Json, Refused, ask
 from console.forms import Form, Look
-from console.pages import environment_of, screen, see_other
+from console.pages import environment_of, screen, see_other, show
 from console.screens.trigger import preview
 from console.templatetags.console import word
 
@@ -148,8 +148,6 @@ def _answer(request: HttpRequest, environment: Json, form: Form, **said: object)
     elif request.method == "POST" and not changed and (answer := form.send(request)):
         return see_other(request, reverse("console:trigger", args=[answer.data["id"]]))
     context = {
-        "environment": environment,
-        "menu": "triggers",
         "form": form,
         "first": form.fields[:_FIRST],
         "others": form.fields[_FIRST:],
@@ -157,7 +155,7 @@ def _answer(request: HttpRequest, environment: Json, form: Form, **said: object)
         "coming": coming,
         **said,
     }
-    return render(request, "console/trigger_form.html", context, status=form.status)
+    return show(request, environment, "triggers", "trigger_form", context, status=form.status)
 
 
 @screen

@@ -4,10 +4,9 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
 
 from console.asking import ask, ask_if_free
-from console.pages import chosen, environment_of, midnight, older, screen
+from console.pages import chosen, environment_of, midnight, screen, show
 
 # What is wrong comes first.
 _HEALTH = ("failing", "late", "paused", "ok", "idle")
@@ -24,14 +23,11 @@ def triggers(request: HttpRequest, environment_id: UUID) -> HttpResponse:
         each["cost"] = costs.get(each["id"])
     page["items"].sort(key=lambda each: _HEALTH.index(each["health"]))
     context = {
-        "environment": environment,
-        "menu": "triggers",
         "triggers": page["items"],
         "filters": query,
         "healths": _HEALTH,
-        "older": older(request, page),
     }
-    return render(request, "console/triggers.html", context)
+    return show(request, environment, "triggers", "triggers", context, page)
 
 
 def _costs_this_month(request: HttpRequest, environment_id: UUID) -> dict[str, str]:

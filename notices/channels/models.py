@@ -6,7 +6,6 @@ from django.db.models import F, Q, Value
 from django.db.models.functions import Now
 
 from notices.channels.addresses import MAX_ADDRESS
-from pipedai.ids import new_id
 from pipedai.outgoing import (
     OutboxRow,
     SendAttempt,
@@ -14,10 +13,10 @@ from pipedai.outgoing import (
     outbox_constraints,
     outbox_indexes,
 )
-from triggers.models.fields import tenant_key
 from workspaces.encryption.sealed_fields import SealedField
 from workspaces.files.columns import FileColumns, own_key
 from workspaces.models import Environment
+from workspaces.tenant_columns import tenant_key
 
 # The columns of a channel that are encrypted.
 URL = SealedField("channel", "url", "url_key_id")
@@ -39,12 +38,6 @@ class Channel(FileColumns):
         # As a text to an incoming webhook of Slack, or of a service that understands the same request.
         SLACK = "slack"
 
-    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
-    # The channel's name, which people chose: 1 to 200 characters.
-    name = models.CharField(max_length=200)
     # How the channel sends notices. The kind of a channel never changes.
     kind = models.CharField(max_length=7, choices=Kind.choices)
     # The addresses of a channel of the kind `email`, in lower case; empty for the others.
@@ -81,7 +74,6 @@ class Channel(FileColumns):
     enabled = models.BooleanField(default=True)
     # The user who made the channel; NULL if an API key or the service did.
     created_by = models.UUIDField(null=True)
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
     updated_at = models.DateTimeField(db_default=Now())
     # When the channel was deleted; NULL if it is not. The row stays, because its notices refer to it.
     deleted_at = models.DateTimeField(null=True)
@@ -159,9 +151,6 @@ class Channel(FileColumns):
                 condition=Q(summary_due_at__isnull=False),
             ),
         )
-
-    def __str__(self) -> str:
-        return self.name
 
 
 class Notice(OutboxRow):

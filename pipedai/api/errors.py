@@ -4,12 +4,13 @@ The exception handler turns these, and all errors of DRF and Django, into that b
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from rest_framework import exceptions, status
 
 from pipedai.api.error_codes import ErrorCode
 
+T = TypeVar("T")
 JsonObject = dict[str, Any]
 FieldErrors = Mapping[str, Sequence[str]]
 
@@ -66,6 +67,13 @@ class NotFound(ApiError):  # noqa: N818
 
     def __init__(self) -> None:
         super().__init__(NOT_FOUND, code=ErrorCode.NOT_FOUND)
+
+
+def or_not_found(row: T | None) -> T:
+    """Returns what was looked for. Raises NotFound for None."""
+    if row is None:
+        raise NotFound
+    return row
 
 
 class Unauthenticated(ApiError):  # noqa: N818

@@ -1,8 +1,10 @@
 """Renders answers as JSON, with times in ISO 8601 UTC with milliseconds and `Z` (SPEC §2)."""
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -29,6 +31,12 @@ def counted(number: int, singular: str) -> str:
 def api_name(attribute: str) -> str:
     first, *others = attribute.split("_")
     return first + "".join(word.capitalize() for word in others)
+
+
+@cache
+def attribute_name(name: str) -> str:
+    """The reverse of `api_name`."""
+    return re.sub("[A-Z]", lambda capital: f"_{capital[0].lower()}", name)
 
 
 def cut(text: str) -> str:
@@ -87,6 +95,29 @@ _ENCODER = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"
 def compact_json(value: Any) -> str:
     """Returns the shortest JSON. The limits of payloads, schemas and outputs count its bytes in UTF-8."""
     return _ENCODER.encode(value)
+
+
+def for_audit(value: Any) -> Any:
+    """Returns a value as the audit log has it: a long text or object is cut."""
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, Decimal):
+        return money(value)
+    if isinstance(value, datetime):
+        return iso_time(value)
+    if isinstance(value, dict | list) and cut(text := compact_json(value)) != text:
+        return cut(text)
+    return cut(value) if isinstance(value, str) else value
+
+
+def set_changed(row: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Sets those values of a row that differ. Returns the changes, `{ field: [old, new] }`, for its audit row."""
+    changes = {}
+    for attribute, new in values.items():
+        if new != (old := getattr(row, attribute)):
+            changes[api_name(attribute)] = [for_audit(old), for_audit(new)]
+            setattr(row, attribute, new)
+    return changes
 
 
 class JSONRenderer(DRFJSONRenderer):

@@ -21,7 +21,7 @@ from pipedai.api.errors import ApiError
 from pipedai.api.principal import address_of, principal_of
 from pipedai.client_address import network_of
 from pipedai.server.ticket import is_asked_again
-from pipedai.sql import execute, fetch_one
+from pipedai.sql import execute, fetch_row
 
 _COUNT = """
 INSERT INTO throttle AS t (bucket, hits, window_start, expires_at)
@@ -116,8 +116,7 @@ def too_many_requests(rate: Rate, seconds_left: int, sentence: str = "") -> TooM
 def count_hit(rate: Rate, key: str) -> tuple[int, int]:
     """Returns the number of hits in the window, with this one, and the window's remaining seconds."""
     params = {"bucket": _bucket(rate, key), "seconds": rate.seconds, "limit": rate.limit}
-    row = fetch_one(_COUNT_ROW if rate.in_a_row else _COUNT, params)
-    assert row is not None
+    row = fetch_row(_COUNT_ROW if rate.in_a_row else _COUNT, params)
     return row["hits"], row["seconds_left"]
 
 

@@ -2,20 +2,24 @@
 
 import inspect
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from django.db.models import QuerySet
 from django.urls import URLPattern, path
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.serializers import Serializer
 from rest_framework.views import APIView
 from rest_framework.viewsets import ViewSet
 
 from pipedai.api.authentication import SAFE_METHODS, RefuseTheRest, check_origin
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Unauthenticated
+from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.parsers import check_encoding
 from pipedai.api.principal import Principal, UserPrincipal
 from pipedai.api.schema.operation import has_operation, operation_of
@@ -57,6 +61,8 @@ class ApiViewSet(ViewSet):
     # The query parameters that a list's cursor depends on. A cursor is refused if the request gives them other values
     # than the request that made the cursor.
     filter_names: ClassVar[tuple[str, ...]] = ()
+    # How `page` divides a list.
+    pagination_class: ClassVar[type[KeysetPaginator]] = KeysetPaginator
     http_method_names = ["get", "head", "post", "put", "patch", "delete"]
     format_kwarg = None  # Our URLs have no format suffixes.
 
@@ -119,6 +125,20 @@ class ApiViewSet(ViewSet):
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
         """Finds the rows that the URL names, and the caller's role. Raises NotFound if the caller can't see them."""
+
+    def page(
+        self,
+        request: Request,
+        rows: QuerySet[Any, Any],
+        serializer: type[Serializer[Any]],
+        *,
+        ready: Callable[[list[Any]], list[Any]] = list,
+        **context: Any,
+    ) -> Response:
+        """Answers with a page of a list. `ready` adds to the rows of the page what the serializer needs beside them."""
+        paginator = self.pagination_class()
+        found = ready(paginator.paginate_queryset(rows, request, self))
+        return paginator.get_paginated_response(serializer(found, many=True, context=context).data)
 
     def _is_public(self) -> bool:
         """Whether anyone may call the action, or all actions of the route if it has none for the method."""

@@ -22,7 +22,7 @@ from pipedai.patience import invalid_indexes
 from pipedai.replica import is_on
 from pipedai.replica.reading import state_of_replica
 from pipedai.server.listen import listen_params
-from pipedai.sql import database_now, fetch_one, reason
+from pipedai.sql import database_now, fetch_row, reason
 
 OLDEST_MAJOR_VERSION = 15
 _HEARD_WITHIN_SECONDS = 3.0
@@ -60,8 +60,7 @@ def reachable() -> CheckMessage:
 
 
 def new_enough() -> CheckMessage:
-    row = fetch_one("SELECT current_setting('server_version_num')::int AS number", {})
-    assert row is not None
+    row = fetch_row("SELECT current_setting('server_version_num')::int AS number", {})
     version = row["number"]
     said = f"PostgreSQL {version // 10_000}.{version % 10_000}"
     if version // 10_000 < OLDEST_MAJOR_VERSION:
@@ -128,8 +127,7 @@ def commits_are_kept() -> CheckMessage:
     """Checks that the database takes writes, and that commits outlive a crash or a failover, as they do not with
     `synchronous_commit = off` or asynchronous standbys (docs/high-availability.md).
     """
-    row = fetch_one(_DURABILITY, {})
-    assert row is not None
+    row = fetch_row(_DURABILITY, {})
     if row["read_only"]:
         return Error(
             "This node of the database is read-only: it is a standby, or an operator made it so.",

@@ -9,7 +9,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from pipedai.logs import get_logger
-from pipedai.sql import Row, execute, fetch_all, fetch_one
+from pipedai.sql import execute, fetch_all, fetch_row
 
 log = get_logger(__name__)
 
@@ -89,8 +89,7 @@ WHERE schemaname = current_schema() ORDER BY n_dead_tup DESC LIMIT 10
 
 @read_at_scrape
 def read_state() -> Iterator[Metric]:
-    state: Row | None = fetch_one(_STATE, {})
-    assert state is not None
+    state = fetch_row(_STATE, {})
     yield GaugeMetricFamily(
         "pipedai_database_read_only", "1 if the database takes no writes.", value=state["read_only"]
     )
@@ -142,8 +141,7 @@ def read_connections() -> Iterator[Metric]:
     for state in _STATES:
         connections.add_metric([state], rows.get(state, 0))
     yield connections
-    most = fetch_one("SELECT current_setting('max_connections')::int AS most", {})
-    assert most is not None
+    most = fetch_row("SELECT current_setting('max_connections')::int AS most", {})
     yield GaugeMetricFamily(
         "pipedai_database_connections_max",
         "Connections that the database server allows.",

@@ -9,7 +9,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from pipedai.metrics.database import ROW_LIMIT, read_at_scrape
 from pipedai.outgoing import Answer, Kind, Result, SendStatus, registered_kinds
 from pipedai.outgoing.attempts import attempted
-from pipedai.sql import fetch_one
+from pipedai.sql import fetch_row
 
 ATTEMPTS = Counter(
     "pipedai_outgoing_attempts",
@@ -60,8 +60,7 @@ def read_waiting() -> Iterator[Metric]:
         labels=["kind"],
     )
     for kind in registered_kinds():
-        row = fetch_one(_waiting(kind), {"limit": ROW_LIMIT})
-        assert row is not None
+        row = fetch_row(_waiting(kind), {"limit": ROW_LIMIT})
         pending.add_metric([kind.name], float(row["pending"]))
         overdue.add_metric([kind.name], float(row["overdue"]))
     yield pending

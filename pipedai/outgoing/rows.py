@@ -11,6 +11,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from pipedai.ids import new_id
+from pipedai.table_rules import check, has, index, lacks
 
 _PENDING = Q(status="pending")
 
@@ -76,36 +77,26 @@ def outbox_constraints(
 ) -> tuple[models.CheckConstraint, ...]:
     """The CHECKs that tie an outbox's times to its status. `ended` are all states that are not sent any more."""
     return (
-        models.CheckConstraint(
-            condition=Q(status="pending", next_attempt_at__isnull=False)
-            | Q(status__in=tuple(ended), next_attempt_at__isnull=True),
-            name="%(class)s_pending_is_due",
+        check(
+            "%(class)s_pending_is_due",
+            has("next_attempt_at", status="pending")
+            | lacks("next_attempt_at", status__in=tuple(ended)),
         ),
-        models.CheckConstraint(
-            condition=Q(status="delivered", delivered_at__isnull=False)
-            | (Q(delivered_at__isnull=True) & ~Q(status="delivered")),
-            name="%(class)s_delivered_at",
+        check(
+            "%(class)s_delivered_at",
+            has("delivered_at", status="delivered")
+            | (lacks("delivered_at") & ~Q(status="delivered")),
         ),
     )
 
 
 def attempt_constraints(name: str) -> tuple[models.CheckConstraint, ...]:
-    return (
-        models.CheckConstraint(
-            condition=Q(status_code__isnull=False) | Q(error__isnull=False), name=name
-        ),
-    )
+    return (check(name, has("status_code") | has("error")),)
 
 
 def outbox_indexes(*, of_environments: bool) -> tuple[models.Index, ...]:
     """The indexes by which `due` reads pending rows. `of_environments`: environments own the rows."""
-    due = models.Index(
-        fields=["next_attempt_at", "host"], name="%(class)s_due_by_host", condition=_PENDING
-    )
-    by_host = models.Index(
-        # The queries in `due` read this index in its order.
-        fields=[*(["environment"] if of_environments else []), "host", "next_attempt_at"],
-        name="%(class)s_pending_by_host",
-        condition=_PENDING,
-    )
-    return due, by_host
+    due = index("%(class)s_due_by_host", ["next_attempt_at", "host"], where=_PENDING)
+    # The queries in `due` read the index in this order.
+    columns = [*(["environment"] if of_environments else []), "host", "next_attempt_at"]
+    return due, index("%(class)s_pending_by_host", columns, where=_PENDING)

@@ -22,7 +22,7 @@ from pipedai.api.principal import principal_of
 from pipedai.logs import get_logger
 from pipedai.replica import REPLICA, is_on, reading_replica
 from pipedai.replica.writers import NOT_YET, READERS, begin_remembering
-from pipedai.sql import fetch_one, reason, sqlstate
+from pipedai.sql import fetch_row, reason, sqlstate
 
 log = get_logger(__name__)
 
@@ -112,8 +112,7 @@ def read_for(principal_id: UUID, work: Callable[[], T]) -> T:
     if not is_on() or fitness.is_left_alone():
         return work()
     params = {"principal_id": principal_id, "readers": READERS, "not_yet": NOT_YET}
-    needed = fetch_one(_NEEDED, params)
-    assert needed is not None
+    needed = fetch_row(_NEEDED, params)
     if not needed["is_remembered"]:
         begin_remembering()
         return work()
@@ -148,8 +147,7 @@ def state_of_replica(now: datetime) -> State:
 
 def _has_reached(position: int | None, *, now: datetime) -> bool:
     """Whether the server that this thread reads now is a fit replica that has replayed the WAL up to `position`."""
-    reached = fetch_one(_REACHED, {})
-    assert reached is not None
+    reached = fetch_row(_REACHED, {})
     if not reached["is_standby"]:
         fitness.found("behind", "It is no standby.")
     elif reached["as_of"] is None or reached["position"] is None:

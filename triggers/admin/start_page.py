@@ -18,7 +18,7 @@ from pipedai.admin.start_page import (
     shown_count,
 )
 from pipedai.admin.values import list_of, page_of, span, spoken
-from pipedai.sql import fetch_all, fetch_one
+from pipedai.sql import fetch_all, fetch_row
 from triggers.models import Delivery, Run, SchedulerHeartbeat, WebHeartbeat
 from triggers.schedules.heartbeats import ALIVE_WITHIN
 from triggers.states import TERMINAL, Status
@@ -88,8 +88,7 @@ GROUP BY 1, 2
 
 def waiting_figures() -> list[Figure]:
     """Returns the figures of queued runs, the oldest one's wait, pending deliveries and living schedulers."""
-    row = fetch_one(_WAITING, {"counted": MOST_COUNTED, "alive": ALIVE_WITHIN})
-    assert row is not None
+    row = fetch_row(_WAITING, {"counted": MOST_COUNTED, "alive": ALIVE_WITHIN})
     oldest, late = _since(row["oldest_at"], row["now"]), _since(row["due_at"], row["now"])
     return [
         Figure("Runs queued", shown_count(row["queued"]), href=list_of(Run, status=Status.QUEUED)),
@@ -143,8 +142,7 @@ def _ended(unit: str, count: int) -> tuple[list[datetime], dict[tuple[datetime, 
     """Returns the last `count` hours or days, and the number and cost of the runs that ended, by these and state."""
     step = timedelta(**{f"{unit}s": 1})
     rows = fetch_all(_ENDED, {"unit": unit, "back": step * (count - 1)})
-    clock = fetch_one("SELECT statement_timestamp() AS now", {})
-    assert clock is not None
+    clock = fetch_row("SELECT statement_timestamp() AS now", {})
     now = clock["now"].astimezone(UTC).replace(tzinfo=None, minute=0, second=0, microsecond=0)
     last = now if unit == "hour" else now.replace(hour=0)
     moments = [last - step * n for n in reversed(range(count))]

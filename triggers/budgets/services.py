@@ -1,6 +1,5 @@
 """Creates, changes and deletes budgets (SPEC §17), each with its audit event in the same transaction."""
 
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -8,7 +7,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from pipedai.api.errors import Invalid
-from pipedai.api.renderers import api_name, money
+from pipedai.api.renderers import set_changed
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.sql import execute
@@ -53,11 +52,7 @@ def update_budget(*, budget_id: UUID, values: dict[str, Any], actor: Actor) -> N
     """
     with keeping_keys():
         budget = _locked(budget_id, actor)
-        changes: dict[str, Any] = {}
-        for name, new in values.items():
-            if new != (old := getattr(budget, name)):
-                changes[api_name(name)] = [_for_audit(old), _for_audit(new)]
-                setattr(budget, name, new)
+        changes = set_changed(budget, values)
         if not changes:
             return
         if "triggerId" in changes:
@@ -98,12 +93,6 @@ def _check_trigger(environment_id: UUID, trigger_id: UUID | None) -> None:
     live = Trigger.objects.filter(environment_id=environment_id, deleted_at__isnull=True)
     if trigger_id is not None and not live.filter(id=trigger_id).exists():
         raise Invalid({"triggerId": ["No such trigger in this environment."]})
-
-
-def _for_audit(value: Any) -> Any:
-    if isinstance(value, Decimal):
-        return money(value)
-    return str(value) if isinstance(value, UUID) else value
 
 
 def _event(action: str, budget: Budget, actor: Actor, metadata: dict[str, Any]) -> Event:

@@ -6,7 +6,6 @@ from uuid import UUID
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import read_body
@@ -43,10 +42,10 @@ class EnvironmentBudgetViewSet(TenantViewSet):
         says={200: "A list of budgets."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        paginator = KeysetPaginator()
         rows = budgets().filter(environment_id=environment_id)
-        page = [with_sums(row) for row in paginator.paginate_queryset(rows, request, self)]
-        return paginator.get_paginated_response(BudgetSerializer(page, many=True).data)
+        return self.page(
+            request, rows, BudgetSerializer, ready=lambda page: [with_sums(row) for row in page]
+        )
 
     @Operation(
         "POST /environments/{environmentId}/budgets",

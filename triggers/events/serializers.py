@@ -19,6 +19,8 @@ _HEADER = r"^[A-Za-z0-9-]{1,100}$"
 class HmacBody(StrictBody):
     """Where a sender of the scheme `hmac` puts its signature."""
 
+    keeps_names = True
+
     header = serializers.RegexField(_HEADER)
     prefix = TextField(max_length=40, allow_blank=True, trim_whitespace=False, default="")
     timestampHeader = serializers.RegexField(_HEADER, allow_null=True, default=None)

@@ -27,7 +27,7 @@ from triggers.explain.events import event_of_run
 from triggers.explain.schedulers import without_scheduler
 from triggers.explain.waiting import awaited_decision, reasons
 from triggers.runs.conditions import is_online
-from triggers.runs.handout import SEALED_HEADERS, WITH_SEALED_HEADERS
+from triggers.runs.due_runs import SEALED_HEADERS, WITH_SEALED_HEADERS
 from triggers.runs.retries import NoRetry, why_no_retry
 from triggers.states import HELD, EndedBy, FaultClass, RetryMode, Status
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from rest_framework import serializers
 
+from pipedai.api.serializers import NamedSerializer
 from triggers.explain.answers import DECISIONS, RETRY_CODES, RetryDecision, WaitingFor
 from triggers.schedules.serializers import TickSerializer
 from triggers.states import EndedBy, EventDecided, FaultClass, Status
@@ -40,79 +41,79 @@ class WaitingForSerializer(serializers.Serializer[Any]):
     place = serializers.IntegerField(allow_null=True)
 
 
-class HeldSerializer(serializers.Serializer[Any]):
+class HeldSerializer(NamedSerializer):
     """Which worker holds a claimed or running run, and until when."""
 
-    workerId = serializers.UUIDField(source="worker_id")
-    claimedAt = serializers.DateTimeField(source="claimed_at")
-    lastHeartbeatAt = serializers.DateTimeField(source="last_heartbeat_at")
-    leaseExpiresAt = serializers.DateTimeField(source="lease_expires_at")
-    deadlineAt = serializers.DateTimeField(source="deadline_at")
-    cancelRequested = serializers.BooleanField(source="cancel_requested")
+    workerId = serializers.UUIDField()
+    claimedAt = serializers.DateTimeField()
+    lastHeartbeatAt = serializers.DateTimeField()
+    leaseExpiresAt = serializers.DateTimeField()
+    deadlineAt = serializers.DateTimeField()
+    cancelRequested = serializers.BooleanField()
 
 
-class EndedSerializer(serializers.Serializer[Any]):
+class EndedSerializer(NamedSerializer):
     """How a run ended."""
 
     at = serializers.DateTimeField()
     by = serializers.ChoiceField(choices=EndedBy.choices)
-    faultClass = serializers.ChoiceField(source="fault_class", choices=FaultClass.choices)
+    faultClass = serializers.ChoiceField(choices=FaultClass.choices)
     message = serializers.CharField(allow_null=True)
 
 
-class RetrySerializer(serializers.Serializer[Any]):
+class RetrySerializer(NamedSerializer):
     """Whether an ended run has a retry, and why."""
 
     decision = serializers.ChoiceField(choices=[decision.value for decision in RetryDecision])
     code = serializers.ChoiceField(choices=[str(code) for code in RETRY_CODES])
     message = serializers.CharField()
-    runId = serializers.UUIDField(source="run_id", allow_null=True)
-    dueAt = serializers.DateTimeField(source="due_at", allow_null=True)
+    runId = serializers.UUIDField(allow_null=True)
+    dueAt = serializers.DateTimeField(allow_null=True)
 
 
-class EventNamedSerializer(serializers.Serializer[Any]):
+class EventNamedSerializer(NamedSerializer):
     """An event, and the source that sent it or the trigger whose run ended."""
 
     id = serializers.UUIDField()
     type = serializers.CharField(allow_null=True)
-    receivedAt = serializers.DateTimeField(source="received_at")
+    receivedAt = serializers.DateTimeField()
     source = SubjectSerializer()  # type: ignore[assignment]
-    runId = serializers.UUIDField(source="run_id", allow_null=True)
+    runId = serializers.UUIDField(allow_null=True)
 
 
-class EventExplanationSerializer(serializers.Serializer[Any]):
+class EventExplanationSerializer(NamedSerializer):
     """What was decided about an event for one trigger."""
 
     event = EventNamedSerializer()
     decision = serializers.ChoiceField(choices=EventDecided.choices)
     code = serializers.CharField(allow_null=True)
     clause = serializers.JSONField(allow_null=True)
-    runId = serializers.UUIDField(source="run_id", allow_null=True)
+    runId = serializers.UUIDField(allow_null=True)
     message = serializers.CharField()
 
 
-class RunExplanationSerializer(serializers.Serializer[Any]):
+class RunExplanationSerializer(NamedSerializer):
     """Where a run stands, and why."""
 
-    runId = serializers.UUIDField(source="run_id")
+    runId = serializers.UUIDField()
     status = serializers.ChoiceField(choices=Status.choices)
     summary = serializers.CharField()
-    waitingFor = WaitingForSerializer(source="waiting_for", many=True)
+    waitingFor = WaitingForSerializer(many=True)
     held = HeldSerializer(allow_null=True)
     ended = EndedSerializer(allow_null=True)
     retry = RetrySerializer(allow_null=True)
     event = EventNamedSerializer(allow_null=True)
 
 
-class TriggerExplanationSerializer(serializers.Serializer[Any]):
+class TriggerExplanationSerializer(NamedSerializer):
     """What became, or will become, of a due time of a trigger's schedule."""
 
     at = serializers.DateTimeField()
     decision = serializers.ChoiceField(choices=[str(decision) for decision in DECISIONS])
     message = serializers.CharField()
-    dueAt = serializers.DateTimeField(source="due_at", allow_null=True)
+    dueAt = serializers.DateTimeField(allow_null=True)
     tick = TickSerializer(allow_null=True)
     run = RunExplanationSerializer(allow_null=True)
-    previousDueAt = serializers.DateTimeField(source="previous_due_at", allow_null=True)
-    nextDueAt = serializers.DateTimeField(source="next_due_at", allow_null=True)
-    lastEvent = EventExplanationSerializer(source="last_event", allow_null=True)
+    previousDueAt = serializers.DateTimeField(allow_null=True)
+    nextDueAt = serializers.DateTimeField(allow_null=True)
+    lastEvent = EventExplanationSerializer(allow_null=True)

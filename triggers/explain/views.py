@@ -8,7 +8,7 @@ from django.forms import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from pipedai.api.errors import Invalid, NotFound
+from pipedai.api.errors import Invalid, or_not_found
 from pipedai.api.filters import TimeField
 from pipedai.api.schema.operation import Operation, query
 from pipedai.api.throttling import TooManyRequests
@@ -42,9 +42,7 @@ class RunExplanationViewSet(TenantViewSet):
     )
     def retrieve(self, request: Request, run_id: UUID) -> Response:
         _count_request(self.access.environment_id, request)
-        explanation = explain_run(run_id)
-        if explanation is None:
-            raise NotFound
+        explanation = or_not_found(explain_run(run_id))
         return Response(RunExplanationSerializer(explanation).data)
 
 
@@ -75,9 +73,7 @@ class TriggerExplanationViewSet(TenantViewSet):
         at = _time_in_question(request, trigger_id)
         _count_request(self.access.environment_id, request)
         shows_values = self.access.role.includes(Role.OPERATOR)
-        explanation = explain_trigger(trigger_id, at=at, shows_values=shows_values)
-        if explanation is None:
-            raise NotFound
+        explanation = or_not_found(explain_trigger(trigger_id, at=at, shows_values=shows_values))
         return Response(TriggerExplanationSerializer(explanation).data)
 
 

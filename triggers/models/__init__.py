@@ -13,40 +13,26 @@ from triggers.models.event import (
     EventSource,
     Listener,
 )
-from triggers.models.fields import JSONAsGivenField
 from triggers.models.health import TriggerHealth
 from triggers.models.heartbeats import SchedulerHeartbeat, WebHeartbeat
-from triggers.models.run import MAX_SPELLS, RUN_COLUMNS, IdempotencyKey, Run, RunResult, RunText
+from triggers.models.run import RUN_COLUMNS, IdempotencyKey, Run, RunResult, RunText
 from triggers.models.run_event import RunEventBatch, RunEventDay, RunEventLog
+from triggers.models.run_rules import MAX_SPELLS
 from triggers.models.tick import Tick
 from triggers.models.trigger import (
-    MAX_ALERT_AFTER_FAILURES,
+    BOUNDS,
     MAX_CONCURRENT_RUNS,
     MAX_PREFER_SECONDS,
-    MAX_RETRIES,
-    MAX_START_DEADLINE_SECONDS,
-    MAX_SUCCESS_DEADLINE_SECONDS,
-    MAX_TIMEOUT_SECONDS,
-    MIN_START_DEADLINE_SECONDS,
-    MIN_SUCCESS_DEADLINE_SECONDS,
-    MIN_TIMEOUT_SECONDS,
     Trigger,
     TriggerRevision,
 )
 
 __all__ = [
-    "MAX_ALERT_AFTER_FAILURES",
+    "BOUNDS",
     "MAX_CONCURRENT_RUNS",
     "MAX_LISTENERS",
     "MAX_PREFER_SECONDS",
-    "MAX_RETRIES",
     "MAX_SPELLS",
-    "MAX_START_DEADLINE_SECONDS",
-    "MAX_SUCCESS_DEADLINE_SECONDS",
-    "MAX_TIMEOUT_SECONDS",
-    "MIN_START_DEADLINE_SECONDS",
-    "MIN_SUCCESS_DEADLINE_SECONDS",
-    "MIN_TIMEOUT_SECONDS",
     "RUN_COLUMNS",
     "SECRETS",
     "Approval",
@@ -60,7 +46,6 @@ __all__ = [
     "EventKey",
     "EventSource",
     "IdempotencyKey",
-    "JSONAsGivenField",
     "Listener",
     "Run",
     "RunEventBatch",

@@ -5,25 +5,21 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from pipedai.ids import new_id
-from triggers.models.fields import JSONAsGivenField, tenant_key
+from pipedai.table_rules import check, has, index, lacks, unique
+from triggers.models.fields import JSONAsGivenField
 from triggers.states import ApprovalStatus
-from workspaces.models import Environment
 from workspaces.roles import Role
+from workspaces.tenant_columns import TenantRow, in_environment, tenant_key
 
 _DECIDED = (ApprovalStatus.APPROVED, ApprovalStatus.REJECTED)
 
 
-class Approval(models.Model):
+class Approval(TenantRow):
     """A call of a tool about which a run asked a person, with the decision. `triggers.runs.waiting` and
     `triggers.approvals` write it, after they have changed or locked the run.
     """
 
-    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
-    trigger = tenant_key("triggers.Trigger", related_name="+")
+    trigger = tenant_key("triggers.Trigger")
     # The run that asked. It waits while the status is `pending`.
     run = tenant_key("triggers.Run", related_name="approvals")
     status = models.CharField(
@@ -62,45 +58,40 @@ class Approval(models.Model):
     class Meta:
         db_table = "approval"
         constraints = (
-            models.UniqueConstraint(fields=["environment", "id"], name="approval_in_environment"),
-            models.UniqueConstraint(
-                fields=["run", "environment"],
-                condition=Q(status=ApprovalStatus.PENDING),
-                name="approval_one_pending",
+            in_environment("approval"),
+            unique(
+                "approval_one_pending",
+                ["run", "environment"],
+                where=Q(status=ApprovalStatus.PENDING),
             ),
-            models.CheckConstraint(
-                condition=Q(status=ApprovalStatus.PENDING, closed_at__isnull=True)
+            check(
+                "approval_closed",
+                lacks("closed_at", status=ApprovalStatus.PENDING)
                 | (
-                    Q(status__in=ApprovalStatus.values, closed_at__isnull=False)
+                    has("closed_at", status__in=ApprovalStatus.values)
                     & ~Q(status=ApprovalStatus.PENDING)
                 ),
-                name="approval_closed",
             ),
-            models.CheckConstraint(
-                condition=Q(status__in=_DECIDED, decided_by__isnull=False)
-                | (Q(decided_by__isnull=True, reason__isnull=True) & ~Q(status__in=_DECIDED)),
-                name="approval_decided_by_somebody",
+            check(
+                "approval_decided_by_somebody",
+                has("decided_by", status__in=_DECIDED)
+                | (lacks("decided_by", "reason") & ~Q(status__in=_DECIDED)),
             ),
-            models.CheckConstraint(
-                condition=Q(spent_at__isnull=True) | Q(status=ApprovalStatus.APPROVED),
-                name="approval_spent_was_approved",
+            check(
+                "approval_spent_was_approved", lacks("spent_at") | Q(status=ApprovalStatus.APPROVED)
             ),
-            models.CheckConstraint(
-                condition=Q(role__in=(Role.OPERATOR, Role.ADMIN, Role.OWNER)), name="approval_role"
-            ),
+            check("approval_role", Q(role__in=(Role.OPERATOR, Role.ADMIN, Role.OWNER))),
         )
         indexes = (
-            models.Index(fields=["environment", "created_at", "id"], name="approval_listed"),
-            models.Index(
-                fields=["environment", "status", "created_at", "id"], name="approval_of_status"
-            ),
-            models.Index(
-                fields=["remind_at"],
-                name="approval_remind",
-                condition=Q(status=ApprovalStatus.PENDING, remind_at__isnull=False),
+            index("approval_listed", ["environment", "created_at", "id"]),
+            index("approval_of_status", ["environment", "status", "created_at", "id"]),
+            index(
+                "approval_remind",
+                ["remind_at"],
+                where=has("remind_at", status=ApprovalStatus.PENDING),
             ),
             # The hand-out finds a run's last approval by this index, and the database a removed run's approvals.
-            models.Index(fields=["run", "created_at"], name="approval_of_run"),
+            index("approval_of_run", ["run", "created_at"]),
         )
 
     def __str__(self) -> str:

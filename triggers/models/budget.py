@@ -5,10 +5,9 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
-from pipedai.ids import new_id
-from triggers.models.fields import tenant_key
+from pipedai.table_rules import check, has, index, lacks, unique
 from workspaces.files.columns import FileColumns, own_key
-from workspaces.models import Environment
+from workspaces.tenant_columns import TenantRow, environment_key, in_environment, tenant_key
 
 
 def money(**kwargs: object) -> models.DecimalField:  # type: ignore[type-arg]
@@ -36,13 +35,8 @@ class Budget(FileColumns):
         # They go on. The budget only counts and opens incidents.
         NOTIFY = "notify"
 
-    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
-    name = models.CharField(max_length=200)
     # The trigger whose runs the budget covers; NULL if it covers all runs of the environment.
-    trigger = tenant_key("triggers.Trigger", null=True, related_name="+")
+    trigger = tenant_key("triggers.Trigger", null=True)
     period = models.CharField(max_length=5, choices=Period.choices)
     # The IANA time zone in which days and months begin.
     timezone = models.CharField(max_length=64, default="UTC")
@@ -62,7 +56,6 @@ class Budget(FileColumns):
     # The number of times that the trigger, the period or the time zone were changed. Windows of an earlier generation
     # keep their sums, and no longer count.
     generation = models.PositiveIntegerField(default=0)
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
     updated_at = models.DateTimeField(db_default=Now(), editable=False)
     # When a user deleted the budget; NULL if nobody did. The row stays, because reservations of runs refer to it.
     deleted_at = models.DateTimeField(null=True)
@@ -70,39 +63,23 @@ class Budget(FileColumns):
     class Meta:
         db_table = "budget"
         constraints = (
-            models.UniqueConstraint(fields=["environment", "id"], name="budget_in_environment"),
-            own_key("budget", live=Q(deleted_at__isnull=True)),
-            models.CheckConstraint(condition=Q(period__in=("day", "month")), name="budget_period"),
-            models.CheckConstraint(
-                condition=Q(when_reached__in=("hold", "reject", "notify")),
-                name="budget_when_reached",
-            ),
-            models.CheckConstraint(
-                condition=Q(limit_usd__isnull=True) | Q(limit_usd__gte=0), name="budget_limit_usd"
-            ),
-            models.CheckConstraint(condition=Q(reserve_usd__gte=0), name="budget_reserve_usd"),
+            in_environment("budget"),
+            own_key("budget", live=lacks("deleted_at")),
+            check("budget_period", Q(period__in=("day", "month"))),
+            check("budget_when_reached", Q(when_reached__in=("hold", "reject", "notify"))),
+            check("budget_limit_usd", lacks("limit_usd") | Q(limit_usd__gte=0)),
+            check("budget_reserve_usd", Q(reserve_usd__gte=0)),
         )
         indexes = (
-            models.Index(
-                fields=["environment", "created_at", "id"],
-                name="budget_listed",
-                condition=Q(deleted_at__isnull=True),
-            ),
+            index("budget_listed", ["environment", "created_at", "id"], where=lacks("deleted_at")),
         )
 
-    def __str__(self) -> str:
-        return self.name
 
-
-class BudgetWindow(models.Model):
+class BudgetWindow(TenantRow):
     """What a budget has used in one day or month. The first claim in the window inserts the row; without it nothing was
     used. Transactions lock several rows in the order of ids.
     """
 
-    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
     budget = tenant_key("triggers.Budget", related_name="windows")
     # The budget's `generation` when the row was inserted.
     generation = models.PositiveIntegerField()
@@ -129,34 +106,25 @@ class BudgetWindow(models.Model):
     class Meta:
         db_table = "budget_window"
         constraints = (
-            models.UniqueConstraint(
-                fields=["environment", "id"], name="budget_window_in_environment"
-            ),
-            models.UniqueConstraint(
-                fields=["budget", "generation", "starts_at", "environment"],
-                name="budget_window_once",
-            ),
-            models.CheckConstraint(
-                condition=Q(ends_at__gt=F("starts_at")), name="budget_window_has_a_length"
-            ),
-            models.CheckConstraint(
-                condition=Q(
+            in_environment("budget_window"),
+            unique("budget_window_once", ["budget", "generation", "starts_at", "environment"]),
+            check("budget_window_has_a_length", Q(ends_at__gt=F("starts_at"))),
+            check(
+                "budget_window_sums",
+                Q(
                     notional_spent_usd__gte=0,
                     notional_reserved_usd__gte=0,
                     spent_usd__gte=F("notional_spent_usd"),
                     reserved_usd__gte=F("notional_reserved_usd"),
                 ),
-                name="budget_window_sums",
             ),
         )
         indexes = (
             # By these two indexes `notices.budgets` finds the windows whose notices may have to change.
-            models.Index(fields=["id"], name="budget_window_changed", condition=Q(is_changed=True)),
-            models.Index(
-                fields=["ends_at"], name="budget_window_noticed", condition=Q(noticed_pct__gt=0)
-            ),
+            index("budget_window_changed", ["id"], where=Q(is_changed=True)),
+            index("budget_window_noticed", ["ends_at"], where=Q(noticed_pct__gt=0)),
             # By this index `triggers.ready` finds the windows that are old enough to be deleted.
-            models.Index(fields=["ends_at"], name="budget_window_ended"),
+            index("budget_window_ended", ["ends_at"]),
         )
 
 
@@ -166,12 +134,10 @@ class RunReservation(models.Model):
     """
 
     pk = models.CompositePrimaryKey("run_id", "window_id")
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
-    run = tenant_key("triggers.Run", related_name="+")
+    environment = environment_key()
+    run = tenant_key("triggers.Run")
     # The window in which the run was claimed.
-    window = tenant_key("triggers.BudgetWindow", related_name="+")
+    window = tenant_key("triggers.BudgetWindow")
     # How many US dollars the claim reserved.
     amount_usd = money()
     # Whether that is the `max_cost_usd` which the run's trigger had, and not the budget's `reserve_usd`.
@@ -193,28 +159,19 @@ class RunReservation(models.Model):
     class Meta:
         db_table = "run_reservation"
         constraints = (
-            models.CheckConstraint(
-                condition=Q(amount_usd__gte=0) & (Q(cost_usd__isnull=True) | Q(cost_usd__gte=0)),
-                name="run_reservation_amounts",
+            check(
+                "run_reservation_amounts",
+                Q(amount_usd__gte=0) & (lacks("cost_usd") | Q(cost_usd__gte=0)),
             ),
-            models.CheckConstraint(
-                condition=Q(cost_usd__isnull=True, settled_at__isnull=True, is_estimate=False)
-                | Q(cost_usd__isnull=False, settled_at__isnull=False),
-                name="run_reservation_settled",
+            check(
+                "run_reservation_settled",
+                lacks("cost_usd", "settled_at", is_estimate=False) | has("cost_usd", "settled_at"),
             ),
         )
         indexes = (
             # The scheduler finds by these two indexes what an older release has left to settle.
-            models.Index(
-                fields=["run"],
-                name="run_reservation_open",
-                condition=Q(settled_at__isnull=True),
-            ),
-            models.Index(
-                fields=["settled_at"],
-                name="run_reservation_estimate",
-                condition=Q(is_estimate=True),
-            ),
+            index("run_reservation_open", ["run"], where=lacks("settled_at")),
+            index("run_reservation_estimate", ["settled_at"], where=Q(is_estimate=True)),
             # `triggers.ready`, and the foreign key's check, find by this index whether a window has any.
-            models.Index(fields=["window"], name="run_reservation_of_window"),
+            index("run_reservation_of_window", ["window"]),
         )

@@ -1,7 +1,6 @@
 """The tables of webhooks: the outbox of deliveries, and the attempts to send each (see `OutboxRow`, `SendAttempt`)."""
 
 from django.db import models
-from django.db.models import Q
 
 from pipedai.outgoing import (
     OutboxRow,
@@ -10,17 +9,15 @@ from pipedai.outgoing import (
     outbox_constraints,
     outbox_indexes,
 )
-from triggers.models.fields import tenant_key
-from workspaces.models import Environment
+from pipedai.table_rules import has, index
+from workspaces.tenant_columns import environment_key, in_environment, tenant_key
 
 
 class Delivery(OutboxRow):
     """A webhook message. It is written in the transaction that ends a run, or at a user's request."""
 
     # The environment that owns the row.
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
+    environment = environment_key()
     # The trigger whose webhook is sent. At each attempt, the secret that signs the message is read from the trigger.
     trigger = tenant_key("triggers.Trigger", related_name="deliveries")
     # The run whose end the message reports; NULL for a test that a user asked for.
@@ -37,21 +34,19 @@ class Delivery(OutboxRow):
         db_table = "delivery"
         verbose_name_plural = "deliveries"
         constraints = (
-            models.UniqueConstraint(fields=["environment", "id"], name="delivery_in_environment"),
+            in_environment("delivery"),
             *outbox_constraints(),
         )
         indexes = (
             *outbox_indexes(of_environments=True),
-            models.Index(fields=["trigger", "created_at", "id"], name="delivery_listed"),
-            models.Index(fields=["run"], name="delivery_of_run", condition=Q(run__isnull=False)),
+            index("delivery_listed", ["trigger", "created_at", "id"]),
+            index("delivery_of_run", ["run"], where=has("run")),
         )
 
 
 class DeliveryAttempt(SendAttempt):
     pk = models.CompositePrimaryKey("delivery_id", "n")
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
+    environment = environment_key()
     delivery = tenant_key("triggers.Delivery", related_name="attempts")
 
     class Meta:

@@ -5,12 +5,12 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from pipedai.ids import new_id
-from triggers.models.fields import JSONAsGivenField, tenant_key
+from pipedai.table_rules import check, has, index, lacks, unique
+from triggers.models.fields import JSONAsGivenField
 from triggers.states import EventDecided, Outcome, Scheme
 from workspaces.encryption.sealed_fields import SealedField
 from workspaces.files.columns import FileColumns, own_key
-from workspaces.models import Environment
+from workspaces.tenant_columns import TenantRow, environment_key, in_environment, tenant_key
 
 # The column of a source that is encrypted.
 SECRETS = SealedField("event_source", "secrets", "secrets_key_id")
@@ -21,26 +21,13 @@ MAX_LISTENERS = 10
 class EventSource(FileColumns):
     """A sender of events, and how it shows that an event is from it."""
 
-    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
-    # The source's name, which people chose: 1 to 200 characters. It need not be unique.
-    name = models.CharField(max_length=200)
     # How the source signs what it sends; see `triggers.states.Scheme`. It never changes.
     scheme = models.CharField(max_length=8, choices=Scheme.choices)
     # The encrypted JSON list of one or two secrets, each of which may sign. Users write them, and a rotation of the
     # data key encrypts them anew. NULL once the source is deleted.
     secrets = models.BinaryField(null=True)
     # The data key that encrypts `secrets`. The database refers to it together with the environment.
-    secrets_key = models.ForeignKey(
-        "workspaces.DataKey",
-        on_delete=models.PROTECT,
-        null=True,
-        db_constraint=False,
-        db_index=False,
-        related_name="+",
-    )
+    secrets_key = tenant_key("workspaces.DataKey", null=True)
     # Where a sender of the scheme `hmac` puts its signature: an object with `header`, `prefix` and `timestampHeader`.
     # NULL for other schemes.
     hmac = models.JSONField(null=True)
@@ -48,7 +35,6 @@ class EventSource(FileColumns):
     enabled = models.BooleanField(default=True)
     # When the source's last event came, by the database's clock and to a second or so; NULL before the first.
     last_event_at = models.DateTimeField(null=True)
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
     # When a user last changed the source, by the database's clock.
     updated_at = models.DateTimeField(db_default=Now())
     # When a user deleted the source; NULL if nobody did. The row stays, because its events refer to it.
@@ -58,52 +44,37 @@ class EventSource(FileColumns):
         db_table = "event_source"
         verbose_name = "source"
         constraints = (
-            own_key("event_source", live=Q(deleted_at__isnull=True)),
-            models.UniqueConstraint(
-                fields=["environment", "id"], name="event_source_in_environment"
+            own_key("event_source", live=lacks("deleted_at")),
+            in_environment("event_source"),
+            check("event_source_scheme", Q(scheme__in=Scheme.values)),
+            check(
+                "event_source_has_secrets",
+                has("secrets", "secrets_key", deleted_at__isnull=True)
+                | lacks("secrets", "secrets_key", deleted_at__isnull=False),
             ),
-            models.CheckConstraint(
-                condition=Q(scheme__in=Scheme.values), name="event_source_scheme"
-            ),
-            models.CheckConstraint(
-                condition=Q(
-                    deleted_at__isnull=True, secrets__isnull=False, secrets_key__isnull=False
-                )
-                | Q(deleted_at__isnull=False, secrets__isnull=True, secrets_key__isnull=True),
-                name="event_source_has_secrets",
-            ),
-            models.CheckConstraint(
-                condition=Q(scheme=Scheme.HMAC, hmac__isnull=False)
-                | (Q(hmac__isnull=True) & ~Q(scheme=Scheme.HMAC)),
-                name="event_source_hmac",
+            check(
+                "event_source_hmac",
+                has("hmac", scheme=Scheme.HMAC) | (lacks("hmac") & ~Q(scheme=Scheme.HMAC)),
             ),
         )
         indexes = (
-            models.Index(
-                fields=["environment", "created_at", "id"],
-                name="event_source_listed",
-                condition=Q(deleted_at__isnull=True),
+            index(
+                "event_source_listed",
+                ["environment", "created_at", "id"],
+                where=lacks("deleted_at"),
             ),
         )
 
-    def __str__(self) -> str:
-        return self.name
 
-
-class Event(models.Model):
+class Event(TenantRow):
     """What a source sent, or that a run ended to which triggers listen. It never changes, but for what is counted and
     decided.
     """
 
-    # The event's id: a UUIDv7, which the process makes that takes the event.
-    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
     # The source that sent the event; NULL if a run's end is the event.
     source = tenant_key("triggers.EventSource", null=True, related_name="events")
     # The run whose final end is the event; NULL if a source sent it.
-    run = tenant_key("triggers.Run", null=True, related_name="+")
+    run = tenant_key("triggers.Run", null=True)
     # The sender's own name for the kind of event, cut to 200 characters; NULL if it named none.
     type = models.CharField(max_length=200, null=True)
     # The sender's own id of the event, cut to 255 characters; NULL if it named none. It is shown, and decides nothing.
@@ -115,7 +86,7 @@ class Event(models.Model):
     duplicates = models.PositiveIntegerField(default=0, db_default=0)
     # The event that an operator had decided anew by this one; NULL for any other. If that one is pruned, the database
     # sets NULL.
-    replay_of = tenant_key("self", null=True, related_name="+")
+    replay_of = tenant_key("self", null=True)
     # When the event came, by the database's clock.
     received_at = models.DateTimeField(db_default=Now(), editable=False)
     # When it was decided what the event starts. That of a source is decided in the transaction that keeps it. The
@@ -125,51 +96,32 @@ class Event(models.Model):
     class Meta:
         db_table = "event"
         constraints = (
-            models.UniqueConstraint(fields=["environment", "id"], name="event_in_environment"),
-            models.UniqueConstraint(
-                fields=["run", "environment"],
-                condition=Q(run__isnull=False),
-                name="event_one_of_run",
-            ),
-            models.CheckConstraint(
-                condition=Q(
-                    source__isnull=False,
-                    body__isnull=False,
-                    decided_at__isnull=False,
-                    run__isnull=True,
-                )
-                | Q(
-                    source__isnull=True,
-                    body__isnull=True,
-                    type__isnull=True,
-                    given_id__isnull=True,
-                    replay_of__isnull=True,
+            in_environment("event"),
+            unique("event_one_of_run", ["run", "environment"], where=has("run")),
+            check(
+                "event_of_source_or_run",
+                has("source", "body", "decided_at", run__isnull=True)
+                | lacks(
+                    "source",
+                    "body",
+                    "type",
+                    "given_id",
+                    "replay_of",
                     duplicates=0,
                     run__isnull=False,
                 ),
-                name="event_of_source_or_run",
             ),
         )
         indexes = (
-            models.Index(
-                fields=["source", "received_at", "id"],
-                name="event_listed",
-                condition=Q(source__isnull=False),
-            ),
+            index("event_listed", ["source", "received_at", "id"], where=has("source")),
             # By this index the scheduler finds the ends of runs that it has to decide, the oldest of each environment
             # first.
-            models.Index(
-                fields=["environment", "received_at", "id"],
-                name="event_undecided",
-                condition=Q(decided_at__isnull=True),
+            index(
+                "event_undecided", ["environment", "received_at", "id"], where=lacks("decided_at")
             ),
-            models.Index(fields=["received_at", "id"], name="event_old"),
+            index("event_old", ["received_at", "id"]),
             # The database uses this index when it removes an event, to empty `replay_of` of the events that name it.
-            models.Index(
-                fields=["replay_of", "environment"],
-                name="event_replay",
-                condition=Q(replay_of__isnull=False),
-            ),
+            index("event_replay", ["replay_of", "environment"], where=has("replay_of")),
         )
 
 
@@ -180,10 +132,8 @@ class EventKey(models.Model):
     """
 
     pk = models.CompositePrimaryKey("source_id", "key")
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
-    source = tenant_key("triggers.EventSource", related_name="+")
+    environment = environment_key()
+    source = tenant_key("triggers.EventSource")
     # The SHA-256 of what identifies the event under the source's scheme.
     key = models.BinaryField(max_length=32)
     # The id of the event, which may have been pruned.
@@ -193,16 +143,12 @@ class EventKey(models.Model):
 
     class Meta:
         db_table = "event_key"
-        indexes = (models.Index(fields=["expires_at"], name="event_key_old"),)
+        indexes = (index("event_key_old", ["expires_at"]),)
 
 
-class Listener(models.Model):
+class Listener(TenantRow):
     """An entry of a trigger's `on`: it runs upon events of a source, or upon ends of another trigger's runs."""
 
-    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
     # The trigger that listens.
     trigger = tenant_key("triggers.Trigger", related_name="listeners")
     # The place of the entry in `on`, from 0.
@@ -225,59 +171,40 @@ class Listener(models.Model):
     class Meta:
         db_table = "listener"
         constraints = (
-            models.UniqueConstraint(
-                fields=["trigger", "position", "environment"], name="listener_one_in_position"
-            ),
-            models.CheckConstraint(
-                condition=Q(position__lt=MAX_LISTENERS), name="listener_position"
-            ),
-            models.CheckConstraint(
-                condition=Q(source__isnull=False, upstream__isnull=True, outcome__isnull=True)
-                | Q(
-                    source__isnull=True,
+            unique("listener_one_in_position", ["trigger", "position", "environment"]),
+            check("listener_position", Q(position__lt=MAX_LISTENERS)),
+            check(
+                "listener_to_source_or_trigger",
+                lacks("upstream", "outcome", source__isnull=False)
+                | lacks(
+                    "source",
+                    "types",
+                    "where",
+                    "fields",
+                    "coalesce",
                     upstream__isnull=False,
                     outcome__isnull=False,
                     outcome__in=Outcome.values,
-                    types__isnull=True,
-                    where__isnull=True,
-                    fields__isnull=True,
-                    coalesce__isnull=True,
                 ),
-                name="listener_to_source_or_trigger",
             ),
-            models.CheckConstraint(
-                condition=Q(upstream__isnull=True) | ~Q(upstream=models.F("trigger")),
-                name="listener_not_to_itself",
-            ),
+            check("listener_not_to_itself", lacks("upstream") | ~Q(upstream=models.F("trigger"))),
         )
         indexes = (
-            models.Index(
-                fields=["source", "trigger"],
-                name="listener_to_source",
-                condition=Q(source__isnull=False),
-            ),
-            models.Index(
-                fields=["upstream", "trigger"],
-                name="listener_to_trigger",
-                condition=Q(upstream__isnull=False),
-            ),
+            index("listener_to_source", ["source", "trigger"], where=has("source")),
+            index("listener_to_trigger", ["upstream", "trigger"], where=has("upstream")),
         )
 
 
-class EventDecision(models.Model):
+class EventDecision(TenantRow):
     """What was decided about an event for one trigger that listens to it. `triggers.events.deciding` writes it."""
 
-    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
     # The event. If it is pruned, the database removes the row.
     event = tenant_key("triggers.Event", related_name="decisions")
     # The source and the time of the event, copied so that an index finds the source's events with a rare decision.
-    source = tenant_key("triggers.EventSource", null=True, related_name="+")
+    source = tenant_key("triggers.EventSource", null=True)
     received_at = models.DateTimeField()
     # The trigger that listens.
-    trigger = tenant_key("triggers.Trigger", related_name="+")
+    trigger = tenant_key("triggers.Trigger")
     # See `triggers.states.EventDecided`.
     decision = models.CharField(max_length=9, choices=EventDecided.choices)
     # The error code with which a request for the run would have been refused; NULL unless the decision is `refused`.
@@ -285,43 +212,34 @@ class EventDecision(models.Model):
     # The clause that did not hold, with the value that it saw; NULL unless the decision is `filtered`.
     clause = models.JSONField(null=True)
     # The run that was queued or joined; NULL for other decisions. If the run is pruned, the database sets NULL.
-    run = tenant_key("triggers.Run", null=True, related_name="+")
+    run = tenant_key("triggers.Run", null=True)
 
     class Meta:
         db_table = "event_decision"
         constraints = (
-            models.UniqueConstraint(
-                fields=["event", "trigger", "environment"], name="event_decision_one_for_trigger"
+            unique("event_decision_one_for_trigger", ["event", "trigger", "environment"]),
+            check(
+                "event_decision_refused_has_a_code",
+                has("code", decision=EventDecided.REFUSED)
+                | (lacks("code") & ~Q(decision=EventDecided.REFUSED)),
             ),
-            models.CheckConstraint(
-                condition=Q(decision=EventDecided.REFUSED, code__isnull=False)
-                | (Q(code__isnull=True) & ~Q(decision=EventDecided.REFUSED)),
-                name="event_decision_refused_has_a_code",
+            check(
+                "event_decision_clause_filtered",
+                lacks("clause") | Q(decision=EventDecided.FILTERED),
             ),
-            models.CheckConstraint(
-                condition=Q(clause__isnull=True) | Q(decision=EventDecided.FILTERED),
-                name="event_decision_clause_filtered",
+            check(
+                "event_decision_has_a_run",
+                lacks("run") | Q(decision__in=(EventDecided.FIRED, EventDecided.COALESCED)),
             ),
-            models.CheckConstraint(
-                condition=Q(run__isnull=True)
-                | Q(decision__in=(EventDecided.FIRED, EventDecided.COALESCED)),
-                name="event_decision_has_a_run",
-            ),
-            models.CheckConstraint(
-                condition=Q(decision__in=EventDecided.values), name="event_decision_decision"
-            ),
+            check("event_decision_decision", Q(decision__in=EventDecided.values)),
         )
         indexes = (
-            models.Index(
-                fields=["source", "decision", "received_at", "event"],
-                name="event_decision_of_source",
-                condition=Q(source__isnull=False),
+            index(
+                "event_decision_of_source",
+                ["source", "decision", "received_at", "event"],
+                where=has("source"),
             ),
-            models.Index(fields=["trigger", "received_at", "id"], name="event_decision_of_trigger"),
+            index("event_decision_of_trigger", ["trigger", "received_at", "id"]),
             # The database uses this index when it removes a run, to empty `run` of the decisions that name it.
-            models.Index(
-                fields=["run", "environment"],
-                name="event_decision_of_run",
-                condition=Q(run__isnull=False),
-            ),
+            index("event_decision_of_run", ["run", "environment"], where=has("run")),
         )

@@ -1,7 +1,4 @@
-"""Column types that Django lacks: `json` stored as text, and foreign keys that include the environment.
-
-Django's foreign keys have one column, so migrations add these constraints in SQL.
-"""
+"""The column type that Django lacks: `json`, stored as text."""
 
 import json
 from functools import partial
@@ -24,10 +21,3 @@ class JSONAsGivenField(models.JSONField):
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
         return value
-
-
-def tenant_key(to: str, **kwargs: Any) -> Any:
-    """A migration must add the key's constraint on `(environment_id, id)` in SQL."""
-    return models.ForeignKey(
-        to, on_delete=models.PROTECT, db_constraint=False, db_index=False, **kwargs
-    )

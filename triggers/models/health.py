@@ -3,8 +3,9 @@
 from django.db import models
 from django.db.models import Q
 
+from pipedai.table_rules import check, has, index
 from triggers.models.trigger import Trigger
-from workspaces.models import Environment
+from workspaces.tenant_columns import environment_key
 
 
 class TriggerHealth(models.Model):
@@ -22,9 +23,7 @@ class TriggerHealth(models.Model):
         related_name="judged",
     )
     # The environment that owns the row.
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
+    environment = environment_key()
     # The time from which outcomes and due times count: when the trigger was last enabled. NULL if it was never
     # disabled, so that all count.
     counts_from = models.DateTimeField(null=True)
@@ -45,15 +44,9 @@ class TriggerHealth(models.Model):
     class Meta:
         db_table = "trigger_health"
         constraints = (
-            models.CheckConstraint(
-                condition=Q(is_failing=False) | Q(has_outcome=True, failures__gte=1),
-                name="trigger_health_failing_has_failures",
+            check(
+                "trigger_health_failing_has_failures",
+                Q(is_failing=False) | Q(has_outcome=True, failures__gte=1),
             ),
         )
-        indexes = (
-            models.Index(
-                fields=["check_at"],
-                name="trigger_health_due",
-                condition=Q(check_at__isnull=False),
-            ),
-        )
+        indexes = (index("trigger_health_due", ["check_at"], where=has("check_at")),)

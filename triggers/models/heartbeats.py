@@ -4,6 +4,7 @@ from django.db import models
 from django.db.models.functions import Now
 
 from pipedai.ids import new_id
+from pipedai.table_rules import index
 
 
 class ProcessHeartbeat(models.Model):
@@ -25,7 +26,7 @@ class SchedulerHeartbeat(ProcessHeartbeat):
 
     class Meta:
         db_table = "scheduler_heartbeat"
-        indexes = (models.Index(fields=["beat_at"], name="scheduler_heartbeat_old"),)
+        indexes = (index("scheduler_heartbeat_old", ["beat_at"]),)
 
 
 class WebHeartbeat(ProcessHeartbeat):
@@ -38,4 +39,4 @@ class WebHeartbeat(ProcessHeartbeat):
 
     class Meta:
         db_table = "web_heartbeat"
-        indexes = (models.Index(fields=["beat_at"], name="web_heartbeat_old"),)
+        indexes = (index("web_heartbeat_old", ["beat_at"]),)

@@ -1,31 +1,22 @@
-"""The tables of runs: the ledger, long texts, results, idempotency keys. Constraints refuse a state that is wrong."""
+"""The tables of runs: the ledger, long texts, results, idempotency keys. `run_rules` has what the ledger refuses."""
 
 from datetime import timedelta
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import F, Q
 from django.db.models.functions import Now
 
-from pipedai.ids import new_id
 from pipedai.sql import Row
-from triggers.models.fields import JSONAsGivenField, tenant_key
+from pipedai.table_rules import index
+from triggers.models.fields import JSONAsGivenField
+from triggers.models.run_rules import CONSTRAINTS, INDEXES
 from triggers.states import (
-    FAILURES,
-    HELD,
-    MAX_CHAIN_DEPTH,
-    NEVER_CLAIMED,
-    TERMINAL,
-    UNHELD,
     EndedBy,
     FaultClass,
     Source,
     Status,
 )
-from workspaces.models import Environment
-
-# How many spells a run may have at most (SPEC §27).
-MAX_SPELLS = 20
+from workspaces.tenant_columns import TenantRow, environment_key, tenant_key
 
 # The columns of runs that the API reads. SQL statements and ORM queries both take the list from here.
 RUN_COLUMNS = (
@@ -54,119 +45,30 @@ def tool_calls(run: Row) -> dict[str, int] | None:
     return {part: run[f"tool_calls_{part}"] for part in ("total", "effects", "unknown")}
 
 
-def _tool_calls() -> Q:
-    """The CHECK that the three counts are all NULL or all set, and that none exceeds the number of all calls."""
-    none = Q(
-        tool_calls_total__isnull=True,
-        tool_calls_effects__isnull=True,
-        tool_calls_unknown__isnull=True,
-    )
-    told = Q(
-        tool_calls_total__isnull=False,
-        tool_calls_effects__isnull=False,
-        tool_calls_unknown__isnull=False,
-        tool_calls_effects__gte=0,
-        tool_calls_unknown__gte=0,
-        tool_calls_effects__lte=F("tool_calls_total"),
-        tool_calls_unknown__lte=F("tool_calls_total"),
-    )
-    return none | told
-
-
-def _held() -> Q:
-    """The CHECK that slot, lease and deadline are set in claimed and running runs alone."""
-    held = Q(
-        status__in=HELD,
-        worker__isnull=False,
-        slot__isnull=False,
-        lease_expires_at__isnull=False,
-        deadline_at__isnull=False,
-    )
-    not_held = Q(slot__isnull=True, lease_expires_at__isnull=True, deadline_at__isnull=True) & ~Q(
-        status__in=HELD
-    )
-    return held | not_held
-
-
-def _ended() -> Q:
-    """The CHECK that `ended_at`, `ended_by` and `fault_class` are set in ended runs alone. It tests for NULL
-    explicitly, because a CHECK accepts NULL as if it were true.
-    """
-    ended = Q(
-        status__in=TERMINAL,
-        ended_at__isnull=False,
-        ended_by__isnull=False,
-        ended_by__in=EndedBy.values,
-        fault_class__isnull=False,
-    ) & (
-        Q(status__in=(Status.SUCCEEDED, Status.CANCELED), fault_class=FaultClass.NONE)
-        | Q(
-            status__in=FAILURES,
-            fault_class__in=(FaultClass.INFRA, FaultClass.CLIENT),
-        )
-    )
-    unfinished = Q(ended_at__isnull=True, ended_by__isnull=True, fault_class__isnull=True) & ~Q(
-        status__in=TERMINAL
-    )
-    return ended | unfinished
-
-
-def _times_of_state() -> Q:
-    """The CHECK that times of claim and start fit the state. An ended run has been claimed, unless it was canceled or
-    failed in the queue.
-    """
-    return (
-        Q(status=Status.QUEUED, claimed_at__isnull=True, started_at__isnull=True)
-        | Q(status=Status.CLAIMED, claimed_at__isnull=False, started_at__isnull=True)
-        | Q(status=Status.RUNNING, claimed_at__isnull=False, started_at__isnull=False)
-        | Q(status=Status.WAITING, claimed_at__isnull=False)
-        | Q(
-            status__in=(Status.SUCCEEDED, Status.FAILED, Status.TIMED_OUT),
-            claimed_at__isnull=False,
-        )
-        | Q(
-            status=Status.FAILED,
-            ended_by__in=NEVER_CLAIMED,
-            claimed_at__isnull=True,
-            started_at__isnull=True,
-        )
-        | (
-            Q(status=Status.CANCELED)
-            & (Q(claimed_at__isnull=False) | Q(claimed_at__isnull=True, started_at__isnull=True))
-        )
-    )
-
-
-class Run(models.Model):
+class Run(TenantRow):
     """One attempt at executing a trigger. The table is the ledger of all runs, from which no user can delete. Only the
     statements in `triggers/runs/statements.py` write it. Long texts are in RunText, so that these rows stay small.
     """
 
-    # The run's id: a UUIDv7, made by the process that queues the run.
-    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment that owns the row.
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
     # The trigger that the run executes.
     trigger = tenant_key("triggers.Trigger", related_name="runs")
     # The prompt and model for the run: the trigger's current revision when the run was queued. A retry has the revision
     # of the run that it repeats.
-    revision = tenant_key("triggers.TriggerRevision", related_name="+")
+    revision = tenant_key("triggers.TriggerRevision")
     # The worker that claimed the run. Before the claim, the worker that may claim it, and if the run also has a pool,
     # may claim it before the pool's other workers; NULL if the trigger has no worker. Only queued runs move to another
     # worker.
-    worker = tenant_key("workers.Worker", null=True, related_name="+")
+    worker = tenant_key("workers.Worker", null=True)
     # The pool whose workers may claim the run; NULL if its trigger has none. The trigger's pool when the run was
     # queued; only queued runs move to another pool.
-    pool = tenant_key("workers.Pool", null=True, related_name="+")
+    pool = tenant_key("workers.Pool", null=True)
     # The time from which each worker of the pool may claim the run; before it, only `worker` may. NULL without a pool.
     # It is worked out when the run is queued, and becomes `available_at` when `worker` is disabled or reaches its usage
     # limit.
     pool_from = models.DateTimeField(null=True)
     # The worker that failed the run which this one repeats. It may claim this one only `prefer_seconds` (of the
     # trigger) after `available_at`, so that another worker of the pool does it first. NULL if no worker is passed over.
-    avoided_worker = tenant_key("workers.Worker", null=True, related_name="+")
+    avoided_worker = tenant_key("workers.Worker", null=True)
     # The state of the run; `triggers.states.Status` explains each state. Only the statements of `triggers.runs` change
     # it.
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.QUEUED)
@@ -179,10 +81,10 @@ class Run(models.Model):
     # How long the run may take, in seconds, copied from the trigger when the first attempt was queued.
     timeout_seconds = models.PositiveIntegerField()
     # The run that this one repeats; NULL for a first attempt.
-    retry_of = tenant_key("self", null=True, related_name="+")
+    retry_of = tenant_key("self", null=True)
     # The run whose payload a user had executed again with this run; NULL for any other run. A retry of a rerun has NULL
     # too. If the original is pruned, the database sets NULL.
-    rerun_of = tenant_key("self", null=True, related_name="+")
+    rerun_of = tenant_key("self", null=True)
     # The event that queued the run; NULL if none did. A retry and a rerun copy it. The event may have been pruned, so
     # the database does not refer to it. People below operator do not see the payload of a run with an event.
     event_id = models.UUIDField(null=True)
@@ -300,273 +202,8 @@ class Run(models.Model):
 
     class Meta:
         db_table = "run"
-        constraints = (
-            models.UniqueConstraint(fields=["environment", "id"], name="run_in_environment"),
-            # The unique constraints contain the environment, so that the table could be distributed or partitioned by
-            # environment.
-            models.UniqueConstraint(
-                fields=["worker", "slot", "environment"],
-                condition=Q(slot__isnull=False),
-                name="run_one_in_slot",
-            ),
-            models.UniqueConstraint(
-                fields=["trigger", "trigger_slot", "environment"],
-                condition=Q(trigger_slot__isnull=False),
-                name="run_one_in_trigger_slot",
-            ),
-            models.UniqueConstraint(
-                fields=["trigger", "scheduled_for", "environment"],
-                condition=Q(source=Source.SCHEDULE),
-                name="run_one_for_tick",
-            ),
-            models.UniqueConstraint(
-                fields=["retry_of", "environment"],
-                condition=Q(retry_of__isnull=False),
-                name="run_one_retry",
-            ),
-            # Of two events that come at once, only one begins a run, and the other joins it.
-            models.UniqueConstraint(
-                fields=["trigger", "coalesce_key", "environment"],
-                condition=Q(coalesce_key__isnull=False, status=Status.QUEUED),
-                name="run_one_to_join",
-            ),
-            models.CheckConstraint(condition=_held(), name="run_held"),
-            models.CheckConstraint(condition=_ended(), name="run_ended"),
-            models.CheckConstraint(condition=_times_of_state(), name="run_times_of_state"),
-            models.CheckConstraint(
-                condition=Q(started_at__isnull=True) | Q(claimed_at__isnull=False),
-                name="run_started_was_claimed",
-            ),
-            models.CheckConstraint(
-                condition=Q(source=Source.RETRY, retry_of__isnull=False, attempt__gt=1)
-                | (Q(retry_of__isnull=True, attempt=1) & ~Q(source=Source.RETRY)),
-                name="run_retry_has_an_original",
-            ),
-            models.CheckConstraint(
-                condition=~Q(source=Source.SCHEDULE) | Q(scheduled_for__isnull=False),
-                name="run_scheduled_has_a_tick",
-            ),
-            models.CheckConstraint(condition=Q(source__in=Source.values), name="run_source"),
-            models.CheckConstraint(
-                condition=Q(rerun_of__isnull=True) | Q(source__in=(Source.MANUAL, Source.API)),
-                name="run_rerun_was_requested",
-            ),
-            models.CheckConstraint(
-                condition=(~Q(source__in=(Source.EVENT, Source.CHAIN)) | Q(event_id__isnull=False))
-                & (~Q(source=Source.SCHEDULE) | Q(event_id__isnull=True)),
-                name="run_event",
-            ),
-            models.CheckConstraint(
-                condition=Q(chain_depth=0) & ~Q(source=Source.CHAIN)
-                | Q(chain_depth__gte=1, chain_depth__lte=MAX_CHAIN_DEPTH, event_id__isnull=False)
-                & ~Q(source__in=(Source.EVENT, Source.SCHEDULE)),
-                name="run_chain_depth",
-            ),
-            models.CheckConstraint(
-                condition=Q(coalesce_key__isnull=True) | Q(source=Source.EVENT),
-                name="run_coalesce_key",
-            ),
-            models.CheckConstraint(
-                condition=Q(cost_usd__isnull=True) | Q(cost_usd__gte=0), name="run_cost"
-            ),
-            models.CheckConstraint(condition=_tool_calls(), name="run_tool_calls"),
-            models.CheckConstraint(
-                condition=Q(trigger_slot__isnull=True) | Q(trigger_slot__gte=1, slot__isnull=False),
-                name="run_in_trigger_slot_is_held",
-            ),
-            models.CheckConstraint(
-                condition=Q(pool__isnull=True, pool_from__isnull=True, avoided_worker__isnull=True)
-                | Q(pool__isnull=False, pool_from__isnull=False),
-                name="run_pool_from",
-            ),
-            models.CheckConstraint(
-                condition=Q(resume_until__isnull=True, had_effects=False)
-                | (
-                    Q(resume_until__isnull=False, worker__isnull=False)
-                    & (Q(retry_of__isnull=False) | Q(spells__gt=0))
-                ),
-                name="run_resuming_has_a_session",
-            ),
-            models.CheckConstraint(
-                condition=~Q(status=Status.WAITING)
-                | Q(
-                    spells__gt=0,
-                    session_id__isnull=False,
-                    resume_until__isnull=False,
-                    claim_id__isnull=True,
-                ),
-                name="run_waiting",
-            ),
-            models.CheckConstraint(
-                condition=Q(spells=0, active_ms__isnull=True, earlier_calls__isnull=True)
-                | Q(spells__gt=0, spells__lt=MAX_SPELLS, active_ms__isnull=False, active_ms__gte=0),
-                name="run_spells",
-            ),
-            models.CheckConstraint(
-                condition=Q(denials_total__isnull=True, denied_tools__isnull=True)
-                | Q(denials_total__isnull=False, denials_total__gte=0, denied_tools__isnull=False),
-                name="run_denials",
-            ),
-        )
-        indexes = (
-            models.Index(
-                fields=["worker", "available_at", "id"],
-                name="run_polled",
-                condition=Q(status=Status.QUEUED),
-            ),
-            models.Index(
-                fields=["pool", "pool_from", "id"],
-                name="run_polled_of_pool",
-                condition=Q(status=Status.QUEUED, pool__isnull=False),
-            ),
-            # By these two indexes the scheduler finds the runs that it must end in the queue.
-            models.Index(
-                fields=["start_deadline_at"],
-                name="run_start_deadline",
-                condition=Q(status=Status.QUEUED, start_deadline_at__isnull=False),
-            ),
-            models.Index(
-                fields=["resume_until"],
-                name="run_resume_until",
-                condition=Q(status__in=UNHELD) & (Q(had_effects=True) | Q(spells__gt=0)),
-            ),
-            # A poll of a worker whose budgets are used up finds by this index whether it has a run to go on with.
-            models.Index(
-                fields=["worker"],
-                name="run_decided",
-                condition=Q(status=Status.QUEUED, spells__gt=0),
-            ),
-            models.Index(fields=["environment", "queued_at", "id"], name="run_listed"),
-            models.Index(fields=["trigger", "queued_at", "id"], name="run_of_trigger"),
-            models.Index(fields=["worker", "queued_at", "id"], name="run_of_worker"),
-            models.Index(
-                fields=["environment", "status", "queued_at", "id"],
-                name="run_unfinished_of_status",
-                condition=Q(ended_at__isnull=True),
-            ),
-            # A poll finds the runs of a trigger by this index, if those at the head of its queue can't go out. It
-            # follows the one above, because of two indexes that seem to cost nothing PostgreSQL takes the younger.
-            models.Index(
-                fields=["trigger", "available_at", "id"],
-                name="run_unfinished_of_trigger",
-                condition=Q(ended_at__isnull=True),
-            ),
-            # These three indexes find the ended runs of one state, source and fault class, even if one run in a million
-            # is wanted. `triggers.runs.listing` names a value for each of their columns before the time.
-            *(
-                models.Index(
-                    fields=[*scope, "source", "status", "fault_class", "queued_at", "id"],
-                    name=name,
-                    condition=Q(ended_at__isnull=False),
-                )
-                for scope, name in (
-                    (["environment"], "run_of_source"),
-                    (["trigger"], "run_of_trigger_and_source"),
-                    (["worker"], "run_of_worker_and_source"),
-                )
-            ),
-            # Only ended runs have a fault class, so this index has the same rows as those three. A query chooses it by
-            # its condition: otherwise PostgreSQL might read all runs of the worker or the trigger by one of the others.
-            models.Index(
-                fields=["trigger", "worker", "source", "status", "fault_class", "queued_at", "id"],
-                name="run_of_pair_and_source",
-                condition=Q(fault_class__isnull=False),
-            ),
-            # These four indexes find the runs that infrastructure ended and that no retry follows. They are small,
-            # because most runs that infrastructure ended have a retry.
-            *(
-                models.Index(
-                    fields=[*scope, "status", "queued_at", "id"],
-                    name=name,
-                    condition=Q(
-                        ended_at__isnull=False, fault_class=FaultClass.INFRA, retried=False
-                    ),
-                )
-                for scope, name in (
-                    (["environment"], "run_final_fault"),
-                    (["trigger"], "run_final_fault_of_trigger"),
-                    (["worker"], "run_final_fault_of_worker"),
-                    (["trigger", "worker"], "run_final_fault_of_pair"),
-                )
-            ),
-            # These five indexes find the ended runs of a pool, and of a pool and a trigger or worker. None of them has
-            # unfinished runs, so that only the end of a run writes them.
-            models.Index(
-                fields=["pool", "queued_at", "id"],
-                name="run_ended_of_pool",
-                condition=Q(ended_at__isnull=False, pool__isnull=False),
-            ),
-            *(
-                models.Index(
-                    fields=[*scope, "source", "status", "fault_class", "queued_at", "id"],
-                    name=name,
-                    condition=Q(ended_at__isnull=False, pool__isnull=False),
-                )
-                for scope, name in (
-                    (["pool"], "run_of_pool_and_source"),
-                    (["pool", "trigger"], "run_of_pool_and_trigger"),
-                    (["pool", "worker"], "run_of_pool_and_worker"),
-                )
-            ),
-            models.Index(
-                fields=["pool", "status", "queued_at", "id"],
-                name="run_final_fault_of_pool",
-                condition=Q(
-                    ended_at__isnull=False,
-                    fault_class=FaultClass.INFRA,
-                    retried=False,
-                    pool__isnull=False,
-                ),
-            ),
-            # This index finds a trigger's last success, and the trigger's runs in the order of their ends.
-            models.Index(
-                fields=["trigger", "status", "ended_at", "id"],
-                name="run_of_trigger_by_end",
-                condition=Q(ended_at__isnull=False),
-            ),
-            # The database uses this index when it removes a revision, to make sure that no run refers to it.
-            models.Index(fields=["revision", "environment"], name="run_of_revision"),
-            # The database uses this index when it removes a run, to empty `rerun_of` of the runs that name it.
-            models.Index(
-                fields=["rerun_of", "environment"],
-                name="run_rerun",
-                condition=Q(rerun_of__isnull=False),
-            ),
-            # Admin finds the failures of all environments by this index. All runs meet the condition on `attempt`. It
-            # keeps the index from queries without it, such as lists of one environment, which would read the failures
-            # of all others.
-            models.Index(
-                fields=["ended_at", "id"],
-                name="run_failed",
-                condition=Q(status__in=FAILURES, attempt__gte=1),
-            ),
-            # The overview adds up the costs of a month from this index alone, which is a third as large as the next.
-            models.Index(
-                fields=["environment", "ended_at"],
-                include=["cost_usd"],
-                name="run_ended_cost",
-                condition=Q(ended_at__isnull=False),
-            ),
-            # The statistics read this index alone. A claim, a start or a heartbeat changes no column
-            # of a run that is in it, because only ended runs are.
-            models.Index(
-                fields=["environment", "ended_at"],
-                include=[
-                    "status",
-                    "source",
-                    "trigger",
-                    "worker",
-                    "model",
-                    "started_at",
-                    "active_ms",
-                    "cost_usd",
-                    "input_tokens",
-                    "output_tokens",
-                ],
-                name="run_ended",
-                condition=Q(ended_at__isnull=False),
-            ),
-        )
+        constraints = CONSTRAINTS
+        indexes = INDEXES
 
 
 class RunText(models.Model):
@@ -575,9 +212,7 @@ class RunText(models.Model):
     run = models.OneToOneField(
         Run, primary_key=True, on_delete=models.PROTECT, db_constraint=False, related_name="text"
     )
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
+    environment = environment_key()
     # The URL of the MCP server that was last handed to a worker with the run; NULL if the run was never handed out.
     # `triggers.runs.handout` writes it.
     mcp_url = models.CharField(max_length=2048, null=True)
@@ -605,9 +240,7 @@ class RunResult(models.Model):
     run = models.OneToOneField(
         Run, primary_key=True, on_delete=models.PROTECT, db_constraint=False, related_name="result"
     )
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
+    environment = environment_key()
     # The run's output, as text and unchanged, up to 64 KiB. NULL if the run has no output; an output that is the JSON
     # value `null` is stored as such.
     output = JSONAsGivenField(null=True)
@@ -627,17 +260,15 @@ class IdempotencyKey(models.Model):
 
     # The caller is a part of the primary key, so that two callers may use the same key independently.
     pk = models.CompositePrimaryKey("trigger_id", "caller_id", "key")
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
-    trigger = tenant_key("triggers.Trigger", related_name="+")
+    environment = environment_key()
+    trigger = tenant_key("triggers.Trigger")
     # The id of the user or API key that sent the request. Callers that choose the same key don't get each other's runs.
     caller_id = models.UUIDField()
     key = models.CharField(max_length=255)
     # The SHA-256 of the request's body as canonical JSON. A request with the same key and another body is refused.
     body_digest = models.BinaryField(max_length=32)
     # The run that the first request with the key made. Later requests with the key return it.
-    run = tenant_key("triggers.Run", related_name="+")
+    run = tenant_key("triggers.Run")
     # When the key was first sent, by the database's clock. After 24 hours the key counts as new, and the next request
     # with it takes the row over.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
@@ -645,6 +276,6 @@ class IdempotencyKey(models.Model):
     class Meta:
         db_table = "idempotency_key"
         indexes = (
-            models.Index(fields=["created_at"], name="idempotency_key_old"),
-            models.Index(fields=["run"], name="idempotency_key_of_run"),
+            index("idempotency_key_old", ["created_at"]),
+            index("idempotency_key_of_run", ["run"]),
         )

@@ -4,8 +4,9 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import F, Q
 
+from pipedai.table_rules import check
 from triggers.models.run import Run
-from workspaces.models import Environment
+from workspaces.tenant_columns import environment_key
 
 # A run keeps at most so many events. After the last of them comes one event more, of the type `truncated`.
 MAX_RUN_EVENTS = 20_000
@@ -17,9 +18,7 @@ class RunEventLog(models.Model):
     run = models.OneToOneField(
         Run, primary_key=True, on_delete=models.PROTECT, db_constraint=False, related_name="events"
     )
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
+    environment = environment_key()
     # The number (`seq`) that the next event of the worker must have. The first event has the number 1.
     next_seq = models.BigIntegerField(default=1, db_default=1)
     # How many events are stored. They have the numbers from 1 to this one. If the row is truncated, the last of them
@@ -37,9 +36,8 @@ class RunEventLog(models.Model):
     class Meta:
         db_table = "run_event_log"
         constraints = (
-            models.CheckConstraint(
-                condition=Q(stored__lt=F("next_seq"), stored__lte=MAX_RUN_EVENTS + 1),
-                name="run_event_log_counts",
+            check(
+                "run_event_log_counts", Q(stored__lt=F("next_seq"), stored__lte=MAX_RUN_EVENTS + 1)
             ),
         )
 
@@ -72,9 +70,7 @@ class RunEventDay(models.Model):
 
     pk = models.CompositePrimaryKey("environment_id", "day")
     # The environment whose runs the events belong to.
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
+    environment = environment_key()
     # The day (UTC) on which the events were stored, by the database's clock.
     day = models.DateField()
     # How many bytes the events have, as JSON in UTF-8.

@@ -4,21 +4,16 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from pipedai.ids import new_id
-from triggers.models.fields import tenant_key
+from pipedai.table_rules import check, has, index, lacks, unique
 from triggers.states import STRETCHED, Decision
-from workspaces.models import Environment
+from workspaces.tenant_columns import TenantRow, tenant_key
 
 
-class Tick(models.Model):
+class Tick(TenantRow):
     """A due time (tick), and what the scheduler decided about it. A row can stand for all due times that passed while
     no scheduler ran, or that follow each other while the trigger has no worker. `triggers.schedules.firing` writes it.
     """
 
-    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
     trigger = tenant_key("triggers.Trigger", related_name="ticks")
     # The due time. If the row stands for several due times, it is the first of them.
     tick_at = models.DateTimeField()
@@ -28,10 +23,10 @@ class Tick(models.Model):
     # What the scheduler decided about the due time; see `triggers.states.Decision`.
     decision = models.CharField(max_length=17, choices=Decision.choices)
     # The run that was made for the due time; NULL unless the decision is `fired`.
-    run = tenant_key("triggers.Run", null=True, related_name="+")
+    run = tenant_key("triggers.Run", null=True)
     # The unfinished run because of which no run was made; NULL unless the decision is `skipped_overlap`. If the
     # run is pruned, the database sets NULL.
-    blocked_by = tenant_key("triggers.Run", null=True, related_name="+")
+    blocked_by = tenant_key("triggers.Run", null=True)
     # For how many due times the row stands if the decision is `skipped_missed`, `skipped_no_worker` or
     # `skipped_paused`; 0 for other decisions.
     missed_count = models.PositiveIntegerField(default=0)
@@ -44,16 +39,14 @@ class Tick(models.Model):
         constraints = (
             # The unique constraint contains the environment, so that the table could be distributed or partitioned by
             # environment.
-            models.UniqueConstraint(
-                fields=["trigger", "tick_at", "environment"], name="tick_one_decision"
+            unique("tick_one_decision", ["trigger", "tick_at", "environment"]),
+            check(
+                "tick_fired_has_a_run",
+                has("run", decision=Decision.FIRED) | (lacks("run") & ~Q(decision=Decision.FIRED)),
             ),
-            models.CheckConstraint(
-                condition=Q(decision=Decision.FIRED, run__isnull=False)
-                | (Q(run__isnull=True) & ~Q(decision=Decision.FIRED)),
-                name="tick_fired_has_a_run",
-            ),
-            models.CheckConstraint(
-                condition=Q(
+            check(
+                "tick_missed_is_counted",
+                Q(
                     decision__in=(Decision.SKIPPED_MISSED, *STRETCHED),
                     missed_count__gte=1,
                     last_tick_at__gte=models.F("tick_at"),
@@ -64,23 +57,18 @@ class Tick(models.Model):
                     Q(missed_count=0, last_tick_at=models.F("tick_at"))
                     & ~Q(decision__in=(Decision.SKIPPED_MISSED, Decision.SKIPPED_PAUSED))
                 ),
-                name="tick_missed_is_counted",
             ),
-            models.CheckConstraint(condition=Q(decision__in=Decision.values), name="tick_decision"),
-            models.CheckConstraint(
-                condition=Q(blocked_by__isnull=True) | Q(decision=Decision.SKIPPED_OVERLAP),
-                name="tick_blocked_was_skipped",
+            check("tick_decision", Q(decision__in=Decision.values)),
+            check(
+                "tick_blocked_was_skipped",
+                lacks("blocked_by") | Q(decision=Decision.SKIPPED_OVERLAP),
             ),
         )
         indexes = (
-            models.Index(fields=["run"], name="tick_of_run", condition=Q(run__isnull=False)),
+            index("tick_of_run", ["run"], where=has("run")),
             # This index finds a trigger's ticks with one decision, even a rare one. It also has the ticks that made a
             # run, which become rare while an unfinished run stands in the way of each due time.
-            models.Index(fields=["trigger", "decision", "tick_at", "id"], name="tick_by_decision"),
+            index("tick_by_decision", ["trigger", "decision", "tick_at", "id"]),
             # The database uses this index when it removes a run, to empty `blocked_by` of the ticks that name it.
-            models.Index(
-                fields=["blocked_by", "environment"],
-                name="tick_blocked",
-                condition=Q(blocked_by__isnull=False),
-            ),
+            index("tick_blocked", ["blocked_by", "environment"], where=has("blocked_by")),
         )

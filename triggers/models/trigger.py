@@ -1,22 +1,37 @@
 """The tables of triggers and of the revisions of their prompts."""
 
+from typing import Final
+
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from pipedai.ids import new_id
-from triggers.models.fields import JSONAsGivenField, tenant_key
+from pipedai.table_rules import check, has, index, lacks
+from triggers.models.fields import JSONAsGivenField
 from triggers.states import RecordEvents, RetryMode
 from workspaces.files.columns import FileColumns, own_key
-from workspaces.models import Environment
+from workspaces.tenant_columns import TenantRow, in_environment, tenant_key
 
-MAX_RETRIES = 10
-MIN_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS = 10, 86_400
-MAX_ALERT_AFTER_FAILURES = 100
-MIN_SUCCESS_DEADLINE_SECONDS, MAX_SUCCESS_DEADLINE_SECONDS = 60, 30 * 86_400
-MAX_PREFER_SECONDS = 600
-MIN_START_DEADLINE_SECONDS, MAX_START_DEADLINE_SECONDS = 60, 7 * 86_400
-MAX_CONCURRENT_RUNS = 100
+MAX_PREFER_SECONDS, MAX_CONCURRENT_RUNS = 600, 100
+# The least and the greatest of each number that users set. The database checks them, and so does the API.
+BOUNDS: Final = {
+    "max_retries": (0, 10),
+    "timeout_seconds": (10, 86_400),
+    "alert_after_failures": (1, 100),
+    "success_deadline_seconds": (60, 30 * 86_400),
+    "prefer_seconds": (0, MAX_PREFER_SECONDS),
+    "start_deadline_seconds": (60, 7 * 86_400),
+    "max_concurrent_runs": (1, MAX_CONCURRENT_RUNS),
+}
+_NEVER_NULL = ("max_retries", "timeout_seconds", "prefer_seconds")
+
+
+def _bounded(column: str) -> models.CheckConstraint:
+    least, most = BOUNDS[column]
+    # A positive column refuses numbers below 0 by itself.
+    bounds = Q(**{f"{column}__gte": least} if least else {}, **{f"{column}__lte": most})
+    condition = bounds if column in _NEVER_NULL else lacks(column) | bounds
+    return check(f"trigger_{column}", condition)
 
 
 class Trigger(FileColumns):
@@ -30,19 +45,12 @@ class Trigger(FileColumns):
         # No run is made, and the due time gets the decision `skipped_overlap`.
         SKIP = "skip"
 
-    # The trigger's id: a UUIDv7. `create_trigger` makes it before it saves the row, because the secrets are encrypted
-    # for this id.
-    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment that owns the row.
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
     # The worker that executes new runs; NULL while none is chosen. Users set it, and deregistering a worker with
     # `reassignTo` replaces it. When it changes, queued runs move to the new worker as well.
-    worker = tenant_key("workers.Worker", null=True, related_name="+")
+    worker = tenant_key("workers.Worker", null=True)
     # The pool whose workers may execute new runs; NULL for none. If the trigger also has a worker, that worker comes
     # first. Users set it. When it changes, queued runs move to the new pool as well.
-    pool = tenant_key("workers.Pool", null=True, related_name="+")
+    pool = tenant_key("workers.Pool", null=True)
     # For how many seconds after a run came due only the trigger's worker may take it, before the pool's others may.
     # It counts only if the trigger has a pool. From 0 to MAX_PREFER_SECONDS; users set it.
     prefer_seconds = models.PositiveSmallIntegerField(default=60, db_default=60)
@@ -61,9 +69,7 @@ class Trigger(FileColumns):
     )
     # The revision with the trigger's current prompt, model and output schema. Each change of one of these makes a new
     # revision, to which this column then points.
-    revision = tenant_key("triggers.TriggerRevision", related_name="+")
-    # The name that people gave the trigger. It need not be unique.
-    name = models.CharField(max_length=200)
+    revision = tenant_key("triggers.TriggerRevision")
     # Free text for people; empty if there is none.
     description = models.CharField(max_length=2000, blank=True)
     # The URL of the MCP server that runs may use: that of the connection, if there is one. If its origin changes and no
@@ -77,7 +83,7 @@ class Trigger(FileColumns):
     mcp_headers = models.BinaryField(null=True)
     # The data key that encrypts `mcp_headers`; NULL if there are no headers. This column is always written together
     # with `mcp_headers`.
-    mcp_key = tenant_key("workspaces.DataKey", null=True, related_name="+")
+    mcp_key = tenant_key("workspaces.DataKey", null=True)
     # The URL to which a message about each ended run is sent; NULL for no messages.
     webhook_url = models.CharField(max_length=2048, null=True)
     # The secret that signs webhooks, encrypted; NULL if they are not signed. Users write it, and a rotation of the data
@@ -85,7 +91,7 @@ class Trigger(FileColumns):
     webhook_secret = models.BinaryField(null=True)
     # The data key that encrypts `webhook_secret`; NULL if there is no secret. This column is always written together
     # with `webhook_secret`.
-    webhook_key = tenant_key("workspaces.DataKey", null=True, related_name="+")
+    webhook_key = tenant_key("workspaces.DataKey", null=True)
     # The schedule as five crontab(5) fields; NULL for a trigger that runs on request only.
     schedule = models.CharField(max_length=200, null=True)
     # The IANA time zone in which `schedule` is read, for example `Europe/Berlin`.
@@ -138,8 +144,6 @@ class Trigger(FileColumns):
     # The user or the API key that last changed the trigger, for rules by which they may not approve; NULL if nobody but
     # the service did.
     changed_by = models.UUIDField(null=True)
-    # When the row was inserted, by the database's clock.
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
     # When a user last changed the trigger, by the database's clock. Making runs does not change it.
     updated_at = models.DateTimeField(db_default=Now(), editable=False)
     # When a user deleted the trigger; NULL if nobody did. The row stays, because runs refer to it.
@@ -148,149 +152,70 @@ class Trigger(FileColumns):
     class Meta:
         db_table = "trigger"
         constraints = (
-            own_key("trigger", live=Q(deleted_at__isnull=True)),
-            models.UniqueConstraint(fields=["environment", "id"], name="trigger_in_environment"),
-            models.CheckConstraint(
-                condition=Q(mcp_headers__isnull=True, mcp_key__isnull=True)
-                | Q(mcp_headers__isnull=False, mcp_key__isnull=False),
-                name="trigger_mcp_headers_have_a_key",
+            own_key("trigger", live=lacks("deleted_at")),
+            in_environment("trigger"),
+            check(
+                "trigger_mcp_headers_have_a_key",
+                lacks("mcp_headers", "mcp_key") | has("mcp_headers", "mcp_key"),
             ),
-            models.CheckConstraint(
-                condition=Q(webhook_secret__isnull=True, webhook_key__isnull=True)
-                | Q(webhook_secret__isnull=False, webhook_key__isnull=False),
-                name="trigger_webhook_secret_has_a_key",
+            check(
+                "trigger_webhook_secret_has_a_key",
+                lacks("webhook_secret", "webhook_key") | has("webhook_secret", "webhook_key"),
             ),
-            models.CheckConstraint(
-                condition=Q(
-                    Q(schedule__isnull=False) | Q(run_once_at__isnull=False),
+            check(
+                "trigger_next_run_at_is_true",
+                Q(
+                    has("schedule") | has("run_once_at"),
                     next_run_at__isnull=False,
                     enabled=True,
                     deleted_at__isnull=True,
                 )
                 | (
-                    Q(next_run_at__isnull=True)
-                    & (
-                        Q(enabled=False)
-                        | Q(schedule__isnull=True, run_once_at__isnull=True)
-                        | Q(deleted_at__isnull=False)
-                    )
+                    lacks("next_run_at")
+                    & (Q(enabled=False) | lacks("schedule", "run_once_at") | has("deleted_at"))
                 ),
-                name="trigger_next_run_at_is_true",
             ),
             # The single due time can't be passed over: whoever sets the next due time begins with it.
-            models.CheckConstraint(
-                condition=Q(run_once_at__isnull=True)
-                | Q(next_run_at__isnull=True)
+            check(
+                "trigger_comes_due_once",
+                lacks("run_once_at")
+                | lacks("next_run_at")
                 | Q(next_run_at__lte=models.F("run_once_at")),
-                name="trigger_comes_due_once",
             ),
-            models.CheckConstraint(
-                condition=Q(max_retries__lte=MAX_RETRIES), name="trigger_max_retries"
-            ),
-            models.CheckConstraint(
-                condition=Q(
-                    timeout_seconds__gte=MIN_TIMEOUT_SECONDS,
-                    timeout_seconds__lte=MAX_TIMEOUT_SECONDS,
-                ),
-                name="trigger_timeout_seconds",
-            ),
-            models.CheckConstraint(
-                condition=Q(overlap_policy__in=("queue", "skip")), name="trigger_overlap_policy"
-            ),
-            models.CheckConstraint(
-                condition=Q(alert_after_failures__isnull=True)
-                | Q(
-                    alert_after_failures__gte=1,
-                    alert_after_failures__lte=MAX_ALERT_AFTER_FAILURES,
-                ),
-                name="trigger_alert_after_failures",
-            ),
-            models.CheckConstraint(
-                condition=Q(success_deadline_seconds__isnull=True)
-                | Q(
-                    success_deadline_seconds__gte=MIN_SUCCESS_DEADLINE_SECONDS,
-                    success_deadline_seconds__lte=MAX_SUCCESS_DEADLINE_SECONDS,
-                ),
-                name="trigger_success_deadline_seconds",
-            ),
-            models.CheckConstraint(
-                condition=Q(prefer_seconds__lte=MAX_PREFER_SECONDS), name="trigger_prefer_seconds"
-            ),
-            models.CheckConstraint(
-                condition=Q(start_deadline_seconds__isnull=True)
-                | Q(
-                    start_deadline_seconds__gte=MIN_START_DEADLINE_SECONDS,
-                    start_deadline_seconds__lte=MAX_START_DEADLINE_SECONDS,
-                ),
-                name="trigger_start_deadline_seconds",
-            ),
-            models.CheckConstraint(
-                condition=Q(max_concurrent_runs__isnull=True)
-                | Q(max_concurrent_runs__gte=1, max_concurrent_runs__lte=MAX_CONCURRENT_RUNS),
-                name="trigger_max_concurrent_runs",
-            ),
-            models.CheckConstraint(
-                condition=Q(retry_mode__in=RetryMode.values), name="trigger_retry_mode"
-            ),
-            models.CheckConstraint(
-                condition=Q(record_events__in=RecordEvents.values), name="trigger_record_events"
-            ),
-            models.CheckConstraint(
-                condition=Q(max_cost_usd__isnull=True) | Q(max_cost_usd__gt=0),
-                name="trigger_max_cost_usd",
-            ),
+            *map(_bounded, BOUNDS),
+            check("trigger_overlap_policy", Q(overlap_policy__in=("queue", "skip"))),
+            check("trigger_retry_mode", Q(retry_mode__in=RetryMode.values)),
+            check("trigger_record_events", Q(record_events__in=RecordEvents.values)),
+            check("trigger_max_cost_usd", lacks("max_cost_usd") | Q(max_cost_usd__gt=0)),
         )
         indexes = (
-            models.Index(
-                # The query in triggers/schedules/due_triggers.py reads this index in its order.
-                fields=["next_run_at", "environment", "id"],
-                name="trigger_due_in_environment",
-                condition=Q(next_run_at__isnull=False),
+            # The query in triggers/schedules/due_triggers.py reads this index in its order.
+            index(
+                "trigger_due_in_environment",
+                ["next_run_at", "environment", "id"],
+                where=has("next_run_at"),
             ),
-            models.Index(
-                fields=["environment", "created_at", "id"],
-                name="trigger_listed",
-                condition=Q(deleted_at__isnull=True),
-            ),
-            models.Index(
-                fields=["worker", "created_at", "id"],
-                name="trigger_of_worker",
-                condition=Q(deleted_at__isnull=True),
-            ),
-            models.Index(
-                fields=["pool"],
-                name="trigger_of_pool",
-                condition=Q(deleted_at__isnull=True, pool__isnull=False),
-            ),
+            index("trigger_listed", ["environment", "created_at", "id"], where=lacks("deleted_at")),
+            index("trigger_of_worker", ["worker", "created_at", "id"], where=lacks("deleted_at")),
+            index("trigger_of_pool", ["pool"], where=has("pool", deleted_at__isnull=True)),
             # The database uses this index when it removes a connection, to make sure that no trigger uses it.
-            models.Index(
-                fields=["connection", "created_at", "id"],
-                name="trigger_of_connection",
-                condition=Q(connection__isnull=False),
+            index(
+                "trigger_of_connection", ["connection", "created_at", "id"], where=has("connection")
             ),
             # The database uses this index when it removes a revision, to make sure that it is no trigger's present one.
-            models.Index(fields=["revision", "environment"], name="trigger_of_revision"),
+            index("trigger_of_revision", ["revision", "environment"]),
             # Polls find the triggers by this index of which as many runs are held as may be.
-            models.Index(
-                fields=["environment"],
-                name="trigger_limited",
-                condition=Q(deleted_at__isnull=True, max_concurrent_runs__isnull=False),
+            index(
+                "trigger_limited",
+                ["environment"],
+                where=has("max_concurrent_runs", deleted_at__isnull=True),
             ),
         )
 
-    def __str__(self) -> str:
-        return self.name
 
-
-class TriggerRevision(models.Model):
+class TriggerRevision(TenantRow):
     """A prompt, model and output schema of a trigger. It never changes, so that runs refer to it."""
 
-    # The revision's id: a UUIDv7. The services make it before they save the row, because trigger and revision refer to
-    # each other.
-    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
     trigger = tenant_key("triggers.Trigger", related_name="revisions")
     # The text that the worker gives to the AI model, up to 256 KiB. It never changes.
     prompt = models.TextField()
@@ -307,13 +232,5 @@ class TriggerRevision(models.Model):
 
     class Meta:
         db_table = "trigger_revision"
-        constraints = (
-            models.UniqueConstraint(
-                fields=["environment", "id"], name="trigger_revision_in_environment"
-            ),
-        )
-        indexes = (
-            models.Index(
-                fields=["trigger", "created_at", "id"], name="trigger_revision_of_trigger"
-            ),
-        )
+        constraints = (in_environment("trigger_revision"),)
+        indexes = (index("trigger_revision_of_trigger", ["trigger", "created_at", "id"]),)

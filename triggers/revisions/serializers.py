@@ -13,11 +13,11 @@ class RevisionSerializer(RowSerializer):
     """A prompt, model and output schema that a trigger has or had, and who made them."""
 
     id = serializers.UUIDField()
-    createdAt = serializers.DateTimeField(source="created_at")
-    createdBy = ActorSerializer(source="created_by", allow_null=True)
+    createdAt = serializers.DateTimeField()
+    createdBy = ActorSerializer(allow_null=True)
     prompt = serializers.CharField()
     model = serializers.CharField(allow_null=True)
-    outputSchema = serializers.JSONField(source="output_schema", allow_null=True)
+    outputSchema = serializers.JSONField(allow_null=True)
 
 
 def revisions_shown(rows: list[TriggerRevision]) -> Any:

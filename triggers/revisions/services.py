@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from pipedai.api.errors import NotFound
+from pipedai.api.errors import or_not_found
 from pipedai.events import Actor
 from triggers.models import TriggerRevision
 from triggers.services import update_trigger
@@ -16,7 +16,5 @@ def restore_revision(*, trigger_id: UUID, revision_id: UUID, actor: Actor) -> No
     """
     # The row is read before the trigger is locked, because it never changes.
     rows = TriggerRevision.objects.filter(id=revision_id, trigger_id=trigger_id)
-    values = rows.values("prompt", "model", "output_schema").first()
-    if values is None:
-        raise NotFound
+    values = or_not_found(rows.values("prompt", "model", "output_schema").first())
     update_trigger(trigger_id=trigger_id, values=dict(values), actor=actor, restored_id=revision_id)

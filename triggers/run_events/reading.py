@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pipedai.api.streams import announce_stream, event_text
 from pipedai.server.ticket import Piece, StreamTicket
-from pipedai.sql import Row, fetch_all, fetch_one
+from pipedai.sql import Row, fetch_all, fetch_row
 from pipedai.wakeups import announce_watch
 from triggers.run_events.absence import DROPPED, why_none
 from triggers.states import Status
@@ -149,9 +149,7 @@ def read_together(streams: Sequence[tuple[UUID, int]]) -> dict[tuple[UUID, int],
 
 
 def _progress(run_id: UUID) -> Row:
-    progress = fetch_one(_PROGRESS, {"run_id": run_id})
-    assert progress is not None, "the caller has found the run"
-    return progress
+    return fetch_row(_PROGRESS, {"run_id": run_id})
 
 
 def _read(

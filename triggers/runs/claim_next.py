@@ -13,8 +13,10 @@ from pipedai.events import Actor
 from pipedai.sql import Row
 from triggers.runs import lifecycle
 from triggers.runs.conditions import Limits
-from triggers.runs.handout import MOST_TRIES, HandedOut, choose_runs, note_receiver, read_claimed
+from triggers.runs.handout import MOST_TRIES, HandedOut, choose_runs, read_claimed
 from triggers.runs.offers import Offers
+from triggers.runs.receivers import note_receiver
+from triggers.runs.refusals import Refused
 from triggers.states import HELD, Status
 
 
@@ -71,7 +73,7 @@ def _take(
     now: datetime | None,
 ) -> HandedOut | None:
     """Claims the run, and notes who receives its headers. Returns None if it can't be claimed any more."""
-    with suppress(lifecycle.Refused), transaction.atomic():
+    with suppress(Refused), transaction.atomic():
         is_limited = due.row["free_in_trigger"] is not None
         claimed = lifecycle.take_run(
             worker_id=worker_id,
@@ -82,7 +84,7 @@ def _take(
             actor=actor,
             limited_trigger=due.row["trigger_id"] if is_limited else None,
             once=True,
-            then=lambda: note_receiver([due], worker_id=worker_id, actor=actor),
+            then=lambda: note_receiver([due.row], worker_id=worker_id, actor=actor),
             now=now,
         )
         if claimed is not None:
@@ -113,12 +115,12 @@ def _claimed_before(
     if start and run["status"] == Status.CLAIMED:
         try:
             run = lifecycle.start_run(worker_id=worker_id, run_id=run["id"], actor=actor, now=now)
-        except lifecycle.Refused as refused:
+        except Refused as refused:
             run = {"status": refused.extra["status"]}
     # The run may have ended since it was read. Then the worker does not hold it any more.
     if run["status"] not in HELD:
         return None
-    note_receiver([held], worker_id=worker_id, actor=actor)
+    note_receiver([held.row], worker_id=worker_id, actor=actor)
     return _with_cap(cap, run, held)
 
 

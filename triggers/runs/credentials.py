@@ -9,19 +9,11 @@ from pipedai.api.errors import Unavailable
 from pipedai.events import Actor
 from pipedai.sql import fetch_one
 from triggers.runs.conditions import CONNECTION_IS_READY, HEADERS_MAY_GO, OF_ENVIRONMENT
-from triggers.runs.handout import (
-    SEALED_HEADERS,
-    WITH_SEALED_HEADERS,
-    HandedOut,
-    note_receiver,
-    opened_headers,
-)
-from triggers.runs.lifecycle import (
-    UNAPPROVED,
-    NotReady,
-    Refused,
-    read_own_run,
-)
+from triggers.runs.due_runs import SEALED_HEADERS, WITH_SEALED_HEADERS
+from triggers.runs.handout import opened_headers
+from triggers.runs.lifecycle import read_own_run
+from triggers.runs.receivers import note_receiver
+from triggers.runs.refusals import UNAPPROVED, NotReady, Refused
 from workspaces.connections.refreshing import distrust_token, want_refresh
 
 # Reads URL and headers together, as a hand-out does, with the URL that the worker was handed before.
@@ -88,5 +80,5 @@ def renew_credentials(
             code=ErrorCode.ENCRYPTION_UNAVAILABLE,
             retry_after=60,
         )
-    note_receiver([HandedOut(row, headers)], worker_id=worker_id, actor=actor)
+    note_receiver([row], worker_id=worker_id, actor=actor)
     return Credentials(row["mcp_url"], headers, row["headers_expire_at"])

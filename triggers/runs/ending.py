@@ -8,7 +8,7 @@ from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.sql import Row, execute
 from triggers.budgets.settling import settle_reservations
-from triggers.runs import statements as sql
+from triggers.runs import texts
 from triggers.runs.pools import freed_slots, wake_for
 from triggers.runs.retries import create_retries, retry_events, stopped_by_effects
 from triggers.webhooks.outbox import queue_deliveries
@@ -46,13 +46,13 @@ def follow_up(
 
 def _keep_ends(run_ids: list[UUID]) -> None:
     if run_ids:
-        execute(sql.KEEP_ENDS, {"ids": [new_id() for _ in run_ids], "run_ids": run_ids})
+        execute(texts.KEEP_ENDS, {"ids": [new_id() for _ in run_ids], "run_ids": run_ids})
 
 
 def keep_errors(runs: list[Row]) -> None:
     if runs:
         execute(
-            sql.KEEP_ERRORS,
+            texts.KEEP_ERRORS,
             {
                 "run_ids": [run["id"] for run in runs],
                 "environment_ids": [run["environment_id"] for run in runs],

@@ -9,13 +9,14 @@ from uuid import UUID
 from django.db import IntegrityError, transaction
 
 from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import Conflict, NotFound
+from pipedai.api.errors import Conflict, NotFound, or_not_found
 from pipedai.events import Actor
 from pipedai.ids import new_id
 from pipedai.sql import Row, fetch_one
 from triggers.models import Run
 from triggers.runs import lifecycle
 from triggers.runs.queries import run_in_full
+from triggers.runs.refusals import Refused
 from triggers.states import TERMINAL, Source
 
 # Inserts the key, before the run and in the same transaction. If several equal requests come at the same moment, one of
@@ -76,15 +77,13 @@ def rerun_run(
     """Queues a new run of the run's trigger as it is now, with the same payload. `key` works as in `run_trigger`.
     Raises Refused if the run has not ended, Conflict, NotFound, and the errors of `queue_run`.
     """
-    original: Any = (
+    original: Any = or_not_found(
         Run.objects.filter(id=run_id)
         .values("trigger_id", "status", "event_id", "chain_depth", "text__payload")
         .first()
     )
-    if original is None:
-        raise NotFound
     if original["status"] not in TERMINAL:
-        raise lifecycle.Refused(
+        raise Refused(
             f"The run is {original['status']}: only a run that has ended can be run again.",
             original,
             code=ErrorCode.RUN_STATE,
@@ -126,9 +125,7 @@ def _queue_once(
         if key is None or fetch_one(_REMEMBER, params) is not None:
             queued = lifecycle.queue_run(trigger_id=trigger_id, run_id=run_id, **run)
             return Queued(queued, replayed=False)
-        first = fetch_one(_RECALL, params)
-        if first is None:
-            raise NotFound
+        first = or_not_found(fetch_one(_RECALL, params))
         if bytes(first["body_digest"]) != digest:
             raise Conflict(
                 "This Idempotency-Key was used for another request.",

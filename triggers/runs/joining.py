@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pipedai.sql import Row, execute, fetch_one, fetch_row
 from triggers.runs import statements as sql
+from triggers.runs import texts
 
 
 def join_run(
@@ -42,6 +43,6 @@ def join_run(
     params["run_id"] = run_id
     if merge is not None:
         # Only this statement, after the lock, sees what another event has added that was waited for.
-        payload = merge(fetch_row(sql.READ_PAYLOAD, params)["payload"], payload)
-    execute(sql.REPLACE_PAYLOAD, {**params, "payload": json.dumps(payload, ensure_ascii=False)})
+        payload = merge(fetch_row(texts.READ_PAYLOAD, params)["payload"], payload)
+    execute(texts.REPLACE_PAYLOAD, {**params, "payload": json.dumps(payload, ensure_ascii=False)})
     return run_id

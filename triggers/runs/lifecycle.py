@@ -7,7 +7,7 @@ docs/architecture.md has the order of locks.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Unpack
@@ -17,76 +17,24 @@ from django.conf import settings
 from django.db import transaction
 
 from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import Conflict, NotFound
+from pipedai.api.errors import NotFound
 from pipedai.events import SYSTEM, Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.sql import Row, execute, fetch_all, fetch_one, fetch_row
 from pipedai.wakeups import wake_workers
 from triggers.budgets.reserving import reserve
 from triggers.budgets.room import check_budgets
-from triggers.models import Trigger
-from triggers.runs import conditions
+from triggers.runs import conditions, reads
 from triggers.runs import statements as sql
 from triggers.runs.ceiling import check_queue_room, room_without_turns
 from triggers.runs.ending import ended_event, follow_up, run_event
 from triggers.runs.outcome import ToolCalls, counts_of
 from triggers.runs.pools import is_member, wake_for
 from triggers.runs.reachability import lease_params
+from triggers.runs.refusals import Refused, no_room, refusal_of_claim, why_not_queued
 from triggers.runs.retries import lock_triggers
 from triggers.runs.waiting import close_approvals
 from triggers.states import TERMINAL, UNHELD, ApprovalStatus, EndedBy, Source, Status
-
-# After so many seconds a worker may ask again for a run's credentials, or for a run that waits for them (SPEC §24).
-CREDENTIALS_SECONDS = 5
-
-
-class Refused(Conflict):
-    """The error 409 for a transition of a run that is not possible now. The answer names the run's state (SPEC §6)."""
-
-    def __init__(
-        self,
-        message: str,
-        run: Row,
-        *,
-        code: ErrorCode = ErrorCode.RUN_STATE,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(message, code=code, headers=headers, status=run["status"])
-
-
-class NotReady(Refused):
-    """The error 409 for a trigger whose connection has no fresh token. The caller lets a scheduler know, outside of the
-    transaction that this error rolls back.
-    """
-
-    def __init__(self, run: Row, connection_id: UUID) -> None:
-        super().__init__(
-            "The trigger's connection has no fresh token.",
-            run,
-            code=ErrorCode.CONNECTION_NOT_READY,
-            headers={"Retry-After": str(CREDENTIALS_SECONDS)},
-        )
-        self.connection_id = connection_id
-
-
-UNAPPROVED = (
-    "The worker gets no run whose trigger has headers, until an admin approves it"
-    " (POST /workers/:id/approve): it was registered by a key's token."
-)
-_LACKS_APPROVALS = (
-    "The run's trigger has rules for approvals, and the claim does not name approvals among its"
-    " features."
-)
-_FIRST = ("Another worker comes first for the run.", ErrorCode.FIRST_WORKER)
-# Why a claim is refused if one of these conditions does not hold; the first one counts.
-_UNMET = {
-    "is_not_paused": ("The environment is paused.", ErrorCode.ENVIRONMENT_PAUSED),
-    "is_due": ("The run is not due yet.", ErrorCode.NOT_DUE),
-    "is_in_time": ("The run's start deadline has passed.", ErrorCode.START_DEADLINE),
-    **dict.fromkeys(("may_start", "is_offered", "is_not_avoided"), _FIRST),
-    "headers_may_go": (UNAPPROVED, ErrorCode.WORKER_UNAPPROVED),
-    "approvals_may_go": (_LACKS_APPROVALS, ErrorCode.WORKER_LACKS_APPROVALS),
-}
 
 
 def queue_run(
@@ -136,7 +84,7 @@ def queue_run(
         # trigger's new revision, which was inserted after the statement had begun, so it is executed again.
         run = fetch_one(sql.QUEUE, {**params, "room": None})
     if run is None:
-        raise _why_not_queued(trigger_id)
+        raise why_not_queued(trigger_id)
     if run["budgets_can_reject"]:
         check_budgets(run_id=run["id"], now=now)
     about = {"source": source.value}
@@ -213,7 +161,7 @@ def claim_run(
     if run["status"] != Status.QUEUED:
         raise Refused(f"The run is {run['status']} and can't be claimed.", run)
     met = conditions.evaluate(run_id=run_id, worker_id=worker_id, now=now, **limits)
-    raise _refusal(run, met, limits["capacity"])
+    raise refusal_of_claim(run, met, limits["capacity"])
 
 
 def take_run(
@@ -237,7 +185,7 @@ def take_run(
     claimed, and before budgets are locked.
     """
     if limited_trigger is not None:
-        execute(sql.LOCK_TRIGGER, {"trigger_id": limited_trigger})
+        execute(reads.LOCK_TRIGGER, {"trigger_id": limited_trigger})
     params = {
         **_leasing(run_id, worker_id, now),
         "claim_id": claim_id,
@@ -251,7 +199,7 @@ def take_run(
     then()
     # Budgets come last in a claim, because the claims of an environment wait for each other from here on.
     if claimed["has_budgets"] and not reserve(claimed):
-        raise _no_room({"status": Status.QUEUED})
+        raise no_room({"status": Status.QUEUED})
     return claimed
 
 
@@ -262,37 +210,6 @@ def _claim_events(claimed: Row, actor: Actor) -> list[Event]:
         run_event("run.claimed", actor, {**claimed, "status": Status.CLAIMED.value}),
         run_event("run.started", actor, claimed),
     ]
-
-
-def _refusal(run: Row, met: Row, capacity: int) -> Refused:
-    for name, (message, code) in _UNMET.items():
-        if not met[name]:
-            return Refused(message, run, code=code)
-    if met["limited_until"] is not None:
-        return Refused(
-            "The usage limit of the worker's account was reached: it gets no new runs for now.",
-            run,
-            code=ErrorCode.WORKER_LIMITED,
-        )
-    if not met["budgets_have_room"]:
-        return _no_room(run)
-    if capacity == 0:
-        return Refused(
-            "The worker is disabled and gets no new runs.", run, code=ErrorCode.WORKER_DISABLED
-        )
-    if not met["trigger_has_room"]:
-        return Refused(
-            "As many runs of the trigger are held as its maxConcurrentRuns allows.",
-            run,
-            code=ErrorCode.TRIGGER_FULL,
-        )
-    return _no_slot_or_token(run, met)
-
-
-def _no_slot_or_token(run: Row, met: Row) -> Refused:
-    if met["free_slots"] and not met["connection_is_ready"]:
-        return NotReady(run, met["connection_id"])
-    return Refused("The worker holds as many runs as it may.", run, code=ErrorCode.WORKER_FULL)
 
 
 def start_run(*, worker_id: UUID, run_id: UUID, actor: Actor, now: datetime | None = None) -> Row:
@@ -340,14 +257,14 @@ def cancel_run(*, run_id: UUID, actor: Actor, now: datetime | None = None) -> Ro
     with transaction.atomic():
         if run := _cancel(params, actor):
             return run
-        run = fetch_one(sql.READ, params)
+        run = fetch_one(reads.READ, params)
         if run is not None and run["status"] in UNHELD:
             # The run's worker let it wait between the two statements, or a person decided. Nobody changes it while it
             # is locked.
-            execute(sql.LOCK, params)
+            execute(reads.LOCK, params)
             if canceled := _cancel(params, actor):
                 return canceled
-            run = fetch_one(sql.READ, params)
+            run = fetch_one(reads.READ, params)
         if run is None:
             raise NotFound
         if run["status"] in TERMINAL:
@@ -403,7 +320,7 @@ def _reassign(statement: str, **params: Any) -> int:
 
 
 def count_unfinished_runs(*, worker_id: UUID) -> int:
-    row = fetch_row(sql.COUNT_UNFINISHED, {"worker_id": worker_id})
+    row = fetch_row(reads.COUNT_UNFINISHED, {"worker_id": worker_id})
     return int(row["unfinished"])
 
 
@@ -418,7 +335,7 @@ def expire_runs(*, limit: int = 100, now: datetime | None = None) -> int:
         **lease_params(),
     }
     return _end_found(
-        sql.OVERDUE,
+        reads.OVERDUE,
         sql.EXPIRE,
         params,
         lambda run: "run.lost" if run["ended_by"] == EndedBy.LEASE else "run.timed-out",
@@ -430,7 +347,7 @@ def expire_queued_runs(*, limit: int = 100, now: datetime | None = None) -> int:
     nobody continued their session in time, or nobody decided in time about the call for which they wait.
     """
     params = {"limit": limit, "now": now}
-    return _end_found(sql.UNSTARTABLE, sql.END_UNSTARTABLE, params, _unstarted)
+    return _end_found(reads.UNSTARTABLE, sql.END_UNSTARTABLE, params, _unstarted)
 
 
 def _unstarted(run: Row) -> str:
@@ -469,32 +386,14 @@ def _leasing(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
 
 
 def read_own_run(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
-    run = fetch_one(sql.READ, {"run_id": run_id, "now": now})
+    run = fetch_one(reads.READ, {"run_id": run_id, "now": now})
     if run is None or run["worker_id"] != worker_id:
         raise NotFound
     return run
 
 
 def _read_claimable(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
-    run = fetch_one(sql.READ, {"run_id": run_id, "now": now})
+    run = fetch_one(reads.READ, {"run_id": run_id, "now": now})
     if run is None or (run["worker_id"] != worker_id and not is_member(run["pool_id"], worker_id)):
         raise NotFound
     return run
-
-
-def _no_room(run: Row) -> Refused:
-    return Refused("A budget has no room for the run.", run, code=ErrorCode.BUDGET_EXHAUSTED)
-
-
-def _why_not_queued(trigger_id: UUID) -> Conflict | NotFound:
-    rows = Trigger.objects.filter(id=trigger_id, deleted_at__isnull=True)
-    trigger = rows.values("enabled", "environment__paused_at").first()
-    if trigger is None:
-        return NotFound()
-    if not trigger["enabled"]:
-        return Conflict("The trigger is disabled.", code=ErrorCode.TRIGGER_DISABLED)
-    if trigger["environment__paused_at"] is not None:
-        return Conflict("The environment is paused.", code=ErrorCode.ENVIRONMENT_PAUSED)
-    return Conflict(
-        "The trigger has neither a worker nor a pool.", code=ErrorCode.TRIGGER_WITHOUT_WORKER
-    )

@@ -57,7 +57,7 @@ _NEXT_DUE = """
 WITH scheduled AS MATERIALIZED (
     SELECT id, name, timezone, next_run_at FROM trigger
     WHERE environment_id = %(environment_id)s AND deleted_at IS NULL AND enabled AND next_run_at IS NOT NULL)
-SELECT id AS "triggerId", name AS "triggerName", next_run_at AS at, timezone FROM scheduled
+SELECT id AS trigger_id, name AS trigger_name, next_run_at AS at, timezone FROM scheduled
 ORDER BY next_run_at, id LIMIT 1
 """
 

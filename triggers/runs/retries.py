@@ -10,6 +10,7 @@ from pipedai.events import SYSTEM, Event
 from pipedai.ids import new_id
 from pipedai.sql import Row, execute, fetch_all
 from triggers.runs import statements as sql
+from triggers.runs import texts
 from triggers.runs.pools import is_member
 from triggers.states import EndedBy, FaultClass, RetryMode, Status
 
@@ -156,7 +157,7 @@ def create_retries(ended: Iterable[Row], *, retry_after_seconds: int | None = No
     )
     if retries:
         execute(
-            sql.COPY_PAYLOADS,
+            texts.COPY_PAYLOADS,
             {
                 "ids": [retry["id"] for retry in retries],
                 "environment_ids": list({retry["environment_id"] for retry in retries}),

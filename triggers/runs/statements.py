@@ -9,35 +9,30 @@ from datetime import timedelta
 from functools import cache
 
 from pipedai.sql import NOW
-from triggers.budgets.room import CAN_REJECT, CAP, HAS_BUDGETS, HAS_RESERVATIONS
-from triggers.models import MAX_SPELLS, RUN_COLUMNS
+from triggers.budgets.room import CAN_REJECT, HAS_BUDGETS, HAS_RESERVATIONS
+from triggers.models import MAX_SPELLS
 from triggers.runs.conditions import (
     IS_COUNTED_AS_QUEUED,
     IS_HELD,
     MAY_BE_CLAIMED,
     OF_ENVIRONMENT,
-    ONLY_RESUMES,
 )
-from triggers.runs.outcome import MAX_DENIED_TOOLS, MAX_LISTED_CALLS
-from triggers.runs.reachability import LEASES_COUNT
+from triggers.runs.outcome import MAX_DENIED_TOOLS
+from triggers.runs.reads import (
+    CANNOT_RESUME,
+    IS_LATE,
+    IS_OVERDUE,
+    LAST_RESUME,
+    LEASE_END,
+    RESUMABLE_FOR,
+    RUN,
+)
 from triggers.runs.routing import avoided_worker, pool_from
 
-_RUN = ", ".join(f"r.{column}" for column in RUN_COLUMNS)
-# How long after it came due, or after its worker's usage limit, a retry waits for the worker that can continue the
-# session of the run that it repeats (SPEC §16).
-RESUMABLE_FOR = "1 hour"
 _LEASE = f"{NOW} + %(lease_seconds)s * interval '1 second'"
 # The deadline of a run. After `timeoutSeconds`, the worker has 60 s to report the time-out itself; then the server ends
 # the run (SPEC §6).
 _DEADLINE = f"{NOW} + (r.timeout_seconds + 60) * interval '1 second'"
-# The column `will_retry` of a run `r`: whether it has a retry that no late result canceled; NULL until it has ended.
-_WILL_RETRY = "CASE WHEN r.ended_at IS NOT NULL THEN r.retried END AS will_retry"
-# Until when the retry of a run `r` waits for the run's worker to continue the session; NULL if it does not.
-_RESUME_UNTIL = """CASE WHEN r.ended_at IS NOT NULL THEN (
-        SELECT retry.resume_until FROM run retry
-        WHERE retry.retry_of_id = r.id AND retry.environment_id = r.environment_id) END"""
-# Until when the worker of a waiting run may have to continue it: an hour after the last moment for a decision.
-LAST_RESUME = f"r.resume_until + interval '{RESUMABLE_FOR}'"
 _NOT_ENDED = "NULL::boolean AS will_retry"
 _RELEASED = "slot = NULL, trigger_slot = NULL, lease_expires_at = NULL, deadline_at = NULL"
 # The columns that are set in every new run, whatever made it. All other columns begin as NULL.
@@ -85,7 +80,7 @@ r AS (
 kept AS (
     INSERT INTO run_text (run_id, environment_id, payload)
     SELECT id, environment_id, %(payload)s::json FROM r WHERE %(payload)s::json IS NOT NULL)
-SELECT {_RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message, NULL AS mcp_url, NULL AS late_result,
+SELECT {RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message, NULL AS mcp_url, NULL AS late_result,
     v.prompt, NULL AS output, NULL AS tool_calls_total, NULL AS denials_total,
     {CAN_REJECT} AS budgets_can_reject
 FROM t LEFT JOIN r ON true LEFT JOIN trigger_revision v ON v.id = r.revision_id
@@ -108,8 +103,6 @@ RETURNING id
 """
 # Lets no further event join a run, so that the next one begins a new run.
 CLOSE = f"UPDATE run SET coalesce_key = NULL WHERE {_OF_KEY} AND NOT {_IS_JOINABLE}"
-READ_PAYLOAD = "SELECT payload FROM run_text WHERE run_id = %(run_id)s"
-REPLACE_PAYLOAD = "UPDATE run_text SET payload = %(payload)s WHERE run_id = %(run_id)s"
 
 # Inserts the runs for due times of schedules. The caller has locked the triggers.
 QUEUE_SCHEDULED = f"""
@@ -158,15 +151,6 @@ noted AS (
 SELECT * FROM retry
 """
 
-COPY_PAYLOADS = """
-INSERT INTO run_text (run_id, environment_id, payload)
-SELECT r.id, x.environment_id, x.payload FROM run r JOIN run_text x ON x.run_id = r.retry_of_id
-WHERE r.id = ANY(%(ids)s) AND r.environment_id = ANY(%(environment_ids)s) AND x.payload IS NOT NULL
-"""
-
-# Locks a trigger that limits how many of its runs may be held at once. Claims of its runs then come one after the
-# other, and the next statement sees the slots that the earlier ones took.
-LOCK_TRIGGER = "SELECT FROM trigger WHERE id = %(trigger_id)s FOR NO KEY UPDATE"
 
 # Claims a run and gives it the lowest free slot of its worker. A slot is a number from 1 on, and each run that a worker
 # holds takes another one. The subquery numbers the taken slots in order (`rank`): the first slot whose number is
@@ -209,7 +193,7 @@ FROM trigger t{of_trigger}, (
         FROM run WHERE {IS_HELD}) held) slots
 WHERE r.id = %(run_id)s AND t.id = r.trigger_id AND slots.held < %(capacity)s AND {where_trigger}{is_unused}
     AND {MAY_BE_CLAIMED}
-RETURNING {_RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message, t.max_cost_usd,
+RETURNING {RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message, t.max_cost_usd,
     {HAS_BUDGETS} AS has_budgets
 """
 
@@ -242,7 +226,7 @@ SET status = 'running', started_at = {NOW}, lease_expires_at = {_LEASE}, deadlin
 FROM trigger t
 WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.status = 'claimed' AND t.id = r.trigger_id
     AND r.{OF_ENVIRONMENT}
-RETURNING {_RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message
+RETURNING {RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message
 """
 
 # Renews the lease, and stores the counts of tool calls, if the worker sent any, unless the stored ones are newer. Two
@@ -279,7 +263,7 @@ _OUTCOME = f"""
     status = %(status)s, fault_class = %(fault_class)s, at_limit = %(at_limit)s, {_SPELL}"""
 # The columns that are read of a run that has just ended. Its retry and its webhook delivery need more columns than
 # lists of runs show.
-_ENDED = f"""{_RUN}, r.ended_by, r.max_retries, r.at_limit, r.limit_retries, r.had_effects, r.tool_calls_total,
+_ENDED = f"""{RUN}, r.ended_by, r.max_retries, r.at_limit, r.limit_retries, r.had_effects, r.tool_calls_total,
     r.tool_calls_effects, r.tool_calls_unknown, t.retry_after_effects, t.retry_mode, t.max_concurrent_runs,
     t.worker_id AS trigger_worker_id, t.pool_id AS trigger_pool_id, t.enabled AS trigger_enabled,
     t.deleted_at AS trigger_deleted_at, t.name AS trigger_name, t.webhook_url, {HAS_RESERVATIONS} AS has_reservations,
@@ -319,7 +303,7 @@ FROM trigger t
 WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL AND t.id = r.trigger_id
     AND r.{OF_ENVIRONMENT} AND r.cancel_requested_at IS NULL AND r.spells < {MAX_SPELLS - 1}
     AND r.claim_id IS NOT DISTINCT FROM %(claim_id)s
-RETURNING {_RUN}, {_NOT_ENDED}, {LAST_RESUME} AS resume_until, t.max_concurrent_runs,
+RETURNING {RUN}, {_NOT_ENDED}, {LAST_RESUME} AS resume_until, t.max_concurrent_runs,
     t.worker_id AS trigger_worker_id, t.pool_id AS trigger_pool_id, t.name AS trigger_name, NULL AS error_message,
     {HAS_RESERVATIONS} AS has_reservations
 """
@@ -344,27 +328,6 @@ WHERE r.id = %(run_id)s AND t.id = r.trigger_id
 RETURNING {_REPORTED}
 """
 
-READ = f"""
-SELECT {_RUN}, {_WILL_RETRY},
-    CASE WHEN r.status = 'waiting' THEN {LAST_RESUME} WHEN r.status = 'queued' AND r.spells > 0 THEN r.resume_until
-        ELSE {_RESUME_UNTIL} END AS resume_until,
-    r.claim_id, r.ended_by, r.denials_total, t.name AS trigger_name, t.max_concurrent_runs, t.fail_on_denied,
-    {CAP} AS max_cost_usd, x.error_message, x.late_result IS NOT NULL AS has_late_result,
-    v.output_schema IS NOT NULL AS has_output_schema
-FROM run r JOIN trigger t ON t.id = r.trigger_id JOIN trigger_revision v ON v.id = r.revision_id
-LEFT JOIN run_text x ON x.run_id = r.id
-WHERE r.id = %(run_id)s
-"""
-LOCK = "SELECT FROM run WHERE id = %(run_id)s FOR NO KEY UPDATE"
-
-TRIGGER_OF_RUN = f"""
-SELECT trigger_id FROM run WHERE id = %(run_id)s AND worker_id = %(worker_id)s AND {OF_ENVIRONMENT}
-"""
-
-RETRY_FOR_UPDATE = """
-SELECT id, status, worker_id, pool_id, resume_until, claimed_at IS NOT NULL AS was_claimed
-FROM run WHERE retry_of_id = %(run_id)s FOR UPDATE
-"""
 
 # Cancels a queued retry because of a late result of the run that it repeats, and notes in that run that no retry
 # follows any more.
@@ -392,41 +355,6 @@ FROM (
 WHERE r.id = moved.id AND r.status = 'queued'
 """
 
-KEEP_LATE_RESULT = f"""
-INSERT INTO run_text (run_id, environment_id, late_result)
-SELECT id, environment_id,
-    (jsonb_build_object('receivedAt', to_char({NOW} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))
-     || %(late_result)s::jsonb)::json
-FROM run WHERE id = %(run_id)s
-ON CONFLICT (run_id) DO UPDATE SET late_result = excluded.late_result
-"""
-
-# Only a run of several spells has a row already. The calls of its last spell follow those of the earlier ones.
-KEEP_RESULT = f"""
-INSERT INTO run_result AS kept (run_id, environment_id, output, tool_calls)
-SELECT id, environment_id, %(output)s::json, %(tool_call_list)s::json FROM run WHERE id = %(run_id)s
-ON CONFLICT (run_id) DO UPDATE SET output = excluded.output, tool_calls = (
-    SELECT json_agg(call ORDER BY spell, n) FROM (
-        SELECT 1 AS spell, n, call FROM json_array_elements(kept.tool_calls) WITH ORDINALITY AS a (call, n)
-        UNION ALL
-        SELECT 2, n, call FROM json_array_elements(excluded.tool_calls) WITH ORDINALITY AS a (call, n)
-        ORDER BY 1, 2 LIMIT {MAX_LISTED_CALLS}) calls)
-"""
-
-KEEP_ERRORS = """
-INSERT INTO run_text (run_id, environment_id, error_message)
-SELECT * FROM unnest(%(run_ids)s::uuid[], %(environment_ids)s::uuid[], %(messages)s::text[])
-ON CONFLICT (run_id) DO UPDATE SET error_message = excluded.error_message
-"""
-
-# Keeps the final ends of runs as events for those triggers that listen. Later ends of a run, by late results, are none.
-KEEP_ENDS = """
-INSERT INTO event (id, environment_id, run_id, received_at)
-SELECT n.id, r.environment_id, r.id, r.ended_at FROM unnest(%(ids)s::uuid[], %(run_ids)s::uuid[]) AS n (id, run_id)
-JOIN run r ON r.id = n.run_id
-WHERE r.status IN ('succeeded', 'failed', 'timed_out') AND NOT r.retried
-ON CONFLICT (run_id, environment_id) WHERE run_id IS NOT NULL DO NOTHING
-"""
 
 CANCEL_UNHELD = f"""
 UPDATE run r
@@ -441,7 +369,7 @@ REQUEST_CANCEL = f"""
 UPDATE run r SET cancel_requested_at = {NOW}
 FROM trigger t
 WHERE r.id = %(run_id)s AND r.slot IS NOT NULL AND r.cancel_requested_at IS NULL AND t.id = r.trigger_id
-RETURNING {_RUN}, t.name AS trigger_name, NULL AS error_message
+RETURNING {RUN}, t.name AS trigger_name, NULL AS error_message
 """
 
 REQUEST_CANCEL_OF_HELD = f"""
@@ -453,20 +381,9 @@ WITH held AS (
 UPDATE run r SET cancel_requested_at = {NOW}
 FROM held, trigger t
 WHERE r.id = held.id AND r.slot IS NOT NULL AND t.id = r.trigger_id
-RETURNING {_RUN}, t.name AS trigger_name, NULL AS error_message
+RETURNING {RUN}, t.name AS trigger_name, NULL AS error_message
 """
 
-# When the run's lease ends. If workers could not reach the service lately, and so could not renew the lease, this is
-# never (`infinity`). It needs the parameters of `triggers.runs.reachability.lease_params`.
-LEASE_END = f"CASE WHEN {LEASES_COUNT} THEN lease_expires_at ELSE 'infinity' END"
-# Finds the claimed and running runs whose lease or deadline has passed. The first condition on the times lets
-# PostgreSQL use an index. The second leaves out runs whose lease has passed while workers could not reach the service.
-_OVERDUE = f"""slot IS NOT NULL AND least(lease_expires_at, deadline_at) <= {NOW}
-    AND least({LEASE_END}, deadline_at) <= {NOW}"""
-
-OVERDUE = f"""
-SELECT id, trigger_id, environment_id FROM run WHERE {_OVERDUE} ORDER BY id LIMIT %(limit)s
-"""
 
 # Ends runs whose lease or deadline has passed. If both have, the earlier one decides. SKIP LOCKED leaves out rows that
 # a worker's request or another scheduler is changing at this moment; the next round looks at them again.
@@ -478,7 +395,7 @@ WITH overdue AS (
         timeout_seconds,
         round(extract(epoch FROM {NOW} - lease_expires_at))::int + %(lease_seconds)s AS silent_seconds
     FROM run
-    WHERE id = ANY(%(ids)s) AND environment_id = ANY(%(environment_ids)s) AND {_OVERDUE}
+    WHERE id = ANY(%(ids)s) AND environment_id = ANY(%(environment_ids)s) AND {IS_OVERDUE}
     FOR UPDATE SKIP LOCKED),
 verdict AS (
     SELECT *, CASE WHEN NOT is_lost THEN 'timed_out'
@@ -497,17 +414,6 @@ RETURNING {_ENDED},
         ELSE 'timed out: no result within ' || v.timeout_seconds || ' s' END AS error_message
 """
 
-# Finds the runs that must end although no worker holds them: their start deadline has passed, they could only continue
-# a session, and the time for that is over, or nobody has decided about their call in time.
-_CANNOT_RESUME = f"""status IN ('queued', 'waiting') AND {ONLY_RESUMES.replace("r.", "")} AND resume_until <= {NOW}"""
-_IS_LATE = f"status = 'queued' AND start_deadline_at <= {NOW}"
-
-UNSTARTABLE = f"""
-SELECT id, trigger_id, environment_id FROM run WHERE {_IS_LATE}
-UNION
-SELECT id, trigger_id, environment_id FROM run WHERE {_CANNOT_RESUME}
-ORDER BY id LIMIT %(limit)s
-"""
 
 END_UNSTARTABLE = f"""
 WITH found AS (
@@ -519,7 +425,7 @@ WITH found AS (
             ELSE 'approval_expired' END AS ended_by,
         extract(epoch FROM start_deadline_at - available_at)::int AS deadline_seconds
     FROM run WHERE id = ANY(%(ids)s) AND environment_id = ANY(%(environment_ids)s)
-        AND (({_IS_LATE}) OR ({_CANNOT_RESUME}))
+        AND (({IS_LATE}) OR ({CANNOT_RESUME}))
     ORDER BY id FOR UPDATE SKIP LOCKED)
 UPDATE run r
 SET status = 'failed', fault_class = CASE WHEN found.ended_by = 'approval_expired' THEN 'client' ELSE 'infra' END,
@@ -614,13 +520,4 @@ WITH found AS (
         AND environment_id = (SELECT environment_id FROM worker WHERE id = %(worker_id)s)
     ORDER BY id FOR NO KEY UPDATE)
 UPDATE run r SET resume_until = least(r.resume_until, {NOW}) FROM found WHERE r.id = found.id
-"""
-
-# Counts a worker's unfinished runs that no other worker may take. Each of the counts reads a partial index: the first
-# has the queued runs, the second the waiting ones of the environment, the third the claimed and running ones.
-COUNT_UNFINISHED = """
-SELECT (SELECT count(*) FROM run WHERE worker_id = %(worker_id)s AND status = 'queued')
-    + (SELECT count(*) FROM run WHERE worker_id = %(worker_id)s AND status = 'waiting' AND ended_at IS NULL
-        AND environment_id = (SELECT environment_id FROM worker WHERE id = %(worker_id)s))
-    + (SELECT count(*) FROM run WHERE worker_id = %(worker_id)s AND slot IS NOT NULL) AS unfinished
 """

@@ -5,18 +5,16 @@ from typing import Any
 from rest_framework import serializers
 
 from pipedai.api.fields import TextField, TimezoneField, WholeNumberField
-from pipedai.api.serializers import StrictBody
+from pipedai.api.serializers import NamedSerializer, StrictBody
 from triggers.serializers import TriggerBody
 from triggers.states import Decision
 
 
 class SchedulePreviewBody(StrictBody):
-    schedule = TextField(max_length=200, allow_null=True, required=False, default=None)
-    timezone = TimezoneField(required=False, default="UTC")
-    runOnceAt = serializers.DateTimeField(
-        source="run_once_at", allow_null=True, required=False, default=None
-    )
-    count = WholeNumberField(min_value=1, max_value=100, required=False, default=10)
+    schedule = TextField(max_length=200, allow_null=True, default=None)
+    timezone = TimezoneField(default="UTC")
+    runOnceAt = serializers.DateTimeField(allow_null=True, default=None)
+    count = WholeNumberField(min_value=1, max_value=100, default=10)
 
     validate_schedule = TriggerBody.validate_schedule
     validate_runOnceAt = TriggerBody.validate_runOnceAt
@@ -36,12 +34,12 @@ class ComingTimeSerializer(serializers.Serializer[Any]):
     note = serializers.CharField(allow_null=True)
 
 
-class TickSerializer(serializers.Serializer[Any]):
+class TickSerializer(NamedSerializer):
     """A due time of a trigger's schedule (tick), and what was decided about it."""
 
-    tickAt = serializers.DateTimeField(source="tick_at")
+    tickAt = serializers.DateTimeField()
     decision = serializers.ChoiceField(choices=Decision.choices)
-    runId = serializers.UUIDField(source="run_id", allow_null=True)
+    runId = serializers.UUIDField(allow_null=True)
     blockedByRunId = serializers.UUIDField(source="blocked_by_id", allow_null=True)
-    missedCount = serializers.IntegerField(source="missed_count")
-    decidedAt = serializers.DateTimeField(source="decided_at")
+    missedCount = serializers.IntegerField()
+    decidedAt = serializers.DateTimeField()

@@ -7,7 +7,7 @@ from uuid import UUID
 from django.db import transaction
 
 from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import Conflict, NotFound
+from pipedai.api.errors import Conflict, or_not_found
 from pipedai.api.renderers import compact_json
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
@@ -31,16 +31,12 @@ def redeliver(*, delivery_id: UUID, actor: Actor) -> UUID:
     """Queues a delivery's message once more, to the trigger's present URL, with the same `webhook-id`. Returns the new
     id. Raises NotFound if the delivery or trigger is gone, and Conflict if there is no URL.
     """
-    trigger_id = (
+    trigger_id = or_not_found(
         Delivery.objects.filter(id=delivery_id).values_list("trigger_id", flat=True).first()
     )
-    if trigger_id is None:
-        raise NotFound
     with transaction.atomic():
         hold_trigger_environment(trigger_id, actor)
-        old = fetch_one(_OLD, {"id": delivery_id})
-        if old is None:
-            raise NotFound
+        old = or_not_found(fetch_one(_OLD, {"id": delivery_id}))
         return _queue_by_request(
             trigger_id,
             actor,
@@ -74,13 +70,13 @@ def _queue_by_request(
     trigger_id: UUID, actor: Actor, action: str, metadata: dict[str, Any], **values: Any
 ) -> UUID:
     """Queues what a user asked for, and emits its event. The trigger stays locked until the transaction ends."""
-    trigger = fetch_one(
-        "SELECT environment_id, webhook_url FROM trigger"
-        " WHERE id = %(id)s AND deleted_at IS NULL FOR SHARE",
-        {"id": trigger_id},
+    trigger = or_not_found(
+        fetch_one(
+            "SELECT environment_id, webhook_url FROM trigger"
+            " WHERE id = %(id)s AND deleted_at IS NULL FOR SHARE",
+            {"id": trigger_id},
+        )
     )
-    if trigger is None:
-        raise NotFound
     if trigger["webhook_url"] is None:
         raise Conflict("The trigger has no webhookUrl.", code=ErrorCode.NO_WEBHOOK_URL)
     delivery = _delivery(trigger["environment_id"], trigger_id, trigger["webhook_url"], **values)

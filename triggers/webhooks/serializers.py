@@ -5,15 +5,16 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from pipedai.api.serializers import NamedSerializer
 from triggers.models import Delivery, DeliveryAttempt
 
 
-class AttemptSerializer(serializers.Serializer[Any]):
+class AttemptSerializer(NamedSerializer):
     """One attempt to send a delivery. The receiver's answer is shown only if `context["shows_bodies"]` is true."""
 
     at = serializers.DateTimeField()
-    statusCode = serializers.IntegerField(source="status_code", allow_null=True)
-    durationMs = serializers.IntegerField(source="duration_ms")
+    statusCode = serializers.IntegerField(allow_null=True)
+    durationMs = serializers.IntegerField()
     error = serializers.CharField(allow_null=True)
     responseBody = serializers.SerializerMethodField()
 
@@ -22,16 +23,16 @@ class AttemptSerializer(serializers.Serializer[Any]):
         return attempt.response_body if self.context["shows_bodies"] else None
 
 
-class DeliverySerializer(serializers.Serializer[Any]):
+class DeliverySerializer(NamedSerializer):
     """A delivery with its attempts, the first one first."""
 
     id = serializers.UUIDField()
-    runId = serializers.UUIDField(source="run_id", allow_null=True)
-    triggerId = serializers.UUIDField(source="trigger_id")
+    runId = serializers.UUIDField(allow_null=True)
+    triggerId = serializers.UUIDField()
     status = serializers.ChoiceField(choices=Delivery.Status.choices)
-    nextAttemptAt = serializers.DateTimeField(source="next_attempt_at", allow_null=True)
-    createdAt = serializers.DateTimeField(source="created_at")
-    deliveredAt = serializers.DateTimeField(source="delivered_at", allow_null=True)
+    nextAttemptAt = serializers.DateTimeField(allow_null=True)
+    createdAt = serializers.DateTimeField()
+    deliveredAt = serializers.DateTimeField(allow_null=True)
     attempts = serializers.SerializerMethodField()
 
     @extend_schema_field(AttemptSerializer(many=True))

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from django.db import transaction
 
+from pipedai.api.serializers import validated
 from pipedai.events import SYSTEM
 from pipedai.sql import database_now, execute
 from triggers.models import Trigger
@@ -97,16 +98,16 @@ def _schedules(ticks: float, rng: random.Random) -> list[tuple[str | None, timed
 
 
 def _register(token: str, hostname: str, rng: random.Random) -> UUID:
-    body = RegisterBody(
-        data={
+    values = validated(
+        RegisterBody,
+        {
             "hostname": hostname,
             "os": rng.choice(("Debian 13", "macOS 26", "Ubuntu 24.04")),
             "version": rng.choice(("1.0.0", "1.1.2", "1.2.0")),
             "maxConcurrency": rng.randint(1, 6),
-        }
+        },
     )
-    body.is_valid(raise_exception=True)
-    return register_worker(token=token, values=body.validated_data, actor=SYSTEM).worker_id
+    return register_worker(token=token, values=values, actor=SYSTEM).worker_id
 
 
 def _add_trigger(
@@ -133,6 +134,5 @@ def _add_trigger(
     if rng.random() < 0.25:
         data["webhookUrl"] = f"https://hooks.{environment.name}.example/runs"
         data["webhookSecret"] = "not-a-real-webhook-secret"
-    body = TriggerBody(data=data)
-    body.is_valid(raise_exception=True)
-    return create_trigger(environment_id=environment.id, actor=SYSTEM, values=body.validated_data)
+    values = validated(TriggerBody, data)
+    return create_trigger(environment_id=environment.id, actor=SYSTEM, values=values)

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from pipedai.api.renderers import iso_time
+from pipedai.api.serializers import validated
 from pipedai.events import SYSTEM, Actor, Event, emit
 from pipedai.ids import new_id
 from triggers.models import Tick, Trigger
@@ -162,12 +163,11 @@ def _execute(due: _Due, run_id: UUID, weight: int, share: float) -> None:
         **limits_of(max_concurrency=1, disabled=False, limited=False, approved=True),
     )
     ended = due.at + timedelta(seconds=2 + 19 * weight)
-    body = CompleteBody(data=_report(due, weight, share))
-    body.is_valid(raise_exception=True)
+    values = validated(CompleteBody, _report(due, weight, share))
     complete_run(
         worker_id=due.worker_id,
         run_id=run_id,
-        outcome=outcome_of(dict(body.validated_data)),
+        outcome=outcome_of(values),
         reported={},
         actor=actor,
         now=ended,

@@ -10,7 +10,7 @@ from django.db.models.functions import Now
 
 from pipedai.api import tokens
 from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import Conflict, NotFound
+from pipedai.api.errors import Conflict, or_not_found
 from pipedai.events import Actor, Event, emit
 from workers.enrollment.codes import digest
 from workers.models import Enrollment
@@ -75,9 +75,7 @@ def revoke_enrollment(*, environment_id: UUID, enrollment_id: UUID, actor: Actor
         if own.filter(revoked_at__isnull=True, consumed_at__isnull=True).update(revoked_at=Now()):
             emit(event("enrollment.revoked", own.get(), actor, {}))
             return
-        enrollment = own.first()
-        if enrollment is None:
-            raise NotFound
+        enrollment = or_not_found(own.first())
         if enrollment.consumed_at is not None:
             raise Conflict(
                 "The enrollment has been redeemed: revoke the host's key (hos_) instead.",

@@ -8,7 +8,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import Conflict, NotFound
+from pipedai.api.errors import Conflict, or_not_found
 from pipedai.api.throttling import (
     Rate,
     check_rate,
@@ -106,18 +106,13 @@ def find_pending(*, typed: str, user_id: UUID) -> Enrollment:
     # The try is counted before the code is looked up: otherwise many requests at once could try more than five codes.
     check_rate(WRONG_ENTRIES, str(user_id))
     code = normal_user_code(typed)
-    pending = _pending(user_code_digest__in=digests("user", code)) if code else None
-    if pending is None:
-        raise NotFound
+    pending = or_not_found(_pending(user_code_digest__in=digests("user", code)) if code else None)
     take_back_hit(WRONG_ENTRIES, str(user_id))
     return pending
 
 
 def pending_pairing(enrollment_id: UUID) -> Enrollment:
-    pending = _pending(id=enrollment_id)
-    if pending is None:
-        raise NotFound
-    return pending
+    return or_not_found(_pending(id=enrollment_id))
 
 
 def approve_pairing(

@@ -13,7 +13,7 @@ from django.db.models.functions import Now
 
 from pipedai.api import tokens
 from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import ApiError, Forbidden, NotFound, Unauthenticated
+from pipedai.api.errors import ApiError, Forbidden, NotFound, Unauthenticated, or_not_found
 from pipedai.events import Actor, emit
 from pipedai.sql import Row, fetch_one
 from workers.enrollment.codes import digests
@@ -137,10 +137,7 @@ _REVOKED = "The enrollment was denied or revoked."
 
 
 def _find(params: dict[str, Any], lock: str = "") -> Row:
-    row = fetch_one(_FIND + lock, params)
-    if row is None:
-        raise NotFound
-    return row
+    return or_not_found(fetch_one(_FIND + lock, params))
 
 
 def _check(row: Row) -> None:

@@ -6,20 +6,16 @@ from uuid import UUID
 from rest_framework import serializers
 
 from pipedai.api.fields import NameField, TextField
-from pipedai.api.serializers import Body, StrictBody
+from pipedai.api.serializers import Body, NamedSerializer, StrictBody
 from workers.models import Enrollment, Worker
 from workers.serializers import AccountIdField, AuthModeField
 from workspaces.serializers import PoolIdsField, check_expires_at
 
 
 class EnrollmentBody(StrictBody):
-    label = NameField(max_length=255, required=False, allow_null=True, default=None)  # type: ignore[assignment]
-    authMode = AuthModeField(
-        source="auth_mode", choices=Worker.AuthMode.choices, default=Worker.AuthMode.CLAUDE_MAX
-    )
-    expiresAt = serializers.DateTimeField(
-        source="expires_at", required=False, allow_null=True, default=None
-    )
+    label = NameField(max_length=255, allow_null=True, default=None)  # type: ignore[assignment]
+    authMode = AuthModeField(choices=Worker.AuthMode.choices, default=Worker.AuthMode.CLAUDE_MAX)
+    expiresAt = serializers.DateTimeField(allow_null=True, default=None)
     poolIds = PoolIdsField()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -32,7 +28,7 @@ _PAIRED = {"host": Enrollment.Kind.DEVICE.value, "command_line": Enrollment.Kind
 
 
 class PairingBody(Body):
-    label = NameField(max_length=255, required=False, allow_null=True, default=None)  # type: ignore[assignment]
+    label = NameField(max_length=255, allow_null=True, default=None)  # type: ignore[assignment]
 
     def get_fields(self) -> dict[str, Any]:
         # `for` is a word of Python.
@@ -44,16 +40,16 @@ class PairingBody(Body):
 
 
 class RedeemLoginBody(Body):
-    deviceCode = TextField(source="device_code", max_length=255)
+    deviceCode = TextField(max_length=255)
 
 
 class RedeemBody(Body):
-    code = TextField(max_length=255, required=False, default=None)
-    deviceCode = TextField(source="device_code", max_length=255, required=False, default=None)
+    code = TextField(max_length=255, default=None)
+    deviceCode = TextField(max_length=255, default=None)
     hostname = NameField(max_length=255)
     os = NameField(max_length=255)
     version = NameField(max_length=64)
-    label = NameField(max_length=255, required=False, allow_null=True, default=None)  # type: ignore[assignment]
+    label = NameField(max_length=255, allow_null=True, default=None)  # type: ignore[assignment]
     accountId = AccountIdField()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -62,21 +58,21 @@ class RedeemBody(Body):
         return attrs
 
 
-class EnrollmentSerializer(serializers.Serializer[Any]):
+class EnrollmentSerializer(NamedSerializer):
     """An enrollment without its code. Only the answer to the call that issues a code shows the code."""
 
     id = serializers.UUIDField()
     kind = serializers.ChoiceField(choices=Enrollment.Kind.choices)
     label = serializers.CharField(allow_null=True)  # type: ignore[assignment]
-    authMode = serializers.ChoiceField(source="auth_mode", choices=Worker.AuthMode.choices)
+    authMode = serializers.ChoiceField(choices=Worker.AuthMode.choices)
     lastFour = serializers.SerializerMethodField()
     createdBy = serializers.UUIDField(source="decided_by_id", allow_null=True)
-    createdAt = serializers.DateTimeField(source="created_at")
-    expiresAt = serializers.DateTimeField(source="expires_at")
+    createdAt = serializers.DateTimeField()
+    expiresAt = serializers.DateTimeField()
     poolIds = serializers.SerializerMethodField()
-    revokedAt = serializers.DateTimeField(source="revoked_at", allow_null=True)
-    consumedAt = serializers.DateTimeField(source="consumed_at", allow_null=True)
-    workerId = serializers.UUIDField(source="worker_id", allow_null=True)
+    revokedAt = serializers.DateTimeField(allow_null=True)
+    consumedAt = serializers.DateTimeField(allow_null=True)
+    workerId = serializers.UUIDField(allow_null=True)
 
     def get_lastFour(self, enrollment: Enrollment) -> str | None:  # noqa: N802
         """The last four characters of the `enr_` code; null for a pairing, whose code is never shown."""

@@ -9,7 +9,6 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.authentication import CookieJWTAuthentication
-from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.principal import actor_of, address_of, principal_of
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import read_body
@@ -56,9 +55,7 @@ class EnvironmentEnrollmentViewSet(TenantViewSet):
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
         rows = Enrollment.objects.filter(environment_id=environment_id)
-        paginator = KeysetPaginator()
-        page = paginator.paginate_queryset(rows, request, self)
-        return paginator.get_paginated_response(EnrollmentSerializer(page, many=True).data)
+        return self.page(request, rows, EnrollmentSerializer)
 
     @Operation(
         "POST /environments/{environmentId}/enrollments",

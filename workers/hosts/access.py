@@ -5,7 +5,7 @@ from uuid import UUID
 
 from rest_framework.request import Request
 
-from pipedai.api.errors import NotFound
+from pipedai.api.errors import NotFound, or_not_found
 from pipedai.api.principal import HostPrincipal, KeyPrincipal, principal_of
 from workers.models import Worker
 from workspaces.access import Access, TenantViewSet
@@ -41,7 +41,4 @@ class HostViewSet(TenantViewSet):
         )
         if isinstance(principal, HostPrincipal):
             rows = rows.filter(host_key_id=principal.id)
-        worker = rows.first()
-        if worker is None:
-            raise NotFound
-        return worker
+        return or_not_found(rows.first())

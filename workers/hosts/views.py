@@ -39,6 +39,7 @@ class WorkspaceWorkerViewSet(HostViewSet):
         "mint_token": IsAdmin,
     }
     filter_names = WorkerFilters.names()
+    pagination_class = HostPaginator
 
     @Operation(
         "GET /workspaces/{workspaceId}/workers",
@@ -56,9 +57,7 @@ class WorkspaceWorkerViewSet(HostViewSet):
         rows = queries.workers().filter(environment_id=self.access.environment_id)
         filters = WorkerFilters.read(rows, request)
         check_tenant_ids(self.access.environment_id, filters)
-        paginator = HostPaginator()
-        page = paginator.paginate_queryset(filters.qs, request, self)
-        return paginator.get_paginated_response(WorkerSerializer(page, many=True).data)
+        return self.page(request, filters.qs, WorkerSerializer)
 
     @Operation(
         "POST /workspaces/{workspaceId}/workers/{workerId}/disable",

@@ -11,7 +11,7 @@ class PoolBody(StrictBody):
     key = KeyField()
     managedBy = LabelField()
     name = NameField(max_length=200)
-    description = TextField(max_length=2000, allow_blank=True, required=False, default="")
+    description = TextField(max_length=2000, allow_blank=True, default="")
 
 
 class PoolWorkersSerializer(RowSerializer):
@@ -27,9 +27,9 @@ class PoolSerializer(RowSerializer):
 
     id = serializers.UUIDField()
     key = serializers.CharField(allow_null=True)
-    managedBy = serializers.CharField(source="managed_by", allow_null=True)
-    environmentId = serializers.UUIDField(source="environment_id")
+    managedBy = serializers.CharField(allow_null=True)
+    environmentId = serializers.UUIDField()
     name = serializers.CharField()
     description = serializers.CharField()
     workers = PoolWorkersSerializer()
-    createdAt = serializers.DateTimeField(source="created_at")
+    createdAt = serializers.DateTimeField()

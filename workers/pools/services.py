@@ -7,8 +7,8 @@ from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
 from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import Conflict, NotFound
-from pipedai.api.renderers import api_name, counted, cut
+from pipedai.api.errors import Conflict, NotFound, or_not_found
+from pipedai.api.renderers import counted, set_changed
 from pipedai.events import Actor, Event, emit
 from pipedai.wakeups import wake_workers
 from triggers.models import Trigger
@@ -52,12 +52,7 @@ def update_pool(*, pool: Pool, values: dict[str, Any], actor: Actor) -> None:
     try:
         with keeping_keys():
             locked = _held(pool, actor, no_key=True)
-            changes = {}
-            for name, new in values.items():
-                old = getattr(locked, name)
-                if new != old:
-                    changes[api_name(name)] = [old and cut(old), new and cut(new)]
-                    setattr(locked, name, new)
+            changes = set_changed(locked, values)
             if not changes:
                 return
             locked.save(force_update=True)
@@ -87,11 +82,9 @@ def add_worker(*, pool: Pool, worker_id: UUID, actor: Actor) -> None:
     """Puts a worker into a pool, if it is not in it. Raises NotFound, CeilingReached, and the errors of `hold_role`."""
     with transaction.atomic():
         _hold_worker(pool, worker_id, actor)
-        joined = join_pools(
-            environment_id=pool.environment_id, worker_id=worker_id, pool_ids=[pool.id]
+        joined = or_not_found(
+            join_pools(environment_id=pool.environment_id, worker_id=worker_id, pool_ids=[pool.id])
         )
-        if joined is None:
-            raise NotFound
         if joined:
             # The worker's waiting poll asks the database again, because runs of the pool may be due.
             wake_workers([worker_id])
@@ -117,10 +110,7 @@ def _held(pool: Pool, actor: Actor, *, no_key: bool) -> Pool:
     hold_environment(pool.environment_id)
     hold_role(actor, pool.environment_id, Role.ADMIN)
     rows = Pool.objects.select_for_update(no_key=no_key)
-    locked = rows.filter(id=pool.id, deleted_at__isnull=True).first()
-    if locked is None:
-        raise NotFound
-    return locked
+    return or_not_found(rows.filter(id=pool.id, deleted_at__isnull=True).first())
 
 
 def _hold_worker(pool: Pool, worker_id: UUID, actor: Actor) -> None:

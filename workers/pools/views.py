@@ -6,7 +6,6 @@ from uuid import UUID
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.principal import actor_of, principal_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import read_body
@@ -30,9 +29,7 @@ class EnvironmentPoolViewSet(TenantViewSet):
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
         rows = queries.pools().filter(environment_id=environment_id)
-        paginator = KeysetPaginator()
-        page = queries.with_workers(paginator.paginate_queryset(rows, request, self))
-        return paginator.get_paginated_response(PoolSerializer(page, many=True).data)
+        return self.page(request, rows, PoolSerializer, ready=queries.with_workers)
 
     @Operation(
         "POST /environments/{environmentId}/pools",

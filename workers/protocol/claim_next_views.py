@@ -15,8 +15,9 @@ from triggers.runs.offers import offers_of
 from triggers.runs.waiting import ended_runs
 from workers.locks import locked_limits
 from workers.protocol.access import PROCESS, VERSION, check_size
+from workers.protocol.fields import APPROVALS
 from workers.protocol.polling import ACCOUNT, PollingViewSet, worker_fields
-from workers.protocol.serializers import APPROVALS, ClaimNextBody, NextRunSerializer
+from workers.protocol.serializers import ClaimNextBody, NextRunSerializer
 
 # A call that waits keeps its body in memory all the time, so the body must be small.
 MAX_BODY_BYTES = 16 * 1024

@@ -17,7 +17,7 @@ from workers.accounts import note_account
 from workers.models import Worker
 from workers.presence import note_features
 from workers.protocol.access import WorkerProtocolViewSet
-from workers.protocol.serializers import APPROVALS
+from workers.protocol.fields import APPROVALS
 
 ACCOUNT = header(
     "X-Pipedai-Account-Id",

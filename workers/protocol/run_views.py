@@ -14,12 +14,13 @@ from pipedai.api.throttling import Rate, Throttle, by_caller
 from pipedai.api.views import IsSignedIn
 from triggers.runs import lifecycle, reports
 from triggers.runs.credentials import renew_credentials
+from triggers.runs.refusals import CREDENTIALS_SECONDS, NotReady
 from triggers.runs.serializers import RunSerializer
 from triggers.states import Status
 from workers.locks import locked_limits
 from workers.protocol.access import VERSION, WorkerProtocolViewSet
+from workers.protocol.fields import APPROVALS
 from workers.protocol.serializers import (
-    APPROVALS,
     ClaimBody,
     ClaimedRunSerializer,
     CompleteBody,
@@ -32,7 +33,7 @@ from workers.protocol.serializers import (
 from workspaces.connections.refreshing import want_refresh
 
 # No five seconds have two calls.
-_CREDENTIALS = Rate("run-credentials", 1, lifecycle.CREDENTIALS_SECONDS, in_a_row=True)
+_CREDENTIALS = Rate("run-credentials", 1, CREDENTIALS_SECONDS, in_a_row=True)
 
 
 def _by_run(request: Request) -> str:
@@ -86,7 +87,7 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
                     **locked_limits(self.worker, takes_approvals=takes_approvals),
                     actor=self._actor(request),
                 )
-        except lifecycle.NotReady as refused:
+        except NotReady as refused:
             want_refresh([refused.connection_id])
             raise
         return Response(ClaimedRunSerializer(run).data)

@@ -1,14 +1,9 @@
 """Reads the bodies of the worker protocol, and renders what it answers."""
 
-import math
-import re
 from dataclasses import asdict
-from datetime import UTC
 from functools import cache
 from typing import Any
 
-from django.utils.dateparse import parse_datetime
-from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from pipedai.api.fields import (
@@ -17,7 +12,6 @@ from pipedai.api.fields import (
     TextField,
     TrueFalseField,
     WholeNumberField,
-    is_finite_number,
 )
 from pipedai.api.parsers import TOO_DEEP
 from pipedai.api.renderers import compact_json, iso_time
@@ -25,175 +19,39 @@ from pipedai.api.serializers import Body, RowSerializer
 from triggers.approval_rules import DECISIONS, WHEN, ToolsField
 from triggers.runs.handout import HandedOut
 from triggers.runs.outcome import (
-    MAX_DENIED_TOOLS,
     MAX_ERROR_MESSAGE,
-    MAX_LIMIT_KIND,
     MAX_OUTPUT_BYTES,
     MAX_SHORT_MESSAGE,
-    Denials,
     Outcome,
-    Question,
-    UsageLimit,
     settled_fault,
 )
-from triggers.runs.retries import MAX_RETRY_AFTER_SECONDS
 from triggers.runs.serializers import RunSerializer
 from triggers.serializers import OutputSchemaField
 from triggers.states import REPORTED, FaultClass, RecordEvents, RetryMode, Status
 from workers.models import MAX_CONCURRENCY, Worker
+from workers.protocol.fields import (
+    ClaimIdField,
+    CutTextField,
+    DenialsField,
+    FeaturesField,
+    OutputField,
+    QuestionField,
+    ReportedNumberField,
+    RetryAfterField,
+    UsageLimitField,
+)
 from workers.protocol.tool_calls import (
-    MAX_TOOL_NAME,
     ToolCallListField,
     ToolCallsField,
-    whole_count,
 )
 from workers.serializers import AccountIdField, AuthModeField
 
 # The largest numbers that PostgreSQL's columns of 4 and 8 bytes can hold.
 _INT4, _INT8 = 2**31 - 1, 2**63 - 1
-_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-# The gateway lets nobody ask for a call with arguments of more than 64 KiB (SPEC §27). Redaction and escapes can make
-# what it shows of them longer.
-MAX_ARGUMENTS_BYTES = 128 * 1024
 # The most seconds for which a worker may wait for a run (SPEC §5).
 MAX_WAIT_SECONDS = 30
 # The most runs of which a worker may ask at once whether they have ended.
 MAX_WAITING_RUNS = 100
-
-
-class CutTextField(TextField):
-    """A reported text. A too long one is cut, because refusing it would lose the whole report."""
-
-    def __init__(self, *, cut_to: int, **kwargs: Any) -> None:
-        self.cut_to = cut_to
-        super().__init__(trim_whitespace=False, allow_blank=True, **kwargs)
-
-    def to_internal_value(self, data: Any) -> str:
-        return super().to_internal_value(data)[: self.cut_to]
-
-
-class ReportedNumberField(WholeNumberField):
-    """A reported whole number. One out of range becomes null, because refusing it would lose the whole report."""
-
-    def __init__(self, *, least: int, most: int, **kwargs: Any) -> None:
-        self.range = range(least, most + 1)
-        super().__init__(required=False, allow_null=True, **kwargs)
-
-    def to_internal_value(self, data: Any) -> int | None:  # type: ignore[override]
-        number = super().to_internal_value(data)
-        return number if number in self.range else None
-
-
-@extend_schema_field({"type": "number"})
-class RetryAfterField(serializers.Field[Any, Any, Any, Any]):
-    """Seconds, rounded up and limited to 24 hours. A value that is no number counts as null."""
-
-    def to_internal_value(self, data: Any) -> int | None:
-        if not is_finite_number(data):
-            return None
-        seconds: int = math.ceil(min(max(data, 0), MAX_RETRY_AFTER_SECONDS))
-        return seconds
-
-
-@extend_schema_field(
-    {
-        "type": "object",
-        "properties": {
-            "resetsAt": {"type": "string", "format": "date-time"},
-            "kind": {"type": "string", "maxLength": MAX_LIMIT_KIND, "nullable": True},
-        },
-        "required": ["resetsAt"],
-    }
-)
-class UsageLimitField(serializers.Field[Any, Any, Any, Any]):
-    """The usage limit that ended a run. A malformed one counts as null, because refusing it would lose the report."""
-
-    def to_internal_value(self, data: Any) -> UsageLimit | None:
-        if not isinstance(data, dict) or not isinstance(data.get("resetsAt"), str):
-            return None
-        try:
-            resets_at = parse_datetime(data["resetsAt"])
-            if resets_at is None or resets_at.tzinfo is None:
-                return None
-            resets_at = resets_at.astimezone(UTC)
-        except (ValueError, OverflowError):
-            return None
-        kind = data.get("kind")
-        if not isinstance(kind, str) or not kind.isprintable():
-            kind = None
-        return UsageLimit(resets_at, kind and kind[:MAX_LIMIT_KIND])
-
-
-@extend_schema_field({})
-class OutputField(serializers.Field[Any, Any, Any, Any]):
-    """Any JSON value, or TOO_DEEP, by which the parser replaces a value that is nested too deep."""
-
-    def to_internal_value(self, data: Any) -> Any:
-        return data
-
-
-@extend_schema_field(
-    {
-        "type": "object",
-        "required": ["tool", "arguments", "argumentsHash", "toolSchemaHash"],
-        "properties": {
-            "tool": {"type": "string", "minLength": 1, "maxLength": MAX_TOOL_NAME},
-            "arguments": {},
-            "argumentsHash": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
-            "toolSchemaHash": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
-        },
-    }
-)
-class QuestionField(serializers.Field[Any, Any, Any, Any]):
-    """The call of a tool for which a run waits. A malformed one is refused, because nobody could decide about it."""
-
-    def to_internal_value(self, data: Any) -> Question:
-        if not isinstance(data, dict) or data.get("arguments") is TOO_DEEP:
-            raise serializers.ValidationError("Must be an object.")
-        if "arguments" not in data:
-            raise serializers.ValidationError("Must have the call's arguments.")
-        arguments = compact_json(data["arguments"])
-        if len(arguments.encode()) > MAX_ARGUMENTS_BYTES:
-            raise serializers.ValidationError("The arguments must not be longer than 128 KiB.")
-        tool = data.get("tool")
-        if (
-            not isinstance(tool, str)
-            or not 0 < len(tool) <= MAX_TOOL_NAME
-            or not tool.isprintable()
-        ):
-            raise serializers.ValidationError(
-                "Must have the name of a tool, in printable characters."
-            )
-        hashes = [
-            value
-            for name in ("argumentsHash", "toolSchemaHash")
-            if isinstance(value := data.get(name), str) and _SHA256.fullmatch(value)
-        ]
-        if len(hashes) < 2:
-            raise serializers.ValidationError("Must have two hashes of 64 hexadecimal digits.")
-        return Question(tool, arguments, *hashes)
-
-
-@extend_schema_field(
-    {
-        "type": "object",
-        "required": ["total", "tools"],
-        "properties": {
-            "total": {"type": "integer", "minimum": 0},
-            "tools": {"type": "array", "items": {"type": "string"}, "maxItems": MAX_DENIED_TOOLS},
-        },
-    }
-)
-class DenialsField(serializers.Field[Any, Any, Any, Any]):
-    """How many calls a run was denied. Malformed denials become None and raise no error."""
-
-    def to_internal_value(self, data: Any) -> Denials | None:
-        total = whole_count(data.get("total")) if isinstance(data, dict) else None
-        if total is None:
-            return None
-        named = data["tools"] if isinstance(data.get("tools"), list) else []
-        tools = [each[:MAX_TOOL_NAME] for each in named if isinstance(each, str) and each]
-        return Denials(total, tools[:MAX_DENIED_TOOLS])
 
 
 class RegisterBody(Body):
@@ -203,12 +61,8 @@ class RegisterBody(Body):
     os = NameField(max_length=255)
     version = NameField(max_length=64)
     label = NameField(max_length=255, required=False, allow_null=True)  # type: ignore[assignment]
-    authMode = AuthModeField(
-        source="auth_mode", choices=Worker.AuthMode.choices, default=Worker.AuthMode.CLAUDE_MAX
-    )
-    maxConcurrency = WholeNumberField(
-        source="max_concurrency", min_value=1, max_value=MAX_CONCURRENCY, default=1
-    )
+    authMode = AuthModeField(choices=Worker.AuthMode.choices, default=Worker.AuthMode.CLAUDE_MAX)
+    maxConcurrency = WholeNumberField(min_value=1, max_value=MAX_CONCURRENCY, default=1)
     accountId = AccountIdField()
 
 
@@ -218,35 +72,6 @@ class RegistrationBody(RegisterBody):
     token = serializers.CharField(required=False)
 
 
-# What a worker can do beyond the first version of the protocol: it can stop a run to wait for an approval (SPEC §27).
-APPROVALS = "approvals"
-
-
-@extend_schema_field({"type": "array", "items": {"type": "string"}, "example": [APPROVALS]})
-class FeaturesField(serializers.Field[Any, Any, Any, Any]):
-    """What a worker can do. What is no list counts as an empty one, because newer workers may know more."""
-
-    def __init__(self) -> None:
-        super().__init__(required=False, allow_null=True, default=None)
-
-    def to_internal_value(self, data: Any) -> list[Any]:
-        return data if isinstance(data, list) else []
-
-
-class ClaimIdField(TextField):
-    """The word by which a worker knows its claim of a run again; null for none."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            source="claim_id",
-            max_length=64,
-            trim_whitespace=False,
-            allow_blank=True,
-            allow_null=True,
-            default=None,
-        )
-
-
 class ClaimBody(Body):
     claimId = ClaimIdField()
     start = TrueFalseField(default=False)
@@ -254,7 +79,7 @@ class ClaimBody(Body):
 
 
 class ClaimNextBody(Body):
-    claimId = TextField(source="claim_id", max_length=64, trim_whitespace=False)
+    claimId = TextField(max_length=64, trim_whitespace=False)
     start = TrueFalseField(default=False)
     wait = WholeNumberField(min_value=0, max_value=MAX_WAIT_SECONDS, default=0)
     features = FeaturesField()
@@ -267,8 +92,8 @@ class ClaimNextBody(Body):
     )
 
 
-def _tokens(name: str) -> ReportedNumberField:
-    return ReportedNumberField(source=name, least=0, most=_INT8)
+def _tokens() -> ReportedNumberField:
+    return ReportedNumberField(least=0, most=_INT8)
 
 
 class CredentialsBody(Body):
@@ -278,37 +103,31 @@ class CredentialsBody(Body):
 
 
 class HeartbeatBody(Body):
-    toolCalls = ToolCallsField(source="tool_calls", required=False, allow_null=True)
-    sessionId = CutTextField(source="session_id", cut_to=255, required=False, allow_null=True)
+    toolCalls = ToolCallsField(required=False, allow_null=True)
+    sessionId = CutTextField(cut_to=255, required=False, allow_null=True)
 
 
 class CompleteBody(Body):
     status = serializers.ChoiceField(choices=[status.value for status in REPORTED])
     # The range is wider than 32 bits with a sign, because Windows has unsigned exit codes such as 3221225786.
-    exitCode = ReportedNumberField(source="exit_code", least=-_INT8, most=_INT8)
-    shortMessage = CutTextField(
-        source="short_message", cut_to=MAX_SHORT_MESSAGE, required=False, allow_null=True
-    )
-    errorMessage = CutTextField(
-        source="error_message", cut_to=MAX_ERROR_MESSAGE, required=False, allow_null=True
-    )
+    exitCode = ReportedNumberField(least=-_INT8, most=_INT8)
+    shortMessage = CutTextField(cut_to=MAX_SHORT_MESSAGE, required=False, allow_null=True)
+    errorMessage = CutTextField(cut_to=MAX_ERROR_MESSAGE, required=False, allow_null=True)
     faultClass = serializers.ChoiceField(
-        source="fault_class", choices=FaultClass.choices, required=False, allow_null=True
+        choices=FaultClass.choices, required=False, allow_null=True
     )
-    inputTokens = _tokens("input_tokens")
-    outputTokens = _tokens("output_tokens")
-    cacheReadTokens = _tokens("cache_read_tokens")
-    cacheCreationTokens = _tokens("cache_creation_tokens")
-    costUsd = MoneyField(source="cost_usd", required=False, allow_null=True)
-    numTurns = ReportedNumberField(source="num_turns", least=0, most=_INT4)
-    sessionId = CutTextField(source="session_id", cut_to=255, required=False, allow_null=True)
+    inputTokens = _tokens()
+    outputTokens = _tokens()
+    cacheReadTokens = _tokens()
+    cacheCreationTokens = _tokens()
+    costUsd = MoneyField(required=False, allow_null=True)
+    numTurns = ReportedNumberField(least=0, most=_INT4)
+    sessionId = CutTextField(cut_to=255, required=False, allow_null=True)
     model = CutTextField(cut_to=200, required=False, allow_null=True)
-    retryAfterSeconds = RetryAfterField(
-        source="retry_after_seconds", required=False, allow_null=True
-    )
-    usageLimit = UsageLimitField(source="usage_limit", required=False, allow_null=True)
-    toolCalls = ToolCallsField(source="tool_calls", required=False, allow_null=True)
-    toolCallList = ToolCallListField(source="tool_call_list", required=False)
+    retryAfterSeconds = RetryAfterField(required=False, allow_null=True)
+    usageLimit = UsageLimitField(required=False, allow_null=True)
+    toolCalls = ToolCallsField(required=False, allow_null=True)
+    toolCallList = ToolCallListField(required=False)
     # A JSON null is an output. If the worker reported no output, the validated values have no `output`.
     output = OutputField(required=False, allow_null=True)
     # What the run waits for, with the status `waiting`.
@@ -384,7 +203,7 @@ def _reported_names() -> dict[str, str]:
 class ClaimedRunSerializer(RunSerializer):
     """A run as `claim` answers it. `maxCostUsd` is what the claim reserved: it counts, and not what a poll told."""
 
-    maxCostUsd = MoneyField(source="max_cost_usd", allow_null=True)
+    maxCostUsd = MoneyField(allow_null=True)
 
 
 class CompletedRunSerializer(RunSerializer):
@@ -392,7 +211,7 @@ class CompletedRunSerializer(RunSerializer):
     the session is not needed any more.
     """
 
-    resumeUntil = serializers.DateTimeField(source="resume_until", allow_null=True)
+    resumeUntil = serializers.DateTimeField(allow_null=True)
 
 
 class HandedOutRuleSerializer(RowSerializer):
@@ -404,6 +223,8 @@ class HandedOutRuleSerializer(RowSerializer):
 
 class HandedOutDecisionSerializer(RowSerializer):
     """What somebody decided about the call for which the run last waited."""
+
+    keeps_names = True
 
     approvalId = serializers.UUIDField()
     decision = serializers.ChoiceField(choices=DECISIONS)
@@ -417,7 +238,7 @@ class HandedOutApprovalsSerializer(RowSerializer):
     """How a run whose trigger has rules for approvals is to be executed."""
 
     rules = HandedOutRuleSerializer(many=True)
-    allowHostTools = serializers.BooleanField(source="allow_host_tools")
+    allowHostTools = serializers.BooleanField()
     decision = HandedOutDecisionSerializer(allow_null=True)
 
 
@@ -427,24 +248,24 @@ class HandedOutRunSerializer(RowSerializer):
     """
 
     id = serializers.UUIDField()
-    triggerId = serializers.UUIDField(source="trigger_id")
-    triggerName = serializers.CharField(source="trigger_name")
+    triggerId = serializers.UUIDField()
+    triggerName = serializers.CharField()
     prompt = serializers.CharField()
-    mcpUrl = serializers.CharField(source="mcp_url")
-    mcpHeaders = serializers.DictField(child=serializers.CharField(), source="mcp_headers")
-    headersExpireAt = serializers.DateTimeField(source="headers_expire_at", allow_null=True)
+    mcpUrl = serializers.CharField()
+    mcpHeaders = serializers.DictField(child=serializers.CharField())
+    headersExpireAt = serializers.DateTimeField(allow_null=True)
     model = serializers.CharField(allow_null=True)
-    timeoutSeconds = serializers.IntegerField(source="timeout_seconds")
+    timeoutSeconds = serializers.IntegerField()
     payload = serializers.JSONField(allow_null=True)
-    outputSchema = OutputSchemaField(source="output_schema", allow_null=True)
-    retryAfterEffects = serializers.BooleanField(source="retry_after_effects")
-    retryMode = serializers.ChoiceField(source="retry_mode", choices=RetryMode.choices)
-    resumeSessionId = serializers.CharField(source="resume_session_id", allow_null=True)
-    resumeUntil = serializers.DateTimeField(source="resume_until", allow_null=True)
-    maxCostUsd = MoneyField(source="max_cost_usd", allow_null=True)
-    recordEvents = serializers.ChoiceField(source="record_events", choices=RecordEvents.choices)
+    outputSchema = OutputSchemaField(allow_null=True)
+    retryAfterEffects = serializers.BooleanField()
+    retryMode = serializers.ChoiceField(choices=RetryMode.choices)
+    resumeSessionId = serializers.CharField(allow_null=True)
+    resumeUntil = serializers.DateTimeField(allow_null=True)
+    maxCostUsd = MoneyField(allow_null=True)
+    recordEvents = serializers.ChoiceField(choices=RecordEvents.choices)
     attempt = serializers.IntegerField()
-    queuedAt = serializers.DateTimeField(source="queued_at")
+    queuedAt = serializers.DateTimeField()
 
     approvals = HandedOutApprovalsSerializer(required=False)
 

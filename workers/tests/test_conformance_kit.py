@@ -11,12 +11,12 @@ from pipedai_worker.conformance.fake_run import LONGEST_OUTPUT
 from testing.world.tool_calls import CALL
 from triggers.runs.outcome import MAX_LISTED_CALLS, MAX_OUTPUT_BYTES
 from triggers.states import TERMINAL
+from workers.protocol.fields import UsageLimitField
 from workers.protocol.serializers import (
     MAX_WAIT_SECONDS,
     ClaimBody,
     ClaimNextBody,
     CompleteBody,
-    UsageLimitField,
 )
 from workers.protocol.tool_calls import ToolCallListField, ToolCallsField
 

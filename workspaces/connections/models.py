@@ -10,29 +10,12 @@ from pipedai.api.outside_urls import MAX_URL
 from pipedai.ids import new_id
 from workspaces.encryption.sealed_fields import SealedField
 from workspaces.files.columns import FileColumns, own_key
+from workspaces.tenant_columns import environment_key, tenant_key
 
 # The columns that are encrypted.
 HEADERS = SealedField("connection", "headers", "headers_key_id")
 GRANT_SECRETS = SealedField("connection", "grant_secrets", "grant_secrets_key_id")
 AUTHORIZATION_SECRETS = SealedField("connection_authorization", "secrets", "secrets_key_id")
-
-
-def environment_key() -> models.ForeignKey:  # type: ignore[type-arg]
-    return models.ForeignKey(
-        "workspaces.Environment", on_delete=models.PROTECT, related_name="+", db_index=False
-    )
-
-
-def data_key(*, null: bool = True) -> models.ForeignKey:  # type: ignore[type-arg]
-    """The data key that encrypts a column, to which the database refers together with the environment."""
-    return models.ForeignKey(
-        "workspaces.DataKey",
-        on_delete=models.PROTECT,
-        null=null,
-        db_constraint=False,
-        db_index=False,
-        related_name="+",
-    )
 
 
 def has_its_key(table: str, column: str) -> models.CheckConstraint:
@@ -88,10 +71,6 @@ class Connection(FileColumns, AuthorizedClient):
         # The authorization server refused to give tokens. Only a person can help: by `authorize`, or by a new secret.
         NEEDS_LOGIN = "needs_login"
 
-    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    environment = environment_key()
-    # The connection's name, which people chose: 1 to 200 characters. It need not be unique.
-    name = models.CharField(max_length=200)
     # The URL of the MCP server, in ASCII. It never changes, because the credentials are for this server only. Each
     # trigger with the connection has a copy, which the key `trigger_connection_in_environment` keeps equal.
     mcp_url = models.CharField(max_length=MAX_URL)
@@ -102,10 +81,10 @@ class Connection(FileColumns, AuthorizedClient):
     # The headers that workers send to the server: encrypted JSON. Those that users gave, or the Authorization with the
     # present access token. A rotation of the data key encrypts them anew. NULL while there are none.
     headers = models.BinaryField(null=True)
-    headers_key = data_key()
+    headers_key = tenant_key("workspaces.DataKey", null=True)
     # What else of the grant is secret: the encrypted JSON of `secrets.GrantSecrets`. NULL if nothing is.
     grant_secrets = models.BinaryField(null=True)
-    grant_secrets_key = data_key()
+    grant_secrets_key = tenant_key("workspaces.DataKey", null=True)
     # The scopes that users chose to ask for. Empty means those that the MCP server asks for.
     scopes = ArrayField(models.CharField(max_length=200), default=list, db_default=[])
     # Whether a user gave the client id; it then never changes. Otherwise each authorization makes a client.
@@ -137,7 +116,6 @@ class Connection(FileColumns, AuthorizedClient):
     leased_until = models.DateTimeField(null=True)
     # Whether the claim repeats one that left no record. There is no third one.
     is_second_try = models.BooleanField(default=False, db_default=False)
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
     # When a user last changed the name, the headers, the scopes or the secret, by the database's clock.
     updated_at = models.DateTimeField(db_default=Now())
 
@@ -216,9 +194,6 @@ class Connection(FileColumns, AuthorizedClient):
             ),
         )
 
-    def __str__(self) -> str:
-        return self.name
-
     def end_claim(self) -> None:
         """Whoever asks for tokens now comes too late, and the next claim is a first one."""
         self.lease_id = self.leased_until = None
@@ -247,7 +222,7 @@ class Authorization(AuthorizedClient):
     expires_at = models.DateTimeField()
     # The encrypted JSON of `secrets.GrantSecrets`: the PKCE verifier, and what is secret of the client.
     secrets = models.BinaryField()
-    secrets_key = data_key(null=False)
+    secrets_key = tenant_key("workspaces.DataKey")
     # Whether the server has promised to name its issuer when it sends the browser back (RFC 9207).
     sends_issuer = models.BooleanField()
 

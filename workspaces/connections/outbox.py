@@ -10,8 +10,9 @@ from pipedai.outgoing import (
     outbox_constraints,
     outbox_indexes,
 )
-from workspaces.connections.models import data_key, environment_key, has_its_key
+from workspaces.connections.models import has_its_key
 from workspaces.encryption.sealed_fields import SealedField
+from workspaces.tenant_columns import environment_key, tenant_key
 
 # The column that is encrypted.
 REVOCATION_REQUEST = SealedField("connection_revocation", "request", "request_key_id")
@@ -34,7 +35,7 @@ class Revocation(OutboxRow):
     purpose = models.CharField(max_length=6, choices=Purpose.choices)
     # The encrypted request; NULL once it is delivered or given up.
     request = models.BinaryField(null=True)
-    request_key = data_key()
+    request_key = tenant_key("workspaces.DataKey", null=True)
 
     class Meta:
         db_table = "connection_revocation"

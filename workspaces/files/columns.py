@@ -7,11 +7,13 @@ from typing import Any
 
 from django.db import IntegrityError, models, transaction
 from django.db.models import Q
+from django.db.models.functions import Now
 from rest_framework import serializers
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict
 from pipedai.api.fields import NameField, TextField
+from workspaces.tenant_columns import TenantRow
 
 MAX_KEY = 64
 MAX_LABEL = 200
@@ -19,16 +21,23 @@ KEY_PATTERN = r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?"
 _CONSTRAINT = "_has_own_key"
 
 
-class FileColumns(models.Model):
-    """The columns of a row that files may describe."""
+class FileColumns(TenantRow):
+    """What all rows have that files may describe."""
 
+    # The name that people gave the row: 1 to 200 characters. Only those of pools are unique.
+    name = models.CharField(max_length=200)
     # The row's key in files, unique in the environment; NULL if it has none. Users choose it.
     key = models.CharField(max_length=MAX_KEY, null=True)
     # The label of the files that describe the row, which `apply` writes; NULL if none do.
     managed_by = models.CharField(max_length=MAX_LABEL, null=True)
+    # When the row was inserted, by the database's clock.
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
         abstract = True
+
+    def __str__(self) -> str:
+        return self.name
 
 
 def own_key(table: str, *, live: Q | None = None) -> models.UniqueConstraint:

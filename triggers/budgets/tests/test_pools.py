@@ -13,7 +13,8 @@ from testing.world.cast import Cast
 from testing.world.pools import add_pool
 from testing.world.runs import Runs, allow
 from triggers.models import BudgetWindow, Trigger
-from triggers.runs.lifecycle import Refused, reassign_queued_runs
+from triggers.runs.lifecycle import reassign_queued_runs
+from triggers.runs.refusals import Refused
 from workers.models import Worker
 
 

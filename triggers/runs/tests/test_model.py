@@ -36,6 +36,7 @@ from triggers.runs.conditions import Limits
 from triggers.runs.handout import choose_runs
 from triggers.runs.outcome import Outcome, Question, ToolCalls, UsageLimit, settled_fault
 from triggers.runs.pools import open_to_pools
+from triggers.runs.refusals import Refused
 from triggers.states import Source
 from workers.models import PoolMember, Worker
 from workspaces.models import Environment
@@ -594,7 +595,7 @@ class RunHistory(RuleBasedStateMachine):
         """Makes the call, and appends its answer to `told`."""
         try:
             told.append(Told(str(call()["status"])))
-        except lifecycle.Refused as refused:
+        except Refused as refused:
             told.append(Told(refused.extra["status"], refused=True))
         except Conflict:  # It is about an approval, and has its status.
             told.append(Told(APPROVAL, refused=True))

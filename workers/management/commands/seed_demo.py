@@ -20,6 +20,7 @@ from accounts.services import create_staff, create_user
 from accounts.sessions import end_sessions
 from pipedai.api import tokens
 from pipedai.api.errors import ApiError
+from pipedai.api.serializers import validated
 from pipedai.events import SYSTEM, Event, emit
 from pipedai.management.operator_command import OperatorCommand, Progress
 from pipedai.sql import database_now
@@ -289,17 +290,17 @@ class Seed:
     def _register(
         self, hostname: str, label: str, environment: Environment, user: User, **key: Any
     ) -> Registered:
-        body = RegisterBody(
-            data={
+        values = validated(
+            RegisterBody,
+            {
                 "hostname": hostname,
                 "label": label,
                 "os": f"{platform.system()} {platform.release()}",
                 "version": worker_version,
-            }
+            },
         )
-        body.is_valid(raise_exception=True)
         _, token = self._mint("wrk", environment, user, **key)
-        return register_worker(token=token, values=body.validated_data, actor=SYSTEM)
+        return register_worker(token=token, values=values, actor=SYSTEM)
 
     def _pool(self, environment: Environment, user: User, worker_id: UUID) -> UUID:
         """Returns the id of the pool, in which the demo's worker and a spare one are."""
@@ -324,13 +325,12 @@ class Seed:
         if trigger is not None:
             self._move(what, trigger)
             return trigger.id
-        body = TriggerBody(data={**values, **self._server})
-        body.is_valid(raise_exception=True)
+        values = validated(TriggerBody, {**values, **self._server})
         self.made.append(what)
         return create_trigger(
             environment_id=environment.id,
             actor=SYSTEM,
-            values={**body.validated_data, **runs_on},
+            values={**values, **runs_on},
         )
 
     def _move(self, what: str, trigger: Trigger) -> None:
@@ -341,9 +341,8 @@ class Seed:
             return
         if self._server.get("mcpUrl", trigger.mcp_url) == trigger.mcp_url:
             return
-        body = TriggerBody(data={**TRIGGER, **self._server})
-        body.is_valid(raise_exception=True)
-        values = {name: body.validated_data[name] for name in ("mcp_url", "mcp_headers")}
+        values = validated(TriggerBody, {**TRIGGER, **self._server})
+        values = {name: values[name] for name in ("mcp_url", "mcp_headers")}
         update_trigger(trigger_id=trigger.id, values=values, actor=SYSTEM)
         self.made.append(f"MCP server of the {what}")
 
@@ -368,9 +367,8 @@ class Seed:
     def _budget(self, environment: Environment) -> None:
         if Budget.objects.filter(environment=environment, deleted_at__isnull=True).exists():
             return
-        body = BudgetBody(data=BUDGET)
-        body.is_valid(raise_exception=True)
-        create_budget(environment_id=environment.id, actor=SYSTEM, values=dict(body.validated_data))
+        values = validated(BudgetBody, BUDGET)
+        create_budget(environment_id=environment.id, actor=SYSTEM, values=values)
         self.made.append("budget")
 
     def _mint(

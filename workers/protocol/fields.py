@@ -1,0 +1,196 @@
+"""The fields of workers' reports. Most forgive a wrong value, because refusing it would lose the whole report."""
+
+import math
+import re
+from datetime import UTC
+from typing import Any
+
+from django.utils.dateparse import parse_datetime
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from pipedai.api.fields import (
+    TextField,
+    WholeNumberField,
+    is_finite_number,
+)
+from pipedai.api.parsers import TOO_DEEP
+from pipedai.api.renderers import compact_json
+from triggers.runs.outcome import (
+    MAX_DENIED_TOOLS,
+    MAX_LIMIT_KIND,
+    Denials,
+    Question,
+    UsageLimit,
+)
+from triggers.runs.retries import MAX_RETRY_AFTER_SECONDS
+from workers.protocol.tool_calls import (
+    MAX_TOOL_NAME,
+    whole_count,
+)
+
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+# The gateway lets nobody ask for a call with arguments of more than 64 KiB (SPEC §27). Redaction and escapes can make
+# what it shows of them longer.
+MAX_ARGUMENTS_BYTES = 128 * 1024
+# What a worker can do beyond the first version of the protocol: it can stop a run to wait for an approval (SPEC §27).
+APPROVALS = "approvals"
+
+
+class CutTextField(TextField):
+    """A reported text. A too long one is cut, because refusing it would lose the whole report."""
+
+    def __init__(self, *, cut_to: int, **kwargs: Any) -> None:
+        self.cut_to = cut_to
+        super().__init__(trim_whitespace=False, allow_blank=True, **kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        return super().to_internal_value(data)[: self.cut_to]
+
+
+class ReportedNumberField(WholeNumberField):
+    """A reported whole number. One out of range becomes null, because refusing it would lose the whole report."""
+
+    def __init__(self, *, least: int, most: int, **kwargs: Any) -> None:
+        self.range = range(least, most + 1)
+        super().__init__(required=False, allow_null=True, **kwargs)
+
+    def to_internal_value(self, data: Any) -> int | None:  # type: ignore[override]
+        number = super().to_internal_value(data)
+        return number if number in self.range else None
+
+
+@extend_schema_field({"type": "number"})
+class RetryAfterField(serializers.Field[Any, Any, Any, Any]):
+    """Seconds, rounded up and limited to 24 hours. A value that is no number counts as null."""
+
+    def to_internal_value(self, data: Any) -> int | None:
+        if not is_finite_number(data):
+            return None
+        seconds: int = math.ceil(min(max(data, 0), MAX_RETRY_AFTER_SECONDS))
+        return seconds
+
+
+@extend_schema_field(
+    {
+        "type": "object",
+        "properties": {
+            "resetsAt": {"type": "string", "format": "date-time"},
+            "kind": {"type": "string", "maxLength": MAX_LIMIT_KIND, "nullable": True},
+        },
+        "required": ["resetsAt"],
+    }
+)
+class UsageLimitField(serializers.Field[Any, Any, Any, Any]):
+    """The usage limit that ended a run. A malformed one counts as null, because refusing it would lose the report."""
+
+    def to_internal_value(self, data: Any) -> UsageLimit | None:
+        if not isinstance(data, dict) or not isinstance(data.get("resetsAt"), str):
+            return None
+        try:
+            resets_at = parse_datetime(data["resetsAt"])
+            if resets_at is None or resets_at.tzinfo is None:
+                return None
+            resets_at = resets_at.astimezone(UTC)
+        except (ValueError, OverflowError):
+            return None
+        kind = data.get("kind")
+        if not isinstance(kind, str) or not kind.isprintable():
+            kind = None
+        return UsageLimit(resets_at, kind and kind[:MAX_LIMIT_KIND])
+
+
+@extend_schema_field({})
+class OutputField(serializers.Field[Any, Any, Any, Any]):
+    """Any JSON value, or TOO_DEEP, by which the parser replaces a value that is nested too deep."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        return data
+
+
+@extend_schema_field(
+    {
+        "type": "object",
+        "required": ["tool", "arguments", "argumentsHash", "toolSchemaHash"],
+        "properties": {
+            "tool": {"type": "string", "minLength": 1, "maxLength": MAX_TOOL_NAME},
+            "arguments": {},
+            "argumentsHash": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+            "toolSchemaHash": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+        },
+    }
+)
+class QuestionField(serializers.Field[Any, Any, Any, Any]):
+    """The call of a tool for which a run waits. A malformed one is refused, because nobody could decide about it."""
+
+    def to_internal_value(self, data: Any) -> Question:
+        if not isinstance(data, dict) or data.get("arguments") is TOO_DEEP:
+            raise serializers.ValidationError("Must be an object.")
+        if "arguments" not in data:
+            raise serializers.ValidationError("Must have the call's arguments.")
+        arguments = compact_json(data["arguments"])
+        if len(arguments.encode()) > MAX_ARGUMENTS_BYTES:
+            raise serializers.ValidationError("The arguments must not be longer than 128 KiB.")
+        tool = data.get("tool")
+        if (
+            not isinstance(tool, str)
+            or not 0 < len(tool) <= MAX_TOOL_NAME
+            or not tool.isprintable()
+        ):
+            raise serializers.ValidationError(
+                "Must have the name of a tool, in printable characters."
+            )
+        hashes = [
+            value
+            for name in ("argumentsHash", "toolSchemaHash")
+            if isinstance(value := data.get(name), str) and _SHA256.fullmatch(value)
+        ]
+        if len(hashes) < 2:
+            raise serializers.ValidationError("Must have two hashes of 64 hexadecimal digits.")
+        return Question(tool, arguments, *hashes)
+
+
+@extend_schema_field(
+    {
+        "type": "object",
+        "required": ["total", "tools"],
+        "properties": {
+            "total": {"type": "integer", "minimum": 0},
+            "tools": {"type": "array", "items": {"type": "string"}, "maxItems": MAX_DENIED_TOOLS},
+        },
+    }
+)
+class DenialsField(serializers.Field[Any, Any, Any, Any]):
+    """How many calls a run was denied. Malformed denials become None and raise no error."""
+
+    def to_internal_value(self, data: Any) -> Denials | None:
+        total = whole_count(data.get("total")) if isinstance(data, dict) else None
+        if total is None:
+            return None
+        named = data["tools"] if isinstance(data.get("tools"), list) else []
+        tools = [each[:MAX_TOOL_NAME] for each in named if isinstance(each, str) and each]
+        return Denials(total, tools[:MAX_DENIED_TOOLS])
+
+
+@extend_schema_field({"type": "array", "items": {"type": "string"}, "example": [APPROVALS]})
+class FeaturesField(serializers.Field[Any, Any, Any, Any]):
+    """What a worker can do. What is no list counts as an empty one, because newer workers may know more."""
+
+    def __init__(self) -> None:
+        super().__init__(required=False, allow_null=True, default=None)
+
+    def to_internal_value(self, data: Any) -> list[Any]:
+        return data if isinstance(data, list) else []
+
+
+class ClaimIdField(TextField):
+    """The word by which a worker knows its claim of a run again; null for none."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            max_length=64,
+            trim_whitespace=False,
+            allow_blank=True,
+            allow_null=True,
+            default=None,
+        )
