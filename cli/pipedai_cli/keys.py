@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipedai_cli.errors import Exit, Failure
+from pipedai_cli.errors import Failure, wrong_usage
 
 DEFAULT_PROFILE = "default"
 _SERVICE = "pipedai"
@@ -95,13 +95,12 @@ def _write(profiles: dict[str, Any]) -> None:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise Failure(Exit.USAGE, f"{_path()} can't be written: {error.strerror}.") from None
+        raise wrong_usage(f"{_path()} can't be written: {error.strerror}.") from None
 
 
 def _unreadable(why: str) -> Failure:
-    return Failure(
-        Exit.USAGE,
-        f"{_path()} can't be read ({why}). `pipedai login` after removing it makes it anew.",
+    return wrong_usage(
+        f"{_path()} can't be read ({why}). `pipedai login` after removing it makes it anew."
     )
 
 

@@ -68,8 +68,11 @@ class Output:
     def shows_progress(self) -> bool:
         return self._progress.is_terminal and not self.as_json
 
-    def json(self, value: Any) -> None:
-        click.echo(json.dumps(value, ensure_ascii=True, indent=2))
+    def printed_json(self, value: Any) -> bool:
+        """Write the API's JSON if `--json` asks for it, and tell whether it does."""
+        if self.as_json:
+            click.echo(json.dumps(value, ensure_ascii=True, indent=2))
+        return self.as_json
 
     def line(self, text: object = "", *, style: str = "") -> None:
         self._console.print(Text(safe(text), style=style))
@@ -105,10 +108,9 @@ class Output:
         none: str,
     ) -> None:
         """Write the rows of a list: as a table of their `cells`, or as JSON as the API has them."""
-        if self.as_json:
-            self.json({"items": list(rows)})
-        else:
-            self.table(heads, map(cells, rows), none=none)
+        found = list(rows)
+        if not self.printed_json({"items": found}):
+            self.table(heads, map(cells, found), none=none)
 
     def details(self, pairs: Iterable[tuple[str, object]]) -> None:
         """Write names and values in two columns. What has no value is left out."""

@@ -14,7 +14,7 @@ import click
 
 from pipedai_cli import keys
 from pipedai_cli.api import Api
-from pipedai_cli.errors import Exit, Failure
+from pipedai_cli.errors import Exit, Failure, wrong_usage
 from pipedai_cli.output import Output
 from pipedai_cli.text import shorten
 
@@ -44,17 +44,14 @@ class Session:
         # Files that variables are read from often end with a line break. An error about the header would show the key.
         if key := os.environ.get("PIPEDAI_KEY", "").strip():
             if not re.fullmatch(r"\w+", key, re.ASCII):
-                raise Failure(Exit.USAGE, "PIPEDAI_KEY is no key: letters, digits and underscores.")
+                raise wrong_usage("PIPEDAI_KEY is no key: letters, digits and underscores.")
             url = os.environ.get("PIPEDAI_URL")
             if not url:
-                raise Failure(
-                    Exit.USAGE,
-                    "PIPEDAI_KEY is set, but PIPEDAI_URL is not: it is the service's URL.",
-                )
+                raise wrong_usage("PIPEDAI_KEY is set, but PIPEDAI_URL, the service's URL, is not.")
             return keys.Profile(url=url, environment_id="", key=key)
         profile = keys.load(self.profile_name)
         if profile is None or not profile.key:
-            raise Failure(Exit.USAGE, f"You are not signed in. `{self._login} --url URL` does it.")
+            raise wrong_usage(f"You are not signed in. `{self._login} --url URL` does it.")
         return profile
 
     @property
@@ -116,9 +113,7 @@ def found_by(session: Session, kind: str, given: str) -> dict[str, Any]:
             Exit.REFUSED, f"No {what} has the id, key or name “{given}”. {there}{others}."
         )
     ids = ", ".join(row["id"] for row in fitting)
-    raise Failure(
-        Exit.USAGE, f"{len(fitting)} {kind} have the name “{given}”: give one of the ids {ids}."
-    )
+    raise wrong_usage(f"{len(fitting)} {kind} have the name “{given}”: give one of the ids {ids}.")
 
 
 def _is_id(given: str) -> bool:

@@ -92,6 +92,7 @@ def _swapped(kind: Kind, fields: Fields, swap: Swap, swap_all: Swap) -> Fields:
         elif outer in fields:
             change = swap_all if outer.endswith("s") else swap
             name, value = change(outer, fields.pop(outer), of)
+            _refuse_both(outer, name, fields)
             fields[name] = value
     return fields
 
@@ -100,7 +101,13 @@ def _swapped_item(item: Any, inner: str, of: str, swap: Swap) -> Any:
     if not isinstance(item, dict) or inner not in item:
         return item
     name, value = swap(inner, item[inner], of)
+    _refuse_both(inner, name, item)
     return {**{each: other for each, other in item.items() if each != inner}, name: value}
+
+
+def _refuse_both(short: str, name: str, fields: Fields) -> None:
+    if name in fields:
+        raise Invalid({short: [f"Must not be there beside {name}."]})
 
 
 def _found(name: str, value: Any, of: str, ids: Ids) -> str:

@@ -117,8 +117,7 @@ def whoami(session: Session) -> None:
       pipedai whoami --json
     """
     answer = session.api.get("/whoami")
-    if session.as_json:
-        session.out.json(answer)
+    if session.out.printed_json(answer):
         return
     session.out.details(
         [

@@ -51,9 +51,7 @@ def plan(session: Session, files: Path, origins: tuple[str, ...]) -> None:
     """
     read = read_files(files)
     answer = _plan(session, read.body(origins))
-    if session.as_json:
-        session.out.json(answer)
-    else:
+    if not session.out.printed_json(answer):
         _show(session, read, answer, prune=False)
 
 
@@ -87,9 +85,7 @@ def apply(session: Session, files: Path, prune: bool, yes: bool, origins: tuple[
             raise click.Abort
     body |= {"digest": planned["digest"], "prune": prune}
     answer = session.api.post(f"{session.environment}/apply", body)
-    if session.as_json:
-        session.out.json(answer)
-    else:
+    if not session.out.printed_json(answer):
         session.out.line(f"Applied: {_counts(answer['changes'], _DONE)}.")
 
 
@@ -178,8 +174,7 @@ def export(session: Session, managed_by: str, to: Path, force: bool, assign_keys
     if assign_keys and answer["withoutKey"]:
         _assign_keys(session, answer)
         answer = session.api.get(path, managedBy=managed_by)
-    if session.as_json:
-        session.out.json(answer)
+    if session.out.printed_json(answer):
         return
     schema_url = f"{session.profile.url}/downloads/pipedai.schema.json"
     written = write_files(to, managed_by, answer["resources"], force=force, schema_url=schema_url)

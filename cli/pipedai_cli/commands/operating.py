@@ -24,8 +24,7 @@ def attention(session: Session) -> None:
       pipedai attention
     """
     answer = session.api.get(f"{session.environment}/attention")
-    if session.as_json:
-        session.out.json(answer)
+    if session.out.printed_json(answer):
         return
     if not answer["items"]:
         session.out.line("Nothing needs you.")
@@ -180,9 +179,7 @@ def replay(session: Session, event: str) -> None:
       pipedai event replay 01a20e61-ca1d-70a4-93ed-0e69c8149037
     """
     answer = session.api.post(f"/events/{event}/replay")
-    if session.as_json:
-        session.out.json(answer)
-    else:
+    if not session.out.printed_json(answer):
         session.out.line(f"The event is decided anew as {answer['id']}.")
 
 

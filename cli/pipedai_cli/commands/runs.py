@@ -119,8 +119,7 @@ def explain(session: Session, run: str) -> None:
       pipedai run explain 01a20e61-ca1d-70a4-93ed-0e69c8149037
     """
     answer = session.api.get(f"/runs/{run}/explain")
-    if session.as_json:
-        session.out.json(answer)
+    if session.out.printed_json(answer):
         return
     session.out.line(answer["summary"])
     for reason in answer["waitingFor"]:
@@ -167,8 +166,7 @@ def cancel(session: Session, run: str) -> None:
 
 
 def show_run(session: Session, row: Json) -> None:
-    if session.as_json:
-        session.out.json(row)
+    if session.out.printed_json(row):
         return
     calls = row.get("toolCalls") or {}
     output = row.get("output")

@@ -62,8 +62,7 @@ def show(session: Session, trigger: str) -> None:
       pipedai trigger show "Morning report"
     """
     row = found_by(session, "triggers", trigger)
-    if session.as_json:
-        session.out.json(row)
+    if session.out.printed_json(row):
         return
     last = row["lastRun"] or {}
     session.out.details(
@@ -158,8 +157,7 @@ def resume(session: Session, trigger: str) -> None:
 def _enable(session: Session, given: str, *, enabled: bool) -> None:
     row = found_by(session, "triggers", given)
     changed = session.api.ask("PATCH", f"/triggers/{row['id']}", json={"enabled": enabled})
-    if session.as_json:
-        session.out.json(changed)
+    if session.out.printed_json(changed):
         return
     due = changed["nextRunAt"]
     then = f" It is next due at {local_time(due)}." if due else ""

@@ -6,6 +6,7 @@ import pytest
 
 from testing.processes.racing import at_once
 from testing.world.cast import TEST_ACTOR
+from testing.world.events import add_source
 from triggers.models import Budget, Trigger
 from workers.models import Pool
 from workspaces.files import kinds, planning
@@ -107,6 +108,21 @@ def test_another_row_by_a_name_that_is_used_makes_a_plan_stale(cast):
     Pool.objects.filter(id=first.id).update(key=None)
     Pool.objects.create(environment=cast.environment, name="B", key="a")
     assert apply(cast, [pooled], digest).json()["code"] == "plan_stale"
+
+
+def test_a_row_is_named_by_its_key_or_its_id_and_not_by_both(cast):
+    channel = {"kind": "channel", "key": "c", "name": "C", "type": "webhook", "triggerIds": []}
+    on = [{"source": "github", "sourceId": str(cast.trigger_id)}]
+    trigger = {"kind": "trigger", "key": "t", "name": "T", "prompt": "x", "on": on}
+    add_source(cast, key="github")
+    for resource, said in [
+        (
+            {**channel, "triggers": []},
+            {"channel c.triggers": ["Must not be there beside triggerIds."]},
+        ),
+        (trigger, {"trigger t.source": ["Must not be there beside sourceId."]}),
+    ]:
+        assert plan(cast, [resource]).json()["details"]["fieldErrors"] == said
 
 
 @pytest.mark.parametrize(
