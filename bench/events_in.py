@@ -106,11 +106,15 @@ async def _send(port: int, sources: Sequence[Source], rate: int, stop: Event) ->
 
 
 def _make_sources(port: int, count: int) -> list[Source]:
-    """Make sources, each with a trigger that listens to it, in an environment of their own."""
+    """Make sources, each with a trigger that listens to it, in an environment of its own: nobody takes the queued runs,
+    and where thousands wait, requests that queue one more take turns.
+    """
+    sources = []
     with Connection(port) as connection:
         customer = Customer(connection)
-        environment_id, key = customer.environment("events")
-        sources = [make_source(customer, environment_id) for _ in range(count)]
-        for number, source in enumerate(sources):
+        for number in range(count):
+            environment_id, key = customer.environment(f"events-{number}")
+            source = make_source(customer, environment_id)
             customer.pair(environment_id, key, f"host-{number}", on=[{"sourceId": source.id}])
+            sources.append(source)
     return sources

@@ -62,6 +62,14 @@ def needles(planted: dict[str, str]) -> list[str]:
     return found
 
 
+def programs_of(worker: int) -> int:
+    """Returns how many programs the worker's process has started that still run."""
+    started = psutil.Process(worker).children(recursive=True)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return sum("standin.py" in " ".join(each.cmdline()) for each in started)
+    return 0
+
+
 class ArgvWatch:
     """Collects the command lines of all processes until it is stopped, and those of new processes again and again."""
 
@@ -152,6 +160,8 @@ def test_no_planted_header_is_found_in_argv_logs_spool_or_any_reported_field(
                 ]
                 for run_id in waiting:
                     until(partial(is_running, api, run_id))
+                # The answers to the starts must not be lost with the server.
+                until(lambda: programs_of(worker.pid) >= len(waiting))
                 server.kill()
                 away.touch()
                 until(lambda: len(list(outcomes.glob("*/outcomes/*.json"))) == len(waiting))
