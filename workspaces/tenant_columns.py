@@ -5,6 +5,7 @@ from typing import Any
 from django.db import models
 
 from pipedai.ids import new_id
+from pipedai.table_rules import check, has, lacks, unique
 
 
 def environment_key(related_name: str = "+", **kwargs: Any) -> Any:
@@ -34,7 +35,13 @@ def tenant_key(to: str, *, related_name: str = "+", **kwargs: Any) -> Any:
 
 def in_environment(table: str) -> models.UniqueConstraint:
     """Returns the constraint to which keys of other tables to `(environment_id, id)` of the table refer."""
-    return models.UniqueConstraint(fields=["environment", "id"], name=f"{table}_in_environment")
+    return unique(f"{table}_in_environment", ["environment", "id"])
+
+
+def has_its_key(table: str, column: str) -> models.CheckConstraint:
+    """Returns the constraint that what is sealed in the column is there together with its data key, or not at all."""
+    key = f"{column}_key"
+    return check(f"{table}_{column}_has_a_key", lacks(column, key) | has(column, key))
 
 
 class TenantRow(models.Model):

@@ -4,6 +4,7 @@ from django.db import models
 from django.db.models.functions import Now
 
 from pipedai.ids import new_id
+from pipedai.table_rules import index, unique
 from workspaces.models import Environment
 
 # The longest e-mail address (RFC 5321 §4.5.3.1.3, less the angle brackets).
@@ -35,15 +36,11 @@ class AskedAddress(models.Model):
 
     class Meta:
         db_table = "asked_address"
-        constraints = (
-            models.UniqueConstraint(
-                fields=["address", "environment"], name="asked_address_once_an_environment"
-            ),
-        )
+        constraints = (unique("asked_address_once_an_environment", ["address", "environment"]),)
         indexes = (
             # These two indexes count the new addresses of a day: those of a user, and those of an environment.
-            models.Index(fields=["asked_by", "asked_at"], name="asked_address_by_user"),
-            models.Index(fields=["environment", "asked_at"], name="asked_address_of_environment"),
+            index("asked_address_by_user", ["asked_by", "asked_at"]),
+            index("asked_address_of_environment", ["environment", "asked_at"]),
         )
 
     def __str__(self) -> str:

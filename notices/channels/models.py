@@ -13,10 +13,11 @@ from pipedai.outgoing import (
     outbox_constraints,
     outbox_indexes,
 )
+from pipedai.table_rules import check, has, index, lacks, unique
 from workspaces.encryption.sealed_fields import SealedField
 from workspaces.files.columns import FileColumns, own_key
 from workspaces.models import Environment
-from workspaces.tenant_columns import tenant_key
+from workspaces.tenant_columns import has_its_key, in_environment, tenant_key
 
 # The columns of a channel that are encrypted.
 URL = SealedField("channel", "url", "url_key_id")
@@ -88,33 +89,28 @@ class Channel(FileColumns):
     class Meta:
         db_table = "channel"
         constraints = (
-            own_key("channel", live=Q(deleted_at__isnull=True)),
-            models.UniqueConstraint(fields=["environment", "id"], name="channel_in_environment"),
-            models.CheckConstraint(
-                condition=Q(kind__in=("email", "webhook", "slack")), name="channel_kind"
-            ),
-            models.CheckConstraint(
-                condition=Q(deleted_at__isnull=False)
+            own_key("channel", live=lacks("deleted_at")),
+            in_environment("channel"),
+            check("channel_kind", Q(kind__in=("email", "webhook", "slack"))),
+            check(
+                "channel_has_a_target",
+                has("deleted_at")
                 | Q(kind="email", emails__len__gte=1, url__isnull=True)
                 | (~Q(kind="email") & Q(emails__len=0, url__isnull=False)),
-                name="channel_has_a_target",
             ),
-            models.CheckConstraint(
-                condition=Q(url__isnull=True, url_key__isnull=True)
-                | Q(url__isnull=False, url_key__isnull=False),
-                name="channel_url_has_a_key",
-            ),
-            models.CheckConstraint(
-                condition=Q(secret__isnull=True, secret_key__isnull=True)
+            has_its_key("channel", "url"),
+            check(
+                "channel_secret_has_a_key",
+                lacks("secret", "secret_key")
                 | Q(secret__isnull=False, secret_key__isnull=False, kind="webhook"),
-                name="channel_secret_has_a_key",
             ),
-            models.CheckConstraint(
-                condition=Q(failing_since__isnull=False) | Q(last_error__isnull=True),
-                name="channel_error_has_a_time",
+            check(
+                "channel_error_has_a_time",
+                has("failing_since") | lacks("last_error"),
             ),
-            models.CheckConstraint(
-                condition=Q(summary_due_at__isnull=True, summary_since__isnull=True)
+            check(
+                "channel_summary_is_due",
+                lacks("summary_due_at", "summary_since")
                 | Q(
                     summary__isnull=False,
                     summary_due_at__isnull=False,
@@ -122,34 +118,29 @@ class Channel(FileColumns):
                     enabled=True,
                     deleted_at__isnull=True,
                 ),
-                name="channel_summary_is_due",
             ),
         )
         indexes = (
-            models.Index(
-                fields=["environment", "created_at", "id"],
-                name="channel_listed",
-                condition=Q(deleted_at__isnull=True),
+            index(
+                "channel_listed",
+                ["environment", "created_at", "id"],
+                where=lacks("deleted_at"),
             ),
             # Admin finds the channels that fail by this index.
-            models.Index(fields=["id"], name="channel_failing", condition=IS_FAILING),
+            index("channel_failing", ["id"], where=IS_FAILING),
             # The end of every run reads this index to find the channels that tell of ended runs. Most environments have
             # none.
-            models.Index(
-                fields=["environment"],
-                name="channel_of_outcomes",
-                condition=Q(
+            index(
+                "channel_of_outcomes",
+                ["environment"],
+                where=Q(
                     enabled=True,
                     deleted_at__isnull=True,
                     events__overlap=["run.ended", "run.result"],
                 ),
             ),
             # The scheduler finds the due summaries by this index.
-            models.Index(
-                fields=["summary_due_at"],
-                name="channel_summary_due",
-                condition=Q(summary_due_at__isnull=False),
-            ),
+            index("channel_summary_due", ["summary_due_at"], where=has("summary_due_at")),
         )
 
 
@@ -201,56 +192,50 @@ class Notice(OutboxRow):
     class Meta:
         db_table = "notice"
         constraints = (
-            models.UniqueConstraint(fields=["environment", "id"], name="notice_in_environment"),
+            in_environment("notice"),
             *outbox_constraints(ended=("delivered", "dead", "digested")),
-            models.CheckConstraint(
-                condition=Q(status="digested", digest_id__isnull=False)
-                | (~Q(status="digested") & Q(digest_id__isnull=True)),
-                name="notice_digested_has_a_digest",
+            check(
+                "notice_digested_has_a_digest",
+                Q(status="digested", digest_id__isnull=False)
+                | (~Q(status="digested") & lacks("digest_id")),
             ),
             # A channel has at most one digest at a time that gathers results for an address, and one that gathers the
             # rest. A digest gathers until a sender claims it, because the claim changes `next_attempt_at`.
-            models.UniqueConstraint(
-                fields=["channel", "address", "environment", "tells_results"],
-                name="notice_one_open_digest",
-                condition=Q(event="channel.digest", status="pending", next_attempt_at=F("send_at")),
+            unique(
+                "notice_one_open_digest",
+                ["channel", "address", "environment", "tells_results"],
+                where=Q(event="channel.digest", status="pending", next_attempt_at=F("send_at")),
             ),
         )
         indexes = (
             *outbox_indexes(of_environments=True),
-            models.Index(fields=["channel", "created_at", "id"], name="notice_listed"),
+            index("notice_listed", ["channel", "created_at", "id"]),
             # This index counts a channel's notices of the last hour.
-            models.Index(
-                fields=["channel", "address", "tells_results", "send_at"],
-                name="notice_sent_to",
-                condition=~Q(status="digested"),
+            index(
+                "notice_sent_to",
+                ["channel", "address", "tells_results", "send_at"],
+                where=~Q(status="digested"),
             ),
-            models.Index(
-                fields=["channel", "send_at"],
-                name="notice_pending_of_channel",
-                condition=Q(status="pending"),
-            ),
+            index("notice_pending_of_channel", ["channel", "send_at"], where=Q(status="pending")),
             # This index counts the mails to an address, of all channels and environments.
-            models.Index(
-                fields=["address", "tells_results", "send_at"],
-                name="notice_mailed_to",
-                condition=~Q(status="digested") & ~Q(address=""),
+            index(
+                "notice_mailed_to",
+                ["address", "tells_results", "send_at"],
+                where=~Q(status="digested") & ~Q(address=""),
             ),
             # This index finds who was told of an incident.
-            models.Index(
-                fields=["incident_id", "created_at"],
-                name="notice_of_incident",
-                condition=Q(incident_id__isnull=False),
+            index(
+                "notice_of_incident",
+                ["incident_id", "created_at"],
+                where=has("incident_id"),
             ),
             # This index finds who was told of a call to decide about.
-            models.Index(
-                fields=["approval_id", "created_at"],
-                name="notice_of_approval",
-                condition=Q(approval_id__isnull=False),
+            index(
+                "notice_of_approval",
+                ["approval_id", "created_at"],
+                where=has("approval_id"),
             ),
-            models.Index(
-                fields=["created_at"], name="notice_prunable", condition=~Q(status="pending")
-            ),
+            index("notice_prunable", ["created_at"], where=~Q(status="pending")),
         )
 
     def __str__(self) -> str:

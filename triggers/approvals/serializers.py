@@ -36,7 +36,7 @@ COLUMNS = (
 
 class DecisionBody(StrictBody):
     decision = serializers.ChoiceField(choices=DECISIONS)
-    reason = TextField(max_length=MAX_REASON, allow_null=True, required=False, default=None)
+    reason = TextField(max_length=MAX_REASON, allow_null=True, default=None)
 
 
 class ApprovalSerializer(RowSerializer):

@@ -25,7 +25,7 @@ Entry = dict[str, Any]
 class CoalesceBody(InnerBody):
     path = PointerField()
     windowSeconds = WholeNumberField(min_value=1, max_value=3600)
-    keep = serializers.ChoiceField(choices=("last", "all"), required=False, default="last")
+    keep = serializers.ChoiceField(choices=("last", "all"), default="last")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         return dict(attrs)

@@ -8,22 +8,15 @@ from django.db.models.functions import Now
 
 from pipedai.api.outside_urls import MAX_URL
 from pipedai.ids import new_id
+from pipedai.table_rules import check, has, index, lacks, unique
 from workspaces.encryption.sealed_fields import SealedField
 from workspaces.files.columns import FileColumns, own_key
-from workspaces.tenant_columns import environment_key, tenant_key
+from workspaces.tenant_columns import environment_key, has_its_key, tenant_key
 
 # The columns that are encrypted.
 HEADERS = SealedField("connection", "headers", "headers_key_id")
 GRANT_SECRETS = SealedField("connection", "grant_secrets", "grant_secrets_key_id")
 AUTHORIZATION_SECRETS = SealedField("connection_authorization", "secrets", "secrets_key_id")
-
-
-def has_its_key(table: str, column: str) -> models.CheckConstraint:
-    return models.CheckConstraint(
-        condition=Q((f"{column}__isnull", True), (f"{column}_key__isnull", True))
-        | Q((f"{column}__isnull", False), (f"{column}_key__isnull", False)),
-        name=f"{table}_{column}_has_a_key",
-    )
 
 
 class AuthorizedClient(models.Model):
@@ -123,74 +116,65 @@ class Connection(FileColumns, AuthorizedClient):
         db_table = "connection"
         constraints = (
             own_key("connection"),
-            models.UniqueConstraint(
-                fields=["environment", "id", "mcp_url"], name="connection_in_environment"
-            ),
-            models.UniqueConstraint(fields=["environment", "id"], name="connection_of_environment"),
-            models.CheckConstraint(
-                condition=Q(grant_type="headers", grant_secrets__isnull=True)
+            unique("connection_in_environment", ["environment", "id", "mcp_url"]),
+            unique("connection_of_environment", ["environment", "id"]),
+            check(
+                "connection_grant",
+                Q(grant_type="headers", grant_secrets__isnull=True)
                 | Q(grant_type="authorization_code")
                 | Q(grant_type="client_credentials", client_given=True, grant_secrets__isnull=False)
-                & Q(client_id__isnull=False),
-                name="connection_grant",
+                & has("client_id"),
             ),
-            models.CheckConstraint(
-                condition=Q(status="connected", headers__isnull=False)
+            check(
+                "connection_status",
+                Q(status="connected", headers__isnull=False)
                 | ~Q(grant_type="headers")
                 & (
                     Q(status="unauthorized", headers__isnull=True)
                     | Q(status="failing", error__isnull=False)
                     | Q(status="needs_login", headers__isnull=True, error__isnull=False)
                 ),
-                name="connection_status",
             ),
             # Each token has its times, and headers that somebody gave have none.
-            models.CheckConstraint(
-                condition=Q(access_expires_at__isnull=True, fresh_until__isnull=True)
-                & (Q(headers__isnull=True) | Q(grant_type="headers"))
-                | Q(
-                    access_expires_at__isnull=False,
-                    fresh_until__isnull=False,
-                    headers__isnull=False,
-                )
-                & ~Q(grant_type="headers"),
-                name="connection_token_has_times",
+            check(
+                "connection_token_has_times",
+                lacks("access_expires_at", "fresh_until")
+                & (lacks("headers") | Q(grant_type="headers"))
+                | has("access_expires_at", "fresh_until", "headers") & ~Q(grant_type="headers"),
             ),
             # What a scheduler can get a token for has a time at which it does so.
-            models.CheckConstraint(
-                condition=Q(refresh_at__isnull=False)
+            check(
+                "connection_refreshed",
+                has("refresh_at")
                 & ~Q(grant_type="headers")
                 & (
                     Q(status__in=("connected", "failing"))
                     | Q(status="unauthorized", grant_type="client_credentials")
                 )
-                | Q(refresh_at__isnull=True)
+                | lacks("refresh_at")
                 & (
                     Q(grant_type="headers")
                     | Q(status="needs_login")
                     | Q(status="unauthorized", grant_type="authorization_code")
                 ),
-                name="connection_refreshed",
             ),
-            models.CheckConstraint(
-                condition=Q(lease_id__isnull=True, leased_until__isnull=True, is_second_try=False)
-                | Q(lease_id__isnull=False, leased_until__isnull=False, refresh_at__isnull=False),
-                name="connection_lease",
+            check(
+                "connection_lease",
+                Q(lease_id__isnull=True, leased_until__isnull=True, is_second_try=False)
+                | has("lease_id", "leased_until", "refresh_at"),
             ),
             has_its_key("connection", "headers"),
             has_its_key("connection", "grant_secrets"),
         )
         indexes = (
-            models.Index(fields=["environment", "created_at", "id"], name="connection_listed"),
+            index("connection_listed", ["environment", "created_at", "id"]),
             # Schedulers find what is due by this index.
-            models.Index(
-                fields=["refresh_at"], name="connection_due", condition=Q(refresh_at__isnull=False)
-            ),
+            index("connection_due", ["refresh_at"], where=has("refresh_at")),
             # Metrics count by this index, and attention finds what needs a person.
-            models.Index(
-                fields=["status", "environment"],
-                name="connection_troubled",
-                condition=Q(status__in=("failing", "needs_login")),
+            index(
+                "connection_troubled",
+                ["status", "environment"],
+                where=Q(status__in=("failing", "needs_login")),
             ),
         )
 
@@ -230,9 +214,9 @@ class Authorization(AuthorizedClient):
         db_table = "connection_authorization"
         constraints = (
             # Who begins anew in a session cannot finish the earlier one any more.
-            models.UniqueConstraint(
-                fields=["environment", "connection", "session_id"],
-                name="connection_authorization_once_a_session",
+            unique(
+                "connection_authorization_once_a_session",
+                ["environment", "connection", "session_id"],
             ),
         )
-        indexes = (models.Index(fields=["expires_at"], name="connection_authorization_late"),)
+        indexes = (index("connection_authorization_late", ["expires_at"]),)

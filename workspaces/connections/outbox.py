@@ -10,9 +10,8 @@ from pipedai.outgoing import (
     outbox_constraints,
     outbox_indexes,
 )
-from workspaces.connections.models import has_its_key
 from workspaces.encryption.sealed_fields import SealedField
-from workspaces.tenant_columns import environment_key, tenant_key
+from workspaces.tenant_columns import environment_key, has_its_key, tenant_key
 
 # The column that is encrypted.
 REVOCATION_REQUEST = SealedField("connection_revocation", "request", "request_key_id")

@@ -13,6 +13,7 @@ from rest_framework import serializers
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict
 from pipedai.api.fields import NameField, TextField
+from pipedai.table_rules import has, unique
 from workspaces.tenant_columns import TenantRow
 
 MAX_KEY = 64
@@ -42,11 +43,7 @@ class FileColumns(TenantRow):
 
 def own_key(table: str, *, live: Q | None = None) -> models.UniqueConstraint:
     """Returns the constraint by which no two live rows of an environment have the same key."""
-    return models.UniqueConstraint(
-        fields=["environment", "key"],
-        condition=Q(key__isnull=False) & (live or Q()),
-        name=f"{table}{_CONSTRAINT}",
-    )
+    return unique(f"{table}{_CONSTRAINT}", ["environment", "key"], where=has("key") & (live or Q()))
 
 
 class KeyField(TextField):
@@ -55,7 +52,6 @@ class KeyField(TextField):
             max_length=MAX_KEY,
             trim_whitespace=False,
             allow_null=True,
-            required=False,
             default=None,
             **kwargs,
         )
@@ -76,7 +72,6 @@ class LabelField(NameField):
             source="managed_by",
             max_length=MAX_LABEL,
             allow_null=True,
-            required=False,
             default=None,
             **kwargs,
         )

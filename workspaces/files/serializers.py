@@ -42,19 +42,18 @@ class SecretsField(serializers.DictField):
 class PlanBody(StrictBody):
     managedBy = NameField(source="managed_by", max_length=MAX_LABEL)
     resources = ListField(child=serializers.DictField(), max_length=MAX_RESOURCES)
-    secrets = SecretsField(required=False, default={})
+    secrets = SecretsField(default={})
     acceptOrigins = ListField(
         source="accept_origins",
         child=OriginField(max_length=MAX_URL),
         max_length=_MAX_ORIGINS,
-        required=False,
         default=[],
     )
 
 
 class ApplyBody(PlanBody):
     digest = TextField(min_length=_DIGEST, max_length=_DIGEST)
-    prune = TrueFalseField(required=False, default=False)
+    prune = TrueFalseField(default=False)
 
 
 class ChangeSerializer(serializers.Serializer[Any]):
