@@ -60,6 +60,7 @@ def check_tenant_ids(environment_id: UUID, filters: ApiFilterSet) -> None:
         "poolId": [apps.get_model("workers", "Pool")],
         "connectionId": [Connection],
         "triggerId": [Trigger],
+        "sourceId": [EventSource],
         "listensTo": [EventSource, Trigger],
     }
     for name, found in models.items():

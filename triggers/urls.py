@@ -9,6 +9,7 @@ from triggers.approvals.views import (
 from triggers.budgets.views import BudgetViewSet, EnvironmentBudgetViewSet
 from triggers.changes.views import EnvironmentEventViewSet
 from triggers.events.views import (
+    EnvironmentSourceEventViewSet,
     EnvironmentSourceViewSet,
     EventViewSet,
     HookViewSet,
@@ -38,6 +39,7 @@ urlpatterns = paths_of(
     DeliveryViewSet,
     EnvironmentSourceViewSet,
     SourceViewSet,
+    EnvironmentSourceEventViewSet,
     SourceEventViewSet,
     EventViewSet,
     HookViewSet,

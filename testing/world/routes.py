@@ -271,6 +271,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "authorizeConnection": {"answer": 409, "writes": False},
     "listChannels": {"statements": 4},
     "listSources": {"statements": 3},
+    "listEnvironmentEvents": {"statements": 4},
     "listEvents": {"statements": 4},
     "getEvent": {"statements": 4},
     "receiveEvent": {"as_": UNSIGNED, "answer": 401, "writes": False, "reads_body": False},

@@ -10,7 +10,7 @@ from rest_framework.response import Response
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import ApiError
-from pipedai.api.filters import ApiFilterSet, EndFilter, TimeFilter, WordsFilter
+from pipedai.api.filters import ApiFilterSet, EndFilter, IdFilter, TimeFilter, WordsFilter
 from pipedai.api.pagination import KeysetPaginator, usual
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation, answer
@@ -25,6 +25,7 @@ from triggers.events.serializers import (
     SourceBody,
     SourceSerializer,
 )
+from triggers.filters import check_tenant_ids
 from triggers.models import Event, EventDecision, EventSource
 from triggers.states import EventDecided
 from workspaces.access import TenantViewSet
@@ -197,8 +198,10 @@ class EventDecisionFilter(WordsFilter):
     """Keeps the events with one of these decisions for any trigger."""
 
     def filter(self, qs: QuerySet[Any], value: list[str]) -> QuerySet[Any]:
+        # The columns that the decision has of its event let PostgreSQL begin with the decisions where they are few.
+        copied = ("environment_id", "source_id", "received_at")
         decided = EventDecision.objects.filter(
-            event_id=OuterRef("id"), source_id=OuterRef("source_id"), decision__in=value
+            event_id=OuterRef("id"), decision__in=value, **{name: OuterRef(name) for name in copied}
         )
         return qs.filter(Exists(decided)) if value else qs
 
@@ -208,6 +211,32 @@ class EventFilters(ApiFilterSet):
     to = EndFilter(field_name="received_at")
     # `from` is a keyword of Python, so it cannot be assigned directly.
     vars()["from"] = TimeFilter(field_name="received_at", lookup_expr="gte")
+
+
+class EnvironmentEventFilters(EventFilters):
+    sourceId = IdFilter(field_name="source_id")  # noqa: N815 - its name in the API
+
+
+class EnvironmentSourceEventViewSet(TenantViewSet):
+    tag = "Events"
+    permissions = {"list": IsOperator}
+    filter_names = EnvironmentEventFilters.names()
+
+    @Operation(
+        "GET /environments/{environmentId}/events",
+        id="listEnvironmentEvents",
+        summary="List the events of all sources",
+        items=EventSerializer,
+        filters=EnvironmentEventFilters,
+        says={200: "A list of what sources sent, by `receivedAt`, each with its decisions."},
+        errors={400: "A bad parameter."},
+    )
+    @from_replica
+    def list(self, request: Request, environment_id: UUID) -> Response:
+        rows = Event.objects.filter(environment_id=usual(environment_id), source__isnull=False)
+        filters = EnvironmentEventFilters.read(rows.values(*queries.COLUMNS), request)
+        check_tenant_ids(environment_id, filters)
+        return _page(filters, request, self)
 
 
 class SourceEventViewSet(TenantViewSet):
@@ -228,11 +257,7 @@ class SourceEventViewSet(TenantViewSet):
     @from_replica
     def list(self, request: Request, source_id: UUID) -> Response:
         rows = Event.objects.filter(source_id=usual(source_id)).values(*queries.COLUMNS)
-        filters = EventFilters.read(rows, request)
-        paginator = EventPaginator()
-        page = paginator.paginate_queryset(filters.qs, request, self)
-        shown = EventSerializer(queries.with_decisions(page), many=True).data
-        return paginator.get_paginated_response(shown)
+        return _page(EventFilters.read(rows, request), request, self)
 
 
 class EventViewSet(TenantViewSet):
@@ -264,6 +289,13 @@ class EventViewSet(TenantViewSet):
         read_body(NoBody, request)
         replay_id = receiving.replay_event(event_id=event_id, actor=actor_of(request))
         return Response(EventDetailSerializer(queries.event_in_full(replay_id)).data, status=201)
+
+
+def _page(filters: ApiFilterSet, request: Request, view: TenantViewSet) -> Response:
+    paginator = EventPaginator()
+    page = paginator.paginate_queryset(filters.qs, request, view)
+    shown = EventSerializer(queries.with_decisions(page), many=True).data
+    return paginator.get_paginated_response(shown)
 
 
 def _shown(source_id: UUID) -> Any:

@@ -114,6 +114,7 @@ class Event(TenantRow):
         )
         indexes = (
             index("event_listed", ["source", "received_at", "id"], where=has("source")),
+            index("event_listed_of_all", ["environment", "received_at", "id"], where=has("source")),
             # By this index the scheduler finds the ends of runs that it has to decide, the oldest of each environment
             # first.
             index(
@@ -200,7 +201,8 @@ class EventDecision(TenantRow):
 
     # The event. If it is pruned, the database removes the row.
     event = tenant_key("triggers.Event", related_name="decisions")
-    # The source and the time of the event, copied so that an index finds the source's events with a rare decision.
+    # The source and the time of the event, copied so that indexes find the events with a rare decision: those of one
+    # source, and those of all sources of an environment.
     source = tenant_key("triggers.EventSource", null=True)
     received_at = models.DateTimeField()
     # The trigger that listens.
@@ -237,6 +239,11 @@ class EventDecision(TenantRow):
             index(
                 "event_decision_of_source",
                 ["source", "decision", "received_at", "event"],
+                where=has("source"),
+            ),
+            index(
+                "event_decision_of_all_sources",
+                ["environment", "decision", "received_at", "event"],
                 where=has("source"),
             ),
             index("event_decision_of_trigger", ["trigger", "received_at", "id"]),

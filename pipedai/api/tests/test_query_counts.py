@@ -237,6 +237,7 @@ LISTS = {
     "GET environments/:environment/approvals": _approvals,
     "GET environments/:environment/connections": _connections,
     "GET environments/:environment/sources": _sources,
+    "GET environments/:environment/events": _events,
     "GET sources/:source/events": _events,
     "GET environments/:environment/channels": _channels,
     "GET channels/:channel/notices": _notices,

@@ -121,6 +121,7 @@ LEAVING = {
     "GET environments/:environment/approvals": _delete(Approval, id="id"),
     "GET environments/:environment/connections": _delete(Connection, id="id"),
     "GET environments/:environment/sources": _hide_source,
+    "GET environments/:environment/events": _delete_event,
     "GET sources/:source/events": _delete_event,
     "GET environments/:environment/channels": _hide(Channel),
     "GET channels/:channel/notices": _delete_notice,

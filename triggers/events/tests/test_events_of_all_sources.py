@@ -1,0 +1,118 @@
+"""The events of all sources are one list, filtered like a source's own, and read by an index."""
+
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import connection, transaction
+
+from bench.growth.plans import nodes
+from pipedai.ids import new_id
+from pipedai.sql import database_now
+from testing.probes.plans import Plans, explained, prefer_indexes
+from testing.world.cast import Cast, make_cast
+from testing.world.events import add_decision, add_event, add_source
+from testing.world.runs import Runs
+from triggers.models import Event, EventDecision
+
+MANY = 3_000
+
+
+def url_of(cast: Cast) -> str:
+    return f"/api/v1/environments/{cast.environment.id}/events"
+
+
+def test_it_shows_what_each_source_sent_and_no_ends_of_runs(cast: Cast) -> None:
+    first, second = add_source(cast), add_source(cast, "gitlab")
+    events = [add_event(cast, source_id=source_id) for source_id in (first, second, first)]
+    add_event(cast, run_id=Runs.of(cast).ended())
+    add_decision(events[1], cast.trigger_id, "filtered")
+    client = cast.client(cast.operator)
+
+    def listed(**query: Any) -> list[int]:
+        ids = [str(event.id) for event in events]
+        return [ids.index(item["id"]) for item in client.get(url_of(cast), query).json()["items"]]
+
+    assert listed() == [2, 1, 0]
+    assert listed(sourceId=first) == [2, 0]
+    assert listed(decision="filtered") == [1]
+    assert listed(sourceId=first, decision="filtered") == []
+    at = events[1].received_at
+    assert listed(**{"from": at.isoformat()}) == [2, 1]
+    assert listed(to=at.isoformat()) == [0]
+    assert client.get(url_of(cast), {"decision": "odd"}).status_code == 400
+    # Both lists show an event alike.
+    (item,) = client.get(f"/api/v1/sources/{second}/events").json()["items"]
+    assert client.get(url_of(cast), {"sourceId": second}).json()["items"] == [item]
+    # What a source sent stays when the source goes.
+    assert cast.client(cast.owner).delete(f"/api/v1/sources/{first}").status_code == 204
+    assert listed(sourceId=first) == [2, 0]
+
+
+def test_a_source_of_another_environment_is_none(cast: Cast) -> None:
+    client, refusals = cast.client(cast.operator), []
+    for source_id in (add_source(make_cast()), new_id()):
+        answer = client.get(url_of(cast), {"sourceId": source_id})
+        assert answer.status_code == 400
+        refusals.append(answer.json())
+    assert refusals[0] == refusals[1]
+    assert refusals[0]["details"]["fieldErrors"] == {
+        "sourceId": ["No such id in this environment."]
+    }
+
+
+def test_a_page_reads_few_rows_of_an_environment_with_many_events(committed_cast: Cast) -> None:
+    cast, now = committed_cast, database_now()  # What ANALYZE notes goes with this database.
+    sources = [add_source(cast) for _ in range(3)]
+    # The newest events are those of another environment, which has many sources.
+    other = make_cast()
+    _add_many(other, [add_source(other) for _ in range(30)], now)
+    _add_many(cast, sources, now - timedelta(days=1))
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE event, event_decision")
+    client = cast.client(cast.operator)
+    client.get(url_of(cast))
+
+    def read(**query: Any) -> Plans:
+        with explained('SELECT "event"."id"') as plans:
+            assert client.get(url_of(cast), {"limit": 20, **query}).status_code == 200
+        return plans
+
+    following = client.get(url_of(cast), {"limit": 200}).json()["nextCursor"]
+    with transaction.atomic():
+        prefer_indexes()
+        for query in ({}, {"cursor": following}, {"sourceId": sources[0]}, {"to": now.isoformat()}):
+            assert read(**query).rows_of_all_scans < 100, query
+        for decision in ("refused", "fired", "refused,fired"):
+            assert read(decision=decision).rows_of_all_scans < 100, decision
+        # Another index would be searched for each source of the service.
+        (plan,) = read(decision="refused").plans
+        used = {node.get("Index Name") for node in nodes(plan)}
+        assert "event_decision_of_all_sources" in used
+
+
+def _add_many(cast: Cast, source_ids: list[UUID], now: datetime) -> None:
+    """Adds thousands of events, each with a decision; every thousandth was refused."""
+    events = [
+        Event(
+            environment=cast.environment,
+            source_id=source_ids[n % len(source_ids)],
+            body={},
+            received_at=now - timedelta(seconds=MANY - n),
+            decided_at=now,
+        )
+        for n in range(MANY)
+    ]
+    Event.objects.bulk_create(events)
+    EventDecision.objects.bulk_create(
+        EventDecision(
+            environment=cast.environment,
+            event=event,
+            source_id=event.source_id,
+            received_at=event.received_at,
+            trigger_id=cast.trigger_id,
+            decision="fired" if n % 1000 else "refused",
+            code=None if n % 1000 else "trigger_disabled",
+        )
+        for n, event in enumerate(events)
+    )
