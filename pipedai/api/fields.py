@@ -20,6 +20,10 @@ class TextField(serializers.CharField):
         return super().to_internal_value(data)
 
 
+class PatternField(TextField, serializers.RegexField):
+    """A text that matches a regular expression."""
+
+
 # The Unicode categories of control characters, line separators and paragraph separators, which a name must not contain.
 _BREAKING = frozenset({"Cc", "Zl", "Zp"})
 # These invisible Unicode characters change the direction of text (UAX #9). A name must not contain them, because they

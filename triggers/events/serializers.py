@@ -5,7 +5,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from pipedai.api.fields import ListField, NameField, TextField, TrueFalseField
+from pipedai.api.fields import ListField, NameField, PatternField, TextField, TrueFalseField
 from pipedai.api.serializers import RowSerializer, StrictBody
 from pipedai.server.headers import HOOKS
 from triggers.serializers import MIN_WEBHOOK_SECRET
@@ -21,9 +21,9 @@ class HmacBody(StrictBody):
 
     keeps_names = True
 
-    header = serializers.RegexField(_HEADER)
+    header = PatternField(_HEADER)
     prefix = TextField(max_length=40, allow_blank=True, trim_whitespace=False, default="")
-    timestampHeader = serializers.RegexField(_HEADER, allow_null=True, default=None)
+    timestampHeader = PatternField(_HEADER, allow_null=True, default=None)
 
 
 class SourceBody(StrictBody):

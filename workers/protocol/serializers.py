@@ -7,6 +7,7 @@ from typing import Any
 from rest_framework import serializers
 
 from pipedai.api.fields import (
+    IdField,
     MoneyField,
     NameField,
     TextField,
@@ -69,7 +70,7 @@ class RegisterBody(Body):
 class RegistrationBody(RegisterBody):
     """Is for the OpenAPI schema only. The view takes the token, from header or body, before it reads fields."""
 
-    token = serializers.CharField(required=False)
+    token = TextField(required=False)
 
 
 class ClaimBody(Body):
@@ -85,7 +86,7 @@ class ClaimNextBody(Body):
     features = FeaturesField()
     waitingRuns = serializers.ListField(
         source="waiting_runs",
-        child=serializers.UUIDField(),
+        child=IdField(),
         max_length=MAX_WAITING_RUNS,
         allow_null=True,
         default=None,
