@@ -16,21 +16,30 @@ from pipedai_cli.errors import Exit, Failure
 from pipedai_cli.session import Session
 from pipedai_cli.text import one_line
 
-# With the list of commands it fits on a terminal of 24 lines, as each command's help does.
+# With the list of commands it fits on a terminal of 24 lines, as each command's help does. So `--help` and `--version`
+# are not listed.
 _HELP = """\b
-Operate PipedAI. Begin with `pipedai login --url https://pipedai.example`.
+Begin with `pipedai login --url URL`, or set PIPEDAI_URL and PIPEDAI_KEY.
+Reads PIPEDAI_SECRET_*, XDG_CONFIG_HOME, HTTPS_PROXY, SSL_CERT_FILE, NO_COLOR.
 Exits: 1 run failed, 2 usage, 3 unreachable, 4 refused, 5 waits for a person.
 """
 # As a shell says of a program that SIGPIPE ended.
 _OUTPUT_CLOSED = 141
 
 
+_HELP_OPTIONS = ["-h", "--help"]
+
+
 @click.group(
-    help=_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+    help=_HELP, context_settings={"help_option_names": _HELP_OPTIONS, "max_content_width": 110}
 )
+@click.help_option(*_HELP_OPTIONS, hidden=True)
 @click.version_option(__version__, prog_name="pipedai", hidden=True)
 @click.option(
-    "--profile", default=keys.DEFAULT_PROFILE, envvar="PIPEDAI_PROFILE", help="Which login to use."
+    "--profile",
+    default=keys.DEFAULT_PROFILE,
+    envvar="PIPEDAI_PROFILE",
+    help="Which login to use, else PIPEDAI_PROFILE.",
 )
 @click.pass_context
 def cli(context: click.Context, profile: str) -> None:

@@ -143,14 +143,10 @@ class Reading:
         """List the machines that execute runs."""
         return self._rows("workers", limit)
 
-    def list_events(self, source: str, decision: str = "", limit: int = 20) -> Any:
-        """List the events of a source (its id, key or name), with what was decided about each."""
-        found = found_by(self._session, "sources", source)
-        return list(
-            self._api.items(
-                f"/sources/{found['id']}/events", min(limit, _MOST_ROWS), decision=decision
-            )
-        )
+    def list_events(self, source: str = "", decision: str = "", limit: int = 20) -> Any:
+        """List events with what was decided about each; of one source, by its id, key or name."""
+        source_id = found_by(self._session, "sources", source)["id"] if source else ""
+        return self._rows("events", limit, sourceId=source_id, decision=decision)
 
     def list_approvals(self, status: str = "pending", limit: int = 20) -> Any:
         """List calls that wait, or waited, for a person, who decides in the console."""

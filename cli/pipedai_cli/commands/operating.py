@@ -133,25 +133,28 @@ def event() -> None:
     """Look at events, what was decided about each, and replay them.
 
     \b
-      pipedai event list --source github
+      pipedai event list
     """
 
 
 @event.command("list")
-@click.option("--source", required=True, help="Their source: its id, key or name.")
+@click.option("--source", help="Only those of this source: its id, key or name.")
 @click.option("--decision", help="Only those with this: fired, filtered, coalesced or refused.")
 @limit_option
 @json_option
 @with_session
-def list_events(session: Session, source: str, decision: str | None, limit: int) -> None:
-    """List the events of a source with what was decided.
+def list_events(session: Session, source: str | None, decision: str | None, limit: int) -> None:
+    """List events with what was decided about each.
 
     \b
+      pipedai event list
       pipedai event list --source github --decision filtered
     """
-    found = found_by(session, "sources", source)
+    source_id = source and found_by(session, "sources", source)["id"]
     session.out.items(
-        session.api.items(f"/sources/{found['id']}/events", limit, decision=decision),
+        session.api.items(
+            f"{session.environment}/events", limit, sourceId=source_id, decision=decision
+        ),
         ("ID", "RECEIVED", "TYPE", "DECISIONS"),
         lambda row: (
             row["id"],
