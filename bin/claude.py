@@ -1,4 +1,4 @@
-"""Installs the real Claude CLI, which is not free software, and a library for MCP servers into a cache.
+"""Installs the real Claude CLI, which is not free software, into a cache.
 
 Only tests need them, and only those who ask get them (`bin/setup --claude`).
 """
@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 
 from bin import packages
@@ -44,9 +43,8 @@ VERSIONS = (PINNED, NODE_20)
 
 _LICENCES = (
     "The claude CLI belongs to Anthropic and is licensed under its commercial terms"
-    " (https://code.claude.com/docs/en/legal-and-compliance); mcp is free software under the MIT licence."
+    " (https://code.claude.com/docs/en/legal-and-compliance)."
 )
-_MCP_LOCK = _ROOT / "requirements-mcp.txt"
 # A folder has this file when its installation was finished.
 _FINISHED = ".finished"
 
@@ -76,14 +74,9 @@ def cli(version: str = PINNED) -> Path | None:
     return found if _finished(folder) else None
 
 
-def mcp_python() -> Path | None:
-    folder = _mcp_folder()
-    return folder / "bin" / "python" if _finished(folder) else None
-
-
 def install() -> None:
     """Install whatever is missing. Raises CannotInstallError."""
-    if mcp_python() and all(map(cli, VERSIONS)):
+    if all(map(cli, VERSIONS)):
         return
     _say(_LICENCES)
     cache().mkdir(parents=True, exist_ok=True)
@@ -91,7 +84,6 @@ def install() -> None:
         for version in VERSIONS:
             announcement = f"Installing claude {version} from npm (200 to 400 MB)…"
             _make(_cli_folder(version), announcement, partial(_install_cli, version=version))
-        _make(_mcp_folder(), "Installing mcp from PyPI…", _install_mcp)
 
 
 def _make(folder: Path, announcement: str, fill: Callable[[Path], None]) -> None:
@@ -126,13 +118,6 @@ def _install_cli(folder: Path, version: str) -> None:
         )
 
 
-def _install_mcp(folder: Path) -> None:
-    _run("venv", [sys.executable, "-m", "venv", str(folder)])
-    options = ["--quiet", "--disable-pip-version-check", "--no-input", "--require-hashes"]
-    python = str(folder / "bin" / "python")
-    _run("pip", [python, "-m", "pip", "install", *options, "-r", str(_MCP_LOCK)])
-
-
 def _run(name: str, command: list[str]) -> None:
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
@@ -151,12 +136,6 @@ def _platform() -> str:
 
 def _cli_folder(version: str) -> Path:
     return cache() / f"claude-{version}-{_platform()}"
-
-
-def _mcp_folder() -> Path:
-    # A virtual environment fits only one Python and one list of packages, so the folder is named after both.
-    packages = sha256(_MCP_LOCK.read_bytes()).hexdigest()[:12]
-    return cache() / f"mcp-{packages}-python{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def _finished(folder: Path) -> bool:

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-PACKAGES = ("chromium", "haproxy", "iproute2", "nginx", "nodejs", "npm", "pgbouncer", "postgresql")
+PACKAGES = (
+    "chromium", "haproxy", "iproute2", "nginx", "nodejs", "npm", "pgbouncer", "postgresql", "systemd",
+)  # fmt: skip
 # Node.js often has another source than Debian, whose npm does not fit it then, so the program on the PATH is enough.
 _PROGRAMS = {"nodejs": "node", "npm": "npm"}
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from testing.processes.programs import program
 
 from pipedai_worker import cli
 from pipedai_worker.commands import arguments
@@ -52,12 +52,12 @@ def test_the_unit_does_not_restart_what_a_person_has_to_mend() -> None:
     assert {int(code) for code in setting("RestartPreventExitStatus").split()} == hopeless
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd")
+@pytest.mark.long
 def test_systemd_understands_the_unit(tmp_path: Path) -> None:
     unit = tmp_path / UNIT.name
     unit.write_text(UNIT.read_text().replace(setting("ExecStart"), "/bin/true"))
     verdict = subprocess.run(
-        ["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False
+        [program("systemd-analyze"), "verify", unit], capture_output=True, text=True, check=False
     )
     assert (verdict.returncode, verdict.stderr) == (0, "")
 

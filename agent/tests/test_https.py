@@ -30,7 +30,7 @@ class _Healthy(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    return self_signed(tmp_path, "IP:127.0.0.1")
+    return self_signed(tmp_path, "127.0.0.1")
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ class Agent:
     home: Path
 
     def mcp(self, *arguments: str, key: str) -> tuple[list[str], dict[str, str]]:
-        command = [str(installed.mcp_python()), "-m", "pipedai_cli", "mcp", *arguments]
+        command = [sys.executable, "-m", "pipedai_cli", "mcp", *arguments]
         variables = {"PIPEDAI_URL": self.url, "PIPEDAI_KEY": key, "HOME": str(self.home)}
         return command, {**variables, "PYTHONPATH": str(BASE_DIR / "cli")}
 
@@ -110,7 +111,6 @@ def _results(content: dict[str, Any]) -> list[str]:
 
 @pytest.fixture
 def agent(committed_cast, own_database, tmp_path):
-    installed.mcp_python()
     installed.cli()
     (tmp_path / "pipedai.yaml").write_text(FILE)
     with ExitStack() as stack:

@@ -199,7 +199,7 @@ def test_the_readme_opens_with_three_sentences_and_the_two_commands():
 def test_the_readme_says_of_every_direct_dependency_why_it_is_there():
     tables = (BASE_DIR / "docs" / "dependencies.md").read_text()
     explained = re.findall(r"^\| (?!package |---)(\S+) \| \S.* \|$", tables, re.MULTILINE)
-    names = ("requirements", "requirements-otel", "requirements-dev", "requirements-mcp")
+    names = ("requirements", "requirements-otel", "requirements-dev")
     direct = {package for name in names for package in _requirements(f"{name}.in")}
     assert sorted(explained) == sorted([*direct, claude.NPM_NAME])
 

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,9 +14,7 @@ from typing import Any
 
 import httpx
 
-from bin import claude
 from bin.ending import die_with_parent
-from testing.processes.programs import lacking
 
 _ROOT = Path(__file__).resolve().parents[2]
 _START_SECONDS = 90
@@ -62,15 +61,12 @@ def grant_server(
     directory: Path, *, listener: socket.socket | None = None, **options: Any
 ) -> Iterator[GrantServer]:
     """Runs the server for the time of the block, on this listening socket or a port of its own. It logs into the
-    directory. `options` are those of `grant_program.py`, such as `life=20`. Without the library the test is skipped.
+    directory. `options` are those of `grant_program.py`, such as `life=20`.
     """
-    python = claude.mcp_python() or lacking(
-        "The library for MCP servers is not installed here: run bin/setup --claude."
-    )
     own = listener or socket.create_server(("127.0.0.1", 0))
     log = directory / "grants.jsonl"
     log.touch()
-    command = [str(python), "-m", "testing.processes.grant_program"]
+    command = [sys.executable, "-m", "testing.processes.grant_program"]
     with (directory / "grants.out").open("wb") as output:
         process = subprocess.Popen(  # noqa: S603
             [*command, str(own.fileno()), str(log), json.dumps(options)],

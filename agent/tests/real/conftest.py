@@ -40,7 +40,6 @@ def real_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def _programs() -> None:
     """Skip the test before anything is started, if a program is missing."""
-    installed.mcp_python()
     for version in claude.VERSIONS:
         installed.cli(version)
 

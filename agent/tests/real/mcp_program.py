@@ -1,4 +1,4 @@
-"""A real MCP server (PyPI `mcp`), run by a Python that has that library; `mcp_server.py` starts it.
+"""A real MCP server (PyPI `mcp`); `mcp_server.py` starts it.
 
     python -m tests.real.mcp_program FD LOG
 

@@ -6,6 +6,7 @@ import json
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,8 +16,6 @@ from typing import Any
 from uuid import uuid4
 
 from bin.ending import die_with_parent
-
-from . import installed
 
 _AGENT = Path(__file__).resolve().parents[2]
 _STOP_SECONDS = 20
@@ -78,7 +77,7 @@ def mcp_server(listener: socket.socket, directory: Path) -> Iterator[McpServer]:
     """Run the server on this listening socket for the time of the block. It logs into the directory."""
     log = directory / "mcp.jsonl"
     log.touch()
-    command = [str(installed.mcp_python()), "-m", "tests.real.mcp_program"]
+    command = [sys.executable, "-m", "tests.real.mcp_program"]
     with (directory / "mcp.out").open("wb") as output:
         process = subprocess.Popen(
             [*command, str(listener.fileno()), str(log)],

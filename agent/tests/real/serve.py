@@ -11,12 +11,9 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
-
-from bin import claude
 
 from pipedai_worker.executors.settings import TOOL_PREFIX
 from pipedai_worker.stand_in.model import sample
@@ -38,8 +35,6 @@ Ctrl-C ends it."""
 
 def main() -> None:
     """Serve until SIGINT or SIGTERM."""
-    if claude.mcp_python() is None:
-        sys.exit("The MCP server is not installed here: run bin/setup --claude.")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with (
         tempfile.TemporaryDirectory() as directory,

@@ -15,8 +15,6 @@ import pytest
 from pipedai_worker.stand_in.model import sample
 from tests.conftest import AGENT
 
-from . import installed
-
 SCHEMA = {
     "type": "object",
     "properties": {
@@ -34,7 +32,6 @@ def test_a_sample_has_every_property_of_a_schema() -> None:
 
 @pytest.mark.long
 def test_it_plays_one_conversation_from_its_start_to_its_end(tmp_path: Path) -> None:
-    installed.mcp_python()
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.real.serve"],
         cwd=AGENT,

@@ -222,7 +222,7 @@ def test_mails_and_password_go_through_tls_to_a_server_that_a_known_authority_vo
     settings, monkeypatch, tmp_path, tls
 ):
     scheme = {"starttls": "smtp+tls", "at-once": "smtp+ssl"}[tls]
-    certificate = self_signed(tmp_path, "IP:127.0.0.1")
+    certificate = self_signed(tmp_path, "127.0.0.1")
     with receiving_mail(password="word", tls=tls, certificate=certificate) as receiver:
         settings.EMAIL_URL = receiver.url("ada:word@", scheme)
         answer = deliver(MAIL, message_id=ID)
