@@ -83,7 +83,7 @@ def bodies(of: type[Body] = Body) -> Iterator[type[Body]]:
 
 def fields(name: str, holder: Any) -> Iterator[tuple[str, Any]]:
     """Yields the fields of a body or a list, at any depth, with their dotted names."""
-    inner = dict(holder.fields) if isinstance(holder, serializers.BaseSerializer) else {}
+    inner = dict(holder.fields) if isinstance(holder, serializers.Serializer) else {}
     child = getattr(holder, "child", None)
     for key, field in ({**inner, "*": child} if child is not None else inner).items():
         yield f"{name}.{key}", field

@@ -43,7 +43,7 @@ def test_it_shows_what_each_source_sent_and_no_ends_of_runs(cast: Cast) -> None:
     assert client.get(url_of(cast), {"decision": "odd"}).status_code == 400
     # Both lists show an event alike.
     (item,) = client.get(f"/api/v1/sources/{second}/events").json()["items"]
-    assert client.get(url_of(cast), {"sourceId": second}).json()["items"] == [item]
+    assert client.get(url_of(cast), {"sourceId": str(second)}).json()["items"] == [item]
     # What a source sent stays when the source goes.
     assert cast.client(cast.owner).delete(f"/api/v1/sources/{first}").status_code == 204
     assert listed(sourceId=first) == [2, 0]
@@ -52,7 +52,7 @@ def test_it_shows_what_each_source_sent_and_no_ends_of_runs(cast: Cast) -> None:
 def test_a_source_of_another_environment_is_none(cast: Cast) -> None:
     client, refusals = cast.client(cast.operator), []
     for source_id in (add_source(make_cast()), new_id()):
-        answer = client.get(url_of(cast), {"sourceId": source_id})
+        answer = client.get(url_of(cast), {"sourceId": str(source_id)})
         assert answer.status_code == 400
         refusals.append(answer.json())
     assert refusals[0] == refusals[1]
