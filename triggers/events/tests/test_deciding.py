@@ -48,7 +48,7 @@ class World:
         """Lets an event come, and returns the one decision about it, as it is stored."""
         event = self.event(body, type_)
         with transaction.atomic():
-            decide(event, requested_by=by, now=self.now)
+            decide(event, requesters=[by] if by else [], now=self.now)
         return EventDecision.objects.get(event=event)
 
     def payload(self, run_id: Any) -> Any:
