@@ -12,6 +12,9 @@ from pipedai.api.fields import ListField, TextField, TrueFalseField, WholeNumber
 from pipedai.api.serializers import StrictBody
 from workspaces.roles import Role
 
+# A rule as a trigger has it: the fields of ApprovalRuleBody.
+Rule = dict[str, Any]
+
 MAX_RULES: Final = 10
 MAX_TOOLS: Final = 50
 MAX_TOOL_NAME: Final = 200
@@ -20,6 +23,9 @@ MIN_EXPIRES_SECONDS, MAX_EXPIRES_SECONDS = 60, 7 * 86_400
 ALL_TOOLS: Final = "*"
 # Whether a rule holds for each call of its tools, or only for those that may change something, as the worker judges.
 WHEN: Final = ("always", "possible_effect")
+# The most that the arguments of a call may take as compact JSON, in bytes. The gateways of workers refuse longer ones
+# as well.
+MAX_ARGUMENTS_BYTES: Final = 64 * 1024
 # What a person may say to a call.
 DECISIONS: Final = ("approve", "reject")
 APPROVER_ROLES: Final = (Role.OPERATOR.value, Role.ADMIN.value, Role.OWNER.value)
@@ -110,17 +116,39 @@ class Demand:
     expires_after: int
 
 
-# What is demanded if no rule names the tool any more. The worker asked by a rule that the trigger has had before.
-_STRICTEST = Demand(Role.OWNER.value, True, 86_400)
+# What holds for a call whose tool no rule names any more. The worker asked by a rule that the trigger had before.
+_STRICTEST: Final[Rule] = {
+    "when": "always",
+    "approverRole": Role.OWNER.value,
+    "notRequester": True,
+    "expiresAfterSeconds": 86_400,
+}
 
 
-def demand_for(tool: str, rules: Sequence[dict[str, Any]] | None) -> Demand:
-    """Returns the strictest demands of the rules about the tool. Which of them held, only the worker knows."""
-    about = [rule for rule in rules or () if rule["tools"] == ALL_TOOLS or tool in rule["tools"]]
-    if not about:
-        return _STRICTEST
+def rules_in_force(kept: Sequence[Rule] | None, present: Sequence[Rule] | None) -> list[Rule]:
+    """Returns the rules for a run: those `kept` from when it last asked, if it did, which nothing eases, and those that
+    its trigger has at present.
+    """
+    rules = list(kept or ())
+    return rules + [rule for rule in present or () if rule not in rules]
+
+
+def rules_to_keep(tool: str, rules: Sequence[Rule]) -> list[Rule]:
+    """Returns the rules that are kept with the question of a run about the tool, at least one of which names it."""
+    return [*rules] if _about(tool, rules) else [*rules, {"tools": [tool], **_STRICTEST}]
+
+
+def demand_for(tool: str, rules: Sequence[Rule]) -> Demand:
+    """Returns the strictest demands of the rules about the tool, of which there is one at least. Which of them held,
+    only the worker knows.
+    """
+    about = _about(tool, rules)
     return Demand(
         max((rule["approverRole"] for rule in about), key=lambda role: Role(role).rank),
         any(rule["notRequester"] for rule in about),
         min(rule["expiresAfterSeconds"] for rule in about),
     )
+
+
+def _about(tool: str, rules: Sequence[Rule]) -> list[Rule]:
+    return [rule for rule in rules if rule["tools"] == ALL_TOOLS or tool in rule["tools"]]

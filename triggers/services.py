@@ -25,6 +25,7 @@ from triggers.locks import hold_trigger_environment, lock_workers
 from triggers.models import MAX_CONCURRENT_RUNS, Trigger, TriggerRevision
 from triggers.runs.lifecycle import prefer_anew, reassign_queued_runs
 from triggers.runs.pools import give_trigger_slots, wake_for
+from triggers.runs.waiting import note_change
 from triggers.schedules import cron
 from triggers.trigger_ceiling import check_room_for_trigger
 from workspaces.connections.services import hold_connection
@@ -57,7 +58,7 @@ def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]
             environment_id=environment_id,
             revision_id=new_id(),
             next_run_at=next_run_at,
-            changed_by=_changer(actor),
+            changed_by=actor.id,
             **columns,
         )
         _seal_headers(trigger, values["mcp_headers"])
@@ -92,7 +93,7 @@ def update_trigger(
         if changes.keys() & {"enabled", "schedule", "timezone", "runOnceAt"}:
             changes |= _without_past_once(trigger, changes)
             trigger.next_run_at = _next_run_at(vars(trigger))
-        trigger.updated_at, trigger.changed_by = Now(), _changer(actor)
+        trigger.updated_at = Now()
         trigger.save(force_update=True)
         if changes.keys() & {"workerId", "poolId"}:
             reassign_queued_runs(trigger_id=trigger.id)
@@ -100,6 +101,7 @@ def update_trigger(
             prefer_anew(trigger_id=trigger.id)
         if "maxConcurrentRuns" in changes:
             _adjust_slots(trigger, *changes["maxConcurrentRuns"])
+        _note_change(trigger, actor)
         restored = {"restoredRevisionId": str(restored_id)} if restored_id else {}
         emit(_event("trigger.updated", trigger, actor, changes | restored))
 
@@ -109,8 +111,9 @@ def rotate_mcp_token(*, trigger_id: UUID, mcp_headers: dict[str, str], actor: Ac
     with transaction.atomic():
         trigger = _locked(trigger_id, actor)
         _seal_headers(trigger, mcp_headers)
-        trigger.updated_at, trigger.changed_by = Now(), _changer(actor)
-        trigger.save(update_fields=["mcp_headers", "mcp_key", "updated_at", "changed_by"])
+        trigger.updated_at = Now()
+        trigger.save(update_fields=["mcp_headers", "mcp_key", "updated_at"])
+        _note_change(trigger, actor)
         emit(_event("mcp-token.rotated", trigger, actor, {}))
 
 
@@ -220,9 +223,8 @@ def _adjust_slots(trigger: Trigger, old: int | None, new: int | None) -> None:
         wake_for([one] * ((new or MAX_CONCURRENT_RUNS) - old))
 
 
-def _changer(actor: Actor) -> UUID | None:
-    """Returns who changes a trigger: a user, also of the staff, or an API key."""
-    return None if actor.type == "system" else actor.id
+def _note_change(trigger: Trigger, actor: Actor) -> None:
+    note_change(environment_id=trigger.environment_id, trigger_ids=[trigger.id], actor=actor)
 
 
 def _columns_of(values: dict[str, Any]) -> dict[str, Any]:

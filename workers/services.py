@@ -16,6 +16,7 @@ from pipedai.wakeups import wake_workers
 from triggers.models import Trigger
 from triggers.runs.lifecycle import count_unfinished_runs, reassign_runs_of_worker
 from triggers.runs.pools import open_to_pools
+from triggers.runs.waiting import note_change
 from workers.accounts import set_account
 from workers.locks import hold_workers
 from workers.models import Worker
@@ -110,6 +111,8 @@ def deregister_worker(*, worker: Worker, reassign_to: UUID | None, actor: Actor)
         if reassign_to is not None:
             Trigger.objects.filter(id__in=triggers).update(worker_id=reassign_to, updated_at=Now())
         runs = reassign_runs_of_worker(worker_id=worker.id)
+        if reassign_to is not None:
+            note_change(environment_id=leaving.environment_id, trigger_ids=triggers, actor=actor)
         if reassign_to is None:
             _check_unused(len(triggers), count_unfinished_runs(worker_id=worker.id))
         else:

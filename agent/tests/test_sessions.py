@@ -166,11 +166,11 @@ def test_the_session_of_a_run_that_waits_is_never_removed_to_make_room(
     monkeypatch.setattr(sessions, "MOST_KEPT", 2)
     waiting = [begun(kept, executor, tmp_path) for _ in range(2)]
     for session in waiting:
-        assert kept.make_room(session.id, executor, {"pay"})
+        assert kept.make_room(session.id, executor, "pay", {"pay"})
         assert kept.keep(replace(session, waits=True), executor)
     # There is no room for a third one that waits, and later ones do not displace these two.
     other = begun(kept, executor, tmp_path)
-    assert not kept.make_room(other.id, executor, set())
+    assert not kept.make_room(other.id, executor, "pay", set())
     assert not kept.keep(other, executor)
     found = {session.id: session for session in kept.all()}
     assert [(found[each.id].deferred, found[each.id].with_effect) for each in waiting] == [

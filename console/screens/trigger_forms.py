@@ -36,7 +36,7 @@ _RULE = {
             ("owner", "Owners"),
         ],
     ),
-    "notRequester": Look("But not who requested the run or last changed the trigger"),
+    "notRequester": Look("But not who requested the run or changed the trigger"),
     "expiresAfterSeconds": Look(
         "Wait for a decision, in seconds", help="3600 is an hour, 86400 a day. Then the run fails."
     ),

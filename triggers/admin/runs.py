@@ -155,7 +155,7 @@ class RunAdmin(StaffModelAdmin):
     # The panels explain most of these columns. The others matter only to the service itself.
     left_out = (
         "retry_of", "avoided_worker", "retried", "resume_until", "had_effects", "at_limit", "limit_retries", "slot",
-        "trigger_slot", "claim_id", "chain_depth", "earlier_calls", "requested_by",
+        "trigger_slot", "claim_id", "chain_depth", "earlier_calls", "requested_by", "also_requested_by",
     )  # fmt: skip
     answers = (run_panels,)
     panels = (

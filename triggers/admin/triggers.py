@@ -151,7 +151,7 @@ class TriggerAdmin(StaffModelAdmin):
     searched_address = BY_MEMBER
     looks_through = LOOKS_THROUGH_CUSTOMERS
     scopes = (Scope(("environment",), ("id",)),)
-    left_out = ("mcp_key", "webhook_key", "changed_by")
+    left_out = ("mcp_key", "webhook_key", "changed_by", "also_changed_by")
     facts = (
         ("State", of_row(_state, "deleted_at", "enabled", health=HEALTH)), "name", "environment", "worker",
         "pool", ("Worker before the pool's others for", column("prefer_seconds", seconds)),

@@ -11,12 +11,14 @@ from django.db import transaction
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Forbidden, NotFound
 from pipedai.events import Actor, Event, emit
-from pipedai.sql import NOW, Row, fetch_all, fetch_one, fetch_row
+from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one, fetch_row
 from pipedai.wakeups import wake_workers
 from triggers.runs import statements as sql
 from triggers.runs.conditions import OF_ENVIRONMENT
 from triggers.runs.lifecycle import read_own_run
+from triggers.runs.reads import LOCK_TRIGGER
 from triggers.runs.refusals import Refused
+from triggers.runs.waiting import settle_changes
 from triggers.states import HELD, ApprovalStatus
 from workspaces.locks import hold_environment, hold_role_of_user
 from workspaces.roles import Role
@@ -73,9 +75,11 @@ def decide_approval(
         approval = fetch_row(_READ, params)
         hold_environment(approval["environment_id"])
         hold_role_of_user(actor.id, approval["environment_id"], Role(approval["role"]))
-        if actor.id in approval["barred"]:
+        # Whoever changes the trigger meanwhile is barred by the time that the lock is there.
+        execute(LOCK_TRIGGER, approval)
+        if actor.id in fetch_row(_READ, params)["barred"]:
             raise Forbidden(
-                "Somebody else has to decide: you requested the run or last changed its trigger."
+                "Somebody else has to decide: you requested the run, or you have changed its trigger."
             )
         status = ApprovalStatus.APPROVED if approve else ApprovalStatus.REJECTED
         its_run = {"run_id": approval["run_id"], "environment_id": approval["environment_id"]}
@@ -84,6 +88,7 @@ def decide_approval(
         # The run may wait again by now, for something else. Then this transaction is rolled back.
         if run is None or fetch_one(_DECIDE, {**params, **decision}) is None:
             raise _too_late(fetch_row(_READ, params)["status"])
+        settle_changes(trigger_id=approval["trigger_id"], decided_by=actor.id)
         emit(_event("approval.decided", actor, approval_id, approval, decision=status.value))
         wake_workers([run["worker_id"]])
 

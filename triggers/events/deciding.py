@@ -5,7 +5,7 @@ A trigger gets one decision for an event: by its first entry in `on` that lets t
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
 from operator import itemgetter
@@ -20,7 +20,7 @@ from pipedai.events import SYSTEM
 from pipedai.sql import Row, execute_later, fetch_all
 from triggers.events.clauses import first_failing, scalar_at, shown
 from triggers.events.payloads import Payload, TooLarge, add_to_all, payload_of
-from triggers.models import Event, EventDecision
+from triggers.models import Event, EventDecision, requesters_of
 from triggers.runs.ceiling import take_turns
 from triggers.runs.joining import join_run
 from triggers.runs.lifecycle import queue_run
@@ -59,13 +59,13 @@ _ENDS: dict[str, tuple[str, ...]] = {
 }
 
 
-def decide(event: Event, *, requested_by: UUID | None = None, now: datetime | None = None) -> None:
+def decide(event: Event, *, requesters: Sequence[UUID] = (), now: datetime | None = None) -> None:
     """Decides what the event starts, writes the decisions and queues the runs, in the caller's transaction. The event's
-    row is written, and its `received_at` is read. `requested_by` is the user or the API key that replays the event. Who
+    row is written, and its `received_at` is read. `requesters` has the user or the API key that replays the event. Who
     requested a run has also requested what its end starts, so that nobody approves calls that they caused.
     """
     if event.run is not None:
-        requested_by = event.run.requested_by
+        requesters = requesters_of(event.run.requested_by, event.run.also_requested_by)
     decisions, passed = [], []
     for trigger_id, listeners in groupby(_listeners(event), key=itemgetter("trigger_id")):
         listener, clause = _first_that_hears(event, listeners)
@@ -81,7 +81,7 @@ def decide(event: Event, *, requested_by: UUID | None = None, now: datetime | No
         lock_triggers(listener["trigger_id"] for _, listener in passed)
     for decision, listener in passed:
         try:
-            _start(decision, listener, requested_by, now)
+            _start(decision, listener, requesters, now)
         except (Conflict, NotFound) as refused:
             _refuse(decision, refused.code)
         except TooLarge:
@@ -139,7 +139,7 @@ def _clause(op: str, value: Any, saw: str | None) -> Payload:
 
 
 def _start(
-    decision: EventDecision, listener: Row, requested_by: UUID | None, now: datetime | None
+    decision: EventDecision, listener: Row, requesters: Sequence[UUID], now: datetime | None
 ) -> None:
     """Queues a run, or joins one, and notes it in the decision. Raises Conflict, NotFound or TooLarge."""
     event = decision.event
@@ -148,7 +148,7 @@ def _start(
         _refuse(decision, EventRefusal.CHAIN_TOO_DEEP)
         return
     payload = payload_of(event, listener["fields"])
-    about: dict[str, Any] = {"requested_by": requested_by, "now": now}
+    about: dict[str, Any] = {"requesters": requesters, "now": now}
     coalesce: Any = listener["coalesce"]
     value = None if coalesce is None else scalar_at(coalesce["path"], event.body)
     if value is None:

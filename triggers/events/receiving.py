@@ -4,7 +4,7 @@ import json
 import math
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -133,7 +133,7 @@ def replay_event(*, event_id: UUID, actor: Actor) -> UUID:
         body = row.pop("body")
         source_name = row.pop("source_name")
         kept = {**row, "id": replay_id, "replay_of_id": event_id}
-        _keep(kept, body, source_name, requested_by=actor.id)
+        _keep(kept, body, source_name, requesters=[actor.id] if actor.id else [])
         metadata = {"replayOf": str(event_id), "sourceId": str(row["source_id"])}
         emit(Event("event.replayed", actor, row["environment_id"], "event", replay_id, metadata))
     return replay_id
@@ -233,12 +233,12 @@ def _take_once(source: Row, identity: Identity, document: Any) -> UUID:
 
 
 def _keep(
-    event: Row, document: Any, source_name: str, *, requested_by: UUID | None = None
+    event: Row, document: Any, source_name: str, *, requesters: Sequence[UUID] = ()
 ) -> datetime:
     """Writes an event of a source and decides it, in the caller's transaction. Returns when it came."""
     stored = fetch_row(_KEEP, {**event, "body": json.dumps(document, ensure_ascii=False)})
     at: datetime = stored["received_at"]
     source = models.EventSource(id=event["source_id"], name=source_name)
     kept = models.Event(**event, source=source, body=document, received_at=at)
-    decide(kept, requested_by=requested_by)
+    decide(kept, requesters=requesters)
     return at

@@ -133,7 +133,7 @@ def _unapproved(run: Row, worker: Row) -> _Told:
 
 def _lacks_approvals(run: Row, worker: Row) -> _Told:
     return (
-        f"Worker {worker['label']} can't wait for approvals, and the trigger has rules for them.",
+        f"Worker {worker['label']} can't wait for approvals, and the run may need one.",
         None,
         None,
         f"Update its program, or {give_it_to_another(run)}",

@@ -15,7 +15,14 @@ from triggers.models.event import (
 )
 from triggers.models.health import TriggerHealth
 from triggers.models.heartbeats import SchedulerHeartbeat, WebHeartbeat
-from triggers.models.run import RUN_COLUMNS, IdempotencyKey, Run, RunResult, RunText
+from triggers.models.run import (
+    RUN_COLUMNS,
+    IdempotencyKey,
+    Run,
+    RunResult,
+    RunText,
+    requesters_of,
+)
 from triggers.models.run_event import RunEventBatch, RunEventDay, RunEventLog
 from triggers.models.run_rules import MAX_SPELLS
 from triggers.models.tick import Tick
@@ -60,4 +67,5 @@ __all__ = [
     "TriggerHealth",
     "TriggerRevision",
     "WebHeartbeat",
+    "requesters_of",
 ]

@@ -35,10 +35,17 @@ class Approval(TenantRow):
     tool_schema_hash = models.CharField(max_length=64)
     # How many calls the run had made before it asked; NULL if its worker counted none.
     calls_before = models.IntegerField(null=True)
-    # The lowest role that may decide: the strictest of the trigger's rules about this tool when the run asked.
+    # The rules for the run when it asked, as ApprovalRulesField reads them: at least one names the tool. A worker gets
+    # them with the decision, whatever the trigger becomes. NULL if a release asked that did not keep them.
+    rules = JSONAsGivenField(null=True)
+    # Whether the run had the CLI's own tools for shells, the web and files when it asked; NULL as for `rules`.
+    allow_host_tools = models.BooleanField(null=True)
+    # The lowest role that may decide: the strictest of the rules about this tool.
     role = models.CharField(max_length=8, choices=Role.choices)
-    # The users who may not decide, because they requested the run or last changed the trigger, themselves or by a key
-    # that they had made. It is empty unless a rule about the tool says `notRequester`.
+    # Whether a rule about the tool says `notRequester`.
+    not_requester = models.BooleanField(default=False, db_default=False)
+    # The users who may not decide, because they did something themselves or by a key that they had made: they requested
+    # the run, had changed the trigger when the run asked, or have changed it since. Empty without `not_requester`.
     barred = ArrayField(models.UUIDField(), default=list)
     # When the run asked, by the database's clock.
     created_at = models.DateTimeField(db_default=Now(), editable=False)

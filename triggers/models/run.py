@@ -1,6 +1,8 @@
 """The tables of runs: the ledger, long texts, results, idempotency keys. `run_rules` has what the ledger refuses."""
 
+from collections.abc import Sequence
 from datetime import timedelta
+from uuid import UUID
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -43,6 +45,13 @@ def tool_calls(run: Row) -> dict[str, int] | None:
     if run["tool_calls_total"] is None:
         return None
     return {part: run[f"tool_calls_{part}"] for part in ("total", "effects", "unknown")}
+
+
+def requesters_of(
+    requested_by: UUID | None, also_requested_by: Sequence[UUID] | None
+) -> list[UUID]:
+    """Returns all who requested a run, from its two columns."""
+    return [*([requested_by] if requested_by else []), *(also_requested_by or ())]
 
 
 class Run(TenantRow):
@@ -191,9 +200,12 @@ class Run(TenantRow):
     # The three counts of tool calls at the end of the last such spell, in the order total, effects, unknown. NULL if
     # there was none, or its worker reported no counts.
     earlier_calls = ArrayField(models.IntegerField(), size=3, null=True)
-    # The user or the API key that requested the run, for rules by which nobody may approve what they requested. A retry
-    # and a run of a chain copy it, and a replayed event sets it. NULL for a run of a schedule or of another event.
+    # The user or the API key that requested the run, for rules by which nobody may approve what they requested: who
+    # queued it, or replayed the event that did. NULL for a run of a schedule or of another event.
     requested_by = models.UUIDField(null=True)
+    # All others who requested the run: who replayed an event that joined it, and whoever requested the run whose end
+    # queued it, or of which it is a retry or a rerun. They are as many as users and keys at most. NULL for none.
+    also_requested_by = ArrayField(models.UUIDField(), null=True)
     # How many calls the run was denied, as its worker reported: by the CLI's permissions, or by the trigger's rules for
     # approvals. NULL if the worker did not report it.
     denials_total = models.IntegerField(null=True)

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -141,9 +142,11 @@ class Trigger(FileColumns):
     allow_host_tools = models.BooleanField(default=False, db_default=False)
     # Whether a run that was denied a call fails, even if it reports success. Users set it.
     fail_on_denied = models.BooleanField(default=False, db_default=False)
-    # The user or the API key that last changed the trigger, for rules by which they may not approve; NULL if nobody but
-    # the service did.
+    # The user or the API key that last changed the trigger, for rules by which they may not approve; NULL if nobody has
+    # since somebody else last decided about a call of its runs. `triggers.runs.waiting` writes it.
     changed_by = models.UUIDField(null=True)
+    # All others who have changed the trigger since then, each once; NULL for none.
+    also_changed_by = ArrayField(models.UUIDField(), null=True)
     # When a user last changed the trigger, by the database's clock. Making runs does not change it.
     updated_at = models.DateTimeField(db_default=Now(), editable=False)
     # When a user deleted the trigger; NULL if nobody did. The row stays, because runs refer to it.

@@ -67,9 +67,11 @@ LACKS_TOKEN = f"(c.headers IS NULL OR c.fresh_until <= {NOW})"
 # The trigger's connection, if it has one, lets its runs begin.
 CONNECTION_IS_READY = f"""coalesce((SELECT false FROM connection c
         WHERE c.id = t.connection_id AND {LACKS_TOKEN} LIMIT 1), true)"""
-# Only a worker that can stop a run to wait for a decision gets a run whose trigger has rules for approvals.
+# Only a worker that can stop a run to wait for a decision gets a run whose trigger has rules for approvals, or one that
+# has waited, whatever the trigger has become.
 HAS_APPROVALS = "t.approvals IS NOT NULL"
-APPROVALS_MAY_GO = f"(%(takes_approvals)s OR NOT {HAS_APPROVALS})"
+_HAS_WAITED = "r.spells > 0"
+APPROVALS_MAY_GO = f"(%(takes_approvals)s OR NOT ({HAS_APPROVALS} OR {_HAS_WAITED}))"
 # The environment is not paused. PostgreSQL evaluates the subquery once for a statement, since it names no run.
 IS_NOT_PAUSED = f"(SELECT e.paused_at FROM environment e WHERE e.id = {_ENVIRONMENT}) IS NULL"
 # How many more runs of the trigger `t` may be claimed. It is read only for triggers that have such a limit. The order
@@ -110,7 +112,9 @@ _WITH_HEADERS = f"{_LIVE_TRIGGERS} AND {HAS_HEADERS}"
 # The same as HEADERS_MAY_GO, for reading a queue.
 HEADERS_MAY_GO_FROM_QUEUE = f"(%(approved)s OR r.trigger_id NOT IN ({_WITH_HEADERS}))"
 _WITH_APPROVALS = f"{_LIVE_TRIGGERS} AND {HAS_APPROVALS}"
-_APPROVALS_MAY_GO_FROM_QUEUE = f"(%(takes_approvals)s OR r.trigger_id NOT IN ({_WITH_APPROVALS}))"
+_APPROVALS_MAY_GO_FROM_QUEUE = (
+    f"(%(takes_approvals)s OR NOT ({_HAS_WAITED} OR r.trigger_id IN ({_WITH_APPROVALS})))"
+)
 # The conditions under which a run of a queue may go out, and those under which runs of a trigger may. Together they say
 # the same as those of a claim. Some say in advance what follows from others, to pass over many rows at little cost.
 # The worker has a run that goes on after a decision. A limit of the number of runs does not hold back such a run, which
@@ -122,7 +126,8 @@ _MAY_GO_OUT = f"""{_RUN_MAY_GO_OUT} AND {IS_NOT_AVOIDED} AND ({_in_all_budgets("
     AND {HEADERS_MAY_GO_FROM_QUEUE} AND {_APPROVALS_MAY_GO_FROM_QUEUE}
     AND r.trigger_id NOT IN (SELECT id FROM no_room) AND r.trigger_id NOT IN (SELECT id FROM not_ready)
     AND (r.spells > 0 OR ({_in_all_budgets("0")} AND r.trigger_id NOT IN (SELECT id FROM too_dear)))"""
-_TRIGGER_MAY = f"""t.{OF_ENVIRONMENT} AND t.deleted_at IS NULL AND {HEADERS_MAY_GO} AND {APPROVALS_MAY_GO}
+_TRIGGER_MAY = f"""t.{OF_ENVIRONMENT} AND t.deleted_at IS NULL AND {HEADERS_MAY_GO}
+    AND (%(takes_approvals)s OR NOT {HAS_APPROVALS})
     AND t.id NOT IN (SELECT id FROM no_room) AND t.id NOT IN (SELECT id FROM too_dear)
     AND t.id NOT IN (SELECT id FROM not_ready) AND {BUDGETS_HAVE_ROOM_FOR_NEW}"""
 # Looks the trigger of each run up by itself (OFFSET 0).
@@ -179,6 +184,7 @@ def _first(mine: str, where: str, order: str, most: int, at_most: str | None) ->
                 SELECT r.* FROM run r WHERE r.trigger_id = t.id AND r.ended_at IS NULL
                 ORDER BY {HAND_OUT_ORDER} OFFSET 0) r
             WHERE {mine} AND {_RUN_MAY_GO_OUT} AND {IS_NOT_AVOIDED} AND {where}
+                AND (%(takes_approvals)s OR NOT {_HAS_WAITED})
             LIMIT {most}) r
     )
     SELECT * FROM (SELECT * FROM early UNION SELECT * FROM late) r ORDER BY {order} LIMIT {enough})"""

@@ -17,6 +17,7 @@ from triggers.runs.conditions import (
     OF_ENVIRONMENT,
     first_due,
 )
+from triggers.runs.reads import ALLOWS_HOST_TOOLS, LAST_ASKED
 
 _IS_NOT_SHUT = "r.trigger_id <> ALL(%(shut)s::uuid[])"
 
@@ -32,13 +33,10 @@ LEFT JOIN data_key ck ON ck.id = c.headers_key_id"""
 _RUNS = "run r JOIN trigger t ON t.id = r.trigger_id"
 
 
-# What somebody decided about the call for which the run `r` last waited, in the form in which its worker gets it.
-_DECISION = """(
-        SELECT json_build_object('approvalId', a.id,
-            'decision', CASE a.status WHEN 'approved' THEN 'approve' ELSE 'reject' END, 'tool', a.tool,
-            'argumentsHash', a.arguments_hash, 'toolSchemaHash', a.tool_schema_hash, 'reason', a.reason)
-        FROM approval a WHERE a.run_id = r.id AND a.environment_id = r.environment_id
-        ORDER BY a.created_at DESC LIMIT 1)"""
+# What somebody decided about the call for which the run last waited, in the form in which its worker gets it.
+_DECISION = """json_build_object('approvalId', asked.id,
+        'decision', CASE asked.status WHEN 'approved' THEN 'approve' ELSE 'reject' END, 'tool', asked.tool,
+        'argumentsHash', asked.arguments_hash, 'toolSchemaHash', asked.tool_schema_hash, 'reason', asked.reason)"""
 
 
 def _reading_due(
@@ -58,17 +56,20 @@ SELECT r.id, r.environment_id, r.trigger_id, t.name AS trigger_name, v.prompt, v
     CASE WHEN r.resume_until > {resumed_at} AND r.worker_id = %(worker_id)s THEN CASE
         WHEN r.spells > 0 THEN r.session_id
         ELSE (SELECT o.session_id FROM run o WHERE o.id = r.retry_of_id) END END AS resume_session_id,
-    t.approvals AS approval_rules, t.allow_host_tools, CASE WHEN r.spells > 0 THEN {_DECISION} END AS decision,
+    t.approvals AS present_rules, asked.rules AS kept_rules, {ALLOWS_HOST_TOOLS} AS allow_host_tools,
+    CASE WHEN asked.id IS NOT NULL THEN {_DECISION} END AS decision,
     CASE WHEN t.max_concurrent_runs IS NOT NULL THEN {FREE_IN_TRIGGER} END AS free_in_trigger,
     x.mcp_url AS handed_out_url, x.handed_to[1] AS handed_to, {last} AS is_last, r.available_at,
     1024 + 6 * octet_length(t.name) + octet_length(v.prompt) + coalesce(octet_length(x.payload::text), 0)
         + coalesce(octet_length(v.output_schema::text), 0) + coalesce(octet_length(t.approvals::text), 0)
+        + coalesce(octet_length(asked.rules::text), 0)
         + 2 * octet_length(t.mcp_url)
         + 2 * (coalesce(octet_length(t.mcp_headers), 0) + coalesce(octet_length(c.headers), 0)) AS weight
 FROM {runs}
 JOIN trigger_revision v ON v.id = r.revision_id
 {WITH_SEALED_HEADERS}
 LEFT JOIN run_text x ON x.run_id = r.id
+{LAST_ASKED}
 WHERE {where}
 ORDER BY is_last, {HAND_OUT_ORDER}
 LIMIT {most}

@@ -13,7 +13,7 @@ from pipedai.api.errors import Conflict, NotFound, or_not_found
 from pipedai.events import Actor
 from pipedai.ids import new_id
 from pipedai.sql import Row, fetch_one
-from triggers.models import Run
+from triggers.models import Run, requesters_of
 from triggers.runs import lifecycle
 from triggers.runs.queries import run_in_full
 from triggers.runs.refusals import Refused
@@ -79,7 +79,10 @@ def rerun_run(
     """
     original: Any = or_not_found(
         Run.objects.filter(id=run_id)
-        .values("trigger_id", "status", "event_id", "chain_depth", "text__payload")
+        .values(
+            *("trigger_id", "status", "event_id", "chain_depth", "text__payload"),
+            *("requested_by", "also_requested_by"),
+        )
         .first()
     )
     if original["status"] not in TERMINAL:
@@ -100,6 +103,7 @@ def rerun_run(
             rerun_of=run_id,
             event_id=original["event_id"],
             chain_depth=original["chain_depth"],
+            requesters=requesters_of(original["requested_by"], original["also_requested_by"]),
         )
     except IntegrityError as error:
         if _RERUN_OF in str(error):

@@ -1,7 +1,7 @@
 """Lets an event join a queued run that an earlier one began, as long as the run is not about to come due (SPEC §25)."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -19,12 +19,12 @@ def join_run(
     event_id: UUID,
     payload: Any,
     merge: Callable[[Any, Any], Any] | None,
-    requested_by: UUID | None = None,
+    requesters: Sequence[UUID] = (),
     now: datetime | None = None,
 ) -> UUID | None:
     """Gives the queued run with the key another payload: the given one, or `merge` of the present and the given one.
-    Returns its id. If there is none that an event may join, it returns None, and the next run may have the key. The
-    caller has locked the trigger.
+    `requesters` have requested the run from then on, too. Returns its id. If there is none that an event may join, it
+    returns None, and the next run may have the key. The caller has locked the trigger.
     """
     params: Row = {
         "trigger_id": trigger_id,
@@ -32,7 +32,7 @@ def join_run(
         "coalesce_key": coalesce_key,
         "event_id": event_id,
         "replaces": merge is None,
-        "requested_by": requested_by,
+        "requesters": list(requesters),
         "now": now,
     }
     run = fetch_one(sql.JOIN, params)

@@ -7,7 +7,7 @@ docs/architecture.md has the order of locks.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Unpack
@@ -49,14 +49,17 @@ def queue_run(
     chain_depth: int = 0,
     coalesce_key: bytes | None = None,
     delay: timedelta = timedelta(0),
-    requested_by: UUID | None = None,
+    requesters: Sequence[UUID] = (),
     now: datetime | None = None,
 ) -> Row:
     """Queues a run of a trigger, due after `delay`, in the caller's transaction. `rerun_of` is the run whose payload is
-    used again, and `event_id` the event from which the payload comes. Raises NotFound; Conflict if the trigger is
+    used again, and `event_id` the event from which the payload comes. A user or key as the actor requests the run,
+    beside `requesters`. Raises NotFound; Conflict if the trigger is
     disabled or has neither worker nor pool, if the environment is paused, or if a budget refuses; CeilingReached; and
     IntegrityError if a queued run has the `coalesce_key`.
     """
+    by = [actor.id] if actor.id and actor.type in ("user", "api_key") else []
+    first, *others = dict.fromkeys((*by, *requesters)) or (None,)
     params = {
         "id": run_id or new_id(),
         "trigger_id": trigger_id,
@@ -67,7 +70,8 @@ def queue_run(
         "chain_depth": chain_depth,
         "coalesce_key": coalesce_key,
         "delay_seconds": delay.total_seconds(),
-        "requested_by": actor.id if actor.type in ("user", "api_key") else requested_by,
+        "requested_by": first,
+        "also_requested_by": others or None,
         "now": now,
         "room": room_without_turns(),
     }

@@ -38,10 +38,17 @@ LEFT JOIN run_text x ON x.run_id = r.id
 WHERE r.id = %(run_id)s
 """
 
+# What a run `r` last asked for, as the row `asked`, all NULL if it never waited. Others cost no look at the table.
+LAST_ASKED = """LEFT JOIN LATERAL (
+    SELECT a.* FROM approval a WHERE r.spells > 0 AND a.run_id = r.id AND a.environment_id = r.environment_id
+    ORDER BY a.created_at DESC LIMIT 1) asked ON true"""
+# Whether a run has the CLI's own tools for shells, the web and files.
+ALLOWS_HOST_TOOLS = "t.allow_host_tools AND coalesce(asked.allow_host_tools, true)"
+
 LOCK = "SELECT FROM run WHERE id = %(run_id)s FOR NO KEY UPDATE"
 
-# Locks a trigger that limits how many of its runs may be held at once. Claims of its runs then come one after the
-# other, and the next statement sees the slots that the earlier ones took.
+# Locks a trigger, so that those who do come one after the other, and the next statement sees what the one before did:
+# claims, where the trigger limits how many of its runs may be held at once, changes of the trigger, and decisions.
 LOCK_TRIGGER = "SELECT FROM trigger WHERE id = %(trigger_id)s FOR NO KEY UPDATE"
 
 TRIGGER_OF_RUN = f"""

@@ -46,8 +46,8 @@ UNAPPROVED = (
     " (POST /workers/:id/approve): it was registered by a key's token."
 )
 _LACKS_APPROVALS = (
-    "The run's trigger has rules for approvals, and the claim does not name approvals among its"
-    " features."
+    "The run's trigger has rules for approvals, or the run has waited by such rules, and the claim does not name"
+    " approvals among its features."
 )
 _FIRST = ("Another worker comes first for the run.", ErrorCode.FIRST_WORKER)
 # Why a claim is refused if one of these conditions does not hold; the first one counts.

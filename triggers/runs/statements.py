@@ -41,11 +41,13 @@ _INSERT = """INSERT INTO run (
         max_retries, timeout_seconds, retry_of_id, rerun_of_id, event_id, chain_depth, scheduled_for, queued_at,
         available_at, start_deadline_at, model)"""
 # The same INSERT with the columns that only runs of people, programs and events have.
-_INSERT_REQUESTED = _INSERT.replace("model)", "model, requested_by, coalesce_key)")
+_INSERT_REQUESTED = _INSERT.replace(
+    "model)", "model, requested_by, also_requested_by, coalesce_key)"
+)
 # The same INSERT with the columns that only retries have.
 _INSERT_RETRY = _INSERT.replace(
     "model)",
-    "model, requested_by, avoided_worker_id, resume_until, had_effects, limit_retries)",
+    "model, requested_by, also_requested_by, avoided_worker_id, resume_until, had_effects, limit_retries)",
 )
 
 
@@ -74,7 +76,8 @@ r AS (
     {_INSERT_REQUESTED}
     SELECT %(id)s, t.environment_id, t.id, t.revision_id, t.worker_id, t.pool_id, {pool_from(_DELAYED, NOW)}, 'queued',
         %(source)s, 1, t.max_retries, t.timeout_seconds, NULL, %(rerun_of_id)s, %(event_id)s, %(chain_depth)s, NULL,
-        {NOW}, {_DELAYED}, {_start_deadline(_DELAYED)}, v.model, %(requested_by)s, %(coalesce_key)s
+        {NOW}, {_DELAYED}, {_start_deadline(_DELAYED)}, v.model, %(requested_by)s, %(also_requested_by)s::uuid[],
+        %(coalesce_key)s
     FROM t JOIN trigger_revision v ON v.id = t.revision_id
     RETURNING *),
 kept AS (
@@ -93,11 +96,14 @@ _IS_JOINABLE = f"available_at > {NOW} + interval '{JOINABLE_UNTIL.total_seconds(
 _OF_KEY = """trigger_id = %(trigger_id)s AND environment_id = %(environment_id)s
     AND coalesce_key = %(coalesce_key)s AND status = 'queued'"""
 # Locks the run that an event may join until the transaction ends, so that no claim comes between. If the event's
-# payload `replaces` that of the run, the run is the event's from now on. Whoever replays an event into a run has
-# requested it.
+# payload `replaces` that of the run, the run is the event's from now on. The event's requesters are the run's from now
+# on, beside those that it had.
 JOIN = f"""
 UPDATE run SET event_id = CASE WHEN %(replaces)s THEN %(event_id)s ELSE event_id END,
-    requested_by = coalesce(%(requested_by)s, requested_by)
+    requested_by = coalesce(requested_by, (%(requesters)s::uuid[])[1]),
+    also_requested_by = nullif(ARRAY(
+        SELECT DISTINCT id FROM unnest(also_requested_by || %(requesters)s::uuid[]) id
+        WHERE id <> coalesce(requested_by, (%(requesters)s::uuid[])[1])), '{{}}')
 WHERE {_OF_KEY} AND {_IS_JOINABLE}
 RETURNING id
 """
@@ -136,6 +142,7 @@ retry AS (
             WHEN t.worker_id = r.worker_id THEN n.due ELSE {pool_from("n.due", "r.ended_at")} END,
         'queued', 'retry', r.attempt + 1, r.max_retries, r.timeout_seconds, r.id, NULL, r.event_id, r.chain_depth,
         r.scheduled_for, r.ended_at, n.due, {_start_deadline("n.due")}, v.model, r.requested_by,
+        r.also_requested_by,
         CASE WHEN NOT n.resumes AND NOT n.at_limit THEN {avoided_worker("r.worker_id", "r.ended_at")} END,
         n.resume_until, n.had_effects, r.limit_retries + n.at_limit::int
     FROM planned n

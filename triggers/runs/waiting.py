@@ -1,5 +1,6 @@
 """Lets runs wait for the decision of a person, and keeps what they asked for (SPEC §27, docs/run-lifecycle.md)."""
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
@@ -7,34 +8,68 @@ from uuid import UUID
 from pipedai.events import Actor, emit
 from pipedai.ids import new_id
 from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one
-from triggers.approval_rules import demand_for
+from triggers.approval_rules import demand_for, rules_in_force, rules_to_keep
 from triggers.budgets.settling import settle_reservations
 from triggers.runs import statements as sql
 from triggers.runs.conditions import OF_ENVIRONMENT
 from triggers.runs.ending import run_event
 from triggers.runs.outcome import Question
 from triggers.runs.pools import freed_slots, wake_for
+from triggers.runs.reads import ALLOWS_HOST_TOOLS, LAST_ASKED
 from triggers.states import ApprovalStatus
 
-_RULES = """
-SELECT t.approvals FROM run r JOIN trigger t ON t.id = r.trigger_id
+# Locks the trigger, so that nobody changes it between this statement and the question, which bars whoever has.
+_RULES = f"""
+SELECT t.approvals, asked.rules AS kept, {ALLOWS_HOST_TOOLS} AS allow_host_tools
+FROM run r JOIN trigger t ON t.id = r.trigger_id {LAST_ASKED}
 WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s
+FOR SHARE OF t
 """
 
 # After which part of the time for a decision people are reminded of it.
 REMIND_AFTER = 0.75
-# A key counts as the user who made it.
+_CHANGERS = "t.also_changed_by || t.changed_by"
+
+
+def _people(ids: str) -> str:
+    """Returns SQL for the users behind an array of users and API keys: a key counts as the user who made it."""
+    return f"""ARRAY(
+        SELECT DISTINCT coalesce(k.created_by_id, involved.id)
+        FROM unnest({ids}) involved (id) LEFT JOIN api_key k ON k.id = involved.id WHERE involved.id IS NOT NULL)"""
+
+
 _KEEP = f"""
 INSERT INTO approval (id, environment_id, trigger_id, run_id, status, tool, arguments, arguments_hash,
-    tool_schema_hash, calls_before, role, barred, created_at, expires_at, remind_at)
+    tool_schema_hash, calls_before, rules, allow_host_tools, role, not_requester, barred, created_at, expires_at,
+    remind_at)
 SELECT %(id)s, r.environment_id, r.trigger_id, r.id, 'pending', %(tool)s, %(arguments)s::json, %(arguments_hash)s,
-    %(tool_schema_hash)s, r.tool_calls_total, %(role)s, ARRAY(
-        SELECT DISTINCT coalesce(k.created_by_id, involved.id)
-        FROM unnest(ARRAY[r.requested_by, t.changed_by]) involved (id) LEFT JOIN api_key k ON k.id = involved.id
-        WHERE %(not_requester)s AND involved.id IS NOT NULL),
+    %(tool_schema_hash)s, r.tool_calls_total, %(rules)s::json, %(allow_host_tools)s, %(role)s, %(not_requester)s,
+    CASE WHEN %(not_requester)s THEN {_people(f"r.also_requested_by || r.requested_by || ({_CHANGERS})")}
+        ELSE '{{}}' END,
     {NOW}, r.resume_until, {NOW} + (r.resume_until - {NOW}) * {REMIND_AFTER}
 FROM run r JOIN trigger t ON t.id = r.trigger_id
 WHERE r.id = %(run_id)s
+"""
+
+# Bars who changes triggers from deciding about their runs: those that wait, and those that are yet to ask. The triggers
+# are locked.
+_NOTE_CHANGE = f"""
+WITH changer AS (SELECT ({_people("ARRAY[%(changed_by)s::uuid]")})[1] AS id),
+barred AS (
+    UPDATE approval a SET barred = a.barred || c.id FROM changer c
+    WHERE a.environment_id = %(environment_id)s AND a.trigger_id = ANY(%(trigger_ids)s) AND a.status = 'pending'
+        AND a.not_requester AND c.id <> ALL(a.barred))
+UPDATE trigger t SET changed_by = c.id,
+    also_changed_by = nullif(array_remove({_people(_CHANGERS)}, c.id), '{{}}')
+FROM changer c WHERE t.id = ANY(%(trigger_ids)s) AND t.environment_id = %(environment_id)s
+"""
+
+# Lets the changes of a trigger be over for those who decide, because somebody has decided who saw it since. Nobody does
+# so for the own changes. The trigger is locked.
+_SETTLE_CHANGES = f"""
+UPDATE trigger t SET also_changed_by = NULL,
+    changed_by = CASE WHEN %(user_id)s = ANY({_people(_CHANGERS)}) THEN %(user_id)s::uuid END
+WHERE t.id = %(trigger_id)s AND (t.changed_by IS NOT NULL OR t.also_changed_by IS NOT NULL)
 """
 
 _CLOSE = f"""
@@ -67,7 +102,8 @@ def let_wait(params: Row, question: Question, actor: Actor) -> Row | None:
     trigger = fetch_one(_RULES, params)
     if trigger is None:
         return None
-    demand = demand_for(question.tool, trigger["approvals"])
+    rules = rules_to_keep(question.tool, rules_in_force(trigger["kept"], trigger["approvals"]))
+    demand = demand_for(question.tool, rules)
     run = fetch_one(sql.WAIT, {**params, "expires_after": demand.expires_after})
     if run is None:
         return None
@@ -81,6 +117,8 @@ def let_wait(params: Row, question: Question, actor: Actor) -> Row | None:
             "arguments": question.arguments,
             "arguments_hash": question.arguments_hash,
             "tool_schema_hash": question.tool_schema_hash,
+            "rules": json.dumps(rules, ensure_ascii=False),
+            "allow_host_tools": trigger["allow_host_tools"],
             "role": demand.role,
             "not_requester": demand.not_requester,
             "now": params["now"],
@@ -92,6 +130,20 @@ def let_wait(params: Row, question: Question, actor: Actor) -> Row | None:
         settle_reservations([run["id"]], told_cost=params["cost_usd"])
     wake_for(freed_slots([run]), also=[run["worker_id"], run["id"]])
     return run
+
+
+def note_change(*, environment_id: UUID, trigger_ids: Sequence[UUID], actor: Actor) -> None:
+    """Notes who changes these triggers of an environment, for rules by which they may not approve. The caller has
+    locked the triggers, and every run that it locks. What the service itself changes bars nobody.
+    """
+    if actor.id is not None:
+        about = {"environment_id": environment_id, "trigger_ids": list(trigger_ids)}
+        execute(_NOTE_CHANGE, {**about, "changed_by": actor.id})
+
+
+def settle_changes(*, trigger_id: UUID, decided_by: UUID | None) -> None:
+    """Notes that a user has decided about a call of a run of the trigger, which the caller has locked."""
+    execute(_SETTLE_CHANGES, {"trigger_id": trigger_id, "user_id": decided_by})
 
 
 def close_approvals(

@@ -16,6 +16,7 @@ from pipedai.api.fields import (
 )
 from pipedai.api.parsers import TOO_DEEP
 from pipedai.api.renderers import compact_json
+from triggers.approval_rules import MAX_ARGUMENTS_BYTES
 from triggers.runs.outcome import (
     MAX_DENIED_TOOLS,
     MAX_LIMIT_KIND,
@@ -30,9 +31,6 @@ from workers.protocol.tool_calls import (
 )
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-# The gateway lets nobody ask for a call with arguments of more than 64 KiB (SPEC §27). Redaction and escapes can make
-# what it shows of them longer.
-MAX_ARGUMENTS_BYTES = 128 * 1024
 # What a worker can do beyond the first version of the protocol: it can stop a run to wait for an approval (SPEC §27).
 APPROVALS = "approvals"
 
@@ -130,7 +128,9 @@ class QuestionField(serializers.Field[Any, Any, Any, Any]):
             raise serializers.ValidationError("Must have the call's arguments.")
         arguments = compact_json(data["arguments"])
         if len(arguments.encode()) > MAX_ARGUMENTS_BYTES:
-            raise serializers.ValidationError("The arguments must not be longer than 128 KiB.")
+            raise serializers.ValidationError(
+                f"The arguments must not be longer than {MAX_ARGUMENTS_BYTES // 1024} KiB."
+            )
         tool = data.get("tool")
         if (
             not isinstance(tool, str)

@@ -17,7 +17,7 @@ from pipedai.api.fields import (
 from pipedai.api.parsers import TOO_DEEP
 from pipedai.api.renderers import compact_json, iso_time
 from pipedai.api.serializers import Body, RowSerializer
-from triggers.approval_rules import DECISIONS, WHEN, ToolsField
+from triggers.approval_rules import DECISIONS, WHEN, ToolsField, rules_in_force
 from triggers.runs.handout import HandedOut
 from triggers.runs.outcome import (
     MAX_ERROR_MESSAGE,
@@ -236,7 +236,7 @@ class HandedOutDecisionSerializer(RowSerializer):
 
 
 class HandedOutApprovalsSerializer(RowSerializer):
-    """How a run whose trigger has rules for approvals is to be executed."""
+    """How a run is to be executed whose trigger has rules for approvals, or that has waited by such rules."""
 
     rules = HandedOutRuleSerializer(many=True)
     allowHostTools = serializers.BooleanField()
@@ -271,9 +271,10 @@ class HandedOutRunSerializer(RowSerializer):
     approvals = HandedOutApprovalsSerializer(required=False)
 
     def to_representation(self, instance: HandedOut) -> dict[str, Any]:  # type: ignore[override]
-        """Leaves `approvals` out for a trigger without rules."""
+        """Leaves `approvals` out for a run without rules, unless it has waited."""
         row = {**instance.row, "mcp_headers": instance.mcp_headers, "approvals": None}
-        if rules := row["approval_rules"]:
+        rules = rules_in_force(row["kept_rules"], row["present_rules"])
+        if rules or row["decision"] is not None:
             row["approvals"] = {**row, "rules": rules}
         shown: dict[str, Any] = super().to_representation(row)
         if shown["approvals"] is None:

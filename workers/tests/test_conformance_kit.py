@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 
 from pipedai.api.serializers import Body
+from pipedai.env import BASE_DIR
 from pipedai_worker.conformance import wire
 from pipedai_worker.conformance.fake_run import LONGEST_OUTPUT
+from pipedai_worker.gateway import gate
 from testing.world.tool_calls import CALL
+from triggers.approval_rules import MAX_ARGUMENTS_BYTES
 from triggers.runs.outcome import MAX_LISTED_CALLS, MAX_OUTPUT_BYTES
 from triggers.states import TERMINAL
 from workers.protocol.fields import UsageLimitField
@@ -128,3 +131,11 @@ def test_the_kit_finds_fault_with_the_usage_limit_that_the_api_ignores_or_change
 def test_the_kit_knows_the_same_endings_and_the_same_longest_wait() -> None:
     assert {status.value for status in TERMINAL} == wire.TERMINAL
     assert wire.LONGEST_WAIT_SECONDS == MAX_WAIT_SECONDS
+
+
+def test_the_gateway_lets_nobody_ask_about_longer_arguments_than_the_api_takes() -> None:
+    assert gate.LARGEST_ARGUMENTS == wire.LARGEST_ARGUMENTS == MAX_ARGUMENTS_BYTES
+    reference = " ".join((BASE_DIR / "API.md").read_text().split())
+    assert (
+        f"at most {MAX_ARGUMENTS_BYTES // 1024} KiB as compact JSON; `argumentsHash`" in reference
+    )

@@ -67,6 +67,8 @@ class Session:
     waits: bool = False
     # True if claude may have deferred a tool call at the end of the session.
     deferred: bool = False
+    # The tool of that call, as the MCP server names it; empty if no call was deferred.
+    asked_tool: str = ""
     # The tools that some list of the run's MCP server has shown as ones that may have an effect, when it waited.
     with_effect: tuple[str, ...] = ()
 
@@ -125,9 +127,11 @@ class Sessions:
                 return None
             time.sleep(LOOK_SECONDS)
 
-    def make_room(self, session_id: str, executor: Executor, with_effect: set[str]) -> bool:
-        """Note that the session's run is about to wait, that claude defers a call at its end, and which tools may have
-        an effect. Return False if there is no room for one more session whose files must stay. Raises OSError.
+    def make_room(
+        self, session_id: str, executor: Executor, tool: str, with_effect: set[str]
+    ) -> bool:
+        """Note that the session's run is about to wait, that claude defers a call of `tool` at its end, and which tools
+        may have an effect. Return False if there is no room for one more session whose files must stay. Raises OSError.
         """
         with self._lock:
             session = self._find(session_id)
@@ -140,7 +144,8 @@ class Sessions:
             if size + sum(each.bytes for each in waiting) > LARGEST_SUM_BYTES:
                 return False
             names = tuple(sorted(with_effect))
-            self._write(replace(session, bytes=size, waits=True, deferred=True, with_effect=names))
+            noted = replace(session, bytes=size, asked_tool=tool, with_effect=names)
+            self._write(replace(noted, waits=True, deferred=True))
             return True
 
     def undefer(self, session_id: str) -> None:
@@ -165,6 +170,7 @@ class Sessions:
             had_files=had_files,
             bytes=size,
             deferred=stored.deferred,
+            asked_tool=stored.asked_tool,
             with_effect=stored.with_effect,
         )
         with self._lock:

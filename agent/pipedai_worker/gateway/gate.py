@@ -97,13 +97,13 @@ class Gate:
         approvals: Approvals,
         *,
         redact: Callable[[Any], Any],
-        make_room: Callable[[set[str]], bool],
+        make_room: Callable[[str, set[str]], bool],
         spend: Callable[[str], None],
         with_effect: Iterable[str] = (),
     ) -> None:
-        """`redact` removes secrets from JSON. `make_room` lets the run wait, and keeps the given names for the gate of
-        its next spell, as `with_effect`; it returns False if there is no room. `spend` uses an approval up at the API,
-        and raises an exception unless the API confirms that.
+        """`redact` removes secrets from JSON. `make_room` lets the run wait for a decision on a call of the given tool,
+        and keeps the given names, as `with_effect`, for the gate of its next spell; it returns False without room.
+        `spend` uses an approval up at the API, and raises an exception unless the API confirms that.
         """
         self._rules = approvals.rules
         self._decision = approvals.decision
@@ -186,7 +186,7 @@ class Gate:
             LARGEST_ARGUMENTS
         ):
             raise NotAllowed(TOO_LARGE)
-        if not self._make_room(self._with_effect):
+        if not self._make_room(tool, self._with_effect):
             raise NotAllowed(NO_ROOM)
         approval = {
             "tool": tool,
@@ -261,6 +261,9 @@ class Gate:
             raise NotAllowed(UNSPENT) from None
 
     def _is_gated(self, tool: str) -> bool:
+        # What was decided on a call holds, whatever the rules have become since the run asked.
+        if self._decision is not None and self._decision.tool == tool:
+            return True
         may_change = tool in self._with_effect or tool not in self._schemas
         return any(
             (EVERY_TOOL in rule.tools or tool in rule.tools)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 from pipedai_worker.api.client import Api
 from pipedai_worker.api.patience import until_answered
-from pipedai_worker.disk.sessions import Sessions
+from pipedai_worker.disk.sessions import Session, Sessions
 from pipedai_worker.executors.base import Executor
 from pipedai_worker.gateway import Gate
 from pipedai_worker.logs import get_logger
+from pipedai_worker.polling.approvals import Approvals, Rule
 from pipedai_worker.polling.assigned import AssignedRun
 from pipedai_worker.redact import Redactor
 from pipedai_worker.running.stopping import StopRequest
@@ -49,13 +51,14 @@ def gate_of(
     ending: Ending,
 ) -> Gate | None:
     """Return the gate for one program of a run; None if none of the run's calls needs an approval."""
-    if run.approvals is None:
+    approvals = _approvals_of(run, workplace.known)
+    if approvals is None:
         return None
     session_id = workplace.session.id
 
-    def make_room(with_effect: set[str]) -> bool:
+    def make_room(tool: str, with_effect: set[str]) -> bool:
         try:
-            return sessions.make_room(session_id, executor, with_effect)
+            return sessions.make_room(session_id, executor, tool, with_effect)
         except OSError as error:
             log.error("a session can't be kept for a run that waits: %s", error.strerror)
             return False
@@ -66,9 +69,21 @@ def gate_of(
         until_answered(lambda: api.spend(run.id, approval_id), ending.within)
 
     return Gate(
-        run.approvals,
+        approvals,
         redact=redactor.redact_json,
         make_room=make_room,
         spend=spend,
         with_effect=workplace.known.with_effect if workplace.known else (),
     )
+
+
+def _approvals_of(run: AssignedRun, known: Session | None) -> Approvals | None:
+    """Return what the gate goes by. A session may end with a call about which an earlier run has asked. Claude makes it
+    when the session is resumed, also if the trigger has no rule for it any more, so its tool stays gated until somebody
+    has decided for this run.
+    """
+    if known is None or not known.deferred or not known.asked_tool or run.is_decided:
+        return run.approvals
+    approvals = run.approvals or Approvals((), allow_host_tools=True, decision=None)
+    asked = Rule(frozenset([known.asked_tool]), only_effects=False)
+    return replace(approvals, rules=(*approvals.rules, asked))

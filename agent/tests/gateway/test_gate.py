@@ -15,10 +15,16 @@ from uuid import uuid4
 
 import pytest
 
+from pipedai_worker.disk.sessions import Session
 from pipedai_worker.executors import settings
+from pipedai_worker.executors.base import JobSession
 from pipedai_worker.gateway import Credentials, Gate, gate
 from pipedai_worker.polling.approvals import Approvals
+from pipedai_worker.polling.assigned import AssignedRun
 from pipedai_worker.redact import Redactor
+from pipedai_worker.running.gating import Ending, gate_of
+from pipedai_worker.running.stopping import StopRequest
+from pipedai_worker.running.workplaces import Workplace
 
 from .conftest import Way, events_in
 from .servers import TOKEN, Exchange, McpServer, serving
@@ -50,7 +56,7 @@ class Spending:
         assert approvals is not None
         return Gate(
             approvals,
-            make_room=lambda _: not self.full,
+            make_room=lambda *_: not self.full,
             spend=self._spend,
             **{"redact": lambda value: value, **rest},
         )
@@ -133,7 +139,7 @@ ANOTHER = {"argumentsHash": sha('{"a":2}')}
     [
         None,
         decided("{}", **ANOTHER),
-        decided("{}", tool="set"),
+        decided("{}", tool="sent"),
         decided("{}", toolSchemaHash=sha('{"type":"string"}')),
     ],
     ids=["none", "arguments", "tool", "schema"],
@@ -219,6 +225,52 @@ def test_a_rejected_call_is_refused_with_the_reason(gated: Opening, server: McpS
     for _ in range(2):
         assert f"{gate.REJECTED} The reason: Not today." in str(way.client.call("send"))
     assert sent_to(server) == []
+
+
+@pytest.mark.parametrize("rules", [[], [{"tools": ["look"], "when": "always"}]])
+@pytest.mark.parametrize("tool", ["send", "set"])
+def test_what_was_decided_counts_before_what_the_rules_have_become(
+    gated: Opening, server: McpServer, spending: Spending, tmp_path: Path, rules: Any, tool: str
+) -> None:
+    way = gated(rules=rules, decision=decided('{"a":1}', "reject", tool=tool))
+    # The hook lets claude make the call, so that the model reads the gateway's refusal.
+    assert hook(way, tmp_path, tool, {"a": 1})["decision"] is None
+    assert gate.REJECTED in str(way.client.call(tool, a=1))
+    # It is not made with other arguments either, unless somebody is asked about these.
+    assert gate.UNAPPROVED in str(way.client.call(tool, a=2))
+    assert hook(way, tmp_path, tool, {"a": 2})["decision"] == "defer"
+    assert sent_to(server) == []
+    way = gated(rules=rules, decision=decided('{"a":1}', tool=tool))
+    assert "result" in way.client.call(tool, a=1)
+    assert (len(sent_to(server)), len(spending.spent)) == (1, 1)
+
+
+@pytest.mark.parametrize("rules", [None, [{"tools": ["look"], "when": "always"}]])
+def test_a_call_about_which_an_earlier_run_has_asked_stays_gated_in_its_session(
+    open_way: Opening, server: McpServer, rules: Any
+) -> None:
+    """A retry that resumes has no decision, and its trigger may have no such rule any more."""
+    approvals = None if rules is None else {"rules": rules}
+    given = {"id": str(uuid4()), "prompt": "p", "mcpUrl": server.url, "approvals": approvals}
+    run = AssignedRun.parse(given)
+    assert run is not None
+    nothing: Any = None
+
+    def opened(**session: Any) -> Way:
+        known = Session("s", run.id, "", **session)
+        place = Workplace(nothing, JobSession("s", resumed=True), known)
+        ending = Ending(StopRequest())
+        rest = {"api": nothing, "sessions": nothing, "executor": nothing, "ending": ending}
+        found = gate_of(run, place, redactor=Redactor([]), **rest)
+        way = open_way(server.url, gate=found)
+        assert way.gateway.probe() is None
+        return way
+
+    way = opened(deferred=True, asked_tool="send")
+    assert gate.UNAPPROVED in str(way.client.call("send"))
+    assert "result" in way.client.call("set")
+    # Once the approval has been used, the session ends with no such call.
+    assert "result" in opened(deferred=False, asked_tool="send").client.call("send")
 
 
 def test_the_worst_annotation_of_a_run_counts(

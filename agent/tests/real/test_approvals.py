@@ -180,6 +180,22 @@ def test_the_model_reads_why_its_call_was_rejected_and_goes_on(
     assert ended["denials"] == {"total": 1, "tools": ["write"]}
 
 
+@pytest.mark.parametrize("rules", [[], [{"tools": ["echo"], "when": "always"}]])
+def test_a_rejected_call_is_not_made_whatever_the_rules_have_become(
+    shared_scene: Scenes, rules: list[Any]
+) -> None:
+    here = shared_scene(*writing("it"), say("Finished."), version=claude.PINNED)
+    run = gated(here)
+    here.api.until_waiting(run)
+    with here.api.lock:
+        run.rules = rules
+    here.api.decide(run, "reject", "Never.")
+    ended = here.api.until_ended(run)
+    assert (ended["status"], written(here)) == ("succeeded", [])
+    assert "The reason: Never." in result_of(here, 0)
+    assert ended["denials"] == {"total": 1, "tools": ["write"]}
+
+
 def test_a_run_that_expires_or_is_canceled_while_it_waits_does_nothing(
     shared_scene: Scenes,
 ) -> None:

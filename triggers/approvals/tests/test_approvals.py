@@ -13,10 +13,12 @@ from testing.world.budgets import add_budget, used
 from testing.world.cast import Cast, bearer
 from testing.world.pools import add_pool
 from testing.world.runs import QUESTION, RULES, Runs, allow
+from triggers.approval_rules import MAX_ARGUMENTS_BYTES
 from triggers.approvals.serializers import seen
 from triggers.models import Approval, Run, Trigger
 from triggers.runs.lifecycle import count_unfinished_runs
 from workers.models import Worker
+from workspaces.models import Membership
 
 FEATURES: dict[str, Any] = {"features": ["approvals"]}
 
@@ -98,6 +100,71 @@ def test_an_approved_call_is_made_once_by_the_worker_that_asked(
     assert asking.actions(run_id)[-5:] == [
         "run.started", "run.waiting", "run.claimed", "run.started", "run.completed",
     ]  # fmt: skip
+
+
+class TestRulesThatChange:
+    """What the rules were when a run asked holds for it, whatever the trigger becomes."""
+
+    @pytest.mark.parametrize("rules", [[], [{"tools": ["look"]}]])
+    def test_a_rejected_call_is_handed_out_with_the_rules_by_which_its_run_asked(
+        self, cast: Cast, asking: Runs, calls: WorkerCalls, rules: Any
+    ) -> None:
+        run_id = asking.waiting()
+        change = {"approvals": rules, "allowHostTools": True}
+        url = f"/api/v1/triggers/{asking.trigger_id}"
+        assert cast.client(cast.owner).patch(url, change).status_code == 200
+        asking.decide(run_id, approve=False)
+        assert calls.poll().json()["runs"] == []
+        assert calls.claim_next(claimId="n").json()["run"] is None
+        assert calls.claim(run_id).json()["code"] == "worker_lacks_approvals"
+        first, *others = [{"tools": ["send_mail"], "when": "always"}] + [
+            {**rule, "when": "always"} for rule in rules
+        ]
+        (polled,) = calls.poll(features="approvals").json()["runs"]
+        claimed = calls.claim_next(claimId="b", **FEATURES).json()["run"]
+        # A repeated call gets the run that it has claimed.
+        again = calls.claim_next(claimId="b", **FEATURES).json()["run"]
+        assert calls.claim_next(claimId="b").json()["run"] is None
+        for given in (polled, claimed, again):
+            approvals = given["approvals"]
+            assert (approvals["rules"], approvals["allowHostTools"]) == ([first, *others], False)
+            decision = approvals["decision"]
+            assert (decision["decision"], decision["tool"]) == ("reject", "send_mail")
+
+    def test_they_hold_in_its_next_spells_and_for_a_tool_that_no_rule_names_any_more(
+        self, asking: Runs, calls: WorkerCalls
+    ) -> None:
+        run_id = asking.waiting()
+        Trigger.objects.update(approvals=[RULES[0] | {"tools": ["look"], "approverRole": "admin"}])
+        asking.decide(run_id)
+        asking.claim(run_id)
+        asking.ask(run_id)
+        # The worker may have asked by the rule of the spell before.
+        assert asking.approval_of(run_id)["role"] == "operator"
+        asking.decide(run_id)
+        asking.claim(run_id)
+        Trigger.objects.update(approvals=None)
+        asking.ask(run_id, approval={**QUESTION, "tool": "look"})
+        assert asking.approval_of(run_id)["role"] == "admin"
+        other = asking.running()
+        asking.ask(other)
+        asking.decide(other)
+        given = {each["id"]: each for each in calls.poll(features="approvals").json()["runs"]}
+        assert given[str(other)]["approvals"]["rules"] == [
+            {"tools": ["send_mail"], "when": "always"}
+        ]
+
+    def test_a_run_that_a_release_before_parked_keeps_its_decision(
+        self, asking: Runs, calls: WorkerCalls
+    ) -> None:
+        """That release kept no rules."""
+        asking.decided(approve=False)
+        Approval.objects.update(rules=None, allow_host_tools=None)
+        Trigger.objects.update(approvals=None)
+        assert calls.poll().json()["runs"] == []
+        (given,) = calls.poll(features="approvals").json()["runs"]
+        assert given["approvals"]["rules"] == []
+        assert given["approvals"]["decision"]["decision"] == "reject"
 
 
 def test_a_trigger_without_rules_hands_out_as_before(runs: Runs, calls: WorkerCalls) -> None:
@@ -185,6 +252,102 @@ class TestWhoDecides:
             asking.cancel(run_id)
         # The cast's keys are the owner's. The admin changed the trigger.
         assert barred == [{cast.owner.id, cast.admin.id}, {cast.operator.id, cast.admin.id}]
+
+    def test_not_who_requested_an_earlier_run_that_it_repeats(
+        self, cast: Cast, asking: Runs, calls: WorkerCalls
+    ) -> None:
+        Trigger.objects.update(
+            approvals=[RULES[0] | {"notRequester": True}], max_retries=1, changed_by=None
+        )
+        url = f"/api/v1/triggers/{asking.trigger_id}/run"
+        first = cast.client(cast.operator).post(url).json()["id"]
+        asking.now = database_now()
+        asking.claim(first)
+        asking.complete(first, "failed", faultClass="client")
+        rerun = cast.client(cast.admin).post(f"/api/v1/runs/{first}/rerun").json()["id"]
+        asking.now = database_now()
+        asking.claim(rerun)
+        asking.complete(rerun, "failed", faultClass="infra")
+        retry = asking.claimed_retry_of(rerun)
+        asking.ask(retry)
+        barred = set(asking.approval_of(retry)["barred"])
+        assert barred == {cast.operator.id, cast.admin.id}
+        # Whoever runs it once more is barred as well.
+        asking.cancel(retry)
+        again = cast.key_client().post(f"/api/v1/runs/{retry}/rerun").json()["id"]
+        asking.now = database_now()
+        asking.claim(again)
+        asking.ask(again)
+        assert set(asking.approval_of(again)["barred"]) == barred | {cast.owner.id}
+
+    def test_nobody_who_changed_the_trigger_since_the_last_decision_or_while_the_run_waits(
+        self, cast: Cast, asking: Runs
+    ) -> None:
+        Membership.objects.filter(user__in=(cast.operator, cast.viewer)).update(role="owner")
+        Membership.objects.filter(user=cast.admin).update(role="owner")
+        url = f"/api/v1/triggers/{asking.trigger_id}"
+
+        def change(client: Any, text: str) -> None:
+            assert client.patch(url, {"description": text}).status_code == 200
+
+        def decides(user: Any, run_id: Any) -> bool:
+            approval_id = asking.approval_of(run_id)["id"]
+            client = cast.client(user)
+            may = client.get(f"/api/v1/approvals/{approval_id}").json()["mayDecide"]
+            assert _decide(client, approval_id).status_code == (200 if may else 403)
+            return bool(may)
+
+        rules = [RULES[0] | {"notRequester": True}]
+        assert cast.client(cast.admin).patch(url, {"approvals": rules}).status_code == 200
+        # A key counts as the user who minted it, however many change the trigger after them.
+        change(cast.key_client("admin"), "a")
+        change(cast.client(cast.admin), "b")
+        change(cast.client(cast.operator), "c")
+        run_id, waits = asking.running(), asking.running()
+        asking.ask(run_id)
+        asking.ask(waits)
+        changers = {cast.admin.id, cast.owner.id, cast.operator.id}
+        assert set(asking.approval_of(run_id)["barred"]) == changers
+        assert not any(decides(user, run_id) for user in (cast.admin, cast.owner, cast.operator))
+        assert decides(cast.viewer, run_id)
+
+        # The changes before a decision count no more, but for runs that waited by then.
+        run_id = asking.running()
+        asking.ask(run_id)
+        assert asking.approval_of(run_id)["barred"] == []
+        assert not decides(cast.admin, waits)
+        for user in (cast.admin, cast.operator):
+            change(cast.client(user), user.email)
+        headers = {"mcpHeaders": {"Authorization": "Bearer planted-header-9"}}
+        assert cast.client(cast.owner).post(f"{url}/rotate-mcp-token", headers).status_code == 200
+        assert not any(decides(user, run_id) for user in (cast.admin, cast.owner, cast.operator))
+        assert set(asking.approval_of(waits)["barred"]) == changers
+        assert decides(cast.viewer, run_id)
+
+    def test_nobody_ends_the_bar_of_the_own_change_by_an_own_decision(
+        self, cast: Cast, asking: Runs
+    ) -> None:
+        """A rule about another tool may let them decide."""
+        url = f"/api/v1/triggers/{asking.trigger_id}"
+        rules = [RULES[0], RULES[0] | {"tools": ["pay"], "notRequester": True}]
+        assert cast.client(cast.admin).patch(url, {"approvals": rules}).status_code == 200
+        first, second = asking.running(), asking.running()
+        asking.ask(first)
+        assert _decide(cast.client(cast.admin), asking.approval_of(first)["id"]).status_code == 200
+        asking.ask(second, approval={**QUESTION, "tool": "pay"})
+        assert asking.approval_of(second)["barred"] == [cast.admin.id]
+
+    def test_not_who_gave_the_trigger_another_worker_by_deregistering_its_own(
+        self, cast: Cast, asking: Runs
+    ) -> None:
+        Trigger.objects.update(approvals=[RULES[0] | {"notRequester": True}], changed_by=None)
+        heir = cast.register("two", max_concurrency=2).worker_id
+        url = f"/api/v1/workers/{cast.worker.worker_id}?reassignTo={heir}"
+        assert cast.client(cast.admin).delete(url).status_code == 204
+        asking.take_approvals(heir)
+        run_id = asking.running(worker_id=heir)
+        asking.ask(run_id, worker_id=heir)
+        assert asking.approval_of(run_id)["barred"] == [cast.admin.id]
 
     def test_the_strictest_of_several_rules_holds_and_without_one_an_owner_decides(
         self, asking: Runs
@@ -410,7 +573,7 @@ class TestDenials:
         ({"approval": {**QUESTION, "tool": ""}}, "approval"),
         ({"approval": {**QUESTION, "tool": "send\u200bmail"}}, "approval"),
         ({"approval": {**QUESTION, "argumentsHash": "A" * 64}}, "approval"),
-        ({"approval": {**QUESTION, "arguments": "x" * 131_073}}, "approval"),
+        ({"approval": {**QUESTION, "arguments": "x" * (MAX_ARGUMENTS_BYTES - 1)}}, "approval"),
         ({"approval": {"tool": "send_mail"}}, "approval"),
     ],
 )
@@ -422,6 +585,11 @@ def test_a_question_that_nobody_could_answer_is_a_field_error(
     answer = calls.complete(run_id, **body)
     assert answer.status_code == 400
     assert list(answer.json()["details"]["fieldErrors"]) == [field]
+
+
+def test_arguments_of_the_most_bytes_are_taken(asking: Runs) -> None:
+    most = {**QUESTION, "arguments": "x" * (MAX_ARGUMENTS_BYTES - 2)}
+    assert asking.stored(asking.waiting(approval=most))["status"] == "waiting"
 
 
 def test_a_foreign_approval_is_not_there(cast: Cast, asking: Runs, calls: WorkerCalls) -> None:

@@ -4,11 +4,14 @@ from functools import partial
 from typing import Any
 
 import pytest
+from django.db import transaction
 
-from pipedai.api.errors import ApiError
-from testing.processes.racing import ROUNDS, at_once
-from testing.world.runs import Runs
-from triggers.models import Approval
+from pipedai.api.errors import ApiError, Forbidden
+from pipedai.events import Actor
+from testing.processes.racing import ROUNDS, Started, at_once
+from testing.world.runs import RULES, Runs
+from triggers.models import Approval, Trigger
+from triggers.services import update_trigger
 
 
 @pytest.fixture
@@ -55,6 +58,56 @@ def test_of_a_decision_and_the_expiry_one_counts(runs: Runs, round_: int) -> Non
         assert (expired, run["ended_by"], approval.status) == (1, "approval_expired", "expired")
     else:
         assert (expired, run["status"], approval.status) == (0, "queued", "approved")
+
+
+def _change(runs: Runs) -> None:
+    """Changes the trigger as the environment's admin."""
+    values = {"description": "changed"}
+    actor = Actor("user", runs.cast.admin.id)
+    update_trigger(trigger_id=runs.trigger_id, values=values, actor=actor)
+
+
+def _bar_requesters(runs: Runs) -> None:
+    rules = [RULES[0] | {"notRequester": True}]
+    Trigger.objects.update(approvals=rules, changed_by=None, also_changed_by=None)
+
+
+def test_a_decision_waits_for_a_change_of_the_trigger_that_bars_who_decides(runs: Runs) -> None:
+    run_id = runs.running()
+    _bar_requesters(runs)
+    runs.ask(run_id)
+    with transaction.atomic():
+        _change(runs)
+        decided = Started(partial(runs.decide, run_id, by=runs.cast.admin.id))
+        decided.wait_until_blocked()
+    assert isinstance(decided.answer(), Forbidden)
+    assert runs.stored(run_id)["status"] == "waiting"
+
+
+def test_a_question_waits_for_a_change_of_the_trigger_and_bars_its_author(runs: Runs) -> None:
+    run_id = runs.running()
+    _bar_requesters(runs)
+    with transaction.atomic():
+        _change(runs)
+        asked = Started(partial(runs.ask, run_id))
+        asked.wait_until_blocked()
+    assert not isinstance(asked.answer(), ApiError)
+    assert runs.approval_of(run_id)["barred"] == [runs.cast.admin.id]
+
+
+@pytest.mark.parametrize("round_", ROUNDS)
+def test_of_a_change_and_a_decision_of_one_person_the_change_comes_after(
+    runs: Runs, round_: int
+) -> None:
+    run_id = runs.running()
+    _bar_requesters(runs)
+    runs.ask(run_id)
+    _, decided = at_once(
+        partial(_change, runs), partial(runs.decide, run_id, by=runs.cast.admin.id)
+    )
+    barred = runs.approval_of(run_id)["barred"]
+    assert barred == ([runs.cast.admin.id] if isinstance(decided, ApiError) else [])
+    assert Trigger.objects.get(id=runs.trigger_id).changed_by == runs.cast.admin.id
 
 
 @pytest.mark.parametrize("round_", ROUNDS)

@@ -98,13 +98,17 @@ def test_an_end_that_is_retried_or_canceled_starts_nothing(runs: Runs, listening
 
 def test_a_run_that_waits_for_a_decision_has_not_ended(runs: Runs, listening: UUID) -> None:
     run_id = runs.waiting()
-    Run.objects.filter(id=run_id).update(requested_by=runs.cast.operator.id)
+    cast = runs.cast
+    Run.objects.filter(id=run_id).update(
+        requested_by=cast.operator.id, also_requested_by=[cast.admin.id, cast.owner.id]
+    )
     assert decide_ends() == 0
     runs.wait(minutes=10)
     runs.expire_queued()
     assert decide_ends() == 1
     (run,) = begun(listening)
-    assert run.requested_by == runs.cast.operator.id
+    assert run.requested_by == cast.operator.id
+    assert run.also_requested_by == [cast.admin.id, cast.owner.id]
 
 
 def test_ends_by_the_server_count_too(runs: Runs, listening: UUID) -> None:

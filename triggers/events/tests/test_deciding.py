@@ -48,7 +48,7 @@ class World:
         """Lets an event come, and returns the one decision about it, as it is stored."""
         event = self.event(body, type_)
         with transaction.atomic():
-            decide(event, requested_by=by, now=self.now)
+            decide(event, requesters=[by] if by else [], now=self.now)
         return EventDecision.objects.get(event=event)
 
     def payload(self, run_id: Any) -> Any:
@@ -220,10 +220,15 @@ def test_later_events_of_one_value_join_the_run_of_the_first(world: World) -> No
 def test_who_replays_an_event_into_a_run_has_requested_it(world: World, keep: str) -> None:
     """Else they could approve calls about what they have put in."""
     world.listen(coalesce=coalesce(keep))
+    cast = world.cast
     run_id = world.decide().run_id
-    for by in (world.cast.operator.id, None):
+    # However many others put something in after them.
+    for by in (cast.operator.id, None, cast.admin.id, cast.owner.id, cast.admin.id):
         assert world.decide(by=by).run_id == run_id
-        assert Run.objects.get(id=str(run_id)).requested_by == world.cast.operator.id
+    run = Run.objects.get(id=str(run_id))
+    assert run.requested_by == cast.operator.id
+    assert set(run.also_requested_by or ()) == {cast.admin.id, cast.owner.id}
+    assert len(run.also_requested_by or ()) == 2
 
 
 def test_the_run_of_all_has_every_event_in_order(world: World) -> None:
