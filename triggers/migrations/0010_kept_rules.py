@@ -8,7 +8,7 @@ import triggers.models.fields
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("triggers", "0008_reminders"),
+        ("triggers", "0009_events_of_all_sources"),
     ]
 
     operations = [
