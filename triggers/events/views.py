@@ -3,7 +3,6 @@
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Exists, OuterRef, QuerySet
 from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -193,18 +192,20 @@ class EventPaginator(KeysetPaginator):
     time_field = "received_at"
 
 
-class EventDecisionFilter(WordsFilter):
-    """Keeps the events with one of these decisions for any trigger."""
+class DecidedPaginator(EventPaginator):
+    """Pages of the events about which something was decided, from their decisions. An index has the decisions of one
+    kind in the order of the list, so that no event is read that the page does not show.
+    """
 
-    def filter(self, qs: QuerySet[Any], value: list[str]) -> QuerySet[Any]:
-        decided = EventDecision.objects.filter(
-            event_id=OuterRef("id"), source_id=OuterRef("source_id"), decision__in=value
-        )
-        return qs.filter(Exists(decided)) if value else qs
+    id_field = "event_id"
+    # Several triggers may have decided differently about one event.
+    shared = True
 
 
 class EventFilters(ApiFilterSet):
-    decision = EventDecisionFilter(field_name="decision", choices=EventDecided.values)
+    """The filters of a source's events, or of their decisions if `decision` is given."""
+
+    decision = WordsFilter(field_name="decision", choices=EventDecided.values)
     to = EndFilter(field_name="received_at")
     # `from` is a keyword of Python, so it cannot be assigned directly.
     vars()["from"] = TimeFilter(field_name="received_at", lookup_expr="gte")
@@ -227,10 +228,18 @@ class SourceEventViewSet(TenantViewSet):
     )
     @from_replica
     def list(self, request: Request, source_id: UUID) -> Response:
-        rows = Event.objects.filter(source_id=usual(source_id)).values(*queries.COLUMNS)
-        filters = EventFilters.read(rows, request)
-        paginator = EventPaginator()
-        page = paginator.paginate_queryset(filters.qs, request, self)
+        of_source: dict[str, Any] = {"source_id": usual(source_id)}
+        decided = EventDecision.objects.filter(**of_source).values("received_at", "event_id")
+        filters = EventFilters.read(decided.distinct(), request)
+        paginator: KeysetPaginator
+        if filters.values["decision"]:
+            paginator = DecidedPaginator()
+            decisions = paginator.paginate_parts(filters.parts, request, self)
+            page = queries.events_in_order([row["event_id"] for row in decisions])
+        else:
+            rows = Event.objects.filter(**of_source).values(*queries.COLUMNS)
+            paginator = EventPaginator()
+            page = paginator.paginate_queryset(EventFilters.read(rows, request).qs, request, self)
         shown = EventSerializer(queries.with_decisions(page), many=True).data
         return paginator.get_paginated_response(shown)
 
