@@ -7,6 +7,7 @@ from django.db.models import Case, CharField, F, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import JSONObject
 
 from pipedai.api.serializers import sources_of
+from pipedai.sql import fetch_by_ids
 from triggers.events.entry_serializers import OF_SOURCE, OF_TRIGGER
 from triggers.models import Listener, Run, Tick, Trigger
 from triggers.serializers import LastRunSerializer, TriggerSerializer
@@ -68,8 +69,6 @@ def triggers() -> QuerySet[Trigger, dict[str, Any]]:
 
 def with_last_runs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Adds `last_run` to each row of `triggers()`: the trigger's newest run as a dict, or None. It takes one query."""
-    ids = [row["last_run_id"] for row in rows if row["last_run_id"]]
-    environments = {row["environment_id"] for row in rows}
-    last = Run.objects.filter(id__in=ids, environment_id__in=environments)
-    runs = {run["id"]: run for run in last.values(*_LAST_RUN_COLUMNS)}
+    ids = [(row["environment_id"], row["last_run_id"]) for row in rows if row["last_run_id"]]
+    runs = {run["id"]: run for run in fetch_by_ids("run", _LAST_RUN_COLUMNS, ids)}
     return [{**row, "last_run": runs.get(row["last_run_id"])} for row in rows]

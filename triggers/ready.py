@@ -10,6 +10,7 @@ from pipedai.loop import Job, register_job
 from pipedai.outgoing import register_kind
 from pipedai.retention import Retention, register_retention, rows_where
 from pipedai.server.heart import register_beat
+from pipedai.sql import fetch_by_ids
 from triggers import connected, pausing  # noqa: F401 - importing them subscribes them to events
 from triggers import files as trigger_files  # noqa: F401 - importing these registers their kinds
 from triggers.budgets import files as budget_files  # noqa: F401
@@ -64,10 +65,11 @@ prune_idempotency_keys = rows_where(
 
 def _states(environment_id: UUID, ids: Collection[UUID]) -> list[State]:
     """Returns the state of each run. A claimed or ended run also changes what its worker does."""
-    rows = Run.objects.filter(environment_id=environment_id, id__in=ids)
+    named = [(environment_id, id_) for id_ in ids]
+    rows = fetch_by_ids("run", ("id", "status", "worker_id"), named)
     return [
-        State(id_, status, (("worker", worker_id),) if worker_id else ())
-        for id_, status, worker_id in rows.values_list("id", "status", "worker_id")
+        State(row["id"], row["status"], (("worker", row["worker_id"]),) if row["worker_id"] else ())
+        for row in rows
     ]
 
 

@@ -29,7 +29,8 @@ WHERE EXISTS (SELECT FROM channel c WHERE c.environment_id = o.environment_id AN
 """  # noqa: S608
 
 # Takes the first outcomes of each environment in turns, so that a flood of one tenant's delays no other's. It reads the
-# first entries of each environment in the index, and skips what another scheduler has locked.
+# first entries of each environment in the index, and only the first one if so many environments have some that one of
+# each is enough. It skips what another scheduler has locked.
 _TAKE: Final = """
 WITH RECURSIVE tenant (id) AS (
     (SELECT environment_id FROM untold_outcome ORDER BY environment_id LIMIT 1)
@@ -40,7 +41,7 @@ WITH RECURSIVE tenant (id) AS (
 first AS MATERIALIZED (
     SELECT u.id FROM tenant CROSS JOIN LATERAL (
         SELECT id, row_number() OVER (ORDER BY id) AS n FROM untold_outcome WHERE environment_id = tenant.id
-        ORDER BY id LIMIT %(share)s) u
+        ORDER BY id LIMIT (SELECT CASE WHEN count(id) < %(limit)s THEN %(share)s ELSE 1 END FROM tenant)) u
     ORDER BY u.n, u.id LIMIT %(limit)s),
 free AS MATERIALIZED (
     SELECT id FROM untold_outcome WHERE id IN (SELECT id FROM first) FOR UPDATE SKIP LOCKED)

@@ -42,12 +42,14 @@ def not_before(fields: Sequence[str], place: Sequence[Any]) -> Q:
     return _first_field("gte", fields, place) & Q(GreaterThanOrEqual(*_rows(fields, place)))
 
 
-def merged(parts: Sequence[QuerySet[Any]], order: Sequence[str], count: int) -> QuerySet[Any]:
-    """Returns the first `count` rows of several querysets that share no row. PostgreSQL reads each by its index and
-    merges them, and reads few rows more than needed.
+def merged(
+    parts: Sequence[QuerySet[Any]], order: Sequence[str], count: int, *, shared: bool = False
+) -> QuerySet[Any]:
+    """Returns the first `count` rows of several querysets that share no row, or are `shared`: then each row is there
+    once. PostgreSQL reads each by its index and merges them, and reads few rows more than needed.
     """
     first, *others = (part.order_by(*order)[:count] for part in parts)
-    return first.union(*others, all=True).order_by(*order)[:count] if others else first
+    return first.union(*others, all=not shared).order_by(*order)[:count] if others else first
 
 
 def _first_field(comparison: str, fields: Sequence[str], place: Sequence[Any]) -> Q:
@@ -73,6 +75,9 @@ class KeysetPaginator(BasePagination):
     """
 
     time_field: ClassVar[str] = "created_at"
+    id_field: ClassVar[str] = "id"
+    # Whether several querysets of one list may have the same row.
+    shared: ClassVar[bool] = False
     default_limit: ClassVar[int] = DEFAULT_LIMIT
     # Whether PostgreSQL may sort rows. False makes it read an index that has them in the order of the list.
     sorts: bool = True
@@ -90,9 +95,13 @@ class KeysetPaginator(BasePagination):
         self._salt = _salt(request, getattr(view, "filter_names", ()))
         if (cursor := request.query_params.get("cursor")) is not None:
             place = self._open(cursor)
-            parts = [part.filter(before((self.time_field, "id"), place)) for part in parts]
-        order = (f"-{self.time_field}", "-id")
-        ordered = parts[0].order_by(*order) if len(parts) == 1 else merged(parts, order, limit + 1)
+            parts = [part.filter(before((self.time_field, self.id_field), place)) for part in parts]
+        order = (f"-{self.time_field}", f"-{self.id_field}")
+        ordered = (
+            parts[0].order_by(*order)
+            if len(parts) == 1
+            else merged(parts, order, limit + 1, shared=self.shared)
+        )
         with planned_for_values(), nullcontext() if self.sorts else without_sorting():
             rows, last = self._read_page(ordered, limit)
         self._next = _sign(self._salt, *last) if last else None
@@ -107,7 +116,7 @@ class KeysetPaginator(BasePagination):
 
     def _place_of(self, row: Model | dict[str, Any]) -> Place:
         read = row.__getitem__ if isinstance(row, dict) else row.__getattribute__
-        return read(self.time_field), read("id")
+        return read(self.time_field), read(self.id_field)
 
     def _open(self, cursor: str) -> Place:
         try:

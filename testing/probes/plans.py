@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db import connection
+from django.db import connection, transaction
+from psycopg._queries import _query2pg_nocache
+from psycopg.sql import Literal
 
 from bench.growth.plans import nodes, rows_read
 
@@ -28,6 +30,18 @@ class Plans:
         }
 
     @property
+    def indexes(self) -> set[str]:
+        """Returns the indexes that the scans read. A scan of an index can compare a later column in each entry, and
+        counts no row that it passes over so.
+        """
+        return {
+            node["Index Name"]
+            for plan in self.plans
+            for node in nodes(plan)
+            if "Index Name" in node and node["Actual Loops"]
+        }
+
+    @property
     def rows_of_all_scans(self) -> int:
         """Returns how many rows all scans read, also those of results that are kept for the rest of a statement."""
         return sum(map(rows_read, self.plans))
@@ -43,24 +57,51 @@ class Plans:
 
 
 @contextmanager
-def explained(begin: str | tuple[str, ...] = "WITH RECURSIVE") -> Iterator[Plans]:
-    """Explains each query of the block that begins so, by executing it once before, and keeps the plans."""
+def explained(
+    begin: str | tuple[str, ...] = "WITH RECURSIVE", *, kept: bool = False
+) -> Iterator[Plans]:
+    """Explains each statement of the block that begins so, by executing it once before and undoing that, and keeps the
+    plans. With `kept` each has the plan for all values, which PostgreSQL may choose after a few calls of a prepared
+    statement and keeps.
+    """
     found = Plans()
 
     def explain(
         execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any
     ) -> Any:
         if sql.lstrip().startswith(begin):
-            execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", params, many, context)
             cursor = context["cursor"].cursor
-            (row,) = cursor.fetchall()
+            with transaction.atomic():
+                asked: tuple[str, Any] = (sql, params)
+                if kept:
+                    cursor.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+                    cursor.execute(_prepare(sql))
+                    asked = (_call(sql, params), None)
+                execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {asked[0]}", asked[1], many, context)
+                (row,) = cursor.fetchall()
+                if kept:
+                    cursor.execute("DEALLOCATE explained")
+                transaction.set_rollback(True)
             (plan,) = row.values() if isinstance(row, dict) else row
             found.plans.append((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"])
         return execute(sql, params, many, context)
 
     with connection.execute_wrapper(explain):
         yield found
-    assert found.plans, f"no query began with {begin}"
+    assert found.plans, f"no statement began with {begin}"
+
+
+def _prepare(sql: str) -> str:
+    query, *_ = _query2pg_nocache(sql.encode(), "utf-8")
+    return f"PREPARE explained AS {query.decode()}"
+
+
+def _call(sql: str, params: Any) -> str:
+    """Returns the call of the statement that `_prepare` prepares. PostgreSQL explains no call with parameters."""
+    _, _, names, _ = _query2pg_nocache(sql.encode(), "utf-8")
+    values = params or () if names is None else [params[name] for name in names]
+    texts = ", ".join(Literal(value).as_string(connection.connection) for value in values)
+    return f"EXECUTE explained ({texts})" if texts else "EXECUTE explained"
 
 
 def prefer_indexes() -> None:

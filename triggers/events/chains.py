@@ -15,7 +15,8 @@ from triggers.events.deciding import decide
 from triggers.models import Event
 
 # Picks the events that are decided next, the oldest of each workspace, so that no workspace waits for another's. The
-# recursive query finds the environments that have some, with one look at the index `event_undecided` for each.
+# recursive query finds the environments that have some, with one look at the index `event_undecided` for each. If so
+# many workspaces have some that one event of each is enough, the query reads only the first of each environment.
 _UNDECIDED = """
 WITH RECURSIVE waiting (environment_id) AS (
     (SELECT environment_id FROM event WHERE decided_at IS NULL ORDER BY environment_id LIMIT 1)
@@ -23,11 +24,13 @@ WITH RECURSIVE waiting (environment_id) AS (
     SELECT (SELECT environment_id FROM event WHERE decided_at IS NULL AND environment_id > waiting.environment_id
         ORDER BY environment_id LIMIT 1)
     FROM waiting WHERE waiting.environment_id IS NOT NULL),
+named AS MATERIALIZED (SELECT e.id, e.workspace_id FROM waiting JOIN environment e ON e.id = waiting.environment_id),
+share AS (SELECT CASE WHEN count(DISTINCT workspace_id) < %(limit)s THEN %(limit)s ELSE 1 END AS most FROM named),
 queue AS (
     SELECT oldest.*, row_number() OVER (PARTITION BY e.workspace_id ORDER BY oldest.received_at, oldest.id) AS position
-    FROM waiting JOIN environment e ON e.id = waiting.environment_id CROSS JOIN LATERAL (
+    FROM named e CROSS JOIN LATERAL (
         SELECT id, received_at FROM event WHERE decided_at IS NULL AND environment_id = e.id
-        ORDER BY received_at, id LIMIT %(limit)s) oldest)
+        ORDER BY received_at, id LIMIT (SELECT most FROM share)) oldest)
 SELECT id FROM queue ORDER BY position, received_at LIMIT %(limit)s
 """
 

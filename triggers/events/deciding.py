@@ -21,7 +21,7 @@ from pipedai.sql import Row, execute_later, fetch_all
 from triggers.events.clauses import first_failing, scalar_at, shown
 from triggers.events.payloads import Payload, TooLarge, add_to_all, payload_of
 from triggers.models import Event, EventDecision, requesters_of
-from triggers.runs.ceiling import take_turns
+from triggers.runs.ceiling import QueueRoom, take_turns
 from triggers.runs.joining import join_run
 from triggers.runs.lifecycle import queue_run
 from triggers.runs.retries import lock_triggers
@@ -75,13 +75,14 @@ def decide(event: Event, *, requesters: Sequence[UUID] = (), now: datetime | Non
         decisions.append(decision)
         if listener is not None:
             passed.append((decision, listener))
+    room = None
     # Whoever locks more than one trigger, or runs before their trigger, first takes the locks that come before.
     if len(passed) > 1 or any(listener["coalesce"] for _, listener in passed):
-        take_turns(event.environment_id, len(passed))
+        room = take_turns(event.environment_id, len(passed))
         lock_triggers(listener["trigger_id"] for _, listener in passed)
     for decision, listener in passed:
         try:
-            _start(decision, listener, requesters, now)
+            _start(decision, listener, room, requesters, now)
         except (Conflict, NotFound) as refused:
             _refuse(decision, refused.code)
         except TooLarge:
@@ -139,7 +140,11 @@ def _clause(op: str, value: Any, saw: str | None) -> Payload:
 
 
 def _start(
-    decision: EventDecision, listener: Row, requesters: Sequence[UUID], now: datetime | None
+    decision: EventDecision,
+    listener: Row,
+    room: QueueRoom | None,
+    requesters: Sequence[UUID],
+    now: datetime | None,
 ) -> None:
     """Queues a run, or joins one, and notes it in the decision. Raises Conflict, NotFound or TooLarge."""
     event = decision.event
@@ -152,7 +157,7 @@ def _start(
     coalesce: Any = listener["coalesce"]
     value = None if coalesce is None else scalar_at(coalesce["path"], event.body)
     if value is None:
-        _queue(decision, payload, depth, **about)
+        _queue(decision, payload, depth, room=room, **about)
         return
     key = _key(listener, value)
     merge = add_to_all if coalesce["keep"] == "all" else None
@@ -173,7 +178,7 @@ def _start(
             return
         try:
             delay = window + JOINABLE_UNTIL
-            _queue(decision, begun, depth, coalesce_key=key, delay=delay, **about)
+            _queue(decision, begun, depth, coalesce_key=key, delay=delay, room=room, **about)
         except IntegrityError as error:
             if _ONE_TO_JOIN not in str(error):
                 raise

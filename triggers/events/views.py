@@ -3,7 +3,6 @@
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Exists, OuterRef, QuerySet
 from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -194,20 +193,20 @@ class EventPaginator(KeysetPaginator):
     time_field = "received_at"
 
 
-class EventDecisionFilter(WordsFilter):
-    """Keeps the events with one of these decisions for any trigger."""
+class DecidedPaginator(EventPaginator):
+    """Pages of the events about which something was decided, from their decisions. An index has the decisions of one
+    kind in the order of the list, so that no event is read that the page does not show.
+    """
 
-    def filter(self, qs: QuerySet[Any], value: list[str]) -> QuerySet[Any]:
-        # The columns that the decision has of its event let PostgreSQL begin with the decisions where they are few.
-        copied = ("environment_id", "source_id", "received_at")
-        decided = EventDecision.objects.filter(
-            event_id=OuterRef("id"), decision__in=value, **{name: OuterRef(name) for name in copied}
-        )
-        return qs.filter(Exists(decided)) if value else qs
+    id_field = "event_id"
+    # Several triggers may have decided differently about one event.
+    shared = True
 
 
 class EventFilters(ApiFilterSet):
-    decision = EventDecisionFilter(field_name="decision", choices=EventDecided.values)
+    """The filters of a source's events, or of their decisions if `decision` is given."""
+
+    decision = WordsFilter(field_name="decision", choices=EventDecided.values)
     to = EndFilter(field_name="received_at")
     # `from` is a keyword of Python, so it cannot be assigned directly.
     vars()["from"] = TimeFilter(field_name="received_at", lookup_expr="gte")
@@ -233,10 +232,11 @@ class EnvironmentSourceEventViewSet(TenantViewSet):
     )
     @from_replica
     def list(self, request: Request, environment_id: UUID) -> Response:
-        rows = Event.objects.filter(environment_id=usual(environment_id), source__isnull=False)
-        filters = EnvironmentEventFilters.read(rows.values(*queries.COLUMNS), request)
-        check_tenant_ids(environment_id, filters)
-        return _page(filters, request, self)
+        of = {"environment_id": usual(environment_id), "source__isnull": False}
+        check_tenant_ids(
+            environment_id, EnvironmentEventFilters.read(Event.objects.none(), request)
+        )
+        return _page(request, self, EnvironmentEventFilters, **of)
 
 
 class SourceEventViewSet(TenantViewSet):
@@ -256,8 +256,7 @@ class SourceEventViewSet(TenantViewSet):
     )
     @from_replica
     def list(self, request: Request, source_id: UUID) -> Response:
-        rows = Event.objects.filter(source_id=usual(source_id)).values(*queries.COLUMNS)
-        return _page(EventFilters.read(rows, request), request, self)
+        return _page(request, self, EventFilters, source_id=usual(source_id))
 
 
 class EventViewSet(TenantViewSet):
@@ -291,9 +290,21 @@ class EventViewSet(TenantViewSet):
         return Response(EventDetailSerializer(queries.event_in_full(replay_id)).data, status=201)
 
 
-def _page(filters: ApiFilterSet, request: Request, view: TenantViewSet) -> Response:
-    paginator = EventPaginator()
-    page = paginator.paginate_queryset(filters.qs, request, view)
+def _page(
+    request: Request, view: TenantViewSet, filters: type[EventFilters], **of: Any
+) -> Response:
+    """Returns a page of the events that are `of` a source or an environment."""
+    decided = EventDecision.objects.filter(**of).values("received_at", "event_id")
+    read = filters.read(decided.distinct(), request)
+    paginator: KeysetPaginator
+    if read.values["decision"]:
+        paginator = DecidedPaginator()
+        decisions = paginator.paginate_parts(read.parts, request, view)
+        page = queries.events_in_order([row["event_id"] for row in decisions])
+    else:
+        rows = Event.objects.filter(**of).values(*queries.COLUMNS)
+        paginator = EventPaginator()
+        page = paginator.paginate_queryset(filters.read(rows, request).qs, request, view)
     shown = EventSerializer(queries.with_decisions(page), many=True).data
     return paginator.get_paginated_response(shown)
 

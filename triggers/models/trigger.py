@@ -213,6 +213,18 @@ class Trigger(FileColumns):
                 ["environment"],
                 where=has("max_concurrent_runs", deleted_at__isnull=True),
             ),
+            # By these two indexes a poll finds the triggers whose runs a worker without the feature `approvals`, or one
+            # that is not approved, does not get.
+            index(
+                "trigger_with_approvals",
+                ["environment", "id"],
+                where=has("approvals", deleted_at__isnull=True),
+            ),
+            index(
+                "trigger_with_headers",
+                ["environment", "id"],
+                where=(has("mcp_headers") | has("connection")) & lacks("deleted_at"),
+            ),
         )
 
 

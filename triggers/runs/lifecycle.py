@@ -26,7 +26,7 @@ from triggers.budgets.reserving import reserve
 from triggers.budgets.room import check_budgets
 from triggers.runs import conditions, reads
 from triggers.runs import statements as sql
-from triggers.runs.ceiling import check_queue_room, room_without_turns
+from triggers.runs.ceiling import QueueRoom, check_queue_room, room_without_turns
 from triggers.runs.ending import ended_event, follow_up, run_event
 from triggers.runs.outcome import ToolCalls, counts_of
 from triggers.runs.pools import is_member, wake_for
@@ -50,14 +50,17 @@ def queue_run(
     coalesce_key: bytes | None = None,
     delay: timedelta = timedelta(0),
     requesters: Sequence[UUID] = (),
+    room: QueueRoom | None = None,
     now: datetime | None = None,
 ) -> Row:
     """Queues a run of a trigger, due after `delay`, in the caller's transaction. `rerun_of` is the run whose payload is
     used again, and `event_id` the event from which the payload comes. A user or key as the actor requests the run,
-    beside `requesters`. Raises NotFound; Conflict if the trigger is
-    disabled or has neither worker nor pool, if the environment is paused, or if a budget refuses; CeilingReached; and
-    IntegrityError if a queued run has the `coalesce_key`.
+    beside `requesters`. Who queues several runs gives their `room`, so that the queue is not counted for each. Raises
+    NotFound; Conflict if the trigger is disabled or has neither worker nor pool, if the environment is paused, or if a
+    budget refuses; CeilingReached; and IntegrityError if a queued run has the `coalesce_key`.
     """
+    if room is not None:
+        room.check(trigger_id)
     by = [actor.id] if actor.id and actor.type in ("user", "api_key") else []
     first, *others = dict.fromkeys((*by, *requesters)) or (None,)
     params = {
@@ -73,10 +76,10 @@ def queue_run(
         "requested_by": first,
         "also_requested_by": others or None,
         "now": now,
-        "room": room_without_turns(),
+        "room": None if room else room_without_turns(),
     }
     run = fetch_one(sql.QUEUE, params)
-    if run is None:
+    if run is None and room is None:
         # `sql.QUEUE` queued no run. One possible reason is that the queue is so long that requests must lock the
         # environment and count one after the other. The other is that the trigger can't be run. In that case this
         # transaction may hold the trigger's lock, after which no environment may be locked, and `check_queue_room`
@@ -96,6 +99,8 @@ def queue_run(
     about |= {"eventId": str(event_id)} if event_id else {}
     emit(run_event("run.created", actor, run, about))
     wake_for([run])
+    if room is not None:
+        room.left -= 1
     return {**run, "payload": payload}
 
 

@@ -77,12 +77,14 @@ UPDATE approval SET status = %(status)s, closed_at = {NOW}
 WHERE run_id = ANY(%(run_ids)s) AND environment_id = ANY(%(environment_ids)s) AND status = 'pending'
 """
 
-# A run that is not the worker's counts as ended, too. One with a retry may go on in its session.
+# A run that is not the worker's counts as ended, too. One with a retry may go on in its session. OFFSET 0 makes
+# PostgreSQL look each run up by its id. It might otherwise join all runs of the worker and the environment.
 _ENDED = f"""
 SELECT named.id FROM unnest(%(run_ids)s::uuid[]) named (id)
 WHERE NOT EXISTS (
     SELECT FROM run r
-    WHERE r.id = named.id AND r.worker_id = %(worker_id)s AND r.{OF_ENVIRONMENT} AND (r.ended_at IS NULL OR r.retried))
+    WHERE r.id = named.id AND r.worker_id = %(worker_id)s AND r.{OF_ENVIRONMENT} AND (r.ended_at IS NULL OR r.retried)
+    OFFSET 0)
 """
 
 

@@ -12,9 +12,11 @@ from notices.channels.outcomes import tell_outcomes
 from notices.channels.queueing import MAX_AN_HOUR
 from notices.channels.tests.conftest import send_due
 from notices.models import UntoldOutcome
+from testing.probes.plans import explained, prefer_indexes
 from testing.processes.webhook_receiver import receiving
 from testing.world.cast import make_cast
 from testing.world.channels import add_channel
+from testing.world.copied_rows import copy_row
 from testing.world.runs import Runs
 from triggers.models import Run, RunResult
 
@@ -222,6 +224,28 @@ def test_telling_takes_as_many_statements_for_many_outcomes_as_for_one(cast):
         return len(captured)
 
     assert statements(1) == statements(5)
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["for values", "kept"])
+def test_of_many_environments_only_the_first_outcome_of_each_is_read(cast, kept):
+    for each in (cast, make_cast()):
+        add_channel(each, events=RESULT)
+        Runs.of(each).ended()
+    firsts = set(UntoldOutcome.objects.values_list("run_id", flat=True))
+    for outcome in UntoldOutcome.objects.all():
+        copy_row(
+            UntoldOutcome,
+            outcome.id,
+            200,
+            id="overlay(gen_random_uuid()::text PLACING 'f' FROM 1)::uuid",
+        )
+    prefer_indexes()
+    with explained(kept=kept) as plans:
+        assert tell_outcomes(limit=2) == 2
+    assert set(Notice.objects.values_list("run_id", flat=True)) == firsts
+    # One to find each environment, the first of each, and each of these to lock and to delete it.
+    assert plans.rows_read("untold_outcome") <= 4 * 2 + 1
+    assert UntoldOutcome.objects.count() == 400
 
 
 def test_environments_take_turns(cast):

@@ -9,11 +9,12 @@ from django.db import connection
 
 from pipedai.loop import registered_jobs
 from pipedai.sql import database_now
+from testing.probes.plans import explained, prefer_indexes
 from testing.probes.statement_count import counted
 from testing.processes.forks import kill_before_commit
 from testing.processes.racing import at_once
 from testing.processes.worker_process import until
-from testing.world.cast import register
+from testing.world.cast import make_cast, register
 from testing.world.events import listen
 from testing.world.runs import Runs
 from triggers.events.chains import decide_ends
@@ -256,6 +257,32 @@ def test_a_trigger_that_nobody_listens_to_pays_no_statement(runs: Runs) -> None:
     add_listening(runs)
     assert statements() == unheard + 1
     assert Event.objects.count() == 1
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["for values", "kept"])
+def test_of_many_workspaces_only_the_oldest_end_of_each_environment_is_read(
+    runs: Runs, listening: UUID, kept: bool
+) -> None:
+    casts = [runs.cast, make_cast()]
+    for cast in tuple(casts):
+        worker = register(cast.mint_elsewhere("wrk"), "host-9")
+        casts.append(replace(cast, environment=cast.strange_environment, worker=worker))
+    first = set()
+    for number, cast in enumerate(casts):
+        ending = Runs.of(cast)
+        add_listening(ending)
+        ending.wait(seconds=number)
+        first.add(ending.ended())
+        for _ in range(9):
+            ending.wait(seconds=1)
+            ending.ended()
+    assert Event.objects.filter(decided_at=None).count() == 40
+    prefer_indexes()
+    with explained(kept=kept) as plans:
+        assert decide_ends(limit=4) == 4
+    assert set(Event.objects.exclude(decided_at=None).values_list("run_id", flat=True)) == first
+    # One to find each environment, and one of each; of each environment ten before.
+    assert plans.rows_read("event") <= 2 * 4
 
 
 def test_undecided_ends_are_found_by_their_index(runs: Runs, listening: UUID) -> None:

@@ -11,10 +11,12 @@ from django.db import transaction
 
 from audit.models import AuditEntry
 from pipedai.sql import database_now
+from testing.probes.plans import explained
 from testing.probes.statement_count import counted
 from testing.processes.racing import at_once
 from testing.world.budgets import add_budget
 from testing.world.cast import Cast
+from testing.world.copied_rows import copy_row
 from testing.world.events import add_event, add_source, listen
 from testing.world.runs import Runs
 from triggers.events.deciding import decide
@@ -183,6 +185,28 @@ def test_the_triggers_of_one_event_fill_the_queue_no_further_than_it_may_be(worl
     decide(world.event())
     decided = EventDecision.objects.order_by("trigger_id").values_list("decision", "code")
     assert list(decided) == [("fired", None)] * 2 + [("refused", "ceiling_reached")] * 2
+
+
+@pytest.mark.parametrize("most", [1_600, 600], ids=["room", "full"])
+def test_the_triggers_of_one_event_count_the_queue_once(world, ceilings, most):
+    queued = Runs(world.cast, world.trigger_id).queue()
+    copy_row(Run, queued, 599)
+    ceilings["queuedRuns"] = most
+    triggers = [world.cast.add_trigger() for _ in range(8)]
+    for trigger_id in triggers:
+        world.listen(trigger_id)
+    world.listen(world.cast.add_trigger(enabled=False))
+    event = world.event()
+    with explained(("SELECT", "WITH")) as plans:
+        decide(event)
+    decided = EventDecision.objects.filter(event=event).values_list(
+        "trigger_id", "decision", "code"
+    )
+    expected = ("fired", None) if most > 600 else ("refused", "ceiling_reached")
+    assert {(each, *expected) for each in triggers} <= set(decided)
+    assert {row[1:] for row in decided} == {expected, ("refused", "trigger_disabled")}
+    # Once to see that the queue is long, and once under the environment's lock.
+    assert plans.rows_read("run") < 3 * 600
 
 
 def test_a_payload_over_the_limit_is_refused(world: World) -> None:

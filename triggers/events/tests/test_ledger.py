@@ -8,12 +8,23 @@ from uuid import UUID
 import pytest
 
 from pipedai.retention import prune, retentions
+from pipedai.sql import execute
+from testing.probes.plans import explained
 from testing.probes.shapes import A_TIME, AN_ID
 from testing.world.cast import Cast
+from testing.world.copied_rows import copy_row
 from testing.world.events import add_decision, add_event, add_source, listen
 from testing.world.runs import Runs
 from triggers.events.tests.test_receive import post, signed
 from triggers.models import Event, EventDecision, EventKey, Run
+
+# Decides about all events of sources for a trigger, or about each tenth.
+_DECIDE = """
+INSERT INTO event_decision (id, environment_id, event_id, source_id, received_at, trigger_id, decision, code)
+SELECT gen_random_uuid(), environment_id, id, source_id, received_at, %(trigger_id)s,
+    CASE WHEN %(often)s THEN 'filtered' ELSE 'refused' END, CASE WHEN NOT %(often)s THEN 'trigger_disabled' END
+FROM (SELECT *, row_number() OVER (ORDER BY received_at) AS nth FROM event) e WHERE %(often)s OR nth %% 10 = 0
+"""
 
 
 @pytest.fixture
@@ -76,6 +87,47 @@ def test_the_list_is_filtered_by_decision_and_time(cast: Cast, source_id: UUID) 
     assert listed(**{"from": at.isoformat()}) == [2, 1]
     assert listed(to=at.isoformat()) == [0]
     assert client.get(url, {"decision": "odd"}).status_code == 400
+
+
+def test_pages_of_decisions_have_each_event_once(cast: Cast, source_id: UUID) -> None:
+    other = cast.add_trigger()
+    events = [add_event(cast, source_id=source_id) for _ in range(5)]
+    for event in events:
+        add_decision(event, cast.trigger_id, "filtered")
+        add_decision(event, other, "refused", code="trigger_disabled")
+    client, url = cast.client(cast.operator), f"/api/v1/sources/{source_id}/events"
+    for decision in ("filtered", "filtered,refused"):
+        found: list[str] = []
+        cursor: dict[str, str] = {}
+        while True:
+            page = client.get(url, {"decision": decision, "limit": 2, **cursor}).json()
+            assert [len(item["decisions"]) for item in page["items"]] == [2] * len(page["items"])
+            found += [item["id"] for item in page["items"]]
+            if page["nextCursor"] is None:
+                break
+            cursor = {"cursor": page["nextCursor"]}
+        assert found == [str(event.id) for event in reversed(events)], decision
+
+
+def test_a_page_of_a_decision_reads_only_the_events_that_it_shows(committed_cast: Cast) -> None:
+    cast = committed_cast  # What ANALYZE notes goes with a database of the test's own.
+    source_id, other = add_source(cast), cast.add_trigger()
+    event = add_event(cast, source_id=source_id)
+    copy_row(Event, event.id, 3_000, received_at="r.received_at - n * interval '1 second'")
+    execute(_DECIDE, {"trigger_id": cast.trigger_id, "often": True})
+    execute(_DECIDE, {"trigger_id": other, "often": False})
+    execute("ANALYZE event, event_decision", {})
+    client, url = cast.client(cast.operator), f"/api/v1/sources/{source_id}/events"
+    for decision in ("refused", "refused,coalesced", "filtered"):
+        query: dict[str, Any] = {"decision": decision, "limit": 10}
+        for _ in range(2):
+            with explained(("SELECT", "(SELECT")) as plans:
+                page = client.get(url, query).json()
+            assert len(page["items"]) == 10
+            assert plans.rows_read("event") <= 10, decision
+            # The page's ten events and the first of the next have two decisions each, and all of these are shown.
+            assert plans.rows_read("event_decision") <= 2 * (11 + 10), decision
+            query["cursor"] = page["nextCursor"]
 
 
 def test_a_replay_is_a_new_event_that_starts_what_listens_now(cast: Cast, source_id: UUID) -> None:

@@ -21,7 +21,7 @@ from testing.world.connections import add_oauth_connection
 from testing.world.copied_rows import copy_ended_run
 from testing.world.many_triggers import add_triggers
 from testing.world.pools import add_pool
-from testing.world.runs import Runs, allow
+from testing.world.runs import RULES, Runs, allow
 from triggers.explain.queue_place import MOST_COUNTED
 from triggers.explain.runs import explain_run
 from triggers.models import Run, Trigger
@@ -142,6 +142,33 @@ def test_a_poll_passes_over_runs_that_cannot_go_out_without_looking_at_each(
 
 
 @analysed
+@pytest.mark.parametrize("kept", [False, True], ids=["for values", "kept"])
+def test_a_poll_looks_up_only_triggers_that_have_what_its_worker_lacks(
+    cast: Cast, analysed: bool, kept: bool
+) -> None:
+    """The worker takes no approvals and is not approved for secret headers."""
+    worker_id = cast.worker.worker_id
+    add_triggers(cast, _TRIGGERS - 1, name="One of many")
+    many = Trigger.objects.filter(name="One of many")
+    _queue(cast, list(many.values_list("id", flat=True)), _QUEUED)
+    allow(worker_id, MOST_AT_ONCE)
+    _analyse(analysed)
+    with _explained(kept=kept) as plans:
+        assert _poll(worker_id, approved=False) == MOST_AT_ONCE
+    # PostgreSQL looks up the triggers of the first runs, and may then read all triggers to join those of the answer.
+    assert plans.rows_read("trigger") <= MOST_AT_ONCE + _TRIGGERS + 1, "no trigger has any"
+    with _changed():
+        many.update(approvals=RULES)
+        _analyse(analysed)
+        with _explained(kept=kept) as plans:
+            assert _poll(worker_id) == 0
+        # Once to find those with approvals, and once to find others whose runs may go out. Until they are vacuumed, the
+        # rows before the change count, too.
+        assert plans.rows_read("trigger") <= 3 * (_TRIGGERS + 1), "all triggers have approvals"
+        assert plans.rows_read("run") < _QUEUED
+
+
+@analysed
 def test_an_explanation_reads_no_rows_of_others(cast: Cast, analysed: bool) -> None:
     """The run's worker is one of a pool of fifty, and the run waits behind one that none of them has room for."""
     members = _copy_workers(cast, _MEMBERS, environment_id=cast.environment.id)
@@ -208,8 +235,8 @@ def _analyse(analysed: bool) -> None:
         execute("ANALYZE", {})
 
 
-def _explained() -> AbstractContextManager[Plans]:
-    return explained(("SELECT", "WITH"))
+def _explained(*, kept: bool = False) -> AbstractContextManager[Plans]:
+    return explained(("SELECT", "WITH"), kept=kept)
 
 
 @contextmanager

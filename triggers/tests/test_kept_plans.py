@@ -1,0 +1,72 @@
+"""Statements that name rows by their ids read no others, whether PostgreSQL plans them for their values or keeps one
+plan for all. For that plan it expects as many rows of an environment as the average one has.
+"""
+
+from uuid import UUID
+
+import pytest
+
+from pipedai.sql import execute
+from testing.probes.plans import explained
+from testing.world.cast import Cast
+from testing.world.copied_rows import copy_ended_run
+from testing.world.runs import Runs
+from triggers.changes.kinds import kinds
+from triggers.models import Run
+from triggers.queries import with_last_runs
+from triggers.runs.waiting import ended_runs
+
+_MANY, _FEW = 3_000, 10
+
+pytestmark = pytest.mark.parametrize("kept", [False, True], ids=["for values", "kept"])
+
+
+@pytest.fixture
+def cast(committed_cast: Cast) -> Cast:
+    """What ANALYZE notes outlives a transaction, so it goes with a database of the test's own."""
+    return committed_cast
+
+
+@pytest.fixture
+def ids(cast: Cast) -> list[UUID]:
+    """Makes the runs of a large environment among a thousand small ones, and returns the ids of some. PostgreSQL notes
+    that there are a thousand environments and workers, and so expects few runs of one.
+    """
+    run_id = Runs.of(cast).ended()
+    copy_ended_run(run_id, _MANY)
+    for column in ("environment_id", "worker_id"):
+        execute(f"ALTER TABLE run ALTER COLUMN {column} SET (n_distinct = 1000)", {})
+    execute("ANALYZE run", {})
+    return list(Run.objects.values_list("id", flat=True)[:_FEW])
+
+
+def test_the_states_of_changed_runs_are_read_by_their_ids(
+    cast: Cast, ids: list[UUID], kept: bool
+) -> None:
+    (kind,) = (kind for kind in kinds() if kind.name == "run")
+    with explained("SELECT", kept=kept) as plans:
+        states = kind.read(cast.environment.id, ids)
+    assert {state.id: state.status for state in states} == dict.fromkeys(ids, "succeeded")
+    assert plans.rows_read("run") == _FEW
+    assert plans.indexes <= {"run_pkey", "run_in_environment"}
+
+
+def test_the_last_runs_of_triggers_are_read_by_their_ids(
+    cast: Cast, ids: list[UUID], kept: bool
+) -> None:
+    triggers = [{"environment_id": cast.environment.id, "last_run_id": id_} for id_ in ids]
+    with explained("SELECT", kept=kept) as plans:
+        found = with_last_runs([*triggers, {**triggers[0], "last_run_id": None}])
+    assert [row["last_run"] and row["last_run"]["id"] for row in found] == [*ids, None]
+    assert plans.rows_read("run") == _FEW
+    assert plans.indexes <= {"run_pkey", "run_in_environment"}
+
+
+def test_whether_the_sessions_of_a_worker_go_on_is_read_by_the_ids_of_its_runs(
+    cast: Cast, ids: list[UUID], kept: bool
+) -> None:
+    Run.objects.filter(id=ids[0]).update(retried=True)
+    with explained("SELECT", kept=kept) as plans:
+        assert set(ended_runs(cast.worker.worker_id, ids)) == set(ids[1:])
+    # PostgreSQL tells the mean number of rows of each look, rounded.
+    assert plans.rows_read("run") < 2 * _FEW
