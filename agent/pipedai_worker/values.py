@@ -36,7 +36,7 @@ def parse(text: str | bytes, **options: Any) -> Any:
 
 
 def is_deeper(value: Any, levels: int) -> bool:
-    """Tell whether JSON has more levels of lists and objects than these, without recursion, which such JSON exhausts."""
+    """Tell whether JSON has more levels of lists and objects than these. Such JSON would exhaust a recursion."""
     layer = [value]
     for _ in range(levels + 1):
         layer = [each for each in layer if isinstance(each, (list, dict))]

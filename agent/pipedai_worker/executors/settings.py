@@ -98,7 +98,7 @@ def _denied(paths: Sequence[Path]) -> list[str]:
 
 
 def _pattern(path: Path) -> str:
-    # Two slashes begin an absolute path. Claude takes the path for a pattern of gitignore, inside parentheses of a rule.
+    # Two slashes begin an absolute path. In the parentheses of a rule, claude takes it for a pattern of gitignore.
     return re.sub(r"[()\\]", r"\\\g<0>", re.sub(r"[][*?!#\\]", r"\\\g<0>", f"/{path}"))
 
 

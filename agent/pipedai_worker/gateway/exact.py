@@ -1,5 +1,5 @@
-"""Makes anew what is sent in a run with rules, from what a message may have alone, and says exactly what it asks for, so
-that nothing else is sent than what the gate has seen and a person has approved (SPEC §27).
+"""Makes anew what is sent in a run with rules, from what a message may have alone, and says exactly what it asks for.
+So nothing else is sent than what the gate has seen and a person has approved (SPEC §27).
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ def mirrors(schema: Any) -> dict[str, tuple[str, ...]] | None:
 
 
 def repeats(request: Request, arguments: dict[str, Any], schema: bytes | None) -> bool:
-    """Tell whether the headers that may repeat arguments of a call say the same as these. `schema` is the canonical form
-    of the tool's; None if it is not known.
+    """Tell whether the headers that may repeat arguments of a call say the same as these. `schema` is the canonical
+    form of the tool's; None if it is not known.
     """
     names = {name for name, _ in request.headers if name.startswith(_PARAM)}
     if not names:

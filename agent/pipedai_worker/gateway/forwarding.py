@@ -273,8 +273,8 @@ class Forwarding:
 
 
 def _passed_on(status: int) -> int:
-    """Return the status for claude: never 401, for which it would look for a login, a redirect, or one for an answer that
-    has no content.
+    """Return the status for claude: never 401, for which it would look for a login, a redirect, or the status of an
+    answer without content.
     """
     if status in _WITHOUT_CONTENT:
         return HTTPStatus.OK

@@ -143,8 +143,8 @@ class Gate:
         self._refused: dict[str, str] = {}
 
     def learn(self, name: str, tool: dict[str, Any], effect: str) -> None:
-        """Learn of a tool from the server's list. The worst effect that a list has told counts. It may take a second, so
-        the run's event loop must not call it.
+        """Learn of a tool from the server's list. The worst effect that a list has told counts. It may take a second,
+        so no event loop must call it.
         """
         # The effect is noted first, and a schema that can't be read is noted as one without canonical form.
         if effect == POSSIBLE:

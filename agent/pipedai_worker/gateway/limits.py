@@ -16,8 +16,8 @@ MOST_CONNECTIONS = 128
 MOST_UNTAKEN = 4096
 # How many connections may be open that have not sent a request with the secret path. Beyond that the oldest is closed.
 MOST_STRANGERS = 64
-# In a run with rules, a message may have so many levels of lists and objects, and the calls that were refused are counted
-# up to this number.
+# In a run with rules, a message and a tool's schema may have so many levels of lists and objects, and so many refused
+# calls are counted.
 MOST_LEVELS = 100
 MOST_REFUSED = 10_000
 # How many bytes of request bodies the gateway may have in memory at the same time.
@@ -36,8 +36,8 @@ LARGE_MESSAGE = 256 * KIB
 LARGEST_TOOLS_LIST = 4 * MIB
 MOST_TOOLS_PAGES = 100
 MOST_TOOLS = 10_000
-# What the gate keeps of a server's schemas, to check the headers that repeat a call's arguments, and how many headers of
-# one tool and of one call it checks.
+# The gate keeps so many bytes of a server's schemas, to check the headers that repeat a call's arguments, and checks so
+# many headers of one tool and of one call.
 LARGEST_SCHEMAS = 4 * MIB
 MOST_MIRRORS = 100
 LONGEST_SESSION_ID = 1024

@@ -150,7 +150,7 @@ def test_a_disk_that_hangs_does_not_hold_up_the_counts(
 
 def test_a_call_that_names_no_tool_has_a_name_that_the_api_takes(path: Path) -> None:
     calls = ToolCalls(path)
-    for name in ("", "\0\n", "\0" * 500 + "late"):
+    for name in ("", "\0\n", "x" * (tool_calls.LONGEST_SEARCHED + 1)):
         calls.begin(name, POSSIBLE)
     assert {item["tool"] for item in calls.listed()} == {tool_calls.UNNAMED}
     calls.close()
