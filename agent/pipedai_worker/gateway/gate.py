@@ -279,7 +279,7 @@ class Gate:
                 if len(posted) > 1 or messages.request_id(message) is None:
                     raise NotAllowed(BATCHED)
                 schema = self._schemas[tool]
-                if not repeats(request, json.loads(text), schema and schema.text):
+                if not repeats(request, json.loads(text), schema.text if schema else None):
                     raise NotAllowed(ODD)
                 admitted = Admitted(decision.approval_id, only_approved(message, text))
         if admitted is not None:

@@ -327,7 +327,12 @@ def test_a_tool_that_is_named_after_a_secret_is_denied_and_kept_nowhere(
     kept: list[set[str]] = []
     redactor = Redactor([TOKEN])
     spending_gate = spending.gate(redact=redactor.redact_json)
-    spending_gate._make_room = lambda names: bool(kept.append(set(names))) or True
+
+    def make_room(names: set[str]) -> bool:
+        kept.append(set(names))
+        return True
+
+    spending_gate._make_room = make_room
     way = open_way(server.url, gate=spending_gate, redactor=redactor)
     server.tools = [
         [{"name": name, "inputSchema": {"type": "object"}} for name in (secret, "send")]
