@@ -1,4 +1,4 @@
-"""Installs the Debian packages whose programs some tests run, if called as root on Debian or Ubuntu."""
+"""Installs the Debian packages that some tests run or load, if called as root on Debian or Ubuntu."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PACKAGES = (
-    "chromium", "haproxy", "iproute2", "nginx", "nodejs", "npm", "pgbouncer", "postgresql", "systemd",
+    "chromium", "haproxy", "iproute2", "libjson-c5", "nginx", "nodejs", "npm", "pgbouncer", "postgresql", "systemd",
 )  # fmt: skip
 # Node.js often has another source than Debian, whose npm does not fit it then, so the program on the PATH is enough.
 _PROGRAMS = {"nodejs": "node", "npm": "npm"}

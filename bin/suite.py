@@ -30,9 +30,9 @@ are left out, unless you say --all or name files: `bin/test workers -k claim`. S
 pytest. --no-checks skips the static checks. The tests use a PostgreSQL of their own in a temporary
 directory, or the server that TEST_DATABASE_URL names; a running bin/run and your settings are left alone.
 As root on Debian or Ubuntu, --all also installs the system packages whose programs some long tests drive
-(nginx, haproxy, pgbouncer, postgresql, chromium, nodejs, npm, systemd), without starting their services; elsewhere,
-where one is not there, its tests are skipped. The tests with the real Claude CLI are skipped until
-you have run bin/setup --claude. In CI (CI=true) --all runs that itself, and skips nothing.
+(nginx, haproxy, pgbouncer, postgresql, chromium, nodejs, npm, libjson-c5, systemd), without starting their services;
+elsewhere, where one is not there, its tests are skipped. The tests with the real Claude CLI are skipped until you have
+run bin/setup --claude. In CI (CI=true) --all runs that itself, and skips nothing.
 """
 NO_CHECKS, ALL = "--no-checks", "--all"
 _MEMORY = "/dev/shm"  # noqa: S108

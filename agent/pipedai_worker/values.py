@@ -35,6 +35,18 @@ def parse(text: str | bytes, **options: Any) -> Any:
         raise ValueError("The JSON is nested too deep.") from None
 
 
+def is_deeper(value: Any, levels: int) -> bool:
+    """Tell whether JSON has more levels of lists and objects than these. Such JSON would exhaust a recursion."""
+    layer = [value]
+    for _ in range(levels + 1):
+        layer = [each for each in layer if isinstance(each, (list, dict))]
+        if not layer:
+            return False
+        inside = (each.values() if isinstance(each, dict) else each for each in layer)
+        layer = [each for members in inside for each in members]
+    return True
+
+
 def refuse_constant(name: str) -> None:
     """Raise ValueError. As `parse_constant` of a parser, it refuses NaN and Infinity, which are not JSON."""
     raise ValueError(f"{name} is not JSON.")

@@ -314,6 +314,19 @@ def test_the_command_line_holds_no_secret_and_no_prompt(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "mcp.json").stat().st_mode) == 0o600
 
 
+def test_a_denied_path_has_no_character_that_claude_takes_for_a_pattern(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to("a")
+    options = settings.options(None, tmp_path / "link", [Path("/x (y)[z]*\\")])
+    rules = json.loads(options[options.index("--settings") + 1])["permissions"]["deny"]
+    assert rules[::2] == [
+        f"Read(/{tmp_path}/link)",
+        f"Read(/{tmp_path}/a)",
+        r"Read(//x \(y\)\\[z\\]\\*\\\\)",
+    ]
+    assert rules[1::2] == [f"Edit{rule[4:]}" for rule in rules[::2]]
+
+
 def test_a_models_name_cannot_be_an_option(tmp_path: Path) -> None:
     touched = tmp_path / "touched"
     argv = fake_claude(tmp_path, f"touch {touched}")

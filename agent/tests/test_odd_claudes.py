@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +28,23 @@ PROGRAMS = {
     "hangs": ("exec sleep 600", "timed_out", "Claude had not begun by then."),
     "talks": (TALKING, "timed_out", "Claude had not begun by then."),
 }
+
+
+@pytest.mark.parametrize("rules", [None, [{"tools": "*", "when": "always"}]])
+def test_the_workers_own_files_are_denied_to_every_run(
+    api: FakeApi, url: str, workers: Workers, tmp_path: Path, rules: Any
+) -> None:
+    program = fake_claude(tmp_path, f'printf "%s\\n" "$@" > {tmp_path}/argv; exit 1')[0]
+    run = api.add(mcp_url=f"{url}/mcp", timeout_seconds=30, rules=rules)
+    workers.execute("run", "--config", "worker.json", "--claude", program)
+    api.until_ended(run)
+    arguments = (tmp_path / "argv").read_text().splitlines()
+    denied = json.loads(arguments[arguments.index("--settings") + 1])["permissions"]["deny"]
+    mcp_config = arguments[arguments.index("--mcp-config") + 1]
+    own = (mcp_config, tmp_path / "worker.json", tmp_path / "worker.state", tmp_path / ".pipedai")
+    assert set(denied) == {f"{tool}(/{path})" for path in own for tool in ("Read", "Edit")}
+    if rules:
+        assert "Grep" not in arguments[arguments.index("--tools") + 1]
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -240,6 +240,7 @@ def _executor(options: argparse.Namespace, paying: Paying) -> Executor:
         auth_mode=lambda: paying.mode,
         silence_seconds=options.silence_seconds,
         offline=options.stand_in,
+        own=configuration.own_files(options.config),
     )
 
 

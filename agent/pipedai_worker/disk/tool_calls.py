@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipedai_worker.disk import durable
+from pipedai_worker.redact import Redactor
 from pipedai_worker.reporting.outcome import iso
 
 # What the answer to a tool call said. A call without an answer is `unknown`.
@@ -25,6 +26,8 @@ OK, ERROR, UNKNOWN = "ok", "error", "unknown"
 NO_EFFECT, IDEMPOTENT, POSSIBLE = "none", "idempotent", "possible"
 LONGEST_LIST = 500
 LONGEST_TOOL_NAME = 200
+# The name of a call is searched for secrets before it is cut. One that is longer than this counts as none.
+LONGEST_SEARCHED = 64 * 1024
 # Stands for the name of a tool in a call that names none. The API takes no empty name.
 UNNAMED = "(unnamed)"
 # The file is replaced by a summary when it has grown by this many bytes.
@@ -88,9 +91,12 @@ class RecordedCalls:
 class ToolCalls:
     """One run's tool calls. Safe to use from several threads."""
 
-    def __init__(self, path: Path) -> None:
-        """Make the file, mode 0600. Raises FileExistsError if it is there already, and OSError."""
+    def __init__(self, path: Path, redactor: Redactor | None = None) -> None:
+        """Make the file, mode 0600, in which `redactor` hides secrets. Raises FileExistsError if it is there already,
+        and OSError.
+        """
         self._path = path
+        self._redactor = redactor or Redactor()
         # Guards the file. A thread may hold this lock as long as a write to the disk takes.
         self._lock = threading.Lock()
         # Guards only `_recorded`, the calls in memory. A heartbeat tells their counts, and must not wait for a disk
@@ -115,10 +121,12 @@ class ToolCalls:
 
     def begin(self, tool: str, effect: str) -> Call:
         """Write down that this tool is about to be called. This is on the disk when `begin` returns. Raises OSError."""
+        # A character that is left out might stand in the middle of a secret, so it is left out first.
+        name = tool.translate(_UNFIT) if len(tool) <= LONGEST_SEARCHED else ""
         line = {
             "is": "begin",
             "at": iso(time.time()),
-            "tool": tool[:LONGEST_TOOL_NAME].translate(_UNFIT) or UNNAMED,
+            "tool": self._redactor.redact(name)[:LONGEST_TOOL_NAME] or UNNAMED,
             "effect": effect,
         }
         with self._lock:

@@ -18,7 +18,8 @@ from pipedai_worker.reporting.outcome import CLIENT, FAILED, Outcome
 
 class ClaudeExecutor(Executor):
     """Runs `argv`, which is claude or behaves like it. `auth_mode` returns how claude is paid for. A program that is
-    silent for `silence_seconds` is stopped; 0 sets no limit. With `offline` it needs no MCP server.
+    silent for `silence_seconds` is stopped; 0 sets no limit. With `offline` it needs no MCP server. No run's claude may
+    read or change the worker's `own` files and directories.
     """
 
     resumes = True
@@ -31,10 +32,12 @@ class ClaudeExecutor(Executor):
         auth_mode: Callable[[], str],
         silence_seconds: float,
         offline: bool = False,
+        own: Sequence[Path] = (),
     ) -> None:
         self._argv = tuple(argv)
         self._auth_mode = auth_mode
         self._silence_seconds = silence_seconds
+        self._own = tuple(own)
         self.needs_server = not offline
 
     @property
@@ -102,7 +105,7 @@ class ClaudeExecutor(Executor):
             # tool needs a permission in this machine's settings for claude.
             "--allowedTools",
             f"mcp__{SERVER_NAME}",
-            *settings.options(job.run.approvals, job.mcp_config),
+            *settings.options(job.run.approvals, job.mcp_config, self._own),
             *([] if job.session.kept else [settings.FORGET_SESSION]),
             "--resume" if job.session.resumed else "--session-id",
             job.session.id,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -52,17 +54,22 @@ VARIABLES = {
     "DISABLE_ERROR_REPORTING": "1",
 }
 # Of claude's own tools, a run with gated calls has only these: none runs a command, writes a file or reaches the web.
-HOST_TOOLS = "Read,Glob,Grep,Agent"
+# Grep is not among them, as that of older versions finds text in files that claude must not read.
+HOST_TOOLS = "Read,Glob,Agent"
 # The gateway may have to wait for the disk before it answers the hook.
 HOOK_SECONDS = 60
 HOOK = Path(__file__).with_name("hook.py")
 
 
-def options(approvals: Approvals | None, mcp_config: Path) -> list[str]:
+def options(approvals: Approvals | None, mcp_config: Path, own: Sequence[Path] = ()) -> list[str]:
     """Return the options that limit what claude can do in a run. With `approvals`, claude asks the gateway about each
-    call of the run's MCP server by a hook, which reads the gateway's URL from `mcp_config`.
+    call of the run's MCP server by a hook, which reads the gateway's URL from `mcp_config`. Claude's tools for files
+    refuse that file and `own`, the worker's files and directories, whatever the account's own settings allow.
     """
-    settings: dict[str, Any] = {"crossSessionInbound": "refuse"}
+    settings: dict[str, Any] = {
+        "crossSessionInbound": "refuse",
+        "permissions": {"deny": _denied([mcp_config, *own])},
+    }
     if approvals is not None:
         arguments = [str(HOOK), str(mcp_config), str(HOOK_SECONDS)]
         command = shlex.join([sys.executable, "-I", "-S", *arguments])
@@ -82,6 +89,17 @@ def options(approvals: Approvals | None, mcp_config: Path) -> list[str]:
         "user",
         *(["--tools", HOST_TOOLS] if limited else []),
     ]
+
+
+def _denied(paths: Sequence[Path]) -> list[str]:
+    """Return the rules by which claude neither reads nor changes these paths and what is below them."""
+    every = dict.fromkeys(each for path in paths for each in (path.absolute(), path.resolve()))
+    return [f"{tool}({_pattern(path)})" for path in every for tool in ("Read", "Edit")]
+
+
+def _pattern(path: Path) -> str:
+    # Two slashes begin an absolute path. In the parentheses of a rule, claude takes it for a pattern of gitignore.
+    return re.sub(r"[()\\]", r"\\\g<0>", re.sub(r"[][*?!#\\]", r"\\\g<0>", f"/{path}"))
 
 
 # Claude then writes no file from which a session can be resumed.

@@ -176,8 +176,6 @@ class Answer:
             sent["Content-Type"] = JSON
         if close:
             sent["Connection"] = "close"
-        if status == HTTPStatus.NO_CONTENT:
-            del sent["Content-Length"]
         await self._wire.write(self._head(status, sent), h11.Data(data=body), h11.EndOfMessage())
 
     async def begin_events(self, status: int, headers: dict[str, str]) -> None:

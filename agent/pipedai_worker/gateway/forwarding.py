@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from dataclasses import dataclass, field
 from functools import partial
@@ -40,7 +41,9 @@ from pipedai_worker.gateway.waiting import (
 from pipedai_worker.running.stopping import in_background
 
 _VERSION = re.compile(r"[0-9A-Za-z.\-]{1,32}")
-_SECONDS = re.compile(r"\d{1,9}")
+_SECONDS = re.compile(r"[0-9]{1,9}")
+# The statuses of an answer without content. The client gets 200 instead, as the server may have sent some all the same.
+_WITHOUT_CONTENT = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT})
 NO_ANSWER = "The MCP server ended its answer before the call was answered."
 
 
@@ -96,7 +99,10 @@ class Forwarding:
         if post.ids:
             answer.presence.expect_client()
         try:
-            admitted = self._gate.admit(posted, request) if self._gate is not None else None
+            admitted = None
+            if self._gate is not None:
+                admitted = await asyncio.to_thread(self._gate.admit, posted, request)
+            self._waiting.ask(post.ids)
             await self._announce(post, posted, admitted)
             body = admitted.body if admitted else request.body
             seconds = None if post.may_take_long else limits.ANSWER_SECONDS
@@ -132,7 +138,7 @@ class Forwarding:
                 self._waiting.expect(post.session, id_as_json, awaited)
         if may_change:
             await self._first_effect.allowed()
-        if self._gate is not None and admitted is not None:
+        if self._gate is not None and admitted is not None and admitted.approval_id is not None:
             # The call is in the journal by now, so a crash from here on leaves it there as one of unknown outcome.
             await in_background("gateway spend", partial(self._gate.spend, admitted.approval_id))
         for call in begun:
@@ -150,6 +156,7 @@ class Forwarding:
     async def _answer_post(self, post: Posted, response: httpx.Response, answer: Answer) -> None:
         headers = self._headers(response)
         kind = media_type(response)
+        status = _passed_on(response.status_code)
         if not 200 <= response.status_code < 300:
             self._waiting.fail(post.session, post.ids)
             await self._pass_refusal(response, answer, post)
@@ -160,19 +167,21 @@ class Forwarding:
                 raise faults.client("The MCP server's answer is a web page.")
             await answer.send(HTTPStatus.ACCEPTED)
         elif kind == EVENTS:
-            await answer.begin_events(response.status_code, headers)
+            await answer.begin_events(status, headers)
             await self._pass_events(post, response, answer)
         elif kind == JSON:
             body = await read_whole(response)
-            await self._waiting.hear_apart(post.session, body)
-            await answer.send(response.status_code, body, headers=headers)
+            heard = await self._waiting.hear_apart(post.session, body)
+            if post.ids and not heard:
+                raise faults.client("The MCP server's answer is none to this request.")
+            await answer.send(status, body, headers=headers)
         else:
             body = await read_short(response)
             if body.strip() and post.ids and response.status_code != HTTPStatus.ACCEPTED:
                 raise faults.client(
                     "The MCP server's answer is neither JSON nor a stream of events."
                 )
-            await answer.send(response.status_code, headers=headers)
+            await answer.send(status, headers=headers)
 
     async def get(self, request: Request, answer: Answer) -> None:
         answer.presence.expect_client()
@@ -183,7 +192,8 @@ class Forwarding:
             elif media_type(response) != EVENTS:
                 raise faults.client("The MCP server's answer is no stream of events.")
             else:
-                await answer.begin_events(response.status_code, self._headers(response))
+                status = _passed_on(response.status_code)
+                await answer.begin_events(status, self._headers(response))
                 await self._pass_events(Posted(session), response, answer)
 
     async def delete(self, request: Request, answer: Answer) -> None:
@@ -191,7 +201,7 @@ class Forwarding:
             if not 200 <= response.status_code < 300:
                 await self._pass_refusal(response, answer)
             else:
-                await answer.send(response.status_code)
+                await answer.send(_passed_on(response.status_code))
 
     async def _pass_events(self, post: Posted, response: httpx.Response, answer: Answer) -> None:
         """Pass a stream of events on. If it ends before a request is answered, the client gets an error for that."""
@@ -221,10 +231,12 @@ class Forwarding:
     ) -> None:
         """Pass on an answer whose status is no success. Its body is passed on only if it is a JSON-RPC message."""
         status = response.status_code
-        body = b""
+        body, told = b"", False
         if media_type(response) == JSON:
             body = await read_short(response)
-        if not any("jsonrpc" in message for message in messages.read_answered(body)):
+            with contextlib.suppress(ServerFailed):
+                told = any("jsonrpc" in message for message in messages.read_answered(body))
+        if not told:
             fault = faults.of_status(status)
             body = messages.errors(
                 post.ids if post and post.ids else ["null"],
@@ -253,13 +265,21 @@ class Forwarding:
             found["Mcp-Session-Id"] = session
         for name, pattern in ((VERSION, _VERSION), ("retry-after", _SECONDS)):
             value = response.headers.get(name)
-            if value is not None and pattern.fullmatch(value):
+            if value is None or not pattern.fullmatch(value):
+                continue
+            if not self._upstream.holds_secret(value):
                 found[name] = value
         return found
 
 
 def _passed_on(status: int) -> int:
-    """Return the status for claude: never 401, for which it would look for a login, or a redirect."""
+    """Return the status for claude: never 401, for which it would look for a login, a redirect, or the status of an
+    answer without content.
+    """
+    if status in _WITHOUT_CONTENT:
+        return HTTPStatus.OK
+    if 200 <= status < 300:
+        return status
     if status in faults.REFUSED_HEADERS:
         return HTTPStatus.FORBIDDEN
     if status < 400 or status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:

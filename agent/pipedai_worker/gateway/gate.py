@@ -11,17 +11,18 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipedai_worker.disk.tool_calls import POSSIBLE
 from pipedai_worker.executors.settings import TOOL_PREFIX
-from pipedai_worker.gateway import messages
+from pipedai_worker.gateway import limits, messages
 from pipedai_worker.gateway.exact import (
+    MOST_LEVELS,
+    anew,
     canonical,
-    hash_of,
     is_plain,
-    mirrors,
+    may_mirror,
     only_approved,
     repeats,
     shows,
@@ -31,7 +32,7 @@ from pipedai_worker.gateway.waiting import NotAllowed
 from pipedai_worker.logs import get_logger
 from pipedai_worker.polling.approvals import EVERY_TOOL, Approvals, Decision
 from pipedai_worker.reporting.outcome import storable
-from pipedai_worker.values import parse
+from pipedai_worker.values import is_deeper, parse
 
 log = get_logger(__name__)
 
@@ -48,6 +49,7 @@ UNAPPROVED = "A person must approve exactly this call, and nobody has. Nothing w
 UNLISTED = "The MCP server has not listed this tool, so the call was not sent."
 BATCHED = "A call that a person has approved must be sent alone, as a request. Nothing was done."
 ODD = "The worker can't be sure how the MCP server would read this message, so it was not sent."
+TOO_DEEP = "The message has too many levels of lists and objects, so it was not sent."
 NOT_CANONICAL = (
     "A person must approve this call, but its name, arguments or schema can't be shown exactly."
 )
@@ -83,10 +85,27 @@ class Parked:
 
 @dataclass(frozen=True)
 class Admitted:
-    """A call that may be sent as `body` once its approval has been spent."""
+    """Messages that may be sent as `body`, once the approval of the call among them has been spent if it needs one."""
 
-    approval_id: str
+    approval_id: str | None
     body: bytes
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What the gate keeps of a listed tool's schema."""
+
+    hash: str
+    # The canonical form if it may name headers that repeat arguments, else empty; None if there was no room for it.
+    text: bytes | None
+
+    @classmethod
+    def of(cls, value: Any) -> Schema | None:
+        """Return None for a schema without canonical form."""
+        text = canonical(value, limits.MOST_LEVELS)
+        if text is None:
+            return None
+        return cls(hashlib.sha256(text).hexdigest(), text if may_mirror(text) else b"")
 
 
 class Gate:
@@ -111,11 +130,11 @@ class Gate:
         self._make_room = make_room
         self._spend = spend
         self._lock = threading.Lock()
-        # The hash of each listed tool's schema; None if it has no canonical form.
-        self._schemas: dict[str, str | None] = {}
-        # The headers that repeat arguments of each listed tool.
-        self._mirrors: dict[str, dict[str, tuple[str, ...]]] = {}
-        # The tools that some list of the run has shown as ones that may have an effect.
+        # The schema of each listed tool; None if it has no canonical form.
+        self._schemas: dict[str, Schema | None] = {}
+        # How many bytes of schemas the gate may still keep.
+        self._room = limits.LARGEST_SCHEMAS
+        # The tools, by names without secrets, that some list of the run has shown as ones that may have an effect.
         self._with_effect = set(with_effect)
         self._parked: Parked | None = None
         # True if claude has sent the parked call all the same, and gone on.
@@ -124,12 +143,31 @@ class Gate:
         self._refused: dict[str, str] = {}
 
     def learn(self, name: str, tool: dict[str, Any], effect: str) -> None:
-        """Learn of a tool from the server's list. The worst effect that a list has told counts."""
-        with self._lock:
-            self._schemas[name] = hash_of(tool.get("inputSchema"))
-            self._mirrors[name] = mirrors(tool.get("inputSchema"))
-            if effect == POSSIBLE:
-                self._with_effect.add(name)
+        """Learn of a tool from the server's list. The worst effect that a list has told counts. It may take a second,
+        so no event loop must call it.
+        """
+        # The effect is noted first, and a schema that can't be read is noted as one without canonical form.
+        if effect == POSSIBLE:
+            with self._lock:
+                self._with_effect.add(self._shown(name))
+        schema = None
+        try:
+            schema = Schema.of(tool.get("inputSchema"))
+        finally:
+            with self._lock:
+                self._keep(name, schema)
+
+    def _keep(self, name: str, schema: Schema | None) -> None:
+        before = self._schemas.get(name)
+        self._room += len(before.text or b"") if before else 0
+        if schema is not None and len(schema.text or b"") > self._room:
+            schema = replace(schema, text=None)
+        self._room -= len(schema.text or b"") if schema else 0
+        self._schemas[name] = schema
+
+    def _shown(self, name: str) -> str:
+        """Return a tool's name without secrets."""
+        return str(self._redact(name))
 
     def parked(self, tool_use_id: object) -> dict[str, Any] | None:
         """Return what the API is to be told of the call with this id of claude's; None if it is not parked."""
@@ -148,15 +186,15 @@ class Gate:
     def answer_hook(self, body: bytes) -> dict[str, Any]:
         """Return what the hook tells claude of a call: nothing, to defer it, or to deny it. It waits for the disk."""
         try:
-            asked = parse(body)
+            asked = parse(body, object_pairs_hook=messages.with_plain_names)
             name, tool_use_id = str(asked["tool_name"]), str(asked["tool_use_id"])
             arguments = asked["tool_input"]
             with self._lock:
                 try:
                     return self._judge(name, tool_use_id, arguments, asked.get("agent_id"))
-                except NotAllowed:
-                    self._refused[tool_use_id] = self._named(name)
-                    raise
+                except Exception as error:
+                    self._refuse(tool_use_id, self._named(name))
+                    raise _as_refusal(error) from None
         except NotAllowed as refused:
             return _told("deny", str(refused))
         except (ValueError, TypeError, KeyError, AttributeError):
@@ -205,18 +243,25 @@ class Gate:
         found = [tool for tool in self._schemas if _REPLACED.sub("_", tool) == short]
         return found[0] if len(found) == 1 else short
 
-    def admit(self, posted: list[dict[str, Any]], request: Request) -> Admitted | None:
-        """Check a POST's messages, given whole, and return the call among them that somebody has approved; None if no
-        approval is needed. Raises NotAllowed if one of them must not be sent.
+    def admit(self, posted: list[dict[str, Any]], request: Request) -> Admitted:
+        """Check a POST's messages, given whole, and return what may be sent for them. Raises NotAllowed if one of them
+        must not be sent. It may wait for the disk, and large messages take time.
         """
         with self._lock:
             try:
-                return self._admit(posted, request)
-            except NotAllowed:
+                if any(is_deeper(message, limits.MOST_LEVELS) for message in posted):
+                    raise NotAllowed(TOO_DEEP)
+                return self._admit(posted, request) or Admitted(None, anew(posted, request))
+            except Exception as error:
                 for tool in map(messages.tool_of, posted):
                     if tool is not None:
-                        self._refused[f"sent {len(self._refused)}"] = tool
-                raise
+                        self._refuse(f"sent {len(self._refused)}", tool)
+                raise _as_refusal(error) from None
+
+    def _refuse(self, call: str, tool: str) -> None:
+        if len(self._refused) < limits.MOST_REFUSED:
+            # A longer name is that of no tool.
+            self._refused[call] = self._shown(tool) if len(tool) <= LONGEST_NAME else ""
 
     def _admit(self, posted: list[dict[str, Any]], request: Request) -> Admitted | None:
         if not is_plain(posted, request):
@@ -233,7 +278,8 @@ class Gate:
                 decision = self._decision_on(call)
                 if len(posted) > 1 or messages.request_id(message) is None:
                     raise NotAllowed(BATCHED)
-                if not repeats(request, json.loads(text), self._mirrors[tool]):
+                schema = self._schemas[tool]
+                if not repeats(request, json.loads(text), schema.text if schema else None):
                     raise NotAllowed(ODD)
                 admitted = Admitted(decision.approval_id, only_approved(message, text))
         if admitted is not None:
@@ -264,7 +310,7 @@ class Gate:
         # What was decided on a call holds, whatever the rules have become since the run asked.
         if self._decision is not None and self._decision.tool == tool:
             return True
-        may_change = tool in self._with_effect or tool not in self._schemas
+        may_change = tool not in self._schemas or self._shown(tool) in self._with_effect
         return any(
             (EVERY_TOOL in rule.tools or tool in rule.tools)
             and (may_change or not rule.only_effects)
@@ -275,15 +321,25 @@ class Gate:
         """Return a call by its hashes, and the canonical text of its arguments. Raises NotAllowed."""
         if tool not in self._schemas:
             raise NotAllowed(UNLISTED)
-        text, schema_hash = canonical(arguments), self._schemas[tool]
-        # The API can't store the character NUL, so nobody could be shown these arguments.
-        if not isinstance(arguments, dict) or text is None or not schema_hash:
+        text, schema = canonical(arguments, MOST_LEVELS), self._schemas[tool]
+        if not isinstance(arguments, dict) or text is None or schema is None:
             raise NotAllowed(NOT_CANONICAL)
+        if self._shown(tool) != tool:
+            raise NotAllowed(NOT_CANONICAL)
+        # The API can't store the character NUL, so nobody could be shown these arguments.
         if storable(arguments) != arguments:
             raise NotAllowed(NOT_CANONICAL)
         if len(text) > LARGEST_ARGUMENTS:
             raise NotAllowed(TOO_LARGE)
-        return GatedCall(tool, hashlib.sha256(text).hexdigest(), schema_hash), text
+        return GatedCall(tool, hashlib.sha256(text).hexdigest(), schema.hash), text
+
+
+def _as_refusal(error: Exception) -> NotAllowed:
+    """Return the refusal for an exception of the gate: what the gate fails to judge is not sent."""
+    if isinstance(error, NotAllowed):
+        return error
+    log.warning("a message could not be judged: %s", type(error).__name__)
+    return NotAllowed(ODD)
 
 
 def _told(decision: str, why: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from http import HTTPStatus
 from pipedai_worker.disk.tool_calls import ToolCalls
 from pipedai_worker.executors.settings import is_older
 from pipedai_worker.gateway import faults, messages
+from pipedai_worker.gateway.exact import with_known_headers
 from pipedai_worker.gateway.exchange import Answer, Request
 from pipedai_worker.gateway.faults import ServerFailed, ServerFault
 from pipedai_worker.gateway.forwarding import Forwarding
@@ -151,6 +152,8 @@ class Gateway:
         return hmac.compare_digest(path[: len(base)], base)
 
     async def _answer(self, request: Request, answer: Answer) -> None:
+        if self._gate is not None:
+            request = with_known_headers(request)
         path = _path_in(request.target)
         posts = f"{self._base}/messages/".encode()
         try:

@@ -16,6 +16,10 @@ MOST_CONNECTIONS = 128
 MOST_UNTAKEN = 4096
 # How many connections may be open that have not sent a request with the secret path. Beyond that the oldest is closed.
 MOST_STRANGERS = 64
+# In a run with rules, a message and a tool's schema may have so many levels of lists and objects, and so many refused
+# calls are counted.
+MOST_LEVELS = 100
+MOST_REFUSED = 10_000
 # How many bytes of request bodies the gateway may have in memory at the same time.
 MOST_HELD = 64 * MIB
 # The first request of a connection, and each body, must have arrived within this time.
@@ -32,6 +36,10 @@ LARGE_MESSAGE = 256 * KIB
 LARGEST_TOOLS_LIST = 4 * MIB
 MOST_TOOLS_PAGES = 100
 MOST_TOOLS = 10_000
+# The gate keeps so many bytes of a server's schemas, to check the headers that repeat a call's arguments, and checks so
+# many headers of one tool and of one call.
+LARGEST_SCHEMAS = 4 * MIB
+MOST_MIRRORS = 100
 LONGEST_SESSION_ID = 1024
 # The gateway remembers so many requests without an answer. Beyond that it does not recognise the oldest one's answer.
 MOST_WAITING = 1_000

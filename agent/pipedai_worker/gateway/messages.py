@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -15,7 +16,9 @@ TOOLS_CALL, TOOLS_LIST = "tools/call", "tools/list"
 # A server answers these requests at once, unless it is broken. Other requests may take it as long as the run lasts.
 QUICK = frozenset({"initialize", "server/discover", "ping", TOOLS_LIST})
 _MEMBERS = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
-_MEMBERS_OF_A_CALL = frozenset({"name", "arguments"})
+_METHOD = re.compile(r"[A-Za-z0-9/_.$-]+")
+# The parameters that some version of MCP gives to a call, in the order in which they are sent.
+OF_A_CALL = ("name", "arguments", "task", "inputResponses", "requestState", "_meta")
 _INFINITE = (float("inf"), float("-inf"))
 PARSE_ERROR, SERVER_ERROR = -32700, -32000
 
@@ -37,30 +40,30 @@ def read_outlines(body: bytes) -> list[dict[str, Any]]:
 
 
 def read_posted(body: bytes) -> list[dict[str, Any]]:
-    """Return the messages of a POST. Raises ValueError if the server might understand it differently: it is not UTF-8,
-    an object has a name twice, or a name of JSON-RPC is in other capitals. Also raises it for too many values.
+    """Return the messages of a POST. Raises ValueError for too many values, and if the server might understand the POST
+    differently: it is not UTF-8, or has a name, a member, a method or an id that a message of MCP never has.
     """
-    value = parse(body.decode(), object_pairs_hook=_without_doubles, parse_constant=refuse_constant)
+    value = parse(body.decode(), object_pairs_hook=with_plain_names, parse_constant=refuse_constant)
     messages = value if isinstance(value, list) else [value]
     if not messages or not all(isinstance(message, dict) for message in messages):
         raise ValueError("The body is no JSON-RPC message.")
-    if any(_is_ambiguous(message) for message in messages):
-        raise ValueError("A member of the message is written in another way than the protocol's.")
-    if not all(isinstance(message.get("method", ""), str) for message in messages):
-        raise ValueError("The method of a message is no text.")
     if len(messages) > limits.MOST_MESSAGES:
         raise ValueError("The batch has too many messages.")
-    if any(len(_id(message) or "") > limits.LONGEST_ID for message in messages):
-        raise ValueError("The id of a message is too long.")
+    for message in messages:
+        _check(message)
     return messages
 
 
 def read_answered(data: bytes) -> list[dict[str, Any]]:
-    """Return the messages of an answer or event; none if it is no JSON-RPC. Raises ServerFailed."""
+    """Return the messages of an answer or event; none if it is no JSON-RPC. Raises ServerFailed for too many values,
+    and for another encoding than UTF-8, as a client would read that differently.
+    """
     try:
-        value = parse(data)
+        value = parse(data.decode("utf-8-sig"))
     except TooManyValues:
         raise faults.client("The MCP server's answer has too many values.") from None
+    except UnicodeDecodeError:
+        raise faults.client("The MCP server's answer is not in UTF-8.") from None
     except ValueError:
         return []
     messages = value if isinstance(value, list) else [value]
@@ -119,18 +122,27 @@ def _id(message: dict[str, Any]) -> str | None:
     return json.dumps(int(found) if isinstance(found, float) and found.is_integer() else found)
 
 
-def _is_ambiguous(message: dict[str, Any]) -> bool:
-    params = message.get("params")
-    called = params if isinstance(params, dict) and message.get("method") == TOOLS_CALL else {}
-    return any(
-        name not in known and name.casefold() in known
-        for members, known in ((message, _MEMBERS), (called, _MEMBERS_OF_A_CALL))
-        for name in members
-    )
+def _check(message: dict[str, Any]) -> None:
+    """Raise ValueError unless the message has the members of JSON-RPC alone, a method and an id as MCP has them, and no
+    parameter of a call in other letters.
+    """
+    method, params = message.get("method", TOOLS_LIST), message.get("params")
+    if not message.keys() <= _MEMBERS:
+        raise ValueError("The message has a member that is none of JSON-RPC's.")
+    if not isinstance(method, str) or not _METHOD.fullmatch(method):
+        raise ValueError("The method of a message is none.")
+    if message.get("id") is not None and not 0 < len(_id(message) or "") <= limits.LONGEST_ID:
+        raise ValueError("The id of a message is none, or too long.")
+    for name in params if isinstance(params, dict) and method == TOOLS_CALL else ():
+        if name not in OF_A_CALL and name.casefold() in OF_A_CALL:
+            raise ValueError("A parameter of the call is written in another way than MCP's.")
 
 
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def with_plain_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of JSON. Raises ValueError for a name that is there twice, that a server in C would take to end
+    earlier (NUL), or by which an object in JavaScript may get other members (`__proto__`).
+    """
     made = dict(pairs)
-    if len(made) < len(pairs):
-        raise ValueError("An object of the message has a name twice.")
+    if len(made) < len(pairs) or any("\0" in name or "__proto__" in name for name in made):
+        raise ValueError("An object of the message has a name twice, or one that is not plain.")
     return made

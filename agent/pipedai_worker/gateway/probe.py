@@ -93,7 +93,7 @@ async def _list_tools(conversation: Conversation, effects: Effects) -> None:
         result = await conversation.request("tools/list", params)
         if not isinstance(result.get("tools"), list):
             raise faults.client("The MCP server's list of tools is no list.")
-        effects.learn(result)
+        await effects.learn_apart(result)
         cursor = result.get("nextCursor")
         if cursor is None:
             return

@@ -19,6 +19,7 @@ from pipedai_worker.gateway import faults, limits
 from pipedai_worker.gateway.faults import ServerFailed
 from pipedai_worker.gateway.reading import ENDS_AT, within
 from pipedai_worker.gateway.renewal import Ask, Credentials, Renewal
+from pipedai_worker.redact import Redactor
 
 # Headers about a single connection (RFC 9110 §7.6.1), or how a message is sent on it, are never forwarded.
 HOP_BY_HOP = frozenset(
@@ -53,8 +54,9 @@ class Upstream:
         self._fault: ServerFailed | None = None
         self._headers: Headers = []
         self._given: list[tuple[str, str]] = []
-        # The values of all headers so far, also of those that were replaced.
+        # The values of all headers so far, also of those that were replaced. Shorter ones occur in ordinary texts.
         self._secrets: set[str] = set()
+        self._redactor = Redactor()
         self.url = httpx.URL("http://invalid.invalid/")
         self._client: httpx.AsyncClient | None = None
         self._renewal = Renewal(credentials, ask, self._use)
@@ -70,7 +72,9 @@ class Upstream:
 
     def _use(self, credentials: Credentials) -> None:
         self._headers = _sendable([*self._given, *credentials.headers.items()])
+        self._secrets.update(value for _, value in self._given)
         self._secrets.update(value for value in credentials.headers.values() if len(value) >= 8)
+        self._redactor.hide(self._secrets)
 
     def open(self) -> None:
         if self._fault is None:
@@ -86,7 +90,8 @@ class Upstream:
             await self._client.aclose()
 
     def holds_secret(self, text: str) -> bool:
-        return any(value in text for value in self._secrets)
+        """Tell whether a text has a secret in it, in any form that the redactor knows."""
+        return self._redactor.redact(text) != text
 
     @contextlib.asynccontextmanager
     async def send(

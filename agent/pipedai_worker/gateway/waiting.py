@@ -19,7 +19,7 @@ from pipedai_worker.disk.tool_calls import (
     Call,
     ToolCalls,
 )
-from pipedai_worker.gateway import messages
+from pipedai_worker.gateway import faults, messages
 from pipedai_worker.gateway.limits import MOST_TOOLS, MOST_WAITING
 from pipedai_worker.logs import get_logger
 from pipedai_worker.running.stopping import in_background
@@ -42,6 +42,12 @@ class Waiting:
         self._effects = effects
         self._awaited: OrderedDict[tuple[str, str], Awaited] = OrderedDict()
         self._lock = threading.Lock()
+        # Whether the client's requests so far had ids that are texts (True), numbers (False), or both.
+        self._kinds: set[bool] = set()
+
+    def ask(self, ids: list[str]) -> None:
+        """Remember what kind of ids the client's requests have."""
+        self._kinds.update(map(_is_text, ids))
 
     def expect(self, session: str, id_as_json: str, awaited: Awaited) -> None:
         """Remember what waits for the answer to the request with this id. The newest request with an id counts."""
@@ -52,23 +58,30 @@ class Waiting:
                 self._awaited.popitem(last=False)
 
     async def hear_apart(self, session: str, data: bytes) -> set[str]:
-        return await messages.read_apart(data, partial(self.hear, session))
-
-    def hear(self, session: str, data: bytes) -> set[str]:
         """Take a server's message or batch, and return the ids that it answers. Raises ServerFailed."""
-        heard = set()
+        heard, lists = await messages.read_apart(data, partial(self.hear, session))
+        for result in lists:
+            await self._effects.learn_apart(result)
+        return heard
+
+    def hear(self, session: str, data: bytes) -> tuple[set[str], list[Any]]:
+        """Return the ids that a message or batch answers, and the lists of tools in it. Raises ServerFailed."""
+        heard, lists = set(), []
         for message in messages.read_answered(data):
             found = messages.answer_id(message)
             if found is None:
                 continue
+            if _is_text(found) not in self._kinds:
+                # Some clients would take the answer to "1" for one to 1.
+                raise faults.client("The MCP server's answer has an id that no request had.")
             heard.add(found)
             with self._lock:
                 awaited = self._awaited.pop((session, found), None)
             if isinstance(awaited, Call):
                 self.end(awaited, ERROR if messages.is_error(message) else OK)
             elif awaited is not None:
-                self._effects.learn(message.get("result"))
-        return heard
+                lists.append(message.get("result"))
+        return heard, lists
 
     def fail(self, session: str, ids: list[str]) -> None:
         """End the calls of these requests as failed, because the server has refused them or never got them."""
@@ -94,6 +107,10 @@ class Effects:
         self._by_tool: dict[str, str] = {}
         self._learned = learned
 
+    async def learn_apart(self, result: Any) -> None:
+        """Learn from a list of tools in a thread, as a large one takes a second, in which others must not wait."""
+        await asyncio.to_thread(self.learn, result)
+
     def learn(self, result: Any) -> None:
         tools = result.get("tools") if isinstance(result, dict) else None
         for tool in tools if isinstance(tools, list) else ():
@@ -108,6 +125,10 @@ class Effects:
     def of(self, tool: str) -> str:
         """Return the effect of a tool. A tool that no list has named may have any effect, so it is POSSIBLE."""
         return self._by_tool.get(tool, POSSIBLE)
+
+
+def _is_text(id_as_json: str) -> bool:
+    return id_as_json[:1] == '"'
 
 
 def _annotated(tool: dict[str, Any]) -> str:

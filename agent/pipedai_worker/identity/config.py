@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,15 @@ def readable_by_others(path: Path) -> bool:
 
 def state_directory(config_path: Path) -> Path:
     return config_path.with_name(f"{config_path.stem}.state")
+
+
+def own_files(config_path: Path) -> list[Path]:
+    """Return the files and directories in which this worker, and others of this account, keep tokens and runs."""
+    found = [config_path, state_directory(config_path)]
+    # Without a home directory there is no default path either.
+    with contextlib.suppress(RuntimeError):
+        found.append(DEFAULT_PATH.parent.expanduser())
+    return found
 
 
 def _text(content: dict[str, Any], key: str, path: Path) -> str:

@@ -20,6 +20,7 @@ from pipedai_worker.executors.inputs import allowed
 from pipedai_worker.gateway import Gate, Gateway
 from pipedai_worker.logs import get_logger
 from pipedai_worker.polling.assigned import ALWAYS, FAILURES, AssignedRun
+from pipedai_worker.redact import Redactor
 from pipedai_worker.reporting.calls import Heartbeat, report
 from pipedai_worker.reporting.outcome import (
     CANCELED,
@@ -122,7 +123,7 @@ class Run:
         around, run_id = self._around, self.assigned.id
         name, attempt = self.assigned.trigger_name, self.assigned.attempt
         log.info("run %s claimed: %r, attempt %d", run_id, name, attempt)
-        self._calls = _open_calls(around.journal.calls_of(run_id))
+        self._calls = _open_calls(around.journal.calls_of(run_id), self._redactor)
         status = None
         with self._heartbeat:
             outcome = self._execute()
@@ -347,11 +348,11 @@ def _disk_failed(error: OSError) -> Outcome:
     return Outcome(FAILED, INFRA, error_message=f"The worker's disk failed: {error.strerror}")
 
 
-def _open_calls(path: Path) -> ToolCalls | None:
+def _open_calls(path: Path, redactor: Redactor) -> ToolCalls | None:
     try:
         # An earlier claim of the same run, which got no further, may have left a file.
         path.unlink(missing_ok=True)
-        return ToolCalls(path)
+        return ToolCalls(path, redactor)
     except OSError as error:
         log.error("a run's tool calls can't be kept on disk: %s", error.strerror)
         return None

@@ -19,6 +19,7 @@ import pytest
 
 from pipedai_worker.disk.tool_calls import ToolCalls
 from pipedai_worker.gateway import Credentials, Gate, Gateway
+from pipedai_worker.redact import Redactor
 
 from .servers import TOKEN, McpServer, serving
 
@@ -169,8 +170,9 @@ def open_way(tmp_path: Path) -> Iterator[Callable[..., Way]]:
             expire_in: float | None = None,
             ask: Callable[[bool], Credentials] | None = None,
             gate: Gate | None = None,
+            redactor: Redactor | None = None,
         ) -> Way:
-            calls = ToolCalls(tmp_path / f"calls-{next(numbers)}.jsonl")
+            calls = ToolCalls(tmp_path / f"calls-{next(numbers)}.jsonl", redactor)
             stack.callback(calls.close)
             told = {"Authorization": TOKEN} if headers is None else headers
             expire_at = None if expire_in is None else time.monotonic() + expire_in

@@ -33,7 +33,9 @@ class Exchange(McpHandler):
 
     def _take(self) -> None:
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.message = json.loads(self.body) if self.body else None
+        self.message = None
+        with contextlib.suppress(ValueError):
+            self.message = json.loads(self.body)
         self.server.seen.append((self.command, self.path, dict(self.headers), self.message))
         method = self.message.get("method") if isinstance(self.message, dict) else None
         way = self.server.ways.get(method or self.command) or self.server.ways.get("*")

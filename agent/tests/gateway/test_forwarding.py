@@ -6,6 +6,7 @@ import http.client
 import json
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable
 
 import pytest
@@ -99,12 +100,151 @@ def test_only_harmless_headers_come_back(server: McpServer, open_way: Open) -> N
     }
 
 
-def test_a_session_id_that_repeats_a_header_is_refused(server: McpServer, open_way: Open) -> None:
-    server.ways["ping"] = lambda exchange: exchange.result({}, Mcp_Session_Id=TOKEN.split()[1])
-    way = open_way(server.url, headers={"X-Key": TOKEN.split()[1]})
+SECRET = TOKEN.split()[1]
+
+
+@pytest.mark.parametrize(
+    "session", [SECRET, f"x-{SECRET}-x", b64encode(f"id:{TOKEN}".encode()).decode()]
+)
+def test_a_session_id_that_repeats_a_header_is_refused(
+    server: McpServer, open_way: Open, session: str
+) -> None:
+    server.ways["ping"] = lambda exchange: exchange.result({}, Mcp_Session_Id=session)
+    way = open_way(server.url)
     response = way.client.send("POST", way.client.request("ping"))
-    assert TOKEN.split()[1] not in str(response.headers)
+    assert session not in str(response.headers)
     assert "session id" in json.loads(response.read())["error"]["message"]
+
+
+def test_a_session_id_that_repeats_the_password_of_the_url_is_refused(
+    server: McpServer, open_way: Open
+) -> None:
+    server.ways["ping"] = lambda exchange: exchange.result({}, Mcp_Session_Id="planted-password")
+    way = open_way(server.url.replace("http://", "http://me:planted-password@"), headers={})
+    response = way.client.send("POST", way.client.request("ping"))
+    assert "planted" not in str(response.headers)
+
+
+def test_no_other_header_that_comes_back_repeats_a_secret(
+    server: McpServer, open_way: Open
+) -> None:
+    told = {"Mcp_Protocol_Version": SECRET, "Retry_After": "123456789"}
+    server.ways["ping"] = lambda exchange: exchange.result({}, **told)
+    way = open_way(server.url, headers={"Authorization": TOKEN, "X-Pin": "Pin 123456789"})
+    response = way.client.send("POST", way.client.request("ping"))
+    assert response.status == 200
+    assert {name.lower() for name in response.headers} == {"content-length", "content-type"}
+
+
+def test_a_retry_after_in_other_digits_is_left_out(server: McpServer, open_way: Open) -> None:
+    told = "\u0663".encode().decode("latin-1")
+    server.ways["tools/call"] = lambda exchange: exchange.result({}, Retry_After=told)
+    way = open_way(server.url)
+    response = way.client.send("POST", {**CALL, "id": 1})
+    assert (response.status, response.getheader("Retry-After")) == (200, None)
+    assert json.loads(response.read())["result"] == {}
+    assert way.outcomes() == [("look", "possible", "ok")]
+
+
+@pytest.mark.parametrize("status", [204, 205])
+def test_a_status_without_content_becomes_200(
+    server: McpServer, open_way: Open, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    def answer(exchange: Exchange) -> None:
+        exchange.send_response(status)
+        exchange.send_header("Content-Type", "text/event-stream")
+        exchange.end_headers()
+        exchange.close_connection = True
+
+    server.ways["*"] = answer
+    way = open_way(server.url)
+    response = way.client.send("POST", {**CALL, "id": 1})
+    assert response.status == 200
+    assert b"ended its answer" in response.read()
+    response = way.client.send("GET")
+    assert (response.status, response.read()) == (200, b"")
+    response = way.client.send("DELETE")
+    assert (response.status, response.read()) == (200, b"")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("as_events", [False, True])
+def test_an_answer_to_another_kind_of_id_is_not_passed_on(
+    server: McpServer, open_way: Open, as_events: bool
+) -> None:
+    """Claude would take the answer to "1" for the one to 1, while the journal would have none."""
+
+    def answer(exchange: Exchange) -> None:
+        told = {"jsonrpc": "2.0", "id": str(exchange.message["id"]), "result": {"a": "planted"}}
+        if as_events:
+            exchange.events()
+            exchange.event(told)
+            exchange.end()
+        else:
+            exchange.json(told, 200)
+
+    server.ways["tools/call"] = answer
+    way = open_way(server.url)
+    response = way.client.send("POST", {**CALL, "id": 1})
+    text = response.read().decode()
+    assert "planted" not in text
+    assert "The MCP server" in text
+    assert way.outcomes() == [("look", "possible", "unknown" if as_events else "error")]
+    # The same on a stream that the client opens.
+    stream = way.client.send("GET")
+    server.streams["GET"].put(b'data: {"jsonrpc":"2.0","id":"1","result":{"a":"planted"}}\n\n')
+    with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+        stream.read()
+
+
+# The other encodings have line ends and NUL in their bytes, so no event holds them.
+@pytest.mark.parametrize(
+    ("charset", "as_events"),
+    [("utf-16", False), ("utf-32", False), ("latin-1", False), ("latin-1", True)],
+)
+def test_an_answer_in_another_encoding_than_utf_8_is_none(
+    server: McpServer, open_way: Open, charset: str, as_events: bool
+) -> None:
+    def answer(exchange: Exchange) -> None:
+        text = json.dumps(
+            {"jsonrpc": "2.0", "id": 1, "result": {"a": "planted\u00e9"}}, ensure_ascii=False
+        )
+        if as_events:
+            exchange.events()
+            exchange.chunk(b"data: " + text.encode(charset) + b"\n\n")
+            exchange.end()
+        else:
+            exchange.whole(200, text.encode(charset), "application/json")
+
+    server.ways["tools/call"] = answer
+    way = open_way(server.url)
+    text = way.client.send("POST", {**CALL, "id": 1}).read()
+    assert b"The MCP server" in text
+    assert b"planted" not in text
+    assert way.outcomes() == [("look", "possible", "unknown" if as_events else "error")]
+
+
+@pytest.mark.parametrize(
+    "body", [b"5", b"{}", b'{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"m"}}']
+)
+def test_a_json_answer_that_answers_nothing_is_an_error(
+    server: McpServer, open_way: Open, body: bytes
+) -> None:
+    """Claude would otherwise wait for the rest of the run."""
+    server.ways["tools/call"] = lambda exchange: exchange.whole(200, body, "application/json")
+    way = open_way(server.url)
+    told = json.loads(way.client.send("POST", {**CALL, "id": 1}).read())
+    assert told["id"] == 1
+    assert "none to this request" in told["error"]["message"]
+    assert way.outcomes() == [("look", "possible", "error")]
+
+
+def test_a_byte_order_mark_is_no_other_encoding(server: McpServer, open_way: Open) -> None:
+    body = b'\xef\xbb\xbf{"jsonrpc":"2.0","id":1,"result":{}}'
+    server.ways["tools/call"] = lambda exchange: exchange.whole(200, body, "application/json")
+    way = open_way(server.url)
+    assert way.client.send("POST", {**CALL, "id": 1}).read() == body
+    assert way.outcomes() == [("look", "possible", "ok")]
 
 
 def test_events_are_passed_on_as_they_come(server: McpServer, open_way: Open) -> None:

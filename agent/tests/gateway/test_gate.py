@@ -7,6 +7,8 @@ import http.client
 import json
 import subprocess
 import sys
+import threading
+import time
 from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +20,7 @@ import pytest
 from pipedai_worker.disk.sessions import Session
 from pipedai_worker.executors import settings
 from pipedai_worker.executors.base import JobSession
-from pipedai_worker.gateway import Credentials, Gate, gate
+from pipedai_worker.gateway import Credentials, Gate, gate, limits
 from pipedai_worker.polling.approvals import Approvals
 from pipedai_worker.polling.assigned import AssignedRun
 from pipedai_worker.redact import Redactor
@@ -183,7 +185,9 @@ UTF_7 = json.dumps(_call(method="+AHQ-ools/call"))
         (IN_OTHER_CAPITALS, {}),
         (json.dumps(_call()).encode("utf-16"), {}),
         (UTF_7.encode(), {"Content-Type": "application/json; charset=utf-7"}),
-        (json.dumps(LOOK).encode(), {"Content-Encoding": "gzip"}),
+        (_call(id=True, params=LOOK["params"]), {}),
+        (_call(extra=1, params=LOOK["params"]), {}),
+        (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"n":1e999}}', {}),
         (json.dumps(LOOK).encode(), {"Mcp-Name": "send"}),
         (json.dumps(LOOK).encode(), {"Content-Type": "text/plain"}),
     ],
@@ -195,6 +199,165 @@ def test_no_other_way_of_sending_goes_round_the_gate(
     text = way.client.send("POST", body, headers=headers).read().decode()
     assert "error" in text
     assert (sent_to(server), spending.spent) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look","name\\u0000":"send"}}',
+        b'{"jsonrpc":"2.0","id":1,"method":"tools/call\\u0000","params":{"name":"send"}}',
+        b'{"jsonrpc":"2.0","id":1,"method":"ping","method\\u0000":"tools/call","params":{"name":"send"}}',
+        b'{"id":1,"method":"ping","__proto__":{"method":"tools/call","params":{"name":"send"}}}',
+        b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look","__proto__":{"name":"send"}}}',
+        b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look","arguments":{"a":{"b\\u0000":1}}}}',
+    ],
+)
+@pytest.mark.parametrize("with_rules", [True, False])
+def test_a_name_or_method_that_another_parser_reads_otherwise_is_not_sent(
+    gated: Opening, open_way: Opening, server: McpServer, body: bytes, with_rules: bool
+) -> None:
+    way = gated() if with_rules else open_way(server.url)
+    before = len(server.seen)
+    assert way.client.send("POST", body).status == 400
+    assert way.client.send("POST", b"[" + body + b"]").status == 400
+    assert len(server.seen) == before
+
+
+def test_what_needs_no_approval_is_made_anew_from_what_mcp_knows(
+    gated: Opening, server: McpServer
+) -> None:
+    bodies: list[bytes] = []
+
+    def take(exchange: Exchange) -> None:
+        bodies.append(exchange.body)
+        server.behave(exchange)
+
+    server.ways["tools/call"] = take
+    way = gated()
+    posted = b' {"params": {"Other": {}, "name": "lo\\u006fk", "arguments": {"a": 1.50, "\xc3\xa9": "\\u0000"}},'
+    posted += b' "result": 1, "method": "tools\\/call", "id": 7} '
+    assert json.loads(way.client.send("POST", posted).read())["id"] == 7
+    params = b'"params":{"name":"look","arguments":{"a":1.5,"\\u00e9":"\\u0000"}}'
+    assert bodies == [b'{"jsonrpc":"2.0","id":7,"method":"tools/call",' + params + b"}"]
+
+
+@pytest.mark.parametrize("tool", ["look", "send"])
+def test_headers_that_nobody_has_seen_are_left_out(
+    gated: Opening, server: McpServer, tool: str
+) -> None:
+    way = gated(decision=decided("{}"))
+    unseen = (
+        "X-Tenant",
+        "X-HTTP-Method-Override",
+        "Forwarded",
+        "Mcp_Name",
+        "Mcp-Na_me",
+        "Tracestate",
+    )
+    seen = {"Last-Event-ID": "1", "Mcp-Session-Id": "s", "Traceparent": "t", "User-Agent": "cli"}
+    headers = {**dict.fromkeys((*unseen, "Content-Encoding"), "send"), **seen}
+    post = _call(params={"name": tool, "arguments": {}})
+    assert b"result" in way.client.send("POST", post, headers=headers).read()
+    lower = server.lower(-1)
+    assert lower.keys() - {name.lower() for name in seen} == {
+        *("host", "authorization", "accept", "accept-encoding", "content-type", "content-length")
+    }
+    assert {name.lower(): value for name, value in seen.items()}.items() <= lower.items()
+    way.client.send("GET", headers=headers)
+    assert not {name.lower() for name in unseen} & server.lower(-1).keys()
+
+
+def test_a_message_with_too_many_levels_is_denied_with_a_sentence(
+    gated: Opening, server: McpServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    way = gated()
+    deep = json.loads('{"a":' * 490 + "1" + "}" * 490)
+    assert gate.TOO_DEEP in str(way.client.call("look", **deep))
+    assert gate.TOO_DEEP in str(way.client.call("send", **deep))
+    deep = json.loads('{"a":' * 80 + "1" + "}" * 80)
+    assert gate.NOT_CANONICAL in str(way.client.call("send", **deep))
+    assert "result" in way.client.call("look", **deep)
+    assert way.gate is not None
+    assert list(way.gate.denied(waits=False).values()) == ["look", "send", "send"]
+    assert [params["name"] for params in sent_to(server)] == ["look"]
+    assert not caplog.records
+
+
+def test_what_the_gate_fails_to_judge_is_refused(
+    gated: Opening, server: McpServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    way = gated(decision=decided("{}"))
+    monkeypatch.setattr(gate, "canonical", lambda *_: 1 / 0)
+    assert gate.ODD in str(way.client.call("send"))
+    assert hook(way, tmp_path, "send", {})["why"] == gate.ODD
+    assert way.gate is not None
+    assert list(way.gate.denied(waits=False).values()) == ["send", "send"]
+    assert sent_to(server) == []
+
+
+@pytest.mark.parametrize("levels", [1_500, 100_000])
+def test_a_schema_with_too_many_levels_makes_no_tool_harmless(
+    open_way: Opening, server: McpServer, spending: Spending, levels: int
+) -> None:
+    """Newer versions of Python read such JSON."""
+    schema: Any = {}
+    for _ in range(levels):
+        schema = {"properties": {"a": schema}}
+    way = open_way(server.url, gate=spending.gate(decision=decided("{}")))
+    assert way.gate is not None
+    way.gate.learn("send", {"inputSchema": schema}, "possible")
+    assert gate.NOT_CANONICAL in str(way.client.call("send"))
+    # The server then says that the tool only reads.
+    way.gate.learn("send", {"inputSchema": {}}, "none")
+    assert gate.UNAPPROVED in str(way.client.call("send"))
+    assert sent_to(server) == []
+
+
+def test_the_effect_of_a_tool_is_noted_though_its_schema_can_not_be(
+    open_way: Opening, server: McpServer, spending: Spending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    way = open_way(server.url, gate=spending.gate())
+    assert way.gate is not None
+    with monkeypatch.context() as broken:
+        broken.setattr(gate, "canonical", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            way.gate.learn("send", {"inputSchema": {}}, "possible")
+    assert gate.NOT_CANONICAL in str(way.client.call("send"))
+    assert sent_to(server) == []
+
+
+def test_a_tool_that_is_named_after_a_secret_is_denied_and_kept_nowhere(
+    open_way: Opening, server: McpServer, spending: Spending, tmp_path: Path
+) -> None:
+    secret = TOKEN.split()[1]
+    kept: list[set[str]] = []
+    redactor = Redactor([TOKEN])
+    spending_gate = spending.gate(redact=redactor.redact_json)
+
+    def make_room(tool: str, names: set[str]) -> bool:
+        kept.append({tool, *names})
+        return True
+
+    spending_gate._make_room = make_room
+    way = open_way(server.url, gate=spending_gate, redactor=redactor)
+    server.tools = [
+        [{"name": name, "inputSchema": {"type": "object"}} for name in (secret, "send")]
+    ]
+    assert way.gateway.probe() is None
+    assert hook(way, tmp_path, secret, {})["why"] == gate.NOT_CANONICAL
+    assert gate.NOT_CANONICAL in str(way.client.call(secret))
+    assert hook(way, tmp_path, "send", {}, tool_use_id="toolu_2")["decision"] == "defer"
+    assert kept == [{"send", "[redacted]"}]
+    assert secret not in str(spending_gate.denied(waits=True))
+    assert sent_to(server) == []
+    # The server says later that the tool only reads, so it is not gated, and written down without the secret.
+    free = open_way(server.url, redactor=redactor)
+    free.client.call(secret)
+    free.client.call(f"{secret[:5]}\x01{secret[5:]}")
+    free.client.call("x" * 190 + secret)
+    assert secret not in free.calls._path.read_text()
+    assert {item["tool"][:11] for item in free.calls.listed()} == {"[redacted]", "x" * 11}
+    assert secret[:5] not in free.calls._path.read_text()
 
 
 def test_the_older_transport_has_the_same_gate(
@@ -383,6 +546,91 @@ def test_headers_that_repeat_arguments_say_the_same(
         post = _call(params={"name": "send", "arguments": {"to": "aä"}})
         way.client.send("POST", post, headers=headers).read()
         assert (len(sent_to(mirroring)), len(spending.spent)) == (sent, sent)
+
+
+def test_headers_of_too_large_schemas_can_not_be_checked(
+    open_way: Opening, spending: Spending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gate keeps so many bytes of schemas and checks so many headers. A call without such headers needs neither."""
+    monkeypatch.setattr(limits, "LARGEST_SCHEMAS", 1_000)
+    to = {"type": "string", "x-mcp-header": "To"}
+
+    def tool(name: str, **properties: Any) -> dict[str, Any]:
+        return {"name": name, "inputSchema": {"type": "object", "properties": properties}}
+
+    many = {f"p{number}": {"x-mcp-header": f"H{number}"} for number in range(9)}
+    tools = [
+        tool("small", to=to),
+        tool("large", to={**to, "title": "x" * 950}),
+        tool("many", to=to, **many),
+    ]
+    monkeypatch.setattr(limits, "MOST_MIRRORS", 9)
+    with serving(McpServer()) as mirroring:
+        mirroring.tools = [tools]
+        for one in tools:
+            text = json.dumps(one["inputSchema"], sort_keys=True, separators=(",", ":"))
+            for headers in ({"Mcp-Param-To": "a"}, {}):
+                decision = decided('{"to":"a"}', tool=one["name"], toolSchemaHash=sha(text))
+                way = open_way(mirroring.url, gate=spending.gate(decision=decision))
+                for _ in range(3):
+                    assert way.gateway.probe() is None
+                post = _call(params={"name": one["name"], "arguments": {"to": "a"}})
+                told = json.loads(way.client.send("POST", post, headers=headers).read())
+                assert ("result" in told) == (one["name"] == "small" or not headers), told
+
+
+def test_a_list_of_deep_and_wide_schemas_takes_little_and_holds_up_nobody(
+    open_way: Opening, server: McpServer, spending: Spending
+) -> None:
+    """The headers that repeat arguments are not looked for before a call has one."""
+    leaves = {f"p{number}": {"x-mcp-header": f"H{number}"} for number in range(40_000)}
+    schema: Any = {"properties": leaves}
+    for _ in range(20):
+        schema = {"properties": {"a": schema}}
+    tools = [{"name": "send", "inputSchema": schema}]
+    way = open_way(server.url, gate=spending.gate())
+    found = way.gate
+    assert found is not None
+    began = time.process_time()
+    for _ in range(2):
+        found.learn("send", tools[0], "possible")
+    assert time.process_time() - began < 5
+    assert found._room >= 0
+
+
+def test_learning_holds_up_neither_the_loop_nor_the_parser_of_other_runs(
+    open_way: Opening, server: McpServer, spending: Spending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+    learns = Gate.learn
+
+    def slowly(self: Gate, *told: Any) -> None:
+        begun.set()
+        assert may_end.wait(30)
+        learns(self, *told)
+
+    monkeypatch.setattr(Gate, "learn", slowly)
+    way, other = open_way(server.url, gate=spending.gate()), open_way(server.url)
+    # A list that is parsed in the thread that all runs share.
+    padding = "x" * limits.LARGE_MESSAGE
+    server.tools = [[{"name": "look", "description": padding}]]
+    lists = threading.Thread(
+        target=lambda: way.client.send("POST", way.client.request("tools/list")).read()
+    )
+    lists.start()
+    assert begun.wait(30)
+    assert "result" in other.client.call("look", padding=padding)
+    assert way.client.send("POST", way.client.request("ping")).status == 200
+    may_end.set()
+    lists.join()
+    begun.clear()
+    may_end.clear()
+    # The limit of the probe holds, though learning takes longer.
+    monkeypatch.setattr(limits, "PROBE_SECONDS", 0.5)
+    fault = way.gateway.probe()
+    may_end.set()
+    assert fault is not None
+    assert "did not tell its tools within" in fault.sentence
 
 
 def test_a_schema_that_changes_while_the_call_is_approved_is_noticed(

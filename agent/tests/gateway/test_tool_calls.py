@@ -20,6 +20,8 @@ from hypothesis import strategies as st
 from pipedai_worker.disk import tool_calls
 from pipedai_worker.disk.journal import HeldRun, Journal
 from pipedai_worker.disk.tool_calls import ERROR, IDEMPOTENT, NO_EFFECT, OK, POSSIBLE, ToolCalls
+from pipedai_worker.redact import Redactor
+from pipedai_worker.running.run import _open_calls
 
 from .conftest import AGENT
 
@@ -150,10 +152,26 @@ def test_a_disk_that_hangs_does_not_hold_up_the_counts(
 
 def test_a_call_that_names_no_tool_has_a_name_that_the_api_takes(path: Path) -> None:
     calls = ToolCalls(path)
-    for name in ("", "\0\n", "\0" * 500 + "late"):
+    for name in ("", "\0\n", "x" * (tool_calls.LONGEST_SEARCHED + 1)):
         calls.begin(name, POSSIBLE)
     assert {item["tool"] for item in calls.listed()} == {tool_calls.UNNAMED}
     calls.close()
+
+
+def test_a_run_writes_no_secret_down_in_the_name_of_a_tool(path: Path) -> None:
+    calls = _open_calls(path, Redactor(["Bearer planted-0123"]))
+    assert calls is not None
+    for name in (
+        "planted-0123",
+        "x" * 195 + "planted-0123",
+        "plant\x01ed-0123",
+        "\0" * 300 + "late",
+    ):
+        calls.begin(name, POSSIBLE)
+    calls.close()
+    assert [item["tool"] for item in ToolCalls.read(path).listed()] == [
+        *("[redacted]", "x" * 195 + "[reda", "[redacted]", "late")
+    ]
 
 
 def test_files_that_a_kill_left_behind_are_removed_at_the_next_start(tmp_path: Path) -> None:

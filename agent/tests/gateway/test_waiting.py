@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import tempfile
@@ -43,6 +44,7 @@ def test_each_call_gets_its_own_answer(steps: list[Any], in_batches: bool) -> No
         patch.setattr(os, "fsync", lambda _: None)
         calls = ToolCalls(Path(directory) / "calls")
         waiting = Waiting(calls, Effects())
+        waiting.ask(['"1"', "1"])
         expected: list[str] = []
         open_calls: dict[tuple[str, str], int] = {}
         for what, session, number, (answer, outcome) in steps:
@@ -54,7 +56,7 @@ def test_each_call_gets_its_own_answer(steps: list[Any], in_batches: bool) -> No
             elif what == "answer":
                 message = {"jsonrpc": "2.0", "id": number, **answer}
                 told = [{"method": "ping", "id": number}, message] if in_batches else message
-                assert waiting.hear(session, json.dumps(told).encode()) == {key[1]}
+                assert waiting.hear(session, json.dumps(told).encode()) == ({key[1]}, [])
                 if key in open_calls:
                     expected[open_calls.pop(key)] = outcome
             else:
@@ -67,11 +69,11 @@ def test_each_call_gets_its_own_answer(steps: list[Any], in_batches: bool) -> No
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{", b"5", b"[5]", b"\xff", b"[" * 99_999, b'{"id": {}}', b'{"id": true}']
+    "data", [b"", b"{", b"5", b"[5]", b"[" * 99_999, b'{"id": {}}', b'{"id": true}']
 )
 def test_what_is_no_answer_is_passed_over(tmp_path: Path, data: bytes) -> None:
     calls = ToolCalls(tmp_path / "calls")
-    assert Waiting(calls, Effects()).hear("", data) == set()
+    assert Waiting(calls, Effects()).hear("", data) == (set(), [])
     calls.close()
 
 
@@ -81,6 +83,7 @@ def test_the_oldest_call_is_no_longer_looked_for(
     monkeypatch.setattr("pipedai_worker.gateway.waiting.MOST_WAITING", 2)
     calls = ToolCalls(tmp_path / "calls")
     waiting = Waiting(calls, Effects())
+    waiting.ask(["0"])
     for number in range(3):
         waiting.expect("", str(number), calls.begin("x", NO_EFFECT))
     for number in range(3):
@@ -92,8 +95,10 @@ def test_the_oldest_call_is_no_longer_looked_for(
 def test_a_list_of_tools_teaches_effects(tmp_path: Path) -> None:
     calls, effects = ToolCalls(tmp_path / "calls"), Effects()
     waiting = Waiting(calls, effects)
+    waiting.ask(["1"])
     waiting.expect("", "1", ListOfTools())
     tools = [{"name": "look", "annotations": {"readOnlyHint": True}}, {"name": "x" * 999}]
-    waiting.hear("", json.dumps({"id": 1, "result": {"tools": tools}}).encode())
+    answer = json.dumps({"id": 1, "result": {"tools": tools}}).encode()
+    asyncio.run(waiting.hear_apart("", answer))
     assert (effects.of("look"), effects.of("x")) == (NO_EFFECT, POSSIBLE)
     calls.close()
