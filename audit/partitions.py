@@ -25,7 +25,8 @@ SELECT audit_add_partition(month) FROM unnest(%(months)s::date[]) month
 WHERE pg_try_advisory_xact_lock(hashtext('audit_add_partition'))
     AND NOT EXISTS (
         SELECT 1 FROM audit_entry_default
-        WHERE created_at >= month AT TIME ZONE 'UTC' AND created_at < (month + interval '1 month') AT TIME ZONE 'UTC')
+        WHERE created_at >= month::timestamp AT TIME ZONE 'UTC'
+            AND created_at < (month + interval '1 month') AT TIME ZONE 'UTC')
 """
 _AHEAD = """
 SELECT (date_trunc('month', statement_timestamp() AT TIME ZONE 'UTC') + n * interval '1 month')::date AS month

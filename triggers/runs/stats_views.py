@@ -53,9 +53,10 @@ class OverviewViewSet(TenantViewSet):
     )
     def retrieve(self, request: Request, environment_id: UUID) -> Response:
         timezone = OverviewFilters.read(Run.objects.none(), request).values["timezone"]
+        now = database_now()
         figures = read_for(
             principal_of(request).id,
-            lambda: run_figures(environment_id=environment_id, timezone=timezone),
+            lambda: run_figures(environment_id=environment_id, timezone=timezone, now=now),
         )
         rate, due = figures["success_rate"], next_due(environment_id)
         return Response(
@@ -101,7 +102,7 @@ class StatsViewSet(TenantViewSet):
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
         sent = StatsFilters.read(Run.objects.none(), request).values
-        window = _window(sent["from"], sent["to"], sent["timezone"])
+        window = _window(sent["from"], sent["to"], sent["period"], sent["timezone"])
         if not _UNDER_WAY.admits(environment_id, request):
             raise TooManyRequests(
                 "Two statistics are being worked out already: ask again when they are there.",
@@ -125,9 +126,13 @@ class StatsViewSet(TenantViewSet):
         )
 
 
-def _window(begin: datetime | None, end: datetime | None, timezone: str) -> Window:
+def _window(
+    begin: datetime | None, end: datetime | None, period: str | None, timezone: str
+) -> Window:
+    if begin and period:
+        raise Invalid({"from": ["Must not be given together with `period`."]})
     try:
-        window = Window.of(begin, end or database_now(), timezone)
+        window = Window.of(begin, end or database_now(), timezone, period)
         length = window.length
     except OverflowError:
         raise Invalid({"from" if begin else "to": ["Too far away."]}) from None
