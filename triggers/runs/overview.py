@@ -1,6 +1,7 @@
 """Computes the figures on an environment's dashboard (SPEC §5)."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from pipedai.sql import Row, fetch_one, fetch_row, without_sorting
@@ -67,7 +68,7 @@ def run_figures(*, environment_id: UUID, timezone: str, now: datetime) -> Row:
     """Returns the figures of the day and the month of `now`, which begin at midnight in the time zone. `success_rate` is
     in percent of the runs that ended on the day and were not canceled; None if there are none.
     """
-    params = {"environment_id": environment_id}
+    params: dict[str, Any] = {"environment_id": environment_id}
     params |= {each: period_around(now, each, timezone)[0] for each in Budget.Period.values}
     with without_sorting():
         return fetch_row(_OVERVIEW, params)
