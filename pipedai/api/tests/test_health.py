@@ -19,7 +19,10 @@ HEALTH, LIVE = "/api/v1/health", "/api/v1/health/live"
 @pytest.mark.parametrize("url", [HEALTH, LIVE])
 def test_it_answers_ok(url):
     response = browser().get(url)
-    assert (response.status_code, response.json()) == (200, {"status": "ok", "version": VERSION, "tzdata": EDITION})
+    assert (response.status_code, response.json()) == (
+        200,
+        {"status": "ok", "version": VERSION, "tzdata": EDITION},
+    )
 
 
 @pytest.mark.django_db

@@ -93,7 +93,10 @@ async def test_whether_it_lives_is_said_though_all_threads_are_stuck(stuck, meth
         await asyncio.to_thread(begun.acquire)
     async with asyncio.timeout(60):
         exchange = await ask(lanes, method)
-    assert (exchange.status, exchange.json) == (200, {"status": "ok", "version": VERSION, "tzdata": EDITION})
+    assert (exchange.status, exchange.json) == (
+        200,
+        {"status": "ok", "version": VERSION, "tzdata": EDITION},
+    )
     assert exchange.scope[LOG] == {"route": "api/v1/health/live"}
     assert not any(each.done() for each in busy)
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from testing.world.instants import INSTANTS, ZONES
 from triggers.budgets.periods import period_around
 
+
 def at(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 

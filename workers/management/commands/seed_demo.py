@@ -347,9 +347,7 @@ class Seed:
         update_trigger(trigger_id=trigger.id, values=values, actor=SYSTEM)
         self.made.append(f"MCP server of the {what}")
 
-    def _week(
-        self, environment: Environment, user: User, worker_id: UUID, now: datetime
-    ) -> None:
+    def _week(self, environment: Environment, user: User, worker_id: UUID, now: datetime) -> None:
         spare = Worker.objects.get(environment=environment, hostname=SPARE_HOSTNAME)
         machines = ((HEALTHY, worker_id), (FAILING, worker_id), (STRANDED, spare.id))
         server = {name: TRIGGER[name] for name in ("mcpUrl", "mcpHeaders")}
