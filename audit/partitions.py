@@ -31,7 +31,7 @@ WHERE pg_try_advisory_xact_lock(hashtext('audit_add_partition'))
 _AHEAD = f"""
 SELECT (date_trunc('month', {NOW} AT TIME ZONE 'UTC') + n * interval '1 month')::date AS month
 FROM generate_series(0, %(months)s) n
-"""
+"""  # noqa: S608
 
 # Reads the partitions and their ends from PostgreSQL's catalogue: the upper bound of a partition is the end of its
 # month. The default partition has no bound and is never dropped.

@@ -31,6 +31,7 @@ NEWEST = max(path.stem for path in (env.BASE_DIR / "notices" / "migrations").glo
 NAMES = [
     "settings",
     "public URL",
+    "time zones",
     "static files",
     "mail",
     "registration",

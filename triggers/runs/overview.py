@@ -16,8 +16,8 @@ round(100.0 * count(*) FILTER (WHERE r.status = 'succeeded')
     / nullif(count(*) FILTER (WHERE r.status <> 'canceled'), 0), 1)"""
 
 # Sums up the runs since the beginning of the day, and of the month. The sums are quick, because two indexes contain all
-# the columns they need: `run_ended` for the day, and `run_ended_cost`, which is narrow, for the month. The runs are read
-# in order, so that PostgreSQL starts to read the index at the beginning. Otherwise it might read all runs of an
+# the columns they need: `run_ended` for the day, and `run_ended_cost`, which is narrow, for the month. The runs are
+# read in order, so that PostgreSQL starts to read the index at the beginning. Otherwise it might read all runs of an
 # environment in which it expects few.
 _OVERVIEW = f"""
 SELECT
@@ -65,8 +65,8 @@ def next_due(environment_id: UUID) -> Row | None:
 
 
 def run_figures(*, environment_id: UUID, timezone: str, now: datetime) -> Row:
-    """Returns the figures of the day and the month of `now`, which begin at midnight in the time zone. `success_rate` is
-    in percent of the runs that ended on the day and were not canceled; None if there are none.
+    """Returns the figures of the day and the month of `now`, which begin at midnight in the time zone. `success_rate`
+    is in percent of the runs that ended on the day and were not canceled; None if there are none.
     """
     params: dict[str, Any] = {"environment_id": environment_id}
     params |= {each: period_around(now, each, timezone)[0] for each in Budget.Period.values}

@@ -87,7 +87,7 @@ def live_through(
     now: datetime,
 ) -> None:
     """Makes the runs of these scheduled triggers until `now`. The last two of `failing` fail; `stranded` waits for the
-    worker `offline`, which is silent since some hours before. The runs cost SPENT_USD in all, so that each month costs no more
+    worker `offline`, which is silent since some hours before. The runs cost SPENT_USD in all, so no month costs more,
     on whichever day it begins. The caller has made workers, triggers and budgets in the same transaction.
     """
     assert healthy.worker_id is not None

@@ -126,7 +126,7 @@ def test_at_any_instant_each_month_of_its_week_costs_less_than_the_budget(db, tm
     for month in months:
         assert month.spent_usd + month.reserved_usd < budget.limit_usd
         runs = Run.objects.filter(claimed_at__gte=month.starts_at, claimed_at__lt=month.ends_at)
-        assert month.spent_usd == sum(run.cost_usd for run in runs)
+        assert month.spent_usd == sum(run.cost_usd or 0 for run in runs)
     runs = Run.objects.order_by("queued_at")
     assert [run.worker.hostname for run in runs if run.ended_at is None] == ["demo-spare"]
     assert all(run.ended_at < now for run in runs if run.ended_at)

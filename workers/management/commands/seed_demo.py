@@ -164,8 +164,8 @@ class Seed:
         self._kept: dict[str, Any] = {}
 
     def sow(self, *, now: datetime | None = None) -> None:
-        """Makes what is missing in one transaction, and the demo's two files. The week of runs ends `now`. A lock makes a second command find them
-        complete. If the transaction fails after that, the next command corrects them.
+        """Makes what is missing in one transaction, and the demo's two files. The week of runs ends `now`. A lock makes
+        a second command find them complete. If the transaction fails after that, the next command corrects them.
         """
         with transaction.atomic():
             with connection.cursor() as cursor:
