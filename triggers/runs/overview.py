@@ -39,14 +39,15 @@ FROM (
 
 
 _ONLINE = f"""
-SELECT count(*) AS online FROM worker w
+SELECT count(*) AS online, statement_timestamp() AS now FROM worker w
 WHERE w.environment_id = %(environment_id)s AND w.deleted_at IS NULL AND {is_online("w")}
 """
 
 
-def count_online_workers(environment_id: UUID) -> int:
-    """Returns how many workers of the environment are online."""
-    return int(fetch_row(_ONLINE, {"environment_id": environment_id, "now": None})["online"])
+def count_online_workers(environment_id: UUID) -> tuple[int, datetime]:
+    """Returns how many workers of the environment are online, and the time at which they are, on the database's clock."""
+    row = fetch_row(_ONLINE, {"environment_id": environment_id, "now": None})
+    return row["online"], row["now"]
 
 
 # The enabled trigger that is due next. The CTE keeps PostgreSQL from reading the due times of all environments.

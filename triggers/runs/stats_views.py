@@ -53,7 +53,8 @@ class OverviewViewSet(TenantViewSet):
     )
     def retrieve(self, request: Request, environment_id: UUID) -> Response:
         timezone = OverviewFilters.read(Run.objects.none(), request).values["timezone"]
-        now = database_now()
+        # This is read from the primary, because a replica that is some seconds behind would show workers as offline.
+        online, now = count_online_workers(environment_id)
         figures = read_for(
             principal_of(request).id,
             lambda: run_figures(environment_id=environment_id, timezone=timezone, now=now),
@@ -61,9 +62,7 @@ class OverviewViewSet(TenantViewSet):
         rate, due = figures["success_rate"], next_due(environment_id)
         return Response(
             {
-                # These are read from the primary, because a replica that is some seconds behind would show workers as
-                # offline.
-                "onlineWorkers": count_online_workers(environment_id),
+                "onlineWorkers": online,
                 "todaysRuns": figures["todays_runs"],
                 "successRatePct": None if rate is None else float(rate),
                 "monthTokenSpendUsd": float(figures["month_cost_usd"]),
