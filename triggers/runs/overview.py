@@ -45,7 +45,7 @@ WHERE w.environment_id = %(environment_id)s AND w.deleted_at IS NULL AND {is_onl
 
 
 def count_online_workers(environment_id: UUID) -> tuple[int, datetime]:
-    """Returns how many workers of the environment are online, and the time at which they are, on the database's clock."""
+    """Returns how many workers of the environment are online now, and the time on the database's clock."""
     row = fetch_row(_ONLINE, {"environment_id": environment_id, "now": None})
     return row["online"], row["now"]
 
