@@ -98,6 +98,7 @@ def test_a_key_is_shown_once_and_revoked(cast, settings_page):
     assert key.role == "viewer"
     # The days are counted from now, and not from midnight.
     age = timedelta(days=90)
+    assert key.expires_at
     assert before + age <= key.expires_at <= datetime.now(UTC) + age
     assert token not in admin.get(settings_page("/keys")).content.decode()
     wrong = admin.post(settings_page("/keys"), {**form, "name": " "})
