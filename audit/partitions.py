@@ -10,7 +10,7 @@ from psycopg import sql
 from pipedai.api.renderers import iso_time
 from pipedai.events import SYSTEM, Event, emit
 from pipedai.retention import Batch, Order, remove
-from pipedai.sql import fetch_all
+from pipedai.sql import NOW, fetch_all
 
 MONTHS_AHEAD = 3
 # Partitions are kept for at least this many days, whatever the operator asks for: those of this month and the three
@@ -25,12 +25,13 @@ SELECT audit_add_partition(month) FROM unnest(%(months)s::date[]) month
 WHERE pg_try_advisory_xact_lock(hashtext('audit_add_partition'))
     AND NOT EXISTS (
         SELECT 1 FROM audit_entry_default
-        WHERE created_at >= month AT TIME ZONE 'UTC' AND created_at < (month + interval '1 month') AT TIME ZONE 'UTC')
+        WHERE created_at >= month::timestamp AT TIME ZONE 'UTC'
+            AND created_at < (month + interval '1 month') AT TIME ZONE 'UTC')
 """
-_AHEAD = """
-SELECT (date_trunc('month', statement_timestamp() AT TIME ZONE 'UTC') + n * interval '1 month')::date AS month
+_AHEAD = f"""
+SELECT (date_trunc('month', {NOW} AT TIME ZONE 'UTC') + n * interval '1 month')::date AS month
 FROM generate_series(0, %(months)s) n
-"""
+"""  # noqa: S608
 
 # Reads the partitions and their ends from PostgreSQL's catalogue: the upper bound of a partition is the end of its
 # month. The default partition has no bound and is never dropped.
@@ -44,9 +45,9 @@ WHERE ends_at <= %(before)s ORDER BY ends_at
 """
 
 
-def add_partitions() -> int:
+def add_partitions(*, now: datetime | None = None) -> int:
     """Makes the partitions that are missing for this month and the three that follow, and returns how many it made."""
-    return _add(row["month"] for row in fetch_all(_AHEAD, {"months": MONTHS_AHEAD}))
+    return _add(row["month"] for row in fetch_all(_AHEAD, {"months": MONTHS_AHEAD, "now": now}))
 
 
 def add_partitions_of(moments: Iterable[datetime]) -> None:

@@ -114,6 +114,7 @@ class Suite:
         self._check_aside("Migrations", [*manage, "makemigrations", "--check", "--dry-run"])
         self._check_aside("Safe migrations", [sys.executable, "-m", "bin.migration_check"])
         self._check_aside("Changelog", [sys.executable, "-m", "bin.changelog_check"])
+        self._check_aside("Dates", [sys.executable, "-m", "bin.date_check"])
         schema = ["spectacular", "--fail-on-warn", "--format", "openapi-json"]
         self._check_aside("Schema", [*manage, *schema, "--file", os.devnull])
         deploy = [*manage, "check", "--deploy", "--fail-level", "WARNING"]

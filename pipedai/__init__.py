@@ -3,9 +3,14 @@
 import atexit
 import gc
 import os
+import zoneinfo
 
 # Whatever part of the service is imported first finds the settings.
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "pipedai.settings")
+
+# The edition of the time zone database that is pinned with this version decides in every process when something is due.
+# Python would prefer the machine's own, which may be older and differ on each machine.
+zoneinfo.reset_tzpath(())
 
 # These thresholds make Python's garbage collector run less often in every process of the service. A start makes
 # hundreds of thousands of objects that stay, and a request leaves hardly any garbage in cycles. Python's default of 700

@@ -1,11 +1,15 @@
-"""Says which names are time zones."""
+"""Says which names are time zones, and by which edition of the IANA database."""
 
 from functools import lru_cache
+from typing import Final
 from zoneinfo import available_timezones
 
-# Names in the zone database that are no time zones of a place. The first two depend on the machine, and `Factory`
-# stands for a clock that was never set.
-_NO_ZONES = frozenset({"localtime", "posixrules", "Factory"})
+import tzdata
+
+# The edition, such as `2026f`, that all processes of this version have (see pipedai/__init__.py).
+EDITION: Final[str] = tzdata.IANA_VERSION
+# It is in the database for clocks that were never set.
+_NO_ZONE = "Factory"
 
 
 class BadTimezone(ValueError):  # noqa: N818
@@ -19,4 +23,4 @@ def check_timezone(name: str) -> None:
 
 @lru_cache(maxsize=1)
 def _zone_names() -> frozenset[str]:
-    return frozenset(available_timezones()) - _NO_ZONES
+    return frozenset(available_timezones() - {_NO_ZONE})

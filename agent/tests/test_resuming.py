@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -107,7 +108,7 @@ def limited(api: FakeApi, text: str) -> FakeRun:
 
 
 def test_a_session_is_kept_as_long_as_the_api_says(api: FakeApi, workers: Workers) -> None:
-    later = iso(now().replace(year=now().year + 1))
+    later = iso(now() + timedelta(days=365))
     api.capacity = 4
     runs = {
         until: api.add("standin: rate-limit 600", resume_until=until, **RESUME)

@@ -6,9 +6,12 @@ import pytest
 from django.db import connection
 
 from audit.models import AuditEntry
-from audit.partitions import MONTHS_AHEAD, add_partitions
+from audit.partitions import MONTHS_AHEAD, add_partitions, add_partitions_of
 from pipedai.api.pagination import before, not_before
 from pipedai.ids import new_id
+from testing.world.instants import INSTANTS
+from testing.world.undone import undone
+from triggers.budgets.periods import period_around
 
 pytestmark = pytest.mark.django_db
 
@@ -84,15 +87,34 @@ def test_a_row_lies_in_the_partition_of_its_month():
 
 
 def test_months_begin_at_midnight_in_utc():
-    query("SELECT audit_add_partition('2031-03-31')")
-    query("SELECT audit_add_partition('2031-04-01')")
-    assert write(datetime(2031, 3, 31, 23, 59, 59, 999999, UTC)) == "audit_entry_2031_03"
-    assert write(datetime(2031, 4, 1, tzinfo=UTC)) == "audit_entry_2031_04"
+    query("SELECT audit_add_partition('2100-03-31')")
+    query("SELECT audit_add_partition('2100-04-01')")
+    assert write(datetime(2100, 3, 31, 23, 59, 59, 999999, UTC)) == "audit_entry_2100_03"
+    assert write(datetime(2100, 4, 1, tzinfo=UTC)) == "audit_entry_2100_04"
+
+
+def test_they_are_made_in_time_at_each_instant_of_the_calendar():
+    for now in INSTANTS.values():
+        with undone():
+            add_partitions(now=now)
+            moment = now
+            for _ in range(MONTHS_AHEAD + 1):
+                assert write(moment) == f"audit_entry_{moment:%Y_%m}"
+                _, moment = period_around(moment, "month", "UTC")
+
+
+def test_the_months_of_rows_in_the_default_partition_are_utc_in_any_session():
+    """PostgreSQL would compare a date with times in the zone of the session."""
+    evening = datetime(2139, 12, 31, 20, tzinfo=UTC)
+    assert write(evening) == "audit_entry_default"
+    query_none("SET LOCAL TIME ZONE 'Asia/Tokyo'")
+    add_partitions_of([evening, datetime(2140, 1, 1, tzinfo=UTC)])
+    assert {"audit_entry_2139_12", "audit_entry_2140_01"} & names() == {"audit_entry_2140_01"}
 
 
 def test_a_row_of_a_month_without_one_is_kept_all_the_same():
-    assert write(datetime(2040, 1, 1, tzinfo=UTC)) == "audit_entry_default"
-    assert AuditEntry.objects.filter(created_at__year=2040).count() == 1
+    assert write(datetime(2140, 1, 1, tzinfo=UTC)) == "audit_entry_default"
+    assert AuditEntry.objects.filter(created_at__year=2140).count() == 1
 
 
 def test_a_month_that_has_gone_to_the_default_stays_there():

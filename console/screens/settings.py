@@ -18,7 +18,7 @@ _KEY_ROLES = [
     ("operator", "Operator: also runs triggers, and cancels and reruns runs"),
     ("admin", "Admin: also changes triggers, machines and budgets"),
 ]
-_DAYS = {7: "7 days", 30: "30 days", 90: "90 days", 365: "A year"}
+_DAYS = {"7": "7 days", "30": "30 days", "90": "90 days", "365": "A year"}
 
 
 @screen
@@ -26,20 +26,16 @@ def keys(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     """Which programs may act here? A POST makes a key, whose token the answer shows this once."""
     environment = environment_of(request, environment_id)
     path = f"environments/{environment_id}/api-keys"
-    today = datetime.now(UTC).date()
-    lifetimes = [
-        (f"{midnight(today + timedelta(days=n)):%FT%TZ}", said) for n, said in _DAYS.items()
-    ]
     looks = {
         "name": Look(help="What it is for, such as the name of the program."),
         "role": Look(choices=_KEY_ROLES),
         "expiresAt": Look(
-            "Lifetime", kind="choice", choices=[*lifetimes, ("", "Until it is revoked")]
+            "Lifetime", kind="choice", choices=[*_DAYS.items(), ("", "Until it is revoked")]
         ),
     }
-    usual = {"role": "operator", "expiresAt": lifetimes[2][0]}
+    usual = {"role": "operator", "expiresAt": "90"}
     form = Form("POST", path, looks, values=usual)
-    made = form.send(request, more={"prefix": "pwk"}) if request.method == "POST" else None
+    made = form.send(request, more=_more_of_key(request)) if request.method == "POST" else None
     if made:
         form = Form("POST", path, looks, values=usual)
     page = ask(request, "GET", path, query=chosen(request)).data
@@ -47,6 +43,13 @@ def keys(request: HttpRequest, environment_id: UUID) -> HttpResponse:
         each["state"] = _state_of(each)
     context = {"keys": page["items"], "form": form, "made": made and made.data}
     return show_settings(request, environment, "keys", context, page, status=form.status)
+
+
+def _more_of_key(request: HttpRequest) -> Json:
+    """Returns what the body of a new key has besides what was typed. Its lifetime is counted from now."""
+    days = request.POST.get("expiresAt", "")
+    expires = datetime.now(UTC) + timedelta(days=int(days)) if days in _DAYS else None
+    return {"prefix": "pwk", **({"expiresAt": expires.isoformat()} if expires else {})}
 
 
 def _state_of(key: Json) -> str:

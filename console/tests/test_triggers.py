@@ -8,6 +8,8 @@ from urllib.parse import urlencode
 import pytest
 from django.test import Client
 
+from console.asking import ask_if_free
+from console.screens import triggers
 from console.tests.visits import text_of, visitor
 from testing.world.runs import Runs
 from triggers.models import Run, Tick, Trigger
@@ -34,6 +36,21 @@ TYPED = {
 def page_of(cast):
     """Returns the path of a trigger's page; without an id that of the cast's trigger."""
     return lambda trigger_id=None: f"/console/triggers/{trigger_id or cast.trigger_id}"
+
+
+def test_the_list_has_the_costs_of_the_month_that_the_database_has(cast, monkeypatch):
+    """The web process may have another month, as its clock is ahead or behind: so it must not name the time itself."""
+    Runs(cast, cast.trigger_id, now=datetime.now(UTC)).ended(costUsd="1.25")
+    asked = []
+
+    def noting(*call, **more):
+        asked.append(more["query"])
+        return ask_if_free(*call, **more)
+
+    monkeypatch.setattr(triggers, "ask_if_free", noting)
+    path = f"/console/environments/{cast.environment.id}/triggers"
+    assert "$1.25" in text_of(visitor(cast.viewer).get(path))
+    assert asked == [{"groupBy": "trigger", "period": "month"}]
 
 
 def test_a_link_of_another_site_leads_to_a_trigger_with_a_schedule(cast, page_of):

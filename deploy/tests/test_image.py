@@ -25,6 +25,7 @@ from deploy.tests.image import build, build_without_packages, context, exec_form
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.env import BASE_DIR
 from pipedai.tests.test_env_example import names_listed
+from pipedai.timezones import EDITION
 from pipedai.version import VERSION
 from testing.processes.programs import program
 from testing.processes.socket_relay import relayed
@@ -75,7 +76,10 @@ def test_its_steps_make_a_web_process_that_serves_without_rights_on_a_read_only_
         built.machine.run(*as_user("python", "manage.py", "release"), **place)
         web = built.machine.start(*as_user(*exec_form(app.value("CMD"))), log=log, **place)
         answer = until(lambda: answered(f"http://127.0.0.1:{port}/api/v1/health"))
-        assert (answer.status_code, answer.json()) == (200, {"status": "ok", "version": VERSION})
+        assert (answer.status_code, answer.json()) == (
+            200,
+            {"status": "ok", "version": VERSION, "tzdata": EDITION},
+        )
         built.machine.run(*as_user(*exec_form(app.value("HEALTHCHECK"))), **place)
         with httpx.Client(headers={"Host": "api.example.com"}) as browser:
             page = browser.get(f"http://127.0.0.1:{port}/admin/login/")

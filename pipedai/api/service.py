@@ -24,6 +24,7 @@ from pipedai.replica import is_on
 from pipedai.replica.reading import state_of_replica
 from pipedai.server.headers import API, CONSOLE
 from pipedai.sql import database_now, takes_writes
+from pipedai.timezones import EDITION
 from pipedai.version import VERSION
 
 HEALTHY = ("ok",)
@@ -34,10 +35,11 @@ _HEALTH = answer(
     "Alive.",
     status=serializers.ChoiceField(choices=HEALTHY),
     version=serializers.CharField(),
+    tzdata=serializers.CharField(),
     replica=serializers.ChoiceField(choices=REPLICA_STATES, required=False),
 )
-_SHOWN = '`{ "status": "ok", "version": "…" }`'
-_ALIVE = {"status": "ok", "version": VERSION}
+_SHOWN = '`{ "status": "ok", "version": "…", "tzdata": "…" }`'
+_ALIVE = {"status": "ok", "version": VERSION, "tzdata": EDITION}
 
 _JSON, _HTML = "application/json", "text/html"
 _MAKING = threading.Lock()

@@ -1,6 +1,7 @@
 """The probes of the database and of the site, by which `manage.py check_deploy` finds what is wrong."""
 
 import secrets
+import zoneinfo
 from collections.abc import Callable
 from datetime import datetime
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ from pipedai.replica import is_on
 from pipedai.replica.reading import state_of_replica
 from pipedai.server.listen import listen_params
 from pipedai.sql import database_now, fetch_row, reason
+from pipedai.timezones import EDITION
 
 OLDEST_MAJOR_VERSION = 15
 _HEARD_WITHIN_SECONDS = 3.0
@@ -251,9 +253,20 @@ def who_may_register() -> CheckMessage:
     )
 
 
+def time_zones_are_pinned() -> CheckMessage:
+    said = f"Edition {EDITION} of the time zone database"
+    if zoneinfo.TZPATH:
+        return Error(
+            f"Python reads {zoneinfo.TZPATH[0]} rather than {said.lower()}.",
+            hint="Nothing in the process may call zoneinfo.reset_tzpath() with a path.",
+        )
+    return Info(f"{said} decides, as in every process of this version.")
+
+
 def register_probes() -> None:
     register_probe("settings", settings_are_fit, needs_database=False)
     register_probe("public URL", public_url_is_ours, needs_database=False)
+    register_probe("time zones", time_zones_are_pinned, needs_database=False)
     register_probe("static files", static_files_are_collected, needs_database=False)
     register_probe("mail", mail_server_answers, needs_database=False)
     register_probe("registration", who_may_register, needs_database=False)

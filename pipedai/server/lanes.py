@@ -14,6 +14,7 @@ from pipedai.server.long_poll import LongPoll
 from pipedai.server.password_lane import PasswordLane, may_hash
 from pipedai.server.request_scope import App, Receive, Scope, Send, header
 from pipedai.server.ticket import EnvironmentStreamTicket, StreamTicket, WorkerStreamTicket
+from pipedai.timezones import EDITION
 from pipedai.version import VERSION
 
 # The key, in ASGI's lifespan state, of a function of the application. The server calls it when it begins to stop.
@@ -48,7 +49,7 @@ STREAMS = (
     ),
 )
 
-_LIVE_BODY = f'{{"status":"ok","version":"{VERSION}"}}'.encode()
+_LIVE_BODY = f'{{"status":"ok","version":"{VERSION}","tzdata":"{EDITION}"}}'.encode()
 _LIVE_HEADERS = [
     (b"content-type", b"application/json"),
     (b"allow", b"GET, HEAD"),

@@ -26,7 +26,7 @@ SCHEDULERS = 3
 # A minute on the schedulers' clock lasts this long.
 MINUTE_SECONDS = 3.0
 MINUTE = timedelta(minutes=1)
-FIRST = datetime(2030, 5, 4, 12, tzinfo=UTC)
+FIRST = datetime(2100, 5, 4, 12, tzinfo=UTC)
 _CATCH_UP_SECONDS = 120.0
 # One in this many triggers has no worker, so that its ticks make no runs and share rows.
 _WITHOUT_WORKER = 10

@@ -18,7 +18,7 @@ from pipedai.admin.start_page import (
     shown_count,
 )
 from pipedai.admin.values import list_of, page_of, span, spoken
-from pipedai.sql import fetch_all, fetch_row
+from pipedai.sql import database_now, fetch_all, fetch_row
 from triggers.models import Delivery, Run, SchedulerHeartbeat, WebHeartbeat
 from triggers.schedules.heartbeats import ALIVE_WITHIN
 from triggers.states import TERMINAL, Status
@@ -76,11 +76,11 @@ SELECT statement_timestamp() AS now,
 _ENDED = """
 SELECT ended.at, ended.status, sum(ended.runs)::bigint AS runs, sum(ended.cost_usd) AS cost_usd
 FROM environment e CROSS JOIN LATERAL (
-    SELECT date_trunc(%(unit)s, r.ended_at AT TIME ZONE 'UTC') AS at, r.status, count(*) AS runs,
+    SELECT date_trunc(%(unit)s, r.ended_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS at, r.status, count(*) AS runs,
         sum(r.cost_usd) AS cost_usd
     FROM run r
     WHERE r.environment_id = e.id AND r.ended_at IS NOT NULL
-        AND r.ended_at >= (date_trunc(%(unit)s, statement_timestamp() AT TIME ZONE 'UTC') - %(back)s) AT TIME ZONE 'UTC'
+        AND r.ended_at >= %(begin)s
     GROUP BY 1, 2) ended
 GROUP BY 1, 2
 """
@@ -110,8 +110,8 @@ def waiting_figures() -> list[Figure]:
     ]  # fmt: skip
 
 
-def runs_per_hour() -> Chart:
-    hours, found = _ended("hour", _HOURS)
+def runs_per_hour(*, now: datetime | None = None) -> Chart:
+    hours, found = _ended("hour", _HOURS, now or database_now())
     return Chart(
         "Runs per hour, by outcome (UTC)",
         [hour.strftime("%H:%M UTC") for hour in hours],
@@ -123,8 +123,8 @@ def runs_per_hour() -> Chart:
     )  # fmt: skip
 
 
-def cost_per_day() -> Chart:
-    days, found = _ended("day", _DAYS)
+def cost_per_day(*, now: datetime | None = None) -> Chart:
+    days, found = _ended("day", _DAYS, now or database_now())
     costs = dict.fromkeys(days, 0.0)
     for (day, _), row in found.items():
         if day in costs:
@@ -138,14 +138,15 @@ def cost_per_day() -> Chart:
     )
 
 
-def _ended(unit: str, count: int) -> tuple[list[datetime], dict[tuple[datetime, str], Any]]:
+def _ended(
+    unit: str, count: int, now: datetime
+) -> tuple[list[datetime], dict[tuple[datetime, str], Any]]:
     """Returns the last `count` hours or days, and the number and cost of the runs that ended, by these and state."""
     step = timedelta(**{f"{unit}s": 1})
-    rows = fetch_all(_ENDED, {"unit": unit, "back": step * (count - 1)})
-    clock = fetch_row("SELECT statement_timestamp() AS now", {})
-    now = clock["now"].astimezone(UTC).replace(tzinfo=None, minute=0, second=0, microsecond=0)
-    last = now if unit == "hour" else now.replace(hour=0)
+    hour = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    last = hour if unit == "hour" else hour.replace(hour=0)
     moments = [last - step * n for n in reversed(range(count))]
+    rows = fetch_all(_ENDED, {"unit": unit, "begin": moments[0]})
     return moments, {(row["at"], row["status"]): row for row in rows}
 
 

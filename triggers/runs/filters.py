@@ -17,7 +17,7 @@ from pipedai.api.filters import (
 )
 from pipedai.api.pagination import usual
 from triggers.filters import check_tenant_ids
-from triggers.models import Run
+from triggers.models import Budget, Run
 from triggers.runs.listing import Wanted, parts_of
 from triggers.runs.queries import in_states
 from triggers.runs.stats import GROUPINGS
@@ -112,6 +112,7 @@ class OverviewFilters(ApiFilterSet):
 class StatsFilters(ApiFilterSet):
     groupBy = WordFilter(choices=[(each, each) for each in GROUPINGS], required=True)
     to = TimeFilter()
+    period = WordFilter(choices=Budget.Period.choices)
     timezone = TimezoneFilter()
     # `from` is a keyword of Python, so it cannot be assigned directly.
     vars()["from"] = TimeFilter()

@@ -1,9 +1,12 @@
 """Computes the figures on an environment's dashboard (SPEC §5)."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from pipedai.sql import NOW, Row, fetch_one, fetch_row, without_sorting
+from pipedai.sql import Row, fetch_one, fetch_row, without_sorting
+from triggers.budgets.periods import period_around
+from triggers.models import Budget
 from triggers.runs.conditions import is_online
 
 # The percentage of successes among ended runs, to one decimal, or NULL if no run counts. Canceled runs do not count:
@@ -12,44 +15,39 @@ SUCCESS_RATE = """
 round(100.0 * count(*) FILTER (WHERE r.status = 'succeeded')
     / nullif(count(*) FILTER (WHERE r.status <> 'canceled'), 0), 1)"""
 
-# Sums up the runs of the present day and month, which begin at midnight in the given time zone. The sums are quick,
-# because two indexes contain all the columns they need: `run_ended` for the day, and `run_ended_cost`, which is narrow,
-# for the month. The beginnings are scalar subqueries and the runs are read in order, so that PostgreSQL starts to read
-# the index there. Otherwise it might read all runs of an environment in which it expects few.
+# Sums up the runs since the beginning of the day, and of the month. The sums are quick, because two indexes contain all
+# the columns they need: `run_ended` for the day, and `run_ended_cost`, which is narrow, for the month. The runs are
+# read in order, so that PostgreSQL starts to read the index at the beginning. Otherwise it might read all runs of an
+# environment in which it expects few.
 _OVERVIEW = f"""
-WITH clock AS (
-    SELECT {NOW} AS now),
-since AS (
-    SELECT now, date_trunc('day', now AT TIME ZONE %(timezone)s) AT TIME ZONE %(timezone)s AS midnight,
-        date_trunc('month', now AT TIME ZONE %(timezone)s) AT TIME ZONE %(timezone)s AS first
-    FROM clock)
 SELECT
     (SELECT count(*) FROM (
         SELECT FROM run
-        WHERE environment_id = %(environment_id)s AND queued_at >= (SELECT midnight FROM since)
+        WHERE environment_id = %(environment_id)s AND queued_at >= %(day)s
         ORDER BY queued_at) r) AS todays_runs,
     ended.success_rate, coalesce(spent.cost_usd, 0) AS month_cost_usd
 FROM (
     SELECT {SUCCESS_RATE} AS success_rate FROM (
         SELECT status FROM run
-        WHERE environment_id = %(environment_id)s AND ended_at >= (SELECT midnight FROM since)
+        WHERE environment_id = %(environment_id)s AND ended_at >= %(day)s
         ORDER BY ended_at) r) ended, (
     SELECT sum(r.cost_usd) AS cost_usd FROM (
         SELECT cost_usd FROM run
-        WHERE environment_id = %(environment_id)s AND ended_at >= (SELECT first FROM since)
+        WHERE environment_id = %(environment_id)s AND ended_at >= %(month)s
         ORDER BY ended_at) r) spent
 """
 
 
 _ONLINE = f"""
-SELECT count(*) AS online FROM worker w
+SELECT count(*) AS online, statement_timestamp() AS now FROM worker w
 WHERE w.environment_id = %(environment_id)s AND w.deleted_at IS NULL AND {is_online("w")}
 """
 
 
-def count_online_workers(environment_id: UUID) -> int:
-    """Returns how many workers of the environment are online."""
-    return int(fetch_row(_ONLINE, {"environment_id": environment_id, "now": None})["online"])
+def count_online_workers(environment_id: UUID) -> tuple[int, datetime]:
+    """Returns how many workers of the environment are online now, and the time on the database's clock."""
+    row = fetch_row(_ONLINE, {"environment_id": environment_id, "now": None})
+    return row["online"], row["now"]
 
 
 # The enabled trigger that is due next. The CTE keeps PostgreSQL from reading the due times of all environments.
@@ -67,8 +65,11 @@ def next_due(environment_id: UUID) -> Row | None:
     return fetch_one(_NEXT_DUE, {"environment_id": environment_id})
 
 
-def run_figures(*, environment_id: UUID, timezone: str, now: datetime | None = None) -> Row:
-    """`success_rate` is in percent of the runs that ended today and were not canceled; None if there are none."""
-    params = {"environment_id": environment_id, "timezone": timezone, "now": now}
+def run_figures(*, environment_id: UUID, timezone: str, now: datetime) -> Row:
+    """Returns the figures of the day and the month of `now`, which begin at midnight in the time zone. `success_rate`
+    is in percent of the runs that ended on the day and were not canceled; None if there are none.
+    """
+    params: dict[str, Any] = {"environment_id": environment_id}
+    params |= {each: period_around(now, each, timezone)[0] for each in Budget.Period.values}
     with without_sorting():
         return fetch_row(_OVERVIEW, params)

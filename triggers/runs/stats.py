@@ -5,13 +5,14 @@
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, timedelta, tzinfo
 from itertools import pairwise
 from typing import Any
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
+from pipedai.clocks import zone_of
 from pipedai.sql import Row, fetch_all, without_sorting
+from triggers.budgets.periods import midnight, period_around
 from triggers.runs.overview import SUCCESS_RATE
 
 # The most groups that an answer has. Nothing else limits their number: the triggers of an environment may be deleted
@@ -23,6 +24,7 @@ MAX_DAYS = 400
 MAX_DAYS_OF_PERCENTILES = 93
 
 _DAY = timedelta(days=1)
+_MOMENT = timedelta(microseconds=1)
 
 # For each way to group by a column of runs: the key, and the table and column that have the names of the keys.
 _COLUMNS: Mapping[str, tuple[str, str, str]] = {
@@ -96,30 +98,35 @@ class Window:
     timezone: str
 
     @classmethod
-    def of(cls, begin: datetime | None, end: datetime, timezone: str) -> "Window":
-        """Returns the window. Without `begin` it has DEFAULT_DAYS days, and the last of them is the day of `end`."""
-        if begin is None:
-            zone = ZoneInfo(timezone)
-            first = _last_day(end, zone) - _DAY * (DEFAULT_DAYS - 1)
-            begin = _midnight(first, zone)
+    def of(
+        cls, begin: datetime | None, end: datetime, timezone: str, period: str | None = None
+    ) -> "Window":
+        """Returns the window. Without `begin` it begins with the day or month, as `period` says, of the last moment
+        before `end`. Without both it has DEFAULT_DAYS days, and the last of them is the day of that moment.
+        """
+        if begin is None and period:
+            begin, _ = period_around(end - _MOMENT, period, timezone)
+        elif begin is None:
+            zone = zone_of(timezone)
+            begin = midnight(_last_day(end, zone) - _DAY * (DEFAULT_DAYS - 1), zone)
         return cls(begin, end, timezone)
 
     @property
     def length(self) -> timedelta:
         """Returns the time by the zone's clocks: each day has 24 hours, even if the clocks change on it."""
         begin, end = (
-            _on_the_clock(moment, ZoneInfo(self.timezone)) for moment in (self.begin, self.end)
+            _on_the_clock(moment, zone_of(self.timezone)) for moment in (self.begin, self.end)
         )
         return end - begin
 
     @property
     def days(self) -> list[tuple[date, datetime, datetime]]:
-        zone = ZoneInfo(self.timezone)
+        zone = zone_of(self.timezone)
         first = _on_the_clock(self.begin, zone).date()
         # If clocks go back over midnight, a short window may begin on a later date than the one on which it ends.
         last = max(first, _last_day(self.end, zone))
         dates = [first + _DAY * n for n in range((last - first).days + 1)]
-        edges = [self.begin, *(_midnight(each, zone) for each in dates[1:]), self.end]
+        edges = [self.begin, *(midnight(each, zone) for each in dates[1:]), self.end]
         return [(day, *edge) for day, edge in zip(dates, pairwise(edges), strict=True)]
 
 
@@ -193,14 +200,9 @@ def _statement(group_by: str, *, durations: bool) -> str:
     )
 
 
-def _midnight(day: date, zone: ZoneInfo) -> datetime:
-    """Returns the beginning of a day, as UTC. If the clocks skip midnight, the day begins when they do so."""
-    return datetime.combine(day, time(), zone).astimezone(UTC)
-
-
-def _on_the_clock(moment: datetime, zone: ZoneInfo) -> datetime:
+def _on_the_clock(moment: datetime, zone: tzinfo) -> datetime:
     return moment.astimezone(zone).replace(tzinfo=None)
 
 
-def _last_day(end: datetime, zone: ZoneInfo) -> date:
-    return _on_the_clock(end - timedelta(microseconds=1), zone).date()
+def _last_day(end: datetime, zone: tzinfo) -> date:
+    return _on_the_clock(end - _MOMENT, zone).date()

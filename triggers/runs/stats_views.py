@@ -53,16 +53,16 @@ class OverviewViewSet(TenantViewSet):
     )
     def retrieve(self, request: Request, environment_id: UUID) -> Response:
         timezone = OverviewFilters.read(Run.objects.none(), request).values["timezone"]
+        # This is read from the primary, because a replica that is some seconds behind would show workers as offline.
+        online, now = count_online_workers(environment_id)
         figures = read_for(
             principal_of(request).id,
-            lambda: run_figures(environment_id=environment_id, timezone=timezone),
+            lambda: run_figures(environment_id=environment_id, timezone=timezone, now=now),
         )
         rate, due = figures["success_rate"], next_due(environment_id)
         return Response(
             {
-                # These are read from the primary, because a replica that is some seconds behind would show workers as
-                # offline.
-                "onlineWorkers": count_online_workers(environment_id),
+                "onlineWorkers": online,
                 "todaysRuns": figures["todays_runs"],
                 "successRatePct": None if rate is None else float(rate),
                 "monthTokenSpendUsd": float(figures["month_cost_usd"]),
@@ -101,7 +101,7 @@ class StatsViewSet(TenantViewSet):
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
         sent = StatsFilters.read(Run.objects.none(), request).values
-        window = _window(sent["from"], sent["to"], sent["timezone"])
+        window = _window(sent["from"], sent["to"], sent["period"], sent["timezone"])
         if not _UNDER_WAY.admits(environment_id, request):
             raise TooManyRequests(
                 "Two statistics are being worked out already: ask again when they are there.",
@@ -125,9 +125,13 @@ class StatsViewSet(TenantViewSet):
         )
 
 
-def _window(begin: datetime | None, end: datetime | None, timezone: str) -> Window:
+def _window(
+    begin: datetime | None, end: datetime | None, period: str | None, timezone: str
+) -> Window:
+    if begin and period:
+        raise Invalid({"from": ["Must not be given together with `period`."]})
     try:
-        window = Window.of(begin, end or database_now(), timezone)
+        window = Window.of(begin, end or database_now(), timezone, period)
         length = window.length
     except OverflowError:
         raise Invalid({"from" if begin else "to": ["Too far away."]}) from None

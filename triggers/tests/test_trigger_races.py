@@ -24,7 +24,7 @@ from triggers.services import delete_trigger, rotate_mcp_token, update_trigger
 from triggers.states import Source
 from workspaces.locks import lock_environment
 
-NOON = datetime(2030, 5, 4, 12, tzinfo=UTC)
+NOON = datetime(2100, 5, 4, 12, tzinfo=UTC)
 OLD = ("https://old.example/mcp", {"authorization": "Bearer the-old-planted-one"})
 NEW = ("https://new.example/mcp", {"authorization": "Bearer the-new-planted-one"})
 

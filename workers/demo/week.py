@@ -87,8 +87,8 @@ def live_through(
     now: datetime,
 ) -> None:
     """Makes the runs of these scheduled triggers until `now`. The last two of `failing` fail; `stranded` waits for the
-    worker `offline`, which is silent since some hours before. The runs of the present month cost SPENT_USD in all. The
-    caller has made workers, triggers and budgets in the same transaction.
+    worker `offline`, which is silent since some hours before. The runs cost SPENT_USD in all, so no month costs more,
+    on whichever day it begins. The caller has made workers, triggers and budgets in the same transaction.
     """
     assert healthy.worker_id is not None
     runs = [
@@ -103,10 +103,8 @@ def live_through(
         _Due(now - timedelta(minutes=2), failing, healthy.worker_id, scheduled=False, fails=True)
     )
     runs.sort(key=lambda each: each.at)
-    month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     weights = {each: 2 + number % 3 for number, each in enumerate(runs) if not each.waits}
-    # In the first minutes of a month there may be no run of it.
-    share = SPENT_USD / (sum(weights[each] for each in weights if each.at >= month) or 100)
+    share = SPENT_USD / sum(weights.values())
     for each in runs:
         run_id = _queue(each, user_id)
         if not each.waits:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
@@ -19,6 +20,7 @@ from testing.processes.racing import ROUNDS, accepted, at_once
 from testing.processes.webhook_receiver import receiving
 from testing.world.cast import TEST_ACTOR, Cast
 from testing.world.channels import add_channel
+from testing.world.instants import INSTANTS, ZONES
 from testing.world.runs import Runs
 from triggers.models import Budget, Run, Tick, Trigger
 from triggers.schedules.firing import fire_due_ticks
@@ -303,3 +305,22 @@ def test_schedulers_that_race_tell_once(committed_cast, round_):
     accepted(at_once(*[partial(send_summaries, now=SEVEN)] * 3, *[tell_outcomes] * 3))
     told = Notice.objects.values_list("event", "run_id")
     assert sorted(told) == [("channel.summary", None), ("run.result", run_id)]
+
+
+def test_the_next_summary_is_within_a_day_at_each_instant_of_the_calendar():
+    for now in INSTANTS.values():
+        for zone in ZONES:
+            due = next_summary({**DAILY, "at": "07:00", "timezone": zone}, now)
+            assert now < due <= now + timedelta(hours=25)
+            assert f"{due.astimezone(ZoneInfo(zone)):%H:%M}" == "07:00"
+
+
+@pytest.mark.parametrize("now", INSTANTS.values(), ids=INSTANTS)
+def test_a_summary_has_the_runs_since_the_last_one_at_each_instant_of_the_calendar(cast, now):
+    add_summary(cast, since=now - DAY)
+    Channel.objects.update(summary_due_at=now)
+    for ago in (DAY + SETTLED, DAY - SETTLED, timedelta(hours=1), timedelta(0)):
+        Runs(cast, cast.trigger_id, now - ago).ended(costUsd=1)
+    (summary,) = sent(now)
+    assert (summary["runs"]["succeeded"], summary["costUsd"]) == (2, "2")
+    assert Channel.objects.get().summary_due_at == next_summary(DAILY, now)

@@ -1,8 +1,14 @@
 """The axes of bar charts have the right figures."""
 
+from datetime import timedelta
+
 import pytest
 
 from pipedai.admin.start_page import Chart, Series
+from testing.world.instants import INSTANTS
+from testing.world.runs import Runs
+from triggers.admin.start_page import cost_per_day, runs_per_hour
+from triggers.models import Run
 
 
 def chart(*values, unit=""):
@@ -44,3 +50,26 @@ def test_bars_stand_on_each_other():
         ("135.00", "45.00"),
         ("0.00", "135.00"),
     ]
+
+
+def test_the_last_bar_has_the_runs_of_the_present_hour_and_day_at_each_instant_of_the_calendar(
+    cast,
+):
+    ledger = Runs(cast, cast.trigger_id)
+    before, after = (ledger.ended(costUsd=cost) for cost in (1, 2))
+    for now in INSTANTS.values():
+        hour = now.replace(minute=0, second=0)
+        for chart_of, begin, bars, figures in (
+            (runs_per_hour, hour, 24, (1, 1)),
+            (cost_per_day, hour.replace(hour=0), 14, (1, 2)),
+        ):
+            for run_id, moment in ((before, begin - timedelta(microseconds=1)), (after, begin)):
+                times = ("queued_at", "available_at", "claimed_at", "started_at", "ended_at")
+                Run.objects.filter(id=run_id).update(**dict.fromkeys(times, moment))
+            drawn = chart_of(now=now)
+            assert len(drawn.labels) == bars
+            (series,) = (each for each in drawn.series if sum(each.values))
+            assert (series.values[-2], series.values[-1], sum(series.values)) == (
+                *figures,
+                sum(figures),
+            )

@@ -100,12 +100,12 @@ class TestWalking:
 
     @pytest.mark.parametrize("limit", [1, 2, 3])
     def test_rows_of_one_instant_come_by_their_ids(self, cast, client, limit):
-        made = make_workspaces(cast, 7, created_at=datetime(2030, 1, 1, tzinfo=UTC))
+        made = make_workspaces(cast, 7, created_at=datetime(2100, 1, 1, tzinfo=UTC))
         ids = [id_ for page in walk(client, URL, limit) for id_ in page]
         assert ids[:7] == sorted((str(workspace.id) for workspace in made), reverse=True)
 
     def test_rows_that_differ_by_a_microsecond_are_told_apart(self, cast, client):
-        moment = datetime(2030, 1, 1, 12, 0, 0, 123456, UTC)
+        moment = datetime(2100, 1, 1, 12, 0, 0, 123456, UTC)
         older, newer = (
             make_workspaces(cast, 1, created_at=moment + timedelta(microseconds=n))[0]
             for n in range(2)

@@ -7,6 +7,7 @@ import httpx
 import pytest
 from django.db import connection, connections
 
+from pipedai.timezones import EDITION
 from pipedai.version import VERSION
 from testing.processes.web_process import Server
 from testing.world.cast import bearer, browser
@@ -18,7 +19,10 @@ HEALTH, LIVE = "/api/v1/health", "/api/v1/health/live"
 @pytest.mark.parametrize("url", [HEALTH, LIVE])
 def test_it_answers_ok(url):
     response = browser().get(url)
-    assert (response.status_code, response.json()) == (200, {"status": "ok", "version": VERSION})
+    assert (response.status_code, response.json()) == (
+        200,
+        {"status": "ok", "version": VERSION, "tzdata": EDITION},
+    )
 
 
 @pytest.mark.django_db

@@ -16,6 +16,7 @@ from pipedai.server.tests.asgi_exchange import Exchange, http_scope
 from pipedai.server.ticket import POLL as ticket_key  # noqa: N811 - a path is called POLL here
 from pipedai.server.turns import Turns
 from pipedai.server.wsgi_lane import WsgiLane
+from pipedai.timezones import EDITION
 from pipedai.version import VERSION
 
 WORKER = "0192b7a0-0000-7000-8000-00000000000a"
@@ -92,7 +93,10 @@ async def test_whether_it_lives_is_said_though_all_threads_are_stuck(stuck, meth
         await asyncio.to_thread(begun.acquire)
     async with asyncio.timeout(60):
         exchange = await ask(lanes, method)
-    assert (exchange.status, exchange.json) == (200, {"status": "ok", "version": VERSION})
+    assert (exchange.status, exchange.json) == (
+        200,
+        {"status": "ok", "version": VERSION, "tzdata": EDITION},
+    )
     assert exchange.scope[LOG] == {"route": "api/v1/health/live"}
     assert not any(each.done() for each in busy)
 

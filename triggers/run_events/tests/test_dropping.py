@@ -1,15 +1,20 @@
 """Days of run events are made ahead of time, and dropped as whole partitions when they are old."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 
 import pytest
 
-from pipedai.retention import prune, retentions
+from pipedai.api.renderers import iso_time
+from pipedai.retention import Order, prune, retentions
 from pipedai.sql import database_now, fetch_all, fetch_one
 from testing.processes.worker_calls import WorkerCalls
+from testing.world.instants import INSTANTS
 from testing.world.runs import Runs
+from testing.world.undone import undone
 from triggers.models import RunEventBatch, RunEventDay, RunEventLog
+from triggers.run_events.event import make_event
 from triggers.run_events.partitions import DAYS_AHEAD, add_partitions
+from triggers.run_events.recording import store_events
 
 
 def partitions():
@@ -50,6 +55,27 @@ def test_partitions_are_made_for_today_and_the_days_after(today):
     assert add_partitions() == 0
     wanted = [name_of(today + timedelta(days=n)) for n in range(DAYS_AHEAD + 1)]
     assert set(wanted) <= set(partitions())
+
+
+def test_days_are_made_counted_and_dropped_at_each_instant_of_the_calendar(cast, run):
+    WorkerCalls(cast.worker).events(run, 1)
+    for now in INSTANTS.values():
+        with undone():
+            add_partitions(now=now)
+            days = [now.date() + timedelta(days=n) for n in range(DAYS_AHEAD + 1)]
+            assert {name_of(day) for day in days} <= set(partitions())
+            event = make_event(2, at=iso_time(now), type_="text", text="Hello", data=None)
+            store_events(worker_id=cast.worker.worker_id, run_id=run, events=[event], now=now)
+            assert RunEventDay.objects.filter(day=days[0]).count() == 1
+            (retention,) = [each for each in retentions() if each.kind == "run-events"]
+            midnight = datetime.combine(days[1], time(), UTC)
+            list(retention.prune(Order(midnight - timedelta(microseconds=1), 100)))
+            assert name_of(days[0]) in partitions()
+            assert RunEventDay.objects.filter(day=days[0]).count() == 1
+            list(retention.prune(Order(midnight, 100)))
+            assert name_of(days[0]) not in partitions()
+            assert name_of(days[1]) in partitions()
+            assert not RunEventDay.objects.filter(day=days[0]).exists()
 
 
 def test_old_days_are_dropped_whole_with_what_was_counted(cast, run, today):

@@ -1,20 +1,26 @@
 """GET /environments/:envId/dashboard/overview"""
 
+from bisect import bisect_left
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 from django.db.models.functions import Now
 
-from pipedai.sql import execute
+from pipedai.sql import database_now, execute
 from testing.probes.plans import explained
 from testing.probes.shapes import invalid
 from testing.world.cast import make_cast
 from testing.world.copied_rows import copy_ended_run
+from testing.world.instants import INSTANTS, ZONES
 from testing.world.runs import Runs
+from triggers.budgets.periods import period_around
 from triggers.models import Run, Trigger
 from triggers.runs.overview import run_figures
 from workers.models import ONLINE_WITHIN, Worker
 
+MINUTE = timedelta(minutes=1)
 NOBODY_DID_ANYTHING = {
     "onlineWorkers": 0,
     "todaysRuns": 0,
@@ -150,6 +156,65 @@ def test_the_day_and_the_month_begin_at_midnight_in_the_zone(cast, zone, midnigh
     assert (month["todays_runs"], month["month_cost_usd"]) == (0, 2)
 
 
+def days_beginning(cast, zone, now):
+    """Returns how many of two runs the overview counts as the day's: one that was queued when the day of a budget
+    begins, and one a microsecond before. It should be one.
+    """
+    begin, _ = period_around(now, "day", zone)
+    execute(
+        "UPDATE run SET available_at = %(begin)s, queued_at = %(begin)s - n.n * interval '1 microsecond'"
+        " FROM (SELECT id, row_number() OVER () - 1 AS n FROM run) n WHERE n.id = run.id",
+        {"begin": begin},
+    )
+    environment_id = cast.environment.id
+    return run_figures(environment_id=environment_id, timezone=zone, now=now)["todays_runs"]
+
+
+@pytest.fixture
+def two_runs(cast):
+    ledger = Runs.of(cast)
+    ledger.queue()
+    ledger.queue()
+
+
+@pytest.mark.usefixtures("two_runs")
+def test_the_day_begins_as_that_of_budgets_at_each_instant_of_the_calendar(cast):
+    for zone in ZONES:
+        for instant, now in INSTANTS.items():
+            assert days_beginning(cast, zone, now) == 1, f"{instant}, {zone}"
+
+
+@pytest.mark.usefixtures("two_runs")
+def test_the_day_begins_as_that_of_budgets_at_each_coming_clock_change_of_every_zone(cast):
+    """Zones with the same day at the same change are asked once, but those that have the name of a time always."""
+    start = database_now().replace(second=0, microsecond=0)
+    july, asked = start.replace(month=7, day=15, hour=12), set()
+    for zone in sorted(available_timezones() - {"Factory"}):
+        is_abbreviation = "/" not in zone
+        coming = [july] if is_abbreviation else []
+        for change in changes_after(start, zone):
+            coming += [change, change + timedelta(minutes=30)]
+        for now in coming:
+            case = (now, period_around(now, "day", zone)[0], is_abbreviation and zone)
+            if case not in asked:
+                asked.add(case)
+                assert days_beginning(cast, zone, now) == 1, f"{now}, {zone}"
+    assert len(asked) > 100
+
+
+def changes_after(start, zone):
+    """Yields the first moments after the changes of the zone's clocks in the 13 months from `start`."""
+    here, week = ZoneInfo(zone), timedelta(days=7)
+    moments = [start + week * n for n in range(58)]
+    offsets = [moment.astimezone(here).utcoffset() for moment in moments]
+    for moment, (before, after) in zip(moments, pairwise(offsets), strict=False):
+        if before != after:
+            # Changes lie on whole minutes.
+            minutes = range(week // MINUTE)
+            changed = lambda n: (moment + n * MINUTE).astimezone(here).utcoffset() != before  # noqa: B023, E731
+            yield moment + bisect_left(minutes, True, key=changed) * MINUTE
+
+
 @pytest.mark.parametrize(
     "zone", ["", "Mars/Olympus", "America", "localtime", "../etc/passwd", "x" * 99, "UTC\0"]
 )
@@ -165,8 +230,10 @@ def test_the_figures_read_no_older_runs_also_of_an_environment_that_is_new(cast)
     copy_ended_run(Runs.of(make_cast()).ended(), 1_000)
     execute("ANALYZE run", {})
     copy_ended_run(Runs.of(cast).ended(), 3_000)
-    with explained("WITH clock") as plans:
-        figures = run_figures(environment_id=cast.environment.id, timezone="UTC")
+    with explained("SELECT\n    (SELECT count(*)") as plans:
+        figures = run_figures(
+            environment_id=cast.environment.id, timezone="UTC", now=database_now()
+        )
     assert figures["todays_runs"] > 0
     # A month has 744 hours at most, and the day's runs are read twice.
     assert plans.rows_read("run") < 1_000

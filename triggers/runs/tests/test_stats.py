@@ -13,11 +13,14 @@ from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipedai.api.renderers import iso_time
 from pipedai.server.memory_budget import HOLDING, Holding, MemoryBudget
-from pipedai.sql import execute
+from pipedai.sql import database_now, execute
 from testing.probes.shapes import invalid
+from testing.world.instants import INSTANTS, ZONES
 from testing.world.runs import NOON, Runs
-from triggers.models import Run, Trigger
+from triggers.budgets.periods import period_around
+from triggers.models import Budget, Run, Trigger
 from triggers.runs.serializers import StatsSerializer
 from triggers.runs.stats import MAX_GROUPS, Window, run_stats
 from workers.models import Worker
@@ -277,6 +280,39 @@ def test_the_default_window_is_of_thirty_days_in_the_zone(cast, zone):
     assert (str(begin.date()), begin.hour, begin.minute) == (days[0], 0, 0)
 
 
+def test_the_window_of_a_period_begins_as_that_of_a_budget_at_each_instant_of_the_calendar():
+    """It ends before the instant, so at midnight it is that of the day or month which is over."""
+    moment = timedelta(microseconds=1)
+    for now in INSTANTS.values():
+        for zone in ZONES:
+            for period in Budget.Period.values:
+                window = Window.of(None, now, zone, period)
+                assert window.begin == period_around(now - moment, period, zone)[0]
+                assert [each for _, *each in window.days] == days_of(window)
+            usual = Window.of(None, now, zone)
+            assert len(usual.days) == 30
+            assert [each for _, *each in usual.days] == days_of(usual)
+
+
+def days_of(window):
+    """Returns the beginnings and ends of the days in the window, as a budget by the day has them."""
+    found, begin = [], window.begin
+    while begin < window.end:
+        _, end = period_around(begin, "day", window.timezone)
+        found.append([begin, min(end, window.end)])
+        begin = end
+    return found
+
+
+def test_the_present_month_is_told_by_the_clock_of_the_database(cast):
+    add(run_that(cast, ended_at := database_now()), run_that(cast, ended_at - timedelta(days=32)))
+    answer = ask(cast, "trigger", period="month", timezone="Asia/Tokyo").json()
+    begin, _ = period_around(database_now(), "month", "Asia/Tokyo")
+    assert (answer["from"], answer["total"]["runs"]) == (iso_time(begin), 1)
+    both = ask(cast, "trigger", period="month", **{"from": "2026-05-01"})
+    assert both.json() == invalid({"from": ["Must not be given together with `period`."]})
+
+
 def test_a_window_that_ends_at_midnight_does_not_reach_the_next_day():
     window = Window.of(None, datetime(2026, 3, 31, tzinfo=UTC), "UTC")
     assert window.begin == datetime(2026, 3, 1, tzinfo=UTC)
@@ -315,6 +351,7 @@ def test_a_year_and_more_on_the_clocks_of_the_zone_is_allowed(cast):
     [
         ({}, "groupBy"),
         ({"groupBy": "week"}, "groupBy"),
+        ({"groupBy": "day", "period": "week"}, "period"),
         ({"groupBy": "day", "timezone": "Mars/Olympus"}, "timezone"),
         ({"groupBy": "day", "timezone": ""}, "timezone"),
         ({"groupBy": "day", "timezone": "UTC\0"}, "timezone"),

@@ -1,5 +1,6 @@
 """Schedules have the right grammar, the right zones, and the right ticks across clock changes (SPEC §5)."""
 
+import zoneinfo
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -164,6 +165,11 @@ class TestZones:
             assert str(error.value) == (
                 "Not a time zone of the IANA database, such as Europe/Berlin."
             )
+
+    def test_the_pinned_edition_decides_and_not_that_of_the_machine(self):
+        """Alberta has kept its summer time all year since 2026, which editions before 2026f did not know."""
+        assert zoneinfo.TZPATH == ()
+        assert ticks("0 9 * * *", "America/Edmonton", "2026-11-30T00:00", 1) == ["11-30 09:00-0600"]
 
     def test_the_hour_is_that_of_the_zone(self):
         assert parse("0 9 * * *", "Asia/Kolkata").next_after(at("2026-01-01T00:00")) == at(

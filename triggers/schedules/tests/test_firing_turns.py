@@ -18,7 +18,7 @@ from triggers.schedules import due_triggers
 from triggers.schedules.due_triggers import lock_due_triggers
 from triggers.schedules.firing import fire_due_ticks
 
-NOON = datetime(2030, 5, 4, 12, tzinfo=UTC)
+NOON = datetime(2100, 5, 4, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 
 

@@ -26,7 +26,7 @@ from triggers.schedules.due_times import DueTimes
 from triggers.schedules.firing import fire_due_ticks
 from workspaces.models import Environment
 
-NOON = datetime(2030, 5, 4, 12, tzinfo=UTC)
+NOON = datetime(2100, 5, 4, 12, tzinfo=UTC)
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 
 
@@ -207,7 +207,7 @@ def test_it_is_explained_like_a_due_time_of_a_schedule(cast):
     Trigger.objects.filter(id=trigger_id).update(created_at=long_ago, updated_at=long_ago)
     before = told(trigger_id, NOON - HOUR, NOON - HOUR)
     assert (before.decision, before.next_due_at) == ("not_scheduled", NOON)
-    assert "2030-05-04 12:00 UTC" in before.message
+    assert "2100-05-04 12:00 UTC" in before.message
     coming = told(trigger_id, NOON, NOON - HOUR)
     assert (coming.decision, coming.due_at, coming.next_due_at) == ("pending", NOON, None)
     fire_due_ticks(now=NOON)

@@ -16,7 +16,7 @@ from triggers.schedules import firing, stretches
 from triggers.schedules.firing import fire_due_ticks
 from triggers.schedules.stretches import lengthened
 
-NOON = datetime(2030, 5, 4, 12, tzinfo=UTC)
+NOON = datetime(2100, 5, 4, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 Stretch = tuple[str, int, int, int]
 

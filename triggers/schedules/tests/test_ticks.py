@@ -20,7 +20,7 @@ from triggers.schedules import firing
 from triggers.schedules.firing import fire_due_ticks
 from triggers.states import Decision
 
-NOON = datetime(2030, 5, 4, 12, tzinfo=UTC)
+NOON = datetime(2100, 5, 4, 12, tzinfo=UTC)
 HOURLY = "0 * * * *"
 
 
@@ -81,7 +81,7 @@ def test_a_fired_tick_is_audited_with_its_run(cast: Cast) -> None:
     entry = AuditEntry.objects.get(action="run.scheduled")
     assert (entry.actor_type, entry.actor_id) == ("system", None)
     assert (entry.target_type, entry.target_id) == ("run", ticks(trigger_id)[0]["run_id"])
-    assert entry.metadata == {"tickAt": "2030-05-04T12:00:00.000Z", "triggerId": str(trigger_id)}
+    assert entry.metadata == {"tickAt": "2100-05-04T12:00:00.000Z", "triggerId": str(trigger_id)}
 
 
 def test_the_next_tick_is_the_first_one_after_now(cast: Cast) -> None:
@@ -151,7 +151,7 @@ def test_a_skipped_tick_is_audited_with_its_trigger(cast: Cast) -> None:
         trigger_id,
     )
     assert entry.metadata == {
-        "tickAt": "2030-05-04T12:00:00.000Z", "triggerId": str(trigger_id),
+        "tickAt": "2100-05-04T12:00:00.000Z", "triggerId": str(trigger_id),
         "decision": "skipped_no_worker", "missedCount": 1,
     }  # fmt: skip
 
@@ -290,7 +290,7 @@ def test_a_change_of_the_zone_moves_the_next_tick(cast: Cast, monkeypatch: Any) 
     monkeypatch.setattr(services, "database_now", lambda: NOON)
     trigger_id = scheduled(cast, schedule="0 18 * * *")
     change(trigger_id, timezone="America/New_York")
-    assert next_run_at(trigger_id) == datetime(2030, 5, 4, 22, tzinfo=UTC)
+    assert next_run_at(trigger_id) == datetime(2100, 5, 4, 22, tzinfo=UTC)
 
 
 def test_a_trigger_that_is_enabled_again_has_missed_nothing(cast: Cast, monkeypatch: Any) -> None:

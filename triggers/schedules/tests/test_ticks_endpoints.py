@@ -15,7 +15,7 @@ from triggers.pruning import prune_runs
 from triggers.schedules import views
 from triggers.schedules.firing import fire_due_ticks
 
-NOON = datetime(2030, 5, 4, 12, tzinfo=UTC)
+NOON = datetime(2100, 5, 4, 12, tzinfo=UTC)
 
 
 def ticks(cast: Cast, **query: Any) -> Any:
@@ -45,16 +45,16 @@ def test_ticks_are_listed_newest_first_with_what_was_decided(cast: Cast) -> None
     assert answer.status_code == 200
     assert answer.json() == page(
         {
-            "tickAt": "2030-05-04T13:00:00.000Z", "decision": "skipped_no_worker", "runId": None,
-            "blockedByRunId": None, "missedCount": 2, "decidedAt": "2030-05-04T13:00:00.000Z",
+            "tickAt": "2100-05-04T13:00:00.000Z", "decision": "skipped_no_worker", "runId": None,
+            "blockedByRunId": None, "missedCount": 2, "decidedAt": "2100-05-04T13:00:00.000Z",
         },
         {
-            "tickAt": "2030-05-04T12:00:00.000Z", "decision": "fired", "runId": run_id,
-            "blockedByRunId": None, "missedCount": 0, "decidedAt": "2030-05-04T12:00:00.000Z",
+            "tickAt": "2100-05-04T12:00:00.000Z", "decision": "fired", "runId": run_id,
+            "blockedByRunId": None, "missedCount": 0, "decidedAt": "2100-05-04T12:00:00.000Z",
         },
         {
-            "tickAt": "2030-05-04T05:00:00.000Z", "decision": "skipped_missed", "runId": None,
-            "blockedByRunId": None, "missedCount": 7, "decidedAt": "2030-05-04T12:00:00.000Z",
+            "tickAt": "2100-05-04T05:00:00.000Z", "decision": "skipped_missed", "runId": None,
+            "blockedByRunId": None, "missedCount": 7, "decidedAt": "2100-05-04T12:00:00.000Z",
         },
     )  # fmt: skip
 
@@ -76,11 +76,11 @@ def test_ticks_are_filtered_by_decision_and_due_time(cast: Cast) -> None:
 
     assert hours(decision="fired") == [12]
     assert hours(decision="skipped_missed,skipped_no_worker,fired") == [13, 12, 5]
-    assert hours(**{"from": "2030-05-04T12:00:00Z"}) == [13, 12]
-    assert hours(to="2030-05-04T12:00:00Z", decision=["fired", "skipped_missed"]) == [5]
+    assert hours(**{"from": "2100-05-04T12:00:00Z"}) == [13, 12]
+    assert hours(to="2100-05-04T12:00:00Z", decision=["fired", "skipped_missed"]) == [5]
     assert hours(decision="skipped_overlap") == []
-    first = ticks(cast, decision="fired,skipped_missed", to="2031-01-01", limit=1).json()
-    again = {"decision": "fired,skipped_missed", "to": "2031-01-01", "cursor": first["nextCursor"]}
+    first = ticks(cast, decision="fired,skipped_missed", to="2101-01-01", limit=1).json()
+    again = {"decision": "fired,skipped_missed", "to": "2101-01-01", "cursor": first["nextCursor"]}
     assert hours(**again) == [5]
     refused = ticks(cast, decision="lost", to="x", **{"from": "x"}).json()
     assert set(refused["details"]["fieldErrors"]) == {"decision", "from", "to"}
@@ -110,18 +110,18 @@ def test_a_trigger_without_ticks_has_an_empty_list(cast: Cast) -> None:
 def test_a_preview_says_in_words_and_times_what_a_schedule_does(
     cast: Cast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(views, "database_now", lambda: datetime(2027, 3, 26, 20, tzinfo=UTC))
+    monkeypatch.setattr(views, "database_now", lambda: datetime(2026, 3, 27, 20, tzinfo=UTC))
     answer = preview(cast, schedule="30 2 * * *", timezone="Europe/Berlin", count=3)
     assert answer.status_code == 200
     assert answer.json() == {
         "description": "At 02:30",
         "times": [
-            {"at": "2027-03-27T01:30:00.000Z", "note": None},
+            {"at": "2026-03-28T01:30:00.000Z", "note": None},
             {
-                "at": "2027-03-28T01:00:00.000Z",
-                "note": "Clocks go forward: there is no 02:30 on 2027-03-28. It fires at 03:00.",
+                "at": "2026-03-29T01:00:00.000Z",
+                "note": "Clocks go forward: there is no 02:30 on 2026-03-29. It fires at 03:00.",
             },
-            {"at": "2027-03-29T00:30:00.000Z", "note": None},
+            {"at": "2026-03-30T00:30:00.000Z", "note": None},
         ],
     }
 

@@ -5,6 +5,7 @@ import secrets
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -162,9 +163,9 @@ class Seed:
         self.made: list[str] = []
         self._kept: dict[str, Any] = {}
 
-    def sow(self) -> None:
-        """Makes what is missing in one transaction, and the demo's two files. A lock makes a second command find them
-        complete. If the transaction fails after that, the next command corrects them.
+    def sow(self, *, now: datetime | None = None) -> None:
+        """Makes what is missing in one transaction, and the demo's two files. The week of runs ends `now`. A lock makes
+        a second command find them complete. If the transaction fails after that, the next command corrects them.
         """
         with transaction.atomic():
             with connection.cursor() as cursor:
@@ -196,7 +197,7 @@ class Seed:
                     )
                 )
             if is_new:  # The event has made the channel that tells of the incident of the week.
-                self._week(environment, user, worker_id)
+                self._week(environment, user, worker_id, now or database_now())
             registration.save(self.worker_file)
             durable.write_json(
                 self.file,
@@ -346,7 +347,7 @@ class Seed:
         update_trigger(trigger_id=trigger.id, values=values, actor=SYSTEM)
         self.made.append(f"MCP server of the {what}")
 
-    def _week(self, environment: Environment, user: User, worker_id: UUID) -> None:
+    def _week(self, environment: Environment, user: User, worker_id: UUID, now: datetime) -> None:
         spare = Worker.objects.get(environment=environment, hostname=SPARE_HOSTNAME)
         machines = ((HEALTHY, worker_id), (FAILING, worker_id), (STRANDED, spare.id))
         server = {name: TRIGGER[name] for name in ("mcpUrl", "mcpHeaders")}
@@ -355,7 +356,7 @@ class Seed:
             for values, machine in machines
         ]
         healthy, failing, stranded = (Trigger.objects.get(id=id_) for id_ in ids)
-        live_through(healthy, failing, stranded, offline=spare, user_id=user.id, now=database_now())
+        live_through(healthy, failing, stranded, offline=spare, user_id=user.id, now=now)
 
     def _move_week(self, environment: Environment) -> None:
         names = [values["name"] for values in (HEALTHY, FAILING, STRANDED)]

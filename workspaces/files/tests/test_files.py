@@ -66,13 +66,13 @@ def test_prune_deletes_only_its_own(cast):
 def test_a_single_due_time_is_no_part_of_files_and_stays(cast):
     url = "https://tools.example/mcp"
     trigger = {"kind": "trigger", "key": "once", "name": "Once", "prompt": "Look.", "mcpUrl": url}
-    answer = plan(cast, [{**trigger, "runOnceAt": "2030-01-01T00:00:00Z"}])
+    answer = plan(cast, [{**trigger, "runOnceAt": "2100-01-01T00:00:00Z"}])
     assert answer.json()["details"]["fieldErrors"] == {
         "trigger once.runOnceAt": ["It is no part of files."]
     }
     apply(cast, [trigger])
     row = Trigger.objects.get(key="once")
-    row.run_once_at = row.next_run_at = datetime(2030, 1, 1, tzinfo=UTC)
+    row.run_once_at = row.next_run_at = datetime(2100, 1, 1, tzinfo=UTC)
     row.save()
     assert actions(plan(cast, [trigger])) == {"once": "none"}
     assert actions(apply(cast, [{**trigger, "prompt": "Look again."}])) == {"once": "update"}
