@@ -7,9 +7,9 @@ import pytest
 from audit.models import AuditEntry
 from notices.models import Incident
 from testing.processes.told_server import Told, told_server
-from testing.world.connections import add_oauth_connection
+from testing.world.connections import add_oauth_connection, claim_due
 from workspaces.connections import secrets
-from workspaces.connections.refreshing import ask, claim_due, record
+from workspaces.connections.refreshing import ask, record
 from workspaces.models import Connection
 
 RESOURCE = "/.well-known/oauth-protected-resource/mcp"
