@@ -113,7 +113,7 @@ def test_an_endpoint_elsewhere_shows_for_whom_it_signs_in_and_a_form_names_the_i
         page = f"/console/connections/{add(cast, origin)}"
         shown = text_of(connected(admin, page))
     assert "sign-in.example" in shown
-    assert f"It signs in for {urlsplit(origin).netloc}." in shown
+    assert f"It signs in for {urlsplit(origin).netloc}" in shown
     connection = add_oauth_connection(cast, client_given=True, next_issuer="https://newer.example")
     form = text_of(admin.get(f"/console/connections/{connection.id}/edit"))
     assert "It is sent to https://newer.example alone." in form

@@ -207,19 +207,22 @@ def _brought(connection_id: UUID, session_id: UUID, state: str) -> Authorization
 def _take(begun: Authorization, returned: Returned, actor: Actor) -> ApiError | None:
     """Takes what the browser brought, which nobody can bring again, for a scheduler. Returns why it can't be used."""
     rows = Authorization.objects.filter(id=begun.id, stage=_Stage.READY)
+    if rows.select_for_update().first() is None:
+        return cannot(_NOT_BEGUN)
     try:
         check(begun, returned)
     except Conflict as refused:
-        return refused if rows.delete()[0] else cannot(_NOT_BEGUN)
+        rows.delete()
+        return refused
     begun.stage, begun.state_digest = _Stage.RETURNED, digest_of(returned.state, brought=True)
     secrets.carry(begun, returned.code)
     _let_ask(begun, str(begun.token_endpoint), actor)
     changed = (
-        *("stage", "state_digest", "carried", "carried_key_id", "user_id", "address"),
+        *("stage", "state_digest", "carried", "carried_key", "user_id", "address"),
         *("request_id", "host", "due_at", "tries"),
     )
-    taken = rows.update(**{name: getattr(begun, name) for name in changed})
-    return None if taken else cannot(_NOT_BEGUN)
+    begun.save(update_fields=changed)
+    return None
 
 
 def digest_of(state: str, *, brought: bool = False) -> bytes:

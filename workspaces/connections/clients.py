@@ -107,8 +107,10 @@ def register_client(
     ):
         raise CannotDiscover("The authorization server registered no client that we can use.")
     token, url = said.get("registration_access_token"), said.get("registration_client_uri")
-    may_go = _is_word(token) and _is_word(url) and "#" not in url and not target_problem(url)
-    if may_go and not same_origin(str(url), server.registration_endpoint):
+    may_go = _is_word(token) and _is_word(url) and "#" not in url
+    if _is_word(url) and (
+        target_problem(url) or not same_origin(url, server.registration_endpoint)
+    ):
         # Whoever wrote it would have us send a request of theirs, with a header of theirs, to somebody else.
         raise CannotDiscover(
             "The authorization server registered a client that another server is to remove."

@@ -209,11 +209,6 @@ class Connection(FileColumns, AuthorizedClient):
             ),
         )
 
-    @property
-    def bound_issuer(self) -> str | None:
-        """The only issuer to which the client secret that a user gave may be sent; None if it was sent nowhere yet."""
-        return self.secret_issuer or self.issuer
-
     def end_claim(self) -> None:
         """Whoever asks for tokens now comes too late, and the next claim is a first one."""
         self.lease_id = self.leased_until = None

@@ -6,7 +6,7 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Unavailable
 from pipedai.server.ticket import ASKING
 from workspaces.connections import authorizing
-from workspaces.models import Workspace
+from workspaces.models import Connection, Environment
 
 
 def still_asking(*, connection_id: UUID, session_id: UUID) -> Unavailable:
@@ -17,8 +17,9 @@ def still_asking(*, connection_id: UUID, session_id: UUID) -> Unavailable:
     if ticket := ASKING.get():
         ticket.waits = True
         if ticket.workspace_id is None:
-            rows = Workspace.objects.filter(environments__connection__id=connection_id)
-            ticket.workspace_id = rows.values_list("id", flat=True).first()
+            its = Connection.objects.filter(id=connection_id).values("environment_id")
+            rows = Environment.objects.filter(id__in=its)
+            ticket.workspace_id = rows.values_list("workspace_id", flat=True).first()
         if ticket.is_last:
             given_up = authorizing.withdraw(connection_id=connection_id, session_id=session_id)
             sentence = (

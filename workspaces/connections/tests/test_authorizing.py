@@ -373,7 +373,7 @@ def test_what_is_taken_away_meanwhile_leaves_tokens_that_are_revoked(
 
     monkeypatch.setattr(authorizers, "ask_for_tokens", asking)
     refused = ada.finish(connection_id, state=state, code="a-code")
-    assert refused.status_code == (404 if lost == "connection" else 403)
+    assert refused.status_code == (409 if lost == "connection" else 403)
     assert [each.connection_id for each in Revocation.objects.all()] == [connection_id]
     assert not Connection.objects.exclude(status="unauthorized").exists()
 
@@ -381,7 +381,9 @@ def test_what_is_taken_away_meanwhile_leaves_tokens_that_are_revoked(
 def test_the_grant_before_is_revoked_unless_the_client_is_the_same(cast, ada, origin):
     """To some servers all tokens of a client are one grant, so that revoking the old one would end the new one."""
     for given in (True, False):
-        connection = add_oauth_connection(cast, mcp_url=f"{origin}/mcp", client_given=given)
+        connection = add_oauth_connection(
+            cast, mcp_url=f"{origin}/mcp", client_given=given, issuer=origin
+        )
         state = ada.begin(connection.id)["state"]
         assert ada.finish(connection.id, state=state, code="a-code").status_code == 200
         assert Revocation.objects.filter(connection_id=connection.id).exists() != given

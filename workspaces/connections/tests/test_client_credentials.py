@@ -99,7 +99,8 @@ def test_the_first_ones_come_from_the_server_that_is_discovered(made):
 def test_its_secret_goes_to_no_other_issuer_than_the_first(made):
     with told_server(PAGES) as origin:
         connection = refresh(made(origin, issuer="https://issuer.example"))
-    assert connection.error == "The MCP server names another authorization server than before."
+    assert connection.error.startswith("The MCP server names another authorization server than")
+    assert connection.next_issuer == origin
     assert (connection.status, connection.failures) == ("unauthorized", 1)
 
 

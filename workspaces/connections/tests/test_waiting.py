@@ -128,7 +128,7 @@ def test_twelve_that_wait_for_a_silent_server_leave_both_threads_to_others(
                 assert Authorization.objects.filter(lease_id__isnull=False).count() <= 1
             bearer = {"Authorization": f"Bearer {cast.worker.worker_token}"}
             path = f"{server.api}/workers/{cast.worker.worker_id}/claim-next"
-            claimed = httpx.post(path, json={}, headers=bearer, timeout=60)
+            claimed = httpx.post(path, json={"claimId": "one"}, headers=bearer, timeout=60)
             assert (claimed.status_code, claimed.json()["run"]) == (200, None)
             assert not any(each.done() for each in waiting)
             server.kill()
@@ -190,7 +190,8 @@ def test_what_a_killed_scheduler_was_finding_out_is_asked_once_more(committed_ca
 
 def test_what_two_schedulers_died_of_is_given_up(committed_cast: Cast) -> None:
     ada = Browser.of(committed_cast.admin)
-    connection_id = asked(committed_cast)
+    connection_id = add(committed_cast, "https://mcp.example")
+    assert ada.ask(connection_id).status_code == 503
     for _ in range(2):
         os.waitpid(forked(killed_while_it_asks), 0)
         Authorization.objects.update(leased_until=F("due_at"))
