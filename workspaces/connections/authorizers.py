@@ -31,7 +31,6 @@ from workspaces.connections.authorizing import LIFETIME, cannot, digest_of
 from workspaces.connections.clients import (
     Registered,
     document_of,
-    redirect_uri_of,
     register_client,
 )
 from workspaces.connections.discovery import CannotDiscover, Discovered, deadline, discover
@@ -192,7 +191,7 @@ def _discover(row: Row, begun: Authorization, pause: Callable[[], None]) -> Call
     try:
         server = discover(connection.mcp_url, with_codes=True, until=until)
         scopes = connection.scopes or server.scopes
-        made = _client(connection, server, scopes, has_secret=has_secret, until=until)
+        made = _client(begun, server, scopes, has_secret=has_secret, until=until)
     except CannotDiscover as reason:
         raise Conflict(str(reason), code=ErrorCode.CANNOT_DISCOVER) from None
     state, verifier = token_urlsafe(32), new_verifier()
@@ -389,7 +388,7 @@ def _issuer_changed(issuer: str) -> Conflict:
 
 
 def _client(
-    connection: Connection,
+    begun: Authorization,
     server: Discovered,
     scopes: Sequence[str],
     *,
@@ -399,6 +398,7 @@ def _client(
     """Returns who we are to the server: whom a user named, else the connection's client ID metadata document, else a
     client that the server makes. Each authorization makes a new one, as servers forget theirs.
     """
+    connection = begun.connection
     if connection.client_given:
         methods = [each for each in server.auth_methods if (each != "none") == has_secret]
         usual = "client_secret_basic" if has_secret else "none"
@@ -408,9 +408,7 @@ def _client(
     is_https = settings.PUBLIC_URL.startswith("https://")
     if server.takes_documents and is_https and "none" in server.auth_methods:
         return Registered(Client(document_of(connection.id), None, "none"), None, None)
-    return register_client(
-        server, redirect_uri=redirect_uri_of(connection.id), scopes=scopes, until=until
-    )
+    return register_client(server, redirect_uri=begun.redirect_uri, scopes=scopes, until=until)
 
 
 def _has_secret(connection: Connection) -> bool:
