@@ -6,7 +6,7 @@ A script moves the token from the URL's fragment, which no browser sends, into t
 from typing import Any, ClassVar
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import render
 from django.utils.decorators import method_decorator
 from django.views import View
@@ -52,13 +52,22 @@ class Visit:
             self.user = User.objects.get(id=self.session.id)
 
     def begin(self) -> None:
-        """Checks the origin of a submitted form, and finds the signed-in user. Raises Forbidden, Unauthenticated."""
+        """Checks a submitted form and its origin, and finds the signed-in user. Raises Forbidden, Invalid,
+        Unauthenticated.
+        """
         check_origin(self.asked)
+        self.refuse_nul(self.request.POST)
         self.find_user()
 
+    def refuse_nul(self, fields: QueryDict) -> None:
+        """Raises Invalid if a field has a NUL character, which no honest form sends and PostgreSQL refuses in text."""
+        if any("\0" in value for _, values in fields.lists() for value in values):
+            raise Invalid(form=["Null characters are not allowed."])
+
     def posted(self, name: str) -> str:
-        """Returns a field of the form. NUL characters are removed, because PostgreSQL refuses them in text."""
-        return str(self.request.POST.get(name, "")).replace("\0", "")
+        """Returns a field of the form, or nothing if it has a NUL character: the page of a refused form shows it."""
+        value = str(self.request.POST.get(name, ""))
+        return "" if "\0" in value else value
 
     def actor(self) -> Actor:
         """Returns who acts, for the audit log: the user, or an actor without an id before the user has signed in."""

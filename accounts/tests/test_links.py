@@ -59,6 +59,17 @@ def test_a_form_of_another_site_is_refused(page, ada):
     assert answer.status_code == 403
 
 
+@pytest.mark.parametrize(
+    "page",
+    ["/account/verify", "/account/reset", "/account/register", "/account/invitation", "/pair"],
+)
+def test_a_form_with_a_nul_is_refused(visitor, page):
+    answer = visitor.post(page, {"token": "acc_x\0", "email": "ada\0@example.com", "step": "look"})
+    assert answer.status_code == 400
+    assert "Null characters are not allowed." in text_of(answer)
+    assert "\0" not in text_of(answer)
+
+
 @pytest.mark.parametrize(("page", "step"), [("verify", ""), ("invitation", "accept")])
 def test_a_user_has_as_many_tries_as_in_the_api(ada, page, step):
     client = signed_in(ada)

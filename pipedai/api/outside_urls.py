@@ -43,6 +43,11 @@ def same_origin(one: str, other: str) -> bool:
     return origin_of(one) == origin_of(other)
 
 
+def server_of(url: str) -> str:
+    """Returns the host of a URL and, unless it is 80 or 443, the port."""
+    return re.sub(r":(80|443)$", "", urlsplit(url).netloc.lower())
+
+
 def origin_of(url: str) -> str:
     """Returns scheme, host and port of a checked URL; the port only if it is not the scheme's own."""
     parts = urlsplit(url)

@@ -5,10 +5,10 @@ An app writes a row into its outbox in the transaction of the cause; `kinds` sho
 """
 
 from pipedai.outgoing.addresses import target_problem
-from pipedai.outgoing.kinds import Attempt, CannotSend, Kind, NeverSend
+from pipedai.outgoing.kinds import Attempt, CannotSend, Kind, NeverSend, Queue
 from pipedai.outgoing.mail_server import mail_is_on
 from pipedai.outgoing.mails import Mail, compose, foreign, mail_host
-from pipedai.outgoing.pool import register_kind, registered_kinds
+from pipedai.outgoing.pool import Lane, register_kind, registered_kinds
 from pipedai.outgoing.posts import Answer, Post, Result, host_of, signed_post, standard_key
 from pipedai.outgoing.request import fetch, post
 from pipedai.outgoing.rows import (
@@ -25,10 +25,12 @@ __all__ = [
     "Attempt",
     "CannotSend",
     "Kind",
+    "Lane",
     "Mail",
     "NeverSend",
     "OutboxRow",
     "Post",
+    "Queue",
     "Result",
     "SendAttempt",
     "SendStatus",

@@ -4,7 +4,12 @@ import asyncio
 from uuid import UUID
 
 from pipedai.server.request_scope import ClientGone, Receive
-from pipedai.server.ticket import EnvironmentStreamTicket, PollTicket, StreamTicket
+from pipedai.server.ticket import (
+    AskingTicket,
+    EnvironmentStreamTicket,
+    PollTicket,
+    StreamTicket,
+)
 
 # The most changed things that a stream of an environment remembers between two answers. If there are more, it tells
 # that anything may have changed.
@@ -39,7 +44,7 @@ class Ear:
     def hear_things(self, kind: str, ids: list[UUID]) -> None:
         """Ignore a notification that things of an environment changed, because only its streams tell of them."""
 
-    def pour(self, ticket: PollTicket | StreamTicket) -> None:
+    def pour(self, ticket: PollTicket | StreamTicket | AskingTicket) -> None:
         self.changed = False
 
     def hear_again(self) -> None:
@@ -90,7 +95,7 @@ class EventsEar(StreamEar):
         self.has_events = True
         self.wake()
 
-    def pour(self, ticket: PollTicket | StreamTicket) -> None:
+    def pour(self, ticket: PollTicket | StreamTicket | AskingTicket) -> None:
         super().pour(ticket)
         self.has_events = False
 
@@ -117,7 +122,7 @@ class ThingsEar(StreamEar):
         self.missed = True
         self.hear_change()
 
-    def pour(self, ticket: PollTicket | StreamTicket) -> None:
+    def pour(self, ticket: PollTicket | StreamTicket | AskingTicket) -> None:
         assert isinstance(ticket, EnvironmentStreamTicket)
         super().pour(ticket)
         ticket.changed |= self.things

@@ -8,6 +8,7 @@ from urllib.parse import parse_qs
 from uuid import UUID
 
 from pipedai.server.access_log import LOG
+from pipedai.server.asking_lane import AskingLane, asking_connection
 from pipedai.server.ears import EventsEar, ThingsEar
 from pipedai.server.event_stream import EventStreams, StreamKind
 from pipedai.server.long_poll import LongPoll
@@ -58,8 +59,8 @@ _LIVE_HEADERS = [
 
 
 class Lanes:
-    """Sends waiting polls, event streams and requests that may hash a password to their lanes, and all others to
-    `threads`. `background` makes coroutines that run until the server stops.
+    """Sends waiting polls, event streams, and requests that may hash a password or wait for a tenant's server to their
+    lanes, and all others to `threads`. `background` makes coroutines that run until the server stops.
     """
 
     def __init__(
@@ -68,12 +69,14 @@ class Lanes:
         long_poll: LongPoll,
         streams: EventStreams,
         passwords: PasswordLane,
+        asking: AskingLane,
         background: Sequence[Callable[[], Coroutine[Any, Any, None]]],
     ) -> None:
         self._threads = threads
         self._long_poll = long_poll
         self._streams = streams
         self._passwords = passwords
+        self._asking = asking
         self._background = background
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -85,6 +88,8 @@ class Lanes:
             return self._streams.serve(*stream, scope, receive, send)
         if may_hash(scope):
             return self._passwords.serve(scope, receive, send)
+        if (connection_id := asking_connection(scope)) is not None:
+            return self._asking.serve(connection_id, scope, receive, send)
         if scope["path"] == LIVE and _is_asked_by_a_probe(scope):
             return _say_alive(scope, send)
         return self._threads(scope, receive, send)
@@ -92,6 +97,7 @@ class Lanes:
     def _stop(self) -> None:
         self._long_poll.stop()
         self._streams.stop()
+        self._asking.stop()
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the coroutines of `background` from the server's start to its end, by ASGI's lifespan protocol."""

@@ -7,7 +7,7 @@ from pipedai.server.ears import Ear
 from pipedai.server.listen import Listener
 from pipedai.server.request_body import whole_answer
 from pipedai.server.request_scope import CLIENT, App, Message, Receive, Scope
-from pipedai.server.ticket import PollTicket, StreamTicket
+from pipedai.server.ticket import AskingTicket, PollTicket, StreamTicket
 from pipedai.server.turns import Turns
 
 # While the process does not receive the database's notifications, a waiting request asks the endpoint again after about
@@ -42,7 +42,7 @@ class WaitingLane:
         body: bytes,
         receive: Receive,
         ear: Ear,
-        ticket: PollTicket | StreamTicket,
+        ticket: PollTicket | StreamTicket | AskingTicket,
     ) -> list[Message]:
         """Return the endpoint's answer. Raises ClientGone. Workspaces take turns at asking. Before a request is
         authenticated its client's address takes part instead, so that a stranger can't use up a workspace's turns.

@@ -19,11 +19,10 @@ from pipedai.ids import new_id
 from pipedai.server.listen import listen_params
 from pipedai.timeouts import set_timeouts_of_role
 from testing.processes.web_process import url_of
-from testing.world.connections import add_oauth_connection, ago
+from testing.world.connections import add_oauth_connection, ago, claim_due
 from testing.world.runs import Runs
 from triggers.models import Run, Trigger, WebHeartbeat
 from triggers.schedules.heartbeats import Heartbeat
-from workspaces.connections.refreshing import claim_due
 
 ANOTHER_KEY = base64.b64encode(bytes(range(60, 92))).decode()
 # The newest migration of an app.

@@ -31,7 +31,7 @@ class ConnectionAdmin(StaffModelAdmin):
     searched_text = {"name": "name"}
     scopes = (Scope(("environment",), ("created_at", "id")),)
     left_out = (
-        "headers_key", "grant_secrets_key", "client_given", "auth_method", "resource",
+        "headers_key", "grant_secrets_key", "client_given", "secret_issuer", "next_issuer", "auth_method", "resource",
         "token_endpoint", "revocation_endpoint", "lease_id", "is_second_try",
     )  # fmt: skip
     facts = (

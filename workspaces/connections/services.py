@@ -18,7 +18,7 @@ from pipedai.redaction import REDACTED
 from pipedai.sql import fetch_one
 from workspaces.ceilings import check_ceiling
 from workspaces.connections import secrets
-from workspaces.connections.models import GRANT_SECRETS, Connection
+from workspaces.connections.models import GRANT_SECRETS, AuthorizedClient, Connection
 from workspaces.connections.revoking import give_up_grant
 from workspaces.connections.secrets import GrantSecrets
 from workspaces.files.columns import keeping_keys
@@ -28,6 +28,14 @@ from workspaces.roles import Role
 _HOLD = """
 SELECT mcp_url FROM connection
 WHERE environment_id = %(environment_id)s AND id = %(connection_id)s FOR KEY SHARE
+"""
+# Notes where the client secret is to be sent, and whether that is where it belongs. `uses` is whether it is sent now.
+_BIND = """
+UPDATE connection SET
+    secret_issuer = coalesce(secret_issuer, issuer, CASE WHEN %(uses)s THEN %(issuer)s END),
+    next_issuer = nullif(%(issuer)s, coalesce(secret_issuer, issuer, %(issuer)s))
+WHERE id = %(id)s AND (%(lease_id)s::uuid IS NULL OR lease_id = %(lease_id)s)
+RETURNING next_issuer IS NULL AS is_its
 """
 _Grant, _Status = Connection.Grant, Connection.Status
 # What only connections of these grants have, by the names of the columns and of the API.
@@ -127,6 +135,17 @@ def seal_secrets(connection: Connection, held: GrantSecrets) -> None:
     connection.grant_secrets, connection.grant_secrets_key_id = sealed.box, sealed.data_key_id
 
 
+def bind_secret(
+    connection_id: UUID, issuer: str, *, uses: bool, lease_id: UUID | None = None
+) -> bool:
+    """Returns whether the client secret that a user gave may be sent to this issuer. With `uses` it is about to be, and
+    belongs to the issuer from now on. With `lease_id` it returns False also if the connection has another lease by now.
+    """
+    params = {"id": connection_id, "issuer": issuer, "uses": uses, "lease_id": lease_id}
+    row = fetch_one(_BIND, params)
+    return row is not None and bool(row["is_its"])
+
+
 def event_of(action: str, connection: Connection, actor: Actor, **more: str) -> Event:
     """Returns what is told of a connection that got, or lost, its grant."""
     metadata = {"name": connection.name, "grant": connection.grant_type, **more}
@@ -186,12 +205,29 @@ def _seal_headers(connection: Connection, headers: dict[str, str]) -> None:
 
 
 def _replace_secret(connection: Connection, client_secret: str) -> None:
+    if connection.next_issuer is not None:
+        # The form named this issuer, so the secret is for it, and must not be sent to the one before.
+        _end_grant(connection)
+        connection.secret_issuer, connection.next_issuer = connection.next_issuer, None
     try:
         held = secrets.grant_of(connection)
     except CannotOpen:
         # What does not open is lost, and must not keep anybody from giving a new secret.
         held = GrantSecrets()
     seal_secrets(connection, replace(held, client_secret=client_secret))
+
+
+def _end_grant(connection: Connection) -> None:
+    """Gives the connection's grant up, and leaves the client that a user gave."""
+    give_up_grant(connection)
+    for field in AuthorizedClient._meta.get_fields():
+        if field.name != "client_id":
+            setattr(connection, field.name, None)
+    connection.headers = connection.headers_key = connection.grant_secrets = None
+    connection.access_expires_at = connection.fresh_until = connection.refresh_at = None
+    connection.end_claim()
+    if connection.status != _Status.NEEDS_LOGIN:
+        connection.status, connection.error, connection.failures = _Status.UNAUTHORIZED, None, 0
 
 
 def _ask_anew(connection: Connection) -> None:

@@ -12,7 +12,7 @@ from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.principal import UserPrincipal, actor_of, principal_of
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import read_body, sources_of
-from pipedai.api.throttling import Rate
+from pipedai.api.throttling import Rate, Throttle, by_caller
 from workspaces.access import TenantViewSet
 from workspaces.connections import authorizing, services
 from workspaces.connections.models import Connection
@@ -21,6 +21,7 @@ from workspaces.connections.serializers import (
     ConnectionFilters,
     ConnectionSerializer,
 )
+from workspaces.connections.waiting import still_asking
 from workspaces.permissions import IsAdmin, IsViewer
 
 _COLUMNS = sorted(sources_of(ConnectionSerializer))
@@ -36,6 +37,7 @@ _BEGUN = answer(
     "ConnectionAuthorization",
     "An authorization that a person has begun.",
     url=serializers.CharField(),
+    issuer=serializers.CharField(),
 )
 
 
@@ -138,7 +140,8 @@ class ConnectionAuthorizationViewSet(TenantViewSet):
     tag = "Connections"
     authentication_classes = (CookieJWTAuthentication,)
     permissions = {"authorize": IsAdmin}
-    # Each call may ask servers for ten seconds.
+    # For each call a scheduler may ask servers for ten seconds.
+    throttles = {"authorize": (Throttle(Rate("authorize-connections", 20, 60), by_caller),)}
     environment_rates = {"authorize": Rate("authorize-connection", 10, 60)}
 
     @Operation(
@@ -146,18 +149,24 @@ class ConnectionAuthorizationViewSet(TenantViewSet):
         id="authorizeConnection",
         summary="Begin to authorize a connection",
         answers={200: _BEGUN},
-        says={200: "With the URL to which the browser is to go."},
-        errors={409: "`wrong_grant`, or `cannot_discover`.", 503: "The secrets can't be sealed."},
+        says={
+            200: "With the URL to which the browser is to go, and the issuer whose server it is."
+        },
+        errors={
+            409: "`wrong_grant`, `cannot_discover`, or `issuer_changed`.",
+            503: "`still_asking`, or the secrets can't be sealed.",
+        },
     )
     def authorize(self, request: Request, connection_id: UUID) -> Response:
         principal = principal_of(request)
         assert isinstance(principal, UserPrincipal)
-        url = authorizing.begin(
-            connection_id=connection_id,
-            session_id=principal.session_id,
-            actor=actor_of(request),
+        session_id = principal.session_id
+        way = authorizing.begin(
+            connection_id=connection_id, session_id=session_id, actor=actor_of(request)
         )
-        return Response({"url": url})
+        if way is None:
+            raise still_asking(connection_id=connection_id, session_id=session_id)
+        return Response({"url": way.url, "issuer": way.issuer})
 
 
 def _shown(connection_id: UUID) -> Any:

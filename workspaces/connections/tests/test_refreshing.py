@@ -18,9 +18,10 @@ from testing.world.connections import (
     REFRESH_TOKEN,
     add_oauth_connection,
     ago,
+    claim_due,
 )
 from workspaces.connections import secrets
-from workspaces.connections.refreshing import LEASE_SECONDS, ask, claim_due, record, want_refresh
+from workspaces.connections.refreshing import LEASE_SECONDS, ask, record, want_refresh
 from workspaces.connections.services import delete_connection
 from workspaces.connections.tokens import UNSAID_LIFE
 from workspaces.encryption.rotate_data import rotate_data_keys
