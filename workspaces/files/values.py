@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from rest_framework.exceptions import ParseError
 from rest_framework.fields import CharField, empty
@@ -28,10 +29,6 @@ class Wanted:
     secrets: Fields
     unset: tuple[str, ...]
     literal: tuple[str, ...]
-
-    def everything(self, kind: Kind, *, only: Sequence[str]) -> Row:
-        """Returns the values with these of the secrets."""
-        return {**self.values, **{kind.sources[name]: self.secrets[name] for name in only}}
 
 
 def read(
@@ -68,12 +65,13 @@ def read(
     )
 
 
-def has_values(row: Row, wanted: Wanted) -> bool:
-    """Tells whether the row has all values already, secrets aside. Where it can't tell, it says no."""
-    return all(
-        name in row and canonical(row[name]) == canonical(value)
+def changed_values(row: Row | None, wanted: Wanted) -> Row:
+    """Returns the values that the row has not yet, secrets aside: all if there is no row."""
+    return {
+        name: value
         for name, value in wanted.values.items()
-    )
+        if row is None or name not in row or not same(row[name], value)
+    }
 
 
 def changed_secrets(
@@ -102,6 +100,13 @@ def has_secret(kind: Kind, row: Row | None, name: str) -> bool:
     return row is not None and row[kind.secrets[name].sealed.column] is not None
 
 
+def same(one: Any, other: Any) -> bool:
+    """Whether two values are the same in JSON."""
+    if type(one) is type(other) and isinstance(one, str | UUID | bool | int | None):
+        return bool(one == other)
+    return canonical(one) == canonical(other)
+
+
 def canonical(value: Any) -> str:
     """Returns a value as JSON text with sorted keys. There 1, 1.0 and true differ; in Python they are equal."""
     return json.dumps(json.loads(compact_json(value)), sort_keys=True)
@@ -120,7 +125,7 @@ def shown(kind: Kind, row: Row) -> Fields:
         if source not in row:
             continue
         default = kind.all_defaults[name]
-        if default is empty or canonical(row[source]) != canonical(default):
+        if default is empty or not same(row[source], default):
             fields[name] = json.loads(compact_json(row[source]))
     return fields
 
