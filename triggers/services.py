@@ -84,9 +84,9 @@ def update_trigger(
 
     A secret that is absent from `values` stays; one that is null or empty is removed. If `mcp_url` or `webhook_url`
     moves to another origin without a new secret, the secret is removed too, because it is only for the server that it
-    was given for, and so are the headers when the trigger gets another connection or none. If the trigger gets another worker or pool,
-    its queued runs move there. `restored_id` is the revision that the values come from, if one is restored, for the
-    audit row. Raises NotFound, Invalid, and whatever `hold_role` and `set_listeners` raise.
+    was given for, and so are the headers when the trigger gets another connection or none. If the trigger gets another
+    worker or pool, its queued runs move there. `restored_id` is the revision that the values come from, if one is
+    restored, for the audit row. Raises NotFound, Invalid, and whatever `hold_role` and `set_listeners` raise.
     """
     with keeping_keys():
         trigger = _locked(trigger_id, actor, values)

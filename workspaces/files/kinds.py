@@ -124,13 +124,14 @@ class Kind:
 
     def target_of(self, row: Row, secret: Secret) -> str | None:
         """Returns the URL for which a row's secret is; None if the row has none."""
-        url: str | None
-        sealed = (each for each in self.secrets.values() if each.sealed.column == secret.target)
-        if (holder := next(sealed, None)) is not None:
-            url = holder.opened(row)
-        else:
-            url = row[secret.target] if secret.target else None
+        holder = self.holder_of_target(secret)
+        url: str | None = holder.opened(row) if holder else row.get(secret.target)
         return url
+
+    def holder_of_target(self, secret: Secret) -> Secret | None:
+        """Returns the secret that the URL is itself, as a channel's; None for one that all may read."""
+        sealed = self.secrets.values()
+        return next((each for each in sealed if each.sealed.column == secret.target), None)
 
     @cached_property
     def sources(self) -> dict[str, str]:

@@ -33,7 +33,7 @@ def check_origins(
                     if name in change.secrets and secret.is_sent and target:
                         work.check_new(change, name, secret, target)
                 elif name in change.kept:
-                    work.check_lost(change, name, target)
+                    work.check_lost(change, name, secret, target)
 
 
 class _Origins:
@@ -60,19 +60,21 @@ class _Origins:
             f"{name} would go to {target}, and goes to no place of {origin} yet: accept this origin.",
         )
 
-    def check_lost(self, change: Change, name: str, target: str | None) -> None:
+    def check_lost(self, change: Change, name: str, secret: Secret, target: str | None) -> None:
         if target is None:
             change.warnings.append(f"The stored {name} is lost, as it is for another server.")
             return
-        if origin_of(target) in self._request.accept_origins:
+        origin = origin_of(target)
+        place = origin if change.kind.holder_of_target(secret) else target
+        if origin in self._request.accept_origins:
             change.warnings.append(
-                f"The stored {name} is lost, as it is not for {target}, and it has no value here."
+                f"The stored {name} is lost, as it is not for {place}, and it has no value here."
             )
             return
         self._refuse(
             change,
-            f"The stored {name} would be lost, as it is not for {target}: give its value, or accept the origin"
-            f" {origin_of(target)} without it.",
+            f"The stored {name} would be lost, as it is not for {place}: give its value, or accept the origin {origin}"
+            " without it.",
         )
 
     def _refuse(self, change: Change, sentence: str) -> None:
