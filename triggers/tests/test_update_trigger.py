@@ -199,7 +199,7 @@ class TestTheSecrets:
         [
             ("https://hooks.example/elsewhere?x=1", True),
             ("https://HOOKS.example:443/v1", True),
-            ("https://hooks.example:8443/v1", False),
+            ("http://hooks.example/v1", False),
             ("https://other.example/v1", False),
             (None, False),
         ],

@@ -124,6 +124,7 @@ class _Work:
         order = [kind.name for kind in kinds()]
         self._ordered = sorted(self._changes, key=lambda change: order.index(change.kind.name))
         ids = self._new_ids | self._ids
+        bodies = {kind.name: kind.body() for kind in kinds()}
         for change in self._ordered:
             assert change.resource is not None
             fields = {name: value for name, value in change.resource.items() if name != "kind"}
@@ -131,6 +132,7 @@ class _Work:
                 with_label = {**fields, "managedBy": self.request.managed_by}
                 change.wanted = values.read(
                     change.kind,
+                    bodies[change.kind.name],
                     with_ids(change.kind, with_label, ids),
                     self.request.secrets,
                     change.row,

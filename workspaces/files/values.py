@@ -13,6 +13,7 @@ from rest_framework.fields import CharField, empty
 from pipedai.api.errors import Invalid
 from pipedai.api.parsers import check_text, parse_json
 from pipedai.api.renderers import compact_json
+from pipedai.api.serializers import Body
 from workspaces.files.kinds import Kind, Row, Secret
 
 Fields = dict[str, Any]
@@ -32,10 +33,17 @@ class Wanted:
 
 
 def read(
-    kind: Kind, fields: Fields, secrets: Mapping[str, str], row: Row | None, *, is_plan: bool
+    kind: Kind,
+    body: Body,
+    fields: Fields,
+    secrets: Mapping[str, str],
+    row: Row | None,
+    *,
+    is_plan: bool,
 ) -> Wanted:
-    """Checks the fields of a resource, which have ids in place of keys. Raises DRF's ValidationError, Invalid."""
-    body = kind.body()
+    """Checks the fields of a resource, which have ids in place of keys. `body` is one of the kind, which takes longer
+    to make than to use. Raises DRF's ValidationError, Invalid.
+    """
     given = dict(fields)
     unset, literal = [], []
     if wrong := kind.left_out & fields.keys():
@@ -49,12 +57,15 @@ def read(
         else:
             unset.append(name)
             given.pop(name)
-            body.fields[name].required = False
             stand_in = kind.secrets[name].stand_in
             if stand_in is not None and not has_secret(kind, row, name):
                 if not is_plan:
                     raise Invalid({name: ["Its secret has no value."]})
                 given[name] = stand_in
+    if optional := [name for name in unset if body.fields[name].required]:
+        body = kind.body()
+        for name in optional:
+            body.fields[name].required = False
     values = {**kind.defaults, **body.run_validation(given)}
     apart = {kind.sources[name] for name in (*kind.secrets, *kind.left_out)}
     return Wanted(

@@ -65,7 +65,8 @@ REFUSED = {
     "surrogates-the-wrong-way-round": (b'{"name": "\\ude00\\ud83d"}', UNSTORABLE),
     "too-deep": (nested(MAX_DEPTH + 1), TOO_DEEP),
     "too-deep-in-objects": (b'{"a":' * 65 + b"1" + b"}" * 65, TOO_DEEP),
-    "absurdly-deep": (nested(200_000), TOO_DEEP),
+    "absurdly-deep": (nested(100_000), TOO_DEEP),
+    "too-many": (nested(100_001), "The JSON has more than 100,000 lists and objects."),
 }
 
 
