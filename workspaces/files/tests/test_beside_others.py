@@ -20,7 +20,7 @@ from testing.world.trigger_values import trigger_values
 from triggers.models import Trigger
 from triggers.services import create_trigger
 from workers.models import Pool
-from workspaces.files import database_time, planning
+from workspaces.files import database_time, origins, planning
 from workspaces.files.requests import Request
 from workspaces.files.tests.test_files import BUDGET, POOL, actions, apply, environment, plan
 from workspaces.roles import Role
@@ -93,7 +93,7 @@ def paused_plan(committed_cast, monkeypatch):
     cast = committed_cast
     resources = everything(cast)
     done, end, told = threading.Event(), threading.Event(), {}
-    real = planning.check_origins
+    real = origins.check_origins
 
     def pause(*args: Any) -> None:
         real(*args)
