@@ -5,6 +5,7 @@ from uuid import UUID
 from pipedai.api.errors import or_not_found
 from pipedai.events import Actor
 from pipedai.sql import fetch_all
+from pipedai.together import once
 from triggers.models import Trigger
 from workspaces.locks import hold_environment, hold_role, lock_environment
 from workspaces.roles import Role
@@ -21,7 +22,7 @@ def hold_trigger_environment(trigger_id: UUID, actor: Actor, *, alone: bool = Fa
     `hold_role`.
     """
     environment = Trigger.objects.filter(id=trigger_id).values_list("environment_id", flat=True)
-    environment_id = or_not_found(environment.first())
+    environment_id = or_not_found(once(("environment of trigger", trigger_id), environment.first))
     lock = lock_environment if alone else hold_environment
     lock(environment_id)
     hold_role(actor, environment_id, Role.ADMIN)

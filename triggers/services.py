@@ -1,6 +1,6 @@
 """Creates, changes and deletes triggers (SPEC §5), each with its audit event in the same transaction."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -12,13 +12,14 @@ from django.db.models.functions import Now
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid, or_not_found
-from pipedai.api.outside_urls import same_origin, without_query
+from pipedai.api.outside_urls import is_elsewhere, without_query
 from pipedai.api.renderers import api_name, compact_json, counted, for_audit
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.redaction import REDACTED
 from pipedai.sql import database_now
 from pipedai.timezones import BadTimezone
+from pipedai.together import keep, once
 from triggers import secrets
 from triggers.events.listening import check_unheard, set_listeners
 from triggers.locks import hold_trigger_environment, lock_workers
@@ -39,11 +40,16 @@ from workspaces.roles import Role
 # the API.
 _NO_COLUMNS = frozenset({"mcp_headers", "webhook_secret", "prompt", "model", "output_schema", "on"})
 
+# The secrets that are for the server of a URL, by the column of the URL.
+_SECRETS_OF_URLS = {"mcp_url": "mcp_headers", "webhook_url": "webhook_secret"}
 
-def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]) -> UUID:
-    """Creates a trigger from a TriggerBody's values, and encrypts its secrets. Raises NotFound, Invalid for a missing
-    worker, pool or connection or a schedule that never comes due, CeilingReached, and the errors of `hold_role` and
-    `set_listeners`.
+
+def create_trigger(
+    *, environment_id: UUID, actor: Actor, values: dict[str, Any], id_: UUID | None = None
+) -> UUID:
+    """Creates a trigger from a TriggerBody's values, and encrypts its secrets. Returns its id, which is `id_` if that
+    is given. Raises NotFound, Invalid for a missing worker, pool or connection or a schedule that never comes due,
+    CeilingReached, and the errors of `hold_role` and `set_listeners`.
     """
     next_run_at = _next_run_at(values)
     with keeping_keys():
@@ -54,7 +60,7 @@ def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]
         _check_pool(environment_id, values["pool_id"])
         columns = _columns_of(_with_url_of_connection(environment_id, values))
         trigger = Trigger(
-            id=new_id(),
+            id=id_ or new_id(),
             environment_id=environment_id,
             revision_id=new_id(),
             next_run_at=next_run_at,
@@ -77,11 +83,11 @@ def update_trigger(
     """Changes the given values of a trigger, which are validated as for a TriggerBody. A value that is equal to the
     present one changes nothing.
 
-    A secret that is absent from `values` stays; one that is null or empty is removed. If `mcp_url` moves to another
-    origin without new headers, the headers are removed too, because a secret goes only to the server that it was given
-    for, and so they are when the trigger gets another connection or none. If the trigger gets another worker or pool,
-    its queued runs move there. `restored_id` is the revision that the values come from, if one is restored, for the
-    audit row. Raises NotFound, Invalid, and whatever `hold_role` and `set_listeners` raise.
+    A secret that is absent from `values` stays; one that is null or empty is removed. If `mcp_url` or `webhook_url`
+    moves to another origin without a new secret, the secret is removed too, because it is only for the server that it
+    was given for, and so are the headers when the trigger gets another connection or none. If the trigger gets another
+    worker or pool, its queued runs move there. `restored_id` is the revision that the values come from, if one is
+    restored, for the audit row. Raises NotFound, Invalid, and whatever `hold_role` and `set_listeners` raise.
     """
     with keeping_keys():
         trigger = _locked(trigger_id, actor, values)
@@ -157,13 +163,21 @@ def _locked(
     alone = is_limited or "on" in values
     environment_id = hold_trigger_environment(trigger_id, actor, alone=alone)
     if is_limited:
-        lock_workers(environment_id)
+        once(("workers", environment_id), lambda: lock_workers(environment_id))
     _check_worker(environment_id, values.get("worker_id"))
     _check_pool(environment_id, values.get("pool_id"))
     # A later statement reads the trigger's revision. If this statement joined the revision and had to wait for the
     # trigger's lock, it would return the revision that was current before the wait.
     rows = Trigger.objects.select_for_update(no_key=True)
-    return or_not_found(rows.filter(id=trigger_id, deleted_at__isnull=True).first())
+    row = rows.filter(id=trigger_id, deleted_at__isnull=True)
+    return or_not_found(once(("trigger", trigger_id), row.first))
+
+
+def keep_triggers(trigger_ids: Collection[UUID]) -> None:
+    """Reads triggers that changes made together have locked, with their revisions, so that these need not read each."""
+    for trigger in Trigger.objects.filter(id__in=trigger_ids).select_related("revision"):
+        keep(("trigger", trigger.id), trigger)
+        keep(("environment of trigger", trigger.id), trigger.environment_id)
 
 
 def _apply(trigger: Trigger, values: dict[str, Any], actor: Actor) -> dict[str, Any]:
@@ -177,10 +191,10 @@ def _apply(trigger: Trigger, values: dict[str, Any], actor: Actor) -> dict[str, 
         if new != old:
             changes[api_name(attribute)] = [_for_audit(attribute, value) for value in (old, new)]
             setattr(trigger, attribute, new)
-            if attribute == "connection_id" or (
-                attribute == "mcp_url" and not same_origin(old, new)
-            ):
+            if attribute == "connection_id":
                 values = {"mcp_headers": None, **values}
+            elif attribute in _SECRETS_OF_URLS and old is not None and is_elsewhere(old, new):
+                values = {_SECRETS_OF_URLS[attribute]: None, **values}
     if "mcp_headers" in values and (values["mcp_headers"] or trigger.mcp_headers is not None):
         _seal_headers(trigger, values["mcp_headers"])
         changes["mcpHeaders"] = REDACTED
@@ -267,12 +281,12 @@ def _next_run_at(values: dict[str, Any]) -> datetime | None:
     """Returns the next due time by the schedule, or the single one if that is earlier. The single one may have passed:
     then no scheduler has decided about it yet.
     """
-    schedule, once = values["schedule"], values["run_once_at"]
+    schedule, moment = values["schedule"], values["run_once_at"]
     if not values["enabled"] or schedule is None:
-        return once if values["enabled"] else None
+        return moment if values["enabled"] else None
     try:
-        following = cron.parse(schedule, values["timezone"]).next_after(database_now())
-        return min(following, once or following)
+        following = cron.parse(schedule, values["timezone"]).next_after(once("now", database_now))
+        return min(following, moment or following)
     except cron.BadSchedule as error:
         raise Invalid({"schedule": [str(error)]}) from None
     except BadTimezone as error:
@@ -325,10 +339,8 @@ def _check_worker(environment_id: UUID, worker_id: UUID | None) -> None:
     if worker_id is None:
         return
     workers = apps.get_model("workers", "Worker")._default_manager
-    found = (
-        workers.select_for_update(no_key=True)
-        .filter(environment_id=environment_id, id=worker_id, deleted_at__isnull=True)
-        .exists()
+    found = workers.select_for_update(no_key=True).filter(
+        environment_id=environment_id, id=worker_id, deleted_at__isnull=True
     )
-    if not found:
+    if not once(("worker", environment_id, worker_id), found.exists):
         raise Invalid({"workerId": ["No such worker in this environment."]})

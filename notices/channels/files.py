@@ -3,7 +3,7 @@
 from notices.channels import services
 from notices.channels.models import SECRET, URL, Channel
 from notices.channels.serializers import DEFAULTS, ChannelBody
-from workspaces.files.kinds import Kind, Secret, register_kind
+from workspaces.files.kinds import OF_ENVIRONMENT, Kind, Secret, register_kind
 from workspaces.roles import Role
 
 register_kind(
@@ -24,7 +24,8 @@ register_kind(
         secrets={
             "url": Secret(URL, bytes.decode, stand_in="https://hooks.example.com/stands-in"),
             # It is for one server: another URL may remove it.
-            "secret": Secret(SECRET, bytes.decode, lost_with=("url",)),
+            "secret": Secret(SECRET, bytes.decode, target="url", is_sent=False, lost_with=("url",)),
         },
+        writes={"channel": OF_ENVIRONMENT, "data_key": OF_ENVIRONMENT},
     )
 )

@@ -16,7 +16,7 @@ from notices.channels.summaries import next_summary
 from notices.states import RUN_ENDED, TEST
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid
-from pipedai.api.outside_urls import same_origin
+from pipedai.api.outside_urls import is_elsewhere
 from pipedai.crypto import CannotOpen
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
@@ -45,13 +45,16 @@ _SHOWN: Final = {
 _ONLY_WEBHOOKS: Final = "Only a channel of the kind webhook has it."
 
 
-def create_channel(*, environment_id: UUID, actor: Actor, values: dict[str, Any]) -> UUID:
-    """Creates a channel from a ChannelBody's values. Raises NotFound, Invalid for values that don't fit the kind,
-    CeilingReached, Conflict if its mail can't be sent, and the errors of `hold_role`.
+def create_channel(
+    *, environment_id: UUID, actor: Actor, values: dict[str, Any], id_: UUID | None = None
+) -> UUID:
+    """Creates a channel from a ChannelBody's values, and returns its id, which is `id_` if that is given. Raises
+    NotFound, Invalid for values that don't fit the kind, CeilingReached, Conflict if its mail can't be sent, and the
+    errors of `hold_role`.
     """
     values = DEFAULTS | values
     channel = Channel(
-        id=new_id(),
+        id=id_ or new_id(),
         environment_id=environment_id,
         kind=values["kind"],
         created_by=actor.id if actor.type == "user" else None,
@@ -189,7 +192,7 @@ def _apply_url(channel: Channel, values: dict[str, Any], changes: dict[str, Any]
     channel.url, channel.url_key_id = sealed.box, sealed.data_key_id
     channel.host = host_of(url)
     changes["url"] = REDACTED
-    if old is None or not same_origin(old, url):
+    if old is None or is_elsewhere(old, url):
         return {"secret": None, **values}
     return values
 

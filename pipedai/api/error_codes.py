@@ -72,9 +72,9 @@ class ErrorCode(StrEnum):
     KEY_TAKEN = "key_taken"
     # 409: what an apply touches has changed since its plan.
     PLAN_STALE = "plan_stale"
-    # 409: the environment's prompts take more memory than a plan or an export may.
+    # 409: the environment's prompts take more memory than a plan or an export may, or a plan or an apply more time.
     TOO_MUCH_FOR_FILES = "too_much_for_files"
-    # 409: an apply would send a secret to an origin to which none of the environment goes yet.
+    # 409: an apply would send a secret to an origin to which it does not go yet, or lose one whose row moves.
     NEW_ORIGIN = "new_origin"
     # 409: the user is a member of the environment already.
     ALREADY_MEMBER = "already_member"

@@ -39,6 +39,7 @@ NAMES = [
     "migrations",
     "time-outs",
     "commits",
+    "plans",
     "clocks",
     "notifications",
     "keys",
@@ -154,6 +155,16 @@ def test_at_a_node_that_takes_no_writes(deployment, capsys):
     execute("SET default_transaction_read_only = on")
     assert problems(capsys) == {
         "commits": "This node of the database is read-only: it is a standby, or an operator made it so."
+    }
+
+
+def test_with_a_role_that_may_make_no_temporary_tables(deployment, capsys):
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT quote_ident(current_database())")
+        (name,) = cursor.fetchone()
+    execute(f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC, CURRENT_USER")
+    assert problems(capsys) == {
+        "plans": "Plans of files fail: the database's role may not make temporary tables."
     }
 
 

@@ -3,7 +3,7 @@
 from triggers.budgets import services
 from triggers.budgets.serializers import BudgetBody
 from triggers.models import Budget
-from workspaces.files.kinds import Kind, register_kind
+from workspaces.files.kinds import NONE, OF_ENVIRONMENT, Kind, register_kind
 
 register_kind(
     Kind(
@@ -14,5 +14,6 @@ register_kind(
         update=lambda id_, **said: services.update_budget(budget_id=id_, **said),
         delete=lambda id_, **said: services.delete_budget(budget_id=id_, **said),
         references={"trigger": "trigger"},
+        writes={"budget": OF_ENVIRONMENT, "budget_window": NONE},
     )
 )

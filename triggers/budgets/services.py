@@ -31,11 +31,14 @@ UPDATE budget_window w SET changes = w.changes + 1, is_changed = true FROM found
 """
 
 
-def create_budget(*, environment_id: UUID, actor: Actor, values: dict[str, Any]) -> UUID:
-    """Creates a budget from a BudgetBody's values; it counts runs that are claimed from now on. Raises NotFound,
+def create_budget(
+    *, environment_id: UUID, actor: Actor, values: dict[str, Any], id_: UUID | None = None
+) -> UUID:
+    """Creates a budget from a BudgetBody's values; it counts runs that are claimed from now on. Returns its id, which
+    is `id_` if that is given. Raises NotFound,
     Invalid for a missing trigger, CeilingReached, and the errors of `hold_role`.
     """
-    budget = Budget(id=new_id(), environment_id=environment_id, **values)
+    budget = Budget(id=id_ or new_id(), environment_id=environment_id, **values)
     with keeping_keys():
         lock_environment(environment_id)
         hold_role(actor, environment_id, Role.ADMIN)

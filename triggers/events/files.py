@@ -5,7 +5,7 @@ import json
 from triggers.events import sources
 from triggers.events.serializers import SourceBody
 from triggers.models import SECRETS, EventSource
-from workspaces.files.kinds import Kind, Secret, register_kind
+from workspaces.files.kinds import OF_ENVIRONMENT, Kind, Secret, register_kind
 
 register_kind(
     Kind(
@@ -17,5 +17,6 @@ register_kind(
         update=lambda id_, **said: sources.update_source(source_id=id_, **said),
         delete=lambda id_, **said: sources.delete_source(source_id=id_, **said),
         secrets={"secrets": Secret(SECRETS, json.loads, stand_in=["a secret that stands in"])},
+        writes={"event_source": OF_ENVIRONMENT, "data_key": OF_ENVIRONMENT},
     )
 )

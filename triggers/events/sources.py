@@ -29,11 +29,13 @@ _SHOWN = ("name", "enabled", "hmac", "key", "managed_by")
 LIVE = EventSource.objects.filter(deleted_at__isnull=True)
 
 
-def create_source(*, environment_id: UUID, values: dict[str, Any], actor: Actor) -> UUID:
-    """Creates a source from a SourceBody's values, and returns its id. Raises NotFound, Invalid for values that don't
-    fit the scheme, CeilingReached, and the errors of `hold_role`.
+def create_source(
+    *, environment_id: UUID, values: dict[str, Any], actor: Actor, id_: UUID | None = None
+) -> UUID:
+    """Creates a source from a SourceBody's values, and returns its id, which is `id_` if that is given. Raises
+    NotFound, Invalid for values that don't fit the scheme, CeilingReached, and the errors of `hold_role`.
     """
-    source = EventSource(id=new_id(), environment_id=environment_id, scheme=values["scheme"])
+    source = EventSource(id=id_ or new_id(), environment_id=environment_id, scheme=values["scheme"])
     with keeping_keys():
         lock_environment(environment_id)
         hold_role(actor, environment_id, Role.ADMIN)

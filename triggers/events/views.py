@@ -1,5 +1,6 @@
 """The endpoints of sources and events: list, make, change and delete sources, take events, read and replay them."""
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import ApiError
 from pipedai.api.filters import ApiFilterSet, EndFilter, IdFilter, TimeFilter, WordsFilter
 from pipedai.api.pagination import KeysetPaginator, usual
+from pipedai.api.parsers import hold_memory
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import Body, NoBody, read_body, sources_of
@@ -184,7 +186,8 @@ class HookViewSet(ApiViewSet):
         body: bytes = request._request.body
         if len(body) > MAX_EVENT_BYTES:
             raise TooLarge
-        delivery = receiving.Delivery(source_id, request.headers, body, by_address(request))
+        hold = partial(hold_memory, request, body, receiving.MAX_CONTAINERS)
+        delivery = receiving.Delivery(source_id, request.headers, body, by_address(request), hold)
         told = receiving.receive(delivery)
         return Response(told, status=202 if "id" in told else 200)
 

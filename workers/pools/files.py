@@ -5,7 +5,7 @@ from uuid import UUID
 from workers.models import Pool, Worker
 from workers.pools import services
 from workers.pools.serializers import PoolBody
-from workspaces.files.kinds import Kind, Lookup, register_kind, register_lookup
+from workspaces.files.kinds import OF_ENVIRONMENT, Kind, Lookup, register_kind, register_lookup
 
 
 def _by_hostname(environment_id: UUID) -> dict[str, UUID]:
@@ -22,5 +22,6 @@ register_kind(
         create=services.create_pool,
         update=lambda id_, **said: services.update_pool(pool=Pool.objects.get(id=id_), **said),
         delete=lambda id_, **said: services.delete_pool(pool=Pool.objects.get(id=id_), **said),
+        writes={"pool": OF_ENVIRONMENT, "pool_member": OF_ENVIRONMENT},
     )
 )

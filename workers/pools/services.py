@@ -10,6 +10,7 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, NotFound, or_not_found
 from pipedai.api.renderers import counted, set_changed
 from pipedai.events import Actor, Event, emit
+from pipedai.ids import new_id
 from pipedai.wakeups import wake_workers
 from triggers.models import Trigger
 from triggers.runs.lifecycle import reassign_resuming_runs
@@ -29,11 +30,13 @@ from workspaces.roles import Role
 _NAME_TAKEN = "The environment has a pool of this name already."
 
 
-def create_pool(*, environment_id: UUID, values: dict[str, Any], actor: Actor) -> UUID:
-    """Creates a pool without workers and returns its id. Raises NotFound, Conflict for a taken name, CeilingReached,
-    and the errors of `hold_role`.
+def create_pool(
+    *, environment_id: UUID, values: dict[str, Any], actor: Actor, id_: UUID | None = None
+) -> UUID:
+    """Creates a pool without workers and returns its id, which is `id_` if that is given. Raises NotFound, Conflict for
+    a taken name, CeilingReached, and the errors of `hold_role`.
     """
-    pool = Pool(environment_id=environment_id, **values)
+    pool = Pool(id=id_ or new_id(), environment_id=environment_id, **values)
     try:
         with keeping_keys():
             lock_environment(environment_id)

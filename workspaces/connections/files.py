@@ -5,7 +5,7 @@ import json
 from workspaces.connections import services
 from workspaces.connections.models import GRANT_SECRETS, HEADERS, Connection
 from workspaces.connections.serializers import ConnectionBody
-from workspaces.files.kinds import Kind, Row, Secret, register_kind
+from workspaces.files.kinds import NONE, OF_ENVIRONMENT, Kind, Row, Secret, register_kind
 
 
 def _is_the_services(row: Row, name: str) -> bool:
@@ -24,6 +24,12 @@ register_kind(
         read_too=("client_given",),
         defaults={"scopes": []},
         hides=_is_the_services,
+        writes={
+            "connection": OF_ENVIRONMENT,
+            "connection_authorization": NONE,
+            "connection_revocation": NONE,
+            "data_key": OF_ENVIRONMENT,
+        },
         create=services.create_connection,
         update=lambda id_, **said: services.update_connection(connection_id=id_, **said),
         delete=lambda id_, **said: services.delete_connection(connection_id=id_, **said),

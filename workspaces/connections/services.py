@@ -16,6 +16,7 @@ from pipedai.ids import new_id
 from pipedai.outgoing import target_problem
 from pipedai.redaction import REDACTED
 from pipedai.sql import fetch_one
+from pipedai.together import once
 from workspaces.ceilings import check_ceiling
 from workspaces.connections import secrets
 from workspaces.connections.models import GRANT_SECRETS, AuthorizedClient, Connection
@@ -43,14 +44,16 @@ _OF_OAUTH = {"scopes": "scopes", "client_id": "clientId", "client_secret": "clie
 _OF_HEADERS = {"headers": "headers"}
 
 
-def create_connection(*, environment_id: UUID, values: dict[str, Any], actor: Actor) -> UUID:
-    """Creates a connection from a ConnectionBody's values, seals its secrets, and returns its id. Raises Invalid,
-    NotFound, CeilingReached, and the errors of `hold_role`.
+def create_connection(
+    *, environment_id: UUID, values: dict[str, Any], actor: Actor, id_: UUID | None = None
+) -> UUID:
+    """Creates a connection from a ConnectionBody's values, seals its secrets, and returns its id, which is `id_` if
+    that is given. Raises Invalid, NotFound, CeilingReached, and the errors of `hold_role`.
     """
     _check_new(values)
     sealed = ("headers", "client_secret")
     columns = {name: value for name, value in values.items() if name not in sealed}
-    connection = Connection(id=new_id(), environment_id=environment_id, **columns)
+    connection = Connection(id=id_ or new_id(), environment_id=environment_id, **columns)
     connection.client_given = connection.client_id is not None
     if connection.grant_type != _Grant.HEADERS:
         connection.status = _Status.UNAUTHORIZED
@@ -118,7 +121,7 @@ def delete_connection(*, connection_id: UUID, actor: Actor) -> None:
 def hold_connection(environment_id: UUID, connection_id: UUID) -> str | None:
     """Returns the URL of a connection, and keeps the connection from being deleted. None if there is no such one."""
     params = {"environment_id": environment_id, "connection_id": connection_id}
-    row = fetch_one(_HOLD, params)
+    row = once(("connection", environment_id, connection_id), lambda: fetch_one(_HOLD, params))
     return row["mcp_url"] if row else None
 
 
