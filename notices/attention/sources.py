@@ -114,6 +114,7 @@ def _waiting(queue: str, order: str, condition: str, columns: str) -> str:
 
 
 _NUMBER = "count(*) AS runs"
+_NUMBER_AND_SINCE = f"{_NUMBER}, min(r.available_at) AS since"
 
 
 def _of_worker(worker_id: str, columns: str) -> str:
@@ -121,8 +122,8 @@ def _of_worker(worker_id: str, columns: str) -> str:
     return _waiting(f"r.worker_id = {worker_id}", "r.available_at, r.id", condition, columns)
 
 
-# The offline workers for which due runs wait that no other worker may take at present. The first of its runs tells since
-# when a worker is waited for. The runs are counted only for the workers that are returned.
+# The offline workers for which due runs wait that no other worker may take at present. The first of these tells since
+# when a worker is waited for. They are counted only for the workers that are returned.
 _WORKERS = f"""
 SELECT shown.*, q.runs FROM (
     SELECT '{Kind.WORKER_OFFLINE.value}' AS kind,
@@ -158,7 +159,7 @@ CROSS JOIN LATERAL (
     SELECT count(*) AS n, count(*) FILTER (WHERE w.disabled_at IS NULL) AS enabled,
         count(*) FILTER (WHERE w.disabled_at IS NULL AND {_IS_ONLINE}) AS online, max({_CALLED_UNTIL}) AS called_until
     FROM pool_member m JOIN worker w ON w.id = m.worker_id WHERE m.pool_id = p.id) m
-CROSS JOIN LATERAL {_waiting(_OF_POOL, "r.pool_from, r.id", _OWN_IS_OFFLINE, f"{_NUMBER}, min(r.available_at) AS since")} q
+CROSS JOIN LATERAL {_waiting(_OF_POOL, "r.pool_from, r.id", _OWN_IS_OFFLINE, _NUMBER_AND_SINCE)} q
 WHERE m.online = 0 AND (m.n = 0 OR m.enabled > 0) AND q.runs > 0
     AND {_IS_NOT_PAUSED} AND {_has_no_incident(Kind.POOL_OFFLINE, "p")}
 ORDER BY since DESC, p.id LIMIT %(limit)s
