@@ -5,6 +5,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -67,7 +68,8 @@ _FIGURES = f"""count(*) AS runs,
 # The figures of a day without runs.
 _NO_RUNS: Row = {
     **dict.fromkeys(("runs", "succeeded", "failed", "timed_out", "canceled", "retries"), 0),
-    **dict.fromkeys(("cost_usd", "notional_usd", "input_tokens", "output_tokens"), 0),
+    **dict.fromkeys(("input_tokens", "output_tokens"), 0),
+    **dict.fromkeys(("cost_usd", "notional_usd"), Decimal(0)),
     **dict.fromkeys(("name", "success_rate", "p50_ms", "p95_ms")),
 }
 

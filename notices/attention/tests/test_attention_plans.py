@@ -95,6 +95,7 @@ def test_only_triggers_of_which_a_run_failed_lately_are_looked_at(cast: Cast) ->
     runs = Runs.of(cast, alert_after_failures=None)
     runs.now = database_now()
     copy_ended_run(runs.ended(), 300)
+    runs.now = database_now()
     runs.ended("failed", faultClass="client")
     for plans in _plans(cast, "of_failure", 1):
         assert plans.buffers < 100

@@ -4,11 +4,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import transaction
 
 from bench.growth.plans import nodes
 from notices.channels.summaries import _FIRED, _WITHOUT_RUN
 from pipedai.sql import database_now, execute, fetch_all, fetch_row
-from testing.probes.plans import explained, explained_as_kept
+from testing.probes.plans import explained, explained_as_kept, prefer_indexes
 from testing.world.cast import Cast
 from testing.world.copied_rows import copy_ended_run, copy_row
 from testing.world.runs import Runs
@@ -46,7 +47,7 @@ def window(committed_cast: Cast) -> dict[str, Any]:
     moments = dict.fromkeys(times, f"now() - interval '1 second' - {second}")
     moments |= {"scheduled_for": f"now() - {second}", "source": "'schedule'"}
     copy_ended_run(run_id, _FIRED_TICKS, **moments)
-    execute("ANALYZE", {})
+    execute("VACUUM ANALYZE", {})
     return {
         "environment_id": committed_cast.environment.id,
         "since": now - timedelta(days=1),
@@ -66,9 +67,12 @@ def test_they_are_counted_by_an_index_that_has_none_before_the_window(
     window: dict[str, Any],
 ) -> None:
     a_day = 24 * 60
-    with explained(("SELECT",)) as plans:
-        assert abs(fetch_row(_FIRED, window)["n"] - a_day) <= 1
-    for each in (plans, explained_as_kept(_FIRED, window)):
+    with transaction.atomic():
+        prefer_indexes()
+        with explained(("SELECT",)) as plans:
+            assert abs(fetch_row(_FIRED, window)["n"] - a_day) <= 1
+        kept = explained_as_kept(_FIRED, window)
+    for each in (plans, kept):
         assert each.rows_read("run") <= a_day + 1
         (plan,) = each.plans
         scans = {node["Index Name"] for node in nodes(plan) if "Index Name" in node}

@@ -13,8 +13,10 @@ from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bench.growth.plans import nodes
 from pipedai.server.memory_budget import HOLDING, Holding, MemoryBudget
 from pipedai.sql import execute
+from testing.probes.plans import explained
 from testing.probes.shapes import invalid
 from testing.world.runs import NOON, Runs
 from triggers.models import Run, Trigger
@@ -474,6 +476,32 @@ def test_the_index_alone_answers(cast, group_by):
         cursor.execute(f"EXPLAIN {statement.replace('%', '%%')}")
         plan = "\n".join(line for (line,) in cursor.fetchall())
     assert "Index Only Scan using run_ended on run" in plan
+
+
+def test_by_day_and_trigger_only_the_shown_pairs_are_summed_up(cast, monkeypatch):
+    """PostgreSQL sorts the runs of those that are shown, for their percentiles, and only counts the runs of others."""
+    monkeypatch.setattr("triggers.runs.stats.MAX_GROUPS", 2)
+    add(run_that(cast, cost_usd="0.5"), run_that(cast, cost_usd="1"))
+    others = [cast.add_trigger() for _ in range(20)]
+    add(*(run_that(cast, trigger_id=each, cost_usd="0.25") for each in others))
+    add(run_that(cast, trigger_id=others[0], cost_usd="0.25"))
+    window = Window(datetime(2026, 5, 1, tzinfo=UTC), datetime(2026, 5, 9, tzinfo=UTC), "UTC")
+    with explained("WITH counted") as plans:
+        stats = run_stats(environment_id=cast.environment.id, group_by="day,trigger", window=window)
+    shown = {row["key"]: (row["runs"], row["cost_usd"], row["p50_ms"]) for row in stats.items}
+    assert shown == {
+        cast.trigger_id: (2, Decimal("1.5"), 1000),
+        others[0]: (2, Decimal("0.5"), 1000),
+    }
+    assert (stats.groups, stats.total["runs"], stats.total["cost_usd"]) == (21, 23, Decimal("6.75"))
+    (plan,) = plans.plans
+    (summed,) = (
+        node
+        for node in nodes(plan)
+        if node["Node Type"] == "Aggregate" and node.get("Group Key") == ["r.day", "r.trigger_id"]
+    )
+    (read,) = summed["Plans"]
+    assert read["Actual Rows"] == 4
 
 
 def test_an_environment_has_two_statistics_worked_out_at_a_time(cast):
