@@ -202,7 +202,7 @@ triggers:
     assert "!" not in shell("plan --accept-origin https://elsewhere.example", **secret).out
     ended = shell("apply --yes", **secret)
     assert (ended.code, "--accept-origin ORIGIN" in ended.err) == (4, True)
-    assert "https://elsewhere.example," in ended.err
+    assert "https://elsewhere.example/mcp," in ended.err
     accepting = "apply --yes --accept-origin https://elsewhere.example"
     ended = shell(accepting, **secret)
     assert ended.code == 0, ended

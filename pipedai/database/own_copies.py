@@ -29,20 +29,13 @@ def use_own_copies(tables: Mapping[str, str], params: Mapping[str, Any]) -> None
             cursor.execute(_TABLE, [table])
             schema, columns, indexes = cursor.fetchone()
             real, own = sql.Identifier(schema, table), sql.Identifier("pg_temp", table)
-            cursor.execute(
-                sql.SQL("CREATE TABLE {} (LIKE {} {})").format(own, real, sql.SQL(_LIKE))
-            )
+            make = sql.SQL("CREATE TABLE {} (LIKE {} {})").format(own, real, sql.SQL(_LIKE))
+            cursor.execute(make.as_string(cursor.cursor))
             copy = sql.SQL(
                 "INSERT INTO {own} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {real} "
-            )
-            names = sql.SQL(columns)
-            cursor.execute(
-                copy.format(own=own, columns=names, real=real) + sql.SQL("WHERE " + condition),
-                params,
-            )
+            ).format(own=own, columns=sql.SQL(columns), real=real)
+            cursor.execute(copy.as_string(cursor.cursor) + "WHERE " + condition, params)
             for index in indexes or ():
                 head, _, rest = index.partition(" USING ")
                 name = head.partition(" ON ")[0]
-                cursor.execute(
-                    sql.SQL("{} ON {} USING {}").format(sql.SQL(name), own, sql.SQL(rest))
-                )
+                cursor.execute(f"{name} ON {own.as_string(cursor.cursor)} USING {rest}")

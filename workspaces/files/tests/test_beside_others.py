@@ -184,8 +184,8 @@ def test_an_apply_lets_workers_claim_while_no_limit_of_a_trigger_that_runs_chang
 
 
 @pytest.mark.parametrize("call", [plan, apply])
-def test_a_trigger_takes_two_statements_to_make_or_change(cast, call):
-    """There are twelve of them otherwise, and 500 triggers keep the locks of an apply for as long."""
+def test_a_trigger_takes_few_statements_to_make_or_change(cast, call):
+    """Twelve are needed to change one alone, and 500 triggers keep the locks of an apply for as long."""
 
     def taken(triggers: list[dict[str, Any]]) -> int:
         digest = plan(cast, triggers).json()["digest"]
@@ -202,7 +202,8 @@ def test_a_trigger_takes_two_statements_to_make_or_change(cast, call):
     assert taken(many(51)) - one <= 2 * 50
     apply(cast, many(51))
     few = taken([*many(1, prompt="x"), *many(51)[1:]])
-    assert taken(many(51, prompt="y")) - few <= 2 * 50
+    # An apply also notes who changes a trigger, since they may not decide about calls of its runs.
+    assert taken(many(51, prompt="y")) - few <= (2 if call is plan else 3) * 50
 
 
 def test_a_plan_that_changes_nothing_takes_the_same_statements_for_many_triggers(cast):
