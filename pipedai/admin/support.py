@@ -1,4 +1,4 @@
-"""Defines support actions, by which staff change a row, each after a page that asks for confirmation (SPEC §10)."""
+"""Defines support actions, by which staff change a row, each after a page that asks for confirmation."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,27 +1,32 @@
-"""Formats values for the admin's pages: times, links, states, money, and data of any shape."""
+"""Formats the values of rows for the staff pages: times, links, data of any shape.
 
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta, tzinfo
+All that customers wrote is escaped.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, tzinfo
 from decimal import Decimal
 from typing import Any
+from urllib.parse import urlencode
 from uuid import UUID
 
+from django.db import models
 from django.db.models import Model
 from django.urls import reverse
-from django.utils.html import conditional_escape, format_html, format_html_join
-from django.utils.safestring import SafeString, mark_safe
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.text import Truncator
 
 from pipedai.api.outside_urls import without_query
 
-NOTHING = mark_safe('<span class="staff-quiet">–</span>')
+NOTHING = "–"
 # A short id is this many characters of the end of an id. The end of a UUIDv7 is random, while its beginning is the time
 # at which it was made, which rows of the same minute share.
 _SHORT_ID = 8
-_DEEPEST = 6
-# A link shows at most this many characters of a name.
-_LINK_TEXT = 40
-# A list shows at most this many characters of a text.
-_EXCERPT = 100
+# A list shows at most this many characters of a text, and a page shows a longer text in a block of its own.
+_LINE = 100
+_LINE_BREAK = SafeString("<br>")
 
 
 def page_of(model: type[Model], row_id: Any) -> str:
@@ -32,197 +37,93 @@ def page_of(model: type[Model], row_id: Any) -> str:
 def list_of(model: type[Model], **filters: Any) -> str:
     opts = model._meta
     page = reverse(f"admin:{opts.app_label}_{opts.model_name}_changelist")
-    query = "&".join(f"{name}={value}" for name, value in filters.items())
-    return f"{page}?{query}" if query else page
+    return f"{page}?{urlencode(filters)}" if filters else page
 
 
 def link(href: str, text: Any) -> SafeString:
-    """Returns an HTML link. A tooltip shows the whole text if it is too long for a table's cell."""
-    if isinstance(text, SafeString) or len(str(text)) <= _LINK_TEXT:
-        return format_html('<a class="staff-link" href="{}">{}</a>', href, text)
-    return format_html(
-        '<a class="staff-link" href="{}" title="{}">{}…</a>', href, text, str(text)[:_LINK_TEXT]
-    )
+    return format_html('<a href="{}">{}</a>', href, text)
 
 
-def link_to(model: type[Model], row_id: Any, text: Any = None) -> SafeString:
-    """Returns a link with `text`, or else with the short id and a button that copies the whole id."""
+def link_to(model: type[Model], row_id: Any, text: Any = None) -> SafeString | str:
+    """Returns a link to a row's page, with `text` or else with the row's short id."""
     if row_id is None:
         return NOTHING
-    if text is not None:
-        return link(page_of(model, row_id), text)
-    short = link(page_of(model, row_id), short_id(row_id))
-    return format_html('<span class="staff-short">{}{}</span>', short, _copy_button(row_id))
-
-
-def ident(row_id: UUID | str | None) -> SafeString:
-    if row_id is None:
-        return NOTHING
-    return format_html('<span class="staff-id">{}</span>{}', row_id, _copy_button(row_id))
+    return link(page_of(model, row_id), short_id(row_id) if text is None else _cut(str(text)))
 
 
 def short_id(row_id: UUID | str) -> SafeString:
-    return format_html(
-        '<span class="staff-id" title="{}">…{}</span>', row_id, str(row_id)[-_SHORT_ID:]
-    )
+    return format_html('<code title="{}">…{}</code>', row_id, str(row_id)[-_SHORT_ID:])
 
 
-def _copy_button(row_id: UUID | str) -> SafeString:
-    """Returns a button that puts the whole id into the clipboard. Browsers allow this on https and localhost only."""
-    return format_html(
-        '<button type="button" class="staff-copy material-symbols-outlined" title="Copy the id" aria-label="Copy {0}"'
-        ' data-id="{0}" x-data="{{copied: false}}" x-text="copied ? \'check\' : \'content_copy\'"'
-        ' x-on:click="navigator.clipboard?.writeText($el.dataset.id).then(() => copied = true)">content_copy</button>',
-        row_id,
-    )
-
-
-def moment(at: datetime | None) -> SafeString:
+def moment(at: datetime | None, zone: tzinfo = UTC) -> SafeString | str:
+    """Returns a time in UTC and, in a line below, in `zone` if that is another one."""
     if at is None:
         return NOTHING
-    at = at.astimezone(UTC)
-    return _time(at, at.isoformat(timespec="milliseconds"), at.strftime("%H:%M:%S UTC"))
-
-
-def local_moment(at: datetime | None, zone: tzinfo) -> SafeString:
-    """Returns a time in this zone to the second, with the zone's abbreviation or offset at that time."""
-    if at is None:
-        return NOTHING
-    local = at.astimezone(zone)
-    return _time(local, str(zone), local.strftime("%H:%M:%S %Z"))
-
-
-def _time(at: datetime, title: str, clock: str) -> SafeString:
-    return format_html(
-        '<time class="staff-time" datetime="{}" title="{}"><span>{}</span> <span>{}</span></time>',
-        at.isoformat(),
-        title,
-        at.strftime("%Y-%m-%d"),
-        clock,
-    )
-
-
-def in_both_zones(at: datetime | None, zone: tzinfo) -> SafeString:
-    if at is None or str(zone) == "UTC":
-        return moment(at)
-    both = two_lines(moment(at), local_moment(at, zone))
-    return format_html('<span class="staff-zones">{}</span>', both)
-
-
-def links(targets: Iterable[tuple[str, str]]) -> SafeString:
-    made = ((link(href, text),) for text, href in targets)
-    return format_html('<span class="staff-links">{}</span>', format_html_join("", "{}", made))
-
-
-def state(word: str | None) -> SafeString:
-    if not word:
-        return NOTHING
-    return format_html('<span class="staff-state staff-state-{}">{}</span>', word, spoken(word))
+    zones = [UTC] if str(zone) == "UTC" else [UTC, zone]
+    times = ((f"{at.astimezone(each):%Y-%m-%d %H:%M:%S %Z}",) for each in zones)
+    shown = format_html_join(_LINE_BREAK, "{}", times)
+    return format_html('<time datetime="{}">{}</time>', at.isoformat(), shown)
 
 
 def spoken(word: str) -> str:
     return word.replace("_", " ")
 
 
-def yes(value: bool, no: str = "no") -> str:
-    return "yes" if value else no
-
-
-def span(length: timedelta | None) -> str | SafeString:
-    if length is None:
-        return NOTHING
-    total = length.total_seconds()
-    if total < 60:
-        return f"{total:.1f} s"
-    left = int(total)
-    parts: list[str] = []
-    for unit, seconds in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
-        count, left = divmod(left, seconds)
-        if count or parts:
-            parts.append(f"{count} {unit}")
-    return " ".join(parts[:2])
-
-
-def money(usd: Decimal | None) -> str | SafeString:
+def money(usd: Decimal | None) -> str:
     if usd is None:
         return NOTHING
     return f"${usd:,.2f}" if usd >= 1 else f"${usd.normalize():f}"
 
 
-def number(value: int | None) -> str | SafeString:
-    return NOTHING if value is None else f"{value:,}"
+def block(text: str) -> SafeString:
+    return format_html("<pre>{}</pre>", text)
 
 
-def seconds(count: int | None) -> str | SafeString:
-    return NOTHING if count is None else f"{count:,} s"
+def excerpt(text: str | None) -> str:
+    """Returns the first line of a text, cut to what a list has room for."""
+    return _cut((text or "").strip().partition("\n")[0]) or NOTHING
 
 
-def took(milliseconds: int) -> str:
-    return f"{milliseconds:,} ms"
-
-
-def text(value: str | None) -> str | SafeString:
-    return value or NOTHING
-
-
-def two_lines(first: Any, second: Any) -> SafeString:
-    """Returns a value with a second one below it in a quiet colour, or the first alone if there is no second one."""
-    if not second:
-        return conditional_escape(first)
-    return format_html('{}<br><span class="staff-quiet">{}</span>', first, second)
-
-
-def excerpt(value: str | None) -> str | SafeString:
-    """Returns the first line of a text, cut to what a list has room for. A tooltip shows the whole text."""
-    first = (value or "").strip().partition("\n")[0]
-    if not value or not first:
-        return NOTHING
-    shown = first if len(first) <= _EXCERPT else f"{first[:_EXCERPT].rstrip()}…"
-    return format_html('<span class="staff-wide" title="{}">{}</span>', value, shown)
-
-
-def long_text(value: str | None) -> SafeString:
-    return format_html('<pre class="staff-text">{}</pre>', value) if value else NOTHING
-
-
-def url(address: str | None) -> str | SafeString:
-    """Returns a customer's URL without its query and fragment, because these may contain secret keys (SPEC §9)."""
-    if not address:
-        return NOTHING
+def url(address: str) -> str:
+    """Returns a customer's URL without its query and fragment, because these may contain secret keys."""
     plain = without_query(address)
     return plain if plain == address else f"{plain}{address[len(plain)]}…"
 
 
-def data(value: Any, *, depth: int = 0) -> str | SafeString:
-    if value is None:
+def shown(field: Any, value: Any, *, in_list: bool) -> Any:
+    """Returns the value of a column in the form that fits the column's type."""
+    if value is None or value == "":
         return NOTHING
-    if isinstance(value, Mapping) and depth < _DEEPEST:
-        rows = ((name, data(item, depth=depth + 1)) for name, item in value.items())
-        return format_html(
-            '<table class="staff-data">{}</table>',
-            format_html_join("", "<tr><th>{}</th><td>{}</td></tr>", rows),
-        )
-    if isinstance(value, list) and depth < _DEEPEST:
-        items = ((data(item, depth=depth + 1),) for item in value)
-        return format_html(
-            '<ul class="staff-data">{}</ul>', format_html_join("", "<li>{}</li>", items)
-        )
     if isinstance(value, bool):
-        return yes(value)
-    return str(value)
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return moment(value)
+    if isinstance(value, Decimal):
+        return f"{value.normalize():,f}"
+    if isinstance(value, UUID):
+        return short_id(value) if in_list else format_html("<code>{}</code>", value)
+    if isinstance(field, models.JSONField):
+        text = json.dumps(value, indent=None if in_list else 2, ensure_ascii=False)
+    elif isinstance(value, list):
+        text = ", ".join(map(str, value)) or NOTHING
+    else:
+        text = url(str(value)) if field.name.endswith("url") else str(value)
+    if in_list:
+        return excerpt(text)
+    return block(text) if "\n" in text or len(text) > _LINE else text
 
 
-def changes(metadata: Mapping[str, Any]) -> SafeString:
+def changes(metadata: Mapping[str, Any]) -> SafeString | str:
     """Returns a line for each changed field of an audit row. `[old, new]` is shown with an arrow."""
     lines = ((name, _change(value)) for name, value in metadata.items())
-    return format_html_join("", '<div class="staff-change"><b>{}</b> {}</div>', lines) or NOTHING
+    return format_html_join("", "<div><b>{}</b> {}</div>", lines) or NOTHING
 
 
-def _change(value: Any) -> str | SafeString:
-    if isinstance(value, list) and len(value) == 2 and not any(map(_is_nested, value)):
-        return format_html("{} → {}", data(value[0]), data(value[1]))
-    return data(value)
+def _change(value: Any) -> str:
+    if isinstance(value, list) and len(value) == 2:
+        return " → ".join(map(_change, value))
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _is_nested(value: Any) -> bool:
-    return isinstance(value, Mapping | list)
+def _cut(text: str) -> str:
+    return Truncator(text).chars(_LINE)
