@@ -13,7 +13,6 @@ from pipedai.admin.site import site
 from pipedai.admin.support import SupportAction
 from pipedai.api.errors import Forbidden
 from pipedai.events import Actor
-from pipedai.sql import database_now
 
 _DISPLACED = (
     "Somebody else proved that the address was theirs, and has an account with it. This one has a placeholder instead,"
@@ -43,80 +42,37 @@ def _remove_authenticator(user: User, actor: Actor) -> None:
 @register(User, site=site)
 class UserAdmin(StaffModelAdmin):
     named_by = "email"
-    list_display = ("email", "name", "state", "is_staff", "created_at")
-    list_filter = ("is_active", "is_staff")
+    list_display = ("email", "name", "is_active", "is_staff", "created_at")
     search_fields = ("email", "name")
+    found_by_user = ("pk",)
     looks_through = OF_CUSTOMERS
     hidden = ("password",)
-    reads = ("is_active",)
     panels = (_account,)
-    support = (
-        SupportAction(
-            "deactivate",
+    support = {
+        "deactivate": SupportAction(
             "Deactivate the user",
             "Every session of theirs ends and they can't log in again. Unused wrk_ keys that they minted die for good;"
             " memberships and pwk_ keys stay.",
-            "The user is deactivated.",
-            applies=lambda user: user.is_active,
-            perform=_deactivate,
+            _deactivate, lambda user: user.is_active,
         ),
-        SupportAction(
-            "reactivate",
-            "Reactivate the user",
-            "They can log in again. Sessions and keys that have ended stay so.",
-            "The user is active again.",
-            # A displaced account has a placeholder for its address, so nobody could log in to it or get mail about it.
-            applies=lambda user: not user.is_active and not is_displaced(user),
-            perform=lambda user, actor: reactivate_user(user_id=user.id, actor=actor),
+        # A displaced account has a placeholder for its address, so nobody could log in to it or get mail about it.
+        "reactivate": SupportAction(
+            "Reactivate the user", "They can log in again. Sessions and keys that have ended stay so.",
+            lambda user, actor: reactivate_user(user_id=user.id, actor=actor),
+            lambda user: not user.is_active and not is_displaced(user),
         ),
-        SupportAction(
-            "remove-authenticator",
+        "remove-authenticator": SupportAction(
             "Turn off the authenticator",
             "Their password alone opens admin until they set up another one. Be sure that it is them who ask.",
-            "The authenticator is off.",
-            applies=lambda user: has_authenticator(user.id),
-            perform=_remove_authenticator,
+            _remove_authenticator, lambda user: has_authenticator(user.id),
         ),
-    )
-
-    def state(self, user: User) -> str:
-        if is_displaced(user):
-            return "displaced"
-        return "active" if user.is_active else "deactivated"
+    }  # fmt: skip
 
 
-@register(Session, site=site)
-class SessionAdmin(StaffModelAdmin):
-    """A session of admin has a digest of its key."""
-
-    list_display = (
-        "created_at",
-        "user",
-        "address",
-        "user_agent",
-        "last_used_at",
-        "expires_at",
-        "revoked_at",
-    )
-    list_filter = ("user",)
-    indexes = {("user",): "id"}
-    hidden = ("data",)
-
-
-@register(AccountMail, site=site)
-class AccountMailAdmin(StaffModelAdmin):
-    """Shows all mails about accounts. A mail's token is stored nowhere, and no page shows its digest."""
-
-    list_display = ("created_at", "purpose", "address", "status", "link")
-    list_filter = ("status", "purpose", "user")
-    search_fields = ("address",)
-    indexes = {("user",): "created_at"}
-    reads = ("expires_at", "ended_at")
-    panels = (attempts(AccountMailAttempt, "mail"),)
-
-    def link(self, mail: AccountMail) -> str:
-        if mail.expires_at is None:
-            return "none"
-        if mail.ended_at is not None:
-            return "used or void"
-        return "works" if mail.expires_at > database_now() else "expired"
+# A session of admin has a digest of its key.
+site.register(Session, StaffModelAdmin, hidden=("data",), indexes={("user",): "id"})
+# A mail's token is stored nowhere, and no page shows its digest.
+site.register(
+    AccountMail, StaffModelAdmin, search_fields=("address",), panels=(attempts(AccountMailAttempt, "mail"),),
+    list_display=("created_at", "purpose", "address", "status", "expires_at", "ended_at"),
+)  # fmt: skip

@@ -5,7 +5,7 @@ from typing import Any, get_args
 from uuid import UUID
 
 from django.apps import apps
-from django.contrib.admin import display, register
+from django.contrib.admin import register
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
@@ -13,9 +13,9 @@ from django.utils.html import format_html
 from audit.models import AuditEntry
 from audit.serializers import with_actors
 from pipedai.admin.base import StaffModelAdmin
+from pipedai.admin.columns import link_to
 from pipedai.admin.lists import BoundedList, one_of, related
 from pipedai.admin.site import model_named, site
-from pipedai.admin.values import changes, link_to
 from pipedai.events import ACTIONS, ActorType
 from pipedai.ids import moment_of
 from workspaces.actors import LABELS
@@ -44,12 +44,12 @@ class AuditList(BoundedList):
 
 @register(AuditEntry, site=site)
 class AuditEntryAdmin(StaffModelAdmin):
-    list_display = ("created_at", "action", "who", "what", "environment", "changes")
+    list_display = ("created_at", "action", "who", "what", "environment", "metadata")
     list_filter = (
         one_of("actor_type", get_args(ActorType)), one_of("action", sorted(ACTIONS)),
         related("environment", Environment), related("target"), related("actor"),
     )  # fmt: skip
-    reads = ("actor_type", "actor_id", "target_type", "target_id", "environment_id", "metadata")
+    reads = ("actor_type", "actor_id", "target_type", "target_id", "environment_id")
     newest_by = "created_at"
     indexes = {
         ("environment",): "created_at",
@@ -91,7 +91,3 @@ class AuditEntryAdmin(StaffModelAdmin):
 
     def environment(self, entry: Any) -> Any:
         return link_to(Environment, entry.environment_id, entry.environment_name)
-
-    @display(description="Changes")
-    def changes(self, entry: AuditEntry) -> Any:
-        return changes(entry.metadata)

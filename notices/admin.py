@@ -11,10 +11,9 @@ from notices.channels.models import IS_FAILING, Channel, Notice, NoticeAttempt
 from notices.models import Incident
 from notices.states import Kind
 from pipedai.admin.base import StaffModelAdmin
-from pipedai.admin.columns import attempts
+from pipedai.admin.columns import attempts, link_to
 from pipedai.admin.lists import in_state, related
 from pipedai.admin.site import Figure, count_of, model_named, show_on_start_page, site
-from pipedai.admin.values import link_to
 from triggers.models import Approval, Budget, Run, Trigger
 from triggers.runs.queries import failures
 from workers.models import Pool, Worker
@@ -23,62 +22,38 @@ from workspaces.models import Connection
 _IS_OPEN = Q(closed_at__isnull=True)
 
 
-@register(Channel, site=site)
-class ChannelAdmin(StaffModelAdmin):
-    named_by = "name"
-    list_display = (
-        "name",
-        "kind",
-        "state",
-        "goes_to",
-        "environment",
-        "failing_since",
-        "created_at",
-    )
-    list_filter = (in_state(failing=IS_FAILING), "kind", "environment")
-    indexes = {("state",): "id"}
-    reads = ("emails", "host", "enabled", "deleted_at")
-    refers = {"created_by": User}
-
-    def state(self, channel: Channel) -> str:
-        if channel.deleted_at:
-            return "deleted"
-        if not channel.enabled:
-            return "disabled"
-        return "failing" if channel.failing_since else "ok"
-
-    def goes_to(self, channel: Channel) -> str | None:
-        """Shows the host of the URL, or how many addresses there are."""
-        is_mail = channel.kind == Channel.Kind.EMAIL
-        return f"{len(channel.emails)} addresses" if is_mail else channel.host
-
-
-@register(Notice, site=site)
-class NoticeAdmin(StaffModelAdmin):
-    list_display = ("created_at", "event", "status", "channel", "attempt_count", "next_attempt_at")
-    list_filter = ("status", "channel")
-    indexes = {("channel",): "created_at"}
-    refers = {"incident_id": Incident, "run_id": Run, "approval_id": Approval, "digest_id": Notice}
-    panels = (attempts(NoticeAttempt, "notice"),)
+site.register(
+    Channel, StaffModelAdmin, named_by="name", list_filter=(in_state(failing=IS_FAILING),), indexes={("state",): "id"},
+    list_display=("name", "kind", "enabled", "host", "environment", "failing_since", "last_error", "deleted_at"),
+    refers={"created_by": User},
+)  # fmt: skip
+site.register(
+    Notice, StaffModelAdmin, panels=(attempts(NoticeAttempt, "notice"),),
+    list_display=("created_at", "event", "status", "channel", "attempt_count", "next_attempt_at"),
+    refers={"incident_id": Incident, "run_id": Run, "approval_id": Approval, "digest_id": Notice},
+)  # fmt: skip
 
 
 @register(Incident, site=site)
 class IncidentAdmin(StaffModelAdmin):
-    list_display = ("opened_at", "kind", "state", "about", "environment", "message", "closed_at")
+    list_display = (
+        "opened_at",
+        "kind",
+        "about",
+        "environment",
+        "message",
+        "acknowledged_at",
+        "closed_at",
+    )
     list_filter = (
-        in_state(open=_IS_OPEN), "kind", "environment", related("subject", Trigger, Worker, Pool, Budget, Connection),
-    )  # fmt: skip
+        in_state(open=_IS_OPEN),
+        related("subject", Trigger, Worker, Pool, Budget, Connection),
+    )
     indexes = {
-        ("environment",): "opened_at", ("environment", "state"): "opened_at", ("subject",): "opened_at",
-        ("state",): "id", ("state", "kind"): "id",
+        ("environment", "state"): "opened_at", ("subject",): "opened_at", ("state",): "id", ("state", "kind"): "id",
     }  # fmt: skip
-    reads = ("subject_type", "subject_id", "subject_name", "acknowledged_at")
+    reads = ("subject_type", "subject_id", "subject_name")
     refers = {"run_id": Run, "acknowledged_by": User}
-
-    def state(self, incident: Incident) -> str:
-        if incident.closed_at:
-            return "closed"
-        return "acknowledged" if incident.acknowledged_at else "open"
 
     def about(self, incident: Incident) -> Any:
         return link_to(

@@ -1,62 +1,49 @@
 """The admin pages of workers, pools and enrollments."""
 
 from django.contrib.admin import register
-from django.http import HttpRequest
 from django.utils import timezone
 
 from pipedai.admin.base import OF_CUSTOMERS, StaffModelAdmin
-from pipedai.admin.columns import Panel, newest
+from pipedai.admin.columns import newest
 from pipedai.admin.site import site
 from pipedai.admin.support import SupportAction
 from workers.enrollment.issuing import revoke_enrollment
 from workers.models import ONLINE_WITHIN, Enrollment, Pool, PoolMember, Worker
-from workers.pools.queries import with_workers
 from workers.services import approve_worker, revoke_token, update_worker
-from workspaces.admin import BY_PLACE
+from workspaces.admin import BY_MEMBER, BY_PLACE
 
 # The services decide by the database's clock what is online, limited or expired. These pages only show it, so the clock
 # of the web process is exact enough.
+
+
+def _can_be_revoked(enrollment: Enrollment) -> bool:
+    is_open = enrollment.consumed_at is None and enrollment.revoked_at is None
+    return is_open and enrollment.approved_at is not None and enrollment.expires_at > timezone.now()
 
 
 @register(Enrollment, site=site)
 class EnrollmentAdmin(StaffModelAdmin):
     """Nobody has verified a label: the admin who issued the code chose it, or the host that asked for the pairing."""
 
-    list_display = ("id", "kind", "label", "state", "environment", "asked_from", "created_at")
-    list_filter = ("kind", "environment", "worker")
+    list_display = (
+        "id", "kind", "label", "environment", "asked_from", "created_at", "approved_at", "expires_at", "revoked_at",
+        "consumed_at",
+    )  # fmt: skip
     search_fields = ("label",)
-    indexes = {("environment",): "created_at"}
-    reads = ("consumed_at", "revoked_at", "approved_at", "expires_at")
-    support = (
-        SupportAction(
-            "revoke", "Revoke the enrollment", "Nobody can redeem it any more.", "The enrollment is revoked.",
-            applies=lambda enrollment: enrollment_state(enrollment) == "active",
-            perform=lambda enrollment, actor: revoke_enrollment(
+    support = {
+        "revoke": SupportAction(
+            "Revoke the enrollment", "Nobody can redeem it any more.",
+            lambda enrollment, actor: revoke_enrollment(
                 environment_id=enrollment.environment_id, enrollment_id=enrollment.id, actor=actor
             ),
+            _can_be_revoked,
         ),
-    )  # fmt: skip
-
-    def state(self, enrollment: Enrollment) -> str:
-        return enrollment_state(enrollment)
-
-
-def enrollment_state(enrollment: Enrollment) -> str:
-    if enrollment.consumed_at:
-        return "consumed"
-    if enrollment.revoked_at:
-        is_code = enrollment.kind == Enrollment.Kind.CODE or enrollment.approved_at
-        return "revoked" if is_code else "denied"
-    if enrollment.expires_at <= timezone.now():
-        return "expired"
-    return "active" if enrollment.approved_at else "pending"
+    }  # fmt: skip
 
 
 def worker_state(worker: Worker) -> str:
-    if worker.deleted_at:
-        return "deregistered"
-    if worker.disabled_at:
-        return "disabled"
+    if worker.deleted_at or worker.disabled_at:
+        return "deregistered" if worker.deleted_at else "disabled"
     seen = worker.last_seen_at
     is_here = seen and seen > timezone.now() - ONLINE_WITHIN and not worker.signed_off_at
     return "online" if is_here else "offline"
@@ -81,82 +68,69 @@ class WorkerAdmin(StaffModelAdmin):
         "last_seen_at",
         "created_at",
     )
-    list_filter = ("environment",)
     search_fields = ("label", "hostname", *BY_PLACE)
+    found_by_user = BY_MEMBER
     looks_through = OF_CUSTOMERS
-    indexes = {("environment",): "created_at"}
     # Nobody is shown the word for the account.
     hidden = ("account_id",)
     reads = _STATE_READS
     panels = (
         newest("Its pools", PoolMember, ("pool", "created_at"), by="worker", order=("pool_id",)),
     )
-    support = (
-        SupportAction(
-            "disable", "Disable the worker",
+    support = {
+        "disable": SupportAction(
+            "Disable the worker",
             "It finishes what it holds and gets nothing new; its queued runs wait until it is enabled again.",
-            "The worker is disabled.",
-            applies=lambda worker: worker.deleted_at is None and worker.disabled_at is None,
-            perform=lambda worker, actor: update_worker(worker=worker, values={"disabled": True}, actor=actor),
+            lambda worker, actor: update_worker(worker=worker, values={"disabled": True}, actor=actor),
+            lambda worker: worker.deleted_at is None and worker.disabled_at is None,
         ),
-        SupportAction(
-            "enable", "Enable the worker", "It gets runs again, what has waited for it first.",
-            "The worker is enabled.",
-            applies=lambda worker: worker.deleted_at is None and worker.disabled_at is not None,
-            perform=lambda worker, actor: update_worker(worker=worker, values={"disabled": False}, actor=actor),
+        "enable": SupportAction(
+            "Enable the worker", "It gets runs again, what has waited for it first.",
+            lambda worker, actor: update_worker(worker=worker, values={"disabled": False}, actor=actor),
+            lambda worker: worker.deleted_at is None and worker.disabled_at is not None,
         ),
-        SupportAction(
-            "approve", "Approve the worker",
+        "approve": SupportAction(
+            "Approve the worker",
             "A key's token registered it. From now on it is handed runs with the MCP headers of their triggers, in"
             " plaintext: be sure whose machine it is.",
-            "The worker is approved.",
-            applies=lambda worker: worker.deleted_at is None and worker.unapproved_since is not None,
-            perform=lambda worker, actor: approve_worker(worker=worker, actor=actor),
+            lambda worker, actor: approve_worker(worker=worker, actor=actor),
+            lambda worker: worker.deleted_at is None and worker.unapproved_since is not None,
         ),
-        SupportAction(
-            "lift-limit", "Lift the usage limit",
+        "lift-limit": SupportAction(
+            "Lift the usage limit",
             "It gets runs again at once, as if its account's limit were over. Other workers of the same account stay"
             " limited. If the account has nothing left, its next run fails and limits it anew.",
-            "The worker's usage limit is lifted.",
-            applies=lambda worker: worker.deleted_at is None and _is_limited(worker),
-            perform=lambda worker, actor: update_worker(worker=worker, values={"limited_until": None}, actor=actor),
+            lambda worker, actor: update_worker(worker=worker, values={"limited_until": None}, actor=actor),
+            lambda worker: worker.deleted_at is None and _is_limited(worker),
         ),
-        SupportAction(
-            "revoke-token", "Revoke the token",
+        "revoke-token": SupportAction(
+            "Revoke the token",
             "Its wkt_ token is dead at once. Runs in its hands are lost by their leases and retried; it must register"
             " again with a new wrk_ key.",
-            "The worker's token is revoked.", applies=lambda worker: worker.has_token_digest,
-            perform=lambda worker, actor: revoke_token(worker=worker, actor=actor),
+            lambda worker, actor: revoke_token(worker=worker, actor=actor), lambda worker: worker.has_token_digest,
         ),
-    )  # fmt: skip
+    }  # fmt: skip
 
     def state(self, worker: Worker) -> str:
         return worker_state(worker)
 
 
-def _workers_of(pool: Pool, _: HttpRequest) -> Panel:
-    counts = with_workers([{"id": pool.pk}])[0]["workers"]
-    names = (("Workers", "total"), ("Online", "online"), ("Online with room", "free"))
-    return Panel("Its workers", facts=[(label, counts[name]) for label, name in names])
+_STATE = (
+    "State",
+    lambda member: worker_state(member.worker),
+    [f"worker__{name}" for name in _STATE_READS],
+)
 
 
 @register(Pool, site=site)
 class PoolAdmin(StaffModelAdmin):
     named_by = "name"
     list_display = ("name", "environment", "created_at", "deleted_at")
-    list_filter = ("environment",)
     search_fields = ("name", *BY_PLACE)
+    found_by_user = BY_MEMBER
     looks_through = OF_CUSTOMERS
-    indexes = {("environment",): "id"}
     panels = (
-        _workers_of,
         newest(
-            "Members", PoolMember,
-            (
-                "worker",
-                ("State", lambda member: worker_state(member.worker), [f"worker__{name}" for name in _STATE_READS]),
-                "worker__limited_until", "worker__last_seen_at", "created_at",
-            ),
-            by="pool", order=("worker_id",),
+            "Members", PoolMember, ("worker", _STATE, "created_at"), by="pool", order=("worker_id",)
         ),
-    )  # fmt: skip
+    )

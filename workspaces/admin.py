@@ -6,48 +6,32 @@ from typing import Any
 from django import forms
 from django.contrib.admin import register
 from django.db.models import Exists, OuterRef
-from django.utils import timezone
 from django.utils.html import format_html_join
 from django.utils.text import capfirst
 
 from accounts.models import User
 from pipedai.admin.base import OF_CUSTOMERS, StaffModelAdmin
-from pipedai.admin.columns import newest
-from pipedai.admin.site import model_named, site
+from pipedai.admin.columns import link, newest
+from pipedai.admin.site import list_of, model_named, site
 from pipedai.admin.support import SupportAction
-from pipedai.admin.values import link, list_of
 from pipedai.events import Actor
+from workspaces import models
 from workspaces.api_keys import revoke_api_key
 from workspaces.ceilings import MOST_TIMES, PROFILE, RAISABLE, most, raise_ceilings
-from workspaces.models import (
-    ApiKey,
-    Connection,
-    DataKey,
-    DataKeyRotation,
-    Environment,
-    Invitation,
-    Membership,
-    Workspace,
-)
+from workspaces.models import ApiKey, Environment, Membership, Workspace
 from workspaces.roles import Role
 from workspaces.services import update_environment
 
 # How the rows of an environment are found: by parts of names, and by the address of a member.
-BY_PLACE = (
-    "environment__name",
-    "environment__workspace__name",
-    "environment__memberships__user__email",
-)
-_SHORTCUTS = ("trigger", "run", "worker", "incident")
+BY_PLACE = ("environment__name", "environment__workspace__name")
+BY_MEMBER = ("environment__memberships__user",)
 
 
-def _go_to(environment_id: Any) -> Any:
+def _go_to(membership: Membership) -> Any:
     """Links to the lists that answer most questions about an environment."""
-    models = map(model_named, _SHORTCUTS)
-    links = (
-        (link(list_of(each, environment=environment_id), capfirst(str(each._meta.verbose_name_plural))),)
-        for each in models
-    )  # fmt: skip
+    found = map(model_named, ("trigger", "run", "worker", "incident"))
+    lists = [(list_of(each, environment=membership.environment_id), each) for each in found]
+    links = ((link(href, capfirst(str(each._meta.verbose_name_plural))),) for href, each in lists)
     return format_html_join(" ", "{}", links)
 
 
@@ -85,86 +69,56 @@ def _update(environment: Environment, actor: Actor, **values: Any) -> None:
 @register(Environment, site=site)
 class EnvironmentAdmin(StaffModelAdmin):
     named_by = "name"
-    list_display = ("name", "workspace", "state", "created_at", "go_to")
-    list_filter = ("workspace",)
-    search_fields = ("name", "workspace__name", "memberships__user__email", "workers__hostname")
+    list_display = ("name", "workspace", "paused_at", "created_at", "deleted_at")
+    search_fields = ("name", "workspace__name", "workers__hostname")
+    found_by_user = ("memberships__user",)
     looks_through = OF_CUSTOMERS
-    indexes = {("workspace",): "id"}
-    reads = ("paused_at", "deleted_at")
-    support = (
-        SupportAction(
-            "pause", "Pause the environment",
+    support = {
+        "pause": SupportAction(
+            "Pause the environment",
             "Its workers are given no run, nobody can start one, and its schedules make none, until it is resumed. What"
             " is queued waits.",
-            "The environment is paused.",
-            applies=lambda environment: not (environment.deleted_at or environment.paused),
-            perform=lambda environment, actor, **why: _update(environment, actor, paused=True, **why), form=PauseForm,
+            lambda environment, actor, **why: _update(environment, actor, paused=True, **why),
+            lambda environment: not (environment.deleted_at or environment.paused), PauseForm,
         ),
-        SupportAction(
-            "resume", "Resume the environment",
+        "resume": SupportAction(
+            "Resume the environment",
             "Its workers get runs again, what has waited for them first, and its schedules make runs from now on. Due"
             " times of the pause are not made up for.",
-            "The environment is resumed.",
-            applies=lambda environment: environment.deleted_at is None and environment.paused,
-            perform=lambda environment, actor: _update(environment, actor, paused=False),
+            lambda environment, actor: _update(environment, actor, paused=False),
+            lambda environment: environment.deleted_at is None and environment.paused,
         ),
-    )  # fmt: skip
-
-    def state(self, environment: Environment) -> str:
-        if environment.deleted_at:
-            return "deleted"
-        return "paused" if environment.paused_at else "active"
-
-    def go_to(self, environment: Environment) -> Any:
-        return _go_to(environment.id)
+    }  # fmt: skip
 
 
 @register(Workspace, site=site)
 class WorkspaceAdmin(StaffModelAdmin):
     named_by = "name"
     list_display = ("name", "created_by", "created_at")
-    list_filter = ("created_by",)
-    search_fields = ("name", "created_by__email")
+    search_fields = ("name",)
+    found_by_user = ("created_by",)
     looks_through = OF_CUSTOMERS
-    support = (
-        SupportAction(
-            "ceilings", "Raise ceilings",
+    support = {
+        "ceilings": SupportAction(
+            "Raise ceilings",
             f"What the workspace, each of its environments and each of its users may have. The least is what others"
             f" have, and the most is {MOST_TIMES} times as much. More rows make lists and counts slower.",
-            "The ceilings are set.", applies=bool,
-            perform=lambda workspace, actor, **ceilings: raise_ceilings(
+            lambda workspace, actor, **ceilings: raise_ceilings(
                 workspace_id=workspace.id, ceilings=ceilings, actor=actor
             ),
             form=CeilingsForm,
         ),
-    )  # fmt: skip
+    }  # fmt: skip
 
 
-@register(Invitation, site=site)
-class InvitationAdmin(StaffModelAdmin):
-    list_display = ("id", "email", "environment", "role", "created_at", "accepted_at", "revoked_at")
-    list_filter = ("role", "environment")
-    search_fields = ("email",)
+site.register(models.Invitation, StaffModelAdmin, search_fields=("email",))
 
 
-@register(Membership, site=site)
-class MembershipAdmin(StaffModelAdmin):
-    list_display = (
-        "id",
-        "user",
-        "environment",
-        "environment__workspace",
-        "role",
-        "created_at",
-        "go_to",
-    )
-    list_filter = ("role", "environment", "user")
-    search_fields = ("user__email", "user__name", *BY_PLACE[:2], "environment__workers__hostname")
-    looks_through = OF_CUSTOMERS
-    indexes = {("user",): "id", ("environment",): "id"}
-
-    def go_to(self, membership: Membership) -> Any:
-        return _go_to(membership.environment_id)
+site.register(
+    Membership, StaffModelAdmin, found_by_user=("user",), looks_through=OF_CUSTOMERS,
+    list_display=("id", "user", "environment", "environment__workspace", "role", "created_at"),
+    search_fields=("user__email", "user__name", *BY_PLACE, "environment__workers__hostname"),
+)  # fmt: skip
 
 
 def _role(membership: Any) -> str:
@@ -183,7 +137,7 @@ _OF_USER = newest(
     (
         "environment", "environment__workspace", "environment__deleted_at",
         ("Role", _role, ("role", "user__is_active")), "created_at",
-        ("Go to", lambda row: _go_to(row.environment_id), ("environment",)),
+        ("Go to", _go_to, ("environment",)),
     ),
     by="user", order=("-id",), others=Exists(_OTHER_OWNERS),
 )  # fmt: skip
@@ -195,54 +149,25 @@ _users.panels = (_OF_USER, *_users.panels)
 @register(ApiKey, site=site)
 class ApiKeyAdmin(StaffModelAdmin):
     named_by = "name"
-    list_display = ("name", "token", "role", "state", "environment", "last_used_at", "created_at")
-    list_filter = ("kind", "environment", "parent")
+    list_display = (
+        "name", "kind", "last_four", "role", "environment", "last_used_at", "created_at", "expires_at",
+        "consumed_at", "revoked_at",
+    )  # fmt: skip
     search_fields = ("name",)
-    indexes = {("environment",): "created_at", ("parent",): "id"}
-    reads = ("kind", "last_four", "revoked_at", "consumed_at", "expires_at")
-    support = (
-        SupportAction(
-            "revoke", "Revoke the key",
+    support = {
+        "revoke": SupportAction(
+            "Revoke the key",
             "The key is dead at once, everywhere, for good, and with it the unused tokens that it minted. Workers that"
             " it registered or brought in live on.",
-            "The key is revoked.", applies=lambda key: key.revoked_at is None,
-            perform=lambda key, actor: revoke_api_key(environment_id=key.environment_id, key_id=key.id, actor=actor),
+            lambda key, actor: revoke_api_key(environment_id=key.environment_id, key_id=key.id, actor=actor),
+            lambda key: key.revoked_at is None,
         ),
-    )  # fmt: skip
-
-    def token(self, key: ApiKey) -> str:
-        """Shows the token's prefix and last four characters. The rest of the token is stored nowhere."""
-        return f"{key.kind}_…{key.last_four}"
-
-    def state(self, key: ApiKey) -> str:
-        if key.revoked_at:
-            return "revoked"
-        if key.consumed_at:
-            return "consumed"
-        has_expired = key.expires_at is not None and key.expires_at <= timezone.now()
-        return "expired" if has_expired else "active"
+    }  # fmt: skip
 
 
-@register(DataKey, site=site)
-class DataKeyAdmin(StaffModelAdmin):
-    """Shows ids and dates of data keys, never the keys themselves."""
-
-    list_display = ("id", "environment", "master_key_id", "created_at", "retired_at")
-    list_filter = ("environment",)
-
-
-@register(DataKeyRotation, site=site)
-class DataKeyRotationAdmin(StaffModelAdmin):
-    """A rotation that was interrupted; `manage.py rotate_keys --data` goes on with it."""
-
-    list_display = ("id", "started_at", "environment")
-
-
-@register(Connection, site=site)
-class ConnectionAdmin(StaffModelAdmin):
-    named_by = "name"
-    list_display = ("name", "status", "error", "mcp_url", "grant_type", "environment", "created_at")
-    list_filter = ("status", "grant_type", "environment")
-    looks_through = OF_CUSTOMERS
-    search_fields = ("name",)
-    indexes = {("environment",): "created_at"}
+# Keys are bytes, so pages show only their ids and dates. `manage.py rotate_keys --data` goes on with a rotation.
+site.register((models.DataKey, models.DataKeyRotation), StaffModelAdmin)
+site.register(
+    models.Connection, StaffModelAdmin, named_by="name", search_fields=("name",), looks_through=OF_CUSTOMERS,
+    list_display=("name", "status", "error", "mcp_url", "grant_type", "environment", "created_at"),
+)  # fmt: skip

@@ -2,26 +2,26 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from typing import Any, ClassVar
 from uuid import UUID
 
 from django.apps import apps
 from django.contrib import messages
 from django.contrib.admin import ModelAdmin, ShowFacets, display
-from django.contrib.admin.utils import get_fields_from_path, lookup_spawns_duplicates
+from django.contrib.admin.utils import lookup_spawns_duplicates
 from django.contrib.auth import get_user_model
-from django.db.models import BinaryField, ForeignKey, Q, QuerySet
+from django.contrib.postgres.fields import ArrayField
+from django.db.models import BinaryField, BooleanField, JSONField, Q, QuerySet, TextField
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
-from django.utils.functional import cached_property
 from django.utils.text import capfirst, get_text_list
 
-from pipedai.admin.columns import Panel, column, is_column, never_read, reading, value_of
-from pipedai.admin.lists import BoundedList, DatesFilter, related
-from pipedai.admin.site import site
+from pipedai.admin.columns import Panel, column, is_column, never_read, reading, spoken, value_of
+from pipedai.admin.lists import BoundedList, DatesFilter, related, served
+from pipedai.admin.site import list_of, page_of, site
 from pipedai.admin.support import SupportAction, staff_actor
-from pipedai.admin.values import list_of, page_of, spoken
 from pipedai.api.errors import ApiError
 from pipedai.ids import ids_beginning_with
 from pipedai.replica.reading import read_for
@@ -31,11 +31,13 @@ _END_OF_ID = re.compile("…?([0-9A-Fa-f]{8,12})")
 # How many rows a list reads of a table that grows with customers and not with their runs: users, environments, workers,
 # triggers. A search by text tests so many rows in 150 ms.
 OF_CUSTOMERS = 50_000
+# What a list without `list_display` shows: so many of the columns that are not of these types.
+_MOST_COLUMNS, _LONG = 9, (JSONField, TextField, ArrayField)
 
 
 class StaffModelAdmin(ModelAdmin):  # type: ignore[type-arg]
-    """Shows one model to staff. A subclass declares `list_display`, `list_filter` and `search_fields`, as Django knows
-    them; a row's page has all columns besides. A foreign key in `list_filter` filters by the id of the other row.
+    """Shows one model to staff: its list, and a page with all columns of a row. Lists can be filtered by columns with
+    choices, by rows to which an index of the table leads, by days, and by what a subclass adds in `list_filter`.
     """
 
     # The columns that staff must not see although they are not bytes. No page loads them.
@@ -49,10 +51,11 @@ class StaffModelAdmin(ModelAdmin):  # type: ignore[type-arg]
     refers: ClassVar[Mapping[str, Any]] = {}
     # The column with the name of a row, for the title of its page and for links to it. Without one they show its id.
     named_by: ClassVar[str] = ""
+    # The paths to the users by whose whole e-mail address the search finds a row.
+    found_by_user: ClassVar[Sequence[str]] = ()
     panels: ClassVar[Sequence[Callable[[Any, HttpRequest], Panel | None]]] = ()
-    support: ClassVar[tuple[SupportAction, ...]] = ()
-    # The filters that a database index serves together, and the column in whose order it has their rows. Without such
-    # filters the list is in the order of `newest_by`.
+    support: ClassVar[Mapping[str, SupportAction]] = {}
+    # The filters that an index serves together which `lists` does not find by itself, and the column that orders it.
     indexes: ClassVar[Mapping[tuple[str, ...], str]] = {}
     newest_by: ClassVar[str] = "id"
     looks_through: ClassVar[int] = 2_000
@@ -65,11 +68,19 @@ class StaffModelAdmin(ModelAdmin):  # type: ignore[type-arg]
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.list_filter = [*map(self._filter, self.list_filter), DatesFilter]  # type: ignore[misc]
-
-    def _filter(self, each: Any) -> Any:
-        field = self.opts.get_field(each) if isinstance(each, str) else None
-        return related(field.name, field.related_model) if isinstance(field, ForeignKey) else each
+        fields: Any = self.opts.concrete_fields
+        words = [each.name for each in fields if each.choices or isinstance(each, BooleanField)]
+        keys = (each for each in fields if each.is_relation and served(self, {each.name})[0])
+        rows = [related(each.name, each.related_model) for each in keys]
+        # A page says whether bytes, which may be secret, have a value, without reading them.
+        empty = (each.name for each in fields if isinstance(each, BinaryField) and each.null)
+        self._has = {f"has_{name}": Q(**{f"{name}__isnull": False}) for name in empty}
+        self.list_filter = [*self.list_filter, *words, *rows, DatesFilter]  # type: ignore[misc]
+        if self.list_display == ModelAdmin.list_display:
+            short = (each.name for each in fields if not isinstance(each, _LONG))
+            names = dict.fromkeys([self.named_by or "id", *short])
+            shown = [each for each in names if each not in never_read(self.model)]
+            self.list_display = shown[:_MOST_COLUMNS]  # type: ignore[misc]
 
     def _never(self, request: HttpRequest, *_: Any, **__: Any) -> bool:
         return False
@@ -83,23 +94,23 @@ class StaffModelAdmin(ModelAdmin):  # type: ignore[type-arg]
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         """Reads the list from the read replica if it is fit."""
-        return read_for(
-            request.user.pk, lambda: super(StaffModelAdmin, self).get_changelist_instance(request)
-        )  # type: ignore[arg-type]
+        staff: Any = request.user
+        return read_for(staff.pk, partial(super().get_changelist_instance, request))
 
     @cached_property
     def _list_columns(self) -> list[Any]:
-        return [
-            column(self.model, each, in_list=True) if is_column(self.model, each) else each
-            for each in self.list_display
-        ]  # fmt: skip
+        made = {each: column(self.model, each, in_list=True) for each in self._listed}
+        return [made.get(str(each), each) for each in self.list_display]
+
+    @cached_property
+    def _listed(self) -> list[str]:
+        return [str(each) for each in self.list_display if is_column(self.model, str(each))]
 
     def get_list_display(self, request: HttpRequest) -> list[Any]:
         return self._list_columns
 
     def list_rows(self) -> QuerySet[Any]:
-        listed = [each for each in self.list_display if is_column(self.model, str(each))]
-        return self.rows("id", self.newest_by, *self.indexes.values(), *map(str, listed))
+        return self.rows("id", *self._listed)
 
     def rows(self, *columns: str) -> QuerySet[Any]:
         rows: QuerySet[Any] = self.model._default_manager.annotate(**self.annotations)
@@ -109,32 +120,10 @@ class StaffModelAdmin(ModelAdmin):  # type: ignore[type-arg]
 
     @property
     def search_help_text(self) -> str:  # type: ignore[override]
-        parts = [
-            spoken(each.replace("__", " "))
-            for each in self.search_fields
-            if each not in self._addresses
-        ]
-        found = ["First or last 8 characters of an id"]
-        found += ["e-mail address of a user"] if self._users else []
-        return ", ".join(found + ([f"part of {get_text_list(parts, 'or')}"] if parts else []))
-
-    @cached_property
-    def _users(self) -> list[str]:
-        """The paths to the users whose addresses the search finds."""
-        fields = {each: get_fields_from_path(self.model, each)[-1] for each in self.search_fields}
-        mine = [
-            each
-            for each, field in fields.items()
-            if field is get_user_model()._meta.get_field("email")
-        ]
-        return [each.removesuffix("email").removesuffix("__") or "pk" for each in mine]
-
-    @cached_property
-    def _addresses(self) -> set[str]:
-        """The paths to the addresses of several users, which are found whole only, because a part costs too much."""
-        return {
-            f"{each}__email" for each in self._users if lookup_spawns_duplicates(self.opts, each)
-        }
+        parts = [spoken(each.replace("__", " ")) for each in self.search_fields]
+        found = "First or last 8 characters of an id"
+        found += ", a user's e-mail address" if self.found_by_user else ""
+        return f"{found}, part of {get_text_list(parts, 'or')}" if parts else found
 
     def get_search_fields(self, request: HttpRequest) -> Sequence[str]:
         return ("id", *self.search_fields)
@@ -145,11 +134,9 @@ class StaffModelAdmin(ModelAdmin):  # type: ignore[type-arg]
         term = search_term.strip()
         if not term or self.find_exactly(queryset, term) is not None:
             return queryset, False
-        found = Q(pk__in=())
+        found = self._any(self.search_fields, "__icontains", term)
         if end := _END_OF_ID.fullmatch(term):
             found |= Q(id__endswith=end[1].lower())
-        for each in {*self.search_fields} - self._addresses:
-            found |= self._having(Q(**{f"{each}__icontains": term}), each)
         return queryset.filter(found), False
 
     def find_exactly(self, rows: QuerySet[Any], term: str) -> QuerySet[Any] | None:
@@ -159,74 +146,63 @@ class StaffModelAdmin(ModelAdmin):  # type: ignore[type-arg]
         if (ids := ids_beginning_with(term)) is not None:
             found = self.find_by_ids(rows, *ids)
             return found if ids[0] == ids[1] or found.exists() else None
-        if "@" not in term or not self._users:
+        if "@" not in term or not self.found_by_user:
             return None
         users: Any = get_user_model()
         try:
             user = users.objects.get_by_natural_key(term)
         except users.DoesNotExist:
             return None
-        conditions = [self._having(Q(**{each: user.pk}), each) for each in self._users]
-        return rows.filter(Q(*conditions, _connector=Q.OR))
+        return rows.filter(self._any(self.found_by_user, "", user.pk))
 
     def find_by_ids(self, rows: QuerySet[Any], first: UUID, last: UUID) -> QuerySet[Any]:
         return rows.filter(id__range=(first, last))
 
-    def _having(self, condition: Q, path: str) -> Q:
-        """Returns the condition, inside a query of its own if a row would otherwise be found several times."""
-        if not lookup_spawns_duplicates(self.opts, path):
-            return condition
-        return Q(pk__in=self.model._default_manager.filter(condition).values("pk"))
+    def _any(self, paths: Sequence[str], lookup: str, value: Any) -> Q:
+        """Returns the condition that one of the columns matches, inside a query of its own where a row would otherwise
+        be found several times.
+        """
+        found = Q(pk__in=())
+        for each in paths:
+            matches = Q(**{f"{each}{lookup}": value})
+            if lookup_spawns_duplicates(self.opts, each):
+                matches = Q(pk__in=self.model._default_manager.filter(matches).values("pk"))
+            found |= matches
+        return found
 
     # --- The page about one row
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         own = (each.name for each in self.opts.concrete_fields)
-        has = {f"has_{name}": Q(**{f"{name}__isnull": False}) for name in self._secrets}
-        return self.rows(*own, *self.also_shown).annotate(**has)
-
-    @cached_property
-    def _secrets(self) -> list[str]:
-        """The columns of bytes that may be empty. A page says whether they have a value, without reading it."""
-        return [
-            each.name
-            for each in self.opts.concrete_fields
-            if isinstance(each, BinaryField) and each.null
-        ]
+        return self.rows(*own, *self.also_shown).annotate(**self._has)
 
     @cached_property
     def _page_columns(self) -> list[Any]:
-        methods = [each for each in self.list_display if not is_column(self.model, str(each))]
-        own = [
-            each.name
-            for each in self.opts.concrete_fields
-            if each.name not in never_read(self.model)
-        ]
-        has = (_whether(f"has_{name}") for name in self._secrets)
-        return [
-            *methods,
-            *(column(self.model, each, in_list=False) for each in [*own, *self.also_shown]),
-            *has,
-        ]
+        methods = [each for each in self.list_display if each not in self._listed]
+        own = [each.name for each in self.opts.concrete_fields]
+        names = [*(each for each in own if each not in never_read(self.model)), *self.also_shown]
+        columns = [column(self.model, each, in_list=False) for each in names]
+        return [*methods, *columns, *map(_whether, self._has)]
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         return self._page_columns
 
     get_readonly_fields = get_fields
 
-    def render_change_form(
-        self, request: HttpRequest, context: Any, add: bool = False, change: bool = False, form_url: str = "",
-        obj: Any = None,
-    ) -> HttpResponse:  # fmt: skip
-        actions = [action for action in self.support if action.applies(obj)]
-        panels = [each for panel in self.panels if (each := panel(obj, request))]
+    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kw: Any) -> Any:
+        row: Any = context["original"]
+        panels = [each for panel in self.panels if (each := panel(row, request))]
         context |= {
-            "title": self._title(obj),
+            "title": self._title(row),
             "subtitle": None,
-            "panels": [*panels, Panel("See also", links=self._lists_about(obj))],
-            "support": [(each, self._support_url(obj, each)) for each in actions],
+            "panels": [*panels, Panel("See also", links=self._lists_about(row))],
+            "support": [
+                (action.label, reverse(f"admin:{self._support_name}", args=[row.pk, name]))
+                for name, action in self.support.items()
+                if action.applies(row)
+            ],
         }
-        return super().render_change_form(request, context, add, change, form_url, obj)
+        return super().render_change_form(request, context, *args, **kw)
 
     def _title(self, row: Any) -> str:
         return f"{capfirst(str(self.opts.verbose_name))} {value_of(row, self.named_by or 'pk')}"
@@ -237,73 +213,53 @@ class StaffModelAdmin(ModelAdmin):  # type: ignore[type-arg]
         for model, admin in site._registry.items():
             for each in admin.list_filter:
                 if self.model in getattr(each, "others", ()):
-                    is_plain = each.parameter_name in (self.opts.model_name, "subject")
-                    also = "" if is_plain else f" ({each.title})"
                     name = capfirst(str(model._meta.verbose_name_plural))
-                    found.append((f"{name}{also}", list_of(model, **{each.parameter_name: row.pk})))
+                    is_plain = each.title in (self.opts.model_name, "subject")
+                    name += "" if is_plain else f" ({each.title})"
+                    found.append((name, list_of(model, **{each.parameter_name: row.pk})))
         return found
 
-    def history_view(
-        self, request: HttpRequest, object_id: str, extra_context: Any = None
-    ) -> HttpResponse:
+    def history_view(self, request: HttpRequest, object_id: str, *_: Any) -> HttpResponse:
         """Leads to the audit log about the row, since Django's own log is not written."""
         row: Any = self.get_object(request, object_id)
-        if row is None:
-            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
-        environment = {"environment": row.environment_id} if hasattr(row, "environment_id") else {}
-        return HttpResponseRedirect(
-            list_of(apps.get_model("audit.AuditEntry"), target=row.pk, **environment)
-        )
+        environment = getattr(row, "environment_id", None)
+        filters = {"target": object_id} | ({"environment": environment} if environment else {})
+        return HttpResponseRedirect(list_of(apps.get_model("audit.AuditEntry"), **filters))
 
     # --- Support actions
-
-    def get_urls(self) -> list[Any]:
-        view = self.admin_site.admin_view(self.support_view)
-        return [
-            path("<uuid:row_id>/do/<slug:action>/", view, name=self._support_name),
-            *super().get_urls(),
-        ]
 
     @property
     def _support_name(self) -> str:
         return f"{self.opts.app_label}_{self.opts.model_name}_support"
 
-    def _support_url(self, row: Any, action: SupportAction) -> str:
-        return reverse(f"admin:{self._support_name}", args=[row.pk, action.name])
+    def get_urls(self) -> list[Any]:
+        view = site.admin_view(self.support_view)
+        own = path("<uuid:row_id>/do/<slug:action>/", view, name=self._support_name)
+        return [own, *super().get_urls()]
 
     def support_view(self, request: HttpRequest, row_id: UUID, action: str) -> HttpResponse:
         """Asks for confirmation, and on POST performs the action. A form with errors is shown again."""
         row: Any = self.get_object(request, str(row_id))
-        if row is None:
-            return self._get_obj_does_not_exist_redirect(request, self.opts, str(row_id))
         back = HttpResponseRedirect(page_of(self.model, row_id))
-        chosen = {each.name: each for each in self.support}.get(action)
-        if chosen is None or not chosen.applies(row):
+        chosen = self.support.get(action)
+        if row is None or chosen is None or not chosen.applies(row):
             messages.warning(request, f"This can't be done to the {self.opts.verbose_name} now.")
             return back
         posted = request.POST if request.method == "POST" else None
         form = chosen.form(row, posted) if chosen.form else None
         if posted is None or (form and not form.is_valid()):
-            asked = {
-                "title": self._title(row),
-                "action": chosen,
-                "form": form,
-                "here": back.url,
-                "opts": self.opts,
-            }
-            return TemplateResponse(
-                request, "staff/confirm.html", {**self.admin_site.each_context(request), **asked}
-            )
+            asked = {"title": self._title(row), "action": chosen, "form": form, "here": back.url}
+            context = {**site.each_context(request), **asked}
+            return TemplateResponse(request, "staff/confirm.html", context)
         try:
             chosen.perform(row, staff_actor(request), **(form.cleaned_data if form else {}))
         except ApiError as error:
             messages.error(request, error.message)
         else:
-            messages.success(request, chosen.done)
+            messages.success(request, f"Done: {chosen.label}.")
         return back
 
 
 def _whether(name: str) -> Any:
-    return display(description=capfirst(spoken(name)))(
-        lambda row: "yes" if getattr(row, name) else "no"
-    )
+    described = display(description=capfirst(spoken(name)))
+    return described(lambda row: "yes" if getattr(row, name) else "no")

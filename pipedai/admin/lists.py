@@ -11,10 +11,10 @@ from uuid import UUID
 from django.contrib.admin.filters import ListFilter, SimpleListFilter
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
-from django.db.models import Model, Q, QuerySet
+from django.db.models import DateTimeField, Q, QuerySet
 from django.http import HttpRequest
 
-from pipedai.admin.values import short_id, spoken
+from pipedai.admin.columns import short_id, spoken
 from pipedai.api.pagination import not_before
 from pipedai.ids import first_id_at
 
@@ -36,8 +36,8 @@ class BoundedList(ChangeList):
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Any]:
         admin: Any = self.model_admin
         rows = admin.list_rows()
-        self.is_cut = False
         exact = admin.find_exactly(rows, self.query.strip())
+        self.is_cut = False
         self.root_queryset = self._newest(request, rows) if exact is None else exact
         return super().get_queryset(request, exclude_parameters)
 
@@ -49,13 +49,10 @@ class BoundedList(ChangeList):
     def _newest(self, request: HttpRequest, rows: QuerySet[Any]) -> QuerySet[Any]:
         """Returns the newest rows of the index that fits the most of the active filters, in its order."""
         admin: Any = self.model_admin
-        active = {
-            _name(each): each for each in self.get_filters(request)[0] if each.used_parameters
-        }
-        fitting = [each for each in admin.indexes if active.keys() >= set(each)]
-        filters = max(fitting, key=len, default=())
-        key: str = admin.indexes.get(filters, admin.newest_by)
-        for name in filters:
+        specs = (each for each in self.get_filters(request)[0] if each.used_parameters)
+        active: dict[str, Any] = {_name(each): each for each in specs}
+        names, key = served(admin, active)
+        for name in names:
             rows = active[name].queryset(request, rows)
         if days := active.get(DatesFilter.title):
             rows = days.within(key, rows)
@@ -71,47 +68,42 @@ def _name(spec: Any) -> str:
     return str(getattr(spec, "parameter_name", "") or getattr(spec, "field_path", "") or spec.title)
 
 
-class RelatedFilter(ListFilter):
+def served(admin: Any, active: Iterable[str]) -> tuple[tuple[str, ...], str]:
+    """Returns the filters that an index of the table serves together, and the column in whose order it has their rows.
+    Each table of tenants has an index of `environment` and `id`.
+    """
+    known = {**admin.indexes, (): admin.newest_by}
+    for index in admin.opts.indexes:
+        fields = [*index.fields, "id"]
+        names = tuple(fields[: next(n for n, each in enumerate(fields) if each not in active)])
+        key = fields[len(names)]
+        is_whole = index.condition in (None, *(Q(**{f"{name}__isnull": False}) for name in names))
+        if is_whole and (key == "id" or isinstance(admin.opts.get_field(key), DateTimeField)):
+            known.setdefault(names, key)
+    for field in admin.opts.concrete_fields:
+        if field.is_relation and (field.db_index or field.name == "environment"):
+            known.setdefault((field.name,), "id")
+    return max(
+        ((names, key) for names, key in known.items() if {*names} <= {*active}),
+        key=lambda each: len(each[0]),
+    )
+
+
+class RelatedFilter(SimpleListFilter):
     """Keeps the rows that refer to one other row. Links set it, because a menu of all rows would be endless."""
 
-    parameter_name: str
     # The models to whose rows the column refers. Their pages lead to the list.
-    others: tuple[Any, ...] = ()
+    others: tuple[Any, ...]
 
-    def __init__(
-        self, request: HttpRequest, params: dict[str, Any], model: type[Model], model_admin: Any
-    ) -> None:
-        super().__init__(request, params, model, model_admin)
-        if sent := params.pop(self.parameter_name, [""])[-1]:
-            self.used_parameters[self.parameter_name] = sent
-
-    def has_output(self) -> bool:
-        return bool(self.used_parameters)
-
-    def expected_parameters(self) -> list[str | None]:
-        return [self.parameter_name]
-
-    def choices(self, changelist: Any) -> Iterator[Any]:
-        yield {
-            "selected": False,
-            "query_string": changelist.get_query_string(remove=[self.parameter_name]),
-            "display": "All",
-        }
-        sent = self.used_parameters[self.parameter_name]
-        yield {
-            "selected": True,
-            "query_string": changelist.get_query_string(),
-            "display": short_id(str(sent)),
-        }
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[Any, Any]]:
+        return [(sent, short_id(sent))] if (sent := self.value()) else []
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        if not self.used_parameters:
-            return queryset
         try:
-            row_id = UUID(str(self.used_parameters[self.parameter_name]))
+            row_id = UUID(self.value()) if self.value() else None
         except ValueError:
             return queryset.none()
-        return queryset.filter(**{f"{self.parameter_name}_id": row_id})
+        return queryset.filter(**{f"{self.parameter_name}_id": row_id}) if row_id else queryset
 
 
 def related(name: str, *others: Any) -> type[RelatedFilter]:
@@ -129,13 +121,10 @@ class DatesFilter(ListFilter):
     title = "date"
     names = ("from", "to")
 
-    def __init__(
-        self, request: HttpRequest, params: dict[str, Any], model: type[Model], model_admin: Any
-    ) -> None:
-        super().__init__(request, params, model, model_admin)
-        for name in self.names:
-            if sent := params.pop(name, [""])[-1]:
-                self.used_parameters[name] = sent
+    def __init__(self, request: HttpRequest, params: dict[str, Any], *others: Any) -> None:
+        super().__init__(request, params, *others)
+        sent = {name: params.pop(name, [""])[-1] for name in self.names}
+        self.used_parameters = {name: day for name, day in sent.items() if day}
 
     def has_output(self) -> bool:
         return True
@@ -144,22 +133,11 @@ class DatesFilter(ListFilter):
         return list(self.names)
 
     def choices(self, changelist: Any) -> Iterator[Mapping[str, Any]]:
-        today = datetime.now(UTC).date()
         kept = changelist.filter_params.items()
         yield {
             "sent": [(name, self.used_parameters.get(name, "")) for name in self.names],
             "kept": [
                 (name, each) for name, sent in kept if name not in self.names for each in sent
-            ],
-            "spans": [
-                ("Any date", changelist.get_query_string(remove=list(self.names))),
-                *(
-                    (
-                        label,
-                        changelist.get_query_string({"from": today - timedelta(days), "to": None}),
-                    )
-                    for label, days in (("Today", 0), ("Last 7 days", 6))
-                ),
             ],
             "limit": changelist.model_admin.looks_through if changelist.is_cut else 0,
         }
@@ -170,25 +148,19 @@ class DatesFilter(ListFilter):
     def within(self, column: str, rows: QuerySet[Any]) -> QuerySet[Any]:
         """Returns the rows of the chosen days by this column, or no rows if a day does not exist in the calendar."""
         as_value: Any = first_id_at if column == "id" else lambda moment: moment
+        days = {"from": ("gte", timedelta(0)), "to": ("lt", timedelta(days=1))}
         try:
-            if first := self.used_parameters.get("from"):
-                rows = rows.filter(**{f"{column}__gte": as_value(_start_of(str(first)))})
-            if last := self.used_parameters.get("to"):
-                end = _start_of(str(last)) + timedelta(days=1)
-                rows = rows.filter(**{f"{column}__lt": as_value(end)})
+            for name, day in self.used_parameters.items():
+                comparison, further = days[name]
+                at = datetime.combine(date.fromisoformat(str(day)), time.min, UTC) + further
+                rows = rows.filter(**{f"{column}__{comparison}": as_value(at)})
         except (ValueError, OverflowError):
             return rows.none()
         return rows
 
 
-def _start_of(day: str) -> datetime:
-    return datetime.combine(date.fromisoformat(day), time.min, UTC)
-
-
 class InState(SimpleListFilter):
-    """Keeps the rows that meet the condition of a word: a state that no column holds, or words that are listed in code
-    and not read from the table.
-    """
+    """Keeps the rows that meet the condition of a word, which need not be one that a column holds."""
 
     conditions: Mapping[str, Q]
 
@@ -197,11 +169,7 @@ class InState(SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         word = self.value()
-        if not word:
-            return queryset
-        return (
-            queryset.filter(self.conditions[word]) if word in self.conditions else queryset.none()
-        )
+        return queryset.filter(self.conditions.get(word, Q(pk__in=()))) if word else queryset
 
 
 def in_state(name: str = "state", /, **conditions: Q) -> type[InState]:

@@ -3,16 +3,28 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib.admin import AdminSite
-from django.db.models import QuerySet
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
 
-from pipedai.admin.values import list_of
 from pipedai.version import VERSION
 
 # Rows are counted up to this number, since counting more takes too long. A larger number is shown as "over 100,000".
 _MOST_COUNTED = 100_000
+
+
+def page_of(model: type[Model], row_id: Any) -> str:
+    opts = model._meta
+    return reverse(f"admin:{opts.app_label}_{opts.model_name}_change", args=[row_id])
+
+
+def list_of(model: type[Model], **filters: Any) -> str:
+    opts = model._meta
+    page = reverse(f"admin:{opts.app_label}_{opts.model_name}_changelist")
+    return f"{page}?{urlencode(filters)}" if filters else page
 
 
 @dataclass(frozen=True)

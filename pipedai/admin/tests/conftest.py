@@ -8,7 +8,7 @@ from accounts.emails import Email
 from accounts.models import User
 from accounts.services import create_staff
 from accounts.sessions import Device, open_staff_session
-from pipedai.admin.values import page_of
+from pipedai.admin.site import page_of
 from pipedai.events import SYSTEM
 from testing.world.users import PASSWORD
 

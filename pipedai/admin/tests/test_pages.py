@@ -1,7 +1,7 @@
 """Each model's list and page show what they should, hide secrets, change nothing, and stay cheap in a large ledger."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from django.apps import apps
@@ -11,9 +11,8 @@ from accounts.models import User
 from audit.models import AuditEntry
 from pipedai.admin.base import StaffModelAdmin
 from pipedai.admin.columns import never_read
-from pipedai.admin.site import site
+from pipedai.admin.site import list_of, page_of, site
 from pipedai.admin.tests.conftest import log_in
-from pipedai.admin.values import list_of, page_of
 from pipedai.api import tokens
 from pipedai.ids import new_id
 from pipedai.server.headers import content_policy
@@ -39,8 +38,8 @@ AUDIT = "/admin/audit/auditentry/"
 PARTS = {
     "AccountMailAttempt", "Authenticator", "RecoveryCode", "RunText", "RunResult", "TriggerHealth", "DeliveryAttempt",
     "IdempotencyKey", "PoolMember", "RunEventLog", "RunEventBatch", "RunEventDay", "EnvironmentWatch",
-    "Listener", "EventDecision", "EventKey",
-    "WorkerEvent", "WorkerSilence", "NoticeAttempt", "AskedAddress", "RefusedAddress", "BudgetWindow", "RunReservation",
+    "EventKey",
+    "WorkerEvent", "WorkerSilence", "NoticeAttempt", "AskedAddress", "RefusedAddress", "RunReservation",
     "UntoldOutcome",
     "Authorization", "Revocation", "RevocationAttempt",
 }  # fmt: skip
@@ -212,12 +211,12 @@ def test_a_list_of_a_large_ledger_reads_the_newest_rows_that_an_index_finds(
     for name, value in {**of, "": None}.items():
         filters = {name: str(value)} if name else {}
         with explained("SELECT") as plans:
-            page = desk.get(RUNS, {"ended": "succeeded", **filters})
+            page = desk.get(RUNS, {"status__exact": "succeeded", **filters})
         assert 0 < page.context["cl"].result_count <= 100
         # The place of the last row, the count, and a page of rows.
         assert plans.rows_read("run") < 700, name
         assert "newest 100 rows" in text_of(page)
-        assert ids_in(desk.get(RUNS, {"ended": "timed_out", **filters})) == []
+        assert ids_in(desk.get(RUNS, {"status__exact": "timed_out", **filters})) == []
     # By its own index, or by its day, an old row is found.
     failures = desk.get(RUNS, {"failures": "all"})
     assert ids_in(failures) == [wanted]
@@ -301,14 +300,9 @@ def test_staff_see_what_of_a_budget_is_spent_reserved_and_left(desk, cast):
     runs = Runs.of(cast)
     runs.now = datetime.now(UTC)
     runs.ended(costUsd="2.5")
-    for page in (page_of(Budget, budget.id), list_of(Budget)):
-        assert "$2.50 spent, $0 reserved, $7.50 remaining" in text_of(desk.get(page))
-
-
-def test_a_key_that_has_expired_is_shown_so(desk, cast):
-    cast.mint("pwk")
-    ApiKey.objects.update(expires_at=datetime.now(UTC) - timedelta(seconds=1))
-    assert '<td class="field-state">expired' in text_of(desk.get(list_of(ApiKey)))
+    page = text_of(desk.get(page_of(Budget, budget.id)))
+    for name, usd in (("spent", "$2.50"), ("reserved", "$0"), ("remaining", "$7.50")):
+        assert f'<th scope="row">{name}</th><td>{usd}</td>' in page
 
 
 def test_a_connection_tells_its_error_and_no_secret(cast, desk, watch):

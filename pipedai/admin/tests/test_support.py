@@ -10,8 +10,8 @@ from django.db.models.functions import Now
 from accounts.authenticators import begin_setup, confirm_setup, has_authenticator
 from accounts.models import User
 from audit.models import AuditEntry
+from pipedai.admin.site import page_of
 from pipedai.admin.tests.conftest import act
-from pipedai.admin.values import list_of, page_of
 from pipedai.events import Actor
 from pipedai.sql import database_now
 from testing.world.cast import bearer, browser, issue_enrollment, session_cookie
@@ -235,7 +235,6 @@ def test_a_pause_has_a_reason_which_the_members_read_and_may_cancel_held_runs(de
     desk.post(url, {"pause_reason": "A bill is open.", "cancel_held": "on"})
     page = desk.get(page_of(Environment, cast.environment.id)).content.decode()
     assert "A bill is open." in page
-    assert '<td class="field-state">paused' in desk.get(list_of(Environment)).content.decode()
     run.refresh_from_db()
     assert run.cancel_requested_at is not None
     shown = browser(session_cookie(cast.owner)).get(f"/api/v1/environments/{cast.environment.id}")

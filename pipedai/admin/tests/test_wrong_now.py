@@ -9,8 +9,8 @@ from bench.growth.plans import nodes
 from notices.channels.models import Channel
 from notices.models import Incident
 from notices.states import Kind, SubjectType
+from pipedai.admin.site import list_of
 from pipedai.admin.tests.test_pages import ids_in
-from pipedai.admin.values import list_of
 from pipedai.ids import new_id
 from pipedai.sql import execute
 from testing.probes.plans import explained, prefer_indexes
