@@ -69,10 +69,11 @@ def _what_is_wrong() -> list[Figure]:
         return count_of(label, incidents.filter(kind=kind), state="open", kind__exact=kind.value)
 
     failed = failures(Run.objects.filter(ended_at__gte=today))
+    since: dict[str, Any] = {"from": today.date()}
     return [
         count_of("Open incidents", incidents, state="open"),
         of_kind("Late triggers", Kind.TRIGGER_LATE),
-        count_of("Failures today (UTC)", failed, failures="all", **{"from": today.date()}),
+        count_of("Failures today (UTC)", failed, failures="all", **since),
         of_kind("Budgets reached", Kind.BUDGET_REACHED),
         count_of("Failing channels", Channel.objects.filter(IS_FAILING), state="failing"),
     ]

@@ -76,7 +76,7 @@ class StaffModelAdmin(ModelAdmin):  # type: ignore[type-arg]
         empty = (each.name for each in fields if isinstance(each, BinaryField) and each.null)
         self._has = {f"has_{name}": Q(**{f"{name}__isnull": False}) for name in empty}
         self.list_filter = [*self.list_filter, *words, *rows, DatesFilter]  # type: ignore[misc]
-        if self.list_display == ModelAdmin.list_display:
+        if "__str__" in self.list_display:
             short = (each.name for each in fields if not isinstance(each, _LONG))
             names = dict.fromkeys([self.named_by or "id", *short])
             shown = [each for each in names if each not in never_read(self.model)]
@@ -125,7 +125,7 @@ class StaffModelAdmin(ModelAdmin):  # type: ignore[type-arg]
         found += ", a user's e-mail address" if self.found_by_user else ""
         return f"{found}, part of {get_text_list(parts, 'or')}" if parts else found
 
-    def get_search_fields(self, request: HttpRequest) -> Sequence[str]:
+    def get_search_fields(self, request: HttpRequest) -> Any:
         return ("id", *self.search_fields)
 
     def get_search_results(
@@ -153,7 +153,8 @@ class StaffModelAdmin(ModelAdmin):  # type: ignore[type-arg]
             user = users.objects.get_by_natural_key(term)
         except users.DoesNotExist:
             return None
-        return rows.filter(self._any(self.found_by_user, "", user.pk))
+        found = rows.filter(self._any(self.found_by_user, "", user.pk))
+        return found
 
     def find_by_ids(self, rows: QuerySet[Any], first: UUID, last: UUID) -> QuerySet[Any]:
         return rows.filter(id__range=(first, last))
@@ -211,7 +212,8 @@ class StaffModelAdmin(ModelAdmin):  # type: ignore[type-arg]
         """Returns the lists that can be filtered by this row."""
         found = []
         for model, admin in site._registry.items():
-            for each in admin.list_filter:
+            filters: Any = admin.list_filter
+            for each in filters:
                 if self.model in getattr(each, "others", ()):
                     name = capfirst(str(model._meta.verbose_name_plural))
                     is_plain = each.title in (self.opts.model_name, "subject")

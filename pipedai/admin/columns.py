@@ -30,6 +30,8 @@ NOTHING = "–"
 _SHORT_ID = 8
 # A list shows at most this many characters of a text, and a page shows a longer text in a block of its own.
 _LINE = 100
+# A link shows at most this many characters of a name.
+_NAME = 40
 _LINE_BREAK = SafeString("<br>")
 
 
@@ -41,7 +43,7 @@ def link_to(model: type[Model], row_id: Any, text: Any = None) -> SafeString | s
     """Returns a link to a row's page, with `text` or else with the row's short id."""
     if row_id is None:
         return NOTHING
-    return link(page_of(model, row_id), short_id(row_id) if text is None else _cut(str(text)))
+    return link(page_of(model, row_id), _cut(str(text), _NAME) if text else short_id(row_id))
 
 
 def short_id(row_id: UUID | str) -> SafeString:
@@ -106,8 +108,8 @@ def shown(field: Any, value: Any, *, in_list: bool) -> Any:
     return block(text) if "\n" in text or len(text) > _LINE else text
 
 
-def _cut(text: str) -> str:
-    return Truncator(text).chars(_LINE)
+def _cut(text: str, length: int = _LINE) -> str:
+    return Truncator(text).chars(length)
 
 
 # A column by its name, or a header, what stands below it for a row, and the names of the columns that it reads.
