@@ -80,7 +80,7 @@ class StaffModelAdmin(ModelAdmin):  # type: ignore[type-arg]
             short = (each.name for each in fields if not isinstance(each, _LONG))
             names = dict.fromkeys([self.named_by or "id", *short])
             shown = [each for each in names if each not in never_read(self.model)]
-            self.list_display = shown[:_MOST_COLUMNS]  # type: ignore[misc]
+            self.list_display = shown[:_MOST_COLUMNS]
 
     def _never(self, request: HttpRequest, *_: Any, **__: Any) -> bool:
         return False
@@ -153,8 +153,7 @@ class StaffModelAdmin(ModelAdmin):  # type: ignore[type-arg]
             user = users.objects.get_by_natural_key(term)
         except users.DoesNotExist:
             return None
-        found = rows.filter(self._any(self.found_by_user, "", user.pk))
-        return found
+        return rows.filter(self._any(self.found_by_user, "", user.pk))
 
     def find_by_ids(self, rows: QuerySet[Any], first: UUID, last: UUID) -> QuerySet[Any]:
         return rows.filter(id__range=(first, last))
@@ -175,7 +174,8 @@ class StaffModelAdmin(ModelAdmin):  # type: ignore[type-arg]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         own = (each.name for each in self.opts.concrete_fields)
-        return self.rows(*own, *self.also_shown).annotate(**self._has)
+        rows: QuerySet[Any] = self.rows(*own, *self.also_shown).annotate(**self._has)
+        return rows
 
     @cached_property
     def _page_columns(self) -> list[Any]:

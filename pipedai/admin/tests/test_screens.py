@@ -14,8 +14,8 @@ from testing.world.busy_day import make_busy_day
 
 pytestmark = pytest.mark.long
 
-# Django's own pages keep WCAG 2.1. They miss a best practice of axe's, since the search form's label is a picture, and the
-# size of targets of WCAG 2.2.
+# Django's own pages keep WCAG 2.1. They miss a best practice of axe's, since the search form's label is a picture, and
+# the size of targets of WCAG 2.2.
 WCAG = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa")
 EMAIL, SECRET = Email("support@example.com"), "a staff password of the tests"
 

@@ -1,5 +1,6 @@
 """A support action asks for confirmation, calls the API's service, and is audited with the staff user as actor."""
 
+import re
 from datetime import timedelta
 from urllib.parse import urljoin
 
@@ -137,7 +138,7 @@ def test_an_action_asks_acts_and_is_audited_as_the_staff_user(
 ):
     row, entered = make(cast), _entered(cast, action)
     url, confirm = page_of(type(row), row.pk), act(type(row), row.pk, action)
-    assert f'href="{confirm}"' in desk.get(url).content.decode()
+    assert re.search(f'href="{confirm}">\\w', desk.get(url).content.decode())
     before = AuditEntry.objects.count()
     assert "The audit log will name you." in desk.get(confirm).content.decode()
     assert AuditEntry.objects.count() == before, "looking changes nothing"
