@@ -165,9 +165,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--month", type=_count, default=40_000, help="runs of an environment's month (40000)"
     )
     one.add_argument("--repeats", type=_count, default=10, help="of each page (10)")
-    one.add_argument(
-        "--values", type=_count, help="of each filter of admin, queries of a list (all)"
-    )
+    one.add_argument("--values", type=_count, help="queries of each list (all)")
     one.add_argument("--only", choices=("ledgers", "shapes"), help="measure nothing else")
     one.add_argument("--shapes", type=_shapes, default=SHAPES, help=f"some of {_SHAPES} (all)")
     one.add_argument(

@@ -36,8 +36,8 @@ def run(
 ) -> Json:
     """Measure with each of these numbers of runs in the ledger, and return the result as JSON.
 
-    In the end the pages that add up a month are measured with `month` runs in an environment's month. Of a filter of
-    admin's lists only the first `values` are tried, and of the queries of a list as many, or all if that is None. The
+    In the end the pages that add up a month are measured with `month` runs in an environment's month. Of the queries of
+    a list only the first `values` are tried, or all if that is None. The
     `shapes` are made of two numbers of `rows`, in copies of the first ledger. `only` may be "ledgers" or "shapes".
 
     Raises BenchFailed if a statement read a table of the ledger from end to end.

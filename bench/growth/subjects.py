@@ -8,16 +8,11 @@ from uuid import UUID
 
 from django.db import connection
 
-from accounts.emails import Email
 from accounts.models import User
-from accounts.services import create_staff
 from pipedai.api import tokens
-from pipedai.events import SYSTEM
 from triggers.models import Trigger
 from workers.models import Worker
 from workspaces.models import Environment
-
-_STAFF = Email("bench-staff@example.com")
 
 _BUSIEST = """
 SELECT r.{column} AS id FROM {table} r WHERE {where} GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 1
@@ -29,7 +24,6 @@ class Subjects:
     """The rows that the pages are about. `worker_token` is a new token of the worker."""
 
     owner: User
-    staff: User
     environment: Environment
     trigger_id: UUID  # an enabled trigger of the worker
     hooked_trigger_id: UUID  # the trigger with the most deliveries
@@ -60,8 +54,6 @@ def choose() -> Subjects:
     assert owner is not None
     return Subjects(
         owner=owner,
-        staff=User.objects.filter(email=_STAFF).first()
-        or create_staff(email=_STAFF, password="not-a-real-password", name="Staff", actor=SYSTEM),
         environment=environment,
         trigger_id=trigger_id,
         hooked_trigger_id=_one("delivery", "trigger_id", of_it),

@@ -3,8 +3,8 @@
     python -m bench.growth.walk REPEATS MONTH FILE [VALUES]
 
 measures in the database of the environment, which bench.growth.benchmark has filled. At the end it gives an environment
-MONTH runs in the present month, and measures the pages that add them up. With VALUES it tries only so many values of
-each filter of admin's lists, and so many queries of each list of the API.
+MONTH runs in the present month, and measures the pages that add them up. With VALUES it tries only so many queries
+of each list of the API.
 """
 
 import json
@@ -24,7 +24,6 @@ def main(repeats: int, month: int, file: Path, values: int | None = None) -> Non
     from django.db import connection
 
     from bench.growth import busy_month
-    from bench.growth.admin_pages import admin_pages
     from bench.growth.pages import api_pages, busy_pages, first_of_month, machine_pages
     from bench.growth.pool_polls import pool_polls
     from bench.growth.subjects import choose
@@ -37,7 +36,6 @@ def main(repeats: int, month: int, file: Path, values: int | None = None) -> Non
         for pages in (
             machine_pages(on),
             api_pages(on, values),
-            admin_pages(on, values),
             pool_polls(),
         )
         for page in pages

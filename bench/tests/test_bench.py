@@ -227,9 +227,9 @@ def test_growth_looks_at_every_list_and_at_shapes_and_keeps_each_plan(data_dir, 
     assert all(page["ms"] > 0 for page in at["busyMonth"].values())
     pages = at["pages"]
     assert {"poll", "overview", "a whole lifecycle", "firing 100 due triggers"} <= pages.keys()
-    for name in ("runs", "ticks", "deliveries", "audit log", "triggers", "workers", "admin: runs"):
+    for name in ("runs", "ticks", "deliveries", "audit log", "triggers", "workers"):
         assert {name, f"{name}, deep"} <= pages.keys()
-    assert {"runs?status=queued", "admin: runs?status=queued"} <= pages.keys()
+    assert "runs?status=queued" in pages
     assert "poll past a full trigger" in pages
     for page in pages.values():
         assert page["ms"] > 0

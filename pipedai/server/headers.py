@@ -16,17 +16,14 @@ _FORMS = (
     "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self';"
     " frame-ancestors 'none'"
 )
+# Pages with scripts as well, which may call the service.
+_SCRIPTS = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none';"
+    " form-action 'self'; frame-ancestors 'none'"
+)
 _POLICIES = {
-    CONSOLE: (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none';"
-        " form-action 'self'; frame-ancestors 'none'"
-    ),
-    # The admin's pages need more: Alpine compiles code from template attributes, and each page begins with a <style>.
-    # See docs/decisions/admin.md.
-    "/admin": (
-        "default-src 'none'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self';"
-        " font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-    ),
+    CONSOLE: _SCRIPTS,
+    "/admin": _SCRIPTS,
     "/pair": _FORMS,
     "/account/notices/stop": _FORMS,
     # The URL of the page to which authorization servers send the browser back has a code, which no script shall see.

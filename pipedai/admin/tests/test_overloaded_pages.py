@@ -10,8 +10,7 @@ from accounts.emails import Email
 from accounts.models import User
 from accounts.services import create_staff
 from audit.models import AuditEntry
-from pipedai.admin.tests.conftest import log_in
-from pipedai.admin.values import page_of
+from pipedai.admin.tests.conftest import act, log_in
 from pipedai.events import SYSTEM
 from testing.probes.tables import contents
 from testing.processes.stuck_rows import all_rows_of, held, shorten_timeouts
@@ -44,7 +43,7 @@ def busy(answer):
 
 
 def test_a_support_action_that_needs_the_row(cast, desk):
-    page = f"{page_of(User, cast.viewer.id)}deactivate/"
+    page = act(User, cast.viewer.id, "deactivate")
     assert desk.get(page).status_code == 200
     shorten_timeouts()
     before = contents()
@@ -65,7 +64,7 @@ def test_a_login_of_staff(cast, desk):
 
 def test_an_action_is_not_said_to_have_failed_for_the_row_of_the_session(cast, desk):
     """The action is done, and only the message about it is lost."""
-    page = f"{page_of(User, cast.viewer.id)}deactivate/"
+    page = act(User, cast.viewer.id, "deactivate")
     shorten_timeouts()
     with held(all_rows_of("session")), capture_logs() as logged:
         answer = desk.post(page)
