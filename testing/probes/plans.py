@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db import connection
 
-from bench.growth.plans import nodes, rows_read
+from testing.probes.plan_nodes import nodes, rows_read
 
 
 @dataclass

@@ -4,7 +4,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from bench.growth.plans import nodes
 from notices.channels.models import Channel
 from notices.models import Incident
 from notices.states import Kind, SubjectType
@@ -12,6 +11,7 @@ from pipedai.admin.tests.test_pages import ids_in
 from pipedai.admin.values import list_of
 from pipedai.ids import new_id
 from pipedai.sql import execute
+from testing.probes.plan_nodes import nodes
 from testing.probes.plans import explained, prefer_indexes
 from testing.probes.statement_count import counted
 from testing.world.channels import add_channel

@@ -6,9 +6,9 @@ from uuid import UUID
 
 from django.db import connection, transaction
 
-from bench.growth.plans import nodes
 from pipedai.ids import new_id
 from pipedai.sql import database_now
+from testing.probes.plan_nodes import nodes
 from testing.probes.plans import Plans, explained, prefer_indexes
 from testing.world.cast import Cast, make_cast
 from testing.world.events import add_decision, add_event, add_source
