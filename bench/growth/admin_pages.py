@@ -33,7 +33,9 @@ def admin_pages(on: Subjects, values: int | None) -> Iterator[Page]:
             page = get(client, path, start)
             links = sorted(set(_LINK.findall(str(page(), "utf-8"))))  # type: ignore[call-overload]
             for query in (start, *(dict(parse_qsl(unescape(link))) for link in links[:values])):
-                queries.setdefault(shown(query), query)
+                # The cursor in a link to older rows is another one in each ledger.
+                named = {**query, "after": "older"} if "after" in query else query
+                queries.setdefault(shown(named), query)
         for words, query in queries.items():
             yield Page(f"{name}{words}", get(client, path, query))
 

@@ -62,6 +62,6 @@ def run(
 
 def show(result: Json) -> None:
     _TABLES[result["kind"]](result)
-    figures = {name: each for name, each in result.items() if isinstance(each, int | float)}
+    figures = {name: each for name, each in result.items() if type(each) in (int, float)}
     print_table(["what", "figure"], list(map(list, figures.items())))
     print("\nEvery run ended once; no outcome was lost, none doubled.")
