@@ -12,7 +12,7 @@ from django.db import connection, transaction
 from psycopg._queries import _query2pg_nocache
 from psycopg.sql import Literal
 
-from bench.growth.plans import nodes, rows_read
+from testing.probes.plan_nodes import nodes, rows_read
 
 
 @dataclass

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from django.db import transaction
 
-from bench.growth.plans import nodes
 from notices.channels.summaries import _FIRED, _WITHOUT_RUN
 from pipedai.sql import database_now, execute, fetch_all, fetch_row
+from testing.probes.plan_nodes import nodes
 from testing.probes.plans import explained, explained_as_kept, prefer_indexes
 from testing.world.cast import Cast
 from testing.world.copied_rows import copy_ended_run, copy_row

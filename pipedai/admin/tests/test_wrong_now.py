@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.db.models.functions import Now
 
-from bench.growth.plans import nodes
 from notices.channels.models import Channel
 from notices.models import Incident
 from notices.states import Kind, SubjectType
@@ -13,6 +12,7 @@ from pipedai.admin.site import list_of
 from pipedai.admin.tests.test_pages import ids_in
 from pipedai.ids import new_id
 from pipedai.sql import execute
+from testing.probes.plan_nodes import nodes
 from testing.probes.plans import explained, prefer_indexes
 from testing.probes.statement_count import counted
 from testing.world.channels import add_channel

@@ -13,10 +13,10 @@ from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench.growth.plans import nodes
 from pipedai.api.renderers import iso_time
 from pipedai.server.memory_budget import HOLDING, Holding, MemoryBudget
 from pipedai.sql import database_now, execute
+from testing.probes.plan_nodes import nodes
 from testing.probes.plans import explained
 from testing.probes.shapes import invalid
 from testing.world.instants import INSTANTS, ZONES

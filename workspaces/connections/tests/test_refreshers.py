@@ -17,7 +17,6 @@ import pytest
 from django.db import connection as database
 from django.db.models import F
 
-from bench.growth.plans import nodes
 from notices.models import Incident
 from pipedai.api.outside_urls import server_of
 from pipedai.events import Actor
@@ -27,6 +26,7 @@ from pipedai.outgoing.due import Memory, Taker, taker_of
 from pipedai.outgoing.due import claim_due as claim_of
 from pipedai.outgoing.pool import Senders
 from pipedai.sql import database_now, execute
+from testing.probes.plan_nodes import nodes
 from testing.probes.plans import explained
 from testing.processes.forks import forked
 from testing.processes.grant_server import KNOWN_ID, KNOWN_SECRET, GrantServer, grant_server

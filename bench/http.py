@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from bench.failure import BenchFailed
+from testing.processes.stack import HOST
 
-HOST = "127.0.0.1"
 BASE_PATH = "/api/v1"
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -47,21 +47,15 @@ def request(
     *,
     token: str | None = None,
     cookie: str | None = None,
-    address: str | None = None,
     body: object = None,
     base: str = BASE_PATH,
 ) -> bytes:
-    """Return a request's bytes. `path` is relative to `base`; `body` is sent as JSON.
-
-    `address` is sent as a proxy names its client's address. The server uses it if it trusts this machine as a proxy.
-    """
+    """Return a request's bytes. `path` is relative to `base`; `body` is sent as JSON."""
     lines = [f"{method} {base}{path} HTTP/1.1", f"Host: {HOST}"]
     if token is not None:
         lines.append(f"Authorization: Bearer {token}")
     if cookie is not None:
         lines.append(f"Cookie: {cookie}")
-    if address is not None:
-        lines.append(f"X-Forwarded-For: {address}")
     content = b""
     if body is not None:
         content = json.dumps(body).encode()
@@ -71,7 +65,7 @@ def request(
     return "\r\n".join([*lines, "", ""]).encode() + content
 
 
-def body_length(head: bytes) -> int:
+def _body_length(head: bytes) -> int:
     """Return the length of the body after this head. Raises BenchFailed if the head does not state it."""
     if head[9:12] == b"204":
         return 0
@@ -109,7 +103,7 @@ class Connection:
         while (end := data.find(_END_OF_HEAD)) < 0:
             data += self._more()
         end += len(_END_OF_HEAD)
-        head, whole = data[:end], end + body_length(data[:end])
+        head, whole = data[:end], end + _body_length(data[:end])
         while len(data) < whole:
             data += self._more()
         return Answer(head, data[end:])

@@ -1,20 +1,6 @@
 """Reads what processes have used: CPU time and memory."""
 
-from dataclasses import dataclass
-
 import psutil
-
-
-@dataclass(frozen=True, slots=True)
-class Cpu:
-    """The CPU seconds that the web server and PostgreSQL have used so far."""
-
-    web: float
-    postgres: float
-
-    def since(self, earlier: "Cpu") -> "Cpu":
-        """Return what both have used since `earlier`."""
-        return Cpu(self.web - earlier.web, self.postgres - earlier.postgres)
 
 
 def cpu_seconds(pid: int) -> float:
@@ -33,9 +19,3 @@ def cpu_seconds(pid: int) -> float:
 def children_rss(pid: int) -> list[int]:
     """Return the resident memory, in bytes, of each child of a process."""
     return [child.memory_info().rss for child in psutil.Process(pid).children()]
-
-
-def descendants_rss(pid: int) -> int:
-    """Return the resident memory, in bytes, of a process and all its descendants."""
-    root = psutil.Process(pid)
-    return sum(process.memory_info().rss for process in (root, *root.children(recursive=True)))

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the embedded binaries that a benchmark kills, promotes and rebuilds by itself."""
+"""A PostgreSQL server of the embedded binaries that its owner kills, promotes and rebuilds by itself."""
 
 import contextlib
 import signal
@@ -11,14 +11,14 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import PGconn, Ping
 
-from bench.failure import BenchFailed
-from bench.http_client import HOST
 from bin.ending import die_with_parent
 from pipedai import env
 from pipedai.embedded import passwords, tuning
 from pipedai.embedded.programs import ENVIRONMENT, Outcome, User, run
+from testing.processes.failure import ProcessFailed
+from testing.processes.stack import HOST
 
-# The benchmark runs on the very configuration that operators are given.
+# It runs with the very configuration that operators are given.
 CONFIGURATION = env.BASE_DIR / "deploy" / "ha" / "postgresql.conf"
 # The embedded server is reached by a socket only, so its cluster has no such rules.
 _ACCESS = f"host all all {HOST}/32 scram-sha-256\nhost replication all {HOST}/32 scram-sha-256\n"
@@ -29,7 +29,7 @@ _PAUSE_SECONDS = 0.02
 class Node:
     """One server with its directory. It answers on a port of this machine, and only with a password.
 
-    `home` must belong to `user`, who runs the server. Every method raises BenchFailed if a program fails.
+    `home` must belong to `user`, who runs the server. Every method raises ProcessFailed if a program fails.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Node:
         deadline = time.monotonic() + _START_SECONDS
         while not self.answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise BenchFailed(f"{self.name} does not start:\n{self._log.read_text()[-2000:]}")
+                raise ProcessFailed(f"{self.name} does not start:\n{self._log.read_text()[-2000:]}")
             time.sleep(_PAUSE_SECONDS)
 
     def answers(self) -> bool:
@@ -217,4 +217,4 @@ class Node:
 
     def _done(self, what: str, outcome: Outcome) -> None:
         if outcome.code:
-            raise BenchFailed(f"{self.name}: {what} failed: {outcome.reason}.")
+            raise ProcessFailed(f"{self.name}: {what} failed: {outcome.reason}.")

@@ -1,4 +1,4 @@
-"""The database of a benchmark that kills its servers: one server, or a primary with a synchronous standby."""
+"""A database whose servers may be killed: one server, or a primary with a synchronous standby."""
 
 import secrets
 import shutil
@@ -11,15 +11,13 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from bench.failure import BenchFailed
-from bench.http_client import HOST
-from bench.kill.node import Node
-from bench.stack import Database, free_port, kept_cluster, workplace
-from pipedai import env
 from pipedai.embedded import locks, passwords
 from pipedai.embedded.cluster import DATABASE
 from pipedai.embedded.installation import server_bin
 from pipedai.embedded.layout import Layout
+from testing.processes.failure import ProcessFailed
+from testing.processes.postgres_node import Node
+from testing.processes.stack import HOST, Database, free_port, kept_cluster, workplace
 
 NAMES = ("pipedai_a", "pipedai_b")
 _STANDBY_SECONDS = 60.0
@@ -27,7 +25,7 @@ _PAUSE_SECONDS = 0.05
 
 
 class Nodes(Database):
-    """A database that the benchmark's own servers keep. DATABASE_URL names all of them, so no program starts one."""
+    """A database that servers of our own keep. DATABASE_URL names all of them, so no program starts one."""
 
     def __init__(
         self, directory: Path, environment: dict[str, str], nodes: list[Node], password: str
@@ -35,7 +33,7 @@ class Nodes(Database):
         url = f"postgres://{passwords.APPLICATION}:{password}@{_hosts(nodes)}/{DATABASE}"
         if len(nodes) > 1:
             url += "?target_session_attrs=read-write"
-        super().__init__(directory, {**environment, "DATABASE_URL": url}, env.BASE_DIR)
+        super().__init__(directory, {**environment, "DATABASE_URL": url})
         self.primary = nodes[0]
         self._nodes = nodes
         self._password = password
@@ -66,13 +64,13 @@ class Nodes(Database):
             self.follow()
 
     def follow(self) -> None:
-        """Start the standby, and return when the primary's commits wait for it. Raises BenchFailed."""
+        """Start the standby, and return when the primary's commits wait for it. Raises ProcessFailed."""
         self.standby.start()
         self.primary.demand_standby()
         deadline = time.monotonic() + _STANDBY_SECONDS
         while not self.primary.has_synchronous_standby():
             if time.monotonic() > deadline:
-                raise BenchFailed("The standby does not follow the primary.")
+                raise ProcessFailed("The standby does not follow the primary.")
             time.sleep(_PAUSE_SECONDS)
 
     def promote_standby(self) -> None:

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import httpx
 
-from bench.background import scheduler_processes
-from bench.failure import BenchFailed
-from bench.stack import Database, database, web
 from pipedai import env
 from testing.processes.browser import chromium
+from testing.processes.failure import ProcessFailed
+from testing.processes.stack import Database, database, scheduler_processes, web
 
 IMAGES = env.BASE_DIR / "docs" / "images"
 _SIZE = {"width": 1280, "height": 800}
@@ -30,7 +29,7 @@ def main() -> int:
                 url = f"http://127.0.0.1:{served.port}"
                 _wait_until_told(on, url)
                 _take(on, url)
-    except BenchFailed as failure:
+    except ProcessFailed as failure:
         print(failure, file=sys.stderr)
         return 1
     return 0
@@ -48,7 +47,7 @@ def _wait_until_told(on: Database, url: str) -> None:
     deadline = time.monotonic() + _LONGEST_SECONDS
     while on.one("SELECT count(*) AS n FROM notice WHERE status <> 'delivered'")["n"]:
         if time.monotonic() > deadline:
-            raise BenchFailed("Nobody was told of the demo's failure within a minute.")
+            raise ProcessFailed("Nobody was told of the demo's failure within a minute.")
         time.sleep(0.25)
 
 

@@ -1,21 +1,9 @@
-"""Makes budgets for the runs, and compares what these have used with the ledger, to the last digit."""
+"""Compares what budgets have used with the ledger, to the last digit."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from bench.cast import Pair
-from bench.stack import Database
-
 Row = dict[str, Any]
-
-# A budget over all runs, and one for the runs of one trigger. Both have room for everything.
-_ADD = """
-INSERT INTO budget (id, environment_id, name, trigger_id, period, timezone, limit_usd, when_reached, notice_at_pct,
-    reserve_usd, count_notional, generation)
-SELECT gen_random_uuid(), t.environment_id, 'Bench', CASE WHEN n > 1 THEN t.id END, 'month', 'UTC', 1000000, 'hold',
-    '{{80,100}}', 0.7 + n, true, 0
-FROM trigger t, generate_series(1, {count}) n WHERE t.id = '{trigger_id}'
-"""
 
 # What each window should have used: for an ended run its cost in the ledger, else the cost of a late report that came
 # after its retry was claimed, else nothing if its worker ended it before its start, else what was reserved; and for a
@@ -44,11 +32,6 @@ LEFT JOIN (SELECT x.run_id, w.budget_id FROM run_reservation x JOIN budget_windo
     ON x.run_id = r.id AND x.budget_id = b.id
 WHERE (r.claimed_at IS NOT NULL) <> (x.run_id IS NOT NULL)
 """
-
-
-def add_budgets(on: Database, pairs: Sequence[Pair], *, count: int = 2) -> None:
-    """Adds a budget over all runs of the first pair's environment, and `count` - 1 over those of its trigger alone."""
-    on.execute(_ADD.format(count=count, trigger_id=pairs[0].trigger_id))
 
 
 def complaints_about_budgets(all_rows: Callable[[str], list[Row]]) -> list[str]:

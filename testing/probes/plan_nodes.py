@@ -1,4 +1,4 @@
-"""Reads query plans, to find those that read a table of the ledger from end to end."""
+"""Reads query plans: their nodes, how many rows they read, and which tables of the ledger from end to end."""
 
 import re
 from collections.abc import Iterator

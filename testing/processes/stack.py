@@ -1,4 +1,4 @@
-"""Starts what a benchmark measures: a durable database and the web server."""
+"""Starts the service for programs outside of a test: a durable database of its own, the web server and schedulers."""
 
 import os
 import secrets
@@ -8,25 +8,25 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import httpx
 import psycopg
 from psycopg.rows import dict_row
 
-from bench.failure import BenchFailed
-from bench.http_client import HOST, Connection
-from bench.usage import children_rss, cpu_seconds
 from bin.ending import Afterwards, die_with_parent
 from pipedai import env
 from pipedai.embedded import passwords
 from pipedai.embedded.layout import Layout
 from pipedai.embedded.server import EmbeddedPostgres
+from testing.processes.failure import ProcessFailed
+from testing.processes.usage import children_rss, cpu_seconds
 
+HOST = "127.0.0.1"
 _START_SECONDS = 60.0
 _STOP_SECONDS = 40.0
 # The ports that benchmarks use. The test suite uses those below them.
@@ -39,7 +39,7 @@ _DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 _KEPT_CLUSTER = "BENCH_CLUSTER"
 
 # Settings that replace those of the environment and of .env. They differ from production in that throttles
-# are off, since a benchmark registers hundreds of workers from one address.
+# are off, because a benchmark registers hundreds of workers from one address.
 _SETTINGS = {
     "PIPEDAI_ENV": "development",
     "DATABASE_URL": "",
@@ -54,19 +54,15 @@ _SETTINGS = {
 
 
 class Database:
-    """An embedded PostgreSQL of the benchmark's own, with an empty database, migrated by a checkout's code.
+    """An embedded PostgreSQL in a directory of its own, with an empty database that has the present schema."""
 
-    The programs that run on the database are that checkout's, too.
-    """
-
-    def __init__(self, directory: Path, environment: Mapping[str, str], checkout: Path) -> None:
+    def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
         self.directory = directory
         self.environment = environment
-        self.checkout = checkout
         self._server = EmbeddedPostgres(directory)
 
     def start(self) -> None:
-        """Create, start and migrate the database. Raises BenchFailed if it would not survive a power cut."""
+        """Create, start and migrate the database. Raises ProcessFailed if it would not survive a power cut."""
         if not copy_kept_cluster(self.directory):
             self.python("manage.py", "migrate", "--no-input")
         # The server's environment says whether it keeps what it commits.
@@ -74,20 +70,14 @@ class Database:
             self._server.ensure_running()
         found = {name: self.one(f"SHOW {name}")[name] for name in _DURABLE}
         if found != _DURABLE:
-            raise BenchFailed(f"PostgreSQL does not keep what it commits: {found}.")
-
-    @property
-    def interpreter(self) -> str:
-        """The Python of the checkout's own .venv if it has one, else the Python that runs the benchmark."""
-        own = self.checkout / ".venv" / "bin" / "python"
-        return str(own) if self.checkout != env.BASE_DIR and own.exists() else sys.executable
+            raise ProcessFailed(f"PostgreSQL does not keep what it commits: {found}.")
 
     @property
     def pid(self) -> int:
-        """The pid of PostgreSQL's main process. Raises BenchFailed if it does not run."""
+        """The pid of PostgreSQL's main process. Raises ProcessFailed if it does not run."""
         pid = self.running_pid
         if pid is None:
-            raise BenchFailed("PostgreSQL has stopped.")
+            raise ProcessFailed("PostgreSQL has stopped.")
         return pid
 
     @property
@@ -101,11 +91,11 @@ class Database:
         return self._server.environment()
 
     def python(self, *arguments: str) -> str:
-        """Run Python with these arguments on the database, and return what it printed. Raises BenchFailed with its
+        """Run Python with these arguments on the database, and return what it printed. Raises ProcessFailed with its
         output if it fails."""
         done = subprocess.run(
-            [self.interpreter, *arguments],
-            cwd=self.checkout,
+            [sys.executable, *arguments],
+            cwd=env.BASE_DIR,
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -114,7 +104,7 @@ class Database:
             preexec_fn=die_with_parent(signal.SIGTERM),
         )
         if done.returncode:
-            raise BenchFailed(f"{' '.join(arguments[:3])} failed:\n{done.stdout[-_SAID:]}")
+            raise ProcessFailed(f"{' '.join(arguments[:3])} failed:\n{done.stdout[-_SAID:]}")
         return done.stdout
 
     def one(self, statement: str) -> dict[str, Any]:
@@ -188,53 +178,33 @@ class Database:
         return psycopg.connect(**params, options=options, autocommit=True, row_factory=dict_row)
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
-    """A web server: the arguments of Python that start it, and further variables of its environment."""
-
-    arguments: Sequence[str] = ("-m", "pipedai.server")
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-
-# The API, started as in the Procfile.
-PRODUCT = Program()
-
-
 class Web:
-    """A web server that serves a program on `port`, under gunicorn."""
+    """The API on `port`, started as in the Procfile."""
 
-    def __init__(
-        self, database: Database, port: int, processes: int, program: Program = PRODUCT
-    ) -> None:
+    def __init__(self, database: Database, port: int, processes: int) -> None:
         self.port = port
         self.processes = processes
         self._database = database
-        self._program = program
         self._log = database.directory / f"web-{port}.log"
         self._process = self._start()
 
     def wait_until_ready(self) -> None:
-        """Wait until each of its processes serves. Raises BenchFailed."""
+        """Wait until each of its processes serves. Raises ProcessFailed."""
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline and self._process.poll() is None:
-            try:
-                with Connection(self.port, timeout=5) as connection:
-                    connection.call("GET", "/health")
+            with suppress(httpx.HTTPError):
+                health = f"http://{HOST}:{self.port}/api/v1/health"
+                # By default a client reads the system's certificates, which costs 10 ms of CPU time.
+                httpx.get(health, trust_env=False, verify=False, timeout=30).raise_for_status()
                 if len(children_rss(self.pid)) == self.processes:
                     return
-            except OSError:
-                pass
             time.sleep(0.05)
-        raise BenchFailed("The web server did not start.")
+        raise ProcessFailed("The web server did not start.")
 
     def complaints(self) -> list[str]:
         """Return the last lines of its log that report a problem."""
         lines = self._log.read_text(errors="replace").splitlines()
         return [line for line in lines if '"level": "info"' not in line][-_COMPLAINTS:]
-
-    def has_ended(self) -> bool:
-        """Whether the server has ended, without being stopped."""
-        return self._process.poll() is not None
 
     @property
     def pid(self) -> int:
@@ -271,11 +241,10 @@ class Web:
     def _start(self) -> "subprocess.Popen[bytes]":
         with self._log.open("ab") as output:
             return subprocess.Popen(
-                [self._database.interpreter, *self._program.arguments],
-                cwd=self._database.checkout,
+                [sys.executable, "-m", "pipedai.server"],
+                cwd=env.BASE_DIR,
                 env={
                     **self._database.environment,
-                    **self._program.environment,
                     "PORT": str(self.port),
                     "WEB_BIND": f"{HOST}:{self.port}",
                     "PUBLIC_URL": f"http://{HOST}:{self.port}",
@@ -289,14 +258,13 @@ class Web:
 
 
 @contextmanager
-def database(checkout: Path = env.BASE_DIR, /, **settings: str) -> Iterator[Database]:
+def database(**settings: str) -> Iterator[Database]:
     """Make a new database in a directory of its own below PIPEDAI_DATA_DIR, and remove it at the end.
 
-    It is removed even if this process is killed. `settings` are further variables of its environment. The code of
-    `checkout` migrates it and runs on it.
+    It is removed even if this process is killed. `settings` are further variables of its environment.
     """
     with workplace(**settings) as (directory, environment):
-        made = Database(directory, environment, checkout)
+        made = Database(directory, environment)
         made.start()
         yield made
 
@@ -342,17 +310,47 @@ def copy_kept_cluster(directory: Path) -> bool:
 
 
 @contextmanager
-def web(on: Database, *, processes: int, program: Program = PRODUCT) -> Iterator[Web]:
+def web(on: Database, *, processes: int) -> Iterator[Web]:
     """Run a web server on that database, with this number of processes."""
-    served = Web(on, free_port(), processes, program)
+    served = Web(on, free_port(), processes)
     try:
         served.wait_until_ready()
         yield served
-    except BenchFailed as failure:
+    except ProcessFailed as failure:
         # The error shows the log's last lines, since the log will be removed.
-        raise BenchFailed("\n".join([str(failure), *served.complaints()])) from None
+        raise ProcessFailed("\n".join([str(failure), *served.complaints()])) from None
     finally:
         served.stop()
+
+
+@contextmanager
+def scheduler_processes(on: Database, count: int) -> Iterator[list[int]]:
+    """Run `count` schedulers on that database, and stop them at the end. When it yields their pids, all are at work."""
+    with (on.directory / "schedulers.log").open("wb") as output:
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "manage.py", "runscheduler"],
+                cwd=env.BASE_DIR,
+                env=on.environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # so a Ctrl-C does not reach it
+                preexec_fn=die_with_parent(signal.SIGTERM),
+            )
+            for _ in range(count)
+        ]
+    try:
+        deadline = time.monotonic() + _START_SECONDS
+        while on.one("SELECT count(*) FROM scheduler_heartbeat")["count"] < count:
+            if time.monotonic() > deadline:
+                raise ProcessFailed("The schedulers do not start.")
+            time.sleep(0.05)
+        yield [process.pid for process in processes]
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait()
 
 
 def free_port() -> int:

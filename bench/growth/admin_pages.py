@@ -1,0 +1,49 @@
+"""Yields the lists of admin, alone and within an environment, and the pages to which they link: filters, older rows."""
+
+import re
+from collections.abc import Iterator
+from html import unescape
+from urllib.parse import parse_qsl
+
+from django.conf import settings
+from django.db import transaction
+from django.test import Client
+
+from accounts.models import User
+from accounts.sessions import Device, open_staff_session
+from bench.growth.pages import Page, get, shown
+from bench.growth.subjects import Subjects
+from pipedai.admin.site import site
+from pipedai.admin.values import list_of
+
+_LINK = re.compile(r'href="\?([^"]+)"')
+
+
+def admin_pages(on: Subjects, values: int | None) -> Iterator[Page]:
+    """Yield the start page and every list, as staff see them, and so many of the links of each, or all."""
+    client = _client_of(on.staff)
+    yield Page("admin: start page", get(client, "/admin/", {}))
+    for model, admin in site._registry.items():
+        path, name = list_of(model), f"admin: {model._meta.verbose_name_plural}"
+        starts = [{}, {"q": str(on.run_id)}]
+        if any(getattr(each, "name", None) == "environment" for each in admin.list_filter):
+            starts.append({"environment": str(on.environment.id)})
+        queries: dict[str, dict[str, str]] = {}
+        for start in starts:
+            page = get(client, path, start)
+            links = sorted(set(_LINK.findall(str(page(), "utf-8"))))  # type: ignore[call-overload]
+            for query in (start, *(dict(parse_qsl(unescape(link))) for link in links[:values])):
+                # The cursor in a link to older rows is another one in each ledger.
+                named = {**query, "after": "older"} if "after" in query else query
+                queries.setdefault(shown(named), query)
+        for words, query in queries.items():
+            yield Page(f"{name}{words}", get(client, path, query))
+
+
+def _client_of(staff: User) -> Client:
+    """Return a client that is logged in to admin."""
+    client = Client(SERVER_NAME="localhost")
+    with transaction.atomic():
+        session = open_staff_session(staff, Device(b"", None, ""))
+    client.cookies[settings.SESSION_COOKIE_NAME] = str(session.session_key)
+    return client
