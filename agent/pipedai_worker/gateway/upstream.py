@@ -100,7 +100,6 @@ class Upstream:
         headers: Iterable[tuple[str, str]],
         body: bytes | None = None,
         *,
-        url: httpx.URL | None = None,
         seconds: float | None = limits.ANSWER_SECONDS,
     ) -> AsyncIterator[httpx.Response]:
         """Yield the answer before its body is read. The whole answer must come within `seconds`. A request that the
@@ -110,7 +109,7 @@ class Upstream:
             raise self._fault
         if self._client is None:
             raise faults.infra("The gateway is closed.")
-        asked = (method, headers, body, url or self.url)
+        asked = (method, headers, body)
         ends_at = None if seconds is None else asyncio.get_running_loop().time() + seconds
         used = self._headers
         answer = await self._send_once(self._client, ends_at, *asked)
@@ -139,7 +138,6 @@ class Upstream:
         method: str,
         headers: Iterable[tuple[str, str]],
         body: bytes | None,
-        url: httpx.URL,
     ) -> httpx.Response:
         timeout = httpx.Timeout(
             None,
@@ -150,8 +148,8 @@ class Upstream:
         try:
             request = httpx.Request(
                 method,
-                url,
-                headers=self._merged(headers, url, body),
+                self.url,
+                headers=self._merged(headers, body),
                 content=body,
                 extensions={"timeout": timeout.as_dict()},
             )
@@ -161,13 +159,11 @@ class Upstream:
         answer.extensions[ENDS_AT] = ends_at
         return answer
 
-    def _merged(
-        self, headers: Iterable[tuple[str, str]], url: httpx.URL, body: bytes | None
-    ) -> Headers:
+    def _merged(self, headers: Iterable[tuple[str, str]], body: bytes | None) -> Headers:
         merged = list(self._headers)
         own = {name.lower() for name, _ in merged}
         if b"host" not in own:
-            merged.insert(0, (b"Host", url.netloc))
+            merged.insert(0, (b"Host", self.url.netloc))
         merged.append((b"Accept-Encoding", b"identity"))
         if body is not None:
             merged.append((b"Content-Length", b"%d" % len(body)))

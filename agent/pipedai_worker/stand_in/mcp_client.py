@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 PROTOCOL_VERSION = "2025-06-18"
 CONNECT_SECONDS = 30.0
@@ -23,21 +23,15 @@ class McpError(Exception):
 class McpClient:
     def __init__(self, server: Mapping[str, Any], connect_seconds: float = CONNECT_SECONDS) -> None:
         self._url = str(server.get("url"))
-        self._older = server.get("type") == "sse"
         self._headers = {str(k): str(v) for k, v in (server.get("headers") or {}).items()}
         self._connect_seconds = connect_seconds
         self._call_seconds = float(server.get("timeout") or 300_000) / 1000
         self._ids = itertools.count(1)
-        # The URL to which messages are sent and, with MCP's older transport, the stream on which the answers come.
-        self._target = self._url
-        self._stream: Iterator[tuple[str, str]] | None = None
         self.server_name = ""
         self.tools: list[dict[str, Any]] = []
 
     def connect(self) -> None:
         limit = self._connect_seconds
-        if self._older:
-            self._open_stream(limit)
         client = {"name": "stand-in", "version": "0"}
         offered = {"protocolVersion": PROTOCOL_VERSION, "capabilities": {}, "clientInfo": client}
         agreed = self._ask("initialize", offered, limit)
@@ -81,24 +75,14 @@ class McpClient:
         """Send a message at once, and return the messages that answer it as they come."""
         body = json.dumps({"jsonrpc": "2.0", **message}).encode()
         answer = self._request("POST", body, seconds)
-        if self._older:
-            answer.close()
-            return _messages(self._stream or iter(()))
         session = answer.headers.get("Mcp-Session-Id")
         if session:
             self._headers["Mcp-Session-Id"] = session
-        if (answer.headers.get_content_type()) == "text/event-stream":
-            return _messages(_events(answer))
+        if answer.headers.get_content_type() == "text/event-stream":
+            return _events(answer)
         with _troubles():
             text = answer.read()
             return iter([json.loads(text)] if text.strip() else [])
-
-    def _open_stream(self, seconds: float) -> None:
-        self._stream = _events(self._request("GET", None, max(seconds, self._call_seconds)))
-        kind, data = next(self._stream, ("", ""))
-        if kind != "endpoint":
-            raise McpError("the server named no endpoint")
-        self._target = urljoin(self._url, data)
 
     def _request(self, method: str, body: bytes | None, seconds: float) -> http.client.HTTPResponse:
         headers = {
@@ -108,11 +92,10 @@ class McpClient:
         }
         if body is not None:
             headers["Content-Type"] = "application/json"
-        named = self._target if method == "POST" else self._url
         with _troubles():
-            url = urlsplit(named)
+            url = urlsplit(self._url)
             if url.scheme not in {"http", "https"} or not url.hostname:
-                raise ValueError(f"not a URL of HTTP: {named}")
+                raise ValueError(f"not a URL of HTTP: {self._url}")
             https = url.scheme == "https"
             connect = http.client.HTTPSConnection if https else http.client.HTTPConnection
             connection = connect(url.hostname, url.port, timeout=seconds)
@@ -138,24 +121,16 @@ def _troubles() -> Iterator[None]:
         raise McpError(str(error)) from None
 
 
-def _events(answer: Any) -> Iterator[tuple[str, str]]:
-    kind, data = "message", []
+def _events(answer: Any) -> Iterator[dict[str, Any]]:
+    """Yield the messages of a stream of events as they come."""
+    data: list[str] = []
     with _troubles(), answer:
         for line in answer:
             name, _, value = line.decode().rstrip("\r\n").partition(":")
-            value = value[value.startswith(" ") :]
-            if name == "event":
-                kind = value
-            elif name == "data":
-                data.append(value)
+            if name == "data":
+                data.append(value[value.startswith(" ") :])
             elif not name and data:
-                yield kind, "\n".join(data)
-                kind, data = "message", []
-
-
-def _messages(events: Iterator[tuple[str, str]]) -> Iterator[dict[str, Any]]:
-    for _, data in events:
-        with _troubles():
-            message = json.loads(data)
-        if isinstance(message, dict):
-            yield message
+                message = json.loads("\n".join(data))
+                data = []
+                if isinstance(message, dict):
+                    yield message
