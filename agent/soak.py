@@ -27,9 +27,8 @@ from urllib.parse import urlsplit
 from pipedai_worker import cli
 from pipedai_worker.api import patience
 from pipedai_worker.conformance.fake_api import DROP, FakeApi, route
-from pipedai_worker.conformance.fake_run import FakeRun
+from pipedai_worker.conformance.fake_run import TERMINAL, FakeRun
 from pipedai_worker.conformance.serving import Service
-from pipedai_worker.conformance.wire import TERMINAL
 from pipedai_worker.events import local, sender
 from pipedai_worker.identity.config import WorkerConfig
 from pipedai_worker.polling import loop, poller

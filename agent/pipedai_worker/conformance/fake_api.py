@@ -13,9 +13,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
-from pipedai_worker.conformance import wire
-from pipedai_worker.conformance.fake_run import FakeRun, iso, now
-from pipedai_worker.conformance.wire import TERMINAL
+from pipedai_worker.conformance import requests
+from pipedai_worker.conformance.fake_run import TERMINAL, FakeRun, iso, now
 from pipedai_worker.stand_in.mcp_server import Tool
 
 IN_HAND = {"claimed", "running"}
@@ -106,8 +105,7 @@ class FakeApi:
         with self.lock:
             if run.status != "waiting" or run.approval is None:
                 raise AssertionError(f"the run is {run.status}")
-            call = {name: run.approval[name] for name in wire.APPROVED}
-            run.decision = {**call, "decision": decision, "reason": reason}
+            run.decide(decision, reason)
             run.status, run.claim_id = "queued", None
             run.resume_session_id = (run.outcome or {})["sessionId"]
             self.lock.notify_all()
@@ -208,7 +206,7 @@ class FakeApi:
             return 404, {"error": "Not found", "code": "not_found"}
         if headers.get("Authorization") != f"Bearer {self.worker_token}":
             return 401, {"error": "The token is not valid.", "code": "invalid_token"}
-        if (problem := wire.problem(kind, query, body)) is not None:
+        if (problem := requests.problem(kind, query, body)) is not None:
             return self.refuse(400, "validation_failed", f"{kind}: {problem}.")
         if kind == "whoami":
             return 200, {
@@ -385,9 +383,6 @@ class FakeApi:
                 status = "canceled"
             run.approval = {"approvalId": str(uuid4()), **body["approval"]}
             run.decision, run.tool_calls = None, None
-        for problem in (wire.flaw_of_limit(body), wire.flaw_of_denials(body)):
-            if problem is not None:
-                self.ignored.append(f"complete: {problem}.")
         return self._move(run, IN_HAND, status, outcome=body)
 
     def _spend(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
@@ -400,13 +395,12 @@ class FakeApi:
         return 200, run.shown()
 
     def _events(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
-        return wire.take_events(run, body)
+        return run.take_events(body)
 
     def _note_tool_calls(self, kind: str, run: FakeRun, body: Any) -> None:
-        problem = wire.flaw_of_calls(body, run.tool_calls)
-        if problem is not None:
-            self.ignored.append(f"{kind}: {problem}.")
-        elif body.get("toolCalls") is not None:
+        flaws = list(requests.flaws(kind, body, run.tool_calls))
+        self.ignored += [f"{kind}: {flaw}." for flaw in flaws]
+        if not flaws and body.get("toolCalls") is not None:
             run.tool_calls = body["toolCalls"]
 
     def _move(

@@ -10,6 +10,9 @@ from typing import Any
 from uuid import uuid4
 
 LONGEST_OUTPUT = 64 * 1024  # bytes
+TERMINAL = {"succeeded", "failed", "timed_out", "canceled"}
+# What the decision on a gated call repeats of the call.
+_OF_A_DECISION = ("approvalId", "tool", "argumentsHash", "toolSchemaHash")
 
 
 @dataclass
@@ -104,6 +107,24 @@ class FakeRun:
         """Return the run as the answer to a claim, start, heartbeat or complete shows it."""
         shown = {"id": self.id, "status": self.status, "cancelRequested": self.cancel_requested}
         return shown if self.resume_until == "" else {**shown, "resumeUntil": self.resume_until}
+
+    def decide(self, decision: str, reason: str) -> None:
+        call = {name: (self.approval or {})[name] for name in _OF_A_DECISION}
+        self.decision = {**call, "decision": decision, "reason": reason}
+
+    def take_events(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """Add those events that the run has not got yet, and return the status and the answer."""
+        failed = self.record_events == "failures" and self.status in TERMINAL - {"succeeded"}
+        if self.record_events != "always" and not failed:
+            return 409, {"error": "The run's trigger records no events.", "code": "events_off"}
+        for event in body["events"]:
+            expected = len(self.events) + 1
+            if event["seq"] > expected:
+                sentence = f"Event {expected} is missing."
+                return 409, {"error": sentence, "code": "event_gap", "nextSeq": expected}
+            if event["seq"] == expected:
+                self.events.append(event)
+        return 200, {"nextSeq": len(self.events) + 1}
 
     def settled(self, body: dict[str, Any]) -> str:
         """Return the status that a report gives the run. A success whose required output is missing is a failure."""
