@@ -1,4 +1,4 @@
-"""A run goes on in the session of an earlier attempt, and never does twice what that attempt has done (SPEC §16)."""
+"""A run goes on in the session of an earlier attempt, and never does twice what that attempt has done."""
 
 from __future__ import annotations
 

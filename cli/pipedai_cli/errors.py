@@ -1,4 +1,4 @@
-"""What ends a command: one sentence, and the exit code by which scripts tell why (SPEC §29)."""
+"""What ends a command: one sentence, and the exit code by which scripts tell why (docs/cli.md)."""
 
 from enum import IntEnum
 

@@ -53,7 +53,7 @@ for module in (account, changes, triggers, runs, operating, mcp):
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line, and exit as SPEC §29 says."""
+    """Run the command line, and exit with the code that docs/cli.md lists."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Not every terminal's encoding has all characters of names.
         sys.stdout.reconfigure(errors="backslashreplace")

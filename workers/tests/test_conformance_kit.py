@@ -40,7 +40,7 @@ def test_the_kit_takes_nothing_that_the_api_refuses() -> None:
             {"status": "succeeded"} if kind == "complete" else {"claimId": "mine"}
         )
         for value in [*VALUES, 30, 31]:
-            sent = {**base, field: value}
+            sent: dict[str, Any] = {**base, str(field): value}
             taken = body(data=sent).is_valid()
             refused += not taken
             if not taken and requests.problem(kind, {}, sent) is None:

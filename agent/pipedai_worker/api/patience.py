@@ -68,7 +68,7 @@ def until_answered(
 
 FIRST_SECONDS = 0.5
 # The longest pause between two attempts. When an outage ends, the API gives a run up if its worker sends nothing for
-# another minute, so the worker must ask sooner than that (SPEC §22).
+# another minute, so the worker must ask sooner than that.
 LONGEST_SECONDS = 15.0
 
 

@@ -21,7 +21,7 @@ log = get_logger(__name__)
 # The ids of claude's sessions are derived from this namespace (a random UUID). It must not change, because a new
 # version of the worker has to compute the same ids as the old one.
 _NAMESPACE = UUID("5d0f3c52-3c8e-4c55-9c4e-0f6a2f1b7a90")
-# A usage limit is waited for 8 days at most, and a session can be resumed for an hour after it (SPEC §16). A session is
+# A usage limit is waited for 8 days at most, and a session can be resumed for an hour after it. A session is
 # kept so long unless the API tells another time.
 RESUME_SECONDS = 3600.0
 LONGEST_SECONDS = 8 * 86_400.0 + RESUME_SECONDS
@@ -81,7 +81,7 @@ class Session:
         new = [str(call["tool"]) for call in listed if call["outcome"] == UNKNOWN]
         # The same name counts once. No run has so many different tools that the last ones matter.
         unanswered = tuple(dict.fromkeys((*self.unanswered, *new)))[:MOST_UNANSWERED]
-        # A call without an answer may have had an effect, whatever its tool is said to do (SPEC §18).
+        # A call without an answer may have had an effect, whatever its tool is said to do.
         had_effects = self.had_effects or counts["effects"] > 0 or counts["unknown"] > 0
         return replace(self, had_effects=had_effects, unanswered=unanswered)
 

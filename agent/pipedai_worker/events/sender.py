@@ -22,7 +22,7 @@ from pipedai_worker.values import whole
 
 log = get_logger(__name__)
 
-# The API takes the events of a run until this long after its end (SPEC §18).
+# The API takes the events of a run until this long after its end.
 LATEST_SECONDS = 24 * 3600.0
 # After a call that was not full, the events of this time are gathered for the next one. A call costs the API about as
 # much with forty events as with one, so the first event is sent at once, and those that follow once a second.

@@ -17,7 +17,7 @@ from pipedai_worker.events.kinds import TRUNCATED
 from pipedai_worker.reporting.outcome import iso
 
 SUFFIX = ".ndjson"
-# The most events that the API takes of a run (SPEC §18).
+# The most events that the API takes of a run (API.md, `POST /workers/:id/runs/:runId/events`).
 MOST_EVENTS = 20_000
 MOST_BYTES = 5 * 1024 * 1024
 # This many of these bytes are kept free for the last event, which says that there was more.

@@ -1,5 +1,5 @@
 """Makes anew what is sent in a run with rules, from what a message may have alone, and says exactly what it asks for.
-So nothing else is sent than what the gate has seen and a person has approved (SPEC §27).
+So nothing else is sent than what the gate has seen and a person has approved (docs/approvals.md).
 """
 
 from __future__ import annotations

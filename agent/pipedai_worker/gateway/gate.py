@@ -1,4 +1,4 @@
-"""Lets a gated tool call pass only with a person's approval for exactly this call, and parks the first one (SPEC §27).
+"""Lets a gated tool call pass only with a person's approval for exactly this call, and parks the first one.
 
 The gateway asks the gate about every call, so what claude, its hook or a sub-agent do can't go round it. The hook
 only asks the gate what to tell claude.

@@ -33,7 +33,7 @@ Ask = Callable[[bool], Credentials]
 
 
 class Renewal:
-    """Asks for the credentials of one gateway, in whose event loop it lives, at most once in 5 s (SPEC §24)."""
+    """Asks for the credentials of one gateway, in whose event loop it lives. The API takes one request in 5 s."""
 
     def __init__(self, given: Credentials, ask: Ask, use: Callable[[Credentials], None]) -> None:
         """`use` gets each answer of `ask`, and raises ServerFailed for headers that can't be sent."""

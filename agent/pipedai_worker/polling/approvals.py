@@ -1,4 +1,4 @@
-"""Reads from a hand-out which tool calls a person must approve, and what was decided on one of them (SPEC §27)."""
+"""Reads from a hand-out which tool calls a person must approve, and what was decided on one of them."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ class Heartbeat:
                 failed = True
                 if not isinstance(error, Unanswered):
                     log.exception("run %s: the heartbeat failed", self._run_id)
-                # After an outage the API waits three times as long as this (SPEC §22).
+                # After an outage the API waits three times as long as this before it gives the run up.
                 delay = backoff.next_delay(getattr(error, "retry_after", None))
                 delay = min(delay, self._interval / 2)
             else:

@@ -1,4 +1,4 @@
-"""A gated call reaches the server only with an approval for exactly this call, however it is sent (SPEC §27)."""
+"""A gated call reaches the server only with an approval for exactly this call, however it is sent."""
 
 from __future__ import annotations
 

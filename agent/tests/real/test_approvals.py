@@ -1,4 +1,4 @@
-"""A person decides on a tool call before its effect, with the real CLI and a fake API (SPEC §27).
+"""A person decides on a tool call before its effect, with the real CLI and a fake API.
 
 What reached the MCP server counts, whatever the CLI says: `written` returns that.
 """
