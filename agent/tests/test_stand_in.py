@@ -17,7 +17,7 @@ import pytest
 from pipedai_worker.commands.handlers import STAND_IN
 from pipedai_worker.disk.durable import write_private
 from pipedai_worker.executors import settings
-from pipedai_worker.stand_in.mcp_client import McpClient, McpError
+from pipedai_worker.stand_in.tools import McpClient, McpError
 
 from .gateway.servers import TOKEN, McpServer, serving
 

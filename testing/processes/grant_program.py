@@ -195,9 +195,7 @@ class Front:
     def _guard(self, app: ASGIApp) -> ASGIApp:
         metadata = AnyHttpUrl(f"{self._origin}/.well-known/oauth-protected-resource/mcp")
         verifier = ProviderTokenVerifier(self._provider)
-        backend = BearerAuthBackend(
-            verifier, resource_server_url=AnyHttpUrl(f"{self._origin}/mcp")
-        )
+        backend = BearerAuthBackend(verifier, resource_server_url=AnyHttpUrl(f"{self._origin}/mcp"))
         guarded = RequireAuthMiddleware(AuthContextMiddleware(app), [], metadata)
         return AuthenticationMiddleware(guarded, backend=backend)
 

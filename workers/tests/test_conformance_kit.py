@@ -5,7 +5,7 @@ from typing import Any
 from bin.protocol import FILE, part_of
 from pipedai.env import BASE_DIR
 from pipedai_worker.conformance import requests
-from pipedai_worker.conformance.fake_run import LONGEST_OUTPUT, TERMINAL
+from pipedai_worker.conformance.fake_api import LONGEST_OUTPUT, TERMINAL
 from pipedai_worker.gateway import gate
 from testing.probes.api_schema import SCHEMA
 from testing.world.tool_calls import CALL

@@ -41,7 +41,7 @@ from pipedai_worker.polling.loop import Fatal, Loop, Settings
 
 log = get_logger(__name__)
 
-# With --offline the stand-in needs no MCP server: whoever tries a worker out may have named one that does not exist.
+# With --offline the stand-in needs no MCP server, as a person who tries a worker out may name one that does not exist.
 STAND_IN = [*stand_in.COMMAND, "--offline"]
 _STARTS = f"pipedai-worker {__version__} starts"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
 
-from pipedai_worker.disk import durable, scratch
+from pipedai_worker.disk import durable
 from pipedai_worker.disk.tool_calls import UNKNOWN
 from pipedai_worker.executors.base import Executor
 from pipedai_worker.logs import get_logger
@@ -75,7 +75,7 @@ class Session:
     @property
     def work(self) -> Path:
         """The working directory in which the session was begun. Claude resumes a session only there."""
-        return scratch.work(Path(self.root))
+        return durable.work(Path(self.root))
 
     def after(self, counts: dict[str, int], listed: list[dict[str, Any]]) -> Session:
         new = [str(call["tool"]) for call in listed if call["outcome"] == UNKNOWN]
@@ -210,7 +210,7 @@ class Sessions:
                     self._write(replace(session, keep_until=until))
 
     def forget(self, session_id: str, executor: Executor) -> None:
-        """Remove a session, whoever uses it, and all of its files. It raises nothing."""
+        """Remove a session and all of its files, even if a run uses it. It raises nothing."""
         with self._lock:
             session = self._find(session_id)
             if session is not None:
@@ -255,7 +255,7 @@ class Sessions:
     def _without_files(self, session: Session, executor: Executor) -> Session:
         if session.root:
             executor.clean_up(session.id, session.work, None)
-            scratch.remove(Path(session.root))
+            durable.remove_tree(Path(session.root))
         return replace(session, root="", bytes=0)
 
     def _find(self, session_id: str) -> Session | None:

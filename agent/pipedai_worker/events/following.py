@@ -16,7 +16,7 @@ from pipedai_worker.api.answers import parse_time
 from pipedai_worker.commands import arguments
 from pipedai_worker.commands.arguments import Exit
 from pipedai_worker.disk.journal import EVENTS, HELD, KEPT, SENT
-from pipedai_worker.events.kinds import (
+from pipedai_worker.events.spool import (
     MESSAGE,
     RESULT,
     STATUS,
@@ -25,8 +25,8 @@ from pipedai_worker.events.kinds import (
     TOOL_CALL,
     TOOL_RESULT,
     TRUNCATED,
+    SpoolReader,
 )
-from pipedai_worker.events.spool import SpoolReader
 from pipedai_worker.identity import config as configuration
 from pipedai_worker.identity.config import WorkerConfig
 from pipedai_worker.logs import get_logger

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipedai_worker.polling.approvals import Approvals
+from pipedai_worker.polling.assigned import Approvals
 
 # The name of the run's only MCP server; claude then names its tools `mcp__trigger__…`.
 SERVER_NAME = "trigger"

@@ -26,7 +26,7 @@ class ServerFault:
     sentence: str
 
 
-class ServerFailed(Exception):  # noqa: N818 - carries the fault to whoever tells of it
+class ServerFailed(Exception):  # noqa: N818 - it carries a fault
     def __init__(self, fault_class: str, sentence: str, *, unanswered: bool = False) -> None:
         """`unanswered` says that the server may have got the request, and that its answer did not come."""
         super().__init__(sentence)

@@ -14,9 +14,9 @@ import httpx
 
 from pipedai_worker.disk.tool_calls import POSSIBLE, Call, ToolCalls
 from pipedai_worker.gateway import faults, limits, messages
-from pipedai_worker.gateway.exchange import Answer, Request
 from pipedai_worker.gateway.faults import ServerFailed
 from pipedai_worker.gateway.gate import Admitted, Gate
+from pipedai_worker.gateway.listener import Answer, Request
 from pipedai_worker.gateway.reading import (
     EVENTS,
     JSON,

@@ -13,15 +13,12 @@ from http import HTTPStatus
 
 from pipedai_worker.disk.tool_calls import ToolCalls
 from pipedai_worker.gateway import faults, messages
-from pipedai_worker.gateway.exact import with_known_headers
-from pipedai_worker.gateway.exchange import Answer, Request
 from pipedai_worker.gateway.faults import ServerFailed, ServerFault
 from pipedai_worker.gateway.forwarding import Forwarding
-from pipedai_worker.gateway.gate import Gate
-from pipedai_worker.gateway.listener import Listener
+from pipedai_worker.gateway.gate import Gate, with_known_headers
+from pipedai_worker.gateway.listener import Answer, Listener, Request
 from pipedai_worker.gateway.probe import probe
-from pipedai_worker.gateway.renewal import Ask, Credentials
-from pipedai_worker.gateway.upstream import Upstream
+from pipedai_worker.gateway.upstream import Ask, Credentials, Upstream
 from pipedai_worker.gateway.waiting import Effects, FirstEffect, Waiting
 from pipedai_worker.logs import get_logger
 from pipedai_worker.running.stopping import run_in_background

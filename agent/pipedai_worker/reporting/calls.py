@@ -8,9 +8,8 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from pipedai_worker.api.answers import Refused, TokenRefused, Unanswered
+from pipedai_worker.api.answers import Backoff, Refused, TokenRefused, Unanswered, until_answered
 from pipedai_worker.api.client import Api
-from pipedai_worker.api.patience import Backoff, until_answered
 from pipedai_worker.disk.journal import Journal
 from pipedai_worker.executors.base import Executor
 from pipedai_worker.logs import get_logger

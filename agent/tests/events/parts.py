@@ -9,9 +9,8 @@ from typing import Any
 from pipedai_worker.api.answers import Refused, Unavailable
 from pipedai_worker.api.client import Api
 from pipedai_worker.conformance import requests
-from pipedai_worker.conformance.fake_run import FakeRun
-from pipedai_worker.events.recorder import Recorder
-from pipedai_worker.events.sender import Sender
+from pipedai_worker.conformance.fake_api import FakeRun
+from pipedai_worker.events.recorder import Recorder, Sender
 from pipedai_worker.events.spool import SpoolReader, SpoolWriter
 from pipedai_worker.redact import Redactor
 

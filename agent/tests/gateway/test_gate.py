@@ -21,10 +21,9 @@ from pipedai_worker.disk.sessions import Session
 from pipedai_worker.executors import settings
 from pipedai_worker.executors.base import JobSession
 from pipedai_worker.gateway import Credentials, Gate, gate, limits
-from pipedai_worker.polling.approvals import Approvals
-from pipedai_worker.polling.assigned import AssignedRun
+from pipedai_worker.polling.assigned import Approvals, AssignedRun
 from pipedai_worker.redact import Redactor
-from pipedai_worker.running.gating import Ending, gate_of
+from pipedai_worker.running.run import Ending, gate_of
 from pipedai_worker.running.stopping import StopRequest
 from pipedai_worker.running.workplaces import Workplace
 

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 from bin import claude
 
-from pipedai_worker.conformance.fake_api import FakeApi
-from pipedai_worker.conformance.fake_run import FakeRun
+from pipedai_worker.conformance.fake_api import FakeApi, FakeRun
 from pipedai_worker.gateway import gate
 
 from . import installed
