@@ -6,10 +6,8 @@ from typing import Any
 
 import pytest
 
-from pipedai_cli.errors import Failure
-from pipedai_cli.files import yaml_text
-from pipedai_cli.files.reading import read_files
-from pipedai_cli.files.writing import write_files
+from pipedai_cli.api import Failure
+from pipedai_cli.files import load_yaml, read_files, write_files
 
 HEAD = "managedBy: acme\n"
 
@@ -35,7 +33,7 @@ def write(folder, text, **prompts):
     ],
 )
 def test_yaml_means_what_people_mean(text, value):
-    assert yaml_text.load(text) == value
+    assert load_yaml(text) == value
 
 
 def test_a_trigger_gets_its_prompt_and_the_secrets_that_it_names(tmp_path, monkeypatch):
@@ -105,7 +103,7 @@ def test_merges_of_merges_mean_each_field_once():
     text = "a0: &a0 {k: 1}\n" + "".join(
         f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}], k{n}: 1}}\n" for n in range(1, 12)
     )
-    assert len(yaml_text.load(text)["a11"]) == 12
+    assert len(load_yaml(text)["a11"]) == 12
 
 
 def test_a_link_out_of_the_folder_is_refused(tmp_path):

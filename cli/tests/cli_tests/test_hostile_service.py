@@ -12,7 +12,7 @@ from testing.processes.certificate import self_signed
 from testing.processes.terminal import pipedai
 from tests.gateway.servers import raw_server
 
-from pipedai_cli import api, text
+from pipedai_cli import api, output
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\u202e\U000e0041evil\r\n"
 
@@ -140,7 +140,7 @@ def test_a_reader_that_has_enough_is_no_run_that_failed(tmp_path):
 
 
 def test_a_cost_beyond_all_numbers_is_shown_as_none():
-    assert [text.dollars(each) for each in ("1e999999999", "NaN", "-1e20", "2")] == [
+    assert [output.dollars(each) for each in ("1e999999999", "NaN", "-1e20", "2")] == [
         *"---",
         "$2.00",
     ]

@@ -11,7 +11,7 @@ from testing.processes.terminal import pipedai
 from testing.world.cast import TEST_ACTOR
 
 from pipedai.env import BASE_DIR
-from pipedai_cli import keys, main, output, text
+from pipedai_cli import keys, main, output
 from triggers.services import update_trigger
 
 FILE = """
@@ -279,7 +279,7 @@ def test_what_to_do_is_told_without_calls_of_the_api():
         "On its page, to which POST /connections/:id/authorize leads. Or not.": "On its page. Or not.",
         "GET /health tells whether one is alive.": "GET /health tells whether one is alive.",
     }
-    assert [text.without_calls(each) for each in told] == [*told.values()]
+    assert [output.without_calls(each) for each in told] == [*told.values()]
 
 
 def test_columns_are_aligned_also_below_wide_characters(capsys):

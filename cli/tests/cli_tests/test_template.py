@@ -10,7 +10,7 @@ import yaml
 from testing.processes.terminal import pipedai
 
 from pipedai.env import BASE_DIR
-from pipedai_cli.files import yaml_text
+from pipedai_cli.files import load_yaml
 from workspaces.files.file_schema import NAME, file_schema
 
 TEXT = (BASE_DIR / "docs" / "files.md").read_text()
@@ -63,8 +63,7 @@ def test_it_is_planned_by_a_viewer_and_applied_by_an_admin(server, committed_cas
     export = ["pipedai", "export", "--managed-by", "acme/agents", "--to", "exported"]
     assert run(export, "viewer").code == 0
     both = [
-        yaml_text.load((repository / f).read_text())
-        for f in ("pipedai.yaml", "exported/pipedai.yaml")
+        load_yaml((repository / f).read_text()) for f in ("pipedai.yaml", "exported/pipedai.yaml")
     ]
     assert both[0].keys() == both[1].keys()
     assert [list(each["triggers"]) for each in both] == [["morning-report", "triage"]] * 2
@@ -79,7 +78,7 @@ def test_the_schema_takes_it_and_finds_what_is_wrong():
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)
     template = BLOCKS["pipedai.yaml"]
-    assert list(validator.iter_errors(yaml_text.load(template))) == []
+    assert list(validator.iter_errors(load_yaml(template))) == []
     wrong = [
         ("managedBy: acme/agents", "managedBy: 7"),
         ("pools:", "pool:"),
@@ -94,4 +93,4 @@ def test_the_schema_takes_it_and_finds_what_is_wrong():
     for right, instead in wrong:
         text = template.replace(right, instead, 1)
         assert text != template, right
-        assert list(validator.iter_errors(yaml_text.load(text))), instead
+        assert list(validator.iter_errors(load_yaml(text))), instead
