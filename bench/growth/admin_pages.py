@@ -13,8 +13,7 @@ from accounts.models import User
 from accounts.sessions import Device, open_staff_session
 from bench.growth.pages import Page, get, shown
 from bench.growth.subjects import Subjects
-from pipedai.admin.site import site
-from pipedai.admin.values import list_of
+from pipedai.admin.site import list_of, site
 
 _LINK = re.compile(r'href="\?([^"]+)"')
 
