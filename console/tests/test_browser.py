@@ -105,7 +105,9 @@ def test_a_list_renews_itself_when_something_has_changed(committed_stage, server
         page.wait_for_selector("#live .badge:has-text('Queued')")
 
 
-def test_three_clicks_connect_a_server_behind_oauth(committed_cast, own_database, tmp_path, settings):
+def test_three_clicks_connect_a_server_behind_oauth(
+    committed_cast, own_database, tmp_path, settings
+):
     """Our policies let the browser leave for the authorization server, and its way back finishes."""
     cookie = session_cookie(committed_cast.admin)
     allowed = {"WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8"}
