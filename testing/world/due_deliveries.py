@@ -51,7 +51,7 @@ def _new_trigger(n: int) -> UUID:
     from testing.world.cast import TEST_ACTOR
     from testing.world.trigger_values import trigger_values
     from testing.world.users import UserFactory
-    from triggers.services import create_trigger
+    from triggers.services import TRIGGERS
     from workspaces.services import create_environment, create_workspace
 
     owner = UserFactory.create()
@@ -60,7 +60,7 @@ def _new_trigger(n: int) -> UUID:
         workspace_id=workspace.id, name="production", user_id=owner.id, actor=TEST_ACTOR
     )
     values = trigger_values(worker_id=None, schedule=None)
-    return create_trigger(environment_id=environment.id, actor=TEST_ACTOR, values=values)
+    return TRIGGERS.create(environment_id=environment.id, actor=TEST_ACTOR, values=values)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from triggers.admin.panels import Pool, Worker, beginning_of_error, due_time_pan
 from triggers.explain.due_times import why_no_run
 from triggers.models import Delivery, Listener, Run, Tick, Trigger, TriggerRevision
 from triggers.queries import HEALTH
-from triggers.services import update_trigger
+from triggers.services import TRIGGERS
 from workspaces.actors import LABELS
 from workspaces.admin.environments import BY_MEMBER, BY_PLACE
 
@@ -113,7 +113,7 @@ def _worker(worker: Any) -> str:
 
 
 def _move(trigger: Trigger, actor: Actor, **values: Any) -> None:
-    update_trigger(trigger_id=trigger.id, values=values, actor=actor)
+    TRIGGERS.update(trigger.id, values=values, actor=actor)
 
 
 def _newest_run(trigger: Any) -> Any:

@@ -15,7 +15,7 @@ from triggers.models import TriggerRevision
 from triggers.revisions.serializers import RevisionSerializer, revisions_shown
 from triggers.revisions.services import restore_revision
 from triggers.serializers import TriggerSerializer
-from triggers.views import octets_of, trigger_shown
+from triggers.views import TriggerViewSet, octets_of
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsAdmin, IsViewer
 
@@ -63,4 +63,4 @@ class TriggerRevisionViewSet(TenantViewSet):
         """Makes a new revision that is equal to an earlier one."""
         read_body(NoBody, request)
         restore_revision(trigger_id=trigger_id, revision_id=revision_id, actor=actor_of(request))
-        return Response(trigger_shown(trigger_id))
+        return Response(TriggerViewSet.one(trigger_id))

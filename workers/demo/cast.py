@@ -12,7 +12,7 @@ from pipedai.events import SYSTEM
 from pipedai.sql import database_now, execute
 from triggers.models import Trigger
 from triggers.serializers import TriggerBody
-from triggers.services import create_trigger
+from triggers.services import TRIGGERS
 from workers.demo.size import DAY_SECONDS, SCHEDULED_SHARE, SCHEDULES, SPAN, Size
 from workers.models import Worker
 from workers.protocol.serializers import RegisterBody
@@ -135,4 +135,4 @@ def _add_trigger(
         data["webhookUrl"] = f"https://hooks.{environment.name}.example/runs"
         data["webhookSecret"] = "not-a-real-webhook-secret"
     values = validated(TriggerBody, data)
-    return create_trigger(environment_id=environment.id, actor=SYSTEM, values=values)
+    return TRIGGERS.create(environment_id=environment.id, actor=SYSTEM, values=values)
