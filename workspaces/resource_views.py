@@ -15,7 +15,7 @@ from rest_framework.serializers import Serializer
 from pipedai.api.filters import ApiFilterSet
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
-from pipedai.api.serializers import StrictBody, read_body, sources_of
+from pipedai.api.serializers import StrictBody, read_body
 from pipedai.replica.reading import from_replica
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsAdmin, IsViewer
@@ -62,8 +62,7 @@ class ResourceViewSet(TenantViewSet):
     @classmethod
     def rows(cls) -> QuerySet[Any, Any]:
         """Returns the rows that are not deleted, as `shown` needs them."""
-        rows: QuerySet[Any, Any] = cls.resource.live.values(*sorted(sources_of(cls.serializer)))
-        return rows
+        return cls.resource.live
 
     @classmethod
     def shown(cls, rows: list[Any]) -> Any:

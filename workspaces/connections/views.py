@@ -1,7 +1,9 @@
 """The endpoints of connections: list, make, read, change, delete and authorize them."""
 
+from typing import Any
 from uuid import UUID
 
+from django.db.models import QuerySet
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -9,6 +11,7 @@ from rest_framework.response import Response
 from accounts.authentication import CookieJWTAuthentication
 from pipedai.api.principal import UserPrincipal, actor_of, principal_of
 from pipedai.api.schema.operation import Operation, answer
+from pipedai.api.serializers import sources_of
 from pipedai.api.throttling import Rate, Throttle, by_caller
 from workspaces.access import TenantViewSet
 from workspaces.connections import authorizing
@@ -22,6 +25,7 @@ from workspaces.connections.waiting import still_asking
 from workspaces.permissions import IsAdmin
 from workspaces.resource_views import ResourceViewSet
 
+_COLUMNS = sorted(sources_of(ConnectionSerializer))
 _BEGUN = answer(
     "ConnectionAuthorization",
     "An authorization that a person has begun.",
@@ -50,6 +54,11 @@ class ConnectionViewSet(ResourceViewSet):
         "update": "`key_taken`.",
         "destroy": "`has_children`: triggers use it.",
     }
+
+    @classmethod
+    def rows(cls) -> QuerySet[Any, Any]:
+        rows: QuerySet[Any, Any] = CONNECTIONS.live.values(*_COLUMNS)
+        return rows
 
 
 class ConnectionAuthorizationViewSet(TenantViewSet):
