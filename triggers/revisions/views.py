@@ -32,6 +32,7 @@ class TriggerRevisionViewSet(TenantViewSet):
     row = tenancy.LIVE_TRIGGERS
     tag = "Triggers"
     permissions = {"list": IsViewer, "restore": IsAdmin}
+    pagination_class = RevisionPaginator
 
     @Operation(
         "GET /triggers/{triggerId}/revisions",
@@ -44,10 +45,8 @@ class TriggerRevisionViewSet(TenantViewSet):
     )
     def list(self, request: Request, trigger_id: UUID) -> Response:
         """Answers with the revisions that are kept, the trigger's present one first."""
-        paginator = RevisionPaginator()
         rows = TriggerRevision.objects.filter(trigger_id=trigger_id)
-        page = paginator.paginate_queryset(rows, request, self)
-        return paginator.get_paginated_response(revisions_shown(page))
+        return self.page_shown(request, rows, revisions_shown)
 
     @Operation(
         "POST /triggers/{triggerId}/revisions/{revisionId}/restore",
