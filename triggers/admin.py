@@ -49,7 +49,7 @@ from triggers.queries import HEALTH
 from triggers.run_events.reading import page_of_events, stored_events
 from triggers.runs.lifecycle import cancel_run
 from triggers.schedules.heartbeats import ALIVE_WITHIN
-from triggers.services import update_trigger
+from triggers.services import TRIGGERS
 from triggers.states import FAILURES, TERMINAL, FaultClass, Status
 from triggers.webhooks.outbox import redeliver
 from workspaces.admin import BY_MEMBER, BY_PLACE
@@ -216,7 +216,7 @@ class TriggerAdmin(StaffModelAdmin):
             "Its runs go to another worker or pool of the environment from now on, also those that are queued. What a"
             " worker holds, it finishes. Whoever gets a run is handed the MCP headers in plaintext: be sure whose"
             " machine it is.",
-            lambda trigger, actor, **values: update_trigger(trigger_id=trigger.id, values=values, actor=actor),
+            lambda trigger, actor, **values: TRIGGERS.update(trigger.id, values=values, actor=actor),
             lambda trigger: trigger.deleted_at is None, MoveForm,
         ),
     }  # fmt: skip

@@ -15,7 +15,6 @@ from pipedai.together import once
 from triggers import services
 from triggers.events.entry_serializers import entry_of
 from triggers.locks import lock_workers
-from triggers.models import Trigger
 from triggers.queries import LISTENS_TO
 from triggers.schedules import cron
 from triggers.secrets import MCP_HEADERS, WEBHOOK_SECRET
@@ -42,7 +41,7 @@ _REVISIONS = "id IN (SELECT revision_id FROM trigger WHERE id = ANY(%(ids)s))"
 
 
 def _lock_workers(environment_id: UUID, new: Sequence[Row], changed: Sequence[Row]) -> None:
-    """Locks the workers that `create_trigger` and `update_trigger` lock before a trigger, for all triggers at once."""
+    """Locks the workers that `create` and `update` of Triggers lock before a trigger, for all triggers at once."""
     if any(each.get("max_concurrent_runs") is not None for each in changed):
         once(("workers", environment_id), lambda: lock_workers(environment_id))
         return
@@ -69,8 +68,7 @@ def _coming(schedule: cron.Schedule) -> Iterator[datetime]:
 
 register_kind(
     Kind(
-        name="trigger",
-        model=Trigger,
+        resource=services.TRIGGERS,
         body=TriggerBody,
         annotated={
             **{name: F(f"revision__{name}") for name in ("prompt", "model", "output_schema")},
@@ -78,9 +76,6 @@ register_kind(
         },
         long="prompt",
         finish=lambda row: {**row, "on": [entry_of(entry) for entry in row["on"]]},
-        create=services.create_trigger,
-        update=lambda id_, **said: services.update_trigger(trigger_id=id_, **said),
-        delete=lambda id_, **said: services.delete_trigger(trigger_id=id_, **said),
         references={
             **{name: name for name in ("worker", "pool", "connection")},
             "on.source": "source",

@@ -5,7 +5,7 @@ from workers.enrollment.views import EnrollmentViewSet, EnvironmentEnrollmentVie
 from workers.hosts.event_views import WorkerEventViewSet
 from workers.hosts.release_views import ReleaseViewSet
 from workers.hosts.views import WorkspaceWorkerViewSet
-from workers.pools.views import EnvironmentPoolViewSet, PoolMemberViewSet, PoolViewSet
+from workers.pools.views import PoolMemberViewSet, PoolViewSet
 from workers.protocol.approval_views import SpendViewSet
 from workers.protocol.claim_next_views import ClaimNextViewSet
 from workers.protocol.event_views import WorkerRunEventViewSet
@@ -27,7 +27,6 @@ urlpatterns = paths_of(
     WhoAmIViewSet,
     RegistrationViewSet,
     EnvironmentWorkerViewSet,
-    EnvironmentPoolViewSet,
     PoolViewSet,
     PoolMemberViewSet,
     WorkerViewSet,

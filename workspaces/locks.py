@@ -102,11 +102,16 @@ def hold_role_of_user(user_id: UUID | None, environment_id: UUID, needs: Role) -
     return check_includes(Role(row["role"]), needs)
 
 
-def lock_row(rows: QuerySet[M], actor: Actor, *, no_key: bool = True) -> M:
+def lock_row(
+    rows: QuerySet[M], actor: Actor, *, environment_id: UUID | None = None, no_key: bool = True
+) -> M:
     """Locks the environment of the only row in `rows`, the actor's role as an admin, and then the row, and returns it.
-    With `no_key` false it also waits for those who refer to the row. Raises NotFound, and the errors of `hold_role`.
+    With `no_key` false it also waits for those who refer to the row. It reads the environment's id unless the caller
+    knows it. Raises NotFound, and the errors of `hold_role`.
     """
-    environment_id = or_not_found(rows.values_list("environment_id", flat=True).first())
+    environment_id = environment_id or or_not_found(
+        rows.values_list("environment_id", flat=True).first()
+    )
     hold_environment(environment_id)
     hold_role(actor, environment_id, Role.ADMIN)
     return or_not_found(rows.select_for_update(no_key=no_key).first())

@@ -5,7 +5,6 @@ from workspaces.api_key_views import ApiKeyViewSet
 from workspaces.connections.views import (
     ConnectionAuthorizationViewSet,
     ConnectionViewSet,
-    EnvironmentConnectionViewSet,
 )
 from workspaces.files.views import FileViewSet
 from workspaces.invitation_views import AcceptViewSet, InvitationViewSet
@@ -20,7 +19,6 @@ urlpatterns = paths_of(
     InvitationViewSet,
     AcceptViewSet,
     ApiKeyViewSet,
-    EnvironmentConnectionViewSet,
     ConnectionViewSet,
     ConnectionAuthorizationViewSet,
     FileViewSet,

@@ -20,7 +20,7 @@ from testing.world.connections import add_oauth_connection
 from testing.world.runs import Runs
 from triggers.explain.answers import PENDING
 from triggers.models import Trigger
-from triggers.services import update_trigger
+from triggers.services import TRIGGERS
 from triggers.states import Decision
 
 HOSTILE = "<img src=x onerror=alert(1)> javascript:alert(1) \x1b[31mred\x1b[0m \u202egnp.exe"
@@ -116,7 +116,7 @@ def test_a_revision_shows_what_it_changed_and_is_restored(cast):
         {"model": "a-model"},
     )
     for values in changes:
-        update_trigger(trigger_id=cast.trigger_id, values=values, actor=TEST_ACTOR)
+        TRIGGERS.update(cast.trigger_id, values=values, actor=TEST_ACTOR)
     admin = visitor(cast.admin)
     listed = admin.get(path)
     assert "+ a-model" in text_of(listed)
@@ -136,7 +136,7 @@ def test_a_revision_shows_what_it_changed_and_is_restored(cast):
 
 def test_a_page_of_revisions_compares_its_last_one_with_the_next_page(cast):
     for n in range(25):
-        update_trigger(trigger_id=cast.trigger_id, values={"prompt": f"No. {n}"}, actor=TEST_ACTOR)
+        TRIGGERS.update(cast.trigger_id, values={"prompt": f"No. {n}"}, actor=TEST_ACTOR)
     path = f"/console/triggers/{cast.trigger_id}/revisions"
     client = visitor(cast.admin)
     first = client.get(path)

@@ -1,23 +1,19 @@
 """How files describe a channel."""
 
-from notices.channels import services
-from notices.channels.models import SECRET, URL, Channel
+from notices.channels.models import SECRET, URL
 from notices.channels.serializers import DEFAULTS, ChannelBody
+from notices.channels.services import CHANNELS
 from workspaces.files.kinds import OF_ENVIRONMENT, Kind, Secret, register_kind
 from workspaces.roles import Role
 
 register_kind(
     Kind(
-        name="channel",
-        model=Channel,
+        resource=CHANNELS,
         body=ChannelBody,
         readers=Role.ADMIN,
         defaults=DEFAULTS,
         # Only channels of the kind `email` have addresses.
         finish=lambda row: {**row, "emails": row["emails"] or None},
-        create=services.create_channel,
-        update=lambda id_, **said: services.update_channel(channel_id=id_, **said),
-        delete=lambda id_, **said: services.delete_channel(channel_id=id_, **said),
         references={"triggers": "trigger"},
         # In files `kind` is the kind of row.
         renamed={"type": "kind"},

@@ -15,7 +15,7 @@ from workspaces.connections.grants import store_tokens
 from workspaces.connections.models import Connection
 from workspaces.connections.refreshing import Ailing, Healthy
 from workspaces.connections.secrets import GrantSecrets
-from workspaces.connections.services import create_connection, seal_secrets
+from workspaces.connections.services import CONNECTIONS, seal_secrets
 from workspaces.connections.tokens import Tokens
 
 CONNECTION_URL = "https://mcp.example/of-a-connection"
@@ -52,7 +52,7 @@ def add_connection(cast: Cast, **values: Any) -> UUID:
         "headers": CONNECTION_HEADERS,
         **values,
     }
-    return create_connection(environment_id=cast.environment.id, values=given, actor=TEST_ACTOR)
+    return CONNECTIONS.create(environment_id=cast.environment.id, values=given, actor=TEST_ACTOR)
 
 
 def add_oauth_connection(

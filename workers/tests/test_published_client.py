@@ -18,7 +18,7 @@ from testing.world.cast import TEST_ACTOR, issue_enrollment
 from testing.world.trigger_values import trigger_values
 from testing.world.users import PASSWORD
 from triggers.models import Run, Trigger
-from triggers.services import create_trigger
+from triggers.services import TRIGGERS
 from workers.models import Worker
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(800)]
@@ -71,7 +71,7 @@ class Site:
         prompt = prompt or (
             f"standin: note {self._working}\nstandin: wait-for {self._gate}\nstandin: success done"
         )
-        return create_trigger(
+        return TRIGGERS.create(
             environment_id=self.cast.environment.id,
             actor=TEST_ACTOR,
             values=trigger_values(worker_id=worker_id, prompt=prompt, mcp_url=self._mcp_url),

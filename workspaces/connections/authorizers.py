@@ -21,7 +21,6 @@ from django.db.models import QuerySet
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import ApiError, Conflict, Unavailable, or_not_found
 from pipedai.crypto import CannotOpen
-from pipedai.events import emit
 from pipedai.logs import get_logger
 from pipedai.outgoing import Lane, Queue
 from pipedai.sql import NOW, Row, database_now
@@ -43,7 +42,7 @@ from workspaces.connections.models import (
 )
 from workspaces.connections.refreshers import surely
 from workspaces.connections.secrets import GrantSecrets
-from workspaces.connections.services import bind_secret, event_of, lock_connection
+from workspaces.connections.services import CONNECTIONS, bind_secret
 from workspaces.connections.tokens import (
     Client,
     NoTokens,
@@ -304,7 +303,7 @@ def _with_given_secret(begun: Authorization, held: GrantSecrets) -> GrantSecrets
 
 def _store(row: Row, begun: Authorization, tokens: Tokens, held: GrantSecrets) -> None:
     with transaction.atomic():
-        connection = lock_connection(begun.connection_id, begun.actor)
+        connection = CONNECTIONS.lock(begun.connection_id, begun.actor)
         if not _claimed(row).select_for_update().exists():
             raise cannot("It took too long.")
         if connection.client_given:
@@ -325,7 +324,7 @@ def _store(row: Row, begun: Authorization, tokens: Tokens, held: GrantSecrets) -
         begun.stage = _Stage.DONE
         _end_claim(begun)
         begun.save(update_fields=_CLAIMED)
-        emit(event_of("connection.authorized", connection, begun.actor))
+        CONNECTIONS.tell("authorized", connection, begun.actor)
         wake_workers([connection.id])
 
 

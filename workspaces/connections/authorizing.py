@@ -26,7 +26,7 @@ from workspaces.connections import secrets
 from workspaces.connections.clients import redirect_uri_of
 from workspaces.connections.models import AUTHORIZATION_SECRETS, Authorization, Connection
 from workspaces.connections.secrets import GrantSecrets
-from workspaces.connections.services import lock_connection
+from workspaces.connections.services import CONNECTIONS
 from workspaces.locks import hold_environment, hold_role
 from workspaces.roles import Role
 
@@ -65,7 +65,7 @@ def begin(*, connection_id: UUID, session_id: UUID, actor: Actor) -> Way | None:
     Conflict (`wrong_grant`, `cannot_discover`, `issuer_changed`), and the errors of `hold_role`.
     """
     with transaction.atomic():
-        connection = lock_connection(connection_id, actor)
+        connection = CONNECTIONS.lock(connection_id, actor)
         if connection.grant_type != Connection.Grant.AUTHORIZATION_CODE:
             raise Conflict(
                 f"A connection with the grant {connection.grant_type} needs no authorization.",

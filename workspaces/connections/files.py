@@ -2,9 +2,9 @@
 
 import json
 
-from workspaces.connections import services
 from workspaces.connections.models import GRANT_SECRETS, HEADERS, Connection
 from workspaces.connections.serializers import ConnectionBody
+from workspaces.connections.services import CONNECTIONS
 from workspaces.files.kinds import NONE, OF_ENVIRONMENT, Kind, Row, Secret, register_kind
 
 
@@ -18,8 +18,7 @@ def _is_the_services(row: Row, name: str) -> bool:
 
 register_kind(
     Kind(
-        name="connection",
-        model=Connection,
+        resource=CONNECTIONS,
         body=ConnectionBody,
         read_too=("client_given",),
         defaults={"scopes": []},
@@ -30,9 +29,6 @@ register_kind(
             "connection_revocation": NONE,
             "data_key": OF_ENVIRONMENT,
         },
-        create=services.create_connection,
-        update=lambda id_, **said: services.update_connection(connection_id=id_, **said),
-        delete=lambda id_, **said: services.delete_connection(connection_id=id_, **said),
         secrets={
             "headers": Secret(
                 HEADERS, json.loads, target="mcp_url", stand_in={"Authorization": "secret"}

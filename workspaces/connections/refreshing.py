@@ -14,7 +14,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from pipedai.crypto import CannotOpen
-from pipedai.events import SYSTEM, emit
+from pipedai.events import SYSTEM
 from pipedai.outgoing import Queue
 from pipedai.sql import NOW, Row, execute
 from pipedai.wakeups import announce_things, watches
@@ -24,7 +24,7 @@ from workspaces.connections.grants import store_tokens
 from workspaces.connections.models import GRANT_SECRETS, SERVER, Connection
 from workspaces.connections.revoking import queue_revocation
 from workspaces.connections.secrets import GrantSecrets
-from workspaces.connections.services import bind_secret, event_of
+from workspaces.connections.services import CONNECTIONS, bind_secret
 from workspaces.connections.tokens import GRANT_ENDED, Client, NoTokens, Tokens, ask_for_tokens
 from workspaces.encryption.keys import WrappedKey
 
@@ -253,7 +253,7 @@ def _store(connection: Connection, claim: Row, answer: Given) -> None:
     kept = secrets.grant_of(connection)
     store_tokens(connection, answer.tokens, kept=kept, since=claim["claimed_at"])
     if is_first:
-        emit(event_of("connection.authorized", connection, SYSTEM))
+        CONNECTIONS.tell("authorized", connection, SYSTEM)
 
 
 def _note_failure(connection: Connection, claim: Row, answer: NotGiven) -> str:
@@ -270,7 +270,7 @@ def _note_failure(connection: Connection, claim: Row, answer: NotGiven) -> str:
         connection.headers = connection.headers_key_id = None
         connection.access_expires_at = connection.fresh_until = connection.refresh_at = None
         connection.save(force_update=True)
-        emit(event_of("connection.login-needed", connection, SYSTEM, error=connection.error))
+        CONNECTIONS.tell("login-needed", connection, SYSTEM, error=connection.error)
         return "refused"
     if is_failing:
         connection.status = Connection.Status.FAILING

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 from uuid import UUID
 
-from django.db.models import BigIntegerField, F, Func, Q, QuerySet, Sum
+from django.db.models import BigIntegerField, F, Func, QuerySet, Sum
 from rest_framework.fields import empty
 
 from pipedai.api.error_codes import ErrorCode
@@ -16,6 +16,7 @@ from pipedai.crypto import CannotOpen
 from workspaces.encryption import keys
 from workspaces.encryption.sealed_fields import SealedField
 from workspaces.files.columns import FileColumns
+from workspaces.resources import Resource
 from workspaces.roles import Role
 
 Row = dict[str, Any]
@@ -72,14 +73,11 @@ class Secret:
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """`name` is the word in files. `create`, `update` and `delete` are the services that the endpoints call: the first
-    takes `environment_id`, `values`, `actor` and the new row's `id_`, the others the id and what they need of these.
-    """
+    """How files describe the rows of a resource, whose services make the changes."""
 
-    name: str
+    resource: Resource[Any]
     # The body of the request that creates a row. A field that a file leaves out has its default.
     body: type[Body]
-    model: type[FileColumns]
     # What of the rows is not in the model's own columns, such as a trigger's prompt.
     annotated: Mapping[str, Any] = field(default_factory=dict)
     # One that makes rows long: all of an environment's are read at once.
@@ -94,9 +92,6 @@ class Kind:
     readers: Role = Role.VIEWER
     # Fields that are no part of files.
     left_out: frozenset[str] = frozenset()
-    create: Callable[..., UUID]
-    update: Callable[..., None]
-    delete: Callable[..., None]
     # Where files have the key of another row: the field there, such as `pool`, and the kind. `on.source` is the field
     # `source` of each item of the list `on`.
     references: Mapping[str, str] = field(default_factory=dict)
@@ -121,6 +116,15 @@ class Kind:
     count_elsewhere: Callable[[UUID], object] = lambda _environment_id: None
     # Returns more about a row that was made or changed, for whoever reads the plan: from the row before, and after.
     remarks: Callable[[Row | None, Row], dict[str, Any]] = lambda _before, _after: {}
+
+    @property
+    def name(self) -> str:
+        """The word in files."""
+        return self.resource.noun
+
+    @property
+    def model(self) -> type[FileColumns]:
+        return self.resource.model
 
     def target_of(self, row: Row, secret: Secret) -> str | None:
         """Returns the URL for which a row's secret is; None if the row has none."""
@@ -198,9 +202,7 @@ class Kind:
         lock_rows(self._live(environment_id).filter(id__in=ids))
 
     def _live(self, environment_id: UUID) -> QuerySet[Any]:
-        rows = self.model._default_manager.filter(Q(environment_id=environment_id))
-        has_marks = any(each.attname == "deleted_at" for each in self.model._meta.concrete_fields)
-        return rows.filter(Q(deleted_at__isnull=True)) if has_marks else rows
+        return self.resource.live.filter(environment_id=environment_id)
 
 
 def lock_rows(rows: QuerySet[Any]) -> None:

@@ -259,7 +259,7 @@ class _Work:
             self._update(change, first)
             return
         with named(change.name, change.kind):
-            change.kind.create(
+            change.kind.resource.create(
                 environment_id=self._environment_id,
                 values={**change.kind.without_any, **first},
                 actor=self._actor,
@@ -269,13 +269,20 @@ class _Work:
     def _update(self, change: Change, said: Row) -> None:
         if said:
             with named(change.name, change.kind):
-                change.kind.update(change.id, values=said, actor=self._actor)
+                change.kind.resource.update(
+                    change.id,
+                    environment_id=self._environment_id,
+                    values=said,
+                    actor=self._actor,
+                )
 
     def _delete(self, change: Change) -> None:
         """Deletes a row. A plan warns of a refusal."""
         try:
             with named(change.name, change.kind):
-                change.kind.delete(change.id, actor=self._actor)
+                change.kind.resource.delete(
+                    change.id, environment_id=self._environment_id, actor=self._actor
+                )
         except ApiError as error:
             if not self.request.is_plan:
                 raise

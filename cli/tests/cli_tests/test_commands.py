@@ -12,7 +12,7 @@ from testing.world.cast import TEST_ACTOR
 
 from pipedai.env import BASE_DIR
 from pipedai_cli import keys, main, output
-from triggers.services import update_trigger
+from triggers.services import TRIGGERS
 
 FILE = """
 managedBy: acme/agents
@@ -108,7 +108,7 @@ class Shell:
 @pytest.fixture
 def shell(server, committed_stage, tmp_path):
     trigger_id = committed_stage.ids["trigger_id"]
-    update_trigger(trigger_id=trigger_id, values={"key": "morning"}, actor=TEST_ACTOR)
+    TRIGGERS.update(trigger_id, values={"key": "morning"}, actor=TEST_ACTOR)
     committed_stage.cast.add_trigger(name="Other report")
     (tmp_path / "pipedai.yaml").write_text(FILE)
     (tmp_path / "empty.yaml").write_text("managedBy: acme/agents\n")

@@ -28,7 +28,7 @@ from testing.world.pools import add_pool
 from testing.world.runs import Runs
 from triggers.models import Run, Tick, Trigger
 from triggers.schedules.firing import fire_due_ticks
-from triggers.services import update_trigger
+from triggers.services import TRIGGERS
 from workers.models import Worker
 from workspaces.connections.models import Connection
 from workspaces.members import remove_member
@@ -55,7 +55,7 @@ def told(runs):
 
 
 def change(runs, **values):
-    update_trigger(trigger_id=runs.trigger_id, values=values, actor=TEST_ACTOR)
+    TRIGGERS.update(runs.trigger_id, values=values, actor=TEST_ACTOR)
 
 
 def test_a_failing_trigger_is_told_with_why_who_was_told_and_what_to_do(cast):

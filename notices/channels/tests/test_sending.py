@@ -12,7 +12,7 @@ from notices.channels.messages import _page
 from notices.channels.models import Channel, Notice
 from notices.channels.outcomes import tell_outcomes
 from notices.channels.sending import NOTICES
-from notices.channels.services import delete_channel, update_channel
+from notices.channels.services import CHANNELS
 from notices.channels.tests.conftest import add_incidents, send_due, tell
 from notices.models import Incident
 from notices.states import SubjectType
@@ -250,9 +250,9 @@ def test_what_is_pending_when_a_channel_goes_off_is_given_up(
     channel = add_channel(cast, "slack", url=receiver.url())
     open_incidents()
     if change == "deleted":
-        delete_channel(channel_id=channel.id, actor=TEST_ACTOR)
+        CHANNELS.delete(channel.id, actor=TEST_ACTOR)
     else:
-        update_channel(channel_id=channel.id, actor=TEST_ACTOR, values={"enabled": False})
+        CHANNELS.update(channel.id, actor=TEST_ACTOR, values={"enabled": False})
     send_due()
     assert receiver.received == []
     assert statuses() == ["dead"]

@@ -95,7 +95,7 @@ class World:
         trigger_id = self.triggers[number % 4]
         # A conflict says that it has unfinished runs.
         with contextlib.suppress(Conflict, NotFound):
-            services.delete_trigger(trigger_id=trigger_id, actor=TEST_ACTOR)
+            services.TRIGGERS.delete(trigger_id, actor=TEST_ACTOR)
 
     def disable_trigger(self, number: int) -> None:
         self._set(number, enabled=number % 3 == 0)

@@ -26,13 +26,13 @@ from pipedai_worker import __version__ as worker_version
 from pipedai_worker.disk import durable
 from pipedai_worker.identity.config import ConfigError, WorkerConfig
 from triggers.budgets.serializers import BudgetBody
-from triggers.budgets.services import create_budget
+from triggers.budgets.services import BUDGETS
 from triggers.models import Budget, Trigger
 from triggers.serializers import TriggerBody
-from triggers.services import create_trigger, update_trigger
+from triggers.services import TRIGGERS
 from workers.demo.week import FAILING, HEALTHY, STRANDED, live_through
 from workers.models import Pool, Worker
-from workers.pools.services import add_worker, create_pool
+from workers.pools.services import POOLS, add_worker
 from workers.protocol.serializers import RegisterBody
 from workers.registration import Registered, register_worker
 from workspaces.api_keys import mint_api_key
@@ -255,7 +255,7 @@ class Seed:
         pool = live.filter(name=POOL).first()
         if pool is None:
             values = {"name": POOL, "description": "Made by seed_demo."}
-            create_pool(environment_id=environment.id, values=values, actor=SYSTEM)
+            POOLS.create(environment_id=environment.id, values=values, actor=SYSTEM)
             pool = live.get(name=POOL)
             self._register(SPARE_HOSTNAME, "Spare worker", environment, user, pool_ids=[pool.id])
             self.made.append("pool")
@@ -274,7 +274,7 @@ class Seed:
             return trigger.id
         values = validated(TriggerBody, {**values, **self._server})
         self.made.append(what)
-        return create_trigger(
+        return TRIGGERS.create(
             environment_id=environment.id,
             actor=SYSTEM,
             values={**values, **runs_on},
@@ -290,7 +290,7 @@ class Seed:
             return
         values = validated(TriggerBody, {**TRIGGER, **self._server})
         values = {name: values[name] for name in ("mcp_url", "mcp_headers")}
-        update_trigger(trigger_id=trigger.id, values=values, actor=SYSTEM)
+        TRIGGERS.update(trigger.id, values=values, actor=SYSTEM)
         self.made.append(f"MCP server of the {what}")
 
     def _week(self, environment: Environment, user: User, worker_id: UUID, now: datetime) -> None:
@@ -315,7 +315,7 @@ class Seed:
         if Budget.objects.filter(environment=environment, deleted_at__isnull=True).exists():
             return
         values = validated(BudgetBody, BUDGET)
-        create_budget(environment_id=environment.id, actor=SYSTEM, values=values)
+        BUDGETS.create(environment_id=environment.id, actor=SYSTEM, values=values)
         self.made.append("budget")
 
     def _mint(

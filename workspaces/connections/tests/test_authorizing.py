@@ -29,7 +29,7 @@ from workspaces.connections.authorizing import Returned
 from workspaces.connections.clients import register_client
 from workspaces.connections.discovery import discover
 from workspaces.connections.revoking import REVOCATIONS
-from workspaces.connections.services import create_connection, delete_connection
+from workspaces.connections.services import CONNECTIONS
 from workspaces.connections.tokens import ask_for_tokens, challenge_of
 from workspaces.encryption.check import check_keys
 from workspaces.encryption.rotate_data import rotate_data_keys
@@ -141,7 +141,7 @@ def ada(cast):
 
 def add(cast, origin, **values):
     given = {"name": "Tracker", "mcp_url": f"{origin}/mcp", "grant_type": "authorization_code"}
-    return create_connection(
+    return CONNECTIONS.create(
         environment_id=cast.environment.id, values=given | values, actor=Actor("system")
     )
 
@@ -366,7 +366,7 @@ def test_what_is_taken_away_meanwhile_leaves_tokens_that_are_revoked(
 
     def asking(*args, **kwargs):
         if lost == "connection":
-            delete_connection(connection_id=connection_id, actor=Actor("system"))
+            CONNECTIONS.delete(connection_id, actor=Actor("system"))
         else:
             Membership.objects.filter(user=cast.admin).update(role="viewer")
         return ask(*args, **kwargs)
@@ -471,7 +471,7 @@ class TestTheRegisteredClient:
         assert ada.finish(connection_id, state=state, error="access_denied").status_code == 409
         for _ in range(2):
             ada.begin(connection_id)
-        delete_connection(connection_id=connection_id, actor=Actor("system"))
+        CONNECTIONS.delete(connection_id, actor=Actor("system"))
         now = database_now()
         assert claim_due(REVOCATIONS, room=9, busy={}, per_host=9, now=now + MINUTE * 10) == []
         rows = claim_due(REVOCATIONS, room=9, busy={}, per_host=9, now=now + MINUTE * 11)

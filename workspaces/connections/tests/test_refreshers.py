@@ -49,7 +49,7 @@ from workspaces.connections.outbox import REVOCATION_REQUEST
 from workspaces.connections.refreshers import Refreshers
 from workspaces.connections.refreshing import Ailing, Given, Healthy, want_refresh
 from workspaces.connections.revoking import REVOCATIONS
-from workspaces.connections.services import create_connection, delete_connection
+from workspaces.connections.services import CONNECTIONS
 from workspaces.connections.tokens import Client, Tokens
 from workspaces.encryption import keys
 from workspaces.encryption.keys import WrappedKey
@@ -81,7 +81,7 @@ def authorize(cast: Cast, server: GrantServer, connection_id: UUID) -> None:
 
 def authorized(cast: Cast, server: GrantServer) -> Connection:
     """Returns a connection with tokens of the server. It is due."""
-    connection_id = create_connection(
+    connection_id = CONNECTIONS.create(
         environment_id=cast.environment.id,
         values={"name": "Tracker", "mcp_url": server.url, "grant_type": "authorization_code"},
         actor=TEST_ACTOR,
@@ -244,7 +244,7 @@ def test_no_token_survives_a_connection_that_is_deleted_while_it_is_refreshed(
     accepted(
         at_once(
             partial(refreshing.record, claim, given),
-            partial(delete_connection, connection_id=connection.id, actor=TEST_ACTOR),
+            partial(CONNECTIONS.delete, connection.id, actor=TEST_ACTOR),
         )
     )
     assert not Connection.objects.exists()
@@ -309,7 +309,7 @@ def test_a_deleted_connection_is_revoked_at_a_real_server(
     committed_cast: Cast, server: GrantServer
 ) -> None:
     connection = authorized(committed_cast, server)
-    delete_connection(connection_id=connection.id, actor=TEST_ACTOR)
+    CONNECTIONS.delete(connection.id, actor=TEST_ACTOR)
     senders = Senders(REVOCATIONS)
     until(lambda: not (senders.top_up() or Revocation.objects.filter(status="pending").exists()))
     senders.finish()

@@ -18,7 +18,7 @@ from testing.world.connections import add_connection
 from testing.world.events import add_source
 from testing.world.trigger_values import trigger_values
 from triggers.models import Trigger
-from triggers.services import create_trigger
+from triggers.services import TRIGGERS
 from workers.models import Pool
 from workspaces.files import database_time, origins, planning
 from workspaces.files.requests import Request
@@ -224,7 +224,7 @@ def test_the_triggers_of_the_creator_are_counted_in_all_environments(cast, ceili
         workspace_id=cast.workspace.id, name="elsewhere", user_id=cast.owner.id, actor=TEST_ACTOR
     )
     values = trigger_values(name="Elsewhere")
-    create_trigger(environment_id=elsewhere.id, actor=TEST_ACTOR, values=values)
+    TRIGGERS.create(environment_id=elsewhere.id, actor=TEST_ACTOR, values=values)
     ceilings["triggersOfCreator"] = 3
     assert actions(plan(cast, [trigger("a")])) == {"a": "create"}
     refused = plan(cast, [trigger("a"), trigger("b")])
