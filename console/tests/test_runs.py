@@ -33,7 +33,7 @@ def test_a_waiting_run_says_what_for_and_what_to_do(cast, runs):
     page = visitor(cast.viewer).get(path_of(run_id))
     assert "Waits for worker host-1, which has never called." in text_of(page)
     assert (
-        "Start the worker program on host-1, or give the trigger another worker. Open Machines"
+        "Start the worker program on host-1, or give the trigger another worker. Open the machine"
         in text_of(page)
     )
     machine = f"/console/machines/{cast.worker.worker_id}"
