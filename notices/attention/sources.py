@@ -12,7 +12,16 @@ from uuid import UUID
 from notices.attention import words
 from notices.attention.words import MOST_COUNTED, Told
 from notices.health import IS_FINAL
-from notices.states import Kind
+from notices.incidents import has_no_incident
+from notices.states import (
+    APPROVAL,
+    CHANNEL_DEAD,
+    CONNECTION_FAILING,
+    NEEDS,
+    RUN_FAILED,
+    USER_LEFT,
+    Kind,
+)
 from notices.telling import told_of
 from pipedai.sql import NOW, Row, fetch_all
 from triggers.approvals.deciders import DECIDERS_OF_MANY, MEMBERS_OF_ROLES
@@ -32,37 +41,12 @@ MAX_ITEMS: Final = 200
 # A failure that raised no incident is told for this long.
 RECENT: Final = timedelta(days=1)
 
-# All kinds of items, the most urgent first: what stops several triggers, what did not happen, what people would not
-# hear of, what may break later. Those that are no kinds of incidents are the first and the last four.
-APPROVAL: Final = "approval"
-CONNECTION_FAILING: Final = "connection_failing"
-CHANNEL_DEAD: Final = "channel_dead"
-USER_LEFT: Final = "connection_user_left"
-RUN_FAILED: Final = "run_failed"
-KINDS: Final = (
-    APPROVAL,
-    Kind.POOL_OFFLINE.value,
-    Kind.WORKER_OFFLINE.value,
-    Kind.CONNECTION_NEEDS_LOGIN.value,
-    CONNECTION_FAILING,
-    Kind.BUDGET_REACHED.value,
-    Kind.TRIGGER_LATE.value,
-    Kind.TRIGGER_FAILING.value,
-    Kind.WEBHOOK_DEAD.value,
-    CHANNEL_DEAD,
-    RUN_FAILED,
-    USER_LEFT,
-)
+# All kinds of items, the most urgent first.
+KINDS: Final = tuple(NEEDS)
 
 # The columns of a run `r` that tell how it ended.
 _ENDED = """r.ended_by, r.fault_class, left(coalesce(
         (SELECT x.error_message FROM run_text x WHERE x.run_id = r.id), r.short_message), 300) AS error"""
-
-
-def _has_no_incident(kind: Kind, subject: str) -> str:
-    return f"""NOT EXISTS (
-        SELECT FROM incident i WHERE i.subject_id = {subject}.id AND i.kind = '{kind.value}'
-            AND i.environment_id = {subject}.environment_id AND i.closed_at IS NULL)"""
 
 
 _OF_ENVIRONMENT = "environment_id = %(environment_id)s"
@@ -98,7 +82,7 @@ SELECT '{Kind.TRIGGER_LATE.value}' AS kind, t.next_run_at AS since, 'trigger' AS
     t.name AS subject_name, t.timezone, count(*) OVER () AS total
 FROM trigger t
 WHERE t.{_OF_ENVIRONMENT} AND t.deleted_at IS NULL AND t.enabled AND t.next_run_at < {NOW} - %(late_after)s
-    AND {_has_no_incident(Kind.TRIGGER_LATE, "t")}
+    AND {has_no_incident(Kind.TRIGGER_LATE, "t")}
 ORDER BY t.next_run_at DESC, t.id LIMIT %(limit)s
 """  # noqa: S608
 
@@ -133,7 +117,7 @@ SELECT shown.*, q.runs FROM (
     FROM worker w CROSS JOIN LATERAL (
         SELECT * FROM {_of_worker("w.id", "r.available_at")} r ORDER BY available_at LIMIT 1) first
     WHERE w.{_OF_ENVIRONMENT} AND w.deleted_at IS NULL AND w.disabled_at IS NULL AND NOT {_IS_ONLINE}
-        AND {_IS_NOT_PAUSED} AND {_has_no_incident(Kind.WORKER_OFFLINE, "w")}
+        AND {_IS_NOT_PAUSED} AND {has_no_incident(Kind.WORKER_OFFLINE, "w")}
     ORDER BY since DESC, w.id LIMIT %(limit)s) shown
 CROSS JOIN LATERAL {_of_worker("shown.subject_id", _NUMBER)} q
 ORDER BY since DESC, subject_id
@@ -161,7 +145,7 @@ CROSS JOIN LATERAL (
     FROM pool_member m JOIN worker w ON w.id = m.worker_id WHERE m.pool_id = p.id) m
 CROSS JOIN LATERAL {_waiting(_OF_POOL, "r.pool_from, r.id", _OWN_IS_OFFLINE, _NUMBER_AND_SINCE)} q
 WHERE m.online = 0 AND (m.n = 0 OR m.enabled > 0) AND q.runs > 0
-    AND {_IS_NOT_PAUSED} AND {_has_no_incident(Kind.POOL_OFFLINE, "p")}
+    AND {_IS_NOT_PAUSED} AND {has_no_incident(Kind.POOL_OFFLINE, "p")}
 ORDER BY since DESC, p.id LIMIT %(limit)s
 """  # noqa: S608
 

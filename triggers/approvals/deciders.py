@@ -54,6 +54,6 @@ def untold(row: Row) -> tuple[str, str, str] | None:
         return (
             NOBODY_TOLD,
             "No channel has told anybody who may decide.",
-            "Give a channel that tells approval_requested the confirmed address of somebody who may decide.",
+            "Give the confirmed address of somebody who may decide to a channel that tells of such calls.",
         )
     return None

@@ -13,7 +13,7 @@ from notices.incidents import Finding, acknowledge_incident, announce, change_in
 from notices.lateness import find_late_triggers
 from notices.models import Incident
 from notices.silence import find_offline_pools, find_offline_workers
-from notices.states import Kind, SubjectType
+from notices.states import NEEDS, IncidentNeed, Kind, SubjectType
 from pipedai.ids import new_id
 from pipedai.sql import database_now
 from testing.probes.plans import explained, prefer_indexes
@@ -432,5 +432,6 @@ def test_a_connection_that_gets_no_token_is_told_once_its_runs_wait(cast):
     assert (item["since"], item["error"]) == (connection.created_at, "The server answered 503.")
 
 
-def test_every_kind_of_incident_has_its_place():
-    assert set(Kind.values) < set(KINDS)
+def test_every_kind_of_incident_has_its_place_and_its_sentences():
+    told = {kind for kind, need in NEEDS.items() if isinstance(need, IncidentNeed)}
+    assert told == set(Kind.values)

@@ -75,6 +75,27 @@ def test_slack_gets_one_text_in_which_a_name_makes_no_link(cast, receiver, open_
     assert "webhook-signature" not in {name.lower() for name in received.headers}
 
 
+def test_a_notice_that_an_older_release_queued_without_newer_keys_is_sent(
+    cast, mail_server, receiver
+):
+    for kind, target in (
+        ("email", {}),
+        ("slack", {"url": receiver.url()}),
+        ("webhook", {"url": receiver.url()}),
+    ):
+        add_channel(cast, kind, **target)
+    Runs.of(cast).ended("failed", faultClass="client")
+    for notice in Notice.objects.all():
+        body = json.loads(notice.body)
+        for newer in ("retry", "failuresInRow"):
+            del body["run"][newer]
+        del body["approval"]
+        Notice.objects.filter(id=notice.id).update(body=json.dumps(body))
+    send_due()
+    assert {*Notice.objects.values_list("status", flat=True)} == {"delivered"}
+    assert (len(mail_server.received), len(receiver.received)) == (1, 2)
+
+
 def test_each_message_ends_with_a_link_to_the_page_that_it_is_about(cast, receiver, settings):
     settings.PUBLIC_URL = "https://api.example.com"
     channel = add_channel(cast, "slack", url=receiver.url())

@@ -24,9 +24,10 @@ from testing.world.connections import add_oauth_connection
 from testing.world.pools import add_pool
 from testing.world.runs import RULES, Runs, locked_limits
 from triggers import services
-from triggers.explain.answers import Reason, RunExplanation, WaitingFor
+from triggers.explain.answers import Reason, RunExplanation
 from triggers.explain.runs import explain_run
 from triggers.models import Budget, Run, Trigger
+from triggers.reasons import WaitingFor
 from triggers.runs import lifecycle
 from triggers.runs.conditions import ONLINE_WITHIN
 from triggers.runs.handout import hand_out_runs
