@@ -1,7 +1,11 @@
 """The viewsets of the workers app, whose endpoints are below /api/v1/."""
 
 from pipedai.api.views import paths_of
-from workers.enrollment.views import EnrollmentViewSet, EnvironmentEnrollmentViewSet
+from workers.enrollment.views import (
+    EnrollmentViewSet,
+    EnvironmentEnrollmentViewSet,
+    PairingViewSet,
+)
 from workers.hosts.event_views import WorkerEventViewSet
 from workers.hosts.release_views import ReleaseViewSet
 from workers.hosts.views import WorkspaceWorkerViewSet
@@ -33,6 +37,7 @@ urlpatterns = paths_of(
     WorkerApprovalViewSet,
     EnrollmentViewSet,
     EnvironmentEnrollmentViewSet,
+    PairingViewSet,
     WorkspaceWorkerViewSet,
     ReleaseViewSet,
     WorkerEventViewSet,

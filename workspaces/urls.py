@@ -7,7 +7,7 @@ from workspaces.connections.views import (
     ConnectionViewSet,
 )
 from workspaces.files.views import FileViewSet
-from workspaces.invitation_views import AcceptViewSet, InvitationViewSet
+from workspaces.invitation_views import AcceptViewSet, InvitationViewSet, InvitedViewSet
 from workspaces.member_views import MemberViewSet
 from workspaces.views import EnvironmentViewSet, WorkspaceEnvironmentViewSet, WorkspaceViewSet
 
@@ -17,6 +17,7 @@ urlpatterns = paths_of(
     EnvironmentViewSet,
     MemberViewSet,
     InvitationViewSet,
+    InvitedViewSet,
     AcceptViewSet,
     ApiKeyViewSet,
     ConnectionViewSet,

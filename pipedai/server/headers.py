@@ -22,23 +22,13 @@ _SCRIPTS = (
     " form-action 'self'; frame-ancestors 'none'"
 )
 _POLICIES = {
+    # The code in the URL's fragment is to be typed by a person, so no script runs that could read it.
+    f"{CONSOLE}/pair": _FORMS,
     CONSOLE: _SCRIPTS,
     "/admin": _SCRIPTS,
-    "/pair": _FORMS,
     "/account/notices/stop": _FORMS,
     # The URL of the page to which authorization servers send the browser back has a code, which no script shall see.
     "/account/connections": _FORMS,
-    # The page on which the owner of an address agrees to notices or refuses them has buttons. A script of ours calls
-    # the API when one is pressed.
-    "/account/notices": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
-        " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    # The pages for accounts have forms, and a script that takes the token out of the URL's fragment.
-    "/account": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self';"
-        " frame-ancestors 'none'"
-    ),
     # Swagger UI's style sheet holds its icons as data: URLs.
     "/api/docs": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"

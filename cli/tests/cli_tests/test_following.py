@@ -53,10 +53,9 @@ def approve(server, user, code, **chosen):
     headers = {"Origin": server.url}
     cookies = {AUTH_COOKIE: session_cookie(user)}
     with httpx.Client(base_url=server.url, headers=headers, cookies=cookies, timeout=60) as browser:
-        page = browser.post("/pair", data={"step": "code", "code": code}).text
+        page = browser.post("/console/pair", data={"userCode": code}).text
         assert "acts for you" in page
-        proof = re.findall(r'name="proof" value="([^"]+)"', page)[0]
-        answer = browser.post("/pair", data={"proof": proof, **chosen})
+        answer = browser.post("/console/pair", data={"userCode": code, **chosen})
         assert answer.status_code == 200
 
 
@@ -65,7 +64,7 @@ def test_login_gives_a_key_that_works_until_it_is_revoked(server, committed_cast
     with started("login", "--url", server.url, "--no-browser", home=tmp_path) as process:
         err = tmp_path / "err"
         code = until(lambda: re.search(r"type the code (\S+)\.", err.read_text()))[1]
-        place = {"environment": str(cast.environment.id)}
+        place = {"environmentId": str(cast.environment.id)}
         approve(server, cast.operator, code, step="approve", role="operator", **place)
         assert process.wait(60) == 0, err.read_text()
     assert "You are operator of" in (tmp_path / "out").read_text()

@@ -1,6 +1,4 @@
-"""If a page of the admin or `/pair` needs a locked row, it answers 503 with a page, and nothing is done."""
-
-import re
+"""If a page of the admin or the console needs a locked row, it answers 503 with a page, and nothing is done."""
 
 import pytest
 from django.test import Client
@@ -79,17 +77,10 @@ def test_approving_a_host(cast):
     code = begin().json()["userCode"]
     client = Client(headers={"origin": "http://localhost:8000"})
     client.cookies["auth_token"] = session_cookie(cast.admin)
-    page = client.post("/pair", {"step": "code", "code": code}).content.decode()
-    (proof,) = re.findall(r'name="proof" value="([^"]+)"', page)
-    form = {
-        "step": "approve",
-        "proof": proof,
-        "environment": str(cast.environment.id),
-        "auth_mode": "claude_max",
-    }
+    form = {"step": "approve", "userCode": code, "environmentId": str(cast.environment.id)}
     shorten_timeouts()
     with held(all_rows_of("enrollment")):
-        assert busy(client.post("/pair", form))
+        assert busy(client.post("/console/pair", form))
     assert not Enrollment.objects.filter(approved_at__isnull=False).exists()
-    assert client.post("/pair", form).status_code == 200
+    assert client.post("/console/pair", form).status_code == 200
     assert Enrollment.objects.filter(approved_at__isnull=False).exists()

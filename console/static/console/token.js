@@ -3,10 +3,12 @@
 "use strict";
 
 const token = new URLSearchParams(location.hash.slice(1)).get("token");
-const field = document.getElementById("token");
+const field = document.querySelector("form input[name=token], form input[name=registrationToken]");
+if (field) {
+  if (token) field.value = token;
+  if (field.value) field.parentElement.hidden = true;
+}
 if (token && field) {
-  field.value = token;
-  field.parentElement.hidden = true;
   history.replaceState(null, "", location.pathname);
   if (field.form.dataset.sent === "at-once") field.form.requestSubmit();
 }
