@@ -12,7 +12,7 @@ from notices.channels.models import Channel
 from notices.models import Incident
 from notices.states import NEEDS, Kind
 from pipedai.sql import database_now
-from pipedai_cli import text as cli_text
+from pipedai_cli import output
 from testing.world.cast import TEST_ACTOR
 from testing.world.channels import add_channel
 from testing.world.connections import add_oauth_connection
@@ -20,7 +20,6 @@ from testing.world.runs import Runs
 from triggers.models import Trigger
 from triggers.reasons import DUE_TIMES, ENDS, HINDRANCES, without_calls
 from triggers.services import TRIGGERS
-from triggers.states import Decision
 
 HOSTILE = "<img src=x onerror=alert(1)> javascript:alert(1) \x1b[31mred\x1b[0m \u202egnp.exe"
 SEEN = "<img src=x onerror=alert(1)> javascript:alert(1) \\u001b[31mred\\u001b[0m \\u202egnp.exe"
@@ -73,7 +72,7 @@ def test_a_remedy_names_no_call_of_the_api(cast, page):
     for remedy in remedies:
         said = without_calls(remedy)
         assert not re.search(r"/|[A-Z]{3,4} |[a-z][A-Z]|_", said.replace("MCP ", "")), said
-        assert said == cli_text.without_calls(remedy), "the command line says the same"
+        assert said == output.without_calls(remedy), "the command line says the same"
     asked = "Decide on its page, https://a.example/approvals/1. Or not."
     assert without_calls(asked) == "Decide on its page. Or not."
 
