@@ -8,7 +8,7 @@ from django.dispatch import receiver
 from pipedai.events import Event, happened
 from pipedai.sql import fetch_all
 from triggers.runs.conditions import IS_COUNTED_AS_QUEUED
-from triggers.runs.pools import wake_for
+from triggers.runs.routing import wake_for
 
 # Waiting polls also ask on a timer, so it does not matter if more runs wait.
 _MOST_WOKEN = 1_000

@@ -8,7 +8,7 @@ from django.core.checks import CheckMessage, Error, Info
 from pipedai.api.renderers import counted
 from pipedai.sql import fetch_all, fetch_row
 from triggers.runs.reachability import lease_params
-from triggers.runs.reads import LEASE_END
+from triggers.runs.statements import LEASE_END
 from triggers.schedules.heartbeats import ALIVE_WITHIN
 
 # Work that has been due for longer than this counts as late. It is normally done within a second, and a short outage of

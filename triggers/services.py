@@ -24,8 +24,7 @@ from triggers import secrets
 from triggers.events.listening import check_unheard, set_listeners
 from triggers.locks import hold_trigger_environment, lock_workers
 from triggers.models import MAX_CONCURRENT_RUNS, Trigger, TriggerRevision
-from triggers.runs.lifecycle import prefer_anew, reassign_queued_runs
-from triggers.runs.pools import give_trigger_slots, wake_for
+from triggers.runs.routing import give_trigger_slots, prefer_anew, reassign_queued_runs, wake_for
 from triggers.runs.waiting import note_change
 from triggers.schedules import cron
 from triggers.trigger_ceiling import check_room_for_trigger

@@ -7,7 +7,7 @@ from django.db import transaction
 
 from pipedai.api.principal import WorkerPrincipal
 from pipedai.sql import execute, fetch_one
-from triggers.runs.pools import open_to_pools
+from triggers.runs.routing import open_to_pools
 
 # A worker that moves from one account to another leaves the limit of the old one behind. One that names its account for
 # the first time keeps its own limit.

@@ -10,7 +10,7 @@ from django.db import transaction
 from pipedai.api.principal import WorkerPrincipal
 from pipedai.sql import execute
 from pipedai.wakeups import announce_things, watches
-from triggers.runs.pools import open_to_pools
+from triggers.runs.routing import open_to_pools
 from workers.silence import NOTE_SILENCE, SILENT_FOR, silence_params
 from workers.worker_events import GONE_SECONDS, record_presence, record_stop
 

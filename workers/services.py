@@ -14,8 +14,7 @@ from pipedai.redaction import REDACTED
 from pipedai.sql import database_now
 from pipedai.wakeups import wake_workers
 from triggers.models import Trigger
-from triggers.runs.lifecycle import count_unfinished_runs, reassign_runs_of_worker
-from triggers.runs.pools import open_to_pools
+from triggers.runs.routing import count_unfinished_runs, open_to_pools, reassign_runs_of_worker
 from triggers.runs.waiting import note_change
 from workers.accounts import set_account
 from workers.locks import hold_workers

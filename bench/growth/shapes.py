@@ -46,7 +46,7 @@ from testing.world.many_triggers import add_triggers
 from testing.world.pools import add_pool
 from testing.world.runs import Runs
 from triggers.models import MAX_PREFER_SECONDS, Budget, Run, Tick, Trigger
-from triggers.runs import lifecycle
+from triggers.runs import lifecycle, queueing
 from triggers.states import Decision, Source
 from triggers.webhooks.sending import WEBHOOKS
 from workers.models import Pool, Worker
@@ -279,7 +279,7 @@ def _client_of(worker: Registered) -> Client:
 @transaction.atomic
 def _hold(trigger_id: UUID, worker_id: UUID) -> None:
     """Makes a run of the trigger that the worker holds for a day."""
-    run = lifecycle.queue_run(trigger_id=trigger_id, source=Source.API, actor=SYSTEM)
+    run = queueing.queue_run(trigger_id=trigger_id, source=Source.API, actor=SYSTEM)
     lifecycle.claim_run(
         worker_id=worker_id, run_id=run["id"], claim_id=None, capacity=1, approved=True, actor=SYSTEM
     )  # fmt: skip

@@ -10,8 +10,8 @@ from django.db import transaction
 
 from pipedai.events import SYSTEM, happened
 from triggers.runs import lifecycle, reports
-from triggers.runs.claim_next import claim_next_run
 from triggers.runs.conditions import Limits
+from triggers.runs.handout import claim_next_run
 from triggers.runs.outcome import Outcome
 
 PAUSED = b"paused"

@@ -14,7 +14,7 @@ from pipedai.sql import Row, fetch_one
 from testing.world.cast import Cast
 from triggers.approvals.services import decide_approval, spend_approval
 from triggers.models import Approval, Delivery, Run, RunResult, RunText, Trigger
-from triggers.runs import lifecycle, reports
+from triggers.runs import lifecycle, queueing, reports
 from triggers.runs.conditions import Limits, limits_of
 from triggers.runs.handout import choose_runs
 from triggers.runs.outcome import ToolCalls
@@ -73,7 +73,7 @@ class Runs:
     ) -> UUID:
         """Queues a new run of the trigger."""
         with transaction.atomic():
-            run: Row = lifecycle.queue_run(
+            run: Row = queueing.queue_run(
                 trigger_id=trigger_id or self.trigger_id,
                 source=source,
                 actor=USER,

@@ -15,9 +15,8 @@ from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one, fetch_row
 from pipedai.wakeups import wake_workers
 from triggers.runs import statements as sql
 from triggers.runs.conditions import OF_ENVIRONMENT
-from triggers.runs.lifecycle import read_own_run
-from triggers.runs.reads import LOCK_TRIGGER
-from triggers.runs.refusals import Refused
+from triggers.runs.lifecycle import Refused, read_own_run
+from triggers.runs.statements import LOCK_TRIGGER
 from triggers.runs.waiting import settle_changes
 from triggers.states import HELD, ApprovalStatus
 from workspaces.locks import hold_environment, hold_role_of_user

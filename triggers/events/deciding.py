@@ -21,10 +21,8 @@ from pipedai.sql import Row, execute_later, fetch_all
 from triggers.events.clauses import first_failing, scalar_at, shown
 from triggers.events.payloads import Payload, TooLarge, add_to_all, payload_of
 from triggers.models import Event, EventDecision, requesters_of
-from triggers.runs.ceiling import QueueRoom, take_turns
-from triggers.runs.joining import join_run
-from triggers.runs.lifecycle import queue_run
-from triggers.runs.retries import lock_triggers
+from triggers.runs.ending import lock_triggers
+from triggers.runs.queueing import QueueRoom, join_run, queue_run, take_turns
 from triggers.runs.statements import JOINABLE_UNTIL
 from triggers.states import (
     FAILURES,

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from triggers.models import Tick
 from triggers.reasons import INFRA_FAULT, PENDING, WaitingFor
-from triggers.runs.retries import NoRetry
+from triggers.runs.ending import NoRetry
 from triggers.states import Decision
 
 

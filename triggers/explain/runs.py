@@ -27,8 +27,8 @@ from triggers.explain.schedulers import without_scheduler
 from triggers.explain.waiting import awaited_decision, reasons
 from triggers.reasons import ENDS, INFRA_FAULT
 from triggers.runs.conditions import is_online
-from triggers.runs.due_runs import SEALED_HEADERS, WITH_SEALED_HEADERS
-from triggers.runs.retries import NoRetry, why_no_retry
+from triggers.runs.ending import NoRetry, why_no_retry
+from triggers.runs.headers import SEALED_HEADERS, WITH_SEALED_HEADERS
 from triggers.states import HELD, EndedBy, FaultClass, RetryMode, Status
 
 # Reads runs with those columns of their triggers, workers and retries that explanations need. A retry is found by a

@@ -16,7 +16,7 @@ from triggers.explain.clock_words import moment_words
 from triggers.explain.connections import connection_reason
 from triggers.explain.queue_place import MOST_COUNTED, find_place
 from triggers.reasons import WaitingFor
-from triggers.runs.handout import headers_are_readable
+from triggers.runs.headers import headers_are_readable
 from workspaces.roles import Role
 
 _ORDER = list(WaitingFor)

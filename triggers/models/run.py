@@ -267,7 +267,7 @@ class RunResult(models.Model):
 class IdempotencyKey(models.Model):
     """An `Idempotency-Key` that one caller sent for one trigger, with the run that the request made.
 
-    `triggers.runs.idempotency` writes the row before the run, so that only one of two equal requests makes a run.
+    `triggers.runs.queueing` writes the row before the run, so that only one of two equal requests makes a run.
     """
 
     # The caller is a part of the primary key, so that two callers may use the same key independently.

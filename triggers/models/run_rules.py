@@ -192,7 +192,7 @@ INDEXES = (
         where=lacks("ended_at"),
     ),
     # These three indexes find the ended runs of one state, source and fault class, even if one run in a million
-    # is wanted. `triggers.runs.listing` names a value for each of their columns before the time.
+    # is wanted. `triggers.runs.queries` names a value for each of their columns before the time.
     *(
         index(
             name,

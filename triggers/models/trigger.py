@@ -116,7 +116,7 @@ class Trigger(FileColumns):
         max_length=5, choices=OverlapPolicy.choices, default=OverlapPolicy.QUEUE
     )
     # Whether a run that failed through the fault of infrastructure is retried even if its tool calls may have changed
-    # something. Users set it. If it is false, `triggers.runs.retries` decides by the run's counts of tool calls.
+    # something. Users set it. If it is false, `triggers.runs.ending` decides by the run's counts of tool calls.
     retry_after_effects = models.BooleanField(default=True, db_default=True)
     # Of which runs workers send what the CLI tells, as events of the run, and when. Users set it.
     record_events = models.CharField(

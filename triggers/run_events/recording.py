@@ -26,7 +26,7 @@ from triggers.run_events.event import (
     joined,
     make_event,
 )
-from triggers.runs.refusals import Refused
+from triggers.runs.lifecycle import Refused
 from triggers.states import RecordEvents
 
 # This signal tells how many events a transaction has stored (`count`), and whether a limit was reached

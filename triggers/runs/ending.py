@@ -1,17 +1,36 @@
-"""Writes what the end of a run leads to, in its transaction: error, retry, webhook, event, audit row and budgets."""
+"""Queues retries of runs that failed through infrastructure, in the transaction of their end (SPEC §6)."""
 
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from decimal import Decimal
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from pipedai.events import Actor, Event, emit
+from pipedai.api.renderers import iso_time
+from pipedai.events import SYSTEM, Actor, Event, emit
 from pipedai.ids import new_id
-from pipedai.sql import Row, execute
+from pipedai.sql import Row, execute, fetch_all
 from triggers.budgets.settling import settle_reservations
-from triggers.runs import texts
-from triggers.runs.pools import freed_slots, wake_for
-from triggers.runs.retries import create_retries, retry_events, stopped_by_effects
+from triggers.runs import statements as sql
+from triggers.runs.routing import freed_slots, is_member, wake_for
+from triggers.states import EndedBy, FaultClass, RetryMode, Status
 from triggers.webhooks.outbox import queue_deliveries
+
+_KEEP_ERRORS = """
+INSERT INTO run_text (run_id, environment_id, error_message)
+SELECT * FROM unnest(%(run_ids)s::uuid[], %(environment_ids)s::uuid[], %(messages)s::text[])
+ON CONFLICT (run_id) DO UPDATE SET error_message = excluded.error_message
+"""
+
+# Keeps the final ends of runs as events for those triggers that listen. Later ends of a run, by late results, are none.
+_KEEP_ENDS = """
+INSERT INTO event (id, environment_id, run_id, received_at)
+SELECT n.id, r.environment_id, r.id, r.ended_at FROM unnest(%(ids)s::uuid[], %(run_ids)s::uuid[]) AS n (id, run_id)
+JOIN run r ON r.id = n.run_id
+WHERE r.status IN ('succeeded', 'failed', 'timed_out') AND NOT r.retried
+ON CONFLICT (run_id, environment_id) WHERE run_id IS NOT NULL DO NOTHING
+"""
 
 
 def follow_up(
@@ -46,13 +65,13 @@ def follow_up(
 
 def _keep_ends(run_ids: list[UUID]) -> None:
     if run_ids:
-        execute(texts.KEEP_ENDS, {"ids": [new_id() for _ in run_ids], "run_ids": run_ids})
+        execute(_KEEP_ENDS, {"ids": [new_id() for _ in run_ids], "run_ids": run_ids})
 
 
 def keep_errors(runs: list[Row]) -> None:
     if runs:
         execute(
-            texts.KEEP_ERRORS,
+            _KEEP_ERRORS,
             {
                 "run_ids": [run["id"] for run in runs],
                 "environment_ids": [run["environment_id"] for run in runs],
@@ -73,3 +92,189 @@ def run_event(action: str, actor: Actor, run: Row, more: dict[str, Any] | None =
     if run["fault_class"] is not None:
         metadata["faultClass"] = run["fault_class"]
     return Event(action, actor, run["environment_id"], "run", run["id"], metadata)
+
+
+# How long a retry waits before it comes due: the second attempt, the third, and every later one (SPEC §6).
+BACKOFF = (timedelta(seconds=30), timedelta(minutes=2), timedelta(minutes=10))
+
+MAX_RETRY_AFTER_SECONDS = 24 * 3600
+
+# How many attempts of a run may end at usage limits, before the run fails for good (SPEC §16).
+MAX_LIMIT_RETRIES = 50
+
+_LOCK_TRIGGERS = "SELECT id FROM trigger WHERE id = ANY(%(ids)s) ORDER BY id FOR SHARE"
+
+
+def lock_triggers(trigger_ids: Iterable[UUID]) -> None:
+    """Locks triggers against changes, so that a retry goes to the present worker. Call it before their runs are locked
+    (docs/architecture.md).
+    """
+    fetch_all(_LOCK_TRIGGERS, {"ids": sorted(set(trigger_ids))})
+
+
+class NoRetry(StrEnum):
+    """Why an ended run has no retry (SPEC §6, §16, §18)."""
+
+    SUCCEEDED = "succeeded"
+    CANCELED = "canceled"
+    # The prompt, the model or a limit of the trigger is to blame, so another attempt would probably end in the same
+    # way.
+    CLIENT_FAULT = "client_fault"
+    # Somebody asked to cancel the run, which then ended in another way.
+    CANCEL_REQUESTED = "cancel_requested"
+    RETRIES_USED = "retries_used"
+    # No worker claimed the run before its start deadline.
+    START_DEADLINE = "start_deadline"
+    # The run's tool calls may have changed something, and its trigger forbids retries of such runs.
+    HAD_EFFECTS = "had_effects"
+    # The run waited for a decision, which nobody made in time, or whose worker did not come back for it.
+    APPROVAL_EXPIRED = "approval_expired"
+    APPROVAL_UNREACHABLE = "approval_unreachable"
+    TRIGGER_DELETED = "trigger_deleted"
+    TRIGGER_DISABLED = "trigger_disabled"
+
+
+def why_no_retry(run: Row) -> NoRetry | None:
+    if reason := why_not_repeated(run):
+        return reason
+    if run["trigger_deleted_at"] is not None:
+        return NoRetry.TRIGGER_DELETED
+    return None if run["trigger_enabled"] else NoRetry.TRIGGER_DISABLED
+
+
+def why_not_repeated(run: Row) -> NoRetry | None:
+    """Ignores whether the trigger is enabled. Returns HAD_EFFECTS only if there is no other reason."""
+    if run["status"] == Status.SUCCEEDED:
+        return NoRetry.SUCCEEDED
+    if run["status"] == Status.CANCELED:
+        return NoRetry.CANCELED
+    if run["ended_by"] == EndedBy.APPROVAL_EXPIRED:
+        return NoRetry.APPROVAL_EXPIRED
+    if run["fault_class"] != FaultClass.INFRA:
+        return NoRetry.CLIENT_FAULT
+    if run["cancel_requested_at"] is not None:
+        return NoRetry.CANCEL_REQUESTED
+    if run["ended_by"] == EndedBy.START_DEADLINE:
+        return NoRetry.START_DEADLINE
+    if run["ended_by"] == EndedBy.HAD_EFFECTS:
+        return NoRetry.HAD_EFFECTS
+    if run["ended_by"] == EndedBy.APPROVAL_UNREACHABLE:
+        return NoRetry.APPROVAL_UNREACHABLE
+    if _retries_are_used(run):
+        return NoRetry.RETRIES_USED
+    return NoRetry.HAD_EFFECTS if _effects_forbid(run) else None
+
+
+def _retries_are_used(run: Row) -> bool:
+    """Returns whether there may be no further retry. Attempts that ended at a usage limit count by themselves."""
+    if run["at_limit"]:
+        return bool(run["limit_retries"] >= MAX_LIMIT_RETRIES)
+    return bool(run["attempt"] - run["limit_retries"] > run["max_retries"])
+
+
+def stopped_by_effects(run: Row) -> bool:
+    """Whether the only reason against a retry is what tool calls may have changed (SPEC §18)."""
+    return why_not_repeated(run) is NoRetry.HAD_EFFECTS
+
+
+def can_resume(run: Row) -> bool:
+    """Whether the trigger resumes, the session is known, and its worker is still the trigger's or in its pool."""
+    return (
+        run["retry_mode"] == RetryMode.RESUME
+        and run["session_id"] is not None
+        and run["worker_id"] is not None
+        and (run["trigger_worker_id"] == run["worker_id"] or _worker_is_in_pool(run))
+    )
+
+
+def _worker_is_in_pool(run: Row) -> bool:
+    """Returns whether the run's worker is in the trigger's pool. Few runs need it, so it is read only here."""
+    if "worker_is_in_pool" not in run:
+        run["worker_is_in_pool"] = is_member(run["trigger_pool_id"], run["worker_id"])
+    return bool(run["worker_is_in_pool"])
+
+
+def may_have_had_effects(run: Row) -> bool:
+    """Returns whether tool calls of a run, or of the session that it continued, may have changed something. Without
+    reported counts, that is so if the run was started.
+    """
+    if run["had_effects"]:
+        return True
+    if run["tool_calls_total"] is None:
+        return run["started_at"] is not None
+    return bool(run["tool_calls_effects"] or run["tool_calls_unknown"])
+
+
+def _effects_forbid(run: Row) -> bool:
+    """Returns whether possible effects forbid a retry. They do if the trigger resumes (SPEC §16), or if its
+    `retryAfterEffects` is false (SPEC §18).
+    """
+    if run["retry_mode"] == RetryMode.RESUME:
+        return not can_resume(run) and may_have_had_effects(run)
+    return not run["retry_after_effects"] and may_have_had_effects(run)
+
+
+_COPY_PAYLOADS = """
+INSERT INTO run_text (run_id, environment_id, payload)
+SELECT r.id, x.environment_id, x.payload FROM run r JOIN run_text x ON x.run_id = r.retry_of_id
+WHERE r.id = ANY(%(ids)s) AND r.environment_id = ANY(%(environment_ids)s) AND x.payload IS NOT NULL
+"""
+
+
+def create_retries(ended: Iterable[Row], *, retry_after_seconds: int | None = None) -> list[Row]:
+    """Queues a retry of each run that needs one, in two statements at most; `lock_triggers` comes first. It comes due
+    after the waiting time of its attempt, or `retry_after_seconds` if longer; after a usage limit at once, since it
+    waits for the limit. Returns columns of the new runs.
+    """
+    runs = [run for run in ended if why_no_retry(run) is None]
+    if not runs:
+        return []
+    retries = fetch_all(
+        sql.QUEUE_RETRIES,
+        {
+            "ids": [new_id() for _ in runs],
+            "run_ids": [run["id"] for run in runs],
+            "delays": [_delay(run, retry_after_seconds) for run in runs],
+            "resumes": (resumes := [can_resume(run) for run in runs]),
+            "had_effects": [
+                resumed and may_have_had_effects(run)
+                for run, resumed in zip(runs, resumes, strict=True)
+            ],
+            "at_limit": [run["at_limit"] for run in runs],
+            "environment_ids": [run["environment_id"] for run in runs],
+        },
+    )
+    if retries:
+        execute(
+            _COPY_PAYLOADS,
+            {
+                "ids": [retry["id"] for retry in retries],
+                "environment_ids": list({retry["environment_id"] for retry in retries}),
+            },
+        )
+    return retries
+
+
+def _delay(run: Row, retry_after_seconds: int | None) -> timedelta:
+    if run["at_limit"]:
+        return timedelta(0)
+    attempt = run["attempt"] - run["limit_retries"]
+    return max(BACKOFF[min(attempt, len(BACKOFF)) - 1], timedelta(seconds=retry_after_seconds or 0))
+
+
+def retry_events(retries: Sequence[Row]) -> list[Event]:
+    return [
+        Event(
+            "run.retried",
+            SYSTEM,
+            retry["environment_id"],
+            "run",
+            retry["id"],
+            {
+                "retryOf": str(retry["retry_of_id"]),
+                "attempt": retry["attempt"],
+                "availableAt": iso_time(retry["available_at"]),
+            },
+        )
+        for retry in retries
+    ]

@@ -18,8 +18,7 @@ from pipedai.api.filters import (
 from pipedai.api.pagination import usual
 from triggers.filters import check_tenant_ids
 from triggers.models import Budget, Run
-from triggers.runs.listing import Wanted, parts_of
-from triggers.runs.queries import in_states
+from triggers.runs.queries import Wanted, in_states, parts_of
 from triggers.runs.stats import GROUPINGS
 from triggers.states import TERMINAL, FaultClass, Source, Status
 
@@ -55,7 +54,7 @@ class RunFilters(ApiFilterSet):
 
     @property
     def parts(self) -> list[QuerySet[Any]]:
-        """Returns querysets that share no row, each in an index's order; see `triggers.runs.listing`."""
+        """Returns querysets that share no row, each in an index's order; see `triggers.runs.queries`."""
         sent = self.values
         if self.time_field == "ended_at":
             rows: Any = self.qs

@@ -1,28 +1,45 @@
 """Gives due runs to the workers that ask (SPEC §5, §8, §19, §21). No other module decrypts MCP headers."""
 
 import json
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
+from functools import cache, lru_cache
 from itertools import accumulate
+from threading import Lock
 from typing import NamedTuple, Unpack
 from uuid import UUID
 
+from django.db import transaction
+
 from pipedai.api.pagination import MAX_PAGE_BYTES
-from pipedai.crypto import CannotOpen
 from pipedai.events import Actor
 from pipedai.logs import get_logger
-from pipedai.sql import Row, fetch_all, fetch_row
-from triggers import secrets
-from triggers.runs import due_runs
+from pipedai.sql import NOW, Row, fetch_all, fetch_row
+from triggers.budgets.room import NEXT_WINDOW
+from triggers.runs import lifecycle
 from triggers.runs.conditions import (
+    APPROVALS_MAY_GO,
+    FREE_IN_TRIGGER,
+    FREE_SLOTS,
+    HAND_OUT_ORDER,
+    HAS_HEADERS,
+    HEADERS_MAY_GO,
+    IS_DUE,
+    IS_OFFERED,
+    IS_QUEUED,
     NO_APPROVALS,
+    OF_ENVIRONMENT,
     Limits,
+    first_due,
 )
-from triggers.runs.offers import Offers
-from triggers.runs.receivers import note_receiver
-from workspaces.connections.secrets import open_headers
-from workspaces.encryption.keys import WrappedKey
+from triggers.runs.headers import SEALED_HEADERS, WITH_SEALED_HEADERS, note_receiver, opened_headers
+from triggers.runs.lifecycle import Refused
+from triggers.runs.statements import ALLOWS_HOST_TOOLS, LAST_ASKED
+from triggers.states import HELD, Status
 
 log = get_logger(__name__)
 
@@ -30,7 +47,9 @@ log = get_logger(__name__)
 # memory, while a prompt may have 256 KiB and a worker may have claimed a thousand runs. A worker that can take more
 # runs claims those of the answer and polls again. A single run may be larger.
 MOST_AT_ONCE = 50
+
 MOST_BYTES = MAX_PAGE_BYTES
+
 # The most bytes that JSON needs for one byte of text: a control character becomes six characters (`\u0001`).
 _LONGEST_ESCAPE = 6
 
@@ -43,6 +62,177 @@ MOST_TRIES = 4
 class HandedOut:
     row: Row
     mcp_headers: dict[str, str]
+
+
+# For how many seconds a run counts as offered. A worker claims what it was offered within milliseconds, but a busy
+# service may take a second to answer both calls.
+_COUNTS_FOR = 2.0
+
+# How many seconds later a run may count as offered again, so that workers that poll and never claim can't keep a run
+# from the others for long.
+_AGAIN_AFTER = 60.0
+
+# How many offers of an environment are remembered, and of how many environments, so that they take little memory.
+_MOST, _ENVIRONMENTS = 1_000, 1_000
+
+
+class _Offer(NamedTuple):
+    worker_id: UUID
+    at: float
+
+
+class Offers:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = Lock()
+        # The oldest offer is first.
+        self._offers: dict[UUID, _Offer] = {}
+
+    def to_others(self, worker_id: UUID) -> list[UUID]:
+        with self._lock:
+            return self._to_others(worker_id)
+
+    def add(self, worker_id: UUID, run_ids: Collection[UUID], *, besides: Collection[UUID]) -> bool:
+        """Remembers these offers, but for `besides`. Returns False, and does nothing, if another worker has one."""
+        new = {*run_ids}.difference(besides)
+        with self._lock:
+            if not new.isdisjoint(self._to_others(worker_id)):
+                return False
+            now = self._clock()
+            for run_id in new:
+                before = self._offers.get(run_id)
+                if before is None or before.at < now - _AGAIN_AFTER:
+                    self._offers.pop(run_id, None)
+                    self._offers[run_id] = _Offer(worker_id, now)
+            for oldest in list(self._offers)[:-_MOST]:
+                del self._offers[oldest]
+        return True
+
+    def _to_others(self, worker_id: UUID) -> list[UUID]:
+        since = self._clock() - _COUNTS_FOR
+        found = []
+        for run_id, offer in reversed(self._offers.items()):
+            if offer.at < since:
+                break
+            if offer.worker_id != worker_id:
+                found.append(run_id)
+        return found
+
+
+@lru_cache(_ENVIRONMENTS)
+def offers_of(_environment_id: UUID) -> Offers:
+    return Offers()
+
+
+_IS_NOT_SHUT = "r.trigger_id <> ALL(%(shut)s::uuid[])"
+
+_RUNS = "run r JOIN trigger t ON t.id = r.trigger_id"
+
+# What somebody decided about the call for which the run last waited, in the form in which its worker gets it.
+_DECISION = """json_build_object('approvalId', asked.id,
+        'decision', CASE asked.status WHEN 'approved' THEN 'approve' ELSE 'reject' END, 'tool', asked.tool,
+        'argumentsHash', asked.arguments_hash, 'toolSchemaHash', asked.tool_schema_hash, 'reason', asked.reason)"""
+
+
+def _reading_due(
+    runs: str, where: str, *, most: str, last: str = "false", resumed_at: str = NOW
+) -> str:
+    """Returns the statement that reads due runs until the answer is full, or `most`. In SQL, `runs` and `where` say
+    which, `last` which come last, and `resumed_at` when a session must be alive. `weight` estimates a run's bytes in
+    the answer; PostgreSQL knows a text's length without reading it. Only the worker of a session gets
+    `resume_session_id`.
+    """
+    return f"""
+WITH due AS (
+SELECT r.id, r.environment_id, r.trigger_id, t.name AS trigger_name, v.prompt, v.model, t.mcp_url,
+    {SEALED_HEADERS}, r.timeout_seconds, x.payload, v.output_schema,
+    t.retry_after_effects, t.retry_mode, t.max_cost_usd, t.record_events, r.attempt, r.queued_at,
+    CASE WHEN r.resume_until > {resumed_at} AND r.worker_id = %(worker_id)s THEN r.resume_until END AS resume_until,
+    CASE WHEN r.resume_until > {resumed_at} AND r.worker_id = %(worker_id)s THEN CASE
+        WHEN r.spells > 0 THEN r.session_id
+        ELSE (SELECT o.session_id FROM run o WHERE o.id = r.retry_of_id) END END AS resume_session_id,
+    t.approvals AS present_rules, asked.rules AS kept_rules, {ALLOWS_HOST_TOOLS} AS allow_host_tools,
+    CASE WHEN asked.id IS NOT NULL THEN {_DECISION} END AS decision,
+    CASE WHEN t.max_concurrent_runs IS NOT NULL THEN {FREE_IN_TRIGGER} END AS free_in_trigger,
+    x.mcp_url AS handed_out_url, x.handed_to[1] AS handed_to, {last} AS is_last, r.available_at,
+    1024 + 6 * octet_length(t.name) + octet_length(v.prompt) + coalesce(octet_length(x.payload::text), 0)
+        + coalesce(octet_length(v.output_schema::text), 0) + coalesce(octet_length(t.approvals::text), 0)
+        + coalesce(octet_length(asked.rules::text), 0)
+        + 2 * octet_length(t.mcp_url)
+        + 2 * (coalesce(octet_length(t.mcp_headers), 0) + coalesce(octet_length(c.headers), 0)) AS weight
+FROM {runs}
+JOIN trigger_revision v ON v.id = r.revision_id
+{WITH_SEALED_HEADERS}
+LEFT JOIN run_text x ON x.run_id = r.id
+{LAST_ASKED}
+WHERE {where}
+ORDER BY is_last, {HAND_OUT_ORDER}
+LIMIT {most}
+), weighed AS (
+SELECT *, sum(weight) OVER (ORDER BY is_last, available_at, id ROWS UNBOUNDED PRECEDING) AS weight_so_far FROM due
+)
+SELECT * FROM weighed WHERE weight_so_far <= %(most_bytes)s OR weight_so_far = weight
+ORDER BY is_last, available_at, id
+"""
+
+
+@cache
+def due(own: int, *, of_each_pool: int | None) -> str:
+    """Returns the statement that reads the due runs that a worker may claim: the first `own` of its own at most, and so
+    many of each of its pools. Most workers are in no pool, and a statement without them costs less to plan.
+    """
+    found = first_due(_IS_NOT_SHUT, own=own, of_each_pool=of_each_pool)
+    runs = f"({found}) r JOIN trigger t ON t.id = r.trigger_id"
+    last = "false" if of_each_pool is None else "r.id = ANY(%(theirs)s::uuid[])"
+    return _reading_due(runs, "true", most=f"least({own}, {FREE_SLOTS})", last=last)
+
+
+# Reads the run that a worker holds and has claimed with this claimId. A worker may have claimed several runs one by one
+# with the same claimId; then it is the first of them.
+CLAIMED = _reading_due(
+    _RUNS,
+    f"r.{OF_ENVIRONMENT} AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL AND r.claim_id = %(claim_id)s"
+    f" AND {HEADERS_MAY_GO} AND {APPROVALS_MAY_GO}",
+    most="1",
+    resumed_at="r.claimed_at",
+)
+
+
+def _reading_sealed(environment: str, where: str) -> str:
+    """Returns the statement for sealed headers of due runs. It begins with triggers, most of which have none."""
+    return f"""
+SELECT t.id AS trigger_id, t.environment_id, {SEALED_HEADERS}
+FROM trigger t
+{WITH_SEALED_HEADERS}
+CROSS JOIN LATERAL (
+    SELECT FROM run r
+    WHERE r.trigger_id = t.id AND r.ended_at IS NULL AND {where} AND {IS_QUEUED} AND {IS_DUE}
+    LIMIT 1) due
+WHERE t.{environment} AND t.deleted_at IS NULL AND {HAS_HEADERS}
+ORDER BY t.id
+"""
+
+
+SEALED = _reading_sealed(OF_ENVIRONMENT, f"r.{OF_ENVIRONMENT} AND {IS_OFFERED}")
+
+_OF_GIVEN = "environment_id = %(environment_id)s"
+
+SEALED_IN_ENVIRONMENT = _reading_sealed(_OF_GIVEN, f"r.{_OF_GIVEN}")
+
+# Reads until when the worker gets nothing because of its usage limit. Without a limit, it reads when the worker's next
+# own run comes due, the next run is opened to a pool of the worker, or the next window of a budget begins, whichever is
+# first.
+OUTLOOK = f"""
+SELECT coalesce((SELECT limited_until FROM worker WHERE id = %(worker_id)s AND limited_until > {NOW}), least(
+    (SELECT min(available_at) FROM run
+     WHERE worker_id = %(worker_id)s AND status = 'queued' AND available_at > {NOW}),
+    (SELECT min(next.pool_from) FROM pool_member m CROSS JOIN LATERAL (
+        SELECT pool_from FROM run WHERE pool_id = m.pool_id AND status = 'queued' AND pool_from > {NOW}
+        ORDER BY pool_from LIMIT 1) next
+     WHERE m.worker_id = %(worker_id)s),
+    {NEXT_WINDOW})) - {NOW} AS until,
+    {FREE_SLOTS} > 0 AS has_room
+"""
 
 
 def hand_out_runs(
@@ -97,7 +287,7 @@ def choose_runs(
         "most_bytes": most_bytes,
     }
     own, of_each_pool = 1 if only_first else MOST_AT_ONCE, MOST_AT_ONCE if has_pools else None
-    statement = due_runs.due(own, of_each_pool=of_each_pool)
+    statement = due(own, of_each_pool=of_each_pool)
     if offers is None or not has_pools:
         return _choose(statement, params)
     for _ in range(MOST_TRIES):
@@ -137,25 +327,20 @@ def read_claimed(
         "now": now,
         "most_bytes": MOST_BYTES,
     }
-    runs = _opened(fetch_all(due_runs.CLAIMED, params))
+    runs = _opened(fetch_all(CLAIMED, params))
     return runs[0] if runs else None
-
-
-def headers_are_readable(trigger: Row) -> bool:
-    """`trigger` has the columns that `choose_runs` reads. The plaintext is discarded at once."""
-    return opened_headers(trigger) is not None
 
 
 def shut_triggers(*, worker_id: UUID, now: datetime | None = None) -> list[UUID]:
     """Returns the triggers whose headers can't be decrypted, among those with due runs of the worker."""
-    return _unreadable(fetch_all(due_runs.SEALED, {"worker_id": worker_id, "now": now}))
+    return _unreadable(fetch_all(SEALED, {"worker_id": worker_id, "now": now}))
 
 
 def shut_triggers_of_environment(
     *, environment_id: UUID, now: datetime | None = None
 ) -> list[UUID]:
     params = {"environment_id": environment_id, "now": now}
-    return _unreadable(fetch_all(due_runs.SEALED_IN_ENVIRONMENT, params))
+    return _unreadable(fetch_all(SEALED_IN_ENVIRONMENT, params))
 
 
 def _unreadable(sealed: list[Row]) -> list[UUID]:
@@ -172,7 +357,7 @@ class Outlook(NamedTuple):
 
 
 def outlook(*, worker_id: UUID, capacity: int, now: datetime | None = None) -> Outlook:
-    row = fetch_row(due_runs.OUTLOOK, {"worker_id": worker_id, "capacity": capacity, "now": now})
+    row = fetch_row(OUTLOOK, {"worker_id": worker_id, "capacity": capacity, "now": now})
     return Outlook(row["until"], row["has_room"])
 
 
@@ -215,30 +400,109 @@ def _opened(rows: Iterable[Row]) -> list[HandedOut]:
     return opened
 
 
-def opened_headers(row: Row) -> dict[str, str] | None:
-    """Returns the headers of a row with SEALED_HEADERS: the trigger's own, and those of its connection, which replace
-    own ones of the same name. Returns None if they can't be decrypted, or the connection has none.
+class Next(NamedTuple):
+    """The run that the worker claimed, with all that a claim answers, or None. `was_late`: others took the runs."""
+
+    run: HandedOut | None
+    was_late: bool = False
+
+
+def claim_next_run(
+    *,
+    worker_id: UUID,
+    claim_id: str,
+    start: bool,
+    limits: Limits,
+    lock_worker: Callable[[], Limits],
+    has_pools: bool,
+    actor: Actor,
+    offers: Offers | None = None,
+    now: datetime | None = None,
+) -> Next:
+    """Claims the first run that `hand_out_runs` would return, and with `start` starts it. If the worker holds a run
+    that it claimed with this `claim_id`, it gets that one again, so a call whose answer was lost can be repeated; the
+    claim's UPDATE checks that under the worker's lock. `lock_worker` takes this lock and returns the worker's limits;
+    it is not called if there is no run. `offers` is as for `hand_out_runs`.
     """
-    if row["connection_id"] is not None and row["connection_headers"] is None:
+    for _ in range(MOST_TRIES):
+        chosen = choose_runs(
+            worker_id=worker_id,
+            **limits,
+            has_pools=has_pools,
+            only_first=True,
+            offers=offers,
+            now=now,
+        )
+        run = None
+        if chosen:
+            run = _take(chosen[0], worker_id, claim_id, start, lock_worker, actor, now)
+        # Nothing may have been there or taken because this is a repeated call.
+        run = run or _claimed_before(worker_id, claim_id, start, limits, actor, now)
+        if run is not None or not chosen:
+            return Next(run)
+    return Next(None, was_late=True)
+
+
+def _take(
+    due: HandedOut,
+    worker_id: UUID,
+    claim_id: str,
+    start: bool,
+    lock_worker: Callable[[], Limits],
+    actor: Actor,
+    now: datetime | None,
+) -> HandedOut | None:
+    """Claims the run, and notes who receives its headers. Returns None if it can't be claimed any more."""
+    with suppress(Refused), transaction.atomic():
+        is_limited = due.row["free_in_trigger"] is not None
+        claimed = lifecycle.take_run(
+            worker_id=worker_id,
+            run_id=due.row["id"],
+            claim_id=claim_id,
+            start=start,
+            **lock_worker(),
+            actor=actor,
+            limited_trigger=due.row["trigger_id"] if is_limited else None,
+            once=True,
+            then=lambda: note_receiver([due.row], worker_id=worker_id, actor=actor),
+            now=now,
+        )
+        if claimed is not None:
+            return _with_cap(claimed["max_cost_usd"], claimed, due)
+    return None
+
+
+def _claimed_before(
+    worker_id: UUID,
+    claim_id: str,
+    start: bool,
+    limits: Limits,
+    actor: Actor,
+    now: datetime | None,
+) -> HandedOut | None:
+    """Returns the run that the worker holds by this `claim_id`, started if `start`; None if there is none."""
+    held = read_claimed(
+        worker_id=worker_id,
+        claim_id=claim_id,
+        approved=limits["approved"],
+        takes_approvals=limits.get("takes_approvals", False),
+        now=now,
+    )
+    if held is None:
         return None
-    own: dict[str, str] = {}
-    lent: dict[str, str] = {}
-    try:
-        if row["mcp_headers"] is not None:
-            own = secrets.open_mcp_headers(
-                row["environment_id"],
-                row["trigger_id"],
-                bytes(row["mcp_headers"]),
-                WrappedKey.of(row),
-            )
-        if row["connection_id"] is not None:
-            lent = open_headers(
-                row["environment_id"],
-                row["connection_id"],
-                bytes(row["connection_headers"]),
-                WrappedKey.of(row, "connection_"),
-            )
-    except CannotOpen:
+    run = lifecycle.read_own_run(held.row["id"], worker_id, now)
+    cap = run["max_cost_usd"]
+    if start and run["status"] == Status.CLAIMED:
+        try:
+            run = lifecycle.start_run(worker_id=worker_id, run_id=run["id"], actor=actor, now=now)
+        except Refused as refused:
+            run = {"status": refused.extra["status"]}
+    # The run may have ended since it was read. Then the worker does not hold it any more.
+    if run["status"] not in HELD:
         return None
-    taken = {name.lower() for name in lent}
-    return {name: value for name, value in own.items() if name.lower() not in taken} | lent
+    note_receiver([held.row], worker_id=worker_id, actor=actor)
+    return _with_cap(cap, run, held)
+
+
+def _with_cap(cap: Decimal | None, claimed: Row, due: HandedOut) -> HandedOut:
+    return HandedOut({**claimed, **due.row, "max_cost_usd": cap}, due.mcp_headers)

@@ -6,115 +6,29 @@ state is read, for an error, only if nothing was changed. What follows is writte
 docs/architecture.md has the order of locks.
 """
 
-import json
-from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import partial
-from typing import Any, Unpack
+from typing import Unpack
 from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
 
 from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import NotFound
+from pipedai.api.errors import Conflict, NotFound
 from pipedai.events import SYSTEM, Actor, Event, emit
-from pipedai.ids import new_id
-from pipedai.sql import Row, execute, fetch_all, fetch_one, fetch_row
+from pipedai.sql import Row, execute, fetch_all, fetch_one
 from pipedai.wakeups import wake_workers
 from triggers.budgets.reserving import reserve
-from triggers.budgets.room import check_budgets
-from triggers.runs import conditions, reads
+from triggers.runs import conditions
 from triggers.runs import statements as sql
-from triggers.runs.ceiling import QueueRoom, check_queue_room, room_without_turns
-from triggers.runs.ending import ended_event, follow_up, run_event
+from triggers.runs.ending import ended_event, follow_up, lock_triggers, run_event
 from triggers.runs.outcome import ToolCalls, counts_of
-from triggers.runs.pools import is_member, wake_for
 from triggers.runs.reachability import lease_params
-from triggers.runs.refusals import Refused, no_room, refusal_of_claim, why_not_queued
-from triggers.runs.retries import lock_triggers
+from triggers.runs.routing import is_member
 from triggers.runs.waiting import close_approvals
-from triggers.states import TERMINAL, UNHELD, ApprovalStatus, EndedBy, Source, Status
-
-
-def queue_run(
-    *,
-    trigger_id: UUID,
-    source: Source,
-    actor: Actor,
-    run_id: UUID | None = None,
-    payload: Any = None,
-    rerun_of: UUID | None = None,
-    event_id: UUID | None = None,
-    chain_depth: int = 0,
-    coalesce_key: bytes | None = None,
-    delay: timedelta = timedelta(0),
-    requesters: Sequence[UUID] = (),
-    room: QueueRoom | None = None,
-    now: datetime | None = None,
-) -> Row:
-    """Queues a run of a trigger, due after `delay`, in the caller's transaction. `rerun_of` is the run whose payload is
-    used again, and `event_id` the event from which the payload comes. A user or key as the actor requests the run,
-    beside `requesters`. Who queues several runs gives their `room`, so that the queue is not counted for each. Raises
-    NotFound; Conflict if the trigger is disabled or has neither worker nor pool, if the environment is paused, or if a
-    budget refuses; CeilingReached; and IntegrityError if a queued run has the `coalesce_key`.
-    """
-    if room is not None:
-        room.check(trigger_id)
-    by = [actor.id] if actor.id and actor.type in ("user", "api_key") else []
-    first, *others = dict.fromkeys((*by, *requesters)) or (None,)
-    params = {
-        "id": run_id or new_id(),
-        "trigger_id": trigger_id,
-        "source": source.value,
-        "payload": None if payload is None else json.dumps(payload, ensure_ascii=False),
-        "rerun_of_id": rerun_of,
-        "event_id": event_id,
-        "chain_depth": chain_depth,
-        "coalesce_key": coalesce_key,
-        "delay_seconds": delay.total_seconds(),
-        "requested_by": first,
-        "also_requested_by": others or None,
-        "now": now,
-        "room": None if room else room_without_turns(),
-    }
-    run = fetch_one(sql.QUEUE, params)
-    if run is None and room is None:
-        # `sql.QUEUE` queued no run. One possible reason is that the queue is so long that requests must lock the
-        # environment and count one after the other. The other is that the trigger can't be run. In that case this
-        # transaction may hold the trigger's lock, after which no environment may be locked, and `check_queue_room`
-        # locks nothing.
-        check_queue_room(trigger_id)
-        run = fetch_one(sql.QUEUE, {**params, "room": None})
-    if run is not None and run["id"] is None:
-        # The statement `sql.QUEUE` had to wait while another transaction changed the trigger. It could not see the
-        # trigger's new revision, which was inserted after the statement had begun, so it is executed again.
-        run = fetch_one(sql.QUEUE, {**params, "room": None})
-    if run is None:
-        raise why_not_queued(trigger_id)
-    if run["budgets_can_reject"]:
-        check_budgets(run_id=run["id"], now=now)
-    about = {"source": source.value}
-    about |= {"rerunOf": str(rerun_of)} if rerun_of else {}
-    about |= {"eventId": str(event_id)} if event_id else {}
-    emit(run_event("run.created", actor, run, about))
-    wake_for([run])
-    if room is not None:
-        room.left -= 1
-    return {**run, "payload": payload}
-
-
-def queue_scheduled_runs(ticks: list[Row], *, now: datetime | None = None) -> None:
-    """Inserts a run for each tick, which has `run_id`, `trigger_id` and `tick_at`. The caller has locked the triggers,
-    and emits the events and wakes the workers.
-    """
-    params = {
-        "run_ids": [tick["run_id"] for tick in ticks],
-        "trigger_ids": [tick["trigger_id"] for tick in ticks],
-        "ticks": [tick["tick_at"] for tick in ticks],
-        "now": now,
-    }
-    execute(sql.QUEUE_SCHEDULED, params)
+from triggers.states import TERMINAL, UNHELD, ApprovalStatus, EndedBy, Status
 
 
 def claim_run(
@@ -194,7 +108,7 @@ def take_run(
     claimed, and before budgets are locked.
     """
     if limited_trigger is not None:
-        execute(reads.LOCK_TRIGGER, {"trigger_id": limited_trigger})
+        execute(sql.LOCK_TRIGGER, {"trigger_id": limited_trigger})
     params = {
         **_leasing(run_id, worker_id, now),
         "claim_id": claim_id,
@@ -266,14 +180,14 @@ def cancel_run(*, run_id: UUID, actor: Actor, now: datetime | None = None) -> Ro
     with transaction.atomic():
         if run := _cancel(params, actor):
             return run
-        run = fetch_one(reads.READ, params)
+        run = fetch_one(sql.READ, params)
         if run is not None and run["status"] in UNHELD:
             # The run's worker let it wait between the two statements, or a person decided. Nobody changes it while it
             # is locked.
-            execute(reads.LOCK, params)
+            execute(sql.LOCK, params)
             if canceled := _cancel(params, actor):
                 return canceled
-            run = fetch_one(reads.READ, params)
+            run = fetch_one(sql.READ, params)
         if run is None:
             raise NotFound
         if run["status"] in TERMINAL:
@@ -293,46 +207,6 @@ def _cancel(params: Row, actor: Actor) -> Row | None:
     return run
 
 
-def reassign_queued_runs(*, trigger_id: UUID, now: datetime | None = None) -> None:
-    """Moves queued runs to the trigger's present worker and pool. The caller has changed and locked the trigger, so
-    that no run is queued for the old ones.
-    """
-    _reassign(sql.REASSIGN, trigger_id=trigger_id, now=now)
-
-
-def prefer_anew(*, trigger_id: UUID) -> None:
-    """Works out again how long queued runs are for the trigger's worker first. The caller has locked the trigger."""
-    _reassign(sql.PREFER_ANEW, trigger_id=trigger_id, now=None)
-
-
-def reassign_runs_of_worker(*, worker_id: UUID) -> int:
-    """Moves runs that a worker would take alone or first, and returns how many; those that only it could continue end
-    soon. The caller has locked their triggers and ended the worker's memberships.
-    """
-    execute(sql.GIVE_UP_WAITING, {"worker_id": worker_id, "now": None})
-    return _reassign(sql.REASSIGN_OF_WORKER, worker_id=worker_id, now=None)
-
-
-def reassign_resuming_runs(*, worker_id: UUID, pool_id: UUID) -> None:
-    """Lets a pool's runs that wait for a session of this worker wait no longer, unless it is their trigger's. The
-    caller has taken the worker out of the pool, and has locked the pool's triggers that resume.
-    """
-    _reassign(sql.REASSIGN_RESUMING, worker_id=worker_id, pool_id=pool_id, now=None)
-
-
-def _reassign(statement: str, **params: Any) -> int:
-    """Reassigns queued runs, wakes old and new workers, and returns how many it moved."""
-    moved = fetch_all(statement, params)
-    wake_for(moved)
-    wake_workers([run["old_worker_id"] for run in moved])
-    return len(moved)
-
-
-def count_unfinished_runs(*, worker_id: UUID) -> int:
-    row = fetch_row(reads.COUNT_UNFINISHED, {"worker_id": worker_id})
-    return int(row["unfinished"])
-
-
 def expire_runs(*, limit: int = 100, now: datetime | None = None) -> int:
     """Ends up to `limit` claimed or running runs whose lease or deadline has passed, and returns how many. A lease
     counts only while workers can reach the service (`triggers.runs.reachability`).
@@ -344,7 +218,7 @@ def expire_runs(*, limit: int = 100, now: datetime | None = None) -> int:
         **lease_params(),
     }
     return _end_found(
-        reads.OVERDUE,
+        sql.OVERDUE,
         sql.EXPIRE,
         params,
         lambda run: "run.lost" if run["ended_by"] == EndedBy.LEASE else "run.timed-out",
@@ -356,7 +230,7 @@ def expire_queued_runs(*, limit: int = 100, now: datetime | None = None) -> int:
     nobody continued their session in time, or nobody decided in time about the call for which they wait.
     """
     params = {"limit": limit, "now": now}
-    return _end_found(reads.UNSTARTABLE, sql.END_UNSTARTABLE, params, _unstarted)
+    return _end_found(sql.UNSTARTABLE, sql.END_UNSTARTABLE, params, _unstarted)
 
 
 def _unstarted(run: Row) -> str:
@@ -395,14 +269,105 @@ def _leasing(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
 
 
 def read_own_run(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
-    run = fetch_one(reads.READ, {"run_id": run_id, "now": now})
+    run = fetch_one(sql.READ, {"run_id": run_id, "now": now})
     if run is None or run["worker_id"] != worker_id:
         raise NotFound
     return run
 
 
 def _read_claimable(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
-    run = fetch_one(reads.READ, {"run_id": run_id, "now": now})
+    run = fetch_one(sql.READ, {"run_id": run_id, "now": now})
     if run is None or (run["worker_id"] != worker_id and not is_member(run["pool_id"], worker_id)):
         raise NotFound
     return run
+
+
+# After so many seconds a worker may ask again for a run's credentials, or for a run that waits for them (SPEC §24).
+CREDENTIALS_SECONDS = 5
+
+
+class Refused(Conflict):
+    """The error 409 for a transition of a run that is not possible now. The answer names the run's state (SPEC §6)."""
+
+    def __init__(
+        self,
+        message: str,
+        run: Row,
+        *,
+        code: ErrorCode = ErrorCode.RUN_STATE,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message, code=code, headers=headers, status=run["status"])
+
+
+class NotReady(Refused):
+    """The error 409 for a trigger whose connection has no fresh token. The caller lets a scheduler know, outside of the
+    transaction that this error rolls back.
+    """
+
+    def __init__(self, run: Row, connection_id: UUID) -> None:
+        super().__init__(
+            "The trigger's connection has no fresh token.",
+            run,
+            code=ErrorCode.CONNECTION_NOT_READY,
+            headers={"Retry-After": str(CREDENTIALS_SECONDS)},
+        )
+        self.connection_id = connection_id
+
+
+UNAPPROVED = (
+    "The worker gets no run whose trigger has headers, until an admin approves it"
+    " (POST /workers/:id/approve): it was registered by a key's token."
+)
+
+_LACKS_APPROVALS = (
+    "The run's trigger has rules for approvals, or the run has waited by such rules, and the claim does not name"
+    " approvals among its features."
+)
+
+_FIRST = ("Another worker comes first for the run.", ErrorCode.FIRST_WORKER)
+
+# Why a claim is refused if one of these conditions does not hold; the first one counts.
+_UNMET = {
+    "is_not_paused": ("The environment is paused.", ErrorCode.ENVIRONMENT_PAUSED),
+    "is_due": ("The run is not due yet.", ErrorCode.NOT_DUE),
+    "is_in_time": ("The run's start deadline has passed.", ErrorCode.START_DEADLINE),
+    **dict.fromkeys(("may_start", "is_offered", "is_not_avoided"), _FIRST),
+    "headers_may_go": (UNAPPROVED, ErrorCode.WORKER_UNAPPROVED),
+    "approvals_may_go": (_LACKS_APPROVALS, ErrorCode.WORKER_LACKS_APPROVALS),
+}
+
+
+def refusal_of_claim(run: Row, met: Row, capacity: int) -> Refused:
+    for name, (message, code) in _UNMET.items():
+        if not met[name]:
+            return Refused(message, run, code=code)
+    if met["limited_until"] is not None:
+        return Refused(
+            "The usage limit of the worker's account was reached: it gets no new runs for now.",
+            run,
+            code=ErrorCode.WORKER_LIMITED,
+        )
+    if not met["budgets_have_room"]:
+        return no_room(run)
+    if capacity == 0:
+        return Refused(
+            "The worker is disabled and gets no new runs.", run, code=ErrorCode.WORKER_DISABLED
+        )
+    if not met["trigger_has_room"]:
+        return Refused(
+            "As many runs of the trigger are held as its maxConcurrentRuns allows.",
+            run,
+            code=ErrorCode.TRIGGER_FULL,
+        )
+    return _no_slot_or_token(run, met)
+
+
+def _no_slot_or_token(run: Row, met: Row) -> Refused:
+    if met["free_slots"] and not met["connection_is_ready"]:
+        return NotReady(run, met["connection_id"])
+    return Refused("The worker holds as many runs as it may.", run, code=ErrorCode.WORKER_FULL)
+
+
+def no_room(run: Row) -> Refused:
+    return Refused("A budget has no room for the run.", run, code=ErrorCode.BUDGET_EXHAUSTED)

@@ -14,21 +14,46 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import NotFound
 from pipedai.api.renderers import compact_json
 from pipedai.events import Actor, emit
-from pipedai.sql import Row, execute, fetch_all, fetch_one, fetch_row
+from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one, fetch_row
 from triggers.budgets.settling import settle_reservations
-from triggers.runs import reads, texts
 from triggers.runs import statements as sql
-from triggers.runs.ending import ended_event, follow_up, keep_errors, run_event
-from triggers.runs.outcome import Outcome
-from triggers.runs.pools import wake_for
-from triggers.runs.refusals import Refused
-from triggers.runs.retries import lock_triggers, why_not_repeated
-from triggers.runs.usage_limits import limit_workers, lock_account
+from triggers.runs.ending import (
+    ended_event,
+    follow_up,
+    keep_errors,
+    lock_triggers,
+    run_event,
+    why_not_repeated,
+)
+from triggers.runs.lifecycle import Refused
+from triggers.runs.outcome import MAX_LISTED_CALLS, Outcome
+from triggers.runs.routing import limit_workers, lock_account, wake_for
 from triggers.runs.waiting import let_wait
 from triggers.states import HELD, SERVER_VERDICTS, TERMINAL, UNHELD, EndedBy, Status
 
 # By these, runs ended that had waited.
 _ENDED_UNHELD = (EndedBy.USER, EndedBy.APPROVAL_EXPIRED, EndedBy.APPROVAL_UNREACHABLE)
+
+_KEEP_LATE_RESULT = f"""
+INSERT INTO run_text (run_id, environment_id, late_result)
+SELECT id, environment_id,
+    (jsonb_build_object('receivedAt', to_char({NOW} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))
+     || %(late_result)s::jsonb)::json
+FROM run WHERE id = %(run_id)s
+ON CONFLICT (run_id) DO UPDATE SET late_result = excluded.late_result
+"""
+
+# Only a run of several spells has a row already. The calls of its last spell follow those of the earlier ones.
+_KEEP_RESULT = f"""
+INSERT INTO run_result AS kept (run_id, environment_id, output, tool_calls)
+SELECT id, environment_id, %(output)s::json, %(tool_call_list)s::json FROM run WHERE id = %(run_id)s
+ON CONFLICT (run_id) DO UPDATE SET output = excluded.output, tool_calls = (
+    SELECT json_agg(call ORDER BY spell, n) FROM (
+        SELECT 1 AS spell, n, call FROM json_array_elements(kept.tool_calls) WITH ORDINALITY AS a (call, n)
+        UNION ALL
+        SELECT 2, n, call FROM json_array_elements(excluded.tool_calls) WITH ORDINALITY AS a (call, n)
+        ORDER BY 1, 2 LIMIT {MAX_LISTED_CALLS}) calls)
+"""
 
 
 def complete_run(
@@ -48,7 +73,7 @@ def complete_run(
     with transaction.atomic():
         limited = lock_account(worker_id) if outcome.at_limit else []
         if outcome.blames_infrastructure:
-            lock_triggers(row["trigger_id"] for row in fetch_all(reads.TRIGGER_OF_RUN, params))
+            lock_triggers(row["trigger_id"] for row in fetch_all(sql.TRIGGER_OF_RUN, params))
         if outcome.approval is not None:
             run = let_wait(params, outcome.approval, actor)
         else:
@@ -81,8 +106,8 @@ def _complete_otherwise(
     """
     # The run is locked by a statement of its own. A statement that must wait for a lock sees other rows as they were
     # before the wait, so the next statement reads them.
-    execute(reads.LOCK, params)
-    run = fetch_one(reads.READ, params)
+    execute(sql.LOCK, params)
+    run = fetch_one(sql.READ, params)
     if run is None or run["worker_id"] != params["worker_id"]:
         raise NotFound
     if outcome.approval is not None and _has_waited(run):
@@ -107,7 +132,7 @@ def _complete_otherwise(
     if run["ended_by"] == EndedBy.WORKER and run["status"] == outcome.status:
         return run
     _check_late(run, outcome)
-    retry = fetch_one(reads.RETRY_FOR_UPDATE, params)
+    retry = fetch_one(sql.RETRY_FOR_UPDATE, params)
     if retry is not None and retry["was_claimed"]:
         return _keep_late_result(run, params, reported, actor)
     return _accept_late_result(params, outcome, retry, actor, limited)
@@ -140,7 +165,7 @@ def _keep_late_result(run: Row, params: Row, reported: dict[str, Any], actor: Ac
     """Stores a run's first report that came after its retry was claimed. Its cost still counts in budgets."""
     if not run["has_late_result"]:
         report = compact_json(reported)
-        execute(texts.KEEP_LATE_RESULT, {**params, "late_result": report})
+        execute(_KEEP_LATE_RESULT, {**params, "late_result": report})
         emit(run_event("run.late-result", actor, run, {"reported": reported.get("status")}))
         if params["cost_usd"] is not None:
             settle_reservations([run["id"]], told_cost=params["cost_usd"])
@@ -177,7 +202,7 @@ def _accept_late_result(
         told_cost=outcome.cost_usd,
     )
     if is_retried:
-        retry = fetch_row(reads.RETRY_FOR_UPDATE, params)
+        retry = fetch_row(sql.RETRY_FOR_UPDATE, params)
         run |= {"will_retry": True, "resume_until": retry["resume_until"]}
     return run
 
@@ -198,4 +223,4 @@ def _keep_result(run: Row, outcome: Outcome) -> None:
     if outcome.output is not None or outcome.tool_call_list:
         calls = json.dumps(outcome.tool_call_list) if outcome.tool_call_list else None
         params = {"run_id": run["id"], "output": outcome.output, "tool_call_list": calls}
-        execute(texts.KEEP_RESULT, params)
+        execute(_KEEP_RESULT, params)

@@ -1,32 +1,150 @@
-"""SQL for from when a pool's workers may take a run of the trigger `t`, and which one is passed over (SPEC §16)."""
+"""Moves queued runs between the workers of pools, and wakes the workers that may take them (SPEC §16)."""
 
-from triggers.runs.conditions import is_online
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pipedai.api.renderers import iso_time
+from pipedai.events import Actor, Event, emit
+from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one, fetch_row
+from pipedai.wakeups import wake_pools, wake_workers
+from triggers.runs import statements as sql
+from triggers.runs.outcome import UsageLimit
+
+_IS_MEMBER = "SELECT FROM pool_member WHERE pool_id = %(pool_id)s AND worker_id = %(worker_id)s"
 
 
-def pool_from(due: str, now: str) -> str:
-    """Returns SQL for the time from which the whole pool may take a run that comes due at `due`; NULL without a pool.
-    The trigger's worker has `prefer_seconds` for itself, unless at `now` it can't take runs, or no other worker can.
+def wake_for(runs: Iterable[Row], *, also: Iterable[UUID | None] = ()) -> None:
+    """On commit, wakes each run's own worker, as many workers of each pool as it has runs, and `also`."""
+    runs = list(runs)
+    wake_workers([*(run["worker_id"] for run in runs), *also])
+    wake_pools(Counter(run["pool_id"] for run in runs if run["pool_id"] is not None))
+
+
+def freed_slots(ended: Iterable[Row]) -> list[Row]:
+    """Returns for each slot of a trigger that one of these ended runs has freed who may take it, as `wake_for` reads
+    it from a run.
     """
-    return f"""CASE WHEN t.pool_id IS NULL THEN NULL
-        WHEN t.worker_id IS NOT NULL AND EXISTS (SELECT FROM worker o WHERE o.id = t.worker_id AND {_is_ready(now)})
-            AND {_another_is_ready("t.worker_id", now)}
-        THEN {due} + t.prefer_seconds * interval '1 second' ELSE {due} END"""
+    return [
+        {"worker_id": run["trigger_worker_id"], "pool_id": run["trigger_pool_id"]}
+        for run in ended
+        if run["max_concurrent_runs"] is not None
+    ]
 
 
-def avoided_worker(failed: str, now: str) -> str:
-    """Returns SQL for the worker that a retry passes over: `failed`, if another can take it at `now`, else NULL."""
-    return f"""CASE WHEN t.pool_id IS NULL THEN NULL
-        WHEN {_another_is_ready(failed, now)} OR EXISTS (
-            SELECT FROM worker o WHERE o.id = t.worker_id AND o.id <> {failed} AND {_is_ready(now)})
-        THEN {failed} END"""
+def is_member(pool_id: UUID | None, worker_id: UUID) -> bool:
+    params = {"pool_id": pool_id, "worker_id": worker_id}
+    return pool_id is not None and fetch_one(_IS_MEMBER, params) is not None
 
 
-def _is_ready(now: str) -> str:
-    return f"""o.deleted_at IS NULL AND o.token_digest IS NOT NULL AND o.disabled_at IS NULL
-    AND (o.limited_until IS NULL OR o.limited_until <= {now})
-    AND {is_online("o", now)}"""
+def reassign_queued_runs(*, trigger_id: UUID, now: datetime | None = None) -> None:
+    """Moves queued runs to the trigger's present worker and pool. The caller has changed and locked the trigger, so
+    that no run is queued for the old ones.
+    """
+    _reassign(sql.REASSIGN, trigger_id=trigger_id, now=now)
 
 
-def _another_is_ready(worker: str, now: str) -> str:
-    return f"""EXISTS (SELECT FROM pool_member m JOIN worker o ON o.id = m.worker_id
-            WHERE m.pool_id = t.pool_id AND o.id <> {worker} AND {_is_ready(now)})"""
+def prefer_anew(*, trigger_id: UUID) -> None:
+    """Works out again how long queued runs are for the trigger's worker first. The caller has locked the trigger."""
+    _reassign(sql.PREFER_ANEW, trigger_id=trigger_id, now=None)
+
+
+def reassign_runs_of_worker(*, worker_id: UUID) -> int:
+    """Moves runs that a worker would take alone or first, and returns how many; those that only it could continue end
+    soon. The caller has locked their triggers and ended the worker's memberships.
+    """
+    execute(sql.GIVE_UP_WAITING, {"worker_id": worker_id, "now": None})
+    return _reassign(sql.REASSIGN_OF_WORKER, worker_id=worker_id, now=None)
+
+
+def reassign_resuming_runs(*, worker_id: UUID, pool_id: UUID) -> None:
+    """Lets a pool's runs that wait for a session of this worker wait no longer, unless it is their trigger's. The
+    caller has taken the worker out of the pool, and has locked the pool's triggers that resume.
+    """
+    _reassign(sql.REASSIGN_RESUMING, worker_id=worker_id, pool_id=pool_id, now=None)
+
+
+def _reassign(statement: str, **params: Any) -> int:
+    """Reassigns queued runs, wakes old and new workers, and returns how many it moved."""
+    moved = fetch_all(statement, params)
+    wake_for(moved)
+    wake_workers([run["old_worker_id"] for run in moved])
+    return len(moved)
+
+
+def count_unfinished_runs(*, worker_id: UUID) -> int:
+    row = fetch_row(sql.COUNT_UNFINISHED, {"worker_id": worker_id})
+    return int(row["unfinished"])
+
+
+def give_trigger_slots(*, environment_id: UUID, trigger_id: UUID) -> None:
+    """Numbers the held runs of a trigger that has just got a limit of such runs.
+
+    The caller has locked the environment's workers, so that no claim is under way, and then the trigger.
+    """
+    execute(sql.TAKE_TRIGGER_SLOTS, {"trigger_id": trigger_id, "environment_id": environment_id})
+    execute(sql.GIVE_TRIGGER_SLOTS, {"trigger_id": trigger_id})
+
+
+def open_to_pools(
+    worker_ids: Sequence[UUID], *, until: datetime | None = None, now: datetime | None = None
+) -> None:
+    """Lets others of the pools take the runs at once that these workers would take first. `until` is the end of a usage
+    limit, for which runs that continue a session wait. The caller has locked the workers.
+    """
+    params = {"worker_ids": list(worker_ids), "until": until, "now": now}
+    opened = fetch_all(sql.OPEN_TO_POOLS, params)
+    wake_pools(Counter(run["pool_id"] for run in opened if run["pool_id"] is not None))
+
+
+# The longest time for which a report limits workers, since a report with a wrong time must not stop them for good.
+LONGEST = "8 days"
+
+# Workers of one account start again at random times within this many seconds, not all in the same moment.
+JITTER_SECONDS = 60
+
+# Locks a worker, and the workers of its environment that have the same account.
+_LOCK_ACCOUNT = """
+SELECT o.id FROM worker w JOIN worker o ON o.id = w.id
+    OR (o.environment_id = w.environment_id AND o.account_id = w.account_id AND o.deleted_at IS NULL)
+WHERE w.id = %(worker_id)s
+ORDER BY o.id FOR NO KEY UPDATE OF o
+"""
+
+_LIMIT = f"""
+UPDATE worker SET limited_until = greatest(
+    limited_until,
+    least(greatest(%(resets_at)s, {NOW}), {NOW} + interval '{LONGEST}')
+        + random() * interval '{JITTER_SECONDS} seconds')
+WHERE id = ANY(%(worker_ids)s)
+RETURNING id, environment_id, limited_until
+"""
+
+
+def lock_account(worker_id: UUID) -> list[UUID]:
+    """Locks the worker and others of its account, and returns their ids. Call it before triggers or runs are locked
+    (docs/architecture.md).
+    """
+    return [row["id"] for row in fetch_all(_LOCK_ACCOUNT, {"worker_id": worker_id})]
+
+
+def limit_workers(
+    worker_ids: list[UUID], limit: UsageLimit, *, actor: Actor, now: datetime | None = None
+) -> None:
+    """Gives these workers, which `lock_account` has locked, no runs until the limit ends. Others of their pools may
+    take their queued runs at once, except those that continue a session.
+    """
+    params = {"worker_ids": worker_ids, "resets_at": limit.resets_at, "now": now}
+    limited = fetch_all(_LIMIT, params)
+    until = max(row["limited_until"] for row in limited)
+    open_to_pools(worker_ids, until=until, now=now)
+    wake_workers(worker_ids)
+    metadata = {
+        "limitedUntil": iso_time(until),
+        "kind": limit.kind,
+        "workers": [str(worker_id) for worker_id in worker_ids],
+    }
+    environment_id = limited[0]["environment_id"]
+    emit(Event("worker.limited", actor, environment_id, "worker", actor.id, metadata))

@@ -19,7 +19,7 @@ from triggers import tenancy
 from triggers.models import Run
 from triggers.runs import lifecycle, queries
 from triggers.runs.filters import EnvironmentRunFilters, RunFilters
-from triggers.runs.idempotency import Queued, rerun_run, run_trigger
+from triggers.runs.queueing import Queued, rerun_run, run_trigger
 from triggers.runs.serializers import (
     RerunBody,
     RunBody,

@@ -15,8 +15,8 @@ from triggers.runs import statements as sql
 from triggers.runs.conditions import OF_ENVIRONMENT
 from triggers.runs.ending import run_event
 from triggers.runs.outcome import Question
-from triggers.runs.pools import freed_slots, wake_for
-from triggers.runs.reads import ALLOWS_HOST_TOOLS, LAST_ASKED
+from triggers.runs.routing import freed_slots, wake_for
+from triggers.runs.statements import ALLOWS_HOST_TOOLS, LAST_ASKED
 from triggers.states import ApprovalStatus
 
 # Locks the trigger, so that nobody changes it between this statement and the question, which bars whoever has.

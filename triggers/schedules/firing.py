@@ -19,8 +19,8 @@ from pipedai.ids import new_id
 from pipedai.logs import get_logger
 from pipedai.sql import Row, execute, fetch_all
 from triggers.models import Trigger
-from triggers.runs.lifecycle import queue_scheduled_runs
-from triggers.runs.pools import wake_for
+from triggers.runs.queueing import queue_scheduled_runs
+from triggers.runs.routing import wake_for
 from triggers.schedules.due_times import DueTimes
 from triggers.schedules.due_triggers import lock_due_triggers
 from triggers.schedules.stretches import Continuation, join_stretches

@@ -18,7 +18,7 @@ from testing.world.cast import Cast
 from testing.world.runs import allow
 from triggers.models import Run, Tick, Trigger
 from triggers.runs.handout import hand_out_runs
-from triggers.runs.idempotency import run_trigger
+from triggers.runs.queueing import run_trigger
 from triggers.schedules.firing import fire_due_ticks
 from triggers.services import TRIGGERS, rotate_mcp_token
 from triggers.states import Source

@@ -15,7 +15,8 @@ from triggers.models import Tick, Trigger
 from triggers.run_events.event import make_event
 from triggers.run_events.recording import store_events
 from triggers.runs.conditions import limits_of
-from triggers.runs.lifecycle import claim_run, queue_run, queue_scheduled_runs
+from triggers.runs.lifecycle import claim_run
+from triggers.runs.queueing import queue_run, queue_scheduled_runs
 from triggers.runs.reports import complete_run
 from triggers.schedules.cron import Schedule
 from triggers.states import Decision, Source

@@ -12,7 +12,7 @@ from pipedai.api.renderers import counted
 from pipedai.events import Actor
 from pipedai.wakeups import wake_workers
 from triggers.models import Trigger
-from triggers.runs.lifecycle import reassign_resuming_runs
+from triggers.runs.routing import reassign_resuming_runs
 from workers.locks import hold_workers
 from workers.models import Pool, PoolMember
 from workers.pools.membership import join_pools, lock_resuming_triggers

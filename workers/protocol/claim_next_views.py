@@ -10,8 +10,7 @@ from rest_framework.response import Response
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import read_body
 from pipedai.api.views import IsSignedIn
-from triggers.runs.claim_next import claim_next_run
-from triggers.runs.offers import offers_of
+from triggers.runs.handout import claim_next_run, offers_of
 from triggers.runs.waiting import ended_runs
 from workers.locks import locked_limits
 from workers.protocol.access import PROCESS, VERSION, check_size

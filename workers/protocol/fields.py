@@ -17,6 +17,7 @@ from pipedai.api.fields import (
 from pipedai.api.parsers import TOO_DEEP
 from pipedai.api.renderers import compact_json
 from triggers.approval_rules import MAX_ARGUMENTS_BYTES
+from triggers.runs.ending import MAX_RETRY_AFTER_SECONDS
 from triggers.runs.outcome import (
     MAX_DENIED_TOOLS,
     MAX_LIMIT_KIND,
@@ -24,7 +25,6 @@ from triggers.runs.outcome import (
     Question,
     UsageLimit,
 )
-from triggers.runs.retries import MAX_RETRY_AFTER_SECONDS
 from workers.protocol.tool_calls import (
     MAX_TOOL_NAME,
     whole_count,

@@ -9,8 +9,7 @@ from pipedai.api.errors import Invalid
 from pipedai.api.schema.operation import Operation, answer, query
 from pipedai.api.views import IsSignedIn
 from pipedai.server.memory_budget import room_for_answer
-from triggers.runs.handout import MOST_BYTES, hand_out_runs
-from triggers.runs.offers import offers_of
+from triggers.runs.handout import MOST_BYTES, hand_out_runs, offers_of
 from workers.protocol.access import PROCESS, VERSION
 from workers.protocol.fields import APPROVALS
 from workers.protocol.polling import ACCOUNT, PollingViewSet, worker_fields

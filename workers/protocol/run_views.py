@@ -13,8 +13,8 @@ from pipedai.api.serializers import Body, read_body
 from pipedai.api.throttling import Rate, Throttle, by_caller
 from pipedai.api.views import IsSignedIn
 from triggers.runs import lifecycle, reports
-from triggers.runs.credentials import renew_credentials
-from triggers.runs.refusals import CREDENTIALS_SECONDS, NotReady
+from triggers.runs.headers import renew_credentials
+from triggers.runs.lifecycle import CREDENTIALS_SECONDS, NotReady
 from triggers.runs.serializers import RunSerializer
 from triggers.states import Status
 from workers.locks import locked_limits

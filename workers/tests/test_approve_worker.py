@@ -20,7 +20,7 @@ from testing.processes.racing import ROUNDS, at_once
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.cast import TEST_ACTOR, Cast, bearer, browser
 from testing.world.runs import Runs
-from triggers.runs import conditions, due_runs, statements
+from triggers.runs import conditions, handout, statements
 from triggers.services import TRIGGERS
 from workers.models import Worker
 from workers.registration import Registered
@@ -410,7 +410,7 @@ def test_poll_and_claim_take_as_many_statements_as_for_an_approved_one(cast: Cas
     ("statement", "condition"),
     [
         pytest.param(
-            due_runs.due(50, of_each_pool=None), conditions.HEADERS_MAY_GO_FROM_QUEUE, id="poll"
+            handout.due(50, of_each_pool=None), conditions.HEADERS_MAY_GO_FROM_QUEUE, id="poll"
         ),
         pytest.param(statements.claim(), conditions.HEADERS_MAY_GO, id="claim"),
     ],

@@ -23,7 +23,7 @@ from testing.world.cast import Cast, register
 from testing.world.pools import add_pool
 from testing.world.runs import Runs, allow
 from triggers.models import Run, RunReservation, RunText, Trigger
-from triggers.runs import claim_next, handout
+from triggers.runs import handout
 from workers.locks import locked_limits
 from workers.models import Worker, WorkerEvent
 from workers.protocol import claim_next_views
@@ -288,7 +288,7 @@ class TestARepeatedCall:
             calls.complete(run_id, status="succeeded")
             return held
 
-        monkeypatch.setattr(claim_next, "read_claimed", reading)
+        monkeypatch.setattr(handout, "read_claimed", reading)
         assert _taken(calls.claim_next(claimId="mine")) is None
         assert _taken(calls.claim_next(claimId="mine", start=True)) is None
 
@@ -356,7 +356,7 @@ class TestWhatIsNotGivenOut:
             _bring(cast, now_is)
             return chosen
 
-        monkeypatch.setattr(claim_next, "choose_runs", choosing)
+        monkeypatch.setattr(handout, "choose_runs", choosing)
         assert _taken(calls.claim_next(claimId="mine")) is None
         assert runs.stored(run_id)["status"] == "queued"
 
@@ -391,7 +391,7 @@ class TestARaceWithOthers:
                 assert rival.claim(chosen[0].row["id"]).status_code == 200
             return chosen
 
-        monkeypatch.setattr(claim_next, "choose_runs", choosing)
+        monkeypatch.setattr(handout, "choose_runs", choosing)
 
     def test_if_another_is_faster_it_gets_the_next_one(self, calls, pool, monkeypatch):
         queued = [pool.queue() for _ in range(3)]

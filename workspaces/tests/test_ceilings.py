@@ -12,7 +12,7 @@ from testing.world.cast import TEST_ACTOR
 from testing.world.pools import add_pool
 from testing.world.trigger_values import trigger_values
 from triggers import services as triggers
-from triggers.runs.lifecycle import queue_run
+from triggers.runs.queueing import queue_run
 from triggers.states import Source
 from workers.models import Pool
 from workers.pools.services import add_worker

@@ -16,7 +16,7 @@ from testing.world.runs import QUESTION, RULES, Runs, allow
 from triggers.approval_rules import MAX_ARGUMENTS_BYTES
 from triggers.approvals.serializers import seen
 from triggers.models import Approval, Run, Trigger
-from triggers.runs.lifecycle import count_unfinished_runs
+from triggers.runs.routing import count_unfinished_runs
 from workers.models import Worker
 from workspaces.models import Membership
 

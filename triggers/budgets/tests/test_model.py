@@ -32,7 +32,7 @@ from triggers.budgets.settling import settle_left_over
 from triggers.models import BudgetWindow, Run, Trigger
 from triggers.runs.conditions import limits_of
 from triggers.runs.handout import choose_runs
-from triggers.runs.refusals import Refused
+from triggers.runs.lifecycle import Refused
 from workers.models import Worker
 
 EXAMPLES = int(os.environ.get("BUDGET_EXAMPLES", "8"))

@@ -13,8 +13,8 @@ from testing.world.cast import Cast
 from testing.world.pools import add_pool
 from testing.world.runs import Runs, allow
 from triggers.models import BudgetWindow, Trigger
-from triggers.runs.lifecycle import reassign_queued_runs
-from triggers.runs.refusals import Refused
+from triggers.runs.lifecycle import Refused
+from triggers.runs.routing import reassign_queued_runs
 from workers.models import Worker
 
 

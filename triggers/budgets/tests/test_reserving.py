@@ -15,7 +15,7 @@ from triggers.budgets.services import BUDGETS
 from triggers.models import BudgetWindow, Run, RunReservation, Trigger
 from triggers.runs.conditions import limits_of
 from triggers.runs.handout import hand_out_runs, outlook
-from triggers.runs.refusals import Refused
+from triggers.runs.lifecycle import Refused
 from workers.models import Worker
 
 

@@ -10,7 +10,7 @@ from testing.world.budgets import add_budget, used
 from testing.world.runs import Runs, allow
 from triggers.budgets.settling import settle_left_over, settle_reservations
 from triggers.models import Budget, BudgetWindow, RunReservation
-from triggers.runs.refusals import Refused
+from triggers.runs.lifecycle import Refused
 
 
 @pytest.fixture

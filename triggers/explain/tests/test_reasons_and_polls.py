@@ -28,10 +28,10 @@ from triggers.explain.answers import Reason, RunExplanation
 from triggers.explain.runs import explain_run
 from triggers.models import Budget, Run, Trigger
 from triggers.reasons import WaitingFor
-from triggers.runs import lifecycle
+from triggers.runs import routing
 from triggers.runs.conditions import ONLINE_WITHIN
 from triggers.runs.handout import hand_out_runs
-from triggers.runs.pools import give_trigger_slots, open_to_pools
+from triggers.runs.routing import give_trigger_slots, open_to_pools
 from triggers.states import TERMINAL, Status
 from workers.models import PoolMember, Worker
 from workspaces.models import Connection, Environment
@@ -90,7 +90,7 @@ class World:
         worker_id = [*self.workers, None][number % 4]
         pool_id = [*self.pools, None][number // 4 % 3]
         if self._set(number // 12, worker_id=worker_id, pool_id=pool_id):
-            lifecycle.reassign_queued_runs(trigger_id=self.triggers[number // 12 % 4], now=self.now)
+            routing.reassign_queued_runs(trigger_id=self.triggers[number // 12 % 4], now=self.now)
 
     def delete_trigger(self, number: int) -> None:
         trigger_id = self.triggers[number % 4]

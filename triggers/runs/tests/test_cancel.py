@@ -11,7 +11,7 @@ from testing.world.cast import Cast
 from testing.world.runs import NOON, Runs
 from triggers.models import Trigger
 from triggers.runs.handout import hand_out_runs
-from triggers.runs.refusals import Refused
+from triggers.runs.lifecycle import Refused
 
 
 def test_a_queued_run_is_canceled_at_once(runs: Runs) -> None:

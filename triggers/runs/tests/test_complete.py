@@ -10,7 +10,7 @@ from testing.processes.worker_calls import WorkerCalls
 from testing.world.cast import Cast
 from testing.world.runs import NOON, Runs
 from triggers.models import Run
-from triggers.runs.refusals import Refused
+from triggers.runs.lifecycle import Refused
 
 REPORT = {
     "exitCode": 3,

@@ -25,7 +25,7 @@ from testing.world.pools import add_pool
 from testing.world.run_states import STATES
 from testing.world.runs import NOON, WEBHOOK_URL, Runs, allow
 from triggers.models import BudgetWindow, Delivery, DeliveryAttempt, Run, RunEventLog, Tick, Trigger
-from triggers.runs.idempotency import rerun_run, run_trigger
+from triggers.runs.queueing import rerun_run, run_trigger
 from triggers.states import TERMINAL, Decision, Source, Status
 from workers.enrollment.pairing import begin_pairing
 from workers.models import WorkerEvent, WorkerSilence

@@ -20,7 +20,7 @@ from testing.world.connections import CONNECTION_HEADERS, CONNECTION_URL, add_co
 from testing.world.runs import NOON, Runs, allow
 from triggers import services
 from triggers.models import Trigger
-from triggers.runs import handout, receivers
+from triggers.runs import handout, headers
 from triggers.runs.handout import (
     MOST_BYTES,
     HandedOut,
@@ -504,7 +504,7 @@ def test_a_hand_out_that_can_not_be_audited_is_none(cast: Cast, monkeypatch) -> 
     _hand_out(runs)
     before = runs.stored(run_id)["handed_to"]
     with monkeypatch.context() as broken:
-        broken.setattr(receivers, "emit", _fail)
+        broken.setattr(headers, "emit", _fail)
         with pytest.raises(RuntimeError):
             _hand_out(runs, address=THERE)
     assert runs.stored(run_id)["handed_to"] == before

@@ -11,7 +11,7 @@ from pipedai.sql import execute
 from testing.world.cast import Cast
 from testing.world.runs import Runs
 from triggers.models import IdempotencyKey, Run, Trigger
-from triggers.runs.idempotency import Queued, run_trigger
+from triggers.runs.queueing import Queued, run_trigger
 from triggers.states import Source
 
 CALLER = uuid4()

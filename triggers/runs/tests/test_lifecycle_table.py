@@ -17,7 +17,7 @@ from pipedai.sql import fetch_one
 from testing.world.run_states import STATES
 from testing.world.runs import Runs
 from testing.world.undone import undone
-from triggers.runs.refusals import Refused
+from triggers.runs.lifecycle import Refused
 from triggers.states import EndedBy, Status
 
 # --- Verbs: the calls that may change a run. Where a worker makes one, it is the cast's worker.

@@ -20,7 +20,7 @@ from testing.processes.racing import Started, accepted, at_once
 from testing.world.runs import Runs
 from triggers.models import Run, Trigger
 from triggers.runs import lifecycle
-from triggers.runs.refusals import Refused
+from triggers.runs.lifecycle import Refused
 from triggers.services import TRIGGERS
 
 

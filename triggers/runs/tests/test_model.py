@@ -30,13 +30,12 @@ from testing.world.cast import Cast
 from testing.world.pools import add_pool
 from testing.world.runs import RULES, Runs
 from triggers.models import Run, Trigger
-from triggers.runs import lifecycle, reports
-from triggers.runs.claim_next import claim_next_run
+from triggers.runs import lifecycle, queueing, reports, routing
 from triggers.runs.conditions import Limits
-from triggers.runs.handout import choose_runs
+from triggers.runs.handout import choose_runs, claim_next_run
+from triggers.runs.lifecycle import Refused
 from triggers.runs.outcome import Outcome, Question, ToolCalls, UsageLimit, settled_fault
-from triggers.runs.pools import open_to_pools
-from triggers.runs.refusals import Refused
+from triggers.runs.routing import open_to_pools
 from triggers.states import Source
 from workers.models import PoolMember, Worker
 from workspaces.models import Environment
@@ -167,7 +166,7 @@ class RunHistory(RuleBasedStateMachine):
         Trigger.objects.filter(id=self.trigger_id).update(
             worker_id=self.worker_ids.get(worker or ""), pool_id=self.pool_id if has_pool else None
         )
-        lifecycle.reassign_queued_runs(trigger_id=self.trigger_id, now=self.now)
+        routing.reassign_queued_runs(trigger_id=self.trigger_id, now=self.now)
 
     @rule(worker=st.sampled_from(NAMES), most=st.integers(1, 4), on=mostly_on)
     def change_a_worker(self, worker: str, most: int, on: bool) -> None:
@@ -557,7 +556,7 @@ class RunHistory(RuleBasedStateMachine):
         expected = self.model.queue(self.now)
         try:
             with transaction.atomic():
-                run = lifecycle.queue_run(
+                run = queueing.queue_run(
                     trigger_id=self.trigger_id, source=Source.API, actor=ACTOR, now=self.now
                 )
         except Conflict:

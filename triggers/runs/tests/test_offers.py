@@ -10,7 +10,7 @@ from testing.processes.worker_calls import WorkerCalls
 from testing.world.cast import Cast
 from testing.world.pools import add_pool
 from testing.world.runs import Runs
-from triggers.runs.offers import Offers
+from triggers.runs.handout import Offers
 
 
 @dataclass

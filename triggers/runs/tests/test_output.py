@@ -9,7 +9,7 @@ from testing.processes.worker_calls import WorkerCalls
 from testing.world.cast import Cast
 from testing.world.runs import Runs
 from triggers.models import RunResult
-from triggers.runs.refusals import Refused
+from triggers.runs.lifecycle import Refused
 
 NONE = "The worker reported no output, although the trigger has an output schema."
 LONG = "The output is longer than 64 KiB."

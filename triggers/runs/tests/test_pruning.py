@@ -18,7 +18,7 @@ from testing.world.runs import NOON, Runs
 from triggers.models import Delivery, DeliveryAttempt, IdempotencyKey, Run, RunResult, RunText, Tick
 from triggers.pruning import prune_deliveries, prune_runs
 from triggers.ready import prune_idempotency_keys
-from triggers.runs.idempotency import run_trigger
+from triggers.runs.queueing import run_trigger
 from triggers.states import Decision, Source
 from triggers.webhooks import outbox
 

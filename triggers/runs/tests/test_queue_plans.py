@@ -25,8 +25,8 @@ from testing.world.runs import RULES, Runs, allow
 from triggers.explain.queue_place import MOST_COUNTED
 from triggers.explain.runs import explain_run
 from triggers.models import Run, Trigger
-from triggers.runs.ceiling import check_queue_room
 from triggers.runs.handout import MOST_AT_ONCE, choose_runs
+from triggers.runs.queueing import check_queue_room
 from workers.models import PoolMember, Worker
 
 # How many runs wait, and of how many triggers.

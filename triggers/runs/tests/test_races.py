@@ -15,7 +15,7 @@ from pipedai.sql import execute
 from testing.processes.racing import ROUNDS, accepted, at_once
 from testing.world.runs import Runs
 from triggers.models import Run
-from triggers.runs.idempotency import run_trigger
+from triggers.runs.queueing import run_trigger
 from triggers.services import TRIGGERS
 from triggers.states import Source
 from workspaces.models import Membership

@@ -13,7 +13,7 @@ from testing.world.cast import TEST_ACTOR
 from testing.world.runs import Runs
 from triggers.models import IdempotencyKey, Run, Trigger
 from triggers.pruning import prune_runs
-from triggers.runs.idempotency import rerun_run
+from triggers.runs.queueing import rerun_run
 from triggers.states import Source
 
 

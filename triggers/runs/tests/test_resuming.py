@@ -12,7 +12,7 @@ from testing.world.pools import add_pool
 from testing.world.runs import Runs
 from triggers.models import Trigger
 from triggers.runs.handout import choose_runs
-from triggers.runs.lifecycle import reassign_queued_runs
+from triggers.runs.routing import reassign_queued_runs
 from triggers.services import TRIGGERS
 from workers.models import Pool, Worker
 from workers.pools.services import remove_worker
