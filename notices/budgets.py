@@ -14,8 +14,8 @@ from notices.incidents import Finding, change_incidents
 from notices.states import Kind, SubjectType
 from pipedai.api.renderers import counted, money
 from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one
-from triggers.budgets.room import AMOUNT, IS_HOLDING, SPENT
-from triggers.explain.clock_words import zoned_words
+from triggers.budgets.spending import AMOUNT, IS_HOLDING, SPENT
+from triggers.explain.answers import zoned_words
 from triggers.models import Budget
 
 # Lets one scheduler at a time look, so that no incident is opened twice.

@@ -18,8 +18,8 @@ from notices.incidents import Finding, Past, change_incidents, tell_past
 from notices.states import Kind, SubjectType
 from pipedai.logs import get_logger
 from pipedai.sql import NOW, Row, execute, fetch_all
-from triggers.explain.clock_words import zoned_words
-from triggers.schedules.due_times import DueTimes
+from triggers.explain.answers import zoned_words
+from triggers.schedules.cron import DueTimes
 
 log = get_logger(__name__)
 

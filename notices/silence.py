@@ -14,8 +14,8 @@ from django.db import transaction
 from notices.incidents import Finding, Past, change_incidents, has_no_incident, tell_past
 from notices.states import Kind, SubjectType
 from pipedai.sql import NOW, Row, fetch_all
-from triggers.explain.clock_words import zoned_words
-from triggers.runs.reachability import LEASES_COUNT, gap_seconds
+from triggers.explain.answers import zoned_words
+from triggers.heartbeats import LEASES_COUNT, gap_seconds
 from workers.silence import IS_NEEDED, LAST_SEEN, OFFLINE_AT, SILENT_FOR, offline_params
 
 _IS_PAUSED = (

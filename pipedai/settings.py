@@ -291,7 +291,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "pipedai.api.schema.hooks.complete",
-        "triggers.webhooks.message_schema.add_webhook",
+        "triggers.webhooks.sending.add_webhook",
     ],
 }
 # All other settings of the JWTs are in accounts.session_tokens.

@@ -40,18 +40,18 @@ from pipedai.admin.support import SupportAction, staff_actor
 from pipedai.clocks import zone_of
 from triggers import models
 from triggers.approvals.serializers import seen
-from triggers.budgets.queries import with_present_window, with_sums
+from triggers.budgets.services import with_present_window, with_sums
 from triggers.explain.answers import Subject
 from triggers.explain.due_times import check_time_in_question, explain_trigger, why_no_run
 from triggers.explain.runs import explain_run
+from triggers.heartbeats import ALIVE_WITHIN
 from triggers.models import Delivery, Run, Tick, Trigger
 from triggers.queries import HEALTH
 from triggers.run_events.reading import page_of_events, stored_events
 from triggers.runs.lifecycle import cancel_run
-from triggers.schedules.heartbeats import ALIVE_WITHIN
 from triggers.services import TRIGGERS
 from triggers.states import FAILURES, TERMINAL, FaultClass, Status
-from triggers.webhooks.outbox import redeliver
+from triggers.webhooks.sending import redeliver
 from workspaces.admin import BY_MEMBER, BY_PLACE
 
 # The query parameter of a run's page by which staff ask for the events after a number.

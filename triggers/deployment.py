@@ -7,9 +7,8 @@ from django.core.checks import CheckMessage, Error, Info
 
 from pipedai.api.renderers import counted
 from pipedai.sql import fetch_all, fetch_row
-from triggers.runs.reachability import lease_params
+from triggers.heartbeats import ALIVE_WITHIN, lease_params
 from triggers.runs.statements import LEASE_END
-from triggers.schedules.heartbeats import ALIVE_WITHIN
 
 # Work that has been due for longer than this counts as late. It is normally done within a second, and a short outage of
 # the database explains up to a minute.

@@ -13,14 +13,20 @@ from django.db.models import F
 from pipedai.sql import database_now
 from pipedai.together import once
 from triggers import services
-from triggers.events.entry_serializers import entry_of
+from triggers.budgets.serializers import BudgetBody
+from triggers.budgets.services import BUDGETS
+from triggers.events.listening import entry_of
+from triggers.events.serializers import SourceBody
+from triggers.events.sources import SOURCES
 from triggers.locks import lock_workers
+from triggers.models import SECRETS
 from triggers.queries import LISTENS_TO
 from triggers.schedules import cron
 from triggers.secrets import MCP_HEADERS, WEBHOOK_SECRET
 from triggers.serializers import TriggerBody
-from triggers.trigger_ceiling import room_of_creator
+from triggers.services import room_of_creator
 from workspaces.files.kinds import (
+    NONE,
     OF_ENVIRONMENT,
     Kind,
     Row,
@@ -111,5 +117,26 @@ register_kind(
             "run": _UNFINISHED,
         },
         remarks=_due_times,
+    )
+)
+
+
+register_kind(
+    Kind(
+        resource=SOURCES,
+        body=SourceBody,
+        defaults={"hmac": None, "enabled": True},
+        secrets={"secrets": Secret(SECRETS, json.loads, stand_in=["a secret that stands in"])},
+        writes={"event_source": OF_ENVIRONMENT, "data_key": OF_ENVIRONMENT},
+    )
+)
+
+
+register_kind(
+    Kind(
+        resource=BUDGETS,
+        body=BudgetBody,
+        references={"trigger": "trigger"},
+        writes={"budget": OF_ENVIRONMENT, "budget_window": NONE},
     )
 )

@@ -13,10 +13,10 @@ from pipedai.metrics.database import ROW_LIMIT, read_at_scrape
 from pipedai.outgoing import Answer
 from pipedai.outgoing.attempts import attempted
 from pipedai.sql import fetch_all, fetch_row
+from triggers.heartbeats import ALIVE_WITHIN
 from triggers.models import Delivery
 from triggers.run_events.recording import stored
-from triggers.schedules.heartbeats import ALIVE_WITHIN
-from triggers.schedules.stretches import lengthened
+from triggers.schedules.firing import lengthened
 from triggers.states import HELD, Decision, FaultClass, Source, Status
 
 QUEUED = Counter("pipedai_runs_queued", "Runs that were queued.", ["source"])

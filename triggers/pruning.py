@@ -1,16 +1,22 @@
-"""Removes old runs and the rows that refer to them, if the operator has set their retention (SPEC §10).
+"""Removes old runs and the rows that refer to them, if the operator has set their retention, and old run events.
 
-Unfinished runs and those with pending deliveries stay. A run goes with its retries, which show the result.
+Unfinished runs and those with pending deliveries stay. A run goes with its retries, which show the result. Run events
+are in daily partitions, which are made ahead of time and dropped as a whole.
 """
 
 from collections.abc import Callable, Iterator
+from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
+
+from django.db import connection
+from psycopg import sql
 
 from pipedai.api.renderers import iso_time
 from pipedai.events import SYSTEM, Event, emit
 from pipedai.retention import Batch, InUse, Order, remove, until_short
-from pipedai.sql import Row, execute, fetch_all, fetch_one
+from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one
 
 _ENVIRONMENTS = "SELECT id FROM environment ORDER BY id"
 
@@ -62,7 +68,7 @@ SELECT old.id FROM trigger CROSS JOIN LATERAL (
     WHERE trigger_id = trigger.id AND tick_at < %(before)s AND last_tick_at < %(before)s AND run_id IS NULL
     ORDER BY tick_at LIMIT %(limit)s{lock}) old
 WHERE trigger.environment_id = %(environment_id)s LIMIT %(limit)s
-"""  # noqa: S608
+"""
 
 
 def _ended_deliveries(lock: str) -> str:
@@ -73,7 +79,7 @@ SELECT old.id FROM trigger CROSS JOIN LATERAL (
         AND (run_id IS NULL OR NOT %(of_no_run)s)
     ORDER BY created_at, id LIMIT %(limit)s{lock}) old
 WHERE trigger.environment_id = %(environment_id)s LIMIT %(limit)s
-"""  # noqa: S608
+"""
 
 
 _REMOVE_TICKS = {"ticks": "DELETE FROM tick WHERE id = ANY(%(ids)s)"}
@@ -103,7 +109,7 @@ old AS MATERIALIZED (
     {{lock}}){{removed}}
 SELECT last.*, (SELECT count(*) FROM old) AS removed
 FROM (SELECT * FROM page ORDER BY trigger_id DESC, created_at DESC, id DESC LIMIT 1) last
-"""  # noqa: S608
+"""
 _COUNT_REVISIONS = _REVISIONS.format(lock="", removed="")
 _REMOVE_REVISIONS = _REVISIONS.format(
     lock="FOR UPDATE OF v SKIP LOCKED",
@@ -244,4 +250,78 @@ def _remove(
 
 
 def _count(select: str, params: dict[str, Any]) -> int:
-    return int(fetch_all(f"SELECT count(*) AS n FROM ({select}) old", params)[0]["n"])  # noqa: S608
+    return int(fetch_all(f"SELECT count(*) AS n FROM ({select}) old", params)[0]["n"])
+
+
+AT_LEAST_DAYS = 2
+
+# Reads the partitions and their ends from PostgreSQL's catalogue. The default partition has no bound.
+_PARTITIONS = """
+SELECT name FROM (
+    SELECT c.oid::regclass::text AS name,
+        substring(pg_get_expr(c.relpartbound, c.oid) FROM 'TO \\(''([^'']+)''\\)')::timestamptz AS ends_at
+    FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+    WHERE i.inhparent = 'run_event_batch'::regclass) days
+WHERE ends_at <= %(before)s ORDER BY ends_at
+"""
+# Batches in the default partition: their day had no partition when they were stored.
+_STRAYS = """
+DELETE FROM run_event_batch_default WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM run_event_batch_default WHERE stored_at < %(before)s LIMIT %(limit)s))
+"""
+_COUNTED = """
+DELETE FROM run_event_day WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM run_event_day
+    WHERE (day + 1)::timestamp AT TIME ZONE 'UTC' <= %(before)s LIMIT %(limit)s))
+"""
+
+
+def drop_partitions(order: Order) -> Iterator[Batch]:
+    """Drops the partitions of days before `order.before`, and yields how many batches each had. A partition in use
+    stays until the next time. It writes no audit row, because events are no part of the ledger.
+    """
+    for day in fetch_all(_PARTITIONS, {"before": order.before}):
+        batches = _batches(day["name"])
+        if not order.dry_run:
+            try:
+                remove(partial(_drop, day["name"], batches))
+            except InUse:
+                return
+        yield Batch(max(batches, 1), batches)
+    if not order.dry_run:
+        params = {"before": order.before, "limit": order.limit}
+        for statement in (_STRAYS, _COUNTED):
+            yield from until_short(partial(execute, statement, params), order.limit)
+
+
+def _drop(name: str, batches: int) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(name)))
+    return batches
+
+
+def _batches(name: str) -> int:
+    """Returns about how many batches a partition has, as PostgreSQL last estimated it, because counting takes long."""
+    row = fetch_one(
+        "SELECT reltuples FROM pg_class WHERE oid = to_regclass(%(name)s)", {"name": name}
+    )
+    return max(int(row["reltuples"]), 0) if row else 0
+
+
+DAYS_AHEAD = 3
+
+# Rows of a day without a partition of its own are in the default partition. Such a day gets no partition any more,
+# since PostgreSQL refuses to move the rows. The advisory lock keeps two schedulers from making the same partition.
+_ADD = f"""
+SELECT run_event_add_partition(day) AS is_new FROM (
+    SELECT ({NOW} AT TIME ZONE 'UTC')::date + n AS day FROM generate_series(0, %(days)s) n) days
+WHERE pg_try_advisory_xact_lock(hashtext('run_event_add_partition'))
+    AND NOT EXISTS (
+        SELECT 1 FROM run_event_batch_default
+        WHERE stored_at >= day::timestamp AT TIME ZONE 'UTC' AND stored_at < (day + 1)::timestamp AT TIME ZONE 'UTC')
+"""
+
+
+def add_partitions(*, now: datetime | None = None) -> int:
+    """Makes the partitions that are missing for this day and the three that follow, and returns how many it made."""
+    return sum(row["is_new"] for row in fetch_all(_ADD, {"days": DAYS_AHEAD, "now": now}))

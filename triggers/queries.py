@@ -8,7 +8,7 @@ from django.db.models.functions import JSONObject
 
 from pipedai.api.serializers import sources_of
 from pipedai.sql import fetch_by_ids
-from triggers.events.entry_serializers import OF_SOURCE, OF_TRIGGER
+from triggers.events.listening import OF_SOURCE, OF_TRIGGER
 from triggers.models import Listener, Run, Tick, Trigger
 from triggers.serializers import LastRunSerializer, TriggerSerializer
 from triggers.states import Health, Status

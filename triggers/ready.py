@@ -1,31 +1,45 @@
 """What the app adds to the service: jobs, webhooks, probes, retention, dependents and sealed columns."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
+from django.dispatch import receiver
 
 from pipedai.checks import register_probe
+from pipedai.events import Event, happened
 from pipedai.loop import Job, register_job
 from pipedai.outgoing import register_kind
 from pipedai.retention import Retention, register_retention, rows_where
 from pipedai.server.heart import register_beat
-from pipedai.sql import fetch_by_ids
-from triggers import connected, pausing  # noqa: F401 - importing them subscribes them to events
-from triggers import files as trigger_files  # noqa: F401 - importing these registers their kinds
-from triggers.budgets import files as budget_files  # noqa: F401
-from triggers.budgets.settling import settle_left_over
-from triggers.changes.kinds import Kind, State, register_changing
-from triggers.changes.telling import read_watches  # importing it also subscribes it
+from pipedai.sql import fetch_all, fetch_by_ids
+from triggers import (
+    files,  # noqa: F401 - importing it registers the kinds of files
+    pausing,  # noqa: F401 - importing them subscribes them to events
+)
+from triggers.budgets.spending import settle_left_over
+from triggers.changes.telling import (
+    Kind,
+    State,
+    read_watches,  # importing it also subscribes it
+    register_changing,
+)
 from triggers.deployment import schedulers_live, work_is_on_time
-from triggers.events import files as source_files  # noqa: F401
-from triggers.events.chains import decide_ends
+from triggers.events.deciding import decide_ends
+from triggers.heartbeats import beat_of_this_process
 from triggers.models import SECRETS, Approval, EventSource, Run, Trigger
-from triggers.pruning import prune_deliveries, prune_revisions, prune_runs
-from triggers.run_events.partitions import add_partitions
-from triggers.run_events.pruning import AT_LEAST_DAYS, drop_partitions
+from triggers.pruning import (
+    AT_LEAST_DAYS,
+    add_partitions,
+    drop_partitions,
+    prune_deliveries,
+    prune_revisions,
+    prune_runs,
+)
+from triggers.runs.conditions import IS_COUNTED_AS_QUEUED
 from triggers.runs.lifecycle import expire_queued_runs, expire_runs
-from triggers.runs.reachability import beat_of_this_process
+from triggers.runs.routing import wake_for
 from triggers.schedules.firing import fire_due_ticks
 from triggers.secrets import MCP_HEADERS, WEBHOOK_SECRET
 from triggers.webhooks.sending import WEBHOOKS
@@ -36,6 +50,14 @@ from workspaces.encryption.sealed_fields import register_sealed_field
 # How many days a window is kept after its end: two years, so that the same month of the year before can be looked up.
 _WINDOW_DAYS = 731
 
+# Waiting polls also ask on a timer, so it does not matter if more runs wait.
+_MOST_WOKEN = 1_000
+
+_WAITING = f"""
+SELECT r.worker_id, r.pool_id FROM trigger t JOIN run r ON r.trigger_id = t.id
+WHERE t.connection_id = ANY(%(ids)s) AND {IS_COUNTED_AS_QUEUED} LIMIT {_MOST_WOKEN}
+"""  # noqa: S608 - our own condition
+
 # A window stays as long as one of its runs, whose reservation names it, and until its last notice is settled. No audit
 # row is written, because the API shows present windows alone.
 prune_windows = rows_where(
@@ -44,6 +66,7 @@ prune_windows = rows_where(
     " AND NOT EXISTS (SELECT FROM run_reservation x WHERE x.window_id = t.id)",
     by="t.ends_at",
 )
+
 # Events that are yet to be decided stay. The decisions go with their events. No audit row is written, because what an
 # event started has its own.
 prune_events = rows_where(
@@ -51,10 +74,12 @@ prune_events = rows_where(
     "t.received_at < %(before)s AND t.decided_at IS NOT NULL",
     by="t.received_at",
 )
+
 # Pruning keys writes no audit row, because an expired key has no effect.
 prune_event_keys = rows_where(
     "event_key", "t.expires_at < %(before)s", by="t.expires_at", key=("source_id", "key")
 )
+
 prune_idempotency_keys = rows_where(
     "idempotency_key",
     "t.created_at < %(before)s",
@@ -87,26 +112,53 @@ def _approval_states(environment_id: UUID, ids: Collection[UUID]) -> list[State]
     ]
 
 
+@receiver(happened, dispatch_uid="triggers.ready")
+def wake(events: Iterable[Event], **_: Any) -> None:
+    ids = [event.target_id for event in events if event.action == "connection.authorized"]
+    if ids:
+        wake_for(fetch_all(_WAITING, {"ids": ids}))
+
+
 register_probe("schedulers", schedulers_live)
+
 register_probe("background", work_is_on_time)
+
 register_beat(beat_of_this_process)
+
 register_job(Job("fire-ticks", every_seconds=0.25, work=fire_due_ticks))
+
 register_job(Job("decide-ends", every_seconds=0.25, work=decide_ends))
+
 register_job(Job("expire-runs", every_seconds=1.0, work=expire_runs))
+
 register_job(Job("expire-queued-runs", every_seconds=1.0, work=expire_queued_runs))
+
 register_job(Job("settle-reservations", every_seconds=5.0, work=settle_left_over))
+
 register_job(Job("read-watches", every_seconds=1.0, work=read_watches))
+
 register_job(Job("add-run-event-partitions", every_seconds=3600.0, work=add_partitions))
+
 register_changing(Kind("run", _states))
+
 register_changing(Kind("connection", _connection_states))
+
 register_changing(Kind("approval", _approval_states))
+
 register_kind(WEBHOOKS)
+
 triggers = Trigger.objects.filter(deleted_at__isnull=True)
+
 runs = Run.objects.filter(ended_at__isnull=True)
+
 sources = EventSource.objects.filter(deleted_at__isnull=True)
+
 register_dependents("trigger", lambda id_: triggers.filter(environment_id=id_).count())
+
 register_dependents("unfinished run", lambda id_: runs.filter(environment_id=id_).count())
+
 register_dependents("source", lambda id_: sources.filter(environment_id=id_).count())
+
 register_retention(
     Retention(
         "runs",
@@ -158,5 +210,6 @@ register_retention(
         prune_windows,
     ),
 )
+
 for field in (MCP_HEADERS, WEBHOOK_SECRET, SECRETS):
     register_sealed_field(field)

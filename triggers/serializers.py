@@ -20,8 +20,8 @@ from pipedai.api.outside_urls import MAX_URL, check_url
 from pipedai.api.serializers import RowSerializer, StrictBody
 from pipedai.outgoing import standard_key, target_problem
 from pipedai.sql import database_now
-from triggers.approval_rules import ApprovalRulesField
-from triggers.events.entry_serializers import Entry, EntryBody, OnField, entry_of
+from triggers.approvals.rules import ApprovalRulesField
+from triggers.events.listening import Entry, EntryBody, OnField, entry_of
 from triggers.models import BOUNDS, Trigger
 from triggers.schedules import cron
 from triggers.states import Health, RecordEvents, RetryMode, Status

@@ -1,4 +1,7 @@
-"""Creates, changes and deletes triggers (SPEC §5), each with its audit event in the same transaction."""
+"""Creates, changes and deletes triggers, each with its audit event in the same transaction.
+
+An environment, and the creator of its workspace, may have only so many triggers.
+"""
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
@@ -11,15 +14,15 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import Conflict, Invalid, or_not_found
+from pipedai.api.errors import CeilingReached, Conflict, Invalid, or_not_found
 from pipedai.api.outside_urls import is_elsewhere, without_query
 from pipedai.api.renderers import api_name, compact_json, counted, for_audit
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.redaction import REDACTED
-from pipedai.sql import database_now
+from pipedai.sql import database_now, execute, fetch_row
 from pipedai.timezones import BadTimezone
-from pipedai.together import keep, once
+from pipedai.together import is_rehearsal, keep, once
 from triggers import secrets
 from triggers.events.listening import check_unheard, set_listeners
 from triggers.locks import hold_trigger_environment, lock_workers
@@ -27,7 +30,7 @@ from triggers.models import MAX_CONCURRENT_RUNS, Trigger, TriggerRevision
 from triggers.runs.routing import give_trigger_slots, prefer_anew, reassign_queued_runs, wake_for
 from triggers.runs.waiting import note_change
 from triggers.schedules import cron
-from triggers.trigger_ceiling import check_room_for_trigger
+from workspaces.ceilings import PROFILE, Room, check_ceiling
 from workspaces.connections.services import hold_connection
 from workspaces.files.columns import keeping_keys
 from workspaces.locks import hold_pools, hold_role, lock_environment
@@ -346,3 +349,50 @@ def _check_worker(environment_id: UUID, worker_id: UUID | None) -> None:
     )
     if not once(("worker", environment_id, worker_id), found.exists):
         raise Invalid({"workerId": ["No such worker in this environment."]})
+
+
+# Requests that create triggers in the workspaces of one user run one after another by this advisory lock, so that two
+# at once can't both create the last trigger that is allowed. Locking the user's row instead could deadlock: each
+# request holds a FOR SHARE lock on the row of its caller, who may be that user. Two requests that share such a lock
+# would each wait for the other before they could lock the row alone.
+_TAKE_TURNS = """
+SELECT pg_advisory_xact_lock(hashtextextended('triggers of ' || w.created_by_id, 0))
+FROM environment e JOIN workspace w ON w.id = e.workspace_id WHERE e.id = %(environment_id)s
+"""
+
+_COUNT = """
+SELECT here.most, counted.number FROM (
+    SELECT w.created_by_id, greatest((w.ceilings ->> 'triggersOfCreator')::int, %(limit)s) AS most
+    FROM environment e JOIN workspace w ON w.id = e.workspace_id WHERE e.id = %(environment_id)s) here,
+    LATERAL (SELECT count(*) AS number FROM (
+        SELECT FROM workspace w
+        JOIN environment e ON e.workspace_id = w.id
+        JOIN trigger t ON t.environment_id = e.id AND t.deleted_at IS NULL
+        WHERE w.created_by_id = here.created_by_id LIMIT here.most) t) counted
+"""
+
+
+def check_room_for_trigger(environment_id: UUID) -> None:
+    """Raises CeilingReached if the environment has as many triggers as it may, or all workspaces of its workspace's
+    creator together. The environment is locked. Others who count for the same creator wait.
+    """
+    live = Trigger.objects.filter(environment_id=environment_id, deleted_at__isnull=True)
+    check_ceiling("triggers", "triggers", environment_id=environment_id, rows=live)
+    room = room_of_creator(environment_id)
+    if not room.take():
+        raise CeilingReached(
+            "triggersOfCreator",
+            f"The workspaces of this one's creator have {room.most} triggers, as many as they may.",
+        )
+
+
+def room_of_creator(environment_id: UUID) -> Room:
+    params = {"environment_id": environment_id, "limit": PROFILE["triggersOfCreator"]}
+
+    def count() -> Room:
+        if not is_rehearsal():
+            execute(_TAKE_TURNS, params)
+        row = fetch_row(_COUNT, params)
+        return Room(row["number"], row["most"])
+
+    return once(("triggersOfCreator", environment_id), count)

@@ -6,7 +6,7 @@ No scheduler may have seen it, so the call writes a row, and a scheduler tells p
 from datetime import timedelta
 from typing import Any, Final
 
-from triggers.runs.reachability import REACHABLE_SINCE, gap_seconds
+from triggers.heartbeats import REACHABLE_SINCE, gap_seconds
 
 # A worker counts as offline after it has been silent for this long (SPEC §14).
 SILENT_FOR: Final = timedelta(minutes=10)

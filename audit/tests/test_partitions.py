@@ -11,7 +11,7 @@ from pipedai.api.pagination import before, not_before
 from pipedai.ids import new_id
 from testing.world.instants import INSTANTS
 from testing.world.undone import undone
-from triggers.budgets.periods import period_around
+from triggers.budgets.spending import period_around
 
 pytestmark = pytest.mark.django_db
 

@@ -14,7 +14,7 @@ from bench.kill.processes import Scheduler, Worker
 from testing.processes.stack import Database, Web, web
 
 # With this lease no outage may end a run. A shorter one is not safe: an outage of up to 2 s counts as none (see
-# triggers.runs.reachability), and the worker's heartbeats before and after it are up to a third of the lease away.
+# triggers.heartbeats), and the worker's heartbeats before and after it are up to a third of the lease away.
 LEASE_SECONDS = 14
 CAPACITY = 2
 WEB_PROCESSES = 2

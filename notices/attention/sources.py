@@ -24,7 +24,7 @@ from notices.states import (
 )
 from notices.telling import told_of
 from pipedai.sql import NOW, Row, fetch_all
-from triggers.approvals.deciders import DECIDERS_OF_MANY, MEMBERS_OF_ROLES
+from triggers.approvals.rules import DECIDERS_OF_MANY, MEMBERS_OF_ROLES
 from triggers.explain.due_times import LATE_AFTER
 from triggers.runs.conditions import (
     IS_DUE,

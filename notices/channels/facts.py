@@ -6,8 +6,7 @@ from typing import Any
 
 from notices.channels.announcements import MAX_IN_A_ROW, error_line
 from pipedai.outgoing.mails import Own
-from triggers.explain.answers import RetryDecision
-from triggers.explain.clock_words import zoned_words
+from triggers.explain.answers import RetryDecision, zoned_words
 from triggers.reasons import ENDS, end_code
 
 # A label of ours, and what is to be told. Only an `Own` text is ours, too.

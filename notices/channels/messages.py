@@ -26,7 +26,7 @@ from pipedai.links import link_to_page
 from pipedai.outgoing import CannotSend, Mail, NeverSend, Post, compose, foreign, signed_post
 from pipedai.outgoing.mails import Own
 from pipedai.sql import Row
-from triggers.explain.clock_words import duration_words, zoned_words
+from triggers.explain.answers import duration_words, zoned_words
 from workspaces.encryption import keys
 from workspaces.encryption.sealed_fields import SealedField
 

@@ -26,8 +26,8 @@ _NOBODY: Final = (
 )
 
 # These locks make requests that add addresses for one user, or in one workspace, wait for each other. Without them two
-# requests at once could both add the last address that is allowed. triggers/trigger_ceiling.py explains why they are
-# advisory locks and not locks of rows.
+# requests at once could both add the last address that is allowed. `room_of_creator` in triggers/services.py explains
+# why they are advisory locks and not locks of rows.
 _TAKE_TURNS: Final = """
 SELECT pg_advisory_xact_lock(hashtextextended('addresses of ' || %(user_id)s::text, 0)),
     pg_advisory_xact_lock(hashtextextended('addresses in ' || e.workspace_id, 0))

@@ -8,7 +8,7 @@ from notices.channels.announcements import error_line
 from notices.channels.facts import cost_fact, failure_facts
 from notices.channels.plain import text_lines, value_lines
 from pipedai.outgoing.mails import foreign, unlinked
-from triggers.explain.clock_words import duration_words, zoned_words
+from triggers.explain.answers import duration_words, zoned_words
 
 _MAX_TITLE: Final = 120
 _LONGEST_NAME: Final = 60

@@ -17,7 +17,7 @@ from notices.states import SUMMARY
 from pipedai.clocks import zone_of
 from pipedai.links import PAGES, link_to_page
 from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one, fetch_row
-from triggers.budgets.room import SPENT
+from triggers.budgets.spending import SPENT
 from triggers.schedules.cron import Schedule
 from triggers.states import TERMINAL, FaultClass, Status
 

@@ -7,7 +7,7 @@ from typing import Any
 from pipedai.api.renderers import counted
 from pipedai.clocks import zone_of
 from pipedai.outgoing.mails import foreign, unlinked
-from triggers.explain.clock_words import duration_words, zoned_words
+from triggers.explain.answers import duration_words, zoned_words
 from triggers.explain.due_times import why_no_run
 
 _MAX_TITLE = 120

@@ -10,8 +10,7 @@ from pipedai.outgoing.due import claim_due
 from testing.world.cast import TEST_ACTOR
 from testing.world.runs import Runs
 from triggers.services import TRIGGERS
-from triggers.webhooks.outbox import send_test
-from triggers.webhooks.sending import WEBHOOKS
+from triggers.webhooks.sending import WEBHOOKS, send_test
 
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
 

@@ -21,8 +21,8 @@ from pipedai.timeouts import set_timeouts_of_role
 from testing.processes.web_process import url_of
 from testing.world.connections import add_oauth_connection, ago, claim_due
 from testing.world.runs import Runs
+from triggers.heartbeats import Heartbeat
 from triggers.models import Run, Trigger, WebHeartbeat
-from triggers.schedules.heartbeats import Heartbeat
 
 ANOTHER_KEY = base64.b64encode(bytes(range(60, 92))).decode()
 # The newest migration of an app.

@@ -26,7 +26,7 @@ from pipedai.server.heart import Heart
 from pipedai.server.tests.web_process import WebProcess, serving
 from pipedai.sql import sqlstate
 from testing.processes.own_postgres import own_postgres
-from triggers.runs.reachability import beat_of_this_process, gap_seconds
+from triggers.heartbeats import beat_of_this_process, gap_seconds
 
 AWAY = {
     "error": "The database can't do this at the moment: try again.",

@@ -27,7 +27,7 @@ from testing.world.many_triggers import add_triggers
 from testing.world.runs import allow
 from testing.world.users import PASSWORD
 from triggers.models import Delivery, Run, Tick, Trigger
-from triggers.webhooks.outbox import send_test
+from triggers.webhooks.sending import send_test
 
 pytestmark = pytest.mark.long
 

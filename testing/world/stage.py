@@ -19,7 +19,7 @@ from testing.world.mails import invite_for_test
 from testing.world.pools import add_pool
 from testing.world.runs import NOON, WEBHOOK_URL, Runs, allow
 from triggers.models import Trigger, TriggerRevision
-from triggers.webhooks.outbox import send_test
+from triggers.webhooks.sending import send_test
 from workers.models import Worker
 
 

@@ -12,7 +12,7 @@ from rest_framework import serializers
 from pipedai.api.fields import TextField
 from pipedai.api.filters import ApiFilterSet, WordsFilter
 from pipedai.api.serializers import RowSerializer, StrictBody
-from triggers.approval_rules import APPROVER_ROLES, DECISIONS
+from triggers.approvals.rules import APPROVER_ROLES, DECISIONS
 from triggers.models import Approval
 from triggers.runs.serializers import ToolCallSerializer
 from triggers.states import ApprovalStatus

@@ -10,7 +10,7 @@ from pipedai.api.principal import UserPrincipal, actor_of, principal_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import read_body
 from triggers import tenancy
-from triggers.approval_rules import APPROVER_ROLES
+from triggers.approvals.rules import APPROVER_ROLES
 from triggers.approvals.serializers import (
     COLUMNS,
     ApprovalDetailSerializer,

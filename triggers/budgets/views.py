@@ -4,9 +4,8 @@ from typing import Any
 
 from django.db.models import QuerySet
 
-from triggers.budgets.queries import budgets, with_sums
 from triggers.budgets.serializers import BudgetBody, BudgetSerializer
-from triggers.budgets.services import BUDGETS
+from triggers.budgets.services import BUDGETS, budgets, with_sums
 from workspaces.resource_views import ResourceViewSet
 
 

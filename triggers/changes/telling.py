@@ -1,15 +1,64 @@
-"""Hears of every change by the domain events, and notifies the streams of its environment if there are any."""
+"""Tells the stream of an environment which things have changed, each with the state that it has now.
+
+The domain events say what has changed. The streams are notified only if there are any. Apps register their kinds of
+things.
+"""
 
 from collections import defaultdict
-from typing import Any
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from itertools import islice
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.dispatch import receiver
 
+from pipedai.api.streams import announce_stream
 from pipedai.events import Event, happened
-from pipedai.sql import execute, fetch_all
+from pipedai.server.ticket import EnvironmentStreamTicket
+from pipedai.sql import database_now, execute, fetch_all
 from pipedai.wakeups import WATCHED_SECONDS, announce_things, announce_watch, watches
-from triggers.changes.kinds import is_told
+
+# A thing of an environment: its kind, and its id.
+Thing = tuple[str, UUID]
+
+
+class State(NamedTuple):
+    """A thing as it is now: its id, its state as one word, and other things whose state depends on it."""
+
+    id: UUID
+    status: str
+    others: tuple[Thing, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of things. `name` is also the target type of the events that report their changes."""
+
+    name: str
+    # Returns the states of those of the things with these ids that exist in an environment.
+    read: Callable[[UUID, Collection[UUID]], list[State]]
+    # Returns which things changed merely because time passed from the first to the second of two times. None for a kind
+    # of which nothing changes in this way.
+    changed_by_time: Callable[[UUID, datetime, datetime], Collection[UUID]] | None = None
+
+
+_kinds: dict[str, Kind] = {}
+
+
+def register_changing(kind: Kind) -> None:
+    _kinds[kind.name] = kind
+
+
+def kinds() -> list[Kind]:
+    return list(_kinds.values())
+
+
+def is_told(target_type: str) -> bool:
+    return target_type in _kinds
+
 
 _WATCH = """
 INSERT INTO environment_watch (environment_id, watched_until)
@@ -47,3 +96,48 @@ def read_watches() -> int:
     for row in fetch_all(_WATCHED, {}):
         watches.hear(str(row["environment_id"]))
     return 0
+
+
+# How many things one answer tells at most. The stream asks again for the others.
+PIECE = 200
+# How long the scheduler may take to learn of a new stream. The stream sends its first line afterwards, so that it tells
+# everything that changes after that line.
+OPENING_SECONDS = 1.1
+# The state of a thing that does not exist any more.
+DELETED = "deleted"
+
+
+class Change(NamedTuple):
+    """A thing that changed, with the state that it has now."""
+
+    kind: str
+    id: UUID
+    status: str
+
+
+def changes_of(ticket: EnvironmentStreamTicket, *, environment_id: UUID) -> list[Change]:
+    announce_stream(ticket, partial(announce, environment_id))
+    now = database_now()
+    since, ticket.asked_at = ticket.asked_at, now
+    if since is None:
+        ticket.opening_seconds = OPENING_SECONDS
+        return []
+    for kind in kinds():
+        if kind.changed_by_time is not None:
+            by_time = kind.changed_by_time(environment_id, since, now)
+            ticket.changed.update((kind.name, id_) for id_ in by_time)
+    piece = set(islice(ticket.changed, PIECE))
+    ticket.changed -= piece
+    ticket.more = bool(ticket.changed)
+    told = []
+    for kind in kinds():
+        ids = {id_ for name, id_ in piece if name == kind.name}
+        if not ids:
+            continue
+        states = {state.id: state for state in kind.read(environment_id, ids)}
+        for id_ in sorted(ids):
+            state = states.get(id_)
+            told.append(Change(kind.name, id_, state.status if state else DELETED))
+            if state:
+                piece.update(state.others)
+    return told

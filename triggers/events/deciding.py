@@ -1,6 +1,8 @@
-"""Decides for each trigger that listens what an event starts (SPEC §25). It starts runs as a request for them would.
+"""Decides for each trigger that listens what an event starts. It starts runs as a request for them would.
 
-A trigger gets one decision for an event: by its first entry in `on` that lets the event pass, or else by its first.
+A trigger gets one decision for an event: by its first entry in `on` that lets the event pass, or else by its first. The
+end of a run writes an event in its own transaction (`triggers.runs.ending`), so no end is lost; the scheduler decides
+about it. An event is locked while it is decided, so none is decided twice.
 """
 
 import hashlib
@@ -13,16 +15,17 @@ from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
+from django.db.models.functions import Now
 
 from pipedai.api.errors import Conflict, NotFound
-from pipedai.api.renderers import compact_json
+from pipedai.api.renderers import compact_json, iso_time
 from pipedai.events import SYSTEM
 from pipedai.sql import Row, execute_later, fetch_all
-from triggers.events.clauses import first_failing, scalar_at, shown
-from triggers.events.payloads import Payload, TooLarge, add_to_all, payload_of
+from triggers.events.clauses import first_failing, pick, scalar_at, shown
 from triggers.models import Event, EventDecision, requesters_of
 from triggers.runs.ending import lock_triggers
 from triggers.runs.queueing import QueueRoom, join_run, queue_run, take_turns
+from triggers.runs.serializers import MAX_PAYLOAD_BYTES
 from triggers.runs.statements import JOINABLE_UNTIL
 from triggers.states import (
     FAILURES,
@@ -34,6 +37,13 @@ from triggers.states import (
     Status,
 )
 
+Payload = dict[str, Any]
+
+
+class TooLarge(Exception):  # noqa: N818 - named as what the payload is
+    """The event alone makes a larger payload than a run may have."""
+
+
 # The constraint that PostgreSQL names if another event begins a run at the same moment that this one could join.
 _ONE_TO_JOIN = "run_one_to_join"
 
@@ -41,7 +51,9 @@ _LISTENERS = """
 SELECT id, trigger_id, outcome, types, "where"::json AS "where", fields::json AS fields, coalesce::json AS coalesce
 FROM listener WHERE {heard} = %(heard_id)s AND environment_id = %(environment_id)s ORDER BY trigger_id, position
 """
+
 _OF_SOURCE, _OF_RUN = (_LISTENERS.format(heard=column) for column in ("source_id", "upstream_id"))
+
 _KEEP = """
 INSERT INTO event_decision (
     id, environment_id, event_id, source_id, received_at, trigger_id, decision, code, clause, run_id)
@@ -50,6 +62,7 @@ SELECT d.id, %(environment_id)s, %(event_id)s, %(source_id)s, %(received_at)s, t
 FROM unnest(%(id)s::uuid[], %(trigger_id)s::uuid[], %(decision)s::text[], %(code)s::text[], %(clause)s::jsonb[],
     %(run_id)s::uuid[]) d (id, trigger_id, decision, code, clause, run_id)
 """
+
 _ENDS: dict[str, tuple[str, ...]] = {
     Outcome.SUCCEEDED: (Status.SUCCEEDED,),
     Outcome.FAILED: FAILURES,
@@ -205,3 +218,107 @@ def _key(listener: Row, value: Any) -> bytes:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return hashlib.sha256(compact_json([str(listener["id"]), value]).encode()).digest()
+
+
+def payload_of(event: Event, fields: dict[str, str] | None) -> Payload:
+    """Returns `{ event, data }` for an event of a source, with the values at the paths in `fields` or the whole body,
+    and `{ event, output }` for the end of a run. Raises TooLarge.
+    """
+    if event.run is None:
+        assert event.source is not None
+        data = event.body if fields is None else pick(fields, event.body)
+        payload = {"event": _about(event, "source", event.source, event.type), "data": data}
+    else:
+        result = getattr(event.run, "result", None)
+        about = _about(event, "trigger", event.run.trigger, event.run.status)
+        about["runId"] = str(event.run_id)
+        payload = {"event": about, "output": result and result.output}
+    if _size(payload) > MAX_PAYLOAD_BYTES:
+        raise TooLarge
+    return payload
+
+
+def _about(event: Event, kind: str, sender: Any, type_: str | None) -> Payload:
+    return {
+        "id": str(event.id),
+        "source": {"type": kind, "id": str(sender.id), "name": sender.name},
+        "type": type_,
+        "receivedAt": iso_time(event.received_at),
+    }
+
+
+def add_to_all(several: Payload | None, payload: Payload) -> Payload:
+    """Returns `{ events, omitted }` with this payload as the last. To keep the limit, the oldest are left out, which
+    `omitted` counts. `several` is what it was before, or None. Raises TooLarge.
+    """
+    events = [*(several["events"] if several else ()), payload]
+    omitted = several["omitted"] if several else 0
+    # Commas and the rest are counted generously, so that the sum is never too small.
+    room = MAX_PAYLOAD_BYTES - _size({"events": [], "omitted": 10**9})
+    sizes = [_size(each) + 1 for each in events]
+    if sizes[-1] > room:
+        raise TooLarge
+    total, kept = 0, 0
+    for size in reversed(sizes):
+        total += size
+        if total > room:
+            break
+        kept += 1
+    return {"events": events[-kept:], "omitted": omitted + len(events) - kept}
+
+
+def _size(value: Any) -> int:
+    return len(compact_json(value).encode())
+
+
+# Picks the events that are decided next, the oldest of each workspace, so that no workspace waits for another's. The
+# recursive query finds the environments that have some, with one look at the index `event_undecided` for each. If so
+# many workspaces have some that one event of each is enough, the query reads only the first of each environment.
+_UNDECIDED = """
+WITH RECURSIVE waiting (environment_id) AS (
+    (SELECT environment_id FROM event WHERE decided_at IS NULL ORDER BY environment_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT environment_id FROM event WHERE decided_at IS NULL AND environment_id > waiting.environment_id
+        ORDER BY environment_id LIMIT 1)
+    FROM waiting WHERE waiting.environment_id IS NOT NULL),
+named AS MATERIALIZED (SELECT e.id, e.workspace_id FROM waiting JOIN environment e ON e.id = waiting.environment_id),
+share AS (SELECT CASE WHEN count(DISTINCT workspace_id) < %(limit)s THEN %(limit)s ELSE 1 END AS most FROM named),
+queue AS (
+    SELECT oldest.*, row_number() OVER (PARTITION BY e.workspace_id ORDER BY oldest.received_at, oldest.id) AS position
+    FROM named e CROSS JOIN LATERAL (
+        SELECT id, received_at FROM event WHERE decided_at IS NULL AND environment_id = e.id
+        ORDER BY received_at, id LIMIT (SELECT most FROM share)) oldest)
+SELECT id FROM queue ORDER BY position, received_at LIMIT %(limit)s
+"""
+
+
+def decide_ends(*, limit: int = 20, now: datetime | None = None) -> int:
+    """Decides up to `limit` events, each in a transaction of its own, and returns how many. If one fails, the others
+    are decided nevertheless, and then the error is raised.
+    """
+    ids = [row["id"] for row in fetch_all(_UNDECIDED, {"limit": limit})]
+    number, failed = 0, None
+    for event_id in ids:
+        try:
+            number += _decide(event_id, now)
+        except Exception as error:
+            failed = error
+    if failed is not None:
+        raise failed
+    return number
+
+
+def _decide(event_id: UUID, now: datetime | None) -> bool:
+    """Returns whether it decided the event. Another scheduler may have done so, or may be doing so."""
+    with transaction.atomic():
+        event = (
+            Event.objects.select_for_update(skip_locked=True, of=("self",))
+            .select_related("run__trigger", "run__result")
+            .filter(id=event_id, decided_at__isnull=True)
+            .first()
+        )
+        if event is None:
+            return False
+        decide(event, now=now)
+        Event.objects.filter(id=event_id).update(decided_at=now or Now())
+    return True

@@ -1,5 +1,6 @@
-"""Takes what sources send: signature, rate, duplicate, event and runs, in this order (SPEC §25)."""
+"""Takes what sources send: signature, rate, duplicate, event and runs, in this order."""
 
+import hashlib
 import json
 import math
 import secrets
@@ -24,21 +25,91 @@ from pipedai.server.senders import note_sender
 from pipedai.sql import Row, execute, execute_later, fetch_one, fetch_row
 from triggers import models
 from triggers.events.deciding import decide
-from triggers.events.identity import Identity, identity_of
-from triggers.events.signatures import is_signed
+from triggers.events.sources import is_signed
 from triggers.models import SECRETS
 from triggers.states import Scheme
 from workspaces.encryption import keys
 
+_WEEK, _YEAR = 7, 365
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """`type` and `given_id` are as the sender names them, or None. `key` is the SHA-256 by which the event is known
+    again for `key_days` days, or None if nothing that the sender vouches for tells one event from another.
+    """
+
+    type: str | None
+    given_id: str | None
+    key: bytes | None
+    key_days: int
+
+
+def identity_of(
+    scheme: str,
+    *,
+    options: Mapping[str, Any] | None,
+    headers: Mapping[str, str],
+    body: bytes,
+    document: Any,
+) -> Identity:
+    """Returns the identity of a request whose signature holds. `document` is its body, parsed."""
+    members = document if isinstance(document, dict) else {}
+    match scheme:
+        case Scheme.GITHUB:
+            # GitHub signs the body alone, so whoever sees one delivery can send it again under any other id.
+            delivery = headers.get("x-github-delivery")
+            return _identity(headers.get("x-github-event"), delivery, body, _YEAR)
+        case Scheme.GITLAB:
+            given = headers.get("idempotency-key")
+            return _identity(headers.get("x-gitlab-event"), given, given, _WEEK)
+        case Scheme.STANDARD:
+            given = headers.get("webhook-id")
+            return _identity(members.get("type"), given, given, _WEEK)
+        case Scheme.SLACK:
+            inner = members.get("event")
+            of_inner = inner.get("type") if isinstance(inner, dict) else None
+            given = members.get("event_id")
+            return _identity(of_inner or members.get("type"), given, given, _WEEK)
+        case Scheme.STRIPE:
+            given = members.get("id")
+            return _identity(members.get("type"), given, given, _WEEK)
+        case Scheme.BEARER:
+            given = headers.get("idempotency-key")
+            return _identity(members.get("type"), given, given, _WEEK)
+    stamp = (options or {}).get("timestampHeader")
+    if stamp is None:
+        return _identity(members.get("type"), None, body, _YEAR)
+    signed = headers.get(stamp, "").encode("latin-1", "replace") + b"." + body
+    return _identity(members.get("type"), None, signed, _WEEK)
+
+
+def _identity(kind: Any, given: Any, key: Any, days: int) -> Identity:
+    """Takes members of the body as they are; those that are no text with something in it count as absent."""
+    if isinstance(key, str):
+        key = key.encode(errors="replace")
+    digest = hashlib.sha256(key).digest() if isinstance(key, bytes) and key else None
+    return Identity(_text(kind, 200), _text(given, 255), digest, days)
+
+
+def _text(value: Any, most: int) -> str | None:
+    return replace_unstorable(value)[:most] if isinstance(value, str) and value else None
+
+
 # How many lists and objects a body may have.
 MAX_CONTAINERS = 20_000
+
 # How many signed requests of a source, and how many others of an address, are taken (SPEC §25), counted in the memory
 # of each process. A request counts only once its signature has been looked at, so that nobody can use up the rate of a
 # source without its secret.
 SIGNED = Rate("events-of-source", limit=50, seconds=1)
+
 UNSIGNED = Rate("unsigned-events", limit=50, seconds=1)
+
 _BURST = 200
+
 _signed = Buckets(SIGNED, _BURST, most=100_000)
+
 _unsigned = Buckets(UNSIGNED, _BURST, most=10_000)
 
 _SOURCE = """
@@ -59,6 +130,7 @@ RETURNING event_id
 """
 
 _RECALL = "SELECT event_id FROM event_key WHERE source_id = %(source_id)s AND key = %(key)s"
+
 _COUNT_DUPLICATE = "UPDATE event SET duplicates = duplicates + 1 WHERE id = %(event_id)s"
 
 _KEEP = """

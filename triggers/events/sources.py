@@ -1,6 +1,15 @@
-"""Creates, changes and deletes sources of events (SPEC §25), each with its audit event in the same transaction."""
+"""Creates, changes and deletes sources of events, and finds out whether a request is signed by its source.
 
+The formats of signatures are the providers' own: GitHub's X-Hub-Signature-256, GitLab's secret token, Stripe-Signature,
+Slack's v0, and webhook-signature of the Standard Webhooks specification. The functions take anything that a header can
+hold and any bytes, raise nothing, and compare in constant time.
+"""
+
+import base64
+import hmac
 import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pipedai.api.error_codes import ErrorCode
@@ -9,7 +18,6 @@ from pipedai.api.renderers import counted
 from pipedai.events import Actor
 from pipedai.outgoing import standard_key
 from pipedai.redaction import REDACTED
-from triggers.events.signatures import TOKEN_SCHEMES
 from triggers.models import SECRETS, EventSource
 from triggers.states import Scheme
 from workspaces.encryption import keys
@@ -91,3 +99,119 @@ def _is_standard(secret: str) -> bool:
         return bool(standard_key(secret))
     except ValueError:
         return False
+
+
+# How far a signed timestamp may lie from our clock, either way, in seconds (SPEC §25; Stripe, Slack and Standard
+# Webhooks all say five minutes).
+TOLERANCE_SECONDS = 300
+
+_TIMESTAMP = re.compile("[0-9]{1,12}", re.ASCII)
+
+Headers = Mapping[str, str]
+
+# The bytes that are signed, and the signatures that the request has.
+_Claim = tuple[bytes, list[str]]
+
+
+def is_signed(
+    scheme: str,
+    *,
+    options: Mapping[str, Any] | None,
+    secrets: Sequence[str],
+    headers: Headers,
+    body: bytes,
+    now: float,
+) -> bool:
+    """Whether one of the secrets signed the request. `options` are those of the scheme `hmac`, and `now` is the time in
+    seconds since 1970. Every secret is tried, so that the time tells nothing about which one it was.
+    """
+    if scheme in TOKEN_SCHEMES:
+        return _any_equal(secrets, [TOKEN_SCHEMES[scheme](headers)])
+    claim = _HMACS[scheme](headers, body, now, options or {})
+    if claim is None:
+        return False
+    signed, given = claim
+    if scheme == Scheme.STANDARD:
+        digests = [hmac.digest(standard_key(secret), signed, "sha256") for secret in secrets]
+        return _any_equal([base64.b64encode(digest).decode() for digest in digests], given)
+    digests = [hmac.digest(secret.encode(), signed, "sha256") for secret in secrets]
+    return _any_equal([digest.hex() for digest in digests], [each.lower() for each in given])
+
+
+def _any_equal(expected: Iterable[str], given: Sequence[str]) -> bool:
+    """Compares each with each, also after two were equal."""
+    sent = [_bytes(each) for each in given]
+    equal = [hmac.compare_digest(one.encode(), each) for one in expected for each in sent]
+    return any(equal)
+
+
+def _bytes(header: str) -> bytes:
+    """Returns what was sent. WSGI gives each byte of a header as a character."""
+    return header.encode("latin-1", "replace")
+
+
+def _timely(timestamp: str, now: float) -> bool:
+    is_number = _TIMESTAMP.fullmatch(timestamp) is not None
+    return is_number and abs(int(timestamp) - now) <= TOLERANCE_SECONDS
+
+
+def _after(prefix: str, value: str) -> list[str]:
+    return [value.removeprefix(prefix)] if value.startswith(prefix) else []
+
+
+def _standard(headers: Headers, body: bytes, now: float, _: Mapping[str, Any]) -> _Claim | None:
+    message_id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
+    if not message_id or not _timely(timestamp, now):
+        return None
+    # The header has a list of signatures, of which those of other versions are ignored.
+    given = headers.get("webhook-signature", "").split(" ")
+    signed = _bytes(f"{message_id}.{timestamp}.") + body
+    return signed, [each for one in given for each in _after("v1,", one)]
+
+
+def _github(headers: Headers, body: bytes, _: float, __: Mapping[str, Any]) -> _Claim:
+    return body, _after("sha256=", headers.get("x-hub-signature-256", ""))
+
+
+def _stripe(headers: Headers, body: bytes, now: float, _: Mapping[str, Any]) -> _Claim | None:
+    parts = [part.partition("=")[::2] for part in headers.get("stripe-signature", "").split(",")]
+    timestamp = next((value for name, value in parts if name == "t"), "")
+    if not _timely(timestamp, now):
+        return None
+    return f"{timestamp}.".encode() + body, [value for name, value in parts if name == "v1"]
+
+
+def _slack(headers: Headers, body: bytes, now: float, _: Mapping[str, Any]) -> _Claim | None:
+    timestamp = headers.get("x-slack-request-timestamp", "")
+    if not _timely(timestamp, now):
+        return None
+    return f"v0:{timestamp}:".encode() + body, _after("v0=", headers.get("x-slack-signature", ""))
+
+
+def _hmac(headers: Headers, body: bytes, now: float, options: Mapping[str, Any]) -> _Claim | None:
+    given = _after(options["prefix"], headers.get(options["header"], ""))
+    if options["timestampHeader"] is None:
+        return body, given
+    timestamp = headers.get(options["timestampHeader"], "")
+    return (f"{timestamp}.".encode() + body, given) if _timely(timestamp, now) else None
+
+
+_HMACS: Mapping[str, Callable[[Headers, bytes, float, Mapping[str, Any]], _Claim | None]] = {
+    Scheme.STANDARD: _standard,
+    Scheme.GITHUB: _github,
+    Scheme.STRIPE: _stripe,
+    Scheme.SLACK: _slack,
+    Scheme.HMAC: _hmac,
+}
+
+
+def _bearer(headers: Headers) -> str:
+    kind, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" else ""
+
+
+# The schemes that send the secret itself, and where.
+TOKEN_SCHEMES: Mapping[str, Callable[[Headers], str]] = {
+    Scheme.GITLAB: lambda headers: headers.get("x-gitlab-token", ""),
+    Scheme.BEARER: _bearer,
+}

@@ -149,7 +149,7 @@ class EventFilters(ApiFilterSet):
 
 
 class EnvironmentEventFilters(EventFilters):
-    sourceId = IdFilter(field_name="source_id")  # noqa: N815 - its name in the API
+    sourceId = IdFilter(field_name="source_id")
 
 
 class EnvironmentSourceEventViewSet(TenantViewSet):

@@ -1,4 +1,4 @@
-"""Explains what became, or will become, of a due time of a trigger's schedule (SPEC §13).
+"""Explains what became, or will become, of a due time of a trigger's schedule.
 
 Ticks have the decisions about due times before `next_run_at`. Later ones follow from the present schedule.
 """
@@ -15,15 +15,15 @@ from triggers.explain.answers import (
     NOT_SCHEDULED,
     RunExplanation,
     TriggerExplanation,
+    due_time_words,
+    moment_words,
+    without_scheduler,
 )
-from triggers.explain.clock_words import due_time_words, moment_words
-from triggers.explain.events import last_event
-from triggers.explain.runs import explain_run
-from triggers.explain.schedulers import without_scheduler
+from triggers.explain.runs import explain_run, last_event
 from triggers.models import Tick
 from triggers.reasons import DUE_TIMES, PENDING
 from triggers.schedules import cron
-from triggers.schedules.due_times import DueTimes
+from triggers.schedules.cron import DueTimes
 from triggers.states import Decision
 
 # A decision about a due time is late if a scheduler takes longer than this to make it.

@@ -1,35 +1,39 @@
-"""Explains one run: what it waits for, who holds it, or how it ended and whether it is retried (SPEC §13)."""
+"""Explains one run: what it waits for, who holds it, or how it ended and whether it is retried, and which event it has."""
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
 
 from pipedai.api.renderers import counted
 from pipedai.sql import NOW, Row, fetch_all, fetch_one
-from triggers.approvals.deciders import DECIDERS
+from triggers.approvals.rules import DECIDERS
 from triggers.explain.answers import (
     RETRY_CANCELED,
     SETTINGS_CHANGED,
     USAGE_LIMIT,
     Ended,
+    EventExplanation,
+    EventNamed,
     Held,
     Reason,
     Retry,
     RetryDecision,
     RunExplanation,
+    Subject,
+    moment_words,
+    without_scheduler,
 )
-from triggers.explain.clock_words import moment_words
-from triggers.explain.events import event_of_run
-from triggers.explain.schedulers import without_scheduler
 from triggers.explain.waiting import awaited_decision, reasons
+from triggers.models import Event, EventDecision
 from triggers.reasons import ENDS, INFRA_FAULT
 from triggers.runs.conditions import is_online
 from triggers.runs.ending import NoRetry, why_no_retry
 from triggers.runs.headers import SEALED_HEADERS, WITH_SEALED_HEADERS
-from triggers.states import HELD, EndedBy, FaultClass, RetryMode, Status
+from triggers.states import HELD, EndedBy, EventDecided, FaultClass, RetryMode, Status
 
 # Reads runs with those columns of their triggers, workers and retries that explanations need. A retry is found by a
 # unique index, and the other rows by their primary keys.
@@ -94,6 +98,7 @@ _ENDED_WORDS = {
     Status.TIMED_OUT: "Timed out",
     Status.CANCELED: "Was canceled",
 }
+
 _RETRY_WORDS = {
     Status.CLAIMED: "its retry is claimed",
     Status.RUNNING: "its retry is running",
@@ -285,3 +290,68 @@ def _as_it_ended(run: Row) -> Row:
         **run,
         "trigger_deleted_at": deleted if deleted and deleted <= run["ended_at"] else None,
     }
+
+
+_OF_EVENT = ("source", "run__trigger")
+
+# What is read of an event: neither its body, nor the secrets of its source and trigger.
+_READ = ("type", "received_at", "source__name", "run__status", "run__trigger__name")
+
+
+def event_of_run(event_id: UUID) -> EventNamed | None:
+    """Returns None if the event has been pruned."""
+    event = Event.objects.select_related(*_OF_EVENT).only(*_READ).filter(id=event_id).first()
+    return None if event is None else _named(event)
+
+
+def last_event(
+    trigger_id: UUID, *, at: datetime, now: datetime, shows_values: bool
+) -> EventExplanation | None:
+    """Returns what was decided for the trigger about the last event up to `at`, or None if it heard of none. Without
+    `shows_values` it does not tell what a clause saw, which is a part of the event's payload.
+    """
+    decisions = EventDecision.objects.filter(trigger_id=trigger_id, received_at__lte=at)
+    related = [f"event__{name}" for name in _OF_EVENT]
+    read = ("decision", "code", "clause", "run_id", *(f"event__{name}" for name in _READ))
+    rows = decisions.select_related(*related).only(*read)
+    found = rows.order_by("-received_at", "-id").first()
+    if found is None:
+        return None
+    event, clause = _named(found.event), found.clause
+    if clause is not None and not shows_values and clause["path"] is not None:
+        clause = {**clause, "saw": None}
+    message = (
+        f"The {_words(event)} of {moment_words(event.received_at, now)} {_became(found, clause)}."
+    )
+    return EventExplanation(event, found.decision, found.code, clause, found.run_id, message)
+
+
+def _named(event: Any) -> EventNamed:
+    if event.run is None:
+        source = Subject("source", event.source.id, event.source.name)
+        return EventNamed(event.id, event.type, event.received_at, source)
+    trigger, run = event.run.trigger, event.run
+    source = Subject("trigger", trigger.id, trigger.name)
+    return EventNamed(event.id, run.status, event.received_at, source, run.id)
+
+
+def _words(event: EventNamed) -> str:
+    if event.run_id is not None:
+        return f"end of a run of {event.source.name}"
+    kind = f"event {event.type}" if event.type else "event"
+    return f"{kind} from {event.source.name}"
+
+
+def _became(found: EventDecision, clause: Any) -> str:
+    if found.decision == EventDecided.FIRED:
+        return "queued a run"
+    if found.decision == EventDecided.COALESCED:
+        return "joined a run that an earlier event had queued"
+    if found.decision == EventDecided.REFUSED:
+        return f"started nothing: it was refused with {found.code}"
+    if clause is None:
+        return "started nothing"
+    if clause["path"] is None:
+        return f"started nothing: its {clause['op']} is {clause['saw']}, which does not count"
+    words = f"started nothing: {clause['path'] or 'the body'} {clause['op']} did not hold"
+    return words if clause["saw"] is None else f"{words} for {clause['saw']}"

@@ -1,25 +1,36 @@
-"""Finds what a queued run waits for, from the conditions of the poll and the claim themselves (SPEC §13)."""
+"""Finds what a queued run waits for, from the conditions of the poll and the claim themselves.
+
+If nothing else holds it back, other runs may go first: `choose_runs` tells that, as a poll does.
+"""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from pipedai.api.renderers import counted
+from pipedai.api.renderers import counted, money
 from pipedai.links import link_to_page
-from pipedai.sql import Row
-from triggers.approvals.deciders import untold
-from triggers.explain import machine_reasons
-from triggers.explain.answers import Reason, Subject
-from triggers.explain.budgets import budget_reasons
-from triggers.explain.candidates import Candidates, find_candidates, hindrances, room_of
-from triggers.explain.clock_words import moment_words
-from triggers.explain.connections import connection_reason
-from triggers.explain.queue_place import MOST_COUNTED, find_place
+from pipedai.sql import Row, fetch_all, fetch_row
+from triggers.approvals.rules import untold
+from triggers.budgets.spending import period_around, reached_budgets
+from triggers.explain import candidates
+from triggers.explain.answers import Reason, Subject, moment_words, without_scheduler
+from triggers.explain.candidates import (
+    Candidates,
+    find_candidates,
+    hindrances,
+    limits_of_candidate,
+    room_of,
+)
 from triggers.reasons import WaitingFor
+from triggers.runs.conditions import about, first_due
+from triggers.runs.handout import MOST_AT_ONCE, choose_runs, shut_triggers_of_environment
 from triggers.runs.headers import headers_are_readable
+from workspaces.connections.models import Connection
 from workspaces.roles import Role
 
 _ORDER = list(WaitingFor)
+
 # A run that waits for one of these has no place among the due runs of a worker.
 _OF_THE_RUN = {
     WaitingFor.WORKER_UNAPPROVED,
@@ -157,18 +168,16 @@ def _of_workers(run: Row, found: Candidates, now: datetime | None) -> Iterator[R
     yield from _of_budgets(run, found, held_back, now)
     if found.own is not None:
         codes = held_back[found.own["worker_id"]]
-        yield from machine_reasons.own_reasons(run, found.own, codes)
+        yield from candidates.own_reasons(run, found.own, codes)
         if found.is_for_one:
-            yield machine_reasons.why_only_one(run, found)
+            yield candidates.why_only_one(run, found)
             return
     if run["pool_id"] is None:
         return
     if found.pool_is_empty:
-        yield machine_reasons.empty(run)
+        yield candidates.empty(run)
     others = [(worker, held_back[worker["worker_id"]]) for worker in found.others]
-    yield from machine_reasons.pool_reasons(
-        run, [(worker, codes) for worker, codes in others if codes]
-    )
+    yield from candidates.pool_reasons(run, [(worker, codes) for worker, codes in others if codes])
 
 
 def _of_budgets(
@@ -216,7 +225,7 @@ def _of_place(run: Row, found: Candidates, now: datetime | None) -> Iterator[Rea
         remedy=_more_room(run, found, room_of(worker) > place.ahead),
     )
     if found.is_for_one and not hindrances(worker, is_due=True):
-        yield machine_reasons.why_only_one(run, found)
+        yield candidates.why_only_one(run, found)
 
 
 def _more_room(run: Row, found: Candidates, has_room: bool) -> str | None:
@@ -226,7 +235,7 @@ def _more_room(run: Row, found: Candidates, has_room: bool) -> str | None:
     if not has_room:
         return (
             "Let it hold more with PATCH /workers/:id (maxConcurrency), or"
-            f" {machine_reasons.give_it_to_another(run)}"
+            f" {candidates.give_it_to_another(run)}"
         )
     if found.run["free_in_trigger"] is not None:
         return "Let more of them run at once with PATCH /triggers/:id (maxConcurrentRuns)."
@@ -235,3 +244,176 @@ def _more_room(run: Row, found: Candidates, has_room: bool) -> str | None:
 
 def _trigger(run: Row) -> Subject:
     return Subject("trigger", run["trigger_id"], run["trigger_name"])
+
+
+Grant, Status = Connection.Grant, Connection.Status
+
+_AUTHORIZE = "Sign in on the connection's page in the console, to which POST /connections/:id/authorize leads."
+
+_NEW_SECRET = "Correct the client's secret with PATCH /connections/:id (clientSecret)."  # noqa: S105
+
+
+def connection_reason(run: Row, *, now: datetime | None) -> Reason:
+    """Returns the reason why a run, a row of `triggers.explain.runs`, waits for its trigger's connection. It takes one
+    statement if a scheduler is to get the token.
+    """
+    name, status = run["connection_name"], run["connection_status"]
+    is_code = run["connection_grant"] == Grant.AUTHORIZATION_CODE
+    until = None
+    remedy: str | None = _AUTHORIZE if is_code else _NEW_SECRET
+    if status == Status.NEEDS_LOGIN:
+        message = f"Connection {name} needs a new login. {run['connection_error']}"
+    elif status == Status.UNAUTHORIZED and is_code:
+        message = f"Nobody has signed in for connection {name} yet."
+    else:
+        message, until = _by_schedulers(run)
+        if nobody := without_scheduler(now=now):
+            message, remedy = f"{message[:-1]}, but {nobody}.", None
+        elif status != Status.FAILING:
+            remedy = None
+    return Reason(
+        WaitingFor.CONNECTION_NOT_READY,
+        message,
+        Subject("connection", run["connection_id"], name),
+        until=until,
+        remedy=remedy,
+    )
+
+
+def _by_schedulers(run: Row) -> tuple[str, datetime | None]:
+    """Returns in words that schedulers ask for a token, and when they do so again after a failure."""
+    name, again = run["connection_name"], run["connection_refresh_at"]
+    if run["connection_error"] is None:
+        return f"A scheduler is getting a fresh token for connection {name}.", None
+    words = f"Connection {name} gets no fresh token. {run['connection_error']}"
+    if again <= run["now"]:
+        return words, None
+    at = moment_words(again, run["now"], to_the_second=True)
+    return f"{words[:-1]}; schedulers try again at {at}.", again
+
+
+def budget_reasons(run: Row, *, worker_id: UUID | None, now: datetime | None) -> Iterator[Reason]:
+    """Yields a reason for each budget that has no room for the run, a row of `triggers.explain.runs`, if this worker
+    claims it. `until` is when the budget's next window begins; None if no window has room for it.
+    """
+    for budget in reached_budgets(run_id=run["id"], worker_id=worker_id, now=now):
+        _, end = period_around(budget["now"], budget["period"], budget["timezone"])
+        until = None if budget["never_has_room"] else budget["ends_at"] or end
+        yield Reason(
+            WaitingFor.BUDGET_EXHAUSTED,
+            _message(budget, until),
+            Subject("budget", budget["id"], budget["name"]),
+            until=until,
+            remedy=_remedy(budget),
+        )
+
+
+def _message(budget: Row, until: datetime | None) -> str:
+    name, period = budget["name"], budget["period"]
+    words = f"Budget {name} has no room for it"
+    if budget["limit_runs"] is not None and budget["runs"] >= budget["limit_runs"]:
+        words += f": its {counted(budget['limit_runs'], 'run')} of this {period} are used up"
+    else:
+        left = max(0, budget["limit_usd"] - budget["spent"] - budget["reserved"])
+        words += (
+            f": of its ${money(budget['limit_usd'])} for this {period}, ${money(budget['spent'])} is spent"
+            f" and ${money(budget['reserved'])} reserved"
+        )
+        if left:
+            words += f", and the run would reserve ${money(budget['amount'])}"
+    if until is None:
+        return f"{words}. It never has room for this run."
+    return f"{words}. The next {period} begins at {moment_words(until, budget['now'])}."
+
+
+def _remedy(budget: Row) -> str:
+    limit = "limitRuns" if budget["limit_usd"] is None else "limitUsd"
+    if budget["limit_runs"] is not None and budget["runs"] >= budget["limit_runs"]:
+        limit = "limitRuns"
+    words = f"Raise its limit with PATCH /budgets/:id ({limit})"
+    if limit == "limitUsd" and budget["amount"] > 0:
+        words += (
+            ", or let the run reserve less: lower what a run may cost with PATCH /triggers/:id (maxCostUsd), or what"
+            " the budget reserves for it with PATCH /budgets/:id (reserveUsd)"
+        )
+    return f"{words}."
+
+
+# At most this many runs ahead of a run are counted, so that the explanation of a run behind 100,000 others takes no
+# longer than others.
+MOST_COUNTED = 1000
+
+# Due runs that a worker gets before the run. The runs of the triggers in `shut` do not count: no worker gets them,
+# because their headers can't be decrypted.
+_IS_AHEAD = """r.trigger_id <> ALL(%(shut)s::uuid[])
+    AND (r.available_at, r.id) < (%(available_at)s::timestamptz, %(run_id)s::uuid)"""
+
+_AHEAD = f"""
+SELECT count(*) AS ahead FROM (
+    SELECT FROM ({first_due(_IS_AHEAD, own=MOST_COUNTED, of_each_pool=MOST_COUNTED)}) first
+    LIMIT {MOST_COUNTED}) ahead
+"""
+
+_AHEAD_OF_EACH = first_due(_IS_AHEAD, own=MOST_AT_ONCE, of_each_pool=MOST_AT_ONCE, at_most="c.room")
+
+# Finds among workers the one that will come to the run first. It counts at most as many runs as a worker has room for,
+# which is enough to know whether the worker's next poll returns the run.
+_SOONEST = f"""
+SELECT c.id
+FROM unnest(%(worker_ids)s::uuid[], %(rooms)s::int[], %(unapproved_since)s::timestamptz[],
+    %(takes_approvals)s::boolean[]) AS c (id, room, unapproved_since, takes_approvals)
+CROSS JOIN LATERAL (SELECT least(count(*), c.room) AS n FROM ({about(_AHEAD_OF_EACH, "c")}) first) ahead
+ORDER BY ahead.n >= c.room, ahead.n, c.room DESC, c.id LIMIT 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePlace:
+    """The worker that will come to a run first, and how many due runs it gets before: MOST_COUNTED at most."""
+
+    worker: Row
+    ahead: int
+
+
+def find_place(run: Row, workers: list[Row], *, now: datetime | None) -> QueuePlace | None:
+    """Returns where the run stands at the candidate that comes to it first. Returns None if the next poll of one of
+    them returns it, or if none has room and no run goes first. It takes two polls and three statements at most.
+    """
+    with_room = [worker for worker in workers if room_of(worker)]
+    worker = max(with_room or workers, key=room_of)
+    if with_room and _gets(worker, run, now):
+        return None
+    params = {
+        "run_id": run["id"],
+        "environment_id": run["environment_id"],
+        "available_at": run["available_at"],
+        "shut": shut_triggers_of_environment(environment_id=run["environment_id"], now=now),
+        "now": now,
+    }
+    if len(with_room) > 1:
+        soonest = _soonest(with_room, params)
+        if soonest is not worker and _gets(soonest, run, now):
+            return None
+        worker = soonest
+    limits = limits_of_candidate(worker)
+    params |= {**limits, "worker_id": worker["worker_id"]}
+    found = fetch_row(_AHEAD, params)
+    return QueuePlace(worker, found["ahead"]) if with_room or found["ahead"] else None
+
+
+def _gets(worker: Row, run: Row, now: datetime | None) -> bool:
+    """Returns whether the worker's next poll returns the run."""
+    chosen = choose_runs(worker_id=worker["worker_id"], **limits_of_candidate(worker), now=now)
+    return any(each.row["id"] == run["id"] for each in chosen)
+
+
+def _soonest(workers: list[Row], params: Row) -> Row:
+    ids = [worker["worker_id"] for worker in workers]
+    given = {
+        "worker_ids": ids,
+        "rooms": [min(MOST_AT_ONCE, room_of(worker)) for worker in workers],
+        "unapproved_since": [worker["unapproved_since"] for worker in workers],
+        "takes_approvals": [worker["takes_approvals"] for worker in workers],
+    }
+    (found,) = fetch_all(_SOONEST, {**params, **given})
+    return workers[ids.index(found["id"])]

@@ -6,7 +6,7 @@ import django.db.models.functions.datetime
 from django.db import migrations, models
 
 import pipedai.ids
-import triggers.models.fields
+import triggers.models.run
 
 # The table of run events is partitioned by day, so that old days can be dropped as whole tables.
 # `run_event_add_partition(day)` makes the partition of a day. The scheduler calls it ahead of time. The rows of a day
@@ -633,7 +633,7 @@ class Migration(migrations.Migration):
                 ),
                 ("prompt", models.TextField()),
                 ("model", models.CharField(max_length=200, null=True)),
-                ("output_schema", triggers.models.fields.JSONAsGivenField(null=True)),
+                ("output_schema", triggers.models.run.JSONAsGivenField(null=True)),
                 (
                     "created_at",
                     models.DateTimeField(
@@ -1521,8 +1521,8 @@ class Migration(migrations.Migration):
                         to="workspaces.environment",
                     ),
                 ),
-                ("output", triggers.models.fields.JSONAsGivenField(null=True)),
-                ("tool_calls", triggers.models.fields.JSONAsGivenField(null=True)),
+                ("output", triggers.models.run.JSONAsGivenField(null=True)),
+                ("tool_calls", triggers.models.run.JSONAsGivenField(null=True)),
             ],
             options={
                 "db_table": "run_result",
@@ -1552,9 +1552,9 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("mcp_url", models.CharField(max_length=2048, null=True)),
-                ("payload", triggers.models.fields.JSONAsGivenField(null=True)),
+                ("payload", triggers.models.run.JSONAsGivenField(null=True)),
                 ("error_message", models.CharField(max_length=8000, null=True)),
-                ("late_result", triggers.models.fields.JSONAsGivenField(null=True)),
+                ("late_result", triggers.models.run.JSONAsGivenField(null=True)),
                 (
                     "handed_to",
                     django.contrib.postgres.fields.ArrayField(

@@ -6,7 +6,7 @@ import django.db.models.functions.datetime
 from django.db import migrations, models
 
 import pipedai.ids
-import triggers.models.fields
+import triggers.models.run
 from pipedai.tenant_keys import tenant_key
 
 
@@ -32,7 +32,7 @@ class Migration(migrations.Migration):
                 ),
                 ("type", models.CharField(max_length=200, null=True)),
                 ("given_id", models.CharField(max_length=255, null=True)),
-                ("body", triggers.models.fields.JSONAsGivenField(null=True)),
+                ("body", triggers.models.run.JSONAsGivenField(null=True)),
                 ("duplicates", models.PositiveIntegerField(db_default=0, default=0)),
                 (
                     "received_at",

@@ -6,7 +6,7 @@ import django.db.models.functions.datetime
 from django.db import migrations, models
 
 import pipedai.ids
-import triggers.models.fields
+import triggers.models.run
 from pipedai.tenant_keys import tenant_key
 
 
@@ -45,7 +45,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("tool", models.CharField(max_length=200)),
-                ("arguments", triggers.models.fields.JSONAsGivenField()),
+                ("arguments", triggers.models.run.JSONAsGivenField()),
                 ("arguments_hash", models.CharField(max_length=64)),
                 ("tool_schema_hash", models.CharField(max_length=64)),
                 ("calls_before", models.IntegerField(null=True)),
@@ -155,7 +155,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="trigger",
             name="approvals",
-            field=triggers.models.fields.JSONAsGivenField(null=True),
+            field=triggers.models.run.JSONAsGivenField(null=True),
         ),
         migrations.AddField(
             model_name="trigger",

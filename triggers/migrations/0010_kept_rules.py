@@ -3,7 +3,7 @@
 import django.contrib.postgres.fields
 from django.db import migrations, models
 
-import triggers.models.fields
+import triggers.models.run
 
 
 class Migration(migrations.Migration):
@@ -25,7 +25,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="approval",
             name="rules",
-            field=triggers.models.fields.JSONAsGivenField(null=True),
+            field=triggers.models.run.JSONAsGivenField(null=True),
         ),
         migrations.AddField(
             model_name="run",

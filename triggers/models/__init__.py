@@ -3,7 +3,6 @@
 from triggers.models.approval import Approval
 from triggers.models.budget import Budget, BudgetWindow, RunReservation
 from triggers.models.delivery import Delivery, DeliveryAttempt
-from triggers.models.environment_watch import EnvironmentWatch
 from triggers.models.event import (
     MAX_LISTENERS,
     SECRETS,
@@ -13,24 +12,26 @@ from triggers.models.event import (
     EventSource,
     Listener,
 )
-from triggers.models.health import TriggerHealth
-from triggers.models.heartbeats import SchedulerHeartbeat, WebHeartbeat
+from triggers.models.heartbeats import EnvironmentWatch, SchedulerHeartbeat, WebHeartbeat
 from triggers.models.run import (
     RUN_COLUMNS,
     IdempotencyKey,
     Run,
+    RunEventBatch,
+    RunEventDay,
+    RunEventLog,
     RunResult,
     RunText,
     requesters_of,
 )
-from triggers.models.run_event import RunEventBatch, RunEventDay, RunEventLog
 from triggers.models.run_rules import MAX_SPELLS
-from triggers.models.tick import Tick
 from triggers.models.trigger import (
     BOUNDS,
     MAX_CONCURRENT_RUNS,
     MAX_PREFER_SECONDS,
+    Tick,
     Trigger,
+    TriggerHealth,
     TriggerRevision,
 )
 

@@ -6,7 +6,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from pipedai.table_rules import check, has, index, lacks, unique
-from triggers.models.fields import JSONAsGivenField
+from triggers.models.run import JSONAsGivenField
 from triggers.states import ApprovalStatus
 from workspaces.roles import Role
 from workspaces.tenant_columns import TenantRow, in_environment, tenant_key

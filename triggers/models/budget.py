@@ -129,7 +129,7 @@ class BudgetWindow(TenantRow):
 
 
 class RunReservation(models.Model):
-    """What a claimed run takes from one window of a budget. The claim inserts it, and `triggers.budgets.settling`
+    """What a claimed run takes from one window of a budget. The claim inserts it, and `triggers.budgets.spending`
     settles it when the run ends. It is removed with a pruned run; the sums of the window stay.
     """
 

@@ -6,7 +6,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from pipedai.table_rules import check, has, index, lacks, unique
-from triggers.models.fields import JSONAsGivenField
+from triggers.models.run import JSONAsGivenField
 from triggers.states import EventDecided, Outcome, Scheme
 from workspaces.encryption.sealed_fields import SealedField
 from workspaces.files.columns import FileColumns, own_key

@@ -1,10 +1,11 @@
-"""The tables of heartbeats, which show which processes of the service are alive."""
+"""The tables of what is alive: processes of the service, and the streams of environments."""
 
 from django.db import models
 from django.db.models.functions import Now
 
 from pipedai.ids import new_id
 from pipedai.table_rules import index
+from workspaces.models import Environment
 
 
 class ProcessHeartbeat(models.Model):
@@ -34,9 +35,21 @@ class WebHeartbeat(ProcessHeartbeat):
     if the worker could have renewed its lease (SPEC §22).
     """
 
-    # Since when some web process has reached the database without a gap: see `triggers.runs.reachability`.
+    # Since when some web process has reached the database without a gap: see `triggers.heartbeats`.
     reachable_since = models.DateTimeField()
 
     class Meta:
         db_table = "web_heartbeat"
         indexes = (index("web_heartbeat_old", ["beat_at"]),)
+
+
+class EnvironmentWatch(models.Model):
+    """Says that somebody streams the changes of an environment. Changes in others send no notification."""
+
+    # The environment whose changes are streamed.
+    environment = models.OneToOneField(Environment, primary_key=True, on_delete=models.CASCADE)
+    # Until when streams are notified, by the database's clock. Each open stream moves it on.
+    watched_until = models.DateTimeField()
+
+    class Meta:
+        db_table = "environment_watch"

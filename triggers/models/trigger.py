@@ -1,17 +1,17 @@
-"""The tables of triggers and of the revisions of their prompts."""
+"""The tables of triggers: their settings, revisions of their prompts, their health, and ticks of their schedules."""
 
 from typing import Final
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import Q
-from django.db.models.functions import Now
+from django.db.models import Index, Q
+from django.db.models.functions import Greatest, Now
 
-from pipedai.table_rules import check, has, index, lacks
-from triggers.models.fields import JSONAsGivenField
-from triggers.states import RecordEvents, RetryMode
+from pipedai.table_rules import check, has, index, lacks, unique
+from triggers.models.run import JSONAsGivenField
+from triggers.states import STRETCHED, Decision, RecordEvents, RetryMode
 from workspaces.files.columns import FileColumns, own_key
-from workspaces.tenant_columns import TenantRow, in_environment, tenant_key
+from workspaces.tenant_columns import TenantRow, environment_key, in_environment, tenant_key
 
 MAX_PREFER_SECONDS, MAX_CONCURRENT_RUNS = 600, 100
 # The least and the greatest of each number that users set. The database checks them, and so does the API.
@@ -192,7 +192,7 @@ class Trigger(FileColumns):
             check("trigger_max_cost_usd", lacks("max_cost_usd") | Q(max_cost_usd__gt=0)),
         )
         indexes = (
-            # The query in triggers/schedules/due_triggers.py reads this index in its order.
+            # The query in triggers/schedules/firing.py reads this index in its order.
             index(
                 "trigger_due_in_environment",
                 ["next_run_at", "environment", "id"],
@@ -249,3 +249,120 @@ class TriggerRevision(TenantRow):
         db_table = "trigger_revision"
         constraints = (in_environment("trigger_revision"),)
         indexes = (index("trigger_revision_of_trigger", ["trigger", "created_at", "id"]),)
+
+
+class TriggerHealth(models.Model):
+    """What is known about a trigger's health (SPEC §14), in a row of its own, so that ends of runs don't rewrite the
+    trigger. `notices.health` and `notices.lateness` write it. It is locked while the trigger is judged, so that
+    judgements follow each other.
+    """
+
+    # The trigger whose health the row describes. A trigger has one row at most.
+    trigger = models.OneToOneField(
+        Trigger,
+        primary_key=True,
+        on_delete=models.PROTECT,
+        db_constraint=False,
+        related_name="judged",
+    )
+    # The environment that owns the row.
+    environment = environment_key()
+    # The time from which outcomes and due times count: when the trigger was last enabled. NULL if it was never
+    # disabled, so that all count.
+    counts_from = models.DateTimeField(null=True)
+    # Whether the trigger has had a final outcome since `counts_from`. Without one the trigger counts as idle.
+    has_outcome = models.BooleanField(default=False)
+    # How many final outcomes in a row have failed or timed out, up to `alert_after_failures`.
+    failures = models.PositiveSmallIntegerField(default=0)
+    # Whether the trigger is failing. An incident of the kind `trigger_failing` is open for as long as it is. A trigger
+    # does not become failing while its environment is paused.
+    is_failing = models.BooleanField(default=False)
+    # The due time after which no success came in time; NULL if the trigger is not late. An incident of the kind
+    # `trigger_late` is open for as long as it is.
+    late_since = models.DateTimeField(null=True)
+    # When the scheduler next checks whether the trigger is late; NULL if no check is needed. It is never later than the
+    # moment at which the trigger can become late.
+    check_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "trigger_health"
+        constraints = (
+            check(
+                "trigger_health_failing_has_failures",
+                Q(is_failing=False) | Q(has_outcome=True, failures__gte=1),
+            ),
+        )
+        indexes = (index("trigger_health_due", ["check_at"], where=has("check_at")),)
+
+
+class Tick(TenantRow):
+    """A due time (tick), and what the scheduler decided about it. A row can stand for all due times that passed while
+    no scheduler ran, or that follow each other while the trigger has no worker. `triggers.schedules.firing` writes it.
+    """
+
+    trigger = tenant_key("triggers.Trigger", related_name="ticks")
+    # The due time. If the row stands for several due times, it is the first of them.
+    tick_at = models.DateTimeField()
+    # The last due time for which the row stands. It grows while a stretch of due times lasts for which no run is made
+    # for the same reason: the trigger has no worker, or the environment is paused.
+    last_tick_at = models.DateTimeField()
+    # What the scheduler decided about the due time; see `triggers.states.Decision`.
+    decision = models.CharField(max_length=17, choices=Decision.choices)
+    # The run that was made for the due time; NULL unless the decision is `fired`.
+    run = tenant_key("triggers.Run", null=True)
+    # The unfinished run because of which no run was made; NULL unless the decision is `skipped_overlap`. If the
+    # run is pruned, the database sets NULL.
+    blocked_by = tenant_key("triggers.Run", null=True)
+    # For how many due times the row stands if the decision is `skipped_missed`, `skipped_no_worker` or
+    # `skipped_paused`; 0 for other decisions.
+    missed_count = models.PositiveIntegerField(default=0)
+    # When the scheduler decided, by the database's clock. For the row of a stretch, it is the decision about the first
+    # due time.
+    decided_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        db_table = "tick"
+        constraints = (
+            # The unique constraint contains the environment, so that the table could be distributed or partitioned by
+            # environment.
+            unique("tick_one_decision", ["trigger", "tick_at", "environment"]),
+            check(
+                "tick_fired_has_a_run",
+                has("run", decision=Decision.FIRED) | (lacks("run") & ~Q(decision=Decision.FIRED)),
+            ),
+            check(
+                "tick_missed_is_counted",
+                Q(
+                    decision__in=(Decision.SKIPPED_MISSED, *STRETCHED),
+                    missed_count__gte=1,
+                    last_tick_at__gte=models.F("tick_at"),
+                )
+                # Rows with another decision have the count 0. Old rows with the decision `skipped_no_worker` have it
+                # too, because each due time then had a row of its own.
+                | (
+                    Q(missed_count=0, last_tick_at=models.F("tick_at"))
+                    & ~Q(decision__in=(Decision.SKIPPED_MISSED, Decision.SKIPPED_PAUSED))
+                ),
+            ),
+            check("tick_decision", Q(decision__in=Decision.values)),
+            check(
+                "tick_blocked_was_skipped",
+                lacks("blocked_by") | Q(decision=Decision.SKIPPED_OVERLAP),
+            ),
+        )
+        indexes = (
+            index("tick_of_run", ["run"], where=has("run")),
+            # This index finds a trigger's ticks with one decision, even a rare one. It also has the ticks that made a
+            # run, which become rare while an unfinished run stands in the way of each due time.
+            index("tick_by_decision", ["trigger", "decision", "tick_at", "id"]),
+            # Summaries find the due times without a run by this index: those that somebody decided since the last
+            # summary, and the stretches that have gone on since then.
+            Index(
+                "environment",
+                Greatest("decided_at", "last_tick_at"),
+                name="tick_without_run",
+                condition=lacks("run"),
+            ),
+            # The database uses this index when it removes a run, to empty `blocked_by` of the ticks that name it.
+            index("tick_blocked", ["blocked_by", "environment"], where=has("blocked_by")),
+        )

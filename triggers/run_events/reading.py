@@ -1,4 +1,4 @@
-"""Reads the stored events of a run, for pages and for streams."""
+"""Reads the stored events of a run, for pages and for streams, and says why a run has none."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -11,16 +11,19 @@ from pipedai.api.streams import announce_stream, event_text
 from pipedai.server.ticket import Piece, StreamTicket
 from pipedai.sql import Row, fetch_all, fetch_row
 from pipedai.wakeups import announce_watch
-from triggers.run_events.absence import DROPPED, why_none
-from triggers.states import Status
+from triggers.run_events.recording import TAKEN_AFTER_END
+from triggers.states import RecordEvents, Status
 
 # How many events, and how many bytes, a stream sends at a time.
 PIECE, PIECE_BYTES = 500, 256 * 1024
+
 # How many bytes of one run's events are read at a time for streams that are read together.
 TOGETHER_BYTES = 64 * 1024
+
 # A stream ends so many seconds after the end of its run, or after the latest event that came later. A worker sends its
 # last events at about the time at which it reports the end.
 LINGERING_SECONDS = 10.0
+
 # A process that stores events may not have heard yet that the run is streamed. So a new stream asks once more so soon.
 SOON_SECONDS = 1.0
 
@@ -35,6 +38,7 @@ SELECT r.status, t.record_events, coalesce(l.stored, 0) AS stored, l.first_at, l
 FROM run r JOIN trigger t ON t.id = r.trigger_id LEFT JOIN run_event_log l ON l.run_id = r.id
 WHERE r.id = %(run_id)s
 """
+
 # Reads the batches that hold the events after the number `after`, as many as fit into `most_bytes`, but at least one.
 # Only the partitions of the days on which the run stored events are searched.
 _READ = """
@@ -46,6 +50,7 @@ WITH batch AS (
         ORDER BY last_seq LIMIT %(limit)s) next)
 SELECT first_seq, events FROM batch WHERE so_far <= %(most_bytes)s OR so_far = bytes ORDER BY first_seq
 """
+
 # Reads for several streams at once. Each is given by its run and the number of the last event that it has sent. The
 # rows of one stream are in the order of the events. `stored` is the number of the run's last event.
 _READ_TOGETHER = """
@@ -173,3 +178,58 @@ def _after(batches: list[Row], after: int) -> Iterator[StoredEvent]:
         for seq, json in enumerate(batch["events"], batch["first_seq"]):
             if seq > after:
                 yield StoredEvent(seq, json)
+
+
+DROPPED = (
+    "The run's events were dropped, because they had become as old as the service lets any become."
+)
+
+_NEVER = (
+    "The run has no events, because its trigger's recordEvents is never: set it to failures or always to have those of"
+    " the next runs."
+)
+
+_SUCCEEDED = (
+    "The run has no events, because it succeeded and its trigger's recordEvents is failures: set it to always to have"
+    " those of the next runs however they end."
+)
+
+_KEPT = (
+    "The run has no events before its end, because its trigger's recordEvents is failures: set it to always to have"
+    " those of the next runs as they come."
+)
+
+_UNCLAIMED = "The run has no events yet, because no worker has claimed it."
+
+_SILENT = "The run has no events yet, because its worker has sent none."
+
+_UNEXECUTED = "The run has no events, because no worker executed it."
+
+_AWAITED = (
+    "The run has no events yet, because its worker has sent none: it does as soon as it reaches the service, until 24"
+    " hours after the run's end."
+)
+
+_LATE = "The run has no events, because its worker sent none within 24 hours of the run's end: its log may say why."
+
+
+def why_none(progress: Row) -> str | None:
+    """Returns a sentence on why none of the run's events were stored, or None if some were.
+
+    `progress` is what `triggers.run_events.reading` reads of the run, its trigger and its events. The trigger's setting
+    of today counts, which may have been another one when the run was handed out.
+    """
+    mode, silent_seconds = progress["record_events"], progress["silent_seconds"]
+    if progress["stored"]:
+        return None
+    if mode == RecordEvents.NEVER:
+        return _NEVER
+    if silent_seconds is None:
+        if mode == RecordEvents.FAILURES:
+            return _KEPT
+        return _SILENT if progress["was_claimed"] else _UNCLAIMED
+    if mode == RecordEvents.FAILURES and progress["status"] == Status.SUCCEEDED:
+        return _SUCCEEDED
+    if not progress["was_claimed"]:
+        return _UNEXECUTED
+    return _AWAITED if silent_seconds <= TAKEN_AFTER_END.total_seconds() else _LATE

@@ -1,4 +1,4 @@
-"""The conditions under which a worker is given a queued run, and may claim it (SPEC §6, §16, §19).
+"""The conditions under which a worker is given a queued run, and may claim it.
 
 Each stands here once: the poll, the claim and the explanation are made of them. The SQL is about a run `r` and its
 trigger `t`. Its parameters are `now`, `worker_id`, and those of `Limits`.
@@ -9,7 +9,7 @@ from typing import Final, NotRequired, TypedDict, Unpack
 from uuid import UUID
 
 from pipedai.sql import NOW, Row, fetch_row
-from triggers.budgets.room import (
+from triggers.budgets.spending import (
     BUDGETS,
     BUDGETS_HAVE_ROOM,
     BUDGETS_HAVE_ROOM_FOR_NEW,

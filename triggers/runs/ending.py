@@ -1,4 +1,4 @@
-"""Queues retries of runs that failed through infrastructure, in the transaction of their end (SPEC §6)."""
+"""Writes what the end of a run leads to, in its transaction: error, retry, webhook, event, audit row and budgets."""
 
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
@@ -11,11 +11,11 @@ from pipedai.api.renderers import iso_time
 from pipedai.events import SYSTEM, Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.sql import Row, execute, fetch_all
-from triggers.budgets.settling import settle_reservations
+from triggers.budgets.spending import settle_reservations
 from triggers.runs import statements as sql
 from triggers.runs.routing import freed_slots, is_member, wake_for
 from triggers.states import EndedBy, FaultClass, RetryMode, Status
-from triggers.webhooks.outbox import queue_deliveries
+from triggers.webhooks.sending import queue_deliveries
 
 _KEEP_ERRORS = """
 INSERT INTO run_text (run_id, environment_id, error_message)

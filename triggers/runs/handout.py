@@ -1,4 +1,8 @@
-"""Gives due runs to the workers that ask (SPEC §5, §8, §19, §21). No other module decrypts MCP headers."""
+"""Gives due runs to the workers that ask, by a poll or by `claim-next`, which claims the next run in the same call.
+
+The due runs are read with all that their worker gets. What was just offered to one worker of a pool is offered to the
+others last.
+"""
 
 import json
 import time
@@ -19,7 +23,7 @@ from pipedai.api.pagination import MAX_PAGE_BYTES
 from pipedai.events import Actor
 from pipedai.logs import get_logger
 from pipedai.sql import NOW, Row, fetch_all, fetch_row
-from triggers.budgets.room import NEXT_WINDOW
+from triggers.budgets.spending import NEXT_WINDOW
 from triggers.runs import lifecycle
 from triggers.runs.conditions import (
     APPROVALS_MAY_GO,

@@ -1,4 +1,7 @@
-"""Gives the worker that holds a run the headers that the run's trigger has by now (SPEC §24)."""
+"""Opens the secret headers of runs for their workers, and notes who received them. No other module does so.
+
+A worker gets the headers with a run, and asks for present ones while it holds the run.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,5 +1,5 @@
-"""The run state machine (SPEC §6, docs/run-lifecycle.md). `retries` queues retries, and `reports` ends runs as workers
-say.
+"""The state machine of a run from its claim to its end (docs/run-lifecycle.md). `queueing` makes runs, and `reports`
+ends them as their workers say.
 
 Each transition is one UPDATE whose condition names the expected state, so that only one of two processes succeeds. The
 state is read, for an error, only if nothing was changed. What follows is written in the same transaction.
@@ -20,12 +20,12 @@ from pipedai.api.errors import Conflict, NotFound
 from pipedai.events import SYSTEM, Actor, Event, emit
 from pipedai.sql import Row, execute, fetch_all, fetch_one
 from pipedai.wakeups import wake_workers
-from triggers.budgets.reserving import reserve
+from triggers.budgets.spending import reserve
+from triggers.heartbeats import lease_params
 from triggers.runs import conditions
 from triggers.runs import statements as sql
 from triggers.runs.ending import ended_event, follow_up, lock_triggers, run_event
 from triggers.runs.outcome import ToolCalls, counts_of
-from triggers.runs.reachability import lease_params
 from triggers.runs.routing import is_member
 from triggers.runs.waiting import close_approvals
 from triggers.states import TERMINAL, UNHELD, ApprovalStatus, EndedBy, Status
@@ -209,7 +209,7 @@ def _cancel(params: Row, actor: Actor) -> Row | None:
 
 def expire_runs(*, limit: int = 100, now: datetime | None = None) -> int:
     """Ends up to `limit` claimed or running runs whose lease or deadline has passed, and returns how many. A lease
-    counts only while workers can reach the service (`triggers.runs.reachability`).
+    counts only while workers can reach the service (`triggers.heartbeats`).
     """
     params = {
         "limit": limit,

@@ -1,4 +1,8 @@
-"""Reads runs for the API, as dicts that hold only what the API shows."""
+"""Reads runs for the API, as dicts that hold only what the API shows, and splits filtered lists of them into parts.
+
+An index returns each part in order, and `pipedai.api.pagination` merges them, so that a page reads few rows more than
+it shows.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,8 @@
-"""Makes `POST /triggers/:id/run` and `POST /runs/:id/rerun` safe to repeat with an `Idempotency-Key` (SPEC §5, §12)."""
+"""Queues runs: for requests, which an `Idempotency-Key` makes safe to repeat, for schedules, and for events.
+
+An environment has a ceiling of queued runs, which holds also if several requests come at once. An event may join a run
+that an earlier event has queued, as long as the run is not about to come due.
+"""
 
 import hashlib
 import json
@@ -15,7 +19,7 @@ from pipedai.api.errors import CeilingReached, Conflict, NotFound, or_not_found
 from pipedai.events import Actor, emit
 from pipedai.ids import new_id
 from pipedai.sql import Row, execute, fetch_one, fetch_row
-from triggers.budgets.room import check_budgets
+from triggers.budgets.spending import check_budgets
 from triggers.models import Run, Trigger, requesters_of
 from triggers.runs import statements as sql
 from triggers.runs.conditions import IS_COUNTED_AS_QUEUED

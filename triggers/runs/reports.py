@@ -15,7 +15,7 @@ from pipedai.api.errors import NotFound
 from pipedai.api.renderers import compact_json
 from pipedai.events import Actor, emit
 from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one, fetch_row
-from triggers.budgets.settling import settle_reservations
+from triggers.budgets.spending import settle_reservations
 from triggers.runs import statements as sql
 from triggers.runs.ending import (
     ended_event,

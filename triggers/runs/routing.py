@@ -1,4 +1,7 @@
-"""Moves queued runs between the workers of pools, and wakes the workers that may take them (SPEC §16)."""
+"""Decides which workers get queued runs: moves the runs between workers and pools, and wakes who may take them.
+
+Workers whose account has reached its usage limit get no runs until the limit ends.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""The SQL statements that write runs; no other module does (docs/decisions/lifecycle-sql.md).
+"""The SQL statements that read, lock and write runs; no other module writes them (docs/decisions/lifecycle-sql.md).
 
 Each transition is one UPDATE whose condition names the expected state and the run's worker.
 """
@@ -9,7 +9,8 @@ from datetime import timedelta
 from functools import cache
 
 from pipedai.sql import NOW
-from triggers.budgets.room import CAN_REJECT, CAP, HAS_BUDGETS, HAS_RESERVATIONS
+from triggers.budgets.spending import CAN_REJECT, CAP, HAS_BUDGETS, HAS_RESERVATIONS
+from triggers.heartbeats import LEASES_COUNT
 from triggers.models import MAX_SPELLS, RUN_COLUMNS
 from triggers.runs.conditions import (
     IS_COUNTED_AS_QUEUED,
@@ -21,7 +22,6 @@ from triggers.runs.conditions import (
     pool_from,
 )
 from triggers.runs.outcome import MAX_DENIED_TOOLS
-from triggers.runs.reachability import LEASES_COUNT
 
 RUN = ", ".join(f"r.{column}" for column in RUN_COLUMNS)
 
@@ -75,7 +75,7 @@ FROM run WHERE retry_of_id = %(run_id)s FOR UPDATE
 """
 
 # When the run's lease ends. If workers could not reach the service lately, and so could not renew the lease, this is
-# never (`infinity`). It needs the parameters of `triggers.runs.reachability.lease_params`.
+# never (`infinity`). It needs the parameters of `triggers.heartbeats.lease_params`.
 LEASE_END = f"CASE WHEN {LEASES_COUNT} THEN lease_expires_at ELSE 'infinity' END"
 
 # Finds the claimed and running runs whose lease or deadline has passed. The first condition on the times lets

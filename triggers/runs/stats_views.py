@@ -16,9 +16,15 @@ from pipedai.server.memory_budget import RequestLimit
 from pipedai.sql import database_now
 from triggers.models import Run
 from triggers.runs.filters import OverviewFilters, StatsFilters
-from triggers.runs.overview import count_online_workers, next_due, run_figures
 from triggers.runs.serializers import GroupStatsSerializer, NextDueSerializer, StatsSerializer
-from triggers.runs.stats import MAX_DAYS, Window, run_stats
+from triggers.runs.stats import (
+    MAX_DAYS,
+    Window,
+    count_online_workers,
+    next_due,
+    run_figures,
+    run_stats,
+)
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsViewer
 

@@ -1,4 +1,4 @@
-"""Lets runs wait for the decision of a person, and keeps what they asked for (SPEC §27, docs/run-lifecycle.md)."""
+"""Lets runs wait for the decision of a person, and keeps what they asked for (docs/run-lifecycle.md)."""
 
 import json
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from pipedai.events import Actor, emit
 from pipedai.ids import new_id
 from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one
 from pipedai.together import is_rehearsal
-from triggers.approval_rules import demand_for, rules_in_force, rules_to_keep
-from triggers.budgets.settling import settle_reservations
+from triggers.approvals.rules import demand_for, rules_in_force, rules_to_keep
+from triggers.budgets.spending import settle_reservations
 from triggers.runs import statements as sql
 from triggers.runs.conditions import OF_ENVIRONMENT
 from triggers.runs.ending import run_event

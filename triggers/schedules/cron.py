@@ -1,7 +1,7 @@
-"""Works out the due times (ticks) of a crontab(5) schedule in a time zone, also when clocks change (SPEC §5).
+"""Works out the due times (ticks) of a trigger: those of its crontab(5) schedule in a time zone, also when clocks
+change, and the single one of its `runOnceAt`. It also describes a schedule in English.
 
-`clock_face` finds the matching times. The work is limited for any schedule, as no time is tried after another (SPEC
-§19).
+`wall_clock` finds the matching times. The work is limited for any schedule, as no time is tried after another.
 """
 
 import re
@@ -9,17 +9,22 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
-from typing import NamedTuple
+from itertools import islice
+from typing import NamedTuple, Self
 from zoneinfo import ZoneInfo
 
+from cron_descriptor import ExpressionDescriptor, Options
 from cronsim import CronSimError
 
+from pipedai.sql import Row
 from pipedai.timezones import check_timezone
-from triggers.schedules import wall_time
-from triggers.schedules.clock_face import ClockFace, clock_face
-from triggers.schedules.wall_time import Change
+from triggers.schedules import wall_clock
+from triggers.schedules.wall_clock import Change, ClockFace, clock_face
 
 _MINUTE = timedelta(minutes=1)
+
+_MOMENT = timedelta(microseconds=1)
+
 # For how many years a schedule is searched for a due time before it counts as one that never comes due. The calendar
 # has a matching time within 40 years, but the clocks may skip all of them. An example is `*/15 2 25-31 3 */7` in the
 # zone Europe/Berlin: it names 02:00 to 03:00 on the last Sunday of March, which the clocks of Berlin always skip.
@@ -33,6 +38,7 @@ _FIELDS = {
     "month": "1 to 12 or jan to dec",
     "day of week": "0 to 7 or sun (which is 0) to sat",
 }
+
 _BEYOND_CRONTAB = re.compile(r".*[#?@].*|\d*[LW]{1,2}", re.IGNORECASE)
 
 
@@ -130,23 +136,23 @@ def _next_due(schedule: Schedule, minute: datetime) -> Due:
 def _next_fixed(schedule: Schedule, after: datetime) -> Due:
     """The tick comes when the clocks first show the time, or when they skip it by going forward."""
     zone = schedule.zone
-    wall = schedule.face.first_from(wall_time.not_yet_shown(after, zone))
-    change = wall_time.change_around(wall, zone)
+    wall = schedule.face.first_from(wall_clock.not_yet_shown(after, zone))
+    change = wall_clock.change_around(wall, zone)
     if change is not None and change.goes_forward:
         return Due(change.moment, change)
-    return Due(wall_time.first_shown(wall, zone), change)
+    return Due(wall_clock.first_shown(wall, zone), change)
 
 
 def _next_recurring(schedule: Schedule, after: datetime) -> Due:
     """The tick comes whenever the clocks show a matching time: twice if they repeat it, never if they skip it."""
     repeated = _next_repeated(schedule, after)
     zone, face, gap = schedule.zone, schedule.face, None
-    wall = face.first_from(wall_time.not_yet_shown(after, zone))
-    while (change := wall_time.change_around(wall, zone)) is not None and change.goes_forward:
+    wall = face.first_from(wall_clock.not_yet_shown(after, zone))
+    while (change := wall_clock.change_around(wall, zone)) is not None and change.goes_forward:
         gap, wall = change, face.first_from(change.wall_after)
         if wall.year > after.year + _NEVER_YEARS:
             raise BadSchedule("It never comes due: clocks go forward over each of its times.")
-    first = wall_time.first_shown(wall, zone)
+    first = wall_clock.first_shown(wall, zone)
     return Due(first, gap) if repeated is None or first < repeated else Due(repeated)
 
 
@@ -154,11 +160,11 @@ def _next_repeated(schedule: Schedule, after: datetime) -> datetime | None:
     """Returns the next tick among times shown for the second time, after the clocks went back, or None."""
     local = after.astimezone(schedule.zone)
     wall = local.replace(tzinfo=None, fold=0)
-    change = wall_time.change_around(wall, schedule.zone)
+    change = wall_clock.change_around(wall, schedule.zone)
     if change is None:
         return None
     wall = schedule.face.first_from(wall + _MINUTE if local.fold else change.wall_after)
-    return wall_time.moment_of(wall, change.offset_after) if wall < change.wall_before else None
+    return wall_clock.moment_of(wall, change.offset_after) if wall < change.wall_before else None
 
 
 # The cache helps because thousands of triggers have missed the same ticks after a time without a scheduler.
@@ -184,8 +190,8 @@ def _latest(schedule: Schedule, first: datetime, until: datetime) -> datetime:
 def _count(schedule: Schedule, first: datetime, until: datetime) -> int:
     """Counts the ticks in (first, until], both of which must be ticks, between one clock change and the next."""
     zone, face = schedule.zone, schedule.face
-    start, count = wall_time.on_the_clock(first, wall_time.offset_at(first, zone)) + _MINUTE, 0
-    for change in wall_time.changes(zone, first, until):
+    start, count = wall_clock.on_the_clock(first, wall_clock.offset_at(first, zone)) + _MINUTE, 0
+    for change in wall_clock.changes(zone, first, until):
         count += face.count(start, change.wall_before)
         start = change.wall_after
         if schedule.is_fixed_time and change.goes_forward:
@@ -196,7 +202,7 @@ def _count(schedule: Schedule, first: datetime, until: datetime) -> int:
             count += face.count(change.wall_before, start) > 0
         elif schedule.is_fixed_time:
             start = change.wall_before
-    end = wall_time.on_the_clock(until, wall_time.offset_at(until, zone)) + _MINUTE
+    end = wall_clock.on_the_clock(until, wall_clock.offset_at(until, zone)) + _MINUTE
     return count + face.count(start, end)
 
 
@@ -236,3 +242,90 @@ def _is_valid(expression: str) -> bool:
     except CronSimError:
         return False
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class DueTimes:
+    """The schedule or the single due time, a whole minute, or both. A time that both name is one due time."""
+
+    schedule: Schedule | None
+    once: datetime | None
+
+    @classmethod
+    def of(cls, trigger: Row) -> Self:
+        """`trigger` has `schedule`, `timezone` and `run_once_at`."""
+        expression = trigger["schedule"]
+        schedule = None if expression is None else Schedule(expression, trigger["timezone"])
+        return cls(schedule, trigger["run_once_at"])
+
+    def next_after(self, moment: datetime) -> datetime | None:
+        """Returns the first due time later than `moment`, or None. Raises as the schedule does, here and below."""
+        coming = [self.schedule.next_after(moment)] if self.schedule else []
+        if self.once is not None and self.once > moment:
+            coming.append(self.once)
+        return min(coming, default=None)
+
+    def ticks(self, first: datetime, until: datetime) -> Ticks:
+        """Returns the due times in [first, until]; `first` must be one."""
+        once, following = self.once, self.next_after(until)
+        if self.schedule is None:
+            return Ticks(first, 0, None, following)
+        start = self.schedule.next_after(first - _MOMENT)
+        if start > until:
+            return Ticks(first, 0, None, following)
+        own = self.schedule.ticks(start, until)
+        if once is None or once > until or once == self.schedule.next_after(once - _MOMENT):
+            return Ticks(own.latest, own.earlier_count, own.last_earlier, following)
+        *_, earlier, latest = sorted(filter(None, (own.last_earlier, own.latest, once)))
+        return Ticks(latest, own.earlier_count + 1, earlier, following)
+
+    def last_between(self, after: datetime, until: datetime) -> datetime | None:
+        """Returns the last due time in (after, until], or None."""
+        last = self.schedule.last_between(after, until) if self.schedule else None
+        if self.once is not None and after < self.once <= until:
+            return max(last or self.once, self.once)
+        return last
+
+
+@dataclass(frozen=True, slots=True)
+class ComingTime:
+    at: datetime
+    note: str | None
+
+
+def describe(schedule: Schedule) -> str:
+    options = Options()
+    options.use_24hour_time_format = True
+    words = str(ExpressionDescriptor(schedule.spelled_out(), options).get_description())
+    # The library cron-descriptor always joins the day of month and the day of week with "or". A schedule such as `0 6
+    # */2 * mon` needs both: odd days that are Mondays.
+    return words.replace(", or on ", ", only on ") if schedule.face.needs_both_days else words
+
+
+def coming_times(schedule: Schedule, after: datetime, count: int) -> list[ComingTime]:
+    times: list[ComingTime] = []
+    for _ in range(count):
+        due = schedule.due_after(after)
+        times.append(ComingTime(due.at, _note(schedule, due)))
+        after = due.at
+    return times
+
+
+def with_single(times: list[ComingTime], once: datetime, count: int) -> list[ComingTime]:
+    """Returns the first of these times and a single one. A time that both name is one due time."""
+    if all(each.at != once for each in times):
+        times = sorted([*times, ComingTime(once, None)], key=lambda each: each.at)
+    return times[:count]
+
+
+def _note(schedule: Schedule, due: Due) -> str | None:
+    if due.change is None:
+        return None
+    wall = due.at.astimezone(schedule.zone)
+    if not due.change.goes_forward:
+        return f"{wall:%H:%M} comes twice: clocks go back. It fires at the first."
+    gap = schedule.face.between(due.change.wall_before, due.change.wall_after)
+    absent = list(islice(gap, 6))
+    times = ", ".join(f"{time:%H:%M}" for time in absent[:5]) + ("…" if absent[5:] else "")
+    lost = f"Clocks go forward: there is no {times} on {absent[0]:%Y-%m-%d}."
+    return f"{lost} It fires at {wall:%H:%M}." if schedule.is_fixed_time else lost

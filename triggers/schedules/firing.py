@@ -1,29 +1,35 @@
-"""Decides about each due time (tick) exactly once: makes a run, or a row that says why there is none (SPEC §7).
+"""Decides about each due time (tick) exactly once: makes a run, or a row that says why there is none.
 
 A transaction locks some due triggers, skips those that others have locked, decides, and sets `next_run_at`, so that no
-tick is lost. The pair (trigger, tick) is unique, so the database refuses a second decision.
+tick is lost. The pair (trigger, tick) is unique, so the database refuses a second decision. Each batch is split between
+all workspaces, so that none must wait for another.
+
+Ticks that follow each other while their trigger has no worker or is paused are a stretch, with one row. The first makes
+the row and an audit row; later ones move `last_tick_at` and add to `missed_count`. A stretch ends with another
+decision, or with ticks about which nobody decided.
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
+from django.dispatch import Signal
 
 from pipedai.api.renderers import iso_time
 from pipedai.events import SYSTEM, Event, emit
 from pipedai.ids import new_id
 from pipedai.logs import get_logger
-from pipedai.sql import Row, execute, fetch_all
-from triggers.models import Trigger
+from pipedai.sql import NOW, Row, execute, fetch_all
+from triggers.models import Tick, Trigger
 from triggers.runs.queueing import queue_scheduled_runs
 from triggers.runs.routing import wake_for
-from triggers.schedules.due_times import DueTimes
-from triggers.schedules.due_triggers import lock_due_triggers
-from triggers.schedules.stretches import Continuation, join_stretches
+from triggers.schedules.cron import DueTimes
 from triggers.states import STRETCHED, Decision
 
 log = get_logger(__name__)
@@ -31,9 +37,48 @@ log = get_logger(__name__)
 # After how long a trigger is tried again if its schedule can't be worked out, for example because its time zone is no
 # longer in the zone database.
 _RETRY_AFTER = timedelta(minutes=5)
+
 # A transaction takes no further trigger after this time, because other jobs of the scheduler wait for it. Counting the
 # missed ticks of many different schedules can take longer.
 _LONGEST_BATCH_SECONDS = 1.0
+
+# How many pairs of a due time and an environment a batch reads, at most. Due times are whole minutes, so thousands of
+# due triggers have few of them. The query reads the index `trigger_due_in_environment` once for each pair, which takes
+# some microseconds, and so finds every environment with due triggers without reading all triggers. Unless no scheduler
+# ran for a while, there are hardly more pairs than environments with due triggers.
+_MOST_PAIRS = 5_000
+
+# Locks the due triggers of a batch. `position` is where a pair (a due time and an environment) stands in the queue
+# of its workspace, and `size` is how many triggers of the batch each workspace gets. If a workspace has several pairs,
+# they share its part. Triggers that another scheduler has locked are skipped.
+_DUE = f"""
+WITH RECURSIVE due (next_run_at, environment_id, step) AS (
+    (SELECT next_run_at, environment_id, 1 FROM trigger WHERE next_run_at <= {NOW}
+    ORDER BY next_run_at, environment_id LIMIT 1)
+    UNION ALL
+    SELECT later.next_run_at, later.environment_id, due.step + 1 FROM due CROSS JOIN LATERAL (
+        SELECT next_run_at, environment_id FROM trigger
+        WHERE (next_run_at, environment_id) > (due.next_run_at, due.environment_id) AND next_run_at <= {NOW}
+        ORDER BY next_run_at, environment_id LIMIT 1) later
+    WHERE due.step < %(most_pairs)s),
+queue AS (
+    SELECT due.next_run_at, due.environment_id, e.workspace_id, e.paused_at IS NOT NULL AS paused,
+        count(*) OVER workspace AS pairs,
+        row_number() OVER (workspace ORDER BY due.next_run_at, random()) AS position
+    FROM due JOIN environment e ON e.id = due.environment_id
+    WINDOW workspace AS (PARTITION BY e.workspace_id)),
+share AS (
+    SELECT ceil(%(limit)s::numeric / greatest(count(DISTINCT workspace_id), 1))::int AS size FROM queue),
+turn AS (
+    SELECT next_run_at, environment_id, paused, ceil(size::numeric / least(pairs, size))::int AS most
+    FROM queue CROSS JOIN share WHERE position <= size ORDER BY position, random())
+SELECT t.*, turn.paused, {NOW} AS now FROM turn CROSS JOIN LATERAL (
+    SELECT id, environment_id, worker_id, pool_id, schedule, timezone, run_once_at, next_run_at, overlap_policy
+    FROM trigger WHERE next_run_at = turn.next_run_at AND environment_id = turn.environment_id
+    ORDER BY id LIMIT turn.most
+    FOR NO KEY UPDATE SKIP LOCKED) t
+LIMIT %(limit)s
+"""
 
 # Finds, for each trigger, the unfinished run that was queued first.
 _UNFINISHED = """
@@ -126,32 +171,9 @@ def fire_due_ticks(*, limit: int = 500, now: datetime | None = None) -> int:
     return len(batch.nexts)
 
 
-def _store(batch: _Batch, now: datetime | None) -> None:
-    ticks = _ticks_of_their_own(batch.ticks)
-    decided = fetch_all(_DECIDE, _columns(ticks)) if ticks else []
-    fired = [row for row in decided if row["run_id"]]
-    if fired:
-        queue_scheduled_runs(fired, now=now)
-    execute(_MOVE_ON, {"ids": list(batch.nexts), "nexts": list(batch.nexts.values())})
-    emit(*(_event(row) for row in decided))
-    triggers = {tick.trigger["id"]: tick.trigger for tick in ticks}
-    wake_for(triggers[row["trigger_id"]] for row in fired)
-
-
-def _ticks_of_their_own(ticks: list[_Tick]) -> list[_Tick]:
-    """Returns the ticks that need a row of their own. Others lengthen a stretch (no worker, or paused)."""
-    stretched = {tick.trigger["id"]: tick for tick in ticks if tick.decision in STRETCHED}
-    joined = join_stretches(
-        {
-            id_: Continuation(DueTimes.of(tick.trigger), tick.at, tick.decision)
-            for id_, tick in stretched.items()
-        }
-    )
-    return [
-        tick
-        for tick in ticks
-        if not (tick.trigger["id"] in joined and tick is stretched[tick.trigger["id"]])
-    ]
+def lock_due_triggers(*, limit: int, now: datetime | None = None) -> list[Row]:
+    """Locks up to `limit` due triggers, and returns the columns that `triggers.schedules.firing` needs."""
+    return fetch_all(_DUE, {"limit": limit, "most_pairs": _MOST_PAIRS, "now": now})
 
 
 def _busy_triggers(due: list[Row]) -> dict[UUID, UUID]:
@@ -204,6 +226,34 @@ def _missed(trigger: Row, first: datetime, last: datetime, count: int) -> _Tick:
     return _Tick(trigger, first, last, Decision.SKIPPED_MISSED, count)
 
 
+def _store(batch: _Batch, now: datetime | None) -> None:
+    ticks = _ticks_of_their_own(batch.ticks)
+    decided = fetch_all(_DECIDE, _columns(ticks)) if ticks else []
+    fired = [row for row in decided if row["run_id"]]
+    if fired:
+        queue_scheduled_runs(fired, now=now)
+    execute(_MOVE_ON, {"ids": list(batch.nexts), "nexts": list(batch.nexts.values())})
+    emit(*(_event(row) for row in decided))
+    triggers = {tick.trigger["id"]: tick.trigger for tick in ticks}
+    wake_for(triggers[row["trigger_id"]] for row in fired)
+
+
+def _ticks_of_their_own(ticks: list[_Tick]) -> list[_Tick]:
+    """Returns the ticks that need a row of their own. Others lengthen a stretch (no worker, or paused)."""
+    stretched = {tick.trigger["id"]: tick for tick in ticks if tick.decision in STRETCHED}
+    joined = join_stretches(
+        {
+            id_: Continuation(DueTimes.of(tick.trigger), tick.at, tick.decision)
+            for id_, tick in stretched.items()
+        }
+    )
+    return [
+        tick
+        for tick in ticks
+        if not (tick.trigger["id"] in joined and tick is stretched[tick.trigger["id"]])
+    ]
+
+
 def _columns(ticks: list[_Tick]) -> dict[str, list[Any]]:
     return {
         "ids": [new_id() for _ in ticks],
@@ -229,3 +279,58 @@ def _event(tick: Row) -> Event:
     return Event(
         "run.skipped", SYSTEM, tick["environment_id"], "trigger", tick["trigger_id"], metadata
     )
+
+
+# This signal tells which decisions (`decisions`) lengthened stretches in a transaction, after its commit. The metrics
+# need it, because lengthening a stretch emits no event.
+lengthened = Signal()
+
+
+class Continuation(NamedTuple):
+    due_times: DueTimes
+    tick: datetime
+    decision: Decision
+
+
+# Reads the latest tick of each trigger if it was decided in the same way. The caller has locked the triggers, so no
+# other scheduler can add a tick meanwhile.
+_LAST = """
+SELECT last.* FROM unnest(%(trigger_ids)s::uuid[], %(decisions)s::text[]) AS due (trigger_id, decision)
+CROSS JOIN LATERAL (
+    SELECT id, trigger_id, tick_at, last_tick_at, decision FROM tick
+    WHERE trigger_id = due.trigger_id ORDER BY tick_at DESC LIMIT 1) last
+WHERE last.decision = due.decision
+"""
+
+# Adds a tick to each stretch's row. A row that was pruned meanwhile is not returned.
+_LENGTHEN = """
+UPDATE tick t SET last_tick_at = longer.tick_at, missed_count = t.missed_count + 1
+FROM unnest(%(ids)s::uuid[], %(ticks)s::timestamptz[]) AS longer (id, tick_at)
+WHERE t.id = longer.id AND t.last_tick_at < longer.tick_at
+RETURNING t.trigger_id, t.decision
+"""
+
+
+def join_stretches(ticks: Mapping[UUID, Continuation]) -> set[UUID]:
+    """Adds each trigger's tick to the stretch that it continues, and returns these triggers. All other ticks need a row
+    of their own. The caller has locked the triggers.
+    """
+    if not ticks:
+        return set()
+    decisions = [each.decision.value for each in ticks.values()]
+    params = {"trigger_ids": list(ticks), "decisions": decisions}
+    joined, followed = set(), {}
+    for stretch in fetch_all(_LAST, params):
+        due_times, tick, _ = ticks[stretch["trigger_id"]]
+        if stretch["tick_at"] <= tick <= stretch["last_tick_at"]:
+            # The stretch's row counts this tick already. That happens when the database's clock was put back.
+            joined.add(stretch["trigger_id"])
+        elif due_times.next_after(stretch["last_tick_at"]) == tick:
+            followed[stretch["id"]] = tick
+    if followed:
+        params = {"ids": list(followed), "ticks": list(followed.values())}
+        longer = fetch_all(_LENGTHEN, params)
+        tell = partial(lengthened.send, sender=Tick, decisions=[row["decision"] for row in longer])
+        transaction.on_commit(tell, robust=True)
+        joined |= {row["trigger_id"] for row in longer}
+    return joined

@@ -18,7 +18,7 @@ from pipedai.sql import database_now
 from triggers import tenancy
 from triggers.filters import TickFilters
 from triggers.models import Tick
-from triggers.schedules import cron, preview
+from triggers.schedules import cron
 from triggers.schedules.serializers import (
     ComingTimeSerializer,
     SchedulePreviewBody,
@@ -65,12 +65,12 @@ class SchedulePreviewViewSet(TenantViewSet):
         if body["schedule"] is not None:
             try:
                 schedule = cron.parse(body["schedule"], body["timezone"])
-                times = preview.coming_times(schedule, database_now(), body["count"])
+                times = cron.coming_times(schedule, database_now(), body["count"])
             except cron.BadSchedule as error:
                 raise Invalid({"schedule": [str(error)]}) from None
-            description = preview.describe(schedule)
+            description = cron.describe(schedule)
         if body["run_once_at"] is not None:
-            times = preview.with_single(times, body["run_once_at"], body["count"])
+            times = cron.with_single(times, body["run_once_at"], body["count"])
         shown = ComingTimeSerializer(times, many=True).data
         return Response({"description": description, "times": shown})
 

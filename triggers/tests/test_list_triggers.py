@@ -9,7 +9,7 @@ from testing.world.connections import CONNECTION_URL, add_connection
 from testing.world.events import add_source
 from testing.world.pools import add_pool
 from testing.world.runs import Runs, allow
-from triggers.events.entry_serializers import OF_SOURCE
+from triggers.events.listening import OF_SOURCE
 from triggers.filters import TriggerFilters
 from triggers.models import Run, Tick, Trigger, TriggerHealth
 from triggers.serializers import MAX_PROMPT_BYTES

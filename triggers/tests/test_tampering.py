@@ -26,8 +26,7 @@ from testing.world.sealed import (
     tamper,
 )
 from triggers.models import Delivery, Trigger
-from triggers.webhooks.outbox import send_test
-from triggers.webhooks.sending import WEBHOOKS
+from triggers.webhooks.sending import WEBHOOKS, send_test
 
 # Every tampering has the same error for all who open a value. So what each of them makes of it is tried with some.
 A_VALUE = ("bit flip", "emptied", "wrong data key")

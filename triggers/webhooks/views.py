@@ -15,7 +15,7 @@ from pipedai.api.throttling import Rate
 from pipedai.replica.reading import from_replica
 from triggers import tenancy
 from triggers.models import Delivery
-from triggers.webhooks import outbox
+from triggers.webhooks import sending
 from triggers.webhooks.serializers import DeliverySerializer
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsAdmin, IsViewer
@@ -69,7 +69,7 @@ class TriggerDeliveryViewSet(_DeliveriesShown):
     )
     def test(self, request: Request, trigger_id: UUID) -> Response:
         read_body(NoBody, request)
-        return self._created(outbox.send_test, request, trigger_id=trigger_id)
+        return self._created(sending.send_test, request, trigger_id=trigger_id)
 
 
 class DeliveryViewSet(_DeliveriesShown):
@@ -90,4 +90,4 @@ class DeliveryViewSet(_DeliveriesShown):
     )
     def redeliver(self, request: Request, delivery_id: UUID) -> Response:
         read_body(NoBody, request)
-        return self._created(outbox.redeliver, request, delivery_id=delivery_id)
+        return self._created(sending.redeliver, request, delivery_id=delivery_id)

@@ -12,8 +12,7 @@ from pipedai.api.serializers import validated
 from pipedai.events import SYSTEM, Actor, Event, emit
 from pipedai.ids import new_id
 from triggers.models import Tick, Trigger
-from triggers.run_events.event import make_event
-from triggers.run_events.recording import store_events
+from triggers.run_events.recording import make_event, store_events
 from triggers.runs.conditions import limits_of
 from triggers.runs.lifecycle import claim_run
 from triggers.runs.queueing import queue_run, queue_scheduled_runs

@@ -13,8 +13,7 @@ from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import read_body
 from pipedai.api.views import IsSignedIn
 from pipedai.server.access_log import LOG
-from triggers.run_events.event import MAX_CALL_BYTES, RunEvent
-from triggers.run_events.recording import store_events
+from triggers.run_events.recording import MAX_CALL_BYTES, RunEvent, store_events
 from workers.protocol.access import VERSION, WorkerProtocolViewSet, check_size
 from workers.protocol.plain_events import CallingWorker, append_plain_call
 from workers.protocol.run_events import EventsBody

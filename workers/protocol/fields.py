@@ -16,7 +16,7 @@ from pipedai.api.fields import (
 )
 from pipedai.api.parsers import TOO_DEEP
 from pipedai.api.renderers import compact_json
-from triggers.approval_rules import MAX_ARGUMENTS_BYTES
+from triggers.approvals.rules import MAX_ARGUMENTS_BYTES
 from triggers.runs.ending import MAX_RETRY_AFTER_SECONDS
 from triggers.runs.outcome import (
     MAX_DENIED_TOOLS,

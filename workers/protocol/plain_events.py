@@ -14,8 +14,7 @@ from pipedai.api.errors import ApiError
 from pipedai.api.parsers import EventsJSONParser
 from pipedai.api.principal import Principal
 from pipedai.events import ActorType
-from triggers.run_events.event import MAX_CALL_BYTES, RunEvent
-from triggers.run_events.recording import append_events
+from triggers.run_events.recording import MAX_CALL_BYTES, RunEvent, append_events
 from workers.authentication import WorkerTokenAuthentication
 from workers.presence import sane_word
 from workers.protocol.run_events import events_of

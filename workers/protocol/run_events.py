@@ -8,7 +8,7 @@ from rest_framework import serializers
 
 from pipedai.api.parsers import TOO_DEEP
 from pipedai.api.serializers import Body
-from triggers.run_events.event import MAX_CALL_EVENTS, MAX_TYPE, RunEvent, make_event
+from triggers.run_events.recording import MAX_CALL_EVENTS, MAX_TYPE, RunEvent, make_event
 from workers.protocol.tool_calls import time_of
 
 # The largest number of an event. The columns of the tables also hold the number after it.

@@ -17,7 +17,7 @@ from pipedai.api.fields import (
 from pipedai.api.parsers import TOO_DEEP
 from pipedai.api.renderers import compact_json, iso_time
 from pipedai.api.serializers import Body, RowSerializer
-from triggers.approval_rules import DECISIONS, WHEN, ToolsField, rules_in_force
+from triggers.approvals.rules import DECISIONS, WHEN, ToolsField, rules_in_force
 from triggers.runs.handout import HandedOut
 from triggers.runs.outcome import (
     MAX_ERROR_MESSAGE,

@@ -9,7 +9,7 @@ from pipedai_worker.conformance.fake_api import LONGEST_OUTPUT, TERMINAL
 from pipedai_worker.gateway import gate
 from testing.probes.api_schema import SCHEMA
 from testing.world.tool_calls import CALL
-from triggers.approval_rules import MAX_ARGUMENTS_BYTES
+from triggers.approvals.rules import MAX_ARGUMENTS_BYTES
 from triggers.runs import outcome
 from triggers.states import TERMINAL as ENDED
 from workers.protocol.serializers import ClaimBody, ClaimNextBody, CompleteBody

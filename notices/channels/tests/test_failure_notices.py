@@ -10,7 +10,7 @@ from notices.lateness import find_late_triggers
 from testing.processes.webhook_receiver import receiving
 from testing.world.channels import add_channel
 from testing.world.runs import Runs
-from triggers.explain.clock_words import zoned_words
+from triggers.explain.answers import zoned_words
 from triggers.models import Run, Trigger, TriggerHealth
 from triggers.schedules.firing import fire_due_ticks
 

@@ -24,7 +24,7 @@ from testing.world.runs import Runs
 from testing.world.stage import set_stage
 from testing.world.users import UserFactory
 from triggers.models import DeliveryAttempt, EventSource, Tick, Trigger, TriggerHealth
-from triggers.webhooks.outbox import send_test
+from triggers.webhooks.sending import send_test
 from workers.models import Worker
 from workspaces.models import Membership
 from workspaces.services import create_environment, create_workspace

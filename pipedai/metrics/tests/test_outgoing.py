@@ -4,8 +4,7 @@ from pipedai.metrics.outgoing import ATTEMPTS, SETTLED, read_waiting
 from pipedai.outgoing import Answer, attempts
 from pipedai.outgoing.due import claim_due
 from testing.world.cast import TEST_ACTOR, Cast
-from triggers.webhooks.outbox import send_test
-from triggers.webhooks.sending import WEBHOOKS
+from triggers.webhooks.sending import WEBHOOKS, send_test
 
 
 def waiting(name: str) -> float:

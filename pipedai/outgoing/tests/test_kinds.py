@@ -37,8 +37,7 @@ from testing.processes.webhook_receiver import receiving
 from testing.world.cast import TEST_ACTOR
 from testing.world.copied_rows import copy_row
 from triggers.models import Delivery
-from triggers.webhooks.outbox import send_test
-from triggers.webhooks.sending import WEBHOOKS
+from triggers.webhooks.sending import WEBHOOKS, send_test
 
 NOW = datetime(2100, 1, 1, tzinfo=UTC)
 

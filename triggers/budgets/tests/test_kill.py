@@ -21,7 +21,7 @@ from testing.probes.budget_use import complaints_about_budgets
 from testing.processes.forks import forked, kill
 from testing.world.budgets import add_budget
 from testing.world.runs import Runs, allow
-from triggers.budgets.settling import settle_left_over
+from triggers.budgets.spending import settle_left_over
 from triggers.models import Budget, BudgetWindow, Run
 from triggers.runs import lifecycle
 

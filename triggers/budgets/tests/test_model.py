@@ -28,7 +28,7 @@ from testing.world.budgets import add_budget
 from testing.world.cast import TEST_ACTOR, make_cast
 from testing.world.runs import Runs, allow
 from triggers.budgets.services import BUDGETS
-from triggers.budgets.settling import settle_left_over
+from triggers.budgets.spending import settle_left_over
 from triggers.models import BudgetWindow, Run, Trigger
 from triggers.runs.conditions import limits_of
 from triggers.runs.handout import choose_runs

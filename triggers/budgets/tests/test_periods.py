@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from testing.world.instants import INSTANTS, ZONES
-from triggers.budgets.periods import period_around
+from triggers.budgets.spending import period_around
 
 
 def at(text: str) -> datetime:

@@ -16,7 +16,7 @@ from testing.processes.worker_calls import WorkerCalls
 from testing.world.budgets import add_budget, used
 from testing.world.runs import Runs, allow
 from triggers.budgets.services import BUDGETS
-from triggers.budgets.settling import settle_left_over
+from triggers.budgets.spending import settle_left_over
 from triggers.models import BudgetWindow, Run, RunReservation, Trigger
 
 

@@ -8,7 +8,7 @@ from django.db import transaction
 from pipedai.sql import database_now, execute
 from testing.world.budgets import add_budget, used
 from testing.world.runs import Runs, allow
-from triggers.budgets.settling import settle_left_over, settle_reservations
+from triggers.budgets.spending import settle_left_over, settle_reservations
 from triggers.models import Budget, BudgetWindow, RunReservation
 from triggers.runs.lifecycle import Refused
 
@@ -171,7 +171,7 @@ def test_room_for_a_waiting_run_with_a_large_cap_wakes_its_worker(runs: Runs, mo
     held = large.queue()
     assert large.polled() == []
     woken: list = []
-    monkeypatch.setattr("triggers.budgets.settling.wake_workers", woken.extend)
+    monkeypatch.setattr("triggers.budgets.spending.wake_workers", woken.extend)
     runs.complete(going[0], costUsd="0")
     assert large.polled() == [held]
     assert woken == [runs.cast.worker.worker_id]

@@ -17,8 +17,7 @@ from testing.processes.worker_process import until
 from testing.world.cast import make_cast, register
 from testing.world.events import listen
 from testing.world.runs import Runs
-from triggers.events.chains import decide_ends
-from triggers.events.deciding import decide
+from triggers.events.deciding import decide, decide_ends
 from triggers.models import Event, EventDecision, Run, RunText
 
 OUTPUT = {"found": 3}
@@ -216,7 +215,7 @@ def test_a_poison_event_stops_none_of_the_others(runs: Runs, listening: UUID, mo
             raise ValueError("a bug")
         return decide(event, **more)
 
-    monkeypatch.setattr("triggers.events.chains.decide", failing)
+    monkeypatch.setattr("triggers.events.deciding.decide", failing)
     with pytest.raises(ValueError, match="a bug"):
         decide_ends()
     assert Event.objects.get(decided_at=None).run_id == poison

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from triggers.events.signatures import TOLERANCE_SECONDS, is_signed
+from triggers.events.sources import TOLERANCE_SECONDS, is_signed
 from triggers.states import Scheme
 
 # Each scheme with a request whose secret and signature its provider has published. Stripe and GitLab publish none, so

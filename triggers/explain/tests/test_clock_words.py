@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pipedai.outgoing import foreign
-from triggers.explain.clock_words import duration_words, zoned_words
+from triggers.explain.answers import duration_words, zoned_words
 
 
 @pytest.mark.parametrize(

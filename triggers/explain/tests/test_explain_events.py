@@ -8,8 +8,7 @@ import pytest
 from testing.world.cast import Cast
 from testing.world.events import add_event, add_source, listen
 from testing.world.runs import Runs
-from triggers.events.chains import decide_ends
-from triggers.events.deciding import decide
+from triggers.events.deciding import decide, decide_ends
 from triggers.models import Event, EventDecision, Run, Trigger
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)

@@ -17,10 +17,10 @@ from testing.world.budgets import add_budget
 from testing.world.cast import Cast
 from testing.world.runs import RULES, Runs, allow
 from testing.world.sealed import HEADERS, tamper
-from triggers.explain import queue_place
+from triggers.explain import waiting
 from triggers.explain.answers import RETRY_CODES
-from triggers.explain.queue_place import MOST_COUNTED
 from triggers.explain.runs import explain_run
+from triggers.explain.waiting import MOST_COUNTED
 from triggers.models import Run, SchedulerHeartbeat, Trigger
 from triggers.reasons import WaitingFor
 from workers.models import Worker
@@ -209,8 +209,8 @@ def test_runs_that_can_not_go_out_do_not_go_first(
     calls: Calls, cast: Cast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even where there are as many of them as are counted at most."""
-    at_most_two = queue_place._AHEAD.replace(str(MOST_COUNTED), "2")
-    monkeypatch.setattr(queue_place, "_AHEAD", at_most_two)
+    at_most_two = waiting._AHEAD.replace(str(MOST_COUNTED), "2")
+    monkeypatch.setattr(waiting, "_AHEAD", at_most_two)
     trigger_id = cast.add_trigger(mcp_headers=HEADERS, webhook_secret="planted-webhook-secret")
     *_, first, last = (calls.queue(each) for each in (trigger_id, trigger_id, None, None))
     tamper("bit flip", trigger_id, cast=cast)

@@ -13,7 +13,7 @@ from pipedai.embedded import borrowing
 from pipedai.logs import get_logger, log_start
 from pipedai.loop import Job, registered_jobs, run_jobs, stop_on_signals
 from pipedai.metrics import directory
-from triggers.schedules.heartbeats import Heartbeat
+from triggers.heartbeats import Heartbeat
 
 log = get_logger(__name__)
 

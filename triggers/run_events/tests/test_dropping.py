@@ -12,9 +12,8 @@ from testing.world.instants import INSTANTS
 from testing.world.runs import Runs
 from testing.world.undone import undone
 from triggers.models import RunEventBatch, RunEventDay, RunEventLog
-from triggers.run_events.event import make_event
-from triggers.run_events.partitions import DAYS_AHEAD, add_partitions
-from triggers.run_events.recording import store_events
+from triggers.pruning import DAYS_AHEAD, add_partitions
+from triggers.run_events.recording import make_event, store_events
 
 
 def partitions():

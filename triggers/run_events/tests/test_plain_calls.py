@@ -15,9 +15,9 @@ from pipedai.server.access_log import LOG
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.runs import Runs
 from triggers.models import RunEventDay, RunEventLog, Trigger
-from triggers.models.run_event import MAX_RUN_EVENTS
-from triggers.run_events.event import joined, make_event
+from triggers.models.run import MAX_RUN_EVENTS
 from triggers.run_events.reading import page_of_events
+from triggers.run_events.recording import joined, make_event
 from workers.models import Worker
 from workers.protocol.tool_calls import time_of
 from workspaces.models import Environment

@@ -7,9 +7,8 @@ from pipedai.api.tokens import digest
 from testing.processes.racing import ROUNDS, Started, accepted, at_once
 from testing.world.runs import Runs, allow
 from triggers.models import RunEventDay, RunEventLog
-from triggers.run_events.event import make_event
 from triggers.run_events.reading import page_of_events
-from triggers.run_events.recording import append_events, store_events
+from triggers.run_events.recording import append_events, make_event, store_events
 
 AT = "2026-05-04T12:00:00.000Z"
 

@@ -16,8 +16,8 @@ from pipedai.sql import database_now
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.runs import Runs
 from triggers.models import Run, RunEventDay, RunEventLog
-from triggers.models.run_event import MAX_RUN_EVENTS
-from triggers.run_events import event, recording
+from triggers.models.run import MAX_RUN_EVENTS
+from triggers.run_events import recording
 from triggers.run_events.reading import page_of_events
 
 AT = "2026-05-04T12:00:00.000Z"
@@ -215,7 +215,7 @@ def _all(run):
 def size_of(count):
     """Returns the bytes of the first `count` events of `calls.events`."""
     return sum(
-        event.make_event(seq, at=AT, type_="text", text="Reading…", data=None).size
+        recording.make_event(seq, at=AT, type_="text", text="Reading…", data=None).size
         for seq in range(1, count + 1)
     )
 
@@ -251,8 +251,8 @@ def test_one_byte_too_many_keeps_those_before(calls, run, monkeypatch, limit):
 
 
 def test_the_limits_are_those_of_the_spec():
-    assert (MAX_RUN_EVENTS, event.MAX_RUN_BYTES) == (20_000, 5 * MIB)
-    assert event.MAX_DAY_BYTES == 1024 * MIB
+    assert (MAX_RUN_EVENTS, recording.MAX_RUN_BYTES) == (20_000, 5 * MIB)
+    assert recording.MAX_DAY_BYTES == 1024 * MIB
 
 
 def test_the_days_limit_is_the_environments_and_begins_anew_each_day(

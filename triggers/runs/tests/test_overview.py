@@ -15,9 +15,9 @@ from testing.world.cast import make_cast
 from testing.world.copied_rows import copy_ended_run
 from testing.world.instants import INSTANTS, ZONES
 from testing.world.runs import Runs
-from triggers.budgets.periods import period_around
+from triggers.budgets.spending import period_around
 from triggers.models import Run, Trigger
-from triggers.runs.overview import run_figures
+from triggers.runs.stats import run_figures
 from workers.models import ONLINE_WITHIN, Worker
 
 MINUTE = timedelta(minutes=1)

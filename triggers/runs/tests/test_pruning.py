@@ -20,7 +20,7 @@ from triggers.pruning import prune_deliveries, prune_runs
 from triggers.ready import prune_idempotency_keys
 from triggers.runs.queueing import run_trigger
 from triggers.states import Decision, Source
-from triggers.webhooks import outbox
+from triggers.webhooks import sending
 
 LATER = NOON + timedelta(days=30)
 
@@ -174,7 +174,7 @@ def test_a_test_of_a_webhook_goes_by_its_own_age(cast):
     runs = Runs.of(cast)
     runs.wait(days=60)
     young = runs.ended()
-    outbox.send_test(trigger_id=runs.trigger_id, actor=TEST_ACTOR)
+    sending.send_test(trigger_id=runs.trigger_id, actor=TEST_ACTOR)
     Delivery.objects.update(status="dead", next_attempt_at=None, created_at=NOON)
     assert prune() == 1
     assert Delivery.objects.get().run_id == young
@@ -275,7 +275,7 @@ class TestTogether:
     def test_a_delivery_that_is_sent_again_meanwhile_stays_with_its_run(self, committed_cast):
         delivery = self.old_delivery(committed_cast)
         with transaction.atomic():
-            outbox.redeliver(delivery_id=delivery.id, actor=TEST_ACTOR)
+            sending.redeliver(delivery_id=delivery.id, actor=TEST_ACTOR)
             Started(lambda: prune(limit=1)).answer()
         assert Delivery.objects.filter(run=delivery.run).count() == 2
 
@@ -283,7 +283,7 @@ class TestTogether:
         delivery = self.old_delivery(committed_cast)
         with transaction.atomic():
             prune()
-            again = Started(lambda: outbox.redeliver(delivery_id=delivery.id, actor=TEST_ACTOR))
+            again = Started(lambda: sending.redeliver(delivery_id=delivery.id, actor=TEST_ACTOR))
             again.wait_until_blocked()
         assert isinstance(again.answer(), NotFound)
 

@@ -22,8 +22,8 @@ from testing.world.copied_rows import copy_ended_run
 from testing.world.many_triggers import add_triggers
 from testing.world.pools import add_pool
 from testing.world.runs import RULES, Runs, allow
-from triggers.explain.queue_place import MOST_COUNTED
 from triggers.explain.runs import explain_run
+from triggers.explain.waiting import MOST_COUNTED
 from triggers.models import Run, Trigger
 from triggers.runs.handout import MOST_AT_ONCE, choose_runs
 from triggers.runs.queueing import check_queue_room

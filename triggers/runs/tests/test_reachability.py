@@ -9,14 +9,14 @@ from pipedai.server.heart import Heart
 from pipedai.server.listen import connect_as_requests
 from pipedai.sql import execute, fetch_one
 from testing.world.runs import Runs
-from triggers.models import Run, WebHeartbeat
-from triggers.runs.lifecycle import expire_runs
-from triggers.runs.reachability import (
+from triggers.heartbeats import (
     KEEP_SECONDS,
     beat_of_this_process,
     gap_seconds,
     grace_seconds,
 )
+from triggers.models import Run, WebHeartbeat
+from triggers.runs.lifecycle import expire_runs
 
 
 def beat(process):

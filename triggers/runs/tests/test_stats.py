@@ -21,7 +21,7 @@ from testing.probes.plans import explained
 from testing.probes.shapes import invalid
 from testing.world.instants import INSTANTS, ZONES
 from testing.world.runs import NOON, Runs
-from triggers.budgets.periods import period_around
+from triggers.budgets.spending import period_around
 from triggers.models import Budget, Run, Trigger
 from triggers.runs.serializers import StatsSerializer
 from triggers.runs.stats import MAX_GROUPS, Window, run_stats

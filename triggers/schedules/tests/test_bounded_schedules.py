@@ -14,8 +14,7 @@ import pytest
 
 from pipedai.timezones import check_timezone
 from triggers.schedules import cron
-from triggers.schedules.cron import BadSchedule, Schedule, parse
-from triggers.schedules.preview import coming_times
+from triggers.schedules.cron import BadSchedule, Schedule, coming_times, parse
 
 START = datetime(2026, 10, 20, 7, 3, tzinfo=UTC)
 ZONES = [

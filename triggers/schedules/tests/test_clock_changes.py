@@ -9,8 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from triggers.schedules.cron import parse
-from triggers.schedules.preview import coming_times, describe
+from triggers.schedules.cron import coming_times, describe, parse
 
 MINUTE = timedelta(minutes=1)
 CHANGES = [

@@ -14,9 +14,8 @@ from testing.world.cast import Cast
 from testing.world.many_triggers import add_triggers
 from testing.world.tenants import add_environments
 from triggers.models import Run, Tick, Trigger
-from triggers.schedules import due_triggers
-from triggers.schedules.due_triggers import lock_due_triggers
-from triggers.schedules.firing import fire_due_ticks
+from triggers.schedules import firing
+from triggers.schedules.firing import fire_due_ticks, lock_due_triggers
 
 NOON = datetime(2100, 5, 4, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -112,7 +111,7 @@ def test_of_a_workspace_those_that_have_waited_longest_come_first(cast: Cast) ->
 def test_a_look_that_ends_early_sees_the_oldest(
     cast: Cast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(due_triggers, "_MOST_PAIRS", 2)
+    monkeypatch.setattr(firing, "_MOST_PAIRS", 2)
     for age, mine in enumerate(add_environments(cast, 4, workspaces=4)):
         make_due(mine, 1, due=NOON - age * MINUTE)
     batches = []

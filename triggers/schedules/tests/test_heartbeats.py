@@ -14,8 +14,8 @@ import pytest
 from pipedai.env import BASE_DIR
 from pipedai.sql import execute
 from testing.processes.web_process import url_of
+from triggers.heartbeats import KEEP_SECONDS, Heartbeat
 from triggers.models import SchedulerHeartbeat
-from triggers.schedules.heartbeats import KEEP_SECONDS, Heartbeat
 
 _AGE = (
     "UPDATE scheduler_heartbeat SET beat_at = beat_at - make_interval(secs => %(seconds)s)"

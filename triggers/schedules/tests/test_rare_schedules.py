@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from triggers.schedules.cron import BadSchedule, Schedule, Ticks, parse
-from triggers.schedules.preview import coming_times
+from triggers.schedules.cron import BadSchedule, Schedule, Ticks, coming_times, parse
 from triggers.schedules.tests.slow_clocks import MINUTE, SlowSchedule, change_days
 
 ZONES = [

@@ -21,8 +21,7 @@ from testing.world.runs import Runs
 from triggers import services
 from triggers.explain.due_times import explain_trigger
 from triggers.models import Run, Tick, Trigger, TriggerHealth
-from triggers.schedules.cron import Schedule
-from triggers.schedules.due_times import DueTimes
+from triggers.schedules.cron import DueTimes, Schedule
 from triggers.schedules.firing import fire_due_ticks
 from workspaces.models import Environment
 

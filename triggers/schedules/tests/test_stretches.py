@@ -12,9 +12,8 @@ from testing.processes.racing import ROUNDS, accepted, at_once
 from testing.world.cast import Cast
 from triggers import services
 from triggers.models import Run, Tick, Trigger
-from triggers.schedules import firing, stretches
-from triggers.schedules.firing import fire_due_ticks
-from triggers.schedules.stretches import lengthened
+from triggers.schedules import firing
+from triggers.schedules.firing import fire_due_ticks, lengthened
 
 NOON = datetime(2100, 5, 4, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -186,7 +185,7 @@ def test_a_batch_that_is_cut_off_counts_nothing_and_the_next_one_counts_once(
 
     with monkeypatch.context() as patched:
         if where == "before the stretch is longer":
-            patched.setattr(stretches, "_LENGTHEN", None)
+            patched.setattr(firing, "_LENGTHEN", None)
             patched.setattr(firing, "join_stretches", die)
         else:
             patched.setattr(firing, "execute", die)

@@ -7,7 +7,7 @@ import pytest
 from testing.probes.shapes import A_CURSOR, A_TIME, AN_ID, NOT_FOUND, page
 from testing.world.cast import TEST_ACTOR
 from triggers.models import Delivery, DeliveryAttempt
-from triggers.webhooks.outbox import send_test
+from triggers.webhooks.sending import send_test
 
 URL = "https://hooks.example/x"
 

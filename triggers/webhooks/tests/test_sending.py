@@ -45,8 +45,7 @@ from testing.processes.webhook_receiver import Receiver, receiving
 from testing.world.cast import TEST_ACTOR, make_cast
 from triggers import secrets
 from triggers.models import Delivery, DeliveryAttempt, Trigger
-from triggers.webhooks.outbox import send_test
-from triggers.webhooks.sending import WEBHOOKS
+from triggers.webhooks.sending import WEBHOOKS, send_test
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 SECRET = "whsec_c2VjcmV0IHNlY3JldCBzZWNyZXQ="

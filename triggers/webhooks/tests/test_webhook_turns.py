@@ -19,8 +19,7 @@ from testing.world.cast import TEST_ACTOR, Cast, make_cast
 from testing.world.many_deliveries import add_deliveries
 from testing.world.tenants import add_environments
 from triggers.models import Delivery
-from triggers.webhooks.outbox import send_test
-from triggers.webhooks.sending import WEBHOOKS
+from triggers.webhooks.sending import WEBHOOKS, send_test
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 LATE = datetime(2100, 1, 1, tzinfo=UTC)

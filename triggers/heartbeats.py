@@ -1,16 +1,58 @@
-"""Tells whether workers could reach the service lately. If not, a run whose lease expired is not given up (SPEC §22).
+"""Writes the heartbeats of schedulers and web processes by the database's clock, and tells from them what lives.
 
-Web processes write heartbeats on the way that requests take. A gap is an outage of the service; after it workers get
-time to renew their leases.
+Web processes write theirs on the way that requests take. A gap is an outage of the service: then no run is given up
+because its lease expired, and after it workers get time to renew their leases.
 """
 
 import os
 import socket
+from datetime import timedelta
 
 from django.conf import settings
 
+from pipedai import clocks
 from pipedai.ids import new_id
 from pipedai.server.heart import Beat
+from pipedai.sql import execute, fetch_all
+from triggers.models import SchedulerHeartbeat
+
+BEAT_SECONDS = 5.0
+# A scheduler counts as alive until it has missed four heartbeats.
+ALIVE_WITHIN = timedelta(seconds=4 * BEAT_SECONDS)
+# For how many seconds the row of a killed scheduler is kept. A scheduler that stops normally deletes its own row.
+KEEP_SECONDS = 3600
+
+_BEAT = """
+INSERT INTO scheduler_heartbeat (id, host, pid) VALUES (%(id)s, %(host)s, %(pid)s)
+ON CONFLICT (id) DO UPDATE SET beat_at = statement_timestamp()
+RETURNING statement_timestamp() AS now
+"""
+
+
+class Heartbeat:
+    """The heartbeat row of this process. The first beat inserts it."""
+
+    every_seconds = BEAT_SECONDS
+
+    def __init__(self) -> None:
+        self.id = new_id()
+        self._row = {"id": self.id, "host": socket.gethostname()[:255], "pid": os.getpid()}
+
+    def beat(self) -> int:
+        """Writes that this process lives, and removes rows of killed ones. Returns 0, so that the loop sleeps."""
+        asked = clocks.machine_now()
+        (row,) = fetch_all(_BEAT, self._row)
+        clocks.of_this_process.compare(asked, row["now"])
+        execute(
+            "DELETE FROM scheduler_heartbeat"
+            " WHERE beat_at < statement_timestamp() - make_interval(secs => %(seconds)s)",
+            {"seconds": KEEP_SECONDS},
+        )
+        return 0
+
+    def end(self) -> None:
+        SchedulerHeartbeat.objects.filter(id=self.id).delete()
+
 
 LONGEST_GAP_SECONDS = 30.0
 LONGEST_GRACE_SECONDS = 60.0
@@ -19,13 +61,11 @@ LONGEST_GRACE_SECONDS = 60.0
 SHORTEST_GAP_SECONDS = 2.0
 # The least time that a heartbeat gets. It always gets longer than it counts: see `Beat`.
 SHORTEST_PATIENCE_SECONDS = 10.0
-# How long the row of an ended process is kept.
-KEEP_SECONDS = 3600
 
 # Writes a heartbeat of this process, with the time since which workers can reach the service. If another process has a
 # fresh heartbeat, that time is copied from it; otherwise it is now. A deployment that replaces all processes within
 # `gap` seconds is therefore no outage.
-_BEAT = """
+_WEB_BEAT = """
 WITH fresh AS (
     SELECT min(reachable_since) AS since FROM web_heartbeat
     WHERE beat_at > statement_timestamp() - make_interval(secs => %(gap)s)),
@@ -72,4 +112,4 @@ def beat_of_this_process() -> Beat:
         "keep": KEEP_SECONDS,
     }
     patience = max(SHORTEST_PATIENCE_SECONDS, gap_seconds() * 1.2)
-    return Beat(gap_seconds() / 3, patience, _BEAT, params)
+    return Beat(gap_seconds() / 3, patience, _WEB_BEAT, params)
