@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipedai_worker.executors.stream import (
+from pipedai_worker.running.process import (
     LONGEST_LINE_BYTES,
     LONGEST_STRING_BYTES,
     JsonLines,

@@ -1,11 +1,11 @@
-"""bin/date_check.py: no test breaks when a year comes, and no SQL asks PostgreSQL about a time zone."""
+"""bin/source_check.py: no test breaks when a year comes, and no SQL asks PostgreSQL about a time zone."""
 
 from datetime import date
 
 import pytest
 
-from bin import date_check
-from bin.date_check import problems
+from bin import source_check
+from bin.source_check import problems
 
 TODAY = date(2026, 12, 1)
 COMING = TODAY.year + 1
@@ -63,4 +63,4 @@ def test_sql_converts_by_no_zone_but_utc():
 
 
 def test_this_repository_has_neither(capsys):
-    assert date_check.main() == 0, capsys.readouterr().out
+    assert source_check.main() == 0, capsys.readouterr().out
