@@ -1,4 +1,4 @@
-"""Reads and writes JSON-RPC messages, and knows what a tool call may change and which request waits for which answer."""
+"""Reads and writes JSON-RPC messages, and knows what a tool call may change and which request waits for an answer."""
 
 from __future__ import annotations
 

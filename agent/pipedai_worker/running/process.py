@@ -1,4 +1,4 @@
-"""Runs a program in a process group of its own, reads its output in bounded memory, and ends the whole group with it."""
+"""Runs a program in a process group of its own, reads its output in bounded memory, and ends the group with it."""
 
 from __future__ import annotations
 
