@@ -314,7 +314,7 @@ class Verdict:
 
 def checks() -> dict[str, Check]:
     """Return all checks by their names. Importing their modules registers them."""
-    for module in ("approvals", "life", "trouble"):
+    for module in ("approvals", "life", "taking", "trouble"):
         import_module(f"{__package__}.{module}")
     return CHECKS
 
