@@ -13,7 +13,7 @@ from bench.load import Window, sleep_until
 from bench.stack import Database
 from bench.usage import cpu_seconds
 from bin.ending import die_with_parent
-from pipedai.embedded.installation import wheel_bin
+from pipedai.embedded.cluster import wheel_bin
 
 _SCRIPTS = Path(__file__).with_name("pgbench")
 

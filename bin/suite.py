@@ -17,8 +17,8 @@ from types import FrameType
 from typing import IO
 
 from bin.ending import Afterwards, die_with_parent
+from pipedai.embedded.cluster import FASTER
 from pipedai.embedded.server import EmbeddedPostgres
-from pipedai.embedded.tuning import FASTER
 
 _ROOT = Path(__file__).resolve().parent.parent
 _HELP = """\

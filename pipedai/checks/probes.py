@@ -17,7 +17,8 @@ from psycopg import sql
 from pipedai import checks, timeouts
 from pipedai.checks import DATABASE, MIGRATIONS, register_probe
 from pipedai.clocks import TOLERATED_SKEW_SECONDS, SkewMeter, machine_now
-from pipedai.embedded.server import EmbeddedPostgres, NotMade
+from pipedai.embedded.programs import EmbeddedPostgresError
+from pipedai.embedded.server import of_settings
 from pipedai.outgoing import mail_server
 from pipedai.patience import invalid_indexes
 from pipedai.replica import is_on
@@ -38,16 +39,14 @@ SELECT current_setting('transaction_read_only') = 'on' AS read_only, current_set
 
 def reachable() -> CheckMessage:
     """Checks that the database answers. An embedded database that is stopped is not started for this check."""
-    database = settings.DATABASES["default"]
-    if database["ENGINE"] == "pipedai.embedded":
-        server = EmbeddedPostgres(database["DATA_DIR"])
+    if server := of_settings():
         try:
             server.verify_made()
-        except NotMade as error:
+        except EmbeddedPostgresError as error:
             return Error(str(error), hint="bin/run prints the variables that it runs with.")
-        if not server.status().running:
+        if not server.answers():
             return Error(
-                f"The embedded PostgreSQL in {database['DATA_DIR']} does not run.",
+                f"The embedded PostgreSQL in {server.layout.data_dir} does not run.",
                 hint="Start the service, which starts it, or call `manage.py pg start`.",
             )
         remedy = "See its log, which `manage.py pg status` names."

@@ -8,7 +8,7 @@ from bench.abuse.tenants import new_customer
 from bench.cast import Account, Pair
 from bench.http_client import request
 from bench.stack import Database
-from pipedai.embedded import passwords
+from pipedai.embedded.layout import SUPERUSER
 
 _AT_ONCE = 32
 
@@ -38,7 +38,7 @@ class Locks(Flood):
             "POST", f"/triggers/{pair.trigger_id}/run", token=pair.api_key, address=address
         )
         # The stuck session is the superuser's, since the application role's time limits would end it.
-        with self._on.session(passwords.SUPERUSER) as stuck, stuck.transaction():
+        with self._on.session(SUPERUSER) as stuck, stuck.transaction():
             stuck.execute(f"SELECT FROM environment WHERE id = '{pair.environment_id}' FOR UPDATE")
             stuck.execute(f"SELECT FROM trigger WHERE id = '{pair.trigger_id}' FOR UPDATE")
             await asyncio.gather(
