@@ -9,7 +9,7 @@ from typing import Any
 from django.conf import settings
 
 from pipedai.client_address import parse_networks
-from pipedai.server import flow, protocol, worker
+from pipedai.server import flow, worker
 from pipedai.server.event_stream import EventStreams
 from pipedai.server.lanes import Lanes
 from pipedai.server.listen import Listener, connect
@@ -22,7 +22,7 @@ from pipedai.server.turns import Turns
 from pipedai.server.wsgi_lane import WsgiLane
 
 # Tests that wait for this deadline shorten it.
-protocol.HEADER_SECONDS = float(os.environ.get("HEADER_SECONDS", protocol.HEADER_SECONDS))
+worker.HEADER_SECONDS = float(os.environ.get("HEADER_SECONDS", worker.HEADER_SECONDS))
 flow.SECONDS = float(os.environ.get("PACE_SECONDS", flow.SECONDS))
 worker.STOP_HEADER_SECONDS = float(
     os.environ.get("STOP_HEADER_SECONDS", worker.STOP_HEADER_SECONDS)
