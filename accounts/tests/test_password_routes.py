@@ -3,7 +3,7 @@
 import pytest
 
 from accounts import passwords
-from pipedai.server.password_lane import _PATHS, may_hash
+from pipedai.server.lanes import _PATHS, may_hash
 from pipedai.server.tests.asgi_exchange import http_scope
 from testing.world.routes import ROUTES
 from testing.world.stage import set_stage

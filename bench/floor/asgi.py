@@ -3,9 +3,9 @@
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 
+from pipedai.server.lanes import WsgiLane
 from pipedai.server.outer import Limits, Outer
 from pipedai.server.request_scope import Receive, Scope, Send
-from pipedai.server.wsgi_lane import WsgiLane
 
 _lane = WsgiLane(get_wsgi_application(), threads=settings.WEB_THREADS)
 

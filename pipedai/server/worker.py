@@ -1,14 +1,18 @@
 """gunicorn's ASGI worker and its connections, with JSON errors, deadlines, memory limits and a prompt stop.
 
-`Protocol` and `Worker` override private methods of gunicorn 27.0; `tests/test_worker.py` fails when they change.
+`Protocol`, `Body` and `Worker` override private methods of gunicorn 27.0.
+`tests/test_worker.py` fails when these change.
 """
 
 # mypy: disallow-untyped-calls=False
 
 import asyncio
 import ctypes
+import fcntl
 import gc
 import resource
+import struct
+import termios
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,17 +23,131 @@ from types import SimpleNamespace
 from typing import Any
 
 from django.conf import settings
-from gunicorn.asgi.protocol import _REASON_PHRASES, ASGIProtocol, FlowControl
+from gunicorn.asgi.protocol import _REASON_PHRASES, ASGIProtocol, BodyReceiver, FlowControl
 from gunicorn.workers import gasgi
 
 from pipedai.api.error_codes import code_of_status
 from pipedai.client_address import client_address
 from pipedai.ids import accept_or_make, current_request_id
 from pipedai.server.access_log import log_request
-from pipedai.server.flow import Body, Pace, Signal
 from pipedai.server.headers import API, RawHeaders, complete_headers
 from pipedai.server.lanes import STOP
 from pipedai.server.reply import crash_answer, error_answer, phrase
+
+# A client must take at least this many bytes per second, on average over STALL_SECONDS in which there are bytes for it.
+LEAST_BYTES_PER_SECOND = 1024
+STALL_SECONDS = 30.0
+
+
+class Pace:
+    """Measures how fast the client of a connection takes what is written. It is stalled while the operating system
+    accepts no more bytes, and the server then writes nothing more to it.
+    """
+
+    __slots__ = ("_left", "_loop", "_since", "_taken", "_timer", "_transport", "_waited")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
+        self._loop = loop
+        self._transport = transport
+        # _waited and _taken belong to the present period of measurement: for how many seconds the client had something
+        # to take, and how many bytes it took in that time.
+        self._waited = 0.0
+        self._taken = 0
+        # _since is the time of the last measurement, and _left the number of bytes that the client had still to take
+        # then.
+        self._since = 0.0
+        self._left = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def stalled(self) -> None:
+        self._since = self._loop.time()
+        self._left = self._to_take()
+        self._timer = self._loop.call_later(STALL_SECONDS - self._waited, self._judge)
+
+    def emptied(self) -> None:
+        self.stop()
+        self._look()
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _judge(self) -> None:
+        self._look()
+        if self._taken < LEAST_BYTES_PER_SECOND * STALL_SECONDS:
+            self._transport.abort()
+            return
+        self._waited, self._taken = 0.0, 0
+        self.stalled()
+
+    def _look(self) -> None:
+        self._waited += self._loop.time() - self._since
+        self._taken += self._left - self._to_take()
+
+    def _to_take(self) -> int:
+        """Return how many bytes the client's machine has not confirmed. This includes the operating system's buffer,
+        which is large and accepts more only when a third of it has left.
+        """
+        buffered = self._transport.get_write_buffer_size()
+        try:
+            answer = fcntl.ioctl(
+                self._transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4)
+            )
+        except OSError:
+            # Some operating systems don't tell how many bytes their own buffer holds.
+            return buffered
+        return buffered + int(struct.unpack("i", answer)[0])
+
+
+class Signal:
+    """An asyncio.Event for one waiter, without the 700 bytes of a queue of waiters."""
+
+    __slots__ = ("_is_set", "_waiter")
+
+    def __init__(self, *, is_set: bool = False) -> None:
+        self._is_set = is_set
+        self._waiter: asyncio.Future[None] | None = None
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def set(self) -> None:
+        self._is_set = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def clear(self) -> None:
+        self._is_set = False
+
+    async def wait(self) -> None:
+        if not self._is_set:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
+
+class Body(BodyReceiver):
+    __slots__ = ()
+
+    def feed(self, chunk: bytes) -> None:
+        """Append the chunk to the bytes not read yet. A list of small chunks would take ten times their size."""
+        if not self._chunks:
+            super().feed(chunk)
+            return
+        held = self._chunks[0]
+        if not isinstance(held, bytearray):
+            held = self._chunks[0] = bytearray(held)
+        held += chunk
+        self._buffered += len(chunk)
+
+    async def _wait_for_disconnect(self) -> None:
+        # This method replaces gunicorn's. It frees the chunks, and a cancelled wait does not count as a client that
+        # left.
+        self._chunks = ()  # type: ignore[assignment]
+        if not self.protocol._closed:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
 
 # This module replaces parts of gunicorn. See docs/decisions/fast-paths.md.
 

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from pipedai.server.lanes import WsgiLane
 from pipedai.server.memory_budget import (
     GROUPS,
     HOLDING,
@@ -16,7 +17,6 @@ from pipedai.server.memory_budget import (
 )
 from pipedai.server.outer import Limits, Outer
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
-from pipedai.server.wsgi_lane import WsgiLane
 
 pytestmark = pytest.mark.anyio
 

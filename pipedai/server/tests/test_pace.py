@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pipedai.server.flow import LEAST_BYTES_PER_SECOND, SECONDS, Pace
+from pipedai.server.worker import LEAST_BYTES_PER_SECOND, STALL_SECONDS, Pace
 
-LEAST = int(LEAST_BYTES_PER_SECOND * SECONDS)
+LEAST = int(LEAST_BYTES_PER_SECOND * STALL_SECONDS)
 
 
 class Loop:

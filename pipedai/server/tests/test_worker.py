@@ -19,7 +19,6 @@ from typing import Any
 import psutil
 import pytest
 
-from pipedai.server.flow import Body, Signal
 from pipedai.server.tests.web_process import (
     SMALL_APP,
     gunicorn,
@@ -27,7 +26,7 @@ from pipedai.server.tests.web_process import (
     read_all,
     serving,
 )
-from pipedai.server.worker import Protocol
+from pipedai.server.worker import Body, Protocol, Signal
 from testing.processes.web_process import free_port
 
 HOST = b"Host: localhost\r\n"
