@@ -5,7 +5,7 @@ from pipedai.api.throttling import prune_throttles
 from pipedai.checks.probes import register_probes
 from pipedai.events import happened
 from pipedai.loop import Job, register_job
-from pipedai.replica.writers import note_writers, prune_recent_writes
+from pipedai.replica.reading import note_writers, prune_recent_writes
 from pipedai.retention import Rounds
 
 register_probes()

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.templatetags.static import static
 
-from pipedai import env, logs, machine
+from pipedai import env, logs
 from pipedai.version import VERSION
 
 BASE_DIR = env.BASE_DIR
@@ -245,13 +245,13 @@ if REPLICA_DATABASE_URL:
 WEB_THREADS = env.whole("WEB_THREADS", 8, at_least=1, at_most=256)
 # How many processes serve requests; gunicorn reads it too.
 WEB_CONCURRENCY = env.whole("WEB_CONCURRENCY", 2 if PRODUCTION else 1, at_least=1, at_most=256)
-_MEMORY_MIB = machine.memory_mib() // WEB_CONCURRENCY
+_MEMORY_MIB = env.memory_mib() // WEB_CONCURRENCY
 # How many passwords a process hashes at once.
-ARGON2_CONCURRENCY = machine.passwords_at_once(
-    processors=machine.processors(), threads=WEB_THREADS, memory_mib=_MEMORY_MIB
+ARGON2_CONCURRENCY = env.passwords_at_once(
+    processors=env.processors(), threads=WEB_THREADS, memory_mib=_MEMORY_MIB
 )
 # The memory that a process may use for requests and answers that are under way (see pipedai.server.memory_budget).
-MEMORY_BUDGET_MIB = machine.memory_budget_mib(_MEMORY_MIB)
+MEMORY_BUDGET_MIB = env.memory_budget_mib(_MEMORY_MIB)
 
 REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_AUTHENTICATION_CLASSES": [],
@@ -313,7 +313,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
-        "pipedai.api.schema.hooks.complete",
+        "pipedai.api.schema.auto.complete",
         "triggers.webhooks.message_schema.add_webhook",
     ],
 }

@@ -11,7 +11,7 @@ from django.db import connections, transaction
 from psycopg import Cursor
 from psycopg.rows import dict_row
 
-from pipedai.database.prepared import Prepared
+from pipedai.database.base import Prepared
 from pipedai.redaction import escape_control, redact_text
 from pipedai.replica import where
 

@@ -7,8 +7,14 @@ from accounts.pages import RegisterPage, ResetPage, VerifyPage
 from accounts.staff_views import StaffAccount, StaffLogin, StaffLogout
 from notices.channels.page import notices_page, stop_page
 from pipedai.admin.site import site
-from pipedai.api.documents import docs_page, document_page
-from pipedai.api.service import HealthViewSet, OpenApiViewSet, ServiceRootViewSet, start_page
+from pipedai.api.service import (
+    HealthViewSet,
+    OpenApiViewSet,
+    ServiceRootViewSet,
+    docs_page,
+    document_page,
+    start_page,
+)
 from pipedai.api.views import paths_of
 from workers.enrollment.pairing_page import PairingPage
 from workers.hosts.release_views import download

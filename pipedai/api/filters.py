@@ -15,7 +15,7 @@ from rest_framework.request import Request
 
 from pipedai.api.errors import Invalid
 from pipedai.api.pagination import usual
-from pipedai.timezones import BadTimezone, check_timezone
+from pipedai.clocks import BadTimezone, check_timezone
 
 # A list is split into at most this many queries. The audit log has a partition for each month, and PostgreSQL plans
 # each query for every partition. Planning 20 queries takes about 15 ms.

@@ -47,7 +47,7 @@ class ApiViewSet(ViewSet):
     when the class is defined.
     """
 
-    # The group in which documentation shows the actions; pipedai/api/schema/hooks.py lists the groups.
+    # The group in which documentation shows the actions; pipedai/api/schema/auto.py lists the groups.
     tag: ClassVar[str] = ""
     # The permission class of each action, by the action's name.
     permissions: ClassVar[Mapping[str, type[BasePermission]]] = {}

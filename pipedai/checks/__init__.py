@@ -114,5 +114,5 @@ def _look(probe: Probe, *, migrated: bool) -> CheckMessage:
         )
 
 
-# Importing these modules registers their rules. They need the names above.
-from pipedai.checks import keys, network, service  # noqa: E402, F401
+# Importing this module registers its rules. It needs the names above.
+from pipedai.checks import rules  # noqa: E402, F401

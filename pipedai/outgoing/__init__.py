@@ -4,20 +4,30 @@ An app writes a row into its outbox in the transaction of the cause; `kinds` sho
 `pool` has the threads, `attempts` sends and records, and `posts` and `mails` are what is sent.
 """
 
-from pipedai.outgoing.addresses import target_problem
-from pipedai.outgoing.kinds import Attempt, CannotSend, Kind, NeverSend
-from pipedai.outgoing.mail_server import mail_is_on
-from pipedai.outgoing.mails import Mail, compose, foreign, mail_host
-from pipedai.outgoing.pool import register_kind, registered_kinds
-from pipedai.outgoing.posts import Answer, Post, Result, host_of, signed_post, standard_key
-from pipedai.outgoing.request import fetch, post
-from pipedai.outgoing.rows import (
+from pipedai.outgoing.kinds import (
+    Attempt,
+    CannotSend,
+    Kind,
+    NeverSend,
     OutboxRow,
     SendAttempt,
     SendStatus,
     attempt_constraints,
     outbox_constraints,
     outbox_indexes,
+)
+from pipedai.outgoing.mails import Mail, compose, foreign, mail_host, mail_is_on
+from pipedai.outgoing.pool import register_kind, registered_kinds
+from pipedai.outgoing.posts import (
+    Answer,
+    Post,
+    Result,
+    fetch,
+    host_of,
+    post,
+    signed_post,
+    standard_key,
+    target_problem,
 )
 
 __all__ = [

@@ -16,11 +16,10 @@ from django.dispatch import Signal
 
 from pipedai import tracing
 from pipedai.logs import get_logger
-from pipedai.outgoing import mail_server, request
-from pipedai.outgoing.kinds import Attempt, CannotSend, Kind
+from pipedai.outgoing import mails, posts
+from pipedai.outgoing.kinds import Attempt, CannotSend, Kind, SendAttempt, SendStatus
 from pipedai.outgoing.mails import Mail, is_mail
 from pipedai.outgoing.posts import Answer, OwnAnswer, Result
-from pipedai.outgoing.rows import SendAttempt, SendStatus
 from pipedai.sql import Row, database_now, fetch_all
 
 log = get_logger(__name__)
@@ -55,9 +54,9 @@ def send(kind: Kind, row: Row) -> Answer:
     with tracing.client_span(f"{kind.name} attempt", about) as span:
         answer: Answer
         if isinstance(message, Mail):
-            answer = mail_server.deliver(message, message_id=row["id"].hex)
+            answer = mails.deliver(message, message_id=row["id"].hex)
         else:
-            answer = request.post(
+            answer = posts.post(
                 message.url, method=message.method, headers=message.headers, body=message.body
             )
             if answer.status_code is not None:
@@ -120,7 +119,7 @@ def _counted(kind: Kind, row: Row, answer: Answer) -> int:
     if not is_mail(row["host"]) or answer.result is not Result.AGAIN:
         return count
     earlier = kind.attempts._default_manager.filter(**{kind.attempt_key: row["id"]})
-    return count - earlier.filter(error__in=mail_server.AWAY_ERRORS).count()
+    return count - earlier.filter(error__in=mails.AWAY_ERRORS).count()
 
 
 def verdict(
@@ -229,4 +228,4 @@ def _as_text(body: bytes | None) -> str | None:
     """Returns a body as text that PostgreSQL can store. Invalid UTF-8 and NUL characters become U+FFFD."""
     if body is None:
         return None
-    return body[: request.KEPT_BODY_BYTES].decode(errors="replace").replace("\0", "\ufffd")
+    return body[: posts.KEPT_BODY_BYTES].decode(errors="replace").replace("\0", "\ufffd")

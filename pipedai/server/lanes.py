@@ -17,6 +17,7 @@ from a2wsgi.wsgi import build_environ
 from django.db import close_old_connections
 
 from pipedai.client_address import network_of
+from pipedai.clocks import EDITION
 from pipedai.server.access_log import LOG
 from pipedai.server.event_stream import EventStreams, StreamKind
 from pipedai.server.headers import HOOKS, RawHeaders
@@ -33,7 +34,6 @@ from pipedai.server.ticket import (
     WorkerStreamTicket,
 )
 from pipedai.server.turns import Turn, Turns
-from pipedai.timezones import EDITION
 from pipedai.version import VERSION
 
 T = TypeVar("T")
@@ -50,9 +50,9 @@ class WsgiLane:
         self.running = 0
         self._wsgi = wsgi
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="wsgi")
-        # The calls of one client address form a group, as do the events of one workspace (`memory_budget.py`). Groups take
-        # turns, so that none makes the others wait for long. One gets three quarters of the threads at most, because
-        # all its calls may wait for the same locked row.
+        # The calls of one client address form a group, as do the events of one workspace. Groups take turns, so that none
+        # makes the others wait for long. One gets three quarters of the threads at most, because all its calls may wait
+        # for the same locked row.
         self._turns = Turns(threads, most_held=threads - threads // 4)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

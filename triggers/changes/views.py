@@ -17,7 +17,7 @@ from pipedai.api.streams import (
     stream_answer,
     ticket_of,
 )
-from pipedai.replica.writers import remember
+from pipedai.replica.reading import remember
 from pipedai.server.ticket import EnvironmentStreamTicket
 from triggers.changes.reading import changes_of
 from workspaces.access import TenantViewSet

@@ -9,7 +9,7 @@ from pipedai.api.authentication import bearer_token, refusal
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Unauthenticated
 from pipedai.api.principal import address_of
-from pipedai.api.schema.hooks import registration_token
+from pipedai.api.schema.auto import registration_token
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import read_body
 from pipedai.api.throttling import Rate, Throttle, by_address

@@ -10,9 +10,14 @@ from django.db import DatabaseError
 from pipedai.embedded.server import of_settings
 from pipedai.logs import log_start
 from pipedai.management.operator_command import OperatorCommand
-from pipedai.patience import OutOfPatience, invalid_indexes, migrate_alone
 from pipedai.sql import sqlstate
-from pipedai.timeouts import session_without_timeouts, set_timeouts_of_role
+from pipedai.timeouts import (
+    OutOfPatience,
+    invalid_indexes,
+    migrate_alone,
+    session_without_timeouts,
+    set_timeouts_of_role,
+)
 
 _PATIENCE_SECONDS = 600
 

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 
+from pipedai.clocks import EDITION
 from pipedai.server.access_log import LOG
 from pipedai.server.event_stream import EventStreams
 from pipedai.server.lanes import LIVE, STOP, Lanes, PasswordLane, WsgiLane, waiting_worker
@@ -14,7 +15,6 @@ from pipedai.server.long_poll import LongPoll
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
 from pipedai.server.ticket import POLL as ticket_key  # noqa: N811 - a path is called POLL here
 from pipedai.server.turns import Turns
-from pipedai.timezones import EDITION
 from pipedai.version import VERSION
 
 WORKER = "0192b7a0-0000-7000-8000-00000000000a"

@@ -1,13 +1,117 @@
-"""The rules for who may call us, which proxies we trust, and which addresses webhooks may reach."""
+"""The rules for settings: for keys, who may call us, which proxies we trust, which addresses we call, how we run."""
 
 import ipaddress
+import os
 import re
+import sys
+from collections.abc import Iterator
+from email.utils import parseaddr
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
 
+from pipedai import crypto, env
 from pipedai.checks import READABLE, rule
 from pipedai.client_address import Network, parse_networks
+
+# The least length of SECRET_KEY, which Django's own check security.W009 demands too.
+_SECRET_KEY_LENGTH = 50
+_SECRET_KEY_CHARACTERS = 5
+# The least number of different byte values in a master key. 32 random bytes practically never have fewer.
+_MASTER_KEY_DIFFERENT_BYTES = 8
+_METRICS_TOKEN_LENGTH = 32
+_SET_SECRET_KEY = (
+    "set it to the output of `python -c 'import secrets; print(secrets.token_urlsafe(48))'`"  # noqa: S105
+)
+_SET_MASTER_KEYS = "set it to k1: and the output of `openssl rand -base64 32`"
+# The most bytes of a file in which we look for keys. No file of keys is larger.
+_KEY_FILE_BYTES = 64 * 1024
+
+
+@rule("pipedai.E001")
+def secret_key() -> str | None:
+    """SECRET_KEY and its fallbacks must be secret and long."""
+    keys = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+    if settings.DEVELOPMENT_SECRET_KEY in keys:
+        return f"SECRET_KEY is or falls back to the well-known development key: {_SET_SECRET_KEY}."
+    if any(len(key) < _SECRET_KEY_LENGTH or len(set(key)) < _SECRET_KEY_CHARACTERS for key in keys):
+        return (
+            f"SECRET_KEY and SECRET_KEY_FALLBACKS need {_SECRET_KEY_LENGTH} random characters each:"
+            f" {_SET_SECRET_KEY}."
+        )
+    return None
+
+
+@rule("pipedai.E002", READABLE)
+def unreadable_master_keys() -> str | None:
+    try:
+        crypto.parse_master_keys(tuple(settings.MASTER_KEYS))
+    except ValueError as error:
+        return f"{str(error).removesuffix('.')}: {_SET_MASTER_KEYS}."
+    return None
+
+
+@rule("pipedai.E002")
+def master_keys() -> str | None:
+    """MASTER_KEYS must be readable, and each key secret and random."""
+    if unreadable_master_keys():
+        return None
+    keys = crypto.parse_master_keys(tuple(settings.MASTER_KEYS))
+    development = crypto.parse_master_keys(settings.DEVELOPMENT_MASTER_KEYS)
+    if {key.key for key in keys} & {key.key for key in development}:
+        return f"MASTER_KEYS holds the well-known development key: {_SET_MASTER_KEYS}."
+    if any(len(set(key.key)) < _MASTER_KEY_DIFFERENT_BYTES for key in keys):
+        return f"MASTER_KEYS holds a key that is not random: {_SET_MASTER_KEYS}."
+    return None
+
+
+@rule("pipedai.E014")
+def metrics_token() -> str | None:
+    """METRICS_TOKEN must be hard to guess if it is set."""
+    if settings.METRICS_TOKEN and len(settings.METRICS_TOKEN) < _METRICS_TOKEN_LENGTH:
+        return (
+            f"METRICS_TOKEN needs {_METRICS_TOKEN_LENGTH} random characters:"
+            " set it to the output of `openssl rand -hex 32`."
+        )
+    return None
+
+
+@rule("pipedai.E008")
+def beside_the_embedded_database() -> str | None:
+    """The keys must not lie in the embedded database's directory, so that a thief of it does not get the keys."""
+    if settings.DATABASES["default"]["ENGINE"] != "pipedai.embedded":
+        return None
+    for path in _files_beside_the_database():
+        if _holds_a_key(path):
+            return (
+                f"{path} keeps a key beside the embedded database that it protects:"
+                f" move it out of {settings.DATA_DIR}, or change PIPEDAI_DATA_DIR."
+            )
+    return None
+
+
+def _files_beside_the_database() -> Iterator[Path]:
+    dotenv = env.BASE_DIR / ".env"
+    if dotenv.is_relative_to(settings.DATA_DIR):
+        yield dotenv
+    if settings.DATA_DIR.is_dir():
+        yield from settings.DATA_DIR.iterdir()
+
+
+def _holds_a_key(path: Path) -> bool:
+    keys = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+    keys += [entry.partition(":")[2] for entry in settings.MASTER_KEYS]
+    try:
+        if not path.is_file() or path.stat().st_size > _KEY_FILE_BYTES:
+            return False
+        content = path.read_bytes()
+    except OSError:
+        return False  # This process can't read the file, so its keys don't come from there.
+    return any(key.encode() in content for key in keys if key)
+
 
 # The networks that a webhook must never reach: those of this machine itself, and of the services that give credentials
 # to machines in a cloud.
@@ -184,3 +288,70 @@ def _overlap(one: Network, other: Network) -> bool:
     if isinstance(one, ipaddress.IPv4Network):
         return isinstance(other, ipaddress.IPv4Network) and one.overlaps(other)
     return isinstance(other, ipaddress.IPv6Network) and one.overlaps(other)
+
+
+@rule("pipedai.E013")
+def python_debug() -> str | None:
+    """Python's asyncio debug mode must be off, because it logs calls together with their values."""
+    for name in ("PYTHONASYNCIODEBUG", "PYTHONDEVMODE"):
+        if os.environ.get(name):
+            return f"{name} logs values that the program holds: unset it."
+    if sys.flags.dev_mode:
+        return "Python's -X dev logs values that the program holds: leave it out."
+    return None
+
+
+_LOCAL = frozenset({"localhost", "localhost.localdomain"})
+
+
+@rule("pipedai.E015", READABLE)
+def unreadable_sender() -> str | None:
+    """EMAIL_FROM must be one address, alone or as `Name <address>`, in one line."""
+    _, address = parseaddr(settings.EMAIL_FROM)
+    try:
+        validate_email(address)
+    except ValidationError:
+        sane = False
+    else:
+        # `parseaddr` alone is too lenient: it reads the first of several addresses, and drops what it does not
+        # understand.
+        sane = settings.EMAIL_FROM.isprintable() and settings.EMAIL_FROM.count("@") == 1
+    if sane:
+        return None
+    return "EMAIL_FROM is no address: set it to one such as PipedAI <noreply@example.com>."
+
+
+@rule("pipedai.E015")
+def sender() -> str | None:
+    """EMAIL_FROM must be an address of the operator's domain if mails are sent."""
+    if unreadable_sender():
+        return None
+    _, address = parseaddr(settings.EMAIL_FROM)
+    if settings.EMAIL_URL and address.rpartition("@")[2].lower() in _LOCAL:
+        return (
+            "EMAIL_URL is set and EMAIL_FROM is not, or names this machine:"
+            " set it to an address that your mail server sends for, such as noreply@example.com."
+        )
+    return None
+
+
+@rule("pipedai.E016")
+def encrypted_login() -> str | None:
+    """The mail server's password must not cross a network unencrypted."""
+    if not settings.EMAIL_URL:
+        return None
+    config = env.email_config(settings.EMAIL_URL)
+    encrypted = config["use_tls"] or config["use_ssl"]
+    if encrypted or not config["password"] or _is_this_machine(config["host"]):
+        return None
+    return (
+        "EMAIL_URL sends its password in clear:"
+        " set it to a URL that begins with smtp+tls:// or smtp+ssl://."
+    )
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() in _LOCAL
