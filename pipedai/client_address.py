@@ -1,4 +1,4 @@
-"""Finds the address of a client that calls through proxies which the operator trusts (SPEC §2)."""
+"""Finds the address of a client that calls through proxies which the operator trusts."""
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache

@@ -182,7 +182,7 @@ def email_config(url: str) -> dict[str, Any]:
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _MIB = 1024 * 1024
-# What hashing a password takes (SPEC §19): OWASP's first choice (see accounts.passwords).
+# How much memory the hash of a password takes: OWASP's first choice (accounts/passwords.py).
 HASH_MIB = 46
 
 

@@ -1,4 +1,4 @@
-"""Runs the scheduler's background jobs until SIGTERM (SPEC §7).
+"""Runs the scheduler's background jobs until SIGTERM.
 
 A job does one batch of work and returns how much it did. It runs when it is due, and again while it has more to do.
 """

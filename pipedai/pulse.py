@@ -1,5 +1,4 @@
-"""Shows an outside monitor that the service works: schedulers request `HEARTBEAT_URL` once a minute while no job fails
-(SPEC §14).
+"""Shows a monitor outside that the service works: schedulers request HEARTBEAT_URL once a minute while no job fails.
 
 The loop runs one job at a time, so a job that hangs stops the requests too.
 """

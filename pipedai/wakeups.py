@@ -150,7 +150,7 @@ def announce_watch(subject: UUID) -> None:
 
 
 def announce_poll(worker_id: UUID, order: int) -> None:
-    """Tell every web process that a poll began, so that older polls of the worker end (SPEC §5). `order` is the poll's
+    """Tell every web process that a poll began, so that older polls of the worker end. `order` is the poll's
     beginning in microseconds on the database's clock, so that a late notification ends only older ones.
     """
     _notify([f"{POLLING} {worker_id} {order}"])

@@ -1,4 +1,4 @@
-"""The error codes, for programs. Sentences for people may change, but codes never do (SPEC §12)."""
+"""The error codes, for programs. Sentences for people may change, but codes never do."""
 
 from enum import StrEnum
 from types import MappingProxyType

@@ -1,4 +1,4 @@
-"""The filters of the API's lists (SPEC §2). A bad value is a field error; an unknown parameter is ignored."""
+"""The filters of the API's lists. A bad value is a field error; an unknown parameter is ignored."""
 
 import re
 from collections.abc import Callable

@@ -53,7 +53,7 @@ SERVED = (
 
 @require_safe
 def docs_page(request: HttpRequest) -> HttpResponse:
-    """Answers GET /api/docs: the schema in Swagger UI, with all files from this server (SPEC §5)."""
+    """Answers GET /api/docs: the schema in Swagger UI, with all files from this server."""
     return render(request, "pipedai/docs.html")
 
 

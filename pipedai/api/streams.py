@@ -25,7 +25,7 @@ LAST_EVENT_ID = header(
     {"type": "string"},
     description="The id of the last event that was read.",
 )
-# How many event streams one user or key may have open in one web process (SPEC §18).
+# How many event streams one user or key may have open in one web process, as API.md says.
 MAX_STREAMS = 20
 _STREAMS = RequestLimit(MAX_STREAMS)
 

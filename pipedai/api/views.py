@@ -1,4 +1,4 @@
-"""The base viewset, which makes all checks in a fixed order before an action runs (SPEC §2)."""
+"""The base viewset, which makes all checks in a fixed order before an action runs."""
 
 import inspect
 import time

@@ -1,4 +1,4 @@
-"""Registers rules for settings and probes of deployments with Django's check framework (SPEC §8, §10).
+"""Registers rules for settings and probes of deployments with Django's check framework.
 
 Settings that break a rule keep a process from starting. `manage.py check_deploy` runs the probes.
 """

@@ -1,4 +1,4 @@
-"""Sends what the service has to say to others, requests to customers' URLs and mails; nothing else may (SPEC §7).
+"""Sends what the service has to say to others, requests to customers' URLs and mails; nothing else may.
 
 An app writes a row into its outbox in the transaction of the cause; `kinds` shows how. `due` picks and claims messages,
 `pool` has the threads, `attempts` sends and records, and `posts` and `mails` are what is sent.

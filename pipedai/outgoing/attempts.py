@@ -1,4 +1,4 @@
-"""Sends claimed messages outside of any transaction, and records the results (SPEC §7).
+"""Sends claimed messages outside of any transaction, and records the results.
 
 A claim moves `next_attempt_at` ahead, so that a message of a dead sender comes due again, and a result is recorded only
 while the row has that value. So a message may be sent twice, with the same id, but none is forgotten.
@@ -28,8 +28,8 @@ log = get_logger(__name__)
 # attempt has been recorded. Its sender is the model of the outbox.
 attempted = Signal()
 
-# How many seconds pass between one attempt and the next (SPEC §7). If the attempt after the last wait fails too, the
-# message is given up.
+# How many seconds pass between one attempt and the next, as API.md tells receivers. If the attempt after the last wait
+# fails too, the message is given up.
 BACKOFF_SECONDS = (10, 60, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600)
 JITTER = 0.2
 MAX_RETRY_AFTER = timedelta(hours=24)

@@ -1,4 +1,4 @@
-"""Picks the due messages of one kind that a sender sends next. Workspaces take turns (SPEC §7, §19).
+"""Picks the due messages of one kind that a sender sends next. Workspaces take turns.
 
 The query reads a few due messages of each pair of an environment and a host, so its cost does not grow with the due
 messages, and a slow host hides no other. Mails without an environment take turns by domain.

@@ -42,7 +42,7 @@ from pipedai.outgoing.posts import OwnAnswer, Result, look_up_within, within
 PRODUCT = "PipedAI"
 # The `host` of mails that earlier releases queued.
 MAIL_HOST = "@mail"
-# A mail shows at most this many characters of a text that other people wrote (SPEC §14).
+# A mail shows at most this many characters of a text that other people wrote.
 MAX_FOREIGN = 200
 _MAX_SUBJECT = 200
 
@@ -109,7 +109,7 @@ def compose(
 
 
 def foreign(text: str) -> str:
-    """Returns a text of others as one line of at most 200 characters without links (SPEC §14)."""
+    """Returns a text of others as one line of at most 200 characters without links."""
     line = unlinked(text)
     return line if len(line) <= MAX_FOREIGN else line[: MAX_FOREIGN - 1].rstrip() + "…"
 

@@ -1,4 +1,4 @@
-"""Sends messages in threads of the scheduler, a limited number of a kind and of a host at once (SPEC §7)."""
+"""Sends messages in threads of the scheduler, a limited number of a kind and of a host at once."""
 
 import threading
 import time

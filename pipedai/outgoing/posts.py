@@ -199,7 +199,7 @@ def may_use_port(port: int, addresses: Iterable[IPAddress]) -> bool:
 
 def target_problem(url: str) -> str | None:
     """Returns None for a URL to which a request may be sent, in production with https alone, or else a sentence on what
-    is wrong with it (SPEC §7).
+    is wrong with it.
     """
     if problem := check_url(url, https_only=settings.PRODUCTION):
         return problem
@@ -303,7 +303,7 @@ def _own_addresses(read: Callable[[], Mapping[str, Any]], _age: int) -> frozense
 
 TIMEOUT_SECONDS = 10.0
 KEPT_BODY_BYTES = 1024
-# How much of the answer to a question of ours is read (SPEC §24).
+# How much of the answer is read when we ask for something, such as a token. An honest one is far smaller.
 MOST_ANSWER_BYTES = 64 * 1024
 
 _Answers = list[Any]

@@ -50,9 +50,9 @@ class WsgiLane:
         self.running = 0
         self._wsgi = wsgi
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="wsgi")
-        # The calls of one client address form a group, as do the events of one workspace. Groups take turns, so that none
-        # makes the others wait for long. One gets three quarters of the threads at most, because all its calls may wait
-        # for the same locked row.
+        # The calls of one client address form a group, as do the events of one workspace. Groups take turns, so that
+        # none makes the others wait for long. One gets three quarters of the threads at most, because all its calls may
+        # wait for the same locked row.
         self._turns = Turns(threads, most_held=threads - threads // 4)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

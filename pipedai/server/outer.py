@@ -1,4 +1,4 @@
-"""The outermost ASGI application, which does what every request needs (SPEC §2)."""
+"""The outermost ASGI application, which does what every request needs."""
 
 import re
 import time

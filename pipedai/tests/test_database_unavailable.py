@@ -1,4 +1,4 @@
-"""What the database can't do is a 503 that says so, with one log line and nothing half done (SPEC §22)."""
+"""What the database can't do is a 503 that says so, with one log line and nothing half done."""
 
 import asyncio
 import html

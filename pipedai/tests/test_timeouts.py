@@ -1,4 +1,4 @@
-"""The right sessions have time-outs, and work that must not be lost goes on in spite of them (SPEC §19)."""
+"""The right sessions have time-outs, and work that must not be lost goes on in spite of them."""
 
 import threading
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Kills schedulers at random while triggers come due, and counts how every tick was decided (SPEC §7).
+"""Kills schedulers at random while triggers come due, and counts how every tick was decided.
 
     python -m testing.processes.scheduler_kills TRIGGERS SECONDS
 

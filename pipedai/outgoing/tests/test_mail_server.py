@@ -1,4 +1,4 @@
-"""Mails reach a real SMTP server, and each of its answers means the right thing (SPEC §15)."""
+"""Mails reach a real SMTP server, and each of its answers means the right thing."""
 
 import errno
 import socket

@@ -1,4 +1,4 @@
-"""Outgoing requests reach only public addresses on two ports, and end in time (SPEC §7)."""
+"""Outgoing requests reach only public addresses on two ports, and end in time."""
 
 import socket
 import threading

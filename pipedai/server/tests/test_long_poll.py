@@ -1,4 +1,4 @@
-"""Waiting polls: they ask the endpoint again exactly when there may be news (SPEC §5)."""
+"""Waiting polls: they ask the endpoint again exactly when there may be news."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The budget of bytes for bodies not yet answered and answers not yet sent (SPEC §19)."""
+"""The budget of bytes for bodies not yet answered and answers not yet sent."""
 
 import asyncio
 import threading

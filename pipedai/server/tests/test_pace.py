@@ -1,4 +1,4 @@
-"""A client must take at least 1 KiB/s of its answer, averaged over 30 s with something to take (SPEC §19)."""
+"""A client must take at least 1 KiB/s of its answer, averaged over 30 s with something to take."""
 
 import asyncio
 import os

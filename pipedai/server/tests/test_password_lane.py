@@ -1,4 +1,4 @@
-"""The lane of passwords asks the endpoint, waits for a turn without a thread, and asks again (SPEC §19)."""
+"""The lane of passwords asks the endpoint, waits for a turn without a thread, and asks again."""
 
 import asyncio
 
