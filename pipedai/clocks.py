@@ -11,7 +11,7 @@ import tzdata
 
 # The edition, such as `2026f`, that all processes of this version have (see pipedai/__init__.py).
 EDITION: Final[str] = tzdata.IANA_VERSION
-# It is in the database for clocks that were never set.
+# The time zone database has this zone for clocks that were never set.
 _NO_ZONE = "Factory"
 
 

@@ -34,8 +34,7 @@ DATABASE_PATIENCE: dict[str, object] = {
     "tcp_user_timeout": 30_000,
 }
 
-# The same parameters for a read replica, but shorter: nobody must wait long for it, because the primary can answer
-# instead.
+# The same parameters for a read replica, but with shorter waits, because the primary can answer instead.
 REPLICA_PATIENCE: dict[str, object] = {
     **DATABASE_PATIENCE,
     "connect_timeout": 2,

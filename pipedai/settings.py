@@ -33,7 +33,7 @@ ALLOWED_ORIGINS = env.words("ALLOWED_ORIGINS")
 TRUSTED_PROXIES = env.words("TRUSTED_PROXIES")
 # Whether requests are throttled. Only the settings of tests and benchmarks (testing/settings.py) turn this off.
 THROTTLES_ENABLED = True
-# Who may register: anybody, only who has an invitation, or nobody.
+# Who may register: anybody, only people with an invitation, or nobody.
 REGISTRATION = env.choice("REGISTRATION", ("open", "invited", "closed"), "open")
 COOKIE_SAMESITE = env.choice("COOKIE_SAMESITE", ("Lax", "Strict", "None"), "Lax")
 
@@ -76,7 +76,7 @@ INBOUND_EVENTS_DAYS = env.whole("INBOUND_EVENTS_DAYS", 14, at_least=1, at_most=3
 
 # --- Django's own settings ---------------------------------------------------------------------------------
 INSTALLED_APPS = [
-    "pipedai",  # It is first, because it refuses unfit settings before other apps start, such as the admin.
+    "pipedai",  # The first app, because it refuses unfit settings before other apps start, such as the admin.
     "unfold.apps.BasicAppConfig",
     "django.contrib.admin",
     "django.contrib.auth",
@@ -97,7 +97,7 @@ INSTALLED_APPS = [
     # it.
     "notices",
     "console",
-    "django_htmx",  # It brings htmx itself as a static file; its middleware is not used.
+    "django_htmx",  # For htmx as a static file; its middleware is not used.
 ]
 # Django's middleware is skipped for two kinds of calls. Calls below /api/v1/ that are not OPTIONS and have no Origin
 # header skip it, because pipedai.wsgi makes the checks that they need. GET /api/v1/health/live is answered by the event

@@ -156,5 +156,5 @@ def _run(
 
 
 def _is_watched(database: Any) -> bool:
-    """Whether somebody wants to see each statement, so that all must pass through Django's cursor."""
+    """Whether each statement must pass through Django's cursor, because a wrapper or the debug log wants to see it."""
     return bool(database.execute_wrappers or database.force_debug_cursor)

@@ -40,8 +40,8 @@ POOL = "pool"
 # streams a run, or the changes of an environment.
 THINGS = "things"
 WATCHED = "watched"
-# RUNS says that events of runs were stored. In place of one id it has the name of the process that says so, which has
-# told its own streams already; its detail is the ids of the runs.
+# RUNS says that events of runs were stored. In place of one id it has the name of the process that sends it, whose own
+# streams know already; its detail is the ids of the runs.
 RUNS = "runs"
 NOBODY = "-"
 # How many ids one notification names. PostgreSQL limits it to 8,000 bytes.

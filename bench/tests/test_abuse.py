@@ -22,7 +22,7 @@ from bench.event_calls import make_source
 from bench.load import Window, event
 from bench.stack import Database
 from bench.usage import Cpu
-from pipedai.api.streams import MAX_STREAMS
+from pipedai.api.views import MAX_STREAMS
 from pipedai.env import BASE_DIR
 from testing.processes.web_process import serve, url_of
 

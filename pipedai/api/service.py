@@ -87,7 +87,7 @@ def _rendered(name: str) -> tuple[str, list[tuple[str, str]], SafeString]:
         _hide_links(token.children or [], posixpath.dirname(name))
     for token, following, closing in zip(tokens, tokens[1:], tokens[2:], strict=False):
         if token.type == "th_open" and not following.content:
-            token.tag = closing.tag = "td"  # The head of a column without a name is none.
+            token.tag = closing.tag = "td"  # A column without a name has no head.
     chapters = [(anchor(text), text) for opening, text in headings if opening.tag == "h2"]
     # The template has the title, which is the first three tokens.
     html = markdown.renderer.render(tokens[3:], markdown.options, {})
@@ -147,8 +147,8 @@ class HealthViewSet(ApiViewSet):
         errors={503: ""},
     )
     def retrieve(self, request: Request) -> Response:
-        """Answers GET /health: 503 if the database can't take writes, which nearly every call does. A replica that is
-        away is only told of, because the primary answers in its place.
+        """Answers GET /health: 503 if the database can't take writes, which nearly every call does. If a replica is
+        away the answer says so and stays 200, because the primary answers in its place.
         """
         try:
             writable = takes_writes()
@@ -206,7 +206,7 @@ class OpenApiViewSet(ApiViewSet):
 
 
 def made_document() -> bytes:
-    """Returns the schema as JSON. Whoever asks while it is made waits, so that it is made once."""
+    """Returns the schema as JSON. A request that comes while it is being made waits, so that it is made once."""
     with _MAKING:
         return document()
 

@@ -162,7 +162,7 @@ class Prepared:
                 results += yield from fetch_many(pgconn)
             yield from fetch_many(pgconn)  # the end of the pipeline
         finally:
-            # A broken connection is left as it is. Whoever uses it next learns that it is broken.
+            # A broken connection is left as it is: its next use raises an error.
             if pgconn.status == ConnStatus.OK:
                 pgconn.exit_pipeline_mode()
         return results

@@ -59,7 +59,7 @@ FASTER: Mapping[str, str] = {
     "synchronous_commit": "off",
     "full_page_writes": "off",
     "wal_compression": "off",
-    # It would look at a test's rows in the middle of the test, and so change the plans that the test expects.
+    # Autovacuum would analyse a test's rows in the middle of the test, and so change the plans that the test expects.
     "autovacuum": "off",
     # A client hashes the password this many times for each connection. By default it takes 2 ms of CPU time.
     "scram_iterations": "1",

@@ -88,7 +88,9 @@ class Sampled:
 
 
 class Endpoint:
-    """Answers `GET /metrics` to clients with the token, in a thread of its own, even while all others are busy."""
+    """Answers `GET /metrics` to clients with the token, in a thread of its own, so also while all threads for requests
+    are busy.
+    """
 
     def __init__(self, app: App, token: str) -> None:
         self._app = app

@@ -43,7 +43,9 @@ _BEFORE_ALL = (UUID(int=0), "")
 
 
 def _domain_of(host: str) -> str:
-    """Returns the SQL of what stands in place of the workspace's id in mails that belong to nobody."""
+    """Returns the SQL for mails that belong to no workspace, which take turns by this value in place of a workspace's
+    id.
+    """
     return f"md5(coalesce(substring({host} from '[^.@]+[.][^.]+$'), {host}))::uuid"
 
 
@@ -230,7 +232,9 @@ def claim_due(
 
 
 class _Shares:
-    """Counts who has taken how many of a sender's shares, and decides who gets the next one."""
+    """Counts how many of a sender's shares each workspace and host has taken, and decides which workspace gets the next
+    one.
+    """
 
     def __init__(
         self,

@@ -154,7 +154,7 @@ class Kind:
     # Is called with the attempts that a transaction records, in that transaction, and writes what follows from them.
     after_attempts: Callable[[Sequence[Attempt]], None] = _nothing
     # The table of the environments that own the rows, with the columns `id` and `workspace_id`. Workspaces then take
-    # turns. None means that nobody owns the rows, which are mails, and that the domains of the recipients take turns.
+    # turns. None means that the rows are mails of no workspace, and that the domains of the recipients take turns.
     tenants: str | None = None
     # SQL that reads more for `message`: further columns, and joins to the claimed rows `d`, such as
     # `LEFT JOIN trigger t ON t.id = d.trigger_id`. The result must have each claimed row once, and no two columns of

@@ -135,9 +135,9 @@ def registered_kinds() -> tuple[Kind, ...]:
 
 
 class Senders:
-    """Threads that send messages of one kind, and others that record the answers. It claims only what can be sent at
-    once, within the limits of `claim_due`. If the process ends, a message that was being sent comes due again when its
-    claim has expired.
+    """Sends the messages of one kind in threads, and records the answers in other threads. It claims only what can be
+    sent at once, within the limits of `claim_due`. If the process ends, a message that was being sent comes due again
+    when its claim has expired.
     """
 
     def __init__(

@@ -84,7 +84,7 @@ def remember(ids: Iterable[UUID]) -> None:
 
 
 def begin_remembering() -> None:
-    """Makes all processes remember who writes, for two hours at least. Call it outside of a transaction."""
+    """Makes all processes remember which callers write, for two hours at least. Call it outside of a transaction."""
     params = {"readers": READERS, "not_yet": NOT_YET}
     execute(_ANNOUNCE, params)
     execute(_BEGIN, params)
@@ -229,15 +229,15 @@ def _has_reached(position: int | None, *, now: datetime) -> bool:
 
 
 def _failed(error: Exception, *, looked: bool) -> None:
-    """Leaves the replica alone for a while if the error is not about the list alone. `looked` says whether the replica
-    had told its state before.
+    """Leaves the replica alone for a while if the error is not about the list alone. `looked` says whether the
+    replica's state was read before the error.
     """
     state = sqlstate(error)
     if state is None or state[:2] in _AWAY_CLASSES:
         connections[REPLICA].close()
         fitness.found("unreachable", reason(error))
     elif not looked:
-        # It is no standby of PostgreSQL. Amazon Aurora, for example, does not support the functions.
+        # The replica is no standby of PostgreSQL. Amazon Aurora, for example, does not support the functions.
         fitness.found("behind", reason(error))
     else:
         # For example the primary removed rows that the list was reading (40001), or a migration has not arrived yet.

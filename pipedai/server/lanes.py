@@ -152,7 +152,7 @@ class WsgiLane:
 
 
 def _settle(waiting: "asyncio.Future[T]", outcome: T | BaseException) -> None:
-    """Hand an outcome to whoever waits for it, if anybody still does."""
+    """Hand an outcome to the coroutine that waits for it, unless that one was cancelled."""
     if waiting.cancelled():
         return
     if isinstance(outcome, BaseException):
@@ -176,8 +176,8 @@ class _Answer:
 
 
 class HookLane:
-    """Lets requests to hooks wait without a thread while others of them have their share, and passes all on. A flood
-    of events from many addresses so leaves the other half of the threads to everybody else.
+    """Serves the hooks, to which strangers may send, in half of the threads at most. So a flood of events from many
+    addresses leaves the other half to all other requests. A request that waits for its turn holds no thread.
     """
 
     def __init__(self, threads: App, *, turns: int) -> None:

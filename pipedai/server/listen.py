@@ -324,7 +324,7 @@ def _params(handler: ConnectionHandler, name: str) -> dict[str, Any]:
     return {**ours, "application_name": name}
 
 
-# The runs that got events within this time are told together.
+# Runs that get events within this time are announced together.
 GATHER_SECONDS = 0.1
 
 # Runs a function in one of the threads that serve requests.
@@ -347,7 +347,7 @@ class RunNews:
         self._come = asyncio.Event()
 
     async def run(self) -> None:
-        """Take over the announcements of this process until cancelled, and tell what is left then."""
+        """Take over the announcements of this process until cancelled, and then announce the runs that still wait."""
         self._loop = asyncio.get_running_loop()
         gather_runs_with_events(self.add)
         try:

@@ -27,8 +27,8 @@ _noting = Lock()
 
 
 def note_sender(source_id: UUID, address: str, workspace_id: UUID) -> None:
-    """Notes that a source of the workspace has signed a request from the address. Who only names the source, from
-    another address, does not get into the workspace's turn.
+    """Notes that a source of the workspace has signed a request from the address. A stranger who only knows the
+    source's URL calls from another address, and so takes no turn of the workspace.
     """
     sender = (str(source_id), address)
     with _noting:
@@ -39,7 +39,9 @@ def note_sender(source_id: UUID, address: str, workspace_id: UUID) -> None:
 
 
 def group_of(path: str, address: str) -> Hashable:
-    """Returns who a request to this path counts for: a workspace whose events come from the address, or the address."""
+    """Returns the group as which a request to this path takes turns: the workspace whose events come from the address,
+    or the address.
+    """
     if not path.startswith(HOOKS):
         return address
     return _workspaces.get((path.removeprefix(HOOKS), address), address)

@@ -32,7 +32,7 @@ from pipedai.ids import accept_or_make, current_request_id
 from pipedai.server.access_log import log_request
 from pipedai.server.headers import API, RawHeaders, complete_headers
 from pipedai.server.lanes import STOP
-from pipedai.server.reply import crash_answer, error_answer, phrase
+from pipedai.server.outer import crash_answer, error_answer, phrase
 
 # A client must take at least this many bytes per second, on average over STALL_SECONDS in which there are bytes for it.
 LEAST_BYTES_PER_SECOND = 1024

@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from pipedai.api.principal import HostPrincipal, KeyPrincipal, principal_of
 from pipedai.api.renderers import compact_json, iso_time
 from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.streams import (
+from pipedai.api.views import (
     LAST_EVENT_ID,
     MEDIA_TYPE,
     StreamViewMixin,
