@@ -170,14 +170,10 @@ def run_jobs(jobs: Sequence[Job], stop: threading.Event) -> Counter[str]:
                     log.info("job.done", job=job.name, units=units, total=done[job.name])
             due[job.name] = time.monotonic() + pause
         stop.wait(max(0.0, min(due.values()) - time.monotonic()))
-    _finish([job.finish for job in jobs if job.finish])
-    return done
-
-
-def _finish(waits: Sequence[Callable[[], None]]) -> None:
-    if waits:
+    if waits := [job.finish for job in jobs if job.finish]:
         with ThreadPoolExecutor(len(waits)) as pool:
             list(pool.map(lambda wait: wait(), waits))
+    return done
 
 
 def _is_away(error: Exception) -> bool:

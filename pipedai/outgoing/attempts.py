@@ -82,7 +82,8 @@ def record(kind: Kind, sent: Sequence[tuple[Row, Answer]], *, now: datetime | No
             else:
                 recorded.append(Attempt(row, status, count, answer))
         if recorded:
-            _keep(kind, recorded)
+            kept = (_kept(kind, attempt) for attempt in recorded)
+            kind.attempts._default_manager.bulk_create(kept)
             kind.after_attempts(recorded)
     for row in overtaken:
         log.warning(kind.event("overtaken"), **kind.naming(row))
@@ -203,10 +204,6 @@ def _columns(
         "next_attempts": [due for *_, due in judged],
         "deliveries": [now if status == SendStatus.DELIVERED else None for *_, status, _ in judged],
     }
-
-
-def _keep(kind: Kind, recorded: Sequence[Attempt]) -> None:
-    kind.attempts._default_manager.bulk_create(_kept(kind, attempt) for attempt in recorded)
 
 
 def _kept(kind: Kind, attempt: Attempt) -> SendAttempt:

@@ -276,17 +276,13 @@ def _policy(allowed: tuple[str, ...], own: frozenset[str]) -> Policy:
     ]
     return Policy(
         denied_networks=AddressTable((*DEFAULT_DENIED.blocks, *denied)),
-        allowed_networks=tuple(_network(text) for text in allowed),
+        allowed_networks=tuple(ip_network(text, strict=False) for text in allowed),
         # The library ssrfguard can't allow ports for some networks only. If the settings allow any network, ssrfguard
         # is told to allow all ports. `may_use_port` then refuses ports other than 80 and 443 outside the allowed
         # networks.
         allowed_ports=frozenset(range(1, 65536)) if allowed else PORTS,
         max_connection_attempts=CONNECTION_ATTEMPTS,
     )
-
-
-def _network(text: str) -> IPNetwork:
-    return ip_network(text, strict=False)
 
 
 @lru_cache(maxsize=1)

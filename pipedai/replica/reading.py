@@ -114,7 +114,7 @@ _AWAY_CLASSES = {"08", "28", "3D", "53", "57", "58"}
 _MAYBE_TOO_EARLY = {400, 404}
 
 # What the primary says: the time, the position up to which the caller has written, and whether the readers' row is new
-# enough (see `writers`).
+# enough.
 _NEEDED = """
 SELECT clock_timestamp() AS now, greatest(readers.position,
     (SELECT position FROM recent_write WHERE principal_id = %(principal_id)s)) AS position,

@@ -168,12 +168,10 @@ class ApiSchema(AutoSchema):
         return {name: reference.of_change(text) for name, text in texts.items()}
 
     def _get_response_bodies(self, direction: str = "response") -> Schema:
-        answers = {status: self._success(status) for status in self._successes()}
+        successes = [200] if self._operation.items else list(self._operation.answers)
+        answers = {status: self._success(status) for status in successes}
         answers |= {status: error_answer(status, said) for status, said in self._errors().items()}
         return {str(status): answers[status] for status in sorted(answers)}
-
-    def _successes(self) -> list[int]:
-        return [200] if self._operation.items else list(self._operation.answers)
 
     def _success(self, status: int) -> Schema:
         operation = self._operation
