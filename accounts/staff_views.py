@@ -1,4 +1,4 @@
-"""The pages for login to Django admin, logout, and a staff user's own account (SPEC §10)."""
+"""The pages for login to Django admin, logout, and a staff user's own account."""
 
 from typing import Any
 
@@ -16,7 +16,6 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views import View
 from django.views.decorators.cache import never_cache
 from rest_framework.request import Request
-from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextInputWidget
 
 from accounts import authenticators, throttles
 from accounts.emails import Email, NotAnEmail, read_email
@@ -32,12 +31,12 @@ from pipedai.api.throttling import check_rate
 
 def _password(**options: Any) -> forms.CharField:
     autocomplete = options.pop("autocomplete", "current-password")
-    widget = UnfoldAdminPasswordWidget({"autocomplete": autocomplete})
+    widget = forms.PasswordInput({"autocomplete": autocomplete})
     return forms.CharField(strip=False, max_length=1024, widget=widget, **options)
 
 
 def _code(**options: Any) -> forms.CharField:
-    widget = UnfoldAdminTextInputWidget({"autocomplete": "one-time-code"})
+    widget = forms.TextInput({"autocomplete": "one-time-code"})
     return forms.CharField(max_length=64, widget=widget, **options)
 
 
@@ -48,7 +47,7 @@ class LoginForm(forms.Form):
         label="E-mail address",
         max_length=254,
         strip=False,
-        widget=UnfoldAdminTextInputWidget({"autocomplete": "username", "autofocus": True}),
+        widget=forms.TextInput({"autocomplete": "username", "autofocus": True}),
     )
     password = _password()
     code = _code(
@@ -217,7 +216,7 @@ class StaffAccount(StaffView):
         if setup is not None:
             context["secret"] = setup.secret
             context["qr"] = segno.make(setup.uri).svg_inline(
-                omitsize=True, border=2, svgclass="staff-qr", lineclass=None
+                omitsize=True, border=2, svgclass=None, lineclass=None
             )
         return TemplateResponse(request, "staff/account.html", context, **answer)
 

@@ -82,6 +82,7 @@ VERIFY_EMAIL = (Throttle(Rate("verify-email", limit=30, seconds=3600), by_caller
 RESEND_VERIFICATION = (Throttle(Rate("resend-verification", limit=10, seconds=3600), by_caller),)
 # How many mails to others a user may cause (SPEC §14).
 INVITE = (Throttle(Rate("invite", limit=20, seconds=86_400), by_caller),)
+LOOK_AT_INVITATION = (Throttle(Rate("look-at-invitation", limit=120, seconds=3600), by_address),)
 ACCEPT_INVITATION = (Throttle(Rate("accept-invitation", limit=30, seconds=3600), by_caller),)
 CHANGE_EMAIL = (Throttle(Rate("change-email", limit=10, seconds=3600), by_caller),)
 # How many mails about accounts of one kind (accounts/mail/outbox.py) an address gets. A call above the limit gets the

@@ -32,7 +32,7 @@ from pipedai_worker.disk.tool_calls import ToolCalls
 from pipedai_worker.gateway import Credentials, Gateway
 from pipedai_worker.stand_in.mcp_server import McpHandler, Tool
 
-# The most milliseconds that the gateway may add to a tool call (SPEC §20).
+# The most milliseconds that the gateway may add to a tool call (docs/decisions/gateway.md).
 LARGEST_COST_MS = 5.0
 WARM_UP = 20
 AS_SERVER, AS_GATEWAY = "--as-server", "--as-gateway"

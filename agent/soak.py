@@ -25,12 +25,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipedai_worker import cli
-from pipedai_worker.api import patience
-from pipedai_worker.conformance.fake_api import DROP, FakeApi, route
-from pipedai_worker.conformance.fake_run import FakeRun
+from pipedai_worker.api import answers
+from pipedai_worker.conformance.fake_api import DROP, TERMINAL, FakeApi, FakeRun, route
 from pipedai_worker.conformance.serving import Service
-from pipedai_worker.conformance.wire import TERMINAL
-from pipedai_worker.events import local, sender
+from pipedai_worker.events import local, recorder
 from pipedai_worker.identity.config import WorkerConfig
 from pipedai_worker.polling import loop, poller
 from pipedai_worker.reporting import calls
@@ -240,12 +238,12 @@ def _start_worker(api: FakeApi, url: str, directory: Path, speed: float) -> subp
 def _be_worker(speed: float, argv: list[str]) -> int:
     for module, name in (
         (poller, "SHORTEST_EMPTY_POLL_SECONDS"),
-        (patience, "FIRST_SECONDS"),
+        (answers, "FIRST_SECONDS"),
         (calls, "SHORTEST_SECONDS"),
         (calls, "LONGEST_SECONDS"),
         (loop, "UNCLAIMED_PAUSE_SECONDS"),
-        (sender, "GATHER_SECONDS"),
-        (sender, "FLUSH_SECONDS"),
+        (recorder, "GATHER_SECONDS"),
+        (recorder, "FLUSH_SECONDS"),
     ):
         setattr(module, name, getattr(module, name) / speed)
     return cli.main(argv)

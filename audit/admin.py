@@ -1,4 +1,4 @@
-"""The admin pages of the audit log, and the panel on every row's page with the audit entries about the row."""
+"""The admin pages of the audit log."""
 
 from datetime import timedelta
 from typing import Any, get_args
@@ -6,102 +6,27 @@ from uuid import UUID
 
 from django.apps import apps
 from django.contrib.admin import register
-from django.db.models import Model, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 
 from audit.models import AuditEntry
 from audit.serializers import with_actors
 from pipedai.admin.base import StaffModelAdmin
-from pipedai.admin.change_list import KeysetChangeList, Scope
-from pipedai.admin.fields import column, fields_of, itself, of_row, reading
-from pipedai.admin.filters import DatesFilter, one_of, related
-from pipedai.admin.panels import Drawn, add_to_page_of, table_of
+from pipedai.admin.columns import link_to
+from pipedai.admin.lists import BoundedList, one_of, related
 from pipedai.admin.site import model_named, site
-from pipedai.admin.values import changes, ident, link_to, list_of
 from pipedai.events import ACTIONS, ActorType
 from pipedai.ids import moment_of
 from workspaces.actors import LABELS
 from workspaces.models import Environment
 
-_SHOWN = 50
 # How far an entry's `created_at` may be from the time in its id. The database's clock writes the first, the clock of a
 # web or scheduler process the second.
 _CLOCKS_APART = timedelta(hours=1)
 
 
-def _of_ids(rows: QuerySet[AuditEntry], first: UUID, last: UUID) -> QuerySet[AuditEntry]:
-    """An id begins with the time when it was made, so PostgreSQL searches only the partitions around these times."""
-    try:
-        span = (moment_of(first) - _CLOCKS_APART, moment_of(last) + _CLOCKS_APART)
-    except (ValueError, OverflowError):
-        return rows.none()
-    return rows.filter(id__gte=first, id__lte=last, created_at__range=span)
-
-
-def _who(entry: Any) -> Any:
-    if entry.actor_type not in LABELS or entry.actor_id is None:
-        return entry.actor_type
-    model = apps.get_model(LABELS[entry.actor_type][0])
-    return format_html("{} {}", entry.actor_type, link_to(model, entry.actor_id, entry.actor_label))
-
-
-def _what(entry: AuditEntry) -> Any:
-    model = model_named(entry.target_type)
-    if model is None or entry.target_id is None:
-        return entry.target_type
-    return format_html("{} {}", entry.target_type, link_to(model, entry.target_id))
-
-
-def _where(entry: Any) -> Any:
-    return link_to(Environment, entry.environment_id, entry.environment_name)
-
-
-class AuditChangeList(KeysetChangeList):
-    def get_results(self, request: HttpRequest) -> None:
-        """It takes one query for each kind of actor and one for the environments."""
-        super().get_results(request)
-        named(self.result_list)
-
-
-@register(AuditEntry, site=site)
-class AuditEntryAdmin(StaffModelAdmin):
-    icon = "receipt_long"
-    group = "Service"
-    when_empty = "Nothing has been done yet that the audit log keeps."
-    columns = ("When", "action", "Who", "What", "Environment", "Changes")
-    facts = (
-        ("When", "created_at"), "action", ("Who", of_row(_who, "actor_type", "actor_id")),
-        ("What", of_row(_what, "target_type", "target_id")), ("Environment", of_row(_where, "environment_id")),
-        ("Address", "ip"), ("Request", column("request_id", ident)), "id", ("Changes", column("metadata", changes)),
-    )  # fmt: skip
-    list_filter = (
-        DatesFilter, one_of("actor_type", get_args(ActorType)), one_of("action", sorted(ACTIONS)),
-        related("environment", Environment), related("target"), related("actor"),
-    )  # fmt: skip
-    newest_first = ("created_at", "id")
-    ordering = ("-created_at", "-id")
-    scopes = (
-        Scope(("environment",), ("created_at", "id")),
-        Scope(("environment", "action"), ("created_at", "id")),
-        Scope(("environment", "target"), ("created_at", "id")),
-    )
-
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:
-        return AuditChangeList
-
-    def find(self, row_id: UUID) -> Model | None:
-        entry = _of_ids(AuditEntry.objects.all(), row_id, row_id).first()
-        return named([entry])[0] if entry else None
-
-    def find_by_ids(
-        self, rows: QuerySet[AuditEntry], first: UUID, last: UUID
-    ) -> QuerySet[AuditEntry]:
-        """Without the range of time in the ids, PostgreSQL would search the partitions of all months."""
-        return _of_ids(rows, first, last)
-
-
-def named(entries: list[Any]) -> list[Any]:
+def _named(entries: list[Any]) -> list[Any]:
     """Adds `actor_label` and `environment_name`: one query for each kind of actor, one for the environments."""
     places = Environment.objects.filter(id__in={entry.environment_id for entry in entries} - {None})
     names = dict(places.values_list("id", "name"))
@@ -111,20 +36,58 @@ def named(entries: list[Any]) -> list[Any]:
     return entries
 
 
-def audit_panel(row: Model, _: HttpRequest) -> list[Drawn]:
-    """Returns the panel with the audit entries about a row: those of its environment, or those without one."""
-    environment_id = (
-        row.pk if isinstance(row, Environment) else getattr(row, "environment_id", None)
-    )
-    filters = {"target": row.pk} | ({"environment": environment_id} if environment_id else {})
-    columns = ("When", ("Action", itself("action")), "Who", "Changes")
-    admin: Any = site.get_model_admin(AuditEntry)
-    fields = fields_of(AuditEntry, columns, admin.named_facts)
-    told = AuditEntry.objects.filter(target_id=row.pk, environment_id=environment_id)
-    newest = told.order_by("-created_at", "-id")
-    entries = reading(newest, fields.values(), "environment_id")[:_SHOWN]
-    nothing, more = "It tells nothing of this.", list_of(AuditEntry, **filters)
-    return [table_of("Audit log", fields, named(list(entries)), nothing=nothing, more=more)]
+class AuditList(BoundedList):
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        _named(self.result_list)
 
 
-add_to_page_of(Model, audit_panel)
+@register(AuditEntry, site=site)
+class AuditEntryAdmin(StaffModelAdmin):
+    list_display = ("created_at", "action", "who", "what", "environment", "metadata")
+    list_filter = (
+        one_of("actor_type", get_args(ActorType)), one_of("action", sorted(ACTIONS)),
+        related("environment", Environment), related("target"), related("actor"),
+    )  # fmt: skip
+    reads = ("actor_type", "actor_id", "target_type", "target_id", "environment_id")
+    newest_by = "created_at"
+    indexes = {
+        ("environment",): "created_at",
+        ("environment", "action"): "created_at",
+        ("environment", "target"): "created_at",
+    }
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:
+        return AuditList
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: Any = None) -> Any:
+        entry = self.find_exactly(self.get_queryset(request), object_id)
+        found = entry.first() if entry is not None else None
+        return _named([found])[0] if found else None
+
+    def find_by_ids(
+        self, rows: QuerySet[AuditEntry], first: UUID, last: UUID
+    ) -> QuerySet[AuditEntry]:
+        """An id begins with the time when it was made, so PostgreSQL searches only the partitions around it."""
+        try:
+            span = (moment_of(first) - _CLOCKS_APART, moment_of(last) + _CLOCKS_APART)
+        except (ValueError, OverflowError):
+            return rows.none()
+        return rows.filter(id__range=(first, last), created_at__range=span)
+
+    def who(self, entry: Any) -> Any:
+        if entry.actor_type not in LABELS or entry.actor_id is None:
+            return entry.actor_type
+        model = apps.get_model(LABELS[entry.actor_type][0])
+        return format_html(
+            "{} {}", entry.actor_type, link_to(model, entry.actor_id, entry.actor_label)
+        )
+
+    def what(self, entry: AuditEntry) -> Any:
+        model = model_named(entry.target_type)
+        if model is None or entry.target_id is None:
+            return entry.target_type
+        return format_html("{} {}", entry.target_type, link_to(model, entry.target_id))
+
+    def environment(self, entry: Any) -> Any:
+        return link_to(Environment, entry.environment_id, entry.environment_name)

@@ -35,7 +35,7 @@ class AuditEntry(models.Model):
     # The id of the request that caused the action, as in the X-Request-Id header and in the log; None if no request
     # did.
     request_id = models.CharField(max_length=128, null=True)
-    # When the action happened, by the database's clock. Only `seed_demo --scale` writes invented times here.
+    # When the action happened, by the database's clock. Only `seed_demo` writes invented times here.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:

@@ -51,7 +51,7 @@ def add_partitions(*, now: datetime | None = None) -> int:
 
 
 def add_partitions_of(moments: Iterable[datetime]) -> None:
-    """Makes the partitions for the entries that `seed_demo --scale` invents in the past."""
+    """Makes the partitions for entries of the past, such as those of the week that `seed_demo` makes up."""
     months = {moment.astimezone(UTC).date().replace(day=1) for moment in moments}
     if months:
         _add(months)

@@ -5,25 +5,17 @@ import os
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from bench.failure import BenchFailed
+from bench.figures import Json, latencies
 from bench.load import Window, sleep_until
-from bench.stack import Database
-from bench.usage import cpu_seconds
 from bin.ending import die_with_parent
 from pipedai.embedded.cluster import wheel_bin
+from testing.processes.stack import Database
+from testing.processes.usage import cpu_seconds
 
 _SCRIPTS = Path(__file__).with_name("pgbench")
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """The seconds of each lifecycle that ended within the window, and PostgreSQL's CPU seconds."""
-
-    lifecycles: list[float]
-    postgres_cpu_seconds: float
 
 
 def prepare(database: Database) -> None:
@@ -31,9 +23,10 @@ def prepare(database: Database) -> None:
     database.execute((_SCRIPTS / "setup.sql").read_text())
 
 
-def measure(database: Database, *, clients: int, warm_up: float, seconds: float) -> Measured:
-    """Run pgbench's clients, one lifecycle after another. Raises BenchFailed."""
-    window = Window.after(warm_up, seconds)
+def measure(database: Database, *, clients: int, seconds: float) -> Json:
+    """Run pgbench's clients, one lifecycle after another, and return their figures. Raises BenchFailed."""
+    database.settle()
+    window = Window.of(seconds)
     log = database.directory / f"pgbench-{clients}"
     pgbench = subprocess.Popen(
         [
@@ -42,7 +35,7 @@ def measure(database: Database, *, clients: int, warm_up: float, seconds: float)
             "--protocol=prepared",
             f"--client={clients}",
             f"--jobs={min(clients, os.cpu_count() or 1)}",
-            f"--time={math.ceil(warm_up + seconds)}",  # from its own start, which is after the window's
+            f"--time={math.ceil(window.end - time.monotonic())}",
             f"--file={_SCRIPTS / 'lifecycle.sql'}",
             "--log",
             f"--log-prefix={log}",
@@ -60,7 +53,14 @@ def measure(database: Database, *, clients: int, warm_up: float, seconds: float)
     said, _ = pgbench.communicate()
     if pgbench.returncode or "number of failed transactions: 0 " not in said:
         raise BenchFailed(f"pgbench failed:\n{said}")
-    return Measured(_read(log, window), used)
+    lifecycles = _read(log, window)
+    if not lifecycles:
+        raise BenchFailed("No lifecycle ended within the time: give it more --seconds.")
+    return {
+        "lifecyclesPerSecond": round(len(lifecycles) / seconds, 2),
+        "lifecycle": latencies(lifecycles),
+        "postgresCpuMs": round(1000 * used / len(lifecycles), 3),
+    }
 
 
 def _read(log: Path, window: Window) -> list[float]:

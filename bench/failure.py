@@ -1,5 +1,7 @@
 """The exception of a benchmark that can't continue."""
 
+from testing.processes.failure import ProcessFailed
 
-class BenchFailed(Exception):  # noqa: N818
+
+class BenchFailed(ProcessFailed):
     """Something keeps the benchmark from continuing. The message is one sentence for the developer."""

@@ -1,15 +1,15 @@
 """Computes figures from measurements, and prints and writes them."""
 
-import json
 import math
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import psutil
+
+from testing.processes.stack import Database
 
 Json = dict[str, Any]
 
@@ -35,15 +35,15 @@ def ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
-def machine(postgres: str) -> Json:
-    """Describe the machine that the figures come from. `postgres` is the server's version."""
+def machine(on: Database) -> Json:
+    """Describe the machine that the figures come from."""
     return {
         "measuredAt": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "cores": os.cpu_count(),
         "memoryGb": round(psutil.virtual_memory().total / 2**30),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
-        "postgres": postgres,
+        "postgres": on.one("SHOW server_version")["server_version"],
         # Above a few tenths, other programs were running: then only ratios within this run mean anything.
         "loadBefore": round(os.getloadavg()[0], 2),
     }
@@ -70,9 +70,17 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
             print(f"| {' | '.join(rules)} |")
 
 
-def write_json(path: Path, result: Json) -> None:
-    """Write a result to a file. Raises OSError."""
-    path.write_text(json.dumps(result, indent=2) + "\n")
+def show_calls(names: Sequence[str], figures: Mapping[str, Json]) -> None:
+    """Print the latencies of each call of a lifecycle, with columns for each of the figures."""
+    heads = ["call", *(head for name in figures for head in (f"p50 ms, {name}", f"p99 ms, {name}"))]
+    rows = [
+        [
+            name,
+            *(each["calls"][name][key] for each in figures.values() for key in ("p50Ms", "p99Ms")),
+        ]
+        for name in names
+    ]
+    print_table(heads, rows)
 
 
 def _ms(seconds: float | None) -> float | None:

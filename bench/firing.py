@@ -1,18 +1,21 @@
-"""`bin/bench firing`: measures how late due triggers become queued runs, when one is due and when all are (SPEC §7), or
-when so many come due each second.
+"""How late scheduled triggers fire: spread over the hour, and all at once; or so many each second.
+
+They come due at whole minutes, by the real clock, so it takes up to three of them.
 """
 
+import argparse
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from bench.background import scheduler_processes, wait_for_schedulers
 from bench.failure import BenchFailed
-from bench.figures import Json, latencies, machine, print_machine, print_table
-from bench.stack import Database, database
-from bench.usage import cpu_seconds
+from bench.figures import Json, latencies, machine, print_table
+from bench.options import count
+from testing.processes.stack import Database, database, scheduler_processes
+from testing.processes.usage import cpu_seconds
 
+IN_ALL = ("", "--triggers 100000 --each-second 1000")
 _LOOK_SECONDS = 0.02
 _LONGEST_SECONDS = 60.0
 # The least time between making the triggers due and the minute at which they are due.
@@ -44,15 +47,19 @@ WHERE b.second = {second} AND t.id = b.trigger_id
 """
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--triggers", type=count, default=10_000, help="scheduled triggers")
+    parser.add_argument("--schedulers", type=count, default=2, help="scheduler processes")
+    parser.add_argument(
+        "--each-second", type=int, default=0, metavar="N", help="let N of them come due each second"
+    )
+    parser.add_argument("--seconds", type=count, default=30, help="of that, at most 55")
+
+
 def run(
-    *,
-    triggers: int,
-    schedulers: int,
-    each_second: int = 0,
-    seconds: int = 30,
-    say: Callable[[str], None],
+    *, triggers: int, schedulers: int, each_second: int, seconds: int, say: Callable[[str], None]
 ) -> Json:
-    """Measure with this number of scheduled triggers and scheduler processes. Raises BenchFailed.
+    """Measure with this number of scheduled triggers and scheduler processes. Raises ProcessFailed.
 
     With `each_second`, so many of the triggers come due each second, for `seconds`. Without it, first a sixtieth of
     them comes due, and then all at once.
@@ -61,63 +68,36 @@ def run(
         raise BenchFailed(f"{triggers} triggers are too few, or {seconds} seconds too many.")
     say("Starting PostgreSQL…")
     with database() as on:
-        found = machine(on.one("SHOW server_version")["server_version"])
+        found = machine(on)
         say(f"Making {triggers} triggers…")
         on.python("-m", "testing.world.due_triggers", str(triggers))
-        on.settle()
         if each_second:
             on.execute(_GROUPS.format(each_second=each_second, seconds=seconds))
-            on.settle()
-            with scheduler_processes(on, schedulers) as pids:
-                wait_for_schedulers(on, schedulers)
+        on.settle()
+        with scheduler_processes(on, schedulers) as pids:
+            if each_second:
                 say(f"{each_second} come due each second…")
-                lag = _fire_each_second(on, each_second, seconds, pids)
-            return {
-                "benchmark": "firing",
-                "machine": found,
-                "triggers": triggers,
-                "schedulers": schedulers,
-                "eachSecond": each_second,
-                "lag": {"eachSecond": lag},
-            }
-        with scheduler_processes(on, schedulers):
-            say("One sixtieth of them comes due…")
-            spread = _fire(on, "schedule = '{minute} * * * *'")
-            say("All come due at once…")
-            on.execute("UPDATE trigger SET schedule = '* * * * *' WHERE schedule IS NOT NULL")
-            on.settle()
-            at_once = _fire(on, "schedule IS NOT NULL")
-    return {
-        "benchmark": "firing",
-        "machine": found,
-        "triggers": triggers,
-        "schedulers": schedulers,
-        "lag": {"spreadOverTheHour": spread, "allAtOnce": at_once},
-    }
+                lag = {
+                    f"{each_second} each second": _fire_each_second(on, each_second, seconds, pids)
+                }
+            else:
+                say("One sixtieth of them comes due…")
+                lag = {"spread over an hour's minutes": _fire(on, "schedule = '{minute} * * * *'")}
+                say("All come due at once…")
+                on.execute("UPDATE trigger SET schedule = '* * * * *' WHERE schedule IS NOT NULL")
+                on.settle()
+                lag["all at once"] = _fire(on, "schedule IS NOT NULL")
+    return {"machine": found, "lag": lag}
 
 
 def show(result: Json) -> None:
-    """Print the table of a result."""
-    print_machine(result["machine"])
-    print(f"{result['triggers']} triggers, {result['schedulers']} scheduler processes")
-    print()
+    print(f"{result['triggers']} triggers, {result['schedulers']} scheduler processes\n")
+    keys = ("count", "p50Ms", "p99Ms", "schedulerCpuMs", "postgresCpuMs")
+    cpu = ("schedulers' CPU ms for each", "PostgreSQL's, with the making due")
     print_table(
-        ["lag until the run can be seen", "count", "p50 ms", "p99 ms"],
-        [
-            [name, at["count"], at["p50Ms"], at["p99Ms"]]
-            for key, name in (
-                ("spreadOverTheHour", "spread over an hour's minutes"),
-                ("allAtOnce", "all at once"),
-                ("eachSecond", f"{result.get('eachSecond')} each second"),
-            )
-            if (at := result["lag"].get(key))
-        ],
+        ["lag until the run can be seen", "count", "p50 ms", "p99 ms", *cpu],
+        [[name, *(at.get(key) for key in keys)] for name, at in result["lag"].items()],
     )
-    if steady := result["lag"].get("eachSecond"):
-        print(
-            f"CPU for each: schedulers {steady['schedulerCpuMs']:.3g} ms,"
-            f" PostgreSQL {steady['postgresCpuMs']:.3g} ms (with the making due)"
-        )
 
 
 def _fire(on: Database, which: str) -> Json:

@@ -1,233 +1,100 @@
-"""`bin/bench lifecycle`: measures whole lifecycles of runs over HTTP, and the same steps as bare SQL."""
+"""Whole lifecycles of runs over HTTP, by the long protocol and the short one, beside the same steps as bare SQL.
 
+Each client has a worker and a trigger, and repeats six calls: create, poll, claim, start, heartbeat, complete; or four,
+of which claim-next stands for three. The figures that another machine can be compared by are the shares of bare SQL.
+"""
+
+import argparse
+import os
+import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-from bench import bare_sql, lanes, pool_lifecycle, two_checkouts
+from bench import bare_sql
 from bench.cast import Pair, make_pairs
 from bench.failure import BenchFailed
-from bench.figures import Json, latencies, machine, print_machine, print_table, ratio
-from bench.floor import load as floor_load
-from bench.http_measure import drive_all, lifecycle_figures, show_calls, warm_up_of
-from bench.kill.budgets import add_budgets
-from bench.lifecycle_load import CALLS, SHORT_CALLS, drive, drive_short
-from bench.stack import Database, Program, Web, database, web
+from bench.figures import Json, machine, print_table, ratio, show_calls
+from bench.http import Answer, Connection, check, request
+from bench.load import Measured, Window, keep_running, measure
+from bench.options import count, one_or_more, seconds
+from testing.processes.stack import Database, database, web
 
-# A bare Django view on the product's own server.
-_FLOOR = Program(
-    (
-        "-m", "gunicorn", "-c", "python:pipedai.server.gunicorn_conf",
-        "-k", "pipedai.server.worker.Worker", "bench.floor.asgi:application",
-    ),
-    {"DJANGO_SETTINGS_MODULE": "bench.floor.settings"},
-)  # fmt: skip
-_FLOOR_TABLE = """
-CREATE TABLE IF NOT EXISTS bench_floor (n integer PRIMARY KEY, touched integer NOT NULL);
-INSERT INTO bench_floor SELECT n, 0 FROM generate_series(0, 9999) AS n ON CONFLICT DO NOTHING;
-"""
+IN_ALL = ("", "--clients 16 --web-processes 2")
+CALLS = ("create", "poll", "claim", "start", "heartbeat", "complete")
+SHORT_CALLS = ("create", "claim-next", "heartbeat", "complete")
+OUTCOME = {
+    "status": "succeeded",
+    "exitCode": 0,
+    "shortMessage": "Three tickets need an answer first: 4711, 4712 and 4720.",
+    "inputTokens": 5120,
+    "outputTokens": 640,
+    "cacheReadTokens": 2048,
+    "cacheCreationTokens": 512,
+    "costUsd": "0.0215",
+    "numTurns": 4,
+    "sessionId": "0e9d7c52-7c3e-4f0a-9a55-0b8f3c1f2d11",
+    "model": "sonnet",
+}
 _AUDIT_ROWS = 4  # for each lifecycle: created, claimed, started, completed
 
 
-def run(
-    *,
-    clients: Sequence[int],
-    seconds: float,
-    web_processes: int,
-    budget: bool = False,
-    pool: bool = False,
-    protocol: str = "long",
-    against: Path | None = None,
-    rounds: int = 1,
-    say: Callable[[str], None],
-) -> Json:
-    """Measure with each number of clients, and return the result as JSON. Raises BenchFailed.
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--clients", type=one_or_more(count), default="1,16,64", help="each of these"
+    )
+    parser.add_argument("--seconds", type=seconds, default=10.0, help="for each measurement")
+    parser.add_argument("--web-processes", type=count, default=1, help="of the web server")
 
-    With `budget`, one budget covers all runs: each claim reserves in it, and each end settles it. With `pool`, it
-    compares workers of one pool with workers that have a trigger each. With the `protocol` `short`, it also measures
-    lifecycles by `claim-next`, beside those by poll, claim and start. With `against`, the path of another checkout, it
-    only compares the web CPU of both, in so many `rounds`.
-    """
-    if against is not None:
-        return two_checkouts.compare(
-            against,
-            clients=clients,
-            seconds=seconds,
-            processes=web_processes,
-            rounds=rounds,
-            pool=pool,
-            say=say,
-        )
-    if pool:
-        return pool_lifecycle.run(
-            clients=clients, seconds=seconds, web_processes=web_processes, say=say
-        )
+
+def run(
+    *, clients: Sequence[int], seconds: float, web_processes: int, say: Callable[[str], None]
+) -> Json:
+    """Measure with each number of clients. Raises ProcessFailed."""
     say("Starting PostgreSQL and the web server…")
-    with database() as on:
-        with (
-            web(on, processes=web_processes) as served,
-            web(on, processes=web_processes, program=_FLOOR) as floor,
-        ):
-            found = machine(on.one("SHOW server_version")["server_version"])
-            pairs = make_pairs(served.port, max(clients))
-            if budget:
-                add_budgets(on, pairs, count=1)
-            bare_sql.prepare(on)
-            on.execute(_FLOOR_TABLE)
-            results = []
-            for count in clients:
-                say(f"{count} clients over HTTP…")
-                on.settle()
-                used = drive_all(drive, on, served, pairs[:count], seconds)
-                over_http = lifecycle_figures(used, seconds)
+    with database() as on, web(on, processes=web_processes) as served:
+        found = machine(on)
+        pairs = make_pairs(served.port, max(clients))
+        bare_sql.prepare(on)
+        results = []
+        for number in clients:
+            figures: Json = {"clients": number}
+            for name, driven in (("http", drive), ("short", drive_short)):
+                say(f"{number} clients over HTTP, {name}…")
+                figures[name] = measure(driven, on, served, pairs[:number], seconds)
                 _verify(on)
-                say(f"{count} clients of a bare Django view…")
-                on.settle()
-                touched = drive_all(floor_load.drive, on, floor, range(count), seconds)
-                bare_django = lifecycle_figures(touched, seconds)
-                say(f"{count} clients in bare SQL…")
-                on.settle()
-                bare = _measure_bare(on, count, seconds)
-                _verify(on)
-                rate = over_http["lifecyclesPerSecond"]
-                at = {
-                    "clients": count,
-                    "http": over_http,
-                    "bareDjango": bare_django,
-                    "bareSql": bare,
-                    "ofBareDjango": ratio(rate, bare_django["lifecyclesPerSecond"]),
-                    "ofBareSql": ratio(rate, bare["lifecyclesPerSecond"]),
-                }
-                if protocol == "short":
-                    say(f"{count} clients by the short protocol…")
-                    at["short"] = _measure_short(on, served, floor, pairs[:count], seconds, at)
-                results.append(at)
-        say("One call on the two-lane server and on gthread…")
-        on.settle()
-        servers = lanes.compare(on, pairs[:16], seconds=seconds, processes=web_processes)
-    return {
-        "benchmark": "lifecycle",
-        "machine": found,
-        "seconds": seconds,
-        "webProcesses": web_processes,
-        "budget": budget,
-        "pool": False,
-        "protocol": protocol,
-        "results": results,
-        "servers": servers,
-    }
+            say(f"{number} clients in bare SQL…")
+            figures["bareSql"] = bare_sql.measure(on, clients=number, seconds=seconds)
+            _verify(on)
+            rate = figures["bareSql"]["lifecyclesPerSecond"]
+            for name in ("http", "short"):
+                figures[name]["ofBareSql"] = ratio(figures[name]["lifecyclesPerSecond"], rate)
+            results.append(figures)
+    return {"machine": found, "results": results}
 
 
 def show(result: Json) -> None:
-    """Print the tables of a result."""
-    print_machine(result["machine"])
-    print()
-    if "against" in result:
-        two_checkouts.show(result)
-        return
-    if result["pool"]:
-        pool_lifecycle.show(result)
-        return
     rows: list[list[Any]] = []
     for at in result["results"]:
-        rows += [
-            ["HTTP", at["clients"], *_row(at["http"], at["ofBareDjango"], at["ofBareSql"])],
-            ["bare Django view, 6 calls", at["clients"], *_row(at["bareDjango"])],
-            ["bare SQL", at["clients"], *_row(at["bareSql"])],
-        ]
-        if short := at.get("short"):
-            shares = (short["ofBareDjango"], short["ofBareSql"])
-            rows += [
-                ["HTTP, short protocol", at["clients"], *_row(short["http"], *shares)],
-                ["bare Django view, 4 calls", at["clients"], *_row(short["bareDjango"])],
-            ]
-    print_table(
-        [
-            "lifecycle",
-            "clients",
-            "per s",
-            "of the bare view",
-            "of bare SQL",
-            "p50 ms",
-            "p99 ms",
-            "web CPU ms",
-            "PostgreSQL CPU ms",
-            "load CPU ms",
-            "web RSS MB",
-        ],
-        rows,
-    )
-    print()
-    show_calls("call", CALLS, {at["clients"]: at["http"] for at in result["results"]})
-    if result["protocol"] == "short":
-        short = {at["clients"]: at["short"]["http"] for at in result["results"]}
-        show_calls("call of the short protocol", SHORT_CALLS, short)
-        for at in result["results"]:
-            print(
-                f"With {at['clients']} clients the short protocol does {at['short']['ofLong']:.2f} times as many"
-                f" lifecycles, with {at['short']['cpuOfLong']:.2f} times the web CPU each."
+        for name, words in (("http", "long"), ("short", "short"), ("bareSql", "bare SQL")):
+            figures = at[name]
+            keys = ("webCpuMs", "postgresCpuMs", "loadCpuMs", "webRssMb")
+            share = figures.get("ofBareSql")
+            rows.append(
+                [
+                    words,
+                    at["clients"],
+                    figures["lifecyclesPerSecond"],
+                    None if share is None else f"{100 * share:.1f} %",
+                    figures["lifecycle"]["p50Ms"],
+                    figures["lifecycle"]["p99Ms"],
+                    *(figures.get(key) for key in keys),
+                ]
             )
+    cpu = ("web CPU ms", "PostgreSQL CPU ms", "load CPU ms", "web RSS MB")
+    print_table(["lifecycle", "clients", "per s", "of bare SQL", "p50 ms", "p99 ms", *cpu], rows)
+    for name, calls in (("http", CALLS), ("short", SHORT_CALLS)):
         print()
-    servers = result["servers"]
-    rows = [
-        [name, servers[key]["webCpuMs"], servers[key]["requestsPerSecond"], of_gthread]
-        for name, key, of_gthread in (
-            ("two lanes", "lanes", servers["ofGthread"]),
-            ("gthread", "gthread", None),
-        )
-    ]
-    print_table(
-        [f"GET /triggers/:id, {servers['clients']} clients", "web CPU ms", "per s", "of gthread"],
-        rows,
-    )
-
-
-def _row(figures: Json, *of_bare: float | None) -> list[Any]:
-    shares = [None if each is None else f"{100 * each:.1f} %" for each in of_bare or (None, None)]
-    keys = ("webCpuMs", "postgresCpuMs", "loadCpuMs", "webRssMb")
-    return [
-        figures["lifecyclesPerSecond"],
-        *shares,
-        figures["lifecycle"]["p50Ms"],
-        figures["lifecycle"]["p99Ms"],
-        *(figures.get(key) for key in keys),
-    ]
-
-
-def _measure_short(
-    on: Database, served: Web, floor: Web, pairs: Sequence[Pair], seconds: float, long: Json
-) -> Json:
-    """Measure lifecycles by the short protocol, and compare them with those by the long one, whose figures are
-    `long`.
-    """
-    on.settle()
-    used = drive_all(drive_short, on, served, pairs, seconds)
-    over_http = lifecycle_figures(used, seconds)
-    _verify(on)
-    on.settle()
-    touched = drive_all(floor_load.drive_short, on, floor, range(len(pairs)), seconds)
-    bare_django = lifecycle_figures(touched, seconds)
-    rate = over_http["lifecyclesPerSecond"]
-    return {
-        "http": over_http,
-        "bareDjango": bare_django,
-        "ofLong": ratio(rate, long["http"]["lifecyclesPerSecond"]),
-        "cpuOfLong": ratio(over_http["webCpuMs"], long["http"]["webCpuMs"]),
-        "ofBareDjango": ratio(rate, bare_django["lifecyclesPerSecond"]),
-        "ofBareSql": ratio(rate, long["bareSql"]["lifecyclesPerSecond"]),
-    }
-
-
-def _measure_bare(on: Database, clients: int, seconds: float) -> Json:
-    measured = bare_sql.measure(on, clients=clients, warm_up=warm_up_of(seconds), seconds=seconds)
-    done = len(measured.lifecycles)
-    if not done:
-        raise BenchFailed("No lifecycle ended within the time: give it more --seconds.")
-    return {
-        "lifecyclesPerSecond": round(done / seconds, 2),
-        "lifecycle": latencies(measured.lifecycles),
-        "postgresCpuMs": round(1000 * measured.postgres_cpu_seconds / done, 3),
-    }
+        show_calls(calls, {f"{at['clients']} clients": at[name] for at in result["results"]})
 
 
 def _verify(on: Database) -> None:
@@ -238,3 +105,46 @@ def _verify(on: Database) -> None:
     )
     if found["unfinished"] or found["entries"] != _AUDIT_ROWS * found["runs"]:
         raise BenchFailed(f"The ledger and the audit log disagree: {found}.")
+
+
+def drive(port: int, pair: Pair, window: Window) -> Measured:
+    """Run one lifecycle after another until the window ends. It finishes the last one after that."""
+    return keep_running(port, window, lambda connection: _run_once(connection, pair, short=False))
+
+
+def drive_short(port: int, pair: Pair, window: Window) -> Measured:
+    """Do the same by the short protocol."""
+    return keep_running(port, window, lambda connection: _run_once(connection, pair, short=True))
+
+
+def _run_once(connection: Connection, pair: Pair, *, short: bool) -> dict[str, float]:
+    """Run one lifecycle, and return the seconds of each call. Raises BenchFailed if anything is wrong."""
+    times: dict[str, float] = {}
+
+    def timed(name: str, sent: bytes) -> Answer:
+        began = time.monotonic()
+        answer = connection.exchange(sent)
+        times[name] = time.monotonic() - began
+        return check(sent, answer)
+
+    def work(name: str, method: str, path: str, body: object = None) -> Any:
+        path = f"/workers/{pair.worker_id}{path}"
+        return timed(name, request(method, path, token=pair.worker_token, body=body)).json()
+
+    fire = request("POST", f"/triggers/{pair.trigger_id}/run", token=pair.api_key)
+    run = timed("create", fire).json()
+    claim, path = {"claimId": f"bench-{os.getpid()}"}, f"/runs/{run['id']}"
+    if short:
+        taken = work("claim-next", "POST", "/claim-next", {**claim, "start": True})["run"] or {}
+        if (taken.get("id"), taken.get("status")) != (run["id"], "running"):
+            raise BenchFailed(f"claim-next should have started run {run['id']}, and did not.")
+    else:
+        if [each["id"] for each in work("poll", "GET", "/poll")["runs"]] != [run["id"]]:
+            raise BenchFailed(f"A poll should have handed out run {run['id']} alone.")
+        work("claim", "POST", f"{path}/claim", claim)
+        work("start", "POST", f"{path}/start", {})
+    work("heartbeat", "POST", f"{path}/heartbeat", {})
+    ended = work("complete", "POST", f"{path}/complete", OUTCOME)
+    if ended["status"] != "succeeded":
+        raise BenchFailed(f"Run {run['id']} should have succeeded, and is {ended['status']}.")
+    return times

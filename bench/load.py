@@ -1,21 +1,36 @@
-"""Runs a load in processes of its own, so that it shares no interpreter with what it measures."""
+"""Lets clients call a web server from processes of their own, and measures times, CPU and memory."""
 
 import multiprocessing
+import resource
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from multiprocessing.synchronize import Event
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from bench.failure import BenchFailed
+from bench.figures import Json, latencies
+from bench.http import Connection
 from bin.ending import die_with_parent
+from testing.processes.stack import Database, Web
+from testing.processes.usage import cpu_seconds
+
+if TYPE_CHECKING:
+    from bench import prefect
 
 T = TypeVar("T")
 
 # The processes are forked: starting a new interpreter for each would take longer than they run.
 _FORK = multiprocessing.get_context("fork")
 _PATIENCE_SECONDS = 120.0
+_WARM_UP_SECONDS = 1.5
+# A short measurement, which only shows that there are figures, has a shorter warm-up: this share of it.
+_MOST_OF_A_MEASUREMENT = 0.25
+
+
+Served: TypeAlias = "Web | prefect.Server"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +41,9 @@ class Window:
     end: float
 
     @classmethod
-    def after(cls, warm_up: float, seconds: float) -> "Window":
-        """Return a window of `seconds` that begins `warm_up` seconds from now."""
-        start = time.monotonic() + warm_up
+    def of(cls, seconds: float) -> "Window":
+        """Return a window of `seconds` that begins after a warm-up, within which clients start and connect."""
+        start = time.monotonic() + min(_WARM_UP_SECONDS, _MOST_OF_A_MEASUREMENT * seconds)
         return cls(start, start + seconds)
 
     def __contains__(self, moment: float) -> bool:
@@ -40,6 +55,32 @@ class Window:
         return self.end - self.start
 
 
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """The CPU seconds that the web server and PostgreSQL have used so far."""
+
+    web: float
+    postgres: float
+
+    @classmethod
+    def now(cls, on: Database, served: Served) -> "Cpu":
+        return cls(served.cpu_seconds, cpu_seconds(on.pid))
+
+    def since(self, earlier: "Cpu") -> "Cpu":
+        """Return what both have used since `earlier`."""
+        return Cpu(self.web - earlier.web, self.postgres - earlier.postgres)
+
+
+@dataclass(slots=True)
+class Measured:
+    """What one client measured within its window."""
+
+    lifecycles: list[float] = field(default_factory=list)  # the seconds of each
+    calls: dict[str, list[float]] = field(default_factory=dict)
+    # The CPU of the client's own process, which it takes from the machine.
+    cpu_seconds: float = 0.0
+
+
 def event() -> Event:
     """Make an event that this process shares with its loads."""
     return _FORK.Event()
@@ -48,6 +89,15 @@ def event() -> Event:
 def sleep_until(moment: float) -> None:
     """Sleep until that moment of `time.monotonic()`."""
     time.sleep(max(0.0, moment - time.monotonic()))
+
+
+def allow_files(number: int) -> None:
+    """Let this process and its children open `number` files. Raises BenchFailed if the system does not allow it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < number:
+        raise BenchFailed(f"This needs {number} open files, and {hard} are allowed.")
+    if soft != resource.RLIM_INFINITY and soft < number:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
 
 
 class Load(Generic[T]):
@@ -100,3 +150,64 @@ def _run(
         sender.send((None, function(*arguments)))
     except (BenchFailed, OSError) as error:
         sender.send((str(error) or type(error).__name__, None))
+
+
+def keep_running(
+    port: int, window: Window, run_once: Callable[[Connection], dict[str, float]]
+) -> Measured:
+    """Call `run_once`, which makes several calls and returns how long each took, until the window ends."""
+    measured = Measured()
+    cpu_before: float | None = None
+    with Connection(port) as connection:
+        while (began := time.monotonic()) < window.end:
+            if cpu_before is None and began >= window.start:
+                cpu_before = time.process_time()
+            times = run_once(connection)
+            ended = time.monotonic()
+            if ended in window:
+                measured.lifecycles.append(ended - began)
+                for name, seconds in times.items():
+                    measured.calls.setdefault(name, []).append(seconds)
+    if cpu_before is not None:
+        measured.cpu_seconds = time.process_time() - cpu_before
+    return measured
+
+
+def measure(
+    drive: Callable[[int, Any, Window], Measured],
+    on: Database,
+    served: Served,
+    clients: Sequence[Any],
+    seconds: float,
+) -> Json:
+    """Run `drive(port, client, window)` for each client, each in a process of its own. Return the figures of lifecycles
+    and of each call in them. Raises BenchFailed if no lifecycle ended.
+    """
+    on.settle()
+    window = Window.of(seconds)
+    with ExitStack() as stack:
+        loads = [
+            stack.enter_context(Load(drive, served.port, client, window)) for client in clients
+        ]
+        sleep_until(window.start)
+        before = Cpu.now(on, served)
+        sleep_until(window.end)
+        used, rss = Cpu.now(on, served).since(before), served.rss
+        measured = [load.result(within=0) for load in loads]
+    lifecycles = [each for one in measured for each in one.lifecycles]
+    done = len(lifecycles)
+    if not done:
+        raise BenchFailed("No lifecycle ended within the time: give it more --seconds.")
+    names = {name: None for one in measured for name in one.calls}
+    return {
+        "lifecyclesPerSecond": round(done / seconds, 2),
+        "lifecycle": latencies(lifecycles),
+        "calls": {
+            name: latencies([each for one in measured for each in one.calls.get(name, [])])
+            for name in names
+        },
+        "webCpuMs": round(1000 * used.web / done, 3),
+        "postgresCpuMs": round(1000 * used.postgres / done, 3),
+        "loadCpuMs": round(1000 * sum(one.cpu_seconds for one in measured) / done, 3),
+        "webRssMb": round(rss / 2**20, 1),
+    }

@@ -1,19 +1,31 @@
-"""`bin/bench peer`: measures whole lifecycles on this service and on a Prefect server, on the same PostgreSQL."""
+"""The same lifecycle on a Prefect server, side by side: one process each, on the same PostgreSQL.
 
+Prefect is installed below PIPEDAI_DATA_DIR, and stays.
+"""
+
+import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from bench import prefect
 from bench.cast import make_pairs
 from bench.failure import BenchFailed
-from bench.figures import Json, machine, print_machine, print_table, ratio
-from bench.http_measure import drive_all, lifecycle_figures
-from bench.lifecycle_load import CALLS, drive
-from bench.stack import database, web
+from bench.figures import Json, machine, print_table, ratio, show_calls
+from bench.lifecycle import CALLS, drive
+from bench.load import measure
+from bench.options import count, one_or_more, seconds
+from testing.processes.stack import database, web
+
+IN_ALL = ("--clients 16",)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--clients", type=one_or_more(count), default="1,16", help="each of these")
+    parser.add_argument("--seconds", type=seconds, default=10.0, help="for each measurement")
 
 
 def run(*, clients: Sequence[int], seconds: float, say: Callable[[str], None]) -> Json:
-    """Measure both with each number of clients, one server process each. Returns JSON. Raises BenchFailed."""
+    """Measure both with each number of clients. Raises ProcessFailed."""
     say(f"Installing Prefect {prefect.VERSION} unless it is there…")
     program = prefect.install()
     say("Starting PostgreSQL and both servers…")
@@ -22,40 +34,28 @@ def run(*, clients: Sequence[int], seconds: float, say: Callable[[str], None]) -
         web(on, processes=1) as served,
         prefect.server(on, program) as other,
     ):
-        found = machine(on.one("SHOW server_version")["server_version"])
+        found = machine(on)
         pairs = make_pairs(served.port, max(clients))
         assigned = prefect.make_assigned(other.port, max(clients))
         results = []
-        for count in clients:
-            say(f"{count} clients here…")
-            on.settle()
-            here = lifecycle_figures(drive_all(drive, on, served, pairs[:count], seconds), seconds)
-            say(f"{count} clients of Prefect…")
-            on.settle()
-            used = drive_all(prefect.drive, on, other, assigned[:count], seconds)
-            there = lifecycle_figures(used, seconds)
+        for number in clients:
+            say(f"{number} clients here…")
+            here = measure(drive, on, served, pairs[:number], seconds)
+            say(f"{number} clients of Prefect…")
+            there = measure(prefect.drive, on, other, assigned[:number], seconds)
             results.append(
-                {"clients": count, "pipedai": here, "prefect": there, **_ratios(here, there)}
+                {"clients": number, "pipedai": here, "prefect": there, **_ratios(here, there)}
             )
         if left := on.one("SELECT count(*) FROM run WHERE status <> 'succeeded'")["count"]:
             raise BenchFailed(f"{left} runs have not succeeded.")
-    return {
-        "benchmark": "peer",
-        "machine": found,
-        "prefect": prefect.VERSION,
-        "seconds": seconds,
-        "webProcesses": 1,
-        "results": results,
-    }
+    return {"machine": found, "prefectVersion": prefect.VERSION, "results": results}
 
 
 def show(result: Json) -> None:
-    """Print the tables of a result."""
-    print_machine(result["machine"])
-    print()
+    names = {"pipedai": "PipedAI", "prefect": f"Prefect {result['prefectVersion']}"}
     rows: list[list[Any]] = []
     for at in result["results"]:
-        for name, key in (("PipedAI", "pipedai"), (f"Prefect {result['prefect']}", "prefect")):
+        for key, name in names.items():
             figures = at[key]
             rows.append(
                 [
@@ -64,34 +64,17 @@ def show(result: Json) -> None:
                     figures["lifecyclesPerSecond"],
                     figures["lifecycle"]["p50Ms"],
                     figures["lifecycle"]["p99Ms"],
-                    figures["webCpuMs"],
-                    figures["postgresCpuMs"],
-                    figures["webRssMb"],
+                    *(figures[each] for each in ("webCpuMs", "postgresCpuMs", "webRssMb")),
                 ]
             )
-        rows.append(
-            ["ratio", at["clients"], at["rateRatio"], None, None, at["webCpuRatio"], at["postgresCpuRatio"], None]
-        )  # fmt: skip
-    heads = [
-        "server",
-        "clients",
-        "per s",
-        "p50 ms",
-        "p99 ms",
-        "web CPU ms",
-        "PostgreSQL CPU ms",
-        "web RSS MB",
-    ]
-    print_table(heads, rows)
+        ratios = (at["webCpuRatio"], at["postgresCpuRatio"], None)
+        rows.append(["ratio", at["clients"], at["rateRatio"], None, None, *ratios])
+    cpu = ("web CPU ms", "PostgreSQL CPU ms", "web RSS MB")
+    print_table(["server", "clients", "per s", "p50 ms", "p99 ms", *cpu], rows)
     print()
     last = result["results"][-1]
-    print_table(
-        [f"call, {last['clients']} clients", "PipedAI p50 ms", "p99 ms", "Prefect p50 ms", "p99 ms"],
-        [
-            [call, *(last[key]["calls"][call][q] for key in ("pipedai", "prefect") for q in ("p50Ms", "p99Ms"))]
-            for call in CALLS
-        ],
-    )  # fmt: skip
+    print(f"{last['clients']} clients:\n")
+    show_calls(CALLS, {name: last[key] for key, name in names.items()})
 
 
 def _ratios(here: Json, there: Json) -> Json:

@@ -5,25 +5,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import psutil
+
 from bench.failure import BenchFailed
-from bench.http_client import HOST, Answer, Connection, check, request
-from bench.lifecycle_load import Measured, keep_running
-from bench.load import Window
-from bench.stack import Database, free_port
-from bench.usage import cpu_seconds, descendants_rss
+from bench.http import Answer, Connection, check, request
+from bench.load import Measured, Window, keep_running
 from bin.ending import die_with_parent
 from pipedai import env
+from testing.processes.stack import HOST, Database, free_port
+from testing.processes.usage import cpu_seconds
 
 VERSION = "3.9.1"
 _START_SECONDS = 180.0
-_STOP_SECONDS = 20.0
 _BASE = "/api"
 
 
@@ -35,66 +35,23 @@ class Assigned:
     pool: str
 
 
+@dataclass(slots=True)
 class Server:
     """`prefect server start` with one process and without background services, since ours runs without them too."""
 
-    def __init__(self, program: Path, on: Database, url: str) -> None:
-        self.port = free_port()
-        self._log = on.directory / "prefect.log"
-        home = on.directory / "prefect"
-        home.mkdir()
-        with self._log.open("wb") as output:
-            self._process = subprocess.Popen(
-                [
-                    str(program), "server", "start", "--host", HOST, "--port", str(self.port),
-                    "--no-services", "--no-ui",
-                ],
-                cwd=home,
-                env={
-                    "PATH": f"{program.parent}:/usr/bin:/bin",
-                    "HOME": str(home),
-                    "PREFECT_HOME": str(home),
-                    "PREFECT_API_DATABASE_CONNECTION_URL": url,
-                    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-                    "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
-                    "DO_NOT_TRACK": "1",
-                },
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # a Ctrl-C is not for it
-                preexec_fn=die_with_parent(signal.SIGTERM),
-            )  # fmt: skip
+    port: int
+    pid: int
 
     @property
     def cpu_seconds(self) -> float:
         """The CPU seconds that all its processes have used so far."""
-        return cpu_seconds(self._process.pid)
+        return cpu_seconds(self.pid)
 
     @property
     def rss(self) -> int:
         """The resident memory of its processes, in bytes."""
-        return descendants_rss(self._process.pid)
-
-    def wait_until_ready(self) -> None:
-        """Wait until it has migrated its database and serves. Raises BenchFailed."""
-        deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline and self._process.poll() is None:
-            try:
-                with Connection(self.port, timeout=10) as connection:
-                    if connection.exchange(request("GET", "/health", base=_BASE)).status == 200:
-                        return
-            except OSError:
-                pass
-            time.sleep(0.2)
-        raise BenchFailed(f"Prefect did not start:\n{self._log.read_text()[-2000:]}")
-
-    def stop(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        root = psutil.Process(self.pid)
+        return sum(each.memory_info().rss for each in (root, *root.children(recursive=True)))
 
 
 def install() -> Path:
@@ -113,13 +70,46 @@ def install() -> Path:
 
 @contextmanager
 def server(on: Database, program: Path) -> Iterator[Server]:
-    """Run Prefect's server, on a database beside the product's."""
-    served = Server(program, on, _connection_url(on.make_database("prefect", "pg_trgm")))
+    """Run Prefect's server, on a database beside the product's. Raises BenchFailed."""
+    port, log, home = free_port(), on.directory / "prefect.log", on.directory / "prefect"
+    home.mkdir()
+    command = [str(program), "server", "start", "--host", HOST, "--port", str(port)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--no-services", "--no-ui"],
+            cwd=home,
+            env={
+                "PATH": f"{program.parent}:/usr/bin:/bin",
+                "HOME": str(home),
+                "PREFECT_HOME": str(home),
+                "PREFECT_API_DATABASE_CONNECTION_URL": _connection_url(
+                    on.make_database("prefect", "pg_trgm")
+                ),
+                "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+                "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
+                "DO_NOT_TRACK": "1",
+            },
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # a Ctrl-C is not for it
+            preexec_fn=die_with_parent(signal.SIGTERM),
+        )
     try:
-        served.wait_until_ready()
-        yield served
+        deadline = time.monotonic() + _START_SECONDS
+        while not _serves(port):
+            if time.monotonic() > deadline or process.poll() is not None:
+                raise BenchFailed(f"Prefect did not start:\n{log.read_text()[-2000:]}")
+            time.sleep(0.2)
+        yield Server(port, process.pid)
     finally:
-        served.stop()
+        process.kill()
+        process.wait()
+
+
+def _serves(port: int) -> bool:
+    with suppress(OSError), Connection(port, timeout=10) as connection:
+        return connection.exchange(request("GET", "/health", base=_BASE)).status == 200
+    return False
 
 
 def _connection_url(params: dict[str, Any]) -> str:

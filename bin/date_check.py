@@ -75,7 +75,7 @@ def _of_test(text: str, years: range) -> Iterator[tuple[int, str]]:
 
 def _is_test(path: str) -> bool:
     parts = Path(path).parts
-    return bool({"tests", "cli_tests", "testing"} & set(parts)) or parts[-1] == "conftest.py"
+    return bool({"tests", "testing"} & set(parts)) or parts[-1] == "conftest.py"
 
 
 def _files() -> Iterator[Path]:

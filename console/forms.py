@@ -180,14 +180,16 @@ class Form:
     def _read(self, each: Field, typed: list[str], body: Json, name: str) -> None:
         """Puts the JSON of one field into the body, unless the field was left empty and may be absent."""
         text = "\n".join(typed).replace("\r\n", "\n")
-        each.value = text
+        # No honest form has a null character, which the API refuses, and a page can't show it again.
+        each.value = text.replace("\0", "")
         declared = each.declared
         if each.kind == "check":
             body[name] = each.value = bool(text)
         elif each.kind in {"list", "choices"}:
             kind = _kind(declared.child)
             found = [value_of(kind, line) for line in text.split("\n") if line.strip()]
-            each.value = found if each.kind == "choices" else text
+            if each.kind == "choices":
+                each.value = found
             body[name] = found or (None if declared.allow_null else found)
         elif not text.strip() and each.kind in _SECRET and self._partial:
             return

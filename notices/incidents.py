@@ -82,6 +82,14 @@ UPDATE incident i SET notice_count = i.notice_count + n.count
 FROM unnest(%(ids)s::uuid[], %(counts)s::int[]) n (id, count) WHERE i.id = n.id
 """
 
+
+def has_no_incident(kind: Kind, subject: str) -> str:
+    """Returns the SQL condition that the row with this alias has no open incident of a kind."""
+    return f"""NOT EXISTS (
+        SELECT FROM incident i WHERE i.subject_id = {subject}.id AND i.kind = '{kind.value}'
+            AND i.environment_id = {subject}.environment_id AND i.closed_at IS NULL)"""
+
+
 # When people are told of an incident. `opened` is announced once for each incident. `reminder` is announced once a day,
 # seven times at most, while the incident is open and nobody has acknowledged it. `recovered` is announced at most once,
 # if the cause has gone away. Nothing is announced when an incident is closed because its subject was disabled or

@@ -11,7 +11,7 @@ from operator import itemgetter
 
 from django.db import transaction
 
-from notices.incidents import Finding, Past, change_incidents, tell_past
+from notices.incidents import Finding, Past, change_incidents, has_no_incident, tell_past
 from notices.states import Kind, SubjectType
 from pipedai.sql import NOW, Row, fetch_all
 from triggers.explain.clock_words import zoned_words
@@ -28,10 +28,7 @@ _IS_PAUSED = (
 _OFFLINE = f"""
 SELECT w.id, w.environment_id, w.label, w.last_seen_at, w.signed_off_at FROM worker w
 WHERE w.deleted_at IS NULL AND w.disabled_at IS NULL AND {OFFLINE_AT} < {NOW} AND {LEASES_COUNT}
-    AND NOT EXISTS (
-        SELECT FROM incident i
-        WHERE i.subject_id = w.id AND i.kind = %(kind)s AND i.environment_id = w.environment_id
-            AND i.closed_at IS NULL)
+    AND {has_no_incident(Kind.WORKER_OFFLINE, "w")}
     AND {IS_NEEDED} AND NOT {_IS_PAUSED.format("w")}
 LIMIT %(limit)s
 """  # noqa: S608
@@ -71,10 +68,7 @@ _POOLS_OFFLINE = f"""
 SELECT p.id, p.environment_id, p.name, {_HAS_WORKERS} AS has_workers, {_latest_of_pool(LAST_SEEN)} AS last_seen_at
 FROM pool p
 WHERE p.deleted_at IS NULL AND {LEASES_COUNT}
-    AND NOT EXISTS (
-        SELECT FROM incident i
-        WHERE i.subject_id = p.id AND i.kind = %(kind)s AND i.environment_id = p.environment_id
-            AND i.closed_at IS NULL)
+    AND {has_no_incident(Kind.POOL_OFFLINE, "p")}
     AND {_POOL_IS_NEEDED} AND NOT {_IS_PAUSED.format("p")} AND {_POOL_IS_SILENT}
 LIMIT %(limit)s
 """  # noqa: S608

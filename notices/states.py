@@ -1,5 +1,7 @@
-"""The fixed words of incidents and of what channels tell, and the sentences in which they tell it (SPEC §14)."""
+"""The fixed words of incidents and of what channels tell, and the sentences in which they tell it."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from django.db.models import TextChoices
@@ -51,53 +53,163 @@ DIGEST: Final = "channel.digest"
 SUMMARY: Final = "channel.summary"
 CONFIRM: Final = "address.confirm"
 
-# The beginnings and the ends of incidents.
-INCIDENT_EVENTS: Final = tuple(
-    word for kind in Kind.values for word in (kind, f"{kind}{RECOVERED}")
-)
-# What a channel that says nothing else tells of: incidents and their ends, and what a person has to decide.
-USUAL_EVENTS: Final = (*INCIDENT_EVENTS, APPROVAL_REQUESTED)
-# What a channel can be asked to tell of. Only webhooks have `run.ended`.
-EVENTS: Final = (*USUAL_EVENTS, RUN_ENDED, RUN_RESULT)
 
-# The sentences for the beginning and the end of an incident of each kind, with a place for the name of its subject, and
-# the words that tell afterwards how it was.
-_SENTENCES: Final = {
-    Kind.TRIGGER_FAILING: ("Trigger {} is failing", "Trigger {} succeeds again", "It was failing"),
-    Kind.TRIGGER_LATE: ("Trigger {} is late", "Trigger {} is on time again", "It was late"),
-    Kind.WORKER_OFFLINE: ("Worker {} is offline", "Worker {} is online again", "It was offline"),
-    Kind.POOL_OFFLINE: (
-        "Pool {} has no worker online",
-        "Pool {} has a worker online again",
-        "It had none",
+def kind_of(event: str) -> Kind:
+    """Returns the kind of the incident of which an event tells the beginning or the end."""
+    return Kind(event.removesuffix(RECOVERED))
+
+
+# What needs somebody's attention besides incidents: a call to decide about, a connection that gets no fresh token, a
+# channel whose last notice was given up, a failure that raised no incident, and a connection whose user has left.
+APPROVAL: Final = "approval"
+CONNECTION_FAILING: Final = "connection_failing"
+CHANNEL_DEAD: Final = "channel_dead"
+RUN_FAILED: Final = "run_failed"
+USER_LEFT: Final = "connection_user_left"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """What is said of one kind of thing that needs somebody. This module imports nothing of the service, so that the
+    console may read it too.
+    """
+
+    # The word, the icon and the tone under which the console shows it.
+    badge: tuple[str, str, str]
+    # What to do about it. It is empty if that depends on the reason.
+    remedy: str = ""
+    # Whether the console lists it behind the others: nothing failed to happen, but somebody may not hear of something.
+    is_quiet: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncidentNeed(Need):
+    """The same of a kind of incident. `sentences` tell its beginning and its end, with a place for the subject's name,
+    and afterwards how it was. `choices` are what people choose in a form of a channel: the beginning, and the end.
+    """
+
+    sentences: tuple[str, str, str]
+    choices: tuple[str, str]
+    # Whether a channel tells of it that says nothing else.
+    is_usual: bool = True
+
+
+# All kinds of what needs somebody, the most urgent first: what stops several triggers, what did not happen, what people
+# would not hear of, what may break later.
+NEEDS: Final[Mapping[str, Need]] = {
+    APPROVAL: Need(
+        badge=("Waiting for approval", "pause", "warn"), remedy="Decide on its page in the console."
     ),
-    Kind.WEBHOOK_DEAD: (
-        "The webhook of trigger {} was given up",
-        "The webhook of trigger {} arrives again",
-        "It did not arrive",
+    Kind.POOL_OFFLINE.value: IncidentNeed(
+        badge=("No machine", "cross", "bad"),
+        sentences=(
+            "Pool {} has no worker online",
+            "Pool {} has a worker online again",
+            "It had none",
+        ),
+        choices=("A pool has no machine", "It has one again"),
     ),
-    Kind.BUDGET_REACHED: (
-        "Budget {} has reached a limit",
-        "Budget {} has room again",
-        "It had reached a limit",
+    Kind.WORKER_OFFLINE.value: IncidentNeed(
+        badge=("Offline", "cross", "bad"),
+        sentences=("Worker {} is offline", "Worker {} is online again", "It was offline"),
+        choices=("A machine is offline", "It is back"),
     ),
-    Kind.CONNECTION_NEEDS_LOGIN: (
-        "Connection {} needs a new login",
-        "Connection {} works again",
-        "It had no token",
+    Kind.CONNECTION_NEEDS_LOGIN.value: IncidentNeed(
+        badge=("Needs a new login", "cross", "bad"),
+        sentences=(
+            "Connection {} needs a new login",
+            "Connection {} works again",
+            "It had no token",
+        ),
+        choices=("A connection needs a new login", "It works again"),
+        remedy="Connect it again on its page, to which POST /connections/:id/authorize leads. One that gets its tokens"
+        " without a login needs another secret instead, with PATCH /connections/:id (clientSecret).",
+    ),
+    CONNECTION_FAILING: Need(
+        badge=("Gets no token", "cross", "bad"),
+        remedy="See what the error says of its servers. Schedulers keep trying, and the runs go out when they have a"
+        " token.",
+    ),
+    Kind.BUDGET_REACHED.value: IncidentNeed(
+        badge=("Budget reached", "pause", "warn"),
+        sentences=(
+            "Budget {} has reached a limit",
+            "Budget {} has room again",
+            "It had reached a limit",
+        ),
+        choices=("A budget is reached", "It has room again"),
+        remedy="Raise its limit with PATCH /budgets/:id (limitUsd, limitRuns), or wait for its next window.",
+        is_quiet=True,
+    ),
+    Kind.TRIGGER_LATE.value: IncidentNeed(
+        badge=("Late", "clock", "bad"),
+        sentences=("Trigger {} is late", "Trigger {} is on time again", "It was late"),
+        choices=("A trigger is late", "It is on time again"),
+    ),
+    Kind.TRIGGER_FAILING.value: IncidentNeed(
+        badge=("Failing", "cross", "bad"),
+        sentences=("Trigger {} is failing", "Trigger {} succeeds again", "It was failing"),
+        choices=("A trigger fails", "It succeeds again"),
+    ),
+    Kind.WEBHOOK_DEAD.value: IncidentNeed(
+        badge=("Webhook given up", "cross", "warn"),
+        sentences=(
+            "The webhook of trigger {} was given up",
+            "The webhook of trigger {} arrives again",
+            "It did not arrive",
+        ),
+        choices=("A trigger’s webhook was given up", "It arrives again"),
+        remedy="See with GET /triggers/:id/deliveries what the receiver answered, correct its URL with PATCH"
+        " /triggers/:id (webhookUrl), and send it again with POST /deliveries/:id/redeliver.",
+        is_quiet=True,
+    ),
+    CHANNEL_DEAD: Need(
+        badge=("Notices given up", "cross", "bad"),
+        remedy="See with GET /channels/:id/notices what became of its notices, correct it with PATCH /channels/:id, and"
+        " try it with POST /channels/:id/test.",
+        is_quiet=True,
+    ),
+    RUN_FAILED: Need(badge=("Failed", "cross", "bad")),
+    USER_LEFT: Need(
+        badge=("Its user has left", "clock", "warn"),
+        remedy="Let a member connect it again on its page, to which POST /connections/:id/authorize leads.",
+        is_quiet=True,
     ),
 }
+_INCIDENTS: Final = {
+    kind: need for kind in Kind if isinstance(need := NEEDS[kind.value], IncidentNeed)
+}
+
+# What a channel can be asked to tell of, with what people choose in its form: the beginnings and the ends of incidents,
+# what a person has to decide, and how runs ended. Only webhooks have `run.ended`.
+CHOICES: Final[Mapping[str, str]] = {
+    **{
+        event: said
+        for kind, need in _INCIDENTS.items()
+        for event, said in zip((kind.value, f"{kind.value}{RECOVERED}"), need.choices, strict=True)
+    },
+    APPROVAL_REQUESTED: "A run asks for a decision",
+    RUN_ENDED: "Every run that has ended",
+    RUN_RESULT: "How a run has ended, with its output",
+}
+EVENTS: Final = tuple(CHOICES)
+# What a channel that says nothing else tells of.
+USUAL_EVENTS: Final = tuple(
+    event
+    for event in EVENTS
+    if event not in (RUN_ENDED, RUN_RESULT)
+    and (event == APPROVAL_REQUESTED or _INCIDENTS[kind_of(event)].is_usual)
+)
 
 
 def headline(event: str, name: str, *, reminder: bool = False) -> str:
     """Returns a sentence without a full stop. A reminder says that it is still so."""
     if event == APPROVAL_REQUESTED:
         return f"Trigger {name} {'still ' if reminder else ''}asks for a decision"
-    kind, recovered = event.removesuffix(RECOVERED), event.endswith(RECOVERED)
-    sentence = _SENTENCES[Kind(kind)][recovered].format(name)
+    sentence = _INCIDENTS[kind_of(event)].sentences[event.endswith(RECOVERED)].format(name)
     return f"Still open: {sentence}" if reminder else sentence
 
 
 def how_it_was(event: str) -> str:
     """Returns the beginning of a sentence that follows the headline of a recovery: `It was failing`."""
-    return _SENTENCES[Kind(event.removesuffix(RECOVERED))][2]
+    return _INCIDENTS[kind_of(event)].sentences[2]

@@ -5,13 +5,11 @@ from notices.channels.views import (
     AddressViewSet,
     ChannelNoticeViewSet,
     ChannelViewSet,
-    EnvironmentChannelViewSet,
 )
 from notices.views import EnvironmentIncidentViewSet, IncidentViewSet
 from pipedai.api.views import paths_of
 
 urlpatterns = paths_of(
-    EnvironmentChannelViewSet,
     ChannelViewSet,
     ChannelNoticeViewSet,
     AddressViewSet,

@@ -7,6 +7,7 @@ from django.conf import settings
 
 from pipedai import tracing
 from pipedai.client_address import parse_networks
+from pipedai.server.asking_lane import AskingLane
 from pipedai.server.event_stream import EventStreams, FanOut
 from pipedai.server.heart import Heart
 from pipedai.server.lanes import HookLane, Lanes, PasswordLane, WsgiLane, password_turns
@@ -31,10 +32,12 @@ def _application() -> Outer:
         fan_out=FanOut(partial(threads.run, "streams")),
     )
     passwords = PasswordLane(threads, password_turns(settings.ARGON2_CONCURRENCY))
+    asking = AskingLane(threads, listener, turns=max(1, settings.WEB_THREADS // 4))
     heart = Heart(connect_as_requests, listener.reconnect)
     news = RunNews(listener, partial(threads.run, "streams"))
     ordinary = HookLane(threads, turns=max(1, settings.WEB_THREADS // 2))
-    app: App = Lanes(ordinary, long_poll, streams, passwords, (listener.run, heart.run, news.run))
+    background = (listener.run, heart.run, news.run)
+    app: App = Lanes(ordinary, long_poll, streams, passwords, asking, background)
     if settings.METRICS_TOKEN:
         from pipedai.metrics import web  # Metrics are imported only if they are on.
 

@@ -3,7 +3,9 @@
 Receivers run at once, in the same transaction: an error in one rolls the action back, so that none lacks its audit row.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -163,7 +165,24 @@ def emit(*events: Event) -> None:
         return
     if not transaction.get_connection().in_atomic_block:
         raise RuntimeError("emit() needs a transaction")
-    happened.send(sender=Event, events=events)
+    gathered = _gathered.get()
+    if gathered is not None:
+        gathered.extend(events)
+    else:
+        happened.send(sender=Event, events=events)
+
+
+_gathered: ContextVar[list[Event] | None] = ContextVar("gathered", default=None)
+
+
+@contextmanager
+def gathering(events: list[Event]) -> Iterator[None]:
+    """Puts what happens in the block into the list instead of telling it, so that the caller tells it all at once."""
+    token = _gathered.set(events)
+    try:
+        yield
+    finally:
+        _gathered.reset(token)
 
 
 def on_committed(tell: Callable[[Event], None]) -> Callable[[Event], None]:

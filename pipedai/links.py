@@ -12,6 +12,11 @@ from pipedai.server.headers import CONSOLE
 PAGES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "password": "account/password",
+        "verify": "account/verify",
+        "reset": "account/reset",
+        "register": "account/register",
+        "invitation": "account/invitation",
+        "notices": "account/notices",
         "attention": "environments/{}/attention",
         "money": "environments/{}/money",
         "trigger": "triggers/{}",

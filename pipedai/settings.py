@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from django.templatetags.static import static
-
 from pipedai import env, logs
 from pipedai.version import VERSION
 
@@ -77,7 +75,6 @@ INBOUND_EVENTS_DAYS = env.whole("INBOUND_EVENTS_DAYS", 14, at_least=1, at_most=3
 # --- Django's own settings ---------------------------------------------------------------------------------
 INSTALLED_APPS = [
     "pipedai",  # The first app, because it refuses unfit settings before other apps start, such as the admin.
-    "unfold.apps.BasicAppConfig",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -163,26 +160,6 @@ SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Strict"
 SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION
 MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
-UNFOLD: dict[str, Any] = {
-    "SITE_TITLE": "PipedAI",
-    "SITE_HEADER": "PipedAI",
-    "SITE_SUBHEADER": "Staff",
-    "SITE_SYMBOL": "account_tree",
-    "SITE_FAVICONS": [
-        {
-            "rel": "icon",
-            "type": "image/svg+xml",
-            "href": lambda _: static("staff/icon.svg"),
-        }
-    ],
-    "SITE_URL": None,
-    "SHOW_VIEW_ON_SITE": False,
-    "SHOW_HISTORY": False,
-    "STYLES": [lambda _: static("staff/staff.css")],
-    "SIDEBAR": {"navigation": "pipedai.admin.site.navigation"},
-    "ACCOUNT": {"navigation": [{"title": "Your account", "link": "/admin/account/"}]},
-}
-
 STATIC_URL = "/static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 STORAGES = {

@@ -3,9 +3,8 @@
 from django.urls import include, path
 from django.views.generic import RedirectView
 
-from accounts.pages import RegisterPage, ResetPage, VerifyPage
 from accounts.staff_views import StaffAccount, StaffLogin, StaffLogout
-from notices.channels.page import notices_page, stop_page
+from notices.channels.page import stop_page
 from pipedai.admin.site import site
 from pipedai.api.service import (
     HealthViewSet,
@@ -16,11 +15,9 @@ from pipedai.api.service import (
     start_page,
 )
 from pipedai.api.views import paths_of
-from workers.enrollment.pairing_page import PairingPage
 from workers.hosts.release_views import download
 from workspaces.connections.pages import CallbackPage, client_document
 from workspaces.files import file_schema
-from workspaces.invitation_page import InvitationPage
 
 handler400 = "pipedai.api.exceptions.bad_request"
 handler404 = "pipedai.api.exceptions.not_found"
@@ -43,13 +40,10 @@ urlpatterns = [
     path("console/", include("console.urls")),
     path("account", RedirectView.as_view(url="/console/account")),
     path("login", RedirectView.as_view(url="/console/sign-in")),
-    path("pair", PairingPage.as_view()),
-    path("account/notices", notices_page),
+    path("pair", RedirectView.as_view(url="/console/pair")),
+    # Browsers keep the fragment of a URL through redirects, and with it the token of a mail.
+    path("account/<str:page>", RedirectView.as_view(url="/console/account/%(page)s")),
     path("account/notices/stop", stop_page),
-    path("account/verify", VerifyPage.as_view()),
-    path("account/reset", ResetPage.as_view()),
-    path("account/register", RegisterPage.as_view()),
-    path("account/invitation", InvitationPage.as_view()),
     path("account/connections/<uuid:connection_id>/callback", CallbackPage.as_view()),
     path("account/connections/<uuid:connection_id>/client.json", client_document),
     path(f"downloads/{file_schema.NAME}", file_schema.download),

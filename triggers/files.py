@@ -11,28 +11,43 @@ from django.apps import apps
 from django.db.models import F
 
 from pipedai.sql import database_now
+from pipedai.together import once
 from triggers import services
 from triggers.events.entry_serializers import entry_of
 from triggers.locks import lock_workers
-from triggers.models import Trigger
 from triggers.queries import LISTENS_TO
 from triggers.schedules import cron
 from triggers.secrets import MCP_HEADERS, WEBHOOK_SECRET
 from triggers.serializers import TriggerBody
-from workspaces.files.kinds import Kind, Row, Secret, lock_rows, register_kind
+from triggers.trigger_ceiling import room_of_creator
+from workspaces.files.kinds import (
+    OF_ENVIRONMENT,
+    Kind,
+    Row,
+    Secret,
+    lock_rows,
+    register_kind,
+)
 
 # How many of the next due times a plan shows (SPEC §29).
 _DUE_TIMES = 5
 _SCHEDULE = ("schedule", "timezone", "enabled")
 
 
-def _lock_workers(environment_id: UUID, values: Sequence[Row]) -> None:
-    """Locks the workers that `update_trigger` locks before a trigger, for all triggers at once."""
-    if any(each["max_concurrent_runs"] is not None for each in values):
-        lock_workers(environment_id)
-    else:
+# The statements that these services run on runs touch none that a plan could show, so that a rehearsal needs only the
+# unfinished ones of triggers that it deletes.
+_UNFINISHED = "trigger_id = ANY(%(gone)s) AND ended_at IS NULL"
+_REVISIONS = "id IN (SELECT revision_id FROM trigger WHERE id = ANY(%(ids)s))"
+
+
+def _lock_workers(environment_id: UUID, new: Sequence[Row], changed: Sequence[Row]) -> None:
+    """Locks the workers that `create` and `update` of Triggers lock before a trigger, for all triggers at once."""
+    if any(each.get("max_concurrent_runs") is not None for each in changed):
+        once(("workers", environment_id), lambda: lock_workers(environment_id))
+        return
+    named = {id_ for each in (*new, *changed) if (id_ := each.get("worker_id")) is not None}
+    if named:
         workers = apps.get_model("workers", "Worker")._default_manager
-        named = {each["worker_id"] for each in values}
         lock_rows(workers.filter(environment_id=environment_id, id__in=named))
 
 
@@ -46,15 +61,14 @@ def _due_times(before: Row | None, after: Row) -> dict[str, Any]:
 
 
 def _coming(schedule: cron.Schedule) -> Iterator[datetime]:
-    moment = database_now()
+    moment = once("now", database_now)
     while True:
         yield (moment := schedule.next_after(moment))
 
 
 register_kind(
     Kind(
-        name="trigger",
-        model=Trigger,
+        resource=services.TRIGGERS,
         body=TriggerBody,
         annotated={
             **{name: F(f"revision__{name}") for name in ("prompt", "model", "output_schema")},
@@ -62,9 +76,6 @@ register_kind(
         },
         long="prompt",
         finish=lambda row: {**row, "on": [entry_of(entry) for entry in row["on"]]},
-        create=services.create_trigger,
-        update=lambda id_, **said: services.update_trigger(trigger_id=id_, **said),
-        delete=lambda id_, **said: services.delete_trigger(trigger_id=id_, **said),
         references={
             **{name: name for name in ("worker", "pool", "connection")},
             "on.source": "source",
@@ -80,9 +91,25 @@ register_kind(
                 target="mcp_url",
                 lost_with=("mcp_url", "connection_id"),
             ),
-            "webhookSecret": Secret(WEBHOOK_SECRET, bytes.decode),
+            "webhookSecret": Secret(
+                WEBHOOK_SECRET,
+                bytes.decode,
+                target="webhook_url",
+                is_sent=False,
+                lost_with=("webhook_url",),
+            ),
         },
         lock_before=_lock_workers,
+        keep=services.keep_triggers,
+        count_elsewhere=room_of_creator,
+        writes={
+            "trigger_revision": _REVISIONS,
+            **dict.fromkeys(
+                ("trigger", "listener", "worker", "pool", "connection", "event_source", "data_key"),
+                OF_ENVIRONMENT,
+            ),
+            "run": _UNFINISHED,
+        },
         remarks=_due_times,
     )
 )

@@ -15,13 +15,15 @@ SELECT id FROM worker WHERE environment_id = %(environment_id)s AND deleted_at I
 """
 
 
-def hold_trigger_environment(trigger_id: UUID, actor: Actor, *, alone: bool = False) -> UUID:
-    """Locks the trigger's environment and the actor's role, and returns the environment's id. With `alone`, others who
-    change what the environment holds wait too, such as workers that register. Raises NotFound, and the errors of
-    `hold_role`.
+def hold_trigger_environment(
+    trigger_id: UUID, actor: Actor, environment_id: UUID | None = None, *, alone: bool = False
+) -> UUID:
+    """Locks the trigger's environment and the actor's role, and returns the environment's id, which it reads unless the
+    caller knows it. With `alone`, others who change what the environment holds wait too, such as workers that register.
+    Raises NotFound, and the errors of `hold_role`.
     """
     environment = Trigger.objects.filter(id=trigger_id).values_list("environment_id", flat=True)
-    environment_id = or_not_found(environment.first())
+    environment_id = environment_id or or_not_found(environment.first())
     lock = lock_environment if alone else hold_environment
     lock(environment_id)
     hold_role(actor, environment_id, Role.ADMIN)

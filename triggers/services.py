@@ -1,6 +1,6 @@
 """Creates, changes and deletes triggers (SPEC §5), each with its audit event in the same transaction."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -12,13 +12,14 @@ from django.db.models.functions import Now
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid, or_not_found
-from pipedai.api.outside_urls import same_origin, without_query
+from pipedai.api.outside_urls import is_elsewhere, without_query
 from pipedai.api.renderers import api_name, compact_json, counted, for_audit
 from pipedai.clocks import BadTimezone
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.redaction import REDACTED
 from pipedai.sql import database_now
+from pipedai.together import keep, once
 from triggers import secrets
 from triggers.events.listening import check_unheard, set_listeners
 from triggers.locks import hold_trigger_environment, lock_workers
@@ -31,6 +32,7 @@ from triggers.trigger_ceiling import check_room_for_trigger
 from workspaces.connections.services import hold_connection
 from workspaces.files.columns import keeping_keys
 from workspaces.locks import hold_pools, hold_role, lock_environment
+from workspaces.resources import Resource
 from workspaces.roles import Role
 
 # The values of a TriggerBody that are not stored unchanged in the table `trigger`: secrets, which are encrypted first,
@@ -39,71 +41,138 @@ from workspaces.roles import Role
 # the API.
 _NO_COLUMNS = frozenset({"mcp_headers", "webhook_secret", "prompt", "model", "output_schema", "on"})
 
-
-def create_trigger(*, environment_id: UUID, actor: Actor, values: dict[str, Any]) -> UUID:
-    """Creates a trigger from a TriggerBody's values, and encrypts its secrets. Raises NotFound, Invalid for a missing
-    worker, pool or connection or a schedule that never comes due, CeilingReached, and the errors of `hold_role` and
-    `set_listeners`.
-    """
-    next_run_at = _next_run_at(values)
-    with keeping_keys():
-        lock_environment(environment_id)
-        hold_role(actor, environment_id, Role.ADMIN)
-        check_room_for_trigger(environment_id)
-        _check_worker(environment_id, values["worker_id"])
-        _check_pool(environment_id, values["pool_id"])
-        columns = _columns_of(_with_url_of_connection(environment_id, values))
-        trigger = Trigger(
-            id=new_id(),
-            environment_id=environment_id,
-            revision_id=new_id(),
-            next_run_at=next_run_at,
-            changed_by=actor.id,
-            **columns,
-        )
-        _seal_headers(trigger, values["mcp_headers"])
-        _seal_secret(trigger, values["webhook_secret"])
-        trigger.save(force_insert=True)
-        _revise(trigger, actor, values["prompt"], values["model"], values["output_schema"])
-        if values["on"]:
-            set_listeners(trigger, values["on"])
-        emit(_event("trigger.created", trigger, actor, {"name": trigger.name}))
-    return trigger.id
+# The secrets that are for the server of a URL, by the column of the URL.
+_SECRETS_OF_URLS = {"mcp_url": "mcp_headers", "webhook_url": "webhook_secret"}
 
 
-def update_trigger(
-    *, trigger_id: UUID, values: dict[str, Any], actor: Actor, restored_id: UUID | None = None
-) -> None:
-    """Changes the given values of a trigger, which are validated as for a TriggerBody. A value that is equal to the
-    present one changes nothing.
+class Triggers(Resource[Trigger]):
+    noun = "trigger"
+    model = Trigger
+    # A transaction that queues a run locks the trigger FOR SHARE. A deletion waits for such transactions, and lets
+    # later ones wait until the trigger is deleted, so that no run is queued for a deleted trigger.
+    is_referred_to = True
+    # A deleted trigger does not need its MCP headers any more. The webhook's secret stays, because it must sign the
+    # deliveries that are still pending.
+    emptied = ("next_run_at", "connection", "mcp_headers", "mcp_key")
 
-    A secret that is absent from `values` stays; one that is null or empty is removed. If `mcp_url` moves to another
-    origin without new headers, the headers are removed too, because a secret goes only to the server that it was given
-    for, and so they are when the trigger gets another connection or none. If the trigger gets another worker or pool,
-    its queued runs move there. `restored_id` is the revision that the values come from, if one is restored, for the
-    audit row. Raises NotFound, Invalid, and whatever `hold_role` and `set_listeners` raise.
-    """
-    with keeping_keys():
-        trigger = _locked(trigger_id, actor, values)
-        changes = _apply(trigger, values, actor)
-        if "on" in values and (both := set_listeners(trigger, values["on"])):
-            changes["on"] = [_for_audit("on", entries) for entries in both]
-        if not changes:
-            return
-        if changes.keys() & {"enabled", "schedule", "timezone", "runOnceAt"}:
-            changes |= _without_past_once(trigger, changes)
-            trigger.next_run_at = _next_run_at(vars(trigger))
-        trigger.updated_at = Now()
-        trigger.save(force_update=True)
-        if changes.keys() & {"workerId", "poolId"}:
-            reassign_queued_runs(trigger_id=trigger.id)
-        elif "preferSeconds" in changes:
-            prefer_anew(trigger_id=trigger.id)
-        if "maxConcurrentRuns" in changes:
-            _adjust_slots(trigger, *changes["maxConcurrentRuns"])
-        _note_change(trigger, actor)
-        restored = {"restoredRevisionId": str(restored_id)} if restored_id else {}
-        emit(_event("trigger.updated", trigger, actor, changes | restored))
+    def create(
+        self, *, environment_id: UUID, values: dict[str, Any], actor: Actor, id_: UUID | None = None
+    ) -> UUID:
+        """Creates a trigger from a TriggerBody's values, and encrypts its secrets. Returns its id, which is `id_` if
+        that is given. Raises NotFound, Invalid for a missing worker, pool or connection or a schedule that never comes
+        due, CeilingReached, and the errors of `hold_role` and `set_listeners`.
+        """
+        next_run_at = _next_run_at(values)
+        with keeping_keys():
+            lock_environment(environment_id)
+            hold_role(actor, environment_id, Role.ADMIN)
+            check_room_for_trigger(environment_id)
+            _check_worker(environment_id, values["worker_id"])
+            _check_pool(environment_id, values["pool_id"])
+            columns = _columns_of(_with_url_of_connection(environment_id, values))
+            trigger = Trigger(
+                id=id_ or new_id(),
+                environment_id=environment_id,
+                revision_id=new_id(),
+                next_run_at=next_run_at,
+                changed_by=actor.id,
+                **columns,
+            )
+            _seal_headers(trigger, values["mcp_headers"])
+            _seal_secret(trigger, values["webhook_secret"])
+            trigger.save(force_insert=True)
+            _revise(trigger, actor, values["prompt"], values["model"], values["output_schema"])
+            if values["on"]:
+                set_listeners(trigger, values["on"])
+            self.emit("created", trigger, actor, {"name": trigger.name})
+        return trigger.id
+
+    def update(
+        self,
+        row_id: UUID,
+        *,
+        values: dict[str, Any],
+        actor: Actor,
+        environment_id: UUID | None = None,
+        restored_id: UUID | None = None,
+    ) -> None:
+        """Changes the given values of a trigger, which are validated as for a TriggerBody. A value that is equal to the
+        present one changes nothing.
+
+        A secret that is absent from `values` stays; one that is null or empty is removed. If `mcp_url` or `webhook_url`
+        moves to another origin without a new secret, the secret is removed too, because it is only for the server that
+        it was given for, and so are the headers when the trigger gets another connection or none. If the trigger gets
+        another worker or pool, its queued runs move there. `restored_id` is the revision that the values come from, if
+        one is restored, for the audit row. Raises NotFound, Invalid, and whatever `hold_role` and `set_listeners`
+        raise.
+        """
+        with keeping_keys():
+            trigger = _locked(row_id, actor, values, environment_id)
+            changes = self.apply(trigger, values, actor)
+            if "on" in values and (both := set_listeners(trigger, values["on"])):
+                changes["on"] = [for_audit(entries) for entries in both]
+            if not changes:
+                return
+            if changes.keys() & {"enabled", "schedule", "timezone", "runOnceAt"}:
+                changes |= _without_past_once(trigger, changes)
+                trigger.next_run_at = _next_run_at(vars(trigger))
+            trigger.updated_at = Now()
+            trigger.save(force_update=True)
+            if changes.keys() & {"workerId", "poolId"}:
+                reassign_queued_runs(trigger_id=trigger.id)
+            elif "preferSeconds" in changes:
+                prefer_anew(trigger_id=trigger.id)
+            if "maxConcurrentRuns" in changes:
+                _adjust_slots(trigger, *changes["maxConcurrentRuns"])
+            _note_change(trigger, actor)
+            restored = {"restoredRevisionId": str(restored_id)} if restored_id else {}
+            self.emit("updated", trigger, actor, changes | restored)
+
+    def apply(self, trigger: Trigger, values: dict[str, Any], actor: Actor) -> dict[str, Any]:
+        """Returns the changes without secrets."""
+        if "connection_id" in values or "mcp_url" in values:
+            values = {"connection_id": trigger.connection_id, **values}
+            values = _with_url_of_connection(trigger.environment_id, values)
+        old_urls = {url: getattr(trigger, url) for url in _SECRETS_OF_URLS}
+        changes = super().apply(trigger, _columns_of(values), actor)
+        if "connectionId" in changes:
+            values = {"mcp_headers": None, **values}
+        for url, secret in _SECRETS_OF_URLS.items():
+            old = old_urls[url]
+            if (
+                api_name(url) in changes
+                and old is not None
+                and is_elsewhere(old, getattr(trigger, url))
+            ):
+                values = {secret: None, **values}
+        if "mcp_headers" in values and (values["mcp_headers"] or trigger.mcp_headers is not None):
+            _seal_headers(trigger, values["mcp_headers"])
+            changes["mcpHeaders"] = REDACTED
+        if "webhook_secret" in values and (
+            values["webhook_secret"] or trigger.webhook_secret is not None
+        ):
+            _seal_secret(trigger, values["webhook_secret"])
+            changes["webhookSecret"] = REDACTED
+        return changes | _apply_revision(trigger, values, actor)
+
+    def shown(self, column: str, value: Any) -> Any:
+        """URLs lose their query, which may be a secret."""
+        is_url = column.endswith("_url") and isinstance(value, str)
+        return without_query(value) if is_url else super().shown(column, value)
+
+    def release(self, trigger: Trigger) -> None:
+        """Takes the trigger's listeners from it; its runs stay."""
+        unfinished = trigger.runs.filter(ended_at__isnull=True).count()
+        if unfinished:
+            raise Conflict(
+                f"The trigger still has {counted(unfinished, 'unfinished run')}.",
+                code=ErrorCode.UNFINISHED_RUNS,
+            )
+        check_unheard(trigger.id)
+        trigger.listeners.all().delete()
+
+
+TRIGGERS = Triggers()
 
 
 def rotate_mcp_token(*, trigger_id: UUID, mcp_headers: dict[str, str], actor: Actor) -> None:
@@ -114,37 +183,14 @@ def rotate_mcp_token(*, trigger_id: UUID, mcp_headers: dict[str, str], actor: Ac
         trigger.updated_at = Now()
         trigger.save(update_fields=["mcp_headers", "mcp_key", "updated_at"])
         _note_change(trigger, actor)
-        emit(_event("mcp-token.rotated", trigger, actor, {}))
-
-
-def delete_trigger(*, trigger_id: UUID, actor: Actor) -> None:
-    """Marks a trigger as deleted and takes its headers, its connection and its listeners from it; its runs stay. Raises
-    NotFound, and Conflict while runs are unfinished or other triggers listen to it.
-    """
-    with transaction.atomic():
-        hold_trigger_environment(trigger_id, actor)
-        # A transaction that queues a run locks the trigger FOR SHARE. This FOR UPDATE lock waits for such transactions,
-        # and makes later ones wait until the trigger is deleted, so that no run is queued for a deleted trigger.
-        trigger = Trigger.objects.select_for_update().filter(id=trigger_id, deleted_at__isnull=True)
-        deleted = or_not_found(trigger.first())
-        unfinished = deleted.runs.filter(ended_at__isnull=True).count()
-        if unfinished:
-            raise Conflict(
-                f"The trigger still has {counted(unfinished, 'unfinished run')}.",
-                code=ErrorCode.UNFINISHED_RUNS,
-            )
-        check_unheard(deleted.id)
-        deleted.listeners.all().delete()
-        # A deleted trigger does not need its MCP headers any more. The webhook's secret stays, because it must sign the
-        # deliveries that are still pending.
-        trigger.update(
-            deleted_at=Now(), next_run_at=None, connection=None, mcp_headers=None, mcp_key=None
-        )
-        emit(_event("trigger.deleted", deleted, actor, {"name": deleted.name}))
+        emit(Event("mcp-token.rotated", actor, trigger.environment_id, "trigger", trigger.id, {}))
 
 
 def _locked(
-    trigger_id: UUID, actor: Actor, values: Mapping[str, Any] = MappingProxyType({})
+    trigger_id: UUID,
+    actor: Actor,
+    values: Mapping[str, Any] = MappingProxyType({}),
+    environment_id: UUID | None = None,
 ) -> Trigger:
     """Locks a trigger and returns it. Before that it locks the environment, the actor's role, and the worker and pool
     among the trigger's new values, because these come before triggers in the order of locks.
@@ -155,41 +201,22 @@ def _locked(
     """
     is_limited = values.get("max_concurrent_runs") is not None
     alone = is_limited or "on" in values
-    environment_id = hold_trigger_environment(trigger_id, actor, alone=alone)
+    environment_id = hold_trigger_environment(trigger_id, actor, environment_id, alone=alone)
     if is_limited:
-        lock_workers(environment_id)
+        once(("workers", environment_id), lambda: lock_workers(environment_id))
     _check_worker(environment_id, values.get("worker_id"))
     _check_pool(environment_id, values.get("pool_id"))
     # A later statement reads the trigger's revision. If this statement joined the revision and had to wait for the
     # trigger's lock, it would return the revision that was current before the wait.
     rows = Trigger.objects.select_for_update(no_key=True)
-    return or_not_found(rows.filter(id=trigger_id, deleted_at__isnull=True).first())
+    row = rows.filter(id=trigger_id, deleted_at__isnull=True)
+    return or_not_found(once(("trigger", trigger_id), row.first))
 
 
-def _apply(trigger: Trigger, values: dict[str, Any], actor: Actor) -> dict[str, Any]:
-    """Sets the values that differ. Returns the changes, `{ field: [old, new] }`, without secrets."""
-    changes: dict[str, Any] = {}
-    if "connection_id" in values or "mcp_url" in values:
-        values = {"connection_id": trigger.connection_id, **values}
-        values = _with_url_of_connection(trigger.environment_id, values)
-    for attribute, new in _columns_of(values).items():
-        old = getattr(trigger, attribute)
-        if new != old:
-            changes[api_name(attribute)] = [_for_audit(attribute, value) for value in (old, new)]
-            setattr(trigger, attribute, new)
-            if attribute == "connection_id" or (
-                attribute == "mcp_url" and not same_origin(old, new)
-            ):
-                values = {"mcp_headers": None, **values}
-    if "mcp_headers" in values and (values["mcp_headers"] or trigger.mcp_headers is not None):
-        _seal_headers(trigger, values["mcp_headers"])
-        changes["mcpHeaders"] = REDACTED
-    if "webhook_secret" in values and (
-        values["webhook_secret"] or trigger.webhook_secret is not None
-    ):
-        _seal_secret(trigger, values["webhook_secret"])
-        changes["webhookSecret"] = REDACTED
-    return changes | _apply_revision(trigger, values, actor)
+def keep_triggers(trigger_ids: Collection[UUID]) -> None:
+    """Reads triggers that changes made together have locked, with their revisions, so that these need not read each."""
+    for trigger in Trigger.objects.filter(id__in=trigger_ids).select_related("revision"):
+        keep(("trigger", trigger.id), trigger)
 
 
 def _apply_revision(trigger: Trigger, values: dict[str, Any], actor: Actor) -> dict[str, Any]:
@@ -199,13 +226,13 @@ def _apply_revision(trigger: Trigger, values: dict[str, Any], actor: Actor) -> d
     schema = values.get("output_schema", old.output_schema)
     changes: dict[str, Any] = {}
     if prompt != old.prompt:
-        changes["prompt"] = [_for_audit("prompt", old.prompt), _for_audit("prompt", prompt)]
+        changes["prompt"] = [for_audit(old.prompt), for_audit(prompt)]
     if model != old.model:
         changes["model"] = [old.model, model]
     # The schemas are compared as JSON text, because in Python 1, 1.0 and True are equal.
     if compact_json(schema) != compact_json(old.output_schema):
         both = (old.output_schema, schema)
-        changes["outputSchema"] = [_for_audit("output_schema", value) for value in both]
+        changes["outputSchema"] = [for_audit(value) for value in both]
     if changes:
         trigger.revision_id = new_id()
         _revise(trigger, actor, prompt, model, schema)
@@ -231,12 +258,6 @@ def _columns_of(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in _NO_COLUMNS}
 
 
-def _for_audit(attribute: str, value: Any) -> Any:
-    """Returns a value as the audit log has it. URLs lose their query, which may be a secret."""
-    is_url = attribute.endswith("_url") and isinstance(value, str)
-    return without_query(value) if is_url else for_audit(value)
-
-
 def _revise(
     trigger: Trigger, actor: Actor, prompt: str, model: str | None, output_schema: Any
 ) -> None:
@@ -260,28 +281,24 @@ def _without_past_once(trigger: Trigger, changes: dict[str, Any]) -> dict[str, A
     if "enabled" not in changes or not trigger.enabled or once is None or once > database_now():
         return {}
     trigger.run_once_at = None
-    return {"runOnceAt": [_for_audit("run_once_at", once), None]}
+    return {"runOnceAt": [for_audit(once), None]}
 
 
 def _next_run_at(values: dict[str, Any]) -> datetime | None:
     """Returns the next due time by the schedule, or the single one if that is earlier. The single one may have passed:
     then no scheduler has decided about it yet.
     """
-    schedule, once = values["schedule"], values["run_once_at"]
+    schedule, moment = values["schedule"], values["run_once_at"]
     if not values["enabled"] or schedule is None:
-        return once if values["enabled"] else None
+        return moment if values["enabled"] else None
     try:
-        following = cron.parse(schedule, values["timezone"]).next_after(database_now())
-        return min(following, once or following)
+        following = cron.parse(schedule, values["timezone"]).next_after(once("now", database_now))
+        return min(following, moment or following)
     except cron.BadSchedule as error:
         raise Invalid({"schedule": [str(error)]}) from None
     except BadTimezone as error:
         # This happens if the time zone was removed from the zone database after it was stored.
         raise Invalid({"timezone": [str(error)]}) from None
-
-
-def _event(action: str, trigger: Trigger, actor: Actor, metadata: dict[str, Any]) -> Event:
-    return Event(action, actor, trigger.environment_id, "trigger", trigger.id, metadata)
 
 
 def _with_url_of_connection(environment_id: UUID, values: dict[str, Any]) -> dict[str, Any]:
@@ -325,10 +342,8 @@ def _check_worker(environment_id: UUID, worker_id: UUID | None) -> None:
     if worker_id is None:
         return
     workers = apps.get_model("workers", "Worker")._default_manager
-    found = (
-        workers.select_for_update(no_key=True)
-        .filter(environment_id=environment_id, id=worker_id, deleted_at__isnull=True)
-        .exists()
+    found = workers.select_for_update(no_key=True).filter(
+        environment_id=environment_id, id=worker_id, deleted_at__isnull=True
     )
-    if not found:
+    if not once(("worker", environment_id, worker_id), found.exists):
         raise Invalid({"workerId": ["No such worker in this environment."]})

@@ -12,7 +12,6 @@ ALL_TRIGGERS = ("trigger_id", "SELECT id, environment_id FROM trigger")
 LIVE_TRIGGERS = ("trigger_id", "SELECT id, environment_id FROM trigger WHERE deleted_at IS NULL")
 ALL_RUNS = ("run_id", "SELECT id, environment_id FROM run")
 ALL_APPROVALS = ("approval_id", "SELECT id, environment_id FROM approval")
-LIVE_BUDGETS = ("budget_id", "SELECT id, environment_id FROM budget WHERE deleted_at IS NULL")
 LIVE_DELIVERIES = (
     "delivery_id",
     """

@@ -4,8 +4,9 @@ from uuid import UUID
 
 from pipedai.api.errors import CeilingReached
 from pipedai.sql import execute, fetch_row
+from pipedai.together import is_rehearsal, once
 from triggers.models import Trigger
-from workspaces.ceilings import PROFILE, check_ceiling
+from workspaces.ceilings import PROFILE, Room, check_ceiling
 
 # Requests that create triggers in the workspaces of one user run one after another by this advisory lock, so that two
 # at once can't both create the last trigger that is allowed. Locking the user's row instead could deadlock: each
@@ -33,11 +34,21 @@ def check_room_for_trigger(environment_id: UUID) -> None:
     """
     live = Trigger.objects.filter(environment_id=environment_id, deleted_at__isnull=True)
     check_ceiling("triggers", "triggers", environment_id=environment_id, rows=live)
-    params = {"environment_id": environment_id, "limit": PROFILE["triggersOfCreator"]}
-    execute(_TAKE_TURNS, params)
-    row = fetch_row(_COUNT, params)
-    if row["number"] >= row["most"]:
+    room = room_of_creator(environment_id)
+    if not room.take():
         raise CeilingReached(
             "triggersOfCreator",
-            f"The workspaces of this one's creator have {row['most']} triggers, as many as they may.",
+            f"The workspaces of this one's creator have {room.most} triggers, as many as they may.",
         )
+
+
+def room_of_creator(environment_id: UUID) -> Room:
+    params = {"environment_id": environment_id, "limit": PROFILE["triggersOfCreator"]}
+
+    def count() -> Room:
+        if not is_rehearsal():
+            execute(_TAKE_TURNS, params)
+        row = fetch_row(_COUNT, params)
+        return Room(row["number"], row["most"])
+
+    return once(("triggersOfCreator", environment_id), count)

@@ -6,11 +6,10 @@ from triggers.approvals.views import (
     ApprovalViewSet,
     EnvironmentApprovalViewSet,
 )
-from triggers.budgets.views import BudgetViewSet, EnvironmentBudgetViewSet
+from triggers.budgets.views import BudgetViewSet
 from triggers.changes.views import EnvironmentEventViewSet
 from triggers.events.views import (
     EnvironmentSourceEventViewSet,
-    EnvironmentSourceViewSet,
     EventViewSet,
     HookViewSet,
     SourceEventViewSet,
@@ -22,13 +21,12 @@ from triggers.run_events.views import RunEventListViewSet, RunEventStreamViewSet
 from triggers.runs.stats_views import OverviewViewSet, StatsViewSet
 from triggers.runs.views import EnvironmentRunViewSet, RunViewSet, TriggerRunViewSet
 from triggers.schedules.views import SchedulePreviewViewSet, TickViewSet
-from triggers.views import EnvironmentTriggerViewSet, TriggerViewSet
+from triggers.views import TriggerViewSet
 from triggers.webhooks.views import DeliveryViewSet, TriggerDeliveryViewSet
 
 urlpatterns = paths_of(
     TriggerRunViewSet,
     EnvironmentEventViewSet,
-    EnvironmentTriggerViewSet,
     EnvironmentRunViewSet,
     SchedulePreviewViewSet,
     TriggerViewSet,
@@ -37,13 +35,11 @@ urlpatterns = paths_of(
     TriggerExplanationViewSet,
     TriggerDeliveryViewSet,
     DeliveryViewSet,
-    EnvironmentSourceViewSet,
     SourceViewSet,
     EnvironmentSourceEventViewSet,
     SourceEventViewSet,
     EventViewSet,
     HookViewSet,
-    EnvironmentBudgetViewSet,
     BudgetViewSet,
     EnvironmentApprovalViewSet,
     ApprovalViewSet,

@@ -2,19 +2,14 @@
 
 from collections.abc import Collection
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
-from django.dispatch import receiver
-
-from pipedai.events import Event, happened
 from pipedai.retention import Retention, register_retention, rows_where
 from triggers.changes.kinds import Kind, State, register_changing
-from workers import queries
+from workers import queries, worker_events  # noqa: F401 - importing it connects the receiver
 from workers.models import ONLINE_WITHIN, Worker
 from workers.pools import files  # noqa: F401 - importing it registers the kind
 from workers.serializers import WorkerSerializer
-from workers.worker_events import record_events
 from workspaces.dependents import register_dependents
 
 # The audit log keeps the actions that worker events report, so that nothing is lost here.
@@ -24,11 +19,6 @@ prune_pairings = rows_where(
     "t.kind <> 'code' AND t.approved_at IS NULL AND t.expires_at < %(before)s",
     by="t.expires_at",
 )
-
-
-@receiver(happened, dispatch_uid="workers.record_events")
-def record(events: tuple[Event, ...], **_: Any) -> None:
-    record_events(events)
 
 
 def _states(environment_id: UUID, ids: Collection[UUID]) -> list[State]:

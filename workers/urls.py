@@ -1,11 +1,15 @@
 """The viewsets of the workers app, whose endpoints are below /api/v1/."""
 
 from pipedai.api.views import paths_of
-from workers.enrollment.views import EnrollmentViewSet, EnvironmentEnrollmentViewSet
+from workers.enrollment.views import (
+    EnrollmentViewSet,
+    EnvironmentEnrollmentViewSet,
+    PairingViewSet,
+)
 from workers.hosts.event_views import WorkerEventViewSet
 from workers.hosts.release_views import ReleaseViewSet
 from workers.hosts.views import WorkspaceWorkerViewSet
-from workers.pools.views import EnvironmentPoolViewSet, PoolMemberViewSet, PoolViewSet
+from workers.pools.views import PoolMemberViewSet, PoolViewSet
 from workers.protocol.approval_views import SpendViewSet
 from workers.protocol.claim_next_views import ClaimNextViewSet
 from workers.protocol.event_views import WorkerRunEventViewSet
@@ -27,13 +31,13 @@ urlpatterns = paths_of(
     WhoAmIViewSet,
     RegistrationViewSet,
     EnvironmentWorkerViewSet,
-    EnvironmentPoolViewSet,
     PoolViewSet,
     PoolMemberViewSet,
     WorkerViewSet,
     WorkerApprovalViewSet,
     EnrollmentViewSet,
     EnvironmentEnrollmentViewSet,
+    PairingViewSet,
     WorkspaceWorkerViewSet,
     ReleaseViewSet,
     WorkerEventViewSet,

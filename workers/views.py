@@ -8,7 +8,7 @@ from rest_framework.response import Response
 
 from accounts.authentication import CookieJWTAuthentication
 from pipedai.api.errors import Invalid
-from pipedai.api.principal import actor_of, principal_of
+from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation, query
 from pipedai.api.serializers import read_body
 from triggers.filters import check_tenant_ids
@@ -16,7 +16,7 @@ from workers import queries, services
 from workers.filters import WorkerFilters
 from workers.models import Worker
 from workers.serializers import WorkerBody, WorkerSerializer
-from workspaces.access import TenantViewSet, find_visible
+from workspaces.access import TenantViewSet
 from workspaces.permissions import IsAdmin, IsViewer
 
 
@@ -46,10 +46,11 @@ class EnvironmentWorkerViewSet(TenantViewSet):
 class OneWorkerViewSet(TenantViewSet):
     """The base of viewsets whose URL names one worker and whose callers are members of its environment."""
 
+    row = ("worker_id", queries.LIVE_WORKERS)
     worker: Worker
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        self.access = find_visible(principal_of(request), queries.LIVE_WORKERS, kwargs["worker_id"])
+        super().find_tenant(request, **kwargs)
         self.worker = Worker(id=kwargs["worker_id"], environment_id=self.access.environment_id)
 
 

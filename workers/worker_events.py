@@ -11,8 +11,10 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from django.dispatch import receiver
+
 from pipedai.api.principal import WorkerPrincipal
-from pipedai.events import Actor, Event
+from pipedai.events import Actor, Event, happened
 from pipedai.server.ticket import WorkerStreamTicket
 from pipedai.sql import Row, execute, fetch_all, fetch_row
 from pipedai.wakeups import announce_events
@@ -100,7 +102,8 @@ def actor_of_worker(actor: Actor, worker: WorkerPrincipal) -> Actor:
     return UnwatchedWorker(actor.type, actor.id, actor.ip, actor.request_id)
 
 
-def record_events(events: tuple[Event, ...]) -> None:
+@receiver(happened, dispatch_uid="workers.record_events")
+def record_events(events: tuple[Event, ...], **_: Any) -> None:
     runs = [
         event
         for event in events

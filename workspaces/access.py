@@ -89,7 +89,7 @@ class TenantViewSet(ApiViewSet):
     """The base of viewsets whose actions are inside one environment. It sets `self.access`, the environment and the
     caller's role in it, and then checks the role.
 
-    A viewset whose URL names an environment needs nothing more. One whose URL names another row, such as a trigger,
+    A viewset whose URL names an environment needs nothing more. One with URLs that name another row, such as a trigger,
     says so by `row`.
     """
 
@@ -115,7 +115,7 @@ class TenantViewSet(ApiViewSet):
         """Sets `self.access` to the environment of the row that the URL names and the caller's role in it. Raises
         NotFound if the caller has none.
         """
-        name, rows = self.row
+        name, rows = self.row if self.row[0] in kwargs else TenantViewSet.row
         principal, row_id = principal_of(request), kwargs[name]
         is_environment = rows == _ENVIRONMENTS
         if (

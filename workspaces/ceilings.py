@@ -1,6 +1,7 @@
 """The ceilings: the most rows of each kind that there may be (SPEC §4), and their raises for single workspaces."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -9,6 +10,7 @@ from django.db.models import Func, QuerySet, Subquery, Value
 
 from pipedai.api.errors import CeilingReached, Invalid
 from pipedai.events import Actor, Event, emit
+from pipedai.together import once
 from workspaces.models import Workspace
 
 # Each ceiling by its name in the API, with the number that holds where staff have not raised it. API.md explains them.
@@ -44,11 +46,25 @@ def check_ceiling(name: str, things: str, *, environment_id: UUID, rows: QuerySe
     """Raises CeilingReached if there are as many of `rows` as the environment may have.
 
     Call it with the environment's row locked, so that nobody else counts at the same time. `name` is the API's name for
-    the ceiling. `things` is the plural word by which the error's message calls the rows.
+    the ceiling. `things` is the plural word by which the error's message calls the rows. The caller adds one then.
     """
-    held, limit = held_and_most(name, Workspace.objects.filter(environments=environment_id), rows)
-    if held >= limit:
-        raise CeilingReached(name, f"The environment has {limit} {things}, as many as it may.")
+    workspace = Workspace.objects.filter(environments=environment_id)
+    room = once((name, environment_id), lambda: Room(*held_and_most(name, workspace, rows)))
+    if not room.take():
+        raise CeilingReached(name, f"The environment has {room.most} {things}, as many as it may.")
+
+
+@dataclass(slots=True)
+class Room:
+    """How many rows there are of those that there may be. Changes made together count them once, and add their own."""
+
+    held: int
+    most: int
+
+    def take(self) -> bool:
+        """Whether there is room for one more, which then counts."""
+        self.held += 1
+        return self.held <= self.most
 
 
 def held_and_most(

@@ -2,19 +2,22 @@
 
 from uuid import UUID
 
+from rest_framework import serializers
+from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.authentication import CookieJWTAuthentication
+from accounts.authentication import CookieJWTAuthentication, PresentedSession
 from accounts.serializers import MailTokenBody
-from accounts.throttles import ACCEPT_INVITATION, INVITE
-from pipedai.api.principal import actor_of, principal_of
-from pipedai.api.schema.operation import Operation
+from accounts.throttles import ACCEPT_INVITATION, INVITE, LOOK_AT_INVITATION
+from pipedai.api.principal import UserPrincipal, actor_of, principal_of
+from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import read_body
-from pipedai.api.views import ApiViewSet, IsSignedIn
+from pipedai.api.views import ApiViewSet, IsPublic, IsSignedIn
 from workspaces import invitations
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsAdmin
+from workspaces.roles import Role
 from workspaces.serializers import (
     AcceptedSerializer,
     InvitationBody,
@@ -83,6 +86,61 @@ class InvitationViewSet(TenantViewSet):
             actor=actor_of(request),
         )
         return Response(status=204)
+
+
+class InvitedViewSet(ApiViewSet):
+    """What somebody with the token of an invitation sees of it. They may have no account yet."""
+
+    tag = "Members"
+    permissions = {"look": IsPublic}
+    browser_entries = frozenset({"look"})
+    throttles = {"look": LOOK_AT_INVITATION}
+
+    def get_authenticators(self) -> list[BaseAuthentication]:
+        return [PresentedSession()]
+
+    @Operation(
+        "POST /invitations/look",
+        id="lookAtInvitation",
+        summary="Look at an invitation",
+        body=MailTokenBody,
+        example={"token": "acc_2jmGzT6n…"},
+        answers={
+            200: answer(
+                "Invited",
+                "An invitation, as the owner of its address sees it.",
+                email=serializers.CharField(),
+                role=serializers.ChoiceField(choices=Role.choices),
+                inviterName=serializers.CharField(),
+                inviterEmail=serializers.CharField(),
+                workspaceName=serializers.CharField(),
+                environmentName=serializers.CharField(),
+                next=serializers.ChoiceField(choices=list(invitations.NextStep)),
+            )
+        },
+        errors={
+            400: "Validation.",
+            401: "A token or two cookies were sent.",
+            409: "`link_unusable`.",
+        },
+    )
+    def look(self, request: Request) -> Response:
+        principal: object = request.user
+        signed_in = principal.id if isinstance(principal, UserPrincipal) else None
+        invitation, step = invitations.find_invitation(
+            **read_body(MailTokenBody, request), user_id=signed_in
+        )
+        return Response(
+            {
+                "email": invitation.email,
+                "role": invitation.role,
+                "inviterName": invitation.invited_by.name,
+                "inviterEmail": invitation.invited_by.email,
+                "workspaceName": invitation.environment.workspace.name,
+                "environmentName": invitation.environment.name,
+                "next": step.value,
+            }
+        )
 
 
 class AcceptViewSet(ApiViewSet):

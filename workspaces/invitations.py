@@ -1,6 +1,7 @@
 """Invites e-mail addresses into environments, and accepts and revokes the invitations (SPEC §15)."""
 
 from dataclasses import replace
+from enum import StrEnum
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from accounts.emails import Email
 from accounts.mail.outbox import INVITATION_LIFETIME, hand_over, queue_mail
 from accounts.mail.tokens import LinkUnusable, find_mail, make_void, use_up
 from accounts.models import AccountMail, User
-from accounts.proof import check_proof, proof_counts
+from accounts.proof import check_proof, keeps_address, proof_counts
 from accounts.throttles import MAILS_AN_HOUR
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import ApiError, Conflict, NotFound, or_not_found
@@ -118,6 +119,40 @@ def accept_invitation(*, token: str, user_id: UUID, actor: Actor) -> Membership:
     except IntegrityError:
         raise Conflict("You are a member already.", code=ErrorCode.ALREADY_MEMBER) from None
     return member
+
+
+class NextStep(StrEnum):
+    """What the owner of an invited address does next."""
+
+    # The visitor is signed in with the address, and accepts.
+    ACCEPT = "accept"
+    # An account has the address: they sign in to it.
+    SIGN_IN = "sign_in"
+    # No account has the address: they register.
+    REGISTER = "register"
+    # An account has the address and never proved it. They register, and it is closed.
+    REPLACE = "replace"
+    # They need an account, and nobody may register: they ask the operator.
+    ASK = "ask"
+
+
+def find_invitation(*, token: str, user_id: UUID | None) -> tuple[Invitation, NextStep]:
+    """Returns the invitation with this token, and what its reader, who may be signed in, does next. Raises
+    LinkUnusable.
+    """
+    mail = find_mail(token, Purpose.INVITATION)
+    found = Invitation.objects.filter(mail_id=mail.id, environment__deleted_at__isnull=True)
+    invitation = found.select_related("environment__workspace", "invited_by").first()
+    if invitation is None:
+        raise LinkUnusable
+    holder = User.objects.filter(email=invitation.email, is_active=True).first()
+    if holder is not None and holder.id == user_id:
+        return invitation, NextStep.ACCEPT
+    if holder is not None and keeps_address(holder):
+        return invitation, NextStep.SIGN_IN
+    if settings.REGISTRATION == "closed":
+        return invitation, NextStep.ASK
+    return invitation, NextStep.REPLACE if holder else NextStep.REGISTER
 
 
 def accept_by_registering(mail: AccountMail, user: User, actor: Actor) -> None:

@@ -14,7 +14,9 @@ from pipedai.retention import Retention, register_retention, rows_where
 from pipedai.wakeups import wake_workers
 from workspaces.api_keys import end_keys_of_deactivated
 from workspaces.connections import files  # noqa: F401 - importing it registers the kind
+from workspaces.connections.authorizers import Authorizers, ToDiscover, ToExchange
 from workspaces.connections.models import (
+    AUTHORIZATION_CARRIED,
     AUTHORIZATION_SECRETS,
     GRANT_SECRETS,
     HEADERS,
@@ -22,6 +24,7 @@ from workspaces.connections.models import (
 )
 from workspaces.connections.outbox import REVOCATION_REQUEST
 from workspaces.connections.refreshers import Refreshers
+from workspaces.connections.refreshing import Ailing, Healthy
 from workspaces.connections.revoking import REVOCATIONS
 from workspaces.dependents import register_dependents
 from workspaces.deployment import keys_open
@@ -88,10 +91,19 @@ register_probe("keys", keys_open)
 register_rights(
     Rights(lock_environments, accept_by_registering, end_rights, end_keys_of_deactivated)
 )
-for sealed in (HEADERS, GRANT_SECRETS, AUTHORIZATION_SECRETS, REVOCATION_REQUEST):
+for sealed in (
+    HEADERS,
+    GRANT_SECRETS,
+    AUTHORIZATION_SECRETS,
+    AUTHORIZATION_CARRIED,
+    REVOCATION_REQUEST,
+):
     register_sealed_field(sealed)
 register_dependents("connection", lambda id_: Connection.objects.filter(environment_id=id_).count())
-register_job(Refreshers().job())
+register_job(Refreshers(Healthy()).job("refresh-connections"))
+register_job(Refreshers(Ailing()).job("refresh-ailing-connections"))
+register_job(Authorizers(ToDiscover()).job("discover-servers"))
+register_job(Authorizers(ToExchange()).job("exchange-codes"))
 register_kind(REVOCATIONS)
 register_retention(
     Retention(

@@ -5,10 +5,9 @@ from workspaces.api_key_views import ApiKeyViewSet
 from workspaces.connections.views import (
     ConnectionAuthorizationViewSet,
     ConnectionViewSet,
-    EnvironmentConnectionViewSet,
 )
 from workspaces.files.views import FileViewSet
-from workspaces.invitation_views import AcceptViewSet, InvitationViewSet
+from workspaces.invitation_views import AcceptViewSet, InvitationViewSet, InvitedViewSet
 from workspaces.member_views import MemberViewSet
 from workspaces.views import EnvironmentViewSet, WorkspaceEnvironmentViewSet, WorkspaceViewSet
 
@@ -18,9 +17,9 @@ urlpatterns = paths_of(
     EnvironmentViewSet,
     MemberViewSet,
     InvitationViewSet,
+    InvitedViewSet,
     AcceptViewSet,
     ApiKeyViewSet,
-    EnvironmentConnectionViewSet,
     ConnectionViewSet,
     ConnectionAuthorizationViewSet,
     FileViewSet,

@@ -17,6 +17,7 @@ from accounts.models import AccountMail
 from pipedai.api import tokens
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict
+from pipedai.links import link_to_page
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
@@ -43,7 +44,7 @@ def token_with_digest(mail_id: UUID, digest: bytes) -> str | None:
 
 def link_to(page: str, token: str) -> str:
     """The token is in the fragment, which browsers send to no server and write into no Referer header."""
-    return f"{settings.DASHBOARD_URL or settings.PUBLIC_URL}/account/{page}#token={token}"
+    return f"{link_to_page(page)}#token={token}"
 
 
 def find_mail(token: str, *purposes: AccountMail.Purpose) -> AccountMail:

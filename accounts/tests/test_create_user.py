@@ -50,7 +50,7 @@ def test_its_owner_sets_the_password_by_the_link_once(run, settings, mail_server
     settings.PUBLIC_URL = "https://api.example.com"
     link = run(EMAIL, "--link", typed="").split()[-1]
     page, _, token = link.partition("#token=")
-    assert page == "https://api.example.com/account/reset"
+    assert page == "https://api.example.com/console/account/reset"
     body = {"token": token, "newPassword": PASSWORD}
     reset = "/api/v1/auth/reset-password"
     assert browser().post(reset, body).status_code == 204

@@ -59,6 +59,7 @@ class Lane:
             body = (json.dumps(body) if is_api else urlencode(body)).encode()
         headers = {
             "host": "localhost",
+            "sec-fetch-site": "same-origin",
             "content-type": content_type,
             "content-length": str(len(body)),
             "cookie": "; ".join(f"{name}={value}" for name, value in (cookies or {}).items()),
@@ -82,7 +83,7 @@ def door(name, user):
         "login of nobody": (LOGIN, {**known, "email": "no@example.com"}, {}, 401),
         "register": ("/api/v1/auth/register", {**known, "email": "bob@example.com"}, {}, 201),
         "change-password": ("/api/v1/auth/change-password", changed, own, 204),
-        "pair": ("/pair", {**known, "step": "sign-in"}, {}, 303),
+        "console": ("/console/sign-in", known, {}, 303),
         "admin login": ("/admin/login/", known | token, csrf, 302),
         "admin account": (
             "/admin/account/",
@@ -98,7 +99,7 @@ DOORS = (
     "login of nobody",
     "register",
     "change-password",
-    "pair",
+    "console",
     "admin login",
     "admin account",
 )
@@ -151,7 +152,6 @@ def test_what_is_invalid_or_throttled_waits_for_nobody(ada, lane):
     lane.turns.ask("198.51.100.9", 1, wake=lambda _: None)
     assert lane.ask(LOGIN, {"email": ADA}).status == 400
     assert lane.ask(LOGIN, {"email": f"{ADA}\x1f", "password": PASSWORD}).status == 400
-    assert lane.ask("/pair", {"step": "code", "code": "BBBB-BBBB"}).status == 200
     answers = [lane.ask(LOGIN, {"email": ADA, "password": "x"}, patience=0.01) for _ in range(9)]
     assert [answer.status for answer in answers] == [503] * 9
     throttled = lane.ask(LOGIN, {"email": ADA, "password": PASSWORD})

@@ -116,14 +116,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add(
         "logs",
-        arguments.add_api_url,
         arguments.add_logs,
-        help="follow what a run does",
-        description="Shows the events of a run, and follows them until the run ends. If there are none, it says"
-        " why: the trigger's recordEvents decides whether they come while the run goes on (always), after a run"
-        " that did not succeed (failures), or never. It asks the API with the pwk_ key in"
-        f" {arguments.KEY_VARIABLE}. Without one it reads the events that are still on this machine, of a run that"
-        " this worker executes.",
+        help="follow what a run does on this machine",
+        description="Shows the events of a run that this worker executes, and follows them until the run ends. It reads"
+        " the file that the worker keeps until the API has them. `pipedai run logs`, the service's command line, shows"
+        " the events of any run.",
     )
     add(
         "doctor",

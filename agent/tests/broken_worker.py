@@ -14,25 +14,24 @@ from typing import Any
 from uuid import uuid4
 
 from pipedai_worker import cli, redact
-from pipedai_worker.api import answers, client, patience
+from pipedai_worker.api import answers, client
 from pipedai_worker.api.answers import Refused
 from pipedai_worker.api.client import Api
 from pipedai_worker.commands import arguments
-from pipedai_worker.conformance.fake_run import FakeRun
+from pipedai_worker.conformance.fake_api import FakeRun
 from pipedai_worker.disk.journal import Journal
 from pipedai_worker.disk.sessions import Sessions
 from pipedai_worker.executors import settings
 from pipedai_worker.executors.base import Execution, Job
 from pipedai_worker.executors.claude import ClaudeExecutor
 from pipedai_worker.gateway import Gate
-from pipedai_worker.polling import approvals
-from pipedai_worker.polling.approvals import Decision
-from pipedai_worker.polling.assigned import AssignedRun
+from pipedai_worker.polling import assigned
+from pipedai_worker.polling.assigned import AssignedRun, Decision
 from pipedai_worker.polling.loop import Loop
 from pipedai_worker.reporting import calls
 from pipedai_worker.reporting.outcome import Outcome, UsageLimit
 from pipedai_worker.running import stopping
-from pipedai_worker.running.credentials import RunCredentials
+from pipedai_worker.running.run import RunCredentials
 from tests import plain_worker
 
 # The command lines of the two workers.
@@ -173,7 +172,7 @@ def keeps_outcomes_in_memory() -> None:
 @caught_by("backs-off")
 def polls_in_a_hot_loop() -> None:
     # Twenty polls a second are too many as well, and cost less CPU time than as many as are possible.
-    replace(patience.Backoff, "next_delay", lambda self, retry_after=None: 0.05)
+    replace(answers.Backoff, "next_delay", lambda self, retry_after=None: 0.05)
 
 
 @caught_by("keeps-secrets")
@@ -294,7 +293,7 @@ def trusts_the_hook() -> None:
 @caught_by("refuses-a-rejected-call")
 def takes_a_rejection_for_an_approval() -> None:
     def parse(item: Any) -> Decision:
-        return decided({**item, "decision": approvals.APPROVE})
+        return decided({**item, "decision": assigned.APPROVE})
 
     decided = Decision.parse
     replace(Decision, "parse", parse)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from pipedai_worker.conformance.fake_run import FakeRun
+from pipedai_worker.conformance.fake_api import FakeRun
 from pipedai_worker.disk.durable import write_private
 from pipedai_worker.disk.sessions import session_of
 from pipedai_worker.executors import settings

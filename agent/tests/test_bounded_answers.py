@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import itertools
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 
-import httpx
 import pytest
 
 from pipedai_worker.api import client as requests
 from pipedai_worker.api.answers import Unavailable
-from pipedai_worker.api.client import Api
-from pipedai_worker.api.transport import EXTENSION, BoundedTransport, Bounds
+from pipedai_worker.api.client import Api, Bounds
 
 from .gateway.servers import raw_server
 
@@ -74,7 +72,6 @@ def test_an_answer_that_is_compressed_is_not_read() -> None:
     [
         (OK + b"\r\n", b" " * MIB, "larger than 8192 KiB"),
         (CHUNKED, b"100000\r\n" + b" " * MIB + b"\r\n", "larger than 8192 KiB"),
-        (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000, "too much before it answers"),
     ],
 )
 def test_an_answer_without_end_is_given_up(begin: bytes, piece: bytes, sentence: str) -> None:
@@ -119,31 +116,16 @@ def test_a_request_that_is_read_slowly_is_given_up() -> None:
         while connection.recv(256 * 1024):
             time.sleep(0.05)
 
-    with (
-        raw_server(talk) as url,
-        httpx.Client(transport=BoundedTransport(), timeout=30) as client,
-        pytest.raises(httpx.TimeoutException),
-    ):
-        client.post(url, content=bytes(200 * MIB), extensions={EXTENSION: Bounds(seconds=0.5)})
+    with api_that(talk) as api, pytest.raises(Unavailable, match="too long to answer"):
+        api._send("POST", "/slow", content=bytes(200 * MIB), bounds=Bounds(seconds=0.5))
 
 
-def test_a_stream_of_events_may_last_but_its_refusal_may_not(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(requests, "STREAM", Bounds(seconds=0.5, largest=MIB, streams=True))
-    events = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
-    with api_that(drips(events, b": " + b"x" * MIB + b"\n\n")) as api:
-        began = time.monotonic()
-        with contextlib.closing(api.stream_events("run", 0)) as pieces:
-            size = 0
-            for piece in itertools.takewhile(bool, pieces):
-                size += len(piece or b"")
-                if size > 3 * MIB and time.monotonic() - began > 1:
-                    break
-    assert size > 3 * MIB
-    for talk in (
-        drips(b"HTTP/1.1 503 No\r\n\r\n"),
-        floods(b"HTTP/1.1 503 No\r\n\r\n", bytes(MIB), []),
-    ):
-        with api_that(talk) as api, pytest.raises(Unavailable, match=r"too long|timed|larger"):
-            next(api.stream_events("run", 0))
+def test_a_name_that_is_looked_up_for_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: over.wait(30))
+    began = time.monotonic()
+    with contextlib.closing(Api("http://api.example")) as api:
+        with pytest.raises(Unavailable, match="too long to answer"):
+            api._send("GET", "/health", bounds=Bounds(seconds=0.5))
+        assert time.monotonic() - began < 8
+    over.set()

@@ -10,8 +10,7 @@ from typing import Any, cast
 import pytest
 
 from pipedai_worker.api.client import ACCOUNT_HEADER, Api
-from pipedai_worker.conformance.fake_api import FakeApi
-from pipedai_worker.conformance.fake_run import FakeRun
+from pipedai_worker.conformance.fake_api import FakeApi, FakeRun
 from pipedai_worker.disk import durable
 from pipedai_worker.disk.journal import HeldRun, Journal
 from pipedai_worker.executors.command import CommandExecutor

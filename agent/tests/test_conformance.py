@@ -17,8 +17,7 @@ import pytest
 
 from pipedai_worker import cli
 from pipedai_worker.conformance import CHECKS, approvals, kit, taking
-from pipedai_worker.conformance.fake_api import FakeApi
-from pipedai_worker.conformance.fake_run import FakeRun
+from pipedai_worker.conformance.fake_api import FakeApi, FakeRun
 
 from .broken_worker import BREAKAGES, OURS, PLAIN
 from .conftest import DEADLINE_SECONDS, alive, python_path, until

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipedai_worker.executors.faults import flaw, judge
-from pipedai_worker.executors.transcript import Transcript, is_success, text_of
+from pipedai_worker.executors.watch import Transcript, flaw, is_success, judge, text_of
 from pipedai_worker.reporting.outcome import Tokens, UsageLimit
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from pipedai_worker.redact import Redactor
-from pipedai_worker.reporting import output
+from pipedai_worker.reporting import outcome
 from pipedai_worker.reporting.outcome import ABSENT, SUCCEEDED, Outcome
 
 SUCCESS = Outcome(SUCCEEDED, short_message="What it said.", cost_usd=1.0)
 OBJECT = {"type": "object", "properties": {"a": {"type": "array", "items": {"type": "integer"}}}}
-settle = partial(output.settle, redactor=Redactor(["Bearer planted-0123456789"]))
+settle = partial(outcome.settle, redactor=Redactor(["Bearer planted-0123456789"]))
 DEEP: Any = 1
 for _ in range(900):
     DEEP = [DEEP]
@@ -73,12 +73,12 @@ def test_another_output_is_the_clients_fault(schema: Any, value: Any, sentence: 
     ],
 )
 def test_a_hostile_pattern_ends_in_time(schema: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "CPU_SECONDS", 1)
+    monkeypatch.setattr(outcome, "CPU_SECONDS", 1)
     began = time.monotonic()
     settled = settle(SUCCESS, schema, "a" * 40 + "!")
     assert (settled.status, settled.fault_class) == ("failed", "client")
     assert "in time" in settled.short_message
-    assert time.monotonic() - began < 2 * output.LONGEST_SECONDS
+    assert time.monotonic() - began < 2 * outcome.LONGEST_SECONDS
 
 
 def test_nesting_is_bounded() -> None:
@@ -103,7 +103,7 @@ def test_an_output_is_made_storable_and_has_no_secret() -> None:
 
 
 def test_a_checker_that_can_not_run_is_the_machines_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "CHECKER", "pipedai_worker.no_such_module")
+    monkeypatch.setattr(outcome, "CHECKER", "pipedai_worker.no_such_module")
     settled = settle(SUCCESS, {}, 1)
     assert (settled.status, settled.fault_class) == ("failed", "infra")
 
@@ -114,7 +114,7 @@ def test_a_checker_that_the_machine_kills_is_the_machines_fault(
     killed = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     (tmp_path / "killed_checker.py").write_text(killed)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(output, "CHECKER", "killed_checker")
+    monkeypatch.setattr(outcome, "CHECKER", "killed_checker")
     settled = settle(SUCCESS, {}, 1)
     assert (settled.status, settled.fault_class) == ("failed", "infra")
     assert settled.short_message == "The output could not be checked: the checker was killed."

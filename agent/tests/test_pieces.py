@@ -14,14 +14,13 @@ from typing import Any
 import pytest
 
 from pipedai_worker import logs
-from pipedai_worker.api.answers import parse_date, parse_retry_after
+from pipedai_worker.api.answers import Backoff, parse_date, parse_retry_after
 from pipedai_worker.api.client import normalize_url
-from pipedai_worker.api.patience import Backoff
-from pipedai_worker.conformance.fake_run import FakeRun
-from pipedai_worker.disk import durable, scratch
-from pipedai_worker.executors import inputs, settings, traces
-from pipedai_worker.executors.inputs import is_blank, stdin_for_claude, stdin_text
-from pipedai_worker.executors.tail import Tail
+from pipedai_worker.conformance.fake_api import FakeRun
+from pipedai_worker.disk import durable
+from pipedai_worker.executors import base, settings, traces
+from pipedai_worker.executors.base import is_blank, stdin_for_claude, stdin_text
+from pipedai_worker.executors.stream import Tail
 from pipedai_worker.identity.config import ConfigError, WorkerConfig
 from pipedai_worker.polling.assigned import AssignedRun
 from pipedai_worker.redact import Redactor
@@ -216,18 +215,10 @@ def test_a_payload_cannot_close_its_fence() -> None:
     assert fence not in second
 
 
-@pytest.mark.parametrize(
-    ("url", "transport"),
-    [
-        ("https://a/mcp", "http"),
-        ("https://a/sse", "sse"),
-        ("https://a/v1/sse/?x=1", "sse"),
-        ("https://sse/", "http"),
-    ],
-)
-def test_the_transport_follows_from_the_url(url: str, transport: str) -> None:
+def test_claude_connects_to_one_server_over_streamable_http() -> None:
+    url = "https://a/sse"
     (server,) = json.loads(settings.configuration(url, 1.5))["mcpServers"].values()
-    assert server == {"type": transport, "url": url, "alwaysLoad": True, "timeout": 1500}
+    assert server == {"type": "http", "url": url, "alwaysLoad": True, "timeout": 1500}
 
 
 def test_nobody_acts_upon_a_character_of_the_payload() -> None:
@@ -254,7 +245,7 @@ def test_a_scratch_directory_goes_whatever_was_made_in_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    place = scratch.Scratch()
+    place = durable.Scratch()
     outside = tmp_path / "outside"
     outside.mkdir(mode=0o500)
     (place.work / "link").symlink_to(outside)
@@ -263,19 +254,19 @@ def test_a_scratch_directory_goes_whatever_was_made_in_it(
     (deep / "file").touch()
     deep.chmod(0o500)
     deep.parent.chmod(0o500)
-    scratch._open_directories(place.root)
+    durable._open_directories(place.root)
     assert stat.S_IMODE(deep.stat().st_mode) == 0o700
     assert stat.S_IMODE(outside.stat().st_mode) == 0o500
     place.remove()
     assert list(tmp_path.iterdir()) == [outside]
-    scratch.remove(outside)
+    durable.remove_tree(outside)
     assert outside.exists()
 
 
 def test_the_environment_is_an_allow_list(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_SECRET_ACCESS_KEY", "CLAUDECODE", "DATABASE_URL", "LC_TIME", "MINE"):
         monkeypatch.setenv(name, "value")
-    names = inputs.allowed(["MINE"])
+    names = base.allowed(["MINE"])
     assert {"PATH", "LC_TIME", "MINE"} <= set(names)
     assert not {"AWS_SECRET_ACCESS_KEY", "CLAUDECODE", "DATABASE_URL"} & set(names)
 
@@ -299,11 +290,11 @@ def test_the_environment_is_an_allow_list(monkeypatch: pytest.MonkeyPatch) -> No
 def test_no_proxy_stands_between_a_run_and_its_gateway(
     monkeypatch: pytest.MonkeyPatch, given: dict[str, str], expected: dict[str, str]
 ) -> None:
-    for name in (*inputs.PROXIES, "NO_PROXY", "no_proxy"):
+    for name in (*base.PROXIES, "NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    told = inputs.allowed()
+    told = base.allowed()
     assert {name: told[name] for name in ("NO_PROXY", "no_proxy") if name in told} == expected
 
 

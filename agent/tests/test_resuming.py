@@ -1,4 +1,4 @@
-"""A run goes on in the session of an earlier attempt, and never does twice what that attempt has done (SPEC §16)."""
+"""A run goes on in the session of an earlier attempt, and never does twice what that attempt has done."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from pipedai_worker.conformance.fake_api import FakeApi
-from pipedai_worker.conformance.fake_run import FakeRun, iso, now
+from pipedai_worker.conformance.fake_api import FakeApi, FakeRun, iso, now
 
 from .conftest import Worker, Workers, until
 

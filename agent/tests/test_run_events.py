@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipedai_worker.conformance.fake_api import FakeApi
-from pipedai_worker.conformance.fake_run import FakeRun
+from pipedai_worker.conformance.fake_api import FakeApi, FakeRun
 from pipedai_worker.events import local
 from pipedai_worker.events.local import RunEvents
 from pipedai_worker.redact import Redactor

@@ -10,8 +10,8 @@ from uuid import uuid4
 import pytest
 
 from pipedai_worker.commands.handlers import STAND_IN
-from pipedai_worker.disk import scratch, sessions
-from pipedai_worker.disk.scratch import Scratch
+from pipedai_worker.disk import durable, sessions
+from pipedai_worker.disk.durable import Scratch
 from pipedai_worker.disk.sessions import Session, Sessions
 from pipedai_worker.executors.claude import ClaudeExecutor
 
@@ -75,7 +75,7 @@ def test_the_oldest_sessions_make_room(
     assert [bool(found[session.id].root) for session in made[2:]] == [False, True, True]
     assert conversations(tmp_path) == 3
     for session in (*made, in_use):
-        scratch.remove(Path(session.root))
+        durable.remove_tree(Path(session.root))
 
 
 def test_a_session_goes_when_its_time_is_over_but_not_while_it_is_used(
@@ -132,7 +132,7 @@ def test_a_directory_that_somebody_else_could_enter_is_not_used_again(tmp_path: 
     again.remove()
     # A directory that is gone is made again, at the same path, where claude looks for the session.
     Scratch(place.root).remove()
-    elsewhere = tmp_path / f"{scratch.PREFIX}x"
+    elsewhere = tmp_path / f"{durable.PREFIX}x"
     elsewhere.symlink_to(tmp_path)
     with pytest.raises(OSError, match="ermission"):
         Scratch(elsewhere)

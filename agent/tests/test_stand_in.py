@@ -17,7 +17,7 @@ import pytest
 from pipedai_worker.commands.handlers import STAND_IN
 from pipedai_worker.disk.durable import write_private
 from pipedai_worker.executors import settings
-from pipedai_worker.stand_in.mcp_client import McpClient, McpError
+from pipedai_worker.stand_in.tools import McpClient, McpError
 
 from .gateway.servers import TOKEN, McpServer, serving
 
@@ -57,10 +57,10 @@ def text_of(content: Any) -> str:
     return content if isinstance(content, str) else str(content[0]["text"])
 
 
-@pytest.mark.parametrize("kind", ["json", "events", "older"])
+@pytest.mark.parametrize("kind", ["json", "events"])
 def test_it_calls_the_servers_tools_over_each_transport(tmp_path: Path, kind: str) -> None:
     prompt = 'standin: call send {"to": "x"}\nstandin: call set {"fail": true}\nstandin: call no'
-    with serving(McpServer(as_events=kind == "events", older=kind == "older")) as server:
+    with serving(McpServer(as_events=kind == "events")) as server:
         events = play(tmp_path, prompt, server.url)
     assert events[0]["mcp_servers"][0]["status"] == "connected"
     assert {f"mcp__trigger__{name}" for name in ("look", "set", "send")} < set(events[0]["tools"])
@@ -74,8 +74,7 @@ def test_it_calls_the_servers_tools_over_each_transport(tmp_path: Path, kind: st
     ]
     assert called[0]["params"] == {"name": "send", "arguments": {"to": "x"}}
     assert len(called) == 2
-    if kind != "older":
-        assert server.seen[-1][0] == "DELETE"
+    assert server.seen[-1][0] == "DELETE"
 
 
 def test_without_any_line_it_calls_only_a_tool_that_reads(tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from pipedai_worker.conformance.fake_api import DROP, FakeApi
-from pipedai_worker.conformance.fake_run import FakeRun
+from pipedai_worker.conformance.fake_api import DROP, FakeApi, FakeRun
 from pipedai_worker.conformance.serving import Service
 from pipedai_worker.polling.assigned import AssignedRun
 

@@ -192,6 +192,12 @@ ROWS: dict[str, Row | None] = {
     ),
     # This call writes no row, because nobody is known yet who could be its actor.
     "POST enrollments/device": None,
+    "POST pairings/approve": Row(
+        "enrollment.approved", "enrollment", "decided", {"kind": "device", "label": None, "askedFrom": None}
+    ),
+    "POST pairings/deny": Row(
+        "enrollment.denied", "enrollment", "decided", {"kind": "device", "label": None, "askedFrom": None}
+    ),
     "POST enrollments/redeem": Row(
         "enrollment.redeemed",
         "enrollment",
@@ -290,6 +296,8 @@ def test_a_call_leaves_one_row(stage, name):
         target = Enrollment.objects.get(
             consumed_at__isnull=False, worker_id=answer.json().get("workerId")
         ).id
+    elif expected.target == "decided":
+        target = Enrollment.objects.latest("id").id
     elif expected.target == "asked":
         target = AskedAddress.objects.latest("id").id
     else:

@@ -1,7 +1,12 @@
-"""`bin/bench growth`: measures what each page costs the database as the ledger grows, and with which plan; and what
-calls cost in shapes of data in which statements have read too much.
+"""What each page costs the database as the ledger grows, and by which plan; and what is slow in data of other shapes.
+
+It polls, fires, and reads every list of the API and of admin with each filter, in ledgers of each size, and fails if a
+table of the ledger was read from end to end. Before that it makes shapes of data that are hard to read, such as long
+queues, at two sizes in copies of the first ledger, and fails if a statement is slow, or reads the more the more it does
+not return.
 """
 
+import argparse
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,18 +14,44 @@ from contextlib import contextmanager
 from typing import Any
 
 from bench.failure import BenchFailed
-from bench.figures import Json, machine, print_machine, print_table, ratio
-from bench.growth.plans import sequential_scans
-from bench.growth.verdicts import show_shapes
-from bench.stack import Database, database
+from bench.figures import Json, machine, print_table, ratio
+from bench.growth.ledger import ENVIRONMENTS
+from bench.growth.verdicts import SHAPES, show_shapes
+from bench.options import count, one_or_more, size
+from testing.probes.plan_nodes import sequential_scans
+from testing.processes.stack import Database, database
 
-ENVIRONMENTS = 50
+IN_ALL = ("",)
 # The targets: how many times as long a page may take in the largest ledger as in the smallest, and in milliseconds.
 _MOST_RATIO, _MOST_MS = 1.5, 20.0
 # The targets of the pages that add up a month of 40,000 runs, which is the default, in milliseconds.
 _MOST_OVERVIEW_MS, _MOST_STATISTICS_MS = 10.0, 50.0
 # A smaller difference is noise, whatever the ratio.
 _NOISE_MS = 1.0
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    sizes = one_or_more(size)
+    parser.add_argument("--sizes", type=sizes, default="10k,200k,2m", help="numbers of runs")
+    parser.add_argument("--month", type=count, default=40_000, help="runs of a busy month")
+    parser.add_argument("--repeats", type=count, default=10, help="of each page")
+    parser.add_argument("--values", type=count, help="try only so many queries of each list")
+    parser.add_argument("--only", choices=("ledgers", "shapes"), help="measure nothing else")
+    parser.add_argument("--shapes", type=one_or_more(_shape), default=",".join(SHAPES), help="some")
+    parser.add_argument("--rows", type=_two_sizes, default="10k,100k", help="of a shape")
+
+
+def _shape(text: str) -> str:
+    if text not in SHAPES:
+        raise argparse.ArgumentTypeError(f"{text!r} is no shape; there are {','.join(SHAPES)}.")
+    return text
+
+
+def _two_sizes(text: str) -> list[int]:
+    sizes = one_or_more(size)(text)
+    if len(sizes) != 2 or sizes[0] >= sizes[1]:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a smaller and a larger number.")
+    return sizes
 
 
 def run(
@@ -34,49 +65,39 @@ def run(
     rows: Sequence[int],
     say: Callable[[str], None],
 ) -> Json:
-    """Measure with each of these numbers of runs in the ledger, and return the result as JSON.
-
-    In the end the pages that add up a month are measured with `month` runs in an environment's month. Of a filter of
-    admin's lists only the first `values` are tried, and of the queries of a list as many, or all if that is None. The
-    `shapes` are made of two numbers of `rows`, in copies of the first ledger. `only` may be "ledgers" or "shapes".
-
-    Raises BenchFailed if a statement read a table of the ledger from end to end.
+    """Measure with each of these numbers of runs in the ledger. Raises BenchFailed if a statement read a table of the
+    ledger from end to end.
     """
     results: list[Json] = []
     calls: list[Json] = []
-    for size in sizes[:1] if only == "shapes" else sizes:
-        say(f"Starting PostgreSQL, and filling it with {size:,} runs…")
+    for runs in sizes[:1] if only == "shapes" else sizes:
+        say(f"Starting PostgreSQL, and filling it with {runs:,} runs…")
         # The pages are many, so the log has errors only.
         with database(LOG_LEVEL="ERROR") as on:
-            found = machine(on.one("SHOW server_version")["server_version"])
+            found = machine(on)
             began = time.monotonic()
             with _full_pages(on):
-                on.python(
-                    "manage.py", "seed_demo", "--scale", "--runs", str(size),
-                    "--environments", str(ENVIRONMENTS),
-                )  # fmt: skip
+                on.python("-m", "bench.growth.ledger", str(runs))
             filled = round(time.monotonic() - began, 1)
             on.explain_plans()
             on.settle()
             file = on.directory / "walk.json"
-            if only != "ledgers" and size == sizes[0]:
+            if only != "ledgers" and runs == sizes[0]:
                 say(f"Making {len(shapes)} shapes of {rows[0]:,} and {rows[1]:,} rows…")
-                sent = [str(repeats), ",".join(map(str, rows)), ",".join(shapes), str(file)]
+                sent = [str(repeats), str(file), ",".join(map(str, rows)), ",".join(shapes)]
                 with on.copied():
-                    on.python("-m", "bench.growth.shape_walk", *sent)
+                    on.python("-m", "bench.growth.walk", "shapes", *sent)
                 calls = json.loads(file.read_text())
-            result = {"runs": size, "filledInSeconds": filled, "machine": found}
+            result = {"runs": runs, "filledInSeconds": filled, "machine": found}
             if only != "shapes":
-                say(f"Looking at every page of {size:,} runs…")
-                walk = ["-m", "bench.growth.walk", str(repeats), str(month), str(file)]
-                on.python(*walk, *([] if values is None else [str(values)]))
+                say(f"Looking at every page of {runs:,} runs…")
+                sent = [str(repeats), str(file), str(month), *([str(values)] if values else [])]
+                on.python("-m", "bench.growth.walk", "ledger", *sent)
                 result |= json.loads(file.read_text())
         results.append(result)
-    scans = [scan for result in results for scan in _scans(result)]
-    if scans:
+    if scans := [scan for result in results for scan in _scans(result)]:
         raise BenchFailed("Read from end to end:\n" + "\n".join(scans))
     return {
-        "benchmark": "growth",
         "machine": results[0]["machine"],
         "runsOfTheBusyMonth": month,
         "results": results,
@@ -99,7 +120,6 @@ def _full_pages(on: Database) -> Iterator[None]:
 
 def show(result: Json) -> None:
     """Print the tables of a result. Raises BenchFailed if a statement of a shape breaks the rule."""
-    print_machine(result["machine"])
     if "pages" in result["results"][0]:
         _show_ledgers(result)
     if result["shapes"]:
@@ -109,8 +129,7 @@ def show(result: Json) -> None:
 
 def _show_ledgers(result: Json) -> None:
     """Print the slowest page of each list, then all pages that miss their target."""
-    print(f"milliseconds in the database, over {ENVIRONMENTS} environments")
-    print()
+    print(f"milliseconds in the database, over {ENVIRONMENTS} environments\n")
     sizes = result["results"]
     heads = [f"{each['runs']:,} runs" for each in sizes]
     pages = {name: _times(sizes, name) for name in sizes[-1]["pages"]}
@@ -121,7 +140,8 @@ def _show_ledgers(result: Json) -> None:
     for group, names in groups.items():
         times = [pages[name] for name in names]
         read = max(sizes[-1]["pages"][name]["rowsRead"] for name in names)
-        rows.append([group, len(names), *_slowest(times), _largest_ratio(times), read])
+        ratios = [found for each in times if (found := _ratio(each))]
+        rows.append([group, len(names), *_slowest(times), max(ratios, default=None), read])
     print_table(["slowest page of", "pages", *heads, "largest ratio", "most rows read"], rows)
     print()
     busy = [
@@ -129,11 +149,10 @@ def _show_ledgers(result: Json) -> None:
         for name in sizes[-1]["busyMonth"]
     ]
     print_table([f"at {result['runsOfTheBusyMonth']:,} runs a month", *heads, "target"], busy)
-    missed = [[name, *times, _ratio(times)] for name, times in pages.items() if misses(times)]
     print()
+    missed = [[name, *times, _ratio(times)] for name, times in pages.items() if misses(times)]
     if missed:
-        print(f"Over {_MOST_MS:g} ms, or over {_MOST_RATIO:g} times the smallest ledger's:")
-        print()
+        print(f"Over {_MOST_MS:g} ms, or over {_MOST_RATIO:g} times the smallest ledger's:\n")
         print_table(["page", *heads, "ratio"], missed)
     else:
         print(f"Each of {len(pages)} pages meets its target.")
@@ -158,10 +177,6 @@ def _times(sizes: Sequence[Json], name: str) -> list[float | None]:
 def _slowest(pages: Sequence[Sequence[float | None]]) -> list[float | None]:
     columns = zip(*pages, strict=True)
     return [max((ms for ms in column if ms is not None), default=None) for column in columns]
-
-
-def _largest_ratio(pages: Sequence[Sequence[float | None]]) -> float | None:
-    return max((found for times in pages if (found := _ratio(times))), default=None)
 
 
 def _ratio(times: Sequence[float | None]) -> float | None:

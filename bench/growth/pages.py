@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -14,16 +14,16 @@ from rest_framework.request import Request
 from accounts.models import User
 from audit.serializers import AuditFilters
 from bench.failure import BenchFailed
-from bench.growth import same_work
+from bench.growth.ledger import DUE, LOST
 from bench.growth.subjects import Subjects, middle, quarters
-from bench.lifecycle_load import OUTCOME
+from bench.lifecycle import OUTCOME
 from pipedai.api.authentication import AUTH_COOKIE
 from pipedai.api.pagination import _salt, _sign
 from pipedai.outgoing.due import claim_due
 from pipedai.sql import database_now
 from testing.world.cast import session_cookie
 from triggers.filters import TickFilters, TriggerFilters
-from triggers.models import Run
+from triggers.models import Run, Trigger
 from triggers.runs.filters import EnvironmentRunFilters, RunFilters
 from triggers.runs.lifecycle import expire_runs
 from triggers.runs.stats import GROUPINGS
@@ -55,8 +55,7 @@ class Page:
     most_ms: float = MOST_MS
 
 
-@dataclass(frozen=True, slots=True)
-class _List:
+class _List(NamedTuple):
     """A list of the API: its path, its filters, and the table and column that it pages by."""
 
     name: str
@@ -135,47 +134,47 @@ def machine_pages(on: Subjects) -> Iterator[Page]:
             post(client, f"{run}/{step}", {})
         post(client, f"{run}/complete", OUTCOME)
 
-    due_at = same_work.prepare(without_worker=on.worker_id)
+    due_at = Trigger.objects.earliest("next_run_at").next_run_at
     later = database_now() + timedelta(days=1)
 
     def fire() -> None:
-        if fire_due_ticks(now=due_at) != same_work.DUE:
-            raise BenchFailed(f"Not {same_work.DUE} triggers came due.")
+        if fire_due_ticks(now=due_at) != DUE:
+            raise BenchFailed(f"Not {DUE} triggers came due.")
 
     def expire() -> None:
-        if expire_runs(now=later) != same_work.LOST:
-            raise BenchFailed(f"Not {same_work.LOST} runs were lost.")
+        if expire_runs(now=later) != LOST:
+            raise BenchFailed(f"Not {LOST} runs were lost.")
 
     def claim() -> None:
         claim_due(WEBHOOKS, room=32, busy={}, per_host=4, now=later)
 
     yield Page("poll", get(client, f"{worker}/poll", {}))
     yield Page("a whole lifecycle", undone(lifecycle))
-    yield Page(f"firing {same_work.DUE} due triggers", undone(fire))
-    yield Page(f"expiring {same_work.LOST} leases", undone(expire))
+    yield Page(f"firing {DUE} due triggers", undone(fire))
+    yield Page(f"expiring {LOST} leases", undone(expire))
     yield Page("claiming due webhooks", undone(claim))
 
 
 def _lists(on: Subjects) -> Iterator[_List]:
     root, of_it = "/api/v1", f"environment_id = '{on.environment.id}'"
-    environment, trigger = f"{root}/environments/{on.environment.id}", f"{root}/triggers"
-    runs = (of_it, f"trigger_id = '{on.trigger_id}'")
+    environment, workspace = f"{root}/environments/{on.environment.id}", on.environment.workspace_id
+    of_trigger, of_scheduled, of_hooked = (
+        f"trigger_id = '{each}'"
+        for each in (on.trigger_id, on.scheduled_trigger_id, on.hooked_trigger_id)
+    )
+    ids = ({"workerId": str(on.worker_id)}, {"triggerId": str(on.trigger_id)})
+    runs = quarters("run", "queued_at", of_it)
     yield _List(
         "runs", f"{environment}/runs", EnvironmentRunFilters.names(), "run", "queued_at", of_it,
-        tuple(_run_queries(on, quarters("run", "queued_at", of_it))),
+        (*_run_queries(runs), *_pair_queries(*ids)),
     )  # fmt: skip
     yield _List(
-        "runs of a trigger", f"{trigger}/{on.trigger_id}/runs", RunFilters.names(), "run", "queued_at", runs[1],
-        tuple(_status_queries(quarters("run", "queued_at", runs[1]))),
-    )  # fmt: skip
-    ticks = f"trigger_id = '{on.scheduled_trigger_id}'"
-    yield _List(
-        "ticks", f"{trigger}/{on.scheduled_trigger_id}/ticks", TickFilters.names(), "tick", "tick_at", ticks,
-        tuple(_tick_queries(quarters("tick", "tick_at", ticks))),
+        "runs of a trigger", f"{root}/triggers/{on.trigger_id}/runs", RunFilters.names(), "run",
+        "queued_at", of_trigger, tuple(_run_queries(quarters("run", "queued_at", of_trigger))),
     )  # fmt: skip
     yield _List(
-        "deliveries", f"{trigger}/{on.hooked_trigger_id}/deliveries", (), "delivery", "created_at",
-        f"trigger_id = '{on.hooked_trigger_id}'",
+        "ticks", f"{root}/triggers/{on.scheduled_trigger_id}/ticks", TickFilters.names(), "tick",
+        "tick_at", of_scheduled, tuple(_tick_queries(quarters("tick", "tick_at", of_scheduled))),
     )  # fmt: skip
     yield _List(
         "audit log", f"{environment}/audit-log", AuditFilters.names(), "audit_entry", "created_at", of_it,
@@ -189,76 +188,54 @@ def _lists(on: Subjects) -> Iterator[_List]:
         "workers", f"{environment}/workers", WorkerFilters.names(), "worker", "created_at", of_it,
         ({"status": "online"}, {"status": "offline"}),
     )  # fmt: skip
-    yield _List("keys", f"{environment}/api-keys", (), "api_key", "created_at", of_it)
-    yield _List("members", f"{environment}/members", (), "membership", "created_at", of_it)
-    workspace = on.environment.workspace_id
-    yield _List(
-        "environments", f"{root}/workspaces/{workspace}/environments", (), "environment", "created_at",
-        f"workspace_id = '{workspace}'",
-    )  # fmt: skip
-    yield _List(
-        "workspaces", f"{root}/workspaces", (), "workspace", "created_at",
-        f"created_by_id = '{on.owner.id}'",
-    )  # fmt: skip
+    for name, path, table, where in (
+        ("deliveries", f"{root}/triggers/{on.hooked_trigger_id}/deliveries", "delivery", of_hooked),
+        ("keys", f"{environment}/api-keys", "api_key", of_it),
+        ("members", f"{environment}/members", "membership", of_it),
+        ("environments", f"{root}/workspaces/{workspace}/environments", "environment", f"workspace_id = '{workspace}'"),
+        ("workspaces", f"{root}/workspaces", "workspace", f"created_by_id = '{on.owner.id}'"),
+    ):  # fmt: skip
+        yield _List(name, path, (), table, "created_at", where)
 
 
-def _status_queries(between: tuple[datetime, datetime]) -> Iterator[Query]:
+def _run_queries(between: tuple[datetime, datetime]) -> Iterator[Query]:
     begin, end = (moment.isoformat() for moment in between)
+    queued, ended = {"from": begin, "to": end}, {"endedFrom": begin, "endedTo": end}
     for status in (*Status.values, "failed,timed_out"):
-        yield {"status": status}
-        yield {"status": status, "from": begin, "to": end}
-    yield {"from": begin}
-    yield {"to": end}
-    yield {"from": begin, "to": end}
-    yield {"endedFrom": begin}
-    yield {"endedTo": end}
-    for query in (
-        {},
-        {"status": "failed"},
-        {"faultClass": "infra"},
-        {"source": "retry"},
-        {"final": "true"},
-    ):
-        yield {**query, "endedFrom": begin, "endedTo": end}
+        yield from ({"status": status, **span} for span in ({}, queued))
+    yield from ({name: moment} for name, moment in (*queued.items(), *ended.items()))
+    yield queued
+    # An environment has few of the runs of several of these, if any.
+    infra, final, api = {"faultClass": "infra"}, {"final": "true"}, {"source": "api"}
+    failed = {"status": "failed"}
+    yield from ({**each, **ended} for each in ({}, failed, infra, {"source": "retry"}, final))
     yield from ({"faultClass": each} for each in FaultClass.values)
     yield from ({"source": each} for each in Source.values)
-    yield {"final": "true"}
-    yield {"final": "true", "status": "failed,timed_out"}
-    # An environment has few of these runs, if any.
-    yield {"final": "true", "faultClass": "infra"}
-    yield {"final": "true", "faultClass": "infra", "source": "api"}
-    yield {"final": "true", "faultClass": "infra", "endedTo": end}
-    yield {"source": "api", "status": "failed"}
+    yield from (final, {**final, "status": "failed,timed_out"}, {**final, **infra})
+    yield from ({**final, **infra, **api}, {**final, **infra, "endedTo": end}, {**api, **failed})
+
+
+def _pair_queries(worker: Query, trigger: Query) -> Iterator[Query]:
+    for ids in (worker, trigger, {**worker, **trigger}):
+        yield ids
+        yield from ({**ids, "status": status} for status in Status.values)
+        yield from ({**ids, "source": source} for source in Source.values)
+        yield {**ids, "faultClass": "infra", "final": "true"}
 
 
 def _tick_queries(between: tuple[datetime, datetime]) -> Iterator[Query]:
-    begin, end = (moment.isoformat() for moment in between)
+    span = dict(zip(("from", "to"), (moment.isoformat() for moment in between), strict=True))
     for decision in Decision.values:
-        yield {"decision": decision}
-        yield {"decision": decision, "from": begin, "to": end}
-    yield {"from": begin, "to": end}
-
-
-def _run_queries(on: Subjects, between: tuple[datetime, datetime]) -> Iterator[Query]:
-    yield from _status_queries(between)
-    worker, trigger = {"workerId": str(on.worker_id)}, {"triggerId": str(on.trigger_id)}
-    for ids in (worker, trigger, {**worker, **trigger}):
-        yield ids
-        for status in Status.values:
-            yield {**ids, "status": status}
-        yield from ({**ids, "source": source} for source in Source.values)
-        yield {**ids, "faultClass": "infra", "final": "true"}
+        yield from ({"decision": decision, **more} for more in ({}, span))
+    yield span
 
 
 def _audit_queries(on: Subjects, between: tuple[datetime, datetime]) -> Iterator[Query]:
     begin, end = (moment.isoformat() for moment in between)
     yield from ({"action": action} for action in _ACTIONS)
     yield {"actions": ",".join(_ACTIONS[2:])}
-    yield {"targetId": str(on.run_id)}
-    yield {"targetId": str(on.run_id), "action": "run.completed"}
-    yield {"from": begin}
-    yield {"to": end}
-    yield {"from": begin, "to": end}
+    yield from ({"targetId": str(on.run_id), **more} for more in ({}, {"action": _ACTIONS[0]}))
+    yield from ({"from": begin}, {"to": end}, {"from": begin, "to": end})
     yield {"from": begin, "to": end, "action": "run.lost"}
 
 

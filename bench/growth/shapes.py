@@ -10,12 +10,14 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models.functions import Now
+from django.test import Client
 
 from audit.models import AuditEntry
 from audit.partitions import add_partitions_of
-from bench.growth import busy_month
+from bench.growth import verdicts
+from bench.growth.ledger import add_ended
 from bench.growth.pages import (
     MOST_STATISTICS_MS,
     Page,
@@ -27,10 +29,10 @@ from bench.growth.pages import (
     shown,
     undone,
 )
-from bench.growth.pool_polls import client_of, hold, with_a_pool
 from notices.budgets import find_reached_budgets
 from notices.channels.models import Notice
 from notices.channels.sending import NOTICES
+from pipedai.events import SYSTEM
 from pipedai.outgoing.due import claim_due
 from pipedai.outgoing.kinds import Kind
 from pipedai.sql import database_now, execute
@@ -43,8 +45,9 @@ from testing.world.many_runs import add_queued
 from testing.world.many_triggers import add_triggers
 from testing.world.pools import add_pool
 from testing.world.runs import Runs
-from triggers.models import Budget, Run, Tick, Trigger
-from triggers.states import Decision
+from triggers.models import MAX_PREFER_SECONDS, Budget, Run, Tick, Trigger
+from triggers.runs import lifecycle
+from triggers.states import Decision, Source
 from triggers.webhooks.sending import WEBHOOKS
 from workers.models import Pool, Worker
 from workers.registration import Registered
@@ -78,10 +81,21 @@ def _own_queue(rows: int) -> Iterator[Page]:
 
 
 def _pool_queue(rows: int) -> Iterator[Page]:
-    cast, worker, pool_id = with_a_pool()
+    cast, worker, pool_id = _with_a_pool()
     values = {"worker_id": None, "pool_id": pool_id}
     first, *others = (cast.add_trigger(**values) for _ in range(_FEW))
     return _pages_of_queue(cast, worker, add_queued(first, rows, also_of=others))
+
+
+def _preferring(rows: int) -> Iterator[Page]:
+    """The runs of a pool wait for the worker that their trigger prefers, all but one."""
+    cast, worker, pool_id = _with_a_pool()
+    preferring = cast.add_trigger(
+        worker_id=cast.worker.worker_id, pool_id=pool_id, prefer_seconds=MAX_PREFER_SECONDS
+    )
+    run_id = add_queued(preferring, rows)
+    add_queued(cast.add_trigger(worker_id=None, pool_id=pool_id), 1)
+    return _pages_of_queue(cast, worker, run_id)
 
 
 def _spent_budget(rows: int) -> Iterator[Page]:
@@ -94,12 +108,12 @@ def _spent_budget(rows: int) -> Iterator[Page]:
 
 def _full_triggers(rows: int) -> Iterator[Page]:
     """A twentieth of the rows are triggers, all but one of them full; workers outside of the pool hold their runs."""
-    cast, worker, pool_id = with_a_pool()
+    cast, worker, pool_id = _with_a_pool()
     # The one run that may go out comes after nearly all others.
     add_queued(cast.add_trigger(worker_id=None, pool_id=pool_id), 1)
     values: dict[str, Any] = {"worker_id": None, "pool_id": pool_id, "max_concurrent_runs": 1}
     full = cast.add_trigger(**values)
-    hold(full, cast.worker.worker_id)
+    _hold(full, cast.worker.worker_id)
     add_triggers(cast, rows // 20, **values)
     of_it = Trigger.objects.filter(environment=cast.environment, schedule__isnull=False)
     others = list(of_it.values_list("id", flat=True))
@@ -135,7 +149,7 @@ def _busy_service(rows: int) -> Iterator[Page]:
 def _big_pool(rows: int) -> Iterator[Page]:
     """A pool of as many workers at any size, in a service that has a fifth of the rows as workers."""
     _add_workers(make_cast(), rows // 5)
-    cast, worker, pool_id = with_a_pool()
+    cast, worker, pool_id = _with_a_pool()
     _add_workers(cast, _POOL_OF)
     execute(_JOIN, {"id": cast.environment.id, "one_in": 1})
     run_id = add_queued(cast.add_trigger(worker_id=None, pool_id=pool_id), _QUEUED)
@@ -191,14 +205,14 @@ def _burst(rows: int) -> Iterator[Page]:
     cast = make_cast()
     now = database_now()
     runs = Runs(cast, cast.trigger_id, now - timedelta(minutes=5))
-    runs.ended()
-    runs.ended("failed", faultClass="client")
-    runs.cancel(runs.queue())
+    canceled = runs.queue()
+    runs.cancel(canceled)
     run_id = runs.ended("failed", faultClass="infra")
+    samples = [runs.ended(), runs.ended("failed", faultClass="client"), canceled, run_id]
     month = first_of_month()
     first = month - timedelta(days=100)
-    busy_month.fill(cast.environment.id, rows, since=first, until=month)
-    busy_month.fill(cast.environment.id, _OF_MONTH, since=month, until=now)
+    add_ended(cast.environment.id, rows, samples, since=first, until=month)
+    add_ended(cast.environment.id, _OF_MONTH, samples, since=month, until=now)
     add_partitions_of(first + timedelta(days=n) for n in range(132))
     add_copies(
         AuditEntry, runs.audited(run_id)[-1].id, rows, {"step": (now - first) / rows},
@@ -219,24 +233,15 @@ def _burst(rows: int) -> Iterator[Page]:
         yield Page(f"audit log{shown(query)}", get(client, f"{environment}/audit-log", query))
 
 
+# The shape `own-queue` is made by `_own_queue`.
 SHAPES: Mapping[str, Callable[[int], Iterator[Page]]] = {
-    "own-queue": _own_queue,
-    "pool-queue": _pool_queue,
-    "spent-budget": _spent_budget,
-    "full-triggers": _full_triggers,
-    "unapproved": _unapproved,
-    "busy-service": _busy_service,
-    "big-pool": _big_pool,
-    "many-pools": _many_pools,
-    "dead-host": _dead_host,
-    "many-budgets": _many_budgets,
-    "burst": _burst,
+    name: globals()[f"_{name.replace('-', '_')}"] for name in verdicts.SHAPES
 }
 
 
 def _pages_of_queue(cast: Cast, worker: Registered, run_id: UUID) -> Iterator[Page]:
     """Yield what reads the queue of a worker, and explanations of its run `run_id`, which it will not get next."""
-    url, client = f"/api/v1/workers/{worker.worker_id}", client_of(worker)
+    url, client = f"/api/v1/workers/{worker.worker_id}", _client_of(worker)
     owner = browser_of(cast.owner)
     body = {"claimId": "bench"}
     # However long it takes to measure, the workers count as online.
@@ -256,11 +261,36 @@ def _pages_of_queue(cast: Cast, worker: Registered, run_id: UUID) -> Iterator[Pa
     yield Page("queued runs", get(owner, runs, {"status": "queued"}))
 
 
+def _with_a_pool() -> tuple[Cast, Registered, UUID]:
+    """Makes an environment with a pool of two online workers, of which it returns the second, with room for runs."""
+    cast, worker = _with_a_worker()
+    Worker.objects.filter(id=cast.worker.worker_id).update(max_concurrency=50)
+    get(_client_of(cast.worker), f"/api/v1/workers/{cast.worker.worker_id}/poll", {})()
+    return cast, worker, add_pool(cast, cast.worker.worker_id, worker.worker_id)
+
+
+def _client_of(worker: Registered) -> Client:
+    """Returns a client that sends the worker's token."""
+    return Client(
+        SERVER_NAME="localhost", headers={"authorization": f"Bearer {worker.worker_token}"}
+    )
+
+
+@transaction.atomic
+def _hold(trigger_id: UUID, worker_id: UUID) -> None:
+    """Makes a run of the trigger that the worker holds for a day."""
+    run = lifecycle.queue_run(trigger_id=trigger_id, source=Source.API, actor=SYSTEM)
+    lifecycle.claim_run(
+        worker_id=worker_id, run_id=run["id"], claim_id=None, capacity=1, approved=True, actor=SYSTEM
+    )  # fmt: skip
+    Run.objects.filter(id=run["id"]).update(lease_expires_at=run["queued_at"] + timedelta(days=1))
+
+
 def _with_a_worker() -> tuple[Cast, Registered]:
     """Makes an environment with a worker that is online and in no pool, with room for runs."""
     cast = make_cast()
     worker = cast.register("host-2", max_concurrency=50)
-    get(client_of(worker), f"/api/v1/workers/{worker.worker_id}/poll", {})()
+    get(_client_of(worker), f"/api/v1/workers/{worker.worker_id}/poll", {})()
     return cast, worker
 
 

@@ -7,21 +7,16 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connection
+from django.db.models import Count
 
 from accounts.emails import Email
 from accounts.models import User
 from accounts.services import create_staff
 from pipedai.api import tokens
 from pipedai.events import SYSTEM
-from triggers.models import Trigger
+from triggers.models import Run, Trigger
 from workers.models import Worker
 from workspaces.models import Environment
-
-_STAFF = Email("bench-staff@example.com")
-
-_BUSIEST = """
-SELECT r.{column} AS id FROM {table} r WHERE {where} GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 1
-"""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -31,50 +26,47 @@ class Subjects:
     owner: User
     staff: User
     environment: Environment
-    trigger_id: UUID  # an enabled trigger of the worker
-    hooked_trigger_id: UUID  # the trigger with the most deliveries
-    scheduled_trigger_id: UUID  # the trigger with the most ticks
+    trigger_id: UUID  # a trigger of the worker
+    hooked_trigger_id: UUID  # a trigger with deliveries
+    scheduled_trigger_id: UUID  # a trigger with ticks
     worker_id: UUID
     worker_token: str
     run_id: UUID  # the newest run of the trigger
-    key_id: UUID
 
 
 def choose() -> Subjects:
     """Choose the subjects. This gives the worker a token that is known, and room for more runs."""
-    environment = Environment.objects.select_related("workspace").get(
-        id=_one("run", "environment_id")
+    environment = Environment.objects.select_related("workspace__created_by").get(
+        id=_busiest(Run.objects.all(), "environment_id")
     )
-    of_it = f"r.environment_id = '{environment.id}'"
-    worker_id = _one("run", "worker_id", f"{of_it} AND r.worker_id IS NOT NULL")
-    of_worker = Trigger.objects.filter(worker_id=worker_id, deleted_at__isnull=True)
-    enabled = ", ".join(f"'{each}'" for each in of_worker.values_list("id", flat=True))
-    trigger_id = _one("run", "trigger_id", f"{of_it} AND r.trigger_id IN ({enabled})")
-    Trigger.objects.filter(id=trigger_id).update(enabled=True)
+    runs = Run.objects.filter(environment=environment)
+    worker_id = _busiest(runs.filter(worker__isnull=False), "worker_id")
+    trigger_id = _busiest(runs.filter(worker_id=worker_id), "trigger_id")
     token = tokens.mint("wkt")
-    Worker.objects.filter(id=worker_id).update(
-        token_digest=token.digest, max_concurrency=50, disabled_at=None
-    )
-    newest = f"SELECT id FROM run WHERE trigger_id = '{trigger_id}' ORDER BY queued_at DESC LIMIT 1"
+    Worker.objects.filter(id=worker_id).update(token_digest=token.digest, max_concurrency=50)
+    triggers = Trigger.objects.filter(environment=environment)
     owner = environment.workspace.created_by
     assert owner is not None
+    staff = create_staff(
+        email=Email("bench-staff@example.com"), password="not-a-real-password", name="Staff", actor=SYSTEM
+    )  # fmt: skip
     return Subjects(
         owner=owner,
-        staff=User.objects.filter(email=_STAFF).first()
-        or create_staff(email=_STAFF, password="not-a-real-password", name="Staff", actor=SYSTEM),
+        staff=staff,
         environment=environment,
         trigger_id=trigger_id,
-        hooked_trigger_id=_one("delivery", "trigger_id", of_it),
-        scheduled_trigger_id=_one("tick", "trigger_id", of_it),
+        hooked_trigger_id=_busiest(runs.filter(deliveries__isnull=False), "trigger_id"),
+        scheduled_trigger_id=_busiest(
+            runs.filter(trigger__in=triggers.filter(schedule__isnull=False)), "trigger_id"
+        ),
         worker_id=worker_id,
         worker_token=token.value,
-        run_id=_value(newest),
-        key_id=environment.api_keys.filter(kind="pwk").values_list("id", flat=True)[0],
+        run_id=runs.filter(trigger_id=trigger_id).latest("queued_at").id,
     )
 
 
 @cache
-def middle(table: str, column: str, where: str = "true") -> Any:
+def middle(table: str, column: str, where: str) -> Any:
     """Return the median of a column over the rows of a condition, or None without rows."""
     return _value(
         f"SELECT {column} FROM {table} WHERE {where} ORDER BY {column} DESC"
@@ -91,8 +83,10 @@ def quarters(table: str, column: str, where: str) -> tuple[datetime, datetime]:
     return found[0], found[1]
 
 
-def _one(table: str, column: str, where: str = "true") -> Any:
-    return _value(_BUSIEST.format(table=table, column=column, where=where))
+def _busiest(runs: Any, column: str) -> Any:
+    """Return the value of the column that most of the runs have."""
+    most = runs.values(column).annotate(runs=Count("id")).order_by("-runs", column)
+    return most[0][column]
 
 
 def _value(sql: str) -> Any:

@@ -8,7 +8,7 @@ from bench.figures import Json, print_table
 
 # The names of the shapes, which `bench.growth.shapes` makes, and the states in which each is measured.
 SHAPES = (
-    "own-queue", "pool-queue", "spent-budget", "full-triggers", "unapproved", "busy-service", "big-pool",
+    "own-queue", "pool-queue", "preferring", "spent-budget", "full-triggers", "unapproved", "busy-service", "big-pool",
     "many-pools", "dead-host", "many-budgets", "burst",
 )  # fmt: skip
 STATES = ("lag", "analysed")

@@ -83,7 +83,7 @@ def _watched() -> Iterator[list[Statement]]:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Ask for the plans of this session. bench.stack loads auto_explain and lets the application turn it on."""
+    """Ask for the plans of this session. `Database.explain_plans` lets the application turn auto_explain on."""
     with connection.cursor() as cursor:
         cursor.execute("SET auto_explain.log_min_duration = 0")
         try:

@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 
 from bench.cast import Pair
-from bench.http_client import BASE_PATH, HOST
+from bench.http import BASE_PATH
+from testing.processes.stack import HOST
 
 _PATIENCE_SECONDS = 60.0
 _PAUSE_SECONDS = 0.1

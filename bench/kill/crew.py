@@ -4,14 +4,14 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any
 
 import psycopg
 
 from bench.cast import Pair, make_pairs
 from bench.failure import BenchFailed
-from bench.kill.processes import Kept, Scheduler, Worker
-from bench.stack import Database, Web, web
+from bench.kill.processes import Scheduler, Worker
+from testing.processes.stack import Database, Web, web
 
 # With this lease no outage may end a run. A shorter one is not safe: an outage of up to 2 s counts as none (see
 # triggers.runs.reachability), and the worker's heartbeats before and after it are up to a third of the lease away.
@@ -21,7 +21,6 @@ WEB_PROCESSES = 2
 _SETTLE_SECONDS = 90.0
 _TICK_SECONDS = 0.05
 _LOST_SECONDS = 20.0
-K = TypeVar("K", bound=Kept)
 
 # Makes retries available at once. They would wait for 30 s and longer, when nothing is killed any more.
 _HURRY = """
@@ -162,18 +161,10 @@ def crew(on: Database, *, workers: int, pooled: bool = False) -> Iterator[Crew]:
         pairs = make_pairs(served.port, workers, capacity=CAPACITY)
         if pooled:
             on.execute(_POOL)
-        started = [
-            stack.enter_context(_ended(Worker(on, served.port, pair, number, CAPACITY)))
-            for number, pair in enumerate(pairs)
-        ]
-        scheduler = stack.enter_context(_ended(Scheduler(on)))
+        started = []
+        for number, pair in enumerate(pairs):
+            started.append(Worker(on, served.port, pair, number, CAPACITY))
+            stack.callback(started[-1].end)
+        scheduler = Scheduler(on)
+        stack.callback(scheduler.end)
         yield Crew(on, served, pairs, started, scheduler)
-
-
-@contextmanager
-def _ended(process: K) -> Iterator[K]:
-    """End the process at the end, whatever happens."""
-    try:
-        yield process
-    finally:
-        process.end()

@@ -8,19 +8,19 @@ from contextlib import suppress
 
 import psycopg
 
-from bench.cast import Account, register
+from bench.cast import register
 from bench.failure import BenchFailed
 from bench.figures import Json, machine, print_table
-from bench.http_client import Connection
+from bench.http import Connection
 from bench.kill.client import Client, plan
 from bench.kill.crew import CAPACITY, LEASE_SECONDS, WEB_PROCESSES, Crew, crew
-from bench.kill.nodes import Nodes, nodes
 from bench.kill.processes import Scheduler
 from bench.kill.siege import LOAD
 from bench.kill.verdict import Evidence, judge, judge_given_up
+from testing.processes.postgres_nodes import Nodes, nodes
 
 _WORKERS = 3
-# How soon after its promotion web, scheduler and LISTEN must have found the new primary (SPEC §22).
+# How soon after its promotion web, scheduler and LISTEN must have found the new primary.
 FOUND_SECONDS = 5.0
 _LONGEST_SECONDS = 60.0
 _PAUSE_SECONDS = 0.02
@@ -41,9 +41,9 @@ def run(*, runs: int, seconds: float, seed: int, say: Callable[[str], None]) -> 
         nodes(2, RUN_LEASE_SECONDS=str(LEASE_SECONDS)) as on,
         crew(on, workers=_WORKERS) as all_of_them,
     ):
-        found = machine(on.one("SHOW server_version")["server_version"])
+        found = machine(on)
         with Connection(all_of_them.served.port) as connection:
-            account = register(connection)
+            cookie = register(connection)
         busy = LOAD * _WORKERS * CAPACITY * seconds / runs
         requests = plan(rng, all_of_them.pairs, runs=runs, seconds=seconds, busy_seconds=busy)
         client = Client(all_of_them.served.port, all_of_them.pairs[0].api_key, requests)
@@ -52,7 +52,7 @@ def run(*, runs: int, seconds: float, seed: int, say: Callable[[str], None]) -> 
         failovers: list[Json] = []
         while not failovers or time.monotonic() < until:
             all_of_them.go_on(time.monotonic() + rng.uniform(1, 3))
-            failovers.append(_fail_over(on, all_of_them, account, rng))
+            failovers.append(_fail_over(on, all_of_them, cookie, rng))
         say("Waiting for all runs to end…")
         client.join()
         all_of_them.settle()
@@ -88,12 +88,12 @@ def show(result: Json) -> None:
     print()
 
 
-def _fail_over(on: Nodes, crew: Crew, account: Account, rng: random.Random) -> Json:
+def _fail_over(on: Nodes, crew: Crew, cookie: str, rng: random.Random) -> Json:
     """Kill the primary, promote the standby a moment later, and make the killed one the new standby."""
     _wait_until_all_use(on)
     killed = time.monotonic()
     on.primary.kill()
-    probe = _WriteProbe(crew.served.port, account)
+    probe = _WriteProbe(crew.served.port, cookie)
     time.sleep(rng.uniform(0, 2))
     on.promote_standby()
     promoted = time.monotonic()
@@ -151,10 +151,10 @@ def _with_sessions(on: Nodes) -> list[str]:
 class _WriteProbe:
     """Sends a request that writes, in a thread of its own, until one is answered."""
 
-    def __init__(self, port: int, account: Account) -> None:
+    def __init__(self, port: int, cookie: str) -> None:
         self.answered: float | None = None
         self._port = port
-        self._account = account
+        self._cookie = cookie
         threading.Thread(target=self._ask, daemon=True).start()
 
     def _ask(self) -> None:
@@ -163,7 +163,7 @@ class _WriteProbe:
                 suppress(OSError, BenchFailed),
                 Connection(self._port, timeout=_REQUEST_SECONDS) as connection,
             ):
-                cookie = self._account.cookie
-                connection.call("POST", "/workspaces", cookie=cookie, body={"name": "Probe"})
+                body = {"name": "Probe"}
+                connection.call("POST", "/workspaces", cookie=self._cookie, body=body)
                 self.answered = time.monotonic()
             time.sleep(_PAUSE_SECONDS)

@@ -7,16 +7,13 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
-
-import psycopg
 
 from bench.failure import BenchFailed
 from bench.figures import Json, machine, print_table
 from bench.kill.client import Client, Request
 from bench.kill.crew import CAPACITY, LEASE_SECONDS, Crew, crew
-from bench.kill.nodes import Nodes, nodes
 from bench.kill.verdict import Evidence, judge, judge_given_up
+from testing.processes.postgres_nodes import Nodes, nodes
 
 PARTS = ("database", "web", "scheduler")
 _HEALTHY = 3
@@ -42,7 +39,7 @@ def run(*, outages: Sequence[float], seed: int, say: Callable[[str], None]) -> J
         nodes(1, RUN_LEASE_SECONDS=str(LEASE_SECONDS)) as on,
         crew(on, workers=_HEALTHY + len(plan)) as all_of_them,
     ):
-        found = machine(on.one("SHOW server_version")["server_version"])
+        found = machine(on)
         cases = [
             _Case(on, all_of_them, part, seconds, doomed=_HEALTHY + number)
             for number, (part, seconds) in enumerate(plan)
@@ -156,8 +153,7 @@ class _Case:
         """Wait until this many of the case's runs fulfil the condition."""
         ids = ",".join(self.answers.values())
         statement = f"SELECT count(*) FROM run WHERE id = ANY('{{{ids}}}'::uuid[]) AND {condition}"
-        with self._on.session() as session:
-            self._until(what, lambda: _count(session, statement) >= count)
+        self._until(what, lambda: self._on.one(statement)["count"] >= count)
 
     def _until(self, what: str, is_so: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _PATIENCE_SECONDS
@@ -165,9 +161,3 @@ class _Case:
             if time.monotonic() > deadline:
                 raise BenchFailed(f"{self.part} away for {self.seconds:g} s: it did not {what}.")
             self._crew.go_on(time.monotonic() + _PAUSE_SECONDS)
-
-
-def _count(session: "psycopg.Connection[dict[str, Any]]", statement: str) -> int:
-    row = session.execute(statement).fetchone()
-    assert row is not None
-    return int(row["count"])

@@ -17,11 +17,10 @@ import psutil
 
 from bench.cast import Pair
 from bench.failure import BenchFailed
-from bench.http_client import HOST
 from bench.kill import program
-from bench.stack import Database, Web
 from bin.ending import die_with_parent
 from pipedai import env
+from testing.processes.stack import HOST, Database, Web
 
 _STOP_SECONDS = 40.0
 # Where Python finds the worker's package, which does not belong to the service.

@@ -10,12 +10,12 @@ from psycopg import OperationalError
 
 from bench.failure import BenchFailed
 from bench.figures import Json, machine, print_table
-from bench.kill.budgets import add_budgets, complaints_about_budgets
 from bench.kill.client import Client, plan
 from bench.kill.crew import CAPACITY, WEB_PROCESSES, Crew, crew
 from bench.kill.processes import Worker, kill_postgres, kill_web_process
 from bench.kill.verdict import Evidence, judge, judge_lost
-from bench.stack import database
+from testing.probes.budget_use import complaints_about_budgets
+from testing.processes.stack import database
 
 _WORKERS = 3
 # The lease is short, so that leases expire during the benchmark: a worker that is away for longer loses its runs.
@@ -24,11 +24,19 @@ _LEASE_SECONDS = 6
 LOAD = 0.6
 # Each round kills all of these, in a random order. A "reporting worker" has an outcome that it has not reported yet. A
 # "worker of a pool" executes a run of its pool, and stays away until that run's lease has ended.
-_ROUND = (
+VICTIMS = (
     "executing worker", "reporting worker", "worker of a pool", "web", "scheduler", "postgres",
 )  # fmt: skip
 _FOLDERS = {"executing worker": "held", "reporting worker": "outcomes"}
 _LONGER_SECONDS = 60.0
+# Makes a budget over all runs of the environment, and one over the runs of one trigger. Both have room for everything.
+_BUDGETS = """
+INSERT INTO budget (id, environment_id, name, trigger_id, period, timezone, limit_usd, when_reached, notice_at_pct,
+    reserve_usd, count_notional, generation)
+SELECT gen_random_uuid(), t.environment_id, 'Bench', CASE WHEN n > 1 THEN t.id END, 'month', 'UTC', 1000000, 'hold',
+    '{{80,100}}', 0.7 + n, true, 0
+FROM trigger t, generate_series(1, 2) n WHERE t.id = '{trigger_id}'
+"""
 _LOOK_SECONDS, _LOOK_PAUSE_SECONDS = 2.0, 0.002
 _TICK_SECONDS = 0.05
 
@@ -41,9 +49,9 @@ def run(*, runs: int, seconds: float, seed: int, say: Callable[[str], None]) -> 
         database(RUN_LEASE_SECONDS=str(_LEASE_SECONDS)) as on,
         crew(on, workers=_WORKERS, pooled=True) as all_of_them,
     ):
-        found = machine(on.one("SHOW server_version")["server_version"])
+        found = machine(on)
         busy = LOAD * _WORKERS * CAPACITY * seconds / runs
-        add_budgets(on, all_of_them.pairs)
+        on.execute(_BUDGETS.format(trigger_id=all_of_them.pairs[0].trigger_id))
         requests = plan(rng, all_of_them.pairs, runs=runs, seconds=seconds, busy_seconds=busy)
         client = Client(all_of_them.served.port, all_of_them.pairs[0].api_key, requests)
         siege = _Siege(rng, all_of_them)
@@ -107,7 +115,7 @@ class _Siege:
 
     def _victims(self) -> Iterator[str]:
         while True:
-            yield from self._rng.sample(_ROUND, len(_ROUND))
+            yield from self._rng.sample(VICTIMS, len(VICTIMS))
 
     def _kill(self, victim: str) -> bool:
         if victim == "web":
@@ -139,7 +147,7 @@ class _Siege:
 
     def _goes_on_longer(self) -> bool:
         """Whether a kind of process has not been killed yet, and there still are runs during which it can be."""
-        return not all(self.kills[each] for each in _ROUND) and self._crew.has_unfinished_runs()
+        return not all(self.kills[each] for each in VICTIMS) and self._crew.has_unfinished_runs()
 
     def _find(self, folder: str) -> Worker | None:
         """Return a worker that has a file in that folder of its state, or None if none has one for a while."""

@@ -9,7 +9,7 @@ from bench.failure import BenchFailed
 from bench.figures import Json
 from bench.kill.client import Request
 from bench.kill.processes import Worker
-from bench.stack import Database
+from testing.processes.stack import Database
 
 Row = dict[str, Any]
 

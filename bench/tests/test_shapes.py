@@ -5,14 +5,9 @@ A shape costs as much CPU as several tests of the API, since it has its own cast
 
 import pytest
 
-from bench.growth import verdicts
 from bench.growth.shapes import SHAPES
 
 _ROWS = 200
-
-
-def test_each_shape_has_a_name_that_can_be_chosen():
-    assert tuple(SHAPES) == verdicts.SHAPES
 
 
 @pytest.mark.parametrize("name", SHAPES)

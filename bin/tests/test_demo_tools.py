@@ -3,8 +3,8 @@
 import httpx
 import pytest
 
-from pipedai_worker.stand_in.mcp_client import McpClient, McpError
 from pipedai_worker.stand_in.mcp_server import answer
+from pipedai_worker.stand_in.tools import McpClient, McpError
 from testing.processes.tools_server import tools_server
 
 

@@ -1,4 +1,6 @@
-"""Sends requests to the API, bounds what an answer may take, and makes one sentence of each failure."""
+"""Sends requests to the API, bounds what an answer may take, and makes one sentence of each failure, with the exit code
+by which scripts tell why (docs/cli.md).
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,53 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import IntEnum
 from http import HTTPStatus
 from typing import Any, NoReturn
 
 import httpx
 
 from pipedai_cli import __version__
-from pipedai_cli.errors import Exit, Failure, Refused, wrong_usage
+from pipedai_cli.output import one_line, shorten
+
+_LONGEST = 4000
+
+
+class Exit(IntEnum):
+    """The exit codes. 0 is success; with `--wait`, a run that succeeded."""
+
+    # With `--wait`: the run ended in any other way than succeeding.
+    NOT_SUCCEEDED = 1
+    # The command line or a file is wrong. Click uses the same number.
+    USAGE = 2
+    # The service can't be reached, or what answers is not the service.
+    UNREACHABLE = 3
+    # The service refused.
+    REFUSED = 4
+    # With `--wait`: the run waits until a person approves a call.
+    WAITS_FOR_A_PERSON = 5
+
+
+class Failure(Exception):  # noqa: N818 - it is what the user is told, and no fault of the program
+    """Ends the command with this sentence on stderr, which is cut, and whose control characters are escaped."""
+
+    def __init__(self, exit_code: Exit, sentence: str) -> None:
+        super().__init__(shorten(one_line(sentence), _LONGEST))
+        self.exit_code = exit_code
+
+
+class Refused(Failure):
+    """The API answered with an error."""
+
+    def __init__(self, status: int, code: str, sentence: str) -> None:
+        super().__init__(Exit.REFUSED, sentence)
+        self.status = status
+        self.code = code
+
+
+def wrong_usage(sentence: str) -> Failure:
+    return Failure(Exit.USAGE, sentence)
+
 
 BASE_PATH = "/api/v1"
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipedai_cli.errors import Failure, wrong_usage
+from pipedai_cli.api import Failure, wrong_usage
 
 DEFAULT_PROFILE = "default"
 _SERVICE = "pipedai"

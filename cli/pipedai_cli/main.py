@@ -11,10 +11,10 @@ from pathlib import Path
 import click
 
 from pipedai_cli import __version__, keys
+from pipedai_cli.api import Exit, Failure
 from pipedai_cli.commands import account, changes, mcp, operating, runs, triggers
-from pipedai_cli.errors import Exit, Failure
+from pipedai_cli.output import one_line
 from pipedai_cli.session import Session
-from pipedai_cli.text import one_line
 
 # With the list of commands it fits on a terminal of 24 lines, as each command's help does. So `--help` and `--version`
 # are not listed.
@@ -53,7 +53,7 @@ for module in (account, changes, triggers, runs, operating, mcp):
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line, and exit as SPEC §29 says."""
+    """Run the command line, and exit with the code that docs/cli.md lists."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Not every terminal's encoding has all characters of names.
         sys.stdout.reconfigure(errors="backslashreplace")

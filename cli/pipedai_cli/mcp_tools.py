@@ -1,6 +1,6 @@
 """The tools of `pipedai mcp`. Each asks the API once or a few times, and returns what it says, fenced and bounded.
 
-What a run, an event's sender or whoever named a thing has written may try to instruct the agent that reads it. So every
+The text of a run, of an event's sender, or of a name may try to instruct the agent that reads it. So every
 result is between two marks with a number that nobody could know when they wrote, and says that it is data.
 """
 
@@ -17,10 +17,10 @@ from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import ToolAnnotations
 
-from pipedai_cli.errors import Failure
-from pipedai_cli.files.reading import read_files
+from pipedai_cli.api import Failure
+from pipedai_cli.files import read_files
+from pipedai_cli.output import safe, shorten
 from pipedai_cli.session import Session, found_by
-from pipedai_cli.text import safe, shorten
 
 # A result is at most so long: an agent's context is dear, and the rest is a narrower question away.
 _LONGEST_RESULT = 40_000

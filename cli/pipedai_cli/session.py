@@ -13,10 +13,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import click
 
 from pipedai_cli import keys
-from pipedai_cli.api import Api
-from pipedai_cli.errors import Exit, Failure, wrong_usage
-from pipedai_cli.output import Output
-from pipedai_cli.text import shorten
+from pipedai_cli.api import Api, Exit, Failure, wrong_usage
+from pipedai_cli.output import Output, shorten
 
 # As many as no environment has: a name counts only if no other row has it.
 _ALL = 100_000

@@ -1,6 +1,7 @@
 """The screens for signing in and out, for registering, for a forgotten password, and of one's own account."""
 
 from dataclasses import replace
+from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -11,40 +12,41 @@ from console.forms import Form, Look
 from console.pages import HOME, safe_next, screen, see_other
 
 _EMAIL = Look("E-mail address", kind="email", autocomplete="username")
-_NEW_PASSWORD = Look(
+NEW_PASSWORD = Look(
     "New password",
     help="At least 10 characters.",
     kind="password",
     autocomplete="new-password",
 )
 _PASSWORD = Look("Password", kind="password", autocomplete="current-password")
+NEW_ACCOUNT = {
+    "name": Look(autocomplete="name"),
+    "email": _EMAIL,
+    "password": replace(NEW_PASSWORD, label="Password"),
+}
 
 
 @screen
 def sign_in(request: HttpRequest) -> HttpResponse:
     # A 401 says that the address or the password is wrong, and belongs at the form.
     form = Form("POST", "auth/login", {"email": _EMAIL, "password": _PASSWORD}, catches={401})
-    return _enter(request, form, "console/sign_in.html")
+    return enter(request, form, "console/sign_in.html")
 
 
 @screen
 def register(request: HttpRequest) -> HttpResponse:
-    looks = {
-        "name": Look(autocomplete="name"),
-        "email": _EMAIL,
-        "password": replace(_NEW_PASSWORD, label="Password"),
-    }
-    return _enter(request, Form("POST", "auth/register", looks), "console/register.html")
+    return enter(request, Form("POST", "auth/register", NEW_ACCOUNT), "console/register.html")
 
 
-def _enter(request: HttpRequest, form: Form, template: str) -> HttpResponse:
+def enter(request: HttpRequest, form: Form, template: str, **said: Any) -> HttpResponse:
     """Shows a form that opens a session, and then goes on to the page that `next` names."""
     on = safe_next(request)
     if request.method == "POST" and (answer := form.send(request)):
         response = see_other(request, on)
         response.cookies.update(answer.cookies)
         return response
-    return render(request, template, {"form": form, "next": on, "home": HOME}, status=form.status)
+    context = {"form": form, "next": on, "home": HOME, **said}
+    return render(request, template, context, status=form.status)
 
 
 @screen
@@ -80,7 +82,7 @@ def account(request: HttpRequest) -> HttpResponse:
 def change_password(request: HttpRequest) -> HttpResponse:
     looks = {
         "currentPassword": replace(_PASSWORD, label="Present password"),
-        "newPassword": replace(_NEW_PASSWORD, help="All your other sessions end."),
+        "newPassword": replace(NEW_PASSWORD, help="All your other sessions end."),
     }
     form = Form("POST", "auth/change-password", looks)
     return _change(request, form, title="Change the password", to="")

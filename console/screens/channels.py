@@ -12,26 +12,9 @@ from console.forms import Form, Look
 from console.pages import chosen, delete_page, environment_of, form_page, screen, see_other
 from console.screens.machines import all_of
 from console.screens.settings import show_settings
+from notices.states import CHOICES, RUN_ENDED, USUAL_EVENTS
 
-_EVENTS = {
-    "trigger_failing": "A trigger fails",
-    "trigger_failing.recovered": "It succeeds again",
-    "trigger_late": "A trigger is late",
-    "trigger_late.recovered": "It is on time again",
-    "worker_offline": "A machine is offline",
-    "worker_offline.recovered": "It is back",
-    "pool_offline": "A pool has no machine",
-    "pool_offline.recovered": "It has one again",
-    "webhook_dead": "A trigger’s webhook was given up",
-    "webhook_dead.recovered": "It arrives again",
-    "budget_reached": "A budget is reached",
-    "budget_reached.recovered": "It has room again",
-    "connection_needs_login": "A connection needs a new login",
-    "connection_needs_login.recovered": "It works again",
-    "approval_requested": "A run asks for a decision",
-}
-_RESULT = {"run.result": "How a run has ended, with its output"}
-_RUN_ENDED = {"run.ended": "Every run that has ended"}
+# The notices that no channel is asked for, besides CHOICES.
 _OTHERS = {
     "channel.test": "A test",
     "channel.digest": "A digest",
@@ -40,7 +23,9 @@ _OTHERS = {
 }
 _NAME = Look(help="Such as On call.")
 _ON = Look("Switched on", kind="check")
-_TOLD = Look("Tells of", kind="choices", choices=[*_EVENTS.items(), *_RESULT.items()])
+_TOLD = Look(
+    "Tells of", kind="choices", choices=[each for each in CHOICES.items() if each[0] != RUN_ENDED]
+)
 _DAYS = {
     "mon": "Monday",
     "tue": "Tuesday",
@@ -94,7 +79,7 @@ _LOOKS = {
             kind="password",
             autocomplete="new-password",
         ),
-        "events": replace(_TOLD, choices=[*_TOLD.choices, *_RUN_ENDED.items()]),
+        "events": replace(_TOLD, choices=CHOICES.items()),
         **_LAST,
     },
 }
@@ -131,7 +116,7 @@ def new_channel(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     path = f"environments/{environment_id}/channels"
     kind = request.GET.get("kind", "")
     kind = kind if kind in _LOOKS else "email"
-    usual = {"events": list(_EVENTS), "when": "always", "enabled": True, "kind": kind}
+    usual = {"events": list(USUAL_EVENTS), "when": "always", "enabled": True, "kind": kind}
     looks = {**_looks(request, environment_id, _LOOKS[kind]), "kind": Look(kind="hidden")}
     form = Form("POST", path, looks, values={**usual, "summary": _NO_SUMMARY})
     for each in form.fields:
@@ -206,7 +191,7 @@ def _show(request: HttpRequest, found: Json, form: Form) -> HttpResponse:
     query = {**chosen(request), "limit": 10}
     notices = ask(request, "GET", f"channels/{found['id']}/notices", query=query).data
     for each in notices["items"]:
-        each["what"] = (_EVENTS | _RESULT | _RUN_ENDED | _OTHERS).get(each["event"], each["event"])
+        each["what"] = {**CHOICES, **_OTHERS}.get(each["event"], each["event"])
         each["last"] = each["attempts"][-1] if each["attempts"] else None
     context = {
         "channel": {**found, "state": _state_of(found)},

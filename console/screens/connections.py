@@ -1,5 +1,7 @@
 """The screens of connections: which MCP servers let runs in, what is wrong, and the click that mends it."""
 
+from dataclasses import replace
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
@@ -125,20 +127,28 @@ def connect(request: HttpRequest, connection_id: UUID) -> HttpResponse:
     if request.method != "POST":
         return see_other(request, reverse("console:connection", args=[connection_id]))
     try:
-        url = ask(request, "POST", f"connections/{connection_id}/authorize").data["url"]
+        way = ask(request, "POST", f"connections/{connection_id}/authorize").data
     except Refused as refused:
         if refused.status != 409:
             raise
         return _show(request, connection_id, problems=refused.sentences)
-    # A redirect would be a part of the form's submission, which the policy of our pages keeps from leaving the service.
-    return render(request, "console/go_on.html", {"url": url})
+    # Nothing leads on by itself, so that the person sees where the browser is about to go.
+    host, issuer = urlsplit(way["url"]).netloc, urlsplit(way["issuer"]).netloc
+    context = {"url": way["url"], "host": host, "issuer": issuer if issuer != host else ""}
+    return render(request, "console/go_on.html", context)
 
 
 @screen
 def edit(request: HttpRequest, connection_id: UUID) -> HttpResponse:
     found = ask(request, "GET", f"connections/{connection_id}").data
+    secret = _UNCHANGED["clientSecret"]
+    if found["nextIssuer"] or found["issuer"]:
+        whose = f"It is sent to {found['nextIssuer'] or found['issuer']} alone."
+        if found["nextIssuer"]:
+            whose += f" The present one stays with {found['issuer'] or 'the server before'}."
+        secret = replace(secret, help=f"{secret.help} {whose}")
     looks = {
-        name: _UNCHANGED.get(name, look)
+        name: {**_UNCHANGED, "clientSecret": secret}.get(name, look)
         for name, look in _LOOKS[found["grant"]].items()
         if name not in _FIXED
     }

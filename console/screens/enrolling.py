@@ -18,15 +18,13 @@ from console.asking import Json, ask
 from console.forms import Form, Look
 from console.pages import environment_of, problem, screen, see_other
 from console.screens.machines import all_of
+from console.screens.pairing import PAYS
 
 _LOOKS = {
     "api-keys": {"name": Look(help="What the machine is to be called.")},
     "enrollments": {
         "label": Look("Name", help="Empty: the host says what it is called."),
-        "authMode": Look(
-            "How its runs are paid for",
-            choices=[("claude_max", "By a Claude subscription"), ("api_key", "By an API key")],
-        ),
+        "authMode": PAYS,
     },
 }
 

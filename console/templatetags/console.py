@@ -9,6 +9,8 @@ from django.template.loader import render_to_string
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from notices.states import NEEDS
+
 register = template.Library()
 
 # What people read for each state of the API, with the icon and the tone that go with the word.
@@ -22,7 +24,6 @@ _STATES = {
     "queued": ("Queued", "clock", "calm"),
     "claimed": ("Starting", "play", "busy"),
     "waiting": ("Waiting for approval", "pause", "warn"),
-    "approval": ("Waiting for approval", "pause", "warn"),
     "approved": ("Approved", "check", "good"),
     "rejected": ("Rejected", "cross", "calm"),
     "withdrawn": ("Canceled", "dash", "calm"),
@@ -52,20 +53,9 @@ _STATES = {
     "arrived": ("It is here", "check", "good"),
     "over": ("Not valid any more", "cross", "bad"),
     "skipped_missed": ("Missed: the service was down", "cross", "bad"),
-    "trigger_failing": ("Failing", "cross", "bad"),
-    "trigger_late": ("Late", "clock", "bad"),
-    "run_failed": ("Failed", "cross", "bad"),
-    "worker_offline": ("Offline", "cross", "bad"),
-    "pool_offline": ("No machine", "cross", "bad"),
-    "budget_reached": ("Budget reached", "pause", "warn"),
     "unauthorized": ("Not connected yet", "clock", "warn"),
     "connected": ("Connected", "check", "good"),
     "needs_login": ("Needs a new login", "cross", "bad"),
-    "connection_needs_login": ("Needs a new login", "cross", "bad"),
-    "connection_failing": ("Gets no token", "cross", "bad"),
-    "connection_user_left": ("Its user has left", "clock", "warn"),
-    "webhook_dead": ("Webhook given up", "cross", "warn"),
-    "channel_dead": ("Notices given up", "cross", "bad"),
     "open": ("Not over", "cross", "bad"),
     "closed": ("Over", "check", "good"),
     "pending": ("On its way", "clock", "busy"),
@@ -88,6 +78,7 @@ _STATES = {
     "wrk": ("A new machine", "dash", "calm"),
     "hos": ("A host", "dash", "calm"),
     "worker": ("Machine", "dash", "calm"),
+    **{kind: need.badge for kind, need in NEEDS.items()},
 }
 _ROLES = ("viewer", "operator", "admin", "owner")
 

@@ -6,22 +6,20 @@ from datetime import UTC, datetime
 import pytest
 from django.urls import resolve
 
-from console.screens.attention import _REMEDIES
 from console.screens.revisions import _changes
 from console.tests.visits import text_of, visitor
-from notices.attention.sources import KINDS
 from notices.channels.models import Channel
 from notices.models import Incident
-from notices.states import Kind
+from notices.states import NEEDS, Kind
 from pipedai.sql import database_now
+from pipedai_cli import output
 from testing.world.cast import TEST_ACTOR
 from testing.world.channels import add_channel
 from testing.world.connections import add_oauth_connection
 from testing.world.runs import Runs
-from triggers.explain.answers import PENDING
 from triggers.models import Trigger
-from triggers.services import update_trigger
-from triggers.states import Decision
+from triggers.reasons import DUE_TIMES, ENDS, HINDRANCES, without_calls
+from triggers.services import TRIGGERS
 
 HOSTILE = "<img src=x onerror=alert(1)> javascript:alert(1) \x1b[31mred\x1b[0m \u202egnp.exe"
 SEEN = "<img src=x onerror=alert(1)> javascript:alert(1) \\u001b[31mred\\u001b[0m \\u202egnp.exe"
@@ -42,7 +40,7 @@ def test_a_failure_says_why_who_was_told_and_what_to_do(cast, page):
     assert "1 thing needs you" in text
     assert "In the last 24 hours 1 run ended: 0 succeeded, 1 failed" in text
     assert "Trigger Morning report is failing." in text
-    assert "correct the trigger: its prompt" in text
+    assert "correct the trigger's prompt, model, MCP server or headers; then run it again." in text
     assert f"On its way {cast.admin.email} by On call" in text
     assert SEEN in text
     assert not re.search("<img src=x|alertAfter|PATCH|faultClass", html)
@@ -67,11 +65,19 @@ def test_what_somebody_has_seen_goes_behind_what_nobody_has(cast, page):
     assert text.index("Trigger First") < text.index("Trigger Second") < text.index("Seen ")
 
 
-def test_every_reason_and_kind_has_a_remedy_and_a_page(cast, page):
-    reasons = {PENDING, *Decision.values} | {"worker_offline", "worker_revoked", "pool_empty"}
-    assert reasons <= set(_REMEDIES)
-    silent = {Kind.TRIGGER_FAILING, Kind.TRIGGER_LATE, "run_failed"}
-    assert set(KINDS) - silent <= set(_REMEDIES)
+def test_a_remedy_names_no_call_of_the_api(cast, page):
+    remedies = [need.remedy for need in NEEDS.values()]
+    remedies += [why.remedy for why in (*ENDS.values(), *DUE_TIMES.values())]
+    remedies += [each.remedy for each in HINDRANCES.values()]
+    for remedy in remedies:
+        said = without_calls(remedy)
+        assert not re.search(r"/|[A-Z]{3,4} |[a-z][A-Z]|_", said.replace("MCP ", "")), said
+        assert said == output.without_calls(remedy), "the command line says the same"
+    asked = "Decide on its page, https://a.example/approvals/1. Or not."
+    assert without_calls(asked) == "Decide on its page. Or not."
+
+
+def test_every_item_leads_to_a_page(cast, page):
     add_channel(cast, "slack")
     Channel.objects.update(failing_since=datetime.now(UTC), last_error="No such host.")
     add_oauth_connection(cast, connected_by=cast.stranger)
@@ -106,6 +112,8 @@ def test_incidents_tell_who_was_told_and_when_it_was_over(cast):
     assert "Report" in closed
     assert "Other" not in closed
     assert client.get(path, {"kind": "nonsense"}).status_code == 400
+    offered = re.findall('<option value="([a-z_]+)"', client.get(path).content.decode())
+    assert offered == ["open", "closed", *Kind.values]
 
 
 def test_a_revision_shows_what_it_changed_and_is_restored(cast):
@@ -116,7 +124,7 @@ def test_a_revision_shows_what_it_changed_and_is_restored(cast):
         {"model": "a-model"},
     )
     for values in changes:
-        update_trigger(trigger_id=cast.trigger_id, values=values, actor=TEST_ACTOR)
+        TRIGGERS.update(cast.trigger_id, values=values, actor=TEST_ACTOR)
     admin = visitor(cast.admin)
     listed = admin.get(path)
     assert "+ a-model" in text_of(listed)
@@ -136,7 +144,7 @@ def test_a_revision_shows_what_it_changed_and_is_restored(cast):
 
 def test_a_page_of_revisions_compares_its_last_one_with_the_next_page(cast):
     for n in range(25):
-        update_trigger(trigger_id=cast.trigger_id, values={"prompt": f"No. {n}"}, actor=TEST_ACTOR)
+        TRIGGERS.update(cast.trigger_id, values={"prompt": f"No. {n}"}, actor=TEST_ACTOR)
     path = f"/console/triggers/{cast.trigger_id}/revisions"
     client = visitor(cast.admin)
     first = client.get(path)

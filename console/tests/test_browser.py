@@ -10,6 +10,7 @@ import pytest
 from console.tests.screens import SCREENS
 from testing.processes.browser import axe_finds, chromium, screenshot, sideways_overflow
 from testing.processes.grant_server import grant_server
+from testing.processes.scheduler_process import scheduling
 from testing.processes.web_process import serve
 from testing.world.cast import session_cookie
 from testing.world.users import PASSWORD
@@ -104,7 +105,9 @@ def test_a_list_renews_itself_when_something_has_changed(committed_stage, server
         page.wait_for_selector("#live .badge:has-text('Queued')")
 
 
-def test_two_clicks_connect_a_server_behind_oauth(committed_cast, own_database, tmp_path, settings):
+def test_three_clicks_connect_a_server_behind_oauth(
+    committed_cast, own_database, tmp_path, settings
+):
     """Our policies let the browser leave for the authorization server, and its way back finishes."""
     cookie = session_cookie(committed_cast.admin)
     allowed = {"WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8"}
@@ -112,12 +115,16 @@ def test_two_clicks_connect_a_server_behind_oauth(committed_cast, own_database, 
     with (
         grant_server(tmp_path) as authority,
         serve(own_database, log=tmp_path / "web.log", **allowed) as server,
+        scheduling(own_database, log=tmp_path / "scheduler.log", **allowed),
     ):
         connection_id = add(committed_cast, authority.origin)
         with browsing(server, tmp_path) as page:
             sign_in(page, cookie)
             page.goto(f"connections/{connection_id}")
             page.click("button:has-text('Connect')")
+            page.wait_for_selector("h1:has-text('You go on to')")
+            look_at(page, "go-on")
+            page.click("text=Go on to 127.0.0.1")
             page.wait_for_url("**/callback?*")
             look_at(page, "callback")
             page.click("button:has-text('Connect')")

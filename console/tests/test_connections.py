@@ -2,13 +2,19 @@
 
 import html
 import re
+from urllib.parse import urlsplit
 
 import pytest
 
 from console.tests.visits import text_of, visitor
 from testing.processes.told_server import told_server
-from testing.world.connections import add_connection, add_oauth_connection, lose_connection
-from workspaces.connections.tests.test_authorizing import add, pages
+from testing.world.connections import (
+    add_connection,
+    add_oauth_connection,
+    lose_connection,
+    work_off,
+)
+from workspaces.connections.tests.test_authorizing import SERVER, add, pages
 from workspaces.models import Connection
 
 NEW = {
@@ -68,19 +74,47 @@ def test_its_page_says_what_is_wrong_and_what_helps(cast, grant, remedy):
     assert "Issue tracker (Needs a new login)" in text_of(form)
 
 
-def test_one_click_leads_to_the_server(cast, settings):
+def connected(admin, page):
+    """Presses Connect, while a scheduler works. Returns the page that comes of it."""
+    assert admin.post(f"{page}/connect").status_code == 503
+    assert work_off() == 1
+    return admin.post(f"{page}/connect")
+
+
+def test_one_click_shows_the_host_before_it_leads_to_the_server(cast, settings):
     settings.WEBHOOK_ALLOWED_NETWORKS = ("127.0.0.0/8",)
     admin = visitor(cast.admin)
     with told_server(pages()) as origin:
         page = f"/console/connections/{add(cast, origin)}"
         assert f'action="{page}/connect"' in admin.get(page).content.decode()
-        going = admin.post(f"{page}/connect")
+        going = connected(admin, page)
     assert going.status_code == 200
-    (url,) = re.findall(r'http-equiv="refresh" content="0; url=([^"]+)"', going.content.decode())
+    shown = going.content.decode()
+    # Nothing leads on by itself.
+    assert "http-equiv" not in shown
+    assert f'<p class="host"><strong>{urlsplit(origin).netloc}</strong></p>' in shown
+    (url,) = re.findall(r'href="([^"]+/authorize[^"]+)"', shown)
     assert html.unescape(url).startswith(f"{origin}/authorize?tenant=1&response_type=code&")
     # The server is away now.
-    refused = admin.post(f"{page}/connect")
+    refused = connected(admin, page)
     assert refused.status_code == 409
     assert "The MCP server tells no authorization server (could not connect)." in text_of(refused)
     assert admin.get(f"{page}/connect").status_code == 303
     assert visitor(cast.operator).post(f"{page}/connect").status_code == 403
+
+
+def test_an_endpoint_elsewhere_shows_for_whom_it_signs_in_and_a_form_names_the_issuer(
+    cast, settings
+):
+    settings.WEBHOOK_ALLOWED_NETWORKS = ("127.0.0.0/8",)
+    admin = visitor(cast.admin)
+    elsewhere = SERVER | {"authorization_endpoint": "https://sign-in.example/authorize"}
+    with told_server(pages(elsewhere)) as origin:
+        page = f"/console/connections/{add(cast, origin)}"
+        shown = text_of(connected(admin, page))
+    assert "sign-in.example" in shown
+    assert f"It signs in for {urlsplit(origin).netloc}" in shown
+    connection = add_oauth_connection(cast, client_given=True, next_issuer="https://newer.example")
+    form = text_of(admin.get(f"/console/connections/{connection.id}/edit"))
+    assert "It is sent to https://newer.example alone." in form
+    assert "The present one stays with https://issuer.example." in form

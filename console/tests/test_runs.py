@@ -32,9 +32,12 @@ def test_a_waiting_run_says_what_for_and_what_to_do(cast, runs):
     run_id = runs.queue()
     page = visitor(cast.viewer).get(path_of(run_id))
     assert "Waits for worker host-1, which has never called." in text_of(page)
-    assert "Start the worker program on the machine" in text_of(page)
-    machines = f"/console/environments/{cast.environment.id}/machines"
-    assert f'<a href="{machines}">Open Machines</a>' in page.content.decode()
+    assert (
+        "Start the worker program on host-1, or give the trigger another worker. Open the machine"
+        in text_of(page)
+    )
+    machine = f"/console/machines/{cast.worker.worker_id}"
+    assert f'<a href="{machine}">Open the machine</a>' in page.content.decode()
 
 
 def test_a_run_that_waits_for_a_login_leads_to_its_connection(cast):
@@ -48,11 +51,14 @@ def test_a_run_that_waits_for_a_login_leads_to_its_connection(cast):
 @pytest.mark.parametrize(
     ("end", "said"),
     [
-        ("lost", "Its machine was lost: it fell silent in the middle of the run."),
-        ("overdue", "It took longer than its trigger allows."),
-        ("client", "The fault is the trigger’s"),
-        ("infra", "The fault is not the trigger’s"),
-        ("canceled", "Somebody canceled it while no machine worked on it."),
+        ("lost", "Its worker was lost. Look why the worker fell silent"),
+        (
+            "overdue",
+            "Its time was over. Let the trigger's runs take longer, or make the prompt ask for less;",
+        ),
+        ("client", "The prompt, the model or a limit of the trigger is to blame."),
+        ("infra", "Something that the run depends on failed"),
+        ("canceled", "Was canceled on request, before a worker had claimed it"),
     ],
 )
 def test_an_ended_run_says_whose_fault_that_was(end, said, cast, runs):

@@ -10,6 +10,7 @@ from django.db.models.functions import Now
 from accounts.models import AccountMail
 from console.tests.visits import text_of, visitor
 from notices.channels.models import Channel, Notice
+from notices.states import EVENTS, USUAL_EVENTS
 from testing.world.channels import add_channel
 from testing.world.mails import MAIL_SERVER, invite_for_test, prove
 from testing.world.users import UserFactory
@@ -170,6 +171,17 @@ def test_a_channel_is_made_changed_and_tested(cast, settings_page):
     assert refused.status_code == 409
     assert 'role="alert"' in refused.content.decode()
     assert admin.post(f"{page}/delete")["Location"] == settings_page("/channels")
+
+
+def test_a_new_channel_tells_of_all_that_a_channel_usually_tells(cast, settings_page):
+    page = visitor(cast.admin).get(settings_page("/channels/new?kind=webhook")).content.decode()
+    boxes = re.findall(r'name="events" type="checkbox" value="([^"]+)"( checked)?', page)
+    assert [event for event, _ in boxes] == [*EVENTS]
+    assert {event for event, checked in boxes if checked} == set(USUAL_EVENTS)
+    mail = visitor(cast.admin).get(settings_page("/channels/new")).content.decode()
+    assert re.findall(r'name="events" type="checkbox" value="([^"]+)"', mail) == [
+        event for event in EVENTS if event != "run.ended"
+    ]
 
 
 def test_a_channel_of_mail_says_who_has_agreed(cast, settings, settings_page):

@@ -17,13 +17,13 @@ import httpx
 import psycopg
 import pytest
 
-from bench.kill.node import Node
 from bin.ending import die_with_parent
 from deploy.tests.doc import commands
 from pipedai import env
 from pipedai.embedded.layout import Layout
 from pipedai.embedded.programs import User
 from testing.processes.certificate import self_signed
+from testing.processes.postgres_node import Node
 from testing.processes.programs import program
 from testing.processes.web_process import Server, free_port
 from testing.processes.worker_process import until

@@ -12,10 +12,19 @@ from uuid import UUID
 from notices.attention import words
 from notices.attention.words import MOST_COUNTED, Told
 from notices.health import IS_FINAL
-from notices.states import Kind
+from notices.incidents import has_no_incident
+from notices.states import (
+    APPROVAL,
+    CHANNEL_DEAD,
+    CONNECTION_FAILING,
+    NEEDS,
+    RUN_FAILED,
+    USER_LEFT,
+    Kind,
+)
 from notices.telling import told_of
 from pipedai.sql import NOW, Row, fetch_all
-from triggers.approvals.deciders import DECIDERS
+from triggers.approvals.deciders import DECIDERS_OF_MANY, MEMBERS_OF_ROLES
 from triggers.explain.due_times import LATE_AFTER
 from triggers.runs.conditions import (
     IS_DUE,
@@ -32,37 +41,12 @@ MAX_ITEMS: Final = 200
 # A failure that raised no incident is told for this long.
 RECENT: Final = timedelta(days=1)
 
-# All kinds of items, the most urgent first: what stops several triggers, what did not happen, what people would not
-# hear of, what may break later. Those that are no kinds of incidents are the first and the last four.
-APPROVAL: Final = "approval"
-CONNECTION_FAILING: Final = "connection_failing"
-CHANNEL_DEAD: Final = "channel_dead"
-USER_LEFT: Final = "connection_user_left"
-RUN_FAILED: Final = "run_failed"
-KINDS: Final = (
-    APPROVAL,
-    Kind.POOL_OFFLINE.value,
-    Kind.WORKER_OFFLINE.value,
-    Kind.CONNECTION_NEEDS_LOGIN.value,
-    CONNECTION_FAILING,
-    Kind.BUDGET_REACHED.value,
-    Kind.TRIGGER_LATE.value,
-    Kind.TRIGGER_FAILING.value,
-    Kind.WEBHOOK_DEAD.value,
-    CHANNEL_DEAD,
-    RUN_FAILED,
-    USER_LEFT,
-)
+# All kinds of items, the most urgent first.
+KINDS: Final = tuple(NEEDS)
 
 # The columns of a run `r` that tell how it ended.
 _ENDED = """r.ended_by, r.fault_class, left(coalesce(
         (SELECT x.error_message FROM run_text x WHERE x.run_id = r.id), r.short_message), 300) AS error"""
-
-
-def _has_no_incident(kind: Kind, subject: str) -> str:
-    return f"""NOT EXISTS (
-        SELECT FROM incident i WHERE i.subject_id = {subject}.id AND i.kind = '{kind.value}'
-            AND i.environment_id = {subject}.environment_id AND i.closed_at IS NULL)"""
 
 
 _OF_ENVIRONMENT = "environment_id = %(environment_id)s"
@@ -98,31 +82,45 @@ SELECT '{Kind.TRIGGER_LATE.value}' AS kind, t.next_run_at AS since, 'trigger' AS
     t.name AS subject_name, t.timezone, count(*) OVER () AS total
 FROM trigger t
 WHERE t.{_OF_ENVIRONMENT} AND t.deleted_at IS NULL AND t.enabled AND t.next_run_at < {NOW} - %(late_after)s
-    AND {_has_no_incident(Kind.TRIGGER_LATE, "t")}
+    AND {has_no_incident(Kind.TRIGGER_LATE, "t")}
 ORDER BY t.next_run_at DESC, t.id LIMIT %(limit)s
 """  # noqa: S608
 
 
-def _waiting(queue: str, order: str, condition: str) -> str:
-    """Returns the query for how many due runs at the head of a queue meet the condition, and since when the first one
-    is due.
+def _waiting(queue: str, order: str, condition: str, columns: str) -> str:
+    """Returns the query that tells `columns` of the due runs at the head of a queue that meet the condition, in their
+    order: it reads no more of them than it returns.
     """
     return f"""(
-    SELECT count(*) AS runs, min(r.available_at) AS since FROM (
+    SELECT {columns} FROM (
         SELECT * FROM run r WHERE {queue} AND {IS_QUEUED} AND {IS_DUE} ORDER BY {order} LIMIT {MOST_COUNTED}) r
     WHERE {IS_IN_TIME} AND {MAY_START} AND {condition})"""  # noqa: S608
 
 
-# The offline workers for which due runs wait that no other worker may take at present.
+_NUMBER = "count(*) AS runs"
+_NUMBER_AND_SINCE = f"{_NUMBER}, min(r.available_at) AS since"
+
+
+def _of_worker(worker_id: str, columns: str) -> str:
+    condition = f"NOT coalesce({IS_OPEN_TO_POOL}, false)"
+    return _waiting(f"r.worker_id = {worker_id}", "r.available_at, r.id", condition, columns)
+
+
+# The offline workers for which due runs wait that no other worker may take at present. The first of these tells since
+# when a worker is waited for. They are counted only for the workers that are returned.
 _WORKERS = f"""
-SELECT '{Kind.WORKER_OFFLINE.value}' AS kind, greatest(coalesce({_CALLED_UNTIL}, w.created_at), q.since) AS since,
-    'worker' AS subject_type, w.id AS subject_id, w.label AS subject_name, w.label, {_CALLED_UNTIL} AS called_until,
-    w.token_digest IS NOT NULL AS has_token, q.runs, {NOW} AS now, count(*) OVER () AS total
-FROM worker w CROSS JOIN LATERAL
-    {_waiting("r.worker_id = w.id", "r.available_at, r.id", f"NOT coalesce({IS_OPEN_TO_POOL}, false)")} q
-WHERE w.{_OF_ENVIRONMENT} AND w.deleted_at IS NULL AND w.disabled_at IS NULL AND NOT {_IS_ONLINE} AND q.runs > 0
-    AND {_IS_NOT_PAUSED} AND {_has_no_incident(Kind.WORKER_OFFLINE, "w")}
-ORDER BY since DESC, w.id LIMIT %(limit)s
+SELECT shown.*, q.runs FROM (
+    SELECT '{Kind.WORKER_OFFLINE.value}' AS kind,
+        greatest(coalesce({_CALLED_UNTIL}, w.created_at), first.available_at) AS since, 'worker' AS subject_type,
+        w.id AS subject_id, w.label AS subject_name, w.label, {_CALLED_UNTIL} AS called_until,
+        w.token_digest IS NOT NULL AS has_token, {NOW} AS now, count(*) OVER () AS total
+    FROM worker w CROSS JOIN LATERAL (
+        SELECT * FROM {_of_worker("w.id", "r.available_at")} r ORDER BY available_at LIMIT 1) first
+    WHERE w.{_OF_ENVIRONMENT} AND w.deleted_at IS NULL AND w.disabled_at IS NULL AND NOT {_IS_ONLINE}
+        AND {_IS_NOT_PAUSED} AND {has_no_incident(Kind.WORKER_OFFLINE, "w")}
+    ORDER BY since DESC, w.id LIMIT %(limit)s) shown
+CROSS JOIN LATERAL {_of_worker("shown.subject_id", _NUMBER)} q
+ORDER BY since DESC, subject_id
 """  # noqa: S608
 
 # The run's own worker may take a run that is open to a pool without being in the pool.
@@ -130,27 +128,34 @@ _OWN_IS_OFFLINE = f"""NOT EXISTS (
         SELECT FROM worker w WHERE w.id = r.worker_id AND w.disabled_at IS NULL AND {_IS_ONLINE})"""
 _OF_POOL = f"r.pool_id = p.id AND {IS_OPEN_TO_POOL}"
 # The pools without an online worker for which due runs wait. If all workers of a pool are disabled, somebody has
-# decided so, and nobody is told, as of incidents.
+# decided so, and nobody is told, as of incidents. Pools without a queued run are left out first (OFFSET 0), because the
+# workers of all pools are many more.
 _POOLS = f"""
 SELECT '{Kind.POOL_OFFLINE.value}' AS kind, greatest(coalesce(m.called_until, p.created_at), q.since) AS since,
     'pool' AS subject_type, p.id AS subject_id, p.name AS subject_name, m.n > 0 AS has_workers, q.runs,
     count(*) OVER () AS total
-FROM pool p
+FROM (
+    SELECT * FROM pool p
+    WHERE p.{_OF_ENVIRONMENT} AND p.deleted_at IS NULL
+        AND EXISTS (SELECT FROM run r WHERE r.pool_id = p.id AND {IS_QUEUED} ORDER BY r.pool_from OFFSET 0)
+    OFFSET 0) p
 CROSS JOIN LATERAL (
     SELECT count(*) AS n, count(*) FILTER (WHERE w.disabled_at IS NULL) AS enabled,
         count(*) FILTER (WHERE w.disabled_at IS NULL AND {_IS_ONLINE}) AS online, max({_CALLED_UNTIL}) AS called_until
     FROM pool_member m JOIN worker w ON w.id = m.worker_id WHERE m.pool_id = p.id) m
-CROSS JOIN LATERAL {_waiting(_OF_POOL, "r.pool_from, r.id", _OWN_IS_OFFLINE)} q
-WHERE p.{_OF_ENVIRONMENT} AND p.deleted_at IS NULL AND m.online = 0 AND (m.n = 0 OR m.enabled > 0) AND q.runs > 0
-    AND {_IS_NOT_PAUSED} AND {_has_no_incident(Kind.POOL_OFFLINE, "p")}
+CROSS JOIN LATERAL {_waiting(_OF_POOL, "r.pool_from, r.id", _OWN_IS_OFFLINE, _NUMBER_AND_SINCE)} q
+WHERE m.online = 0 AND (m.n = 0 OR m.enabled > 0) AND q.runs > 0
+    AND {_IS_NOT_PAUSED} AND {has_no_incident(Kind.POOL_OFFLINE, "p")}
 ORDER BY since DESC, p.id LIMIT %(limit)s
 """  # noqa: S608
 
 # The calls about which somebody has to decide.
 _APPROVALS = f"""
+WITH able AS MATERIALIZED ({MEMBERS_OF_ROLES})
 SELECT '{APPROVAL}' AS kind, a.created_at AS since, 'approval' AS subject_type, a.id AS subject_id,
-    t.name AS subject_name, a.run_id, a.tool, a.role, a.expires_at, t.timezone, {DECIDERS}, count(*) OVER () AS total
-FROM approval a JOIN trigger t ON t.id = a.trigger_id
+    t.name AS subject_name, a.run_id, a.tool, a.role, a.expires_at, t.timezone, {DECIDERS_OF_MANY},
+    count(*) OVER () AS total
+FROM approval a JOIN trigger t ON t.id = a.trigger_id LEFT JOIN able ON able.role = a.role
 WHERE a.{_OF_ENVIRONMENT} AND a.status = 'pending'
 ORDER BY a.created_at DESC, a.id LIMIT %(limit)s
 """  # noqa: S608
@@ -172,13 +177,14 @@ ORDER BY since DESC, c.id LIMIT %(limit)s
 """  # noqa: S608
 
 # The connections whose user is no member any more, or deactivated. Their tokens live on, but the user can end them at
-# the server, and nobody here can sign in as that user.
+# the server, and nobody here can sign in as that user. OFFSET 0 looks up the user of each connection, and does not
+# compare the connections with all members.
 _USERS_LEFT = f"""
 SELECT '{USER_LEFT}' AS kind, c.connected_at AS since, 'connection' AS subject_type, c.id AS subject_id,
     c.name AS subject_name, count(*) OVER () AS total
 FROM connection c WHERE c.{_OF_ENVIRONMENT} AND c.connected_by_id IS NOT NULL AND NOT EXISTS (
     SELECT FROM membership m JOIN user_account u ON u.id = m.user_id
-    WHERE m.environment_id = c.environment_id AND m.user_id = c.connected_by_id AND u.is_active)
+    WHERE m.environment_id = c.environment_id AND m.user_id = c.connected_by_id AND u.is_active OFFSET 0)
 ORDER BY c.connected_at DESC, c.id LIMIT %(limit)s
 """  # noqa: S608
 
@@ -188,12 +194,20 @@ WHERE r.trigger_id = t.id AND r.status = '{{status}}' AND r.ended_at > {NOW} - %
 ORDER BY r.ended_at DESC LIMIT 1)"""  # noqa: S608
 
 # The triggers whose last final outcome was a failure of which no incident tells: more failures must follow for one, or
-# the environment was paused, or the trigger is to raise none.
+# the environment was paused, or the trigger is to raise none. The runs that failed lately name the triggers of which
+# one looks for the last failure.
 _FAILURES = f"""
+WITH failing AS MATERIALIZED (
+    SELECT DISTINCT trigger_id FROM (
+        SELECT trigger_id FROM run
+        WHERE {_OF_ENVIRONMENT} AND ended_at > {NOW} - %(recent)s AND status IN ('failed', 'timed_out')
+        ORDER BY ended_at OFFSET 0) r)
 SELECT '{RUN_FAILED}' AS kind, r.ended_at AS since, 'trigger' AS subject_type, t.id AS subject_id,
     t.name AS subject_name, r.id AS run_id, {_ENDED}, t.alert_after_failures,
     NOT {_IS_NOT_PAUSED} AS is_paused, count(*) OVER () AS total
-FROM trigger t LEFT JOIN trigger_health h ON h.trigger_id = t.id
+FROM failing
+CROSS JOIN LATERAL (SELECT * FROM trigger t WHERE t.id = failing.trigger_id OFFSET 0) t
+LEFT JOIN LATERAL (SELECT * FROM trigger_health h WHERE h.trigger_id = t.id OFFSET 0) h ON true
 CROSS JOIN LATERAL (
     SELECT * FROM ({_FAULT.format(status="failed")} UNION ALL {_FAULT.format(status="timed_out")}) r
     ORDER BY ended_at DESC LIMIT 1) r

@@ -73,6 +73,16 @@ class Announcement:
     document: Mapping[str, Any] | None = None
 
 
+# What a notice may be about. Each body has all of these keys.
+_ABOUT_NOTHING: Final = dict.fromkeys(("subject", "incident", "run", "approval"))
+
+
+def read_body(body: str) -> dict[str, Any]:
+    """Returns a notice's body. An older release may have queued it, without the keys that came later."""
+    found: dict[str, Any] = json.loads(body)
+    return {**found, **{key: None for key in _ABOUT_NOTHING if key not in found}}
+
+
 def body_of(announcement: Announcement, notice_id: UUID) -> str:
     """Returns the JSON of a notice without its run's `output`, which is added when a webhook sends it."""
     body = {
@@ -80,10 +90,7 @@ def body_of(announcement: Announcement, notice_id: UUID) -> str:
         "event": announcement.event,
         "at": announcement.at,
         "environmentId": announcement.environment_id,
-        "subject": None,
-        "incident": None,
-        "run": None,
-        "approval": None,
+        **_ABOUT_NOTHING,
         **announcement.about,
     }
     return compact_json(body)

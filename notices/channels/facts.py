@@ -2,30 +2,26 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from notices.channels.announcements import MAX_IN_A_ROW, error_line
 from pipedai.outgoing.mails import Own
 from triggers.explain.answers import RetryDecision
 from triggers.explain.clock_words import zoned_words
-from triggers.states import FaultClass
+from triggers.reasons import ENDS, end_code
 
 # A label of ours, and what is to be told. Only an `Own` text is ours, too.
 Fact = tuple[Own, str]
 
-_FAULTS: Final = {
-    FaultClass.INFRA: "infra: something that the run depends on failed, such as its worker or a network",
-    FaultClass.CLIENT: "client: the prompt, the model or a limit of the trigger is to blame",
-}
-
 
 def failure_facts(run: Mapping[str, Any] | None, timezone: str) -> list[Fact]:
     """Returns what is to be told of a run of a notice's body; nothing if there is none, or if it did not fail."""
-    if run is None or run["retry"] is None:
+    if run is None or run.get("retry") is None:
         return []
+    fault = end_code(None, run["faultClass"]) or ""
     return [
         (Own("Error"), error_line(run) or Own("none was reported")),
-        (Own("Fault"), Own(_FAULTS[run["faultClass"]])),
+        (Own("Fault"), Own(f"{run['faultClass']}: {ENDS[fault].because}")),
         (Own("Retry"), Own(_retry_words(run["retry"], timezone))),
         (Own("Failures in a row"), Own(_count_words(run["failuresInRow"]))),
         cost_fact(run),

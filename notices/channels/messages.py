@@ -6,7 +6,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from notices.channels import consent
-from notices.channels.announcements import Digest
+from notices.channels.announcements import Digest, read_body
 from notices.channels.consent import Standing, standing_columns, standing_of
 from notices.channels.facts import Fact, failure_facts
 from notices.channels.long_texts import LONG, long_text
@@ -103,7 +103,7 @@ def _with_output(row: Row) -> str:
     """Returns the body of a notice with its link, and with the `output` of its run. The output is null if the run has
     none or was pruned.
     """
-    body = {**json.loads(row["body"]), "link": _page(row)}
+    body = {**read_body(row["body"]), "link": _page(row)}
     if body["run"] is not None:
         output = None if row["run_output"] is None else json.loads(row["run_output"])
         body["run"]["output"] = output
@@ -128,7 +128,7 @@ def slack_text(row: Row) -> str:
 
 def _content(row: Row) -> tuple[str, list[str]]:
     """Returns the title, in which names of others make no links, and the lines that follow it."""
-    body = json.loads(row["body"])
+    body = read_body(row["body"])
     if row["event"] == DIGEST:
         digest = Digest.of(row["body"])
         more = digest.count - len(digest.lines)
@@ -142,7 +142,7 @@ def _content(row: Row) -> tuple[str, list[str]]:
 
 def _page(row: Row) -> str:
     """Returns the URL of the page where somebody sees what the notice is about, and can do something about it."""
-    body = json.loads(row["body"])
+    body = read_body(row["body"])
     if row["event"] == TEST:
         return link_to_page("channel", row["channel_id"])
     if row["event"] in (DIGEST, SUMMARY):
@@ -176,7 +176,7 @@ def _mail(row: Row) -> Mail:
         values: dict[str, Any] = {"title": Own(title), "text": Own("\n".join(lines))}
         values |= {"channel": row["channel_name"], "stop": Own(stop)}
         return compose("notices/plain", subject="{title}", values=values, is_plain=True, **how)
-    body = json.loads(row["body"])
+    body = read_body(row["body"])
     values = {
         "environment": row["environment_name"],
         "channel": row["channel_name"],

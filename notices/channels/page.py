@@ -1,26 +1,18 @@
-"""The HTML pages `/account/notices` and, for `List-Unsubscribe`, `/account/notices/stop`."""
+"""The HTML page `/account/notices/stop`, to which the header `List-Unsubscribe` of mails leads.
+
+Mail programs post to it without cookies and `Origin` (RFC 8058), so it can be no screen of the console.
+"""
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
-from django.views.decorators.http import require_http_methods, require_safe
+from django.views.decorators.http import require_http_methods
 
 from notices.channels.consent import stop_notices
 from notices.channels.views import nobody
 from pipedai.api.authentication import PostedForm
 from pipedai.api.errors import ApiError
-
-
-@never_cache
-@require_safe
-def notices_page(request: HttpRequest) -> HttpResponse:
-    """Shows everybody the same page, whose script sends the token from the URL's fragment to the API. Opening it
-    changes nothing, because some programs open every link of a mail.
-    """
-    response = render(request, "notices/address.html")
-    response["Referrer-Policy"] = "no-referrer"
-    return response
 
 
 @csrf_exempt

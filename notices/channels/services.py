@@ -4,7 +4,6 @@ from typing import Any, Final
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models.functions import Now
 
 from accounts.proof import check_mail_is_on
 from notices.channels.announcements import Announcement
@@ -16,87 +15,72 @@ from notices.channels.summaries import next_summary
 from notices.states import RUN_ENDED, TEST
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid
-from pipedai.api.outside_urls import same_origin
+from pipedai.api.outside_urls import is_elsewhere
 from pipedai.crypto import CannotOpen
-from pipedai.events import Actor, Event, emit
-from pipedai.ids import new_id
+from pipedai.events import Actor
 from pipedai.outgoing import host_of
 from pipedai.redaction import REDACTED
 from pipedai.sql import Row, database_now
 from triggers.models import Trigger
-from workspaces.ceilings import check_ceiling
 from workspaces.encryption import keys
-from workspaces.files.columns import keeping_keys
-from workspaces.locks import hold_role, lock_environment, lock_row
 from workspaces.models import DataKey
-from workspaces.roles import Role
+from workspaces.resources import Resource
 
-# The settings that the audit log shows, by their columns, with their names in the API.
-_SHOWN: Final = {
-    "name": "name",
-    "events": "events",
-    "trigger_ids": "triggerIds",
-    "tells_when": "when",
-    "summary": "summary",
-    "enabled": "enabled",
-    "key": "key",
-    "managed_by": "managedBy",
-}
+# The values that the audit log does not show.
+_HIDDEN: Final = frozenset({"emails", "url", "secret"})
 _ONLY_WEBHOOKS: Final = "Only a channel of the kind webhook has it."
 
 
-def create_channel(*, environment_id: UUID, actor: Actor, values: dict[str, Any]) -> UUID:
-    """Creates a channel from a ChannelBody's values. Raises NotFound, Invalid for values that don't fit the kind,
-    CeilingReached, Conflict if its mail can't be sent, and the errors of `hold_role`.
-    """
-    values = DEFAULTS | values
-    channel = Channel(
-        id=new_id(),
-        environment_id=environment_id,
-        kind=values["kind"],
-        created_by=actor.id if actor.type == "user" else None,
-    )
-    with keeping_keys():
-        lock_environment(environment_id)
-        hold_role(actor, environment_id, Role.ADMIN)
-        _check_ceiling(environment_id)
-        _apply(channel, values)
-        channel.save(force_insert=True)
-        ask_new_addresses(channel, channel.emails, actor)
-        metadata = {"name": channel.name, "kind": channel.kind}
-        emit(_event("channel.created", channel, actor, metadata))
-    return channel.id
+class Channels(Resource[Channel]):
+    """Due notices of a deleted channel are given up."""
 
+    noun = "channel"
+    model = Channel
+    emptied = ("url", "url_key", "secret", "secret_key", "summary_due_at", "summary_since")
+    described_by = {"kind": "kind"}
+    tells_all = True
 
-def update_channel(*, channel_id: UUID, actor: Actor, values: dict[str, Any]) -> None:
-    """Changes the given values of a channel. If the URL moves to another origin without a new secret, the secret is
-    removed, because it is for one server only. Raises NotFound, Invalid, Conflict, and the errors of `hold_role`.
-    """
-    with keeping_keys():
-        channel = _locked(channel_id, actor)
-        old_emails = set(channel.emails)
-        if changes := _apply(channel, values):
-            channel.updated_at = Now()
-            channel.save(force_update=True)
-            new = [address for address in channel.emails if address not in old_emails]
-            ask_new_addresses(channel, new, actor)
-            emit(_event("channel.updated", channel, actor, changes))
+    def apply(self, channel: Channel, values: dict[str, Any], actor: Actor) -> dict[str, Any]:
+        """If the URL moves to another origin without a new secret, the secret is removed, because it is for one server
+        only. Raises also Conflict if its mail can't be sent.
+        """
+        if channel._state.adding:
+            values = DEFAULTS | values
+            channel.kind = values["kind"]
+            channel.created_by = actor.id if actor.type == "user" else None
+        _check_fit(channel, values)
+        _check_triggers(channel, values)
+        plain = {name: value for name, value in values.items() if name not in _HIDDEN}
+        changes = super().apply(channel, plain, actor)
+        if "tellsWhen" in changes:
+            changes["when"] = changes.pop("tellsWhen")
+        if changes.keys() & {"summary", "enabled"}:
+            _plan_summary(channel)
+        emails = values.get("emails") or channel.emails
+        if emails != channel.emails:
+            check_mail_is_on()
+            channel.emails = emails
+            changes["emails"] = REDACTED
+        if values.get("url"):
+            values = _apply_url(channel, values, changes)
+        if "secret" in values and (values["secret"] or channel.secret is not None):
+            channel.secret, channel.secret_key_id = None, None
+            if values["secret"]:
+                secret = values["secret"].encode()
+                sealed = keys.seal(SECRET, channel.environment_id, channel.id, secret)
+                channel.secret, channel.secret_key_id = sealed.box, sealed.data_key_id
+            changes["secret"] = REDACTED
+        return changes
 
-
-def delete_channel(*, channel_id: UUID, actor: Actor) -> None:
-    """Marks a channel as deleted, and removes its URL and secret. Due notices are then given up. Raises NotFound."""
-    with transaction.atomic():
-        channel = _locked(channel_id, actor)
-        Channel.objects.filter(id=channel.id).update(
-            deleted_at=Now(),
-            url=None,
-            url_key=None,
-            secret=None,
-            secret_key=None,
-            summary_due_at=None,
-            summary_since=None,
+    def follow_up(self, channel: Channel, before: Channel | None, actor: Actor) -> None:
+        """Asks the owners of new addresses."""
+        old = set(before.emails) if before else set()
+        ask_new_addresses(
+            channel, [address for address in channel.emails if address not in old], actor
         )
-        emit(_event("channel.deleted", channel, actor, {"name": channel.name}))
+
+
+CHANNELS = Channels()
 
 
 def test_channel(*, channel_id: UUID, actor: Actor) -> list[UUID]:
@@ -104,7 +88,7 @@ def test_channel(*, channel_id: UUID, actor: Actor) -> list[UUID]:
     NotFound, Conflict for a disabled channel or an actor who may not have mail sent to others.
     """
     with transaction.atomic():
-        channel = _locked(channel_id, actor)
+        channel = CHANNELS.lock(channel_id, actor)
         if not channel.enabled:
             raise Conflict("The channel is disabled.", code=ErrorCode.CHANNEL_DISABLED)
         check_may_mail(channel.emails, actor)
@@ -119,45 +103,8 @@ def test_channel(*, channel_id: UUID, actor: Actor) -> list[UUID]:
             "now": now,
         }
         queued = queue_notices([row], [Announcement(channel.environment_id, TEST, "A test", now)])
-        emit(_event("channel.tested", channel, actor, {"name": channel.name}))
+        CHANNELS.emit("tested", channel, actor, {"name": channel.name})
     return [notice.id for notice in queued]
-
-
-def _locked(channel_id: UUID, actor: Actor) -> Channel:
-    return lock_row(Channel.objects.filter(id=channel_id, deleted_at__isnull=True), actor)
-
-
-def _check_ceiling(environment_id: UUID) -> None:
-    live = Channel.objects.filter(environment_id=environment_id, deleted_at__isnull=True)
-    check_ceiling("channels", "channels", environment_id=environment_id, rows=live)
-
-
-def _apply(channel: Channel, values: dict[str, Any]) -> dict[str, Any]:
-    """Returns the changes for the audit row, which does not show the URL, the secret and the addresses."""
-    _check_fit(channel, values)
-    changes: dict[str, Any] = {}
-    _check_triggers(channel, values)
-    for name, shown in _SHOWN.items():
-        if name in values and values[name] != getattr(channel, name):
-            changes[shown] = [getattr(channel, name), values[name]]
-            setattr(channel, name, values[name])
-    if changes.keys() & {"summary", "enabled"}:
-        _plan_summary(channel)
-    emails = values.get("emails") or channel.emails
-    if emails != channel.emails:
-        check_mail_is_on()
-        channel.emails = emails
-        changes["emails"] = REDACTED
-    if values.get("url"):
-        values = _apply_url(channel, values, changes)
-    if "secret" in values and (values["secret"] or channel.secret is not None):
-        channel.secret, channel.secret_key_id = None, None
-        if values["secret"]:
-            secret = values["secret"].encode()
-            sealed = keys.seal(SECRET, channel.environment_id, channel.id, secret)
-            channel.secret, channel.secret_key_id = sealed.box, sealed.data_key_id
-        changes["secret"] = REDACTED
-    return changes
 
 
 def _check_triggers(channel: Channel, values: dict[str, Any]) -> None:
@@ -189,7 +136,7 @@ def _apply_url(channel: Channel, values: dict[str, Any], changes: dict[str, Any]
     channel.url, channel.url_key_id = sealed.box, sealed.data_key_id
     channel.host = host_of(url)
     changes["url"] = REDACTED
-    if old is None or not same_origin(old, url):
+    if old is None or is_elsewhere(old, url):
         return {"secret": None, **values}
     return values
 
@@ -228,7 +175,3 @@ def _check_fit(channel: Channel, values: dict[str, Any]) -> None:
         errors["events"] = [f"Only a channel of the kind webhook tells of {RUN_ENDED}."]
     if errors:
         raise Invalid(errors)
-
-
-def _event(action: str, channel: Channel, actor: Actor, metadata: dict[str, Any]) -> Event:
-    return Event(action, actor, channel.environment_id, "channel", channel.id, metadata)

@@ -19,6 +19,7 @@ from pipedai.links import PAGES, link_to_page
 from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one, fetch_row
 from triggers.budgets.room import SPENT
 from triggers.schedules.cron import Schedule
+from triggers.states import TERMINAL, FaultClass, Status
 
 # A summary tells of what was over this long before it is made, and before any open transaction began that has written
 # something. Whatever is not committed by then is in the next summary.
@@ -40,27 +41,45 @@ UPDATE channel SET summary_due_at = %(due_at)s, summary_since = %(since)s
 WHERE id = %(id)s AND summary_due_at = %(was_due_at)s
 """
 
-# What was decided about the due times of each trigger, by decision. The ticks that were decided since the last summary
-# are the last ones of their trigger; after a time without a scheduler up to three of them came due before it. A row
-# that goes on from before `since`, or beyond `until`, is told apart (`across`), since only a part of it counts.
-_DUE: Final = """
+# The due times of each trigger without a run, by decision. A row that goes on from before `since`, or beyond `until`,
+# is told apart (`across`), since only a part of it counts. The index `tick_without_run` has the first condition on
+# times.
+_WITHOUT_RUN: Final = """
 SELECT t.id, t.name, t.schedule, t.timezone, k.decision,
     coalesce(sum(greatest(k.missed_count, 1)) FILTER (WHERE NOT k.is_across), 0)::int AS n,
     min(k.from_at) AS first_at, max(least(k.last_tick_at, %(until)s)) AS last_at,
     array_agg(k.from_at ORDER BY k.tick_at) FILTER (WHERE k.is_across) AS across_from,
     array_agg(k.last_tick_at ORDER BY k.tick_at) FILTER (WHERE k.is_across) AS across_to,
     array_agg(k.missed_count ORDER BY k.tick_at) FILTER (WHERE k.is_across) AS across_counts
-FROM trigger t CROSS JOIN LATERAL (
+FROM (
     SELECT *, decided_at < %(since)s OR last_tick_at >= %(until)s AS is_across,
         CASE WHEN decided_at < %(since)s THEN greatest(tick_at, %(since)s) ELSE tick_at END AS from_at
-    FROM (
-        (SELECT * FROM tick WHERE trigger_id = t.id AND tick_at >= %(since)s)
-        UNION ALL
-        (SELECT * FROM tick WHERE trigger_id = t.id AND tick_at < %(since)s ORDER BY tick_at DESC LIMIT 3)) recent
-    WHERE decided_at < %(until)s AND (decided_at >= %(since)s OR last_tick_at >= %(since)s)) k
-WHERE t.environment_id = %(environment_id)s AND (t.deleted_at IS NULL OR t.deleted_at >= %(since)s)
+    FROM tick
+    WHERE environment_id = %(environment_id)s AND run_id IS NULL
+        AND greatest(decided_at, last_tick_at) >= %(since)s AND decided_at < %(until)s
+    OFFSET 0) k
+JOIN trigger t ON t.id = k.trigger_id
+WHERE t.deleted_at IS NULL OR t.deleted_at >= %(since)s
 GROUP BY t.id, k.decision ORDER BY t.name, t.id, k.decision
 """
+
+_ENDED: Final = [status.value for status in TERMINAL]
+_UNFINISHED: Final = [status for status in Status.values if status not in TERMINAL]
+_SCHEDULED: Final = """
+    SELECT count(*) FROM run
+    WHERE environment_id = %(environment_id)s AND source = 'schedule'
+        AND queued_at >= %(since)s AND queued_at < %(until)s"""
+# The number of due times that made a run, which is the number of runs that schedules have queued. An index has those
+# that have ended, so that PostgreSQL need not read the runs themselves; the others are not many. The states and fault
+# classes are named one by one, because otherwise PostgreSQL may read all runs of that time by another index.
+_FIRED: Final = f"""
+SELECT sum(n)::int AS n FROM (
+    SELECT ({_SCHEDULED} AND ended_at IS NOT NULL AND status = s.status AND fault_class = f.fault_class) AS n
+    FROM unnest(ARRAY{_ENDED}) s (status), unnest(ARRAY{FaultClass.values}) f (fault_class)
+    UNION ALL
+    SELECT ({_SCHEDULED} AND ended_at IS NULL AND status = s.status)
+    FROM unnest(ARRAY{_UNFINISHED}) s (status)) counted
+"""  # noqa: S608
 
 _ENDED_IN_WINDOW: Final = (
     "r.environment_id = %(environment_id)s AND r.ended_at >= %(since)s AND r.ended_at < %(until)s"
@@ -136,8 +155,12 @@ def _told(
 ) -> Row:
     """Returns what the summary's notices tell, as JSON under the API's names."""
     window = {"environment_id": environment_id, "since": since, "until": until}
-    decided = [{**row, "n": row["n"] + _across(row, until)} for row in fetch_all(_DUE, window)]
-    without = [row for row in decided if row["decision"] != "fired" and row["n"]]
+    without = [
+        counted
+        for row in fetch_all(_WITHOUT_RUN, window)
+        if (counted := {**row, "n": row["n"] + _across(row, until)})["n"]
+    ]
+    number = sum(row["n"] for row in without)
     runs = fetch_row(_RUNS, window)
     failed = fetch_all(_FAILURES, window)
     waiting, total = find_attention(environment_id, now=now)
@@ -146,7 +169,7 @@ def _told(
         "since": since,
         "until": until,
         "timezone": timezone,
-        "due": sum(row["n"] for row in decided),
+        "due": number + fetch_row(_FIRED, window)["n"],
         "runs": {
             key: runs[key] for key in ("succeeded", "failed", "timedOut", "canceled", "unfinished")
         },
@@ -157,7 +180,7 @@ def _told(
             "items": [{**row, "link": link_to_page("run", row["runId"])} for row in failed],
         },
         "withoutRun": {
-            "total": sum(row["n"] for row in without),
+            "total": number,
             "groups": len(without),
             "items": [_without_run(row) for row in without[:MOST_ITEMS]],
         },

@@ -12,7 +12,7 @@ from testing.world.budgets import add_budget
 from testing.world.copied_rows import copy_row
 from testing.world.many_triggers import add_triggers
 from testing.world.runs import Runs, allow
-from triggers.budgets.services import delete_budget, update_budget
+from triggers.budgets.services import BUDGETS
 from triggers.models import Budget, BudgetWindow
 
 
@@ -61,7 +61,7 @@ def test_when_no_run_has_room_the_limit_counts_as_reached(runs: Runs) -> None:
     budget = add_budget(runs.cast, limit_usd="10", reserve_usd="3")
     runs.ended(costUsd="7.5")
     assert looked(runs) == ["$7.5 of $10 is spent, and no run has room any more"]
-    update_budget(budget_id=budget.id, values={"reserve_usd": Decimal(1)}, actor=actor(runs))
+    BUDGETS.update(budget.id, values={"reserve_usd": Decimal(1)}, actor=actor(runs))
     assert looked(runs) == []
 
 
@@ -117,7 +117,7 @@ def test_raising_the_limit_is_a_recovery(runs: Runs) -> None:
     budget = add_budget(runs.cast, limit_usd="1")
     runs.ended(costUsd="1")
     assert looked(runs) != []
-    update_budget(budget_id=budget.id, values={"limit_usd": Decimal(10)}, actor=actor(runs))
+    BUDGETS.update(budget.id, values={"limit_usd": Decimal(10)}, actor=actor(runs))
     # The window of the tests' clock is over by the database's.
     BudgetWindow.objects.update(is_changed=True)
     assert looked(runs) == []
@@ -129,8 +129,8 @@ def test_raising_the_limit_is_a_recovery(runs: Runs) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda budget, by: delete_budget(budget_id=budget, actor=by),
-        lambda budget, by: update_budget(budget_id=budget, values={"period": "month"}, actor=by),
+        lambda budget, by: BUDGETS.delete(budget, actor=by),
+        lambda budget, by: BUDGETS.update(budget, values={"period": "month"}, actor=by),
     ],
     ids=["deleted", "counts anew"],
 )

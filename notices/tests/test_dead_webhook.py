@@ -9,7 +9,7 @@ from pipedai.outgoing import Answer, attempts
 from pipedai.outgoing.due import claim_due
 from testing.world.cast import TEST_ACTOR
 from testing.world.runs import Runs
-from triggers.services import delete_trigger, update_trigger
+from triggers.services import TRIGGERS
 from triggers.webhooks.outbox import send_test
 from triggers.webhooks.sending import WEBHOOKS
 
@@ -30,7 +30,7 @@ def answered(status_code):
 
 
 def changed(runs, **values):
-    update_trigger(trigger_id=runs.trigger_id, values=values, actor=TEST_ACTOR)
+    TRIGGERS.update(runs.trigger_id, values=values, actor=TEST_ACTOR)
 
 
 def test_one_is_given_up_and_one_is_delivered(runs):
@@ -78,5 +78,5 @@ def test_it_stays_open_while_the_trigger_is_disabled_and_closes_when_it_is_delet
     assert answered(410) == 1
     changed(runs, enabled=False)
     assert answered(410) == 1
-    delete_trigger(trigger_id=runs.trigger_id, actor=TEST_ACTOR)
+    TRIGGERS.delete(runs.trigger_id, actor=TEST_ACTOR)
     assert answered(410) == 0

@@ -8,7 +8,7 @@ from testing.probes.statement_count import counted
 from testing.world.cast import TEST_ACTOR
 from testing.world.runs import Runs, allow
 from triggers.models import TriggerHealth
-from triggers.services import delete_trigger, update_trigger
+from triggers.services import TRIGGERS
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def health(runs):
 
 
 def changed(runs, **values):
-    update_trigger(trigger_id=runs.trigger_id, values=values, actor=TEST_ACTOR)
+    TRIGGERS.update(runs.trigger_id, values=values, actor=TEST_ACTOR)
 
 
 def told(runs):
@@ -167,7 +167,7 @@ def test_a_change_of_the_number_of_failures_counts_at_once(runs):
 
 def test_deleting_the_trigger_closes_its_incidents(runs):
     runs.ended("failed")
-    delete_trigger(trigger_id=runs.trigger_id, actor=TEST_ACTOR)
+    TRIGGERS.delete(runs.trigger_id, actor=TEST_ACTOR)
     assert told(runs) == ["opened", "closed"]
     assert not Incident.objects.filter(closed_at__isnull=True).exists()
 

@@ -13,7 +13,7 @@ from testing.world.cast import TEST_ACTOR
 from testing.world.runs import Runs
 from triggers.models import Run, Tick, Trigger, TriggerHealth
 from triggers.schedules.firing import fire_due_ticks
-from triggers.services import delete_trigger, update_trigger
+from triggers.services import TRIGGERS
 from workers.models import Worker
 from workspaces.models import Environment
 
@@ -191,9 +191,9 @@ def test_a_success_within_a_stretch_counts_for_the_due_times_before_it(cast):
 def test_disabling_ends_it_without_a_word_and_enabling_begins_anew(world):
     world.fire()
     assert world.look(hours=1) == "late"
-    update_trigger(trigger_id=world.id, values={"enabled": False}, actor=TEST_ACTOR)
+    TRIGGERS.update(world.id, values={"enabled": False}, actor=TEST_ACTOR)
     assert world.look(seconds=1) == "idle"
-    update_trigger(trigger_id=world.id, values={"enabled": True}, actor=TEST_ACTOR)
+    TRIGGERS.update(world.id, values={"enabled": True}, actor=TEST_ACTOR)
     # It was enabled now, by the test's clock.
     TriggerHealth.objects.update(counts_from=world.runs.now)
     Trigger.objects.filter(id=world.id).update(next_run_at=NOON + timedelta(days=1))
@@ -208,7 +208,7 @@ def test_the_deadline_can_be_set_moved_and_taken_away(cast):
     assert world.look(hours=2) == "idle"
     for deadline, expected in ((3600, "late"), (3 * 3600, "idle"), (60, "late"), (None, "idle")):
         values = {"success_deadline_seconds": deadline}
-        update_trigger(trigger_id=world.id, values=values, actor=TEST_ACTOR)
+        TRIGGERS.update(world.id, values=values, actor=TEST_ACTOR)
         assert world.look(seconds=1) == expected
     assert [incident.closed_at is None for incident in world.incidents()] == [False, False]
 
@@ -217,7 +217,7 @@ def test_a_deleted_trigger_is_not_late(world):
     world.fire()
     assert world.look(hours=1) == "late"
     world.runs.cancel(Run.objects.get(trigger_id=world.id).id)
-    delete_trigger(trigger_id=world.id, actor=TEST_ACTOR)
+    TRIGGERS.delete(world.id, actor=TEST_ACTOR)
     find_late_triggers(now=world.runs.now)
     assert world.incidents()[0].closed_at is not None
 

@@ -27,7 +27,7 @@ from testing.world.runs import Runs, allow
 from triggers.models import Run, Trigger, TriggerHealth
 from triggers.queries import triggers
 from triggers.schedules.firing import fire_due_ticks
-from triggers.services import update_trigger
+from triggers.services import TRIGGERS
 
 HOUR = timedelta(hours=1)
 ends = st.sampled_from(["succeeded", "failed", "timed_out", "canceled"])
@@ -189,7 +189,7 @@ class History(RuleBasedStateMachine):
         assert told["incident.closed"] == Incident.objects.filter(closed_at__isnull=False).count()
 
     def _change(self, **values: object) -> None:
-        update_trigger(trigger_id=self.id, values=values, actor=TEST_ACTOR)
+        TRIGGERS.update(self.id, values=values, actor=TEST_ACTOR)
 
     def _note(self, run_id: UUID) -> None:
         """Tells the model how a run ended, if no retry follows it and it was not canceled."""

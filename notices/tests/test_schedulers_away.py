@@ -19,7 +19,7 @@ from testing.world.channels import add_channel
 from testing.world.runs import Runs
 from triggers.models import Trigger, TriggerHealth
 from triggers.schedules.firing import fire_due_ticks
-from triggers.services import update_trigger
+from triggers.services import TRIGGERS
 
 DAY = datetime(2100, 3, 1, tzinfo=UTC)
 EVENTS = ["trigger_late", "trigger_late.recovered", "trigger_failing", "trigger_failing.recovered"]
@@ -53,7 +53,7 @@ class World:
             self.look(clock)
         elif what == "disable":
             for enabled in (False, True):
-                update_trigger(trigger_id=self.id, values={"enabled": enabled}, actor=TEST_ACTOR)
+                TRIGGERS.update(self.id, values={"enabled": enabled}, actor=TEST_ACTOR)
             # It happened now, by the test's clock.
             TriggerHealth.objects.update(counts_from=self.runs.now, check_at=self.runs.now)
         else:

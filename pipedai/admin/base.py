@@ -1,233 +1,267 @@
-"""The base of every model's admin: a list, a page about each row, and support actions, which alone can change rows."""
+"""The base of every model's admin: Django's ModelAdmin, read only. Support actions alone change rows."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from typing import Any, ClassVar
 from uuid import UUID
 
+from django.apps import apps
 from django.contrib import messages
-from django.contrib.admin import ShowFacets, display
-from django.core.checks import Error
-from django.core.exceptions import PermissionDenied
-from django.db.models import ForeignKey, Model, QuerySet
+from django.contrib.admin import ModelAdmin, ShowFacets, display
+from django.contrib.admin.utils import lookup_spawns_duplicates
+from django.contrib.auth import get_user_model
+from django.contrib.postgres.fields import ArrayField
+from django.db.models import BinaryField, BooleanField, JSONField, Q, QuerySet, TextField
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path
-from django.utils.functional import cached_property
-from django.utils.text import capfirst
+from django.urls import path, reverse
+from django.utils.text import capfirst, get_text_list
 
-from pipedai.admin.change_list import KeysetChangeList, Scope
-from pipedai.admin.fields import Declared, Fields, fields_of, never_read, reading, value_of
-from pipedai.admin.filters import related
-from pipedai.admin.panels import Facts, Panel, added_to, drawn
-from pipedai.admin.search import SearchedModelAdmin
-from pipedai.admin.site import Group
+from pipedai.admin.columns import Panel, column, is_column, never_read, reading, spoken, value_of
+from pipedai.admin.lists import BoundedList, DatesFilter, related, served
+from pipedai.admin.site import list_of, page_of, site
 from pipedai.admin.support import SupportAction, staff_actor
-from pipedai.admin.values import list_of, page_of
 from pipedai.api.errors import ApiError
+from pipedai.ids import ids_beginning_with
+from pipedai.replica.reading import read_for
+
+# The end of an id, as lists show it: `…c6689400`. No index has it, so it is looked for like a part of a text.
+_END_OF_ID = re.compile("…?([0-9A-Fa-f]{8,12})")
+# How many rows a list reads of a table that grows with customers and not with their runs: users, environments, workers,
+# triggers. A search by text tests so many rows in 150 ms.
+OF_CUSTOMERS = 50_000
+# What a list without `list_display` shows: so many of the columns that are not of these types.
+_MOST_COLUMNS, _LONG = 9, (JSONField, TextField, ArrayField)
 
 
-class StaffModelAdmin(SearchedModelAdmin):
-    """Shows one model to staff. A subclass declares the columns of the list and the panels of a row's page."""
+class StaffModelAdmin(ModelAdmin):  # type: ignore[type-arg]
+    """Shows one model to staff: its list, and a page with all columns of a row. Lists can be filtered by columns with
+    choices, by rows to which an index of the table leads, by days, and by what a subclass adds in `list_filter`.
+    """
 
-    # The fields of the list. If the first one is `itself()`, it is the link to the row's page.
-    columns: ClassVar[Declared]
-    # The facts that a row's page tells. Lists and tables name those that they show as well.
-    facts: ClassVar[Declared]
-    # The panels above the facts, and those below them.
-    answers: ClassVar[Sequence[Panel]] = ()
-    panels: ClassVar[Sequence[Panel]] = ()
+    # The columns that staff must not see although they are not bytes. No page loads them.
+    hidden: ClassVar[Sequence[str]] = ()
+    # Columns of joined rows that a row's page shows as well.
+    also_shown: ClassVar[Sequence[str]] = ()
+    # The columns that the methods in `list_display` read, besides those that the list shows.
+    reads: ClassVar[Sequence[str]] = ()
+    annotations: ClassVar[Mapping[str, Any]] = {}
+    # The models to whose rows columns refer that are no foreign keys.
+    refers: ClassVar[Mapping[str, Any]] = {}
     # The column with the name of a row, for the title of its page and for links to it. Without one they show its id.
     named_by: ClassVar[str] = ""
-    # Columns that staff must not see although they are neither encrypted values nor digests. The admin never loads
-    # them.
-    never_read: ClassVar[Sequence[str]] = ()
-    # The columns that a row's page leaves out on purpose. `check` refuses a column that is neither here nor shown.
-    left_out: ClassVar[Sequence[str]] = ()
-    # The columns that the panels show, and those of joined rows that they need.
-    panels_read: ClassVar[Sequence[str]] = ()
-    # The database indexes that serve the list while filters are active. If no index fits the filters, the list is
-    # ordered by `newest_first`.
-    scopes: ClassVar[Sequence[Scope]] = ()
-    newest_first: ClassVar[Sequence[str]] = ("id",)
-    # How many rows a search by text, or a filter without an index, may read for one page; None for the usual number
-    # (`change_list.LOOKS_THROUGH`). Tables that grow with customers and not with their runs can afford more.
-    looks_through: ClassVar[int | None] = None
-    support: ClassVar[tuple[SupportAction, ...]] = ()
-    icon: ClassVar[str] = "table_rows"
-    # The group of the side bar with the link to the list.
-    group: ClassVar[Group]
-    # Whether the pages of users, members and workspaces link to this list for each environment.
-    is_shortcut: ClassVar[bool] = False
-    # The sentence that the list shows if the table has no rows: what has not happened yet.
-    when_empty: ClassVar[str]
+    # The paths to the users by whose whole e-mail address the search finds a row.
+    found_by_user: ClassVar[Sequence[str]] = ()
+    panels: ClassVar[Sequence[Callable[[Any, HttpRequest], Panel | None]]] = ()
+    support: ClassVar[Mapping[str, SupportAction]] = {}
+    # The filters that an index serves together which `lists` does not find by itself, and the column that orders it.
+    indexes: ClassVar[Mapping[tuple[str, ...], str]] = {}
+    newest_by: ClassVar[str] = "id"
+    looks_through: ClassVar[int] = 2_000
 
     actions = None
-    sortable_by = ()
-    ordering: ClassVar[Any] = ("-id",)
     list_per_page = 50
     show_full_result_count = False
-    # Django's facets show a number of rows beside each choice of a filter. They are off, because each number would need
-    # a count of the whole table.
     show_facets = ShowFacets.NEVER
-    list_fullwidth = True
-    change_list_template = "staff/change_list.html"
+    change_form_template = "staff/row.html"
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        # A foreign key among the filters becomes a filter by the id of the other row.
-        self.list_filter = [self._filter(each) for each in self.list_filter]  # type: ignore[misc]
-        self.related_filters = {getattr(each, "name", "") for each in self.list_filter}
-
-    def _filter(self, each: Any) -> Any:
-        field = self.opts.get_field(each) if isinstance(each, str) else None
-        return related(field.name, field.related_model) if isinstance(field, ForeignKey) else each
+        fields: Any = self.opts.concrete_fields
+        words = [each.name for each in fields if each.choices or isinstance(each, BooleanField)]
+        keys = (each for each in fields if each.is_relation and served(self, {each.name})[0])
+        rows = [related(each.name, each.related_model) for each in keys]
+        # A page says whether bytes, which may be secret, have a value, without reading them.
+        empty = (each.name for each in fields if isinstance(each, BinaryField) and each.null)
+        self._has = {f"has_{name}": Q(**{f"{name}__isnull": False}) for name in empty}
+        self.list_filter = [*self.list_filter, *words, *rows, DatesFilter]  # type: ignore[misc]
+        if "__str__" in self.list_display:
+            short = (each.name for each in fields if not isinstance(each, _LONG))
+            names = dict.fromkeys([self.named_by or "id", *short])
+            shown = [each for each in names if each not in never_read(self.model)]
+            self.list_display = shown[:_MOST_COLUMNS]
 
     def _never(self, request: HttpRequest, *_: Any, **__: Any) -> bool:
         return False
 
     has_add_permission = has_change_permission = has_delete_permission = _never
 
-    def check(self, **kwargs: Any) -> list[Any]:
-        """Returns Django's errors, and one for each column that is in neither `facts` nor `left_out`."""
-        read = {path for each in self.named_facts.values() for path in each.reads}
-        shown = {path.partition("__")[0] for path in (*read, *self.panels_read)}
-        shown |= never_read(self.model)
-        hidden = {
-            each.name
-            for each in self.model._meta.concrete_fields
-            if not {each.name, each.attname} & shown
-        }
-        file = f"{type(self).__module__.replace('.', '/')}.py"
-        told = "must be either shown, in `facts`, or named in `left_out`, and not both"
-        return [
-            *super().check(**kwargs),
-            *(
-                Error(f"{self.model._meta.label}.{name} {told}: see {file}.", id="staff.E001")
-                for name in sorted(hidden ^ {*self.left_out})
-            ),
-        ]
-
-    @cached_property
-    def named_facts(self) -> Fields:
-        return fields_of(self.model, self.facts)
-
-    @cached_property
-    def _list_fields(self) -> Fields:
-        return fields_of(self.model, self.columns, self.named_facts)
-
-    def title_of(self, row: Any) -> str:
-        return str(value_of(row, self.named_by or "pk"))
-
     # --- The list page of a model
 
-    def scope_of(self, sent: Mapping[str, str]) -> Scope:
-        known = [scope for scope in self.scopes if sent.keys() >= set(scope.filters)]
-        nothing = Scope((), self.newest_first)
-        return max((nothing, *known), key=lambda scope: len(scope.filters))
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:
+        return BoundedList
 
-    def parts_of(self, rows: QuerySet[Any], sent: Mapping[str, str]) -> Sequence[QuerySet[Any]]:
-        """Returns querysets that share no row and make up `rows`, each in an order that an index has."""
-        return [rows]
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        """Reads the list from the read replica if it is fit."""
+        staff: Any = request.user
+        return read_for(staff.pk, partial(super().get_changelist_instance, request))
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        keys = {key for scope in self.scopes for key in scope.keys} | {*self.newest_first}
-        return reading(super().get_queryset(request), self._list_fields.values(), *keys)
+    @cached_property
+    def _list_columns(self) -> list[Any]:
+        made = {each: column(self.model, each, in_list=True) for each in self._listed}
+        return [made.get(str(each), each) for each in self.list_display]
+
+    @cached_property
+    def _listed(self) -> list[str]:
+        return [str(each) for each in self.list_display if is_column(self.model, str(each))]
 
     def get_list_display(self, request: HttpRequest) -> list[Any]:
-        return [_column(name, each.show) for name, each in self._list_fields.items()]
+        return self._list_columns
 
-    def get_list_display_links(self, request: HttpRequest, list_display: Any) -> Any:
-        first = next(iter(self._list_fields.values()))
-        return None if first.leads else list_display[:1]
+    def list_rows(self) -> QuerySet[Any]:
+        return self.rows("id", *self._listed)
 
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:
-        return KeysetChangeList
+    def rows(self, *columns: str) -> QuerySet[Any]:
+        rows: QuerySet[Any] = self.model._default_manager.annotate(**self.annotations)
+        return reading(rows, (*columns, *self.reads))
 
-    def changelist_view(
-        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
-    ) -> Any:
-        title = capfirst(str(self.opts.verbose_name_plural))
-        return super().changelist_view(request, {**(extra_context or {}), "title": title})
+    # --- The search: by the beginning of an id or a whole address through an index, or by parts of texts
+
+    @property
+    def search_help_text(self) -> str:  # type: ignore[override]
+        parts = [spoken(each.replace("__", " ")) for each in self.search_fields]
+        found = "First or last 8 characters of an id"
+        found += ", a user's e-mail address" if self.found_by_user else ""
+        return f"{found}, part of {get_text_list(parts, 'or')}" if parts else found
+
+    def get_search_fields(self, request: HttpRequest) -> Any:
+        return ("id", *self.search_fields)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        term = search_term.strip()
+        if not term or self.find_exactly(queryset, term) is not None:
+            return queryset, False
+        found = self._any(self.search_fields, "__icontains", term)
+        if end := _END_OF_ID.fullmatch(term):
+            found |= Q(id__endswith=end[1].lower())
+        return queryset.filter(found), False
+
+    def find_exactly(self, rows: QuerySet[Any], term: str) -> QuerySet[Any] | None:
+        """Returns the rows whose ids begin so, or those of the user with this address, which indexes find in a table of
+        any size. None if the term is neither. A term such as 20261129 means ids only if there are some.
+        """
+        if (ids := ids_beginning_with(term)) is not None:
+            found = self.find_by_ids(rows, *ids)
+            return found if ids[0] == ids[1] or found.exists() else None
+        if "@" not in term or not self.found_by_user:
+            return None
+        users: Any = get_user_model()
+        try:
+            user = users.objects.get_by_natural_key(term)
+        except users.DoesNotExist:
+            return None
+        return rows.filter(self._any(self.found_by_user, "", user.pk))
+
+    def find_by_ids(self, rows: QuerySet[Any], first: UUID, last: UUID) -> QuerySet[Any]:
+        return rows.filter(id__range=(first, last))
+
+    def _any(self, paths: Sequence[str], lookup: str, value: Any) -> Q:
+        """Returns the condition that one of the columns matches, inside a query of its own where a row would otherwise
+        be found several times.
+        """
+        found = Q(pk__in=())
+        for each in paths:
+            matches = Q(**{f"{each}{lookup}": value})
+            if lookup_spawns_duplicates(self.opts, each):
+                matches = Q(pk__in=self.model._default_manager.filter(matches).values("pk"))
+            found |= matches
+        return found
 
     # --- The page about one row
 
-    def get_urls(self) -> list[URLPattern]:
-        opts, wrap = self.opts, self.admin_site.admin_view
-        name = f"{opts.app_label}_{opts.model_name}"
-        return [
-            path("", wrap(self.changelist_view), name=f"{name}_changelist"),
-            path("<uuid:row_id>/", wrap(self.row_view), name=f"{name}_change"),
-            path("<uuid:row_id>/<slug:action>/", wrap(self.support_view), name=f"{name}_support"),
-        ]
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        own = (each.name for each in self.opts.concrete_fields)
+        rows: QuerySet[Any] = self.rows(*own, *self.also_shown).annotate(**self._has)
+        return rows
 
-    def find(self, row_id: UUID) -> Model | None:
-        return self.page_rows().filter(pk=row_id).first()
+    @cached_property
+    def _page_columns(self) -> list[Any]:
+        methods = [each for each in self.list_display if each not in self._listed]
+        own = [each.name for each in self.opts.concrete_fields]
+        names = [*(each for each in own if each not in never_read(self.model)), *self.also_shown]
+        columns = [column(self.model, each, in_list=False) for each in names]
+        return [*methods, *columns, *map(_whether, self._has)]
 
-    def page_rows(self) -> QuerySet[Any]:
-        own = (each.attname for each in self.model._meta.concrete_fields)
-        rows: QuerySet[Any] = self.model._default_manager.all()
-        return reading(rows, self.named_facts.values(), *own, *self.panels_read)
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return self._page_columns
 
-    def row_view(self, request: HttpRequest, row_id: UUID) -> HttpResponse:
-        row = self._find_or_leave(request, row_id)
-        if isinstance(row, HttpResponse):
-            return row
-        told = [(name, each.show(row)) for name, each in self.named_facts.items()]
-        facts = Facts(capfirst(str(self.opts.verbose_name)), told)
-        panels = [*added_to(self.model), *self.panels, *added_to(Model)]
-        actions = [action for action in self.support if action.applies(row)]
-        return self._page(
-            request,
-            row,
-            "staff/row.html",
-            panels=[*drawn(row, request, self.answers), facts, *drawn(row, request, panels)],
-            support=[(each, f"{page_of(self.model, row_id)}{each.name}/") for each in actions],
-        )
+    get_readonly_fields = get_fields
+
+    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kw: Any) -> Any:
+        row: Any = context["original"]
+        panels = [each for panel in self.panels if (each := panel(row, request))]
+        context |= {
+            "title": self._title(row),
+            "subtitle": None,
+            "panels": [*panels, Panel("See also", links=self._lists_about(row))],
+            "support": [
+                (action.label, reverse(f"admin:{self._support_name}", args=[row.pk, name]))
+                for name, action in self.support.items()
+                if action.applies(row)
+            ],
+        }
+        return super().render_change_form(request, context, *args, **kw)
+
+    def _title(self, row: Any) -> str:
+        return f"{capfirst(str(self.opts.verbose_name))} {value_of(row, self.named_by or 'pk')}"
+
+    def _lists_about(self, row: Any) -> list[tuple[str, str]]:
+        """Returns the lists that can be filtered by this row."""
+        found = []
+        for model, admin in site._registry.items():
+            filters: Any = admin.list_filter
+            for each in filters:
+                if self.model in getattr(each, "others", ()):
+                    name = capfirst(str(model._meta.verbose_name_plural))
+                    is_plain = each.title in (self.opts.model_name, "subject")
+                    name += "" if is_plain else f" ({each.title})"
+                    found.append((name, list_of(model, **{each.parameter_name: row.pk})))
+        return found
+
+    def history_view(self, request: HttpRequest, object_id: str, *_: Any) -> HttpResponse:
+        """Leads to the audit log about the row, since Django's own log is not written."""
+        row: Any = self.get_object(request, object_id)
+        environment = getattr(row, "environment_id", None)
+        filters = {"target": object_id} | ({"environment": environment} if environment else {})
+        return HttpResponseRedirect(list_of(apps.get_model("audit.AuditEntry"), **filters))
+
+    # --- Support actions
+
+    @property
+    def _support_name(self) -> str:
+        return f"{self.opts.app_label}_{self.opts.model_name}_support"
+
+    def get_urls(self) -> list[Any]:
+        view = site.admin_view(self.support_view)
+        own = path("<uuid:row_id>/do/<slug:action>/", view, name=self._support_name)
+        return [own, *super().get_urls()]
 
     def support_view(self, request: HttpRequest, row_id: UUID, action: str) -> HttpResponse:
         """Asks for confirmation, and on POST performs the action. A form with errors is shown again."""
-        row = self._find_or_leave(request, row_id)
-        if isinstance(row, HttpResponse):
-            return row
+        row: Any = self.get_object(request, str(row_id))
         back = HttpResponseRedirect(page_of(self.model, row_id))
-        chosen = {each.name: each for each in self.support}.get(action)
-        if chosen is None or not chosen.applies(row):
+        chosen = self.support.get(action)
+        if row is None or chosen is None or not chosen.applies(row):
             messages.warning(request, f"This can't be done to the {self.opts.verbose_name} now.")
             return back
         posted = request.POST if request.method == "POST" else None
         form = chosen.form(row, posted) if chosen.form else None
         if posted is None or (form and not form.is_valid()):
-            return self._page(request, row, "staff/confirm.html", action=chosen, form=form)
+            asked = {"title": self._title(row), "action": chosen, "form": form, "here": back.url}
+            context = {**site.each_context(request), **asked}
+            return TemplateResponse(request, "staff/confirm.html", context)
         try:
             chosen.perform(row, staff_actor(request), **(form.cleaned_data if form else {}))
         except ApiError as error:
             messages.error(request, error.message)
         else:
-            messages.success(request, chosen.done)
+            messages.success(request, f"Done: {chosen.label}.")
         return back
 
-    def _find_or_leave(self, request: HttpRequest, row_id: UUID) -> Model | HttpResponse:
-        if not self.has_view_permission(request):
-            raise PermissionDenied
-        row = self.find(row_id)
-        if row is None:
-            messages.warning(request, f"There is no {self.opts.verbose_name} {row_id}.")
-            return HttpResponseRedirect(list_of(self.model))
-        return row
 
-    def _page(
-        self, request: HttpRequest, row: Model, template: str, **context: Any
-    ) -> HttpResponse:
-        request.current_app = self.admin_site.name
-        known = {
-            **self.admin_site.each_context(request),
-            "opts": self.opts,
-            "row": row,
-            "title": f"{capfirst(str(self.opts.verbose_name))} {self.title_of(row)}",
-            "here": page_of(self.model, row.pk),
-        }
-        return TemplateResponse(request, template, {**known, **context})
-
-
-def _column(name: str, show: Callable[[Any], Any]) -> Any:
-    return display(description=name)(lambda row: show(row))
+def _whether(name: str) -> Any:
+    described = display(description=capfirst(spoken(name)))
+    return described(lambda row: "yes" if getattr(row, name) else "no")

@@ -1,4 +1,4 @@
-"""Adds sessions, users, messages and CSRF tokens to Django admin, and to no page outside its path (SPEC §10)."""
+"""Adds sessions, users, messages and CSRF tokens to Django admin, and to no page outside its path."""
 
 from typing import Any
 

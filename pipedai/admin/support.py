@@ -1,4 +1,4 @@
-"""Defines support actions, by which staff change a row, each after a page that asks for confirmation (SPEC §10)."""
+"""Defines support actions, by which staff change a row, each after a page that asks for confirmation."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,14 +17,11 @@ class SupportAction:
     values as keyword arguments.
     """
 
-    name: str
     label: str
     # What the action will do, in one or two sentences. The page that asks for confirmation shows them.
     explanation: str
-    done: str
-    applies: Callable[[Any], bool]
     perform: Callable[..., object]
-    is_harsh: bool = False
+    applies: Callable[[Any], bool] = bool
     # Makes the form on the page that asks for confirmation, from the row and what was posted, which is None at first.
     # None for an action that needs no values.
     form: Callable[[Any, Mapping[str, Any] | None], forms.Form] | None = None

@@ -72,9 +72,9 @@ class ErrorCode(StrEnum):
     KEY_TAKEN = "key_taken"
     # 409: what an apply touches has changed since its plan.
     PLAN_STALE = "plan_stale"
-    # 409: the environment's prompts take more memory than a plan or an export may.
+    # 409: the environment's prompts take more memory than a plan or an export may, or a plan or an apply more time.
     TOO_MUCH_FOR_FILES = "too_much_for_files"
-    # 409: an apply would send a secret to an origin to which none of the environment goes yet.
+    # 409: an apply would send a secret to an origin to which it does not go yet, or lose one whose row moves.
     NEW_ORIGIN = "new_origin"
     # 409: the user is a member of the environment already.
     ALREADY_MEMBER = "already_member"
@@ -103,6 +103,9 @@ class ErrorCode(StrEnum):
     WRONG_GRANT = "wrong_grant"
     # 409: the connection's MCP server or authorization server can't be connected. The sentence says why.
     CANNOT_DISCOVER = "cannot_discover"
+    # 409: the connection's MCP server names another issuer than the one that the client secret belongs to. It must be
+    # entered again before it is sent there.
+    ISSUER_CHANGED = "issuer_changed"
     # 409: the event is the end of a run, so it can't be decided anew.
     EVENT_OF_RUN = "event_of_run"
     # 409: the channel is disabled and sends nothing.
@@ -178,6 +181,9 @@ class ErrorCode(StrEnum):
     ENCRYPTION_UNAVAILABLE = "encryption_unavailable"
     # 503: the service has too much to do at this moment; `Retry-After` says when to ask again.
     OVERLOADED = "overloaded"
+    # 503: no scheduler has an answer yet of the servers that the connection names. The same call, a moment later, gets
+    # it.
+    STILL_ASKING = "still_asking"
     # 502, 503, 504: the proxy in front of the service got no answer from the service, and answers in its place. The
     # call may have been carried out or not.
     SERVICE_UNAVAILABLE = "service_unavailable"

@@ -39,8 +39,20 @@ def without_query(url: str) -> str:
     return re.split("[?#]", url, maxsplit=1)[0]
 
 
+def is_elsewhere(old: str, new: str | None) -> bool:
+    """Whether a secret that was given for the old URL must not stay with the new one: it was for that server alone. So
+    whoever may change a URL, but does not know the secret, can't lead it, or what it signs, to a server of their own.
+    """
+    return new is None or not same_origin(old, new)
+
+
 def same_origin(one: str, other: str) -> bool:
     return origin_of(one) == origin_of(other)
+
+
+def server_of(url: str) -> str:
+    """Returns the host of a URL and, unless it is 80 or 443, the port."""
+    return re.sub(r":(80|443)$", "", urlsplit(url).netloc.lower())
 
 
 def origin_of(url: str) -> str:

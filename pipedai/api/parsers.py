@@ -6,15 +6,21 @@ import re
 from collections.abc import Mapping
 from typing import IO, Any, NoReturn
 
+from django.http import HttpRequest
 from rest_framework import status
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 
 from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import ApiError
+from pipedai.api.errors import ApiError, Overloaded
+from pipedai.server.memory_budget import has_room_to_parse
 
 MAX_DEPTH = 64
+# How many lists and objects a body may have. Each takes about two hundred bytes of memory, whatever it takes in the
+# body, so that one of 8 MiB of `[],` would take half a gigabyte.
+MAX_CONTAINERS = 100_000
+_CONTAINER_BYTES = 200
 REPLACEMENT = "\ufffd"
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -49,9 +55,11 @@ class StrictJSONParser(BaseParser):
     ) -> Any:
         # The parser checks the encoding, although the view does too. A throttle that counts by a field of the body may
         # parse the body before the view's check.
+        raw = stream.read()
         if parser_context is not None:
             check_encoding(parser_context["request"])
-        return self.storable(self.read(stream.read()))
+            hold_memory(parser_context["request"], raw)
+        return self.storable(self.read(raw))
 
     def read(self, raw: bytes) -> Any:
         return parse_json(raw)
@@ -59,6 +67,26 @@ class StrictJSONParser(BaseParser):
     def storable(self, value: Any) -> Any:
         check_text(value)
         return value
+
+
+def count_containers(raw: bytes, most: int = MAX_CONTAINERS) -> int:
+    """Returns how many lists and objects a JSON text has at most: brackets in its strings count too, since telling them
+    apart would take as long as parsing. Raises ParseError if they are over `most`.
+    """
+    count = raw.count(b"{") + raw.count(b"[")
+    if count > most:
+        raise ParseError(f"The JSON has more than {most:,} lists and objects.")
+    return count
+
+
+def hold_memory(request: Request | HttpRequest, raw: bytes, most: int = MAX_CONTAINERS) -> None:
+    """Charges what parsing a body makes to the memory that requests may have together. Call it before. Raises
+    ParseError for too many lists and objects, and Overloaded.
+    """
+    if not has_room_to_parse(request, _CONTAINER_BYTES * count_containers(raw, most)):
+        raise Overloaded(
+            "Too many bytes are under way at this moment: send the request again in a second."
+        )
 
 
 class _TooDeep:
@@ -126,6 +154,7 @@ def parse_json(raw: bytes) -> Any:
 
 
 def _load(raw: bytes) -> Any:
+    count_containers(raw)
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:

@@ -110,16 +110,6 @@ def for_audit(value: Any) -> Any:
     return cut(value) if isinstance(value, str) else value
 
 
-def set_changed(row: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Sets those values of a row that differ. Returns the changes, `{ field: [old, new] }`, for its audit row."""
-    changes = {}
-    for attribute, new in values.items():
-        if new != (old := getattr(row, attribute)):
-            changes[api_name(attribute)] = [for_audit(old), for_audit(new)]
-            setattr(row, attribute, new)
-    return changes
-
-
 class JSONRenderer(DRFJSONRenderer):
     encoder_class = JSONEncoder
 

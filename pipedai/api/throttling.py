@@ -92,8 +92,8 @@ class Throttle:
 
 
 def check_rate(rate: Rate, key: str) -> None:
-    """Counts one hit of `key`. Raises TooManyRequests. Of a request that hashes a password and is run twice, only the
-    first run counts.
+    """Counts one hit of `key`. Raises TooManyRequests. Of a request that the server runs again, only the first run
+    counts.
     """
     if is_asked_again():
         return
@@ -188,5 +188,7 @@ _buckets = Buckets(WRITES, BURST, most=_MOST_CALLERS)
 
 def check_write(caller: UUID, *, now: float) -> None:
     """Counts a write. Raises TooManyRequests if the caller has no token left."""
+    if is_asked_again():
+        return
     if settings.THROTTLES_ENABLED and (wait := _buckets.take(caller, now=now)):
         raise too_many_requests(WRITES, math.ceil(wait))

@@ -139,14 +139,21 @@ class ApiViewSet(ViewSet):
         request: Request,
         rows: QuerySet[Any, Any],
         serializer: type[Serializer[Any]],
-        *,
-        ready: Callable[[list[Any]], list[Any]] = list,
         **context: Any,
     ) -> Response:
-        """Answers with a page of a list. `ready` adds to the rows of the page what the serializer needs beside them."""
+        """Answers with a page of a list."""
+        return self.page_shown(
+            request, rows, lambda found: serializer(found, many=True, context=context).data
+        )
+
+    def page_shown(
+        self, request: Request, rows: QuerySet[Any, Any], shown: Callable[[list[Any]], Any]
+    ) -> Response:
+        """Does what `page` does, where `shown` makes what the answer has from the rows of the page."""
         paginator = self.pagination_class()
-        found = ready(paginator.paginate_queryset(rows, request, self))
-        return paginator.get_paginated_response(serializer(found, many=True, context=context).data)
+        return paginator.get_paginated_response(
+            shown(paginator.paginate_queryset(rows, request, self))
+        )
 
     def _is_public(self) -> bool:
         """Whether anyone may call the action, or all actions of the route if it has none for the method."""

@@ -35,6 +35,8 @@ SELECT current_setting('transaction_read_only') = 'on' AS read_only, current_set
     EXISTS (SELECT FROM pg_stat_replication) AS standbys
 """
 
+_TEMPORARY = "SELECT has_database_privilege(current_database(), 'TEMPORARY') AS allowed"
+
 
 def reachable() -> CheckMessage:
     """Checks that the database answers. An embedded database that is stopped is not started for this check."""
@@ -144,6 +146,16 @@ def commits_are_kept() -> CheckMessage:
             hint="Set synchronous_standby_names: see docs/high-availability.md.",
         )
     return Info("It takes writes, and keeps each commit.")
+
+
+def files_can_be_planned() -> CheckMessage:
+    """Checks that the role may make temporary tables, on which plans of files work (docs/decisions/rehearsals.md)."""
+    if fetch_row(_TEMPORARY, {})["allowed"]:
+        return Info("Plans of files may make temporary tables.")
+    return Error(
+        "Plans of files fail: the database's role may not make temporary tables.",
+        hint="GRANT TEMPORARY ON DATABASE … TO the role of DATABASE_URL.",
+    )
 
 
 def replica_follows() -> CheckMessage:
@@ -273,6 +285,7 @@ def register_probes() -> None:
     register_probe(MIGRATIONS, migrated)
     register_probe("time-outs", timeouts_hold)
     register_probe("commits", commits_are_kept)
+    register_probe("plans", files_can_be_planned)
     register_probe("clocks", clocks_agree)
     register_probe("notifications", heard)
     if settings.REPLICA_DATABASE_URL:

@@ -10,6 +10,7 @@ from pipedai.outgoing.kinds import (
     Kind,
     NeverSend,
     OutboxRow,
+    Queue,
     SendAttempt,
     SendStatus,
     attempt_constraints,
@@ -17,7 +18,7 @@ from pipedai.outgoing.kinds import (
     outbox_indexes,
 )
 from pipedai.outgoing.mails import Mail, compose, foreign, mail_host, mail_is_on
-from pipedai.outgoing.pool import register_kind, registered_kinds
+from pipedai.outgoing.pool import Lane, register_kind, registered_kinds
 from pipedai.outgoing.posts import (
     Answer,
     Post,
@@ -35,10 +36,12 @@ __all__ = [
     "Attempt",
     "CannotSend",
     "Kind",
+    "Lane",
     "Mail",
     "NeverSend",
     "OutboxRow",
     "Post",
+    "Queue",
     "Result",
     "SendAttempt",
     "SendStatus",

@@ -1,4 +1,4 @@
-"""Picks the due messages of one kind that a sender sends next. Workspaces take turns.
+"""Picks what threads of a scheduler do next: the due rows of one queue, such as messages. Workspaces take turns.
 
 The query reads a few due messages of each pair of an environment and a host, so its cost does not grow with the due
 messages, and a slow host hides no other. Mails without an environment take turns by domain.
@@ -16,9 +16,10 @@ from uuid import UUID
 
 from django.db import transaction
 
-from pipedai.outgoing.kinds import Kind
+from pipedai.ids import new_id
+from pipedai.outgoing.kinds import Kind, Queue
 from pipedai.outgoing.mails import MAIL_HOST, is_mail
-from pipedai.sql import NOW, Row, fetch_all, without_sorting
+from pipedai.sql import NOW, Row, execute, fetch_all, without_sorting
 
 
 class Taker(NamedTuple):
@@ -41,6 +42,9 @@ _MOST_REMEMBERED = 10_000
 
 _BEFORE_ALL = (UUID(int=0), "")
 
+# Makes schedulers claim rows of a table one after another, until the transaction ends.
+_ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtextextended(%(table)s, 0))"
+
 
 def _domain_of(host: str) -> str:
     """Returns the SQL for mails that belong to no workspace, which take turns by this value in place of a workspace's
@@ -50,47 +54,49 @@ def _domain_of(host: str) -> str:
 
 
 @lru_cache(maxsize=16)
-def _candidates(kind: Kind) -> str:
-    """Returns the query for due messages that may be sent now. It looks at each pair of an environment and a host in
-    the index `…_pending_by_host`, and skips the other hosts of an environment that has used its shares up. If nothing
-    is due, it reads one entry of `…_due_by_host`.
+def _candidates(queue: Queue) -> str:
+    """Returns the query for due rows that may be taken now. It looks at each pair of an environment and a host in the
+    partial index that begins with them, and skips the other hosts of an environment that has used its shares up. If
+    nothing is due, it reads one entry of the index of due times.
     """
-    if kind.tenants is None:
-        return _candidates_of_nobody(kind)
+    if queue.tenants is None:
+        return _candidates_of_nobody(queue)
+    table, host, due_at, waits = queue.table, queue.host, queue.due_at, queue.waits
     return f"""
 WITH RECURSIVE pair (environment_id, host, due_at, step) AS (
-    (SELECT environment_id, host, next_attempt_at, 1 FROM {kind.table}
-    WHERE status = 'pending' AND (environment_id, host) > (%(after_environment)s::uuid, %(after_host)s)
+    (SELECT environment_id, {host}, {due_at}, 1 FROM {table}
+    WHERE {waits} AND (environment_id, {host}) > (%(after_environment)s::uuid, %(after_host)s)
         AND {NOW} >= (
-            SELECT next_attempt_at FROM {kind.table} WHERE status = 'pending' ORDER BY next_attempt_at LIMIT 1)
-    ORDER BY environment_id, host, next_attempt_at LIMIT 1)
+            SELECT {due_at} FROM {table} WHERE {queue.waits_somewhere} ORDER BY {due_at} LIMIT 1)
+    ORDER BY environment_id, {host}, {due_at} LIMIT 1)
     UNION ALL
     SELECT later.*, pair.step + 1 FROM pair CROSS JOIN LATERAL (
-        (SELECT environment_id, host, next_attempt_at FROM {kind.table}
-        WHERE status = 'pending' AND environment_id = pair.environment_id AND host > pair.host
+        (SELECT environment_id, {host}, {due_at} FROM {table}
+        WHERE {waits} AND environment_id = pair.environment_id AND {host} > pair.host
             AND pair.environment_id NOT IN (SELECT id FROM full_environment)
-        ORDER BY host, next_attempt_at LIMIT 1)
+        ORDER BY {host}, {due_at} LIMIT 1)
         UNION ALL
-        (SELECT environment_id, host, next_attempt_at FROM {kind.table}
-        WHERE status = 'pending' AND environment_id > pair.environment_id
-        ORDER BY environment_id, host, next_attempt_at LIMIT 1)
+        (SELECT environment_id, {host}, {due_at} FROM {table}
+        WHERE {waits} AND environment_id > pair.environment_id
+        ORDER BY environment_id, {host}, {due_at} LIMIT 1)
         ORDER BY environment_id LIMIT 1) later
     WHERE pair.step < %(most_pairs)s),
 full_environment AS (
-    SELECT id FROM {kind.tenants} WHERE workspace_id = ANY(%(full_workspaces)s::uuid[])
+    SELECT id FROM {queue.tenants} WHERE workspace_id = ANY(%(full_workspaces)s::uuid[])
     UNION ALL SELECT unnest(%(full_environments)s::uuid[]))
-SELECT pair.environment_id, pair.host, pair.step, e.workspace_id, due.id, due.next_attempt_at, due.attempt_count
-FROM pair JOIN {kind.tenants} e ON e.id = pair.environment_id LEFT JOIN LATERAL (
-    SELECT id, next_attempt_at, attempt_count FROM {kind.table}
-    WHERE status = 'pending' AND environment_id = pair.environment_id AND host = pair.host
-        AND next_attempt_at <= {NOW} AND pair.host <> ALL(%(full_hosts)s)
-        AND pair.environment_id NOT IN (SELECT id FROM full_environment)
-    ORDER BY next_attempt_at LIMIT %(per_pair)s) due ON true
+SELECT pair.environment_id, pair.host, pair.step, e.workspace_id, due.*
+FROM pair JOIN {queue.tenants} e ON e.id = pair.environment_id LEFT JOIN LATERAL (
+    SELECT d.id, {due_at} AS next_attempt_at, {queue.tries} AS attempt_count, {queue.by_whom} AS by_whom
+    FROM {table} d
+    WHERE {waits} AND environment_id = pair.environment_id AND {host} = pair.host
+        AND {due_at} <= {NOW} AND pair.host <> ALL(%(full_hosts)s)
+        AND pair.environment_id NOT IN (SELECT id FROM full_environment) AND {queue.is_free}
+    ORDER BY {due_at} LIMIT %(per_pair)s) due ON true
 WHERE due.id IS NOT NULL OR pair.step = %(most_pairs)s
 """
 
 
-def _candidates_of_nobody(kind: Kind) -> str:
+def _candidates_of_nobody(kind: Queue) -> str:
     """Returns the query for mails that belong to no environment, which looks at each host."""
     return f"""
 WITH RECURSIVE pair (host, step) AS (
@@ -105,7 +111,7 @@ WITH RECURSIVE pair (host, step) AS (
     WHERE pair.step < %(most_pairs)s)
 SELECT due.id AS environment_id, {_domain_of("pair.host")} AS workspace_id, pair.host, pair.step, due.*
 FROM pair LEFT JOIN LATERAL (
-    SELECT id, next_attempt_at, attempt_count FROM {kind.table}
+    SELECT id, next_attempt_at, attempt_count, NULL::uuid AS by_whom FROM {kind.table}
     WHERE status = 'pending' AND host = pair.host AND next_attempt_at <= {NOW} AND pair.host <> ALL(%(full_hosts)s)
     ORDER BY next_attempt_at LIMIT %(per_pair)s) due ON true
 WHERE due.id IS NOT NULL OR pair.step = %(most_pairs)s
@@ -153,15 +159,15 @@ def taker_of(message: Row) -> Taker:
 
 @dataclass
 class Memory:
-    """What one sender remembers: which workspace it serves next, and which hosts answer. A host that has never answered
-    this sender, or kept it waiting in vain the last time, is unproven and has one share at most. If the process dies,
-    all hosts are unproven for a moment.
+    """What one sender remembers: whom, a workspace or a user, it serves next, and which hosts answer. A host that has
+    never answered this sender, or kept it waiting in vain the last time, is unproven and has one share at most. If the
+    process dies, all hosts are unproven for a moment.
     """
 
     # Whether every host counts as proven.
     trusting: bool = False
-    # For each workspace, how many messages this sender had claimed when it last served the workspace. The workspace
-    # served last is the last key.
+    # For each workspace or user, how many messages this sender had claimed when it last served them. Who was served
+    # last is the last key.
     served: dict[UUID, int] = field(default_factory=dict)
     # The environment and the host after which the next query begins.
     after: tuple[UUID, str] = _BEFORE_ALL
@@ -171,9 +177,10 @@ class Memory:
     # Threads that send note what they saw, while the scheduler's own thread reads.
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def serve(self, workspace_id: UUID) -> None:
+    def serve(self, *ids: UUID | None) -> None:
         self._count += 1
-        _put_last(self.served, workspace_id, self._count)
+        for id_ in filter(None, ids):
+            _put_last(self.served, id_, self._count)
 
     def note(self, host: str, *, answered: bool) -> None:
         """Remembers whether the host answered an attempt, with whatever status."""
@@ -195,7 +202,7 @@ def _put_last(known: dict[Any, Any], key: Any, value: Any) -> None:
 
 
 def claim_due(
-    kind: Kind,
+    queue: Queue,
     *,
     room: int,
     busy: Mapping[Taker, int],
@@ -203,9 +210,8 @@ def claim_due(
     memory: Memory | None = None,
     now: datetime | None = None,
 ) -> list[Row]:
-    """Claims up to `room` due messages and returns their rows; pass each to `attempts.send` at once. A sender has as
-    many shares as it may send messages at once, and `busy` says who has taken how many. A free share goes to the
-    workspace that has fewest.
+    """Claims up to `room` due rows and returns them; begin with each at once. A sender has as many shares as it may
+    send messages at once, and `busy` says who has taken how many. A free share goes to the workspace that has fewest.
 
     - A host has at most `per_host` shares, and one if it is unproven; without a `memory` all are proven. Unproven hosts
     together have three quarters at most, so that hosts that answer find free ones.
@@ -213,22 +219,32 @@ def claim_due(
     - A workspace has at most as many as stay free, and an environment as many as stay free less those of its workspace,
     so that others always find one.
 
-    - Mails have `kind.mails`, one of which is for first attempts, so that domains that stall delay nobody's first mail.
+    - Mails have `queue.mails`, one of which is for first attempts, so that domains that stall delay nobody's first
+    mail.
     """
     memory = memory or Memory(trusting=True)
-    shares = _Shares(busy, room, per_host, memory, kind.mails)
-    # Both statements are in one transaction, as each transaction costs as much as a statement.
+    shares = _Shares(busy, room, per_host, memory, queue.mails)
+    # All statements are in one transaction, as each transaction costs as much as a statement.
     with transaction.atomic():
-        chosen = shares.fill(_look(kind, shares, memory, now))
+        if queue.one_by_one:
+            execute(_ONE_AT_A_TIME, {"table": queue.table})
+        candidates = _look(queue, shares, memory, now)
+        chosen = shares.fill(candidates, most=1 if queue.one_by_one else None)
         if not chosen:
             return []
         params = {
             "ids": [row["id"] for row in chosen],
             "environment_ids": list({row["environment_id"] for row in chosen}),
             "claim_seconds": CLAIM_SECONDS,
+            "lease_id": new_id(),
             "now": now,
         }
-        return fetch_all(_claim(kind), params)
+        return fetch_all(queue.claims or _claim_of(queue), params)
+
+
+def _claim_of(queue: Queue) -> str:
+    assert isinstance(queue, Kind)
+    return _claim(queue)
 
 
 class _Shares:
@@ -285,14 +301,14 @@ class _Shares:
             if count >= self.room - self.workspaces[self._workspace_of[id_]]
         ]
 
-    def fill(self, candidates: list[Row]) -> list[Row]:
-        """Chooses messages for the free shares. A choice can only move others of its workspace further back, so the
-        heap's first candidate is the next one if it still has its old order.
+    def fill(self, candidates: list[Row], *, most: int | None = None) -> list[Row]:
+        """Chooses rows for the free shares, `most` of them at most. A choice can only move others of its workspace
+        further back, so the heap's first candidate is the next one if it still has its old order.
         """
         chosen: list[Row] = []
         waiting = [(self._order(row), n, row) for n, row in enumerate(candidates)]
         heapify(waiting)
-        while self.room > 0 and waiting:
+        while self.room > 0 and waiting and len(chosen) != most:
             order, n, first = waiting[0]
             if not self._has_room(first):
                 heappop(waiting)
@@ -302,7 +318,7 @@ class _Shares:
                 heappop(waiting)
                 self._take(taker_of(first), 1)
                 self.room -= 1
-                self._memory.serve(first["workspace_id"])
+                self._memory.serve(first["workspace_id"], first.get("by_whom"))
                 chosen.append(first)
         return chosen
 
@@ -328,17 +344,19 @@ class _Shares:
         return self.per_host if self._is_proven(host) else 1
 
     def _order(self, candidate: Row) -> tuple[int, int, int, datetime]:
-        workspace_id = candidate["workspace_id"]
+        workspace_id, served = candidate["workspace_id"], self._memory.served
         return (
             self.workspaces[workspace_id],
-            self._memory.served.get(workspace_id, 0),
+            max(
+                served.get(workspace_id, 0), served.get(candidate.get("by_whom") or workspace_id, 0)
+            ),
             self.environments[candidate["environment_id"]],
             candidate["next_attempt_at"],
         )
 
 
-def _look(kind: Kind, shares: _Shares, memory: Memory, now: datetime | None) -> list[Row]:
-    """Returns due messages, for each environment and host those that have been due longest. It begins after the pair
+def _look(queue: Queue, shares: _Shares, memory: Memory, now: datetime | None) -> list[Row]:
+    """Returns due rows, for each environment and host those that have been due longest. It begins after the pair
     where the last query stopped, and begins again with the first if it finds none.
     """
     params = {
@@ -353,10 +371,10 @@ def _look(kind: Kind, shares: _Shares, memory: Memory, now: datetime | None) -> 
     began_at = memory.after
     after = {"after_environment": memory.after[0], "after_host": memory.after[1]}
     with without_sorting():
-        rows = fetch_all(_candidates(kind), params | after)
+        rows = fetch_all(_candidates(queue), params | after)
     last = next((row for row in rows if row["step"] == _MOST_PAIRS), None)
     memory.after = _BEFORE_ALL if last is None else (last["environment_id"], last["host"])
     found = [row for row in rows if row["id"] is not None]
     if not found and last is None and began_at != _BEFORE_ALL:
-        return _look(kind, shares, memory, now)
+        return _look(queue, shares, memory, now)
     return found

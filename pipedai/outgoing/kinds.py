@@ -137,8 +137,37 @@ def _nothing(attempts: Sequence[Attempt]) -> None:
     pass
 
 
+class Queue:
+    """Rows that wait until they are due, as the SQL of `due` finds and claims them. The texts are SQL about columns of
+    the table, and the defaults are those of an outbox.
+    """
+
+    table: str
+    tenants: str | None
+    shares: int
+    per_host: int
+    # How many of the shares mails may take.
+    mails: int = 0
+    # Which rows wait, in the words of a partial index that begins with the environment, `host` and `due_at`.
+    waits = "status = 'pending'"
+    # Which rows wait in an index of `due_at` alone. If none of these is due, nothing else is read.
+    waits_somewhere = "status = 'pending'"
+    host = "host"
+    due_at = "next_attempt_at"
+    tries = "attempt_count"
+    # A further condition on a waiting row `d` in a workspace `e.workspace_id`, without which it can't be taken now.
+    is_free = "true"
+    # The id of who takes turns besides the workspace, such as a user; NULL if nobody does.
+    by_whom = "NULL::uuid"
+    # The statement that claims the rows of `%(ids)s` and returns them; empty for that of an outbox.
+    claims = ""
+    # Whether one row is claimed at a time, and by one scheduler at a time, since `is_free` counts those that are
+    # claimed.
+    one_by_one = False
+
+
 @dataclass(frozen=True)
-class Kind:
+class Kind(Queue):
     """One kind of messages. It has shares, threads and connections of its own in each scheduler, so that a storm of one
     kind or a dead mail server delays no other (docs/decisions/outbox.md).
     """
@@ -178,7 +207,7 @@ class Kind:
     recorded_at_once: int = 1
 
     @property
-    def table(self) -> str:
+    def table(self) -> str:  # type: ignore[override]
         return self.rows._meta.db_table
 
     @property

@@ -1,7 +1,10 @@
-"""Sends messages in threads of the scheduler, a limited number of a kind and of a host at once."""
+"""Works off queues in threads of the scheduler, such as those of messages, a limited number of a queue and of a host at
+once.
+"""
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
@@ -14,7 +17,7 @@ from pipedai.logs import get_logger
 from pipedai.loop import Job, register_job
 from pipedai.outgoing import attempts
 from pipedai.outgoing.due import Memory, Taker, claim_due, taker_of
-from pipedai.outgoing.kinds import Kind
+from pipedai.outgoing.kinds import Kind, Queue
 from pipedai.outgoing.posts import Answer, Result
 from pipedai.sql import Row
 
@@ -105,8 +108,8 @@ Sent = tuple[Row, Answer]
 STOP_SECONDS = 3.0
 # For how many seconds `finish` waits until idle threads have ended.
 _GOODBYE_SECONDS = 0.5
-# An attempt that fails sooner than this, in milliseconds, says nothing about its host.
-_SOON_MS = 1_000
+# What fails sooner than this says nothing about its host.
+_SOON_SECONDS = 1.0
 # How often a scheduler looks for due messages of a kind, in seconds.
 _EVERY_SECONDS = 0.25
 
@@ -118,51 +121,39 @@ def register_kind(kind: Kind) -> None:
     if kind.name in _registered:
         raise ValueError(f"There is a kind {kind.name} already.")
     _registered[kind.name] = kind
-    senders = Senders(kind)
-    register_job(
-        Job(
-            f"send-{kind.name}s",
-            _EVERY_SECONDS,
-            senders.top_up,
-            finish=senders.finish,
-            is_busy=senders.is_busy,
-        )
-    )
+    register_job(Senders(kind).job(f"send-{kind.name}s"))
 
 
 def registered_kinds() -> tuple[Kind, ...]:
     return tuple(_registered.values())
 
 
-class Senders:
-    """Sends the messages of one kind in threads, and records the answers in other threads. It claims only what can be
-    sent at once, within the limits of `claim_due`. If the process ends, a message that was being sent comes due again
-    when its claim has expired.
+class Lane(ABC):
+    """Threads that work off one queue, each with one row at a time. It claims only what they can begin with at once,
+    within the limits of `claim_due`, and remembers whom it has served. If the process ends, what was being done comes
+    due again when its claim has expired.
     """
 
-    def __init__(
-        self, kind: Kind, *, at_once: int | None = None, per_host: int | None = None
-    ) -> None:
-        self._kind = kind
-        self._at_once = kind.shares if at_once is None else at_once
-        self._per_host = kind.per_host if per_host is None else per_host
+    def __init__(self, name: str, queue: Queue, at_once: int, per_host: int) -> None:
+        self._name, self._queue = name, queue
+        self._at_once, self._per_host = at_once, per_host
         self._busy: Counter[Taker] = Counter()
         self._memory = Memory()
         self._changed = threading.Condition()
-        self._sending = Crew(f"{kind.name}-sender", self._at_once, self._send)
-        self._recording = Crew(
-            f"{kind.name}-recorder", kind.recorders, self._record, at_once=kind.recorded_at_once
-        )
+        self._crew = Crew(name, at_once, self._begin)
+
+    def job(self, name: str) -> Job:
+        return Job(name, _EVERY_SECONDS, self.top_up, finish=self.finish, is_busy=self.is_busy)
 
     def top_up(self) -> int:
-        """Claims what can be sent now and starts to send it. Returns how many."""
+        """Claims what can be done now and begins with it. Returns how many rows."""
         with self._changed:
             busy = dict(self._busy)
         room = self._at_once - sum(busy.values())
         if room <= 0:
             return 0
         claimed = claim_due(
-            self._kind,
+            self._queue,
             room=room,
             busy=busy,
             per_host=self._per_host,
@@ -171,7 +162,7 @@ class Senders:
         for row in claimed:
             with self._changed:
                 self._busy[taker_of(row)] += 1
-            self._sending.give(row)
+            self._crew.give(row)
         return len(claimed)
 
     def is_busy(self) -> bool:
@@ -182,18 +173,61 @@ class Senders:
         with self._changed:
             idle = self._changed.wait_for(lambda: not self._busy, seconds)
             if not idle:
-                left = {self._kind.rows_name: self._busy.total()}
-                log.info(self._kind.event("left_claimed"), **left)
+                log.info("lane.left_claimed", lane=self._name, rows=self._busy.total())
         return idle
 
     def finish(self) -> None:
-        """Waits `STOP_SECONDS` at most for what is being sent, and ends the idle threads."""
+        """Waits `STOP_SECONDS` at most for what is being done, and ends the idle threads."""
         if self.wait():
-            self._sending.stop(_GOODBYE_SECONDS / 2)
+            self._crew.stop(_GOODBYE_SECONDS / 2)
+
+    def _begin(self, rows: list[Row]) -> None:
+        (row,) = rows
+        self._do(row)
+
+    @abstractmethod
+    def _do(self, row: Row) -> None:
+        """Does what a claimed row asks for, in a thread. It raises nothing, and leads to `_leave`."""
+
+    def _remember(self, host: str, *, answered: bool, seconds: float) -> None:
+        """Remembers whether the host answers. A quick failure changes nothing, because one tenant's URL may have a
+        wrong port.
+        """
+        if answered or seconds >= _SOON_SECONDS:
+            self._memory.note(host, answered=answered)
+
+    def _leave(self, row: Row) -> None:
+        with self._changed:
+            taker = taker_of(row)
+            self._busy[taker] -= 1
+            if not self._busy[taker]:
+                del self._busy[taker]
+            self._changed.notify_all()
+
+
+class Senders(Lane):
+    """The lane of one kind of messages. Further threads record the answers."""
+
+    def __init__(
+        self, kind: Kind, *, at_once: int | None = None, per_host: int | None = None
+    ) -> None:
+        super().__init__(
+            f"{kind.name}-sender",
+            kind,
+            kind.shares if at_once is None else at_once,
+            kind.per_host if per_host is None else per_host,
+        )
+        self._kind = kind
+        self._recording = Crew(
+            f"{kind.name}-recorder", kind.recorders, self._record, at_once=kind.recorded_at_once
+        )
+
+    def finish(self) -> None:
+        super().finish()
+        if not self.is_busy():
             self._recording.stop(_GOODBYE_SECONDS / 2)
 
-    def _send(self, rows: list[Row]) -> None:
-        (row,) = rows
+    def _do(self, row: Row) -> None:
         try:
             answer = attempts.send(self._kind, row)
         except Exception:
@@ -205,15 +239,10 @@ class Senders:
             self._recording.give((row, answer))
 
     def _note(self, host: str, answer: Answer) -> None:
-        """Remembers whether the host answers. A quick failure changes nothing, because one tenant's URL may have a
-        wrong port. Neither does a failure of our own mail server.
-        """
-        if answer.result is Result.AWAY:
-            return
-        if answer.error is None:
-            self._memory.note(host, answered=True)
-        elif answer.duration_ms >= _SOON_MS:
-            self._memory.note(host, answered=False)
+        # A failure of our own mail server says nothing about the host.
+        if answer.result is not Result.AWAY:
+            seconds = answer.duration_ms / 1000
+            self._remember(host, answered=answer.error is None, seconds=seconds)
 
     def _record(self, sent: list[Sent]) -> None:
         """Records the answers of messages that were taken together; any other one is recorded alone."""
@@ -239,11 +268,3 @@ class Senders:
         for row, _ in sent:
             self._leave(row)
         return True
-
-    def _leave(self, row: Row) -> None:
-        with self._changed:
-            taker = taker_of(row)
-            self._busy[taker] -= 1
-            if not self._busy[taker]:
-                del self._busy[taker]
-            self._changed.notify_all()

@@ -16,32 +16,19 @@ _FORMS = (
     "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self';"
     " frame-ancestors 'none'"
 )
+# Pages with scripts as well, which may call the service.
+_SCRIPTS = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none';"
+    " form-action 'self'; frame-ancestors 'none'"
+)
 _POLICIES = {
-    CONSOLE: (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none';"
-        " form-action 'self'; frame-ancestors 'none'"
-    ),
-    # The admin's pages need more: Alpine compiles code from template attributes, and each page begins with a <style>.
-    # See docs/decisions/admin.md.
-    "/admin": (
-        "default-src 'none'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self';"
-        " font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-    ),
-    "/pair": _FORMS,
+    # The code in the URL's fragment is to be typed by a person, so no script runs that could read it.
+    f"{CONSOLE}/pair": _FORMS,
+    CONSOLE: _SCRIPTS,
+    "/admin": _SCRIPTS,
     "/account/notices/stop": _FORMS,
     # The URL of the page to which authorization servers send the browser back has a code, which no script shall see.
     "/account/connections": _FORMS,
-    # The page on which the owner of an address agrees to notices or refuses them has buttons. A script of ours calls
-    # the API when one is pressed.
-    "/account/notices": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
-        " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    # The pages for accounts have forms, and a script that takes the token out of the URL's fragment.
-    "/account": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self';"
-        " frame-ancestors 'none'"
-    ),
     # Swagger UI's style sheet holds its icons as data: URLs.
     "/api/docs": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"

@@ -19,6 +19,7 @@ from django.db import close_old_connections
 from pipedai.client_address import network_of
 from pipedai.clocks import EDITION
 from pipedai.server.access_log import LOG
+from pipedai.server.asking_lane import AskingLane, asking_connection
 from pipedai.server.event_stream import EventStreams, StreamKind
 from pipedai.server.headers import HOOKS, RawHeaders
 from pipedai.server.listen import Ear, EventsEar, ThingsEar
@@ -211,15 +212,13 @@ _PASSWORD_PATHS = frozenset(
         "/api/v1/auth/change-password",
         "/api/v1/auth/change-email",
         "/api/v1/auth/reset-password",
-        "/account/verify",
-        "/account/reset",
-        "/account/register",
-        "/account/invitation",
-        "/pair",
         "/console/sign-in",
         "/console/register",
         "/console/account/password",
         "/console/account/email",
+        "/console/account/invitation",
+        "/console/account/reset",
+        "/console/account/register",
         "/admin/login/",
         "/admin/account/",
     }
@@ -333,8 +332,8 @@ _LIVE_HEADERS = [
 
 
 class Lanes:
-    """Sends waiting polls, event streams and requests that may hash a password to their lanes, and all others to
-    `threads`. `background` makes coroutines that run until the server stops.
+    """Sends waiting polls, event streams, and requests that may hash a password or wait for a tenant's server to their
+    lanes, and all others to `threads`. `background` makes coroutines that run until the server stops.
     """
 
     def __init__(
@@ -343,12 +342,14 @@ class Lanes:
         long_poll: LongPoll,
         streams: EventStreams,
         passwords: PasswordLane,
+        asking: AskingLane,
         background: Sequence[Callable[[], Coroutine[Any, Any, None]]],
     ) -> None:
         self._threads = threads
         self._long_poll = long_poll
         self._streams = streams
         self._passwords = passwords
+        self._asking = asking
         self._background = background
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -360,6 +361,8 @@ class Lanes:
             return self._streams.serve(*stream, scope, receive, send)
         if may_hash(scope):
             return self._passwords.serve(scope, receive, send)
+        if (connection_id := asking_connection(scope)) is not None:
+            return self._asking.serve(connection_id, scope, receive, send)
         if scope["path"] == LIVE and _is_asked_by_a_probe(scope):
             return _say_alive(scope, send)
         return self._threads(scope, receive, send)
@@ -367,6 +370,7 @@ class Lanes:
     def _stop(self) -> None:
         self._long_poll.stop()
         self._streams.stop()
+        self._asking.stop()
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the coroutines of `background` from the server's start to its end, by ASGI's lifespan protocol."""

@@ -10,7 +10,7 @@ from pipedai.server.access_log import LOG
 from pipedai.server.listen import Ear, Listener
 from pipedai.server.request_body import Replay, whole_answer
 from pipedai.server.request_scope import CLIENT, App, Message, Receive, Scope, Send
-from pipedai.server.ticket import POLL, PollTicket, StreamTicket
+from pipedai.server.ticket import POLL, AskingTicket, PollTicket, StreamTicket
 from pipedai.server.turns import Turns
 
 # While the process does not receive the database's notifications, a waiting request asks the endpoint again after about
@@ -45,7 +45,7 @@ class WaitingLane:
         body: bytes,
         receive: Receive,
         ear: Ear,
-        ticket: PollTicket | StreamTicket,
+        ticket: PollTicket | StreamTicket | AskingTicket,
     ) -> list[Message]:
         """Return the endpoint's answer. Raises ClientGone. Workspaces take turns at asking. Before a request is
         authenticated its client's address takes part instead, so that a stranger can't use up a workspace's turns.

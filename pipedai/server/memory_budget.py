@@ -60,13 +60,16 @@ _FOR_LARGE = 7 / 8
 
 
 class MemoryBudget:
-    """Counts the bytes that a process holds, in all and for each group of requests. It runs in the event loop."""
+    """Counts the bytes that a process holds, in all and for each group of requests. The event loop counts bodies and
+    answers, and threads what they make of a body.
+    """
 
     def __init__(self, mebibytes: int = 48) -> None:
         self.used = 0
         self._total = mebibytes * MIB
         self._group_total = self._total // GROUPS
         self._by_group: dict[Hashable, int] = {}
+        self._lock = Lock()
 
     def has_room(self, group: Hashable, size: int, *, small: bool) -> bool:
         part = 1 if small else _FOR_LARGE
@@ -77,6 +80,20 @@ class MemoryBudget:
 
     def add(self, group: Hashable, size: int) -> None:
         """Count `size` bytes that the process holds from now on, or no longer holds if `size` is negative."""
+        with self._lock:
+            self._add(group, size)
+
+    def add_parsed(self, group: Hashable, size: int) -> bool:
+        """Count bytes that were made of a body, unless the process has no room. A group's share does not bound them: a
+        body that fills it could never be parsed.
+        """
+        with self._lock:
+            if self.used + size > self._total * _FOR_LARGE:
+                return False
+            self._add(group, size)
+        return True
+
+    def _add(self, group: Hashable, size: int) -> None:
         self.used += size
         held = self._by_group.get(group, 0) + size
         if held:
@@ -90,7 +107,7 @@ class Holding:
     `keep` before and `leave` after it. The last `leave` gives all bytes back.
     """
 
-    __slots__ = ("_at_end", "_budget", "_keepers", "_size", "group")
+    __slots__ = ("_at_end", "_budget", "_keepers", "_parsed", "_size", "group")
 
     def __init__(self, budget: MemoryBudget, client: str, path: str = "") -> None:
         self._budget = budget
@@ -99,6 +116,7 @@ class Holding:
         # Whose share of the memory and of the threads the request takes.
         self.group = group_of(path, address)
         self._size = 0
+        self._parsed = 0
         self._keepers = 1
         self._at_end: list[Callable[[], None]] = []
 
@@ -110,6 +128,19 @@ class Holding:
         if size:
             self._size += size
             self._budget.add(self.group, size)
+
+    def take_parsed(self, size: int) -> bool:
+        """Count what a body of so many bytes of memory becomes. A request whose body is parsed again counts once.
+        Return False if there is no room.
+        """
+        more = max(0, size - self._parsed)
+        if size <= SMALL_BYTES or not more:
+            return True
+        if not self._budget.add_parsed(self.group, more):
+            return False
+        self._parsed += more
+        self._size += more
+        return True
 
     def give_back(self, size: int) -> None:
         self.take(-size)
@@ -140,8 +171,21 @@ def room_for_answer(request: HttpRequest | Request, wanted: int) -> int:
     """Return how many bytes an answer may have: `wanted`, or SMALL_BYTES if memory is short. Endpoints with large
     answers ask this first. Under another server than ours the result is always `wanted`.
     """
-    holding: Holding | None = request.META.get("asgi.scope", {}).get(HOLDING)
+    holding = _holding_of(request)
     return wanted if holding is None or holding.has_room(wanted) else SMALL_BYTES
+
+
+def has_room_to_parse(request: HttpRequest | Request, size: int) -> bool:
+    """Count what the request's body becomes when it is parsed, until the request is answered. Return False if there is
+    no room for it. Under another server than ours nothing is counted.
+    """
+    holding = _holding_of(request)
+    return holding is None or holding.take_parsed(size)
+
+
+def _holding_of(request: HttpRequest | Request) -> Holding | None:
+    holding: Holding | None = request.META.get("asgi.scope", {}).get(HOLDING)
+    return holding
 
 
 def overloaded(*, unread: bool) -> Refused:
@@ -165,7 +209,7 @@ class RequestLimit:
         """Counts the request as one of the subject's until it is answered or its client has left. Returns False if the
         subject has the most already. Under another server nothing is counted.
         """
-        holding: Holding | None = request.META.get("asgi.scope", {}).get(HOLDING)
+        holding = _holding_of(request)
         if holding is None:
             return True
         with self._lock:

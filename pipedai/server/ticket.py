@@ -30,10 +30,35 @@ class PasswordTicket:
 PASSWORD: ContextVar[PasswordTicket | None] = ContextVar("PASSWORD", default=None)
 
 
+@dataclass(slots=True)
+class AskingTicket:
+    """The ticket of a request that waits for what a scheduler asks of a tenant's server. The view sets `workspace_id`
+    and `waits`, and AskingLane the rest.
+    """
+
+    # The workspace whose connection it is. The view sets it when it has checked the caller.
+    workspace_id: UUID | None = None
+    # How often AskingLane has asked the view for this request.
+    asked: int = 0
+    # Whether the view found no answer of a scheduler yet. AskingLane waits and asks again only then.
+    waits: bool = False
+    # Whether AskingLane asks for the last time, so that the view gives up what no scheduler has begun.
+    is_last: bool = False
+
+    def begin(self, *, is_last: bool) -> None:
+        self.asked += 1
+        self.waits, self.is_last = False, is_last
+
+
+# The ticket of the request that is being served, in a context variable, since the console's pages ask the API in this
+# process. It is None for requests that AskingLane does not serve.
+ASKING: ContextVar[AskingTicket | None] = ContextVar("ASKING", default=None)
+
+
 def is_asked_again() -> bool:
-    """Whether the server asks the view again, with leave to hash. Throttles must not count this a second time."""
-    ticket = PASSWORD.get()
-    return ticket is not None and ticket.granted
+    """Whether the server asks the view again for the same request. Throttles must not count this a second time."""
+    hashing, asking = PASSWORD.get(), ASKING.get()
+    return (hashing is not None and hashing.granted) or (asking is not None and asking.asked > 1)
 
 
 @dataclass(slots=True)

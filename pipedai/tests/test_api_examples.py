@@ -139,6 +139,8 @@ def test_every_example_is_what_is_answered(monkeypatch):
     (item,) = call("get", f"{environment}/invitations")["items"]
     story.tell("GET /environments/:envId/invitations", item)
     token = token_to(grace.email, "invitation")
+    looked = call("post", "invitations/look", {"token": token}, browser(session_cookie(grace)))
+    story.tell("POST /invitations/look", looked)
     accepted = call("post", "invitations/accept", {"token": token}, browser(session_cookie(grace)))
     story.tell("POST /invitations/accept", accepted)
 
@@ -254,8 +256,12 @@ def test_every_example_is_what_is_answered(monkeypatch):
     code = call("post", f"{environment}/enrollments", {"label": "build-2"})["code"]
     (item,) = call("get", f"{environment}/enrollments")["items"]
     story.tell("The enrollment", item)
-    begun = call("post", "enrollments/device", {"label": "build-2"}, client=browser())
+    node = browser()
+    node.defaults["HTTP_USER_AGENT"] = "node"
+    begun = call("post", "enrollments/device", {"label": "build-2"}, client=node)
     story.tell("POST /enrollments/device", begun)
+    looked = call("post", "pairings/look", {"userCode": begun["userCode"]})
+    story.tell("POST /pairings/look", looked)
     redeeming = {"code": code, "hostname": "build-2", "os": "linux", "version": "1.0.0"}
     host = call("post", "enrollments/redeem", redeeming, client=browser())
     story.tell("POST /enrollments/redeem", host)

@@ -19,11 +19,10 @@ from pipedai.ids import new_id
 from pipedai.server.listen import listen_params
 from pipedai.timeouts import set_timeouts_of_role
 from testing.processes.web_process import url_of
-from testing.world.connections import add_oauth_connection, ago
+from testing.world.connections import add_oauth_connection, ago, claim_due
 from testing.world.runs import Runs
 from triggers.models import Run, Trigger, WebHeartbeat
 from triggers.schedules.heartbeats import Heartbeat
-from workspaces.connections.refreshing import claim_due
 
 ANOTHER_KEY = base64.b64encode(bytes(range(60, 92))).decode()
 # The newest migration of an app.
@@ -40,6 +39,7 @@ NAMES = [
     "migrations",
     "time-outs",
     "commits",
+    "plans",
     "clocks",
     "notifications",
     "keys",
@@ -101,7 +101,7 @@ def test_a_deployment_that_lacks_nothing_passes(deployment, capsys):
 
 def test_the_table_says_what_is_wrong_and_what_to_do(deployment, settings, capsys):
     settings.PUBLIC_URL = "https://elsewhere.example.com"
-    with pytest.raises(CommandError, match=r"^1 of 17 need attention\.$"):
+    with pytest.raises(CommandError, match=r"^1 of 18 need attention\.$"):
         call_command("check_deploy", no_color=True)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "ok      settings       They are fit for production."
@@ -158,11 +158,21 @@ def test_at_a_node_that_takes_no_writes(deployment, capsys):
     }
 
 
+def test_with_a_role_that_may_make_no_temporary_tables(deployment, capsys):
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT quote_ident(current_database())")
+        (name,) = cursor.fetchone()
+    execute(f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC, CURRENT_USER")
+    assert problems(capsys) == {
+        "plans": "Plans of files fail: the database's role may not make temporary tables."
+    }
+
+
 def test_a_table_that_a_migration_would_make_is_no_further_problem(deployment, capsys):
     execute(f"DELETE FROM django_migrations WHERE app = 'notices' AND name = '{NEWEST}'")
     execute("ALTER TABLE scheduler_heartbeat RENAME TO not_yet")
     try:
-        with pytest.raises(CommandError, match=r"^1 of 17 need attention\. 1 more can't be looked"):
+        with pytest.raises(CommandError, match=r"^1 of 18 need attention\. 1 more can't be looked"):
             call_command("check_deploy", no_color=True)
     finally:
         execute("ALTER TABLE not_yet RENAME TO scheduler_heartbeat")
@@ -289,7 +299,7 @@ def test_without_a_database_the_rest_is_said_to_be_unknown():
     causes = [name for name in NAMES if not (found[name]["ok"] or found[name]["unknown"])]
     assert causes[-1] == "database"
     assert answer.stderr == (
-        f"CommandError: {len(causes)} of 17 need attention. 10 more can't be looked at until then.\n"
+        f"CommandError: {len(causes)} of 18 need attention. 11 more can't be looked at until then.\n"
     )
 
 

@@ -298,7 +298,7 @@ def test_it_is_stopped(postgres, web, owner, environment) -> None:
     try:
         assert is_refused(web, owner.get(environment), None)
         site = f"http://127.0.0.1:{web.port}"
-        assert_is_page(web, owner.get(f"{site}/pair"))
+        assert_is_page(web, owner.get(f"{site}/console/pair"))
         with httpx.Client(cookies={"staff_session": SESSION}, timeout=60) as staff:
             assert_is_page(web, staff.get(f"{site}/admin/"))
     finally:

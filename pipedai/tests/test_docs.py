@@ -12,11 +12,13 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from audit.serializers import AuditEntrySerializer
 from bin import claude
+from notices.states import NEEDS, Kind
 from pipedai.env import BASE_DIR
 from pipedai.events import ACTIONS
 from pipedai.sql import fetch_all
 from testing.probes.api_schema import SCHEMA
-from triggers.explain.answers import DECISIONS, RETRY_CODES, WaitingFor
+from triggers.explain.answers import DECISIONS, RETRY_CODES
+from triggers.reasons import WaitingFor
 from triggers.runs.serializers import RunSerializer
 from triggers.schedules.serializers import TickSerializer
 from triggers.serializers import TriggerSerializer
@@ -143,9 +145,11 @@ def _example(section: str) -> dict[str, Any]:
         ("### `GET /triggers/:id/explain`", "`decision` | ", DECISIONS),
         ("### `GET /runs/:id/explain`", "`code` | the run waits because", WaitingFor),
         ("### `GET /runs/:id/explain`", "`code` | ", RETRY_CODES),
+        ("## Incidents", "`kind` | subject | opens when | closes when", Kind.values),
+        ("### `GET /environments/:envId/attention`", "`kind` | subject | what it is", NEEDS),
     ],
 )
-def test_a_table_of_an_explanation_has_each_word_that_it_can_have(section, head, words):
+def test_a_table_has_each_word_that_the_answer_can_have(section, head, words):
     (rows,) = re.findall(
         rf"^\| {re.escape(head)} ?\|\n\|[ -|]+\n((?:\|.*\n)+)", _section(section), re.MULTILINE
     )

@@ -22,9 +22,10 @@ _MINTING = re.compile(
     r"/api/v1/(?:workers/register|enrollments/(?:redeem|key)|environments/[0-9a-f-]+/(?:api-keys|enrollments|invitations)"
     r"|workspaces/[0-9a-f-]+/workers/registration-token)"
 )
-# The only URLs whose answers may contain MCP headers.
+# The only URLs whose answers may contain MCP headers, or the way to an authorization server.
 _HANDING_OUT = re.compile(
-    r"/api/v1/workers/[0-9a-f-]+/(?:poll|claim-next|runs/[0-9a-f-]+/credentials)"
+    r"/api/v1/(?:workers/[0-9a-f-]+/(?:poll|claim-next|runs/[0-9a-f-]+/credentials)"
+    r"|connections/[0-9a-f-]+/authorize)"
 )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from django.db import connection
 from psycopg.pq import TransactionStatus
 
-from bench.growth.plans import nodes
+from testing.probes.plan_nodes import nodes
 
 # A partition's name: that of the table, of audit entries also the month, and the remainder of the hash.
 _PARTITION = re.compile(r"(run|tick|delivery|audit_entry)_(?:(?:default|\d{4}_\d\d)_)?(\d+)")

@@ -1,16 +1,18 @@
 """Tells how PostgreSQL executes queries: which tables it reads as a whole, and how many rows it reads."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from django.db import connection, transaction
 from psycopg._queries import _query2pg_nocache
 from psycopg.sql import Literal
 
-from bench.growth.plans import nodes, rows_read
+from testing.probes.plan_nodes import nodes, rows_read
 
 
 @dataclass
@@ -46,6 +48,11 @@ class Plans:
         """Returns how many rows all scans read, also those of results that are kept for the rest of a statement."""
         return sum(map(rows_read, self.plans))
 
+    @property
+    def buffers(self) -> int:
+        """Returns how many pages the queries looked at, also those without a row that they wanted."""
+        return sum(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in self.plans)
+
     def rows_read(self, table: str) -> int:
         """Returns how many rows of a table the scans read, including those that a filter dropped."""
         return sum(
@@ -75,9 +82,11 @@ def explained(
                 asked: tuple[str, Any] = (sql, params)
                 if kept:
                     cursor.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-                    cursor.execute(_prepare(sql))
+                    cursor.execute(_prepare(sql, params))
                     asked = (_call(sql, params), None)
-                execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {asked[0]}", asked[1], many, context)
+                execute(
+                    f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {asked[0]}", asked[1], many, context
+                )
                 (row,) = cursor.fetchall()
                 if kept:
                     cursor.execute("DEALLOCATE explained")
@@ -91,17 +100,34 @@ def explained(
     assert found.plans, f"no statement began with {begin}"
 
 
-def _prepare(sql: str) -> str:
+# What PostgreSQL can't find out about a parameter by itself.
+_TYPES = {datetime: "timestamptz", timedelta: "interval", UUID: "uuid"}
+
+
+def _prepare(sql: str, params: Any) -> str:
     query, *_ = _query2pg_nocache(sql.encode(), "utf-8")
-    return f"PREPARE explained AS {query.decode()}"
+    types = ", ".join(_TYPES.get(type(value), "unknown") for value in _values(sql, params))
+    return f"PREPARE explained{types and f' ({types})'} AS {query.decode()}"
 
 
 def _call(sql: str, params: Any) -> str:
     """Returns the call of the statement that `_prepare` prepares. PostgreSQL explains no call with parameters."""
+    driver = connection.connection
+    texts = ", ".join(Literal(value).as_string(driver) for value in _values(sql, params))
+    return f"EXECUTE explained{texts and f' ({texts})'}"
+
+
+def _values(sql: str, params: Any) -> list[Any]:
+    """Returns the values in the order of the numbers that psycopg gives to the parameters."""
     _, _, names, _ = _query2pg_nocache(sql.encode(), "utf-8")
-    values = params or () if names is None else [params[name] for name in names]
-    texts = ", ".join(Literal(value).as_string(connection.connection) for value in values)
-    return f"EXECUTE explained ({texts})" if texts else "EXECUTE explained"
+    return list(params or ()) if names is None else [params[name] for name in names]
+
+
+def explained_as_kept(sql: str, params: Mapping[str, Any]) -> Plans:
+    """Explains a query with the plan for all values, as `explained` does with `kept`."""
+    with explained(sql.lstrip()[:20], kept=True) as found, connection.cursor() as cursor:
+        cursor.execute(sql, params)
+    return found
 
 
 def prefer_indexes() -> None:

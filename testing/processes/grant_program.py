@@ -2,7 +2,7 @@
 
     PYTHONPATH=agent python -m testing.processes.grant_program FD LOG OPTIONS
 
-FD is a socket that listens. The MCP server is at `/mcp` (streamable HTTP) and `/sse`, with the tools of the real-CLI
+FD is a socket that listens. The MCP server is at `/mcp` (streamable HTTP), with the tools of the real-CLI
 tests, and wants an access token for just that URL. The authorization server is at the root: codes with PKCE, dynamic
 registration, refresh tokens that rotate, revocation, and client credentials. Whoever comes to `/authorize` agrees.
 LOG gets a line of JSON for each request. OPTIONS is a JSON object, and `POST /control` changes it while it runs.
@@ -187,19 +187,15 @@ class Front:
             client_registration_options=ClientRegistrationOptions(enabled=True),
             revocation_options=RevocationOptions(enabled=True),
         )
-        apps = {"/mcp": server.streamable_http_app(), "/sse": server.sse_app()}
-        for path in apps:
-            resource = AnyHttpUrl(f"{origin}{path}")
-            routes += create_protected_resource_routes(resource, [issuer], ["mcp:tools"])
-        self._guarded = {path: self._guard(path, app) for path, app in apps.items()}
+        resource = AnyHttpUrl(f"{origin}/mcp")
+        routes += create_protected_resource_routes(resource, [issuer], ["mcp:tools"])
+        self._guarded = self._guard(server.streamable_http_app())
         self._app = Starlette(routes=routes)
 
-    def _guard(self, path: str, app: ASGIApp) -> ASGIApp:
-        metadata = AnyHttpUrl(f"{self._origin}/.well-known/oauth-protected-resource{path}")
+    def _guard(self, app: ASGIApp) -> ASGIApp:
+        metadata = AnyHttpUrl(f"{self._origin}/.well-known/oauth-protected-resource/mcp")
         verifier = ProviderTokenVerifier(self._provider)
-        backend = BearerAuthBackend(
-            verifier, resource_server_url=AnyHttpUrl(f"{self._origin}{path}")
-        )
+        backend = BearerAuthBackend(verifier, resource_server_url=AnyHttpUrl(f"{self._origin}/mcp"))
         guarded = RequireAuthMiddleware(AuthContextMiddleware(app), [], metadata)
         return AuthenticationMiddleware(guarded, backend=backend)
 
@@ -234,13 +230,8 @@ class Front:
             await send(message)
 
         answer = await self._own_answer(path, seen, request)
-        app: ASGIApp = answer or self._part(path)
+        app: ASGIApp = answer or (self._guarded if path == "/mcp" else self._app)
         await app(scope, _again(body, receive), noting)
-
-    def _part(self, path: str) -> ASGIApp:
-        if path.startswith("/messages"):
-            return self._guarded["/sse"]
-        return self._guarded.get(path, self._app)
 
     def _control(self, wanted: dict[str, Any]) -> Response:
         """Changes options. `revoke` ends all tokens, or only those of one kind: `access` or `refresh`."""

@@ -1,24 +1,14 @@
-"""Kills schedulers at random while triggers come due, and counts how every tick was decided.
-
-    python -m testing.processes.scheduler_kills TRIGGERS SECONDS
-
-does so in the database that DATABASE_URL or PIPEDAI_DATA_DIR names, and prints the figures as JSON.
-"""
+"""Kills schedulers at random while triggers come due, and counts how every tick was decided."""
 
 import contextlib
-import json
-import os
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
-
-import django
 
 from testing.processes.forks import forked, kill
 
@@ -145,17 +135,3 @@ def _schedule(began: float, last: datetime) -> None:
         passed = (time.time() - began) / MINUTE_SECONDS * MINUTE
         if not fire_due_ticks(now=min(FIRST + passed, last), limit=100):
             time.sleep(0.1)
-
-
-def main(triggers: int, seconds: float) -> None:
-    """Makes a cast in the database of this environment, kills schedulers there, and prints the figures."""
-    os.environ["DJANGO_SETTINGS_MODULE"] = "pipedai.settings"
-    django.setup()
-    from testing.world.cast import make_cast
-
-    found = kill_schedulers(make_cast(), triggers=triggers, seconds=seconds)
-    print(json.dumps(asdict(found)))  # noqa: T201
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), float(sys.argv[2]))

@@ -2,7 +2,8 @@
 
 It is told a JSON object: each path has a status, headers and a body, where `{origin}` is the server's own origin, and
 `{asked}` the request's method, its header Authorization and its body, percent-encoded. The body `endless` never ends,
-nor does `drips`, which comes slowly. Other paths are a 404.
+nor does `drips`, which comes slowly. `/asked` has all requests so far: a list of method, path and Authorization each.
+Other paths are a 404.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 Told = tuple[int, Mapping[str, str], Any]
@@ -36,12 +37,15 @@ def told_server(pages: Mapping[str, Told]) -> Iterator[str]:
 
 class _Handler(BaseHTTPRequestHandler):
     pages: Mapping[str, Told]
+    seen: ClassVar[list[tuple[str, str, str | None]]] = []
 
     def do_GET(self) -> None:
         origin = _origin(self.server)
         sent = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
         asked = quote(f"{self.command} {self.headers.get('Authorization')} {sent}")
-        status, headers, body = self.pages.get(self.path, (404, {}, ""))
+        self.seen.append((self.command, self.path, self.headers.get("Authorization")))
+        told = {**self.pages, "/asked": (200, {}, self.seen)}
+        status, headers, body = told.get(self.path, (404, {}, ""))
         with contextlib.suppress(OSError):
             self.send_response(status)
             for name, value in headers.items():
@@ -54,6 +58,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(text.replace("{origin}", origin).replace("{asked}", asked).encode())
 
     def do_POST(self) -> None:
+        self.do_GET()
+
+    def do_DELETE(self) -> None:
         self.do_GET()
 
     def log_message(self, *_: object) -> None:

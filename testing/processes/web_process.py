@@ -89,12 +89,12 @@ def serve_on(
 
 
 def serve_checkout(
-    checkout: Path, database: str, *, log: Path
+    checkout: Path, database: str, *, log: Path, **environment: str
 ) -> contextlib.AbstractContextManager[Server]:
     """Does the same with the code of another checkout, started as that checkout's Procfile says."""
     (web,) = re.findall(r"^web: (.+)$", (checkout / "Procfile").read_text(), re.MULTILINE)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {
+    environment |= {
         "DJANGO_SETTINGS_MODULE": "pipedai.settings",  # The checkout may be older than the settings of tests.
         "PIPEDAI_ENV": "development",
         "WEB_CONCURRENCY": "1",

@@ -7,7 +7,7 @@ from uuid import UUID
 from pipedai.events import Actor
 from testing.world.cast import Cast
 from triggers.budgets.serializers import BudgetBody
-from triggers.budgets.services import create_budget
+from triggers.budgets.services import BUDGETS
 from triggers.models import Budget, BudgetWindow
 
 
@@ -20,7 +20,7 @@ def add_budget(cast: Cast, **values: Any) -> Budget:
     for name in ("limit_usd", "reserve_usd"):
         if values.get(name) is not None:
             values[name] = Decimal(values[name])
-    budget_id = create_budget(
+    budget_id = BUDGETS.create(
         environment_id=cast.environment.id,
         actor=Actor("user", cast.owner.id),
         values={**body.validated_data, **values},

@@ -86,7 +86,7 @@ class Cast:
     def add_trigger(self, **values: Any) -> UUID:
         """Adds another trigger to `environment`, for `worker` unless the values name another."""
         values = {"worker_id": self.worker.worker_id, **values}
-        return services.create_trigger(
+        return services.TRIGGERS.create(
             environment_id=self.environment.id, actor=TEST_ACTOR, values=trigger_values(**values)
         )
 

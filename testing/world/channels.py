@@ -5,7 +5,7 @@ from typing import Any
 from notices.channels.addresses import AskedAddress
 from notices.channels.consent import agree, token_of
 from notices.channels.models import Channel
-from notices.channels.services import create_channel
+from notices.channels.services import CHANNELS
 from pipedai.events import Actor
 from pipedai.ids import new_id
 from testing.world.cast import Cast
@@ -26,7 +26,7 @@ def add_channel(cast: Cast, kind: str = "slack", **values: Any) -> Channel:
             user.refresh_from_db()
             agree(cast.environment.id, user)
         target = {"emails": [cast.admin.email]}
-    channel_id = create_channel(
+    channel_id = CHANNELS.create(
         environment_id=cast.environment.id,
         actor=Actor("user", cast.owner.id),
         values={"name": "On call", "kind": kind, **target, **values},

@@ -6,13 +6,16 @@ from uuid import UUID
 
 from django.db import transaction
 
-from pipedai.sql import database_now
+from pipedai.outgoing import due
+from pipedai.sql import Row, database_now
 from testing.world.cast import TEST_ACTOR, Cast
 from workspaces.connections import secrets
+from workspaces.connections.authorizers import ToDiscover, ToExchange, carry_out
 from workspaces.connections.grants import store_tokens
 from workspaces.connections.models import Connection
+from workspaces.connections.refreshing import Ailing, Healthy
 from workspaces.connections.secrets import GrantSecrets
-from workspaces.connections.services import create_connection, seal_secrets
+from workspaces.connections.services import CONNECTIONS, seal_secrets
 from workspaces.connections.tokens import Tokens
 
 CONNECTION_URL = "https://mcp.example/of-a-connection"
@@ -20,6 +23,24 @@ CONNECTION_HEADERS = {"Authorization": "Bearer planted-header-of-a-connection"}
 ACCESS_TOKEN = "planted-access-token"  # noqa: S105
 REFRESH_TOKEN = "planted-refresh-token"  # noqa: S105
 CLIENT_SECRET = "planted-client-secret"  # noqa: S105
+
+
+def claim_due(now: datetime | None = None) -> Row | None:
+    """Claims one connection that is due, as a scheduler does."""
+    for queue in (Healthy(), Ailing()):
+        if claimed := due.claim_due(queue, room=1, busy={}, per_host=1, now=now):
+            return claimed[0]
+    return None
+
+
+def work_off() -> int:
+    """Asks what people who authorize connections wait for, as a scheduler does. Returns how many steps it took."""
+    steps = 0
+    for queue in (ToDiscover(), ToExchange()):
+        while claimed := due.claim_due(queue, room=1, busy={}, per_host=1):
+            carry_out(claimed[0], pause=lambda: None, keep=lambda record: record())
+            steps += 1
+    return steps
 
 
 def add_connection(cast: Cast, **values: Any) -> UUID:
@@ -31,7 +52,7 @@ def add_connection(cast: Cast, **values: Any) -> UUID:
         "headers": CONNECTION_HEADERS,
         **values,
     }
-    return create_connection(environment_id=cast.environment.id, values=given, actor=TEST_ACTOR)
+    return CONNECTIONS.create(environment_id=cast.environment.id, values=given, actor=TEST_ACTOR)
 
 
 def add_oauth_connection(

@@ -7,7 +7,7 @@ from uuid import UUID
 from django.utils import timezone
 
 from testing.world.cast import TEST_ACTOR, Cast
-from triggers.events.sources import create_source
+from triggers.events.sources import SOURCES
 from triggers.models import Event, EventDecision, EventKey, Listener, Trigger
 
 SOURCE_SECRET = "a-planted-secret-of-a-source"  # noqa: S105
@@ -16,7 +16,7 @@ SOURCE_SECRET = "a-planted-secret-of-a-source"  # noqa: S105
 def add_source(cast: Cast, scheme: str = "github", **values: Any) -> UUID:
     """Adds a source with a planted secret to the cast's environment."""
     given = {"name": "Repository", "scheme": scheme, "secrets": [SOURCE_SECRET], **values}
-    return create_source(environment_id=cast.environment.id, values=given, actor=TEST_ACTOR)
+    return SOURCES.create(environment_id=cast.environment.id, values=given, actor=TEST_ACTOR)
 
 
 def github(body: bytes, *, secret: str = SOURCE_SECRET, **headers: str) -> dict[str, str]:

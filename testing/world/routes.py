@@ -155,6 +155,11 @@ def _redeeming_login(cast: Cast) -> Body:
     return {"deviceCode": begun.device_code}
 
 
+def _paired(_: Cast) -> Body:
+    """Returns a body with the code that a host shows."""
+    return {"userCode": begin_pairing(label=None, address=None, program=None).user_code}
+
+
 def _answering(cast: Cast) -> Body:
     """Returns a body with the token of an address that nobody has answered for yet."""
     return {"token": asked_token(cast)}
@@ -252,6 +257,7 @@ ROWS: dict[str, dict[str, Any]] = {
     # The member is the viewer, who may leave.
     "removeMember": {"but": {"viewer": 204}},
     "createInvitation": {"body": _invited},
+    "lookAtInvitation": {"body": _invitation, "as_": BROWSER, "writes": False},
     "acceptInvitation": {"body": _invitation, "but": _OF_THE_OWNER},
     "listAuditLog": {"statements": 7},
     "listTriggers": {"statements": 5},
@@ -292,6 +298,12 @@ ROWS: dict[str, dict[str, Any]] = {
     },
     "beginPairing": {"tolerant": True},
     "redeemEnrollment": {"body": _redeeming, "tolerant": True},
+    "lookAtPairing": {"body": _paired, "writes": False},
+    "approvePairing": {
+        "body": lambda cast: {**_paired(cast), "environmentId": cast.environment.id},
+        "but": {"stranger": 404, "viewer": 403, "operator": 403},
+    },
+    "denyPairing": {"body": _paired},
     "redeemLogin": {"body": _redeeming_login, "tolerant": True},
     "getLatestReleases": {"statements": 0},
     "listHostWorkers": {"statements": 4},

@@ -286,7 +286,7 @@ class Runs:
 
     def approval_of(self, run_id: UUID) -> Row:
         """Returns what a run asked for last. Raises NotFound."""
-        found = Approval.objects.filter(run_id=run_id).order_by("created_at").values().last()
+        found = Approval.objects.filter(run_id=run_id).order_by("created_at", "id").values().last()
         if found is None:
             raise NotFound
         return dict(found)

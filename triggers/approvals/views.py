@@ -6,7 +6,6 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.authentication import CookieJWTAuthentication
-from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.principal import UserPrincipal, actor_of, principal_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import read_body
@@ -54,11 +53,12 @@ class EnvironmentApprovalViewSet(TenantViewSet):
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
         rows = Approval.objects.filter(environment_id=environment_id).values(*COLUMNS)
-        paginator = KeysetPaginator()
         filtered = ApprovalFilters.read(rows, request).qs
-        page = paginator.paginate_queryset(filtered, request, self)
-        shown = _shown(request, self.access, page)
-        return paginator.get_paginated_response(ApprovalSerializer(shown, many=True).data)
+        return self.page_shown(
+            request,
+            filtered,
+            lambda page: ApprovalSerializer(_shown(request, self.access, page), many=True).data,
+        )
 
 
 class ApprovalViewSet(TenantViewSet):

@@ -4,7 +4,7 @@ import json
 import math
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,7 +12,6 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
-from rest_framework.exceptions import ParseError
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, NotFound, Unauthenticated, Unavailable
@@ -31,8 +30,8 @@ from triggers.models import SECRETS
 from triggers.states import Scheme
 from workspaces.encryption import keys
 
-# How many lists and objects a body may have. Each takes two hundred bytes of memory, whatever it takes in the body.
-_MOST_CONTAINERS = 20_000
+# How many lists and objects a body may have.
+MAX_CONTAINERS = 20_000
 # How many signed requests of a source, and how many others of an address, are taken (SPEC §25), counted in the memory
 # of each process. A request counts only once its signature has been looked at, so that nobody can use up the rate of a
 # source without its secret.
@@ -88,12 +87,15 @@ FROM event e LEFT JOIN event_source s ON s.id = e.source_id WHERE e.id = %(event
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A request to the hook of a source, as it was sent from `address`."""
+    """A request to the hook of a source, as it was sent from `address`. `hold_memory` is called before the body is
+    parsed, once its signature has been looked at.
+    """
 
     source_id: UUID
     headers: Mapping[str, str]
     body: bytes
     address: str
+    hold_memory: Callable[[], None] = lambda: None
 
 
 def receive(delivery: Delivery) -> dict[str, Any]:
@@ -101,7 +103,8 @@ def receive(delivery: Delivery) -> dict[str, Any]:
     challenge. Raises Unauthenticated, ParseError, TooManyRequests, and Unavailable if the secrets can't be opened.
     """
     source = _source_of(delivery)
-    document = _parse(delivery.body)
+    delivery.hold_memory()
+    document = replace_unstorable(parse_json(delivery.body))
     if settings.THROTTLES_ENABLED:
         _take(SIGNED, _signed, delivery.source_id)
     if (challenge := _challenge(source, document)) is not None:
@@ -186,13 +189,6 @@ def _secrets_of(source_id: UUID, source: Row | None) -> list[str]:
         ) from None
     found: list[str] = json.loads(opened)
     return found
-
-
-def _parse(body: bytes) -> Any:
-    """Returns the JSON of a body, with U+FFFD for what can't be stored. Raises ParseError."""
-    if body.count(b"{") + body.count(b"[") > _MOST_CONTAINERS:
-        raise ParseError(f"The JSON has more than {_MOST_CONTAINERS:,} lists and objects.")
-    return replace_unstorable(parse_json(body))
 
 
 def _take(rate: Rate, buckets: Buckets, key: UUID | str) -> None:

@@ -2,107 +2,63 @@
 
 import json
 from typing import Any
-from uuid import UUID
-
-from django.db import transaction
-from django.db.models.functions import Now
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid
-from pipedai.api.renderers import api_name, counted
-from pipedai.events import Actor, Event, emit
-from pipedai.ids import new_id
+from pipedai.api.renderers import counted
+from pipedai.events import Actor
 from pipedai.outgoing import standard_key
 from pipedai.redaction import REDACTED
 from triggers.events.signatures import TOKEN_SCHEMES
 from triggers.models import SECRETS, EventSource
 from triggers.states import Scheme
-from workspaces.ceilings import check_ceiling
 from workspaces.encryption import keys
-from workspaces.files.columns import keeping_keys
-from workspaces.locks import hold_role, lock_environment, lock_row
-from workspaces.roles import Role
+from workspaces.resources import Resource
 
-# The columns that the audit log shows.
+# The columns that a user sets and the audit log shows.
 _SHOWN = ("name", "enabled", "hmac", "key", "managed_by")
 
-LIVE = EventSource.objects.filter(deleted_at__isnull=True)
 
+class Sources(Resource[EventSource]):
+    """The events of a deleted source stay as long as others."""
 
-def create_source(*, environment_id: UUID, values: dict[str, Any], actor: Actor) -> UUID:
-    """Creates a source from a SourceBody's values, and returns its id. Raises NotFound, Invalid for values that don't
-    fit the scheme, CeilingReached, and the errors of `hold_role`.
-    """
-    source = EventSource(id=new_id(), environment_id=environment_id, scheme=values["scheme"])
-    with keeping_keys():
-        lock_environment(environment_id)
-        hold_role(actor, environment_id, Role.ADMIN)
-        check_ceiling(
-            "sources",
-            "sources",
-            environment_id=environment_id,
-            rows=LIVE.filter(environment_id=environment_id),
-        )
-        _apply(source, {"hmac": None, **values})
-        source.save(force_insert=True)
-        emit(
-            _event("source.created", source, actor, {"name": source.name, "scheme": source.scheme})
-        )
-    return source.id
+    noun = "source"
+    model = EventSource
+    # A trigger may be about to listen to it.
+    is_referred_to = True
+    # A request that takes an event may write `last_event_at` at the same time.
+    written = (*_SHOWN, "secrets", "secrets_key", "updated_at")
+    emptied = ("secrets", "secrets_key")
+    described_by = {"scheme": "scheme"}
+    tells_all = True
 
+    def apply(self, source: EventSource, values: dict[str, Any], actor: Actor) -> dict[str, Any]:
+        """The audit row shows no secret."""
+        if source._state.adding:
+            source.scheme = values["scheme"]
+            values = {"hmac": None, **values}
+        _check_fit(source, values)
+        if values.get("hmac"):
+            values = {**values, "hmac": {**(source.hmac or {}), **values["hmac"]}}
+        plain = {name: value for name, value in values.items() if name in _SHOWN}
+        changes = super().apply(source, plain, actor)
+        if "secrets" in values:
+            plaintext = json.dumps(values["secrets"]).encode()
+            sealed = keys.seal(SECRETS, source.environment_id, source.id, plaintext)
+            source.secrets, source.secrets_key_id = sealed.box, sealed.data_key_id
+            changes["secrets"] = REDACTED
+        return changes
 
-def update_source(*, source_id: UUID, values: dict[str, Any], actor: Actor) -> None:
-    """Changes the given values. Raises NotFound, Invalid for values that don't fit the scheme or are fixed, and the
-    errors of `hold_role`.
-    """
-    with keeping_keys():
-        source = _locked(source_id, actor, no_key=True)
-        if changes := _apply(source, values):
-            source.updated_at = Now()
-            # A request that takes an event may write `last_event_at` at the same time.
-            source.save(update_fields=[*_SHOWN, "secrets", "secrets_key", "updated_at"])
-            emit(_event("source.updated", source, actor, changes))
-
-
-def delete_source(*, source_id: UUID, actor: Actor) -> None:
-    """Marks a source as deleted and removes its secrets. Its events stay as long as others. Raises NotFound, Conflict
-    while triggers listen to it, and the errors of `hold_role`.
-    """
-    with transaction.atomic():
-        # This lock waits for transactions that let a trigger listen to the source.
-        source = _locked(source_id, actor, no_key=False)
+    def release(self, source: EventSource) -> None:
         if count := source.listeners.values("trigger_id").distinct().count():
             verb = "listens" if count == 1 else "listen"
             raise Conflict(
                 f"{counted(count, 'trigger')} still {verb} to the source.",
                 code=ErrorCode.HAS_CHILDREN,
             )
-        EventSource.objects.filter(id=source.id).update(
-            deleted_at=Now(), secrets=None, secrets_key=None
-        )
-        emit(_event("source.deleted", source, actor, {"name": source.name}))
 
 
-def _locked(source_id: UUID, actor: Actor, *, no_key: bool) -> EventSource:
-    return lock_row(LIVE.filter(id=source_id), actor, no_key=no_key)
-
-
-def _apply(source: EventSource, values: dict[str, Any]) -> dict[str, Any]:
-    """Returns the changes for the audit row, which shows no secret."""
-    _check_fit(source, values)
-    if values.get("hmac"):
-        values = {**values, "hmac": {**(source.hmac or {}), **values["hmac"]}}
-    changes: dict[str, Any] = {}
-    for name in _SHOWN:
-        if name in values and values[name] != getattr(source, name):
-            changes[api_name(name)] = [getattr(source, name), values[name]]
-            setattr(source, name, values[name])
-    if "secrets" in values:
-        plaintext = json.dumps(values["secrets"]).encode()
-        sealed = keys.seal(SECRETS, source.environment_id, source.id, plaintext)
-        source.secrets, source.secrets_key_id = sealed.box, sealed.data_key_id
-        changes["secrets"] = REDACTED
-    return changes
+SOURCES = Sources()
 
 
 def _check_fit(source: EventSource, values: dict[str, Any]) -> None:
@@ -135,7 +91,3 @@ def _is_standard(secret: str) -> bool:
         return bool(standard_key(secret))
     except ValueError:
         return False
-
-
-def _event(action: str, source: EventSource, actor: Actor, metadata: dict[str, Any]) -> Event:
-    return Event(action, actor, source.environment_id, "source", source.id, metadata)

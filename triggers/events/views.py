@@ -1,8 +1,10 @@
 """The endpoints of sources and events: list, make, change and delete sources, take events, read and replay them."""
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
+from django.db.models import QuerySet
 from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -11,123 +13,56 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import ApiError
 from pipedai.api.filters import ApiFilterSet, EndFilter, IdFilter, TimeFilter, WordsFilter
 from pipedai.api.pagination import KeysetPaginator, usual
+from pipedai.api.parsers import hold_memory
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import Body, NoBody, read_body, sources_of
 from pipedai.api.throttling import by_address
 from pipedai.api.views import ApiViewSet, IsPublic
 from pipedai.replica.reading import from_replica
-from triggers.events import queries, receiving, sources
+from triggers.events import queries, receiving
 from triggers.events.serializers import (
     EventDetailSerializer,
     EventSerializer,
     SourceBody,
     SourceSerializer,
 )
+from triggers.events.sources import SOURCES
 from triggers.filters import check_tenant_ids
-from triggers.models import Event, EventDecision, EventSource
+from triggers.models import Event, EventDecision
 from triggers.states import EventDecided
 from workspaces.access import TenantViewSet
-from workspaces.permissions import IsAdmin, IsOperator, IsViewer
+from workspaces.permissions import IsOperator
+from workspaces.resource_views import ResourceViewSet
 
 _COLUMNS = sorted({*sources_of(SourceSerializer), "hmac"})
-_LIVE_SOURCES = (
-    "source_id",
-    "SELECT id, environment_id FROM event_source WHERE deleted_at IS NULL",
-)
 # The most bytes of an event's body (SPEC §25).
 MAX_EVENT_BYTES = 256 * 1024
-_SOURCE = {
-    "name": "Our repository",
-    "scheme": "github",
-    "secrets": ["a-secret-of-your-own"],
-}
 
 
-class EnvironmentSourceViewSet(TenantViewSet):
+class SourceViewSet(ResourceViewSet):
     tag = "Events"
-    permissions = {"list": IsViewer, "create": IsAdmin}
+    resource = SOURCES
+    body = SourceBody
+    serializer = SourceSerializer
+    seals = True
+    example = {
+        "name": "Our repository",
+        "scheme": "github",
+        "secrets": ["a-secret-of-your-own"],
+    }
+    change = {"secrets": ["a-newer-secret-of-yours", "a-secret-of-your-own"]}
+    says = {"update": "With the source."}
+    conflicts = {
+        "create": "`key_taken` or `ceiling_reached`.",
+        "update": "`key_taken`.",
+        "destroy": "`has_children`: triggers listen to it.",
+    }
 
-    @Operation(
-        "GET /environments/{environmentId}/sources",
-        id="listSources",
-        summary="List sources",
-        items=SourceSerializer,
-        says={200: "A list of sources."},
-    )
-    def list(self, request: Request, environment_id: UUID) -> Response:
-        rows = sources.LIVE.filter(environment_id=environment_id).values(*_COLUMNS)
-        paginator = KeysetPaginator()
-        page = paginator.paginate_queryset(rows, request, self)
-        return paginator.get_paginated_response(SourceSerializer(page, many=True).data)
-
-    @Operation(
-        "POST /environments/{environmentId}/sources",
-        id="createSource",
-        summary="Make a source",
-        body=SourceBody,
-        example=_SOURCE,
-        answers={201: SourceSerializer},
-        says={201: "With the source."},
-        errors={409: "`key_taken` or `ceiling_reached`.", 503: "The secrets can't be sealed."},
-        audit=("source.created",),
-    )
-    def create(self, request: Request, environment_id: UUID) -> Response:
-        source_id = sources.create_source(
-            environment_id=environment_id,
-            values=read_body(SourceBody, request),
-            actor=actor_of(request),
-        )
-        return Response(_shown(source_id), status=201)
-
-
-class SourceViewSet(TenantViewSet):
-    row = _LIVE_SOURCES
-    tag = "Events"
-    permissions = {"retrieve": IsViewer, "update": IsAdmin, "destroy": IsAdmin}
-
-    @Operation(
-        "GET /sources/{sourceId}",
-        id="getSource",
-        summary="Get a source",
-        answers={200: SourceSerializer},
-        says={200: "With the source."},
-    )
-    def retrieve(self, request: Request, source_id: UUID) -> Response:
-        return Response(_shown(source_id))
-
-    @Operation(
-        "PATCH /sources/{sourceId}",
-        id="updateSource",
-        summary="Change a source",
-        body=SourceBody,
-        partial=True,
-        fields_as="POST /environments/{environmentId}/sources",
-        example={"secrets": ["a-newer-secret-of-yours", "a-secret-of-your-own"]},
-        answers={200: SourceSerializer},
-        says={200: "With the source."},
-        errors={409: "`key_taken`.", 503: "The secrets can't be sealed."},
-        audit=("source.updated",),
-    )
-    def update(self, request: Request, source_id: UUID) -> Response:
-        sources.update_source(
-            source_id=source_id,
-            values=read_body(SourceBody, request, partial=True),
-            actor=actor_of(request),
-        )
-        return Response(_shown(source_id))
-
-    @Operation(
-        "DELETE /sources/{sourceId}",
-        id="deleteSource",
-        summary="Delete a source",
-        answers={204: None},
-        errors={409: "`has_children`: triggers listen to it."},
-        audit=("source.deleted",),
-    )
-    def destroy(self, request: Request, source_id: UUID) -> Response:
-        sources.delete_source(source_id=source_id, actor=actor_of(request))
-        return Response(status=204)
+    @classmethod
+    def rows(cls) -> QuerySet[Any, Any]:
+        rows: QuerySet[Any, Any] = SOURCES.live.values(*_COLUMNS)
+        return rows
 
 
 class HookBody(Body):
@@ -184,7 +119,8 @@ class HookViewSet(ApiViewSet):
         body: bytes = request._request.body
         if len(body) > MAX_EVENT_BYTES:
             raise TooLarge
-        delivery = receiving.Delivery(source_id, request.headers, body, by_address(request))
+        hold = partial(hold_memory, request, body, receiving.MAX_CONTAINERS)
+        delivery = receiving.Delivery(source_id, request.headers, body, by_address(request), hold)
         told = receiving.receive(delivery)
         return Response(told, status=202 if "id" in told else 200)
 
@@ -240,7 +176,7 @@ class EnvironmentSourceEventViewSet(TenantViewSet):
 
 
 class SourceEventViewSet(TenantViewSet):
-    row = _LIVE_SOURCES
+    row = SOURCES.row
     tag = "Events"
     permissions = {"list": IsOperator}
     filter_names = EventFilters.names()
@@ -307,8 +243,3 @@ def _page(
         page = paginator.paginate_queryset(filters.read(rows, request).qs, request, view)
     shown = EventSerializer(queries.with_decisions(page), many=True).data
     return paginator.get_paginated_response(shown)
-
-
-def _shown(source_id: UUID) -> Any:
-    row = EventSource.objects.values(*_COLUMNS).get(id=source_id)
-    return SourceSerializer(row).data

@@ -7,64 +7,9 @@ from typing import Any, Final
 from uuid import UUID
 
 from triggers.models import Tick
+from triggers.reasons import INFRA_FAULT, PENDING, WaitingFor
 from triggers.runs.retries import NoRetry
 from triggers.states import Decision
-
-
-class WaitingFor(StrEnum):
-    """What a queued or waiting run waits for. It may wait for several things; they are told in this order: first what
-    somebody has to act on, last what time alone will bring.
-    """
-
-    # The run's start deadline has passed. The scheduler ends the run in a moment.
-    START_DEADLINE = "start_deadline"
-    # The run could only have continued a session, and the time for that is over. The scheduler ends it in a moment.
-    HAD_EFFECTS = "had_effects"
-    # Somebody decided about the run's call, and its worker did not come back in time. The scheduler ends it in a
-    # moment.
-    APPROVAL_UNREACHABLE = "approval_unreachable"
-    # A person has to decide about the run's call of a tool. Only a waiting run has it, and no other reason.
-    AWAITING_APPROVAL = "awaiting_approval"
-    # The run's trigger has neither a worker nor a pool.
-    NO_WORKER = "no_worker"
-    # The run's pool has no workers.
-    POOL_EMPTY = "pool_empty"
-    ENVIRONMENT_PAUSED = "environment_paused"
-    # The worker has no token, because it was revoked or the worker was deregistered.
-    WORKER_REVOKED = "worker_revoked"
-    WORKER_DISABLED = "worker_disabled"
-    # The worker has not called for a while. The poll and the claim do not check this: the run goes out once the worker
-    # polls.
-    WORKER_OFFLINE = "worker_offline"
-    # No worker of the run's pool has called for a while. Workers that something else keeps from the run don't count.
-    POOL_OFFLINE = "pool_offline"
-    # The connection of the run's trigger has no token, or one that is about to expire.
-    CONNECTION_NOT_READY = "connection_not_ready"
-    # The secret headers of the run's trigger can't be decrypted.
-    HEADERS_UNREADABLE = "headers_unreadable"
-    # The trigger has secret headers, and no admin has approved the worker for them.
-    WORKER_UNAPPROVED = "worker_unapproved"
-    # The trigger has rules for approvals, and the worker's last poll did not say that the worker can wait for one.
-    WORKER_LACKS_APPROVALS = "worker_lacks_approvals"
-    # The usage limit of the worker's account was reached.
-    WORKER_LIMITED = "worker_limited"
-    # The run's waiting time, such as that of a retry, is not over.
-    NOT_DUE = "not_due"
-    # As many runs of the trigger are held as its `maxConcurrentRuns` allows.
-    TRIGGER_FULL = "trigger_full"
-    # The worker holds as many runs as it may.
-    WORKER_FULL = "worker_full"
-    # A budget that covers the run has no room for it.
-    BUDGET_EXHAUSTED = "budget_exhausted"
-    # The workers of the run's pool hold as many runs as they may. Workers that something else keeps from the run don't
-    # count.
-    POOL_FULL = "pool_full"
-    # Other due runs go first, and the next poll of no worker has room for this one.
-    BEHIND_OTHERS = "behind_others"
-    # The run is for one worker of the pool first, or for all but one, and for the others later.
-    FIRST_WORKER = "first_worker"
-    # The run continues a session, which only one worker can.
-    RESUME_WORKER = "resume_worker"
 
 
 class RetryDecision(StrEnum):
@@ -78,8 +23,7 @@ class RetryDecision(StrEnum):
     NONE = "none"
 
 
-# The codes of a retry that `NoRetry` lacks. The first two are codes of a retry that exists.
-INFRA_FAULT: Final = "infra_fault"
+# The codes of a retry that `NoRetry` lacks. INFRA_FAULT and USAGE_LIMIT are codes of a retry that exists.
 # The run ended at the usage limit of its worker's account. Such a retry does not count against `maxRetries`.
 USAGE_LIMIT: Final = "usage_limit"
 # Somebody canceled the retry while it was queued.
@@ -89,8 +33,6 @@ RETRY_CANCELED: Final = "retry_canceled"
 SETTINGS_CHANGED: Final = "settings_changed"
 RETRY_CODES: Final = (*NoRetry, INFRA_FAULT, USAGE_LIMIT, RETRY_CANCELED, SETTINGS_CHANGED)
 
-# The decision about a due time that is still open, because no scheduler has decided yet.
-PENDING: Final = "pending"
 NOT_SCHEDULED: Final = "not_scheduled"
 DISABLED: Final = "disabled"
 DECISIONS: Final = (*Decision.values, PENDING, NOT_SCHEDULED, DISABLED)

@@ -8,8 +8,9 @@ from pipedai.api.renderers import counted, money
 from pipedai.sql import Row
 from triggers.budgets.periods import period_around
 from triggers.budgets.room import reached_budgets
-from triggers.explain.answers import Reason, Subject, WaitingFor
+from triggers.explain.answers import Reason, Subject
 from triggers.explain.clock_words import moment_words
+from triggers.reasons import WaitingFor
 
 
 def budget_reasons(run: Row, *, worker_id: UUID | None, now: datetime | None) -> Iterator[Reason]:
@@ -50,7 +51,10 @@ def _remedy(budget: Row) -> str:
     limit = "limitRuns" if budget["limit_usd"] is None else "limitUsd"
     if budget["limit_runs"] is not None and budget["runs"] >= budget["limit_runs"]:
         limit = "limitRuns"
-    words = f"Raise {limit} with PATCH /budgets/:id"
+    words = f"Raise its limit with PATCH /budgets/:id ({limit})"
     if limit == "limitUsd" and budget["amount"] > 0:
-        words += ", or let the run reserve less: lower the trigger's maxCostUsd, or reserveUsd of the budget"
+        words += (
+            ", or let the run reserve less: lower what a run may cost with PATCH /triggers/:id (maxCostUsd), or what"
+            " the budget reserves for it with PATCH /budgets/:id (reserveUsd)"
+        )
     return f"{words}."

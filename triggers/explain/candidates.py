@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pipedai.sql import NOW, Row, fetch_all
-from triggers.explain.answers import WaitingFor
+from triggers.reasons import WaitingFor
 from triggers.runs.conditions import (
     EVALUATED,
     FREE_IN_TRIGGER,

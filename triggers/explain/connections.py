@@ -3,15 +3,14 @@
 from datetime import datetime
 
 from pipedai.sql import Row
-from triggers.explain.answers import Reason, Subject, WaitingFor
+from triggers.explain.answers import Reason, Subject
 from triggers.explain.clock_words import moment_words
 from triggers.explain.schedulers import without_scheduler
+from triggers.reasons import WaitingFor
 from workspaces.connections.models import Connection
 
 Grant, Status = Connection.Grant, Connection.Status
-_AUTHORIZE = (
-    "Sign in with POST /connections/:id/authorize, or on the connection's page in the console."
-)
+_AUTHORIZE = "Sign in on the connection's page in the console, to which POST /connections/:id/authorize leads."
 _NEW_SECRET = "Correct the client's secret with PATCH /connections/:id (clientSecret)."  # noqa: S105
 
 

@@ -13,7 +13,6 @@ from pipedai.sql import NOW, Row, database_now, fetch_one
 from triggers.explain.answers import (
     DISABLED,
     NOT_SCHEDULED,
-    PENDING,
     RunExplanation,
     TriggerExplanation,
 )
@@ -22,6 +21,7 @@ from triggers.explain.events import last_event
 from triggers.explain.runs import explain_run
 from triggers.explain.schedulers import without_scheduler
 from triggers.models import Tick
+from triggers.reasons import DUE_TIMES, PENDING
 from triggers.schedules import cron
 from triggers.schedules.due_times import DueTimes
 from triggers.states import Decision
@@ -31,15 +31,6 @@ LATE_AFTER = timedelta(minutes=1)
 _MOMENT = timedelta(microseconds=1)
 # A request may ask about a time at most this far ahead of the present.
 FURTHEST_AHEAD = timedelta(days=366)
-
-# For each decision that makes no run: why it makes none, as the end of a sentence.
-_WHY_NO_RUN: dict[str, str] = {
-    Decision.SKIPPED_OVERLAP: "an earlier run of the trigger was unfinished, and its overlapPolicy is skip",
-    Decision.SKIPPED_MISSED: "no scheduler was running, and when one ran again, the time was too old or a later one had"
-    " come",
-    Decision.SKIPPED_NO_WORKER: "the trigger had neither a worker nor a pool",
-    Decision.SKIPPED_PAUSED: "the environment was paused",
-}
 
 _TRIGGER = f"""
 SELECT t.id, t.name, t.worker_id, t.pool_id, t.schedule, t.timezone, t.run_once_at, t.enabled, t.next_run_at,
@@ -79,7 +70,8 @@ class _Question:
 
 def why_no_run(decision: str) -> str:
     """Returns why there was no run, as the end of a sentence. It names a decision of a newer release."""
-    return _WHY_NO_RUN.get(decision, f"a scheduler decided {decision}")
+    why = DUE_TIMES.get(decision)
+    return why.because if why and why.because else f"a scheduler decided {decision}"
 
 
 def check_time_in_question(at: datetime | None) -> None:

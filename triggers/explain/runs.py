@@ -11,7 +11,6 @@ from pipedai.api.renderers import counted
 from pipedai.sql import NOW, Row, fetch_all, fetch_one
 from triggers.approvals.deciders import DECIDERS
 from triggers.explain.answers import (
-    INFRA_FAULT,
     RETRY_CANCELED,
     SETTINGS_CHANGED,
     USAGE_LIMIT,
@@ -26,6 +25,7 @@ from triggers.explain.clock_words import moment_words
 from triggers.explain.events import event_of_run
 from triggers.explain.schedulers import without_scheduler
 from triggers.explain.waiting import awaited_decision, reasons
+from triggers.reasons import ENDS, INFRA_FAULT
 from triggers.runs.conditions import is_online
 from triggers.runs.due_runs import SEALED_HEADERS, WITH_SEALED_HEADERS
 from triggers.runs.retries import NoRetry, why_no_retry
@@ -93,16 +93,6 @@ _ENDED_WORDS = {
     Status.FAILED: "Failed",
     Status.TIMED_OUT: "Timed out",
     Status.CANCELED: "Was canceled",
-}
-_BY_WORDS = {
-    EndedBy.LEASE: ", because its worker was lost",
-    EndedBy.DEADLINE: ", because its time was over",
-    EndedBy.USER: " on request, before a worker had claimed it",
-    EndedBy.START_DEADLINE: ", because no worker claimed it before its start deadline",
-    EndedBy.HAD_EFFECTS: ", because it could only have continued its session, and nobody did in time",
-    EndedBy.APPROVAL_EXPIRED: ", because nobody decided about its call in time",
-    EndedBy.APPROVAL_UNREACHABLE: ", because its worker did not come back after the decision about its call",
-    EndedBy.LATE_RESULT: ", because a late result of the run that it repeats made it needless",
 }
 _RETRY_WORDS = {
     Status.CLAIMED: "its retry is claimed",
@@ -224,9 +214,12 @@ def _ended(run: Row) -> Ended:
 
 def _ended_words(run: Row, retry: Retry) -> str:
     """Leaves out the retry of a run that succeeded or was canceled, because nobody expects one."""
-    words = _ENDED_WORDS[Status(run["status"])] + _BY_WORDS.get(run["ended_by"], "")
-    if run["ended_by"] == EndedBy.USER and run["spells"]:
-        words = "Was canceled on request, while no worker held it"
+    words = _ENDED_WORDS[Status(run["status"])]
+    if run["ended_by"] in ENDS:
+        words += f", because {ENDS[run['ended_by']].because}"
+    if run["ended_by"] == EndedBy.USER:
+        words += " on request, "
+        words += "while no worker held it" if run["spells"] else "before a worker had claimed it"
     if run["status"] == Status.CANCELED and run["ended_by"] == EndedBy.LEASE:
         words = "Was canceled, because somebody had asked for it and its worker was lost"
     words += f"{',' if ',' in words else ''} at {moment_words(run['ended_at'], run['now'])}"
@@ -257,8 +250,8 @@ def _retry(run: Row) -> Retry:
         return Retry(
             RetryDecision.NONE,
             SETTINGS_CHANGED,
-            "It is not retried, because when it ended, its trigger was disabled, or its retryAfterEffects was false:"
-            " the audit log shows which.",
+            "It is not retried, because when it ended, its trigger was disabled, or retried no runs that may have"
+            " changed something: the audit log shows which.",
         )
     sentence = _NO_RETRY[reason]
     if reason is NoRetry.RETRIES_USED and run["at_limit"]:
@@ -282,7 +275,7 @@ def _why_not_again(run: Row) -> str:
         return "its session can't be continued any more"
     if run["retry_mode"] == RetryMode.RESUME:
         return "its session is not known, or its worker may not continue it"
-    return "the trigger's retryAfterEffects is false"
+    return "its trigger retries no runs that may have"
 
 
 def _as_it_ended(run: Row) -> Row:

@@ -5,7 +5,8 @@ from typing import Any
 from rest_framework import serializers
 
 from pipedai.api.serializers import NamedSerializer
-from triggers.explain.answers import DECISIONS, RETRY_CODES, RetryDecision, WaitingFor
+from triggers.explain.answers import DECISIONS, RETRY_CODES, RetryDecision
+from triggers.reasons import WaitingFor
 from triggers.schedules.serializers import TickSerializer
 from triggers.states import EndedBy, EventDecided, FaultClass, Status
 

@@ -8,13 +8,14 @@ from pipedai.api.renderers import counted
 from pipedai.links import link_to_page
 from pipedai.sql import Row
 from triggers.approvals.deciders import untold
-from triggers.explain import pool_reasons, worker_reasons
-from triggers.explain.answers import Reason, Subject, WaitingFor
+from triggers.explain import machine_reasons
+from triggers.explain.answers import Reason, Subject
 from triggers.explain.budgets import budget_reasons
 from triggers.explain.candidates import Candidates, find_candidates, hindrances, room_of
 from triggers.explain.clock_words import moment_words
 from triggers.explain.connections import connection_reason
 from triggers.explain.queue_place import MOST_COUNTED, find_place
+from triggers.reasons import WaitingFor
 from triggers.runs.handout import headers_are_readable
 from workspaces.roles import Role
 
@@ -67,7 +68,7 @@ def _too_late(run: Row, found: Candidates) -> Iterator[Reason]:
             f"No worker claimed it before its start deadline at {deadline}, so a scheduler is about to end it.",
             _trigger(run),
             since=run["start_deadline_at"],
-            remedy="Raise startDeadlineSeconds with PATCH /triggers/:id for later runs.",
+            remedy="Let later runs stay queued longer with PATCH /triggers/:id (startDeadlineSeconds).",
         )
     if not found.run["may_start"]:
         until = moment_words(run["resume_until"], run["now"], to_the_second=True)
@@ -129,7 +130,8 @@ def _of_run(run: Row, found: Candidates, now: datetime | None) -> Iterator[Reaso
             f"{counted(held, 'run')} of trigger {run['trigger_name']} {'is' if held == 1 else 'are'} held by workers,"
             f" and no more than {most} may be at once.",
             _trigger(run),
-            remedy="Wait until one of them ends, or raise maxConcurrentRuns with PATCH /triggers/:id.",
+            remedy="Wait until one of them ends, or let more of them run at once with PATCH /triggers/:id"
+            " (maxConcurrentRuns).",
         )
 
 
@@ -155,16 +157,18 @@ def _of_workers(run: Row, found: Candidates, now: datetime | None) -> Iterator[R
     yield from _of_budgets(run, found, held_back, now)
     if found.own is not None:
         codes = held_back[found.own["worker_id"]]
-        yield from worker_reasons.reasons(run, found.own, codes)
+        yield from machine_reasons.own_reasons(run, found.own, codes)
         if found.is_for_one:
-            yield worker_reasons.why_only_one(run, found)
+            yield machine_reasons.why_only_one(run, found)
             return
     if run["pool_id"] is None:
         return
     if found.pool_is_empty:
-        yield pool_reasons.empty(run)
+        yield machine_reasons.empty(run)
     others = [(worker, held_back[worker["worker_id"]]) for worker in found.others]
-    yield from pool_reasons.reasons(run, [(worker, codes) for worker, codes in others if codes])
+    yield from machine_reasons.pool_reasons(
+        run, [(worker, codes) for worker, codes in others if codes]
+    )
 
 
 def _of_budgets(
@@ -212,7 +216,7 @@ def _of_place(run: Row, found: Candidates, now: datetime | None) -> Iterator[Rea
         remedy=_more_room(run, found, room_of(worker) > place.ahead),
     )
     if found.is_for_one and not hindrances(worker, is_due=True):
-        yield worker_reasons.why_only_one(run, found)
+        yield machine_reasons.why_only_one(run, found)
 
 
 def _more_room(run: Row, found: Candidates, has_room: bool) -> str | None:
@@ -221,11 +225,11 @@ def _more_room(run: Row, found: Candidates, has_room: bool) -> str | None:
     """
     if not has_room:
         return (
-            "Raise maxConcurrency with PATCH /workers/:id, or"
-            f" {worker_reasons.give_it_to_another(run)}"
+            "Let it hold more with PATCH /workers/:id (maxConcurrency), or"
+            f" {machine_reasons.give_it_to_another(run)}"
         )
     if found.run["free_in_trigger"] is not None:
-        return "Raise maxConcurrentRuns with PATCH /triggers/:id."
+        return "Let more of them run at once with PATCH /triggers/:id (maxConcurrentRuns)."
     return None
 
 

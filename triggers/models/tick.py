@@ -1,8 +1,8 @@
 """The table of ticks: what the scheduler decided about each due time."""
 
 from django.db import models
-from django.db.models import Q
-from django.db.models.functions import Now
+from django.db.models import Index, Q
+from django.db.models.functions import Greatest, Now
 
 from pipedai.table_rules import check, has, index, lacks, unique
 from triggers.states import STRETCHED, Decision
@@ -69,6 +69,14 @@ class Tick(TenantRow):
             # This index finds a trigger's ticks with one decision, even a rare one. It also has the ticks that made a
             # run, which become rare while an unfinished run stands in the way of each due time.
             index("tick_by_decision", ["trigger", "decision", "tick_at", "id"]),
+            # Summaries find the due times without a run by this index: those that somebody decided since the last
+            # summary, and the stretches that have gone on since then.
+            Index(
+                "environment",
+                Greatest("decided_at", "last_tick_at"),
+                name="tick_without_run",
+                condition=lacks("run"),
+            ),
             # The database uses this index when it removes a run, to empty `blocked_by` of the ticks that name it.
             index("tick_blocked", ["blocked_by", "environment"], where=has("blocked_by")),
         )

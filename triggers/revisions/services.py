@@ -5,7 +5,7 @@ from uuid import UUID
 from pipedai.api.errors import or_not_found
 from pipedai.events import Actor
 from triggers.models import TriggerRevision
-from triggers.services import update_trigger
+from triggers.services import TRIGGERS
 
 
 def restore_revision(*, trigger_id: UUID, revision_id: UUID, actor: Actor) -> None:
@@ -17,4 +17,4 @@ def restore_revision(*, trigger_id: UUID, revision_id: UUID, actor: Actor) -> No
     # The row is read before the trigger is locked, because it never changes.
     rows = TriggerRevision.objects.filter(id=revision_id, trigger_id=trigger_id)
     values = or_not_found(rows.values("prompt", "model", "output_schema").first())
-    update_trigger(trigger_id=trigger_id, values=dict(values), actor=actor, restored_id=revision_id)
+    TRIGGERS.update(trigger_id, values=dict(values), actor=actor, restored_id=revision_id)

@@ -15,7 +15,7 @@ from triggers.models import TriggerRevision
 from triggers.revisions.serializers import RevisionSerializer, revisions_shown
 from triggers.revisions.services import restore_revision
 from triggers.serializers import TriggerSerializer
-from triggers.views import octets_of, trigger_shown
+from triggers.views import TriggerViewSet, octets_of
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsAdmin, IsViewer
 
@@ -32,6 +32,7 @@ class TriggerRevisionViewSet(TenantViewSet):
     row = tenancy.LIVE_TRIGGERS
     tag = "Triggers"
     permissions = {"list": IsViewer, "restore": IsAdmin}
+    pagination_class = RevisionPaginator
 
     @Operation(
         "GET /triggers/{triggerId}/revisions",
@@ -44,10 +45,8 @@ class TriggerRevisionViewSet(TenantViewSet):
     )
     def list(self, request: Request, trigger_id: UUID) -> Response:
         """Answers with the revisions that are kept, the trigger's present one first."""
-        paginator = RevisionPaginator()
         rows = TriggerRevision.objects.filter(trigger_id=trigger_id)
-        page = paginator.paginate_queryset(rows, request, self)
-        return paginator.get_paginated_response(revisions_shown(page))
+        return self.page_shown(request, rows, revisions_shown)
 
     @Operation(
         "POST /triggers/{triggerId}/revisions/{revisionId}/restore",
@@ -63,4 +62,4 @@ class TriggerRevisionViewSet(TenantViewSet):
         """Makes a new revision that is equal to an earlier one."""
         read_body(NoBody, request)
         restore_revision(trigger_id=trigger_id, revision_id=revision_id, actor=actor_of(request))
-        return Response(trigger_shown(trigger_id))
+        return Response(TriggerViewSet.one(trigger_id))

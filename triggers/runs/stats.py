@@ -3,15 +3,14 @@
 """
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, tzinfo
-from itertools import pairwise
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 from pipedai.clocks import zone_of
-from pipedai.sql import Row, fetch_all, without_sorting
+from pipedai.sql import Row, fetch_all
 from triggers.budgets.periods import midnight, period_around
 from triggers.runs.overview import SUCCESS_RATE
 
@@ -35,26 +34,13 @@ _COLUMNS: Mapping[str, tuple[str, str, str]] = {
 DAY_AND_TRIGGER = "day,trigger"
 GROUPINGS = (*_COLUMNS, "day", DAY_AND_TRIGGER)
 
-# The worker of a run tells whether a subscription paid for it.
-_PAYER = (
-    "LEFT JOIN worker payer ON payer.id = r.worker_id AND payer.environment_id = r.environment_id"
-)
-
-_RUNS_OF_WINDOW = f"""
-FROM run r {_PAYER}
+_RUNS_OF_WINDOW = """
+FROM run r
 WHERE r.environment_id = %(environment_id)s AND r.ended_at IS NOT NULL
     AND r.ended_at >= %(begin)s AND r.ended_at < %(end)s"""
-
-# Reads the runs of each day between the day's beginning and end, which the caller works out. Converting the time of
-# each run to a zone would take PostgreSQL a third of the whole statement. The days without runs are included. The runs
-# of a day are read in order, so that PostgreSQL starts to read the index at the day. Otherwise it might read all runs
-# of an environment in which it expects few, and compare each with each day.
-_RUNS_OF_DAYS = """
-FROM unnest(%(days)s::date[], %(begins)s::timestamptz[], %(ends)s::timestamptz[]) AS d (key, begin, until)
-LEFT JOIN LATERAL (
-    SELECT * FROM run
-    WHERE environment_id = %(environment_id)s AND ended_at IS NOT NULL AND ended_at >= d.begin AND ended_at < d.until
-    ORDER BY ended_at) r ON true"""
+# The day of a run, by the beginnings of the days, which the caller works out. Converting the time of each run to a zone
+# would take PostgreSQL a third of the whole statement.
+_DAY_OF_RUN = """(%(days)s::date[])[width_bucket(r.ended_at, %(begins)s::timestamptz[])]"""
 
 # The percentiles are nearest-rank ones, so each is the time that some run really took. They are in microseconds,
 # because whole numbers are sorted faster than intervals. PostgreSQL leaves out the runs that never started, whose
@@ -65,29 +51,62 @@ percentile_disc(ARRAY[0.5, 0.95]) WITHIN GROUP (
     ORDER BY CASE WHEN r.active_ms IS NULL THEN {_LAST} ELSE r.active_ms * 1000 + coalesce({_LAST}, 0) END)"""
 _NO_DURATIONS = "NULL::bigint[]"
 
-# The total is the grouping set without a key. It comes first, then the groups with the most runs, or the days in their
-# order. All columns of `run` are in the index `run_ended`, so PostgreSQL need not read the runs themselves.
-_STATS = """
-WITH sums AS (
-    SELECT grouping({key}) = 1 AS is_total, {key} AS key, {day} AS day, count(r.ended_at) AS runs,
+# All columns of `run` are in the index `run_ended`, so PostgreSQL need not read the runs themselves.
+_FIGURES = f"""count(*) AS runs,
         count(*) FILTER (WHERE r.status = 'succeeded') AS succeeded,
         count(*) FILTER (WHERE r.status = 'failed') AS failed,
         count(*) FILTER (WHERE r.status = 'timed_out') AS timed_out,
         count(*) FILTER (WHERE r.status = 'canceled') AS canceled,
         count(*) FILTER (WHERE r.source = 'retry') AS retries,
-        {success_rate} AS success_rate,
+        {SUCCESS_RATE} AS success_rate,
         coalesce(sum(r.cost_usd), 0) AS cost_usd,
         coalesce(sum(r.cost_usd) FILTER (WHERE r.worker_id IN (
             SELECT id FROM worker WHERE environment_id = %(environment_id)s AND auth_mode = 'claude_max')), 0)
             AS notional_usd,
         coalesce(sum(r.input_tokens), 0) AS input_tokens,
         coalesce(sum(r.output_tokens), 0) AS output_tokens,
-        {durations} AS durations
+        {{durations}} AS durations"""
+
+# The figures of a day without runs.
+_NO_RUNS: Row = {
+    **dict.fromkeys(("runs", "succeeded", "failed", "timed_out", "canceled", "retries"), 0),
+    **dict.fromkeys(("input_tokens", "output_tokens"), 0),
+    **dict.fromkeys(("cost_usd", "notional_usd"), Decimal(0)),
+    **dict.fromkeys(("name", "success_rate", "p50_ms", "p95_ms")),
+}
+
+# The total is the grouping set without a key. It comes first, then the groups with the most runs, or the days in their
+# order.
+_STATS = """
+WITH sums AS (
+    SELECT grouping({key}) = 1 AS is_total, {key} AS key, {day} AS day, {figures}
     {runs}
-    GROUP BY GROUPING SETS (({keys}), ())),
+    GROUP BY GROUPING SETS (({key}), ())),
 shown AS (
-    SELECT *, count(*) OVER () - 1 AS groups FROM sums ORDER BY is_total DESC, {most} LIMIT %(rows)s)
-SELECT shown.*, {name} AS name FROM shown {names} ORDER BY is_total DESC, {order}
+    SELECT *, count(*) OVER () - 1 AS groups FROM sums ORDER BY is_total DESC, {most} LIMIT %(most)s + 1)
+SELECT shown.*, {name} AS name FROM shown {names} ORDER BY is_total DESC, {most}
+"""
+
+# A month may have far more pairs of a day and a trigger than are shown, with few runs each. So the runs of all pairs
+# are only counted, and the figures are worked out for the pairs with the most runs. CASE makes PostgreSQL look each run
+# up in a hash table of these, and never compare it with each of them.
+_STATS_OF_PAIRS = """
+WITH counted AS MATERIALIZED (
+    SELECT {day} AS day, r.trigger_id AS key, count(*) AS runs {runs} GROUP BY 1, 2),
+largest AS MATERIALIZED (
+    SELECT day, key FROM counted ORDER BY runs DESC, day, key LIMIT %(most)s),
+sums AS (
+    SELECT true AS is_total, NULL::uuid AS key, NULL::date AS day, {figures} {runs}
+    UNION ALL
+    SELECT false, r.trigger_id, r.day, {figures}
+    FROM (
+        SELECT r.*, {day} AS day {runs}
+            AND CASE WHEN ({day}, r.trigger_id) IN (SELECT day, key FROM largest) THEN true END
+        OFFSET 0) r
+    GROUP BY r.day, r.trigger_id)
+SELECT sums.*, (SELECT count(*) FROM counted) AS groups, n.name
+FROM sums LEFT JOIN trigger n ON n.environment_id = %(environment_id)s AND n.id = sums.key
+ORDER BY is_total DESC, day, runs DESC, key
 """
 
 
@@ -120,14 +139,14 @@ class Window:
         return end - begin
 
     @property
-    def days(self) -> list[tuple[date, datetime, datetime]]:
+    def days(self) -> list[tuple[date, datetime]]:
+        """Returns each day with its beginning. The first begins with the window."""
         zone = zone_of(self.timezone)
         first = _on_the_clock(self.begin, zone).date()
         # If clocks go back over midnight, a short window may begin on a later date than the one on which it ends.
         last = max(first, _last_day(self.end, zone))
         dates = [first + _DAY * n for n in range((last - first).days + 1)]
-        edges = [self.begin, *(midnight(each, zone) for each in dates[1:]), self.end]
-        return [(day, *edge) for day, edge in zip(dates, pairwise(edges), strict=True)]
+        return [(first, self.begin), *((each, midnight(each, zone)) for each in dates[1:])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,15 +171,17 @@ def run_stats(*, environment_id: UUID, group_by: str, window: Window) -> Stats:
         "environment_id": environment_id,
         "begin": window.begin,
         "end": window.end,
-        "rows": MAX_GROUPS + 1,
+        "most": MAX_GROUPS,
     }
-    is_by_day = group_by in ("day", DAY_AND_TRIGGER)
-    if is_by_day:
-        params["days"], params["begins"], params["ends"] = map(list, zip(*window.days, strict=True))
+    if group_by in ("day", DAY_AND_TRIGGER):
+        params["days"], params["begins"] = map(list, zip(*window.days, strict=True))
     has_durations = window.length <= MAX_DAYS_OF_PERCENTILES * _DAY
-    with without_sorting() if is_by_day else nullcontext():
-        rows = fetch_all(_statement(group_by, durations=has_durations), params)
+    rows = fetch_all(_statement(group_by, durations=has_durations), params)
     total, *items = map(_converted, rows)
+    if group_by == "day":
+        found = {row["day"]: row for row in items}
+        items = [found.get(day, {**_NO_RUNS, "key": day, "day": day}) for day in params["days"]]
+        total["groups"] = len(items)
     return Stats(items, total, total["groups"])
 
 
@@ -179,22 +200,18 @@ def _converted(row: Row) -> Row:
 
 
 def _statement(group_by: str, *, durations: bool) -> str:
-    of_pairs = group_by == DAY_AND_TRIGGER
-    is_by_day = of_pairs or group_by == "day"
-    key, table, column = _COLUMNS.get("trigger" if of_pairs else group_by, ("d.key", "", ""))
+    figures = _FIGURES.format(durations=_DURATIONS if durations else _NO_DURATIONS)
+    if group_by == DAY_AND_TRIGGER:
+        return _STATS_OF_PAIRS.format(day=_DAY_OF_RUN, figures=figures, runs=_RUNS_OF_WINDOW)
+    is_by_day = group_by == "day"
+    key, table, column = _COLUMNS.get(group_by, (_DAY_OF_RUN, "", ""))
     names = f"LEFT JOIN {table} n ON n.environment_id = %(environment_id)s AND n.id = shown.key"
-    most = "runs DESC, day, key" if of_pairs else "runs DESC, key"
-    runs = _RUNS_OF_DAYS if is_by_day else _RUNS_OF_WINDOW
     return _STATS.format(
         key=key,
-        keys=f"d.key, {key}" if of_pairs else key,
-        day="d.key" if is_by_day else "NULL::date",
-        success_rate=SUCCESS_RATE,
-        durations=_DURATIONS if durations else _NO_DURATIONS,
-        # A day without runs has no trigger.
-        runs=runs.replace("LEFT JOIN", "JOIN") if of_pairs else runs,
-        most="key" if group_by == "day" else most,
-        order="day, runs DESC, key" if is_by_day else most,
+        day=key if is_by_day else "NULL::date",
+        figures=figures,
+        runs=_RUNS_OF_WINDOW,
+        most="key" if is_by_day else "runs DESC, key",
         name=f"n.{column}" if table else "NULL",
         names=names if table else "",
     )

@@ -8,6 +8,7 @@ from uuid import UUID
 from pipedai.events import Actor, emit
 from pipedai.ids import new_id
 from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one
+from pipedai.together import is_rehearsal
 from triggers.approval_rules import demand_for, rules_in_force, rules_to_keep
 from triggers.budgets.settling import settle_reservations
 from triggers.runs import statements as sql
@@ -136,9 +137,10 @@ def let_wait(params: Row, question: Question, actor: Actor) -> Row | None:
 
 def note_change(*, environment_id: UUID, trigger_ids: Sequence[UUID], actor: Actor) -> None:
     """Notes who changes these triggers of an environment, for rules by which they may not approve. The caller has
-    locked the triggers, and every run that it locks. What the service itself changes bars nobody.
+    locked the triggers, and every run that it locks. What the service itself changes bars nobody, and a rehearsal
+    changes nothing.
     """
-    if actor.id is not None:
+    if actor.id is not None and not is_rehearsal():
         about = {"environment_id": environment_id, "trigger_ids": list(trigger_ids)}
         execute(_NOTE_CHANGE, {**about, "changed_by": actor.id})
 

@@ -17,7 +17,7 @@ from testing.world.trigger_values import (
 )
 from triggers.models import Trigger, TriggerRevision
 from triggers.serializers import TriggerBody
-from triggers.services import create_trigger, delete_trigger
+from triggers.services import TRIGGERS
 from workers.models import Worker
 from workspaces.services import create_environment, create_workspace
 
@@ -127,7 +127,7 @@ def test_the_workspaces_of_one_creator_have_only_so_many(cast, create, ceilings)
     )
 
     def one_in(environment):
-        return create_trigger(
+        return TRIGGERS.create(
             environment_id=environment.id, actor=TEST_ACTOR, values=trigger_values()
         )
 
@@ -142,7 +142,7 @@ def test_the_workspaces_of_one_creator_have_only_so_many(cast, create, ceilings)
         "ceiling": "triggersOfCreator",
     }
     assert rows == []
-    delete_trigger(trigger_id=last, actor=TEST_ACTOR)
+    TRIGGERS.delete(last, actor=TEST_ACTOR)
     assert create().status_code == 201
 
 

@@ -16,7 +16,7 @@ from testing.world.cast import TEST_ACTOR
 from testing.world.pools import add_pool
 from testing.world.runs import Runs, allow
 from triggers.models import Run, Trigger
-from triggers.services import update_trigger
+from triggers.services import TRIGGERS
 from workers.models import Pool, Worker
 
 
@@ -136,8 +136,8 @@ def test_held_runs_get_places_when_their_number_is_limited(cast, patch):
 def test_no_claim_is_under_way_when_places_are_given(committed_cast):
     cast = committed_cast
     update = partial(
-        update_trigger,
-        trigger_id=cast.trigger_id,
+        TRIGGERS.update,
+        cast.trigger_id,
         values={"max_concurrent_runs": 1},
         actor=TEST_ACTOR,
     )

@@ -20,7 +20,7 @@ from triggers.models import Run, Tick, Trigger
 from triggers.runs.handout import hand_out_runs
 from triggers.runs.idempotency import run_trigger
 from triggers.schedules.firing import fire_due_ticks
-from triggers.services import delete_trigger, rotate_mcp_token, update_trigger
+from triggers.services import TRIGGERS, rotate_mcp_token
 from triggers.states import Source
 from workspaces.locks import lock_environment
 
@@ -65,7 +65,7 @@ def run_of(trigger_id: UUID) -> UUID:
 
 
 def change(cast: Cast, **values: Any) -> Callable[[], None]:
-    return partial(update_trigger, trigger_id=cast.trigger_id, values=values, actor=SYSTEM)
+    return partial(TRIGGERS.update, cast.trigger_id, values=values, actor=SYSTEM)
 
 
 def the_trigger(cast: Cast) -> Trigger:
@@ -106,9 +106,7 @@ class TestAgainstItsTick:
         assert workers == {"fired": [None], "skipped_no_worker": []}[decision]
 
     def test_a_deleted_one_fires_before_or_never(self, cast: Cast, round_: int) -> None:
-        deleted, _ = at_once(
-            partial(delete_trigger, trigger_id=cast.trigger_id, actor=SYSTEM), fire
-        )
+        deleted, _ = at_once(partial(TRIGGERS.delete, cast.trigger_id, actor=SYSTEM), fire)
         fire()
         assert Run.objects.count() == isinstance(deleted, Conflict)
         assert (the_trigger(cast).deleted_at is None) is isinstance(deleted, Conflict)

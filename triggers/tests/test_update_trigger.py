@@ -194,6 +194,31 @@ class TestTheSecrets:
             {"x-api-key": "a-newer-secret"},
         )
 
+    @pytest.mark.parametrize(
+        ("moved_to", "kept"),
+        [
+            ("https://hooks.example/elsewhere?x=1", True),
+            ("https://HOOKS.example:443/v1", True),
+            ("http://hooks.example/v1", False),
+            ("https://other.example/v1", False),
+            (None, False),
+        ],
+    )
+    def test_the_webhooks_secret_stays_with_the_origin_that_it_was_given_for(
+        self, patch, moved_to, kept
+    ):
+        patch(webhookUrl="https://hooks.example/v1", webhookSecret="planted-for-a-webhook")
+        with audited() as rows:
+            assert patch(webhookUrl=moved_to)["hasWebhookSecret"] is kept
+        (metadata,) = (row.metadata for row in rows)
+        assert ("webhookSecret" in metadata) is not kept
+
+    def test_a_webhooks_secret_may_come_before_its_url_and_anew_with_another_one(self, patch):
+        patch(webhookSecret="planted-for-a-webhook")
+        assert patch(webhookUrl="https://hooks.example/v1")["hasWebhookSecret"] is True
+        anew = {"webhookUrl": "https://other.example/v1", "webhookSecret": "planted-anew-for-it"}
+        assert patch(**anew)["hasWebhookSecret"] is True
+
     @pytest.mark.parametrize("field", ["mcpUrl", "webhookUrl"])
     @pytest.mark.parametrize("rest", ["?token=planted-query", "#planted-query", "#planted?query"])
     def test_the_audit_row_has_urls_without_their_query(self, patch, field, rest):

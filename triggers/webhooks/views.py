@@ -8,7 +8,6 @@ from django.db import transaction
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import NoBody, read_body
@@ -56,9 +55,7 @@ class TriggerDeliveryViewSet(_DeliveriesShown):
     @from_replica
     def list(self, request: Request, trigger_id: UUID) -> Response:
         rows = Delivery.objects.filter(trigger_id=trigger_id).prefetch_related("attempts")
-        paginator = KeysetPaginator()
-        page = paginator.paginate_queryset(rows.defer("body"), request, self)
-        return paginator.get_paginated_response(self._shown(page))
+        return self.page_shown(request, rows.defer("body"), self._shown)
 
     @Operation(
         "POST /triggers/{triggerId}/test-webhook",

@@ -1,1 +1,1 @@
-"""Makes the many made-up runs of `manage.py seed_demo --scale`. The same seed makes the same runs."""
+"""Makes the past of the demo that `manage.py seed_demo` sows."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
@@ -111,8 +112,17 @@ def find_pending(*, typed: str, user_id: UUID) -> Enrollment:
     return pending
 
 
-def pending_pairing(enrollment_id: UUID) -> Enrollment:
-    return or_not_found(_pending(id=enrollment_id))
+def approve(
+    *, typed: str, environment_id: UUID, auth_mode: str, role: Role, user_id: UUID, actor: Actor
+) -> Enrollment:
+    """Approves the pairing with the typed code: a host's with `auth_mode`, a command line's with `role`. Raises like
+    `find_pending`, `approve_pairing` and `approve_login`.
+    """
+    found = find_pending(typed=typed, user_id=user_id)
+    who: Any = {"enrollment_id": found.id, "user_id": user_id, "actor": actor}
+    if found.kind == Enrollment.Kind.KEY:
+        return approve_login(environment_id=environment_id, role=role, **who)
+    return approve_pairing(environment_id=environment_id, auth_mode=auth_mode, **who)
 
 
 def approve_pairing(

@@ -9,6 +9,8 @@ from pipedai.api.fields import NameField, TextField
 from pipedai.api.serializers import Body, NamedSerializer, StrictBody
 from workers.models import Enrollment, Worker
 from workers.serializers import AccountIdField, AuthModeField
+from workspaces.access import environments_with
+from workspaces.roles import KEY_ROLES, Role
 from workspaces.serializers import PoolIdsField, check_expires_at
 
 
@@ -37,6 +39,49 @@ class PairingBody(Body):
 
     def validate_for(self, value: str) -> str:
         return _PAIRED[value]
+
+
+class UserCodeBody(StrictBody):
+    userCode = TextField(max_length=64)
+
+
+class ApprovalBody(UserCodeBody):
+    """What a person decides about a pairing: `authMode` is for a host, and `role` for a command line."""
+
+    environmentId = serializers.UUIDField()
+    authMode = AuthModeField(choices=Worker.AuthMode.choices, default=Worker.AuthMode.CLAUDE_MAX)
+    role = serializers.ChoiceField(
+        choices=[role.value for role in KEY_ROLES], default=Role.VIEWER.value
+    )
+
+    def validate_role(self, value: str) -> Role:
+        return Role(value)
+
+
+class PairingSerializer(NamedSerializer):
+    """A pairing that waits, for whoever typed its code. All that it says of itself is unverified."""
+
+    label = serializers.CharField(allow_null=True)  # type: ignore[assignment]
+    askedFrom = serializers.CharField(allow_null=True)
+    askedBy = serializers.CharField(allow_null=True)
+    createdAt = serializers.DateTimeField()
+    expiresAt = serializers.DateTimeField()
+    environments = serializers.SerializerMethodField()
+
+    def get_fields(self) -> dict[str, Any]:
+        return {"for": serializers.SerializerMethodField(), **super().get_fields()}
+
+    def get_for(self, pairing: Enrollment) -> str:
+        """`host` or `command_line`."""
+        return next(name for name, kind in _PAIRED.items() if kind == pairing.kind)
+
+    def get_environments(self, pairing: Enrollment) -> list[dict[str, Any]]:
+        """The environments for which the visitor may approve it."""
+        needs = Role.VIEWER if pairing.kind == Enrollment.Kind.KEY else Role.ADMIN
+        return [
+            {"id": each.id, "name": each.name, "workspaceName": each.workspace.name}
+            for each in environments_with(needs, self.context["user_id"])
+        ]
 
 
 class RedeemLoginBody(Body):

@@ -13,18 +13,21 @@ from pipedai.api.principal import actor_of, address_of, principal_of
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import read_body
 from pipedai.api.throttling import Rate, Throttle, by_address
-from pipedai.api.views import ApiViewSet, IsPublic
+from pipedai.api.views import ApiViewSet, IsPublic, IsSignedIn
 from pipedai.events import Actor
 from pipedai.ids import current_request_id
 from workers.enrollment import issuing, pairing
 from workers.enrollment.redeeming import redeem, redeem_login
 from workers.enrollment.serializers import (
+    ApprovalBody,
     EnrollmentBody,
     EnrollmentSerializer,
     IssuedEnrollmentSerializer,
     PairingBody,
+    PairingSerializer,
     RedeemBody,
     RedeemLoginBody,
+    UserCodeBody,
 )
 from workers.models import Enrollment, Worker
 from workspaces.access import TenantViewSet
@@ -94,6 +97,70 @@ class EnvironmentEnrollmentViewSet(TenantViewSet):
         return Response(status=204)
 
 
+class PairingViewSet(ApiViewSet):
+    """A person decides on a pairing whose code they have typed. The code lets them see it, and their role decides."""
+
+    tag = "Hosts"
+    authentication_classes = (CookieJWTAuthentication,)
+    permissions = {"look": IsSignedIn, "approve": IsSignedIn, "deny": IsSignedIn}
+
+    @Operation(
+        "POST /pairings/look",
+        id="lookAtPairing",
+        summary="Look at a pairing",
+        body=UserCodeBody,
+        answers={200: PairingSerializer},
+        errors={404: "Nothing waits with this code."},
+    )
+    def look(self, request: Request) -> Response:
+        user_id = principal_of(request).id
+        code = read_body(UserCodeBody, request)["user_code"]
+        found = pairing.find_pending(typed=code, user_id=user_id)
+        return Response(PairingSerializer(found, context={"user_id": user_id}).data)
+
+    @Operation(
+        "POST /pairings/approve",
+        id="approvePairing",
+        summary="Approve a pairing",
+        body=ApprovalBody,
+        answers={204: None},
+        errors={
+            403: "The role is too low, or is above one's own; or foreign origin.",
+            404: "Nothing waits with this code, or no such environment.",
+            409: "`enrollment_expired`: somebody has decided meanwhile.",
+        },
+        audit=("enrollment.approved",),
+    )
+    def approve(self, request: Request) -> Response:
+        body = read_body(ApprovalBody, request)
+        pairing.approve(
+            typed=body.pop("user_code"),
+            **body,
+            user_id=principal_of(request).id,
+            actor=actor_of(request),
+        )
+        return Response(status=204)
+
+    @Operation(
+        "POST /pairings/deny",
+        id="denyPairing",
+        summary="Deny a pairing",
+        body=UserCodeBody,
+        answers={204: None},
+        errors={
+            404: "Nothing waits with this code.",
+            409: "`enrollment_expired`: somebody has decided meanwhile.",
+        },
+        audit=("enrollment.denied",),
+    )
+    def deny(self, request: Request) -> Response:
+        user_id = principal_of(request).id
+        code = read_body(UserCodeBody, request)["user_code"]
+        found = pairing.find_pending(typed=code, user_id=user_id)
+        pairing.deny_pairing(enrollment_id=found.id, user_id=user_id, actor=actor_of(request))
+        return Response(status=204)
+
+
 _REDEEMING = (Throttle(Rate("redeem-enrollment", limit=240, seconds=60), by_address),)
 
 
@@ -129,7 +196,6 @@ class EnrollmentViewSet(ApiViewSet):
                 expiresAt=serializers.DateTimeField(),
             )
         },
-        audit=("enrollment.approved", "enrollment.denied"),
     )
     def device(self, request: Request) -> Response:
         """Begins a pairing. Only this answer holds the pairing's two codes."""

@@ -2,10 +2,10 @@
 
 from uuid import UUID
 
-from workers.models import Pool, Worker
-from workers.pools import services
+from workers.models import Worker
 from workers.pools.serializers import PoolBody
-from workspaces.files.kinds import Kind, Lookup, register_kind, register_lookup
+from workers.pools.services import POOLS
+from workspaces.files.kinds import OF_ENVIRONMENT, Kind, Lookup, register_kind, register_lookup
 
 
 def _by_hostname(environment_id: UUID) -> dict[str, UUID]:
@@ -16,11 +16,8 @@ def _by_hostname(environment_id: UUID) -> dict[str, UUID]:
 register_lookup(Lookup("worker", _by_hostname))
 register_kind(
     Kind(
-        name="pool",
-        model=Pool,
+        resource=POOLS,
         body=PoolBody,
-        create=services.create_pool,
-        update=lambda id_, **said: services.update_pool(pool=Pool.objects.get(id=id_), **said),
-        delete=lambda id_, **said: services.delete_pool(pool=Pool.objects.get(id=id_), **said),
+        writes={"pool": OF_ENVIRONMENT, "pool_member": OF_ENVIRONMENT},
     )
 )

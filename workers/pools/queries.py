@@ -12,9 +12,6 @@ from workers.pools.serializers import PoolSerializer
 
 _COLUMNS = sorted(sources_of(PoolSerializer) - {"workers"})
 
-# The query in which `find_visible` looks up a pool and its environment.
-LIVE_POOLS = "SELECT id, environment_id FROM pool WHERE deleted_at IS NULL"
-
 # Counts the workers of pools. A worker that is in several of the pools is looked at once. It is free if it is online
 # and could take another run: it is neither disabled nor limited, and holds fewer runs than it may. Each worker's state
 # comes with the list of its pools, because a join of states and members would compare each with each if PostgreSQL

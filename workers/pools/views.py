@@ -3,113 +3,47 @@
 from typing import Any
 from uuid import UUID
 
+from django.db.models import QuerySet
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from pipedai.api.principal import actor_of, principal_of
+from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
-from pipedai.api.serializers import read_body
 from workers.models import Pool
 from workers.pools import queries, services
 from workers.pools.serializers import PoolBody, PoolSerializer
-from workspaces.access import TenantViewSet, find_visible
-from workspaces.permissions import IsAdmin, IsViewer
+from workspaces.access import TenantViewSet
+from workspaces.permissions import IsAdmin
+from workspaces.resource_views import ResourceViewSet
 
 
-class EnvironmentPoolViewSet(TenantViewSet):
+class PoolViewSet(ResourceViewSet):
     tag = "Pools"
-    permissions = {"list": IsViewer, "create": IsAdmin}
+    resource = services.POOLS
+    body = PoolBody
+    serializer = PoolSerializer
+    example = {"name": "Build machines"}
+    change = {"name": "Build machines"}
+    says = {"create": "With the pool, which has no workers yet."}
+    conflicts = {
+        "create": "`name_taken`, `key_taken` or `ceiling_reached`.",
+        "update": "`name_taken` or `key_taken`.",
+        "destroy": "`has_children`: triggers point at it.",
+    }
 
-    @Operation(
-        "GET /environments/{environmentId}/pools",
-        id="listPools",
-        summary="List pools",
-        items=PoolSerializer,
-        says={200: "A list of pools."},
-    )
-    def list(self, request: Request, environment_id: UUID) -> Response:
-        rows = queries.pools().filter(environment_id=environment_id)
-        return self.page(request, rows, PoolSerializer, ready=queries.with_workers)
+    @classmethod
+    def rows(cls) -> QuerySet[Any, Any]:
+        return queries.pools()
 
-    @Operation(
-        "POST /environments/{environmentId}/pools",
-        id="createPool",
-        summary="Make a pool",
-        body=PoolBody,
-        example={"name": "Build machines"},
-        answers={201: PoolSerializer},
-        says={201: "With the pool, which has no workers yet."},
-        errors={409: "`name_taken`, `key_taken` or `ceiling_reached`."},
-        audit=("pool.created",),
-    )
-    def create(self, request: Request, environment_id: UUID) -> Response:
-        pool_id = services.create_pool(
-            environment_id=environment_id,
-            values=read_body(PoolBody, request),
-            actor=actor_of(request),
-        )
-        return Response(_shown(pool_id), status=201)
+    @classmethod
+    def shown(cls, rows: list[Any]) -> Any:
+        return super().shown(queries.with_workers(rows))
 
 
-class _OnePoolViewSet(TenantViewSet):
-    pool: Pool
-
-    def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        self.access = find_visible(principal_of(request), queries.LIVE_POOLS, kwargs["pool_id"])
-        self.pool = Pool(id=kwargs["pool_id"], environment_id=self.access.environment_id)
-
-
-class PoolViewSet(_OnePoolViewSet):
-    tag = "Pools"
-    permissions = {"retrieve": IsViewer, "update": IsAdmin, "destroy": IsAdmin}
-
-    @Operation(
-        "GET /pools/{poolId}",
-        id="getPool",
-        summary="Get a pool",
-        answers={200: PoolSerializer},
-        says={200: "With the pool."},
-    )
-    def retrieve(self, request: Request, pool_id: UUID) -> Response:
-        return Response(_shown(pool_id))
-
-    @Operation(
-        "PATCH /pools/{poolId}",
-        id="updatePool",
-        summary="Change a pool",
-        body=PoolBody,
-        partial=True,
-        fields_as="POST /environments/{environmentId}/pools",
-        example={"name": "Build machines"},
-        answers={200: PoolSerializer},
-        says={200: "With the pool; what is as it was changes nothing."},
-        errors={409: "`name_taken` or `key_taken`."},
-        audit=("pool.updated",),
-    )
-    def update(self, request: Request, pool_id: UUID) -> Response:
-        services.update_pool(
-            pool=self.pool,
-            values=read_body(PoolBody, request, partial=True),
-            actor=actor_of(request),
-        )
-        return Response(_shown(pool_id))
-
-    @Operation(
-        "DELETE /pools/{poolId}",
-        id="deletePool",
-        summary="Delete a pool",
-        answers={204: None},
-        errors={409: "`has_children`: triggers point at it."},
-        audit=("pool.deleted",),
-    )
-    def destroy(self, request: Request, pool_id: UUID) -> Response:
-        services.delete_pool(pool=self.pool, actor=actor_of(request))
-        return Response(status=204)
-
-
-class PoolMemberViewSet(_OnePoolViewSet):
+class PoolMemberViewSet(TenantViewSet):
     """The workers of one pool. The list of workers shows them, filtered by the pool."""
 
+    row = services.POOLS.row
     tag = "Pools"
     permissions = {"add": IsAdmin, "remove": IsAdmin}
 
@@ -123,7 +57,7 @@ class PoolMemberViewSet(_OnePoolViewSet):
         audit=("pool.worker-added",),
     )
     def add(self, request: Request, pool_id: UUID, worker_id: UUID) -> Response:
-        services.add_worker(pool=self.pool, worker_id=worker_id, actor=actor_of(request))
+        services.add_worker(pool=self._pool(pool_id), worker_id=worker_id, actor=actor_of(request))
         return Response(status=204)
 
     @Operation(
@@ -136,11 +70,10 @@ class PoolMemberViewSet(_OnePoolViewSet):
     )
     def remove(self, request: Request, pool_id: UUID, worker_id: UUID) -> Response:
         """Takes a worker out of the pool."""
-        services.remove_worker(pool=self.pool, worker_id=worker_id, actor=actor_of(request))
+        services.remove_worker(
+            pool=self._pool(pool_id), worker_id=worker_id, actor=actor_of(request)
+        )
         return Response(status=204)
 
-
-def _shown(pool_id: UUID) -> Any:
-    """Returns the pool as an answer shows it, with the counts of its workers."""
-    (row,) = queries.with_workers([queries.pools().get(id=pool_id)])
-    return PoolSerializer(row).data
+    def _pool(self, pool_id: UUID) -> Pool:
+        return Pool(id=pool_id, environment_id=self.access.environment_id)

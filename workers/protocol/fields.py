@@ -74,7 +74,7 @@ class RetryAfterField(serializers.Field[Any, Any, Any, Any]):
         "type": "object",
         "properties": {
             "resetsAt": {"type": "string", "format": "date-time"},
-            "kind": {"type": "string", "maxLength": MAX_LIMIT_KIND, "nullable": True},
+            "kind": {"type": ["string", "null"], "maxLength": MAX_LIMIT_KIND},
         },
         "required": ["resetsAt"],
     }

@@ -21,7 +21,7 @@ from testing.processes.worker_calls import WorkerCalls
 from testing.world.cast import TEST_ACTOR, Cast, bearer, browser
 from testing.world.runs import Runs
 from triggers.runs import conditions, due_runs, statements
-from triggers.services import update_trigger
+from triggers.services import TRIGGERS
 from workers.models import Worker
 from workers.registration import Registered
 from workers.services import approve_worker
@@ -382,9 +382,7 @@ def test_headers_that_are_set_during_polls_and_claims_never_reach_it(
     cast, mine = committed_cast, committed_cast.register_by_key("host-2")
     trigger_id, run_id = _queued_for(cast, mine)
     calls = WorkerCalls(mine)
-    change = partial(
-        update_trigger, trigger_id=trigger_id, values={"mcp_headers": HEADERS}, actor=TEST_ACTOR
-    )
+    change = partial(TRIGGERS.update, trigger_id, values={"mcp_headers": HEADERS}, actor=TEST_ACTOR)
     claim, poll = partial(calls.claim, run_id), partial(calls.poll)
     answers: list[Any] = at_once(poll, change, claim, poll)
     told = [answer.content.decode() for answer in answers if answer is not None]

@@ -1,4 +1,4 @@
-"""What a run does can be followed as it happens, from the worker's program to `pipedai-worker logs`."""
+"""What a run does can be followed as it happens, from the worker's program to `pipedai run logs`."""
 
 import contextlib
 import json
@@ -49,14 +49,15 @@ def test_a_run_is_followed_while_it_goes_on_and_to_its_end(
             with shown.open("wb") as output:
                 follower = subprocess.Popen(
                     [
-                        *(sys.executable, "-m", "pipedai_worker", "logs", run["id"], "--json"),
-                        *("--api-url", server.url),
+                        *(sys.executable, "-m", "pipedai_cli", "run", "logs", run["id"]),
+                        *("--follow", "--json"),
                     ],
                     env={
                         "PATH": os.environ["PATH"],
-                        "PYTHONPATH": str(BASE_DIR / "agent"),
+                        "PYTHONPATH": str(BASE_DIR / "cli"),
                         "HOME": str(tmp_path),
-                        "PIPEDAI_API_KEY": key,
+                        "PIPEDAI_URL": server.url,
+                        "PIPEDAI_KEY": key,
                     },
                     stdout=output,
                 )

@@ -28,12 +28,12 @@ from testing.world.cast import TEST_ACTOR, Cast, make_cast
 from testing.world.runs import Runs
 from testing.world.sealed import master_key
 from triggers.runs.handout import MOST_AT_ONCE
-from triggers.services import update_trigger
+from triggers.services import TRIGGERS
 from workers.registration import Registered
 from workspaces.encryption.check import check_keys
 from workspaces.models import DataKey, DataKeyRotation
 
-TRIGGERS = 105  # more than one batch of a rotation
+HOW_MANY = 105  # more than one batch of a rotation
 KILLS = 3
 # The first master key wraps everything at first. Each round adds the next one, and the last one stays.
 MASTERS = [f"m{number}" for number in range(KILLS + 1)]
@@ -108,7 +108,7 @@ def tenant(cast: Cast, triggers: int) -> Tenant:
     for _ in range(triggers):
         trigger_id = cast.add_trigger(worker_id=worker.worker_id)
         values = {"mcp_headers": headers(trigger_id, 0), "webhook_secret": secret(trigger_id, 0)}
-        update_trigger(trigger_id=trigger_id, values=values, actor=TEST_ACTOR)
+        TRIGGERS.update(trigger_id, values=values, actor=TEST_ACTOR)
         Runs(cast, trigger_id, now=database_now()).queue()
         made.triggers.append(trigger_id)
     return made
@@ -220,7 +220,7 @@ def tenants(own_database: str) -> Iterator[list[Tenant]]:
     with override_settings(MASTER_KEYS=keys(MASTERS[:1])):
         cast = make_cast()
         strange = replace(cast, environment=cast.strange_environment, owner=cast.stranger)
-        made = [tenant(cast, TRIGGERS), tenant(strange, 5)]
+        made = [tenant(cast, HOW_MANY), tenant(strange, 5)]
     yield made
     for each in made:
         each.close()
@@ -262,7 +262,7 @@ def test_every_value_opens_after_killed_rotations_with_the_old_keys_removed(
     with override_settings(MASTER_KEYS=keys(last)):
         report = check_keys()
         assert report.under_master == {last[0]: 2}
-    assert (report.broken, report.values.total()) == ([], 2 * (TRIGGERS + 5))
+    assert (report.broken, report.values.total()) == ([], 2 * (HOW_MANY + 5))
     assert [key.retired for key in report.data_keys] == [False, False]
     assert not DataKeyRotation.objects.exists()
     # Each replacement of a data key has one audit row, and the rows of an environment form a chain.

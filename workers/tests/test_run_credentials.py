@@ -24,7 +24,7 @@ from testing.world.connections import (
 from testing.world.pools import add_pool
 from testing.world.runs import Runs, allow
 from triggers.models import Trigger
-from triggers.services import update_trigger
+from triggers.services import TRIGGERS
 from workers.models import Worker
 from workspaces.connections.grants import store_tokens
 from workspaces.connections.secrets import GrantSecrets
@@ -257,8 +257,8 @@ def test_a_url_that_only_another_worker_was_handed_shows(
 ) -> None:
     other = cast.register("other")
     pool = add_pool(cast, cast.worker.worker_id, other.worker_id)
-    update_trigger(
-        trigger_id=runs.trigger_id,
+    TRIGGERS.update(
+        runs.trigger_id,
         values={"worker_id": None, "pool_id": pool},
         actor=TEST_ACTOR,
     )

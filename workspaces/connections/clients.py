@@ -9,6 +9,7 @@ from uuid import UUID
 
 from django.conf import settings
 
+from pipedai.api.outside_urls import same_origin
 from pipedai.outgoing import target_problem
 from workspaces.connections.discovery import (
     ASKING,
@@ -106,7 +107,14 @@ def register_client(
     ):
         raise CannotDiscover("The authorization server registered no client that we can use.")
     token, url = said.get("registration_access_token"), said.get("registration_client_uri")
-    may_go = _is_word(token) and _is_word(url) and "#" not in url and not target_problem(url)
+    may_go = _is_word(token) and _is_word(url) and "#" not in url
+    if _is_word(url) and (
+        target_problem(url) or not same_origin(url, server.registration_endpoint)
+    ):
+        # Whoever wrote it would have us send a request of theirs, with a header of theirs, to somebody else.
+        raise CannotDiscover(
+            "The authorization server registered a client that another server is to remove."
+        )
     return Registered(
         Client(client_id, secret if is_secret else None, method),
         token if may_go else None,

@@ -52,9 +52,9 @@ class Discovered:
     takes_documents: bool
 
 
-def deadline() -> float:
+def deadline(seconds: float = _SECONDS) -> float:
     """Returns until when the requests of a discovery that begins now may take, as `time.monotonic` counts."""
-    return time.monotonic() + _SECONDS
+    return time.monotonic() + seconds
 
 
 def ask(url: str, until: float, **request: Any) -> Answer:

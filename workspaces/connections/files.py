@@ -2,10 +2,10 @@
 
 import json
 
-from workspaces.connections import services
 from workspaces.connections.models import GRANT_SECRETS, HEADERS, Connection
 from workspaces.connections.serializers import ConnectionBody
-from workspaces.files.kinds import Kind, Row, Secret, register_kind
+from workspaces.connections.services import CONNECTIONS
+from workspaces.files.kinds import NONE, OF_ENVIRONMENT, Kind, Row, Secret, register_kind
 
 
 def _is_the_services(row: Row, name: str) -> bool:
@@ -18,15 +18,17 @@ def _is_the_services(row: Row, name: str) -> bool:
 
 register_kind(
     Kind(
-        name="connection",
-        model=Connection,
+        resource=CONNECTIONS,
         body=ConnectionBody,
         read_too=("client_given",),
         defaults={"scopes": []},
         hides=_is_the_services,
-        create=services.create_connection,
-        update=lambda id_, **said: services.update_connection(connection_id=id_, **said),
-        delete=lambda id_, **said: services.delete_connection(connection_id=id_, **said),
+        writes={
+            "connection": OF_ENVIRONMENT,
+            "connection_authorization": NONE,
+            "connection_revocation": NONE,
+            "data_key": OF_ENVIRONMENT,
+        },
         secrets={
             "headers": Secret(
                 HEADERS, json.loads, target="mcp_url", stand_in={"Authorization": "secret"}

@@ -1,12 +1,16 @@
 """The tables of connections: how an environment's runs show MCP servers who they are (SPEC §24)."""
 
+from typing import Final
+
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import Now
 
 from pipedai.api.outside_urls import MAX_URL
+from pipedai.events import Actor
 from pipedai.ids import new_id
 from pipedai.table_rules import check, has, index, lacks, unique
 from workspaces.encryption.sealed_fields import SealedField
@@ -17,6 +21,13 @@ from workspaces.tenant_columns import environment_key, has_its_key, tenant_key
 HEADERS = SealedField("connection", "headers", "headers_key_id")
 GRANT_SECRETS = SealedField("connection", "grant_secrets", "grant_secrets_key_id")
 AUTHORIZATION_SECRETS = SealedField("connection_authorization", "secrets", "secrets_key_id")
+AUTHORIZATION_CARRIED = SealedField("connection_authorization", "carried", "carried_key_id")
+
+# The server that is asked for a token of a connection, as its host and, where it is unusual, its port.
+SERVER: Final = (
+    "coalesce(regexp_replace(lower(substring(coalesce(token_endpoint, mcp_url) "
+    "from '^[^:]*://([^/?#]*)')), ':(80|443)$', ''), '')"
+)
 
 
 class AuthorizedClient(models.Model):
@@ -55,7 +66,7 @@ class Connection(FileColumns, AuthorizedClient):
     class Status(models.TextChoices):
         """Whether runs can use a connection. API.md says what helps in each state."""
 
-        # It has no token yet. `authorize` and its callback lead on, or for `client_credentials` a scheduler.
+        # It has no token yet. A person must authorize it; for `client_credentials` a scheduler asks for the token.
         UNAUTHORIZED = "unauthorized"
         # It has headers. They may be stale for as long as a scheduler needs to refresh them.
         CONNECTED = "connected"
@@ -82,6 +93,11 @@ class Connection(FileColumns, AuthorizedClient):
     scopes = ArrayField(models.CharField(max_length=200), default=list, db_default=[])
     # Whether a user gave the client id; it then never changes. Otherwise each authorization makes a client.
     client_given = models.BooleanField(default=False, db_default=False)
+    # The issuer that the client secret, which a user gave, belongs to: where it was first used, or which the form named
+    # when it was given anew. NULL if it was used nowhere, or by a release before this column: then it is `issuer`.
+    secret_issuer = models.CharField(max_length=MAX_URL, null=True)
+    # The issuer that the MCP server names now, if the client secret belongs to another one. A new secret is for it.
+    next_issuer = models.CharField(max_length=MAX_URL, null=True)
     # The user who authorized the connection; NULL if nobody has, and for grants that need no authorization.
     connected_by = models.ForeignKey(
         settings.AUTH_USER_MODEL,
@@ -170,6 +186,21 @@ class Connection(FileColumns, AuthorizedClient):
             index("connection_listed", ["environment", "created_at", "id"]),
             # Schedulers find what is due by this index.
             index("connection_due", ["refresh_at"], where=has("refresh_at")),
+            # By these they take turns among those whose token serves, and among those that have none or have failed.
+            models.Index(
+                F("environment"),
+                RawSQL(SERVER, ()),  # noqa: S611 - it is a constant
+                F("refresh_at"),
+                name="connection_healthy_by_server",
+                condition=has("refresh_at", "headers", failures=0),
+            ),
+            models.Index(
+                F("environment"),
+                RawSQL(SERVER, ()),  # noqa: S611 - it is a constant
+                F("refresh_at"),
+                name="connection_ailing_by_server",
+                condition=has("refresh_at") & (lacks("headers") | Q(failures__gt=0)),
+            ),
             # Metrics count by this index, and attention finds what needs a person.
             index(
                 "connection_troubled",
@@ -185,7 +216,17 @@ class Connection(FileColumns, AuthorizedClient):
 
 
 class Authorization(AuthorizedClient):
-    """An authorization that a person has begun at an authorization server and not finished. Finishing it removes it."""
+    """An authorization that a person has begun and not finished. What asks servers for it is done by schedulers."""
+
+    class Stage(models.TextChoices):
+        # A scheduler is to find out how the authorization server is asked.
+        ASKED = "asked"
+        # The person may go to the authorization server, and comes back with a code.
+        READY = "ready"
+        # The person has brought a code, which a scheduler is to exchange for tokens.
+        RETURNED = "returned"
+        # The connection has the tokens.
+        DONE = "done"
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     environment = environment_key()
@@ -196,19 +237,40 @@ class Authorization(AuthorizedClient):
         db_constraint=False,
         db_index=False,
     )
-    # The SHA-256 of the `state` that the browser brings back.
+    stage = models.CharField(
+        max_length=8, choices=Stage.choices, default=Stage.ASKED, db_default=Stage.READY
+    )
+    # The SHA-256 of the `state` that the browser brings back. It is another one, of the same state, once a code came.
     state_digest = models.BinaryField(max_length=32, unique=True)
     # The session that began it, which alone may finish it. It is no foreign key, as sessions are pruned.
     session_id = models.UUIDField()
+    # The user of that session, and for the audit log the address from which they called and that request's id.
+    user_id = models.UUIDField(null=True)
+    address = models.CharField(max_length=45, null=True)
+    request_id = models.CharField(max_length=128, null=True)
     # Where the authorization server sends the browser back to: the connection's own page.
     redirect_uri = models.CharField(max_length=MAX_URL)
-    # Until when it can be finished.
+    # Until when it can be finished, or, while a scheduler is to ask a server, until when it still begins to.
     expires_at = models.DateTimeField()
     # The encrypted JSON of `secrets.GrantSecrets`: the PKCE verifier, and what is secret of the client.
     secrets = models.BinaryField()
     secrets_key = tenant_key("workspaces.DataKey")
+    # What is carried to the next step, encrypted: the URL to which the browser is to go, until it was told, and then
+    # the code, until a scheduler begins to exchange it.
+    carried = models.BinaryField(null=True)
+    carried_key = tenant_key("workspaces.DataKey", null=True)
     # Whether the server has promised to name its issuer when it sends the browser back (RFC 9207).
     sends_issuer = models.BooleanField()
+    # The server that a scheduler is to ask, as the host and port in its URL, and since when it is to.
+    host = models.CharField(max_length=MAX_URL, null=True)
+    due_at = models.DateTimeField(null=True)
+    # The claim of the scheduler that asks, and until when nobody else may; and how many claims there were.
+    lease_id = models.UUIDField(null=True)
+    leased_until = models.DateTimeField(null=True)
+    tries = models.PositiveSmallIntegerField(default=0, db_default=0)
+    # Why the step failed, as a code of `ErrorCode` and a sentence for the person; NULL if it did not.
+    error_code = models.CharField(max_length=40, null=True)
+    error = models.CharField(max_length=400, null=True)
 
     class Meta:
         db_table = "connection_authorization"
@@ -218,5 +280,29 @@ class Authorization(AuthorizedClient):
                 "connection_authorization_once_a_session",
                 ["environment", "connection", "session_id"],
             ),
+            has_its_key("connection_authorization", "carried"),
+            # Schedulers see what waits for them, and nothing else.
+            check(
+                "connection_authorization_due",
+                has(
+                    "due_at", "host", "user_id", stage__in=("asked", "returned"), error__isnull=True
+                )
+                | lacks("due_at", "lease_id", "leased_until")
+                & (Q(stage__in=("ready", "done")) | has("error", "error_code")),
+            ),
         )
-        indexes = (index("connection_authorization_late", ["expires_at"]),)
+        indexes = (
+            index("connection_authorization_late", ["expires_at"]),
+            # Schedulers find what is due by these, and count what is claimed.
+            index("authorization_due_at", ["due_at"], where=has("due_at")),
+            index(
+                "authorization_turn",
+                ["environment", "host", "due_at"],
+                where=has("due_at"),
+            ),
+            index("authorization_leased", ["leased_until"], where=has("leased_until")),
+        )
+
+    @property
+    def actor(self) -> Actor:
+        return Actor("user", self.user_id, self.address, self.request_id)

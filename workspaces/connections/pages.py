@@ -16,12 +16,16 @@ from accounts.pages import Visit
 from pipedai.api.authentication import is_from_own_page
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import ApiError, Forbidden
+from pipedai.api.throttling import Rate, Throttle, by_address
 from pipedai.links import link_to_page
 from workspaces.connections import authorizing
 from workspaces.connections.authorizing import Returned
 from workspaces.connections.clients import client_metadata, document_of, redirect_uri_of
 from workspaces.connections.models import Connection
+from workspaces.connections.waiting import still_asking
 
+# Each visit counts: a code is a scheduler's work, and a state that nobody has begun is a guess.
+_RATE = Throttle(Rate("connection-callback", 60, 60), by_address)
 _BROUGHT = tuple(each.name for each in fields(Returned))
 
 
@@ -69,8 +73,10 @@ class CallbackPage(View):
 
     def get(self, request: HttpRequest, connection_id: UUID) -> HttpResponse:
         visit = _Visit(request)
-        brought = {name: request.GET.get(name, "").replace("\0", "") for name in _BROUGHT}
+        brought = {name: request.GET.get(name, "") for name in _BROUGHT}
         try:
+            _RATE.check(visit.asked)
+            visit.refuse_nul(request.GET)
             visit.find_user()
             # With COOKIE_SAMESITE=Strict the cookie is not sent when another site leads here. Our own form brings it.
             if visit.session is None:
@@ -83,6 +89,8 @@ class CallbackPage(View):
         visit = _Visit(request)
         brought = {name: visit.posted(name) for name in _BROUGHT}
         try:
+            _RATE.check(visit.asked)
+            visit.refuse_nul(request.POST)
             if not is_from_own_page(request):
                 raise Forbidden(
                     "Only this service's own page may finish this.", code=ErrorCode.FOREIGN_ORIGIN
@@ -92,12 +100,14 @@ class CallbackPage(View):
                 raise session_ended()
             if visit.posted("step") != "connect":
                 return _look(visit, connection_id, brought)
-            authorizing.finish(
+            session_id = visit.session.session_id
+            if not authorizing.finish(
                 connection_id=connection_id,
-                session_id=visit.session.session_id,
+                session_id=session_id,
                 returned=Returned(**brought),
                 actor=visit.actor(),
-            )
+            ):
+                raise still_asking(connection_id=connection_id, session_id=session_id)
         except ApiError as error:
             return visit.page(connection_id, error=error)
         return visit.page(connection_id, done=True)

@@ -14,46 +14,77 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from pipedai.crypto import CannotOpen
-from pipedai.events import SYSTEM, emit
-from pipedai.ids import new_id
-from pipedai.sql import NOW, Row, execute, fetch_one
+from pipedai.events import SYSTEM
+from pipedai.outgoing import Queue
+from pipedai.sql import NOW, Row, execute
 from pipedai.wakeups import announce_things, watches
 from workspaces.connections import secrets
-from workspaces.connections.discovery import CannotDiscover, discover
+from workspaces.connections.discovery import CannotDiscover, deadline, discover
 from workspaces.connections.grants import store_tokens
-from workspaces.connections.models import GRANT_SECRETS, Connection
+from workspaces.connections.models import GRANT_SECRETS, SERVER, Connection
 from workspaces.connections.revoking import queue_revocation
 from workspaces.connections.secrets import GrantSecrets
-from workspaces.connections.services import event_of
+from workspaces.connections.services import CONNECTIONS, bind_secret
 from workspaces.connections.tokens import GRANT_ENDED, Client, NoTokens, Tokens, ask_for_tokens
 from workspaces.encryption.keys import WrappedKey
 
 # What may become of a request for tokens; see `record`.
 RESULTS: Final = ("refreshed", "failed", "refused", "overtaken")
-# Asking takes half of the lease at most; the rest is for recording the answer while the database is away.
+# Asking takes ten seconds of the lease at most; the rest is for recording the answer while the database is away.
 LEASE_SECONDS: Final = 60
 # After so many failures in a row a connection is `failing` (SPEC §24).
 _FAILING_AFTER: Final = 3
 _FIRST_PAUSE, _LONGEST_PAUSE = 5, 300
 
-# Claims the connection that has been due longest, of those whose workspace and server have not used their shares up. A
-# claim that is still there left no record. It gets the data key of the secrets as well.
+# How long a request may take for a connection that has no token or whose last request failed.
+AILING_SECONDS: Final = 3.0
+
+# Claims connections that are due. A claim that is still there left no record. It gets the data key of the secrets as
+# well. No index answers the CASE, so PostgreSQL looks rows up by id.
 _CLAIM = f"""
-WITH due AS (
+WITH due AS MATERIALIZED (
     SELECT d.id, d.lease_id IS NOT NULL AS is_second_try, d.is_second_try AS was_second_try FROM connection d
-    WHERE d.refresh_at <= {NOW} AND (d.leased_until IS NULL OR d.leased_until <= {NOW})
-        AND coalesce(d.issuer, d.mcp_url) <> ALL(%(full_servers)s)
-        AND d.environment_id NOT IN (SELECT id FROM environment WHERE workspace_id = ANY(%(full_workspaces)s::uuid[]))
-    ORDER BY d.refresh_at LIMIT 1 FOR NO KEY UPDATE OF d SKIP LOCKED),
+    WHERE d.id = ANY(%(ids)s) AND d.environment_id = ANY(%(environment_ids)s)
+        AND CASE WHEN d.refresh_at <= {NOW} THEN d.leased_until IS NULL OR d.leased_until <= {NOW} ELSE false END
+    FOR NO KEY UPDATE OF d SKIP LOCKED),
 c AS (
     UPDATE connection c SET lease_id = %(lease_id)s, leased_until = {NOW} + interval '{LEASE_SECONDS} seconds',
         is_second_try = due.is_second_try
     FROM due WHERE c.id = due.id RETURNING c.*, due.was_second_try)
 SELECT c.id, c.environment_id, c.mcp_url, c.grant_type, c.scopes, c.client_id, c.auth_method, c.resource, c.issuer,
     c.token_endpoint, c.revocation_endpoint, c.grant_secrets, c.lease_id, c.was_second_try,
+    c.headers IS NULL OR c.failures > 0 AS is_ailing, {SERVER} AS host,
     {NOW} AS claimed_at, e.workspace_id, k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id
 FROM c JOIN environment e ON e.id = c.environment_id LEFT JOIN data_key k ON k.id = c.grant_secrets_key_id
 """  # noqa: S608
+
+
+class _Due(Queue):
+    table = "connection"
+    tenants = "environment"
+    host = SERVER
+    due_at = "refresh_at"
+    tries = "failures"
+    waits_somewhere = "refresh_at IS NOT NULL"
+    is_free = f"(leased_until IS NULL OR leased_until <= {NOW})"
+    claims = _CLAIM
+
+
+class Healthy(_Due):
+    """Connections whose token serves, and whose last request did not fail."""
+
+    waits = "refresh_at IS NOT NULL AND headers IS NOT NULL AND failures = 0"
+    shares = 16
+    per_host = 8
+
+
+class Ailing(_Due):
+    """Connections that have no token, or whose last request failed. They delay no healthy one."""
+
+    waits = "refresh_at IS NOT NULL AND (headers IS NULL OR failures > 0)"
+    shares = 8
+    per_host = 4
+
 
 # A token that came within the last minute stays: where a server takes none, runs must not stop again and again. One
 # that can't be refreshed stays too, as does one that lives for three minutes at most: their `refresh_at` is not before
@@ -106,27 +137,6 @@ def distrust_token(connection_id: UUID, expires_at: datetime) -> bool:
     return execute(_DISTRUST, {"id": connection_id, "expires_at": expires_at}) == 1
 
 
-def claim_due(
-    *,
-    full_servers: Iterable[str] = (),
-    full_workspaces: Iterable[UUID] = (),
-    now: datetime | None = None,
-) -> Row | None:
-    """Claims a connection that is due, and returns what `ask` needs. Returns None if there is none."""
-    params = {
-        "full_servers": list(full_servers),
-        "full_workspaces": list(full_workspaces),
-        "lease_id": new_id(),
-        "now": now,
-    }
-    return fetch_one(_CLAIM, params)
-
-
-def server_of(claim: Row) -> str:
-    """Returns what names the server that is asked, of which the threads take turns."""
-    return str(claim["issuer"] or claim["mcp_url"])
-
-
 def ask(claim: Row) -> Given | NotGiven:
     """Asks for new tokens for a claimed connection, with no transaction open."""
     is_code = claim["grant_type"] == Connection.Grant.AUTHORIZATION_CODE
@@ -134,11 +144,12 @@ def ask(claim: Row) -> Given | NotGiven:
         return NotGiven(
             "Two requests for tokens were cut off, so the last token may be lost.", True
         )
+    until = deadline(AILING_SECONDS) if claim["is_ailing"] else deadline()
     try:
         held = _opened(claim)
         if is_code:
-            return _refreshed(claim, held)
-        return _granted(claim, held)
+            return _refreshed(claim, held, until)
+        return _granted(claim, held, until)
     except CannotOpen:
         return NotGiven("The connection's secrets do not open.")
     except CannotDiscover as reason:
@@ -156,7 +167,7 @@ def _opened(claim: Row) -> GrantSecrets:
     return secrets.open_grant(GRANT_SECRETS, *place, box, WrappedKey.of(claim))
 
 
-def _refreshed(claim: Row, held: GrantSecrets) -> Given | NotGiven:
+def _refreshed(claim: Row, held: GrantSecrets, until: float) -> Given | NotGiven:
     if held.refresh_token is None:
         return NotGiven("The authorization server gave no refresh token.", True)
     client = Client(claim["client_id"], held.client_secret, claim["auth_method"])
@@ -165,23 +176,27 @@ def _refreshed(claim: Row, held: GrantSecrets) -> Given | NotGiven:
         "refresh_token": held.refresh_token,
         "resource": claim["resource"],
     }
-    return Given(ask_for_tokens(claim["token_endpoint"], client=client, form=form), {}, client)
+    tokens = ask_for_tokens(claim["token_endpoint"], client=client, form=form, until=until)
+    return Given(tokens, {}, client)
 
 
-def _granted(claim: Row, held: GrantSecrets) -> Given | NotGiven:
+def _granted(claim: Row, held: GrantSecrets, until: float) -> Given | NotGiven:
     """Asks for tokens with the client's own credentials. The server is discovered each time, as nobody is there to do
     it anew when its endpoints move; but the secret goes to no other issuer than the first.
     """
-    found = discover(claim["mcp_url"], with_codes=False)
-    if claim["issuer"] not in (None, found.issuer):
-        return NotGiven("The MCP server names another authorization server than before.")
+    found = discover(claim["mcp_url"], with_codes=False, until=until)
+    if not bind_secret(claim["id"], found.issuer, uses=True, lease_id=claim["lease_id"]):
+        return NotGiven(
+            "The MCP server names another authorization server than before. Enter the client secret again if it is for "
+            "that one."
+        )
     # This grant is for clients with a secret alone (RFC 6749 §4.4).
     methods = [method for method in found.auth_methods if method != "none"]
     client = Client(claim["client_id"], held.client_secret, (methods or ["client_secret_basic"])[0])
     form = {"grant_type": "client_credentials", "resource": found.resource}
     if scopes := claim["scopes"] or found.scopes:
         form["scope"] = " ".join(scopes)
-    tokens = ask_for_tokens(found.token_endpoint, client=client, form=form)
+    tokens = ask_for_tokens(found.token_endpoint, client=client, form=form, until=until)
     server = {
         "resource": found.resource,
         "issuer": found.issuer,
@@ -238,7 +253,7 @@ def _store(connection: Connection, claim: Row, answer: Given) -> None:
     kept = secrets.grant_of(connection)
     store_tokens(connection, answer.tokens, kept=kept, since=claim["claimed_at"])
     if is_first:
-        emit(event_of("connection.authorized", connection, SYSTEM))
+        CONNECTIONS.tell("authorized", connection, SYSTEM)
 
 
 def _note_failure(connection: Connection, claim: Row, answer: NotGiven) -> str:
@@ -255,7 +270,7 @@ def _note_failure(connection: Connection, claim: Row, answer: NotGiven) -> str:
         connection.headers = connection.headers_key_id = None
         connection.access_expires_at = connection.fresh_until = connection.refresh_at = None
         connection.save(force_update=True)
-        emit(event_of("connection.login-needed", connection, SYSTEM, error=connection.error))
+        CONNECTIONS.tell("login-needed", connection, SYSTEM, error=connection.error)
         return "refused"
     if is_failing:
         connection.status = Connection.Status.FAILING

@@ -82,6 +82,11 @@ def queue_removal(begun: Authorization, held: GrantSecrets) -> None:
     _queue(begun.environment_id, begun.connection_id, _of_client(held), **due)
 
 
+def give_up_client(environment_id: UUID, connection_id: UUID, held: GrantSecrets) -> None:
+    """Queues the removal of a client that was registered for an authorization that is not there any more."""
+    _queue(environment_id, connection_id, _of_client(held))
+
+
 def keep_client(begun: Authorization) -> bool:
     """Takes the removal back, in the transaction that connects. Returns False if it was too late for that."""
     return execute(_TAKE_BACK, {"id": begun.id, "due_at": begun.expires_at + _FINISHING}) == 1

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from uuid import UUID
 
 from workspaces.connections.models import (
+    AUTHORIZATION_CARRIED,
     AUTHORIZATION_SECRETS,
     GRANT_SECRETS,
     HEADERS,
@@ -73,6 +74,28 @@ def authorization_of(begun: Authorization) -> GrantSecrets:
     """Returns what is secret of an authorization that is not finished. Raises crypto.CannotOpen, after an alarm."""
     place = (begun.environment_id, begun.id)
     return open_grant(AUTHORIZATION_SECRETS, *place, bytes(begun.secrets), _key(begun.secrets_key))
+
+
+def carry(begun: Authorization, carried: str) -> None:
+    """Encrypts what an authorization carries to its next step, in the transaction that saves it."""
+    place = (begun.environment_id, begun.id)
+    sealed = keys.seal(AUTHORIZATION_CARRIED, *place, carried.encode())
+    begun.carried, begun.carried_key_id = sealed.box, sealed.data_key_id
+
+
+def open_carried(
+    environment_id: UUID, authorization_id: UUID, box: bytes, key: keys.WrappedKey
+) -> str:
+    """Returns what an authorization carries. Raises crypto.CannotOpen, after an alarm."""
+    place = (environment_id, authorization_id)
+    return keys.unseal(AUTHORIZATION_CARRIED, *place, box, key).decode()
+
+
+def carried_of(begun: Authorization) -> str:
+    box, key = begun.carried, begun.carried_key
+    assert box is not None
+    assert key is not None
+    return open_carried(begun.environment_id, begun.id, bytes(box), _key(key))
 
 
 def access_token_of(connection: Connection) -> str | None:

@@ -71,6 +71,8 @@ class ConnectionSerializer(RowSerializer):
     grant = serializers.ChoiceField(source="grant_type", choices=Connection.Grant.choices)
     scopes = serializers.ListField(child=serializers.CharField())
     clientId = serializers.CharField(source="client_id", allow_null=True)
+    issuer = serializers.CharField(allow_null=True)
+    nextIssuer = serializers.CharField(source="next_issuer", allow_null=True)
     redirectUri = serializers.SerializerMethodField()
     status = serializers.ChoiceField(choices=Connection.Status.choices)
     connectedBy = serializers.UUIDField(source="connected_by_id", allow_null=True)

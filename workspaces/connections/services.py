@@ -4,121 +4,101 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from django.db import transaction
 from django.db.models.functions import Now
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid
-from pipedai.api.renderers import api_name, counted
+from pipedai.api.renderers import counted
 from pipedai.crypto import CannotOpen
-from pipedai.events import Actor, Event, emit
-from pipedai.ids import new_id
+from pipedai.events import Actor
 from pipedai.outgoing import target_problem
 from pipedai.redaction import REDACTED
 from pipedai.sql import fetch_one
-from workspaces.ceilings import check_ceiling
+from pipedai.together import once
 from workspaces.connections import secrets
-from workspaces.connections.models import GRANT_SECRETS, Connection
+from workspaces.connections.models import GRANT_SECRETS, AuthorizedClient, Connection
 from workspaces.connections.revoking import give_up_grant
 from workspaces.connections.secrets import GrantSecrets
-from workspaces.files.columns import keeping_keys
-from workspaces.locks import hold_role, lock_environment, lock_row
-from workspaces.roles import Role
+from workspaces.resources import Resource
 
 _HOLD = """
 SELECT mcp_url FROM connection
 WHERE environment_id = %(environment_id)s AND id = %(connection_id)s FOR KEY SHARE
 """
+# Notes where the client secret is to be sent, and whether that is where it belongs. `uses` is whether it is sent now.
+_BIND = """
+UPDATE connection SET
+    secret_issuer = coalesce(secret_issuer, issuer, CASE WHEN %(uses)s THEN %(issuer)s END),
+    next_issuer = nullif(%(issuer)s, coalesce(secret_issuer, issuer, %(issuer)s))
+WHERE id = %(id)s AND (%(lease_id)s::uuid IS NULL OR lease_id = %(lease_id)s)
+RETURNING next_issuer IS NULL AS is_its
+"""
 _Grant, _Status = Connection.Grant, Connection.Status
 # What only connections of these grants have, by the names of the columns and of the API.
 _OF_OAUTH = {"scopes": "scopes", "client_id": "clientId", "client_secret": "clientSecret"}
 _OF_HEADERS = {"headers": "headers"}
+# The values that are encrypted before they are stored.
+_SEALED = frozenset({"headers", "client_secret"})
 
 
-def create_connection(*, environment_id: UUID, values: dict[str, Any], actor: Actor) -> UUID:
-    """Creates a connection from a ConnectionBody's values, seals its secrets, and returns its id. Raises Invalid,
-    NotFound, CeilingReached, and the errors of `hold_role`.
+class Connections(Resource[Connection]):
+    """Runs that are handed out after a change get new headers, whichever trigger they are of. A new client secret or
+    new scopes count from the next request for tokens or the next authorization on.
     """
-    _check_new(values)
-    sealed = ("headers", "client_secret")
-    columns = {name: value for name, value in values.items() if name not in sealed}
-    connection = Connection(id=new_id(), environment_id=environment_id, **columns)
-    connection.client_given = connection.client_id is not None
-    if connection.grant_type != _Grant.HEADERS:
-        connection.status = _Status.UNAUTHORIZED
-    if connection.grant_type == _Grant.CLIENT_CREDENTIALS:
-        connection.refresh_at = Now()
-    with keeping_keys():
-        lock_environment(environment_id)
-        hold_role(actor, environment_id, Role.ADMIN)
-        rows = Connection.objects.filter(environment_id=environment_id)
-        check_ceiling("connections", "connections", environment_id=environment_id, rows=rows)
-        if "headers" in values:
-            _seal_headers(connection, values["headers"])
-        if "client_secret" in values:
-            seal_secrets(connection, GrantSecrets(client_secret=values["client_secret"]))
-        connection.save(force_insert=True)
-        emit(event_of("connection.created", connection, actor))
-    return connection.id
 
+    noun = "connection"
+    model = Connection
+    # A trigger may be about to use it.
+    is_referred_to = True
+    described_by = {"grant": "grant_type"}
+    tells_all = True
 
-def update_connection(*, connection_id: UUID, values: dict[str, Any], actor: Actor) -> None:
-    """Changes the given values. Runs that are handed out from now on get new headers, whichever trigger they are of. A
-    new client secret or new scopes count from the next request for tokens or the next authorization on. Raises
-    NotFound, Invalid for what is fixed or of another grant, and the errors of `hold_role`.
-    """
-    with keeping_keys():
-        connection = lock_connection(connection_id, actor)
-        _check_fixed(connection, values)
-        changes: dict[str, Any] = {}
-        for name in ("name", "scopes", "key", "managed_by"):
-            old = getattr(connection, name)
-            if (new := values.get(name, old)) != old:
-                changes[api_name(name)] = [old, new]
-                setattr(connection, name, new)
+    def create(self, *, values: dict[str, Any], **more: Any) -> UUID:
+        _check_new(values)
+        return super().create(values=values, **more)
+
+    def apply(self, connection: Connection, values: dict[str, Any], actor: Actor) -> dict[str, Any]:
+        """The audit row shows no secret."""
+        is_new = connection._state.adding
+        if not is_new:
+            _check_fixed(connection, values)
+        plain = {name: value for name, value in values.items() if name not in _SEALED}
+        changes = super().apply(connection, plain, actor)
         if "headers" in values:
             changes["headers"] = REDACTED
             _seal_headers(connection, values["headers"])
         if "client_secret" in values:
             changes["clientSecret"] = REDACTED
             _replace_secret(connection, values["client_secret"])
-        if changes.keys() & {"scopes", "clientSecret"}:
+        if is_new:
+            _begin(connection)
+        elif changes.keys() & {"scopes", "clientSecret"}:
             _ask_anew(connection)
-        if changes:
-            connection.updated_at = Now()
-            connection.save(force_update=True)
-            emit(_event("connection.updated", connection, actor, changes))
+        return changes
 
-
-def delete_connection(*, connection_id: UUID, actor: Actor) -> None:
-    """Removes a connection and its secrets, and queues the revocation of its grant. Raises NotFound, Conflict while
-    triggers use it, and the errors of `hold_role`.
-    """
-    with transaction.atomic():
-        # This lock waits for transactions that give the connection to a trigger.
-        connection = lock_connection(connection_id, actor, no_key=False)
+    def release(self, connection: Connection) -> None:
+        """Queues the revocation of the connection's grant."""
         if users := connection.triggers.count():
             raise Conflict(
                 f"The connection still has {counted(users, 'trigger')}.",
                 code=ErrorCode.HAS_CHILDREN,
             )
         give_up_grant(connection)
-        Connection.objects.filter(id=connection.id).delete()
-        emit(_event("connection.deleted", connection, actor, {"name": connection.name}))
+
+    def tell(self, action: str, connection: Connection, actor: Actor, **more: str) -> None:
+        """Tells of a connection that got, or lost, its grant."""
+        metadata = {"name": connection.name, "grant": connection.grant_type, **more}
+        self.emit(action, connection, actor, metadata)
+
+
+CONNECTIONS = Connections()
 
 
 def hold_connection(environment_id: UUID, connection_id: UUID) -> str | None:
     """Returns the URL of a connection, and keeps the connection from being deleted. None if there is no such one."""
     params = {"environment_id": environment_id, "connection_id": connection_id}
-    row = fetch_one(_HOLD, params)
+    row = once(("connection", environment_id, connection_id), lambda: fetch_one(_HOLD, params))
     return row["mcp_url"] if row else None
-
-
-def lock_connection(connection_id: UUID, actor: Actor, *, no_key: bool = True) -> Connection:
-    """Returns a connection that this transaction alone may change, as an admin. Raises NotFound, and the errors of
-    `hold_role`.
-    """
-    return lock_row(Connection.objects.filter(id=connection_id), actor, no_key=no_key)
 
 
 def seal_secrets(connection: Connection, held: GrantSecrets) -> None:
@@ -127,14 +107,15 @@ def seal_secrets(connection: Connection, held: GrantSecrets) -> None:
     connection.grant_secrets, connection.grant_secrets_key_id = sealed.box, sealed.data_key_id
 
 
-def event_of(action: str, connection: Connection, actor: Actor, **more: str) -> Event:
-    """Returns what is told of a connection that got, or lost, its grant."""
-    metadata = {"name": connection.name, "grant": connection.grant_type, **more}
-    return _event(action, connection, actor, metadata)
-
-
-def _event(action: str, connection: Connection, actor: Actor, metadata: dict[str, Any]) -> Event:
-    return Event(action, actor, connection.environment_id, "connection", connection.id, metadata)
+def bind_secret(
+    connection_id: UUID, issuer: str, *, uses: bool, lease_id: UUID | None = None
+) -> bool:
+    """Returns whether the client secret that a user gave may be sent to this issuer. With `uses` it is about to be, and
+    belongs to the issuer from now on. With `lease_id` it returns False also if the connection has another lease by now.
+    """
+    params = {"id": connection_id, "issuer": issuer, "uses": uses, "lease_id": lease_id}
+    row = fetch_one(_BIND, params)
+    return row is not None and bool(row["is_its"])
 
 
 def _check_new(values: dict[str, Any]) -> None:
@@ -186,12 +167,37 @@ def _seal_headers(connection: Connection, headers: dict[str, str]) -> None:
 
 
 def _replace_secret(connection: Connection, client_secret: str) -> None:
+    if connection.next_issuer is not None:
+        # The form named this issuer, so the secret is for it, and must not be sent to the one before.
+        _end_grant(connection)
+        connection.secret_issuer, connection.next_issuer = connection.next_issuer, None
     try:
         held = secrets.grant_of(connection)
     except CannotOpen:
         # What does not open is lost, and must not keep anybody from giving a new secret.
         held = GrantSecrets()
     seal_secrets(connection, replace(held, client_secret=client_secret))
+
+
+def _end_grant(connection: Connection) -> None:
+    """Gives the connection's grant up, and leaves the client that a user gave."""
+    give_up_grant(connection)
+    for field in AuthorizedClient._meta.get_fields():
+        if field.name != "client_id":
+            setattr(connection, field.name, None)
+    connection.headers = connection.headers_key = connection.grant_secrets = None
+    connection.access_expires_at = connection.fresh_until = connection.refresh_at = None
+    connection.end_claim()
+    if connection.status != _Status.NEEDS_LOGIN:
+        connection.status, connection.error, connection.failures = _Status.UNAUTHORIZED, None, 0
+
+
+def _begin(connection: Connection) -> None:
+    connection.client_given = connection.client_id is not None
+    if connection.grant_type != _Grant.HEADERS:
+        connection.status = _Status.UNAUTHORIZED
+    if connection.grant_type == _Grant.CLIENT_CREDENTIALS:
+        connection.refresh_at = Now()
 
 
 def _ask_anew(connection: Connection) -> None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 from urllib.parse import quote_plus, urlencode
 
-from pipedai.outgoing import Answer, fetch
-from workspaces.connections.discovery import ASKING
+from pipedai.outgoing import Answer
+from workspaces.connections.discovery import ASKING, ask, deadline
 from workspaces.connections.header_field import MAX_HEADERS_BYTES
 
 # A token as a header may have it (RFC 6750 §2.1), without blanks.
@@ -75,10 +75,15 @@ def challenge_of(verifier: str) -> str:
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
-def ask_for_tokens(endpoint: str, *, client: Client, form: Mapping[str, str]) -> Tokens:
-    """Sends one request to the token endpoint, with `form` and what authenticates the client. Raises NoTokens."""
+def ask_for_tokens(
+    endpoint: str, *, client: Client, form: Mapping[str, str], until: float | None = None
+) -> Tokens:
+    """Sends one request to the token endpoint, with `form` and what authenticates the client. No answer comes after
+    `until`, a `deadline`. Raises NoTokens.
+    """
     headers, fields = authenticated(client, form)
-    answer = fetch(endpoint, method="POST", headers=headers, body=urlencode(fields).encode())
+    body = urlencode(fields).encode()
+    answer = ask(endpoint, until or deadline(), method="POST", headers=headers, body=body)
     return _tokens(answer)
 
 

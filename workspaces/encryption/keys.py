@@ -14,6 +14,7 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Unavailable
 from pipedai.ids import new_id
 from pipedai.sql import Row, fetch_one
+from pipedai.together import once
 from workspaces.encryption.alarms import alarms
 from workspaces.encryption.sealed_fields import SealedField
 from workspaces.models import DataKey
@@ -79,7 +80,7 @@ def seal(sealed_field: SealedField, environment_id: UUID, row_id: UUID, plaintex
     """
     key = None
     try:
-        key = hold_key_in_use(environment_id)
+        key = once(("data key", environment_id), lambda: hold_key_in_use(environment_id))
         opened = unwrap(environment_id, key)
     except crypto.CannotOpen as error:
         _alarm_of_key(error, environment_id, key)

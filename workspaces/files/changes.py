@@ -20,16 +20,19 @@ _SET = "set"
 
 @dataclass(slots=True)
 class Change:
-    """A resource with its row, if there is one; or a row that no resource stands for any more."""
+    """A resource with its row, if there is one; or a row that no resource stands for any more. A row that is to be made
+    has its id already, by which others refer to it. `values` is what the row gets, with those secrets that are new.
+    """
 
     kind: Kind
     key: str
     resource: Json | None
-    row: Row | None
+    id: UUID
+    row: Row | None = None
     wanted: Wanted | None = None
     secrets: list[str] = field(default_factory=list)
+    values: Row = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-    id: UUID | None = None
 
     @property
     def name(self) -> str:
@@ -39,10 +42,31 @@ class Change:
     @property
     def is_wanted(self) -> bool:
         """Whether the row is as the resource says, with its secrets, so that nothing has to be done."""
+        return self.row is not None and not self.values
+
+    def compare(self, *, with_secrets: bool) -> None:
+        """Notes what the row gets. Unless secrets are compared, each that has a value counts as new."""
         assert self.wanted is not None
-        if self.row is None or self.secrets:
-            return False
-        return values.has_values(self.row, self.wanted)
+        kind, wanted = self.kind, self.wanted
+        self.secrets = values.changed_secrets(kind, self.row, wanted, compared=with_secrets)
+        self.values = values.changed_values(self.row, wanted)
+        self.values |= {kind.sources[name]: wanted.secrets[name] for name in self.secrets}
+
+    @property
+    def late(self) -> Row:
+        """Those of the values that may name rows of the same kind, unless they name none."""
+        before = self.row or self.kind.without_any
+        return {
+            name: value
+            for name, value in self.values.items()
+            if name in self.kind.late_sources and not values.same(before[name], value)
+        }
+
+    @property
+    def kept(self) -> list[str]:
+        """The secrets that the row has, and that the resource names without a value, so that they ought to stay."""
+        unset = self.wanted.unset if self.wanted else ()
+        return [name for name in unset if values.has_secret(self.kind, self.row, name)]
 
 
 def told(change: Change, new: Row | None, names: Names, role: Role) -> Json:
@@ -54,7 +78,7 @@ def told(change: Change, new: Row | None, names: Names, role: Role) -> Json:
     diff: Json = {
         name: [old_fields.get(name), new_fields.get(name)]
         for name in both
-        if values.canonical(old_fields.get(name)) != values.canonical(new_fields.get(name))
+        if not values.same(old_fields.get(name), new_fields.get(name))
     }
     for name in change.secrets:
         had = values.has_secret(change.kind, change.row, name)

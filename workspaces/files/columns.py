@@ -14,6 +14,7 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict
 from pipedai.api.fields import NameField, TextField
 from pipedai.table_rules import has, unique
+from pipedai.together import is_together
 from workspaces.tenant_columns import TenantRow
 
 MAX_KEY = 64
@@ -79,9 +80,11 @@ class LabelField(NameField):
 
 @contextmanager
 def keeping_keys() -> Iterator[None]:
-    """Wraps what writes a row. Raises Conflict if another live row of the environment has its key."""
+    """Wraps what writes a row. Raises Conflict if another live row of the environment has its key. Changes made
+    together are undone together, so that they need no savepoint each.
+    """
     try:
-        with transaction.atomic():
+        with transaction.atomic(savepoint=not is_together()):
             yield
     except IntegrityError as error:
         diagnosis = getattr(error.__cause__, "diag", None)

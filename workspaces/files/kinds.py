@@ -1,12 +1,12 @@
 """The kinds of rows that files may describe. Each app registers its own, because only it knows how they are changed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 from uuid import UUID
 
-from django.db.models import BigIntegerField, F, Func, Q, QuerySet, Sum
+from django.db.models import BigIntegerField, F, Func, QuerySet, Sum
 from rest_framework.fields import empty
 
 from pipedai.api.error_codes import ErrorCode
@@ -16,9 +16,12 @@ from pipedai.crypto import CannotOpen
 from workspaces.encryption import keys
 from workspaces.encryption.sealed_fields import SealedField
 from workspaces.files.columns import FileColumns
+from workspaces.resources import Resource
 from workspaces.roles import Role
 
 Row = dict[str, Any]
+# Conditions of the rows that a rehearsal needs: those of the environment, or none.
+OF_ENVIRONMENT, NONE = "environment_id = %(environment_id)s", "false"
 # What long texts of an environment may take: four times as much as the body of an apply.
 MOST_BYTES = 32 * 1024 * 1024
 
@@ -26,13 +29,15 @@ MOST_BYTES = 32 * 1024 * 1024
 @dataclass(frozen=True, slots=True)
 class Secret:
     """A field whose value nobody reads. `read` makes the value of what was sealed. `target` is the column with the URL
-    to which the secret goes; "" if it goes nowhere. Of a field that rows need, `stand_in` is a value with which a plan
-    makes a row whose secret has no value yet.
+    to which the secret goes, or for which it is; "" if there is none. Of a field that rows need, `stand_in` is a value
+    with which a plan makes a row whose secret has no value yet.
     """
 
     sealed: SealedField
     read: Callable[[bytes], Any]
     target: str = ""
+    # Whether the target gets to know the secret. One that signs stays here.
+    is_sent: bool = True
     # Columns and earlier secrets with whose change the service removes it.
     lost_with: tuple[str, ...] = ()
     stand_in: Any = None
@@ -68,14 +73,11 @@ class Secret:
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """`name` is the word in files. `create`, `update` and `delete` are the services that the endpoints call: the first
-    takes `environment_id`, `values` and `actor`, the others the id and what they need of these.
-    """
+    """How files describe the rows of a resource, whose services make the changes."""
 
-    name: str
+    resource: Resource[Any]
     # The body of the request that creates a row. A field that a file leaves out has its default.
     body: type[Body]
-    model: type[FileColumns]
     # What of the rows is not in the model's own columns, such as a trigger's prompt.
     annotated: Mapping[str, Any] = field(default_factory=dict)
     # One that makes rows long: all of an environment's are read at once.
@@ -90,9 +92,6 @@ class Kind:
     readers: Role = Role.VIEWER
     # Fields that are no part of files.
     left_out: frozenset[str] = frozenset()
-    create: Callable[..., UUID]
-    update: Callable[..., None]
-    delete: Callable[..., None]
     # Where files have the key of another row: the field there, such as `pool`, and the kind. `on.source` is the field
     # `source` of each item of the list `on`.
     references: Mapping[str, str] = field(default_factory=dict)
@@ -103,10 +102,40 @@ class Kind:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     # Fields that may name rows of the same kind. They are set once all rows are there.
     late: frozenset[str] = frozenset()
-    # Takes the locks that come before those of the rows, for the values that rows are about to get.
-    lock_before: Callable[[UUID, Sequence[Row]], None] = lambda _environment_id, _values: None
+    # Takes the locks that come before those of the rows, for the values that new rows and present ones are about to
+    # get.
+    lock_before: Callable[[UUID, Sequence[Row], Sequence[Row]], None] = (
+        lambda _environment_id, _new, _changed: None
+    )
+    # Reads rows that are locked, so that the services need not read each.
+    keep: Callable[[Sequence[UUID]], None] = lambda _ids: None
+    # The tables that the services write or lock, each with the condition of the rows that a rehearsal needs of it. It
+    # may name `%(environment_id)s`, `%(ids)s` of the rows that change, and `%(gone)s` of those that are to be deleted.
+    writes: Mapping[str, str] = field(default_factory=dict)
+    # Counts what `create` counts in other environments, whose rows a rehearsal has not.
+    count_elsewhere: Callable[[UUID], object] = lambda _environment_id: None
     # Returns more about a row that was made or changed, for whoever reads the plan: from the row before, and after.
     remarks: Callable[[Row | None, Row], dict[str, Any]] = lambda _before, _after: {}
+
+    @property
+    def name(self) -> str:
+        """The word in files."""
+        return self.resource.noun
+
+    @property
+    def model(self) -> type[FileColumns]:
+        return self.resource.model
+
+    def target_of(self, row: Row, secret: Secret) -> str | None:
+        """Returns the URL for which a row's secret is; None if the row has none."""
+        holder = self.holder_of_target(secret)
+        url: str | None = holder.opened(row) if holder else row.get(secret.target)
+        return url
+
+    def holder_of_target(self, secret: Secret) -> Secret | None:
+        """Returns the secret that the URL is itself, as a channel's; None for one that all may read."""
+        sealed = self.secrets.values()
+        return next((each for each in sealed if each.sealed.column == secret.target), None)
 
     @cached_property
     def sources(self) -> dict[str, str]:
@@ -135,9 +164,9 @@ class Kind:
             defaults[name] = default if default in (None, empty) else each.run_validation(default)
         return defaults
 
-    def rows(self, environment_id: UUID) -> list[Row]:
-        """Returns the live rows as dicts, by the sources of the body's fields and the columns of secrets. Raises
-        Conflict if they take more memory than a request may.
+    def rows(self, environment_id: UUID, ids: Collection[UUID] | None = None) -> list[Row]:
+        """Returns the live rows as dicts, by the sources of the body's fields and the columns of secrets: all, or those
+        with these ids. Raises Conflict if all take more memory than a request may.
         """
         columns = {column.attname for column in self.model._meta.concrete_fields}
         sources = set(self.sources.values())
@@ -147,7 +176,9 @@ class Kind:
             annotated |= secret.needs()
             read |= set(secret.columns)
         rows: QuerySet[Any] = self._live(environment_id).annotate(**annotated)
-        if self.long:
+        if ids is not None:
+            rows = rows.filter(id__in=ids)
+        elif self.long:
             size = Func(self.long, function="octet_length", output_field=BigIntegerField())
             if (rows.aggregate(size=Sum(size))["size"] or 0) > MOST_BYTES:
                 raise Conflict(
@@ -156,15 +187,22 @@ class Kind:
                 )
         return [self.finish(row) for row in rows.order_by("created_at", "id").values(*sorted(read))]
 
-    def lock(self, environment_id: UUID, ids: Sequence[UUID], values: Sequence[Row]) -> None:
-        """Locks rows that are changed or deleted in the order of their ids, after what comes before them."""
-        self.lock_before(environment_id, values)
+    def lock(
+        self,
+        environment_id: UUID,
+        ids: Sequence[UUID],
+        *,
+        new: Sequence[Row],
+        changed: Sequence[Row],
+    ) -> None:
+        """Locks rows that are changed or deleted in the order of their ids, after what comes before them. `changed` has
+        what changes of these, and `new` what new rows have.
+        """
+        self.lock_before(environment_id, new, changed)
         lock_rows(self._live(environment_id).filter(id__in=ids))
 
     def _live(self, environment_id: UUID) -> QuerySet[Any]:
-        rows = self.model._default_manager.filter(Q(environment_id=environment_id))
-        has_marks = any(each.attname == "deleted_at" for each in self.model._meta.concrete_fields)
-        return rows.filter(Q(deleted_at__isnull=True)) if has_marks else rows
+        return self.resource.live.filter(environment_id=environment_id)
 
 
 def lock_rows(rows: QuerySet[Any]) -> None:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from rest_framework.exceptions import ParseError
 from rest_framework.fields import CharField, empty
@@ -12,6 +13,7 @@ from rest_framework.fields import CharField, empty
 from pipedai.api.errors import Invalid
 from pipedai.api.parsers import check_text, parse_json
 from pipedai.api.renderers import compact_json
+from pipedai.api.serializers import Body
 from workspaces.files.kinds import Kind, Row, Secret
 
 Fields = dict[str, Any]
@@ -29,16 +31,19 @@ class Wanted:
     unset: tuple[str, ...]
     literal: tuple[str, ...]
 
-    def everything(self, kind: Kind, *, only: Sequence[str]) -> Row:
-        """Returns the values with these of the secrets."""
-        return {**self.values, **{kind.sources[name]: self.secrets[name] for name in only}}
-
 
 def read(
-    kind: Kind, fields: Fields, secrets: Mapping[str, str], row: Row | None, *, is_plan: bool
+    kind: Kind,
+    body: Body,
+    fields: Fields,
+    secrets: Mapping[str, str],
+    row: Row | None,
+    *,
+    is_plan: bool,
 ) -> Wanted:
-    """Checks the fields of a resource, which have ids in place of keys. Raises DRF's ValidationError, Invalid."""
-    body = kind.body()
+    """Checks the fields of a resource, which have ids in place of keys. `body` is one of the kind, which takes longer
+    to make than to use. Raises DRF's ValidationError, Invalid.
+    """
     given = dict(fields)
     unset, literal = [], []
     if wrong := kind.left_out & fields.keys():
@@ -52,12 +57,15 @@ def read(
         else:
             unset.append(name)
             given.pop(name)
-            body.fields[name].required = False
             stand_in = kind.secrets[name].stand_in
             if stand_in is not None and not has_secret(kind, row, name):
                 if not is_plan:
                     raise Invalid({name: ["Its secret has no value."]})
                 given[name] = stand_in
+    if optional := [name for name in unset if body.fields[name].required]:
+        body = kind.body()
+        for name in optional:
+            body.fields[name].required = False
     values = {**kind.defaults, **body.run_validation(given)}
     apart = {kind.sources[name] for name in (*kind.secrets, *kind.left_out)}
     return Wanted(
@@ -68,12 +76,13 @@ def read(
     )
 
 
-def has_values(row: Row, wanted: Wanted) -> bool:
-    """Tells whether the row has all values already, secrets aside. Where it can't tell, it says no."""
-    return all(
-        name in row and canonical(row[name]) == canonical(value)
+def changed_values(row: Row | None, wanted: Wanted) -> Row:
+    """Returns the values that the row has not yet, secrets aside: all if there is no row."""
+    return {
+        name: value
         for name, value in wanted.values.items()
-    )
+        if row is None or name not in row or not same(row[name], value)
+    }
 
 
 def changed_secrets(
@@ -102,6 +111,13 @@ def has_secret(kind: Kind, row: Row | None, name: str) -> bool:
     return row is not None and row[kind.secrets[name].sealed.column] is not None
 
 
+def same(one: Any, other: Any) -> bool:
+    """Whether two values are the same in JSON."""
+    if type(one) is type(other) and isinstance(one, str | UUID | bool | int | None):
+        return bool(one == other)
+    return canonical(one) == canonical(other)
+
+
 def canonical(value: Any) -> str:
     """Returns a value as JSON text with sorted keys. There 1, 1.0 and true differ; in Python they are equal."""
     return json.dumps(json.loads(compact_json(value)), sort_keys=True)
@@ -120,7 +136,7 @@ def shown(kind: Kind, row: Row) -> Fields:
         if source not in row:
             continue
         default = kind.all_defaults[name]
-        if default is empty or canonical(row[source]) != canonical(default):
+        if default is empty or not same(row[source], default):
             fields[name] = json.loads(compact_json(row[source]))
     return fields
 

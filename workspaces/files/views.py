@@ -9,23 +9,26 @@ from rest_framework.response import Response
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation, answer, query
 from pipedai.api.serializers import read_body
-from pipedai.api.throttling import TooManyRequests
+from pipedai.api.throttling import Rate, Throttle, TooManyRequests, by_caller
 from pipedai.server.memory_budget import RequestLimit
 from workspaces.access import TenantViewSet
 from workspaces.files import exporting, planning, requests
+from workspaces.files.database_time import MOST_SECONDS
 from workspaces.files.serializers import ApplyBody, ChangeSerializer, PlanBody, UnkeyedSerializer
 from workspaces.permissions import IsAdmin, IsViewer
 
-# A plan or apply may take seconds, and holds the environment's lock. So an environment has one under way in a process.
+# A plan or apply may take seconds of a thread. So an environment has one of each under way in a process.
 _UNDER_WAY = RequestLimit(1)
+_PLANS = Throttle(Rate("plan", limit=12, seconds=60), by_caller)
 _PLAN = answer(
     "Plan",
     "What files change, and a digest of them and of all rows that they touch.",
     digest=serializers.CharField(),
     changes=ChangeSerializer(many=True),
 )
-_BUSY = "A plan or an apply of the environment is under way already."
-_TOO_MUCH = "`too_much_for_files`: its prompts take more than 32 MiB."
+_BUSY = "Another {} of the environment is under way already."
+_TOO_MUCH = "`too_much_for_files`: the environment's prompts take more than 32 MiB"
+_TOO_LONG = f"{_TOO_MUCH}, or the changes more than {MOST_SECONDS:g} s of the database."
 _REFUSED = "`name_taken`, `key_taken`, `ceiling_reached` or what else a service refuses, with the resource's name."
 _EXAMPLE = {
     "managedBy": "acme/agents",
@@ -35,6 +38,7 @@ _EXAMPLE = {
 
 class FileViewSet(TenantViewSet):
     tag = "Files"
+    throttles = {"plan": (_PLANS,)}
     permissions = {"plan": IsViewer, "apply": IsAdmin, "export": IsViewer}
 
     @Operation(
@@ -45,10 +49,10 @@ class FileViewSet(TenantViewSet):
         example=_EXAMPLE,
         answers={200: _PLAN},
         says={200: "With what applying these resources would change. Nothing is changed or sent."},
-        errors={409: f"{_REFUSED} {_TOO_MUCH}", 429: _BUSY},
+        errors={409: f"{_REFUSED} {_TOO_LONG}", 429: _BUSY.format("plan")},
     )
     def plan(self, request: Request, environment_id: UUID) -> Response:
-        _count_request(environment_id, request)
+        _count_request("plan", environment_id, request)
         planned = planning.plan(
             environment_id=environment_id,
             request=requests.Request(**read_body(PlanBody, request)),
@@ -68,15 +72,15 @@ class FileViewSet(TenantViewSet):
         errors={
             409: (
                 "`plan_stale`: the resources, or rows that they touch, have changed since the plan; "
-                f"`new_origin`; `has_children` or `unfinished_runs` of what is pruned; {_REFUSED} {_TOO_MUCH}"
+                f"`new_origin`; `has_children` or `unfinished_runs` of what is pruned; {_REFUSED} {_TOO_LONG}"
             ),
-            429: _BUSY,
+            429: _BUSY.format("apply"),
             503: "A secret can't be sealed.",
         },
         audit=("files.applied",),
     )
     def apply(self, request: Request, environment_id: UUID) -> Response:
-        _count_request(environment_id, request)
+        _count_request("apply", environment_id, request)
         applied = planning.apply(
             environment_id=environment_id,
             request=requests.Request(**read_body(ApplyBody, request)),
@@ -104,7 +108,7 @@ class FileViewSet(TenantViewSet):
             )
         },
         says={200: "With the rows that have a key as resources, and those that have none."},
-        errors={409: _TOO_MUCH},
+        errors={409: f"{_TOO_MUCH}."},
     )
     def export(self, request: Request, environment_id: UUID) -> Response:
         label = request.query_params.get("managedBy")
@@ -113,6 +117,8 @@ class FileViewSet(TenantViewSet):
         )
 
 
-def _count_request(environment_id: UUID, request: Request) -> None:
-    if not _UNDER_WAY.admits(environment_id, request):
-        raise TooManyRequests(f"{_BUSY} Try again when it is done.", headers={"Retry-After": "1"})
+def _count_request(what: str, environment_id: UUID, request: Request) -> None:
+    if not _UNDER_WAY.admits((what, environment_id), request):
+        raise TooManyRequests(
+            f"{_BUSY.format(what)} Try again when it is done.", headers={"Retry-After": "1"}
+        )

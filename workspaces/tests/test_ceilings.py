@@ -25,7 +25,7 @@ from workspaces.services import create_environment
 def _trigger(cast):
     values = trigger_values(worker_id=cast.worker.worker_id)
     return partial(
-        triggers.create_trigger,
+        triggers.TRIGGERS.create,
         environment_id=cast.environment.id,
         values=values,
         actor=TEST_ACTOR,

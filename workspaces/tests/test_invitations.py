@@ -156,7 +156,7 @@ class TestWithoutMailServer:
     @pytest.fixture
     def token(self, link):
         page, _, token = link.partition("#token=")
-        assert page == "https://api.example.com/account/invitation"
+        assert page == "https://api.example.com/console/account/invitation"
         return token
 
     def register(self, token):

@@ -18,7 +18,7 @@ from testing.world.runs import Runs
 from testing.world.trigger_values import trigger_values
 from testing.world.users import PASSWORD, UserFactory
 from triggers.models import Run, Trigger
-from triggers.services import create_trigger, delete_trigger, update_trigger
+from triggers.services import TRIGGERS
 from workers.models import Worker
 from workers.services import deregister_worker
 from workspaces.api_keys import mint_api_key
@@ -118,7 +118,7 @@ def test_somebody_added_twice_at_once_is_a_member_once(cast, round_):
 def _trigger(cast):
     values = trigger_values()
     return partial(
-        create_trigger, environment_id=cast.environment.id, actor=TEST_ACTOR, values=values
+        TRIGGERS.create, environment_id=cast.environment.id, actor=TEST_ACTOR, values=values
     )
 
 
@@ -188,8 +188,8 @@ def test_a_trigger_that_gets_a_worker_that_goes_has_none_or_keeps_it(cast, round
     assigned, gone = went(
         at_once(
             partial(
-                update_trigger,
-                trigger_id=cast.trigger_id,
+                TRIGGERS.update,
+                cast.trigger_id,
                 values={"worker_id": other.worker_id},
                 actor=TEST_ACTOR,
             ),
@@ -205,7 +205,7 @@ def test_a_trigger_that_gets_a_worker_that_goes_has_none_or_keeps_it(cast, round
 def test_of_a_run_and_the_deletion_of_its_trigger_one_happens(cast, round_):
     runs = Runs(cast, cast.trigger_id)
     queued, deleted = went(
-        at_once(runs.queue, partial(delete_trigger, trigger_id=cast.trigger_id, actor=TEST_ACTOR))
+        at_once(runs.queue, partial(TRIGGERS.delete, cast.trigger_id, actor=TEST_ACTOR))
     )
     assert queued is not deleted
     assert Run.objects.count() == queued
@@ -216,7 +216,7 @@ def test_of_a_run_and_the_deletion_of_its_trigger_one_happens(cast, round_):
 
 @pytest.mark.parametrize("round_", ROUNDS)
 def test_two_changes_of_different_fields_are_both_there(cast, round_):
-    change = partial(update_trigger, trigger_id=cast.trigger_id, actor=TEST_ACTOR)
+    change = partial(TRIGGERS.update, cast.trigger_id, actor=TEST_ACTOR)
     at_once(
         partial(change, values={"name": "Renamed"}),
         partial(change, values={"prompt": "Do more."}),
@@ -233,9 +233,7 @@ def test_two_changes_of_different_fields_are_both_there(cast, round_):
 
 @pytest.mark.parametrize("round_", ROUNDS)
 def test_the_same_change_twice_at_once_is_told_once(cast, round_):
-    change = partial(
-        update_trigger, trigger_id=cast.trigger_id, values={"name": "x"}, actor=TEST_ACTOR
-    )
+    change = partial(TRIGGERS.update, cast.trigger_id, values={"name": "x"}, actor=TEST_ACTOR)
     assert went(at_once(change, change, change)) == [True] * 3
     assert count("trigger.updated") == 1
 
@@ -351,7 +349,9 @@ def test_the_last_trigger_of_a_creators_workspaces_goes_to_one(cast, ceilings, w
         for environment in environments[1:]
     )
     create = [
-        partial(create_trigger, environment_id=environment.id, actor=actor, values=trigger_values())
+        partial(
+            TRIGGERS.create, environment_id=environment.id, actor=actor, values=trigger_values()
+        )
         for environment in environments
     ]
     assert statuses(at_once(*create)) == [200, 409, 409, 409]

@@ -69,7 +69,7 @@ def test_a_mail_has_its_link_in_both_parts_and_no_other(receiver, ada, purpose):
         assert links == {"https://api.example.com/console/account/password"}
     else:
         token = token_to("ada@example.com", purpose)
-        assert links == {f"https://api.example.com/account/{page}#token={token}"}
+        assert links == {f"https://api.example.com/console/account/{page}#token={token}"}
     assert "<a href='https" not in html
     assert "evil.example" not in plain + html
     assert all(len(line) < 998 for line in mail.raw.splitlines())

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import socket
 import ssl
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
+from functools import cache, partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import httpx
@@ -18,17 +22,15 @@ from pipedai_worker.api.answers import (
     NotOurApi,
     Refused,
     Unavailable,
+    causes,
     parse_date,
     parse_time,
     read,
 )
-from pipedai_worker.api.transport import ANSWER, EXTENSION, PAGE, STREAM, BoundedTransport, Bounds
+from pipedai_worker.running.stopping import in_background, run_in_background
 
 BASE_PATH = "/api/v1"
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
-# A stream of events says at least twice in this time that it is still there.
-STREAM_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
-EVENTS_A_PAGE = 200
 # The API may hold a poll back for `wait` seconds. The request times out this many seconds later.
 POLL_MARGIN_SECONDS = 15.0
 # The account goes into a header, because a poll has no body and proxies write URLs to their logs.
@@ -38,6 +40,20 @@ SIGN_OFF_SECONDS = 1.5
 LARGEST_PORT = 65535
 # A person is told to set this machine's clock if it differs by more from the API's.
 CLOCK_TOLERANCE_SECONDS = 60.0
+
+
+class Bounds(NamedTuple):
+    """How many seconds a request may take with its answer, and how many bytes the answer's body may have. The default
+    is far more than what the API says of one run without its prompt.
+    """
+
+    seconds: float = 60.0
+    largest: int = 2 * 1024 * 1024
+
+
+ANSWER = Bounds()
+# The API answers 4 MiB at most, unless a single run is larger: its prompt and payload.
+PAGE = Bounds(largest=8 * 1024 * 1024)
 
 
 def normalize_url(url: str) -> str:
@@ -86,12 +102,13 @@ class Api:
         trusted = ssl.create_default_context(cafile=ca_file) if ca_file else is_https
         try:
             # httpx then ignores the environment's proxies, netrc files and certificates, which could divert the token.
-            self._client = httpx.Client(
+            self._client = httpx.AsyncClient(
                 base_url=self.url + BASE_PATH,
                 headers=headers,
                 timeout=TIMEOUT,
                 trust_env=False,
-                transport=BoundedTransport(verify=trusted, trust_env=False, proxy=proxy),
+                verify=trusted,
+                proxy=proxy,
             )
         except (httpx.InvalidURL, ValueError):
             raise ValueError("The proxy must be a URL such as http://proxy.example:3128.") from None
@@ -99,6 +116,7 @@ class Api:
             raise ValueError(
                 "A SOCKS proxy needs one more package: pip install 'httpx[socks]'."
             ) from None
+        self._loop = _event_loop()
         self._way = f"{self.url} through the proxy" if proxy else self.url
         # True after the first successful request below this worker's own URL.
         self._proven = False
@@ -114,7 +132,7 @@ class Api:
         self.clock_offset: float | None = None
 
     def close(self) -> None:
-        self._client.close()
+        asyncio.run_coroutine_threadsafe(self._client.aclose(), self._loop).result()
 
     def health(self) -> None:
         sent_at = time.time()
@@ -233,39 +251,6 @@ class Api:
         headers = {"Content-Type": "application/json"}
         return self._ask("POST", f"runs/{run_id}/events", content=body, headers=headers)
 
-    def list_events(self, run_id: str, after: int) -> dict[str, Any]:
-        """Return some of a run's events after the number `after`, in order. The token has to be a `pwk_` key.
-
-        The answer has them as `items`, a list, and `whyNone`, a sentence on why there are none.
-        """
-        params = {"after": after, "limit": EVENTS_A_PAGE}
-        answer = self._request("GET", f"/runs/{run_id}/events", params=params, bounds=PAGE)
-        events = answer.get("items")
-        return {**answer, "items": events if isinstance(events, list) else []}
-
-    def stream_events(self, run_id: str, after: int) -> Generator[bytes | None, None, None]:
-        """Yield the bytes of the stream after `after`; None at the run's end. The token has to be a `pwk_` key."""
-        headers = {"Accept": "text/event-stream"}
-        if after:
-            headers["Last-Event-ID"] = str(after)
-        try:
-            with self._client.stream(
-                "GET",
-                f"/runs/{run_id}/events/stream",
-                headers=headers,
-                timeout=STREAM_TIMEOUT,
-                extensions={EXTENSION: STREAM},
-            ) as response:
-                if response.status_code == HTTPStatus.NO_CONTENT:
-                    yield None
-                elif response.is_success:
-                    yield from response.iter_bytes()
-                else:
-                    response.read()
-                    read(response)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise self._unavailable(error) from None
-
     def seconds_until(self, moment: object) -> float | None:
         """Return the seconds from the server's current time to `moment`. Return None if `moment` is not a time."""
         parsed = parse_time(moment)
@@ -297,18 +282,67 @@ class Api:
     def _send(
         self, method: str, path: str, *, bounds: Bounds = ANSWER, **options: Any
     ) -> httpx.Response:
+        asked = self._answer(bounds, method, path, **options)
         try:
-            return self._client.request(method, path, extensions={EXTENSION: bounds}, **options)
+            return asyncio.run_coroutine_threadsafe(asked, self._loop).result()
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._unavailable(error) from None
 
+    async def _answer(self, bounds: Bounds, *asked: Any, **options: Any) -> httpx.Response:
+        """Send a request and return its answer. Raises httpx.HTTPError if the answer exceeds its bounds."""
+        try:
+            return await asyncio.wait_for(self._read(bounds, *asked, **options), bounds.seconds)
+        except asyncio.TimeoutError:
+            raise httpx.ReadTimeout("it took too long to answer") from None
+
+    async def _read(self, bounds: Bounds, *asked: Any, **options: Any) -> httpx.Response:
+        async with self._client.stream(*asked, **options) as answer:
+            if answer.headers.get("content-encoding", "identity").lower() != "identity":
+                raise httpx.RemoteProtocolError("it compressed its answer, although it must not")
+            body = bytearray()
+            async for piece in answer.aiter_raw():
+                body += piece
+                if len(body) > bounds.largest:
+                    raise httpx.RemoteProtocolError(
+                        f"its answer is larger than {bounds.largest // 1024} KiB"
+                    )
+        return httpx.Response(
+            answer.status_code, headers=answer.headers, content=bytes(body), request=answer.request
+        )
+
     def _unavailable(self, error: Exception) -> Unavailable:
-        what = str(error).rstrip(".") or type(error).__name__
+        what = _reason(error)
         # httpx keeps the error of `ssl` in its text alone.
         is_certificate = "CERTIFICATE_VERIFY_FAILED" in what
         hint = "; --ca-file names a certificate to trust" if is_certificate else ""
         sent = not isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout))
         return Unavailable(f"{self._way} can't be reached: {what}{hint}", sent=sent)
+
+
+def _reason(error: Exception) -> str:
+    for cause in causes(error):
+        # httpx says only that all attempts failed, and asyncio gives the number of the error without its meaning.
+        told_well = isinstance(cause, (ssl.SSLError, socket.gaierror))
+        if isinstance(cause, OSError) and cause.errno and not told_well:
+            return os.strerror(cause.errno)
+    return str(error).rstrip(".") or type(error).__name__
+
+
+class _EventLoop(asyncio.SelectorEventLoop):
+    """An event loop whose look-ups of names do not keep the process alive, as those of asyncio do."""
+
+    async def getaddrinfo(self, *asked: Any, **options: Any) -> Any:
+        return await in_background("look-up", partial(socket.getaddrinfo, *asked, **options))
+
+
+@cache
+def _event_loop() -> asyncio.AbstractEventLoop:
+    """Return the event loop of all requests to the API, which runs in a thread until the process ends. Only with an
+    event loop can a request be given up at any moment, such as while a name is looked up or an answer's head drips.
+    """
+    loop = _EventLoop()
+    run_in_background("api", loop.run_forever)
+    return loop
 
 
 def clock_complaint(ahead: float | None) -> str | None:

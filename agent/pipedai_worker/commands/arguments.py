@@ -11,7 +11,6 @@ from pipedai_worker.identity.config import DEFAULT_PATH
 from pipedai_worker.identity.paying import AUTH_MODES
 
 TOKEN_VARIABLE = "PIPEDAI_REGISTRATION_TOKEN"  # noqa: S105
-KEY_VARIABLE = "PIPEDAI_API_KEY"
 # Supervisors kill the worker 30 s after SIGTERM. It needs the remaining 7 s to stop the last runs and report them.
 DEFAULT_DRAIN_SECONDS = 23.0
 # Claude is stopped when it has told nothing for so long. Its own tools may run for 10 minutes, and it is silent then.

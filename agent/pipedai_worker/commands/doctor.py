@@ -16,7 +16,7 @@ from pipedai_worker.api.answers import ApiError, TokenRefused
 from pipedai_worker.api.client import Api, clock_complaint
 from pipedai_worker.disk import durable
 from pipedai_worker.disk.journal import Journal
-from pipedai_worker.executors.inputs import allowed
+from pipedai_worker.executors.base import allowed
 from pipedai_worker.identity import config as configuration
 from pipedai_worker.identity.config import ConfigError, WorkerConfig
 from pipedai_worker.identity.paying import API_KEY, CREDENTIALS, Paying

@@ -41,7 +41,7 @@ from pipedai_worker.polling.loop import Fatal, Loop, Settings
 
 log = get_logger(__name__)
 
-# With --offline the stand-in needs no MCP server: whoever tries a worker out may have named one that does not exist.
+# With --offline the stand-in needs no MCP server, as a person who tries a worker out may name one that does not exist.
 STAND_IN = [*stand_in.COMMAND, "--offline"]
 _STARTS = f"pipedai-worker {__version__} starts"
 
@@ -121,7 +121,7 @@ def doctor(options: argparse.Namespace) -> None:
 def logs(options: argparse.Namespace) -> None:
     """Carry out `logs`: print a run's events, by default until it ends."""
     colour = wants_colour(sys.stdout)
-    for event in events_of(options, partial(_api, options)):
+    for event in events_of(options):
         print(json.dumps(event) if options.json else shown(event, colour=colour), flush=True)
 
 
@@ -268,13 +268,11 @@ def _absolute(program: str) -> str:
         raise Exit(arguments.BAD_CONFIG, f"The program can't be found: {error}.") from None
 
 
-def _api(
-    options: argparse.Namespace, url: str, config: WorkerConfig | None = None, *, key: str = ""
-) -> Api:
+def _api(options: argparse.Namespace, url: str, config: WorkerConfig | None = None) -> Api:
     try:
         api = Api(
             url,
-            token=config.worker_token if config else key,
+            token=config.worker_token if config else "",
             worker_id=config.worker_id if config else "",
             proxy=options.proxy,
             ca_file=options.ca_file,

@@ -1,4 +1,4 @@
-"""Checks what a worker does with tool calls that a person must approve (SPEC §27). It need not know them."""
+"""Checks what a worker does with tool calls that a person must approve. It need not know them."""
 
 from __future__ import annotations
 

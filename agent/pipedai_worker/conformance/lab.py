@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pipedai_worker import stand_in
-from pipedai_worker.conformance.fake_api import FakeApi
-from pipedai_worker.conformance.fake_run import FakeRun
+from pipedai_worker.conformance.fake_api import TERMINAL, FakeApi, FakeRun
 from pipedai_worker.conformance.serving import Service
-from pipedai_worker.conformance.wire import TERMINAL
 from pipedai_worker.events import local
 from pipedai_worker.identity.config import WorkerConfig
 from pipedai_worker.running.process import signal_group

@@ -7,7 +7,8 @@ import time
 from datetime import timedelta
 from uuid import uuid4
 
-from pipedai_worker.conformance import check, wire
+from pipedai_worker.api.answers import parse_time
+from pipedai_worker.conformance import check
 from pipedai_worker.conformance.fake_api import IN_HAND
 from pipedai_worker.conformance.lab import (
     Lab,
@@ -215,8 +216,7 @@ def tells_a_usage_limit(lab: Lab) -> None:
     expect(limit is not None, "It reported no usageLimit.")
     ignored = lab.api.ignored
     expect(not ignored, f"The API would ignore the usage limit: {''.join(ignored[:1])}")
-    resets_at = wire.resets_at(limit or {})
-    late = 0.0 if resets_at is None else resets_at.timestamp() - ends_at
+    late = (parse_time((limit or {}).get("resetsAt")) or ends_at) - ends_at
     most = TOLERANCE_SECONDS + time.time() + RESETS_IN_SECONDS - ends_at
     expect(
         -TOLERANCE_SECONDS <= late <= most,

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from http.server import ThreadingHTTPServer
 from typing import Any
 
-from pipedai_worker.conformance import wire
+from pipedai_worker.conformance import requests
 from pipedai_worker.conformance.fake_api import DROP, FakeApi
 from pipedai_worker.stand_in.mcp_server import McpHandler, Tool
 
@@ -94,10 +94,10 @@ class Handler(McpHandler):
 
     def do_POST(self) -> None:  # noqa: N802
         data = self._body()
-        body = wire.parse(data)
+        body = requests.parse(data)
         if self.path.startswith(self.served_at):
             self._serve_mcp(body or {})
-        elif data and not wire.is_json(self.headers.get("Content-Type")):
+        elif data and not requests.is_json(self.headers.get("Content-Type")):
             self._refuse_call(
                 415, "unsupported_media_type", "The Content-Type is not application/json."
             )

@@ -6,8 +6,7 @@ from functools import partial
 from typing import Any
 
 from pipedai_worker.conformance import check
-from pipedai_worker.conformance.fake_api import DROP
-from pipedai_worker.conformance.fake_run import FakeRun
+from pipedai_worker.conformance.fake_api import DROP, FakeRun
 from pipedai_worker.conformance.lab import (
     MOST_ATTEMPTS,
     QUIET_SECONDS,

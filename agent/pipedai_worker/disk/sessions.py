@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
 
-from pipedai_worker.disk import durable, scratch
+from pipedai_worker.disk import durable
 from pipedai_worker.disk.tool_calls import UNKNOWN
 from pipedai_worker.executors.base import Executor
 from pipedai_worker.logs import get_logger
@@ -21,7 +21,7 @@ log = get_logger(__name__)
 # The ids of claude's sessions are derived from this namespace (a random UUID). It must not change, because a new
 # version of the worker has to compute the same ids as the old one.
 _NAMESPACE = UUID("5d0f3c52-3c8e-4c55-9c4e-0f6a2f1b7a90")
-# A usage limit is waited for 8 days at most, and a session can be resumed for an hour after it (SPEC §16). A session is
+# A usage limit is waited for 8 days at most, and a session can be resumed for an hour after it. A session is
 # kept so long unless the API tells another time.
 RESUME_SECONDS = 3600.0
 LONGEST_SECONDS = 8 * 86_400.0 + RESUME_SECONDS
@@ -75,13 +75,13 @@ class Session:
     @property
     def work(self) -> Path:
         """The working directory in which the session was begun. Claude resumes a session only there."""
-        return scratch.work(Path(self.root))
+        return durable.work(Path(self.root))
 
     def after(self, counts: dict[str, int], listed: list[dict[str, Any]]) -> Session:
         new = [str(call["tool"]) for call in listed if call["outcome"] == UNKNOWN]
         # The same name counts once. No run has so many different tools that the last ones matter.
         unanswered = tuple(dict.fromkeys((*self.unanswered, *new)))[:MOST_UNANSWERED]
-        # A call without an answer may have had an effect, whatever its tool is said to do (SPEC §18).
+        # A call without an answer may have had an effect, whatever its tool is said to do.
         had_effects = self.had_effects or counts["effects"] > 0 or counts["unknown"] > 0
         return replace(self, had_effects=had_effects, unanswered=unanswered)
 
@@ -210,7 +210,7 @@ class Sessions:
                     self._write(replace(session, keep_until=until))
 
     def forget(self, session_id: str, executor: Executor) -> None:
-        """Remove a session, whoever uses it, and all of its files. It raises nothing."""
+        """Remove a session and all of its files, even if a run uses it. It raises nothing."""
         with self._lock:
             session = self._find(session_id)
             if session is not None:
@@ -255,7 +255,7 @@ class Sessions:
     def _without_files(self, session: Session, executor: Executor) -> Session:
         if session.root:
             executor.clean_up(session.id, session.work, None)
-            scratch.remove(Path(session.root))
+            durable.remove_tree(Path(session.root))
         return replace(session, root="", bytes=0)
 
     def _find(self, session_id: str) -> Session | None:

@@ -22,7 +22,7 @@ from pipedai_worker.reporting.outcome import iso
 
 # What the answer to a tool call said. A call without an answer is `unknown`.
 OK, ERROR, UNKNOWN = "ok", "error", "unknown"
-# What a call may change, by the server's own annotation of its tool (SPEC §18).
+# What a call may change, by the server's own annotation of its tool.
 NO_EFFECT, IDEMPOTENT, POSSIBLE = "none", "idempotent", "possible"
 LONGEST_LIST = 500
 LONGEST_TOOL_NAME = 200

@@ -8,8 +8,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipedai_worker.executors import settings, traces
-from pipedai_worker.executors.base import APPROVALS, Execution, Executor, Job, launch
-from pipedai_worker.executors.inputs import allowed, is_blank, stdin_for_claude, stdin_to_resume
+from pipedai_worker.executors.base import (
+    APPROVALS,
+    Execution,
+    Executor,
+    Job,
+    allowed,
+    is_blank,
+    launch,
+    stdin_for_claude,
+    stdin_to_resume,
+)
 from pipedai_worker.executors.settings import SERVER_NAME
 from pipedai_worker.executors.watch import Watch
 from pipedai_worker.identity.paying import CREDENTIALS

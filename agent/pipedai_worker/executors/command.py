@@ -10,24 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from pipedai_worker.disk import durable
-from pipedai_worker.executors.base import Execution, Executor, Job, launch
-from pipedai_worker.executors.inputs import stdin_text
-from pipedai_worker.executors.tail import Head, Tail
-from pipedai_worker.reporting import output
+from pipedai_worker.executors.base import Execution, Executor, Job, launch, stdin_text
+from pipedai_worker.executors.stream import Head, Tail
 from pipedai_worker.reporting.outcome import (
     ABSENT,
     CLIENT,
     ERROR_MESSAGE_LENGTH,
     FAILED,
+    LARGEST_BYTES,
     SHORT_MESSAGE_LENGTH,
     SUCCEEDED,
     Outcome,
+    settle,
 )
 
 # An error message is a sentence and the end of stderr; this much of its length is kept for the sentence.
 SENTENCE_LENGTH = 200
 # At most this much of an output file is read: more than an output may have, because there may be white space.
-LARGEST_OUTPUT_FILE = 4 * output.LARGEST_BYTES
+LARGEST_OUTPUT_FILE = 4 * LARGEST_BYTES
 # Stands for the content of an output file that holds no JSON. No JSON text has this value.
 NOT_JSON = float("nan")
 
@@ -68,7 +68,7 @@ class CommandExecutor(Executor):
         if ending.exit_code == 0:
             success = Outcome(SUCCEEDED, exit_code=0, short_message=message)
             found = _read(output_file)
-            outcome = output.settle(success, job.run.output_schema, found, job.redactor)
+            outcome = settle(success, job.run.output_schema, found, job.redactor)
         else:
             outcome = Outcome(
                 FAILED,

@@ -9,9 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from pipedai_worker.polling.approvals import Approvals
+from pipedai_worker.polling.assigned import Approvals
 
 # The name of the run's only MCP server; claude then names its tools `mcp__trigger__…`.
 SERVER_NAME = "trigger"
@@ -21,7 +20,7 @@ TOOL_PREFIX = f"mcp__{SERVER_NAME}__"
 def configuration(url: str, timeout_seconds: float) -> bytes:
     """Return the text for `--mcp-config`. `timeout_seconds` is how long a tool call may take."""
     server = {
-        "type": "sse" if is_older(url) else "http",
+        "type": "http",
         "url": url,
         # Claude then tells the model about the tools from the beginning, and not only when it searches for tools.
         "alwaysLoad": True,
@@ -29,14 +28,6 @@ def configuration(url: str, timeout_seconds: float) -> bytes:
         "timeout": round(timeout_seconds * 1000),
     }
     return json.dumps({"mcpServers": {SERVER_NAME: server}}).encode()
-
-
-def is_older(url: str) -> bool:
-    """Tell whether the path ends in /sse, which by convention means MCP's older transport (HTTP with SSE)."""
-    try:
-        return urlsplit(url).path.rstrip("/").endswith("/sse")
-    except ValueError:
-        return False
 
 
 # With these variables claude reads no file that the prompt mentions, keeps no memory from run to run, and calls no

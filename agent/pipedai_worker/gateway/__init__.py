@@ -3,6 +3,6 @@
 from pipedai_worker.gateway.faults import ServerFault
 from pipedai_worker.gateway.gate import Gate
 from pipedai_worker.gateway.gateway import Gateway
-from pipedai_worker.gateway.renewal import Credentials
+from pipedai_worker.gateway.upstream import Credentials
 
 __all__ = ["Credentials", "Gate", "Gateway", "ServerFault"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import httpx
 
+from pipedai_worker.api.answers import causes
 from pipedai_worker.reporting.outcome import CLIENT, INFRA
 
 TOO_MANY_REQUESTS = 429
@@ -16,6 +16,8 @@ PROXY_REFUSED = 407
 UNAUTHORIZED = 401
 REFUSED_HEADERS = frozenset({UNAUTHORIZED, 403})
 INFRA_STATUSES = frozenset({408, TOO_MANY_REQUESTS})
+# So a server answers that only has MCP's older transport, HTTP+SSE, where a POST to the URL itself means nothing.
+NO_POSTS = frozenset({404, 405})
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class ServerFault:
     sentence: str
 
 
-class ServerFailed(Exception):  # noqa: N818 - carries the fault to whoever tells of it
+class ServerFailed(Exception):  # noqa: N818 - it carries a fault
     def __init__(self, fault_class: str, sentence: str, *, unanswered: bool = False) -> None:
         """`unanswered` says that the server may have got the request, and that its answer did not come."""
         super().__init__(sentence)
@@ -42,8 +44,10 @@ def client(sentence: str) -> ServerFailed:
     return ServerFailed(CLIENT, sentence)
 
 
-def of_status(status: int, *, expiring: bool = False) -> ServerFailed | None:
-    """Return the error for an answer's status; None for 2xx. Headers that are `expiring` may be others later."""
+def of_status(status: int, *, expiring: bool = False, begins: bool = False) -> ServerFailed | None:
+    """Return the error for an answer's status; None for 2xx. Headers that are `expiring` may be others later. `begins`
+    says that the request was `initialize`.
+    """
     if 200 <= status < 300:
         return None
     if 300 <= status < 400:
@@ -62,6 +66,12 @@ def of_status(status: int, *, expiring: bool = False) -> ServerFailed | None:
         return infra("The worker's proxy answered 407: it asks the worker to log in.")
     if status == TOO_MANY_REQUESTS:
         return infra("The MCP server answered 429: it was called too often.")
+    if begins and status in NO_POSTS:
+        return client(
+            f"The MCP server answered {status}: it does not speak streamable HTTP at this URL. If it has the deprecated"
+            " HTTP+SSE transport, which the worker does not speak, give the trigger the server's URL for streamable"
+            " HTTP, which often ends in /mcp."
+        )
     if status >= 500 or status in INFRA_STATUSES:
         return infra(f"The MCP server answered {status}.")
     return client(f"The MCP server answered {status}.")
@@ -69,16 +79,16 @@ def of_status(status: int, *, expiring: bool = False) -> ServerFailed | None:
 
 def of_error(error: BaseException) -> ServerFailed:
     """Return the error for an exception of httpx. The error omits the exception's text, which may quote a header."""
-    causes = list(_causes(error))
-    if any(isinstance(cause, socket.gaierror) for cause in causes):
+    all_causes = list(causes(error))
+    if any(isinstance(cause, socket.gaierror) for cause in all_causes):
         return infra("The MCP server can't be reached: the name of its host is not found.")
-    for cause in causes:
+    for cause in all_causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
             why = cause.verify_message.rstrip(".")
             return infra(f"The MCP server can't be reached: its certificate is not valid ({why}).")
-    if any(isinstance(cause, ssl.SSLError) for cause in causes):
+    if any(isinstance(cause, ssl.SSLError) for cause in all_causes):
         return infra("The MCP server can't be reached: it does not speak TLS as it should.")
-    if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
+    if any(isinstance(cause, ConnectionRefusedError) for cause in all_causes):
         return infra("The MCP server can't be reached: it refused the connection.")
     for kind, sentence, unanswered in _KINDS:
         if isinstance(error, kind):
@@ -95,16 +105,3 @@ _KINDS: tuple[tuple[type[httpx.HTTPError], str, bool], ...] = (
     (httpx.TimeoutException, "The MCP server was silent for too long.", True),
     (httpx.RemoteProtocolError, "The MCP server broke off, or does not speak HTTP.", True),
 )
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and all exceptions that caused it, also those inside groups of exceptions."""
-    seen: set[int] = set()
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        found = waiting.pop()
-        if found is None or id(found) in seen:
-            continue
-        seen.add(id(found))
-        yield found
-        waiting += [found.__cause__, found.__context__, *getattr(found, "exceptions", ())]

@@ -14,12 +14,11 @@ import httpx
 
 from pipedai_worker.disk.tool_calls import POSSIBLE, Call, ToolCalls
 from pipedai_worker.gateway import faults, limits, messages
-from pipedai_worker.gateway.exchange import Answer, Request
 from pipedai_worker.gateway.faults import ServerFailed
 from pipedai_worker.gateway.gate import Admitted, Gate
+from pipedai_worker.gateway.listener import Answer, Request
 from pipedai_worker.gateway.reading import (
     EVENTS,
-    HTML,
     JSON,
     SESSION,
     VERSION,
@@ -54,8 +53,8 @@ class Posted:
     session: str
     ids: list[str] = field(default_factory=list)
     is_batch: bool = False
-    # True if the answers come on a stream of the older transport (HTTP with SSE), and not as the answer to this POST.
-    in_stream: bool = False
+    # True if one of the messages is `initialize`.
+    begins: bool = False
     may_take_long: bool = True
 
 
@@ -71,15 +70,7 @@ class Forwarding:
     # None if no call of the run needs an approval.
     _gate: Gate | None
 
-    async def post(
-        self,
-        request: Request,
-        answer: Answer,
-        *,
-        url: httpx.URL | None = None,
-        stream: str | None = None,
-    ) -> None:
-        """Forward a POST's messages. With `stream`, answers come on that stream of the older transport."""
+    async def post(self, request: Request, answer: Answer) -> None:
         try:
             read = messages.read_outlines if self._gate is None else messages.read_posted
             posted = await messages.read_apart(request.body, read)
@@ -87,13 +78,13 @@ class Forwarding:
             problem = messages.error("null", messages.PARSE_ERROR, "This is no JSON-RPC message.")
             await answer.send(HTTPStatus.BAD_REQUEST, problem)
             return
-        session = stream if stream is not None else request.header(SESSION) or ""
+        session = request.header(SESSION) or ""
         found = [messages.request_id(message) for message in posted]
         post = Posted(
             session,
             [one for one in found if one is not None],
             is_batch=request.body.lstrip()[:1] == b"[",
-            in_stream=stream is not None,
+            begins=any(each.get("method") == messages.INITIALIZE for each in posted),
             may_take_long=not all(map(messages.is_quick, posted)),
         )
         if post.ids:
@@ -107,7 +98,7 @@ class Forwarding:
             body = admitted.body if admitted else request.body
             seconds = None if post.may_take_long else limits.ANSWER_SECONDS
             async with self._upstream.send(
-                "POST", request.headers, body, url=url, seconds=seconds
+                "POST", request.headers, body, seconds=seconds
             ) as response:
                 await self._answer_post(post, response, answer)
         except (NotAllowed, ServerFailed) as failed:
@@ -160,12 +151,6 @@ class Forwarding:
         if not 200 <= response.status_code < 300:
             self._waiting.fail(post.session, post.ids)
             await self._pass_refusal(response, answer, post)
-        elif post.in_stream:
-            body = await read_whole(response)
-            if kind == HTML and body.lstrip().startswith(b"<"):
-                # A web page comes from a proxy or the like, so the MCP server never got the message.
-                raise faults.client("The MCP server's answer is a web page.")
-            await answer.send(HTTPStatus.ACCEPTED)
         elif kind == EVENTS:
             await answer.begin_events(status, headers)
             await self._pass_events(post, response, answer)
@@ -237,7 +222,7 @@ class Forwarding:
             with contextlib.suppress(ServerFailed):
                 told = any("jsonrpc" in message for message in messages.read_answered(body))
         if not told:
-            fault = faults.of_status(status)
+            fault = faults.of_status(status, begins=post is not None and post.begins)
             body = messages.errors(
                 post.ids if post and post.ids else ["null"],
                 str(fault),
@@ -249,7 +234,7 @@ class Forwarding:
         """Answer for the server with a JSON-RPC error if the client expects JSON-RPC, else with a 502."""
         if answer.begun:
             raise ConnectionError
-        status = HTTPStatus.OK if post.ids and not post.in_stream else HTTPStatus.BAD_GATEWAY
+        status = HTTPStatus.OK if post.ids else HTTPStatus.BAD_GATEWAY
         body = messages.errors(post.ids or ["null"], sentence, batch=post.is_batch)
         await answer.send(status, body)
 

@@ -12,18 +12,13 @@ from concurrent.futures import CancelledError, Future, wait
 from http import HTTPStatus
 
 from pipedai_worker.disk.tool_calls import ToolCalls
-from pipedai_worker.executors.settings import is_older
 from pipedai_worker.gateway import faults, messages
-from pipedai_worker.gateway.exact import with_known_headers
-from pipedai_worker.gateway.exchange import Answer, Request
 from pipedai_worker.gateway.faults import ServerFailed, ServerFault
 from pipedai_worker.gateway.forwarding import Forwarding
-from pipedai_worker.gateway.gate import Gate
-from pipedai_worker.gateway.listener import Listener
-from pipedai_worker.gateway.older_transport import OlderTransport
+from pipedai_worker.gateway.gate import Gate, with_known_headers
+from pipedai_worker.gateway.listener import Answer, Listener, Request
 from pipedai_worker.gateway.probe import probe
-from pipedai_worker.gateway.renewal import Ask, Credentials
-from pipedai_worker.gateway.upstream import Upstream
+from pipedai_worker.gateway.upstream import Ask, Credentials, Upstream
 from pipedai_worker.gateway.waiting import Effects, FirstEffect, Waiting
 from pipedai_worker.logs import get_logger
 from pipedai_worker.running.stopping import run_in_background
@@ -39,9 +34,7 @@ LOOK_SECONDS = 0.1
 
 
 class Gateway:
-    """A context manager that serves one run's MCP server on the loopback interface, at `url`. The URL ends in /sse if
-    the server's own does, which by convention means the older transport (HTTP with SSE).
-    """
+    """A context manager that serves one run's MCP server on the loopback interface, at `url`."""
 
     def __init__(
         self,
@@ -59,7 +52,6 @@ class Gateway:
         the call, and raises an exception to prevent the call. It must end soon after the run has been stopped.
         """
         self.url = ""
-        self._older = is_older(url)
         self._upstream = Upstream(url, credentials, ask)
         self._gate = gate
         self._effects = Effects(gate.learn if gate else None)
@@ -91,7 +83,7 @@ class Gateway:
         """
         if self._loop is None:
             raise RuntimeError("The gateway is not open.")
-        probing = probe(self._upstream, self._effects, older=self._older)
+        probing = probe(self._upstream, self._effects)
         try:
             asked = asyncio.run_coroutine_threadsafe(probing, self._loop)
             while not wait([asked], LOOK_SECONDS).done:
@@ -108,7 +100,7 @@ class Gateway:
 
     @property
     def _path(self) -> str:
-        return f"{self._base}/sse" if self._older else f"{self._base}/mcp"
+        return f"{self._base}/mcp"
 
     def _run(self, listening: socket.socket) -> None:
         try:
@@ -134,9 +126,6 @@ class Gateway:
             FirstEffect(self._before_first_effect),
             self._gate,
         )
-        self._older_transport = OlderTransport(
-            self._upstream, waiting, self._forwarding, f"{self._base}/messages/"
-        )
         self._upstream.open()
         listener = Listener(listening, self._knows, self._answer)
         await listener.open()
@@ -155,14 +144,11 @@ class Gateway:
         if self._gate is not None:
             request = with_known_headers(request)
         path = _path_in(request.target)
-        posts = f"{self._base}/messages/".encode()
         try:
             if path == self._path.encode():
                 await self._answer_main(request, answer)
             elif self._gate and path == f"{self._base}/hook".encode() and request.method == "POST":
                 await self._answer_hook(self._gate, request, answer)
-            elif self._older and path.startswith(posts) and request.method == "POST":
-                await self._older_transport.post(path[len(posts) :].decode(), request, answer)
             else:
                 await answer.send(HTTPStatus.NOT_FOUND)
         except ServerFailed as failed:
@@ -178,14 +164,11 @@ class Gateway:
         await answer.send(HTTPStatus.OK, json.dumps(told).encode())
 
     async def _answer_main(self, request: Request, answer: Answer) -> None:
-        if self._older:
-            ways = {"GET": self._older_transport.open_stream}
-        else:
-            ways = {
-                "GET": self._forwarding.get,
-                "POST": self._forwarding.post,
-                "DELETE": self._forwarding.delete,
-            }
+        ways = {
+            "GET": self._forwarding.get,
+            "POST": self._forwarding.post,
+            "DELETE": self._forwarding.delete,
+        }
         way = ways.get(request.method)
         if way is None:
             allow = {"Allow": ", ".join(ways)}

@@ -1,18 +1,206 @@
-"""Accepts connections on the loopback interface, and lets only requests pass that are meant for this gateway."""
+"""Accepts connections on the loopback interface, lets only requests pass that are meant for this gateway, and writes
+their answers; h11 knows the rules of HTTP/1.1.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
+from http.client import responses as phrases
+
+import h11
 
 from pipedai_worker.gateway import limits
-from pipedai_worker.gateway.exchange import Answer, BadRequest, Presence, Request, Room, Share, Wire
+from pipedai_worker.gateway.reading import JSON
 from pipedai_worker.logs import get_logger
 
 log = get_logger(__name__)
+
+# H11 accepts control characters in the value of a header.
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+class BadRequest(Exception):  # noqa: N818 - carries the answer
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Request:
+    """One HTTP request. The names of its headers are in lower case."""
+
+    method: str
+    target: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes = field(repr=False)
+
+    def header(self, name: str) -> str | None:
+        found = [value for one, value in self.headers if one == name]
+        return found[0] if len(found) == 1 else None
+
+    def has(self, name: str) -> bool:
+        return any(one == name for one, _ in self.headers)
+
+
+class Room:
+    """Counts how many bytes of request bodies a gateway may still take into memory; `left` is that number."""
+
+    def __init__(self, most: int) -> None:
+        self.left = most
+
+
+class Share:
+    """The bytes that one request takes of a Room. It is a context manager, whose exit gives the bytes back."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._taken = 0
+
+    def __enter__(self) -> Share:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._room.left += self._taken
+
+    def take(self, size: int) -> None:
+        """Have `size` bytes of the Room altogether. Raises BadRequest if the body is too large, or the Room full."""
+        if size > limits.LARGEST_REQUEST:
+            raise BadRequest(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        more = size - self._taken
+        if more > self._room.left:
+            raise BadRequest(HTTPStatus.SERVICE_UNAVAILABLE)
+        if more > 0:
+            self._room.left -= more
+            self._taken = size
+
+
+class Presence:
+    """Knows whether a connection's client is still there, and which task to cancel when it goes away."""
+
+    def __init__(self) -> None:
+        self.gone = False
+        self.task: asyncio.Task[None] | None = None
+        self._expected = False
+
+    def expect_client(self) -> None:
+        """Have the connection's task canceled if its client leaves. Raises ConnectionError if it has left."""
+        if self.gone:
+            raise ConnectionError
+        self._expected = True
+
+    def finished(self) -> None:
+        self._expected = False
+
+    def leave(self) -> None:
+        """Note that the client has left. The task goes on if the client waits for no answer, as with a notification."""
+        self.gone = True
+        if self._expected and self.task is not None:
+            self.task.cancel()
+
+
+class Wire:
+    """The HTTP of one connection: its requests come one after the other, each with its answer before the next."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.LARGEST_HEAD)
+
+    async def read_head(self) -> Request | None:
+        """Return the next request, without its body; None when the connection ends. Raises BadRequest."""
+        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
+            self._http.start_next_cycle()
+        elif self._http.our_state is not h11.IDLE:
+            return None
+        head = await self._next()
+        if not isinstance(head, h11.Request):
+            return None
+        if head.http_version != b"1.1":
+            raise BadRequest(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
+        if any(_CONTROL.search(value) for _, value in head.headers):
+            raise BadRequest(HTTPStatus.BAD_REQUEST)
+        headers = tuple((name.decode(), value.decode("latin-1")) for name, value in head.headers)
+        return Request(head.method.decode(), head.target.decode("latin-1"), headers, b"")
+
+    async def read_body(self, request: Request, share: Share) -> Request | None:
+        """Return the request with its body; None when the client has closed the connection. Raises BadRequest."""
+        if request.has("content-length"):
+            if request.has("transfer-encoding"):
+                raise BadRequest(HTTPStatus.BAD_REQUEST)
+            share.take(int(request.header("content-length") or 0))
+        if self._http.they_are_waiting_for_100_continue:
+            go_on = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
+            await self.write(go_on)
+        body = bytearray()
+        while isinstance(event := await self._next(), h11.Data):
+            share.take(len(body) + len(event.data))
+            body += event.data
+        return replace(request, body=bytes(body)) if isinstance(event, h11.EndOfMessage) else None
+
+    async def _next(self) -> h11.Event | None:
+        try:
+            while (event := self._http.next_event()) is h11.NEED_DATA:
+                # Reads only what fits beside the part of an incomplete head that h11 already holds.
+                data = await self._reader.read(
+                    limits.LARGEST_HEAD + 1 - len(self._http.trailing_data[0])
+                )
+                if not data:
+                    return None
+                self._http.receive_data(data)
+        except h11.RemoteProtocolError as error:
+            raise BadRequest(error.error_status_hint) from None
+        return event if isinstance(event, h11.Event) else None
+
+    async def write(self, *events: h11.Event) -> None:
+        self._writer.write(b"".join(self._http.send(event) or b"" for event in events))
+        await self._writer.drain()
+
+
+class Answer:
+    """Writes the answer to one request: either whole, by `send()`, or as a stream of pieces, each sent at once."""
+
+    def __init__(self, wire: Wire, presence: Presence) -> None:
+        self._wire = wire
+        self.presence = presence
+        self.begun = False
+
+    async def send(
+        self,
+        status: int,
+        body: bytes = b"",
+        *,
+        headers: dict[str, str] | None = None,
+        close: bool = False,
+    ) -> None:
+        """Send a whole answer, whose body is JSON. `close` tells the client that the connection ends with it."""
+        sent = {"Content-Length": str(len(body)), **(headers or {})}
+        if body:
+            sent["Content-Type"] = JSON
+        if close:
+            sent["Connection"] = "close"
+        await self._wire.write(self._head(status, sent), h11.Data(data=body), h11.EndOfMessage())
+
+    async def begin_events(self, status: int, headers: dict[str, str]) -> None:
+        kind = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache, no-transform"}
+        await self._wire.write(self._head(status, {**kind, **headers}))
+
+    def _head(self, status: int, headers: dict[str, str]) -> h11.Response:
+        self.begun = True
+        reason = phrases.get(status, "Unknown")
+        return h11.Response(status_code=status, headers=list(headers.items()), reason=reason)
+
+    async def write(self, piece: bytes) -> None:
+        await self._wire.write(h11.Data(data=piece))
+
+    async def end(self) -> None:
+        await self._wire.write(h11.EndOfMessage())
+
 
 Handler = Callable[[Request, Answer], Awaitable[None]]
 

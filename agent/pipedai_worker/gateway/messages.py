@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 from pipedai_worker.gateway import faults, limits
 from pipedai_worker.values import TooManyValues, parse, refuse_constant
 
-TOOLS_CALL, TOOLS_LIST = "tools/call", "tools/list"
+INITIALIZE, TOOLS_CALL, TOOLS_LIST = "initialize", "tools/call", "tools/list"
 # A server answers these requests at once, unless it is broken. Other requests may take it as long as the run lasts.
-QUICK = frozenset({"initialize", "server/discover", "ping", TOOLS_LIST})
+QUICK = frozenset({INITIALIZE, "server/discover", "ping", TOOLS_LIST})
 _MEMBERS = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
 _METHOD = re.compile(r"[A-Za-z0-9/_.$-]+")
 # The parameters that some version of MCP gives to a call, in the order in which they are sent.

@@ -1,32 +1,52 @@
-"""Asks a run's MCP server for its tools as a client would, before the run uses the model (SPEC §20)."""
+"""Asks a run's MCP server for its tools as a client would, before the run uses the model: a server that can't be used
+fails the run at no cost (docs/decisions/gateway.md).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import json
+from collections.abc import AsyncIterator
 from typing import Any
 
-from pipedai_worker.gateway import faults, limits
-from pipedai_worker.gateway.conversation import (
-    Conversation,
-    ModernConversation,
-    PostConversation,
-    ServerError,
-    StreamConversation,
-)
+import httpx
+
+from pipedai_worker import __version__
+from pipedai_worker.gateway import faults, limits, messages
 from pipedai_worker.gateway.faults import ServerFailed, ServerFault
+from pipedai_worker.gateway.reading import (
+    EVENTS,
+    JSON,
+    SESSION,
+    VERSION,
+    Event,
+    chunks_of,
+    events_of,
+    media_type,
+    session_in,
+)
 from pipedai_worker.gateway.upstream import Upstream
 from pipedai_worker.gateway.waiting import Effects
+from pipedai_worker.reporting.outcome import CLIENT
 
 # The versions of MCP in which a conversation begins with `initialize`. The probe offers the first one to the server.
 VERSIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
 UNSUPPORTED_VERSION = -32022
+MODERN_VERSION = "2026-07-28"
+_META = "io.modelcontextprotocol/"
+# An event counts as at least this many bytes, because reading many small events would take time without bound.
+SMALLEST_EVENT = 100
+_LARGEST_MIB = limits.LARGEST_TOOLS_LIST // limits.MIB
+TOO_LARGE = f"What the MCP server tells of its tools is larger than {_LARGEST_MIB} MiB."
+USER_AGENT = ("User-Agent", f"pipedai-worker/{__version__}")
 
 
-async def probe(upstream: Upstream, effects: Effects, *, older: bool) -> ServerFault | None:
+async def probe(upstream: Upstream, effects: Effects) -> ServerFault | None:
     """Initialise the server, list its tools, and end the session, in 30 s at most. Return None if it can be used."""
     try:
-        await asyncio.wait_for(_probe(upstream, effects, older=older), limits.PROBE_SECONDS)
+        await asyncio.wait_for(_probe(upstream, effects), limits.PROBE_SECONDS)
     except ServerFailed as failed:
         return failed.fault
     except asyncio.TimeoutError:
@@ -36,18 +56,14 @@ async def probe(upstream: Upstream, effects: Effects, *, older: bool) -> ServerF
     return None
 
 
-async def _probe(upstream: Upstream, effects: Effects, *, older: bool) -> None:
-    conversation: Conversation = (
-        StreamConversation(upstream) if older else PostConversation(upstream)
-    )
-    async with conversation:
-        try:
-            await _ask(conversation, effects)
-        except ServerError as error:
-            if older or error.code != UNSUPPORTED_VERSION:
-                raise
-            # The server speaks only versions of MCP without `initialize` (2026-07-28 and later).
-            await _list_tools(ModernConversation(upstream), effects)
+async def _probe(upstream: Upstream, effects: Effects) -> None:
+    try:
+        await _ask(Conversation(upstream), effects)
+    except ServerError as error:
+        if error.code != UNSUPPORTED_VERSION:
+            raise
+        # The server speaks only versions of MCP without `initialize` (2026-07-28 and later).
+        await _list_tools(ModernConversation(upstream), effects)
 
 
 async def _ask(conversation: Conversation, effects: Effects) -> None:
@@ -70,7 +86,7 @@ async def _leave(conversation: Conversation) -> None:
 async def _initialize(conversation: Conversation) -> bool:
     """Agree with the server on a version of MCP. Return whether it says that it has tools."""
     result = await conversation.request(
-        "initialize",
+        messages.INITIALIZE,
         {
             "protocolVersion": VERSIONS[0],
             "capabilities": {},
@@ -104,3 +120,155 @@ async def _list_tools(conversation: Conversation, effects: Effects) -> None:
     raise faults.client(
         f"The MCP server's list of tools has more than {limits.MOST_TOOLS_PAGES} pages."
     )
+
+
+class ServerError(ServerFailed):
+    """The server answered with a JSON-RPC error."""
+
+    def __init__(self, method: str, code: object) -> None:
+        # A larger number is no code of a protocol, and could have thousands of digits.
+        self.code = code if isinstance(code, int) and abs(code) < 2**31 else None
+        named = f" ({self.code})" if self.code is not None else ""
+        super().__init__(CLIENT, f"The MCP server answered `{method}` with an error{named}.")
+
+
+class Conversation:
+    """A conversation over streamable HTTP that begins with `initialize`. The server may give it a session. The methods
+    raise ServerFailed.
+    """
+
+    client = {"name": "pipedai-worker", "version": __version__}
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._ids = itertools.count(1)
+        # How many bytes the server may still send: as answers to requests, and as a stream's events that answer none.
+        self._left = self._other = limits.LARGEST_TOOLS_LIST
+        # The version of MCP that the server has agreed to; None before that.
+        self.version: str | None = None
+        self._session: str | None = None
+
+    async def request(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        id_as_json, body = self._made(method, params)
+        async with self._upstream.send("POST", self._headers(method), body) as response:
+            await self._judge(response, method)
+            if method == messages.INITIALIZE:
+                self._session = session_in(response)
+            kind = media_type(response)
+            if kind == JSON:
+                result = await result_in(await self._read(response), id_as_json, method)
+            elif kind == EVENTS:
+                result = await self._await_event(
+                    events_of(response, limits.LARGEST_TOOLS_LIST, TOO_LARGE), id_as_json, method
+                )
+            else:
+                raise no_mcp()
+        if result is None:
+            raise no_mcp()
+        return result
+
+    async def notify(self, method: str) -> None:
+        body = json.dumps({"jsonrpc": "2.0", "method": method}).encode()
+        async with self._upstream.send("POST", self._headers(method), body) as response:
+            await self._judge(response, method)
+
+    async def leave(self) -> None:
+        if self._session is not None:
+            async with self._upstream.send("DELETE", self._headers("")):
+                pass
+
+    def _headers(self, _method: str) -> list[tuple[str, str]]:
+        headers = [
+            USER_AGENT,
+            ("Content-Type", JSON),
+            ("Accept", f"{JSON}, {EVENTS}"),
+        ]
+        if self._session is not None:
+            headers.append((SESSION, self._session))
+        if self.version is not None:
+            headers.append((VERSION, self.version))
+        return headers
+
+    async def _judge(self, response: httpx.Response, method: str) -> None:
+        """Raise ServerError if the answer holds a JSON-RPC error, or ServerFailed if its status is no success."""
+        failed = faults.of_status(
+            response.status_code,
+            expiring=self._upstream.headers_expire,
+            begins=method == messages.INITIALIZE,
+        )
+        if failed is None:
+            return
+        if response.status_code in {400, 404} and media_type(response) == JSON:
+            body = await self._read(response)
+            for message in await messages.read_apart(body, messages.read_answered):
+                error = message.get("error")
+                if message.get("jsonrpc") == "2.0" and isinstance(error, dict):
+                    raise ServerError(method, error.get("code"))
+        raise failed
+
+    async def _read(self, response: httpx.Response) -> bytes:
+        body = bytearray()
+        async for chunk in chunks_of(response):
+            self._count(len(chunk))
+            body += chunk
+        return bytes(body)
+
+    def _made(self, method: str, params: dict[str, Any]) -> tuple[str, bytes]:
+        number = next(self._ids)
+        message = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+        return json.dumps(number), json.dumps(message).encode()
+
+    def _count(self, size: int) -> None:
+        """Count `size` more bytes of answers. Raises ServerFailed when they exceed what a list of tools may have."""
+        self._left -= size
+        if self._left < 0:
+            raise faults.client(TOO_LARGE)
+
+    async def _await_event(
+        self, events: AsyncIterator[Event], id_as_json: str, method: str
+    ) -> dict[str, Any] | None:
+        """Return the result that a stream of events brings for a request; None if the stream ends without it."""
+        async for event in events:
+            size = sum(map(len, event.lines))
+            result = await result_in(event.data, id_as_json, method)
+            if result is not None:
+                self._count(size)
+                return result
+            self._other -= max(size, SMALLEST_EVENT)
+            if self._other < 0:
+                raise faults.infra("The MCP server sends and sends, but no answer.")
+        return None
+
+
+class ModernConversation(Conversation):
+    """A conversation in MCP since version 2026-07-28: it has no session, and each request says who sends it."""
+
+    def _made(self, method: str, params: dict[str, Any]) -> tuple[str, bytes]:
+        meta = {
+            f"{_META}protocolVersion": MODERN_VERSION,
+            f"{_META}clientInfo": self.client,
+            f"{_META}clientCapabilities": {},
+        }
+        return super()._made(method, {**params, "_meta": meta})
+
+    def _headers(self, method: str) -> list[tuple[str, str]]:
+        return [*super()._headers(method), (VERSION, MODERN_VERSION), ("Mcp-Method", method)]
+
+
+async def result_in(data: bytes, id_as_json: str, method: str) -> dict[str, Any] | None:
+    """Return the result for this id in what the server sent, or None. Raises ServerFailed if it is an error."""
+    for message in await messages.read_apart(data, messages.read_answered):
+        if messages.answer_id(message) != id_as_json or message.get("jsonrpc") != "2.0":
+            continue
+        if "error" in message:
+            error = message["error"]
+            raise ServerError(method, error.get("code") if isinstance(error, dict) else None)
+        result = message.get("result")
+        if not isinstance(result, dict):
+            break
+        return result
+    return None
+
+
+def no_mcp() -> ServerFailed:
+    return faults.client("The MCP server's answer is not MCP.")

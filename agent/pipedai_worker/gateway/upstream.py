@@ -1,4 +1,6 @@
-"""Sends requests to a run's MCP server, with the trigger's headers, by the machine's proxy, and without redirects."""
+"""Sends requests to a run's MCP server, with the trigger's headers, by the machine's proxy, and without redirects. The
+API renews the headers before they expire, or when the server refuses them.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +10,112 @@ import os
 import re
 import socket
 import ssl
+import time
 import urllib.request
 from base64 import b64encode
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from urllib.parse import unquote
 
 import httpx
 
+from pipedai_worker.api.answers import ApiError, Backoff
 from pipedai_worker.gateway import faults, limits
 from pipedai_worker.gateway.faults import ServerFailed
 from pipedai_worker.gateway.reading import ENDS_AT, within
-from pipedai_worker.gateway.renewal import Ask, Credentials, Renewal
+from pipedai_worker.logs import get_logger
 from pipedai_worker.redact import Redactor
+from pipedai_worker.running.stopping import in_background
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """The headers that show an MCP server who sends a request."""
+
+    headers: Mapping[str, str] = field(repr=False)
+    # When they expire, by this machine's monotonic clock; None if they do not.
+    expire_at: float | None = None
+
+
+# Returns the present credentials. It is told whether the server has refused those from before. It is called in a thread
+# of its own, and may raise any exception.
+Ask = Callable[[bool], Credentials]
+
+
+class Renewal:
+    """Asks for the credentials of one gateway, in whose event loop it lives. The API takes one request in 5 s."""
+
+    def __init__(self, given: Credentials, ask: Ask, use: Callable[[Credentials], None]) -> None:
+        """`use` gets each answer of `ask`, and raises ServerFailed for headers that can't be sent."""
+        self._expire_at = given.expire_at
+        self._ask = ask
+        self._use = use
+        self._asking: asyncio.Future[Credentials] | None = None
+        self._answered_at: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._backoff = Backoff()
+
+    def open(self) -> None:
+        self._plan(0.0)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    @property
+    def is_expected(self) -> bool:
+        return self._expire_at is not None
+
+    async def ask(self) -> None:
+        """After a refusal, wait for the present credentials to be used, but not for long, and not if they came a moment
+        ago.
+        """
+        last = self._answered_at
+        came_now = last is not None and time.monotonic() - last < limits.RENEWAL_PAUSE
+        if self._asking is not None or not came_now:
+            await asyncio.wait(
+                [self._asking or self._begin(refused=True)], timeout=limits.RENEWAL_SECONDS
+            )
+
+    def _begin(self, *, refused: bool = False) -> asyncio.Future[Credentials]:
+        self.close()
+        self._asking = asking = in_background("credentials", partial(self._ask, refused))
+        asking.add_done_callback(self._answered)
+        return asking
+
+    def _answered(self, asking: asyncio.Future[Credentials]) -> None:
+        self._asking = None
+        self._answered_at = time.monotonic()
+        pause = limits.RENEWAL_PAUSE
+        error = asking.exception()
+        if error is None:
+            try:
+                self._use(asking.result())
+            except ServerFailed as failed:
+                error = failed
+        if error is None:
+            self._expire_at = asking.result().expire_at
+            self._backoff.reset()
+        else:
+            if not self._backoff.attempts:
+                # The text of another exception may quote a header.
+                told = isinstance(error, (ApiError, ServerFailed))
+                what = str(error) if told else type(error).__name__
+                log.warning("the MCP server's headers can't be renewed yet: %s", what)
+            pause = max(pause, self._backoff.next_delay(getattr(error, "retry_after", None)))
+        self._plan(pause)
+
+    def _plan(self, pause: float) -> None:
+        """Ask again shortly before the credentials expire, but after `pause` seconds at the earliest."""
+        if self._expire_at is None:
+            return
+        left = self._expire_at - time.monotonic()
+        delay = max(pause, left - min(limits.RENEWED_BEFORE, left / 2))
+        self._timer = asyncio.get_running_loop().call_later(delay, self._begin)
+
 
 # Headers about a single connection (RFC 9110 §7.6.1), or how a message is sent on it, are never forwarded.
 HOP_BY_HOP = frozenset(
@@ -100,7 +196,6 @@ class Upstream:
         headers: Iterable[tuple[str, str]],
         body: bytes | None = None,
         *,
-        url: httpx.URL | None = None,
         seconds: float | None = limits.ANSWER_SECONDS,
     ) -> AsyncIterator[httpx.Response]:
         """Yield the answer before its body is read. The whole answer must come within `seconds`. A request that the
@@ -110,7 +205,7 @@ class Upstream:
             raise self._fault
         if self._client is None:
             raise faults.infra("The gateway is closed.")
-        asked = (method, headers, body, url or self.url)
+        asked = (method, headers, body)
         ends_at = None if seconds is None else asyncio.get_running_loop().time() + seconds
         used = self._headers
         answer = await self._send_once(self._client, ends_at, *asked)
@@ -139,7 +234,6 @@ class Upstream:
         method: str,
         headers: Iterable[tuple[str, str]],
         body: bytes | None,
-        url: httpx.URL,
     ) -> httpx.Response:
         timeout = httpx.Timeout(
             None,
@@ -150,8 +244,8 @@ class Upstream:
         try:
             request = httpx.Request(
                 method,
-                url,
-                headers=self._merged(headers, url, body),
+                self.url,
+                headers=self._merged(headers, body),
                 content=body,
                 extensions={"timeout": timeout.as_dict()},
             )
@@ -161,13 +255,11 @@ class Upstream:
         answer.extensions[ENDS_AT] = ends_at
         return answer
 
-    def _merged(
-        self, headers: Iterable[tuple[str, str]], url: httpx.URL, body: bytes | None
-    ) -> Headers:
+    def _merged(self, headers: Iterable[tuple[str, str]], body: bytes | None) -> Headers:
         merged = list(self._headers)
         own = {name.lower() for name, _ in merged}
         if b"host" not in own:
-            merged.insert(0, (b"Host", url.netloc))
+            merged.insert(0, (b"Host", self.url.netloc))
         merged.append((b"Accept-Encoding", b"identity"))
         if body is not None:
             merged.append((b"Content-Length", b"%d" % len(body)))

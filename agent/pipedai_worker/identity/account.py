@@ -13,7 +13,7 @@ from typing import Any
 
 from pipedai_worker.api.answers import ApiError
 from pipedai_worker.executors import traces
-from pipedai_worker.executors.inputs import allowed
+from pipedai_worker.executors.base import allowed
 from pipedai_worker.identity.paying import CLAUDE_MAX, CREDENTIALS
 
 # Somebody may log in with another account at any time, so the login is read again this often.

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipedai_worker import __version__
-from pipedai_worker.api.answers import Unavailable
+from pipedai_worker.api.answers import GaveUp, Unavailable, until_answered
 from pipedai_worker.api.client import Api
-from pipedai_worker.api.patience import GaveUp, until_answered
 from pipedai_worker.disk import durable
 from pipedai_worker.identity.config import ConfigError, WorkerConfig
 from pipedai_worker.identity.paying import AUTH_MODES, CLAUDE_MAX

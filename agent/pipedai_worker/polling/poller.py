@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from pipedai_worker.api.answers import ApiError, NotOurApi, Unavailable
+from pipedai_worker.api.answers import ApiError, Backoff, NotOurApi, Outage, Unavailable, jittered
 from pipedai_worker.api.client import SIGN_OFF_SECONDS, Api, clock_complaint
-from pipedai_worker.api.patience import Backoff, Outage, jittered
 from pipedai_worker.disk.journal import Journal
 from pipedai_worker.logs import get_logger
 from pipedai_worker.polling.assigned import AssignedRun

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from pipedai_worker.api.answers import Refused, TokenRefused, Unanswered
+from pipedai_worker.api.answers import Backoff, Refused, TokenRefused, Unanswered, until_answered
 from pipedai_worker.api.client import Api
-from pipedai_worker.api.patience import Backoff, until_answered
 from pipedai_worker.disk.journal import Journal
 from pipedai_worker.executors.base import Executor
 from pipedai_worker.logs import get_logger
@@ -97,7 +96,7 @@ class Heartbeat:
                 failed = True
                 if not isinstance(error, Unanswered):
                     log.exception("run %s: the heartbeat failed", self._run_id)
-                # After an outage the API waits three times as long as this (SPEC §22).
+                # After an outage the API waits three times as long as this before it gives the run up.
                 delay = backoff.next_delay(getattr(error, "retry_after", None))
                 delay = min(delay, self._interval / 2)
             else:

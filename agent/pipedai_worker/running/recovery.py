@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipedai_worker.api.client import Api
-from pipedai_worker.disk import scratch
+from pipedai_worker.disk import durable
 from pipedai_worker.disk.journal import HeldRun, Journal
 from pipedai_worker.disk.sessions import Session, session_of
 from pipedai_worker.disk.tool_calls import RecordedCalls, ToolCalls
@@ -43,9 +43,9 @@ def clean_up(journal: Journal, executor: Executor) -> None:
         if session is not None:
             _leave_session(journal, executor, run, session, calls)
         elif run.scratch:
-            session_id, work = session_of(run.claim_id), scratch.work(Path(run.scratch))
+            session_id, work = session_of(run.claim_id), durable.work(Path(run.scratch))
             executor.clean_up(session_id, work, run.pid)
-            scratch.remove(Path(run.scratch))
+            durable.remove_tree(Path(run.scratch))
         if run.run_id not in spooled:
             log.warning("run %s was in hand when the worker stopped", run.run_id)
             outcome = RESTARTED if run.scratch else NEVER_BEGUN
@@ -70,7 +70,7 @@ def _leave_session(
 ) -> None:
     if session.root:
         executor.clean_up(session.id, session.work, run.pid, keep_session=True)
-        scratch.strip(Path(session.root))
+        durable.strip(Path(session.root))
     if session.in_use:
         # If its tool calls are not known, the run may have had effects.
         had_effects = replace(session, had_effects=True)

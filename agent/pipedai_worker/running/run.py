@@ -1,25 +1,40 @@
-"""Takes one run that was granted through its life on this machine: execute it, write its outcome down, report it."""
+"""Takes one run that was granted through its life on this machine: execute it, with a gate if a person approves its
+tool calls and with headers that may change, write its outcome down, report it.
+"""
 
 from __future__ import annotations
 
 import errno
+import os
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from pipedai_worker.api.answers import NotOurApi, Refused, until_answered
 from pipedai_worker.api.client import Api
 from pipedai_worker.disk.journal import HeldRun, Journal
+from pipedai_worker.disk.sessions import Session, Sessions
 from pipedai_worker.disk.tool_calls import ToolCalls
 from pipedai_worker.events.local import RunEvents, Sink
 from pipedai_worker.events.recorder import Recorder
 from pipedai_worker.executors import settings
-from pipedai_worker.executors.base import Execution, Executor, Job
-from pipedai_worker.executors.inputs import allowed
-from pipedai_worker.gateway import Gate, Gateway
-from pipedai_worker.logs import get_logger
-from pipedai_worker.polling.assigned import ALWAYS, FAILURES, AssignedRun
+from pipedai_worker.executors.base import Execution, Executor, Job, allowed
+from pipedai_worker.gateway import Credentials, Gate, Gateway
+from pipedai_worker.identity.paying import EVERY_CREDENTIAL
+from pipedai_worker.logs import get_logger, known_secrets
+from pipedai_worker.polling.assigned import (
+    ALWAYS,
+    FAILURES,
+    Approvals,
+    AssignedRun,
+    Rule,
+    parse_headers,
+)
 from pipedai_worker.redact import Redactor
 from pipedai_worker.reporting.calls import Heartbeat, report
 from pipedai_worker.reporting.outcome import (
@@ -33,13 +48,135 @@ from pipedai_worker.reporting.outcome import (
     Outcome,
 )
 from pipedai_worker.running import recovery
-from pipedai_worker.running.credentials import RunCredentials
-from pipedai_worker.running.gating import Ending, gate_of
 from pipedai_worker.running.process import Program
 from pipedai_worker.running.stopping import StopReason, StopRequest
 from pipedai_worker.running.workplaces import HadEffects, Workplace, Workplaces
 
 log = get_logger(__name__)
+
+# A run that waits for its approval to be spent looks this often whether it has been stopped.
+LOOK_SECONDS = 0.2
+
+
+class Ending:
+    """Tells whether a run is to end: it has been asked to stop, or its program has ended, which sets `over`."""
+
+    def __init__(self, stop: StopRequest) -> None:
+        self._stop = stop
+        self.over = threading.Event()
+
+    def within(self, seconds: float) -> bool:
+        """Wait for so many seconds, or until the run is to end; return whether it is."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and self._stop.reason is None:
+            if self.over.wait(LOOK_SECONDS):
+                return True
+        return self._stop.reason is not None
+
+
+def gate_of(
+    run: AssignedRun,
+    workplace: Workplace,
+    *,
+    api: Api,
+    sessions: Sessions,
+    executor: Executor,
+    redactor: Redactor,
+    ending: Ending,
+) -> Gate | None:
+    """Return the gate for one program of a run; None if none of the run's calls needs an approval."""
+    approvals = _approvals_of(run, workplace.known)
+    if approvals is None:
+        return None
+    session_id = workplace.session.id
+
+    def make_room(tool: str, with_effect: set[str]) -> bool:
+        try:
+            return sessions.make_room(session_id, executor, tool, with_effect)
+        except OSError as error:
+            log.error("a session can't be kept for a run that waits: %s", error.strerror)
+            return False
+
+    def spend(approval_id: str) -> None:
+        # If the worker is killed from here on, claude must not make the call again when the run goes on.
+        sessions.undefer(session_id)
+        until_answered(lambda: api.spend(run.id, approval_id), ending.within)
+
+    return Gate(
+        approvals,
+        redact=redactor.redact_json,
+        make_room=make_room,
+        spend=spend,
+        with_effect=workplace.known.with_effect if workplace.known else (),
+    )
+
+
+def _approvals_of(run: AssignedRun, known: Session | None) -> Approvals | None:
+    """Return what the gate goes by. A session may end with a call about which an earlier run has asked. Claude makes it
+    when the session is resumed, also if the trigger has no rule for it any more, so its tool stays gated until somebody
+    has decided for this run.
+    """
+    if known is None or not known.deferred or not known.asked_tool or run.is_decided:
+        return run.approvals
+    approvals = run.approvals or Approvals((), allow_host_tools=True, decision=None)
+    asked = Rule(frozenset([known.asked_tool]), only_effects=False)
+    return replace(approvals, rules=(*approvals.rules, asked))
+
+
+# How many of a run's headers, the latest, the worker still hides. Those before have expired long ago, and to look for
+# each of a day's tokens of five minutes would cost ten seconds for a megabyte of output.
+MOST_REMEMBERED = 20
+
+
+class RunCredentials:
+    """A context manager during which the worker's log hides the run's secrets. `redactor` hides them elsewhere: the
+    run's headers, the worker's token, and what claude logs in with. No text with them may leave the worker.
+    """
+
+    def __init__(self, api: Api, run: AssignedRun) -> None:
+        self._api = api
+        self._run_id = run.id
+        self._mcp_url = run.mcp_url
+        # When the present headers expire, as the API says it.
+        self._expires_at: object = run.headers_expire_at
+        self.present = self._credentials(run.mcp_headers)
+        self._headers = deque([run.mcp_headers], maxlen=MOST_REMEMBERED)
+        self._others = [api.token, *(os.environ.get(name, "") for name in EVERY_CREDENTIAL)]
+        self.redactor = Redactor(self._secrets())
+
+    def __enter__(self) -> None:
+        known_secrets.add(self._run_id, self._secrets())
+
+    def __exit__(self, *_: object) -> None:
+        known_secrets.remove(self._run_id)
+
+    def ask(self, refused: bool = False) -> Credentials:
+        """Return the headers that the run's trigger has by now, as secrets that are known already. `refused` tells the
+        API that the server has refused the present ones. Raises ApiError.
+        """
+        answer = self._api.credentials(self._run_id, self._expires_at if refused else None)
+        # The API can't always tell: after this worker's poll, another one may have been handed the run with a new URL.
+        if answer.get("mcpUrl") != self._mcp_url:
+            raise Refused("The run's trigger has another MCP URL by now.", HTTPStatus.CONFLICT)
+        try:
+            headers = parse_headers(answer["headers"])
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise NotOurApi("The answer to a request for credentials has no headers.") from None
+        if headers != self._headers[-1]:
+            self._headers.append(headers)
+            self.redactor.hide(self._secrets())
+            known_secrets.replace(self._run_id, self._secrets())
+        self._expires_at = answer.get("expiresAt")
+        self.present = self._credentials(headers)
+        return self.present
+
+    def _secrets(self) -> list[str]:
+        return [*(value for each in self._headers for value in each.values()), *self._others]
+
+    def _credentials(self, headers: Mapping[str, str]) -> Credentials:
+        seconds = self._api.seconds_until(self._expires_at)
+        return Credentials(headers, None if seconds is None else time.monotonic() + seconds)
+
 
 # How many seconds a program gets to end, from its first signal to SIGKILL. The API waits 60 s for the report of a run
 # whose time is up. A worker that is stopped has to be gone 30 s after its own SIGTERM.
@@ -159,7 +296,8 @@ class Run:
             journal.sessions.forget(self.assigned.resume_session_id, around.executor)
         body = outcome.redacted(self._redactor).body()
         if outcome.status == WAITING:
-            # If this is sent again after the run has been taken anew, it must not end the run's next spell.
+            # The claimId tells which claim this report belongs to. If it is sent again after the run has been claimed
+            # anew, it must not end the run.
             body["claimId"] = self._held.claim_id
         try:
             journal.put_outcome(run_id, body)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipedai_worker.disk.scratch import Scratch
+from pipedai_worker.disk.durable import Scratch
 from pipedai_worker.disk.sessions import Session, Sessions, session_of
 from pipedai_worker.disk.tool_calls import ToolCalls
 from pipedai_worker.executors.base import Execution, Executor, JobSession

@@ -12,10 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipedai_worker.executors.faults import DEFERRED
 from pipedai_worker.executors.settings import TOOL_PREFIX
-from pipedai_worker.stand_in.conversation import Conversation, StoredSession
-from pipedai_worker.stand_in.model import ApiError, named, sample
+from pipedai_worker.executors.watch import DEFERRED
+from pipedai_worker.stand_in.conversation import (
+    ApiError,
+    Conversation,
+    StoredSession,
+    named,
+    sample,
+)
 from pipedai_worker.stand_in.tools import BackgroundTask, Hook, Server
 
 MARK = "standin:"

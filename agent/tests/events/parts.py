@@ -8,10 +8,9 @@ from typing import Any
 
 from pipedai_worker.api.answers import Refused, Unavailable
 from pipedai_worker.api.client import Api
-from pipedai_worker.conformance import wire
-from pipedai_worker.conformance.fake_run import FakeRun
-from pipedai_worker.events.recorder import Recorder
-from pipedai_worker.events.sender import Sender
+from pipedai_worker.conformance import requests
+from pipedai_worker.conformance.fake_api import FakeRun
+from pipedai_worker.events.recorder import Recorder, Sender
 from pipedai_worker.events.spool import SpoolReader, SpoolWriter
 from pipedai_worker.redact import Redactor
 
@@ -33,11 +32,11 @@ class EventApi(Api):
         if self.failure is not None:
             raise self.failure
         told = json.loads(body)
-        assert wire.problem_of_events(told) is None
+        assert requests.problem("events", {}, told) is None
         self.calls.append([event["seq"] for event in told["events"]])
         if self.refused_types & {event["type"] for event in told["events"]}:
             raise Refused("Validation failed", 400, "validation_failed")
-        status, answer = wire.take_events(self.run, told)
+        status, answer = self.run.take_events(told)
         if status != 200:
             raise Refused(answer["error"], status, answer["code"], answer)
         if self.lost_answers:

@@ -1,9 +1,8 @@
-"""`pipedai-worker logs RUN` shows what a run does, until it ends, and does a terminal no harm."""
+"""`pipedai-worker logs RUN` shows what a run of this machine does, until it ends, and does a terminal no harm."""
 
 from __future__ import annotations
 
 import io
-import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,14 +11,12 @@ from typing import Any
 import pytest
 
 from pipedai_worker import cli
-from pipedai_worker.commands.arguments import KEY_VARIABLE
 from pipedai_worker.disk.durable import private_directory, write_private
 from pipedai_worker.events import following
 from pipedai_worker.events.following import shown, wants_colour
 from pipedai_worker.identity.config import WorkerConfig
 
 from .parts import written
-from .streams import KEY, WHY_NONE, EventShow, serving
 
 RUN = "0192f0c1-2345-7000-8000-000000000001"
 WORKER = "0192f0c1-2345-7000-8000-000000000000"
@@ -50,8 +47,7 @@ def logs(
     monkeypatch.setattr(following, "LOOK_SECONDS", 0.01)
     WorkerConfig(WORKER, "wkt_x", "http://127.0.0.1:9", "").save(tmp_path / "worker.json")
 
-    def run(*arguments: str, key: str = KEY) -> tuple[int, list[str], str]:
-        monkeypatch.setenv(KEY_VARIABLE, key)
+    def run(*arguments: str) -> tuple[int, list[str], str]:
         code = cli.main(["logs", RUN, "--config", "worker.json", *arguments])
         printed = capsys.readouterr()
         return code, printed.out.splitlines(), printed.err
@@ -59,76 +55,22 @@ def logs(
     return run
 
 
-def test_a_run_is_followed_to_its_end_over_streams_that_break_off(
-    logs: Logs, monkeypatch: pytest.MonkeyPatch
+def test_the_events_on_this_machine_are_followed_to_the_end_of_the_run(
+    logs: Logs, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("pipedai_worker.api.patience.FIRST_SECONDS", 0.0)
-    show = EventShow(
-        [event(seq, f"{seq}\u2028x") for seq in range(1, 8)], (3, False), (0, False), (4, True)
-    )
-    with serving(show) as url:
-        code, lines, _ = logs("--api-url", url)
-    assert code == 0
-    assert lines == [f"03:04:0{seq} message     {seq}\\u2028x" for seq in range(1, 8)]
-    assert show.opened == [None, "3", "3"]
-
-
-def test_a_run_whose_events_were_all_read_before_it_ended_is_followed_to_its_end(
-    logs: Logs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipedai_worker.api.patience.FIRST_SECONDS", 0.0)
-    with serving(EventShow([event(1), event(2)], (1, False))) as url:
-        code, lines, _ = logs("--api-url", url, "--after", "1", "--json")
-    assert (code, [json.loads(line) for line in lines]) == (0, [event(2)])
-
-
-def test_what_there_is_is_listed_page_by_page(logs: Logs) -> None:
-    with serving(EventShow([event(seq) for seq in range(1, 402)])) as url:
-        code, lines, _ = logs("--api-url", url, "--no-follow", "--json", "--after", "1")
-    assert code == 0
-    assert [json.loads(line)["seq"] for line in lines] == list(range(2, 402))
-
-
-def test_a_refused_key_and_an_unknown_run_are_one_sentence(logs: Logs) -> None:
-    show = EventShow([])
-    with serving(show) as url:
-        for arguments in ((), ("--no-follow",)):
-            code, lines, said = logs("--api-url", url, *arguments, key="pwk_other")
-            assert (code, lines) == (3, [])
-            assert "The key in PIPEDAI_API_KEY was refused: The key is not valid." in said
-        show.refused = 404
-        code, lines, said = logs("--api-url", url)
-    assert (code, lines) == (1, [])
-    assert f"The API does not show the events of run {RUN}: Not found" in said
-
-
-@pytest.mark.parametrize("follow", [True, False])
-def test_without_events_it_says_once_why(logs: Logs, follow: bool) -> None:
-    arguments = () if follow else ("--no-follow",)
-    with serving(EventShow([], (0, True))) as url:
-        code, lines, said = logs("--api-url", url, *arguments)
-    assert (code, lines) == (0, [])
-    assert said.count(WHY_NONE) == len(said.splitlines()) == 1
-    with serving(EventShow([event(1)], (0, True))) as url:
-        code, lines, said = logs("--api-url", url, "--after", "1", *arguments)
-    assert (code, lines) == (0, [])
-    assert "The run has no events after number 1." in said
-
-
-def test_without_a_key_the_events_on_this_machine_are_followed(logs: Logs, tmp_path: Path) -> None:
     state = tmp_path / "worker.state" / WORKER
     for folder in ("events", "held"):
         private_directory(state / folder)
     writer = written(state / "events" / f"{RUN}.ndjson", 600)
-    code, lines, _ = logs("--after", "590", key="")
+    code, lines, _ = logs("--after", "590")
     assert code == 0
     assert [line.split()[-1] for line in lines] == [str(seq) for seq in range(591, 601)]
-    code, lines, said = logs("--after", "600", key="")
+    code, lines, said = logs("--after", "600")
     assert (code, lines) == (0, [])
     assert "The run has no events after number 600 on this machine." in said
     held = state / "held" / f"{RUN}.json"
     write_private(held, b"{}")
-    assert len(logs("--no-follow", key="")[1]) == 600
+    assert len(logs("--no-follow")[1]) == 600
 
     seen = []
     path = state / "events" / f"{RUN}.ndjson"
@@ -142,10 +84,9 @@ def test_without_a_key_the_events_on_this_machine_are_followed(logs: Logs, tmp_p
 
 
 def test_events_that_are_not_here_are_said_to_be_elsewhere(logs: Logs) -> None:
-    code, lines, said = logs(key="")
+    code, lines, said = logs()
     assert (code, lines) == (1, [])
-    assert "set PIPEDAI_API_KEY to a pwk_ key" in said
-    assert logs(key="p\x1b")[0] == 2
+    assert f"This machine has no events of run {RUN}. `pipedai run logs {RUN}` asks" in said
 
 
 @pytest.mark.parametrize("arguments", [["nonsense"], [RUN, "--after", "-1"], []])

@@ -11,7 +11,7 @@ import pytest
 
 from pipedai_worker.events.recorder import Recorder
 from pipedai_worker.executors import stream
-from pipedai_worker.executors.tail import Head
+from pipedai_worker.executors.stream import Head
 from pipedai_worker.executors.watch import Watch
 from pipedai_worker.redact import Redactor
 from pipedai_worker.running.process import Ending

@@ -7,8 +7,7 @@ import json
 import signal
 from pathlib import Path
 
-from pipedai_worker.conformance.fake_api import DROP, FakeApi
-from pipedai_worker.conformance.fake_run import FakeRun
+from pipedai_worker.conformance.fake_api import DROP, FakeApi, FakeRun
 from tests.conftest import Worker, Workers, until
 
 SECRET = "sk-live-0123456789abcdef"

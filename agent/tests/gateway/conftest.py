@@ -197,9 +197,3 @@ def open_way(tmp_path: Path) -> Iterator[Callable[..., Way]]:
 def server() -> Iterator[McpServer]:
     with serving(McpServer()) as made:
         yield made
-
-
-@pytest.fixture
-def older() -> Iterator[McpServer]:
-    with serving(McpServer(older=True)) as made:
-        yield made

@@ -87,7 +87,7 @@ class McpServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, *, as_events: bool = False, older: bool = False) -> None:
+    def __init__(self, *, as_events: bool = False) -> None:
         super().__init__(("127.0.0.1", 0), Exchange)
         self.as_events = as_events
         self.tools = [TOOLS]
@@ -97,9 +97,8 @@ class McpServer(ThreadingHTTPServer):
         self.streams: dict[str, queue.Queue[bytes | None]] = {}
         # Set once a client has gone away from `until_gone()`.
         self.left = threading.Event()
-        self._older = older
         self.origin = f"http://127.0.0.1:{self.server_address[1]}"
-        self.url = f"{self.origin}/sse" if older else f"{self.origin}/mcp?key=planted-in-query"
+        self.url = f"{self.origin}/mcp?key=planted-in-query"
 
     def behave(self, exchange: Exchange) -> None:
         """Answer as a good server does."""
@@ -117,10 +116,7 @@ class McpServer(ThreadingHTTPServer):
 
     def _answer(self, exchange: Exchange, result: Any, headers: dict[str, str]) -> None:
         answer = {"jsonrpc": "2.0", "id": exchange.message["id"], **result}
-        if self._older:
-            exchange.whole(202)
-            self.streams[exchange.path].put(f"data: {json.dumps(answer)}\n\n".encode())
-        elif self.as_events:
+        if self.as_events:
             exchange.events(**headers)
             exchange.event({"jsonrpc": "2.0", "method": "notifications/message", "params": {}})
             exchange.event(answer)
@@ -145,12 +141,9 @@ class McpServer(ThreadingHTTPServer):
         return answer(message, {})
 
     def _stream(self, exchange: Exchange) -> None:
-        path = f"/messages?session={len(self.streams)}" if self._older else "GET"
         pieces: queue.Queue[bytes | None] = queue.Queue()
-        self.streams[path] = pieces
+        self.streams["GET"] = pieces
         exchange.events()
-        if self._older:
-            exchange.chunk(f"event: endpoint\r\ndata: {path}\r\n\r\n".encode())
         while (piece := pieces.get()) is not None:
             exchange.chunk(piece)
         exchange.end()

@@ -53,12 +53,6 @@ def test_a_good_server_is_asked_as_a_client_asks(
     assert way.outcomes() == [("set", "idempotent", "ok")]
 
 
-def test_a_server_of_the_older_transport_is_asked(older: McpServer, open_way: Open) -> None:
-    older.tools = [TOOLS[:1], TOOLS[1:]]
-    assert open_way(older.url).gateway.probe() is None
-    assert older.methods()[:3] == ["GET", "initialize", "notifications/initialized"]
-
-
 def test_a_server_without_tools_can_be_used(server: McpServer, open_way: Open) -> None:
     server.ways["initialize"] = lambda exchange: exchange.result(
         {"protocolVersion": "2025-06-18", "capabilities": {"prompts": {}}}
@@ -91,11 +85,9 @@ def test_trouble_that_passes_is_infra(server: McpServer, open_way: Open, status:
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308, 400, 401, 403, 404, 405, 410, 418])
-@pytest.mark.parametrize("kind", ["server", "older"])
 def test_other_statuses_are_the_clients_fault(
-    request: pytest.FixtureRequest, open_way: Open, status: int, kind: str
+    server: McpServer, open_way: Open, status: int
 ) -> None:
-    server = request.getfixturevalue(kind)
     server.ways["*"] = lambda exchange: exchange.whole(
         status, b"planted", "text/html", Location="/elsewhere?planted"
     )
@@ -104,6 +96,8 @@ def test_other_statuses_are_the_clients_fault(
     assert str(status) in sentence
     assert ("MCP headers" in sentence) == (status in {401, 403})
     assert ("redirect" in sentence) == (status < 400)
+    # So a server answers that only has MCP's deprecated transport.
+    assert ("deprecated HTTP+SSE transport" in sentence) == (status in {404, 405})
     assert len(server.seen) == 1
 
 
@@ -173,15 +167,10 @@ def test_a_code_of_thousands_of_digits_is_not_told(server: McpServer, open_way: 
         {"tools": [{"name": "x" * 100, "description": "y" * (10 * 1024 * 1024)}]},
     ],
 )
-@pytest.mark.parametrize("kind", ["server", "older"])
 def test_a_list_of_tools_that_is_none_is_the_clients_fault(
-    request: pytest.FixtureRequest, open_way: Open, result: Any, kind: str
+    server: McpServer, open_way: Open, result: Any
 ) -> None:
-    server = request.getfixturevalue(kind)
-    plain = server.result_of
-    server.result_of = lambda message: (
-        {"result": result} if message["method"] == "tools/list" else plain(message)
-    )
+    server.ways["tools/list"] = lambda exchange: exchange.result(result)
     fault_class, sentence = probe(open_way(server.url))
     assert fault_class == CLIENT
     assert "tools" in sentence
@@ -238,21 +227,13 @@ def test_strange_tools_have_every_effect(server: McpServer, open_way: Open) -> N
     assert way.calls.counts()["effects"] == len(hints)
 
 
-@pytest.mark.parametrize("kind", ["server", "older"])
-def test_a_stream_without_end_is_infra(
-    request: pytest.FixtureRequest, open_way: Open, kind: str
-) -> None:
+def test_a_stream_without_end_is_infra(server: McpServer, open_way: Open) -> None:
     def flood(exchange: Exchange) -> None:
         exchange.events()
-        if exchange.command == "GET":
-            exchange.chunk(b"event: endpoint\ndata: /m\n\n")
         while True:
             exchange.chunk(b": planted\n\n" * 5000 + b"data: {}\n\n" * 2000)
 
-    server = request.getfixturevalue(kind)
-    server.ways["initialize" if kind == "server" else "GET"] = flood
-    if kind == "older":
-        server.ways["initialize"] = lambda exchange: exchange.whole(202)
+    server.ways["initialize"] = flood
     began = time.monotonic()
     assert probe(open_way(server.url)) == (INFRA, "The MCP server sends and sends, but no answer.")
     assert time.monotonic() - began < 20

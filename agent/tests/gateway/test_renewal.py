@@ -12,7 +12,7 @@ from pipedai_worker.api.answers import Refused, Unavailable
 from pipedai_worker.gateway import Credentials, ServerFault, limits
 from pipedai_worker.reporting.outcome import INFRA
 
-from .conftest import Way, answer_in, events_in, until
+from .conftest import Way, until
 from .servers import TOKEN, Exchange, McpServer
 
 Open = Callable[..., Way]
@@ -113,36 +113,9 @@ def test_headers_are_asked_for_before_they_expire_and_again_until_they_come(
     assert api.asked == asked
 
 
-def test_the_older_transport_swaps_for_its_stream_and_for_its_posts(
-    older: McpServer, open_way: Open, api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    way = open_way(older.url, headers=OLD, ask=api.ask)
-    assert way.gateway.probe() is None
-    assert api.asked == 1
-    stream = way.client.send("GET")
-    posts = next(events_in(stream))["data"]
-
-    def want_newer(exchange: Exchange) -> None:
-        if exchange.headers["Authorization"] == NEWER["Authorization"]:
-            exchange.headers.replace_header("Authorization", TOKEN)
-            older.behave(exchange)
-        else:
-            exchange.json({"error": "expired"}, 401)
-
-    older.ways["tools/call"] = want_newer
-    monkeypatch.setattr(limits, "RENEWAL_PAUSE", 0.0)
-    api.answer = Credentials(NEWER)
-    asked = way.client.request("tools/call", name="send")
-    assert way.client.send("POST", asked, path=posts).status == 202
-    assert answer_in(stream, asked["id"])["result"]["isError"] is False
-    assert way.outcomes() == [("send", "possible", "ok")]
-
-
-@pytest.mark.parametrize("kind", ["server", "older"])
 def test_a_401_that_remains_at_the_probe_is_infra_where_headers_expire(
-    request: pytest.FixtureRequest, open_way: Open, api: Api, kind: str
+    server: McpServer, open_way: Open, api: Api
 ) -> None:
-    server = request.getfixturevalue(kind)
     api.answer = Refused("The connection is not ready.", 409, "connection_not_ready")
     fault = open_way(server.url, headers=OLD, ask=api.ask, expire_in=3600).gateway.probe()
     assert isinstance(fault, ServerFault)

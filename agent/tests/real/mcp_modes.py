@@ -72,8 +72,7 @@ async def _status(exchange: Exchange, value: str) -> bool:
 
 
 async def _delay(exchange: Exchange, value: str) -> bool:
-    opens_sse = exchange.scope["path"].endswith("/sse")
-    if opens_sse or exchange.message.get("method") == "initialize":
+    if exchange.message.get("method") == "initialize":
         await asyncio.sleep(float(value))
     return False
 
@@ -111,14 +110,6 @@ async def _version(exchange: Exchange, value: str) -> bool:
     }
     answer = {"jsonrpc": "2.0", "id": exchange.message.get("id"), "result": result}
     await exchange.answer(200, "application/json", json.dumps(answer).encode())
-    return True
-
-
-async def _elsewhere(exchange: Exchange, value: str) -> bool:
-    if not exchange.scope["path"].endswith("/sse"):
-        return False
-    endpoint = b"event: endpoint\ndata: http://192.0.2.1/messages\n\n"
-    await exchange.answer(200, "text/event-stream", endpoint)
     return True
 
 
@@ -171,7 +162,6 @@ MODES: dict[str, Callable[[Exchange, str], Awaitable[bool]]] = {
     "called": _called,  # a tool call is answered in the mode that its text names, if it names one
     "words": _words,  # JSON that is no JSON-RPC
     "version": _version,  # version-1999-01-01: a protocol version that nobody asked for
-    "elsewhere": _elsewhere,  # for SSE: messages are to go to another origin
     "bomb": _bomb,  # 1 GiB, packed into 1 MB
     "endless": _endless,  # endless-sse, endless-json: an answer without an end
     "later": _later,  # later-503: every connection but the first is answered so

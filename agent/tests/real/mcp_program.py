@@ -2,9 +2,10 @@
 
     python -m tests.real.mcp_program FD LOG
 
-FD is a socket that listens. A URL is `/KEY/MODE/mcp` (streamable HTTP) or `/KEY/MODE/sse`. The key is a name that a
-test chooses, and the server wants the `Authorization` header that belongs to it. The mode says how the server
-misbehaves: `plain` does not, and `mcp_modes.py` has the others. LOG gets a line of JSON for each request.
+FD is a socket that listens. A URL is `/KEY/MODE/mcp` (streamable HTTP) or `/KEY/MODE/sse` (the deprecated HTTP+SSE,
+which the worker refuses). The key is a name that a test chooses, and the server wants the `Authorization` header that
+belongs to it. The mode says how the server misbehaves: `plain` does not, and `mcp_modes.py` has the others. LOG gets a
+line of JSON for each request.
 """
 
 from __future__ import annotations
@@ -113,10 +114,10 @@ class Front:
     def __init__(self, log: Path) -> None:
         self._log = log.open("a", buffering=1)
         self._plain, self._crowded = make_server(), make_crowded()
-        self._apps: dict[tuple[bool, bool], App] = {
-            (crowded, sse): server.sse_app() if sse else server.streamable_http_app()
-            for crowded, server in ((False, self._plain), (True, self._crowded))
-            for sse in (False, True)
+        self._apps: dict[str, App] = {
+            "plain": self._plain.streamable_http_app(),
+            "crowded": self._crowded.streamable_http_app(),
+            "sse": self._plain.sse_app(),
         }
 
     @contextlib.asynccontextmanager
@@ -139,7 +140,7 @@ class Front:
         if not authorized:
             await exchange.answer(401, "application/json", b"{}", www_authenticate="Bearer")
             return
-        app = self._apps[name == "crowded", rest[0].startswith(("sse", "messages"))]
+        app = self._apps["sse" if rest[0] == "sse" else "crowded" if name == "crowded" else "plain"]
         await app({**scope, "root_path": f"/{key}/{mode}"}, _again(body, receive), send)
 
     def _note(self, exchange: Exchange, key: str, rest: str) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipedai_worker.executors.settings import TOOL_PREFIX
-from pipedai_worker.stand_in.model import sample
+from pipedai_worker.stand_in.conversation import sample
 
 from .mcp_server import mcp_server
 from .messages_api import Request, messages_api

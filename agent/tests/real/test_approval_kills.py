@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 
-from pipedai_worker.conformance.fake_api import DROP, FakeApi
-from pipedai_worker.conformance.fake_run import FakeRun
+from pipedai_worker.conformance.fake_api import DROP, FakeApi, FakeRun
 
 from .messages_api import MessagesApi
 from .scenes import Scene, Scenes

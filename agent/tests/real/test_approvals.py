@@ -1,4 +1,4 @@
-"""A person decides on a tool call before its effect, with the real CLI and a fake API (SPEC §27).
+"""A person decides on a tool call before its effect, with the real CLI and a fake API.
 
 What reached the MCP server counts, whatever the CLI says: `written` returns that.
 """
@@ -13,13 +13,11 @@ from typing import Any
 import pytest
 from bin import claude
 
-from pipedai_worker.conformance.fake_api import FakeApi
-from pipedai_worker.conformance.fake_run import FakeRun
+from pipedai_worker.conformance.fake_api import FakeApi, FakeRun
 from pipedai_worker.gateway import gate
 
 from . import installed
 from .lone_machine import LoneMachine
-from .mcp_server import McpServer
 from .messages_api import MessagesApi
 from .network import LoopbackNetwork
 from .scenes import Scene, Scenes
@@ -54,13 +52,9 @@ def result_of(here: Scene, number: int) -> str:
     return results(here.script.requests[-1])[number][0]
 
 
-# That each version speaks with a server in both ways is shown by test_tool_calls.py.
-@pytest.mark.parametrize(("version", "sse"), [(claude.PINNED, False), (claude.NODE_20, True)])
-def test_an_approved_call_is_made_once(
-    shared_scene: Scenes, mcp: McpServer, version: str, sse: bool
-) -> None:
+@pytest.mark.parametrize("version", claude.VERSIONS)
+def test_an_approved_call_is_made_once(shared_scene: Scenes, version: str) -> None:
     here = shared_scene(*writing("it"), say("Finished."), version=version)
-    here.place = mcp.place(sse=sse)
     run = gated(here, record_events="always")
     asked = here.api.until_waiting(run)
     assert (asked["tool"], asked["arguments"]) == ("write", {"text": "it"})

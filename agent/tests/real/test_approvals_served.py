@@ -1,4 +1,4 @@
-"""The API and the worker let a person decide on a call together, with the real CLI (SPEC §27)."""
+"""The API and the worker let a person decide on a call together, with the real CLI."""
 
 from __future__ import annotations
 

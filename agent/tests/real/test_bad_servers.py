@@ -59,32 +59,27 @@ def verdicts(started: Mapping[str, Started], machine: Machine) -> dict[str, str]
     return found
 
 
-@pytest.mark.parametrize("sse", [False, True], ids=["http", "sse"])
 def test_the_fault_is_the_clients_if_the_server_would_answer_the_same_again(
-    around: Surroundings, busy: Machine, sse: bool
+    around: Surroundings, busy: Machine
 ) -> None:
-    # Over SSE, a server's first answer is the stream itself.
-    modes = [mode for mode in CLIENT_MODES if not (sse and mode.startswith("version"))]
-    places = {mode: around.mcp.place(mode, sse=sse) for mode in modes}
-    places |= {"elsewhere": around.mcp.place("elsewhere", sse=True)} if sse else {}
-    started = {name: start_at(busy, place) for name, place in places.items()}
-    wrong = around.mcp.place(sse=sse)
+    started = {mode: start_at(busy, around.mcp.place(mode)) for mode in CLIENT_MODES}
+    wrong = around.mcp.place()
     headers = {"Authorization": "Bearer another-one-12345"}
     started["wrong header"] = start_at(busy, wrong, mcpHeaders=headers)
+    started["deprecated transport"] = deprecated = start_at(busy, around.mcp.place(sse=True))
     assert verdicts(started, busy) == dict.fromkeys(started, "client")
+    assert "deprecated HTTP+SSE transport" in deprecated.ended()["errorMessage"]
 
 
-@pytest.mark.parametrize("sse", [False, True], ids=["http", "sse"])
 def test_the_fault_is_of_the_infrastructure_if_the_server_may_do_better_later(
-    around: Surroundings, busy: Machine, network: LoopbackNetwork, sse: bool
+    around: Surroundings, busy: Machine, network: LoopbackNetwork
 ) -> None:
     with network.listener() as listener:
         closed = listener.getsockname()[1]
-    transport = "sse" if sse else "mcp"
-    started = {mode: start_at(busy, around.mcp.place(mode, sse=sse)) for mode in INFRA_MODES}
+    started = {mode: start_at(busy, around.mcp.place(mode)) for mode in INFRA_MODES}
     for name in (f"127.0.0.1:{closed}", "no-such-host.example"):
-        place = around.mcp.place(sse=sse)
-        started[name] = start_at(busy, place, mcpUrl=f"http://{name}/{transport}")
+        place = around.mcp.place()
+        started[name] = start_at(busy, place, mcpUrl=f"http://{name}/mcp")
     assert verdicts(started, busy) == dict.fromkeys(started, "infra")
     assert set(network.strangers()) == {"DNS for no-such-host.example"}
 
@@ -104,7 +99,6 @@ def test_a_server_that_takes_too_long_is_waited_for_half_a_minute(
     around: Surroundings, busy: Machine
 ) -> None:
     started = {mode: start_at(busy, around.mcp.place(mode)) for mode in SLOW_MODES}
-    started["over SSE"] = start_at(busy, around.mcp.place("stall", sse=True))
     assert verdicts(started, busy) == dict.fromkeys(started, "infra")
 
 

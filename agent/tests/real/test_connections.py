@@ -1,4 +1,4 @@
-"""A run outlives the tokens of its connection, and none runs without its tools when nobody has signed in (SPEC §24)."""
+"""A run outlives the tokens of its connection, and none runs without its tools when nobody has signed in."""
 
 from __future__ import annotations
 

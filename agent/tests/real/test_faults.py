@@ -1,4 +1,4 @@
-"""A run that can't be carried out fails with the right fault class, as claude's own signals say (SPEC §20)."""
+"""A run that can't be carried out fails with the right fault class, as claude's own signals say."""
 
 from __future__ import annotations
 

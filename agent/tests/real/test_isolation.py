@@ -1,4 +1,4 @@
-"""A run reads and reaches nothing but what its trigger says, whatever its prompt and payload hold (SPEC §20)."""
+"""A run reads and reaches nothing but what its trigger says, whatever its prompt and payload hold."""
 
 from __future__ import annotations
 

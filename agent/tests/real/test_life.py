@@ -1,4 +1,4 @@
-"""A run lives as long as its work, is stopped with its cost known, and is paid for as the API says (SPEC §20)."""
+"""A run lives as long as its work, is stopped with its cost known, and is paid for as the API says."""
 
 from __future__ import annotations
 

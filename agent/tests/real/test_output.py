@@ -1,4 +1,4 @@
-"""A run with an output schema succeeds only with an output that fits it (SPEC §18)."""
+"""A run with an output schema succeeds only with an output that fits it."""
 
 from __future__ import annotations
 

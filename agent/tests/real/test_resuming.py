@@ -1,4 +1,4 @@
-"""A run that was stopped in the middle goes on in its session, and repeats no tool call (SPEC §16).
+"""A run that was stopped in the middle goes on in its session, and repeats no tool call.
 
 The API is a fake one: it hands out a retry as the real one does, with the session of the run that it retries.
 """

@@ -1,4 +1,4 @@
-"""The API and the worker resume a run together, with the real CLI (SPEC §16)."""
+"""The API and the worker resume a run together, with the real CLI."""
 
 from __future__ import annotations
 

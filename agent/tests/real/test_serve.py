@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pipedai_worker.stand_in.model import sample
+from pipedai_worker.stand_in.conversation import sample
 from tests.conftest import AGENT
 
 SCHEMA = {

@@ -61,9 +61,8 @@ def _text(content: Any) -> str:
 
 
 @pytest.mark.parametrize("version", claude.VERSIONS)
-@pytest.mark.parametrize("sse", [False, True], ids=["http", "sse"])
 def test_the_model_gets_what_the_server_answers_and_each_call_is_listed(
-    around: Surroundings, machine_of: Machines, version: str, sse: bool
+    around: Surroundings, machine_of: Machines, version: str
 ) -> None:
     started = machine_of(version).start(
         mcp("echo", text="hello ü 漢"),
@@ -72,7 +71,7 @@ def test_the_model_gets_what_the_server_answers_and_each_call_is_listed(
         mcp("write", text="x", seconds=0.3),
         mcp("leak"),
         say("Done."),
-        place=around.mcp.place(sse=sse),
+        place=around.mcp.place(),
     )
     run = started.ended()
     assert run["status"] == "succeeded"
@@ -116,15 +115,14 @@ def test_a_large_answer_does_not_end_the_run(called: Callable[[], Started]) -> N
     assert 0 < len(text) < 2048 * 1024
 
 
-@pytest.mark.parametrize("sse", [False, True], ids=["http", "sse"])
 def test_a_server_that_breaks_in_a_call_costs_this_call_alone(
-    around: Surroundings, machine: Machine, sse: bool
+    around: Surroundings, machine: Machine
 ) -> None:
     texts = [*BROKEN_CALLS, "once"]
     both = calls(
         ("mcp__trigger__echo", {"text": "reset"}), ("mcp__trigger__write", {"text": "reset"})
     )
-    place = around.mcp.place("called", sse=sse)
+    place = around.mcp.place("called")
     steps = (both, *(mcp("write", text=text) for text in texts[1:]), say("Most failed."))
     started = machine.start(*steps, place=place)
     run = started.ended()

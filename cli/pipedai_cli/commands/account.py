@@ -11,10 +11,9 @@ from urllib.parse import urlsplit
 import click
 
 from pipedai_cli import keys
-from pipedai_cli.api import Api
-from pipedai_cli.errors import Exit, Failure, Refused, wrong_usage
+from pipedai_cli.api import Api, Exit, Failure, Refused, wrong_usage
+from pipedai_cli.output import local_time
 from pipedai_cli.session import Session, json_option, with_session
-from pipedai_cli.text import local_time
 
 _THIS_MACHINE = {"localhost", "127.0.0.1", "::1"}
 

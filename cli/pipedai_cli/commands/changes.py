@@ -13,11 +13,10 @@ from typing import Any
 
 import click
 
-from pipedai_cli.errors import wrong_usage
-from pipedai_cli.files.reading import SECRET_PREFIX, Files, read_files
-from pipedai_cli.files.writing import write_files
+from pipedai_cli.api import wrong_usage
+from pipedai_cli.files import SECRET_PREFIX, Files, read_files, write_files
+from pipedai_cli.output import local_time, one_line, shorten
 from pipedai_cli.session import Session, json_option, with_session
-from pipedai_cli.text import local_time, one_line, shorten
 
 Json = dict[str, Any]
 

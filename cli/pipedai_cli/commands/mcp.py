@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from pipedai_cli import keys
-from pipedai_cli.errors import Exit, Failure, wrong_usage
+from pipedai_cli.api import Exit, Failure, wrong_usage
 from pipedai_cli.session import Session, with_session
 
 # The login that only `pipedai mcp` uses, so that an agent never acts with a person's own key.

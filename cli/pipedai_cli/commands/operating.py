@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from pipedai_cli.errors import wrong_usage
+from pipedai_cli.api import wrong_usage
+from pipedai_cli.output import local_time, without_calls
 from pipedai_cli.session import Session, found_by, json_option, limit_option, with_session
-from pipedai_cli.text import local_time, without_calls
 
 Json = dict[str, Any]
 

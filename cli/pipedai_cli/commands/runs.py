@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from pipedai_cli.errors import Exit, Failure
+from pipedai_cli.api import Exit, Failure
+from pipedai_cli.output import clock_time, dollars, duration, local_time, shorten, without_calls
 from pipedai_cli.session import Session, found_by, json_option, limit_option, with_session
-from pipedai_cli.text import clock_time, dollars, duration, local_time, shorten, without_calls
 
 _ENDINGS = {"failed": "failed", "timed_out": "timed out", "canceled": "was canceled"}
 # How often a run in the queue, of which no stream tells, is asked for.

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
+from pipedai_cli.api import wrong_usage
 from pipedai_cli.commands.runs import show_run, wait_for
-from pipedai_cli.errors import wrong_usage
+from pipedai_cli.output import local_time
 from pipedai_cli.session import Session, found_by, json_option, limit_option, with_session
-from pipedai_cli.text import local_time
 
 _LARGEST_PAYLOAD = 64 * 1024
 

@@ -13,7 +13,7 @@ from notices.incidents import Finding, acknowledge_incident, announce, change_in
 from notices.lateness import find_late_triggers
 from notices.models import Incident
 from notices.silence import find_offline_pools, find_offline_workers
-from notices.states import Kind, SubjectType
+from notices.states import NEEDS, IncidentNeed, Kind, SubjectType
 from pipedai.ids import new_id
 from pipedai.sql import database_now
 from testing.probes.plans import explained, prefer_indexes
@@ -28,7 +28,7 @@ from testing.world.pools import add_pool
 from testing.world.runs import Runs
 from triggers.models import Run, Tick, Trigger
 from triggers.schedules.firing import fire_due_ticks
-from triggers.services import update_trigger
+from triggers.services import TRIGGERS
 from workers.models import Worker
 from workspaces.connections.models import Connection
 from workspaces.members import remove_member
@@ -55,7 +55,7 @@ def told(runs):
 
 
 def change(runs, **values):
-    update_trigger(trigger_id=runs.trigger_id, values=values, actor=TEST_ACTOR)
+    TRIGGERS.update(runs.trigger_id, values=values, actor=TEST_ACTOR)
 
 
 def test_a_failing_trigger_is_told_with_why_who_was_told_and_what_to_do(cast):
@@ -432,5 +432,6 @@ def test_a_connection_that_gets_no_token_is_told_once_its_runs_wait(cast):
     assert (item["since"], item["error"]) == (connection.created_at, "The server answered 503.")
 
 
-def test_every_kind_of_incident_has_its_place():
-    assert set(Kind.values) < set(KINDS)
+def test_every_kind_of_incident_has_its_place_and_its_sentences():
+    told = {kind for kind, need in NEEDS.items() if isinstance(need, IncidentNeed)}
+    assert told == set(Kind.values)

@@ -15,7 +15,7 @@ from notices.channels.addresses import AskedAddress
 from notices.channels.consent import unsubscribe_headers
 from notices.channels.models import Channel, Notice
 from notices.channels.queueing import MAX_AN_HOUR
-from notices.channels.services import create_channel
+from notices.channels.services import CHANNELS
 from notices.channels.tests.conftest import add_incidents, send_due, tell
 from notices.channels.tests.test_limits import NOON, minutes
 from pipedai.events import Actor
@@ -54,7 +54,7 @@ def add_member(cast, user):
 def name(cast, *emails, by=None, environment=None, count=1):
     """Makes channels of mail to these addresses."""
     for n in range(count):
-        create_channel(
+        CHANNELS.create(
             environment_id=(environment or cast.environment).id,
             actor=Actor("user", (by or cast.owner).id),
             values={"name": f"Mail {n}", "kind": "email", "emails": list(emails)},

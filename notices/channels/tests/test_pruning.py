@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from notices.channels.models import Channel, Notice, NoticeAttempt
-from notices.channels.services import delete_channel
+from notices.channels.services import CHANNELS
 from notices.channels.tests.conftest import send_due
 from notices.ready import prune_notices
 from pipedai.retention import Order
@@ -16,7 +16,7 @@ ORDER = Order(before=datetime(2200, 1, 1, tzinfo=UTC), limit=2)
 def test_ended_notices_and_deleted_channels_are_pruned_and_pending_ones_stay(cast, open_incidents):
     gone, stays = add_channel(cast), add_channel(cast)
     open_incidents(3)
-    delete_channel(channel_id=gone.id, actor=TEST_ACTOR)
+    CHANNELS.delete(gone.id, actor=TEST_ACTOR)
     send_due()
     assert Notice.objects.filter(channel=gone, status="dead").count() == 3
     assert [batch.seen for batch in prune_notices(Order(ORDER.before, 2, dry_run=True))] == [3]

@@ -5,7 +5,7 @@ from django.db import transaction
 from notices.channels.addresses import AskedAddress
 from notices.channels.models import Channel, Notice, NoticeAttempt
 from notices.channels.sending import NOTICES
-from notices.channels.services import delete_channel
+from notices.channels.services import CHANNELS
 from notices.channels.tests.conftest import LATE, add_incidents, send_due, tell
 from notices.models import Incident
 from pipedai.api.errors import ApiError
@@ -70,7 +70,7 @@ def test_a_channel_that_is_deleted_while_it_sends_is_gone_and_nothing_breaks(
         answer = attempts.send(NOTICES, first)
         accepted(
             at_once(
-                lambda: delete_channel(channel_id=channel.id, actor=TEST_ACTOR),
+                lambda: CHANNELS.delete(channel.id, actor=TEST_ACTOR),
                 lambda: attempts.record(NOTICES, [(first, answer)], now=LATE),
                 lambda: tell(committed_cast, add_incidents(committed_cast, 1)),
             )

@@ -12,7 +12,7 @@ from notices.channels.messages import _page
 from notices.channels.models import Channel, Notice
 from notices.channels.outcomes import tell_outcomes
 from notices.channels.sending import NOTICES
-from notices.channels.services import delete_channel, update_channel
+from notices.channels.services import CHANNELS
 from notices.channels.tests.conftest import add_incidents, send_due, tell
 from notices.models import Incident
 from notices.states import SubjectType
@@ -73,6 +73,27 @@ def test_slack_gets_one_text_in_which_a_name_makes_no_link(cast, receiver, open_
         "[x](evil[.]example) is failing ("
     )
     assert "webhook-signature" not in {name.lower() for name in received.headers}
+
+
+def test_a_notice_that_an_older_release_queued_without_newer_keys_is_sent(
+    cast, mail_server, receiver
+):
+    for kind, target in (
+        ("email", {}),
+        ("slack", {"url": receiver.url()}),
+        ("webhook", {"url": receiver.url()}),
+    ):
+        add_channel(cast, kind, **target)
+    Runs.of(cast).ended("failed", faultClass="client")
+    for notice in Notice.objects.all():
+        body = json.loads(notice.body)
+        for newer in ("retry", "failuresInRow"):
+            del body["run"][newer]
+        del body["approval"]
+        Notice.objects.filter(id=notice.id).update(body=json.dumps(body))
+    send_due()
+    assert {*Notice.objects.values_list("status", flat=True)} == {"delivered"}
+    assert (len(mail_server.received), len(receiver.received)) == (1, 2)
 
 
 def test_each_message_ends_with_a_link_to_the_page_that_it_is_about(cast, receiver, settings):
@@ -250,9 +271,9 @@ def test_what_is_pending_when_a_channel_goes_off_is_given_up(
     channel = add_channel(cast, "slack", url=receiver.url())
     open_incidents()
     if change == "deleted":
-        delete_channel(channel_id=channel.id, actor=TEST_ACTOR)
+        CHANNELS.delete(channel.id, actor=TEST_ACTOR)
     else:
-        update_channel(channel_id=channel.id, actor=TEST_ACTOR, values={"enabled": False})
+        CHANNELS.update(channel.id, actor=TEST_ACTOR, values={"enabled": False})
     send_due()
     assert receiver.received == []
     assert statuses() == ["dead"]

@@ -13,7 +13,7 @@ from django.db import connection
 
 from notices.channels.models import Channel, Notice
 from notices.channels.outcomes import tell_outcomes
-from notices.channels.services import update_channel
+from notices.channels.services import CHANNELS
 from notices.channels.summaries import SETTLED, next_summary, send_summaries
 from notices.channels.tests.conftest import send_due
 from testing.processes.racing import ROUNDS, accepted, at_once
@@ -241,7 +241,7 @@ def test_after_three_days_without_a_scheduler_there_is_one_that_says_since_when(
 
 def test_what_is_disabled_deleted_or_of_a_deleted_environment_sends_none(cast):
     channel = add_summary(cast)
-    update_channel(channel_id=channel.id, actor=TEST_ACTOR, values={"enabled": False})
+    CHANNELS.update(channel.id, actor=TEST_ACTOR, values={"enabled": False})
     gone = add_summary(cast)
     Environment.objects.filter(id=cast.environment.id).update(deleted_at=SEVEN)
     assert sent() == []

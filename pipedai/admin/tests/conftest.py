@@ -2,23 +2,17 @@
 
 import pytest
 from django.conf import settings
-from django.core.cache import cache
 from django.test import Client
 
 from accounts.emails import Email
 from accounts.models import User
 from accounts.services import create_staff
 from accounts.sessions import Device, open_staff_session
+from pipedai.admin.site import page_of
 from pipedai.events import SYSTEM
 from testing.world.users import PASSWORD
 
 LOGIN = "/admin/login/"
-
-
-@pytest.fixture(autouse=True)
-def _nothing_remembered():
-    """Empties the cache of the start page, so that its figures are those of this test."""
-    cache.clear()
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +42,11 @@ def desk(staff):
     session = open_staff_session(staff, Device(b"", None, ""))
     client.cookies[settings.SESSION_COOKIE_NAME] = str(session.session_key)
     return client
+
+
+def act(model, row_id, action) -> str:
+    """Returns the URL of a support action's page."""
+    return f"{page_of(model, row_id).removesuffix('change/')}do/{action}/"
 
 
 def use_instant_passwords(settings):

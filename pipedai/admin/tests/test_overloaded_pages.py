@@ -1,6 +1,4 @@
-"""If a page of the admin or `/pair` needs a locked row, it answers 503 with a page, and nothing is done."""
-
-import re
+"""If a page of the admin or the console needs a locked row, it answers 503 with a page, and nothing is done."""
 
 import pytest
 from django.test import Client
@@ -10,8 +8,7 @@ from accounts.emails import Email
 from accounts.models import User
 from accounts.services import create_staff
 from audit.models import AuditEntry
-from pipedai.admin.tests.conftest import log_in
-from pipedai.admin.values import page_of
+from pipedai.admin.tests.conftest import act, log_in
 from pipedai.events import SYSTEM
 from testing.probes.tables import contents
 from testing.processes.stuck_rows import all_rows_of, held, shorten_timeouts
@@ -44,7 +41,7 @@ def busy(answer):
 
 
 def test_a_support_action_that_needs_the_row(cast, desk):
-    page = f"{page_of(User, cast.viewer.id)}deactivate/"
+    page = act(User, cast.viewer.id, "deactivate")
     assert desk.get(page).status_code == 200
     shorten_timeouts()
     before = contents()
@@ -65,7 +62,7 @@ def test_a_login_of_staff(cast, desk):
 
 def test_an_action_is_not_said_to_have_failed_for_the_row_of_the_session(cast, desk):
     """The action is done, and only the message about it is lost."""
-    page = f"{page_of(User, cast.viewer.id)}deactivate/"
+    page = act(User, cast.viewer.id, "deactivate")
     shorten_timeouts()
     with held(all_rows_of("session")), capture_logs() as logged:
         answer = desk.post(page)
@@ -80,17 +77,10 @@ def test_approving_a_host(cast):
     code = begin().json()["userCode"]
     client = Client(headers={"origin": "http://localhost:8000"})
     client.cookies["auth_token"] = session_cookie(cast.admin)
-    page = client.post("/pair", {"step": "code", "code": code}).content.decode()
-    (proof,) = re.findall(r'name="proof" value="([^"]+)"', page)
-    form = {
-        "step": "approve",
-        "proof": proof,
-        "environment": str(cast.environment.id),
-        "auth_mode": "claude_max",
-    }
+    form = {"step": "approve", "userCode": code, "environmentId": str(cast.environment.id)}
     shorten_timeouts()
     with held(all_rows_of("enrollment")):
-        assert busy(client.post("/pair", form))
+        assert busy(client.post("/console/pair", form))
     assert not Enrollment.objects.filter(approved_at__isnull=False).exists()
-    assert client.post("/pair", form).status_code == 200
+    assert client.post("/console/pair", form).status_code == 200
     assert Enrollment.objects.filter(approved_at__isnull=False).exists()

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -84,7 +85,8 @@ class TestPages:
                 if body["nextCursor"]:
                     client.get(f"{url}?limit=1&cursor={body['nextCursor']}")
             assert set(body) == {"items", "nextCursor"}, route
-            assert "OFFSET" not in str(statements).upper(), route
+            # OFFSET 0 passes over no row: it keeps PostgreSQL from joining in another order.
+            assert not re.search(r"OFFSET (?!0\b)", str(statements).upper()), route
 
 
 class TestWalking:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import tracemalloc
 from io import BytesIO
 
 import pytest
@@ -9,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rest_framework.exceptions import ParseError
 
-from pipedai.api.parsers import MAX_DEPTH, OutcomeJSONParser, StrictJSONParser, parse_json
+from pipedai.api.parsers import (
+    MAX_DEPTH,
+    EventsJSONParser,
+    OutcomeJSONParser,
+    StrictJSONParser,
+    parse_json,
+)
 from testing.probes.shapes import invalid
 from triggers.models import Run, RunText
 
@@ -58,7 +65,8 @@ REFUSED = {
     "surrogates-the-wrong-way-round": (b'{"name": "\\ude00\\ud83d"}', UNSTORABLE),
     "too-deep": (nested(MAX_DEPTH + 1), TOO_DEEP),
     "too-deep-in-objects": (b'{"a":' * 65 + b"1" + b"}" * 65, TOO_DEEP),
-    "absurdly-deep": (nested(200_000), TOO_DEEP),
+    "absurdly-deep": (nested(100_000), TOO_DEEP),
+    "too-many": (nested(100_001), "The JSON has more than 100,000 lists and objects."),
 }
 
 
@@ -166,6 +174,19 @@ JSON = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=20,
 )  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", [b"[],", b"{},", b'{"a":[]},'])
+@pytest.mark.parametrize("parser", [StrictJSONParser, OutcomeJSONParser, EventsJSONParser])
+def test_a_body_of_nothing_but_containers_is_refused_before_it_takes_memory(parser, piece):
+    body = b"[" + piece * (7_600_000 // len(piece)) + b"0]"
+    tracemalloc.start()
+    try:
+        with pytest.raises(ParseError, match="more than 100,000 lists and objects"):
+            parser().parse(BytesIO(body))
+        assert tracemalloc.get_traced_memory()[1] < 2 * len(body)
+    finally:
+        tracemalloc.stop()
 
 
 @given(st.binary(max_size=200))

@@ -74,7 +74,7 @@ def test_a_form_is_read_in_no_codec_that_its_sender_names(server):
     part = b'--x\r\ncontent-disposition: form-data; name="token"\r\n\r\n%s-a\r\n--x--' % (
         b"a" * 60_000
     )
-    for page in ("/account/verify", "/pair", "/admin/login/"):
+    for page in ("/console/account/verify", "/console/pair", "/admin/login/"):
         for kind in (
             "multipart/form-data; boundary=x; charset=punycode",
             "multipart/form-data; boundary=x",

@@ -8,7 +8,6 @@ from django.urls import Resolver404, resolve
 from accounts.staff_views import StaffAccount, StaffLogin
 from pipedai.server.lanes import _PASSWORD_PATHS, LIVE, streamed, waiting_worker
 from pipedai.server.tests.asgi_exchange import http_scope
-from workers.enrollment.pairing_page import PairingPage
 
 WORKER = "0192b7a0-0000-7000-8000-00000000000a"
 WORKERS = f"/api/v1/workers/{WORKER}"
@@ -64,7 +63,7 @@ def test_each_path_of_the_password_lane_is_a_route(path):
 
 @pytest.mark.parametrize(
     ("page", "path"),
-    [(PairingPage, "/pair"), (StaffLogin, "/admin/login/"), (StaffAccount, "/admin/account/")],
+    [(StaffLogin, "/admin/login/"), (StaffAccount, "/admin/account/")],
 )
 def test_the_pages_that_take_a_password_are_in_the_password_lane(page, path):
     assert resolve(path).func.view_class is page  # type: ignore[attr-defined]

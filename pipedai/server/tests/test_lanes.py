@@ -8,6 +8,7 @@ import pytest
 
 from pipedai.clocks import EDITION
 from pipedai.server.access_log import LOG
+from pipedai.server.asking_lane import AskingLane
 from pipedai.server.event_stream import EventStreams
 from pipedai.server.lanes import LIVE, STOP, Lanes, PasswordLane, WsgiLane, waiting_worker
 from pipedai.server.listen import Listener
@@ -72,6 +73,7 @@ def stuck(listener):
         LongPoll(threads, listener, turns=1),
         EventStreams(threads, listener, turns=1),
         PasswordLane(threads, Turns(1)),
+        AskingLane(threads, listener, turns=1),
         (),
     )
     yield lanes, begun
@@ -136,6 +138,7 @@ async def test_claims_of_the_next_run_that_wait_hold_no_thread(listener):
         long_poll := LongPoll(threads, listener, turns=1),
         EventStreams(threads, listener, turns=1),
         PasswordLane(threads, Turns(1)),
+        AskingLane(threads, listener, turns=1),
         (),
     )
     scopes = [http_scope("POST", CLAIM_NEXT) | {LOG: {}} for _ in range(3)]
@@ -186,7 +189,8 @@ async def test_the_listener_runs_from_start_to_stop_and_the_server_is_told_how_t
     scope = {"type": "lifespan", "state": state}
     streams = EventStreams(no_endpoint, listener, turns=1)
     passwords = PasswordLane(no_endpoint, Turns(1))
-    lanes = Lanes(no_endpoint, long_poll, streams, passwords, (listener.run,))
+    asking = AskingLane(no_endpoint, listener, turns=1)
+    lanes = Lanes(no_endpoint, long_poll, streams, passwords, asking, (listener.run,))
     life = asyncio.ensure_future(lanes(scope, receive, send))
     events.put_nowait("lifespan.startup")
     await listening.wait()

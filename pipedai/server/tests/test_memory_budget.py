@@ -2,9 +2,13 @@
 
 import asyncio
 import threading
+from io import BytesIO
 
 import pytest
+from django.http import HttpRequest
 
+from pipedai.api.errors import Overloaded
+from pipedai.api.parsers import StrictJSONParser
 from pipedai.server.lanes import WsgiLane
 from pipedai.server.memory_budget import (
     GROUPS,
@@ -257,6 +261,40 @@ async def test_what_was_done_is_told_all_the_same_and_then_nothing_more_is_begun
     deaf.may.set()
     assert len((await running).body) == 2 * MIB
     filled.leave()
+    assert budget.used == 0
+
+
+# --- What is made of a body
+
+
+def parse(budget, address, body):
+    """Parses a body of a request as the API does, and returns the request's holding."""
+    holding = Holding(budget, address)
+    request = HttpRequest()
+    request.META["asgi.scope"] = {HOLDING: holding}
+    StrictJSONParser().parse(BytesIO(body), parser_context={"request": request})
+    return holding
+
+
+def test_what_a_body_becomes_is_held_until_the_request_is_answered(budget):
+    lists = b"[" + b"[]," * 60_000 + b"[]]"
+    first = parse(budget, "192.0.2.1", lists)
+    assert budget.used == 200 * 60_002
+    for number in range(2, 4):
+        parse(budget, f"192.0.2.{number}", lists)
+    with pytest.raises(Overloaded):
+        parse(budget, "192.0.2.9", lists)
+    parse(budget, "192.0.2.9", b'{"name": "small"}')
+    first.leave()
+    parse(budget, "192.0.2.9", lists)
+
+
+def test_a_body_that_is_parsed_again_is_held_once(budget):
+    holding = Holding(budget, "192.0.2.1")
+    assert holding.take_parsed(MIB)
+    assert holding.take_parsed(MIB)
+    assert budget.used == MIB
+    holding.leave()
     assert budget.used == 0
 
 

@@ -11,7 +11,7 @@ from pipedai.events import Actor
 from testing.processes.racing import ROUNDS, Started, at_once
 from testing.world.runs import RULES, Runs
 from triggers.models import Approval, Trigger
-from triggers.services import update_trigger
+from triggers.services import TRIGGERS
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def _change(runs: Runs) -> None:
     """Changes the trigger as the environment's admin."""
     values = {"description": "changed"}
     actor = Actor("user", runs.cast.admin.id)
-    update_trigger(trigger_id=runs.trigger_id, values=values, actor=actor)
+    TRIGGERS.update(runs.trigger_id, values=values, actor=actor)
 
 
 def _bar_requesters(runs: Runs) -> None:

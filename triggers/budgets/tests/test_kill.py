@@ -14,10 +14,10 @@ from uuid import UUID
 import pytest
 from django.db import DatabaseError
 
-from bench.kill.budgets import complaints_about_budgets
 from notices.budgets import find_reached_budgets
 from pipedai.api.errors import ApiError
 from pipedai.sql import database_now, execute, fetch_all, fetch_one
+from testing.probes.budget_use import complaints_about_budgets
 from testing.processes.forks import forked, kill
 from testing.world.budgets import add_budget
 from testing.world.runs import Runs, allow

@@ -27,7 +27,7 @@ from pipedai.api.errors import Conflict
 from testing.world.budgets import add_budget
 from testing.world.cast import TEST_ACTOR, make_cast
 from testing.world.runs import Runs, allow
-from triggers.budgets.services import delete_budget, update_budget
+from triggers.budgets.services import BUDGETS
 from triggers.budgets.settling import settle_left_over
 from triggers.models import BudgetWindow, Run, Trigger
 from triggers.runs.conditions import limits_of
@@ -148,7 +148,7 @@ class BudgetHistory(RuleBasedStateMachine):
                 "count_notional": counts,
                 "when_reached": when,
             }
-            update_budget(budget_id=budget_id, values=values, actor=TEST_ACTOR)
+            BUDGETS.update(budget_id, values=values, actor=TEST_ACTOR)
             budget.limit, budget.counts_notional, budget.when = values["limit_usd"], counts, when
 
     @rule(budget_id=budgets, to=st.none() | st.integers(0, 1))
@@ -156,14 +156,14 @@ class BudgetHistory(RuleBasedStateMachine):
         budget = self.model[budget_id]
         trigger_id = None if to is None else self.triggers[to]
         if budget.alive and trigger_id != budget.trigger_id:
-            update_budget(budget_id=budget_id, values={"trigger_id": trigger_id}, actor=TEST_ACTOR)
+            BUDGETS.update(budget_id, values={"trigger_id": trigger_id}, actor=TEST_ACTOR)
             budget.trigger_id = trigger_id
             budget.generation += 1
 
     @rule(budget_id=budgets, really=choices)
     def delete(self, budget_id, really) -> None:
         if self.model[budget_id].alive and really < 5:
-            delete_budget(budget_id=budget_id, actor=TEST_ACTOR)
+            BUDGETS.delete(budget_id, actor=TEST_ACTOR)
             self.model[budget_id].alive = False
 
     @rule(trigger=st.integers(0, 1), cap=st.sampled_from([None, "0.25", "1", "3"]))

@@ -15,7 +15,7 @@ from testing.processes.racing import ROUNDS, Started, accepted, at_once
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.budgets import add_budget, used
 from testing.world.runs import Runs, allow
-from triggers.budgets.services import update_budget
+from triggers.budgets.services import BUDGETS
 from triggers.budgets.settling import settle_left_over
 from triggers.models import BudgetWindow, Run, RunReservation, Trigger
 
@@ -88,7 +88,7 @@ def test_claims_and_changes_of_a_budget_do_not_deadlock(runs: Runs) -> None:
     budget = add_budget(runs.cast, limit_usd="100")
     add_budget(runs.cast, limit_usd="100")
     Trigger.objects.update(max_cost_usd=Decimal("0.5"))
-    change = partial(update_budget, budget_id=budget.id, actor=SYSTEM)
+    change = partial(BUDGETS.update, budget.id, actor=SYSTEM)
     changes = [
         partial(change, values={"limit_usd": Decimal(n), "timezone": zone})
         for n, zone in ((50, "Asia/Tokyo"), (60, "Europe/Berlin"), (70, "UTC"))
@@ -135,7 +135,7 @@ def test_ends_of_every_kind_and_all_who_lock_windows_do_not_deadlock(runs: Runs)
     new = claims(runs, 6, workers=3)
     runs.now = runs.stored(going[-1])["lease_expires_at"]
     late = [partial(runs.complete, run_id, costUsd="0.3") for run_id in going[::2]]
-    change = partial(update_budget, budget_id=budgets[1].id, actor=SYSTEM)
+    change = partial(BUDGETS.update, budgets[1].id, actor=SYSTEM)
     look = partial(find_reached_budgets, now=runs.now)
     at_once(
         *late,

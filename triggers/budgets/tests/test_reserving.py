@@ -11,7 +11,7 @@ from testing.probes.statement_count import counted
 from testing.world.budgets import add_budget, used
 from testing.world.cast import Cast
 from testing.world.runs import USER, Runs, allow
-from triggers.budgets.services import delete_budget, update_budget
+from triggers.budgets.services import BUDGETS
 from triggers.models import BudgetWindow, Run, RunReservation, Trigger
 from triggers.runs.conditions import limits_of
 from triggers.runs.handout import hand_out_runs, outlook
@@ -162,7 +162,7 @@ def test_held_runs_go_out_when_the_next_window_begins(runs: Runs) -> None:
 def test_a_limit_below_what_is_spent_holds_new_runs_back_alone(runs: Runs) -> None:
     budget = add_budget(runs.cast, limit_usd="5")
     going = runs.running()
-    update_budget(budget_id=budget.id, values={"limit_usd": Decimal("0.5")}, actor=_owner(runs))
+    BUDGETS.update(budget.id, values={"limit_usd": Decimal("0.5")}, actor=_owner(runs))
     assert refused(runs)
     runs.complete(going, costUsd="3")
     assert used(budget) == ("3", "0", 1)
@@ -174,7 +174,7 @@ def test_deleting_a_budget_frees_held_runs_and_its_reservations_are_settled(runs
     budget = add_budget(runs.cast, limit_usd="1")
     going, held = runs.running(), runs.queue()
     assert refused(runs, held)
-    delete_budget(budget_id=budget.id, actor=_owner(runs))
+    BUDGETS.delete(budget.id, actor=_owner(runs))
     assert not refused(runs, held)
     runs.complete(going, costUsd="0.25")
     assert used(budget) == ("0.25", "0", 1)
@@ -185,7 +185,7 @@ def test_another_period_begins_a_count_at_zero(runs: Runs, change) -> None:
     budget = add_budget(runs.cast, limit_usd="1")
     going = runs.running()
     assert refused(runs)
-    update_budget(budget_id=budget.id, values=change, actor=_owner(runs))
+    BUDGETS.update(budget.id, values=change, actor=_owner(runs))
     assert not refused(runs)
     runs.complete(going, costUsd="0.25")
     first, second = BudgetWindow.objects.filter(budget=budget).order_by("generation")

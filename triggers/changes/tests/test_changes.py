@@ -13,13 +13,13 @@ from pipedai.server.ticket import STREAM, EnvironmentStreamTicket
 from pipedai.sql import database_now
 from pipedai.wakeups import Watches, watches
 from testing.processes.worker_calls import WorkerCalls
-from testing.world.connections import add_connection, add_oauth_connection
+from testing.world.connections import add_connection, add_oauth_connection, claim_due
 from testing.world.incidents import open_incident
 from testing.world.runs import Runs
 from triggers.changes import reading, telling
 from triggers.models import EnvironmentWatch
 from workers.models import Worker
-from workspaces.connections.refreshing import ask, claim_due, record
+from workspaces.connections.refreshing import ask, record
 
 
 class Stream:

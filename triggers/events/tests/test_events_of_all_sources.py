@@ -6,7 +6,6 @@ from uuid import UUID
 
 from django.db import connection, transaction
 
-from bench.growth.plans import nodes
 from pipedai.ids import new_id
 from pipedai.sql import database_now
 from testing.probes.plans import Plans, explained, prefer_indexes
@@ -74,7 +73,7 @@ def test_a_page_reads_few_rows_of_an_environment_with_many_events(committed_cast
     client.get(url_of(cast))
 
     def read(**query: Any) -> Plans:
-        with explained('SELECT "event"."id"') as plans:
+        with explained(("SELECT", "(SELECT")) as plans:
             assert client.get(url_of(cast), {"limit": 20, **query}).status_code == 200
         return plans
 
@@ -86,9 +85,7 @@ def test_a_page_reads_few_rows_of_an_environment_with_many_events(committed_cast
         for decision in ("refused", "fired", "refused,fired"):
             assert read(decision=decision).rows_of_all_scans < 100, decision
         # Another index would be searched for each source of the service.
-        (plan,) = read(decision="refused").plans
-        used = {node.get("Index Name") for node in nodes(plan)}
-        assert "event_decision_of_all_sources" in used
+        assert "event_decision_of_all_sources" in read(decision="refused").indexes
 
 
 def _add_many(cast: Cast, source_ids: list[UUID], now: datetime) -> None:

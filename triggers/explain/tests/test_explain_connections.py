@@ -36,14 +36,14 @@ def test_nobody_has_signed_in(calls: Calls, cast: Cast) -> None:
     lose_connection(connection, "unauthorized")
     reason = _told(calls, _waiting(calls, connection))
     assert reason["message"] == "Nobody has signed in for connection Issue tracker yet."
-    assert reason["remedy"].startswith("Sign in with POST /connections/:id/authorize")
+    assert reason["remedy"].startswith("Sign in on the connection's page in the console")
     assert reason["subject"]["id"] == str(connection.id)
 
 
 @pytest.mark.parametrize(
     ("grant", "remedy"),
     [
-        ("authorization_code", "Sign in with POST /connections/:id/authorize"),
+        ("authorization_code", "Sign in on the connection's page in the console"),
         ("client_credentials", "Correct the client's secret with PATCH /connections/:id"),
     ],
 )

@@ -66,7 +66,7 @@ def test_a_pool_whose_workers_are_away_or_full(calls: Calls, cast: Cast) -> None
     assert away["remedy"].startswith("Start the worker program on one of them, or add a worker")
     assert (full["code"], full["since"]) == ("pool_full", A_TIME)
     assert full["message"] == "1 of the 2 workers of pool Linux holds as many runs as it may."
-    assert "raise maxConcurrency with PATCH /workers/:id" in full["remedy"]
+    assert "hold more with PATCH /workers/:id (maxConcurrency)" in full["remedy"]
     assert away["subject"] == full["subject"] == pool_subject(pool_id)
     assert answer["summary"] == (
         "1 of the 2 workers of pool Linux has never called (1 more reason)."
@@ -105,7 +105,7 @@ def test_a_trigger_at_its_limit(calls: Calls, cast: Cast) -> None:
     assert reason["message"] == (
         "1 run of trigger Nightly report is held by workers, and no more than 1 may be at once."
     )
-    assert "raise maxConcurrentRuns with PATCH /triggers/:id" in reason["remedy"]
+    assert "at once with PATCH /triggers/:id (maxConcurrentRuns)" in reason["remedy"]
 
 
 # --- Usage limits, sessions and start deadlines
@@ -149,7 +149,7 @@ def test_a_start_deadline_that_passed(cast: Cast) -> None:
     assert (reason["code"], reason["since"]) == ("start_deadline", "2026-05-04T12:01:00.000Z")
     assert reason["subject"]["type"] == "trigger"
     assert reason["message"].startswith("No worker claimed it before its start deadline at ")
-    assert reason["remedy"].startswith("Raise startDeadlineSeconds with PATCH /triggers/:id")
+    assert reason["remedy"].startswith("Let later runs stay queued longer with PATCH /triggers/:id")
     runs.wait(minutes=1)
     assert runs.expire_queued() == 1
     answer = calls.explain(str(run_id))

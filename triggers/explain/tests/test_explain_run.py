@@ -18,10 +18,11 @@ from testing.world.cast import Cast
 from testing.world.runs import RULES, Runs, allow
 from testing.world.sealed import HEADERS, tamper
 from triggers.explain import queue_place
-from triggers.explain.answers import RETRY_CODES, WaitingFor
+from triggers.explain.answers import RETRY_CODES
 from triggers.explain.queue_place import MOST_COUNTED
 from triggers.explain.runs import explain_run
 from triggers.models import Run, SchedulerHeartbeat, Trigger
+from triggers.reasons import WaitingFor
 from workers.models import Worker
 
 # --- What a queued run waits for
@@ -176,8 +177,9 @@ def test_a_budget_without_room(calls: Calls, cast: Cast) -> None:
         "subject": {"type": "budget", "id": str(budget.id), "name": "Everything"},
         "since": None,
         "until": f"{year}-{month + 1:02}-01T00:00:00.000Z",
-        "remedy": "Raise limitUsd with PATCH /budgets/:id, or let the run reserve less: lower the trigger's"
-        " maxCostUsd, or reserveUsd of the budget.",
+        "remedy": "Raise its limit with PATCH /budgets/:id (limitUsd), or let the run reserve less: lower what a run"
+        " may cost with PATCH /triggers/:id (maxCostUsd), or what the budget reserves for it with PATCH /budgets/:id"
+        " (reserveUsd).",
         "place": None,
     }
 
@@ -190,7 +192,7 @@ def test_a_budget_whose_limit_is_too_small_in_any_window(calls: Calls, cast: Cas
     assert (amount["until"], none["until"]) == (None, None)
     assert amount["message"].endswith("It never has room for this run.")
     assert none["message"].startswith("Budget Nothing has no room for it: its 0 runs of this day")
-    assert none["remedy"] == "Raise limitRuns with PATCH /budgets/:id."
+    assert none["remedy"] == "Raise its limit with PATCH /budgets/:id (limitRuns)."
 
 
 def test_a_run_behind_others(calls: Calls) -> None:
@@ -198,7 +200,9 @@ def test_a_run_behind_others(calls: Calls) -> None:
     reason = only(calls.explain(last))
     assert (reason["code"], reason["place"]) == ("behind_others", 3)
     assert reason["message"] == "2 due runs of worker host-1 go first."
-    assert reason["remedy"].startswith("Raise maxConcurrency")
+    assert reason["remedy"].startswith(
+        "Let it hold more with PATCH /workers/:id (maxConcurrency), or"
+    )
 
 
 def test_runs_that_can_not_go_out_do_not_go_first(
@@ -425,7 +429,7 @@ def test_a_trigger_that_was_disabled_then_deleted_or_enabled_again(calls: Calls)
     calls.change_trigger(enabled=True)
     decision, code, message = retry_of(calls, run_id)
     assert (decision, code) == ("none", "settings_changed")
-    assert "when it ended, its trigger was disabled, or its retryAfterEffects was false" in message
+    assert "when it ended, its trigger was disabled, or retried no runs that may have" in message
     assert calls.admin.delete(calls.trigger_url).status_code == 204
     assert retry_of(calls, run_id)[1] == "settings_changed"
 

@@ -24,9 +24,10 @@ from testing.world.connections import add_oauth_connection
 from testing.world.pools import add_pool
 from testing.world.runs import RULES, Runs, locked_limits
 from triggers import services
-from triggers.explain.answers import Reason, RunExplanation, WaitingFor
+from triggers.explain.answers import Reason, RunExplanation
 from triggers.explain.runs import explain_run
 from triggers.models import Budget, Run, Trigger
+from triggers.reasons import WaitingFor
 from triggers.runs import lifecycle
 from triggers.runs.conditions import ONLINE_WITHIN
 from triggers.runs.handout import hand_out_runs
@@ -95,7 +96,7 @@ class World:
         trigger_id = self.triggers[number % 4]
         # A conflict says that it has unfinished runs.
         with contextlib.suppress(Conflict, NotFound):
-            services.delete_trigger(trigger_id=trigger_id, actor=TEST_ACTOR)
+            services.TRIGGERS.delete(trigger_id, actor=TEST_ACTOR)
 
     def disable_trigger(self, number: int) -> None:
         self._set(number, enabled=number % 3 == 0)

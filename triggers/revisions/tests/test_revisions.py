@@ -12,7 +12,7 @@ from testing.world.cast import TEST_ACTOR
 from testing.world.runs import Runs
 from triggers.models import Trigger, TriggerRevision
 from triggers.revisions.services import restore_revision
-from triggers.services import update_trigger
+from triggers.services import TRIGGERS
 
 SCHEMA = {"type": "object", "b": 1, "a": 1.0}
 
@@ -116,7 +116,7 @@ def test_beside_a_change_the_trigger_is_as_the_later_one_leaves_it(committed_cas
     """Both change the prompt, and only the restored one the model, so no mixture may be left."""
     trigger_id = committed_cast.trigger_id
     old = Trigger.objects.get(id=trigger_id).revision_id
-    update = partial(update_trigger, trigger_id=trigger_id, actor=TEST_ACTOR)
+    update = partial(TRIGGERS.update, trigger_id, actor=TEST_ACTOR)
     update(values={"prompt": "Do more.", "model": "opus"})
     accepted(
         at_once(

@@ -11,9 +11,9 @@ from django.test import RequestFactory
 from rest_framework.request import Request
 
 from audit.models import AuditEntry
-from bench.growth.plans import nodes, rows_read
 from pipedai.api.pagination import before, merged
 from pipedai.sql import database_now, execute
+from testing.probes.plan_nodes import nodes, rows_read
 from testing.probes.plans import explained, prefer_indexes
 from testing.world.cast import Cast, make_cast
 from testing.world.copied_rows import copy_ended_run, copy_row

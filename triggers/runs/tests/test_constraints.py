@@ -512,6 +512,11 @@ WRONG_ROWS = [
             ("connection_authorization_once_a_session", "'other', session_id"),
         )
     ),
+    ("connection_authorization_due", "UPDATE connection_authorization SET due_at = now()"),
+    (
+        "connection_authorization_carried_has_a_key",
+        "UPDATE connection_authorization SET carried_key_id = NULL",
+    ),
     ("revocation_pending_is_due", "UPDATE connection_revocation SET next_attempt_at = NULL"),
     (
         "revocation_delivered_at",
@@ -637,6 +642,7 @@ TENANT_REFERENCES = [
     ("connection", "grant_secrets_key_id", "data_key"),
     ("connection_authorization", "connection_id", "connection"),
     ("connection_authorization", "secrets_key_id", "data_key"),
+    ("connection_authorization", "carried_key_id", "data_key"),
     ("connection_revocation", "request_key_id", "data_key"),
     ("connection_revocation_attempt", "revocation_id", "connection_revocation"),
     ("channel", "url_key_id", "data_key"),
@@ -869,6 +875,9 @@ def _granted(cast: Cast) -> dict[str, UUID]:
     box, key_id = bytes(connection.headers or b""), connection.headers_key_id
     assert key_id is not None
     Authorization.objects.create(
+        stage=Authorization.Stage.READY,
+        carried=box,
+        carried_key_id=key_id,
         **sealed,
         state_digest=new_id().bytes,
         session_id=new_id(),

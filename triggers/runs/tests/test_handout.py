@@ -30,7 +30,7 @@ from triggers.runs.handout import (
 )
 from triggers.services import rotate_mcp_token
 from workers.protocol.serializers import HandedOutRunSerializer
-from workspaces.connections.services import update_connection
+from workspaces.connections.services import CONNECTIONS
 
 HEADERS = {"x-api-key": "planted-secret-1"}
 HERE, THERE = "192.0.2.1", "192.0.2.2"
@@ -244,7 +244,7 @@ def test_a_connection_lends_its_headers_to_all_its_triggers_and_rotates_them_at_
         ]
     assert len(statements) == 2, str(statements)
     rotated = {"X-Api-Key": "planted-newer-key"}
-    update_connection(connection_id=connection_id, values={"headers": rotated}, actor=SYSTEM)
+    CONNECTIONS.update(connection_id, values={"headers": rotated}, actor=SYSTEM)
     first, second = _hand_out(runs)
     assert first.row["mcp_url"] == CONNECTION_URL
     assert first.mcp_headers == {"X-Team": "planted-blue-team", **rotated}
@@ -596,4 +596,4 @@ def test_without_a_later_run_there_is_nothing_to_wait_for(runs: Runs, make: str)
 
 
 def _update(runs: Runs, **values: Any) -> None:
-    services.update_trigger(trigger_id=runs.trigger_id, values=values, actor=SYSTEM)
+    services.TRIGGERS.update(runs.trigger_id, values=values, actor=SYSTEM)

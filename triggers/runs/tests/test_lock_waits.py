@@ -21,7 +21,7 @@ from testing.world.runs import Runs
 from triggers.models import Run, Trigger
 from triggers.runs import lifecycle
 from triggers.runs.refusals import Refused
-from triggers.services import delete_trigger, update_trigger
+from triggers.services import TRIGGERS
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def _assign(runs: Runs, worker_id: UUID | None) -> None:
 
 
 def _update(runs: Runs, **values: Any) -> None:
-    update_trigger(trigger_id=runs.trigger_id, values=values, actor=SYSTEM)
+    TRIGGERS.update(runs.trigger_id, values=values, actor=SYSTEM)
 
 
 def _fail(runs: Runs, run_id: UUID) -> Any:
@@ -111,7 +111,7 @@ def test_a_new_run_waits_for_a_change_of_its_trigger_and_heeds_it(runs: Runs) ->
 
 def test_no_run_is_queued_for_a_trigger_that_is_being_deleted(runs: Runs) -> None:
     with transaction.atomic():
-        delete_trigger(trigger_id=runs.trigger_id, actor=SYSTEM)
+        TRIGGERS.delete(runs.trigger_id, actor=SYSTEM)
         queueing = Started(runs.queue)
         queueing.wait_until_blocked()
     answer = queueing.answer()
@@ -123,7 +123,7 @@ def test_no_run_is_queued_for_a_trigger_that_is_being_deleted(runs: Runs) -> Non
 def test_a_deletion_waits_for_a_new_run_and_is_refused(runs: Runs) -> None:
     with transaction.atomic():
         runs.queue()
-        deleting = Started(partial(delete_trigger, trigger_id=runs.trigger_id, actor=SYSTEM))
+        deleting = Started(partial(TRIGGERS.delete, runs.trigger_id, actor=SYSTEM))
         deleting.wait_until_blocked()
     answer = deleting.answer()
     assert isinstance(answer, ApiError)

@@ -10,9 +10,8 @@ from pipedai.env import BASE_DIR
 
 APPS = ("accounts", "audit", "notices", "pipedai", "triggers", "workers", "workspaces")
 STATEMENTS = "triggers/runs/statements.py"
-# The demo makes up a past that never took the steps of the one writer, so it copies whole rows. Old runs are removed by
-# the operator's retention.
-SEEDING, PRUNING = "workers/demo/copying.py", "triggers/pruning.py"
+# Old runs are removed by the operator's retention.
+PRUNING = "triggers/pruning.py"
 ORM_WRITES = (
     r"\bRun(\.objects\b[^\n]*)?\.(create|bulk_create|bulk_update|update|delete|get_or_create)\("
 )
@@ -52,5 +51,5 @@ def test_the_orm_writes_no_run():
     assert holding(ORM_WRITES) == set()
 
 
-def test_only_the_demo_copies_rows_into_tables():
-    assert holding(r"\bCOPY\b.+\bFROM\s+STDIN\b") == {SEEDING}
+def test_no_module_copies_rows_into_tables():
+    assert holding(r"\bCOPY\b.+\bFROM\s+STDIN\b") == set()

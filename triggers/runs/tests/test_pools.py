@@ -12,7 +12,7 @@ from testing.world.cast import TEST_ACTOR, Cast
 from testing.world.pools import add_pool
 from testing.world.runs import NOON, Runs
 from triggers.models import Trigger
-from triggers.services import update_trigger
+from triggers.services import TRIGGERS
 from workers.models import Worker
 from workers.services import deregister_worker, update_worker
 
@@ -27,7 +27,7 @@ class Pooled:
     two: UUID
 
     def set(self, **values: Any) -> None:
-        update_trigger(trigger_id=self.runs.trigger_id, values=values, actor=TEST_ACTOR)
+        TRIGGERS.update(self.runs.trigger_id, values=values, actor=TEST_ACTOR)
 
     def worker(self, worker_id: UUID) -> Worker:
         return Worker.objects.get(id=worker_id)

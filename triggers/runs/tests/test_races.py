@@ -16,7 +16,7 @@ from testing.processes.racing import ROUNDS, accepted, at_once
 from testing.world.runs import Runs
 from triggers.models import Run
 from triggers.runs.idempotency import run_trigger
-from triggers.services import update_trigger
+from triggers.services import TRIGGERS
 from triggers.states import Source
 from workspaces.models import Membership
 
@@ -170,7 +170,7 @@ def test_everyone_at_once_comes_to_a_consistent_end(runs: Runs, round_: int) -> 
     other = runs.cast.register("host-2").worker_id
     run_ids = [runs.running() for _ in range(3)]
     runs.now = runs.stored(run_ids[0])["lease_expires_at"]
-    update = partial(update_trigger, trigger_id=runs.trigger_id, actor=SYSTEM)
+    update = partial(TRIGGERS.update, runs.trigger_id, actor=SYSTEM)
     at_once(
         *[partial(runs.complete, run_id, "failed", faultClass="infra") for run_id in run_ids],
         *[partial(runs.cancel, run_id) for run_id in run_ids],

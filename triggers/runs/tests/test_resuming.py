@@ -13,7 +13,7 @@ from testing.world.runs import Runs
 from triggers.models import Trigger
 from triggers.runs.handout import choose_runs
 from triggers.runs.lifecycle import reassign_queued_runs
-from triggers.services import update_trigger
+from triggers.services import TRIGGERS
 from workers.models import Pool, Worker
 from workers.pools.services import remove_worker
 from workers.services import deregister_worker
@@ -156,7 +156,7 @@ def test_one_that_started_anew_and_is_lost_has_no_session(runs: Runs) -> None:
 
 def test_another_preference_lets_a_retry_wait_for_its_session(runs: Runs) -> None:
     retry = failed(runs)
-    update_trigger(trigger_id=runs.trigger_id, values={"prefer_seconds": 5}, actor=TEST_ACTOR)
+    TRIGGERS.update(runs.trigger_id, values={"prefer_seconds": 5}, actor=TEST_ACTOR)
     assert runs.stored(retry["id"])["resume_until"] == retry["resume_until"]
 
 

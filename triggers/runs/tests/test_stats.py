@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from pipedai.api.renderers import iso_time
 from pipedai.server.memory_budget import HOLDING, Holding, MemoryBudget
 from pipedai.sql import database_now, execute
+from testing.probes.plan_nodes import nodes
+from testing.probes.plans import explained
 from testing.probes.shapes import invalid
 from testing.world.instants import INSTANTS, ZONES
 from testing.world.runs import NOON, Runs
@@ -288,19 +290,18 @@ def test_the_window_of_a_period_begins_as_that_of_a_budget_at_each_instant_of_th
             for period in Budget.Period.values:
                 window = Window.of(None, now, zone, period)
                 assert window.begin == period_around(now - moment, period, zone)[0]
-                assert [each for _, *each in window.days] == days_of(window)
+                assert [begin for _, begin in window.days] == days_of(window)
             usual = Window.of(None, now, zone)
             assert len(usual.days) == 30
-            assert [each for _, *each in usual.days] == days_of(usual)
+            assert [begin for _, begin in usual.days] == days_of(usual)
 
 
 def days_of(window):
-    """Returns the beginnings and ends of the days in the window, as a budget by the day has them."""
+    """Returns the beginnings of the days in the window, as a budget by the day has them."""
     found, begin = [], window.begin
     while begin < window.end:
-        _, end = period_around(begin, "day", window.timezone)
-        found.append([begin, min(end, window.end)])
-        begin = end
+        found.append(begin)
+        _, begin = period_around(begin, "day", window.timezone)
     return found
 
 
@@ -511,6 +512,32 @@ def test_the_index_alone_answers(cast, group_by):
         cursor.execute(f"EXPLAIN {statement.replace('%', '%%')}")
         plan = "\n".join(line for (line,) in cursor.fetchall())
     assert "Index Only Scan using run_ended on run" in plan
+
+
+def test_by_day_and_trigger_only_the_shown_pairs_are_summed_up(cast, monkeypatch):
+    """PostgreSQL sorts the runs of those that are shown, for their percentiles, and only counts the runs of others."""
+    monkeypatch.setattr("triggers.runs.stats.MAX_GROUPS", 2)
+    add(run_that(cast, cost_usd="0.5"), run_that(cast, cost_usd="1"))
+    others = [cast.add_trigger() for _ in range(20)]
+    add(*(run_that(cast, trigger_id=each, cost_usd="0.25") for each in others))
+    add(run_that(cast, trigger_id=others[0], cost_usd="0.25"))
+    window = Window(datetime(2026, 5, 1, tzinfo=UTC), datetime(2026, 5, 9, tzinfo=UTC), "UTC")
+    with explained("WITH counted") as plans:
+        stats = run_stats(environment_id=cast.environment.id, group_by="day,trigger", window=window)
+    shown = {row["key"]: (row["runs"], row["cost_usd"], row["p50_ms"]) for row in stats.items}
+    assert shown == {
+        cast.trigger_id: (2, Decimal("1.5"), 1000),
+        others[0]: (2, Decimal("0.5"), 1000),
+    }
+    assert (stats.groups, stats.total["runs"], stats.total["cost_usd"]) == (21, 23, Decimal("6.75"))
+    (plan,) = plans.plans
+    (summed,) = (
+        node
+        for node in nodes(plan)
+        if [name.partition(".")[2] for name in node.get("Group Key", ())] == ["day", "trigger_id"]
+    )
+    (read,) = (each for each in summed["Plans"] if each["Parent Relationship"] == "Outer")
+    assert read["Actual Rows"] == 4
 
 
 def test_an_environment_has_two_statistics_worked_out_at_a_time(cast):

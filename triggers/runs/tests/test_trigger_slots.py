@@ -7,7 +7,7 @@ from pipedai.api.errors import Conflict
 from testing.world.cast import TEST_ACTOR, Cast
 from testing.world.runs import Runs, allow
 from triggers.models import Run
-from triggers.services import update_trigger
+from triggers.services import TRIGGERS
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_a_new_limit_counts_the_runs_that_are_held_already(cast: Cast) -> None:
     for _ in range(3):
         runs.claimed()
     waiting = runs.queue()
-    update_trigger(trigger_id=runs.trigger_id, values={"max_concurrent_runs": 3}, actor=TEST_ACTOR)
+    TRIGGERS.update(runs.trigger_id, values={"max_concurrent_runs": 3}, actor=TEST_ACTOR)
     assert runs.polled() == []
     with pytest.raises(Conflict):
         runs.claim(waiting)
@@ -71,12 +71,10 @@ def test_a_limit_that_was_lifted_and_set_again_numbers_the_held_runs_anew(limite
     first, second = limited.claimed(), limited.claimed()
     for limit in (None, 5, None):
         values = {"max_concurrent_runs": limit}
-        update_trigger(trigger_id=limited.trigger_id, values=values, actor=TEST_ACTOR)
+        TRIGGERS.update(limited.trigger_id, values=values, actor=TEST_ACTOR)
     limited.complete(first)
     third = limited.claimed()
-    update_trigger(
-        trigger_id=limited.trigger_id, values={"max_concurrent_runs": 5}, actor=TEST_ACTOR
-    )
+    TRIGGERS.update(limited.trigger_id, values={"max_concurrent_runs": 5}, actor=TEST_ACTOR)
     assert {limited.stored(run_id)["trigger_slot"] for run_id in (second, third)} == {1, 2}
 
 

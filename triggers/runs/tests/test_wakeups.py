@@ -17,7 +17,7 @@ from testing.world.connections import add_oauth_connection
 from testing.world.pools import add_pool
 from testing.world.runs import Runs
 from triggers.models import Trigger
-from triggers.services import update_trigger
+from triggers.services import TRIGGERS
 from workers.models import Worker
 from workers.services import approve_worker, deregister_worker, revoke_token, update_worker
 
@@ -131,7 +131,7 @@ def test_a_reassignment_wakes_the_old_worker_and_the_new_one(
     runs.queue()
     other = runs.cast.register("host-2").worker_id
     listener.heard()
-    update_trigger(trigger_id=runs.trigger_id, values={"worker_id": other}, actor=TEST_ACTOR)
+    TRIGGERS.update(runs.trigger_id, values={"worker_id": other}, actor=TEST_ACTOR)
     assert listener.heard() == _changed(runs.cast.worker.worker_id, other)
 
 

@@ -77,7 +77,7 @@ def test_it_lies_in_the_next_366_days(patch):
 
 
 def change(trigger_id: UUID, **values: Any) -> None:
-    services.update_trigger(trigger_id=trigger_id, values=values, actor=SYSTEM)
+    services.TRIGGERS.update(trigger_id, values=values, actor=SYSTEM)
 
 
 def test_a_change_between_the_due_time_and_its_decision_does_not_lose_it(cast, monkeypatch):

@@ -57,11 +57,11 @@ def audited() -> list[tuple[str, str, int]]:
 
 
 def assign(cast: Cast, trigger_id: UUID, worker_id: UUID | None) -> None:
-    services.update_trigger(trigger_id=trigger_id, values={"worker_id": worker_id}, actor=SYSTEM)
+    services.TRIGGERS.update(trigger_id, values={"worker_id": worker_id}, actor=SYSTEM)
 
 
 def enable(trigger_id: UUID, *, enabled: bool) -> None:
-    services.update_trigger(trigger_id=trigger_id, values={"enabled": enabled}, actor=SYSTEM)
+    services.TRIGGERS.update(trigger_id, values={"enabled": enabled}, actor=SYSTEM)
 
 
 def test_ticks_that_follow_each_other_have_one_row_and_one_audit_row(cast: Cast) -> None:
@@ -133,7 +133,7 @@ def test_another_schedule_goes_on_where_its_ticks_follow(cast: Cast, monkeypatch
     trigger_id = without_worker(cast)
     fire(0)
     monkeypatch.setattr(services, "database_now", lambda: NOON + 0.5 * HOUR)
-    services.update_trigger(trigger_id=trigger_id, values={"schedule": "0 */2 * * *"}, actor=SYSTEM)
+    services.TRIGGERS.update(trigger_id, values={"schedule": "0 */2 * * *"}, actor=SYSTEM)
     fire(2)
     assert rows(trigger_id) == [("skipped_no_worker", 0, 2, 2)]
 

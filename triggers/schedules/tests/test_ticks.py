@@ -160,7 +160,7 @@ def test_a_skipped_tick_is_audited_with_its_trigger(cast: Cast) -> None:
 def test_a_trigger_that_has_no_next_tick_does_not_fire(cast: Cast, how: str) -> None:
     trigger_id = scheduled(cast)
     if how == "deleted":
-        services.delete_trigger(trigger_id=trigger_id, actor=SYSTEM)
+        services.TRIGGERS.delete(trigger_id, actor=SYSTEM)
     else:
         change(trigger_id, **({"enabled": False} if how == "disabled" else {"schedule": None}))
     assert fire_due_ticks(now=NOON + timedelta(days=1)) == 0
@@ -276,7 +276,7 @@ def test_a_trigger_whose_zone_is_back_goes_on_with_its_next_tick(cast: Cast) -> 
 
 
 def change(trigger_id: UUID, **values: Any) -> None:
-    services.update_trigger(trigger_id=trigger_id, values=values, actor=SYSTEM)
+    services.TRIGGERS.update(trigger_id, values=values, actor=SYSTEM)
 
 
 def test_a_change_of_the_schedule_moves_the_next_tick(cast: Cast, monkeypatch: Any) -> None:

@@ -10,7 +10,6 @@ from testing.world.cast import TEST_ACTOR, bearer, browser
 from workers.enrollment import pairing
 from workers.enrollment.redeeming import redeem_login
 from workers.enrollment.tests.enrolling import begin, redeem
-from workers.enrollment.tests.test_pairing_page import decide_form, signed_in
 from workers.models import Enrollment
 from workspaces.members import change_role, remove_member
 from workspaces.models import ApiKey
@@ -37,23 +36,16 @@ def login(cast, role=Role.OPERATOR, user=None):
     return ask(begun["deviceCode"])
 
 
-def test_the_page_says_that_it_acts_for_you_and_the_key_does_what_was_chosen(cast):
+def test_its_key_does_what_was_chosen_and_acts_for_who_approved(cast):
     begun = begin(label="laptop", **{"for": "command_line"}).json()
     assert ask(begun["deviceCode"]).json()["code"] == "authorization_pending"
-    client = signed_in(cast.operator)
-    form = decide_form(client, begun["userCode"])
-    page = client.post("/pair", {"step": "code", "code": begun["userCode"]}).content.decode()
-    assert "<strong>acts for you</strong>" in page
-    chosen = {**form, "step": "approve", "environment": str(cast.environment.id)}
-    assert (
-        "Your own role there is lower"
-        in client.post("/pair", {**chosen, "role": "admin"}).content.decode()
-    )
-    assert (
-        "Choose the environment"
-        in client.post("/pair", {**chosen, "role": "owner"}).content.decode()
-    )
-    assert "Approved." in client.post("/pair", {**chosen, "role": "operator"}).content.decode()
+    chosen = {"userCode": begun["userCode"], "environmentId": str(cast.environment.id)}
+    operator = cast.client(cast.operator)
+    statuses = [
+        operator.post("/api/v1/pairings/approve", {**chosen, "role": role}).status_code
+        for role in ("admin", "owner", "operator")
+    ]
+    assert statuses == [403, 400, 204]
     Enrollment.objects.update(polled_at=None)
     answer = ask(begun["deviceCode"])
     assert answer.status_code == 201

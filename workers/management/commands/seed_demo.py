@@ -2,9 +2,7 @@
 
 import platform
 import secrets
-import sys
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,29 +18,24 @@ from accounts.passwords import hash_password, is_password_of
 from accounts.services import create_staff, create_user
 from accounts.sessions import end_sessions
 from pipedai.api import tokens
-from pipedai.api.errors import ApiError
 from pipedai.api.serializers import validated
 from pipedai.events import SYSTEM, Event, emit
-from pipedai.management.operator_command import OperatorCommand, Progress
+from pipedai.management.operator_command import OperatorCommand
 from pipedai.sql import database_now
 from pipedai_worker import __version__ as worker_version
 from pipedai_worker.disk import durable
 from pipedai_worker.identity.config import ConfigError, WorkerConfig
 from triggers.budgets.serializers import BudgetBody
-from triggers.budgets.services import create_budget
+from triggers.budgets.services import BUDGETS
 from triggers.models import Budget, Trigger
 from triggers.serializers import TriggerBody
-from triggers.services import create_trigger, update_trigger
-from workers.demo.cast import find_or_make_cast
-from workers.demo.ledger import Ledger
-from workers.demo.size import Size
+from triggers.services import TRIGGERS
 from workers.demo.week import FAILING, HEALTHY, STRANDED, live_through
 from workers.models import Pool, Worker
-from workers.pools.services import add_worker, create_pool
+from workers.pools.services import POOLS, add_worker
 from workers.protocol.serializers import RegisterBody
 from workers.registration import Registered, register_worker
 from workspaces.api_keys import mint_api_key
-from workspaces.ceilings import PROFILE
 from workspaces.models import ApiKey, Environment
 from workspaces.services import create_environment, create_workspace
 
@@ -78,7 +71,6 @@ POOL_TRIGGER = {
 BUDGET = {"name": "Demo", "period": "month", "limitUsd": "20", "whenReached": "hold"}
 # The number of the PostgreSQL advisory lock by which two seed_demo commands take turns. No other code uses this number.
 _LOCK = 0x5EED
-_SCALE = Size(runs=2_000_000, environments=50, seed=1)
 
 
 class Command(OperatorCommand):
@@ -86,71 +78,25 @@ class Command(OperatorCommand):
         "Make a demo user, a staff user, a workspace, environment, API key, worker and trigger, a pool of two workers"
         " with a trigger of its own, a budget, and a week of runs. What is there already is kept. The user's password"
         " and the key are written to demo.json in PIPEDAI_DATA_DIR, the worker's registration to demo-worker.json; only"
-        " their owner can read them. Refused in production. With --scale, also a workspace of the demo user's with a"
-        " made-up year of runs: schedules, retries, costs, webhooks, audit log. Interrupted and called again with the"
-        " same figures, it goes on where it was; once it is complete, it makes nothing. To be rid of it, drop the"
-        " database: a ledger has no other way out."
+        " their owner can read them. Refused in production."
     )
     examples = """examples:
-  manage.py seed_demo                                        one of everything
-  manage.py seed_demo --scale                                two million runs in 50 environments, in minutes
-  manage.py seed_demo --scale --runs 20000 --environments 5  a smaller year
-  manage.py seed_demo --scale --seed 2                       another one, beside the first
+  manage.py seed_demo
+  manage.py seed_demo --mcp-url http://127.0.0.1:9000/mcp
 """
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--scale", action="store_true", help="make a large ledger as well")
         parser.add_argument(
             "--mcp-url", metavar="URL", help="the MCP server of the demo's trigger, from now on"
         )
-        for name, default, help_ in (
-            ("runs", _SCALE.runs, "how many runs"),
-            ("environments", _SCALE.environments, "in how many environments"),
-            ("seed", _SCALE.seed, "what the made-up figures are drawn from"),
-        ):
-            parser.add_argument(
-                f"--{name}",
-                type=int,
-                metavar="N",
-                help=f"with --scale: {help_}; {default} by default",
-            )
 
     def handle(self, *args: Any, **options: Any) -> None:
         if settings.PRODUCTION:
             raise CommandError("There is no demo in production.")
-        size = _size(options)
         seed = Seed(settings.DATA_DIR, options["mcp_url"])
         seed.sow()
         made = ", ".join(seed.made) or "nothing, since all was there"
         self.stdout.write(f"Made: {made}. Log in as {EMAIL}; the password is in {seed.file}.")
-        if size is not None:
-            self.scale(size)
-
-    def scale(self, size: Size) -> None:
-        try:
-            workspace = find_or_make_cast(size, User.objects.get(email=EMAIL).id)
-        except ApiError as error:
-            raise CommandError(error.message) from None
-        with Progress(sys.stderr, "runs", size.runs) as progress:
-            for runs in Ledger(size, workspace).fill():
-                progress.add(runs)
-        self.stdout.write(f'The workspace "{workspace.name}" is complete.')
-
-
-def _size(options: dict[str, Any]) -> Size | None:
-    given = {name: options[name] for name in ("runs", "environments", "seed")}
-    chosen = {name: value for name, value in given.items() if value is not None}
-    if not options["scale"]:
-        if chosen:
-            raise CommandError(f"--{next(iter(chosen))} goes with --scale.")
-        return None
-    size = replace(_SCALE, **chosen)
-    if not 1 <= size.runs <= 100_000_000:
-        raise CommandError("--runs must be between 1 and 100000000.")
-    if not 1 <= size.environments <= PROFILE["environments"] - 1:
-        most = PROFILE["environments"] - 1
-        raise CommandError(f"--environments must be between 1 and {most}.")
-    return size
 
 
 class Seed:
@@ -309,7 +255,7 @@ class Seed:
         pool = live.filter(name=POOL).first()
         if pool is None:
             values = {"name": POOL, "description": "Made by seed_demo."}
-            create_pool(environment_id=environment.id, values=values, actor=SYSTEM)
+            POOLS.create(environment_id=environment.id, values=values, actor=SYSTEM)
             pool = live.get(name=POOL)
             self._register(SPARE_HOSTNAME, "Spare worker", environment, user, pool_ids=[pool.id])
             self.made.append("pool")
@@ -328,7 +274,7 @@ class Seed:
             return trigger.id
         values = validated(TriggerBody, {**values, **self._server})
         self.made.append(what)
-        return create_trigger(
+        return TRIGGERS.create(
             environment_id=environment.id,
             actor=SYSTEM,
             values={**values, **runs_on},
@@ -344,7 +290,7 @@ class Seed:
             return
         values = validated(TriggerBody, {**TRIGGER, **self._server})
         values = {name: values[name] for name in ("mcp_url", "mcp_headers")}
-        update_trigger(trigger_id=trigger.id, values=values, actor=SYSTEM)
+        TRIGGERS.update(trigger.id, values=values, actor=SYSTEM)
         self.made.append(f"MCP server of the {what}")
 
     def _week(self, environment: Environment, user: User, worker_id: UUID, now: datetime) -> None:
@@ -369,7 +315,7 @@ class Seed:
         if Budget.objects.filter(environment=environment, deleted_at__isnull=True).exists():
             return
         values = validated(BudgetBody, BUDGET)
-        create_budget(environment_id=environment.id, actor=SYSTEM, values=values)
+        BUDGETS.create(environment_id=environment.id, actor=SYSTEM, values=values)
         self.made.append("budget")
 
     def _mint(

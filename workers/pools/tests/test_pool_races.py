@@ -11,9 +11,9 @@ from testing.processes.racing import ROUNDS, Started, accepted, at_once
 from testing.world.cast import TEST_ACTOR, register
 from testing.world.pools import add_pool
 from triggers.models import Trigger
-from triggers.services import update_trigger
+from triggers.services import TRIGGERS
 from workers.models import Pool, PoolMember, Worker
-from workers.pools.services import add_worker, create_pool, delete_pool, remove_worker
+from workers.pools.services import POOLS, add_worker, remove_worker
 from workers.services import deregister_worker
 
 
@@ -26,10 +26,8 @@ def test_a_trigger_never_points_at_a_deleted_pool(committed_cast, _):
     cast = committed_cast
     pool_id = add_pool(cast)
     deleted, moved = at_once(
-        partial(delete_pool, pool=pool_of(cast, pool_id), actor=SYSTEM),
-        partial(
-            update_trigger, trigger_id=cast.trigger_id, values={"pool_id": pool_id}, actor=SYSTEM
-        ),
+        partial(POOLS.delete, pool_id, actor=SYSTEM),
+        partial(TRIGGERS.update, cast.trigger_id, values={"pool_id": pool_id}, actor=SYSTEM),
     )
     points = Trigger.objects.get(id=cast.trigger_id).pool_id == pool_id
     if points:
@@ -47,7 +45,7 @@ def test_a_worker_is_never_in_a_deleted_pool_and_never_in_too_many(committed_cas
     worker_id = cast.worker.worker_id
     answers = at_once(
         *(partial(add_worker, pool=pool, worker_id=worker_id, actor=SYSTEM) for pool in pools),
-        partial(delete_pool, pool=pools[0], actor=SYSTEM),
+        partial(POOLS.delete, pools[0].id, actor=SYSTEM),
     )
     refused = [answer for answer in answers if answer is not None]
     assert {type(each) for each in refused} <= {CeilingReached, NotFound}
@@ -59,7 +57,7 @@ def test_of_two_pools_with_one_name_one_is_made(committed_cast):
     cast = committed_cast
     values = {"name": "Machines", "description": ""}
     create = partial(
-        create_pool, environment_id=cast.environment.id, values=values, actor=TEST_ACTOR
+        POOLS.create, environment_id=cast.environment.id, values=values, actor=TEST_ACTOR
     )
     assert sorted(isinstance(answer, Conflict) for answer in at_once(create, create)) == [
         False,
@@ -82,7 +80,7 @@ def test_whoever_joins_and_leaves_pools_that_are_deleted_waits_for_nobody_foreve
                 )
                 for worker_id in workers
             ),
-            *(partial(delete_pool, pool=pool, actor=SYSTEM) for pool in pools),
+            *(partial(POOLS.delete, pool.id, actor=SYSTEM) for pool in pools),
         )
     )
     assert not PoolMember.objects.exists()
@@ -93,7 +91,7 @@ def test_a_worker_that_registers_while_its_pool_is_deleted_skips_it(committed_ca
     pool = pool_of(cast, add_pool(cast))
     token = cast.mint("wrk", pool_ids=[pool.id])
     with transaction.atomic():
-        delete_pool(pool=pool, actor=SYSTEM)
+        POOLS.delete(pool.id, actor=SYSTEM)
         joining = Started(partial(register, token, "host-2"))
         joining.wait_until_blocked()
     joining.answer()

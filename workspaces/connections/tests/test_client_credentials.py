@@ -7,9 +7,9 @@ import pytest
 from audit.models import AuditEntry
 from notices.models import Incident
 from testing.processes.told_server import Told, told_server
-from testing.world.connections import add_oauth_connection
+from testing.world.connections import add_oauth_connection, claim_due
 from workspaces.connections import secrets
-from workspaces.connections.refreshing import ask, claim_due, record
+from workspaces.connections.refreshing import ask, record
 from workspaces.models import Connection
 
 RESOURCE = "/.well-known/oauth-protected-resource/mcp"
@@ -99,7 +99,8 @@ def test_the_first_ones_come_from_the_server_that_is_discovered(made):
 def test_its_secret_goes_to_no_other_issuer_than_the_first(made):
     with told_server(PAGES) as origin:
         connection = refresh(made(origin, issuer="https://issuer.example"))
-    assert connection.error == "The MCP server names another authorization server than before."
+    assert connection.error.startswith("The MCP server names another authorization server than")
+    assert connection.next_issuer == origin
     assert (connection.status, connection.failures) == ("unauthorized", 1)
 
 

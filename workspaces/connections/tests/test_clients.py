@@ -47,10 +47,25 @@ def test_the_client_authenticates_as_the_server_says_and_can_be_removed(register
     assert (public.client.method, public.client.secret) == ("none", None)
 
 
-@pytest.mark.parametrize("url", ["http://169.254.169.254/", "javascript:alert(1)", None, 5])
-def test_one_whose_url_is_bad_is_never_removed(register, url):
+@pytest.mark.parametrize("url", [None, 5, "{origin}/register#1", ""])
+def test_one_without_a_url_is_never_removed(register, url):
     _, made = register(201, {**MADE, "registration_client_uri": url})
     assert (made.token, made.url) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://elsewhere.example/1",
+        "http://127.0.0.1:1/register/1",
+        "http://169.254.169.254/",
+        "javascript:alert(1)",
+        "http://127.0.0.1:99999/",
+    ],
+)
+def test_a_client_that_another_server_is_to_remove_is_refused(register, url):
+    with pytest.raises(CannotDiscover, match="that another server is to remove"):
+        register(201, {**MADE, "registration_client_uri": url})
 
 
 @pytest.mark.parametrize(

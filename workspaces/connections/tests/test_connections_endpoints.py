@@ -50,6 +50,8 @@ def test_a_new_one_shows_all_but_its_headers(cast, create):
         "grant": "headers",
         "scopes": [],
         "clientId": None,
+        "issuer": None,
+        "nextIssuer": None,
         "redirectUri": None,
         "status": "connected",
         "connectedBy": None,

@@ -8,6 +8,7 @@ import pytest
 
 from testing.probes.planted import plant
 from testing.processes.grant_server import KNOWN_ID, KNOWN_SECRET, grant_server
+from testing.processes.scheduler_process import scheduling
 from testing.processes.web_process import serve
 from testing.world.cast import session_cookie
 from workspaces.connections import secrets
@@ -34,7 +35,11 @@ def authority(tmp_path):
 @pytest.fixture
 def site(own_database, tmp_path):
     log = tmp_path / "web.log"
-    with serve(own_database, log=log, WEBHOOK_ALLOWED_NETWORKS="127.0.0.0/8") as server:
+    networks = {"WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8"}
+    with (
+        serve(own_database, log=log, **networks) as server,
+        scheduling(own_database, log=tmp_path / "scheduler.log", **networks),
+    ):
         yield server
 
 

@@ -13,11 +13,12 @@ from testing.processes.told_server import told_server
 from testing.world.connections import (
     CLIENT_SECRET,
     add_oauth_connection,
+    claim_due,
 )
 from workspaces.connections import secrets
 from workspaces.connections.authorizing import Returned
 from workspaces.connections.clients import Registered
-from workspaces.connections.refreshing import ask, claim_due, record
+from workspaces.connections.refreshing import ask, record
 from workspaces.connections.tests.test_authorizing import Browser, add, pages
 from workspaces.connections.tokens import Client, NoTokens
 from workspaces.models import Authorization, Connection

@@ -18,10 +18,11 @@ from testing.world.connections import (
     REFRESH_TOKEN,
     add_oauth_connection,
     ago,
+    claim_due,
 )
 from workspaces.connections import secrets
-from workspaces.connections.refreshing import LEASE_SECONDS, ask, claim_due, record, want_refresh
-from workspaces.connections.services import delete_connection
+from workspaces.connections.refreshing import LEASE_SECONDS, ask, record, want_refresh
+from workspaces.connections.services import CONNECTIONS
 from workspaces.connections.tokens import UNSAID_LIFE
 from workspaces.encryption.rotate_data import rotate_data_keys
 from workspaces.models import Connection, Revocation
@@ -183,7 +184,7 @@ def test_a_refusal_with_the_status_200_needs_a_login_too(receiver, due):
 def test_the_incident_of_a_deleted_one_is_withdrawn(cast, receiver, due):
     add_channel(cast, "email")
     fail(due, receiver, 400, error="invalid_grant")
-    delete_connection(connection_id=due.id, actor=TEST_ACTOR)
+    CONNECTIONS.delete(due.id, actor=TEST_ACTOR)
     assert Incident.objects.get().closed_at is not None
     assert Notice.objects.count() == 1
 
@@ -275,7 +276,7 @@ def test_the_lease_outlives_a_request(due):
 
 def test_tokens_of_a_connection_that_was_deleted_meanwhile_are_revoked(cast, receiver, due):
     claim = claim_it()
-    delete_connection(connection_id=due.id, actor=TEST_ACTOR)
+    CONNECTIONS.delete(due.id, actor=TEST_ACTOR)
     assert Revocation.objects.count() == 1
     answer(receiver)
     refresh(claim)

@@ -20,7 +20,7 @@ from workspaces.connections import secrets
 from workspaces.connections.models import GRANT_SECRETS
 from workspaces.connections.revoking import REVOCATIONS
 from workspaces.connections.secrets import GrantSecrets
-from workspaces.connections.services import delete_connection
+from workspaces.connections.services import CONNECTIONS
 from workspaces.models import Connection, Revocation, RevocationAttempt
 from workspaces.ready import prune_revocations
 
@@ -44,7 +44,7 @@ def connection(cast, receiver):
 
 
 def delete(connection):
-    delete_connection(connection_id=connection.id, actor=TEST_ACTOR)
+    CONNECTIONS.delete(connection.id, actor=TEST_ACTOR)
 
 
 def send():
@@ -108,7 +108,7 @@ def test_without_an_endpoint_only_the_client_is_removed(receiver, connection):
 
 
 def test_what_has_no_grant_revokes_nothing(cast):
-    delete_connection(connection_id=add_connection(cast), actor=TEST_ACTOR)
+    CONNECTIONS.delete(add_connection(cast), actor=TEST_ACTOR)
     assert not Revocation.objects.exists()
 
 

@@ -25,7 +25,7 @@ from testing.world.sealed import (
     tamper,
 )
 from triggers.models import Trigger
-from triggers.services import delete_trigger, rotate_mcp_token
+from triggers.services import TRIGGERS, rotate_mcp_token
 from workspaces.encryption.check import check_keys
 from workspaces.encryption.rotate_data import rotate_data_keys
 from workspaces.encryption.rotate_master import rotate_master_key
@@ -170,7 +170,7 @@ class TestNewDataKeys:
         assert {str(opened(each)) for each in triggers} == {str((HEADERS, SECRET))}
 
     def test_values_of_deleted_triggers_move_too(self, cast, trigger_id):
-        delete_trigger(trigger_id=trigger_id, actor=TEST_ACTOR)
+        TRIGGERS.delete(trigger_id, actor=TEST_ACTOR)
         assert rotate_data_keys().values == 1
         assert check_keys().broken == []
 

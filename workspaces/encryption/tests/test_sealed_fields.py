@@ -49,6 +49,7 @@ def test_every_binary_column_is_registered_or_known_to_hold_no_ciphertext():
         "connection.headers",
         "event_source.secrets",
         "connection.grant_secrets",
+        "connection_authorization.carried",
         "connection_authorization.secrets",
         "connection_revocation.request",
         "channel.url",

@@ -22,6 +22,12 @@ TRIGGER: dict[str, Any] = {
 }
 VALUES = {"TICKETS": "Bearer planted-in-a-file"}
 ACCEPTED = ["https://tickets.example"]
+CHANNEL = {"kind": "channel", "key": "tickets", "name": "Tickets", "type": "webhook"}
+# A channel's URL is a secret that stands in these files.
+CLEAR = {
+    "trigger": [],
+    "channel": ["url is in the file in clear. Write it as a secret's name."],
+}
 
 
 def change_of(answer):
@@ -100,18 +106,73 @@ def test_a_new_origin_is_refused_unless_it_is_accepted(applied):
     refused = apply(applied, [moved], secrets=VALUES)
     assert (refused.status_code, refused.json()["code"]) == (409, "new_origin")
     assert "https://evil.example" in refused.json()["error"]
-    # Without a value the old headers would not go with it: the service removes them.
-    answer = apply(applied, [moved])
+
+
+def test_a_secret_without_a_value_is_not_lost_by_a_move_unless_its_new_origin_is_accepted(applied):
+    moved = {**TRIGGER, "mcpUrl": "https://evil.example/mcp?of=us"}
+    (said,) = change_of(plan(applied, [moved]))["warnings"]
+    assert "would be lost" in said
+    assert moved["mcpUrl"] in said
+    refused = apply(applied, [moved])
+    assert (refused.status_code, refused.json()["code"]) == (409, "new_origin")
+    assert refused.json()["error"] == f"trigger tickets: {said}"
+    assert headers_of(applied) == {"Authorization": VALUES["TICKETS"]}
+    answer = apply(applied, [moved], acceptOrigins=["https://evil.example"])
+    assert "is lost" in change_of(answer)["warnings"][0]
     assert change_of(answer)["diff"]["mcpHeaders"][1] is None
     assert Trigger.objects.get(key="tickets").mcp_headers is None
 
 
-def test_headers_beside_a_connection_go_to_its_origin(applied):
-    """The environment sends a secret there already, the connection's own, so nothing is to be accepted."""
+@pytest.mark.parametrize(
+    ("kind", "url", "secret"),
+    [("trigger", "webhookUrl", "webhookSecret"), ("channel", "url", "secret")],
+)
+def test_what_signs_is_not_lost_by_a_move_either(cast, kind, url, secret):
+    row = {**TRIGGER, "mcpHeaders": None} if kind == "trigger" else {**CHANNEL, "events": []}
+    named = {secret: {"secret": "SIGNING"}}
+    here = {**row, url: "https://one.example/planted-hook", **named}
+    values = {"SIGNING": "planted-signing-secret"}
+    apply(cast, [here], secrets=values)
+    assert change_of(plan(cast, [here], secrets=values))["action"] == "none"
+    same = {**here, url: "https://one.example/planted-other"}
+    assert change_of(apply(cast, [same]))["warnings"] == CLEAR[kind]
+    moved = {**here, url: "https://two.example/planted-hook"}
+    refused = apply(cast, [moved])
+    assert (refused.status_code, refused.json()["code"]) == (409, "new_origin")
+    assert "https://two.example" in refused.json()["error"]
+    # Who may not read channels does not learn where one goes.
+    warned = change_of(plan(cast, [moved], cast.viewer))["warnings"]
+    assert any("would be lost" in each for each in warned) is (kind == "trigger")
+    # What signs goes nowhere, so that only its loss needs consent.
+    assert change_of(apply(cast, [moved], secrets=values))["warnings"] == CLEAR[kind]
+
+
+def test_an_origin_counts_only_for_the_secret_that_goes_there(applied):
+    """Hosts with many tenants have them behind one origin."""
+    other = {**TRIGGER, "key": "other", "mcpUrl": "https://tickets.example/elsewhere?for=them"}
+    other["mcpHeaders"] = {"Authorization": {"secret": "OTHER"}}
+    values = {**VALUES, "OTHER": "Bearer planted-for-others"}
+    warned = plan(applied, [TRIGGER, other], secrets=values).json()["changes"][1]["warnings"]
+    assert len(warned) == 1
+    assert other["mcpUrl"] in warned[0]
+    refused = apply(applied, [TRIGGER, other], secrets=values)
+    assert (refused.status_code, refused.json()["code"]) == (409, "new_origin")
+    # The secret that goes there may have more triggers, and a new value.
+    again = {**other, "mcpHeaders": TRIGGER["mcpHeaders"]}
+    answer = apply(applied, [TRIGGER, again], secrets=values)
+    assert [each["warnings"] for each in answer.json()["changes"]] == [[], []]
+    anew = {"TICKETS": "Bearer planted-anew"}
+    assert actions(apply(applied, [TRIGGER], secrets=anew))["tickets"] == "update"
+
+
+def test_headers_beside_a_connection_go_where_the_connections_go_only_if_accepted(applied):
     add_connection(applied, key="issues", mcp_url="https://issues.example/mcp")
     resource = {name: value for name, value in TRIGGER.items() if name != "mcpUrl"}
     beside = {**resource, "connection": "issues", "mcpHeaders": {"x-key": {"secret": "TICKETS"}}}
-    assert actions(apply(applied, [beside], secrets=VALUES)) == {"tickets": "update"}
+    refused = apply(applied, [beside], secrets=VALUES)
+    assert (refused.status_code, refused.json()["code"]) == (409, "new_origin")
+    accepted = {"secrets": VALUES, "acceptOrigins": ["https://issues.example"]}
+    assert actions(apply(applied, [beside], **accepted)) == {"tickets": "update"}
 
 
 def test_a_row_that_needs_a_secret_is_planned_without_and_not_applied(cast):

@@ -1,1 +1,0 @@
-"""`bin/bench abuse` measures what one tenant notices when another tenant floods the service."""

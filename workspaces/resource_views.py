@@ -1,0 +1,180 @@
+"""The five endpoints that every resource of an environment has: list, make, read, change and delete."""
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Any, ClassVar
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import QuerySet
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.serializers import Serializer
+
+from pipedai.api.filters import ApiFilterSet
+from pipedai.api.principal import actor_of
+from pipedai.api.schema.operation import Operation
+from pipedai.api.serializers import StrictBody, read_body
+from pipedai.replica.reading import from_replica
+from workspaces.access import TenantViewSet
+from workspaces.permissions import IsAdmin, IsViewer
+from workspaces.resources import Resource
+
+
+class ResourceViewSet(TenantViewSet):
+    """A subclass names its resource, its body and its serializer, and may have actions of its own."""
+
+    resource: ClassVar[Resource[Any]]
+    body: ClassVar[type[StrictBody]]
+    serializer: ClassVar[type[Serializer[Any]]]
+    readers: ClassVar[type[BasePermission]] = IsViewer
+    filters: ClassVar[type[ApiFilterSet] | None] = None
+    # Whether a replica may answer the list.
+    grows: ClassVar[bool] = False
+    # Whether the answer to a creation is read in its transaction, so that no row stays behind if the caller gets a 503.
+    reads_inside: ClassVar[bool] = False
+    # Whether a row has secrets, so that making or changing one may fail with 503.
+    seals: ClassVar[bool] = False
+    # The bodies that the documentation shows for a creation and for a change.
+    example: ClassVar[Mapping[str, Any]]
+    change: ClassVar[Mapping[str, Any]]
+    # What the documentation says of the conflicts of an action, of its success, and of bad parameters of the list.
+    conflicts: ClassVar[Mapping[str, str]]
+    says: ClassVar[Mapping[str, str]] = {}
+    bad_parameters: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        cls.row = cls.resource.row
+        cls.permissions = {
+            "list": cls.readers,
+            "create": IsAdmin,
+            "retrieve": cls.readers,
+            "update": IsAdmin,
+            "destroy": IsAdmin,
+            **cls.permissions,
+        }
+        cls.filter_names = cls.filters.names() if cls.filters else ()
+        for name, action in _actions(cls).items():
+            setattr(cls, name, action)
+        super().__init_subclass__(**kwargs)
+
+    @classmethod
+    def rows(cls) -> QuerySet[Any, Any]:
+        """Returns the rows that are not deleted, as `shown` needs them."""
+        return cls.resource.live
+
+    @classmethod
+    def shown(cls, rows: list[Any]) -> Any:
+        """Returns these of `rows()` as answers show them."""
+        return cls.serializer(rows, many=True).data
+
+    @classmethod
+    def one(cls, row_id: UUID) -> Any:
+        return cls.shown([cls.rows().get(id=row_id)])[0]
+
+    def filtered(self, rows: QuerySet[Any, Any], request: Request) -> QuerySet[Any, Any]:
+        """Returns those rows of the list that the query asks for."""
+        return self.filters.read(rows, request).qs if self.filters else rows
+
+
+def _actions(of: type[ResourceViewSet]) -> dict[str, Callable[..., Response]]:
+    """Returns the five actions of a viewset, each with its `@Operation`."""
+    resource, noun = of.resource, of.resource.noun
+    name = noun.capitalize()
+    in_environment = f"/environments/{{environmentId}}/{noun}s"
+    alone = f"/{noun}s/{{{noun}Id}}"
+    sealing = {503: "The secrets can't be sealed."} if of.seals else {}
+
+    def errors(action: str) -> dict[int, str]:
+        return {409: of.conflicts[action]} if action in of.conflicts else {}
+
+    def says(action: str, usual: str) -> str:
+        return of.says.get(action, usual)
+
+    @Operation(
+        f"GET {in_environment}",
+        id=f"list{name}s",
+        summary=f"List {noun}s",
+        items=of.serializer,
+        filters=of.filters,
+        says={200: says("list", f"A list of {noun}s.")},
+        errors={400: of.bad_parameters} if of.bad_parameters else {},
+    )
+    def list_(self: ResourceViewSet, request: Request, environment_id: UUID) -> Response:
+        rows = self.filtered(self.rows().filter(environment_id=environment_id), request)
+        return self.page_shown(request, rows, self.shown)
+
+    @Operation(
+        f"POST {in_environment}",
+        id=f"create{name}",
+        summary=f"Make a {noun}",
+        body=of.body,
+        example=of.example,
+        answers={201: of.serializer},
+        says={201: says("create", f"With the {noun}.")},
+        errors=errors("create") | sealing,
+        audit=(f"{noun}.created",),
+    )
+    def create(self: ResourceViewSet, request: Request, environment_id: UUID) -> Response:
+        values = read_body(self.body, request)
+        with transaction.atomic() if self.reads_inside else nullcontext():
+            row_id = resource.create(
+                environment_id=environment_id, values=values, actor=actor_of(request)
+            )
+            shown = self.one(row_id)
+        return Response(shown, status=201)
+
+    @Operation(
+        f"GET {alone}",
+        id=f"get{name}",
+        summary=f"Get a {noun}",
+        answers={200: of.serializer},
+        says={200: f"With the {noun}."},
+    )
+    def retrieve(self: ResourceViewSet, request: Request, **ids: UUID) -> Response:  # noqa: ARG001
+        return Response(self.one(ids[self.row[0]]))
+
+    @Operation(
+        f"PATCH {alone}",
+        id=f"update{name}",
+        summary=f"Change a {noun}",
+        body=of.body,
+        partial=True,
+        fields_as=f"POST {in_environment}",
+        example=of.change,
+        answers={200: of.serializer},
+        says={200: says("update", f"With the {noun}; what is as it was changes nothing.")},
+        errors=errors("update") | sealing,
+        audit=(f"{noun}.updated",),
+    )
+    def update(self: ResourceViewSet, request: Request, **ids: UUID) -> Response:
+        row_id = ids[self.row[0]]
+        resource.update(
+            row_id,
+            environment_id=self.access.environment_id,
+            values=read_body(self.body, request, partial=True),
+            actor=actor_of(request),
+        )
+        return Response(self.one(row_id))
+
+    @Operation(
+        f"DELETE {alone}",
+        id=f"delete{name}",
+        summary=f"Delete a {noun}",
+        answers={204: None},
+        errors=errors("destroy"),
+        audit=(f"{noun}.deleted",),
+    )
+    def destroy(self: ResourceViewSet, request: Request, **ids: UUID) -> Response:
+        environment_id = self.access.environment_id
+        resource.delete(ids[self.row[0]], environment_id=environment_id, actor=actor_of(request))
+        return Response(status=204)
+
+    return {
+        "list": from_replica(list_) if of.grows else list_,
+        "create": create,
+        "retrieve": retrieve,
+        "update": update,
+        "destroy": destroy,
+    }

@@ -1,0 +1,163 @@
+"""How the resources of an environment are created, changed and deleted: the locks, limits and audit events of all."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from copy import copy
+from functools import cached_property
+from typing import Any, ClassVar, Generic, TypeVar
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Now
+
+from pipedai.api.renderers import api_name, for_audit
+from pipedai.events import Actor, Event, emit
+from pipedai.ids import new_id
+from workspaces.ceilings import check_ceiling
+from workspaces.files.columns import FileColumns, keeping_keys
+from workspaces.locks import hold_role, lock_environment, lock_row
+from workspaces.roles import Role
+
+M = TypeVar("M", bound=FileColumns)
+
+
+class Resource(Generic[M]):
+    """A subclass names its model, and overrides what is special about it."""
+
+    # The word for a row in files, URLs and audit actions. With an `s` it is the name of the ceiling.
+    noun: ClassVar[str]
+    model: type[M]
+    # Whether other rows refer to it. Then a deletion waits for transactions that are about to let a row refer to it.
+    is_referred_to: ClassVar[bool] = False
+    # The columns that a change writes, where others are written without the row's lock; None if it writes all.
+    written: ClassVar[tuple[str, ...] | None] = None
+    # The columns that a deletion sets to NULL, where it only marks the row as deleted.
+    emptied: ClassVar[tuple[str, ...]] = ()
+    # What the audit row of a creation shows besides the name: the columns, by their names in the API.
+    described_by: ClassVar[Mapping[str, str]] = {}
+    # Whether the audit row of a change shows also long lists and objects in full.
+    tells_all: ClassVar[bool] = False
+
+    @cached_property
+    def _columns(self) -> frozenset[str]:
+        return frozenset(field.attname for field in self.model._meta.concrete_fields)
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether a deleted row stays, with the time at which it was deleted."""
+        return "deleted_at" in self._columns
+
+    @property
+    def live(self) -> QuerySet[M]:
+        rows = self.model._default_manager.all()
+        return rows.filter(Q(deleted_at__isnull=True)) if self.is_marked else rows
+
+    @property
+    def row(self) -> tuple[str, str]:
+        """The `row` of viewsets whose URL names a row that is not deleted."""
+        rows = f"SELECT id, environment_id FROM {self.model._meta.db_table}"  # noqa: S608
+        return f"{self.noun}_id", f"{rows} WHERE deleted_at IS NULL" if self.is_marked else rows
+
+    def apply(self, row: M, values: dict[str, Any], actor: Actor) -> dict[str, Any]:
+        """Sets those values of a row that differ; the row may be new. Returns the changes for the audit row, `{ field:
+        [old, new] }`. Raises Invalid for values that don't fit the row.
+        """
+        changes = {}
+        for column, new in values.items():
+            if new != (old := getattr(row, column)):
+                changes[api_name(column)] = [self.shown(column, value) for value in (old, new)]
+                setattr(row, column, new)
+        return changes
+
+    def shown(self, column: str, value: Any) -> Any:
+        """Returns a value as the audit row of a change shows it."""
+        return value if self.tells_all else for_audit(value)
+
+    def follow_up(self, row: M, before: M | None, actor: Actor) -> None:
+        """Does what else a creation, change or deletion needs. `before` is the row as it was; None if it is new."""
+
+    def release(self, row: M) -> None:
+        """Removes what goes with a row that is about to be deleted. Raises Conflict if the row is still used."""
+
+    def keeping(self) -> AbstractContextManager[None]:
+        """Returns the transaction of a change. It raises Conflict for what a unique constraint refuses."""
+        return keeping_keys()
+
+    def create(
+        self, *, environment_id: UUID, values: dict[str, Any], actor: Actor, id_: UUID | None = None
+    ) -> UUID:
+        """Creates a row from the values of its body. Returns its id, which is `id_` if that is given. Raises NotFound,
+        Invalid, CeilingReached, Conflict for a taken key, and the errors of `hold_role`.
+        """
+        row = self.model(id=id_ or new_id(), environment_id=environment_id)
+        name = f"{self.noun}s"
+        with self.keeping():
+            lock_environment(environment_id)
+            hold_role(actor, environment_id, Role.ADMIN)
+            rows = self.live.filter(environment_id=environment_id)
+            check_ceiling(name, name, environment_id=environment_id, rows=rows)
+            self.apply(row, values, actor)
+            row.save(force_insert=True)
+            metadata = {name: getattr(row, column) for name, column in self.described_by.items()}
+            self.emit("created", row, actor, {"name": row.name, **metadata})
+            self.follow_up(row, None, actor)
+        return row.id
+
+    def update(
+        self,
+        row_id: UUID,
+        *,
+        values: dict[str, Any],
+        actor: Actor,
+        environment_id: UUID | None = None,
+    ) -> None:
+        """Changes those of the given values that differ. A caller who knows the row's environment spares a query by
+        naming it. Raises NotFound, Invalid, Conflict for a taken key, and the errors of `hold_role`.
+        """
+        with self.keeping():
+            row = self.lock(row_id, actor, environment_id=environment_id)
+            before = copy(row)
+            changes = self.apply(row, values, actor)
+            if not changes:
+                return
+            if "updated_at" in self._columns:
+                vars(row)["updated_at"] = Now()
+            row.save(force_update=True, update_fields=self.written)
+            self.emit("updated", row, actor, changes)
+            self.follow_up(row, before, actor)
+
+    def delete(self, row_id: UUID, *, actor: Actor, environment_id: UUID | None = None) -> None:
+        """Deletes a row, or marks it as deleted. Raises NotFound, Conflict for a row that is still used, and the errors
+        of `hold_role`.
+        """
+        # A plan goes on after a refused deletion, so that this needs a savepoint also among changes made together.
+        with transaction.atomic():
+            no_key = not self.is_referred_to
+            row = self.lock(row_id, actor, environment_id=environment_id, no_key=no_key)
+            self.release(row)
+            rows = self.model._default_manager.filter(id=row.id)
+            if self.is_marked:
+                rows.update(deleted_at=Now(), **dict.fromkeys(self.emptied))
+            else:
+                rows.delete()
+            self.emit("deleted", row, actor, {"name": row.name})
+            self.follow_up(row, row, actor)
+
+    def lock(
+        self,
+        row_id: UUID,
+        actor: Actor,
+        *,
+        environment_id: UUID | None = None,
+        no_key: bool = True,
+    ) -> M:
+        """Returns a row that this transaction alone may change, as an admin. Raises NotFound, and the errors of
+        `hold_role`.
+        """
+        rows = self.live.filter(id=row_id)
+        return lock_row(rows, actor, environment_id=environment_id, no_key=no_key)
+
+    def emit(self, action: str, row: M, actor: Actor, metadata: dict[str, Any]) -> None:
+        name = f"{self.noun}.{action}"
+        emit(Event(name, actor, row.environment_id, self.noun, row.id, metadata))
