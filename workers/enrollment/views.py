@@ -24,10 +24,10 @@ from workers.enrollment.serializers import (
     EnrollmentSerializer,
     IssuedEnrollmentSerializer,
     PairingBody,
-    PairingSerializer,
     RedeemBody,
     RedeemLoginBody,
     UserCodeBody,
+    WaitingPairingSerializer,
 )
 from workers.models import Enrollment, Worker
 from workspaces.access import TenantViewSet
@@ -109,14 +109,14 @@ class PairingViewSet(ApiViewSet):
         id="lookAtPairing",
         summary="Look at a pairing",
         body=UserCodeBody,
-        answers={200: PairingSerializer},
+        answers={200: WaitingPairingSerializer},
         errors={404: "Nothing waits with this code."},
     )
     def look(self, request: Request) -> Response:
         user_id = principal_of(request).id
         code = read_body(UserCodeBody, request)["user_code"]
         found = pairing.find_pending(typed=code, user_id=user_id)
-        return Response(PairingSerializer(found, context={"user_id": user_id}).data)
+        return Response(WaitingPairingSerializer(found, context={"user_id": user_id}).data)
 
     @Operation(
         "POST /pairings/approve",
