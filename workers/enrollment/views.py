@@ -24,10 +24,10 @@ from workers.enrollment.serializers import (
     EnrollmentSerializer,
     IssuedEnrollmentSerializer,
     PairingBody,
-    PendingPairingSerializer,
     RedeemBody,
     RedeemLoginBody,
     UserCodeBody,
+    WaitingPairingSerializer,
 )
 from workers.models import Enrollment, Worker
 from workspaces.access import TenantViewSet
@@ -97,13 +97,13 @@ class PairingViewSet(ApiViewSet):
         id="lookAtPairing",
         summary="Look at a pairing",
         body=UserCodeBody,
-        answers={200: PendingPairingSerializer},
+        answers={200: WaitingPairingSerializer},
     )
     def look(self, request: Request) -> Response:
         user_id = principal_of(request).id
         code = read_body(UserCodeBody, request)["user_code"]
         found = pairing.find_pending(typed=code, user_id=user_id)
-        return Response(PendingPairingSerializer(found, context={"user_id": user_id}).data)
+        return Response(WaitingPairingSerializer(found, context={"user_id": user_id}).data)
 
     @Operation(
         "POST /pairings/approve",
