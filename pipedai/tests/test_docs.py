@@ -179,7 +179,7 @@ def test_every_action_that_is_emitted_is_in_the_api_reference_and_no_other():
     assert documented == _emitted_actions()
 
 
-def _emitted_actions() -> set[str]:
+def _emitted_actions() -> frozenset[str]:
     """Returns the registered actions that appear as strings in the code outside the registry. A resource puts its
     noun before the words that it emits.
     """

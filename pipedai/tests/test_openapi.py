@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import pytest
 from drf_spectacular.plumbing import ComponentRegistry
@@ -89,7 +90,7 @@ class TestSectionsThatAreWrong:
         monkeypatch.setattr(
             reference, "endpoint", lambda *_: reference.Section("GET /runs/:id", 0, text)
         )
-        view = RunViewSet(action="retrieve", request=None)
+        view: Any = RunViewSet(action="retrieve", request=None)
         path = "/api/v1/runs/{runId}"
         return view.schema.get_operation(path, path, "", "GET", ComponentRegistry())
 
