@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from testing.world.cases import cases
 
 from pipedai_worker.executors.watch import Transcript, flaw, is_success, judge, text_of
 from pipedai_worker.reporting.outcome import Tokens, UsageLimit
@@ -54,7 +55,7 @@ def test_a_failed_result_is_judged(
     assert judge(result, api_error, limit_reached=limit_reached).fault_class == fault_class
 
 
-@pytest.mark.parametrize(
+@cases(
     "named",
     [{"api_error_status": 10**4000}, {"api_error_type": "x" * 4000}, {"subtype": "x" * 4000}],
 )
@@ -166,7 +167,7 @@ def test_a_success_may_hide_a_task_that_was_not_done(
     assert (fault.fault_class, sentence in fault.sentence) == (fault_class, True)
 
 
-@pytest.mark.parametrize("reason", [None, "completed"])
+@cases("reason", [None, "completed"])
 def test_a_task_that_was_done_has_no_flaw(reason: str | None) -> None:
     assert flaw({"is_error": False, "num_turns": 1, "terminal_reason": reason}) is None
 
@@ -254,7 +255,7 @@ def test_the_usage_of_a_message_that_comes_in_pieces_counts_once() -> None:
     assert gathered.tokens.output == 10
 
 
-@pytest.mark.parametrize(
+@cases(
     "event",
     [
         {},

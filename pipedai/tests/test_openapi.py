@@ -15,6 +15,7 @@ from pipedai.api.schema.answers import ANY_REQUEST
 from pipedai.events import ACTIONS
 from testing.probes.api_schema import OPERATIONS, SCHEMA, operation_of
 from testing.probes.api_urls import api_routes
+from testing.world.cases import cases
 from testing.world.cast import browser
 from testing.world.routes import ROUTES
 
@@ -68,7 +69,7 @@ def test_each_operation_has_a_name_of_its_own_that_languages_can_use():
     assert all(re.fullmatch(r"[a-z]+(?:[A-Z][a-z]*)*", name) for name in names)
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+@cases("name", OPERATIONS)
 def test_the_statuses_are_those_of_the_api_reference(name):
     """This leaves out statuses that any request may get, which API.md lists once, and successes that it describes
     elsewhere.
@@ -85,7 +86,7 @@ def test_the_statuses_are_those_of_the_api_reference(name):
     assert {s for s in told if s < 300} <= said, f"`answers` of the Operation lacks these: {advice}"
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=str)
+@cases("route", ROUTES)
 def test_every_status_that_a_caller_gets_is_documented(route):
     told = {int(status) for status in operation_of(route)["responses"]}
     assert set(route.statuses.values()) - told == set(), "the Operation lacks these `errors`"
@@ -150,7 +151,7 @@ BODIES = sorted(
 )
 
 
-@pytest.mark.parametrize("name", BODIES)
+@cases("name", BODIES)
 def test_a_field_with_a_default_is_optional_in_every_generated_client(name):
     """A `default` would make it required for some generators, and others would send it with every change."""
     body = SCHEMA["components"]["schemas"][name]

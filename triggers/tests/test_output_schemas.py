@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from testing.world.cases import cases
 from triggers.models import Run, TriggerRevision
 from triggers.output_schemas import DIALECT, BadOutputSchema, check_output_schema, schema_validator
 
@@ -44,7 +45,7 @@ def refusal(schema: Any) -> str:
     return str(refused.value)
 
 
-@pytest.mark.parametrize(
+@cases(
     "schema",
     [
         {},
@@ -66,7 +67,6 @@ def refusal(schema: Any) -> str:
         {"minimum": 10**300},
         nested(32),
     ],
-    ids=lambda schema: str(schema)[:40],
 )
 def test_these_are_schemas(schema: dict[str, Any]) -> None:
     check_output_schema(schema)
@@ -148,7 +148,7 @@ LARGEST = [
 ]
 
 
-@pytest.mark.parametrize("schema", LARGEST, ids=lambda schema: str(schema)[:40])
+@cases("schema", LARGEST)
 def test_no_schema_takes_long_to_check(schema: dict[str, Any]) -> None:
     re.purge()
     began = process_time()

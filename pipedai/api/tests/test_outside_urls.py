@@ -3,6 +3,7 @@
 import pytest
 
 from pipedai.api.outside_urls import check_url
+from testing.world.cases import cases
 
 HOST = "Must be an http or https URL with a host."
 USERINFO = "Must not hold a user name or password."
@@ -10,7 +11,7 @@ BLANKS = "Must not hold spaces or control characters."
 NO_HOST = "Its host is not valid."
 
 
-@pytest.mark.parametrize(
+@cases(
     "url",
     [
         "https://mcp.example/v1",

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rest_framework.exceptions import ErrorDetail
 
 from pipedai.api.renderers import JSONRenderer, iso_time, money
+from testing.world.cases import cases
 from triggers.states import Status
 
 
@@ -67,7 +68,7 @@ def test_an_answer_is_json_with_both():
     }
 
 
-@pytest.mark.parametrize(
+@cases(
     "value",
     [
         None,
@@ -80,7 +81,7 @@ def test_an_answer_is_json_with_both():
         {"at": datetime(2026, 1, 1, tzinfo=UTC), "cost": Decimal("0.0120"), "id": UUID(int=7)},
     ],
 )
-@pytest.mark.parametrize("media_type", ["application/json", "application/json; indent=2"])
+@cases("media_type", ["application/json", "application/json; indent=2"])
 def test_it_renders_what_drf_renders(value, media_type):
     rendered = JSONRenderer().render(value, media_type, {})
     assert rendered == super(JSONRenderer, JSONRenderer()).render(value, media_type, {})

@@ -9,6 +9,7 @@ from accounts.staff_views import StaffAccount, StaffLogin
 from pipedai.server.lanes import LIVE, streamed, waiting_worker
 from pipedai.server.password_lane import _PATHS
 from pipedai.server.tests.asgi_exchange import http_scope
+from testing.world.cases import cases
 
 WORKER = "0192b7a0-0000-7000-8000-00000000000a"
 WORKERS = f"/api/v1/workers/{WORKER}"
@@ -57,7 +58,7 @@ def test_a_lane_and_the_urls_agree(path, kind, lane):
             assert takes_lane == (route_of(asked) == route), asked
 
 
-@pytest.mark.parametrize("path", sorted(_PATHS))
+@cases("path", sorted(_PATHS))
 def test_each_path_of_the_password_lane_is_a_route(path):
     assert route_of(path) == path.removeprefix("/")
 

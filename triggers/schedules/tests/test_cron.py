@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipedai.timezones import BadTimezone, check_timezone
+from testing.world.cases import cases
 from triggers.schedules.cron import BadSchedule, Schedule, parse
 
 
@@ -122,9 +123,7 @@ class TestTheGrammar:
             parse(in_field(field, value), "UTC")
         assert str(error.value).startswith(f"The {field} field {value!r} is not valid. It takes ")
 
-    @pytest.mark.parametrize(
-        "expression", ["0 0 30 2 *", "0 0 31 2 *", "0 0 31 4,6,9,11 *", "0 0 30-31 feb */2"]
-    )
+    @cases("expression", ["0 0 30 2 *", "0 0 31 2 *", "0 0 31 4,6,9,11 *", "0 0 30-31 feb */2"])
     def test_one_that_never_comes_due_is_none(self, expression):
         with pytest.raises(BadSchedule) as error:
             parse(expression, "Europe/Berlin")
@@ -140,8 +139,7 @@ def in_field(name, value):
 
 
 class TestZones:
-    @pytest.mark.parametrize(
-        "name",
+    @cases("name",
         [
             "UTC", "Europe/Berlin", "America/Argentina/ComodRivadavia", "Asia/Kolkata", "Etc/GMT+5",
             "Australia/Lord_Howe", "America/Port-au-Prince",
@@ -150,8 +148,7 @@ class TestZones:
     def test_these_are(self, name):
         check_timezone(name)
 
-    @pytest.mark.parametrize(
-        "name",
+    @cases("name",
         [
             "", "utc", "europe/berlin", "Europe", "America", "America/Argentina", "localtime", "posixrules",
             "Factory", "posix/UTC", "right/UTC", "../UTC", "/etc/localtime", "Europe/Berlin ", "+02:00",
@@ -298,7 +295,7 @@ class TestClocksGoBack:
     ):
         assert ticks(expression, timezone, after, 2) == expected
 
-    @pytest.mark.parametrize(
+    @cases(
         "after", ["2027-10-31T00:30", "2027-10-31T00:45", "2027-10-31T01:15", "2027-10-31T01:30"]
     )
     def test_asked_between_the_two_it_is_over_for_that_day(self, after):

@@ -42,6 +42,7 @@ from testing.probes.statement_count import counted
 from testing.processes.racing import at_once
 from testing.processes.web_process import url_of
 from testing.processes.webhook_receiver import Receiver, receiving
+from testing.world.cases import cases
 from testing.world.cast import TEST_ACTOR, make_cast
 from triggers import secrets
 from triggers.models import Delivery, DeliveryAttempt, Trigger
@@ -223,7 +224,7 @@ def test_a_later_retry_after_is_heeded_up_to_a_day(retry_after, seconds):
     assert pause(retry_after) == seconds
 
 
-@pytest.mark.parametrize(
+@cases(
     "retry_after",
     [
         None,
@@ -236,7 +237,6 @@ def test_a_later_retry_after_is_heeded_up_to_a_day(retry_after, seconds):
         "٣",
         format_datetime(NOW - timedelta(1), usegmt=True),
     ],
-    ids=["none", "empty", "0", "early", "negative", "word", "float", "arabic", "past"],
 )
 def test_any_other_retry_after_changes_nothing(retry_after):
     assert 8 <= pause(retry_after) <= 12
