@@ -48,7 +48,7 @@ def statuses_of(name):
 
 
 def by_method(*methods):
-    return pytest.mark.parametrize("name", [n for n in OPERATIONS if n.split(" ")[0] in methods])
+    return cases("name", [n for n in OPERATIONS if n.split(" ")[0] in methods])
 
 
 def test_it_is_openapi_3_1():
