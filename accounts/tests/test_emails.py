@@ -45,7 +45,7 @@ def test_what_was_read_reads_as_itself(text):
     assert read_email(read_email(text)) == read_email(text)
 
 
-@pytest.mark.parametrize(
+@cases(
     ("text", "itself"),
     [
         (ADA, True),
@@ -79,7 +79,7 @@ def test_django_finds_nobody_by_what_is_no_address(db, text):
         User.objects.get_by_natural_key(text)
 
 
-@pytest.mark.parametrize(
+@cases(
     ("text", "read"),
     [
         ("ada@xn--bcher-kva.example", "ada@bücher.example"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from testing.world.cases import cases
 
 from pipedai_worker.executors.watch import Transcript, flaw, is_success, judge, text_of
@@ -15,7 +14,7 @@ def failed(**fields: Any) -> dict[str, Any]:
     return {"type": "result", "subtype": "success", "is_error": True, **fields}
 
 
-@pytest.mark.parametrize(
+@cases(
     ("result", "api_error", "limit_reached", "fault_class"),
     [
         (failed(subtype="error_max_turns"), None, False, "client"),
@@ -63,7 +62,7 @@ def test_no_sentence_is_as_long_as_a_number_or_word_that_it_names(named: dict[st
     assert len(judge(failed(**named), None, limit_reached=False).sentence) < 300
 
 
-@pytest.mark.parametrize(
+@cases(
     ("result", "success"),
     [
         ({"subtype": "success", "is_error": False}, True),
@@ -149,7 +148,7 @@ def test_a_limit_is_also_read_from_the_message_that_tells_of_it() -> None:
         assert not transcript({**message, "api_error_params": params}).limit_reached
 
 
-@pytest.mark.parametrize(
+@cases(
     ("fields", "fault_class", "sentence"),
     [
         ({"num_turns": 0}, "client", "a command of its own"),

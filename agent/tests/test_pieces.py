@@ -36,7 +36,7 @@ def assigned(**fields: Any) -> AssignedRun:
     return run
 
 
-@pytest.mark.parametrize(
+@cases(
     ("told", "limit"),
     [(None, None), (2, "2"), (0.25, "0.25"), ("1e2", "100"), ("10.500000", "10.5")],
 )
@@ -78,7 +78,7 @@ def test_what_is_not_known_is_not_reported() -> None:
     assert Outcome("succeeded").body() == {"status": "succeeded", "faultClass": "none"}
 
 
-@pytest.mark.parametrize(
+@cases(
     ("cost", "reported"),
     [(0, "0.000000"), (1e-7, "0.000000"), (0.1 + 0.2, "0.300000"), (1e9, None), (-1, None)],
 )
@@ -193,7 +193,7 @@ def test_a_limit_that_is_no_number_is_refused(tmp_path: Path, maximum: object) -
         WorkerConfig.load(path)
 
 
-@pytest.mark.parametrize(
+@cases(
     ("pasted", "url"),
     [
         ("https://a.example", "https://a.example"),

@@ -113,7 +113,7 @@ def test_a_form_comes_from_a_page_of_ours(headers, status, cast, settings):
     assert answer.status_code == status
 
 
-@pytest.mark.parametrize(
+@cases(
     ("named_page", "opened"),
     [
         ("/console/environments", "/console/environments"),

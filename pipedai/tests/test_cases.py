@@ -8,7 +8,7 @@ from testing.world.cases import cases
 def test_each_case_that_fails_is_named_and_the_others_run_too():
     seen = []
 
-    @cases("number, word", [(1, "one"), (2, "two"), (3, "three"), (4, "four")])
+    @cases(("number", "word"), [(1, "one"), (2, "two"), (3, "three"), (4, "four")])
     def is_odd(number, word):
         seen.append(word)
         if number == 4:

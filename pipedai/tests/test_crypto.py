@@ -65,7 +65,7 @@ class TestWrapping:
             opened = crypto.unwrap(wrapped, "d1", "m1", "environment", masters)
             assert (opened.id, opened.key) == (DATA.id, DATA.key)
 
-    @pytest.mark.parametrize(
+    @cases(
         ("data_key_id", "master_id", "environment", "masters"),
         [
             ("d2", "m1", "environment", [MASTER]),
@@ -75,7 +75,6 @@ class TestWrapping:
             ("d1", "m1", "environment", []),
             ("d1", "m1", "environment", [MasterKey("m1", b"c" * 32)]),
         ],
-        ids=["another-key", "another-environment", "another-master", "gone", "none", "changed"],
     )
     def test_as_anything_else_it_does_not(self, data_key_id, master_id, environment, masters):
         wrapped = crypto.wrap(DATA, MASTER, "environment")

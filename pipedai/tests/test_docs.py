@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from audit.serializers import AuditEntrySerializer
@@ -102,7 +101,7 @@ def _section(heading: str) -> str:
     return re.split(r"^##", API.split(f"{heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
 
 
-@pytest.mark.parametrize(
+@cases(
     ("section", "serializer"),
     [
         ("The API key", ApiKeySerializer),
@@ -141,7 +140,7 @@ def _example(section: str) -> dict[str, Any]:
     return example
 
 
-@pytest.mark.parametrize(
+@cases(
     ("section", "head", "words"),
     [
         ("### `GET /triggers/:id/explain`", "`decision` | ", DECISIONS),

@@ -75,7 +75,7 @@ class TestHearing:
         assert len(CODES.faults_since_last()) == faults
 
 
-@pytest.mark.parametrize(
+@cases(
     ("chosen", "whole"),
     [({}, True), ({"keyword": "claim"}, False), ({"lf": True}, False), ({"maxfail": 1}, False)],
 )

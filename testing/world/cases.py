@@ -10,12 +10,14 @@ import pytest
 _SHOWN = 500
 
 
-def cases(names: str, values: Iterable[Any]) -> Callable[[Callable[..., Any]], Any]:
+def cases(
+    names: str | tuple[str, ...], values: Iterable[Any]
+) -> Callable[[Callable[..., Any]], Any]:
     """Does what `pytest.mark.parametrize` does, but in one test, whose failure names every case that failed.
 
     All cases share the test's fixtures, so it is for tests whose cases leave nothing behind.
     """
-    arguments = [name.strip() for name in names.split(",")]
+    arguments = [names] if isinstance(names, str) else names
     listed = [tuple(value) if len(arguments) > 1 else (value,) for value in values]
     assert listed, "There is no case."
 

@@ -72,8 +72,7 @@ def test_these_are_schemas(schema: dict[str, Any]) -> None:
     check_output_schema(schema)
 
 
-@pytest.mark.parametrize(
-    ("schema", "sentence"),
+@cases(("schema", "sentence"),
     [
         ([], "Must be a JSON object."),
         (True, "Must be a JSON object."),
@@ -114,9 +113,7 @@ def test_these_are_schemas(schema: dict[str, Any]) -> None:
             "The reference #/const/a names a place that holds no schema.",
         ),
         ({"$id": "http://[", "$ref": "a"}, "An $id or a reference in it is no URI."),
-    ],
-    ids=lambda value: str(value)[:40],
-)  # fmt: skip
+    ])  # fmt: skip
 def test_these_are_refused(schema: Any, sentence: str) -> None:
     assert refusal(schema) == sentence
 

@@ -32,7 +32,7 @@ def test_a_whole_number_is_a_number_without_a_fraction(value):
         WholeNumberField().run_validation(value)
 
 
-@pytest.mark.parametrize(("value", "number"), [(5, 5), (5.0, 5), (-1, -1), (0, 0), (1e3, 1000)])
+@cases(("value", "number"), [(5, 5), (5.0, 5), (-1, -1), (0, 0), (1e3, 1000)])
 def test_a_whole_number_may_be_written_with_a_point(value, number):
     read = WholeNumberField().run_validation(value)
     assert (read, type(read)) == (number, int)
@@ -89,7 +89,7 @@ def test_a_name_can_be_seen(value):
 
 
 class TestMoney:
-    @pytest.mark.parametrize(
+    @cases(
         ("value", "amount"),
         [
             ("0.012", "0.012000"),

@@ -1,7 +1,5 @@
 """The validation of customers' URLs accepts good ones and refuses bad ones."""
 
-import pytest
-
 from pipedai.api.outside_urls import check_url
 from testing.world.cases import cases
 
@@ -32,7 +30,7 @@ def test_an_absolute_url_with_a_host_is_taken(url):
     assert check_url(url) is None
 
 
-@pytest.mark.parametrize(
+@cases(
     ("url", "problem"),
     [
         ("", HOST),

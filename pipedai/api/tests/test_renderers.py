@@ -5,7 +5,6 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from uuid import UUID
 
-import pytest
 from django.utils.translation import gettext_lazy
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +15,7 @@ from testing.world.cases import cases
 from triggers.states import Status
 
 
-@pytest.mark.parametrize(
+@cases(
     ("moment", "text"),
     [
         (datetime(2026, 11, 24, 15, 29, 30, 123456, UTC), "2026-11-24T15:29:30.123Z"),
@@ -32,7 +31,7 @@ def test_a_time_is_utc_with_milliseconds(moment, text):
     assert iso_time(moment) == text
 
 
-@pytest.mark.parametrize(
+@cases(
     ("amount", "text"),
     [
         ("0.012000", "0.012"),

@@ -126,7 +126,7 @@ def test_an_allowed_network_is_no_longer_forbidden(settings):
     assert names_forbidden_address("http://10.21.1.1/")
 
 
-@pytest.mark.parametrize(
+@cases(
     ("url", "forbidden"),
     [
         ("https://hooks.example/x", False),

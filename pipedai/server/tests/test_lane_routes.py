@@ -2,7 +2,6 @@
 
 from uuid import UUID
 
-import pytest
 from django.urls import Resolver404, resolve
 
 from accounts.staff_views import StaffAccount, StaffLogin
@@ -34,7 +33,7 @@ def streamed_subject(scope):
     return None if stream is None else stream[1]
 
 
-@pytest.mark.parametrize(
+@cases(
     ("path", "kind", "lane"),
     [
         (f"{WORKERS}/poll", "worker", waiting_worker),
@@ -43,7 +42,6 @@ def streamed_subject(scope):
         (f"/api/v1/runs/{WORKER}/events/stream", "run", streamed_subject),
         (f"/api/v1/environments/{WORKER}/events/stream", "environment", streamed_subject),
     ],
-    ids=["poll", "claim-next", "worker-stream", "run-stream", "environment-stream"],
 )
 def test_a_lane_and_the_urls_agree(path, kind, lane):
     assert lane(http_scope("GET", path, query="wait=5")) == UUID(WORKER)
@@ -62,7 +60,7 @@ def test_each_path_of_the_password_lane_is_a_route(path):
     assert route_of(path) == path.removeprefix("/")
 
 
-@pytest.mark.parametrize(
+@cases(
     ("page", "path"),
     [(StaffLogin, "/admin/login/"), (StaffAccount, "/admin/account/")],
 )

@@ -33,7 +33,7 @@ def test_a_claim_of_the_next_run_takes_the_long_poll_lane():
     assert waiting_worker(http_scope("POST", CLAIM_NEXT)) == UUID(WORKER)
 
 
-@pytest.mark.parametrize(
+@cases(
     ("method", "path", "query"),
     [
         ("GET", CLAIM_NEXT, "wait=5"),

@@ -83,7 +83,7 @@ def test_a_path_that_leads_nowhere_finds_nothing(path):
         assert not holds(RFC_DOCUMENT, path, op, value)
 
 
-@pytest.mark.parametrize(
+@cases(
     ("seen", "op", "value", "expected"),
     [
         (1, "eq", 1.0, True),

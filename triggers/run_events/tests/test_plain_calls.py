@@ -170,7 +170,7 @@ def test_the_access_log_names_the_worker_and_counts_the_events(cast, run):
     assert (caller.type, caller.id) == ("worker", cast.worker.worker_id)
 
 
-@pytest.mark.parametrize(
+@cases(
     ("sent", "told"),
     [
         ("2026-05-04T12:00:00.123Z", "2026-05-04T12:00:00.123Z"),

@@ -27,7 +27,7 @@ def ticks(expression, timezone, after, count):
 
 
 class TestTheGrammar:
-    @pytest.mark.parametrize(
+    @cases(
         ("expression", "following"),
         [
             ("* * * * *", "2026-01-01T00:01"),
@@ -67,7 +67,7 @@ class TestTheGrammar:
 
     FIELDS = "Needs the 5 fields minute, hour, day of month, month, day of week; it has {}."
 
-    @pytest.mark.parametrize(
+    @cases(
         ("expression", "count"),
         [
             ("", 0),
@@ -83,7 +83,7 @@ class TestTheGrammar:
             parse(expression, "UTC")
         assert str(error.value) == self.FIELDS.format(count)
 
-    @pytest.mark.parametrize(
+    @cases(
         ("field", "value"),
         [
             ("day of month", "L"),
@@ -106,8 +106,7 @@ class TestTheGrammar:
             f"The {field} field {value!r} is not crontab(5): no L, W, #, ? or @."
         )
 
-    @pytest.mark.parametrize(
-        ("field", "value"),
+    @cases(("field", "value"),
         [
             ("minute", "60"), ("minute", "-1"), ("minute", "a"), ("minute", "1.5"), ("minute", "*/0"),
             ("minute", "*/"), ("minute", "5-1"), ("minute", "1-"), ("minute", "1,,2"), ("minute", ","),
@@ -186,7 +185,7 @@ class TestClocksGoForward:
     On Lord Howe they go from 2:00 to 2:30 on 2027-10-03.
     """
 
-    @pytest.mark.parametrize(
+    @cases(
         ("expression", "timezone", "after", "expected"),
         [
             (
@@ -220,7 +219,6 @@ class TestClocksGoForward:
                 ["10-03 02:45+1100", "10-04 02:45+1100"],
             ),
         ],
-        ids=["berlin", "berlin-first", "new-york", "lord-howe", "lord-howe-after"],
     )
     def test_a_time_in_the_gap_fires_once_at_its_end(self, expression, timezone, after, expected):
         assert ticks(expression, timezone, after, 2) == expected
@@ -266,7 +264,7 @@ class TestClocksGoBack:
     On Lord Howe they go back by half an hour on 2027-04-04.
     """
 
-    @pytest.mark.parametrize(
+    @cases(
         ("expression", "timezone", "after", "expected"),
         [
             (
@@ -288,7 +286,6 @@ class TestClocksGoBack:
                 ["04-04 01:45+1100", "04-05 01:45+1030"],
             ),
         ],
-        ids=["berlin", "new-york", "lord-howe"],
     )
     def test_a_time_that_comes_twice_fires_at_the_first(
         self, expression, timezone, after, expected

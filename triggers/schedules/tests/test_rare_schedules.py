@@ -96,7 +96,7 @@ def test_a_note_names_the_last_of_several_changes() -> None:
     assert coming.note == "Clocks go forward: there is no 02:00, 02:30 on 2029-03-25."
 
 
-@pytest.mark.parametrize(
+@cases(
     ("expression", "zone"),
     [
         ("*/30 2 25-31 3 */7", "Europe/Berlin"),

@@ -2,7 +2,6 @@
 
 from uuid import UUID
 
-import pytest
 from structlog.testing import capture_logs
 
 from pipedai.crypto import BrokenDataKey, CannotOpen, UnknownMasterKey
@@ -39,7 +38,7 @@ def test_it_says_where_and_under_which_key():
     }
 
 
-@pytest.mark.parametrize(
+@cases(
     ("error", "words"),
     [(UnknownMasterKey(), "not among MASTER_KEYS"), (BrokenDataKey(), "the data key was tampered")],
 )
