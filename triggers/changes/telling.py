@@ -15,7 +15,7 @@ from uuid import UUID
 
 from django.dispatch import receiver
 
-from pipedai.api.streams import announce_stream
+from pipedai.api.views import announce_stream
 from pipedai.events import Event, happened
 from pipedai.server.ticket import EnvironmentStreamTicket
 from pipedai.sql import database_now, execute, fetch_all

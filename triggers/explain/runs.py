@@ -1,4 +1,4 @@
-"""Explains one run: what it waits for, who holds it, or how it ended and whether it is retried, and which event it has."""
+"""Explains one run: what it waits for, who holds it, or how it ended and was retried, and which event queued it."""
 
 from collections.abc import Collection
 from datetime import datetime, timedelta

@@ -16,8 +16,8 @@ from zoneinfo import ZoneInfo
 from cron_descriptor import ExpressionDescriptor, Options
 from cronsim import CronSimError
 
+from pipedai.clocks import check_timezone
 from pipedai.sql import Row
-from pipedai.timezones import check_timezone
 from triggers.schedules import wall_clock
 from triggers.schedules.wall_clock import Change, ClockFace, clock_face
 
