@@ -14,9 +14,14 @@ from workspaces.access import TenantViewSet
 from workspaces.permissions import IsAdmin
 
 
+class AuditPaginator(KeysetPaginator):
+    sorts = False
+
+
 class AuditLogViewSet(TenantViewSet):
     tag = "Audit log"
     permissions = {"list": IsAdmin}
+    pagination_class = AuditPaginator
     filter_names = AuditFilters.names()
 
     @Operation(
@@ -30,8 +35,8 @@ class AuditLogViewSet(TenantViewSet):
     def list(self, request: Request, environment_id: UUID) -> Response:
         rows = AuditEntry.objects.filter(environment_id=usual(environment_id))
         filters = AuditFilters.read(rows, request)
-        paginator = KeysetPaginator()
-        paginator.sorts = False
-        entries = paginator.paginate_parts(filters.parts, request, self)
-        page = with_actors(entries)
-        return paginator.get_paginated_response(AuditEntrySerializer(page, many=True).data)
+        return self.page_shown(
+            request,
+            filters.parts,
+            lambda entries: AuditEntrySerializer(with_actors(entries), many=True).data,
+        )

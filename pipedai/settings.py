@@ -274,7 +274,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "ApprovalStatus": "triggers.states.ApprovalStatus",
         "TickDecision": "triggers.states.Decision",
         "EventDecision": "triggers.states.EventDecided",
-        "ApprovalDecision": "triggers.approvals.serializers.DECISIONS",
+        "ApprovalDecision": "triggers.approvals.views.DECISIONS",
         "DeliveryStatus": "triggers.models.Delivery.Status",
         "AuthMode": "workers.models.Worker.AuthMode",
         "TriggerHealth": "triggers.states.Health",

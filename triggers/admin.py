@@ -39,16 +39,16 @@ from pipedai.admin.site import Figure, count_of, model_named, show_on_start_page
 from pipedai.admin.support import SupportAction, staff_actor
 from pipedai.clocks import zone_of
 from triggers import models
-from triggers.approvals.serializers import seen
+from triggers.approvals.views import seen
 from triggers.budgets.services import with_present_window, with_sums
 from triggers.explain.answers import Subject
 from triggers.explain.due_times import check_time_in_question, explain_trigger, why_no_run
 from triggers.explain.runs import explain_run
 from triggers.heartbeats import ALIVE_WITHIN
 from triggers.models import Delivery, Run, Tick, Trigger
-from triggers.queries import HEALTH
 from triggers.run_events.reading import page_of_events, stored_events
 from triggers.runs.lifecycle import cancel_run
+from triggers.serializers import HEALTH
 from triggers.services import TRIGGERS
 from triggers.states import FAILURES, TERMINAL, FaultClass, Status
 from triggers.webhooks.sending import redeliver

@@ -13,17 +13,16 @@ from django.db.models import F
 from pipedai.sql import database_now
 from pipedai.together import once
 from triggers import services
-from triggers.budgets.serializers import BudgetBody
 from triggers.budgets.services import BUDGETS
+from triggers.budgets.views import BudgetBody
 from triggers.events.listening import entry_of
-from triggers.events.serializers import SourceBody
 from triggers.events.sources import SOURCES
+from triggers.events.views import SourceBody
 from triggers.locks import lock_workers
 from triggers.models import SECRETS
-from triggers.queries import LISTENS_TO
 from triggers.schedules import cron
 from triggers.secrets import MCP_HEADERS, WEBHOOK_SECRET
-from triggers.serializers import TriggerBody
+from triggers.serializers import LISTENS_TO, TriggerBody
 from triggers.services import room_of_creator
 from workspaces.files.kinds import (
     NONE,

@@ -18,14 +18,20 @@ from triggers.events.views import (
 from triggers.explain.views import RunExplanationViewSet, TriggerExplanationViewSet
 from triggers.revisions.views import TriggerRevisionViewSet
 from triggers.run_events.views import RunEventListViewSet, RunEventStreamViewSet
-from triggers.runs.stats_views import OverviewViewSet, StatsViewSet
-from triggers.runs.views import EnvironmentRunViewSet, RunViewSet, TriggerRunViewSet
+from triggers.runs.stats import OverviewViewSet, StatsViewSet
+from triggers.runs.views import (
+    EnvironmentRunViewSet,
+    RunViewSet,
+    TriggerRunListViewSet,
+    TriggerRunViewSet,
+)
 from triggers.schedules.views import SchedulePreviewViewSet, TickViewSet
 from triggers.views import TriggerViewSet
 from triggers.webhooks.views import DeliveryViewSet, TriggerDeliveryViewSet
 
 urlpatterns = paths_of(
     TriggerRunViewSet,
+    TriggerRunListViewSet,
     EnvironmentEventViewSet,
     EnvironmentRunViewSet,
     SchedulePreviewViewSet,

@@ -3,20 +3,52 @@
 from typing import Any
 from uuid import UUID
 
-from django.db.models import F, Func, IntegerField, QuerySet, TextField
+from django.db.models import F, Func, IntegerField, Q, QuerySet, TextField
 from django.db.models.functions import Cast, Coalesce
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from pipedai.api.filters import (
+    ApiFilterSet,
+    IdFilter,
+    TextFilter,
+    TrueFalseFilter,
+    WordsFilter,
+)
 from pipedai.api.pagination import HeavyPaginator
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import read_body
-from triggers import queries, services
-from triggers.filters import TriggerFilters, check_tenant_ids
+from triggers import serializers, services
+from triggers.models import Listener
 from triggers.serializers import RotateBody, TriggerBody, TriggerSerializer
+from triggers.states import Health, RecordEvents
+from triggers.tenancy import check_tenant_ids
 from workspaces.permissions import IsAdmin
 from workspaces.resource_views import ResourceViewSet
+
+
+class ListensToFilter(IdFilter):
+    """Keeps the triggers that listen to the source or the trigger with this id."""
+
+    def filter(self, qs: QuerySet[Any], value: UUID | None) -> QuerySet[Any]:
+        if value is None:
+            return qs
+        listeners = Listener.objects.filter(Q(source_id=value) | Q(upstream_id=value))
+        return qs.filter(id__in=listeners.values("trigger_id"))
+
+
+class TriggerFilters(ApiFilterSet):
+    """The filters of a list of triggers. `name` is a part of the name, in any case."""
+
+    workerId = IdFilter(field_name="worker_id")
+    poolId = IdFilter(field_name="pool_id")
+    connectionId = IdFilter(field_name="connection_id")
+    listensTo = ListensToFilter()
+    enabled = TrueFalseFilter(field_name="enabled")
+    recordEvents = WordsFilter(field_name="record_events", choices=RecordEvents.values)
+    health = WordsFilter(field_name="health", choices=Health.values)
+    name = TextFilter(field_name="name", lookup_expr="icontains", max_length=200)
 
 
 def octets_of(prompt: F, output_schema: F) -> Any:
@@ -56,11 +88,11 @@ class TriggerViewSet(ResourceViewSet):
 
     @classmethod
     def rows(cls) -> QuerySet[Any, Any]:
-        return queries.triggers()
+        return serializers.triggers()
 
     @classmethod
     def shown(cls, rows: list[Any]) -> Any:
-        return super().shown(queries.with_last_runs(rows))
+        return super().shown(serializers.with_last_runs(rows))
 
     def filtered(self, rows: QuerySet[Any, Any], request: Request) -> QuerySet[Any, Any]:
         filters = TriggerFilters.read(rows, request)

@@ -11,7 +11,7 @@ from pipedai.api.errors import Invalid
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation, query
 from pipedai.api.serializers import read_body
-from triggers.filters import check_tenant_ids
+from triggers.tenancy import check_tenant_ids
 from workers import queries, services
 from workers.filters import WorkerFilters
 from workers.models import Worker

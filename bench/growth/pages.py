@@ -22,13 +22,14 @@ from pipedai.api.pagination import _salt, _sign
 from pipedai.outgoing.due import claim_due
 from pipedai.sql import database_now
 from testing.world.cast import session_cookie
-from triggers.filters import TickFilters, TriggerFilters
 from triggers.models import Run, Trigger
-from triggers.runs.filters import EnvironmentRunFilters, RunFilters
 from triggers.runs.lifecycle import expire_runs
+from triggers.runs.queries import EnvironmentRunFilters, RunFilters
 from triggers.runs.stats import GROUPINGS
 from triggers.schedules.firing import fire_due_ticks
+from triggers.schedules.views import TickFilters
 from triggers.states import Decision, FaultClass, Source, Status
+from triggers.views import TriggerFilters
 from triggers.webhooks.sending import WEBHOOKS
 from workers.filters import WorkerFilters
 

@@ -13,7 +13,7 @@ from pipedai.api.renderers import compact_json
 from pipedai.outgoing.mails import MAX_FOREIGN
 from pipedai.sql import fetch_all
 from triggers.explain.runs import retries_of
-from triggers.explain.serializers import RetrySerializer
+from triggers.explain.views import RetrySerializer
 from triggers.runs.queries import runs_in_order
 from triggers.runs.serializers import RunSerializer
 from triggers.states import FAILURES, Status

@@ -24,7 +24,7 @@ from pipedai.api.outside_urls import MAX_URL
 from pipedai.api.serializers import StrictBody
 from triggers.events.clauses import MAX_CLAUSES, WhereField
 from triggers.serializers import MIN_WEBHOOK_SECRET, checked_webhook_secret, checked_webhook_url
-from triggers.webhooks.serializers import AttemptSerializer
+from triggers.webhooks.views import AttemptSerializer
 from workspaces.files.columns import KeyField, LabelField
 
 MAX_EMAILS = 20

@@ -25,8 +25,8 @@ from pipedai.sql import database_now
 from testing.world.cast import TEST_ACTOR, make_cast
 from testing.world.runs import Runs, allow
 from triggers.models import Run, Trigger, TriggerHealth
-from triggers.queries import triggers
 from triggers.schedules.firing import fire_due_ticks
+from triggers.serializers import triggers
 from triggers.services import TRIGGERS
 
 HOUR = timedelta(hours=1)

@@ -137,23 +137,29 @@ class ApiViewSet(ViewSet):
     def page(
         self,
         request: Request,
-        rows: QuerySet[Any, Any],
+        rows: QuerySet[Any, Any] | list[QuerySet[Any, Any]],
         serializer: type[Serializer[Any]],
         **context: Any,
     ) -> Response:
-        """Answers with a page of a list."""
+        """Answers with a page of a list, whose rows may be in several querysets."""
         return self.page_shown(
             request, rows, lambda found: serializer(found, many=True, context=context).data
         )
 
     def page_shown(
-        self, request: Request, rows: QuerySet[Any, Any], shown: Callable[[list[Any]], Any]
+        self,
+        request: Request,
+        rows: QuerySet[Any, Any] | list[QuerySet[Any, Any]],
+        shown: Callable[[list[Any]], Any],
+        *,
+        paginator: type[KeysetPaginator] | None = None,
     ) -> Response:
-        """Does what `page` does, where `shown` makes what the answer has from the rows of the page."""
-        paginator = self.pagination_class()
-        return paginator.get_paginated_response(
-            shown(paginator.paginate_queryset(rows, request, self))
-        )
+        """Does what `page` does, where `shown` makes what the answer has from the rows of the page. `paginator` divides
+        a list that has another order than the others of the viewset.
+        """
+        pages = (paginator or self.pagination_class)()
+        parts = rows if isinstance(rows, list) else [rows]
+        return pages.get_paginated_response(shown(pages.paginate_parts(parts, request, self)))
 
     def _is_public(self) -> bool:
         """Whether anyone may call the action, or all actions of the route if it has none for the method."""

@@ -20,10 +20,10 @@ from testing.world.cases import cases
 from triggers.explain.answers import DECISIONS, RETRY_CODES
 from triggers.reasons import WaitingFor
 from triggers.runs.serializers import RunSerializer
-from triggers.schedules.serializers import TickSerializer
+from triggers.schedules.views import TickSerializer
 from triggers.serializers import TriggerSerializer
 from triggers.states import Decision
-from triggers.webhooks.serializers import AttemptSerializer, DeliverySerializer
+from triggers.webhooks.views import AttemptSerializer, DeliverySerializer
 from workers.protocol.serializers import HandedOutRunSerializer
 from workers.serializers import WorkerSerializer
 from workspaces.ceilings import PROFILE

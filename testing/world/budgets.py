@@ -6,8 +6,8 @@ from uuid import UUID
 
 from pipedai.events import Actor
 from testing.world.cast import Cast
-from triggers.budgets.serializers import BudgetBody
 from triggers.budgets.services import BUDGETS
+from triggers.budgets.views import BudgetBody
 from triggers.models import Budget, BudgetWindow
 
 

@@ -1,30 +1,135 @@
 """The endpoints of approvals: list and read them, and decide about one."""
 
+import json
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
+from django.db.models import F
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.authentication import CookieJWTAuthentication
+from pipedai.api.fields import TextField
+from pipedai.api.filters import ApiFilterSet, WordsFilter
 from pipedai.api.principal import UserPrincipal, actor_of, principal_of
 from pipedai.api.schema.operation import Operation
-from pipedai.api.serializers import read_body
+from pipedai.api.serializers import RowSerializer, StrictBody, read_body
 from triggers import tenancy
-from triggers.approvals.rules import APPROVER_ROLES
-from triggers.approvals.serializers import (
-    COLUMNS,
-    ApprovalDetailSerializer,
-    ApprovalFilters,
-    ApprovalSerializer,
-    DecisionBody,
-    approvals_shown,
-    read_approval,
-)
+from triggers.approvals.rules import APPROVER_ROLES, DECISIONS
 from triggers.approvals.services import decide_approval
 from triggers.models import Approval
+from triggers.runs.serializers import ToolCallSerializer
+from triggers.states import ApprovalStatus
 from workspaces.access import Access, TenantViewSet
+from workspaces.actors import ActorSerializer, actors_shown
 from workspaces.permissions import IsOperator, IsViewer
 from workspaces.roles import Role
+
+MAX_REASON = 1000
+# The most calls before the question that are shown.
+_MOST_CALLS = 50
+# Characters that are seen as nothing, or as a letter, and are in none of the categories below.
+_BLANKS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {
+    chr(n) for n in (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))
+}
+_UNSEEN = frozenset(("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp", "Zs"))
+
+# The columns of approvals that lists read.
+COLUMNS = (
+    "id", "environment_id", "trigger_id", "trigger__name", "run_id", "status", "tool", "arguments_hash",
+    "tool_schema_hash", "role", "barred", "created_at", "expires_at", "closed_at", "decided_by", "reason", "spent_at",
+)  # fmt: skip
+
+
+class DecisionBody(StrictBody):
+    decision = serializers.ChoiceField(choices=DECISIONS)
+    reason = TextField(max_length=MAX_REASON, allow_null=True, default=None)
+
+
+class ApprovalSerializer(RowSerializer):
+    """What a run asks a person for, and the decision."""
+
+    id = serializers.UUIDField()
+    environmentId = serializers.UUIDField(source="environment_id")
+    triggerId = serializers.UUIDField(source="trigger_id")
+    triggerName = serializers.CharField(source="trigger__name")
+    runId = serializers.UUIDField(source="run_id")
+    status = serializers.ChoiceField(choices=ApprovalStatus.choices)
+    tool = serializers.CharField()
+    argumentsHash = serializers.CharField(source="arguments_hash", allow_null=True)
+    toolSchemaHash = serializers.CharField(source="tool_schema_hash")
+    approverRole = serializers.ChoiceField(source="role", choices=APPROVER_ROLES)
+    createdAt = serializers.DateTimeField(source="created_at")
+    expiresAt = serializers.DateTimeField(source="expires_at")
+    closedAt = serializers.DateTimeField(source="closed_at", allow_null=True)
+    decidedBy = ActorSerializer(source="decider", allow_null=True)
+    reason = serializers.CharField(allow_null=True)
+    spentAt = serializers.DateTimeField(source="spent_at", allow_null=True)
+    mayDecide = serializers.BooleanField(source="may_decide")
+
+
+class ApprovalDetailSerializer(ApprovalSerializer):
+    """An approval with what the call is to do, and the calls that the run made before."""
+
+    arguments = serializers.CharField(source="arguments_text", allow_null=True)
+    toolCalls = ToolCallSerializer(source="calls", many=True)
+
+
+class ApprovalFilters(ApiFilterSet):
+    status = WordsFilter(field_name="status", choices=ApprovalStatus.values)
+
+
+def approvals_shown(
+    rows: Sequence[dict[str, Any]], *, may_decide: Sequence[str], user_id: UUID | None
+) -> list[dict[str, Any]]:
+    """Adds to each row who decided, and whether the caller could: the user `user_id` with one of the roles of approvers
+    in `may_decide`. Who has none of them gets no hash of the arguments, by which these could be guessed. It takes one
+    query at most.
+    """
+    deciders = actors_shown(("user", row["decided_by"]) for row in rows if row["decided_by"])
+    return [
+        {
+            **row,
+            "arguments_hash": row["arguments_hash"] if may_decide else None,
+            "decider": deciders.get(("user", row["decided_by"])),
+            "may_decide": row["status"] == ApprovalStatus.PENDING
+            and user_id is not None
+            and row["role"] in may_decide
+            and user_id not in row["barred"],
+        }
+        for row in rows
+    ]
+
+
+def read_approval(approval_id: UUID, *, shows_arguments: bool) -> dict[str, Any]:
+    """Returns an approval as a row of a list, with `arguments_text` and `calls`. Raises Approval.DoesNotExist."""
+    rows = Approval.objects.values(*COLUMNS, "arguments", "calls_before", "run__result__tool_calls")
+    row: dict[str, Any] = rows.get(id=approval_id, run__environment_id=F("environment_id"))
+    calls = (row["run__result__tool_calls"] or [])[: row["calls_before"] or 0]
+    return {
+        **row,
+        "arguments_text": seen(row["arguments"]) if shows_arguments else None,
+        "calls": calls[-_MOST_CALLS:],
+    }
+
+
+def seen(arguments: Any) -> str:
+    """Returns JSON as indented text, in which each character that a reader could not see, or that would move the text
+    around it, is an escape of JSON, such as `\\u202e`.
+    """
+    text = json.dumps(arguments, indent=2, ensure_ascii=False)
+    return "".join(_escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    if character in " \n":
+        return character
+    if character in _BLANKS or unicodedata.category(character) in _UNSEEN:
+        return json.dumps(character)[1:-1] if character != "\x7f" else "\\u007f"
+    return character
 
 
 def _shown(

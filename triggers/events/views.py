@@ -1,41 +1,164 @@
 """The endpoints of sources and events: list, make, change and delete sources, take events, read and replay them."""
 
+from collections import defaultdict
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 from uuid import UUID
 
 from django.db.models import QuerySet
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import ApiError
+from pipedai.api.fields import ListField, NameField, PatternField, TextField, TrueFalseField
 from pipedai.api.filters import ApiFilterSet, EndFilter, IdFilter, TimeFilter, WordsFilter
 from pipedai.api.pagination import KeysetPaginator, usual
 from pipedai.api.parsers import hold_memory
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.serializers import Body, NoBody, read_body, sources_of
+from pipedai.api.serializers import Body, NoBody, RowSerializer, StrictBody, read_body, sources_of
 from pipedai.api.throttling import by_address
 from pipedai.api.views import ApiViewSet, IsPublic
 from pipedai.replica.reading import from_replica
-from triggers.events import queries, receiving
-from triggers.events.serializers import (
-    EventDetailSerializer,
-    EventSerializer,
-    SourceBody,
-    SourceSerializer,
-)
+from pipedai.server.headers import HOOKS
+from triggers.events import receiving
 from triggers.events.sources import SOURCES
-from triggers.filters import check_tenant_ids
 from triggers.models import Event, EventDecision
-from triggers.states import EventDecided
+from triggers.serializers import MIN_WEBHOOK_SECRET
+from triggers.states import EventDecided, Scheme
+from triggers.tenancy import check_tenant_ids
 from workspaces.access import TenantViewSet
+from workspaces.files.columns import KeyField, LabelField
 from workspaces.permissions import IsOperator
 from workspaces.resource_views import ResourceViewSet
 
-_COLUMNS = sorted({*sources_of(SourceSerializer), "hmac"})
+# The characters of a header's name that every proxy passes on.
+_HEADER = r"^[A-Za-z0-9-]{1,100}$"
+
+
+class HmacBody(StrictBody):
+    """Where a sender of the scheme `hmac` puts its signature."""
+
+    keeps_names = True
+
+    header = PatternField(_HEADER)
+    prefix = TextField(max_length=40, allow_blank=True, trim_whitespace=False, default="")
+    timestampHeader = PatternField(_HEADER, allow_null=True, default=None)
+
+
+class SourceBody(StrictBody):
+    key = KeyField()
+    managedBy = LabelField()
+    name = NameField(max_length=200)
+    scheme = serializers.ChoiceField(choices=Scheme.choices)
+    secrets = ListField(
+        child=TextField(min_length=MIN_WEBHOOK_SECRET, max_length=1024, trim_whitespace=False),
+        min_length=1,
+        max_length=2,
+    )
+    hmac = HmacBody(required=False, allow_null=True)
+    enabled = TrueFalseField(required=False)
+
+
+class SourceSerializer(RowSerializer):
+    """A source, without its secrets."""
+
+    id = serializers.UUIDField()
+    key = serializers.CharField(allow_null=True)
+    managedBy = serializers.CharField(source="managed_by", allow_null=True)
+    environmentId = serializers.UUIDField(source="environment_id")
+    name = serializers.CharField()
+    scheme = serializers.ChoiceField(choices=Scheme.choices)
+    hmac = serializers.SerializerMethodField()
+    enabled = serializers.BooleanField()
+    url = serializers.SerializerMethodField()
+    lastEventAt = serializers.DateTimeField(source="last_event_at", allow_null=True)
+    createdAt = serializers.DateTimeField(source="created_at")
+    updatedAt = serializers.DateTimeField(source="updated_at")
+
+    @extend_schema_field(HmacBody(allow_null=True))
+    def get_hmac(self, source: dict[str, Any]) -> Any:
+        return source["hmac"]
+
+    def get_url(self, source: dict[str, Any]) -> str:
+        """The path, below the service's own address, to which the source sends its events."""
+        return f"{HOOKS}{source['id']}"
+
+
+class DecisionSerializer(RowSerializer):
+    """What was decided about an event for a trigger that listens to its source."""
+
+    triggerId = serializers.UUIDField(source="trigger_id")
+    triggerName = serializers.CharField(source="trigger__name")
+    decision = serializers.ChoiceField(choices=EventDecided.choices)
+    code = serializers.CharField(allow_null=True)
+    clause = serializers.JSONField(allow_null=True)
+    runId = serializers.UUIDField(source="run_id", allow_null=True)
+
+
+class EventSerializer(RowSerializer):
+    """An event and its decisions."""
+
+    id = serializers.UUIDField()
+    eventId = serializers.CharField(source="given_id", allow_null=True)
+    type = serializers.CharField(allow_null=True)
+    receivedAt = serializers.DateTimeField(source="received_at")
+    duplicates = serializers.IntegerField()
+    replayOf = serializers.UUIDField(source="replay_of_id", allow_null=True)
+    environmentId = serializers.UUIDField(source="environment_id")
+    sourceId = serializers.UUIDField(source="source_id", allow_null=True)
+    runId = serializers.UUIDField(source="run_id", allow_null=True)
+    decisions = DecisionSerializer(many=True)
+
+
+class EventDetailSerializer(EventSerializer):
+    """A single event with its body."""
+
+    body = serializers.JSONField(allow_null=True)
+
+
+_EVENT_COLUMNS = (
+    "id",
+    "given_id",
+    "type",
+    "received_at",
+    "duplicates",
+    "replay_of_id",
+    "environment_id",
+    "source_id",
+    "run_id",
+)
+
+_DECIDED = ("event_id", "trigger_id", "trigger__name", "decision", "code", "clause", "run_id")
+
+
+def with_decisions(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Adds the decisions to each event, in one query."""
+    found = defaultdict(list)
+    ids = [event["id"] for event in events]
+    for row in EventDecision.objects.filter(event_id__in=ids).order_by("id").values(*_DECIDED):
+        found[row["event_id"]].append(row)
+    return [{**event, "decisions": found[event["id"]]} for event in events]
+
+
+def events_in_order(ids: Sequence[UUID]) -> list[dict[str, Any]]:
+    """Returns these events in the order of the ids, without those that are pruned."""
+    rows = {row["id"]: row for row in Event.objects.filter(id__in=ids).values(*_EVENT_COLUMNS)}
+    return [rows[id_] for id_ in ids if id_ in rows]
+
+
+def event_in_full(event_id: UUID) -> dict[str, Any]:
+    """Returns one event as a dict for EventDetailSerializer. Raises Event.DoesNotExist."""
+    (event,) = with_decisions([Event.objects.values(*_EVENT_COLUMNS, "body").get(id=event_id)])
+    return event
+
+
+_SOURCE_COLUMNS = sorted({*sources_of(SourceSerializer), "hmac"})
+
 # The most bytes of an event's body (SPEC §25).
 MAX_EVENT_BYTES = 256 * 1024
 
@@ -54,7 +177,7 @@ class SourceViewSet(ResourceViewSet):
 
     @classmethod
     def rows(cls) -> QuerySet[Any, Any]:
-        rows: QuerySet[Any, Any] = SOURCES.live.values(*_COLUMNS)
+        rows: QuerySet[Any, Any] = SOURCES.live.values(*_SOURCE_COLUMNS)
         return rows
 
 
@@ -184,7 +307,7 @@ class EventViewSet(TenantViewSet):
         answers={200: EventDetailSerializer},
     )
     def retrieve(self, request: Request, event_id: UUID) -> Response:
-        return Response(EventDetailSerializer(queries.event_in_full(event_id)).data)
+        return Response(EventDetailSerializer(event_in_full(event_id)).data)
 
     @Operation(
         "POST /events/{eventId}/replay",
@@ -196,23 +319,26 @@ class EventViewSet(TenantViewSet):
     def replay(self, request: Request, event_id: UUID) -> Response:
         read_body(NoBody, request)
         replay_id = receiving.replay_event(event_id=event_id, actor=actor_of(request))
-        return Response(EventDetailSerializer(queries.event_in_full(replay_id)).data, status=201)
+        return Response(EventDetailSerializer(event_in_full(replay_id)).data, status=201)
 
 
 def _page(
     request: Request, view: TenantViewSet, filters: type[EventFilters], **of: Any
 ) -> Response:
-    """Returns a page of the events that are `of` a source or an environment."""
+    """Answers with a page of the events that are `of` a source or an environment."""
     decided = EventDecision.objects.filter(**of).values("received_at", "event_id")
     read = filters.read(decided.distinct(), request)
-    paginator: KeysetPaginator
-    if read.values["decision"]:
-        paginator = DecidedPaginator()
-        decisions = paginator.paginate_parts(read.parts, request, view)
-        page = queries.events_in_order([row["event_id"] for row in decisions])
-    else:
-        rows = Event.objects.filter(**of).values(*queries.COLUMNS)
-        paginator = EventPaginator()
-        page = paginator.paginate_queryset(filters.read(rows, request).qs, request, view)
-    shown = EventSerializer(queries.with_decisions(page), many=True).data
-    return paginator.get_paginated_response(shown)
+    if not read.values["decision"]:
+        rows = Event.objects.filter(**of).values(*_EVENT_COLUMNS)
+        of_list = filters.read(rows, request).qs
+        return view.page_shown(request, of_list, _shown, paginator=EventPaginator)
+    return view.page_shown(
+        request,
+        read.parts,
+        lambda page: _shown(events_in_order([row["event_id"] for row in page])),
+        paginator=DecidedPaginator,
+    )
+
+
+def _shown(events: list[dict[str, Any]]) -> Any:
+    return EventSerializer(with_decisions(events), many=True).data

@@ -1,23 +1,61 @@
 """The endpoints of a trigger's revisions: list them, and restore one."""
 
+from typing import Any
 from uuid import UUID
 
 from django.db.models import F
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from pipedai.api.errors import or_not_found
 from pipedai.api.pagination import HeavyPaginator
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
-from pipedai.api.serializers import NoBody, read_body
+from pipedai.api.serializers import NoBody, RowSerializer, read_body
+from pipedai.events import Actor
 from triggers import tenancy
 from triggers.models import TriggerRevision
-from triggers.revisions.serializers import RevisionSerializer, revisions_shown
-from triggers.revisions.services import restore_revision
 from triggers.serializers import TriggerSerializer
+from triggers.services import TRIGGERS
 from triggers.views import TriggerViewSet, octets_of
 from workspaces.access import TenantViewSet
+from workspaces.actors import ActorSerializer, actors_shown
 from workspaces.permissions import IsAdmin, IsViewer
+
+
+def restore_revision(*, trigger_id: UUID, revision_id: UUID, actor: Actor) -> None:
+    """Gives a trigger the prompt, model and output schema of one of its revisions again, as a new revision. It changes
+    nothing if the trigger has them already, so a call may be repeated.
+
+    Raises NotFound, also for a revision of another trigger, and whatever `hold_role` raises.
+    """
+    # The row is read before the trigger is locked, because it never changes.
+    rows = TriggerRevision.objects.filter(id=revision_id, trigger_id=trigger_id)
+    values = or_not_found(rows.values("prompt", "model", "output_schema").first())
+    TRIGGERS.update(trigger_id, values=dict(values), actor=actor, restored_id=revision_id)
+
+
+class RevisionSerializer(RowSerializer):
+    """A prompt, model and output schema that a trigger has or had, and who made them."""
+
+    id = serializers.UUIDField()
+    createdAt = serializers.DateTimeField()
+    createdBy = ActorSerializer(allow_null=True)
+    prompt = serializers.CharField()
+    model = serializers.CharField(allow_null=True)
+    outputSchema = serializers.JSONField(allow_null=True)
+
+
+def revisions_shown(rows: list[TriggerRevision]) -> Any:
+    """Returns revisions as the API shows them. It takes the queries of `actors_shown`."""
+    makers = [(row.created_by_type, row.created_by_id) for row in rows]
+    named = actors_shown((kind, actor_id) for kind, actor_id in makers if kind)
+    shown = [
+        {**vars(row), "created_by": named[kind, actor_id] if kind else None}
+        for row, (kind, actor_id) in zip(rows, makers, strict=True)
+    ]
+    return RevisionSerializer(shown, many=True).data
 
 
 class RevisionPaginator(HeavyPaginator):

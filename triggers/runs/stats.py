@@ -7,11 +7,31 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from pipedai.api.errors import Invalid
+from pipedai.api.fields import MoneyField
+from pipedai.api.filters import (
+    ApiFilterSet,
+    TimeFilter,
+    TimezoneFilter,
+    WordFilter,
+)
+from pipedai.api.principal import principal_of
+from pipedai.api.schema.operation import Operation, answer
+from pipedai.api.serializers import RowSerializer
+from pipedai.api.throttling import TooManyRequests
 from pipedai.clocks import zone_of
-from pipedai.sql import Row, fetch_all, fetch_one, fetch_row, without_sorting
+from pipedai.replica.reading import read_for
+from pipedai.server.memory_budget import RequestLimit
+from pipedai.sql import Row, database_now, fetch_all, fetch_one, fetch_row, without_sorting
 from triggers.budgets.spending import midnight, period_around
-from triggers.models import Budget
+from triggers.models import Budget, Run
 from triggers.runs.conditions import is_online
+from workspaces.access import TenantViewSet
+from workspaces.permissions import IsViewer
 
 # The percentage of successes among ended runs, to one decimal, or NULL if no run counts. Canceled runs do not count:
 # somebody stopped them, so they tell nothing about the work. The expression is for a SELECT from `run r`.
@@ -40,7 +60,6 @@ FROM (
         WHERE environment_id = %(environment_id)s AND ended_at >= %(month)s
         ORDER BY ended_at) r) spent
 """
-
 
 _ONLINE = f"""
 SELECT count(*) AS online, statement_timestamp() AS now FROM worker w
@@ -82,12 +101,16 @@ def run_figures(*, environment_id: UUID, timezone: str, now: datetime) -> Row:
 # The most groups that an answer has. Nothing else limits their number: the triggers of an environment may be deleted
 # and made anew, and workers report any name as the model.
 MAX_GROUPS = 1_000
+
 DEFAULT_DAYS = 30
+
 MAX_DAYS = 400
+
 # A longer window has no percentiles, because PostgreSQL must sort the durations of all its runs for them.
 MAX_DAYS_OF_PERCENTILES = 93
 
 _DAY = timedelta(days=1)
+
 _MOMENT = timedelta(microseconds=1)
 
 # For each way to group by a column of runs: the key, and the table and column that have the names of the keys.
@@ -96,13 +119,16 @@ _COLUMNS: Mapping[str, tuple[str, str, str]] = {
     "worker": ("r.worker_id", "worker", "label"),
     "model": ("r.model", "", ""),
 }
+
 DAY_AND_TRIGGER = "day,trigger"
+
 GROUPINGS = (*_COLUMNS, "day", DAY_AND_TRIGGER)
 
 _RUNS_OF_WINDOW = """
 FROM run r
 WHERE r.environment_id = %(environment_id)s AND r.ended_at IS NOT NULL
     AND r.ended_at >= %(begin)s AND r.ended_at < %(end)s"""
+
 # The day of a run, by the beginnings of the days, which the caller works out. Converting the time of each run to a zone
 # would take PostgreSQL a third of the whole statement.
 _DAY_OF_RUN = """(%(days)s::date[])[width_bucket(r.ended_at, %(begins)s::timestamptz[])]"""
@@ -111,9 +137,11 @@ _DAY_OF_RUN = """(%(days)s::date[])[width_bucket(r.ended_at, %(begins)s::timesta
 # because whole numbers are sorted faster than intervals. PostgreSQL leaves out the runs that never started, whose
 # duration is NULL.
 _LAST = "(date_part('epoch', r.ended_at - r.started_at) * 1000000)::bigint"
+
 _DURATIONS = f"""
 percentile_disc(ARRAY[0.5, 0.95]) WITHIN GROUP (
     ORDER BY CASE WHEN r.active_ms IS NULL THEN {_LAST} ELSE r.active_ms * 1000 + coalesce({_LAST}, 0) END)"""
+
 _NO_DURATIONS = "NULL::bigint[]"
 
 # All columns of `run` are in the index `run_ended`, so PostgreSQL need not read the runs themselves.
@@ -288,3 +316,167 @@ def _on_the_clock(moment: datetime, zone: tzinfo) -> datetime:
 
 def _last_day(end: datetime, zone: tzinfo) -> date:
     return _on_the_clock(end - _MOMENT, zone).date()
+
+
+# Each environment may have two statistics under way in a process, because a long window of a busy environment takes a
+# thread, and a core of the database, for a second.
+_UNDER_WAY = RequestLimit(2)
+
+
+class OverviewFilters(ApiFilterSet):
+    timezone = TimezoneFilter()
+
+
+class StatsFilters(ApiFilterSet):
+    groupBy = WordFilter(choices=[(each, each) for each in GROUPINGS], required=True)
+    to = TimeFilter()
+    period = WordFilter(choices=Budget.Period.choices)
+    timezone = TimezoneFilter()
+    # `from` is a keyword of Python, so it cannot be assigned directly.
+    vars()["from"] = TimeFilter()
+
+
+class StatsSerializer(RowSerializer):
+    """The sums of some runs."""
+
+    runs = serializers.IntegerField()
+    succeeded = serializers.IntegerField()
+    failed = serializers.IntegerField()
+    timedOut = serializers.IntegerField()
+    canceled = serializers.IntegerField()
+    retries = serializers.IntegerField()
+    successRatePct = serializers.FloatField(source="success_rate", allow_null=True)
+    costUsd = MoneyField()
+    notionalUsd = MoneyField()
+    inputTokens = serializers.IntegerField()
+    outputTokens = serializers.IntegerField()
+    p50DurationMs = serializers.IntegerField(source="p50_ms", allow_null=True)
+    p95DurationMs = serializers.IntegerField(source="p95_ms", allow_null=True)
+
+
+class _KeySerializer(RowSerializer):
+    key = serializers.CharField(allow_null=True)
+    name = serializers.CharField(allow_null=True)
+    day = serializers.DateField(allow_null=True)
+
+
+class NextDueSerializer(RowSerializer):
+    """The trigger that is due next, and when."""
+
+    triggerId = serializers.UUIDField()
+    triggerName = serializers.CharField()
+    at = serializers.DateTimeField()
+    timezone = serializers.CharField()
+
+
+class GroupStatsSerializer(_KeySerializer, StatsSerializer):
+    """The sums of the runs that have one key."""
+
+
+class OverviewViewSet(TenantViewSet):
+    """The figures of an environment's dashboard."""
+
+    tag = "Overview"
+    permissions = {"retrieve": IsViewer}
+
+    @Operation(
+        "GET /environments/{environmentId}/dashboard/overview",
+        id="getOverview",
+        summary="Get the figures of a dashboard",
+        filters=OverviewFilters,
+        answers={
+            200: answer(
+                "Overview",
+                "The figures of a dashboard.",
+                onlineWorkers=serializers.IntegerField(),
+                todaysRuns=serializers.IntegerField(),
+                successRatePct=serializers.FloatField(allow_null=True),
+                monthTokenSpendUsd=serializers.FloatField(),
+                nextDue=NextDueSerializer(allow_null=True),
+            )
+        },
+    )
+    def retrieve(self, request: Request, environment_id: UUID) -> Response:
+        timezone = OverviewFilters.read(Run.objects.none(), request).values["timezone"]
+        # This is read from the primary, because a replica that is some seconds behind would show workers as offline.
+        online, now = count_online_workers(environment_id)
+        figures = read_for(
+            principal_of(request).id,
+            lambda: run_figures(environment_id=environment_id, timezone=timezone, now=now),
+        )
+        rate, due = figures["success_rate"], next_due(environment_id)
+        return Response(
+            {
+                "onlineWorkers": online,
+                "todaysRuns": figures["todays_runs"],
+                "successRatePct": None if rate is None else float(rate),
+                "monthTokenSpendUsd": float(figures["month_cost_usd"]),
+                "nextDue": due and NextDueSerializer(due).data,
+            }
+        )
+
+
+class StatsViewSet(TenantViewSet):
+    tag = "Overview"
+    permissions = {"list": IsViewer}
+
+    @Operation(
+        "GET /environments/{environmentId}/stats",
+        id="getStats",
+        summary="Get statistics of runs",
+        filters=StatsFilters,
+        answers={
+            200: answer(
+                "StatsOfWindow",
+                "The sums of the runs that ended in a window, by group.",
+                **{
+                    "from": serializers.DateTimeField(),
+                    "to": serializers.DateTimeField(),
+                    "items": GroupStatsSerializer(many=True),
+                    "groups": serializers.IntegerField(),
+                    "total": StatsSerializer(),
+                },
+            )
+        },
+    )
+    def list(self, request: Request, environment_id: UUID) -> Response:
+        sent = StatsFilters.read(Run.objects.none(), request).values
+        window = _window(sent["from"], sent["to"], sent["period"], sent["timezone"])
+        if not _UNDER_WAY.admits(environment_id, request):
+            raise TooManyRequests(
+                "Two statistics are being worked out already: ask again when they are there.",
+                headers={"Retry-After": "1"},
+            )
+        # Only this part may be done twice: the request was counted above, and the window must not change.
+        stats = read_for(
+            principal_of(request).id,
+            lambda: run_stats(
+                environment_id=environment_id, group_by=sent["groupBy"], window=window
+            ),
+        )
+        return Response(
+            {
+                "from": window.begin,
+                "to": window.end,
+                "items": GroupStatsSerializer(stats.items, many=True).data,
+                "groups": stats.groups,
+                "total": StatsSerializer(stats.total).data,
+            }
+        )
+
+
+def _window(
+    begin: datetime | None, end: datetime | None, period: str | None, timezone: str
+) -> Window:
+    if begin and period:
+        raise Invalid({"from": ["Must not be given together with `period`."]})
+    try:
+        window = Window.of(begin, end or database_now(), timezone, period)
+        length = window.length
+    except OverflowError:
+        raise Invalid({"from" if begin else "to": ["Too far away."]}) from None
+    if window.begin >= window.end:
+        raise Invalid({"to": ["Must be later than `from`."]})
+    if length > timedelta(days=MAX_DAYS):
+        raise Invalid({"from": [f"Must be at most {MAX_DAYS} days before `to`."]})
+    return window

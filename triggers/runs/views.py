@@ -18,7 +18,7 @@ from pipedai.replica.reading import from_replica
 from triggers import tenancy
 from triggers.models import Run
 from triggers.runs import lifecycle, queries
-from triggers.runs.filters import EnvironmentRunFilters, RunFilters
+from triggers.runs.queries import EnvironmentRunFilters, RunFilters
 from triggers.runs.queueing import Queued, rerun_run, run_trigger
 from triggers.runs.serializers import (
     RerunBody,
@@ -28,7 +28,7 @@ from triggers.runs.serializers import (
     ToolCallSerializer,
 )
 from triggers.states import Source
-from workspaces.access import TenantViewSet, find_visible
+from workspaces.access import TenantViewSet
 from workspaces.permissions import IsOperator, IsViewer
 from workspaces.roles import Role
 
@@ -52,16 +52,12 @@ class EndedRunPaginator(KeysetPaginator):
 
 
 class TriggerRunViewSet(TenantViewSet):
+    # A deleted trigger is found, too, because a repeated `Idempotency-Key` must still get its run.
+    row = tenancy.ALL_TRIGGERS
     tag = "Triggers"
-    permissions = {"run": IsOperator, "list": IsViewer}
+    permissions = {"run": IsOperator}
     # Running a trigger does not count against the caller's write rate, because the ceiling of the queue bounds it.
     unmetered = frozenset({"run"})
-    filter_names = RunFilters.names()
-
-    def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """`run` also finds a deleted trigger, because a repeated `Idempotency-Key` must still get its run."""
-        rows = tenancy.ALL_TRIGGERS if self.action == "run" else tenancy.LIVE_TRIGGERS
-        self.access = find_visible(principal_of(request), rows[1], kwargs["trigger_id"])
 
     @Operation(
         "POST /triggers/{triggerId}/run",
@@ -84,6 +80,13 @@ class TriggerRunViewSet(TenantViewSet):
             actor=actor_of(request),
         )
         return _answer(queued)
+
+
+class TriggerRunListViewSet(TenantViewSet):
+    row = tenancy.LIVE_TRIGGERS
+    tag = "Triggers"
+    permissions = {"list": IsViewer}
+    filter_names = RunFilters.names()
 
     @Operation(
         "GET /triggers/{triggerId}/runs",
@@ -205,16 +208,21 @@ def _source(principal: Principal) -> Source:
 
 def _run_page(filters: RunFilters, request: Request, view: TenantViewSet) -> Response:
     is_by_end = filters.time_field == EndedRunPaginator.time_field
-    paginator = EndedRunPaginator() if is_by_end else RunPaginator()
+    paginator = EndedRunPaginator if is_by_end else RunPaginator
     parts = filters.parts
-    if len(parts) == 1:
-        page = paginator.paginate_queryset(queries.runs(parts[0]), request, view)
-    else:
-        # A statement of up to 39 parts is planned in much less time if the parts join no other tables.
-        keys = [part.values("id", paginator.time_field) for part in parts]
-        found = paginator.paginate_parts(keys, request, view)
-        page = queries.runs_in_order([key["id"] for key in found])
-    return paginator.get_paginated_response(RunSerializer(page, many=True).data)
+    is_whole = len(parts) == 1
+    # A statement of up to 39 parts is planned in much less time if the parts join no other tables.
+    rows = (
+        [queries.runs(parts[0])]
+        if is_whole
+        else [part.values("id", paginator.time_field) for part in parts]
+    )
+
+    def shown(page: list[Any]) -> Any:
+        runs = page if is_whole else queries.runs_in_order([row["id"] for row in page])
+        return RunSerializer(runs, many=True).data
+
+    return view.page_shown(request, rows, shown, paginator=paginator)
 
 
 def _idempotency_key(request: Request) -> str | None:

@@ -1,6 +1,7 @@
 """The endpoints of schedules: preview due times, and list a trigger's ticks, which are its due times."""
 
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 from rest_framework import serializers
@@ -8,24 +9,70 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from pipedai.api.errors import Invalid
+from pipedai.api.fields import TextField, TimezoneField, WholeNumberField
+from pipedai.api.filters import (
+    ApiFilterSet,
+    EndFilter,
+    TimeFilter,
+    WordsFilter,
+)
 from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.serializers import read_body
+from pipedai.api.serializers import NamedSerializer, StrictBody, read_body
 from pipedai.api.throttling import Rate, TooManyRequests
 from pipedai.replica.reading import from_replica
 from pipedai.server.memory_budget import RequestLimit
 from pipedai.sql import database_now
 from triggers import tenancy
-from triggers.filters import TickFilters
 from triggers.models import Tick
 from triggers.schedules import cron
-from triggers.schedules.serializers import (
-    ComingTimeSerializer,
-    SchedulePreviewBody,
-    TickSerializer,
-)
+from triggers.serializers import TriggerBody
+from triggers.states import Decision
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsViewer
+
+
+class TickFilters(ApiFilterSet):
+    decision = WordsFilter(field_name="decision", choices=Decision.values)
+    to = EndFilter(field_name="tick_at")
+    # `from` is a keyword of Python, so it cannot be assigned directly.
+    vars()["from"] = TimeFilter(field_name="tick_at", lookup_expr="gte")
+
+
+class SchedulePreviewBody(StrictBody):
+    schedule = TextField(max_length=200, allow_null=True, default=None)
+    timezone = TimezoneField(default="UTC")
+    runOnceAt = serializers.DateTimeField(allow_null=True, default=None)
+    count = WholeNumberField(min_value=1, max_value=100, default=10)
+
+    validate_schedule = TriggerBody.validate_schedule
+    validate_runOnceAt = TriggerBody.validate_runOnceAt
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if attrs["schedule"] is None and attrs["run_once_at"] is None:
+            raise serializers.ValidationError(
+                {"schedule": ["This field is required without a runOnceAt."]}
+            )
+        return attrs
+
+
+class ComingTimeSerializer(serializers.Serializer[Any]):
+    """One coming due time of a preview."""
+
+    at = serializers.DateTimeField()
+    note = serializers.CharField(allow_null=True)
+
+
+class TickSerializer(NamedSerializer):
+    """A due time of a trigger's schedule (tick), and what was decided about it."""
+
+    tickAt = serializers.DateTimeField()
+    decision = serializers.ChoiceField(choices=Decision.choices)
+    runId = serializers.UUIDField(allow_null=True)
+    blockedByRunId = serializers.UUIDField(source="blocked_by_id", allow_null=True)
+    missedCount = serializers.IntegerField()
+    decidedAt = serializers.DateTimeField()
+
 
 # Each environment may have one preview under way in a process. A preview takes some milliseconds of CPU, and several
 # at once would slow down the calls of everybody else.
@@ -78,6 +125,11 @@ class TickPaginator(KeysetPaginator):
     time_field = "tick_at"
 
 
+class DecidedTickPaginator(TickPaginator):
+    # The index `tick_by_decision` has the ticks of one decision in order, but none has those of all decisions.
+    sorts = False
+
+
 class TickViewSet(TenantViewSet):
     row = tenancy.LIVE_TRIGGERS
     tag = "Triggers"
@@ -97,8 +149,9 @@ class TickViewSet(TenantViewSet):
         filters = TickFilters.read(
             ticks, request, zone=partial(tenancy.zone_of_trigger, trigger_id)
         )
-        paginator = TickPaginator()
-        # The index `tick_by_decision` has the ticks of one decision in order, but none has those of all decisions.
-        paginator.sorts = not filters.values["decision"]
-        page = paginator.paginate_parts(filters.parts, request, self)
-        return paginator.get_paginated_response(TickSerializer(page, many=True).data)
+        return self.page_shown(
+            request,
+            filters.parts,
+            lambda page: TickSerializer(page, many=True).data,
+            paginator=DecidedTickPaginator if filters.values["decision"] else TickPaginator,
+        )

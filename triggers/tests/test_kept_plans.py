@@ -13,8 +13,8 @@ from testing.world.copied_rows import copy_ended_run
 from testing.world.runs import Runs
 from triggers.changes.telling import kinds
 from triggers.models import Run
-from triggers.queries import with_last_runs
 from triggers.runs.waiting import ended_runs
+from triggers.serializers import with_last_runs
 
 _MANY, _FEW = 3_000, 10
 

@@ -10,9 +10,9 @@ from testing.world.events import add_source
 from testing.world.pools import add_pool
 from testing.world.runs import Runs, allow
 from triggers.events.listening import OF_SOURCE
-from triggers.filters import TriggerFilters
 from triggers.models import Run, Tick, Trigger, TriggerHealth
 from triggers.serializers import MAX_PROMPT_BYTES
+from triggers.views import TriggerFilters
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ KEPT = {
 
 @pytest.mark.parametrize("name", sorted(KEPT))
 def test_each_filter_keeps_what_it_asks_for(cast, url, name):
-    assert name in TriggerFilters.names(), f"{name} is no filter in triggers/filters.py"
+    assert name in TriggerFilters.names(), f"{name} is no filter in triggers/views.py"
     assert KEPT[name], f'{name} is not in KEPT of this file (CONTRIBUTING.md, "A filter")'
     values, asked = KEPT[name](cast)
     kept = cast.add_trigger(**values)

@@ -13,7 +13,7 @@ from pipedai.api.pagination import MAX_LIMIT, KeysetPaginator
 from pipedai.api.principal import HostPrincipal, actor_of, principal_of
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import Body, read_body
-from triggers.filters import check_tenant_ids
+from triggers.tenancy import check_tenant_ids
 from workers import queries, services
 from workers.filters import WorkerFilters
 from workers.hosts.access import HostViewSet

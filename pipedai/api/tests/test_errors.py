@@ -15,7 +15,7 @@ from pipedai.ids import current_request_id
 from testing.probes.shapes import NOT_FOUND, invalid
 from testing.world.cases import cases
 from testing.world.cast import JSONClient, browser
-from triggers import queries
+from triggers import serializers as trigger_serializers
 
 ANY_ID = "01a20e5f-a31e-7453-b4da-bc1dd526bdec"
 
@@ -101,7 +101,7 @@ class TestACrash:
         def crash(*_args):
             raise RuntimeError("the story")
 
-        monkeypatch.setattr(queries, "triggers", crash)
+        monkeypatch.setattr(trigger_serializers, "triggers", crash)
         client = cast.client(cast.owner)
         client.raise_request_exception = False
         token = current_request_id.set("req-1")

@@ -14,7 +14,7 @@ from testing.world.cast import Cast, bearer
 from testing.world.pools import add_pool
 from testing.world.runs import QUESTION, RULES, Runs, allow
 from triggers.approvals.rules import MAX_ARGUMENTS_BYTES
-from triggers.approvals.serializers import seen
+from triggers.approvals.views import seen
 from triggers.models import Approval, Run, Trigger
 from triggers.runs.routing import count_unfinished_runs
 from workers.models import Worker

@@ -19,9 +19,9 @@ from testing.world.cast import Cast, make_cast
 from testing.world.copied_rows import copy_ended_run, copy_row
 from testing.world.pools import add_pool
 from testing.world.runs import NOON, Runs
-from triggers.filters import TickFilters
 from triggers.models import Run, Tick
-from triggers.runs.filters import EnvironmentRunFilters
+from triggers.runs.queries import EnvironmentRunFilters
+from triggers.schedules.views import TickFilters
 from triggers.states import TERMINAL, Decision
 
 # How many runs there are of the wanted kind, and how many times more of each other kind.

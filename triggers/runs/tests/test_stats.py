@@ -23,8 +23,7 @@ from testing.world.instants import INSTANTS, ZONES
 from testing.world.runs import NOON, Runs
 from triggers.budgets.spending import period_around
 from triggers.models import Budget, Run, Trigger
-from triggers.runs.serializers import StatsSerializer
-from triggers.runs.stats import MAX_GROUPS, Window, run_stats
+from triggers.runs.stats import MAX_GROUPS, StatsSerializer, Window, run_stats
 from workers.models import Worker
 
 NO_RUNS = {

@@ -25,8 +25,8 @@ from pipedai.sql import database_now
 from pipedai_worker import __version__ as worker_version
 from pipedai_worker.disk import durable
 from pipedai_worker.identity import ConfigError, WorkerConfig
-from triggers.budgets.serializers import BudgetBody
 from triggers.budgets.services import BUDGETS
+from triggers.budgets.views import BudgetBody
 from triggers.models import Budget, Trigger
 from triggers.serializers import TriggerBody
 from triggers.services import TRIGGERS
