@@ -22,7 +22,7 @@ _LAST = "SELECT max(beat_at) AS at, clock_timestamp() AS now FROM scheduler_hear
 
 # Counts late work of each kind. Each count reads the index that the job for that kind also reads, and stops at `most`
 # rows, so that the check is quick. A lease that ran out while workers could not reach the service does not count,
-# because the scheduler then waits for the worker on purpose (SPEC §22).
+# because the scheduler then waits for the worker on purpose.
 _LATE = f"""
 SELECT
     (SELECT count(*) FROM (

@@ -34,7 +34,7 @@ from workspaces.files.kinds import (
     register_kind,
 )
 
-# How many of the next due times a plan shows (SPEC §29).
+# How many of the next due times a plan shows.
 _DUE_TIMES = 5
 _SCHEDULE = ("schedule", "timezone", "enabled")
 

@@ -1,4 +1,4 @@
-"""Checks that an `outputSchema` is a JSON Schema 2020-12 that a worker can use without a network (SPEC §18).
+"""Checks that an `outputSchema` is a JSON Schema 2020-12 that a worker can use without a network.
 
 It validates no value and applies no pattern, because that could take endlessly long.
 """

@@ -1,4 +1,4 @@
-"""Stops and resumes the handing out of runs by the domain event of an environment's pause (SPEC §16)."""
+"""Stops and resumes the handing out of runs by the domain event of an environment's pause."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -87,7 +87,7 @@ _REMOVE_DELIVERIES = {
     "attempts": "DELETE FROM delivery_attempt WHERE delivery_id = ANY(%(ids)s)",
     "deliveries": "DELETE FROM delivery WHERE id = ANY(%(ids)s)",
 }
-# How many of its newest revisions a trigger keeps, even if no run has them (SPEC §23).
+# How many of its newest revisions a trigger keeps, even if no run has them.
 _KEPT_REVISIONS = 50
 # Reads a page of the revisions of all triggers, trigger by trigger and the oldest first, by an index, so that each step
 # looks at a limited number of them, and removes those that are no longer needed. A trigger's present revision is its

@@ -1,4 +1,4 @@
-"""Encrypts (seals) and decrypts (opens) the secrets of a trigger: `mcpHeaders` and `webhookSecret` (SPEC §8)."""
+"""Encrypts (seals) and decrypts (opens) the secrets of a trigger: `mcpHeaders` and `webhookSecret`."""
 
 import json
 from uuid import UUID

@@ -33,7 +33,7 @@ from workspaces.files.columns import KeyField, LabelField
 
 MAX_PROMPT_BYTES = 256 * 1024
 MIN_WEBHOOK_SECRET = 16
-# How far ahead `runOnceAt` may lie (SPEC §25).
+# How far ahead `runOnceAt` may lie.
 _MOST_AHEAD = timedelta(days=366)
 
 
@@ -117,7 +117,7 @@ class TriggerBody(StrictBody):
         return value
 
     def validate_webhookUrl(self, value: str | None) -> str | None:  # noqa: N802
-        """Accepts the URLs of `mcpUrl` to which webhooks may be sent, in production with https (SPEC §7)."""
+        """Accepts the URLs of `mcpUrl` to which webhooks may be sent, in production with https."""
         return checked_webhook_url(value) if value else value
 
     def validate_webhookSecret(self, value: str | None) -> str | None:  # noqa: N802
@@ -158,7 +158,7 @@ class TriggerBody(StrictBody):
 
 
 def checked_webhook_url(url: str) -> str:
-    """Refuses an address or port to which no message is sent, and in production all but https (SPEC §7)."""
+    """Refuses an address or port to which no message is sent, and in production all but https."""
     if problem := target_problem(url):
         raise serializers.ValidationError(problem)
     return url
@@ -248,7 +248,7 @@ _TRIGGER_COLUMNS = sorted(
 _LAST_RUN_COLUMNS = sorted(sources_of(LastRunSerializer))
 
 
-# The SQL expression for the health of a trigger (SPEC §14), by the trigger's row in `trigger_health`.
+# The SQL expression for the health of a trigger, by the trigger's row in `trigger_health`.
 HEALTH = Case(
     When(enabled=False, then=Value(Health.IDLE.value)),
     When(judged__is_failing=True, then=Value(Health.FAILING.value)),

@@ -1,4 +1,4 @@
-"""The states of a run, and other fixed words of runs, ticks and triggers (SPEC §6, §14, docs/run-lifecycle.md)."""
+"""The states of a run, and other fixed words of runs, ticks and triggers (docs/run-lifecycle.md)."""
 
 from typing import Final
 
@@ -127,7 +127,7 @@ NEVER_CLAIMED: Final = (
 
 
 class ApprovalStatus(TextChoices):
-    """What has become of a run's question whether it may call a tool (SPEC §27)."""
+    """What has become of a run's question whether it may call a tool."""
 
     # Nobody has decided. The run waits.
     PENDING = "pending"
@@ -162,7 +162,7 @@ STRETCHED: Final = (Decision.SKIPPED_NO_WORKER, Decision.SKIPPED_PAUSED)
 
 
 class Scheme(TextChoices):
-    """How a source signs the events that it sends (SPEC §25)."""
+    """How a source signs the events that it sends."""
 
     # As the Standard Webhooks specification says.
     STANDARD = "standard"
@@ -213,7 +213,7 @@ MAX_CHAIN_DEPTH: Final = 8
 
 
 class RetryMode(TextChoices):
-    """What a retry of a trigger's run does (SPEC §16)."""
+    """What a retry of a trigger's run does."""
 
     # The retry starts anew.
     RESTART = "restart"
@@ -222,7 +222,7 @@ class RetryMode(TextChoices):
 
 
 class RecordEvents(TextChoices):
-    """Which events of a trigger's runs the service takes, and when the worker sends them (SPEC §18)."""
+    """Which events of a trigger's runs the service takes, and when the worker sends them."""
 
     # None.
     NEVER = "never"
@@ -233,7 +233,7 @@ class RecordEvents(TextChoices):
 
 
 class Health(TextChoices):
-    """How a trigger is doing. The first of these that applies counts (SPEC §14)."""
+    """How a trigger is doing. The first of these that applies counts."""
 
     # The trigger is disabled, or no run of it has ended since it was made or enabled.
     IDLE = "idle"

@@ -1,1 +1,1 @@
-"""Approvals: a person decides about a run's call of a tool before it is made (SPEC §27)."""
+"""Approvals: a person decides about a run's call of a tool before it is made."""

@@ -1,4 +1,4 @@
-"""Decides about what runs ask for, and lets a worker's gateway use an approval once (SPEC §27).
+"""Decides about what runs ask for, and lets a worker's gateway use an approval once.
 
 Each is a compare-and-set: the run is changed or locked first, and then the approval, only if nobody else was faster.
 """

@@ -1,1 +1,1 @@
-"""Events: who may send them, what came, and what each of them starts (SPEC §25)."""
+"""Events: who may send them, what came, and what each of them starts."""

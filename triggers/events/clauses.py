@@ -1,4 +1,4 @@
-"""The `where` clauses and the `fields` by which triggers and channels choose from a JSON document (SPEC §25).
+"""The `where` clauses and the `fields` by which triggers and channels choose from a JSON document.
 
 Documents hold what `json.loads` returns. Values are compared only with values of their own JSON type: 1 equals 1.0, but
 neither `true` nor `"1"`.

@@ -99,7 +99,7 @@ def _text(value: Any, most: int) -> str | None:
 # How many lists and objects a body may have.
 MAX_CONTAINERS = 20_000
 
-# How many signed requests of a source, and how many others of an address, are taken (SPEC §25), counted in the memory
+# How many signed requests of a source, and how many others of an address, are taken, counted in the memory
 # of each process. A request counts only once its signature has been looked at, so that nobody can use up the rate of a
 # source without its secret.
 SIGNED = Rate("events-of-source", limit=50, seconds=1)

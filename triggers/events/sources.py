@@ -101,8 +101,8 @@ def _is_standard(secret: str) -> bool:
         return False
 
 
-# How far a signed timestamp may lie from our clock, either way, in seconds (SPEC §25; Stripe, Slack and Standard
-# Webhooks all say five minutes).
+# How far a signed timestamp may lie from our clock, either way, in seconds (Stripe, Slack and Standard Webhooks
+# all say five minutes).
 TOLERANCE_SECONDS = 300
 
 _TIMESTAMP = re.compile("[0-9]{1,12}", re.ASCII)

@@ -159,7 +159,7 @@ def event_in_full(event_id: UUID) -> dict[str, Any]:
 
 _SOURCE_COLUMNS = sorted({*sources_of(SourceSerializer), "hmac"})
 
-# The most bytes of an event's body (SPEC §25).
+# The most bytes of an event's body.
 MAX_EVENT_BYTES = 256 * 1024
 
 

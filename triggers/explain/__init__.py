@@ -1,1 +1,1 @@
-"""Explains why a run has not been executed, and what became of a due time of a trigger (SPEC §13)."""
+"""Explains why a run has not been executed, and what became of a due time of a trigger."""

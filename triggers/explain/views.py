@@ -1,4 +1,4 @@
-"""The endpoints that explain why a run was not executed, and what became of a due time of a trigger (SPEC §13)."""
+"""The endpoints that explain why a run was not executed, and what became of a due time of a trigger."""
 
 from datetime import datetime
 from functools import partial

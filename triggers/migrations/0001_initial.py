@@ -62,7 +62,7 @@ ALTER TABLE run_event_log SET (fillfactor = 50);
 ALTER TABLE run_event_day SET (fillfactor = 10);
 """
 
-# Autovacuum cleans the tables that change most after a hundredth of their rows changed, not after a fifth (SPEC §22). A
+# Autovacuum cleans the tables that change most after a hundredth of their rows changed, not after a fifth. A
 # run changes six times in its life: with PostgreSQL's own settings half a million runs held 62,000 dead rows, and the
 # overview took five times as long.
 VACUUM = "".join(

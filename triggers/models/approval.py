@@ -1,4 +1,4 @@
-"""The table of approvals: what runs asked to do, and what people decided about it (SPEC §27)."""
+"""The table of approvals: what runs asked to do, and what people decided about it."""
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models

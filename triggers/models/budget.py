@@ -15,7 +15,7 @@ def money(**kwargs: object) -> models.DecimalField:  # type: ignore[type-arg]
 
 
 class Budget(FileColumns):
-    """What the runs of an environment, or of one trigger, may cost in a day or a month (SPEC §17). Only
+    """What the runs of an environment, or of one trigger, may cost in a day or a month. Only
     `triggers.budgets.services` writes it.
     """
 

@@ -1,4 +1,4 @@
-"""The tables of events: sources, what they sent, who listens, and what was decided (SPEC §25)."""
+"""The tables of events: sources, what they sent, who listens, and what was decided."""
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models

@@ -32,7 +32,7 @@ class SchedulerHeartbeat(ProcessHeartbeat):
 
 class WebHeartbeat(ProcessHeartbeat):
     """A web process, and since when workers could reach the service. The scheduler gives up a silent worker's run only
-    if the worker could have renewed its lease (SPEC §22).
+    if the worker could have renewed its lease.
     """
 
     # Since when some web process has reached the database without a gap: see `triggers.heartbeats`.

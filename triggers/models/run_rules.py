@@ -17,7 +17,7 @@ from triggers.states import (
 )
 from workspaces.tenant_columns import in_environment
 
-# How many spells a run may have at most (SPEC §27).
+# How many spells a run may have at most.
 MAX_SPELLS = 20
 
 

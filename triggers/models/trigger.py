@@ -36,7 +36,7 @@ def _bounded(column: str) -> models.CheckConstraint:
 
 
 class Trigger(FileColumns):
-    """A trigger: what to run, on which worker and when. Its secrets are stored encrypted (SPEC §8)."""
+    """A trigger: what to run, on which worker and when. Its secrets are stored encrypted."""
 
     class OverlapPolicy(models.TextChoices):
         """What happens at a due time while an earlier run of the trigger is unfinished."""
@@ -252,7 +252,7 @@ class TriggerRevision(TenantRow):
 
 
 class TriggerHealth(models.Model):
-    """What is known about a trigger's health (SPEC §14), in a row of its own, so that ends of runs don't rewrite the
+    """What is known about a trigger's health, in a row of its own, so that ends of runs don't rewrite the
     trigger. `notices.health` and `notices.lateness` write it. It is locked while the trigger is judged, so that
     judgements follow each other.
     """

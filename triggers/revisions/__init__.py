@@ -1,1 +1,1 @@
-"""Shows the revisions of a trigger, and restores one (SPEC §23)."""
+"""Shows the revisions of a trigger, and restores one."""

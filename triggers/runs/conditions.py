@@ -17,7 +17,7 @@ from triggers.budgets.spending import (
     lacks_room,
 )
 
-# A worker counts as online if it polled or sent a heartbeat within this time (SPEC §5), and has not signed off since.
+# A worker counts as online if it polled or sent a heartbeat within this time, and has not signed off since.
 ONLINE_WITHIN = timedelta(seconds=180)
 
 
@@ -61,7 +61,7 @@ MAY_START = f"NOT ({ONLY_RESUMES} AND r.resume_until <= {NOW})"
 HAS_HEADERS = "(t.mcp_headers IS NOT NULL OR t.connection_id IS NOT NULL)"
 # A worker that is not approved gets no run whose trigger has secret headers.
 HEADERS_MAY_GO = f"(%(approved)s OR NOT {HAS_HEADERS})"
-# The connection `c` has no token, or one that does not live long enough for a run to begin with (SPEC §24). Headers
+# The connection `c` has no token, or one that does not live long enough for a run to begin with. Headers
 # that somebody gave have no end. A connection that is `failing` counts as long as its last token does.
 LACKS_TOKEN = f"(c.headers IS NULL OR c.fresh_until <= {NOW})"
 # The trigger's connection, if it has one, lets its runs begin.

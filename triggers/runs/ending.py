@@ -94,12 +94,12 @@ def run_event(action: str, actor: Actor, run: Row, more: dict[str, Any] | None =
     return Event(action, actor, run["environment_id"], "run", run["id"], metadata)
 
 
-# How long a retry waits before it comes due: the second attempt, the third, and every later one (SPEC §6).
+# How long a retry waits before it comes due: the second attempt, the third, and every later one.
 BACKOFF = (timedelta(seconds=30), timedelta(minutes=2), timedelta(minutes=10))
 
 MAX_RETRY_AFTER_SECONDS = 24 * 3600
 
-# How many attempts of a run may end at usage limits, before the run fails for good (SPEC §16).
+# How many attempts of a run may end at usage limits, before the run fails for good.
 MAX_LIMIT_RETRIES = 50
 
 _LOCK_TRIGGERS = "SELECT id FROM trigger WHERE id = ANY(%(ids)s) ORDER BY id FOR SHARE"
@@ -113,7 +113,7 @@ def lock_triggers(trigger_ids: Iterable[UUID]) -> None:
 
 
 class NoRetry(StrEnum):
-    """Why an ended run has no retry (SPEC §6, §16, §18)."""
+    """Why an ended run has no retry."""
 
     SUCCEEDED = "succeeded"
     CANCELED = "canceled"
@@ -173,7 +173,7 @@ def _retries_are_used(run: Row) -> bool:
 
 
 def stopped_by_effects(run: Row) -> bool:
-    """Whether the only reason against a retry is what tool calls may have changed (SPEC §18)."""
+    """Whether the only reason against a retry is what tool calls may have changed."""
     return why_not_repeated(run) is NoRetry.HAD_EFFECTS
 
 
@@ -206,8 +206,8 @@ def may_have_had_effects(run: Row) -> bool:
 
 
 def _effects_forbid(run: Row) -> bool:
-    """Returns whether possible effects forbid a retry. They do if the trigger resumes (SPEC §16), or if its
-    `retryAfterEffects` is false (SPEC §18).
+    """Returns whether possible effects forbid a retry. They do if the trigger resumes, or if its
+    `retryAfterEffects` is false.
     """
     if run["retry_mode"] == RetryMode.RESUME:
         return not can_resume(run) and may_have_had_effects(run)

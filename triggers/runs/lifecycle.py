@@ -282,12 +282,12 @@ def _read_claimable(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
     return run
 
 
-# After so many seconds a worker may ask again for a run's credentials, or for a run that waits for them (SPEC §24).
+# After so many seconds a worker may ask again for a run's credentials, or for a run that waits for them.
 CREDENTIALS_SECONDS = 5
 
 
 class Refused(Conflict):
-    """The error 409 for a transition of a run that is not possible now. The answer names the run's state (SPEC §6)."""
+    """The error 409 for a transition of a run that is not possible now. The answer names the run's state."""
 
     def __init__(
         self,

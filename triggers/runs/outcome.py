@@ -14,12 +14,12 @@ MAX_SHORT_MESSAGE = 500
 MAX_ERROR_MESSAGE = 8_000
 MAX_LISTED_CALLS = 500
 MAX_LIMIT_KIND = 64
-# The two constants below list the words by which a worker describes a call of an MCP tool (SPEC §18): the call's
+# The two constants below list the words by which a worker describes a call of an MCP tool: the call's
 # result, and the effect that the tool may have according to its MCP server.
 CALL_OUTCOMES = ("ok", "error", "unknown")
 CALL_EFFECTS = ("none", "idempotent", "possible")
 MAX_OUTPUT_BYTES = 64 * 1024
-# How many names of tools whose calls were denied a run keeps (SPEC §27).
+# How many names of tools whose calls were denied a run keeps.
 MAX_DENIED_TOOLS = 20
 
 _DENIED = "The run was denied calls of tools, and the trigger's failOnDenied forbids that."
@@ -132,8 +132,8 @@ class Outcome:
         """Returns the outcome that counts for a run as `reads.READ` has it.
 
         A success without the output that the trigger asks for is a failure, and so is one with denied calls if the
-        trigger says so; the worker has checked the output against the schema (SPEC §18). A run that is to be canceled
-        does not wait, and one that has had all its spells fails (SPEC §27).
+        trigger says so; the worker has checked the output against the schema. A run that is to be canceled
+        does not wait, and one that has had all its spells fails.
         """
         if self.status == Status.WAITING:
             if run["status"] not in HELD and run["ended_by"] != EndedBy.WORKER:

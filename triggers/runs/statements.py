@@ -26,7 +26,7 @@ from triggers.runs.outcome import MAX_DENIED_TOOLS
 RUN = ", ".join(f"r.{column}" for column in RUN_COLUMNS)
 
 # How long after it came due, or after its worker's usage limit, a retry waits for the worker that can continue the
-# session of the run that it repeats (SPEC §16).
+# session of the run that it repeats.
 RESUMABLE_FOR = "1 hour"
 
 # The column `will_retry` of a run `r`: whether it has a retry that no late result canceled; NULL until it has ended.
@@ -112,7 +112,7 @@ SELECT (SELECT count(*) FROM run WHERE worker_id = %(worker_id)s AND status = 'q
 
 _LEASE = f"{NOW} + %(lease_seconds)s * interval '1 second'"
 # The deadline of a run. After `timeoutSeconds`, the worker has 60 s to report the time-out itself; then the server ends
-# the run (SPEC §6).
+# the run.
 _DEADLINE = f"{NOW} + (r.timeout_seconds + 60) * interval '1 second'"
 _NOT_ENDED = "NULL::boolean AS will_retry"
 _RELEASED = "slot = NULL, trigger_slot = NULL, lease_expires_at = NULL, deadline_at = NULL"

@@ -195,7 +195,7 @@ def _decisions(
     trigger: Row, due_times: DueTimes, busy: dict[UUID, UUID]
 ) -> tuple[list[_Tick], datetime | None]:
     """Returns the decisions about ticks since `next_run_at`, and the trigger's next due time, if any. There is one run
-    at most, for the latest tick, and one row for all older ones (SPEC §7).
+    at most, for the latest tick, and one row for all older ones.
     """
     now = trigger["now"]
     # Finds the first tick at or after `next_run_at`. That time is a tick itself, unless the trigger was put off because

@@ -1,4 +1,4 @@
-"""Tables that change much are vacuumed after a hundredth of their rows changed (SPEC §22)."""
+"""Tables that change much are vacuumed after a hundredth of their rows changed."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A trigger's secret headers are checked, and no table, answer or log has them in plaintext (SPEC §5, §8)."""
+"""A trigger's secret headers are checked, and no table, answer or log has them in plaintext."""
 
 import json
 from uuid import UUID

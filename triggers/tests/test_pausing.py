@@ -1,4 +1,4 @@
-"""PATCH /environments/:id { paused } and what follows: nothing is queued, handed out or claimed (SPEC §16)."""
+"""PATCH /environments/:id { paused } and what follows: nothing is queued, handed out or claimed."""
 
 from datetime import timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""A trigger's secrets are in memory as plaintext only as long as they are needed, and nothing shows them (SPEC §8)."""
+"""A trigger's secrets are in memory as plaintext only as long as they are needed, and nothing shows them."""
 
 import gc
 import json

@@ -1,4 +1,4 @@
-"""Somebody changes sealed values in the database: none opens to a wrong value, and nothing crashes (SPEC §8)."""
+"""Somebody changes sealed values in the database: none opens to a wrong value, and nothing crashes."""
 
 from io import StringIO
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""A trigger has a pool besides, or instead of, a worker, and a number of runs that may be held at once (SPEC §16)."""
+"""A trigger has a pool besides, or instead of, a worker, and a number of runs that may be held at once."""
 
 from datetime import timedelta
 from functools import partial

@@ -1,4 +1,4 @@
-"""Unique constraints of tenants' tables contain the environment, so that it could distribute the tables (SPEC §22)."""
+"""Unique constraints of tenants' tables contain the environment, so that it could distribute the tables."""
 
 import pytest
 

@@ -125,7 +125,7 @@ def _of_run(run: Row) -> Delivery:
 
 
 def body_of(run: Row) -> str:
-    """Returns the JSON body of the webhook for an ended run. It has exactly the fields of SPEC §7."""
+    """Returns the JSON body of the webhook for an ended run. API.md lists its fields."""
     message = {
         "runId": run["id"],
         "triggerId": run["trigger_id"],

@@ -1,4 +1,4 @@
-"""A person decides about a call before it is made, from the worker's question to the run's end (SPEC §27)."""
+"""A person decides about a call before it is made, from the worker's question to the run's end."""
 
 import json
 from datetime import datetime

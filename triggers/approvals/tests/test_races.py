@@ -1,4 +1,4 @@
-"""When calls about one approval race on real connections, one of them counts (SPEC §27)."""
+"""When calls about one approval race on real connections, one of them counts."""
 
 from functools import partial
 from typing import Any

@@ -1,4 +1,4 @@
-"""Whatever is killed in the middle of claims and ends of runs, budgets and ledger agree to the last digit (SPEC §17).
+"""Whatever is killed in the middle of claims and ends of runs, budgets and ledger agree to the last digit.
 
 Forks of the test play the web processes and the scheduler. Each of them is killed (kill -9) after a random time.
 """

@@ -1,4 +1,4 @@
-"""In random histories of runs each budget has spent and reserved what an independent model of SPEC §17 says.
+"""In random histories of runs each budget has spent and reserved what an independent model says.
 
 The model is plain Python. It knows nothing of windows' rows and sums up its list of claims anew each time.
 """

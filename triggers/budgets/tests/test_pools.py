@@ -1,4 +1,4 @@
-"""Budgets and runs that any worker of a pool may take: the worker that claims the run decides (SPEC §16, §17)."""
+"""Budgets and runs that any worker of a pool may take: the worker that claims the run decides."""
 
 from dataclasses import dataclass
 from uuid import UUID

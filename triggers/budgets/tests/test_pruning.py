@@ -1,4 +1,4 @@
-"""Old windows of budgets are removed once their runs are (SPEC §10, §17)."""
+"""Old windows of budgets are removed once their runs are."""
 
 from datetime import timedelta
 

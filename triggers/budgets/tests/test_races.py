@@ -1,4 +1,4 @@
-"""However claims and ends of runs race on real connections, a budget is not overspent (SPEC §17)."""
+"""However claims and ends of runs race on real connections, a budget is not overspent."""
 
 from decimal import Decimal
 from functools import partial

@@ -1,4 +1,4 @@
-"""Which runs budgets let workers claim, and what a claim reserves (SPEC §17)."""
+"""Which runs budgets let workers claim, and what a claim reserves."""
 
 from datetime import timedelta
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""What a run counts in its budget when it has ended, in each way in which a run can end (SPEC §17)."""
+"""What a run counts in its budget when it has ended, in each way in which a run can end."""
 
 from decimal import Decimal
 

@@ -1,4 +1,4 @@
-"""A final end of a run starts the triggers that listen to its trigger, once each, whatever is killed (SPEC §25)."""
+"""A final end of a run starts the triggers that listen to its trigger, once each, whatever is killed."""
 
 from dataclasses import replace
 from typing import Any

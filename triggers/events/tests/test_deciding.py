@@ -1,4 +1,4 @@
-"""What an event of a source starts, and why it starts nothing (SPEC §25)."""
+"""What an event of a source starts, and why it starts nothing."""
 
 import json
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Events are a ledger: what came, what was decided, and once more by request; viewers see no payload (SPEC §25)."""
+"""Events are a ledger: what came, what was decided, and once more by request; viewers see no payload."""
 
 import json
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""`on` of a trigger: to which sources and triggers it listens (SPEC §25)."""
+"""`on` of a trigger: to which sources and triggers it listens."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A source's signed requests become events, each once, and nothing else does (SPEC §25)."""
+"""A source's signed requests become events, each once, and nothing else does."""
 
 import base64
 import hmac

@@ -1,4 +1,4 @@
-"""Sources are made, shown, changed and deleted, and what does not fit their scheme is refused (SPEC §25)."""
+"""Sources are made, shown, changed and deleted, and what does not fit their scheme is refused."""
 
 from typing import Any
 

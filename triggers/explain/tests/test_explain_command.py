@@ -1,4 +1,4 @@
-"""`manage.py explain RUN|TRIGGER [--at TIME]` prints explanations in words (SPEC §13)."""
+"""`manage.py explain RUN|TRIGGER [--at TIME]` prints explanations in words."""
 
 import io
 from uuid import UUID

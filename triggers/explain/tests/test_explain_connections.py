@@ -1,4 +1,4 @@
-"""A run whose trigger's connection has no fresh token waits, and the explanation says what helps (SPEC §24)."""
+"""A run whose trigger's connection has no fresh token waits, and the explanation says what helps."""
 
 from datetime import timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""Explanations name the event that queued a run, and say why an event started nothing (SPEC §25)."""
+"""Explanations name the event that queued a run, and say why an event started nothing."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

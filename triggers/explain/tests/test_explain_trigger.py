@@ -1,4 +1,4 @@
-"""GET /triggers/:id/explain: what became, or will become, of a due time (SPEC §13)."""
+"""GET /triggers/:id/explain: what became, or will become, of a due time."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which revisions of triggers are removed (SPEC §23)."""
+"""Which revisions of triggers are removed."""
 
 from datetime import timedelta
 

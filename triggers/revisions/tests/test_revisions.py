@@ -1,4 +1,4 @@
-"""GET /triggers/:id/revisions and POST /triggers/:id/revisions/:revisionId/restore (SPEC §23)"""
+"""GET /triggers/:id/revisions and POST /triggers/:id/revisions/:revisionId/restore"""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""cancel: a user ends a queued run, and asks the worker of a held one (SPEC §5, §6)."""
+"""cancel: a user ends a queued run, and asks the worker of a held one."""
 
 from datetime import timedelta
 from uuid import uuid4

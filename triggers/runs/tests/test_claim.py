@@ -1,4 +1,4 @@
-"""claim: a worker takes a queued run (SPEC §6)."""
+"""claim: a worker takes a queued run."""
 
 from datetime import timedelta
 from uuid import uuid4

@@ -1,4 +1,4 @@
-"""start, heartbeat and complete: a worker executes a run and reports its end (SPEC §6)."""
+"""start, heartbeat and complete: a worker executes a run and reports its end."""
 
 from datetime import timedelta
 from uuid import UUID

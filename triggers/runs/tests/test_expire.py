@@ -1,4 +1,4 @@
-"""expire_runs: the scheduler ends runs whose lease or whose deadline has passed (SPEC §6)."""
+"""expire_runs: the scheduler ends runs whose lease or whose deadline has passed."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""hand_out_runs: due runs go to their worker, with their URL and secret headers (SPEC §5, §8, §19)."""
+"""hand_out_runs: due runs go to their worker, with their URL and secret headers."""
 
 from collections.abc import Callable
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""With an Idempotency-Key, a repeated `POST /triggers/:id/run` makes only one run (SPEC §5)."""
+"""With an Idempotency-Key, a repeated `POST /triggers/:id/run` makes only one run."""
 
 from typing import Any
 from uuid import UUID, uuid4

@@ -1,4 +1,4 @@
-"""Late results: a worker reports on a run that the server has already ended (SPEC §6)."""
+"""Late results: a worker reports on a run that the server has already ended."""
 
 from datetime import timedelta
 

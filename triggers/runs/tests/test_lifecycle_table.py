@@ -1,4 +1,4 @@
-"""One table has the result of every verb in every state of the run state machine (SPEC §6)."""
+"""One table has the result of every verb in every state of the run state machine."""
 
 # ruff: noqa: E501 - the rows of the table are long.
 

@@ -1,4 +1,4 @@
-"""In random histories of runs the database and an independent model of SPEC §6, §16 and §27 never differ."""
+"""In random histories of runs the database and an independent model of docs/run-lifecycle.md never differ."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A night in which machines are off and accounts reach their usage limits delays no run more than it must (SPEC §16).
+"""A night in which machines are off and accounts reach their usage limits delays no run more than it must.
 
 The night passes in fast motion through the real lifecycle. A run is never claimed later than at the first moment at
 which a machine could take it; the test works that moment out from the times in the ledger, without the rules' SQL.

@@ -1,4 +1,4 @@
-"""Workers of a pool that ask at the same moment are offered different runs, each the oldest that is left (SPEC §16)."""
+"""Workers of a pool that ask at the same moment are offered different runs, each the oldest that is left."""
 
 from dataclasses import dataclass
 from uuid import UUID

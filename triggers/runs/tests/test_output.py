@@ -1,4 +1,4 @@
-"""The output of a run, and what becomes of a success that lacks it (SPEC §18)."""
+"""The output of a run, and what becomes of a success that lacks it."""
 
 from typing import Any
 

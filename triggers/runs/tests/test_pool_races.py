@@ -1,4 +1,4 @@
-"""Workers of a pool that claim at the same moment, on real connections (SPEC §16)."""
+"""Workers of a pool that claim at the same moment, on real connections."""
 
 from collections import Counter
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Any worker of a pool may take a run, and each run is taken once (SPEC §16)."""
+"""Any worker of a pool may take a run, and each run is taken once."""
 
 from dataclasses import dataclass
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""When two calls race on real connections, there is exactly one consistent outcome (SPEC §6)."""
+"""When two calls race on real connections, there is exactly one consistent outcome."""
 
 from datetime import timedelta
 from functools import partial

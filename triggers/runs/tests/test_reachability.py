@@ -1,4 +1,4 @@
-"""A lease counts only time in which its worker could have renewed it (SPEC §22)."""
+"""A lease counts only time in which its worker could have renewed it."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta

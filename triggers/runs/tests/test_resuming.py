@@ -1,4 +1,4 @@
-"""A retry continues the session of the run before it on the worker that has it, or starts anew if it may (SPEC §16)."""
+"""A retry continues the session of the run before it on the worker that has it, or starts anew if it may."""
 
 from datetime import timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""Retries: a run that failed because of infrastructure is tried again (SPEC §6)."""
+"""Retries: a run that failed because of infrastructure is tried again."""
 
 from datetime import timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""A run that no worker claims in time fails, is not retried, and is told like any end (SPEC §16)."""
+"""A run that no worker claims in time fails, is not retried, and is told like any end."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""GET /environments/:envId/stats (SPEC §12)"""
+"""GET /environments/:envId/stats"""
 
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta

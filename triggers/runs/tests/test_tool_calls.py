@@ -1,4 +1,4 @@
-"""Counts of tool calls, the list of the calls, and retries after effects (SPEC §18)."""
+"""Counts of tool calls, the list of the calls, and retries after effects."""
 
 from functools import partial
 from typing import Any

@@ -1,4 +1,4 @@
-"""No more runs of a trigger are held at once than its `maxConcurrentRuns` allows (SPEC §16)."""
+"""No more runs of a trigger are held at once than its `maxConcurrentRuns` allows."""
 
 import pytest
 from django.db import IntegrityError

@@ -1,4 +1,4 @@
-"""A usage limit stops the workers of its account, and their runs wait or go to others (SPEC §16)."""
+"""A usage limit stops the workers of its account, and their runs wait or go to others."""
 
 from datetime import datetime, timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""Each transition wakes the waiting polls of the right workers once it is committed (SPEC §5)."""
+"""Each transition wakes the waiting polls of the right workers once it is committed."""
 
 from collections.abc import Iterator
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""The steps to compute a due time are bounded, for the rarest schedule and in any zone (SPEC §19).
+"""The steps to compute a due time are bounded, for the rarest schedule and in any zone.
 
 A step is a call of a function, in Python or in C, so that the result does not depend on the machine or its load.
 """

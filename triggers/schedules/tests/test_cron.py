@@ -1,4 +1,4 @@
-"""Schedules have the right grammar, the right zones, and the right ticks across clock changes (SPEC §5)."""
+"""Schedules have the right grammar, the right zones, and the right ticks across clock changes."""
 
 import zoneinfo
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Tenants take turns at firing, so that one tenant's due triggers do not delay another's (SPEC §19)."""
+"""Tenants take turns at firing, so that one tenant's due triggers do not delay another's."""
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""A scheduler writes a heartbeat row, and deletes it when it stops (SPEC §7)."""
+"""A scheduler writes a heartbeat row, and deletes it when it stops."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""No tick is lost or decided twice when schedulers are killed at random (SPEC §7)."""
+"""No tick is lost or decided twice when schedulers are killed at random."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""`runOnceAt`: a single due time, which is decided like those of a schedule, and then removed (SPEC §25)."""
+"""`runOnceAt`: a single due time, which is decided like those of a schedule, and then removed."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""Consecutive ticks of a trigger without a worker, a stretch, have one row and one audit row (SPEC §19)."""
+"""Consecutive ticks of a trigger without a worker, a stretch, have one row and one audit row."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""fire_due_ticks decides each due tick once, whatever was missed and whatever prevents a run (SPEC §7)."""
+"""fire_due_ticks decides each due tick once, whatever was missed and whatever prevents a run."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

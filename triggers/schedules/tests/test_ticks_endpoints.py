@@ -1,4 +1,4 @@
-"""GET /triggers/:id/ticks and POST /environments/:envId/schedule-preview (SPEC §5)."""
+"""GET /triggers/:id/ticks and POST /environments/:envId/schedule-preview."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""queue_deliveries writes the outbox row of a completion webhook in the transition's transaction (SPEC §7)."""
+"""queue_deliveries writes the outbox row of a completion webhook in the transition's transaction."""
 
 from uuid import UUID
 

@@ -1,4 +1,4 @@
-"""Deliveries are claimed, sent and recorded; none is lost, and no slow host delays another (SPEC §7)."""
+"""Deliveries are claimed, sent and recorded; none is lost, and no slow host delays another."""
 
 import itertools
 import json

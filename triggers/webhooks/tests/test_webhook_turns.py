@@ -1,4 +1,4 @@
-"""Hosts and tenants take turns at deliveries, so that none of them delays another (SPEC §7, §19)."""
+"""Hosts and tenants take turns at deliveries, so that none of them delays another."""
 
 from collections import Counter
 from collections.abc import Mapping
