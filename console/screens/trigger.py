@@ -8,11 +8,10 @@ from django.urls import reverse
 from console.asking import Json, ask, ask_if_free, if_there
 from console.forms import Form, Look
 from console.pages import chosen, confirm, screen, see_other, show
+from pipedai.api.pagination import MAX_LIMIT
 
 # How many due times the line shows: those about which something was decided, and those to come.
 _DECIDED, _TO_COME = 8, 5
-# As many triggers may listen to one, unless staff have raised that.
-_MOST_LISTENERS = 100
 _RUN_STATES = ("queued", "running", "waiting", "succeeded", "failed", "timed_out", "canceled")
 
 
@@ -77,8 +76,8 @@ def _show(request: HttpRequest, trigger_id: UUID, form: Form) -> HttpResponse:
             request,
             "GET",
             f"environments/{found['environmentId']}/triggers",
-            query={"listensTo": found["id"], "limit": _MOST_LISTENERS},
-        ).data["items"],
+            query={"listensTo": found["id"], "limit": MAX_LIMIT},
+        ).data,
         **_due_times(request, found, runs["items"]),
         "form": form,
         "key": uuid4(),
