@@ -28,7 +28,7 @@ from pipedai.retention import (
     until_short,
 )
 from pipedai.sql import execute, fetch_all
-from triggers.changes.telling import Kind, State, register_changing
+from triggers.changes import Kind, State, register_changing
 from workspaces.encryption.sealed_fields import register_sealed_field
 
 _OLD_NOTICES = """

@@ -1,4 +1,4 @@
-"""What the app adds to the service: jobs, webhooks, probes, retention, dependents and sealed columns."""
+"""What the app adds to the service: jobs, webhooks, probes, retention, dependents, sealed columns and receivers."""
 
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -8,18 +8,15 @@ from django.conf import settings
 from django.dispatch import receiver
 
 from pipedai.checks import register_probe
-from pipedai.events import Event, happened
+from pipedai.events import Event, emit, happened
 from pipedai.loop import Job, register_job
 from pipedai.outgoing import register_kind
 from pipedai.retention import Retention, register_retention, rows_where
 from pipedai.server.heart import register_beat
 from pipedai.sql import fetch_all, fetch_by_ids
-from triggers import (
-    files,  # noqa: F401 - importing it registers the kinds of files
-    pausing,  # noqa: F401 - importing them subscribes them to events
-)
+from pipedai.wakeups import wake_workers
 from triggers.budgets.spending import settle_left_over
-from triggers.changes.telling import (
+from triggers.changes import (
     Kind,
     State,
     read_watches,  # importing it also subscribes it
@@ -28,6 +25,7 @@ from triggers.changes.telling import (
 from triggers.deployment import schedulers_live, work_is_on_time
 from triggers.events.deciding import decide_ends
 from triggers.heartbeats import beat_of_this_process
+from triggers.locks import lock_workers
 from triggers.models import SECRETS, Approval, EventSource, Run, Trigger
 from triggers.pruning import (
     AT_LEAST_DAYS,
@@ -37,7 +35,9 @@ from triggers.pruning import (
     prune_revisions,
     prune_runs,
 )
+from triggers.runs import statements as sql
 from triggers.runs.conditions import IS_COUNTED_AS_QUEUED
+from triggers.runs.ending import run_event
 from triggers.runs.lifecycle import expire_queued_runs, expire_runs
 from triggers.runs.routing import wake_for
 from triggers.schedules.firing import fire_due_ticks
@@ -117,6 +117,28 @@ def wake(events: Iterable[Event], **_: Any) -> None:
     ids = [event.target_id for event in events if event.action == "connection.authorized"]
     if ids:
         wake_for(fetch_all(_WAITING, {"ids": ids}))
+
+
+@receiver(happened, dispatch_uid="triggers.ready")
+def pause(events: Iterable[Event], **_: Any) -> None:
+    """Waits for the claims of an environment that was just paused, so that none ends after the commit, and cancels its
+    runs if that is wanted. A resumed environment's workers are woken.
+    """
+    for event in events:
+        if event.action != "environment.updated":
+            continue
+        if "paused" in event.metadata:
+            assert event.environment_id is not None, "the event is about an environment"
+            wake_workers(lock_workers(event.environment_id))
+        if event.metadata.get("cancelHeld"):
+            _cancel_held(event)
+
+
+def _cancel_held(paused: Event) -> None:
+    params = {"environment_id": paused.environment_id, "now": None}
+    runs = fetch_all(sql.REQUEST_CANCEL_OF_HELD, params)
+    emit(*(run_event("run.cancel-requested", paused.actor, run) for run in runs))
+    wake_workers([run["worker_id"] for run in runs])
 
 
 register_probe("schedulers", schedulers_live)

@@ -7,7 +7,7 @@ from triggers.approvals.views import (
     EnvironmentApprovalViewSet,
 )
 from triggers.budgets.views import BudgetViewSet
-from triggers.changes.views import EnvironmentEventViewSet
+from triggers.changes import EnvironmentEventViewSet
 from triggers.events.views import (
     EnvironmentSourceEventViewSet,
     EventViewSet,
@@ -16,7 +16,7 @@ from triggers.events.views import (
     SourceViewSet,
 )
 from triggers.explain.views import RunExplanationViewSet, TriggerExplanationViewSet
-from triggers.revisions.views import TriggerRevisionViewSet
+from triggers.revisions import TriggerRevisionViewSet
 from triggers.run_events.views import RunEventListViewSet, RunEventStreamViewSet
 from triggers.runs.stats import OverviewViewSet, StatsViewSet
 from triggers.runs.views import (

@@ -5,7 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 from pipedai.retention import Retention, register_retention, rows_where
-from triggers.changes.telling import Kind, State, register_changing
+from triggers.changes import Kind, State, register_changing
 from workers import queries, worker_events  # noqa: F401 - importing it connects the receiver
 from workers.models import ONLINE_WITHIN, Worker
 from workers.pools import files  # noqa: F401 - importing it registers the kind

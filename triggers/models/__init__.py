@@ -1,8 +1,6 @@
 """The tables of triggers, runs, ticks, events and deliveries, in one file for each group that belongs together."""
 
-from triggers.models.approval import Approval
 from triggers.models.budget import Budget, BudgetWindow, RunReservation
-from triggers.models.delivery import Delivery, DeliveryAttempt
 from triggers.models.event import (
     MAX_LISTENERS,
     SECRETS,
@@ -15,6 +13,9 @@ from triggers.models.event import (
 from triggers.models.heartbeats import EnvironmentWatch, SchedulerHeartbeat, WebHeartbeat
 from triggers.models.run import (
     RUN_COLUMNS,
+    Approval,
+    Delivery,
+    DeliveryAttempt,
     IdempotencyKey,
     Run,
     RunEventBatch,

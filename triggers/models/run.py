@@ -1,5 +1,5 @@
-"""The tables of runs: the ledger, long texts, results, idempotency keys and events. `run_rules` has what the ledger
-refuses.
+"""The tables of runs: the ledger, long texts, results, idempotency keys and events, webhooks about their ends, and the
+approvals for which they wait. `run_rules` has what the ledger refuses.
 """
 
 import json
@@ -15,16 +15,25 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 from psycopg.types.json import Json
 
+from pipedai.outgoing import (
+    OutboxRow,
+    SendAttempt,
+    attempt_constraints,
+    outbox_constraints,
+    outbox_indexes,
+)
 from pipedai.sql import Row
-from pipedai.table_rules import check, index
+from pipedai.table_rules import check, has, index, lacks, unique
 from triggers.models.run_rules import CONSTRAINTS, INDEXES
 from triggers.states import (
+    ApprovalStatus,
     EndedBy,
     FaultClass,
     Source,
     Status,
 )
-from workspaces.tenant_columns import TenantRow, environment_key, tenant_key
+from workspaces.roles import Role
+from workspaces.tenant_columns import TenantRow, environment_key, in_environment, tenant_key
 
 
 class JSONAsGivenField(models.JSONField):
@@ -385,3 +394,138 @@ class RunEventDay(models.Model):
 
     class Meta:
         db_table = "run_event_day"
+
+
+class Delivery(OutboxRow):
+    """A webhook message. It is written in the transaction that ends a run, or at a user's request."""
+
+    # The environment that owns the row.
+    environment = environment_key()
+    # The trigger whose webhook is sent. At each attempt, the secret that signs the message is read from the trigger.
+    trigger = tenant_key("triggers.Trigger", related_name="deliveries")
+    # The run whose end the message reports; NULL for a test that a user asked for.
+    run = tenant_key("triggers.Run", null=True, related_name="deliveries")
+    # The value of the `webhook-id` header. A redelivery has the value of the original, by which a receiver recognises a
+    # message that it already has.
+    message_id = models.CharField(max_length=64)
+    # Where the body is sent: the URL that the trigger had when the delivery was queued.
+    url = models.CharField(max_length=2048)
+    # The JSON text of the message. Exactly these bytes are signed and sent.
+    body = models.TextField()
+
+    class Meta:
+        db_table = "delivery"
+        verbose_name_plural = "deliveries"
+        constraints = (
+            in_environment("delivery"),
+            *outbox_constraints(),
+        )
+        indexes = (
+            *outbox_indexes(of_environments=True),
+            index("delivery_listed", ["trigger", "created_at", "id"]),
+            index("delivery_of_run", ["run"], where=has("run")),
+        )
+
+
+class DeliveryAttempt(SendAttempt):
+    pk = models.CompositePrimaryKey("delivery_id", "n")
+    environment = environment_key()
+    delivery = tenant_key("triggers.Delivery", related_name="attempts")
+
+    class Meta:
+        db_table = "delivery_attempt"
+        constraints = attempt_constraints("delivery_attempt_has_an_end")
+
+
+_DECIDED = (ApprovalStatus.APPROVED, ApprovalStatus.REJECTED)
+
+
+class Approval(TenantRow):
+    """A call of a tool about which a run asked a person, with the decision. `triggers.runs.waiting` and
+    `triggers.approvals` write it, after they have changed or locked the run.
+    """
+
+    trigger = tenant_key("triggers.Trigger")
+    # The run that asked. It waits while the status is `pending`.
+    run = tenant_key("triggers.Run", related_name="approvals")
+    status = models.CharField(
+        max_length=9, choices=ApprovalStatus.choices, default=ApprovalStatus.PENDING
+    )
+    # The name of the tool, as its MCP server has it.
+    tool = models.CharField(max_length=200)
+    # The arguments of the call as its worker showed them, without secrets, as text and unchanged.
+    arguments = JSONAsGivenField()
+    # The SHA-256 of the arguments with their secrets in the form of RFC 8785, and that of the tool's schema, as 64
+    # hexadecimal digits. By these the worker's gateway knows the call again.
+    arguments_hash = models.CharField(max_length=64)
+    tool_schema_hash = models.CharField(max_length=64)
+    # How many calls the run had made before it asked; NULL if its worker counted none.
+    calls_before = models.IntegerField(null=True)
+    # The rules for the run when it asked, as ApprovalRulesField reads them: at least one names the tool. A worker gets
+    # them with the decision, whatever the trigger becomes. NULL if a release asked that did not keep them.
+    rules = JSONAsGivenField(null=True)
+    # Whether the run had the CLI's own tools for shells, the web and files when it asked; NULL as for `rules`.
+    allow_host_tools = models.BooleanField(null=True)
+    # The lowest role that may decide: the strictest of the rules about this tool.
+    role = models.CharField(max_length=8, choices=Role.choices)
+    # Whether a rule about the tool says `notRequester`.
+    not_requester = models.BooleanField(default=False, db_default=False)
+    # The users who may not decide, because they did something themselves or by a key that they had made: they requested
+    # the run, had changed the trigger when the run asked, or have changed it since. Empty without `not_requester`.
+    barred = ArrayField(models.UUIDField(), default=list)
+    # When the run asked, by the database's clock.
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    # Until when somebody can decide.
+    expires_at = models.DateTimeField()
+    # When a scheduler is to tell of the question once more; NULL once one has.
+    remind_at = models.DateTimeField(null=True)
+    # When the status ceased to be `pending`.
+    closed_at = models.DateTimeField(null=True)
+    # The user who decided; NULL if nobody did.
+    decided_by = models.UUIDField(null=True)
+    # What the user wrote about the decision; NULL for nothing. The agent reads the reason of a rejection.
+    reason = models.CharField(max_length=1000, null=True)
+    # When the worker's gateway was allowed to forward the call, once; NULL before.
+    spent_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "approval"
+        constraints = (
+            in_environment("approval"),
+            unique(
+                "approval_one_pending",
+                ["run", "environment"],
+                where=Q(status=ApprovalStatus.PENDING),
+            ),
+            check(
+                "approval_closed",
+                lacks("closed_at", status=ApprovalStatus.PENDING)
+                | (
+                    has("closed_at", status__in=ApprovalStatus.values)
+                    & ~Q(status=ApprovalStatus.PENDING)
+                ),
+            ),
+            check(
+                "approval_decided_by_somebody",
+                has("decided_by", status__in=_DECIDED)
+                | (lacks("decided_by", "reason") & ~Q(status__in=_DECIDED)),
+            ),
+            check(
+                "approval_spent_was_approved", lacks("spent_at") | Q(status=ApprovalStatus.APPROVED)
+            ),
+            check("approval_role", Q(role__in=(Role.OPERATOR, Role.ADMIN, Role.OWNER))),
+        )
+        indexes = (
+            index("approval_listed", ["environment", "created_at", "id"]),
+            index("approval_of_status", ["environment", "status", "created_at", "id"]),
+            index(
+                "approval_remind",
+                ["remind_at"],
+                where=has("remind_at", status=ApprovalStatus.PENDING),
+            ),
+            # The hand-out finds a run's last approval by this index, and the database a removed run's approvals.
+            index("approval_of_run", ["run", "created_at"]),
+        )
+
+    def __str__(self) -> str:
+        return self.tool

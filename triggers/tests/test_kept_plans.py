@@ -11,7 +11,7 @@ from testing.probes.plans import explained
 from testing.world.cast import Cast
 from testing.world.copied_rows import copy_ended_run
 from testing.world.runs import Runs
-from triggers.changes.telling import kinds
+from triggers.changes import kinds
 from triggers.models import Run
 from triggers.runs.waiting import ended_runs
 from triggers.serializers import with_last_runs

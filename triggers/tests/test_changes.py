@@ -16,7 +16,7 @@ from testing.processes.worker_calls import WorkerCalls
 from testing.world.connections import add_connection, add_oauth_connection, claim_due
 from testing.world.incidents import open_incident
 from testing.world.runs import Runs
-from triggers.changes import telling
+from triggers import changes
 from triggers.models import EnvironmentWatch
 from workers.models import Worker
 from workspaces.connections.refreshing import ask, record
@@ -149,7 +149,7 @@ def test_a_worker_that_falls_silent_comes_back_or_signs_off_is_told(cast, said):
 
 
 def test_many_changes_come_in_pieces_and_too_many_are_told_as_all(cast, monkeypatch):
-    monkeypatch.setattr(telling, "PIECE", 2)
+    monkeypatch.setattr(changes, "PIECE", 2)
     stream = Stream(cast)
     stream.ticket.changed = {("run", new_id()) for _ in range(3)}
     assert (len(stream.news()), stream.ticket.more) == (2, True)
@@ -176,7 +176,7 @@ def test_a_stream_announces_its_environment_to_all_processes(cast, said):
     stream.news()
     assert len(said) == 1
     assert EnvironmentWatch.objects.count() == 1
-    telling.read_watches()
+    changes.read_watches()
     assert watches.is_watched(cast.environment.id)
     assert not watches.is_watched(cast.strange_environment.id)
 

@@ -1,4 +1,4 @@
-"""Tells the stream of an environment which things have changed, each with the state that it has now.
+"""The stream of an environment, which tells what has changed, each thing with the state that it has now.
 
 The domain events say what has changed. The streams are notified only if there are any. Apps register their kinds of
 things.
@@ -14,12 +14,29 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.dispatch import receiver
+from django.http import HttpResponse
+from rest_framework import serializers
+from rest_framework.request import Request
 
-from pipedai.api.views import announce_stream
+from pipedai.api.principal import principal_of
+from pipedai.api.renderers import compact_json
+from pipedai.api.schema.operation import Operation, answer
+from pipedai.api.views import (
+    MEDIA_TYPE,
+    StreamViewMixin,
+    announce_stream,
+    count_stream,
+    event_text,
+    stream_answer,
+    ticket_of,
+)
 from pipedai.events import Event, happened
+from pipedai.replica.reading import remember
 from pipedai.server.ticket import EnvironmentStreamTicket
 from pipedai.sql import database_now, execute, fetch_all
 from pipedai.wakeups import WATCHED_SECONDS, announce_things, announce_watch, watches
+from workspaces.access import TenantViewSet
+from workspaces.permissions import IsViewer
 
 # A thing of an environment: its kind, and its id.
 Thing = tuple[str, UUID]
@@ -141,3 +158,42 @@ def changes_of(ticket: EnvironmentStreamTicket, *, environment_id: UUID) -> list
             if state:
                 piece.update(state.others)
     return told
+
+
+class EnvironmentEventViewSet(StreamViewMixin, TenantViewSet):
+    tag = "Environments"
+    permissions = {"stream": IsViewer}
+
+    @Operation(
+        "GET /environments/{environmentId}/events/stream",
+        id="streamEnvironmentEvents",
+        summary="Stream an environment's changes",
+        answers={
+            200: answer(
+                "EnvironmentEvent",
+                "Something of the environment has changed.",
+                type=serializers.ChoiceField(
+                    choices=["run", "worker", "incident", "connection", "all"]
+                ),
+                id=serializers.UUIDField(required=False),
+                status=serializers.CharField(required=False),
+            )
+        },
+        media_type=MEDIA_TYPE,
+    )
+    def stream(self, request: Request, environment_id: UUID) -> HttpResponse:
+        """Answers with the changes since the last answer. The web process calls it as long as the reader reads."""
+        ticket = ticket_of(request, EnvironmentStreamTicket, group=environment_id)
+        count_stream(request, ticket)
+        told = [
+            {"type": change.kind, "id": str(change.id), "status": change.status}
+            for change in changes_of(ticket, environment_id=environment_id)
+        ]
+        if ticket.missed:
+            # Some notifications were lost, so the reader must read everything again.
+            ticket.missed = False
+            told.insert(0, {"type": "all"})
+        if told:
+            # Whoever is told of a change reads a list next, which must show the change.
+            remember([principal_of(request).id])
+        return stream_answer("".join(event_text(compact_json(each)) for each in told))

@@ -11,7 +11,7 @@ from testing.processes.racing import ROUNDS, accepted, at_once
 from testing.world.cast import TEST_ACTOR
 from testing.world.runs import Runs
 from triggers.models import Trigger, TriggerRevision
-from triggers.revisions.views import restore_revision
+from triggers.revisions import restore_revision
 from triggers.services import TRIGGERS
 
 SCHEMA = {"type": "object", "b": 1, "a": 1.0}

@@ -1,1 +1,0 @@
-"""Shows the revisions of a trigger, and restores one."""
