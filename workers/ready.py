@@ -6,10 +6,10 @@ from uuid import UUID
 
 from pipedai.retention import Retention, register_retention, rows_where
 from triggers.changes.kinds import Kind, State, register_changing
-from workers import queries, worker_events  # noqa: F401 - importing it connects the receiver
+from workers import worker_events  # noqa: F401 - importing it connects the receiver
 from workers.models import ONLINE_WITHIN, Worker
 from workers.pools import files  # noqa: F401 - importing it registers the kind
-from workers.serializers import WorkerSerializer
+from workers.serializers import WorkerSerializer, worker_rows
 from workspaces.dependents import register_dependents
 
 # The audit log keeps the actions that worker events report, so that nothing is lost here.
@@ -22,7 +22,7 @@ prune_pairings = rows_where(
 
 
 def _states(environment_id: UUID, ids: Collection[UUID]) -> list[State]:
-    rows = queries.workers().filter(environment_id=environment_id, id__in=ids)
+    rows = worker_rows().filter(environment_id=environment_id, id__in=ids)
     status_of = WorkerSerializer().get_derivedStatus
     return [State(row["id"], status_of(row)) for row in rows]
 

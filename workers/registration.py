@@ -13,9 +13,9 @@ from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.sql import Row, execute, fetch_one, fetch_row
 from pipedai.wakeups import wake_workers
-from workers.accounts import set_account
 from workers.models import Worker
-from workers.pools.membership import join_pools, pools_of_host
+from workers.pools.services import join_pools, pools_of_host
+from workers.presence import set_account
 from workspaces.ceilings import check_ceiling
 from workspaces.locks import lock_environment
 

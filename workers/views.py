@@ -12,10 +12,15 @@ from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation, query
 from pipedai.api.serializers import read_body
 from triggers.filters import check_tenant_ids
-from workers import queries, services
-from workers.filters import WorkerFilters
+from workers import services
 from workers.models import Worker
-from workers.serializers import WorkerBody, WorkerSerializer
+from workers.serializers import (
+    LIVE_WORKERS,
+    WorkerBody,
+    WorkerFilters,
+    WorkerSerializer,
+    worker_rows,
+)
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsAdmin, IsViewer
 
@@ -37,7 +42,7 @@ class EnvironmentWorkerViewSet(TenantViewSet):
         errors={400: "A bad parameter, or a pool that is not this environment's."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        rows = queries.workers().filter(environment_id=environment_id)
+        rows = worker_rows().filter(environment_id=environment_id)
         filters = WorkerFilters.read(rows, request)
         check_tenant_ids(environment_id, filters)
         return self.page(request, filters.qs, WorkerSerializer)
@@ -46,7 +51,7 @@ class EnvironmentWorkerViewSet(TenantViewSet):
 class OneWorkerViewSet(TenantViewSet):
     """The base of viewsets whose URL names one worker and whose callers are members of its environment."""
 
-    row = ("worker_id", queries.LIVE_WORKERS)
+    row = ("worker_id", LIVE_WORKERS)
     worker: Worker
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
@@ -71,7 +76,7 @@ class WorkerViewSet(OneWorkerViewSet):
         says={200: "With the worker."},
     )
     def retrieve(self, request: Request, worker_id: UUID) -> Response:
-        return Response(WorkerSerializer(queries.workers().get(id=worker_id)).data)
+        return Response(WorkerSerializer(worker_rows().get(id=worker_id)).data)
 
     @Operation(
         "PATCH /workers/{workerId}",
@@ -90,7 +95,7 @@ class WorkerViewSet(OneWorkerViewSet):
             values=read_body(WorkerBody, request, partial=True),
             actor=actor_of(request),
         )
-        return Response(WorkerSerializer(queries.workers().get(id=worker_id)).data)
+        return Response(WorkerSerializer(worker_rows().get(id=worker_id)).data)
 
     @Operation(
         "DELETE /workers/{workerId}",
@@ -153,7 +158,7 @@ class WorkerApprovalViewSet(OneWorkerViewSet):
     )
     def approve(self, request: Request, worker_id: UUID) -> Response:
         services.approve_worker(worker=self.worker, actor=actor_of(request))
-        return Response(WorkerSerializer(queries.workers().get(id=worker_id)).data)
+        return Response(WorkerSerializer(worker_rows().get(id=worker_id)).data)
 
 
 def _uuid_parameter(request: Request, name: str) -> UUID | None:

@@ -14,11 +14,10 @@ from pipedai.api.principal import HostPrincipal, actor_of, principal_of
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import Body, read_body
 from triggers.filters import check_tenant_ids
-from workers import queries, services
-from workers.filters import WorkerFilters
+from workers import services
 from workers.hosts.access import HostViewSet
-from workers.pools.membership import pools_of_host
-from workers.serializers import RegistrationTokenBody, WorkerSerializer
+from workers.pools.services import pools_of_host
+from workers.serializers import RegistrationTokenBody, WorkerFilters, WorkerSerializer, worker_rows
 from workspaces.api_keys import mint_registration_token
 from workspaces.permissions import IsAdmin
 
@@ -54,7 +53,7 @@ class WorkspaceWorkerViewSet(HostViewSet):
         },
     )
     def list(self, request: Request, workspace_id: UUID) -> Response:
-        rows = queries.workers().filter(environment_id=self.access.environment_id)
+        rows = worker_rows().filter(environment_id=self.access.environment_id)
         filters = WorkerFilters.read(rows, request)
         check_tenant_ids(self.access.environment_id, filters)
         return self.page(request, filters.qs, WorkerSerializer)
@@ -152,4 +151,4 @@ class WorkspaceWorkerViewSet(HostViewSet):
         services.update_worker(
             worker=self.worker, values={"disabled": disabled}, actor=actor_of(request)
         )
-        return Response(WorkerSerializer(queries.workers().get(id=self.worker.id)).data)
+        return Response(WorkerSerializer(worker_rows().get(id=self.worker.id)).data)

@@ -10,8 +10,8 @@ from rest_framework.response import Response
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
 from workers.models import Pool
-from workers.pools import queries, services
-from workers.pools.serializers import PoolBody, PoolSerializer
+from workers.pools import services
+from workers.pools.serializers import PoolBody, PoolSerializer, pool_rows, with_workers
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsAdmin
 from workspaces.resource_views import ResourceViewSet
@@ -33,11 +33,11 @@ class PoolViewSet(ResourceViewSet):
 
     @classmethod
     def rows(cls) -> QuerySet[Any, Any]:
-        return queries.pools()
+        return pool_rows()
 
     @classmethod
     def shown(cls, rows: list[Any]) -> Any:
-        return super().shown(queries.with_workers(rows))
+        return super().shown(with_workers(rows))
 
 
 class PoolMemberViewSet(TenantViewSet):

@@ -9,7 +9,7 @@ from rest_framework import serializers
 from pipedai.api.parsers import TOO_DEEP
 from pipedai.api.serializers import Body
 from triggers.run_events.event import MAX_CALL_EVENTS, MAX_TYPE, RunEvent, make_event
-from workers.protocol.tool_calls import time_of
+from workers.protocol.fields import time_of
 
 # The largest number of an event. The columns of the tables also hold the number after it.
 MAX_SEQ = 2**31 - 2

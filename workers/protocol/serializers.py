@@ -39,11 +39,9 @@ from workers.protocol.fields import (
     QuestionField,
     ReportedNumberField,
     RetryAfterField,
-    UsageLimitField,
-)
-from workers.protocol.tool_calls import (
     ToolCallListField,
     ToolCallsField,
+    UsageLimitField,
 )
 from workers.serializers import AccountIdField, AuthModeField
 
