@@ -1,4 +1,4 @@
-"""Makes the monthly partitions of the audit log, and drops old ones for `prune --audit` (SPEC §9)."""
+"""Makes the monthly partitions of the audit log, and drops old ones for `prune --audit`."""
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime

@@ -1,4 +1,4 @@
-"""Writes one audit row for each domain event, in the transaction of the action (SPEC §9)."""
+"""Writes one audit row for each domain event, in the transaction of the action."""
 
 import json
 from typing import Any

@@ -1,10 +1,10 @@
-"""Authenticates workers by their `wkt_` token (SPEC §3)."""
+"""Authenticates workers by their `wkt_` token."""
 
 from pipedai.api.authentication import BearerAuthentication
 from pipedai.api.principal import WorkerPrincipal
 from pipedai.sql import fetch_one
 
-# `last_seen_at` is written at most every 10 s (SPEC §2). `seen_lately` tells the caller that it was written within the
+# `last_seen_at` is written at most every 10 s, to spare writes. `seen_lately` tells that it was written within the
 # last 10 s and need not be written again.
 _FIND = """
 SELECT w.id, w.environment_id, e.workspace_id, w.max_concurrency, w.auth_mode, w.disabled_at IS NOT NULL AS disabled,

@@ -1,4 +1,4 @@
-"""The endpoint by which a worker's gateway uses an approval, once (SPEC §27)."""
+"""The endpoint by which a worker's gateway uses an approval, once."""
 
 from uuid import UUID
 

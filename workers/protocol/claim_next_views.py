@@ -1,4 +1,4 @@
-"""The endpoint by which a worker asks for the next run and claims it, in one call (SPEC §21)."""
+"""The endpoint by which a worker asks for the next run and claims it, in one call."""
 
 from functools import partial
 from uuid import UUID

@@ -134,7 +134,7 @@ def time_of(value: Any) -> str | None:
 
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-# What a worker can do beyond the first version of the protocol: it can stop a run to wait for an approval (SPEC §27).
+# What a worker can do beyond the first version of the protocol: it can stop a run to wait for an approval.
 APPROVALS = "approvals"
 
 

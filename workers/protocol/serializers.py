@@ -47,7 +47,7 @@ from workers.serializers import AccountIdField, AuthModeField
 
 # The largest numbers that PostgreSQL's columns of 4 and 8 bytes can hold.
 _INT4, _INT8 = 2**31 - 1, 2**63 - 1
-# The most seconds for which a worker may wait for a run (SPEC §5).
+# The most seconds for which a worker may wait for a run: many proxies end a request that is idle for a minute.
 MAX_WAIT_SECONDS = 30
 # The most runs of which a worker may ask at once whether they have ended.
 MAX_WAITING_RUNS = 100

@@ -1,4 +1,4 @@
-"""POST /workers/:id/claim-next, and `start` of a claim (SPEC §21)."""
+"""POST /workers/:id/claim-next, and `start` of a claim."""
 
 from datetime import timedelta
 from decimal import Decimal
