@@ -61,7 +61,8 @@ class WorkerBody(StrictBody):
 
 
 class WorkerSerializer(RowSerializer):
-    """A worker as the API shows it. `status`, `derivedStatus`, `currentRunId` and `heldRuns` are computed."""
+    """A worker as the API shows it. `status`, `derivedStatus`, `currentRunId` and `heldRuns` are computed, not
+    stored."""
 
     id = serializers.UUIDField()
     environmentId = serializers.UUIDField()

@@ -107,8 +107,8 @@ def _looks(workers: Choices, pools: Choices, connections: Choices) -> dict[str, 
             "With such rules, the machine’s own tools for shell, web and files too"
         ),
         "failOnDenied": Look("A run that was denied a call fails"),
-        "webhookUrl": Look("Webhook", help="A URL that is told of the end of each run."),
-        "webhookSecret": Look("Secret that signs it", kind="password", autocomplete="new-password"),
+        "webhookUrl": Look(),
+        "webhookSecret": Look(autocomplete="new-password"),
         "enabled": Look("Runs when it is due"),
     }
 

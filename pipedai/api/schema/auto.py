@@ -265,8 +265,10 @@ class ApiSchema(AutoSchema):
             # generators would make a field with a default required, and others would send the default with every
             # change.
             field.pop("default", None)
+            # The label and the help text of a field are the console's. API.md says here what the field means.
+            field.pop("title", None)
             if said := texts.get(name):
-                field.setdefault("description", said)
+                field["description"] = said
         if isinstance(serializer, StrictBody):
             schema["additionalProperties"] = False
         return schema
