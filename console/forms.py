@@ -88,6 +88,7 @@ class Field:
 class Form:
     """A form that sends one body to the API: `method` and `path` name the endpoint, `looks` the fields it shows. A name
     such as `summary.at` is a field of an object in the body. The object is null if the first of its fields is empty.
+    In a `complete` form the other fields of the body follow.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Form:
         *,
         values: Json | None = None,
         catches: Iterable[int] = (),
+        complete: bool = False,
     ) -> None:
         self.method, self.path = method, path
         self._catches = _ABOUT_THE_FORM | set(catches)
@@ -105,6 +107,9 @@ class Form:
         fields = body_of(method, path)().fields
         if "managedBy" in fields:
             looks = {**looks, "key": _KEY}
+        if complete:
+            others = (name for name in fields if name not in looks and name != "managedBy")
+            looks = {**looks, **{name: Look() for name in others}}
         # The files that describe what the form changes, if there are any.
         self.managed_by = (values or {}).get("managedBy")
         self.fields = []
