@@ -10,7 +10,7 @@ from rest_framework.response import Response
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.views import ApiViewSet, IsPublic
 from pipedai.version import VERSION
-from workers.hosts.worker_package import Package, cli_package, worker_package
+from workers.releases import Package, cli_package, worker_package
 
 _LATEST = {"latest": serializers.CharField(), "source": serializers.CharField()}
 _RELEASE = answer("Release", "The newest version of a program, and who says so.", **_LATEST)

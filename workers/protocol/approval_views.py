@@ -10,7 +10,7 @@ from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import Body, read_body
 from pipedai.api.views import IsSignedIn
 from triggers.approvals.services import spend_approval
-from workers.protocol.access import VERSION, WorkerProtocolViewSet
+from workers.authentication import VERSION, WorkerProtocolViewSet
 
 
 class SpendViewSet(WorkerProtocolViewSet):

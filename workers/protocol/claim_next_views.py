@@ -13,8 +13,7 @@ from pipedai.api.views import IsSignedIn
 from triggers.runs.claim_next import claim_next_run
 from triggers.runs.offers import offers_of
 from triggers.runs.waiting import ended_runs
-from workers.locks import locked_limits
-from workers.protocol.access import PROCESS, VERSION, check_size
+from workers.authentication import PROCESS, VERSION, check_size, locked_limits
 from workers.protocol.fields import APPROVALS
 from workers.protocol.polling import ACCOUNT, PollingViewSet, worker_fields
 from workers.protocol.serializers import ClaimNextBody, NextRunSerializer

@@ -15,7 +15,7 @@ from pipedai.api.views import IsSignedIn
 from pipedai.server.access_log import LOG
 from triggers.run_events.event import MAX_CALL_BYTES, RunEvent
 from triggers.run_events.recording import store_events
-from workers.protocol.access import VERSION, WorkerProtocolViewSet, check_size
+from workers.authentication import VERSION, WorkerProtocolViewSet, check_size
 from workers.protocol.plain_events import CallingWorker, append_plain_call
 from workers.protocol.run_events import EventsBody
 

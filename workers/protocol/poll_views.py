@@ -11,7 +11,7 @@ from pipedai.api.views import IsSignedIn
 from pipedai.server.memory_budget import room_for_answer
 from triggers.runs.handout import MOST_BYTES, hand_out_runs
 from triggers.runs.offers import offers_of
-from workers.protocol.access import PROCESS, VERSION
+from workers.authentication import PROCESS, VERSION
 from workers.protocol.fields import APPROVALS
 from workers.protocol.polling import ACCOUNT, PollingViewSet, worker_fields
 from workers.protocol.serializers import MAX_WAIT_SECONDS, HandedOutRunSerializer

@@ -13,9 +13,9 @@ from pipedai.server.ticket import POLL, PollTicket
 from pipedai.wakeups import announce_poll
 from triggers.runs.conditions import Limits, limits_of
 from triggers.runs.handout import outlook
+from workers.authentication import WorkerProtocolViewSet
 from workers.models import Worker
 from workers.presence import note_account, note_features
-from workers.protocol.access import WorkerProtocolViewSet
 from workers.protocol.fields import APPROVALS
 
 ACCOUNT = header(

@@ -17,8 +17,7 @@ from triggers.runs.credentials import renew_credentials
 from triggers.runs.refusals import CREDENTIALS_SECONDS, NotReady
 from triggers.runs.serializers import RunSerializer
 from triggers.states import Status
-from workers.locks import locked_limits
-from workers.protocol.access import VERSION, WorkerProtocolViewSet
+from workers.authentication import VERSION, WorkerProtocolViewSet, locked_limits
 from workers.protocol.fields import APPROVALS
 from workers.protocol.serializers import (
     ClaimBody,

@@ -7,8 +7,8 @@ from rest_framework.response import Response
 
 from pipedai.api.schema.operation import Operation
 from pipedai.api.views import IsSignedIn
+from workers.authentication import PROCESS, VERSION, WorkerProtocolViewSet
 from workers.presence import sign_off
-from workers.protocol.access import PROCESS, VERSION, WorkerProtocolViewSet
 
 
 class SignOffViewSet(WorkerProtocolViewSet):

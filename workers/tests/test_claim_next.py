@@ -24,7 +24,7 @@ from testing.world.pools import add_pool
 from testing.world.runs import Runs, allow
 from triggers.models import Run, RunReservation, RunText, Trigger
 from triggers.runs import claim_next, handout
-from workers.locks import locked_limits
+from workers.authentication import locked_limits
 from workers.models import Worker, WorkerEvent
 from workers.protocol import claim_next_views
 from workspaces.models import Environment
