@@ -38,7 +38,6 @@ _HEALTH = answer(
     tzdata=serializers.CharField(),
     replica=serializers.ChoiceField(choices=REPLICA_STATES, required=False),
 )
-_SHOWN = '`{ "status": "ok", "version": "…", "tzdata": "…" }`'
 _ALIVE = {"status": "ok", "version": VERSION, "tzdata": EDITION}
 
 _JSON, _HTML = "application/json", "text/html"
@@ -57,8 +56,6 @@ class HealthViewSet(ApiViewSet):
         id="getHealth",
         summary="Does the process answer, and does its database take writes?",
         answers={200: _HEALTH},
-        says={200: f"{_SHOWN} when the process answers and its database takes writes."},
-        errors={503: ""},
     )
     def retrieve(self, request: Request) -> Response:
         """Answers GET /health: 503 if the database can't take writes, which nearly every call does. A replica that is
@@ -79,12 +76,6 @@ class HealthViewSet(ApiViewSet):
         id="getLiveness",
         summary="Does the process answer?",
         answers={200: _HEALTH},
-        says={
-            200: (
-                f"{_SHOWN} when the process answers; neither the database nor a thread is "
-                "asked, so it is answered also while all threads are busy."
-            ),
-        },
     )
     def live(self, request: Request) -> Response:
         """Answers requests with an `Origin`, which need Django's headers. `pipedai.server.lanes` answers others."""
@@ -113,7 +104,6 @@ class OpenApiViewSet(ApiViewSet):
                 paths=serializers.DictField(),
             )
         },
-        says={200: "With this reference as an OpenAPI 3.1 document."},
     )
     def retrieve(self, request: Request) -> HttpResponse:
         return HttpResponse(made_document(), content_type=_JSON)

@@ -44,8 +44,6 @@ class EnvironmentEventViewSet(StreamViewMixin, TenantViewSet):
             )
         },
         media_type=MEDIA_TYPE,
-        says={200: "Each change as it comes, without those from before."},
-        errors={429: "The caller has 20 streams open."},
     )
     def stream(self, request: Request, environment_id: UUID) -> HttpResponse:
         """Answers with the changes since the last answer. The web process calls it as long as the reader reads."""

@@ -51,7 +51,6 @@ class WorkerEventViewSet(StreamViewMixin, HostViewSet):
             )
         },
         media_type=MEDIA_TYPE,
-        errors={429: "The caller has 20 streams open."},
     )
     def stream(self, request: Request, worker_id: UUID) -> HttpResponse:
         """Answers with the events that the client has not read. The web process calls it again and again as long as the

@@ -47,21 +47,6 @@ class RegistrationViewSet(ApiViewSet):
                 authMode=serializers.ChoiceField(choices=Worker.AuthMode.choices),
             )
         },
-        says={
-            201: (
-                "`approved` is false for a worker that waits for an admin's approval; no other "
-                "answer ever holds the `wkt_` token."
-            ),
-        },
-        errors={
-            401: (
-                "The token is missing, malformed, used, expired (`token_expired`) or revoked, or "
-                "whoever minted it was deactivated; of two registrations that race with one token, "
-                "one gets this."
-            ),
-            409: "`ceiling_reached`.",
-        },
-        audit=("worker.registered",),
         security=({}, registration_token()),
     )
     def register(self, request: Request) -> Response:

@@ -60,15 +60,8 @@ class Amount(OpenApiSerializerFieldExtension):
         return {"oneOf": [number, text]}
 
 
-# The descriptions of successful answers, by status, for actions whose `@Operation` gives no description.
+# The descriptions of successful answers, by status, for which API.md gives no description.
 _SAID = {200: "Done.", 201: "Made.", 204: "Done; there is nothing to say."}
-# The reasons for a 403. A key has two parts: whether the action checks the request's origin, and whether it checks the
-# role.
-_FORBIDDEN = {
-    (True, True): "Role or origin.",
-    (False, True): "Role.",
-    (True, False): "Foreign origin.",
-}
 # The words for the length of a rate limit's window, by that length in seconds.
 _WINDOWS = {5: "in 5 seconds", 60: "a minute", 3600: "an hour", 86_400: "a day"}
 
@@ -101,9 +94,10 @@ class ApiSchema(AutoSchema):
 
     def get_extensions(self) -> Schema:
         role = self._role()
+        audit = self._section.audit
         return {
             **({"x-required-role": role.value} if role else {}),
-            **({"x-audit-actions": list(self._operation.audit)} if self._operation.audit else {}),
+            **({"x-audit-actions": audit} if audit else {}),
         }
 
     def get_auth(self) -> list[dict[str, list[str]]]:
@@ -166,7 +160,7 @@ class ApiSchema(AutoSchema):
     def _success(self, status: int) -> Schema:
         operation = self._operation
         headers = header_refs(*operation.answer_headers.get(status, ()))
-        said = operation.says.get(status) or _SAID[status]
+        said = self._section.answers[status] or _SAID[status]
         answer: Schema = {"description": said, "headers": headers}
         if operation.items:
             schema = self._page(operation.items())
@@ -199,23 +193,30 @@ class ApiSchema(AutoSchema):
 
     def _errors(self) -> dict[int, str]:
         """Returns the reason of each error status that this operation may answer; "" stands for the description in
-        answers.py. Most follow from the viewset, and `@Operation` adds or replaces some.
+        answers.py. Most statuses follow from the viewset. API.md gives reasons, and names those that only the service
+        knows.
         """
         role = self._role()
         takes_cookies = any("session" in one for one in self.get_auth())
         changes = self.method not in SAFE_METHODS
         checks_origin, checks_role = changes and takes_cookies, role is not None and role.rank > 0
-        reasons = dict.fromkeys(ANY_REQUEST, "")
+        statuses = set(ANY_REQUEST)
         if self.get_auth() not in ([], [{}]):
-            reasons[401] = ""
+            statuses.add(401)
         if checks_origin or checks_role:
-            reasons[403] = _FORBIDDEN[checks_origin, checks_role]
+            statuses.add(403)
         if "{" in self.path and not self._is_public():
-            reasons[404] = ""
+            statuses.add(404)
         is_metered = self.view.is_metered(self.method) and bool(self.view.get_authenticators())
         if is_metered or any(self._rates()):
-            reasons[429] = ""
-        return {**reasons, **self._operation.errors}
+            statuses.add(429)
+        told = {status: said for status, said in self._section.answers.items() if status >= 400}
+        if unexplained := {status for status in told.keys() - statuses if not told[status]}:
+            raise LookupError(
+                f"API.md says that {self._operation.endpoint} answers {unexplained}, which does not follow from its "
+                "viewset: leave it out, or say what it means."
+            )
+        return dict.fromkeys(statuses, "") | told
 
     def _rates(self) -> Iterator[Rate]:
         action = self.view.action
