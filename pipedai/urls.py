@@ -9,7 +9,7 @@ from pipedai.admin.site import site
 from pipedai.api.documents import docs_page, document_page
 from pipedai.api.service import HealthViewSet, OpenApiViewSet, ServiceRootViewSet, start_page
 from pipedai.api.views import paths_of
-from workers.hosts.release_views import download
+from workers.host_views import download
 from workspaces.connections.pages import CallbackPage, client_document
 from workspaces.files import file_schema
 

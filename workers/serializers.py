@@ -108,12 +108,7 @@ class WorkerFilters(ApiFilterSet):
     status = WordFilter(choices=[("online", "online"), ("offline", "offline")], method="by_status")
     poolId = IdFilter(method="by_pool")
 
-    def by_status(
-        self,
-        queryset: QuerySet[Worker],
-        name: str,
-        value: str,
-    ) -> QuerySet[Worker]:
+    def by_status(self, queryset: QuerySet[Worker], name: str, value: str) -> QuerySet[Worker]:
         """Keeps the workers that are online for `online`, and all others for `offline`."""
         return queryset.filter(Q(online=value == "online"))
 
@@ -125,9 +120,6 @@ class WorkerFilters(ApiFilterSet):
 
 # The columns to read: those that WorkerSerializer shows, and `online`, from which it derives the worker's status.
 _COLUMNS = sorted(sources_of(WorkerSerializer) | {"online"})
-
-# The query in which `find_visible` looks up a worker and its environment. Deregistered workers are left out.
-LIVE_WORKERS = "SELECT id, environment_id FROM worker WHERE deleted_at IS NULL"
 
 
 def worker_rows() -> QuerySet[Worker, dict[str, Any]]:

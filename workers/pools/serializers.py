@@ -2,14 +2,12 @@
 
 from typing import Any
 
-from django.db.models import QuerySet
 from rest_framework import serializers
 
 from pipedai.api.fields import NameField, TextField
 from pipedai.api.serializers import RowSerializer, StrictBody, sources_of
 from pipedai.sql import fetch_all
 from triggers.runs.conditions import is_online
-from workers.models import Pool
 from workspaces.files.columns import KeyField, LabelField
 
 
@@ -41,7 +39,8 @@ class PoolSerializer(RowSerializer):
     createdAt = serializers.DateTimeField()
 
 
-_COLUMNS = sorted(sources_of(PoolSerializer) - {"workers"})
+# The columns that the rows of `with_workers` have.
+COLUMNS = sorted(sources_of(PoolSerializer) - {"workers"})
 
 # Counts the workers of pools. A worker that is in several of the pools is looked at once. It is free if it is online
 # and could take another run: it is neither disabled nor limited, and holds fewer runs than it may. Each worker's state
@@ -66,16 +65,8 @@ GROUP BY pool_id
 _NONE = {"total": 0, "online": 0, "free": 0}
 
 
-def pool_rows() -> QuerySet[Pool, dict[str, Any]]:
-    """Returns the pools that are not deleted, as dicts. `with_workers` makes them ready for PoolSerializer."""
-    rows: QuerySet[Pool, dict[str, Any]] = Pool.objects.filter(deleted_at__isnull=True).values(
-        *_COLUMNS
-    )
-    return rows
-
-
 def with_workers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Adds to each row of `pool_rows()` how many `workers` it has: `total`, `online` and `free`. It takes one query."""
+    """Adds to each pool how many `workers` it has: `total`, `online` and `free`. It takes one query."""
     params = {"pool_ids": [row["id"] for row in rows]}
     counts = {count.pop("pool_id"): count for count in fetch_all(_COUNT, params)}
     return [{**row, "workers": counts.get(row["id"], _NONE)} for row in rows]

@@ -19,7 +19,7 @@ from triggers.models.run_event import MAX_RUN_EVENTS
 from triggers.run_events.event import joined, make_event
 from triggers.run_events.reading import page_of_events
 from workers.models import Worker
-from workers.protocol.fields import time_of
+from workers.protocol.serializers import time_of
 from workspaces.models import Environment
 
 AT = "2026-05-04T12:00:00.000Z"
