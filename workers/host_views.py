@@ -18,16 +18,17 @@ from pipedai.api.principal import HostPrincipal, KeyPrincipal, actor_of, princip
 from pipedai.api.renderers import compact_json, iso_time
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import Body, read_body
-from pipedai.api.streams import (
+from pipedai.api.views import (
     LAST_EVENT_ID,
     MEDIA_TYPE,
+    ApiViewSet,
+    IsPublic,
     StreamViewMixin,
     count_stream,
     event_text,
     stream_answer,
     ticket_of,
 )
-from pipedai.api.views import ApiViewSet, IsPublic
 from pipedai.server.ticket import WorkerStreamTicket
 from pipedai.sql import Row
 from pipedai.version import VERSION

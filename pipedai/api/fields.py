@@ -16,9 +16,8 @@ from rest_framework import serializers
 from rest_framework.fields import empty
 
 from pipedai.api.outside_urls import MAX_URL, check_url
-from pipedai.outgoing.addresses import target_problem
-from pipedai.outgoing.posts import standard_key
-from pipedai.timezones import BadTimezone, check_timezone
+from pipedai.clocks import BadTimezone, check_timezone
+from pipedai.outgoing.posts import standard_key, target_problem
 
 
 class TextField(serializers.CharField):

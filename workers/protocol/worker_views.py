@@ -14,7 +14,7 @@ from pipedai.api.authentication import bearer_token, refusal
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Invalid, Unauthenticated
 from pipedai.api.principal import address_of
-from pipedai.api.schema.hooks import registration_token
+from pipedai.api.schema.auto import registration_token
 from pipedai.api.schema.operation import Operation, answer, header, query
 from pipedai.api.serializers import read_body
 from pipedai.api.throttling import Rate, Throttle, TooManyRequests, by_address
