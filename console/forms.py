@@ -108,7 +108,7 @@ class Form:
         if "managedBy" in fields:
             looks = {**looks, "key": _KEY}
         if complete:
-            others = (name for name in fields if name not in looks and name != "managedBy")
+            others = [name for name, _ in fields.items() if name not in {*looks, "managedBy"}]
             looks = {**looks, **{name: Look() for name in others}}
         # The files that describe what the form changes, if there are any.
         self.managed_by = (values or {}).get("managedBy")

@@ -74,10 +74,11 @@ def refused_by(field: Any) -> list[tuple[Any, str]]:
             (high + 1, f"Ensure this value is less than or equal to {high}."),
         ]
     if isinstance(field, AmountField):
-        least = [0, "0.0", -0.5] if field.above_zero else [-0.5]
+        least: list[Any] = [0, "0.0", -0.5] if field.above_zero else [-0.5]
+        no_amounts: tuple[Any, ...] = (True, [], "1e2", "-1")
         return [
             *null,
-            *[(each, "Must be a number or a decimal string.") for each in (True, [], "1e2", "-1")],
+            *[(each, "Must be a number or a decimal string.") for each in no_amounts],
             *[
                 (each, f"Must be {'more than 0' if field.above_zero else 'at least 0'}.")
                 for each in least
@@ -134,20 +135,18 @@ def bounds_taken_by(field: Any) -> list[Any]:
         return list(field.choices)
     if isinstance(field, WholeNumberField):
         return [field.min_value, field.max_value]
+    most: Any = field.max_length if isinstance(field, TextField) else None
     if isinstance(field, UrlField):
         local = [] if isinstance(field, TargetUrlField) else ["http://127.0.0.1:9000/mcp"]
-        return ["https://hooks.example/".ljust(field.max_length, "x"), *local]
+        return ["https://hooks.example/".ljust(most, "x"), *local]
     if isinstance(field, AmountField):
         return ["0.000001", "99999999"]
     if isinstance(field, TimezoneField):
         return ["America/Argentina/ComodRivadavia"]
     if isinstance(field, SigningSecretField):
-        return [
-            "x" * field.min_length,
-            "x" * field.max_length,
-            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
-        ]
-    return ["x" * field.max_length, *([""] if field.allow_blank else [])]
+        standard = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+        return ["x" * field.MIN_LENGTH, "x" * most, standard]
+    return ["x" * most, *([""] if field.allow_blank else [])]
 
 
 def _sample(name: str, field: Any) -> Any:

@@ -279,6 +279,7 @@ class ApiSchema(AutoSchema):
             # The label and the help text of a field are the console's. API.md says here what the field means.
             field.pop("title", None)
             if said := texts.get(name):
+                field.pop("description", None)
                 field["description"] = said
         if isinstance(serializer, StrictBody):
             schema["additionalProperties"] = False
