@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from testing.world.cases import cases
 
 from pipedai_worker.api import client as requests
 from pipedai_worker.api.answers import Unavailable
@@ -67,7 +68,7 @@ def test_an_answer_that_is_compressed_is_not_read() -> None:
     assert b"accept-encoding: identity\r\n" in asked[0].lower()
 
 
-@pytest.mark.parametrize(
+@cases(
     ("begin", "piece", "sentence"),
     [
         (OK + b"\r\n", b" " * MIB, "larger than 8192 KiB"),

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import pytest
+from testing.world.cases import cases
 
 from pipedai_worker.api.answers import Refused, Unavailable
 from pipedai_worker.api.client import Api
@@ -67,7 +68,7 @@ def test_nobody_is_told_while_the_api_is_away() -> None:
         assert ended == ["told"]
 
 
-@pytest.mark.parametrize("answer", [{"cancelRequested": True}, Refused("gone", 409)])
+@cases("answer", [{"cancelRequested": True}, Refused("gone", 409)])
 def test_a_run_that_is_stopped_is_not_told(answer: Any) -> None:
     api, stop = Answers(), StopRequest()
     api.answer = answer

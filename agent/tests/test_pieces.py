@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from testing.world.cases import cases
 
 from pipedai_worker import logs
 from pipedai_worker.api.answers import Backoff, parse_date, parse_retry_after
@@ -35,7 +36,7 @@ def assigned(**fields: Any) -> AssignedRun:
     return run
 
 
-@pytest.mark.parametrize(
+@cases(
     ("told", "limit"),
     [(None, None), (2, "2"), (0.25, "0.25"), ("1e2", "100"), ("10.500000", "10.5")],
 )
@@ -46,12 +47,12 @@ def test_a_cost_limit_becomes_a_plain_number(told: object, limit: str | None) ->
 HUGE = ["1e9999", "1e-9999", 10**400]
 
 
-@pytest.mark.parametrize("told", [0, -1, "much", "NaN", True, float("inf"), [], {}, *HUGE])
+@cases("told", [0, -1, "much", "NaN", True, float("inf"), [], {}, *HUGE])
 def test_a_run_whose_cost_limit_can_t_be_read_is_not_executed(told: object) -> None:
     assert AssignedRun.parse(FakeRun(max_cost_usd=told).handed_out()) is None
 
 
-@pytest.mark.parametrize("told", [1e300, 10**300])
+@cases("told", [1e300, 10**300])
 def test_a_time_limit_is_one_that_programs_can_count(told: float) -> None:
     variables = settings.variables(assigned(timeout_seconds=told).timeout_seconds)
     assert max(map(len, variables.values())) < 12
@@ -77,7 +78,7 @@ def test_what_is_not_known_is_not_reported() -> None:
     assert Outcome("succeeded").body() == {"status": "succeeded", "faultClass": "none"}
 
 
-@pytest.mark.parametrize(
+@cases(
     ("cost", "reported"),
     [(0, "0.000000"), (1e-7, "0.000000"), (0.1 + 0.2, "0.300000"), (1e9, None), (-1, None)],
 )
@@ -90,7 +91,7 @@ def test_waits_are_whole_seconds_within_a_day() -> None:
     assert Outcome("failed", retry_after_seconds=9e9).body()["retryAfterSeconds"] == 86_400
 
 
-@pytest.mark.parametrize("value", [True, None, "5", -1, 1.5, float("nan"), float("inf"), 2**63])
+@cases("value", [True, None, "5", -1, 1.5, float("nan"), float("inf"), 2**63])
 def test_only_sane_whole_numbers_get_through(value: object) -> None:
     assert whole(value) is None
 
@@ -192,7 +193,7 @@ def test_a_limit_that_is_no_number_is_refused(tmp_path: Path, maximum: object) -
         WorkerConfig.load(path)
 
 
-@pytest.mark.parametrize(
+@cases(
     ("pasted", "url"),
     [
         ("https://a.example", "https://a.example"),

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from testing.world.cases import cases
 
 from pipedai_worker.commands.handlers import STAND_IN
 from pipedai_worker.disk.durable import write_private
@@ -102,7 +103,7 @@ def test_it_says_of_a_server_what_it_is_told_to_say(tmp_path: Path) -> None:
     assert events[0]["mcp_servers"][0]["status"] == "needs-auth"
 
 
-@pytest.mark.parametrize(
+@cases(
     ("method", "way"),
     [
         ("tools/call", lambda exchange: exchange.cut()),

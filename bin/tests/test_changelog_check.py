@@ -5,6 +5,7 @@ import subprocess
 import pytest
 
 from bin.changelog_check import names_changed, sections_wrong
+from testing.world.cases import cases
 
 
 def reference(*fields, prose="A trigger."):
@@ -75,7 +76,7 @@ def test_what_comes_after_a_release_needs_a_line_above_it(repository):
     assert names_changed(repository) == []
 
 
-@pytest.mark.parametrize(
+@cases(
     ("text", "sentence"),
     [
         ("## [Unreleased]\n\n## [1.2.0] - 2026-11-26\n", None),
@@ -91,7 +92,7 @@ def test_the_sections_are_for_what_comes_and_for_this_version(text, sentence):
     assert wrong is None if sentence is None else sentence in (wrong or "")
 
 
-@pytest.mark.parametrize(("newest", "fits"), [("1.1.9", True), ("1.2.0", False), ("1.10.0", False)])
+@cases(("newest", "fits"), [("1.1.9", True), ("1.2.0", False), ("1.10.0", False)])
 def test_what_is_in_development_comes_after_the_newest_release(newest, fits):
     wrong = sections_wrong(f"## [Unreleased]\n\n## [{newest}] - 2026-11-26\n", "1.2.0.dev0")
     assert (wrong is None) is fits

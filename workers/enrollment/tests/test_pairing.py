@@ -10,6 +10,7 @@ from django.db.models.functions import Now
 from pipedai.api.errors import ApiError
 from pipedai.api.throttling import TooManyRequests
 from testing.processes.racing import at_once
+from testing.world.cases import cases
 from testing.world.cast import TEST_ACTOR, browser
 from workers.enrollment import issuing
 from workers.enrollment.issuing import make_device_code, make_user_code, normal_user_code
@@ -50,14 +51,12 @@ def test_codes_are_long_and_have_no_letters_that_look_alike():
     assert len(make_device_code()) >= 128 / 6
 
 
-@pytest.mark.parametrize("typed", ["wdjb-mjht", " WDJB MJHT ", "WDJBMJHT", "wdjb–mjht"])
+@cases("typed", ["wdjb-mjht", " WDJB MJHT ", "WDJBMJHT", "wdjb–mjht"])
 def test_a_code_may_be_typed_in_many_ways(typed):
     assert normal_user_code(typed) == "WDJB-MJHT"
 
 
-@pytest.mark.parametrize(
-    "typed", ["", "WDJB-MJH", "WDJB-MJHTX", "WDJB-MJHA", "WDJB-MJH1", "ＷDJB-MJHT"]
-)
+@cases("typed", ["", "WDJB-MJH", "WDJB-MJHTX", "WDJB-MJHA", "WDJB-MJH1", "ＷDJB-MJHT"])
 def test_what_is_no_code_is_none(typed):
     assert normal_user_code(typed) is None
 
