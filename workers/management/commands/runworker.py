@@ -6,8 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from pipedai_worker import cli
-from pipedai_worker.commands import handlers
+from pipedai_worker import cli, commands
 
 
 class Command(BaseCommand):
@@ -24,6 +23,6 @@ class Command(BaseCommand):
         cli.add_runworker_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        code = cli.carry_out(handlers.register_and_run, Namespace(**options))
+        code = cli.carry_out(commands.register_and_run, Namespace(**options))
         if code:
             sys.exit(code)

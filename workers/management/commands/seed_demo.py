@@ -28,7 +28,7 @@ from pipedai.management.operator_command import OperatorCommand
 from pipedai.sql import database_now
 from pipedai_worker import __version__ as worker_version
 from pipedai_worker.disk import durable
-from pipedai_worker.identity.config import ConfigError, WorkerConfig
+from pipedai_worker.identity import ConfigError, WorkerConfig
 from triggers.budgets.serializers import BudgetBody
 from triggers.budgets.services import BUDGETS
 from triggers.models import Budget, Tick, Trigger

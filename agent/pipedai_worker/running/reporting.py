@@ -5,15 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
-from pipedai_worker.api.answers import Backoff, Refused, TokenRefused, Unanswered, until_answered
-from pipedai_worker.api.client import Api
+from pipedai_worker.api import Api, Backoff, Refused, TokenRefused, Unanswered, until_answered
 from pipedai_worker.disk.journal import Journal
 from pipedai_worker.executors.base import Executor
 from pipedai_worker.logs import get_logger
-from pipedai_worker.reporting.outcome import WAITING, bare
+from pipedai_worker.running.outcome import WAITING, bare
 from pipedai_worker.running.stopping import StopReason, StopRequest, run_in_background
 
 log = get_logger(__name__)
@@ -127,39 +128,49 @@ class Heartbeat:
         return min(max(left / BEATS_PER_LEASE, SHORTEST_SECONDS), LONGEST_SECONDS)
 
 
-def report(
-    api: Api,
-    journal: Journal,
-    executor: Executor,
-    run_id: str,
-    body: dict[str, Any],
-    wait: Callable[[float], bool],
-) -> str | None:
+@dataclass(frozen=True)
+class Surroundings:
+    api: Api
+    journal: Journal
+    executor: Executor
+    # Names of environment variables that the program gets beside the allow-listed ones.
+    pass_env: tuple[str, ...]
+    # The directory for live run events; None if nobody asked for them.
+    events: Path | None
+    # Sleeps for so many seconds; returns True once the worker has to exit.
+    leaving: Callable[[float], bool]
+    # Called with a run's id when the run is on disk, or can't be written there.
+    claimed: Callable[[str], None]
+    # Called with a run's id before the API is told that the run waits for a person. The worker takes no run meanwhile.
+    parking: Callable[[str], None]
+
+
+def report(around: Surroundings, run_id: str, body: dict[str, Any]) -> str | None:
     """Send the outcome of a run, and remove it from disk after a 2xx or a 4xx that is final.
 
     Return the status that the run then has, or None if the API refuses the outcome. If the API can't store the outcome
     (400, 413), only its status and fault are sent. The answer says how long the run's session can be resumed.
 
-    Raises GaveUp when `wait` returns True, and TokenRefused when the API refuses the token. In both cases the outcome
+    Raises GaveUp when the worker has to exit, and TokenRefused if the API refuses the token. In both cases the outcome
     stays on disk, and the worker's next start sends it.
     """
-    status = None
+    journal, status = around.journal, None
     try:
-        answer = until_answered(lambda: api.complete(run_id, body), wait)
+        answer = until_answered(lambda: around.api.complete(run_id, body), around.leaving)
     except Refused as refused:
         if refused.is_unfit and body != bare(body):
             # Without any report the API would take the run for lost.
             log.warning("run %s: the API can't take the whole outcome: %s", run_id, refused)
-            return report(api, journal, executor, run_id, bare(body), wait)
+            return report(around, run_id, bare(body))
         log.warning("run %s: %s not accepted: %s", run_id, body.get("status"), refused)
         if refused.status == HTTPStatus.NOT_FOUND:
-            journal.sessions.learn_end(run_id, None, executor)
+            journal.sessions.learn_end(run_id, None, around.executor)
     else:
         status = answer.get("status")
         log.info("run %s %s", run_id, body.get("status"))
-        seconds, waits = api.seconds_until(answer.get("resumeUntil")), status == WAITING
+        seconds, waits = around.api.seconds_until(answer.get("resumeUntil")), status == WAITING
         # The session of a run that waits stays as long as it can, if the API does not tell how long.
         if "resumeUntil" in answer and not (waits and seconds is None):
-            journal.sessions.learn_end(run_id, seconds, executor, waits=waits)
+            journal.sessions.learn_end(run_id, seconds, around.executor, waits=waits)
     journal.drop_outcome(run_id)
     return status

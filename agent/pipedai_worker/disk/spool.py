@@ -1,5 +1,5 @@
-"""Keeps one run's events in a file, without secrets and bounded in size, until the API has taken them. They have a
-small and stable set of types.
+"""Keeps what a run's program does in files without secrets and of bounded size: one until the API has taken the events,
+and one for a dashboard on the same machine. `pipedai-worker logs` reads the first.
 """
 
 from __future__ import annotations
@@ -8,18 +8,24 @@ import contextlib
 import errno
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from pipedai_worker.api import parse_time
 from pipedai_worker.disk import durable
-from pipedai_worker.executors.settings import TOOL_PREFIX
-from pipedai_worker.executors.watch import DEFERRED, text_of
-from pipedai_worker.reporting.outcome import iso
-from pipedai_worker.values import whole
+from pipedai_worker.executors.base import DEFERRED, TOOL_PREFIX
+from pipedai_worker.executors.watch import text_of
+from pipedai_worker.logs import get_logger
+from pipedai_worker.redact import Redactor
+from pipedai_worker.running.outcome import iso
+from pipedai_worker.running.process import SHORTEST_CUT_STRING
+from pipedai_worker.values import parse, whole
 
 # What the model says, what it thinks, the tools that it calls, and what they answer.
 MESSAGE, THINKING, TOOL_CALL, TOOL_RESULT = "message", "thinking", "tool_call", "tool_result"
@@ -294,3 +300,177 @@ def make_room(directory: Path, *, most_bytes: float = inf, most: float = inf) ->
             return
         path.unlink(missing_ok=True)
         size -= each
+
+
+log = get_logger(__name__)
+
+LOCAL_EVENTS_VARIABLE = "PIPEDAI_LOCAL_RUN_EVENTS"
+LOCAL_EVENTS_ROOT = Path("~/.pipedai/runs")
+# The bounds of one file, of one event's payload, and of the number of files. All files stay below 2 GiB.
+LARGEST_FILE_BYTES = 8 * 1024 * 1024
+LARGEST_PAYLOAD_BYTES = 256 * 1024
+LONGEST_TYPE = 100
+KEPT_RUNS = 200
+
+Sink = Callable[[str, Any], None]
+
+
+def local_events_wanted() -> bool:
+    return os.environ.get(LOCAL_EVENTS_VARIABLE, "").lower() in {"1", "true", "yes"}
+
+
+def local_directory(worker_id: str) -> Path:
+    return LOCAL_EVENTS_ROOT.expanduser() / worker_id
+
+
+class RunEvents:
+    """The event file of one run, with a line `{ seq, type, ts, payload }` for each. Errors only lose events."""
+
+    def __init__(self, directory: Path, run_id: str, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._file: EventFile | None = None
+        with self._or_none():
+            durable.private_directory(directory)
+            make_room(directory, most=KEPT_RUNS - 1)
+            path = directory / f"{run_id}{SUFFIX}"
+            self._file = EventFile(path, LARGEST_FILE_BYTES, sys.maxsize)
+
+    def write(self, kind: str, payload: Any) -> None:
+        """Append an event. When the file is full, append one last event, `events.truncated`, and nothing after it."""
+        if self._file is None or not self._file.open:
+            return
+        clean, had = self._redacted(payload), {"bytes": self._file.size}
+        with self._or_none():
+            self._file.append(
+                lambda seq: self._line(seq, kind, clean),
+                lambda seq: self._line(seq, "events.truncated", had),
+            )
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def _line(self, seq: int, kind: str, payload: Any) -> bytes:
+        name = self._redactor.redact(kind)[:LONGEST_TYPE]
+        event = {"seq": seq, "type": name, "ts": iso(time.time()), "payload": payload}
+        # json.dumps writes only ASCII, so an event has no line end in it, and nothing that is invalid in UTF-8.
+        return json.dumps(event).encode() + b"\n"
+
+    def _redacted(self, value: Any) -> Any:
+        try:
+            # The length is checked first, because replacing secrets in a large payload takes long.
+            length = len(json.dumps(value))
+            if length > LARGEST_PAYLOAD_BYTES:
+                return {"truncated": True, "bytes": length}
+            return self._redactor.redact_json(value, self._redacted_string)
+        except RecursionError:
+            return {"truncated": True}
+
+    def _redacted_string(self, text: str) -> str:
+        if len(text) >= SHORTEST_CUT_STRING:
+            return self._redactor.redact_cut_off(text)
+        return self._redactor.redact(text)
+
+    @contextlib.contextmanager
+    def _or_none(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            log.warning("a run's events can't be written: %s", error.strerror)
+            self.close()
+
+
+# While a run's file has nothing new, it is looked at this often.
+LOOK_SECONDS = 0.2
+
+
+def from_file(path: Path, after: int, is_over: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+    """Yield the file's events after a number until the run is over. Raises FileNotFoundError."""
+    with contextlib.closing(SpoolReader(path)) as reader:
+        reader.go_to(after + 1)
+        while True:
+            # The end is noted before the lines are read, so that events added before the end are read too.
+            over = reader.removed or is_over()
+            lines = reader.lines()
+            for line in lines:
+                if (event := _event(line)) is not None:
+                    yield event
+            reader.go_to(reader.seq + len(lines))
+            if over and not lines:
+                return
+            if not lines:
+                time.sleep(LOOK_SECONDS)
+
+
+def _event(text: bytes) -> dict[str, Any] | None:
+    try:
+        value = parse(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) and whole(value.get("seq")) is not None else None
+
+
+# The parameters of the terminal's colours (ECMA-48, SGR).
+_COLOURS = {
+    MESSAGE: "1",
+    THINKING: "2;3",
+    TOOL_CALL: "36",
+    TOOL_RESULT: "2",
+    STATUS: "2",
+    STDERR: "33",
+    RESULT: "32",
+    TRUNCATED: "31",
+}
+_FAILED_COLOUR = "31"
+_TYPE_WIDTH = 11
+_INDENT = " " * (9 + _TYPE_WIDTH + 1)
+LONGEST_SHOWN_DATA = 300
+
+
+def wants_colour(file: TextIO) -> bool:
+    return file.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def shown(event: dict[str, Any], *, colour: bool) -> str:
+    kind = harmless(str(event.get("type")))
+    lines = [harmless(line) for line in _said(event).split("\n")]
+    text = f"\n{_INDENT}".join(lines)
+    if colour and (code := _colour(event)):
+        text = f"\x1b[{code}m{text}\x1b[0m"
+    return f"{_time(event.get('at'))} {kind:<{_TYPE_WIDTH}} {text}".rstrip()
+
+
+def harmless(text: str) -> str:
+    """Return one line in which each character that a terminal would act upon, or that nobody sees, is an escape."""
+    text = text.expandtabs(4)
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+def _said(event: dict[str, Any]) -> str:
+    text, data = event.get("text"), event.get("data")
+    said = text.rstrip("\n") if isinstance(text, str) else ""
+    if event.get("type") == TOOL_CALL and isinstance(data, dict):
+        # The tool's name is the event's text, so only the tool's input is shown here.
+        data = data.get("input")
+    elif said:
+        return said
+    text = json.dumps(data, ensure_ascii=False) if data is not None else ""
+    if len(text) > LONGEST_SHOWN_DATA:
+        text = f"{text[: LONGEST_SHOWN_DATA - 1]}…"
+    return f"{said} {text}".strip()
+
+
+def _colour(event: dict[str, Any]) -> str | None:
+    data = event.get("data")
+    if isinstance(data, dict) and data.get("isError") is True:
+        return _FAILED_COLOUR
+    return _COLOURS.get(str(event.get("type")))
+
+
+def _time(at: object) -> str:
+    moment = parse_time(at)
+    if moment is None:
+        return "--:--:--"
+    return f"{datetime.fromtimestamp(moment, tz=timezone.utc).astimezone():%H:%M:%S}"

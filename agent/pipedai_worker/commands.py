@@ -5,39 +5,45 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import platform
 import shlex
 import shutil
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from pipedai_worker import __version__, stand_in
-from pipedai_worker.api.answers import ApiError, NotOurApi, TokenRefused
-from pipedai_worker.api.client import Api
-from pipedai_worker.commands import arguments
-from pipedai_worker.commands import doctor as checks
-from pipedai_worker.commands.arguments import TOKEN_VARIABLE, Exit, path
-from pipedai_worker.disk.journal import AlreadyRunning, Holder, Journal
-from pipedai_worker.events import local
-from pipedai_worker.events.following import events_of, shown, wants_colour
+from pipedai_worker import __version__, cli, identity, stand_in
+from pipedai_worker import doctor as checks
+from pipedai_worker.api import (
+    Api,
+    ApiError,
+    GaveUp,
+    NotOurApi,
+    TokenRefused,
+    Unavailable,
+    until_answered,
+)
+from pipedai_worker.cli import TOKEN_VARIABLE, Exit, path
+from pipedai_worker.disk import durable, spool
+from pipedai_worker.disk.journal import EVENTS, HELD, KEPT, SENT, AlreadyRunning, Holder, Journal
+from pipedai_worker.disk.spool import from_file, shown, wants_colour
 from pipedai_worker.executors.base import Executor
-from pipedai_worker.executors.claude import ClaudeExecutor
+from pipedai_worker.executors.claude import Account, ClaudeExecutor
 from pipedai_worker.executors.command import CommandExecutor
-from pipedai_worker.identity import config as configuration
-from pipedai_worker.identity import registration
-from pipedai_worker.identity.account import Account
-from pipedai_worker.identity.config import ConfigError, WorkerConfig
-from pipedai_worker.identity.paying import CLAUDE_MAX, Paying
+from pipedai_worker.identity import AUTH_MODES, CLAUDE_MAX, ConfigError, Paying, WorkerConfig
 from pipedai_worker.logs import get_logger
-from pipedai_worker.polling.loop import Fatal, Loop, Settings
+from pipedai_worker.running.loop import Fatal, Loop, Settings
 
 log = get_logger(__name__)
 
@@ -51,15 +57,15 @@ def _one_sentence() -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        raise Exit(arguments.BAD_CONFIG, str(error)) from None
+        raise Exit(cli.BAD_CONFIG, str(error)) from None
     except NotOurApi as error:
-        raise Exit(arguments.NOT_OUR_API, f"{error} Check the API's URL.") from None
+        raise Exit(cli.NOT_OUR_API, f"{error} Check the API's URL.") from None
     except ApiError as error:
-        raise Exit(arguments.ERROR, str(error)) from None
+        raise Exit(cli.ERROR, str(error)) from None
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise Exit(arguments.ERROR, f"The worker's files can't be used: {error}.") from None
+        raise Exit(cli.ERROR, f"The worker's files can't be used: {error}.") from None
 
 
 @_one_sentence()
@@ -114,28 +120,53 @@ def doctor(options: argparse.Namespace) -> None:
         print(finding, flush=True)
         failed += not finding.passed
     if failed:
-        raise Exit(arguments.ERROR, f"{failed} of the checks failed.")
+        raise Exit(cli.ERROR, f"{failed} of the checks failed.")
 
 
 @_one_sentence()
 def logs(options: argparse.Namespace) -> None:
     """Carry out `logs`: print a run's events, by default until it ends."""
     colour = wants_colour(sys.stdout)
-    for event in events_of(options):
+    for event in _events_of(options):
         print(json.dumps(event) if options.json else shown(event, colour=colour), flush=True)
+
+
+def _events_of(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield the events that the command `logs` is to show, from the file that the worker keeps until it has sent them.
+    If there are none, the log says so. Raises Exit if this machine has no file of the run, and ConfigError.
+    """
+    worker_id = WorkerConfig.load(options.config).worker_id
+    state = identity.state_directory(options.config) / worker_id
+
+    def is_over() -> bool:
+        return not options.follow or not (state / HELD / f"{options.run}.json").exists()
+
+    try:
+        paths = [state / EVENTS / f"{options.run}{suffix}" for suffix in (KEPT, SENT)]
+        path = next(filter(Path.exists, paths), paths[0])
+        told = False
+        for event in from_file(path, options.after, is_over):
+            told = True
+            yield event
+    except FileNotFoundError:
+        raise Exit(
+            cli.ERROR,
+            f"This machine has no events of run {options.run}. `pipedai run logs {options.run}` asks the service for"
+            " them, or says why there are none.",
+        ) from None
+    if not told:
+        log.info("The run has no events after number %d on this machine.", options.after)
 
 
 def _register(options: argparse.Namespace) -> WorkerConfig:
     token = options.token or os.environ.get(TOKEN_VARIABLE, "")
     if not token:
-        raise Exit(
-            arguments.BAD_CONFIG, f"Give the registration token in {TOKEN_VARIABLE} or --token."
-        )
+        raise Exit(cli.BAD_CONFIG, f"Give the registration token in {TOKEN_VARIABLE} or --token.")
     if not token.isascii() or not token.isprintable():
-        raise Exit(arguments.BAD_CONFIG, "The registration token is damaged.")
+        raise Exit(cli.BAD_CONFIG, "The registration token is damaged.")
     if not options.api_url:
-        raise Exit(arguments.BAD_CONFIG, "Give the API's URL in --api-url.")
-    wanted = registration.Registration(
+        raise Exit(cli.BAD_CONFIG, "Give the API's URL in --api-url.")
+    wanted = Registration(
         token=token.strip(),
         hostname=options.hostname,
         label=options.label,
@@ -144,28 +175,28 @@ def _register(options: argparse.Namespace) -> WorkerConfig:
     )
     try:
         with contextlib.closing(_api(options, options.api_url)) as api:
-            return registration.register(api, wanted, options.config)
+            return exchange_token(api, wanted, options.config)
     except TokenRefused as refused:
         raise Exit(
-            arguments.DEAD_TOKEN, f"The registration token was refused ({refused}): mint a new one."
+            cli.DEAD_TOKEN, f"The registration token was refused ({refused}): mint a new one."
         ) from None
-    except registration.NotRegistered as error:
-        raise Exit(arguments.ERROR, str(error)) from None
+    except NotRegistered as error:
+        raise Exit(cli.ERROR, str(error)) from None
 
 
 def _run(options: argparse.Namespace, config: WorkerConfig) -> None:
-    if configuration.readable_by_others(options.config):
+    if identity.readable_by_others(options.config):
         log.warning("%s holds a token and others may read it: chmod 600 it", options.config)
     api = _api(options, options.api_url or config.api_url, config)
-    state = configuration.state_directory(options.config) / config.worker_id
+    state = identity.state_directory(options.config) / config.worker_id
     try:
         journal = journal_after_all_others(state) if options.drain else Journal(state)
     except AlreadyRunning:
         raise Exit(
-            arguments.ALREADY_RUNNING, f"Another process already works with {options.config}."
+            cli.ALREADY_RUNNING, f"Another process already works with {options.config}."
         ) from None
     except OSError as error:
-        raise Exit(arguments.ERROR, f"{state} can't be used: {error.strerror}.") from None
+        raise Exit(cli.ERROR, f"{state} can't be used: {error.strerror}.") from None
     paying = Paying(
         options.auth_mode, config.auth_mode, partial(_remember_auth_mode, options.config)
     )
@@ -175,7 +206,7 @@ def _run(options: argparse.Namespace, config: WorkerConfig) -> None:
         once=options.once,
         drain=options.drain,
         pass_env=tuple(options.pass_env),
-        events=_events(config) if local.wanted() else None,
+        events=_events(config) if spool.local_events_wanted() else None,
         on_auth_mode=paying.learn,
         account_id=_account_id(options, config, paying, api),
     )
@@ -185,7 +216,7 @@ def _run(options: argparse.Namespace, config: WorkerConfig) -> None:
     except Fatal as fatal:
         if fatal.token_is_dead:
             raise Exit(
-                arguments.DEAD_TOKEN,
+                cli.DEAD_TOKEN,
                 f"The API refuses this worker's token ({fatal}): it was revoked or replaced, or the"
                 " worker was deregistered. Register again with a new wrk_ token.",
             ) from None
@@ -203,16 +234,16 @@ def _account_id(
 
 def _events(config: WorkerConfig) -> Path:
     try:
-        return local.directory(config.worker_id)
+        return spool.local_directory(config.worker_id)
     except RuntimeError:
         raise Exit(
-            arguments.BAD_CONFIG, "There is no home directory for live run events: set HOME."
+            cli.BAD_CONFIG, "There is no home directory for live run events: set HOME."
         ) from None
 
 
 def _remember_auth_mode(path: Path, auth_mode: str) -> None:
     try:
-        configuration.remember_auth_mode(path, auth_mode)
+        identity.remember_auth_mode(path, auth_mode)
     except (OSError, ValueError) as error:
         log.warning("%s can't be written (%s): authMode is not kept", path, type(error).__name__)
 
@@ -240,7 +271,7 @@ def _executor(options: argparse.Namespace, paying: Paying) -> Executor:
         auth_mode=lambda: paying.mode,
         silence_seconds=options.silence_seconds,
         offline=options.stand_in,
-        own=configuration.own_files(options.config),
+        own=identity.own_files(options.config),
     )
 
 
@@ -252,9 +283,9 @@ def _program(command: str) -> list[str]:
     try:
         argv = shlex.split(command)
     except ValueError as error:
-        raise Exit(arguments.BAD_CONFIG, f"--command can't be read: {error}.") from None
+        raise Exit(cli.BAD_CONFIG, f"--command can't be read: {error}.") from None
     if not argv:
-        raise Exit(arguments.BAD_CONFIG, "--command names no program.")
+        raise Exit(cli.BAD_CONFIG, "--command names no program.")
     return [_absolute(argv[0]), *argv[1:]]
 
 
@@ -265,7 +296,7 @@ def _absolute(program: str) -> str:
     try:
         return str(path(program).absolute())
     except argparse.ArgumentTypeError as error:
-        raise Exit(arguments.BAD_CONFIG, f"The program can't be found: {error}.") from None
+        raise Exit(cli.BAD_CONFIG, f"The program can't be found: {error}.") from None
 
 
 def _api(options: argparse.Namespace, url: str, config: WorkerConfig | None = None) -> Api:
@@ -278,9 +309,9 @@ def _api(options: argparse.Namespace, url: str, config: WorkerConfig | None = No
             ca_file=options.ca_file,
         )
     except ValueError as error:
-        raise Exit(arguments.BAD_CONFIG, str(error)) from None
+        raise Exit(cli.BAD_CONFIG, str(error)) from None
     except OSError as error:
-        raise Exit(arguments.BAD_CONFIG, f"--ca-file can't be used: {error}.") from None
+        raise Exit(cli.BAD_CONFIG, f"--ca-file can't be used: {error}.") from None
     on_loopback = urlsplit(api.url).hostname in {"localhost", "127.0.0.1", "::1"}
     if api.url.startswith("http://") and not on_loopback:
         log.warning("%s is not https: the token travels in plain text", api.url)
@@ -318,3 +349,100 @@ def share_one_arena() -> None:
     """Make all threads take memory from one arena of glibc; call it first. Own ones grew by 13 MiB in a day."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
+
+
+NAME_LENGTH = 255
+# If the API does not answer for so long, its URL may be wrong, and a person has to look.
+PATIENCE_SECONDS = 60.0
+
+
+class NotRegistered(Exception):  # noqa: N818 - a state of knowledge
+    """The API could not be asked within a minute, or its answer was lost. The text says what to do about it."""
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What the worker tells of itself when it registers. An empty hostname stands for this machine's own."""
+
+    token: str = field(repr=False)
+    hostname: str = ""
+    label: str = ""
+    auth_mode: str = CLAUDE_MAX
+    max_concurrency: int = 1
+
+    def body(self) -> dict[str, object]:
+        body: dict[str, object] = {
+            "token": self.token,
+            "hostname": (self.hostname or socket.gethostname())[:NAME_LENGTH],
+            "os": f"{platform.system()} {platform.release()}"[:NAME_LENGTH],
+            "version": __version__,
+            "authMode": self.auth_mode,
+            "maxConcurrency": self.max_concurrency,
+        }
+        if self.label:
+            body["label"] = self.label[:NAME_LENGTH]
+        return body
+
+
+def exchange_token(api: Api, registration: Registration, path: Path) -> WorkerConfig:
+    """Register, and write the configuration. It tries again for a minute, but only while the token is certain to be
+    unused. Raises ConfigError if the file can't be written, NotRegistered, and the API's errors.
+    """
+    _check_writable(path)
+    gives_up_at = time.monotonic() + PATIENCE_SECONDS
+
+    def wait(seconds: float) -> bool:
+        if time.monotonic() + seconds > gives_up_at:
+            return True
+        time.sleep(seconds)
+        return False
+
+    def attempt() -> dict[str, object]:
+        try:
+            return api.register(registration.body())
+        except Unavailable as error:
+            if error.sent and error.retry_after is None:
+                raise NotRegistered(
+                    f"{error}. The token may be used up: if it is refused next, mint a new one."
+                ) from None
+            raise
+
+    try:
+        answer = until_answered(attempt, wait, again=Unavailable)
+    except GaveUp as gave_up:
+        raise NotRegistered(f"{gave_up}. The token was not used: try again later.") from None
+    config = WorkerConfig(
+        worker_id=str(answer["workerId"]),
+        worker_token=str(answer["workerToken"]),
+        api_url=api.url,
+        workspace_id=str(answer["workspaceId"]),
+        environment_id=str(answer["environmentId"]) if answer.get("environmentId") else None,
+        auth_mode=mode
+        if (mode := answer.get("authMode")) in AUTH_MODES
+        else registration.auth_mode,
+    )
+    try:
+        config.save(path)
+    except OSError as error:
+        raise ConfigError(
+            f"This machine is registered as worker {config.worker_id}, but {path} can't be written:"
+            f" {error.strerror}. The token is used up: mint a new one."
+        ) from None
+    if answer.get("approved") is False:
+        log.warning(
+            "worker %s waits for approval by an admin: until then it gets no run whose trigger has MCP headers",
+            config.worker_id,
+        )
+    return config
+
+
+def _check_writable(path: Path) -> None:
+    """Check that `path` can be written before the token is sent, because the token can be used only once."""
+    try:
+        durable.try_writing(durable.private_directory(path.parent))
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise ConfigError(f"{path} can't be written: {error.strerror}.") from None

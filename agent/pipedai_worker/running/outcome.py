@@ -207,7 +207,7 @@ LONGEST_SENTENCE, LONGEST_POINTER = 200, 80
 # JavaScript's largest number has 309 digits. The API refuses whole numbers that are larger.
 LONGEST_NUMBER = 309
 
-CHECKER = "pipedai_worker.reporting.schema_check"
+CHECKER = "pipedai_worker.running.schema_check"
 
 
 def settle(success: Outcome, schema: Any, output: Any, redactor: Redactor) -> Outcome:

@@ -12,14 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipedai_worker.api.answers import ApiError, TokenRefused
-from pipedai_worker.api.client import Api, clock_complaint
+from pipedai_worker import identity
+from pipedai_worker.api import Api, ApiError, TokenRefused, clock_complaint
 from pipedai_worker.disk import durable
 from pipedai_worker.disk.journal import Journal
 from pipedai_worker.executors.base import allowed
-from pipedai_worker.identity import config as configuration
-from pipedai_worker.identity.config import ConfigError, WorkerConfig
-from pipedai_worker.identity.paying import API_KEY, CREDENTIALS, Paying
+from pipedai_worker.identity import API_KEY, CREDENTIALS, ConfigError, Paying, WorkerConfig
 
 PROGRAM_TIMEOUT_SECONDS = 30
 # An older version does not know the options that the worker gives it, and ends at once.
@@ -47,7 +45,7 @@ def check_registration(path: Path, connect: Callable[[WorkerConfig], Api]) -> It
         yield Finding("valid configuration", False, str(error), "Run pipedai-worker register.")
         return
     yield Finding("valid configuration", True, f"{path}, worker {config.worker_id}")
-    open_to_others = configuration.readable_by_others(path)
+    open_to_others = identity.readable_by_others(path)
     yield Finding(
         "file permissions",
         not open_to_others,
@@ -61,7 +59,7 @@ def check_registration(path: Path, connect: Callable[[WorkerConfig], Api]) -> It
 
 
 def _check_state(path: Path, config: WorkerConfig) -> Finding:
-    state = configuration.state_directory(path) / config.worker_id
+    state = identity.state_directory(path) / config.worker_id
     # If the state directory is missing, its parent is checked. The directory is not created here, because it would then
     # belong to the user who runs `doctor`, who may not be the user that the worker runs as.
     directory = state if state.is_dir() else path.parent
@@ -75,7 +73,7 @@ def _check_state(path: Path, config: WorkerConfig) -> Finding:
 
 def _at_work(path: Path, config: WorkerConfig) -> Finding:
     """Tell whether a process works with this registration. It is right either way."""
-    holder = Journal.holder(configuration.state_directory(path) / config.worker_id)
+    holder = Journal.holder(identity.state_directory(path) / config.worker_id)
     if holder is None:
         detail = "no process executes runs with this registration"
     elif holder.draining:

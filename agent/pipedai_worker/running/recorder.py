@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipedai_worker.api.answers import GaveUp, Refused, TokenRefused, until_answered
-from pipedai_worker.api.client import Api
+from pipedai_worker.api import Api, GaveUp, Refused, TokenRefused, until_answered
+from pipedai_worker.disk import spool
 from pipedai_worker.disk.journal import KEPT
-from pipedai_worker.events import spool
-from pipedai_worker.events.spool import (
+from pipedai_worker.disk.spool import (
     MOST_BYTES_OF_ALL,
     STATUS,
     STREAMS,
@@ -29,7 +28,7 @@ from pipedai_worker.events.spool import (
 )
 from pipedai_worker.logs import get_logger
 from pipedai_worker.redact import RedactingTexts, Redactor
-from pipedai_worker.reporting.outcome import SUCCEEDED, WAITING, size_of, storable
+from pipedai_worker.running.outcome import SUCCEEDED, WAITING, size_of, storable
 from pipedai_worker.running.stopping import run_in_background
 from pipedai_worker.values import whole, with_strings
 
