@@ -27,7 +27,7 @@ from bin.service_logs import ServiceLogs, is_alarming
 from bin.services import Services, procfile
 from pipedai import env
 from pipedai.checks import refuse_unfit_settings
-from pipedai.embedded.layout import Layout
+from pipedai.embedded.cluster import Layout
 from pipedai.embedded.programs import EmbeddedPostgresError
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.server import gunicorn_conf

@@ -7,7 +7,7 @@ from rest_framework import serializers
 
 from pipedai.api.fields import ListField, NameField, PatternField, TextField, TrueFalseField
 from pipedai.api.serializers import RowSerializer, StrictBody
-from pipedai.server.headers import HOOKS
+from pipedai.server.request_scope import HOOKS
 from triggers.serializers import MIN_WEBHOOK_SECRET
 from triggers.states import EventDecided, Scheme
 from workspaces.files.columns import KeyField, LabelField

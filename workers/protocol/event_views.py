@@ -12,7 +12,7 @@ from pipedai.api.parsers import EventsJSONParser
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import read_body
 from pipedai.api.views import IsSignedIn
-from pipedai.server.access_log import LOG
+from pipedai.server.outer import LOG
 from triggers.run_events.event import MAX_CALL_BYTES, RunEvent
 from triggers.run_events.recording import store_events
 from workers.protocol.access import VERSION, WorkerProtocolViewSet, check_size

@@ -7,8 +7,8 @@ from rest_framework.request import Request
 
 from pipedai.api.schema.operation import header
 from pipedai.api.throttling import TooManyRequests
-from pipedai.server.access_log import LOG
 from pipedai.server.memory_budget import RequestLimit
+from pipedai.server.outer import LOG
 from pipedai.server.ticket import POLL, PollTicket
 from pipedai.wakeups import announce_poll
 from triggers.runs.conditions import Limits, limits_of
