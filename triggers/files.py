@@ -10,8 +10,8 @@ from uuid import UUID
 from django.apps import apps
 from django.db.models import F
 
+from pipedai.events import once
 from pipedai.sql import database_now
-from pipedai.together import once
 from triggers import services
 from triggers.budgets.services import BUDGETS
 from triggers.budgets.views import BudgetBody

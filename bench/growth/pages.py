@@ -31,7 +31,7 @@ from triggers.schedules.views import TickFilters
 from triggers.states import Decision, FaultClass, Source, Status
 from triggers.views import TriggerFilters
 from triggers.webhooks.sending import WEBHOOKS
-from workers.filters import WorkerFilters
+from workers.serializers import WorkerFilters
 
 # The id in a cursor. A cursor needs no row with its id.
 _NO_ID = UUID(int=0)

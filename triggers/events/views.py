@@ -14,7 +14,14 @@ from rest_framework.response import Response
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import ApiError
-from pipedai.api.fields import ListField, NameField, PatternField, TextField, TrueFalseField
+from pipedai.api.fields import (
+    ListField,
+    NameField,
+    PatternField,
+    SigningSecretField,
+    TextField,
+    TrueFalseField,
+)
 from pipedai.api.filters import ApiFilterSet, EndFilter, IdFilter, TimeFilter, WordsFilter
 from pipedai.api.pagination import KeysetPaginator, usual
 from pipedai.api.parsers import hold_memory
@@ -24,11 +31,10 @@ from pipedai.api.serializers import Body, NoBody, RowSerializer, StrictBody, rea
 from pipedai.api.throttling import by_address
 from pipedai.api.views import ApiViewSet, IsPublic
 from pipedai.replica.reading import from_replica
-from pipedai.server.headers import HOOKS
+from pipedai.server.request_scope import HOOKS
 from triggers.events import receiving
 from triggers.events.sources import SOURCES
 from triggers.models import Event, EventDecision
-from triggers.serializers import MIN_WEBHOOK_SECRET
 from triggers.states import EventDecided, Scheme
 from triggers.tenancy import check_tenant_ids
 from workspaces.access import TenantViewSet
@@ -56,7 +62,9 @@ class SourceBody(StrictBody):
     name = NameField(max_length=200)
     scheme = serializers.ChoiceField(choices=Scheme.choices)
     secrets = ListField(
-        child=TextField(min_length=MIN_WEBHOOK_SECRET, max_length=1024, trim_whitespace=False),
+        child=TextField(
+            min_length=SigningSecretField.MIN_LENGTH, max_length=1024, trim_whitespace=False
+        ),
         min_length=1,
         max_length=2,
     )
