@@ -25,7 +25,7 @@ from triggers.explain.candidates import (
 from triggers.reasons import WaitingFor
 from triggers.runs.conditions import about, first_due
 from triggers.runs.handout import MOST_AT_ONCE, choose_runs, shut_triggers_of_environment
-from triggers.runs.headers import headers_are_readable
+from triggers.runs.headers import opened_headers
 from workspaces.connections.models import Connection
 from workspaces.roles import Role
 
@@ -115,7 +115,7 @@ def _of_run(run: Row, found: Candidates, now: datetime | None) -> Iterator[Reaso
         yield _paused(run)
     if not found.run["connection_is_ready"]:
         yield connection_reason(run, now=now)
-    elif not headers_are_readable(run):
+    elif opened_headers(run) is None:
         yield Reason(
             WaitingFor.HEADERS_UNREADABLE,
             f"The MCP headers of trigger {run['trigger_name']} can't be decrypted.",
@@ -196,7 +196,7 @@ def _of_budgets(
 def _of_place(run: Row, found: Candidates, now: datetime | None) -> Iterator[Reason]:
     conditions = ("is_due", "trigger_has_room", "connection_is_ready")
     can_go = all(found.run[each] for each in conditions) and run["paused_at"] is None
-    if not can_go or not headers_are_readable(run):
+    if not can_go or opened_headers(run) is None:
         return
     held_back = [(worker, hindrances(worker, is_due=True)) for worker in found.eligible]
     workers = [worker for worker, codes in held_back if not {*codes} - {WaitingFor.WORKER_FULL}]

@@ -53,7 +53,8 @@ def follow_up(
         run["will_retry"] = retry is not None
         run["resume_until"] = None if retry is None else retry["resume_until"]
     queue_deliveries(ended)
-    _keep_ends([run["id"] for run in ended if run["is_heard"]])
+    if heard := [run["id"] for run in ended if run["is_heard"]]:
+        execute(_KEEP_ENDS, {"ids": [new_id() for _ in heard], "run_ids": heard})
     emit(*events, *retry_events(retries))
     # Budgets come last, because the claims and ends of runs of an environment wait for each other from here on.
     if reserved := [run["id"] for run in ended if run["has_reservations"]]:
@@ -61,11 +62,6 @@ def follow_up(
     # The ids of the ended runs wake the streams of their events, which then end as well.
     told = [id_ for run in ended for id_ in (run["worker_id"], run["id"])]
     wake_for([*retries, *freed_slots(ended)], also=told)
-
-
-def _keep_ends(run_ids: list[UUID]) -> None:
-    if run_ids:
-        execute(_KEEP_ENDS, {"ids": [new_id() for _ in run_ids], "run_ids": run_ids})
 
 
 def keep_errors(runs: list[Row]) -> None:

@@ -440,7 +440,7 @@ def claim_next_run(
         run = None
         if chosen:
             run = _take(chosen[0], worker_id, claim_id, start, lock_worker, actor, now)
-        # Nothing may have been there or taken because this is a repeated call.
+        # No run taken? Then this may be a repeated call, which gets the run that the first one claimed.
         run = run or _claimed_before(worker_id, claim_id, start, limits, actor, now)
         if run is not None or not chosen:
             return Next(run)

@@ -70,11 +70,6 @@ def opened_headers(row: Row) -> dict[str, str] | None:
     return {name: value for name, value in own.items() if name.lower() not in taken} | lent
 
 
-def headers_are_readable(trigger: Row) -> bool:
-    """`trigger` has the columns that `choose_runs` reads. The plaintext is discarded at once."""
-    return opened_headers(trigger) is not None
-
-
 # Reads URL and headers together, as a hand-out does, with the URL that the worker was handed before.
 _HELD = f"""
 SELECT r.id, r.environment_id, r.trigger_id, r.status, t.mcp_url, {SEALED_HEADERS},
@@ -172,10 +167,11 @@ def note_receiver(runs: Iterable[Row], *, worker_id: UUID, actor: Actor) -> None
     """Stores the URL of each run that was handed out and who got its headers, and audits a new worker or address in the
     same transaction.
     """
-    receiver = _receiver(worker_id, actor.ip)
+    receiver = f"{worker_id} {actor.ip or ''}"
     news: dict[UUID, Row] = {}
     for row in runs:
-        gets_headers = _has_headers(row) and row["handed_to"] != receiver
+        has_headers = row["mcp_headers"] is not None or row["connection_id"] is not None
+        gets_headers = has_headers and row["handed_to"] != receiver
         if gets_headers or row["handed_out_url"] != row["mcp_url"]:
             news[row["id"]] = {**row, "receiver": receiver if gets_headers else None}
     # Runs whose headers nobody has received yet are stored first. Usually all runs are of this kind, and no second
@@ -243,14 +239,6 @@ def _to_another(row: Row, last: str, worker_id: UUID, actor: Actor) -> Event:
     return Event("run.handed-out", actor, row["environment_id"], "run", row["id"], metadata)
 
 
-def _receiver(worker_id: UUID, address: str | None) -> str:
-    return f"{worker_id} {address or ''}"
-
-
 def _parts(receiver: str) -> tuple[str, str | None]:
     worker_id, _, address = receiver.partition(" ")
     return worker_id, address or None
-
-
-def _has_headers(row: Row) -> bool:
-    return row["mcp_headers"] is not None or row["connection_id"] is not None

@@ -230,12 +230,16 @@ def expire_queued_runs(*, limit: int = 100, now: datetime | None = None) -> int:
     nobody continued their session in time, or nobody decided in time about the call for which they wait.
     """
     params = {"limit": limit, "now": now}
-    return _end_found(sql.UNSTARTABLE, sql.END_UNSTARTABLE, params, _unstarted)
-
-
-def _unstarted(run: Row) -> str:
-    is_undecided = run["ended_by"] == EndedBy.APPROVAL_EXPIRED
-    return "run.approval-expired" if is_undecided else "run.not-started"
+    return _end_found(
+        sql.UNSTARTABLE,
+        sql.END_UNSTARTABLE,
+        params,
+        lambda run: (
+            "run.approval-expired"
+            if run["ended_by"] == EndedBy.APPROVAL_EXPIRED
+            else "run.not-started"
+        ),
+    )
 
 
 def _end_found(find: str, end: str, params: Row, action: Callable[[Row], str]) -> int:
@@ -360,10 +364,6 @@ def refusal_of_claim(run: Row, met: Row, capacity: int) -> Refused:
             run,
             code=ErrorCode.TRIGGER_FULL,
         )
-    return _no_slot_or_token(run, met)
-
-
-def _no_slot_or_token(run: Row, met: Row) -> Refused:
     if met["free_slots"] and not met["connection_is_ready"]:
         return NotReady(run, met["connection_id"])
     return Refused("The worker holds as many runs as it may.", run, code=ErrorCode.WORKER_FULL)
