@@ -129,7 +129,7 @@ class Outcome:
         return self.status == Status.SUCCEEDED and self.output is None
 
     def settled(self, run: Row) -> "Outcome":
-        """Returns the outcome that counts for a run as `reads.READ` has it.
+        """Returns the outcome that counts for a run as `statements.READ` has it.
 
         A success without the output that the trigger asks for is a failure, and so is one with denied calls if the
         trigger says so; the worker has checked the output against the schema. A run that is to be canceled

@@ -224,7 +224,7 @@ class RunFilters(ApiFilterSet):
 
     @property
     def parts(self) -> list[QuerySet[Any]]:
-        """Returns querysets that share no row, each in an index's order; see `triggers.runs.queries`."""
+        """Returns querysets that share no row, each in an index's order, as `parts_of` does."""
         sent = self.values
         if self.time_field == "ended_at":
             rows: Any = self.qs
