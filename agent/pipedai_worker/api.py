@@ -5,6 +5,7 @@ exception, and `until_answered` repeats a request until there is an answer.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 import socket
@@ -23,10 +24,9 @@ from uuid import uuid4
 import httpx
 
 from pipedai_worker import __version__
-from pipedai_worker.logs import get_logger
 from pipedai_worker.running.stopping import in_background, run_in_background
 
-log = get_logger(__name__)
+log = logging.getLogger(__name__)
 
 # After one of these statuses the worker sends the request again. Every other 4xx is final.
 TRANSIENT_STATUSES = frozenset({408, 425, 429})

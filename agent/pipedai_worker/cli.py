@@ -8,21 +8,23 @@ import argparse
 import atexit
 import gc
 import io
+import logging
 import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from pipedai_worker import __version__, logs
+from pipedai_worker import __version__, redact
 from pipedai_worker.disk import spool
 from pipedai_worker.disk.spool import SUFFIX
 from pipedai_worker.identity import AUTH_MODES, DEFAULT_PATH
 
-log = logs.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def carry_out(handler: Callable[[argparse.Namespace], None], options: argparse.Namespace) -> int:
     """Run a command and return the exit code. An expected failure is logged as one sentence, without a traceback."""
-    logs.configure(as_json=getattr(options, "json_logs", False))
+    redact.configure_log(as_json=getattr(options, "json_logs", False))
     try:
         handler(options)
     except Exit as end:
@@ -85,7 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
         command = subparsers.add_parser(name, **texts)
         for group in (add_common, *groups):
             group(command)
-        command.set_defaults(handler=_command(name))
+        command.set_defaults(handler=_handler(name))
 
     add(
         "register",
@@ -135,15 +137,9 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(name: str) -> Callable[[argparse.Namespace], None]:
-    """Return the function of `handlers` with this name. All that it needs is imported only when it is called."""
-
-    def command(options: argparse.Namespace) -> None:
-        from pipedai_worker import commands
-
-        getattr(commands, name)(options)
-
-    return command
+def _handler(name: str, module: str = "commands") -> Callable[[argparse.Namespace], None]:
+    """Return the function of the module with this name. All that it needs is imported only when it is called."""
+    return lambda options: getattr(import_module(f"{__package__}.{module}"), name)(options)
 
 
 TOKEN_VARIABLE = "PIPEDAI_REGISTRATION_TOKEN"  # noqa: S105
@@ -278,7 +274,7 @@ def add_work(parser: argparse.ArgumentParser) -> None:
 
 
 def add_logs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", type=_run, help="the run's id")
+    parser.add_argument("run", metavar="RUN", type=_run_id, help="the run's id")
     parser.add_argument(
         "--after",
         metavar="SEQ",
@@ -353,7 +349,7 @@ def add_conformance(subparsers: argparse._SubParsersAction[argparse.ArgumentPars
         help="how long the worker may take for what it does at once (default %(default)g)",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
-    parser.set_defaults(handler=_conformance)
+    parser.set_defaults(handler=_handler("conformance", "conformance.lab"))
 
 
 def path(text: str) -> Path:
@@ -381,7 +377,7 @@ def _count(text: str) -> int:
     return 0 if text == "0" else positive(text)
 
 
-def _run(text: str) -> str:
+def _run_id(text: str) -> str:
     try:
         return str(UUID(text))
     except ValueError:
@@ -412,12 +408,6 @@ def _check(name: str) -> str:
     if name not in lab.checks():
         raise argparse.ArgumentTypeError(f"there is no check {name!r}; --list shows them")
     return name
-
-
-def _conformance(options: argparse.Namespace) -> None:
-    from pipedai_worker.conformance import lab
-
-    lab.conformance(options)
 
 
 def _command_line(text: str) -> str:

@@ -257,34 +257,33 @@ class FakeApi:
             raise AssertionError(f"the run is {run.status}: {run.outcome}")
         return run.approval
 
-    def count(self, kind: str, run: FakeRun | None = None) -> int:
+    def _calls_of(
+        self, kind: str, run: FakeRun | None = None
+    ) -> list[tuple[float, dict[str, Any]]]:
+        """Return when the calls of this kind came, and their bodies; with `run` only those about the run."""
         with self.lock:
-            return sum(
-                call[0] == kind and (run is None or call[1] == run.id) for call in self.calls
-            )
+            return [
+                (moment, body)
+                for (called, run_id, body), moment in zip(self.calls, self.moments)
+                if called == kind and run_id == (run.id if run else run_id)
+            ]
+
+    def count(self, kind: str, run: FakeRun | None = None) -> int:
+        return len(self._calls_of(kind, run))
 
     def asked(self) -> int:
         return self.count("poll") + self.count("claim-next")
 
     def named_waiting(self) -> list[str]:
         """Return the runs that the last call for a run named as waiting."""
-        with self.lock:
-            bodies = [body for kind, _, body in self.calls if kind == "claim-next"]
-            return list(bodies[-1].get("waitingRuns") or []) if bodies else []
+        asked = self._calls_of("claim-next")
+        return list(asked[-1][1].get("waitingRuns") or []) if asked else []
 
     def bodies(self, kind: str, run: FakeRun) -> list[dict[str, Any]]:
-        with self.lock:
-            return [
-                body for called, run_id, body in self.calls if (called, run_id) == (kind, run.id)
-            ]
+        return [body for _, body in self._calls_of(kind, run)]
 
     def times(self, kind: str, run: FakeRun) -> list[float]:
-        with self.lock:
-            return [
-                moment
-                for (called, run_id, _), moment in zip(self.calls, self.moments)
-                if (called, run_id) == (kind, run.id)
-            ]
+        return [moment for moment, _ in self._calls_of(kind, run)]
 
     def until(self, what: Callable[[], Any], seconds: float = 60.0) -> Any:
         deadline = time.monotonic() + seconds
@@ -387,7 +386,7 @@ class FakeApi:
 
     def _poll(self, wait: float, features: list[str]) -> tuple[int, dict[str, Any]]:
         due = self._wait_for(lambda: self._due(features), wait)
-        return 200, {"runs": [run.handed_out() for run in due or []], **self._told()}
+        return 200, {"runs": [run.handed_out() for run in due or []], **self._poll_fields()}
 
     def _wait_for(self, what: Callable[[], Any], seconds: float) -> Any:
         """Wait until `what()` is true or the time is up, and return its result; None if the service was stopped."""
@@ -417,7 +416,7 @@ class FakeApi:
         due = [run for run in runs if run.status == "queued" and (able or run.rules is None)]
         return due[: max(0, self.capacity - held)]
 
-    def _told(self) -> dict[str, Any]:
+    def _poll_fields(self) -> dict[str, Any]:
         left = self.limited_seconds
         return {
             "authMode": self.auth_mode,
@@ -444,7 +443,7 @@ class FakeApi:
 
         found = self._wait_for(lambda: find() or ended(), body.get("wait", 0))
         run = found if isinstance(found, FakeRun) else None
-        told = {"endedRuns": ended(), **self._told()}
+        told = {"endedRuns": ended(), **self._poll_fields()}
         if run is None:
             return 200, {"run": None, **told}
         if run.status == "queued":

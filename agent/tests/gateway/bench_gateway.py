@@ -1,6 +1,6 @@
 """Measures how much longer a tool call takes through a run's gateway than directly to the MCP server.
 
-    PYTHONPATH=agent python agent/bench_gateway.py --calls 500
+    PYTHONPATH=agent python agent/tests/gateway/bench_gateway.py --calls 500
 
 The gateway is the local server through which a worker passes a run's tool calls on to the run's MCP server. Here a
 small MCP server answers each call at once, as JSON or as a stream of events. The server and the gateway have processes
