@@ -281,7 +281,7 @@ ACCOUNT_HEADER = "X-Pipedai-Account-Id"
 # How long the end of a worker may be delayed by telling the API of it.
 SIGN_OFF_SECONDS = 1.5
 LARGEST_PORT = 65535
-# A person is told to set this machine's clock if it differs by more from the API's.
+# If this machine's clock differs by more from the API's, the worker asks a person to set it.
 CLOCK_TOLERANCE_SECONDS = 60.0
 
 
@@ -385,7 +385,7 @@ class Api:
         except Refused as refused:
             raise NotOurApi(f"There is no PipedAI API at {self.url}: {refused}.") from None
         if self.clock_offset is None:
-            # The `Date` header has only whole seconds, so it is not used once a poll has told the server's time.
+            # The `Date` header has only whole seconds, so it is not used once a poll has brought the server's time.
             self._learn_clock(parse_date(response.headers.get("Date")), time.time() - sent_at)
 
     def register(self, body: dict[str, Any]) -> dict[str, Any]:

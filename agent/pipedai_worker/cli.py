@@ -27,6 +27,27 @@ from pipedai_worker.identity import AUTH_MODES, DEFAULT_PATH
 log = logging.getLogger(__name__)
 
 
+TOKEN_VARIABLE = "PIPEDAI_REGISTRATION_TOKEN"  # noqa: S105
+# Supervisors kill the worker 30 s after SIGTERM. It needs the remaining 7 s to stop the last runs and report them.
+DEFAULT_DRAIN_SECONDS = 23.0
+# How long the conformance kit waits for most things, which a correct worker does at once: a busy machine may delay it.
+PATIENCE_SECONDS = 60.0
+# Claude is stopped when it has written nothing for so long. Its own tools may run for 10 minutes in silence.
+DEFAULT_SILENCE_SECONDS = 1200.0
+OK = 0
+ERROR = 1
+BAD_CONFIG = 2
+DEAD_TOKEN = 3
+NOT_OUR_API = 4
+ALREADY_RUNNING = 5
+
+
+class Exit(Exception):  # noqa: N818 - not always an error
+    def __init__(self, code: int, message: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     # A process that ends need not look for garbage first, which would take a fifth of a short command.
     atexit.register(gc.freeze)
@@ -140,15 +161,6 @@ def make_parser() -> argparse.ArgumentParser:
 def _handler(name: str, module: str = "commands") -> Callable[[argparse.Namespace], None]:
     """Return the function of the module with this name. All that it needs is imported only when it is called."""
     return lambda options: getattr(import_module(f"{__package__}.{module}"), name)(options)
-
-
-TOKEN_VARIABLE = "PIPEDAI_REGISTRATION_TOKEN"  # noqa: S105
-# Supervisors kill the worker 30 s after SIGTERM. It needs the remaining 7 s to stop the last runs and report them.
-DEFAULT_DRAIN_SECONDS = 23.0
-# How long the conformance kit waits for most things, which a correct worker does at once: a busy machine may delay it.
-PATIENCE_SECONDS = 60.0
-# Claude is stopped when it has told nothing for so long. Its own tools may run for 10 minutes, and it is silent then.
-DEFAULT_SILENCE_SECONDS = 1200.0
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -418,17 +430,3 @@ def _command_line(text: str) -> str:
     if not words:
         raise argparse.ArgumentTypeError("it names no program")
     return text
-
-
-OK = 0
-ERROR = 1
-BAD_CONFIG = 2
-DEAD_TOKEN = 3
-NOT_OUR_API = 4
-ALREADY_RUNNING = 5
-
-
-class Exit(Exception):  # noqa: N818 - not always an error
-    def __init__(self, code: int, message: str = "") -> None:
-        super().__init__(message)
-        self.code = code

@@ -97,7 +97,7 @@ def state_directory(config_path: Path) -> Path:
 
 
 def own_files(config_path: Path) -> list[Path]:
-    """Return the files and directories in which this worker, and others of this account, keep tokens and runs."""
+    """Return the files and directories in which the workers of this account keep tokens and runs."""
     found = [config_path, state_directory(config_path)]
     # Without a home directory there is no default path either.
     with contextlib.suppress(RuntimeError):
@@ -135,7 +135,7 @@ EVERY_CREDENTIAL = tuple(name for names in CREDENTIALS.values() for name in name
 
 
 class Paying:
-    """The present way of paying for claude: what the operator chose, else what the API told, else a subscription."""
+    """The present way of paying for claude: what the operator chose, else what the API says, else a subscription."""
 
     def __init__(
         self,

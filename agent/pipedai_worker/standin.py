@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A stand-in for `claude -p --output-format stream-json` that plays what it is told to, at no cost.
+"""A stand-in for `claude -p --output-format stream-json` that does what the prompt's lines say, at no cost.
 
 It asks no model, but it connects to the MCP server of its configuration, and can call its tools.
 Lines of the prompt that begin with `standin:` are carried out in order; then the run succeeds,

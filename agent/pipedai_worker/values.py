@@ -1,4 +1,4 @@
-"""Reads JSON that others have written within bounds, checks its numbers, and changes its strings."""
+"""Reads JSON of unknown origin within bounds of size and depth, checks its numbers, and changes its strings."""
 
 from __future__ import annotations
 

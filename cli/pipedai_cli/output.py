@@ -1,5 +1,5 @@
-"""Writes tables and details to stdout, and progress to a terminal alone. Text of others is made harmless for a terminal
-first.
+"""Writes tables and details to stdout, and progress to a terminal alone. Text of unknown origin is made harmless for a
+terminal first.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class FakeRun:
     retry_mode: str = "restart"
     resume_session_id: str | None = None
     max_cost_usd: Any = None
-    # The rules on calls that a person must approve, as `rules` of the hand-out has them; None if there are none.
+    # The rules on calls that a person must approve, as the API hands them out in `rules`; None if there are none.
     rules: list[dict[str, Any]] | None = None
     allow_host_tools: bool = False
     # These fields are added to the run when it is handed out, as a newer version of the API might do.
@@ -61,11 +61,11 @@ class FakeRun:
     calls_taken: int = 0
     # The call for which the run waits or has waited last, as it was reported, with an `approvalId`.
     approval: dict[str, Any] | None = None
-    # What was decided on it, as the hand-out has it; None while nobody has.
+    # What a person decided on that call, as the API hands it out; None while nobody has decided.
     decision: dict[str, Any] | None = None
     # How often the worker has used an approval up.
     spent: int = 0
-    # The counts of tool calls that the worker told last; None if it told none.
+    # The counts of tool calls that the worker reported last; None if it reported none.
     tool_calls: dict[str, int] | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
     history: list[str] = field(default_factory=list)

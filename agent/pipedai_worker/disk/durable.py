@@ -135,7 +135,7 @@ def strip(root: Path) -> None:
 
 
 def _check_own(root: Path) -> None:
-    """Raise OSError unless only this account can enter the directory: others might have made it anew."""
+    """Raise OSError unless only this account can enter the directory: another account might have made it anew."""
     found = root.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))

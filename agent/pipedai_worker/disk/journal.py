@@ -193,7 +193,7 @@ def _read_all(directory: Path, make: Callable[[str, dict[str, Any]], Entry]) -> 
 RESTARTED = Outcome(FAILED, INFRA, error_message="worker restarted")
 # The outcome of a run without a program, which has called and cost nothing. Its claim has started it all the same.
 NEVER_BEGUN = replace(RESTARTED, tool_calls={"total": 0, "effects": 0, "unknown": 0}, cost_usd=0.0)
-# The outcome of a run that the API has granted while the worker was told to end, and of one that the worker can't read.
+# The outcome of a run that the API has granted while the worker was ending, and of one that the worker can't read.
 NOT_BEGUN = replace(NEVER_BEGUN, error_message="The worker was stopped before the run began.")
 UNREADABLE = replace(NEVER_BEGUN, error_message="The worker can't read this run.")
 
@@ -223,7 +223,7 @@ def clean_up(journal: Journal, executor: Executor) -> None:
         journal.release(run.run_id)
     for session in journal.sessions.all():
         if session.in_use:
-            # The file that told of the session's run was lost. What the run has done is therefore not known.
+            # The file of the session's run was lost, so nobody knows what the run has done.
             _keep(journal, executor, replace(session, had_effects=True))
     journal.sweep()
 

@@ -316,7 +316,7 @@ HAD_EFFECTS = (
 class HadEffects(Exception):  # noqa: N818 - a state, not a mistake
     """A session can't be resumed, and its run must not begin anew, because what it has done would be done twice."""
 
-    # This outcome names no session. The API, which knows what the earlier attempts told of their tool calls, therefore
+    # This outcome names no session. The API, which knows the tool calls that the earlier attempts reported, therefore
     # retries the run anew if they had no effects after all, and otherwise not at all.
     outcome = Outcome(FAILED, INFRA, short_message=HAD_EFFECTS, error_message=HAD_EFFECTS)
 

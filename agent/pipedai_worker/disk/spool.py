@@ -33,7 +33,7 @@ MESSAGE, THINKING, TOOL_CALL, TOOL_RESULT = "message", "thinking", "tool_call", 
 STATUS, RESULT = "status", "result"
 # What any other program writes, and what claude writes to stderr.
 STDOUT, STDERR = "stdout", "stderr"
-# The last event of a run that told more than is kept.
+# The last event of a run that had more events than are kept.
 TRUNCATED = "truncated"
 
 # Pieces of these streams follow each other without a gap. A piece that is too long becomes several events.

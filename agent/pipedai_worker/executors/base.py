@@ -200,7 +200,7 @@ class Job:
     session_begun: Callable[[], None]
     # Called with the type and the payload of each event as soon as the program writes it.
     on_event: Callable[[str, Any], None]
-    # Returns what the API is told of the tool call with this id of claude's, if the gateway had it deferred; else None.
+    # Returns the description for the API of the tool call with this id of claude's, if the gateway had it deferred.
     parked: Callable[[object], dict[str, Any] | None] = lambda _: None
 
 

@@ -194,7 +194,7 @@ class GatedCall:
 
 @dataclass(frozen=True)
 class Parked:
-    """A call that the hook defers: claude's id of the call, and what the API is told of it."""
+    """A call that the hook defers: claude's id of the call, and its description for the API."""
 
     tool_use_id: str
     call: GatedCall
@@ -261,7 +261,7 @@ class Gate:
         self._refused: dict[str, str] = {}
 
     def learn(self, name: str, tool: dict[str, Any], effect: str) -> None:
-        """Learn of a tool from the server's list. The worst effect that a list has told counts. It may take a second,
+        """Learn of a tool from the server's list. The worst effect that any list gave counts. It may take a second,
         so no event loop must call it.
         """
         # The effect is noted first, and a schema that can't be read is noted as one without canonical form.
@@ -288,7 +288,7 @@ class Gate:
         return str(self._redact(name))
 
     def parked(self, tool_use_id: object) -> dict[str, Any] | None:
-        """Return what the API is to be told of the call with this id of claude's; None if it is not parked."""
+        """Return the description for the API of the call with this id of claude's; None if it is not parked."""
         with self._lock:
             found = self._parked
         return found.approval if found is not None and found.tool_use_id == tool_use_id else None

@@ -409,7 +409,7 @@ class Forwarding:
         await answer.send(status, body)
 
     def _headers(self, response: httpx.Response) -> dict[str, str]:
-        """Return the server's headers that the client needs. Others are left out, because they may repeat a secret."""
+        """Return the server's headers that the client needs, and no other, because those may repeat a secret."""
         found = {}
         session = session_in(response)
         if session is not None:

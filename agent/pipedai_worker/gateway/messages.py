@@ -248,7 +248,7 @@ class Effects:
         self._learned = learned
 
     async def learn_apart(self, result: Any) -> None:
-        """Learn from a list of tools in a thread, as a large one takes a second, in which others must not wait."""
+        """Learn from a list of tools in a thread: a large one takes a second, and no other request must wait for it."""
         await asyncio.to_thread(self.learn, result)
 
     def learn(self, result: Any) -> None:

@@ -41,8 +41,8 @@ class Credentials:
     expire_at: float | None = None
 
 
-# Returns the present credentials. It is told whether the server has refused those from before. It is called in a thread
-# of its own, and may raise any exception.
+# Returns the present credentials. Its argument says whether the server has refused those from before. It is called in
+# a thread of its own, and may raise any exception.
 Ask = Callable[[bool], Credentials]
 
 

@@ -207,7 +207,7 @@ LATEST_SECONDS = 24 * 3600.0
 # After a call that was not full, the events of this time are gathered for the next one. A call costs the API about as
 # much with forty events as with one, so the first event is sent at once, and those that follow once a second.
 GATHER_SECONDS = 1.0
-# If a run told more events than this within GATHER_SECONDS, no person can read them as they come, as with the output of
+# If a run had more events than this within GATHER_SECONDS, no person can read them as they come, as with the output of
 # a build. Its events are then gathered for twice the time.
 MANY_EVENTS = 10
 # The API answers so if earlier events are missing, and if the run's trigger asks for none, at least not now.
