@@ -94,7 +94,11 @@ class Refused(ApiError):  # noqa: N818
 def read(response: httpx.Response) -> dict[str, Any]:
     """Return the JSON object of a successful answer, or raise the exception for its status."""
     status = response.status_code
-    body = _json_object(response)
+    try:
+        found = response.json()
+    except (ValueError, RecursionError):
+        found = None
+    body: dict[str, Any] | None = found if isinstance(found, dict) else None
     if body is not None and response.is_success:
         return body
     message = body.get("error") if body else None
@@ -131,14 +135,6 @@ def _details(body: Any) -> str:
         if isinstance(errors, list)
     )
     return f" ({text[:LONGEST_DETAILS]})" if text else ""
-
-
-def _json_object(response: httpx.Response) -> dict[str, Any] | None:
-    try:
-        body = response.json()
-    except (ValueError, RecursionError):
-        return None
-    return body if isinstance(body, dict) else None
 
 
 def parse_time(moment: object) -> float | None:
@@ -525,18 +521,14 @@ class Api:
     def _send(
         self, method: str, path: str, *, bounds: Bounds = ANSWER, **options: Any
     ) -> httpx.Response:
-        asked = self._answer(bounds, method, path, **options)
+        """Send a request and return its answer. Raises Unavailable, also if the answer exceeds its bounds."""
+        asked = asyncio.wait_for(self._read(bounds, method, path, **options), bounds.seconds)
         try:
             return asyncio.run_coroutine_threadsafe(asked, self._loop).result()
+        except asyncio.TimeoutError:
+            raise self._unavailable(httpx.ReadTimeout("it took too long to answer")) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._unavailable(error) from None
-
-    async def _answer(self, bounds: Bounds, *asked: Any, **options: Any) -> httpx.Response:
-        """Send a request and return its answer. Raises httpx.HTTPError if the answer exceeds its bounds."""
-        try:
-            return await asyncio.wait_for(self._read(bounds, *asked, **options), bounds.seconds)
-        except asyncio.TimeoutError:
-            raise httpx.ReadTimeout("it took too long to answer") from None
 
     async def _read(self, bounds: Bounds, *asked: Any, **options: Any) -> httpx.Response:
         async with self._client.stream(*asked, **options) as answer:
