@@ -32,6 +32,7 @@ from pipedai_worker.disk import spool
 from pipedai_worker.identity import WorkerConfig
 from pipedai_worker.running import loop, reporting
 
+AGENT = Path(__file__).resolve().parents[1]
 RUN_EVERY_SECONDS = 20.0
 LONGEST_RUN_SECONDS = 60.0
 RESTART_EVERY_SECONDS = 1800.0
@@ -230,7 +231,12 @@ def _start_worker(api: FakeApi, url: str, directory: Path, speed: float) -> subp
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**os.environ, "HOME": str(directory), spool.LOCAL_EVENTS_VARIABLE: "1"},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(AGENT),
+                "HOME": str(directory),
+                spool.LOCAL_EVENTS_VARIABLE: "1",
+            },
         )
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -35,6 +36,7 @@ from pipedai_worker.stand_in.mcp_server import McpHandler, Tool
 # The most milliseconds that the gateway may add to a tool call (docs/decisions/gateway.md).
 LARGEST_COST_MS = 5.0
 WARM_UP = 20
+AGENT = Path(__file__).resolve().parents[2]
 AS_SERVER, AS_GATEWAY = "--as-server", "--as-gateway"
 HEADERS = {
     "Content-Type": "application/json",
@@ -130,7 +132,10 @@ def measure(url: str, calls: int, journal: Path) -> Figures:
 @contextmanager
 def _process(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     command = [sys.executable, __file__, *arguments]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    environment = {**os.environ, "PYTHONPATH": str(AGENT)}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    ) as process:
         try:
             if process.stdout is None:
                 raise AssertionError
