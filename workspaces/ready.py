@@ -23,8 +23,7 @@ from workspaces.connections.models import (
     Connection,
 )
 from workspaces.connections.outbox import REVOCATION_REQUEST
-from workspaces.connections.refreshers import Refreshers
-from workspaces.connections.refreshing import Ailing, Healthy
+from workspaces.connections.refreshing import Ailing, Healthy, Refreshers
 from workspaces.connections.revoking import REVOCATIONS
 from workspaces.dependents import register_dependents
 from workspaces.deployment import keys_open

@@ -40,7 +40,7 @@ from workspaces.connections.models import (
     AuthorizedClient,
     Connection,
 )
-from workspaces.connections.refreshers import surely
+from workspaces.connections.refreshing import surely
 from workspaces.connections.secrets import GrantSecrets
 from workspaces.connections.services import CONNECTIONS, bind_secret
 from workspaces.connections.tokens import (

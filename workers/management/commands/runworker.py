@@ -1,4 +1,4 @@
-"""`manage.py runworker`: runs the reference worker of `agent/`, which talks to the API by HTTP only (SPEC §11)."""
+"""`manage.py runworker`: runs the reference worker of `agent/`, which talks to the API by HTTP only."""
 
 import sys
 from argparse import ArgumentParser, Namespace
