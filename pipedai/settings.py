@@ -262,7 +262,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "ENUM_NAME_OVERRIDES": {
         "HealthStatus": "pipedai.api.service.HEALTHY",
         "ReplicaState": "pipedai.api.service.REPLICA_STATES",
-        "ActorType": "workspaces.actors.ACTOR_TYPES",
+        "ActorType": "workspaces.serializers.ACTOR_TYPES",
         "Role": "workspaces.roles.Role",
         "KeyRole": "workspaces.roles.KEY_ROLES",
         "KeyPrefix": "workspaces.models.ApiKey.Kind",

@@ -10,7 +10,7 @@ from workers import queries, worker_events  # noqa: F401 - importing it connects
 from workers.models import ONLINE_WITHIN, Worker
 from workers.pools import files  # noqa: F401 - importing it registers the kind
 from workers.serializers import WorkerSerializer
-from workspaces.dependents import register_dependents
+from workspaces.services import register_dependents
 
 # The audit log keeps the actions that worker events report, so that nothing is lost here.
 prune_events = rows_where("worker_event", "t.at < %(before)s", by="t.at")

@@ -16,8 +16,7 @@ from workers import queries, services
 from workers.filters import WorkerFilters
 from workers.models import Worker
 from workers.serializers import WorkerBody, WorkerSerializer
-from workspaces.access import TenantViewSet
-from workspaces.permissions import IsAdmin, IsViewer
+from workspaces.access import IsAdmin, IsViewer, TenantViewSet
 
 
 class EnvironmentWorkerViewSet(TenantViewSet):

@@ -20,7 +20,7 @@ from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.views import ApiViewSet, IsSignedIn
 from workers.authentication import WorkerTokenAuthentication
 from workers.models import Worker
-from workspaces.authentication import ApiKeyAuthentication, HostKeyAuthentication
+from workspaces.access import ApiKeyAuthentication, HostKeyAuthentication
 from workspaces.models import ApiKey
 from workspaces.roles import KEY_ROLES
 

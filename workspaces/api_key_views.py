@@ -10,9 +10,8 @@ from pipedai.api.principal import actor_of, principal_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import read_body
 from workspaces import api_keys
-from workspaces.access import TenantViewSet
+from workspaces.access import IsAdmin, IsViewer, TenantViewSet
 from workspaces.models import ApiKey
-from workspaces.permissions import IsAdmin, IsViewer
 from workspaces.serializers import ApiKeyBody, ApiKeySerializer, MintedApiKeySerializer
 
 

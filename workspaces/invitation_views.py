@@ -14,9 +14,8 @@ from pipedai.api.principal import UserPrincipal, actor_of, principal_of
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import read_body
 from pipedai.api.views import ApiViewSet, IsPublic, IsSignedIn
-from workspaces import invitations
-from workspaces.access import TenantViewSet
-from workspaces.permissions import IsAdmin
+from workspaces import members
+from workspaces.access import IsAdmin, TenantViewSet
 from workspaces.roles import Role
 from workspaces.serializers import (
     AcceptedSerializer,
@@ -43,7 +42,7 @@ class InvitationViewSet(TenantViewSet):
         errors={400: "A bad `limit` or `cursor`."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        rows = invitations.open_invitations(environment_id)
+        rows = members.open_invitations(environment_id)
         return self.page(request, rows, InvitationSerializer)
 
     @Operation(
@@ -63,7 +62,7 @@ class InvitationViewSet(TenantViewSet):
         audit=("invitation.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
-        invitation, link = invitations.invite(
+        invitation, link = members.invite(
             **read_body(InvitationBody, request),
             environment_id=environment_id,
             actor=actor_of(request),
@@ -80,7 +79,7 @@ class InvitationViewSet(TenantViewSet):
         audit=("invitation.revoked",),
     )
     def destroy(self, request: Request, environment_id: UUID, invitation_id: UUID) -> Response:
-        invitations.revoke_invitation(
+        members.revoke_invitation(
             environment_id=environment_id,
             invitation_id=invitation_id,
             actor=actor_of(request),
@@ -115,7 +114,7 @@ class InvitedViewSet(ApiViewSet):
                 inviterEmail=serializers.CharField(),
                 workspaceName=serializers.CharField(),
                 environmentName=serializers.CharField(),
-                next=serializers.ChoiceField(choices=list(invitations.NextStep)),
+                next=serializers.ChoiceField(choices=list(members.NextStep)),
             )
         },
         errors={
@@ -127,7 +126,7 @@ class InvitedViewSet(ApiViewSet):
     def look(self, request: Request) -> Response:
         principal: object = request.user
         signed_in = principal.id if isinstance(principal, UserPrincipal) else None
-        invitation, step = invitations.find_invitation(
+        invitation, step = members.find_invitation(
             **read_body(MailTokenBody, request), user_id=signed_in
         )
         return Response(
@@ -163,7 +162,7 @@ class AcceptViewSet(ApiViewSet):
         audit=("invitation.accepted",),
     )
     def accept(self, request: Request) -> Response:
-        member = invitations.accept_invitation(
+        member = members.accept_invitation(
             **read_body(MailTokenBody, request),
             user_id=principal_of(request).id,
             actor=actor_of(request),

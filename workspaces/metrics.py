@@ -11,7 +11,7 @@ from pipedai.sql import fetch_all, fetch_row
 from workspaces.connections.models import Connection
 from workspaces.connections.refreshers import refreshed
 from workspaces.connections.refreshing import RESULTS
-from workspaces.encryption.alarms import alarmed
+from workspaces.encryption.keys import alarmed
 
 ALARMS = Counter(
     "pipedai_secret_alarms",

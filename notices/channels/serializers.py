@@ -25,7 +25,7 @@ from pipedai.api.serializers import StrictBody
 from triggers.events.clauses import MAX_CLAUSES, WhereField
 from triggers.serializers import MIN_WEBHOOK_SECRET, checked_webhook_secret, checked_webhook_url
 from triggers.webhooks.serializers import AttemptSerializer
-from workspaces.files.columns import KeyField, LabelField
+from workspaces.tenant_columns import KeyField, LabelField
 
 MAX_EMAILS = 20
 MAX_TRIGGERS = 100

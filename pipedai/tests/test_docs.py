@@ -27,7 +27,7 @@ from triggers.webhooks.serializers import AttemptSerializer, DeliverySerializer
 from workers.protocol.serializers import HandedOutRunSerializer
 from workers.serializers import WorkerSerializer
 from workspaces.ceilings import PROFILE
-from workspaces.invitations import INVITATIONS_OF_WORKSPACE
+from workspaces.members import INVITATIONS_OF_WORKSPACE
 from workspaces.serializers import (
     ApiKeySerializer,
     EnvironmentSerializer,

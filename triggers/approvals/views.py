@@ -22,8 +22,7 @@ from triggers.approvals.serializers import (
 )
 from triggers.approvals.services import decide_approval
 from triggers.models import Approval
-from workspaces.access import Access, TenantViewSet
-from workspaces.permissions import IsOperator, IsViewer
+from workspaces.access import Access, IsOperator, IsViewer, TenantViewSet
 from workspaces.roles import Role
 
 

@@ -10,7 +10,7 @@ from pipedai.api.serializers import RowSerializer, StrictBody
 from pipedai.server.headers import HOOKS
 from triggers.serializers import MIN_WEBHOOK_SECRET
 from triggers.states import EventDecided, Scheme
-from workspaces.files.columns import KeyField, LabelField
+from workspaces.tenant_columns import KeyField, LabelField
 
 # The characters of a header's name that every proxy passes on.
 _HEADER = r"^[A-Za-z0-9-]{1,100}$"

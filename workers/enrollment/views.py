@@ -30,8 +30,7 @@ from workers.enrollment.serializers import (
     UserCodeBody,
 )
 from workers.models import Enrollment, Worker
-from workspaces.access import TenantViewSet
-from workspaces.permissions import IsAdmin
+from workspaces.access import IsAdmin, TenantViewSet
 from workspaces.serializers import ApiKeySerializer
 
 _LONGEST_PROGRAM = 255

@@ -8,8 +8,7 @@ from rest_framework.request import Request
 from pipedai.api.errors import NotFound, or_not_found
 from pipedai.api.principal import HostPrincipal, KeyPrincipal, principal_of
 from workers.models import Worker
-from workspaces.access import Access, TenantViewSet
-from workspaces.authentication import ApiKeyAuthentication, HostKeyAuthentication
+from workspaces.access import Access, ApiKeyAuthentication, HostKeyAuthentication, TenantViewSet
 from workspaces.models import Environment
 from workspaces.roles import HOST_ROLE, Role
 

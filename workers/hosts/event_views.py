@@ -23,7 +23,7 @@ from pipedai.server.ticket import WorkerStreamTicket
 from pipedai.sql import Row
 from workers.hosts.access import HostViewSet
 from workers.worker_events import read_events
-from workspaces.permissions import IsAdmin
+from workspaces.access import IsAdmin
 
 
 class WorkerEventViewSet(StreamViewMixin, HostViewSet):

@@ -19,8 +19,8 @@ from workers.filters import WorkerFilters
 from workers.hosts.access import HostViewSet
 from workers.pools.membership import pools_of_host
 from workers.serializers import RegistrationTokenBody, WorkerSerializer
+from workspaces.access import IsAdmin
 from workspaces.api_keys import mint_registration_token
-from workspaces.permissions import IsAdmin
 
 
 class HostPaginator(KeysetPaginator):

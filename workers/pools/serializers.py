@@ -4,7 +4,7 @@ from rest_framework import serializers
 
 from pipedai.api.fields import NameField, TextField
 from pipedai.api.serializers import RowSerializer, StrictBody
-from workspaces.files.columns import KeyField, LabelField
+from workspaces.tenant_columns import KeyField, LabelField
 
 
 class PoolBody(StrictBody):

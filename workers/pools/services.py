@@ -16,9 +16,9 @@ from triggers.runs.lifecycle import reassign_resuming_runs
 from workers.locks import hold_workers
 from workers.models import Pool, PoolMember
 from workers.pools.membership import join_pools, lock_resuming_triggers
-from workspaces.files.columns import keeping_keys
 from workspaces.locks import hold_pools
 from workspaces.resources import Resource
+from workspaces.tenant_columns import keeping_keys
 
 
 class Pools(Resource[Pool]):

@@ -12,8 +12,7 @@ from pipedai.api.schema.operation import Operation
 from workers.models import Pool
 from workers.pools import queries, services
 from workers.pools.serializers import PoolBody, PoolSerializer
-from workspaces.access import TenantViewSet
-from workspaces.permissions import IsAdmin
+from workspaces.access import IsAdmin, TenantViewSet
 from workspaces.resource_views import ResourceViewSet
 
 

@@ -19,10 +19,9 @@ from pipedai.api.errors import ApiError, Forbidden
 from pipedai.api.throttling import Rate, Throttle, by_address
 from pipedai.links import link_to_page
 from workspaces.connections import authorizing
-from workspaces.connections.authorizing import Returned
-from workspaces.connections.clients import client_metadata, document_of, redirect_uri_of
+from workspaces.connections.authorizing import Returned, still_asking
 from workspaces.connections.models import Connection
-from workspaces.connections.waiting import still_asking
+from workspaces.connections.servers import client_metadata, document_of, redirect_uri_of
 
 # Each visit counts: a code is a scheduler's work, and a state that nobody has begun is a guess.
 _RATE = Throttle(Rate("connection-callback", 60, 60), by_address)

@@ -13,16 +13,15 @@ from pipedai.api.principal import UserPrincipal, actor_of, principal_of
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import sources_of
 from pipedai.api.throttling import Rate, Throttle, by_caller
-from workspaces.access import TenantViewSet
+from workspaces.access import IsAdmin, TenantViewSet
 from workspaces.connections import authorizing
+from workspaces.connections.authorizing import still_asking
 from workspaces.connections.serializers import (
     ConnectionBody,
     ConnectionFilters,
     ConnectionSerializer,
 )
 from workspaces.connections.services import CONNECTIONS
-from workspaces.connections.waiting import still_asking
-from workspaces.permissions import IsAdmin
 from workspaces.resource_views import ResourceViewSet
 
 _COLUMNS = sorted(sources_of(ConnectionSerializer))

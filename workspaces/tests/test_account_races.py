@@ -28,9 +28,8 @@ from testing.world.mails import (
 )
 from testing.world.users import PASSWORD, UserFactory
 from workspaces.api_keys import mint_api_key
-from workspaces.invitations import accept_invitation, revoke_invitation
 from workspaces.locks import lock_environment
-from workspaces.members import add_member, remove_member
+from workspaces.members import accept_invitation, add_member, remove_member, revoke_invitation
 from workspaces.models import ApiKey, Invitation, Membership
 from workspaces.roles import Role
 
