@@ -123,7 +123,7 @@ class Connection(FileColumns, AuthorizedClient):
     )
     # When the connection got its first token, or was authorized anew.
     connected_at = models.DateTimeField(null=True)
-    # When the access token in `headers` expires, until when runs get it, and when a scheduler is to ask for another one:
+    # When the access token in `headers` expires, until when runs get it, and when a scheduler is to ask for the next:
     # by the database's clock. `store_tokens` writes the three, and a failed request puts `refresh_at` off.
     access_expires_at = models.DateTimeField(null=True)
     fresh_until = models.DateTimeField(null=True)
