@@ -1,4 +1,4 @@
-"""Makes the links that mails and messages have to the page of the console that they are about (SPEC §28)."""
+"""Makes the links that mails and messages have to the page of the console that they are about."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
