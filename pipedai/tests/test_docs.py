@@ -27,8 +27,8 @@ from triggers.webhooks.serializers import AttemptSerializer, DeliverySerializer
 from workers.protocol.serializers import HandedOutRunSerializer
 from workers.serializers import WorkerSerializer
 from workspaces.ceilings import PROFILE
-from workspaces.members import INVITATIONS_OF_WORKSPACE
 from workspaces.files.kinds import kinds
+from workspaces.members import INVITATIONS_OF_WORKSPACE
 from workspaces.serializers import (
     ApiKeySerializer,
     EnvironmentSerializer,
