@@ -294,7 +294,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "triggers.webhooks.message_schema.add_webhook",
     ],
 }
-# All other settings of the JWTs are in accounts.session_tokens.
+# All other settings of the JWTs are in accounts.sessions.
 SIMPLE_JWT = {"TOKEN_TYPE_CLAIM": "typ"}
 
 # --- Metrics -----------------------------------------------------------------------------------------------

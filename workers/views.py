@@ -6,7 +6,7 @@ from uuid import UUID
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.authentication import CookieJWTAuthentication
+from accounts.sessions import CookieJWTAuthentication
 from pipedai.api.errors import Invalid
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation, query

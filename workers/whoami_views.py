@@ -7,8 +7,8 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.authentication import CookieJWTAuthentication
 from accounts.models import Session
+from accounts.sessions import CookieJWTAuthentication
 from pipedai.api.principal import (
     KeyPrincipal,
     Principal,

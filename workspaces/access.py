@@ -12,7 +12,7 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from accounts.authentication import CookieJWTAuthentication
+from accounts.sessions import CookieJWTAuthentication
 from pipedai.api.authentication import BearerAuthentication, bad_token
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import NotFound

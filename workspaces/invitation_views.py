@@ -7,8 +7,8 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.authentication import CookieJWTAuthentication, PresentedSession
 from accounts.serializers import MailTokenBody
+from accounts.sessions import CookieJWTAuthentication, PresentedSession
 from accounts.throttles import ACCEPT_INVITATION, INVITE, LOOK_AT_INVITATION
 from pipedai.api.principal import UserPrincipal, actor_of, principal_of
 from pipedai.api.schema.operation import Operation, answer

@@ -13,11 +13,18 @@ from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from accounts.addresses import check_proof, keeps_address, proof_counts
 from accounts.emails import Email
-from accounts.mail.outbox import INVITATION_LIFETIME, hand_over, queue_mail
-from accounts.mail.tokens import LinkUnusable, find_mail, make_void, use_up
+from accounts.mails import (
+    INVITATION_LIFETIME,
+    LinkUnusable,
+    find_mail,
+    hand_over,
+    make_void,
+    queue_mail,
+    use_up,
+)
 from accounts.models import AccountMail, User
-from accounts.proof import check_proof, keeps_address, proof_counts
 from accounts.services import find_user
 from accounts.throttles import MAILS_AN_HOUR
 from pipedai.api.error_codes import ErrorCode
@@ -43,7 +50,7 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-# Keeps the account from being displaced (accounts/proof.py) until the membership is committed. A displacement
+# Keeps the account from being displaced (accounts/addresses.py) until the membership is committed. A displacement
 # after that ends this membership too. Nothing else waits for this lock.
 _HOLD_USER = "SELECT FROM user_account WHERE id = %(id)s AND is_active FOR KEY SHARE"
 

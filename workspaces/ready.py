@@ -5,7 +5,7 @@ from typing import Any
 from django.conf import settings
 from django.dispatch import receiver
 
-from accounts.proof import Rights, register_rights
+from accounts.addresses import Rights, register_rights
 from pipedai.checks import register_probe
 from pipedai.events import Event, emit, happened
 from pipedai.loop import register_job

@@ -7,8 +7,8 @@ from uuid import UUID
 from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
-from accounts.authentication import session_ended
 from accounts.models import User
+from accounts.sessions import session_ended
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import CeilingReached, Conflict, Invalid
 from pipedai.api.renderers import counted

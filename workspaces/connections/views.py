@@ -8,7 +8,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.authentication import CookieJWTAuthentication
+from accounts.sessions import CookieJWTAuthentication
 from pipedai.api.principal import UserPrincipal, actor_of, principal_of
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import sources_of

@@ -9,9 +9,9 @@ import pytest
 from django.db import transaction
 from django.db.models.functions import Now
 
-from accounts.authentication import CookieJWTAuthentication
 from accounts.models import User
 from accounts.services import deactivate_user
+from accounts.sessions import CookieJWTAuthentication
 from audit.models import AuditEntry
 from pipedai.api import tokens
 from pipedai.api.errors import ApiError, Unauthenticated

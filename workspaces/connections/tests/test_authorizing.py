@@ -14,7 +14,7 @@ from django.db.models import F
 from django.test import Client
 
 from accounts.models import Session, User
-from accounts.session_tokens import verify
+from accounts.sessions import read_session_token
 from pipedai.events import Actor
 from pipedai.outgoing import attempts
 from pipedai.outgoing.due import claim_due
@@ -125,7 +125,7 @@ class Browser:
         finish = partial(
             authorizing.finish,
             connection_id=connection_id,
-            session_id=verify(self.cookie).session_id,
+            session_id=read_session_token(self.cookie).session_id,
             returned=Returned(**given),
             actor=Actor("user", self.user.id),
         )
