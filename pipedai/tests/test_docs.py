@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from audit.serializers import AuditEntrySerializer
@@ -17,6 +16,7 @@ from pipedai.env import BASE_DIR
 from pipedai.events import ACTIONS
 from pipedai.sql import fetch_all
 from testing.probes.api_schema import SCHEMA
+from testing.world.cases import cases
 from triggers.explain.answers import DECISIONS, RETRY_CODES
 from triggers.reasons import WaitingFor
 from triggers.runs.serializers import RunSerializer
@@ -101,7 +101,7 @@ def _section(heading: str) -> str:
     return re.split(r"^##", API.split(f"{heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
 
 
-@pytest.mark.parametrize(
+@cases(
     ("section", "serializer"),
     [
         ("The API key", ApiKeySerializer),
@@ -140,7 +140,7 @@ def _example(section: str) -> dict[str, Any]:
     return example
 
 
-@pytest.mark.parametrize(
+@cases(
     ("section", "head", "words"),
     [
         ("### `GET /triggers/:id/explain`", "`decision` | ", DECISIONS),
@@ -162,7 +162,7 @@ def test_a_table_has_each_word_that_the_answer_can_have(section, head, words):
     assert sorted(told) == sorted(map(str, words))
 
 
-@pytest.mark.parametrize("line", [r"^`decision` is `fired`", r"^\| `run\.skipped`"])
+@cases("line", [r"^`decision` is `fired`", r"^\| `run\.skipped`"])
 def test_each_decision_about_a_due_time_is_named_wherever_they_are_listed(line):
     (text,) = re.findall(rf"{line}.*$", API, re.MULTILINE)
     assert {word for word in Decision if word != Decision.FIRED} == set(
@@ -236,7 +236,7 @@ def test_the_constraints_that_the_run_lifecycle_names_are_in_the_database(db: No
 # --- Links ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(BASE_DIR)))
+@cases("path", DOCUMENTS)
 def test_every_link_within_the_project_leads_somewhere(path):
     assert [link for link in _links(path) if not _resolves(path, link)] == []
 

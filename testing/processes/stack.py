@@ -280,7 +280,7 @@ def workplace(**settings: str) -> Iterator[tuple[Path, dict[str, str]]]:
     directory = data_dir / f"bench-{secrets.token_hex(4)}"
     Layout(directory).prepare_data_dir()
     environment = {**os.environ, **_SETTINGS, **settings, "PIPEDAI_DATA_DIR": str(directory)}
-    remove = shlex.join([sys.executable, "-m", "bin.cleaning"])
+    remove = shlex.join([sys.executable, "-m", "bin.ending"])
     afterwards = Afterwards(f"cd {shlex.quote(str(env.BASE_DIR))} && exec {remove}", environment)
     try:
         yield directory, environment

@@ -151,16 +151,6 @@ class ApiSchema(AutoSchema):
         required = bool(component.schema and component.schema.get("required"))
         return {"content": {JSON: content}, "required": required}
 
-    def _texts_of_fields(self) -> dict[str, str]:
-        operation = self._operation
-        if not operation.fields_as:
-            return self._section.fields
-        method, path = operation.fields_as.split(" ")
-        texts = reference.endpoint(method, path).fields
-        if not operation.partial:
-            return texts
-        return {name: reference.of_change(text) for name, text in texts.items()}
-
     def _get_response_bodies(self, direction: str = "response") -> Schema:
         successes = [200] if self._operation.items else list(self._operation.answers)
         answers = {status: self._success(status) for status in successes}
@@ -270,14 +260,17 @@ class ApiSchema(AutoSchema):
             return schema
         # The docstring of a body's serializer tells only which endpoint takes the body, so it is left out.
         schema.pop("description", None)
-        texts = self._texts_of_fields() if self._is_whole_body(serializer) else {}
+        texts = self._section.fields if self._is_whole_body(serializer) else {}
         for name, field in schema.get("properties", {}).items():
             # Defaults are left out of the schema, and only a field's description tells its default. Some client
             # generators would make a field with a default required, and others would send the default with every
             # change.
             field.pop("default", None)
+            # The label and the help text of a field are the console's. API.md says here what the field means.
+            field.pop("title", None)
             if said := texts.get(name):
-                field.setdefault("description", said)
+                field.pop("description", None)
+                field["description"] = said
         if isinstance(serializer, StrictBody):
             schema["additionalProperties"] = False
         return schema
