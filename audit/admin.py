@@ -12,9 +12,8 @@ from django.utils.html import format_html
 
 from audit.models import AuditEntry
 from audit.serializers import with_actors
-from pipedai.admin.base import StaffModelAdmin
+from pipedai.admin.base import BoundedList, StaffModelAdmin, one_of, related
 from pipedai.admin.columns import link_to
-from pipedai.admin.lists import BoundedList, one_of, related
 from pipedai.admin.site import model_named, site
 from pipedai.events import ACTIONS, ActorType
 from pipedai.ids import moment_of

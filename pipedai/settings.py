@@ -104,10 +104,10 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",  # Refuses a Host that is not in ALLOWED_HOSTS.
     "pipedai.static_files.serve_static_files",
     "pipedai.api.exceptions.UnavailablePages",
-    "pipedai.admin.middleware.AdminSessions",
-    "pipedai.admin.middleware.AdminCsrf",
-    "pipedai.admin.middleware.AdminUsers",
-    "pipedai.admin.middleware.AdminMessages",
+    "pipedai.admin.site.AdminSessions",
+    "pipedai.admin.site.AdminCsrf",
+    "pipedai.admin.site.AdminUsers",
+    "pipedai.admin.site.AdminMessages",
 ]
 TEMPLATES: list[dict[str, Any]] = [
     {

@@ -18,8 +18,7 @@ from workspaces.connections.authorizers import Authorizers, ToDiscover, ToExchan
 from workspaces.connections.models import (
     Connection,
 )
-from workspaces.connections.refreshers import Refreshers
-from workspaces.connections.refreshing import Ailing, Healthy
+from workspaces.connections.refreshing import Ailing, Healthy, Refreshers
 from workspaces.connections.revoking import REVOCATIONS
 from workspaces.encryption.check import keys_open
 from workspaces.members import accept_by_registering, end_rights, lock_environments

@@ -14,9 +14,9 @@ from rest_framework import serializers
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict
 from pipedai.api.fields import NameField, TextField
+from pipedai.events import is_together
 from pipedai.ids import new_id
 from pipedai.table_rules import check, has, lacks, unique
-from pipedai.together import is_together
 
 
 def environment_key(related_name: str = "+", **kwargs: Any) -> Any:
@@ -32,7 +32,7 @@ def environment_key(related_name: str = "+", **kwargs: Any) -> Any:
 
 def tenant_key(to: str, *, related_name: str = "+", **kwargs: Any) -> Any:
     """Returns a key to another table of tenants. A migration must add its constraint on `(environment_id, id)` in SQL
-    (`pipedai.tenant_keys`), because Django's foreign keys have one column.
+    (`pipedai.table_rules`), because Django's foreign keys have one column.
     """
     return models.ForeignKey(
         to,

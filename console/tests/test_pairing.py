@@ -5,7 +5,7 @@ import re
 import pytest
 
 from console.tests.visits import text_of, visitor
-from pipedai.server.headers import content_policy
+from pipedai.server.request_scope import content_policy
 from workers.enrollment.tests.enrolling import begin
 from workers.models import Enrollment
 from workers.releases import worker_package

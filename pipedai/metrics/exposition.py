@@ -12,9 +12,9 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from pipedai.api.error_codes import ErrorCode
 from pipedai.clocks import of_this_process
 from pipedai.events import Event, on_committed
-from pipedai.metrics.directory import VARIABLE
-from pipedai.server.headers import RawHeaders
+from pipedai.metrics import VARIABLE
 from pipedai.server.outer import error_answer
+from pipedai.server.request_scope import RawHeaders
 from pipedai.version import VERSION
 
 PATH = "/metrics"

@@ -20,7 +20,7 @@ from psycopg.rows import dict_row
 
 from bin.ending import Afterwards, die_with_parent
 from pipedai import env
-from pipedai.embedded.layout import APPLICATION, SUPERUSER, Layout
+from pipedai.embedded.cluster import APPLICATION, SUPERUSER, Layout
 from pipedai.embedded.server import EmbeddedPostgres
 from testing.processes.failure import ProcessFailed
 from testing.processes.usage import children_rss, cpu_seconds

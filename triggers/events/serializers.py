@@ -14,7 +14,7 @@ from pipedai.api.fields import (
     TrueFalseField,
 )
 from pipedai.api.serializers import RowSerializer, StrictBody
-from pipedai.server.headers import HOOKS
+from pipedai.server.request_scope import HOOKS
 from triggers.states import EventDecided, Scheme
 from workspaces.tenant_columns import KeyField, LabelField
 

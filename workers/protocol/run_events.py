@@ -20,7 +20,7 @@ from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import Body, read_body
 from pipedai.api.views import IsSignedIn
 from pipedai.events import ActorType
-from pipedai.server.access_log import LOG
+from pipedai.server.outer import LOG
 from triggers.run_events.event import (
     MAX_CALL_BYTES,
     MAX_CALL_EVENTS,

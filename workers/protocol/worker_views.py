@@ -21,8 +21,8 @@ from pipedai.api.throttling import Rate, Throttle, TooManyRequests, by_address
 from pipedai.api.views import ApiViewSet, IsPublic, IsSignedIn
 from pipedai.events import Actor
 from pipedai.ids import current_request_id
-from pipedai.server.access_log import LOG
 from pipedai.server.memory_budget import RequestLimit, room_for_answer
+from pipedai.server.outer import LOG
 from pipedai.server.ticket import POLL, PollTicket
 from pipedai.wakeups import announce_poll
 from triggers.runs.claim_next import claim_next_run

@@ -11,8 +11,8 @@ from django.db.models.functions import Now
 from structlog.testing import capture_logs
 
 from pipedai.ids import new_id
-from pipedai.server.access_log import LOG
 from pipedai.server.memory_budget import HOLDING, MIB, Holding, MemoryBudget
+from pipedai.server.outer import LOG
 from pipedai.server.ticket import POLL, PollTicket
 from pipedai.sql import database_now, execute
 from testing.probes.shapes import A_TIME, NOT_FOUND, invalid

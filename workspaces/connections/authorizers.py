@@ -32,7 +32,7 @@ from workspaces.connections.models import (
     AuthorizedClient,
     Connection,
 )
-from workspaces.connections.refreshers import surely
+from workspaces.connections.refreshing import surely
 from workspaces.connections.secrets import GrantSecrets, store_tokens
 from workspaces.connections.servers import (
     CannotDiscover,

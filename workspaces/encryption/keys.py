@@ -17,10 +17,10 @@ from pipedai import crypto
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Unavailable
 from pipedai.crypto import BrokenDataKey, CannotOpen, NoDataKey, UnknownMasterKey
+from pipedai.events import once
 from pipedai.ids import new_id
 from pipedai.logs import get_logger
 from pipedai.sql import Row, fetch_one
-from pipedai.together import once
 from workspaces.models import DataKey
 from workspaces.tenant_columns import SealedField
 

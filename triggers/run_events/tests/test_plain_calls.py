@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
 from pipedai.api.renderers import compact_json
-from pipedai.server.access_log import LOG
+from pipedai.server.outer import LOG
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.cases import cases
 from testing.world.runs import Runs

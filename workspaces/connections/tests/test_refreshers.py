@@ -43,11 +43,10 @@ from testing.world.connections import (
     work_off,
 )
 from testing.world.runs import Runs
-from workspaces.connections import authorizing, refreshers, refreshing
+from workspaces.connections import authorizing, refreshing
 from workspaces.connections.authorizing import Returned
 from workspaces.connections.models import REVOCATION_REQUEST
-from workspaces.connections.refreshers import Refreshers
-from workspaces.connections.refreshing import Ailing, Given, Healthy, want_refresh
+from workspaces.connections.refreshing import Ailing, Given, Healthy, Refreshers, want_refresh
 from workspaces.connections.revoking import REVOCATIONS
 from workspaces.connections.servers import Client, Tokens
 from workspaces.connections.services import CONNECTIONS
@@ -148,7 +147,7 @@ def test_a_server_that_forgets_its_tokens_early_fails_one_run_and_not_the_next(
 
 def claimed_and_killed() -> None:
     """Refreshes what is due, and dies after the server's answer and before the record, as by kill -9."""
-    setattr(refreshers, "record", lambda *_: os.kill(os.getpid(), signal.SIGKILL))  # noqa: B010 - as a test patches it
+    setattr(refreshing, "record", lambda *_: os.kill(os.getpid(), signal.SIGKILL))  # noqa: B010 - as a test patches it
     Refreshers(Healthy()).top_up()
     signal.pause()
 
