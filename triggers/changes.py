@@ -35,8 +35,7 @@ from pipedai.replica.reading import remember
 from pipedai.server.ticket import EnvironmentStreamTicket
 from pipedai.sql import database_now, execute, fetch_all
 from pipedai.wakeups import WATCHED_SECONDS, announce_things, announce_watch, watches
-from workspaces.access import TenantViewSet
-from workspaces.permissions import IsViewer
+from workspaces.access import IsViewer, TenantViewSet
 
 # A thing of an environment: its kind, and its id.
 Thing = tuple[str, UUID]

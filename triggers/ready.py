@@ -1,4 +1,4 @@
-"""What the app adds to the service: jobs, webhooks, probes, retention, dependents, sealed columns and receivers."""
+"""What the app adds to the service: jobs, webhooks, probes, retention, dependents and receivers."""
 
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -26,7 +26,7 @@ from triggers.deployment import schedulers_live, work_is_on_time
 from triggers.events.deciding import decide_ends
 from triggers.heartbeats import beat_of_this_process
 from triggers.locks import lock_workers
-from triggers.models import SECRETS, Approval, EventSource, Run, Trigger
+from triggers.models import Approval, EventSource, Run, Trigger
 from triggers.pruning import (
     AT_LEAST_DAYS,
     add_partitions,
@@ -41,11 +41,9 @@ from triggers.runs.ending import run_event
 from triggers.runs.lifecycle import expire_queued_runs, expire_runs
 from triggers.runs.routing import wake_for
 from triggers.schedules.firing import fire_due_ticks
-from triggers.secrets import MCP_HEADERS, WEBHOOK_SECRET
 from triggers.webhooks.sending import WEBHOOKS
 from workspaces.connections.models import Connection
-from workspaces.dependents import register_dependents
-from workspaces.encryption.sealed_fields import register_sealed_field
+from workspaces.services import register_dependents
 
 # How many days a window is kept after its end: two years, so that the same month of the year before can be looked up.
 _WINDOW_DAYS = 731
@@ -232,6 +230,3 @@ register_retention(
         prune_windows,
     ),
 )
-
-for field in (MCP_HEADERS, WEBHOOK_SECRET, SECRETS):
-    register_sealed_field(field)

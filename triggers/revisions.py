@@ -19,9 +19,8 @@ from triggers.models import TriggerRevision
 from triggers.serializers import TriggerSerializer
 from triggers.services import TRIGGERS
 from triggers.views import TriggerViewSet, octets_of
-from workspaces.access import TenantViewSet
-from workspaces.actors import ActorSerializer, actors_shown
-from workspaces.permissions import IsAdmin, IsViewer
+from workspaces.access import IsAdmin, IsViewer, TenantViewSet
+from workspaces.serializers import ActorSerializer, actors_shown
 
 
 def restore_revision(*, trigger_id: UUID, revision_id: UUID, actor: Actor) -> None:

@@ -24,7 +24,7 @@ from triggers.models import Listener
 from triggers.serializers import RotateBody, TriggerBody, TriggerSerializer
 from triggers.states import Health, RecordEvents
 from triggers.tenancy import check_tenant_ids
-from workspaces.permissions import IsAdmin
+from workspaces.access import IsAdmin
 from workspaces.resource_views import ResourceViewSet
 
 

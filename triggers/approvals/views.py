@@ -11,7 +11,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.authentication import CookieJWTAuthentication
+from accounts.sessions import CookieJWTAuthentication
 from pipedai.api.fields import TextField
 from pipedai.api.filters import ApiFilterSet, WordsFilter
 from pipedai.api.principal import UserPrincipal, actor_of, principal_of
@@ -23,10 +23,9 @@ from triggers.approvals.services import decide_approval
 from triggers.models import Approval
 from triggers.runs.serializers import ToolCallSerializer
 from triggers.states import ApprovalStatus
-from workspaces.access import Access, TenantViewSet
-from workspaces.actors import ActorSerializer, actors_shown
-from workspaces.permissions import IsOperator, IsViewer
+from workspaces.access import Access, IsOperator, IsViewer, TenantViewSet
 from workspaces.roles import Role
+from workspaces.serializers import ActorSerializer, actors_shown
 
 MAX_REASON = 1000
 # The most calls before the question that are shown.

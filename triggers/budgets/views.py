@@ -18,8 +18,8 @@ from pipedai.api.fields import (
 from pipedai.api.serializers import RowSerializer, StrictBody
 from triggers.budgets.services import BUDGETS, budgets, with_sums
 from triggers.models import Budget
-from workspaces.files.columns import KeyField, LabelField
 from workspaces.resource_views import ResourceViewSet
+from workspaces.tenant_columns import KeyField, LabelField
 
 MAX_NOTICES = 20
 _INT4 = 2**31 - 1

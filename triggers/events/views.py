@@ -37,10 +37,9 @@ from triggers.events.sources import SOURCES
 from triggers.models import Event, EventDecision
 from triggers.states import EventDecided, Scheme
 from triggers.tenancy import check_tenant_ids
-from workspaces.access import TenantViewSet
-from workspaces.files.columns import KeyField, LabelField
-from workspaces.permissions import IsOperator
+from workspaces.access import IsOperator, TenantViewSet
 from workspaces.resource_views import ResourceViewSet
+from workspaces.tenant_columns import KeyField, LabelField
 
 # The characters of a header's name that every proxy passes on.
 _HEADER = r"^[A-Za-z0-9-]{1,100}$"

@@ -23,8 +23,7 @@ from triggers.explain.runs import explain_run
 from triggers.reasons import WaitingFor
 from triggers.schedules.views import TickSerializer
 from triggers.states import EndedBy, EventDecided, FaultClass, Status
-from workspaces.access import TenantViewSet
-from workspaces.permissions import IsViewer
+from workspaces.access import IsViewer, TenantViewSet
 from workspaces.roles import Role
 
 

@@ -30,8 +30,7 @@ from pipedai.sql import Row, database_now, fetch_all, fetch_one, fetch_row, with
 from triggers.budgets.spending import midnight, period_around
 from triggers.models import Budget, Run
 from triggers.runs.conditions import is_online
-from workspaces.access import TenantViewSet
-from workspaces.permissions import IsViewer
+from workspaces.access import IsViewer, TenantViewSet
 
 # The percentage of successes among ended runs, to one decimal, or NULL if no run counts. Canceled runs do not count:
 # somebody stopped them, so they tell nothing about the work. The expression is for a SELECT from `run r`.

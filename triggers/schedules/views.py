@@ -28,8 +28,7 @@ from triggers.models import Tick
 from triggers.schedules import cron
 from triggers.serializers import TriggerBody
 from triggers.states import Decision
-from workspaces.access import TenantViewSet
-from workspaces.permissions import IsViewer
+from workspaces.access import IsViewer, TenantViewSet
 
 
 class TickFilters(ApiFilterSet):

@@ -18,8 +18,7 @@ from pipedai.replica.reading import from_replica
 from triggers import tenancy
 from triggers.models import Delivery, DeliveryAttempt
 from triggers.webhooks import sending
-from workspaces.access import TenantViewSet
-from workspaces.permissions import IsAdmin, IsViewer
+from workspaces.access import IsAdmin, IsViewer, TenantViewSet
 from workspaces.roles import Role
 
 
