@@ -1,6 +1,15 @@
 """Makes the foreign keys between tables of tenants, which Django cannot say: each also compares the environment."""
 
-from django.db.migrations import RunSQL
+from django.db.migrations import AddConstraint, RunSQL
+from django.db.models import UniqueConstraint
+
+
+def tenant_parent(model: str, table: str) -> AddConstraint:
+    """Return the operation after which a tenant key may refer to the table. It is none of the model's creation, because
+    Django makes that one's constraints at the end of a migration, and the keys need this one before.
+    """
+    unique = UniqueConstraint(fields=["environment", "id"], name=f"{table}_in_environment")
+    return AddConstraint(model, unique)
 
 
 def tenant_key(table: str, column: str, parent: str, then: str = "") -> RunSQL:
