@@ -1,4 +1,4 @@
-"""Makes the links that mails and messages have to the page of the console that they are about (SPEC §28)."""
+"""Makes the links that mails and messages have to the page of the console that they are about."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -6,7 +6,7 @@ from typing import Final
 
 from django.conf import settings
 
-from pipedai.server.headers import CONSOLE
+from pipedai.server.request_scope import CONSOLE
 
 # The path of each page below the console's. `{}` is the id of what the page is about.
 PAGES: Final[Mapping[str, str]] = MappingProxyType(

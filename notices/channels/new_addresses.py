@@ -15,9 +15,8 @@ from notices.states import CONFIRM
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import CeilingReached, Conflict
 from pipedai.api.throttling import Rate, count_hit
-from pipedai.events import Actor
+from pipedai.events import Actor, is_rehearsal
 from pipedai.sql import Row, database_now, execute, fetch_one
-from pipedai.together import is_rehearsal
 from workspaces.ceilings import PROFILE
 from workspaces.models import ApiKey
 

@@ -5,7 +5,7 @@ from django.db import migrations, models
 from django.db.models.functions import Now
 
 from pipedai.ids import new_id
-from pipedai.tenant_keys import tenant_key, tenant_parent
+from pipedai.table_rules import tenant_key, tenant_parent
 
 # Columns that many tables have.
 ID = ("id", models.UUIDField(default=new_id, editable=False, primary_key=True, serialize=False))

@@ -1,4 +1,4 @@
-"""Turns every error that is raised under /api/v1 into the API's JSON error body (SPEC §2)."""
+"""Turns every error that is raised under /api/v1 into the API's JSON error body."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ from pipedai.api.errors import (
 )
 from pipedai.ids import current_request_id
 from pipedai.logs import get_logger
-from pipedai.server.headers import CONSOLE, is_console
+from pipedai.server.request_scope import CONSOLE, is_console
 from pipedai.sql import reason, sqlstate
 
 

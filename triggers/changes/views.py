@@ -9,7 +9,7 @@ from rest_framework.request import Request
 from pipedai.api.principal import principal_of
 from pipedai.api.renderers import compact_json
 from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.streams import (
+from pipedai.api.views import (
     MEDIA_TYPE,
     StreamViewMixin,
     count_stream,
@@ -17,7 +17,7 @@ from pipedai.api.streams import (
     stream_answer,
     ticket_of,
 )
-from pipedai.replica.writers import remember
+from pipedai.replica.reading import remember
 from pipedai.server.ticket import EnvironmentStreamTicket
 from triggers.changes.reading import changes_of
 from workspaces.access import TenantViewSet

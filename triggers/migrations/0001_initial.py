@@ -5,7 +5,7 @@ from django.db import migrations, models
 from django.db.models.functions import Greatest, Now
 
 from pipedai.ids import new_id
-from pipedai.tenant_keys import tenant_key, tenant_parent
+from pipedai.table_rules import tenant_key, tenant_parent
 from triggers.models.fields import JSONAsGivenField
 
 # The table of run events is partitioned by day, so that old days can be dropped as whole tables.

@@ -12,7 +12,7 @@ from pipedai.api.errors import Invalid
 from pipedai.api.pagination import DEFAULT_LIMIT, MAX_LIMIT, MAX_PAGE_BYTES, limit_of
 from pipedai.api.renderers import compact_json
 from pipedai.api.schema.operation import Operation, answer, query
-from pipedai.api.streams import (
+from pipedai.api.views import (
     LAST_EVENT_ID,
     MEDIA_TYPE,
     StreamViewMixin,

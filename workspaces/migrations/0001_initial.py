@@ -7,7 +7,7 @@ from django.db.models.expressions import RawSQL
 from django.db.models.functions import Now
 
 from pipedai.ids import new_id
-from pipedai.tenant_keys import tenant_key, tenant_parent
+from pipedai.table_rules import tenant_key, tenant_parent
 
 # An environment keeps an owner, as the services see to it. The check is deferred, so that one transaction can
 # hand ownership over. It locks the environment's row, so that two transactions that each remove one of two owners can't

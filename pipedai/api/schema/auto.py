@@ -1,6 +1,9 @@
-"""Makes the OpenAPI operation of an action, from its viewset's declarations and from its `@Operation`."""
+"""Makes the OpenAPI operation of an action, from its viewset's declarations and from its `@Operation`, with the errors
+and the headers of answers that all operations share.
 
-# drf-spectacular has types for only a part of its functions, so mypy must allow calls of untyped functions here.
+drf-spectacular calls `complete`, which completes the schema, after it has made all operations.
+"""
+
 # mypy: disallow-untyped-calls=False
 
 from collections.abc import Iterator
@@ -8,19 +11,192 @@ from functools import cached_property
 from typing import Any
 
 import uritemplate
+from django.conf import settings
 from drf_spectacular.extensions import OpenApiSerializerFieldExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import ResolvedComponent
+from rest_framework.authentication import BaseAuthentication
+from uritemplate import variables
 
-from pipedai.api.authentication import SAFE_METHODS
+from pipedai.api.authentication import (
+    AUTH_COOKIE,
+    SAFE_METHODS,
+    BearerAuthentication,
+    RefuseTheRest,
+)
+from pipedai.api.error_codes import ErrorCode
 from pipedai.api.fields import AmountField, MoneyField, TextField
 from pipedai.api.schema import reference
-from pipedai.api.schema.answers import ANY_REQUEST, JSON, error_answer, header_refs
-from pipedai.api.schema.hooks import requirement
 from pipedai.api.schema.operation import PAGE, Operation, Schema, of_filters, operation_of
 from pipedai.api.serializers import Body, StrictBody
 from pipedai.api.throttling import Rate
 from pipedai.api.views import ApiViewSet, IsPublic
+
+JSON = "application/json"
+
+_TEXT: Schema = {"type": "string"}
+_SECONDS: Schema = {"type": "integer", "minimum": 0}
+
+# The headers of answers by name: schema, description, and whether an answer that lists the header always has it.
+_HEADERS: dict[str, tuple[Schema, str, bool]] = {
+    "X-Request-Id": (
+        {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
+        "The request's own id if it sent a good one, else a new one; the log has the request under it.",
+        True,
+    ),
+    "Cache-Control": ({"const": "no-store"}, "Answers are never cached.", True),
+    "Content-Security-Policy": (
+        {"const": "default-src 'none'; frame-ancestors 'none'"},
+        "An answer is no page.",
+        True,
+    ),
+    "X-Content-Type-Options": ({"const": "nosniff"}, "The type is what it says.", True),
+    "Strict-Transport-Security": (_TEXT, "In production.", False),
+    "WWW-Authenticate": ({"const": 'Bearer realm="pipedai"'}, "How to authenticate.", True),
+    "Allow": (_TEXT, "The methods that the path has.", True),
+    "Retry-After": (_SECONDS, "Seconds after which to try again.", True),
+    "RateLimit": (_TEXT, "What is left of the rate, and for how many seconds.", True),
+    "RateLimit-Policy": (_TEXT, "The rate: how often in how many seconds.", True),
+    "Set-Cookie": (_TEXT, "The `auth_token` cookie.", True),
+    "Clear-Site-Data": ({"const": '"cache"'}, "Has browsers forget what they cached.", True),
+    "Idempotent-Replayed": ({"const": "true"}, "The call was made before.", True),
+}
+EVERYWHERE = (
+    "X-Request-Id",
+    "Cache-Control",
+    "Content-Security-Policy",
+    "X-Content-Type-Options",
+    "Strict-Transport-Security",
+)
+
+# The error answers by status: component's name, name of the body's schema, general reason, and the headers that they
+# have in addition to those of every answer.
+ERRORS: dict[int, tuple[str, str, str, tuple[str, ...]]] = {
+    400: ("BadRequest", "ValidationError", "The request is malformed or invalid.", ()),
+    401: (
+        "Unauthenticated",
+        "Error",
+        "No credentials, bad ones, or of a kind that is not accepted here.",
+        ("WWW-Authenticate",),
+    ),
+    403: ("Forbidden", "Error", "The role is too low, or the origin is foreign.", ()),
+    404: ("NotFound", "Error", "There is no such thing, or it is not visible to the caller.", ()),
+    405: ("MethodNotAllowed", "Error", "The path has no such method.", ("Allow",)),
+    406: ("NotAcceptable", "Error", "Something other than JSON was asked for.", ()),
+    408: ("RequestTimeout", "Error", "The request did not arrive in time.", ()),
+    409: ("Conflict", "Conflict", "The state machine or an invariant says no.", ()),
+    410: ("Gone", "Error", "It is over.", ()),
+    413: ("BodyTooLarge", "Error", "The body is over 1 MiB.", ()),
+    414: ("TargetTooLong", "Error", "The request line is over 8,190 bytes.", ()),
+    415: (
+        "UnsupportedMediaType",
+        "Error",
+        "The body is not JSON in UTF-8, or it is compressed.",
+        (),
+    ),
+    429: (
+        "TooManyRequests",
+        "Error",
+        "Too often.",
+        ("Retry-After", "RateLimit", "RateLimit-Policy"),
+    ),
+    431: ("HeadersTooLarge", "Error", "The headers are too large or too many.", ()),
+    500: ("Crash", "Crash", "A crash. The log has it under the request id.", ()),
+    503: ("Busy", "Error", "Too much to do at this moment.", ("Retry-After",)),
+}
+# Any request may be answered with one of these statuses.
+ANY_REQUEST = frozenset({400, 406, 408, 413, 414, 415, 431, 500, 503})
+
+_MESSAGES: Schema = {"type": "array", "items": _TEXT}
+_ERROR: Schema = {"type": "string", "description": "One sentence."}
+_CODE: Schema = {"$ref": "#/components/schemas/ErrorCode"}
+
+SCHEMAS: dict[str, Schema] = {
+    "ErrorCode": {
+        "type": "string",
+        "enum": [code.value for code in ErrorCode],
+        "description": "Which case it is, for programs; API.md lists the codes. Newer releases may add some.",
+    },
+    "Error": {
+        "type": "object",
+        "required": ["error", "code"],
+        "properties": {"error": _ERROR, "code": _CODE},
+    },
+    "ValidationError": {
+        "type": "object",
+        "required": ["error", "code"],
+        "properties": {
+            "error": _ERROR,
+            "code": _CODE,
+            "details": {
+                "type": "object",
+                "description": "Which fields are wrong; not for a request that could not be read at all.",
+                "required": ["fieldErrors", "formErrors"],
+                "properties": {
+                    "fieldErrors": {"type": "object", "additionalProperties": _MESSAGES},
+                    "formErrors": _MESSAGES,
+                },
+            },
+        },
+    },
+    "Conflict": {
+        "type": "object",
+        "required": ["error", "code"],
+        "properties": {
+            "error": _ERROR,
+            "code": _CODE,
+            "ceiling": {
+                "type": "string",
+                "description": "With the code `ceiling_reached`: which ceiling it is.",
+            },
+            "status": {
+                "$ref": "#/components/schemas/RunStatus",
+                "description": "Of a refused transition of a run: the state that it is in.",
+            },
+            "approvalStatus": {
+                "type": "string",
+                "description": "Of a refused decision or spending of an approval: how it stands.",
+            },
+        },
+    },
+    "Crash": {
+        "type": "object",
+        "required": ["error", "code", "requestId"],
+        "properties": {"error": _ERROR, "code": _CODE, "requestId": _TEXT},
+    },
+}
+
+
+def header_refs(*names: str) -> Schema:
+    """Returns references to the headers of an answer: the named ones, and those that every answer has."""
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in (*EVERYWHERE, *names)}
+
+
+def error_answer(status: int, reason: str = "") -> Schema:
+    answer: Schema = {"$ref": f"#/components/responses/{ERRORS[status][0]}"}
+    return {**answer, "description": reason} if reason else answer
+
+
+def shared_components() -> dict[str, dict[str, Any]]:
+    return {
+        "headers": {
+            name: {"description": says, "required": always, "schema": schema}
+            for name, (schema, says, always) in _HEADERS.items()
+        },
+        "responses": {
+            name: {
+                "description": when,
+                "headers": header_refs(*headers),
+                "content": {JSON: {"schema": {"$ref": f"#/components/schemas/{schema}"}}},
+            }
+            for name, schema, when, headers in ERRORS.values()
+        },
+        "schemas": SCHEMAS,
+    }
+
+
+# drf-spectacular has types for only a part of its functions, so mypy must allow calls of untyped functions here.
+
 
 _DECIMAL = r"^\d+(\.\d+)?$"
 
@@ -139,23 +315,11 @@ class ApiSchema(AutoSchema):
         required = bool(component.schema and component.schema.get("required"))
         return {"content": {JSON: content}, "required": required}
 
-    def _texts_of_fields(self) -> dict[str, str]:
-        operation = self._operation
-        if not operation.fields_as:
-            return self._section.fields
-        method, path = operation.fields_as.split(" ")
-        texts = reference.endpoint(method, path).fields
-        if not operation.partial:
-            return texts
-        return {name: reference.of_change(text) for name, text in texts.items()}
-
     def _get_response_bodies(self, direction: str = "response") -> Schema:
-        answers = {status: self._success(status) for status in self._successes()}
+        successes = [200] if self._operation.items else list(self._operation.answers)
+        answers = {status: self._success(status) for status in successes}
         answers |= {status: error_answer(status, said) for status, said in self._errors().items()}
         return {str(status): answers[status] for status in sorted(answers)}
-
-    def _successes(self) -> list[int]:
-        return [200] if self._operation.items else list(self._operation.answers)
 
     def _success(self, status: int) -> Schema:
         operation = self._operation
@@ -193,7 +357,7 @@ class ApiSchema(AutoSchema):
 
     def _errors(self) -> dict[int, str]:
         """Returns the reason of each error status that this operation may answer; "" stands for the description in
-        answers.py. Most statuses follow from the viewset. API.md gives reasons, and names those that only the service
+        `ERRORS`. Most statuses follow from the viewset. API.md gives reasons, and names those that only the service
         knows.
         """
         role = self._role()
@@ -260,14 +424,17 @@ class ApiSchema(AutoSchema):
             return schema
         # The docstring of a body's serializer tells only which endpoint takes the body, so it is left out.
         schema.pop("description", None)
-        texts = self._texts_of_fields() if self._is_whole_body(serializer) else {}
+        texts = self._section.fields if self._is_whole_body(serializer) else {}
         for name, field in schema.get("properties", {}).items():
             # Defaults are left out of the schema, and only a field's description tells its default. Some client
             # generators would make a field with a default required, and others would send the default with every
             # change.
             field.pop("default", None)
+            # The label and the help text of a field are the console's. API.md says here what the field means.
+            field.pop("title", None)
             if said := texts.get(name):
-                field.setdefault("description", said)
+                field.pop("description", None)
+                field["description"] = said
         if isinstance(serializer, StrictBody):
             schema["additionalProperties"] = False
         return schema
@@ -276,3 +443,149 @@ class ApiSchema(AutoSchema):
 def _body_without_fields(body: Body) -> Schema:
     schema: Schema = {"type": "object"}
     return {**schema, "additionalProperties": False} if isinstance(body, StrictBody) else schema
+
+
+_BEARERS = {
+    "pwk": ("apiKey", "An API key: external systems and scripts, in its one environment."),
+    "wkt": ("workerToken", "A worker's token, which registering gives: the worker protocol."),
+    "hos": (
+        "hostKey",
+        "A host's key, which enrolling gives: the workers that the host brought in.",
+    ),
+    "wrk": ("registrationToken", "A registration token, which registers one worker, once."),
+}
+
+
+def registration_token() -> dict[str, list[str]]:
+    return {_BEARERS["wrk"][0]: []}
+
+
+def requirement(authenticator: BaseAuthentication) -> dict[str, list[str]] | None:
+    """Returns the security requirement of an authentication class, or None for `RefuseTheRest`, which accepts none."""
+    if isinstance(authenticator, RefuseTheRest):
+        return None
+    if isinstance(authenticator, BearerAuthentication):
+        return {_BEARERS[authenticator.prefix][0]: []}
+    return {"session": []}
+
+
+def schemes() -> dict[str, Any]:
+    bearers: dict[str, Schema] = {
+        name: {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": f"{prefix}_…",
+            "description": description,
+        }
+        for prefix, (name, description) in _BEARERS.items()
+    }
+    session: Schema = {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": AUTH_COOKIE,
+        "description": "A person's session in a browser: the cookie that register and login set.",
+    }
+    return {"session": session, **bearers}
+
+
+# The sections of API.md that show an example of a component, by the component's name.
+_THINGS = {
+    "Workspace": "`GET /workspaces`",
+    "Environment": "`GET /workspaces/:id/environments`",
+    "Member": "`GET /environments/:id/members`",
+    "ApiKey": "The API key",
+    "Trigger": "The trigger",
+    "Run": "The run",
+    "Approval": "The approval",
+    "Worker": "The worker",
+    "Pool": "The pool",
+    "Delivery": "The delivery",
+    "Enrollment": "The enrollment",
+    "Incident": "The incident",
+    "Channel": "The channel",
+    "Connection": "The connection",
+    "Source": "The source",
+    "Event": "The event",
+    "Budget": "The budget",
+    "Notice": "The notice",
+}
+# The groups of operations, in the order in which documentation shows them.
+_TAGS = (
+    "Accounts",
+    "Workspaces",
+    "Environments",
+    "Members",
+    "API keys",
+    "Triggers",
+    "Connections",
+    "Events",
+    "Runs",
+    "Approvals",
+    "Budgets",
+    "Files",
+    "Webhooks",
+    "Incidents",
+    "Notices",
+    "Workers",
+    "Pools",
+    "Hosts",
+    "Worker protocol",
+    "Overview",
+    "Audit log",
+    "Service",
+)
+
+
+def complete(result: Schema, **_: Any) -> Schema:
+    """Returns the schema with what all operations share, and with the examples of API.md."""
+    components = result["components"]
+    for kind, parts in shared_components().items():
+        components[kind] = dict(sorted({**components.get(kind, {}), **parts}.items()))
+    components["securitySchemes"] = schemes()
+    for name, section in _THINGS.items():
+        components["schemas"][name]["examples"] = [reference.thing(section).example]
+    result["paths"] = _as_in_the_reference(result["paths"])
+    result["tags"] = [{"name": name} for name in _tags(result)]
+    return result
+
+
+def _as_in_the_reference(paths: Schema) -> Schema:
+    """Returns the operations in the order of API.md, with its names of path parameters, its examples, links to it."""
+    told = [
+        (reference.endpoint(method.upper(), path), method, operation)
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+    ]
+    found: Schema = {}
+    for section, method, operation in sorted(told, key=lambda one: one[0].place):
+        named = [each for each in operation.get("parameters", ()) if each["in"] == "path"]
+        for parameter, name in zip(named, variables(section.path), strict=True):
+            parameter["name"] = name
+        _add_example(operation, section.example)
+        operation["externalDocs"] = {
+            "description": "The section in API.md",
+            "url": f"{settings.PUBLIC_URL}/api/docs/API.md#{section.anchor}",
+        }
+        found.setdefault(section.path, {})[method] = operation
+    return found
+
+
+def _add_example(operation: Schema, example: Any) -> None:
+    """Adds the example of API.md to the success answer of lowest status, for a list as the item of a page."""
+    if example is None:
+        return
+    status = min(status for status in operation["responses"] if status < "300")
+    contents = operation["responses"][status].get("content", {})
+    if not contents:
+        return
+    (content,) = contents.values()
+    is_page = content["schema"].get("$ref", "").endswith("Page")
+    content["example"] = {"items": [example], "nextCursor": None} if is_page else example
+
+
+def _tags(result: Schema) -> list[str]:
+    operations = (one for path in result["paths"].values() for one in path.values())
+    used = {tag for one in operations for tag in one["tags"]}
+    if unknown := used - set(_TAGS):
+        raise LookupError(f"{__name__}._TAGS has no {sorted(unknown)}, which viewsets name as tag")
+    return [tag for tag in _TAGS if tag in used]

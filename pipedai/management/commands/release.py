@@ -8,12 +8,17 @@ from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError, connection
 from django.db.migrations.recorder import MigrationRecorder
 
-from pipedai.embedded.borrowing import make_database
+from pipedai.embedded.server import of_settings
 from pipedai.logs import log_start
 from pipedai.management.operator_command import OperatorCommand
-from pipedai.patience import OutOfPatience, invalid_indexes, migrate_alone
 from pipedai.sql import sqlstate
-from pipedai.timeouts import session_without_timeouts, set_timeouts_of_role
+from pipedai.timeouts import (
+    OutOfPatience,
+    invalid_indexes,
+    migrate_alone,
+    session_without_timeouts,
+    set_timeouts_of_role,
+)
 
 _PATIENCE_SECONDS = 600
 # Before the first published release each app's one migration took the place of several. These were the newest, and
@@ -54,7 +59,8 @@ run again at any time.
         if verbosity:
             log_start("release")
 
-        make_database()
+        if server := of_settings():
+            server.ensure_running()
 
         def migrate() -> None:
             _refuse_unfinished()

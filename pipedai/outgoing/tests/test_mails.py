@@ -1,15 +1,16 @@
-"""Mails say what we write, and what others wrote can pretend nothing (SPEC §14)."""
+"""Mails say what we write, and what others wrote can pretend nothing."""
 
 import pytest
 from django.utils.safestring import mark_safe
 
 from pipedai.outgoing import compose, foreign
 from pipedai.outgoing.mails import Own
+from testing.world.cases import cases
 
 LINK = "https://app.example.com/#token=a&b"
 
 
-@pytest.mark.parametrize(
+@cases(
     ("text", "shown"),
     [
         ("Nightly report", "Nightly report"),

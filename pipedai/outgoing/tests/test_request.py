@@ -1,4 +1,4 @@
-"""Outgoing requests reach only public addresses on two ports, and end in time (SPEC §7)."""
+"""Outgoing requests reach only public addresses on two ports, and end in time."""
 
 import socket
 import threading
@@ -9,10 +9,11 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from pipedai.outgoing import post, request
-from pipedai.outgoing.addresses import names_forbidden_address, names_forbidden_port
+from pipedai.outgoing import post, posts
+from pipedai.outgoing.posts import names_forbidden_address, names_forbidden_port
 from testing.probes.shapes import invalid
 from testing.processes.webhook_receiver import Receiver
+from testing.world.cases import cases
 
 LOOPBACK = ("127.0.0.0/8",)
 NO_ADDRESS = "address not allowed (WEBHOOK_ALLOWED_NETWORKS)"
@@ -89,7 +90,7 @@ def names(monkeypatch):
             for answer in socket.getaddrinfo(address, port, 0, socket.SOCK_STREAM)
         ]
 
-    monkeypatch.setattr(request, "look_up", look_up)
+    monkeypatch.setattr(posts, "look_up", look_up)
     return known
 
 
@@ -101,7 +102,7 @@ def test_a_url_that_names_a_forbidden_address_is_seen(url):
     assert names_forbidden_address(url)
 
 
-@pytest.mark.parametrize(
+@cases(
     "url",
     [
         "https://hooks.example/x",
@@ -125,7 +126,7 @@ def test_an_allowed_network_is_no_longer_forbidden(settings):
     assert names_forbidden_address("http://10.21.1.1/")
 
 
-@pytest.mark.parametrize(
+@cases(
     ("url", "forbidden"),
     [
         ("https://hooks.example/x", False),
@@ -241,7 +242,7 @@ def test_no_proxy_of_the_environment_is_used(monkeypatch, receiver: Receiver):
     assert send(receiver.url()).status_code == 204
 
 
-@pytest.mark.parametrize("url", ["ftp://x.example/", "http:///", "nonsense", "http://a b/"])
+@cases("url", ["ftp://x.example/", "http:///", "nonsense", "http://a b/"])
 def test_what_is_no_url_is_a_failed_attempt(url):
     answer = send(url)
     assert (answer.status_code, answer.error is None) == (None, False)
@@ -302,7 +303,7 @@ def test_nothing_stretches_the_time_that_a_request_takes(settings, first, data, 
 
 def test_a_name_server_that_hangs_does_not_either(monkeypatch):
     hang = threading.Event()
-    monkeypatch.setattr(request, "look_up", lambda *_: hang.wait(100))
+    monkeypatch.setattr(posts, "look_up", lambda *_: hang.wait(100))
     began = time.monotonic()
     answer = send("http://hooks.example/", timeout=0.6)
     hang.set()

@@ -1,14 +1,15 @@
-"""The lane of passwords asks the endpoint, waits for a turn without a thread, and asks again (SPEC §19)."""
+"""The lane of passwords asks the endpoint, waits for a turn without a thread, and asks again."""
 
 import asyncio
 
 import pytest
 
-from pipedai.server.password_lane import PasswordLane, may_hash
+from pipedai.server.lanes import PasswordLane, may_hash
 from pipedai.server.request_scope import ClientGone
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
 from pipedai.server.ticket import PASSWORD, is_asked_again
 from pipedai.server.turns import Turns
+from testing.world.cases import cases
 
 pytestmark = pytest.mark.anyio
 
@@ -60,7 +61,7 @@ async def true(condition):
             await asyncio.sleep(0.001)
 
 
-@pytest.mark.parametrize(
+@cases(
     ("method", "path", "taken"),
     [
         ("POST", "/api/v1/auth/login", True),
