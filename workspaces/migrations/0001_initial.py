@@ -8,7 +8,7 @@ from django.db import migrations, models
 
 import pipedai.ids
 
-# An environment keeps an owner, as the services see to it (SPEC §4). The check is deferred, so that one transaction can
+# An environment keeps an owner, as the services see to it. The check is deferred, so that one transaction can
 # hand ownership over. It locks the environment's row, so that two transactions that each remove one of two owners can't
 # both pass.
 KEEPS_AN_OWNER = """
