@@ -1,4 +1,4 @@
-"""What plan and apply are asked, one change of it and how it is told, and what is refused for where secrets would go."""
+"""What plan and apply are asked, one change of it and how it is told, and what is refused for where secrets go."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
