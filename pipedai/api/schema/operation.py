@@ -23,7 +23,7 @@ _Action = TypeVar("_Action", bound=Callable[..., Any])
 class Operation:
     """Decorates an action's method: `@Operation("GET /runs/{runId}", id="getRun", …)`. Requests never read it."""
 
-    # The method, and the path below /api/v1 as the schema spells it. Each name in braces stands for a UUID, which the
+    # The method, and the path below /api/v1 as the schema has it. Each name in braces stands for a UUID, which the
     # action gets as an argument: `{runId}` as `run_id`.
     endpoint: str = field(kw_only=False)
     # The operationId. It never changes, because generated clients name their functions after it.
