@@ -4,8 +4,8 @@ from collections.abc import Collection
 from typing import Final
 from uuid import UUID
 
+from accounts.addresses import check_proof, proof_counts
 from accounts.models import User
-from accounts.proof import check_proof, proof_counts
 from notices.channels.addresses import AskedAddress, RefusedAddress
 from notices.channels.announcements import Announcement
 from notices.channels.consent import agree

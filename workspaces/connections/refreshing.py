@@ -23,13 +23,20 @@ from pipedai.outgoing import Lane, Queue
 from pipedai.sql import NOW, Row, execute
 from pipedai.wakeups import announce_things, watches
 from workspaces.connections import secrets
-from workspaces.connections.discovery import CannotDiscover, deadline, discover
-from workspaces.connections.grants import store_tokens
-from workspaces.connections.models import GRANT_SECRETS, SERVER, Connection
+from workspaces.connections.models import SERVER, Connection
 from workspaces.connections.revoking import queue_revocation
-from workspaces.connections.secrets import GrantSecrets
+from workspaces.connections.secrets import GrantSecrets, store_tokens
+from workspaces.connections.servers import (
+    GRANT_ENDED,
+    CannotDiscover,
+    Client,
+    NoTokens,
+    Tokens,
+    ask_for_tokens,
+    deadline,
+    discover,
+)
 from workspaces.connections.services import CONNECTIONS, bind_secret
-from workspaces.connections.tokens import GRANT_ENDED, Client, NoTokens, Tokens, ask_for_tokens
 from workspaces.encryption.keys import WrappedKey
 
 # What may become of a request for tokens; see `record`.
@@ -92,7 +99,7 @@ class Ailing(_Due):
 
 # A token that came within the last minute stays: where a server takes none, runs must not stop again and again. One
 # that can't be refreshed stays too, as does one that lives for three minutes at most: their `refresh_at` is not before
-# `fresh_until` (grants.py).
+# `fresh_until` (`secrets.store_tokens`).
 _DISTRUST = """
 UPDATE connection SET fresh_until = statement_timestamp()
 WHERE id = %(id)s AND date_trunc('milliseconds', access_expires_at) = %(expires_at)s
@@ -168,7 +175,7 @@ def _opened(claim: Row) -> GrantSecrets:
         return GrantSecrets()
     place = (claim["environment_id"], claim["id"])
     box = bytes(claim["grant_secrets"])
-    return secrets.open_grant(GRANT_SECRETS, *place, box, WrappedKey.of(claim))
+    return secrets.open_grant(*place, box, WrappedKey.of(claim))
 
 
 def _refreshed(claim: Row, held: GrantSecrets, until: float) -> Given | NotGiven:

@@ -45,11 +45,11 @@ from testing.world.connections import (
 from testing.world.runs import Runs
 from workspaces.connections import authorizing, refreshing
 from workspaces.connections.authorizing import Returned
-from workspaces.connections.outbox import REVOCATION_REQUEST
+from workspaces.connections.models import REVOCATION_REQUEST
 from workspaces.connections.refreshing import Ailing, Given, Healthy, Refreshers, want_refresh
 from workspaces.connections.revoking import REVOCATIONS
+from workspaces.connections.servers import Client, Tokens
 from workspaces.connections.services import CONNECTIONS
-from workspaces.connections.tokens import Client, Tokens
 from workspaces.encryption import keys
 from workspaces.encryption.keys import WrappedKey
 from workspaces.models import Connection, Revocation
@@ -375,7 +375,7 @@ def test_failing_and_new_connections_wait_for_none_of_the_healthy_ones_threads(
                 asked.append(timeout)
                 return Answer(None, 0, "timed out")
 
-            monkeypatch.setattr("workspaces.connections.discovery.fetch", fetch)
+            monkeypatch.setattr("workspaces.connections.servers.fetch", fetch)
             refreshing.ask(row)
             limits[row["id"]] = (type(lane), round(max(asked)))
     assert limits == {
