@@ -1,4 +1,4 @@
-"""The one-time passwords of staff users (RFC 6238) and their recovery codes (SPEC §10)."""
+"""The one-time passwords of staff users (RFC 6238) and their recovery codes."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""The locks with which a change in an environment begins (SPEC §19); docs/architecture.md has their order.
+"""The locks with which a change in an environment begins; docs/architecture.md has their order.
 
 While a request waits for a lock its caller may lose their role, so `hold_role` reads it again under the lock.
 """

@@ -1,4 +1,6 @@
-"""The tables of connections: how an environment's runs show MCP servers who they are (SPEC §24)."""
+"""The tables of connections, by which an environment's runs show MCP servers who they are, and of the requests that end
+their grants.
+"""
 
 from typing import Final
 
