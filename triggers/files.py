@@ -20,8 +20,8 @@ from triggers.events.sources import SOURCES
 from triggers.events.views import SourceBody
 from triggers.locks import lock_workers
 from triggers.models import SECRETS
+from triggers.models.trigger import MCP_HEADERS, WEBHOOK_SECRET
 from triggers.schedules import cron
-from triggers.secrets import MCP_HEADERS, WEBHOOK_SECRET
 from triggers.serializers import LISTENS_TO, TriggerBody
 from triggers.services import room_of_creator
 from workspaces.files.kinds import (
