@@ -1,6 +1,7 @@
 """What every screen of the console shares: the checks before it, the page for a refusal, and its common answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from functools import wraps
 from typing import Any
@@ -19,7 +20,7 @@ from django.utils.encoding import iri_to_uri
 from django.utils.http import url_has_allowed_host_and_scheme
 
 from console.asking import REFUSED, Json, Refused, ask
-from console.forms import Form
+from console.forms import Form, Look
 from pipedai.api.authentication import is_from_own_page
 
 Screen = Callable[..., HttpResponse]
@@ -30,7 +31,7 @@ _LONGEST_NEXT = 600
 
 
 def screen(view: Screen) -> Screen:
-    """Makes a function that takes a request and the ids of its URL, and returns a page, a view of the console.
+    """Makes a view of the console of a function, or a method, that takes a request and the ids of its URL.
 
     A POST must come from a page of this service, and so needs no CSRF token. What the API refuses and the function does
     not catch becomes a page with the API's status; a visitor without a session is sent to sign in. Each page with the
@@ -38,13 +39,14 @@ def screen(view: Screen) -> Screen:
     """
 
     @wraps(view)
-    def answer(request: HttpRequest, **ids: UUID) -> HttpResponse:
+    def answer(*given: Any, **ids: UUID) -> HttpResponse:
+        request: HttpRequest = given[-1]
         if request.method not in {"GET", "HEAD", "POST"}:
             return HttpResponseNotAllowed(["GET", "HEAD", "POST"])
         if request.method == "POST" and not is_from_own_page(request):
             return problem(request, 403, ["This form was sent from a page of another site."])
         try:
-            response = view(request, **ids)
+            response = view(*given, **ids)
         except Refused as refused:
             if refused.status == 401:
                 return _sign_in(request)
@@ -148,43 +150,6 @@ def confirm(
     return show(request, environment, menu, "confirm", said)
 
 
-def form_page(
-    request: HttpRequest,
-    environment: Json | str,
-    form: Form,
-    page: str,
-    of: str = "id",
-    *,
-    menu: str,
-    **said: Any,
-) -> HttpResponse:
-    """Shows a form with the `title`, `button` and `back` of `said`. Once it is sent, it goes on to the page named
-    `page` whose id the API's answer has under `of`.
-    """
-    if request.method == "POST" and (answer := form.send(request)):
-        return see_other(request, reverse(page, args=[answer.data[of]]))
-    return show(request, environment, menu, "form", {"form": form, **said}, status=form.status)
-
-
-def edit_page(
-    request: HttpRequest, found: Json, form: Form, page: str, of: str = "id", **said: Any
-) -> HttpResponse:
-    """Shows the form that changes what was found, and leads back to the page named `page` as `form_page` does."""
-    said |= {"title": f"Edit {found.get('name') or found['label']}", "button": "Save"}
-    said["back"] = reverse(page, args=[found[of]])
-    return form_page(request, found["environmentId"], form, page, of, **said)
-
-
-def delete_page(
-    request: HttpRequest, found: Json, path: str, page: str, text: str, **said: Any
-) -> HttpResponse:
-    """Asks before the API deletes what was found, then does so, and leads to the environment's page named `page`."""
-    title = f"Delete {found.get('name') or found['label']}?"
-    back = reverse(page, args=[found["environmentId"]])
-    said |= {"title": title, "text": text, "button": "Delete it"}
-    return destroy(request, found["environmentId"], path, back=back, **said)
-
-
 def destroy(
     request: HttpRequest,
     environment: Json | UUID | str,
@@ -211,6 +176,112 @@ def destroy(
     page = confirm(request, environment, back=back, **said)
     page.status_code = status
     return page
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResourceScreens:
+    """The screens on which somebody makes, changes and deletes what an environment has of one kind, such as pools."""
+
+    # What one is called. The path of the API has the word with an s.
+    noun: str
+    menu: str
+    # Returns the fields of the form of a row of the API. A new row has what the form begins with, and no id yet.
+    looks: Callable[[HttpRequest, Json], Mapping[str, Look]]
+    # What else a deletion does, and what it does not.
+    deleting: str
+    # The page of an environment that lists them, and the page of one with what names its id in a row.
+    listed: str
+    page: str
+    of: str = "id"
+    # What the form of a new one begins with where the API has no default. A change sees it for what is null.
+    usual: Mapping[str, Any] = field(default_factory=dict)
+    # The field that chooses among the forms for a new one, and what people read for each of its values.
+    chooses: str = ""
+    choices: Mapping[str, str] = field(default_factory=dict)
+
+    @screen
+    def new(self, request: HttpRequest, environment_id: UUID) -> HttpResponse:
+        environment = environment_of(request, environment_id)
+        row, title = {**self.usual, "environmentId": environment["id"]}, f"New {self.noun}"
+        if self.chooses:
+            word = request.GET.get(self.chooses, "")
+            row[self.chooses] = word if word in self.choices else next(iter(self.choices))
+            title += f": {self.choices[row[self.chooses]]}"
+        looks = dict(self.looks(request, row))
+        if self.chooses:
+            looks[self.chooses] = Look(kind="hidden")
+        form = Form("POST", f"environments/{environment_id}/{self.noun}s", looks, values=row)
+        said = {"title": title, "button": f"Make the {self.noun}"}
+        back = reverse(self.listed, args=[environment_id])
+        return self._answer(request, environment, form, back=back, **said)
+
+    @screen
+    def edit(self, request: HttpRequest, **ids: UUID) -> HttpResponse:
+        row = self.find(request, **ids)
+        said = {"title": f"Edit {_name_of(row)}", "button": "Save", "back": self.page_of(row)}
+        form = self.form(request, row)
+        return self._answer(request, row["environmentId"], form, **said)
+
+    @screen
+    def delete(self, request: HttpRequest, **ids: UUID) -> HttpResponse:
+        return self.ask_to_delete(request, self.find(request, **ids))
+
+    def ask_to_delete(self, request: HttpRequest, row: Json, **said: Any) -> HttpResponse:
+        said |= {"title": f"Delete {_name_of(row)}?", "text": self.deleting, "button": "Delete it"}
+        said |= {"back": self.page_of(row), "to": reverse(self.listed, args=[row["environmentId"]])}
+        path = f"{self.noun}s/{row['id']}"
+        return destroy(request, row["environmentId"], path, menu=self.menu, **said)
+
+    def find(self, request: HttpRequest, **ids: UUID) -> Json:
+        """Returns the row that a page's URL names."""
+        (id_,) = ids.values()
+        return ask(request, "GET", f"{self.noun}s/{id_}").data
+
+    def form(self, request: HttpRequest, row: Json) -> Form:
+        """Returns the form that changes a row."""
+        usual = {name: value for name, value in self.usual.items() if row[name] is None}
+        path = f"{self.noun}s/{row['id']}"
+        return Form("PATCH", path, self.looks(request, row), values=row | usual)
+
+    def page_of(self, row: Json) -> str:
+        return reverse(self.page, args=[row[self.of]])
+
+    def _answer(
+        self, request: HttpRequest, environment: Json | str, form: Form, **said: Any
+    ) -> HttpResponse:
+        if request.method == "POST" and (answer := form.send(request)):
+            return see_other(request, self.page_of(answer.data))
+        context = {"form": form, **said}
+        return show(request, environment, self.menu, "form", context, status=form.status)
+
+
+def _name_of(row: Json) -> str:
+    return str(row.get("name") or row["label"])
+
+
+# The most rows that the API puts on a page.
+MOST = 200
+
+
+def all_of(request: HttpRequest, environment_id: UUID | str, kind: str, **query: Any) -> list[Json]:
+    """Returns what an environment has of a kind, such as `workers`: so many as the API puts on a page."""
+    path = f"environments/{environment_id}/{kind}"
+    found: list[Json] = ask(request, "GET", path, query={"limit": MOST, **query}).data["items"]
+    return found
+
+
+def names_of(request: HttpRequest, environment_id: UUID | str, kind: str) -> dict[str, str]:
+    """Returns what `all_of` finds as names by ids, in the order of the names, for somebody to choose from."""
+    names = {each["id"]: _name_of(each) for each in all_of(request, environment_id, kind)}
+    return dict(sorted(names.items(), key=lambda each: each[1].lower()))
+
+
+def listed(
+    request: HttpRequest, environment_id: UUID, kind: str, *filters: str, **query: Any
+) -> Json:
+    """Returns a page of what an environment has of a kind, with the filters and the cursor of the page's URL."""
+    query |= chosen(request, *filters)
+    return ask(request, "GET", f"environments/{environment_id}/{kind}", query=query).data
 
 
 def older(request: HttpRequest, page: Json) -> str | None:

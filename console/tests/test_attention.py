@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from django.urls import resolve
 
-from console.screens.revisions import _changes
+from console.screens.triggers import _changes
 from console.tests.visits import text_of, visitor
 from notices.channels.models import Channel
 from notices.models import Incident
