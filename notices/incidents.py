@@ -14,8 +14,7 @@ from uuid import UUID
 from django.db import transaction
 
 from notices.channels.announcements import of_incidents
-from notices.channels.queueing import queue_notices
-from notices.channels.wanting import channels_wanting
+from notices.channels.queueing import channels_wanting, queue_notices
 from notices.states import RECOVERED, Kind, SubjectType
 from pipedai.events import SYSTEM, Actor, Event, emit
 from pipedai.ids import new_id

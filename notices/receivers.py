@@ -11,8 +11,7 @@ from django.dispatch import receiver
 
 from accounts.models import User
 from notices.channels.consent import agree, leave
-from notices.channels.models import Channel
-from notices.channels.outcomes import note_outcomes
+from notices.channels.outcomes import announce_questions, note_outcomes
 from notices.health import (
     Ended,
     judge_ends,
@@ -22,7 +21,7 @@ from notices.health import (
     watch_new,
 )
 from notices.incidents import Finding, change_incidents
-from notices.questions import announce_questions
+from notices.models import Channel
 from notices.states import USUAL_EVENTS, Kind, SubjectType
 from pipedai.events import SYSTEM, Event, emit, happened
 from pipedai.sql import fetch_all

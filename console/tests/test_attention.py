@@ -8,8 +8,7 @@ from django.urls import resolve
 
 from console.screens.triggers import _changes
 from console.tests.visits import text_of, visitor
-from notices.channels.models import Channel
-from notices.models import Incident
+from notices.models import Channel, Incident
 from notices.states import NEEDS, Kind
 from pipedai.sql import database_now
 from pipedai_cli import output

@@ -13,6 +13,7 @@ from notices.attention import words
 from notices.attention.words import MOST_COUNTED, Told
 from notices.health import IS_FINAL
 from notices.incidents import has_no_incident
+from notices.serializers import told_of
 from notices.states import (
     APPROVAL,
     CHANNEL_DEAD,
@@ -22,7 +23,6 @@ from notices.states import (
     USER_LEFT,
     Kind,
 )
-from notices.telling import told_of
 from pipedai.sql import NOW, Row, fetch_all
 from triggers.approvals.deciders import DECIDERS_OF_MANY, MEMBERS_OF_ROLES
 from triggers.explain.due_times import LATE_AFTER

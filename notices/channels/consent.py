@@ -17,7 +17,7 @@ from django.db.models.functions import Now
 from accounts.mail.tokens import link_to
 from accounts.models import User
 from accounts.proof import proof_counts
-from notices.channels.addresses import AskedAddress, RefusedAddress
+from notices.models import AskedAddress, RefusedAddress
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict
 from pipedai.events import Actor, Event, emit

@@ -10,7 +10,7 @@ from notices.channels.announcements import Digest, read_body
 from notices.channels.consent import Standing, standing_columns, standing_of
 from notices.channels.facts import Fact, failure_facts
 from notices.channels.long_texts import LONG, long_text
-from notices.channels.models import SECRET, URL, Channel
+from notices.models import SECRET, URL, Channel
 from notices.states import (
     CONFIRM,
     DIGEST,

@@ -6,11 +6,10 @@ from uuid import UUID
 
 from accounts.models import User
 from accounts.proof import check_proof, proof_counts
-from notices.channels.addresses import AskedAddress, RefusedAddress
 from notices.channels.announcements import Announcement
 from notices.channels.consent import agree
-from notices.channels.models import Channel
 from notices.channels.queueing import queue_for
+from notices.models import AskedAddress, Channel, RefusedAddress
 from notices.states import CONFIRM
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import CeilingReached, Conflict

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from notices.channels.messages import JOINS, READS, message_of
-from notices.channels.models import Notice, NoticeAttempt
+from notices.models import Notice, NoticeAttempt
 from notices.states import CONFIRM
 from pipedai.events import SYSTEM, Event, emit
 from pipedai.outgoing import Attempt, Kind, SendStatus

@@ -7,11 +7,11 @@ from django.db import transaction
 
 from accounts.proof import check_mail_is_on
 from notices.channels.announcements import Announcement
-from notices.channels.models import SECRET, URL, Channel
 from notices.channels.new_addresses import ask_new_addresses, check_may_mail
 from notices.channels.queueing import queue_notices
 from notices.channels.serializers import DEFAULTS
 from notices.channels.summaries import next_summary
+from notices.models import SECRET, URL, Channel
 from notices.states import RUN_ENDED, TEST
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid

@@ -10,7 +10,6 @@ from rest_framework.response import Response
 
 from notices.channels import consent
 from notices.channels.consent import standings
-from notices.channels.models import Channel, Notice
 from notices.channels.serializers import (
     ChannelBody,
     ChannelSerializer,
@@ -20,6 +19,7 @@ from notices.channels.serializers import (
     TokenBody,
 )
 from notices.channels.services import CHANNELS, test_channel
+from notices.models import Channel, Notice
 from pipedai.api.principal import actor_of, address_of
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import NoBody, read_body
