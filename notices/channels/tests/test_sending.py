@@ -8,9 +8,8 @@ from standardwebhooks.webhooks import Webhook
 
 from audit.models import AuditEntry
 from notices.channels import services
-from notices.channels.messages import _page
 from notices.channels.outcomes import tell_outcomes
-from notices.channels.sending import NOTICES
+from notices.channels.sending import NOTICES, _page
 from notices.channels.services import CHANNELS
 from notices.channels.tests.conftest import add_incidents, send_due, tell
 from notices.models import Channel, Incident, Notice
