@@ -9,7 +9,7 @@ from django.db.models import QuerySet
 from rest_framework import serializers
 
 from notices.models import Channel, Incident, Notice
-from notices.states import Kind, SubjectType
+from notices.states import NEEDS, Kind, SubjectType
 from pipedai.api.filters import ApiFilterSet, IdFilter, WordFilter, WordsFilter
 from pipedai.api.serializers import RowSerializer
 from pipedai.sql import Row, fetch_all
@@ -117,3 +117,33 @@ class IncidentFilters(ApiFilterSet):
     status = StatusFilter(choices=[("open", "open"), ("closed", "closed")])
     kind = WordsFilter(field_name="kind", choices=Kind.values)
     triggerId = IdFilter(field_name="subject_id")
+
+
+class AttentionSubjectSerializer(RowSerializer):
+    """The trigger, worker, pool, budget, connection, channel or approval that an item is about."""
+
+    type = serializers.ChoiceField(choices=(*SubjectType.values, "channel", "approval"))
+    id = serializers.UUIDField()
+    name = serializers.CharField()
+
+
+class RemedySerializer(RowSerializer):
+    """What to do about an item."""
+
+    text = serializers.CharField()
+
+
+class AttentionItemSerializer(RowSerializer):
+    """Something that somebody has to see to."""
+
+    kind = serializers.ChoiceField(choices=list(NEEDS))
+    since = serializers.DateTimeField()
+    subject = AttentionSubjectSerializer()
+    summary = serializers.CharField()
+    reason = serializers.CharField(allow_null=True)
+    error = serializers.CharField(allow_null=True)
+    runId = serializers.UUIDField(allow_null=True)
+    incidentId = serializers.UUIDField(allow_null=True)
+    acknowledgedAt = serializers.DateTimeField(allow_null=True)
+    toldTo = ToldSerializer(many=True, source="told")
+    remedy = RemedySerializer()

@@ -6,8 +6,8 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from notices.attention.serializers import AttentionItemSerializer
 from notices.attention.sources import find_attention
+from notices.serializers import AttentionItemSerializer
 from pipedai.api.schema.operation import Operation, answer
 from workspaces.access import TenantViewSet
 from workspaces.permissions import IsViewer
