@@ -279,7 +279,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "AuthMode": "workers.models.Worker.AuthMode",
         "TriggerHealth": "triggers.states.Health",
         "IncidentKind": "notices.states.Kind",
-        "AttentionKind": "notices.attention.sources.KINDS",
+        "AttentionKind": "notices.attention.KINDS",
         "ChannelKind": "notices.models.Channel.Kind",
         "ChannelEvent": "notices.states.EVENTS",
         "NoticeStatus": "notices.models.Notice.Status",

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.db import transaction
 
-from notices.attention.sources import find_attention
+from notices.attention import find_attention
 from notices.channels.announcements import Announcement
 from notices.channels.queueing import queue_unlimited
 from notices.states import SUMMARY

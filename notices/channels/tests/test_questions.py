@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 
 from accounts.models import User
-from notices.attention.sources import find_attention
+from notices.attention import find_attention
 from notices.channels.outcomes import remind_of_questions
 from notices.channels.tests.conftest import send_due
 from notices.models import Notice

@@ -7,7 +7,7 @@ from django.db import transaction
 
 from accounts.models import User
 from audit.models import AuditEntry
-from notices.attention.sources import KINDS, MAX_ITEMS, find_attention
+from notices.attention import KINDS, MAX_ITEMS, find_attention
 from notices.incidents import Finding, acknowledge_incident, announce, change_incidents
 from notices.lateness import find_late_triggers
 from notices.models import Channel, Incident
