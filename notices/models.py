@@ -1,4 +1,4 @@
-"""The table of incidents: what went wrong, since when, and whether somebody has acknowledged it."""
+"""The tables of channels, of the notices that go out over them and the addresses that get them, and of incidents."""
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -25,8 +25,8 @@ MAX_ADDRESS = 254
 
 
 class AskedAddress(models.Model):
-    """Whether the owner of an address wants an environment's mail (SPEC §14). Before they confirm, they get only the
-    one mail that asks. Users who name their own address, or make the environment, have agreed.
+    """Whether the owner of an address wants an environment's mail. Before they confirm, they get only the one mail that
+    asks. Users who name their own address, or make the environment, have agreed.
     """
 
     # The row's id, which the tokens in mails name. Links in earlier mails end when it changes, as it does if the owner
@@ -320,7 +320,7 @@ __all__ = [
 
 
 class Incident(TenantRow):
-    """Something that is wrong, until it is over (SPEC §14). A subject has one open incident of each kind."""
+    """Something that is wrong, until it is over. A subject has one open incident of each kind."""
 
     # What is wrong; see `notices.states.Kind`.
     kind = models.CharField(max_length=22, choices=Kind.choices)

@@ -1,5 +1,5 @@
 """Receives the domain events of all apps, in their transactions: opens and closes incidents because of them, gives new
-environments their first channel, and notes who leaves one (SPEC §14).
+environments their first channel, and notes who leaves one.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -95,7 +95,7 @@ def _note_seeded(seeded: Sequence[Event]) -> None:
 
 
 def _note_ends(ends: Sequence[Event], events: Sequence[Event]) -> None:
-    """A failure that a retry follows does not count as an outcome (SPEC §14)."""
+    """A failure that a retry follows does not count as an outcome."""
     retried = {
         event.metadata["retryOf"] for event in events if event.action == "run.retried"
     } | _retried_before([event for event in ends if event.metadata.get("late")])

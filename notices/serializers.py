@@ -1,4 +1,4 @@
-"""Renders incidents for the API, and filters their list (SPEC §14)."""
+"""Renders incidents and what needs attention for the API, with who was told of them, and filters the list of incidents."""
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence

@@ -1,4 +1,4 @@
-"""What channels tell, as the JSON from which the texts of mails and of Slack are made (SPEC §14)."""
+"""What channels tell, as the JSON from which the texts of mails and of Slack are made."""
 
 import json
 from collections.abc import Collection, Mapping

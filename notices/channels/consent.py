@@ -1,4 +1,4 @@
-"""Says which addresses get an environment's notices, and takes the answers of their owners (SPEC §14).
+"""Says which addresses get an environment's notices, and takes the answers of their owners.
 
 An address gets them if its member proved and named it, or if its owner confirmed, unless the owner refused. Tokens in
 mails are signed ids, and stored nowhere. That of `List-Unsubscribe` reaches servers, so it can only refuse.

@@ -1,7 +1,7 @@
-"""Tells channels of final outcomes: the end of a run notes them, and a scheduler tells them (SPEC §26).
+"""Tells channels of runs: of their final outcomes, and of the calls about which somebody has to decide.
 
-So the end of a run waits neither for channels nor for what the hourly limit counts, and pays nothing if no channel of
-its environment tells of ended runs.
+The end of a run notes its outcome, and a scheduler tells it. So the end of a run waits neither for channels nor for the
+count of the hourly limit, and pays nothing if no channel of its environment tells of ended runs.
 """
 
 from collections.abc import Sequence

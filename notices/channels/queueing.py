@@ -1,4 +1,4 @@
-"""Queues notices: writes their rows, within the limits of their receivers (SPEC §14).
+"""Says which channels want to tell of something, and queues their notices, within the limits of their receivers.
 
 An address, or a channel of Slack, gets at most `MAX_AN_HOUR` results of runs an hour, and as many other notices.
 Digests of a channel gather what is beyond, so that a storm of incidents makes one mail.

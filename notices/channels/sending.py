@@ -1,4 +1,6 @@
-"""The kind of messages that notices are, and what follows from an attempt to send one (SPEC §14)."""
+"""Makes the message of a queued notice: the request of a webhook, the text for Slack, or a mail. Records at the channel
+whether its messages get through.
+"""
 
 import json
 from collections.abc import Sequence

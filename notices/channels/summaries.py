@@ -1,4 +1,4 @@
-"""Queues the summaries of channels: once a day, what became of all due times and runs since the last one (SPEC §26).
+"""Queues the summaries of channels: once a day, what became of all due times and runs since the last one.
 
 A scheduler claims a channel by moving on when its next summary is due, in the transaction that queues the notices.
 """

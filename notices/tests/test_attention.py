@@ -1,4 +1,4 @@
-"""GET /environments/:envId/attention (SPEC §28)"""
+"""GET /environments/:envId/attention"""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""Nobody gets mail who has not agreed, nobody gets more than twenty an hour, and everybody can end it (SPEC §14)."""
+"""Nobody gets mail who has not agreed, nobody gets more than twenty an hour, and everybody can end it."""
 
 import json
 import re
