@@ -1,4 +1,4 @@
-"""Renders incidents and what needs attention for the API, with who was told of them, and filters the list of incidents."""
+"""Renders incidents and what needs attention for the API, with who was told of them, and filters incidents."""
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence

@@ -1,5 +1,5 @@
-"""Creates, changes, deletes and tests channels, each with its audit event in the same transaction, and asks the owners of
-new addresses whether they want mail.
+"""Creates, changes, deletes and tests channels, each with its audit event in the same transaction, and asks the owners
+of new addresses whether they want mail.
 """
 
 from collections.abc import Collection

@@ -1,5 +1,5 @@
-"""Makes plain text of bounded length of what may tell much: the result of a run, and summaries. What runs and users wrote
-makes no links in it, and can't be taken for ours.
+"""Makes plain text of bounded length of what may tell much: the result of a run, and summaries. What runs and users
+wrote makes no links in it, and can't be taken for ours.
 """
 
 import json
