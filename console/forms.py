@@ -169,9 +169,12 @@ class Form:
     def send(
         self, request: HttpRequest, *, more: Json | None = None, key: str = ""
     ) -> Answer | None:
-        """Sends what was typed, and `more`, to the API. Returns its answer, or None if the form is to be shown again
-        with what is wrong. Raises Refused for what the form can't mend, such as a role that is too low.
+        """Sends what was typed, and `more`, to the API. Returns its answer, or None if the form is to be shown: because
+        nobody has sent it yet, or again, with what is wrong. Raises Refused for what the form can't mend, such as a
+        role that is too low.
         """
+        if request.method != "POST":
+            return None
         body = {**self.read(request), **(more or {})}
         if any(each.is_wrong for each in self.fields):
             self.status = 400

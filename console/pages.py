@@ -141,13 +141,21 @@ def show(
     return render(request, f"console/{template}.html", context, status=status)
 
 
-def confirm(
-    request: HttpRequest, environment: Json | UUID | str, *, menu: str, **said: Any
+def form_page(
+    request: HttpRequest,
+    form: Form,
+    to: Callable[[Json], str],
+    template: str = "console/form.html",
+    **context: Any,
 ) -> HttpResponse:
-    """Renders the page that asks before something is destroyed: `title`, `text`, `button`, and `back`, the path to
-    which "Keep it" leads. Its form posts to the page itself.
+    """Shows a form that is about no environment. Once it is sent, it goes on to the path that `to` makes of the API's
+    answer, with the cookies of the answer.
     """
-    return show(request, environment, menu, "confirm", said)
+    if answer := form.send(request):
+        response = see_other(request, to(answer.data))
+        response.cookies.update(answer.cookies)
+        return response
+    return render(request, template, {"form": form, **context}, status=form.status)
 
 
 def destroy(
@@ -155,27 +163,26 @@ def destroy(
     environment: Json | UUID | str,
     path: str,
     *,
-    back: str,
+    menu: str,
+    method: str = "DELETE",
     to: str = "",
     **said: Any,
 ) -> HttpResponse:
-    """Asks before the API deletes what is at `path`, and does so on a POST. What forbids it then stands above the
-    question. What fields of the question say becomes the query. `back` leads to where the question came from, and `to`
-    elsewhere afterwards.
+    """Asks before the API does what can't be undone to what is at `path`, and does it on a POST. What forbids it then
+    stands above the question. What fields of the question say becomes the query. Of the page it needs the `title`, the
+    `text`, the `button`, and `back`, the path to which "Keep it" leads; `to` is the one to go on to afterwards.
     """
     status = 200
     if request.method == "POST":
         query = {name: value for name, value in request.POST.items() if value}
         try:
-            ask(request, "DELETE", path, query=query)
-            return see_other(request, to or back)
+            ask(request, method, path, query=query)
+            return see_other(request, to or said["back"])
         except Refused as refused:
             if refused.status != 409:
                 raise
             status, said["problems"] = 409, refused.sentences
-    page = confirm(request, environment, back=back, **said)
-    page.status_code = status
-    return page
+    return show(request, environment, menu, "confirm", said, status=status)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +256,7 @@ class ResourceScreens:
     def _answer(
         self, request: HttpRequest, environment: Json | str, form: Form, **said: Any
     ) -> HttpResponse:
-        if request.method == "POST" and (answer := form.send(request)):
+        if answer := form.send(request):
             return see_other(request, self.page_of(answer.data))
         context = {"form": form, **said}
         return show(request, environment, self.menu, "form", context, status=form.status)

@@ -12,9 +12,9 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 
-from console.asking import ask
+from console.asking import Json, ask
 from console.forms import Form, Look
-from console.pages import HOME, safe_next, screen, see_other
+from console.pages import HOME, form_page, safe_next, screen, see_other
 
 _EMAIL = Look("E-mail address", kind="email", autocomplete="username")
 _NEW_PASSWORD = Look(
@@ -46,12 +46,7 @@ def register(request: HttpRequest) -> HttpResponse:
 def _enter(request: HttpRequest, form: Form, template: str, **said: Any) -> HttpResponse:
     """Shows a form that opens a session, and then goes on to the page that `next` names."""
     on = safe_next(request)
-    if request.method == "POST" and (answer := form.send(request)):
-        response = see_other(request, on)
-        response.cookies.update(answer.cookies)
-        return response
-    context = {"form": form, "next": on, "home": HOME, **said}
-    return render(request, template, context, status=form.status)
+    return form_page(request, form, lambda _: on, template, next=on, home=HOME, **said)
 
 
 @screen
@@ -67,7 +62,7 @@ def sign_out(request: HttpRequest) -> HttpResponse:
 @screen
 def forgot_password(request: HttpRequest) -> HttpResponse:
     form = Form("POST", "auth/forgot-password", {"email": _EMAIL})
-    sent = request.method == "POST" and form.send(request) is not None
+    sent = form.send(request) is not None
     context = {"form": form, "sent": sent}
     return render(request, "console/forgot_password.html", context, status=form.status)
 
@@ -107,21 +102,11 @@ def change_email(request: HttpRequest) -> HttpResponse:
 
 def _change(request: HttpRequest, form: Form, *, title: str, to: str) -> HttpResponse:
     """Shows a form that changes the account, and then goes on to the account's page."""
-    back = reverse("console:account")
-    if request.method == "POST" and (answer := form.send(request)):
-        response = see_other(request, f"{back}{to}")
-        response.cookies.update(answer.cookies)
-        return response
-    user = ask(request, "GET", "auth/me").data["user"]
     # A password manager wants to know whose password it is.
-    context = {
-        "form": form,
-        "title": title,
-        "button": title,
-        "back": back,
-        "username": user["email"],
-    }
-    return render(request, "console/form.html", context, status=form.status)
+    username = ask(request, "GET", "auth/me").data["user"]["email"]
+    back = reverse("console:account")
+    said = {"title": title, "button": title, "back": back, "username": username}
+    return form_page(request, form, lambda _: f"{back}{to}", **said)
 
 
 @screen
@@ -151,22 +136,17 @@ def verify(request: HttpRequest) -> HttpResponse:
     # Who is not signed in is sent to sign in and back, and so proves the account that is theirs.
     account = ask(request, "GET", "auth/me").data["user"]
     form = Form("POST", "auth/verify-email", {"token": _TOKEN})
-    said = {"title": "Confirm your address", "button": "Confirm", "account": account}
-    if request.method == "POST" and (answer := form.send(request)):
-        return _show_link(
-            request, form, done=f"{answer.data['user']['email']} is confirmed.", **said
-        )
-    return _show_link(request, form, text="Confirm that this address is yours.", **said)
+    said = {"title": "Confirm your address", "text": "Confirm that this address is yours."}
+    done = "{user[email]} is confirmed."
+    return _answer_link(request, form, done, **said, button="Confirm", account=account)
 
 
 @screen
 def reset(request: HttpRequest) -> HttpResponse:
     form = Form("POST", "auth/reset-password", {"token": _TOKEN, "newPassword": _NEW_PASSWORD})
     said = {"title": "Set a new password", "button": "Set the password"}
-    if request.method == "POST" and form.send(request):
-        return _show_link(request, form, done="The new password is set. Sign in with it.", **said)
-    text = "All sessions of your account end, on every device."
-    return _show_link(request, form, text=text, **said)
+    said["text"] = "All sessions of your account end, on every device."
+    return _answer_link(request, form, "The new password is set. Sign in with it.", **said)
 
 
 @screen
@@ -186,11 +166,11 @@ def register_anew(request: HttpRequest) -> HttpResponse:
 def invitation(request: HttpRequest) -> HttpResponse:
     """Who invites me into what, and what do I do to accept?"""
     look = Form("POST", "invitations/look", {"token": _TOKEN})
-    if request.method != "POST" or not (answer := look.send(request)):
-        said = {"title": "Invitation", "button": "Look at the invitation", "at_once": True}
-        return _show_link(request, look, text="Somebody invites you to work with them.", **said)
-    invited, step = answer.data, request.POST.get("step")
-    token = request.POST["token"]
+    if (answer := look.send(request)) is None:
+        context = {"form": look, "title": "Invitation", "button": "Look at the invitation"}
+        context |= {"text": "Somebody invites you to work with them.", "at_once": True}
+        return render(request, "console/link.html", context, status=look.status)
+    invited, step, token = answer.data, request.POST.get("step"), request.POST["token"]
     if step == "accept":
         member = ask(request, "POST", "invitations/accept", body={"token": token}).data
         return see_other(request, reverse("console:environment", args=[member["environmentId"]]))
@@ -226,15 +206,20 @@ def notices(request: HttpRequest) -> HttpResponse:
     """
     endpoint, more, done = _ANSWERS.get(request.POST.get("step", ""), _ANSWERS["confirm"])
     form = Form("POST", f"addresses/{endpoint}", {"token": _TOKEN})
-    said = {"title": "Notices by mail", "button": "Send them to me", "refusals": _REFUSALS}
-    if request.method == "POST" and form.send(request, more=more):
-        return _show_link(request, form, done=done, **said)
     text = (
         "Somebody wants to have notices sent to your address."
         " They say when automatic work fails, and when it works again."
     )
-    return _show_link(request, form, text=text, **said)
+    said = {"title": "Notices by mail", "button": "Send them to me", "refusals": _REFUSALS}
+    return _answer_link(request, form, done, more, text=text, **said)
 
 
-def _show_link(request: HttpRequest, form: Form, **said: Any) -> HttpResponse:
+def _answer_link(
+    request: HttpRequest, form: Form, done: str, more: Json | None = None, **said: Any
+) -> HttpResponse:
+    """Shows the form to which a mail led, or once it is sent, with `more` in its body, what is `done`: a sentence that
+    may have parts of the API's answer.
+    """
+    if answer := form.send(request, more=more):
+        said["done"] = done.format(**answer.data)
     return render(request, "console/link.html", {"form": form, **said}, status=form.status)

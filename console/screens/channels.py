@@ -128,7 +128,7 @@ def channel(request: HttpRequest, channel_id: UUID) -> HttpResponse:
     """Does it arrive, and whom does it tell of what? A POST changes the channel."""
     found = CHANNELS.find(request, channel_id=channel_id)
     form = CHANNELS.form(request, found)
-    if request.method == "POST" and form.send(request):
+    if form.send(request):
         return see_other(request, request.path)
     return _show(request, found, form)
 

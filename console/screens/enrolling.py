@@ -45,7 +45,7 @@ def add_machine(request: HttpRequest, environment_id: UUID, kind: str) -> HttpRe
         looks["poolIds"] = Look("Pools", kind="choices", choices=list(pools.items()))
     form = Form("POST", f"environments/{environment_id}/{kind}", looks)
     prefix = {} if is_host else {"prefix": "wrk"}
-    made = form.send(request, more=prefix) if request.method == "POST" else None
+    made = form.send(request, more=prefix)
     context: Json = {"kind": kind, "is_host": is_host}
     if made:
         context |= {"lines": _lines(request, made.data), "expires": made.data["expiresAt"]}
@@ -131,8 +131,7 @@ def pair(request: HttpRequest) -> HttpResponse:
     """
     context: Json = {"account": ask(request, "GET", "auth/me").data["user"]}
     look = Form("POST", "pairings/look", {"userCode": _CODE}, catches={404})
-    answer = look.send(request) if request.method == "POST" else None
-    if answer is None:
+    if (answer := look.send(request)) is None:
         if look.status == 404:
             look.errors = [_NOTHING_WAITS]
         releases = ask(request, "GET", "releases/latest").data

@@ -14,7 +14,7 @@ from django.urls import reverse
 from console.asking import Json, Refused, ask, ask_if_free, if_there
 from console.pages import (
     chosen,
-    confirm,
+    destroy,
     environment_of,
     listed,
     names_of,
@@ -23,6 +23,7 @@ from console.pages import (
     show,
 )
 from console.templatetags.console import may
+from pipedai.links import path_of_page
 from triggers.reasons import ENDS, Why, end_code, without_calls
 
 # An event is shown up to this many characters; console.js has the same number.
@@ -157,24 +158,22 @@ def rerun(request: HttpRequest, run_id: UUID) -> HttpResponse:
 
 @screen
 def cancel(request: HttpRequest, run_id: UUID) -> HttpResponse:
-    back = reverse("console:run", args=[run_id])
-    if request.method == "POST":
-        ask(request, "POST", f"runs/{run_id}/cancel")
-        return see_other(request, back)
     found = ask(request, "GET", f"runs/{run_id}").data
     text = "Its machine stops it as soon as it hears of that. What its tools have changed stays."
     if found["status"] == "queued":
         text = "It has not begun, and never will."
     if found["status"] == "waiting":
         text = "It stops where it is. The call that it asks for is not made."
-    return confirm(
+    return destroy(
         request,
         found["environmentId"],
+        f"runs/{run_id}/cancel",
+        method="POST",
         menu="runs",
         title=f"Cancel this run of {found['triggerName']}?",
         text=text,
         button="Cancel the run",
-        back=back,
+        back=reverse("console:run", args=[run_id]),
     )
 
 
@@ -228,18 +227,18 @@ class _Said:
     link: str = ""
 
 
-# The pages on which something is done, and what their links say: by the type of the subject, and by the pages of ENDS.
-_PAGES = {
-    "trigger": ("triggers/{id}", "Open the trigger"),
-    "worker": ("machines/{id}", "Open the machine"),
-    "pool": ("pools/{id}", "Open the pool"),
-    "connection": ("connections/{id}", "Open the connection"),
-    "channel": ("channels/{id}", "Open the channel"),
-    "approval": ("approvals/{id}", "Open the call"),
-    "budget": ("environments/{environment}/money", "Open Money"),
-    "environment": ("environments/{environment}/settings", "Open Settings"),
-    "machines": ("environments/{environment}/machines", "Open Machines"),
-    "approvals": ("environments/{environment}/approvals", "Open Approvals"),
+# What links say that lead to where something is done: by the type of the subject, and by the pages of ENDS.
+_LINKS = {
+    "trigger": "Open the trigger",
+    "worker": "Open the machine",
+    "pool": "Open the pool",
+    "connection": "Open the connection",
+    "channel": "Open the channel",
+    "approval": "Open the call",
+    "budget": "Open Money",
+    "environment": "Open Settings",
+    "machines": "Open Machines",
+    "approvals": "Open Approvals",
 }
 
 
@@ -247,8 +246,9 @@ def page_of(subject: Json, environment_id: object) -> tuple[str, str]:
     """Returns the path of the page about a subject, by its `type` and `id`, and what a link to it says. Both are empty
     if there is none.
     """
-    path, link = _PAGES.get(subject["type"], ("", ""))
-    return path and f"/console/{path.format(id=subject['id'], environment=environment_id)}", link
+    if link := _LINKS.get(subject["type"], ""):
+        return path_of_page(subject["type"], subject["id"], environment_id), link
+    return "", ""
 
 
 def _what_is_with(run: Json, explained: Json) -> list[_Said]:

@@ -182,8 +182,7 @@ def keys(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     }
     usual = {"role": "operator", "expiresAt": "90"}
     form = Form("POST", path, looks, values=usual)
-    made = form.send(request, more=_more_of_key(request)) if request.method == "POST" else None
-    if made:
+    if made := form.send(request, more=_more_of_key(request)):
         form = Form("POST", path, looks, values=usual)
     page = ask(request, "GET", path, query=chosen(request)).data
     for each in page["items"]:

@@ -12,11 +12,11 @@ from console.forms import Look
 from console.pages import (
     ResourceScreens,
     chosen,
-    confirm,
     environment_of,
     listed,
     screen,
     see_other,
+    show,
 )
 from console.screens.settings import show_settings
 from console.templatetags.console import may
@@ -98,7 +98,7 @@ def source(request: HttpRequest, source_id: UUID) -> HttpResponse:
     found = SOURCES.find(request, source_id=source_id)
     environment = environment_of(request, found["environmentId"])
     form = SOURCES.form(request, found)
-    if request.method == "POST" and form.send(request):
+    if form.send(request):
         return see_other(request, request.path)
     path = f"sources/{source_id}/events"
     filters = chosen(request, "decision")
@@ -134,13 +134,11 @@ def replay(request: HttpRequest, event_id: UUID) -> HttpResponse:
         made = ask(request, "POST", f"{path}/replay").data
         return see_other(request, reverse("console:event", args=[made["id"]]))
     found = ask(request, "GET", path).data
-    return confirm(
-        request,
-        found["environmentId"],
-        menu="settings",
-        title="Decide the event anew?",
-        text="What listens to its source today is started, also if the event has started it before.",
-        button="Replay it",
-        keep="Leave it",
-        back=reverse("console:event", args=[event_id]),
-    )
+    said = {
+        "title": "Decide the event anew?",
+        "text": "What listens to its source today is started, also if the event has started it before.",
+        "button": "Replay it",
+        "keep": "Leave it",
+        "back": reverse("console:event", args=[event_id]),
+    }
+    return show(request, found["environmentId"], "settings", "confirm", said)

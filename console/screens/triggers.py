@@ -309,7 +309,7 @@ def _answer(request: HttpRequest, environment: Json, form: Form, **said: object)
     if "preview" in request.POST:  # Without JavaScript a button shows the next due times.
         form.read(request)
         coming = _preview(request, environment["id"])
-    elif request.method == "POST" and not changed and (answer := form.send(request)):
+    elif not changed and (answer := form.send(request)):
         return see_other(request, reverse("console:trigger", args=[answer.data["id"]]))
     context = {
         "form": form,

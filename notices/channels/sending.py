@@ -160,15 +160,12 @@ def _page(row: Row) -> str:
     if row["event"] == TEST:
         return link_to_page("channel", row["channel_id"])
     if row["event"] in (DIGEST, SUMMARY):
-        return link_to_page("attention", row["environment_id"])
+        return link_to_page("attention", environment=row["environment_id"])
     if body["approval"]:
         return link_to_page("approval", body["approval"]["id"])
     if body["run"] and not row["event"].endswith(RECOVERED):
         return link_to_page("run", body["run"]["id"])
-    subject = body["subject"]
-    if subject["type"] == "budget":
-        return link_to_page("money", row["environment_id"])
-    return link_to_page(subject["type"], subject["id"])
+    return link_to_page(body["subject"]["type"], body["subject"]["id"], row["environment_id"])
 
 
 def _mail(row: Row) -> Mail:

@@ -15,7 +15,7 @@ from notices.channels.announcements import Announcement
 from notices.channels.queueing import queue_unlimited
 from notices.states import SUMMARY
 from pipedai.clocks import zone_of
-from pipedai.links import PAGES, link_to_page
+from pipedai.links import link_to_page
 from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one, fetch_row
 from triggers.budgets.room import SPENT
 from triggers.schedules.cron import Schedule
@@ -225,11 +225,9 @@ def _waiting(row: Row, environment_id: UUID) -> Row:
     page, about = row["subject"]["type"], row["subject"]["id"]
     if row["run_id"] and page != "approval":
         page, about = "run", row["run_id"]
-    elif page not in PAGES:
-        page, about = "money" if page == "budget" else "attention", environment_id
     return {
         "kind": row["kind"],
         "since": row["since"],
         "summary": row["summary"],
-        "link": link_to_page(page, about),
+        "link": link_to_page(page, about, environment_id),
     }
