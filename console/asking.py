@@ -135,21 +135,15 @@ def if_there(request: HttpRequest, path: str) -> Json:
 
 def body_of(method: str, path: str) -> type[Body]:
     """Returns the serializer by which an endpoint reads its body, so that a form has the body's fields."""
-    body = _operation(method, path).body
+    view: Any = resolve(f"{API}/{path}").func
+    body = operation_of(view.cls, view.actions[method.lower()]).body
     assert body is not None, f"{method} {path} has no body"
     return body
 
 
 def words_of(path: str, name: str) -> list[str]:
     """Returns the words that a filter of a list knows."""
-    filters = _operation("GET", path).filters
-    assert filters is not None, f"{path} has no filters"
-    return [
-        each if isinstance(each, str) else each[0]
-        for each in filters.base_filters[name].extra["choices"]
-    ]
-
-
-def _operation(method: str, path: str) -> Any:
     view: Any = resolve(f"{API}/{path}").func
-    return operation_of(view.cls, view.actions[method.lower()])
+    filters = operation_of(view.cls, view.actions["get"]).filters
+    assert filters is not None, f"{path} has no filters"
+    return list(filters.base_filters[name].extra["choices"])

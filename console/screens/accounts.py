@@ -136,17 +136,28 @@ def verify(request: HttpRequest) -> HttpResponse:
     # Who is not signed in is sent to sign in and back, and so proves the account that is theirs.
     account = ask(request, "GET", "auth/me").data["user"]
     form = Form("POST", "auth/verify-email", {"token": _TOKEN})
-    said = {"title": "Confirm your address", "text": "Confirm that this address is yours."}
-    done = "{user[email]} is confirmed."
-    return _answer_link(request, form, done, **said, button="Confirm", account=account)
+    return _answer_link(
+        request,
+        form,
+        "{user[email]} is confirmed.",
+        title="Confirm your address",
+        text="Confirm that this address is yours.",
+        button="Confirm",
+        account=account,
+    )
 
 
 @screen
 def reset(request: HttpRequest) -> HttpResponse:
     form = Form("POST", "auth/reset-password", {"token": _TOKEN, "newPassword": _NEW_PASSWORD})
-    said = {"title": "Set a new password", "button": "Set the password"}
-    said["text"] = "All sessions of your account end, on every device."
-    return _answer_link(request, form, "The new password is set. Sign in with it.", **said)
+    return _answer_link(
+        request,
+        form,
+        "The new password is set. Sign in with it.",
+        title="Set a new password",
+        text="All sessions of your account end, on every device.",
+        button="Set the password",
+    )
 
 
 @screen
@@ -210,12 +221,20 @@ def notices(request: HttpRequest) -> HttpResponse:
         "Somebody wants to have notices sent to your address."
         " They say when automatic work fails, and when it works again."
     )
-    said = {"title": "Notices by mail", "button": "Send them to me", "refusals": _REFUSALS}
-    return _answer_link(request, form, done, more, text=text, **said)
+    return _answer_link(
+        request,
+        form,
+        done,
+        more=more,
+        title="Notices by mail",
+        text=text,
+        button="Send them to me",
+        refusals=_REFUSALS,
+    )
 
 
 def _answer_link(
-    request: HttpRequest, form: Form, done: str, more: Json | None = None, **said: Any
+    request: HttpRequest, form: Form, done: str, *, more: Json | None = None, **said: Any
 ) -> HttpResponse:
     """Shows the form to which a mail led, or once it is sent, with `more` in its body, what is `done`: a sentence that
     may have parts of the API's answer.
