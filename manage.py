@@ -8,7 +8,7 @@ from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import ManagementUtility
-from django.db import OperationalError, connections
+from django.db import OperationalError
 
 from pipedai.embedded.programs import EmbeddedPostgresError
 
@@ -54,11 +54,6 @@ def main() -> None:
         if isinstance(error.__cause__, EmbeddedPostgresError):
             sys.exit(str(error))
         raise
-    finally:
-        # A command that needed no embedded server has not imported this.
-        if borrowing := sys.modules.get("pipedai.embedded.borrowing"):
-            connections.close_all()
-            borrowing.give_back()
 
 
 if __name__ == "__main__":

@@ -43,13 +43,6 @@ class ForgottenPasswordViewSet(ApiViewSet):
         body=ForgotPasswordBody,
         example={"email": "ada@example.com"},
         answers={202: None},
-        says={202: "Whether or not the address has an account."},
-        errors={
-            400: "Validation.",
-            401: "A token or two cookies were sent.",
-            409: "`mail_off`.",
-        },
-        audit=("user.password-reset",),
     )
     def forgot(self, request: Request) -> Response:
         resets.forget_password(**read_body(ForgotPasswordBody, request))
@@ -62,13 +55,6 @@ class ForgottenPasswordViewSet(ApiViewSet):
         body=ResetPasswordBody,
         example={"token": _TOKEN, "newPassword": "another horse battery"},
         answers={204: None},
-        errors={
-            400: "Validation.",
-            401: "A token or two cookies were sent.",
-            409: "`link_unusable`.",
-            503: "",
-        },
-        audit=("user.password-reset",),
     )
     def reset(self, request: Request) -> Response:
         resets.reset_password(**read_body(ResetPasswordBody, request), actor=caller_of(request))
@@ -92,9 +78,6 @@ class AddressViewSet(ApiViewSet):
         body=MailTokenBody,
         example={"token": _TOKEN},
         answers={200: SIGNED_IN},
-        says={200: 'With `{ "user": { … } }`.'},
-        errors={409: "`link_unusable`, or `email_taken`."},
-        audit=("user.email-verified", "user.email-changed", "user.displaced"),
     )
     def verify(self, request: Request) -> Response:
         user = addresses.verify_email(
@@ -109,9 +92,6 @@ class AddressViewSet(ApiViewSet):
         id="resendVerification",
         summary="Send the mail that confirms the address once more",
         answers={202: None},
-        says={202: "A mail is sent, unless the address is confirmed."},
-        errors={409: "`mail_off`."},
-        audit=("user.verification-requested",),
     )
     def resend(self, request: Request) -> Response:
         addresses.resend_verification(principal=user_of(request), actor=actor_of(request))
@@ -124,13 +104,6 @@ class AddressViewSet(ApiViewSet):
         body=ChangeEmailBody,
         example={"newEmail": "ada@example.org", "currentPassword": "correct horse battery"},
         answers={202: None},
-        says={202: "Nothing changes until the new address is confirmed."},
-        errors={
-            400: "Validation, the current password is wrong, or it is the present address.",
-            409: "`email_taken`, or `mail_off`.",
-            503: "",
-        },
-        audit=("user.email-change-requested",),
     )
     def change(self, request: Request) -> Response:
         addresses.change_email(
@@ -151,8 +124,6 @@ class OwnSessionsViewSet(ApiViewSet):
         id="listSessions",
         summary="List my sessions",
         items=SessionSerializer,
-        says={200: "A list of the user's live sessions."},
-        errors={400: "A bad `limit` or `cursor`."},
     )
     def list(self, request: Request) -> Response:
         principal = user_of(request)
@@ -164,8 +135,6 @@ class OwnSessionsViewSet(ApiViewSet):
         id="endSession",
         summary="End one of my sessions",
         answers={204: None},
-        errors={403: "Origin.", 404: "No such live session of the user's."},
-        audit=("user.session-ended",),
     )
     def destroy(self, request: Request, session_id: UUID) -> Response:
         """Ends a session, at once. The cookie goes too if it is the request's own."""
@@ -181,7 +150,6 @@ class OwnSessionsViewSet(ApiViewSet):
         id="endOtherSessions",
         summary="End all my sessions but this one",
         answers={204: None},
-        audit=("user.session-ended",),
     )
     def revoke_others(self, request: Request) -> Response:
         sessions.end_other_sessions(principal=user_of(request), actor=actor_of(request))

@@ -13,7 +13,7 @@ from django.core.exceptions import ValidationError
 
 from accounts.models import User
 from pipedai.api.errors import Invalid, Overloaded
-from pipedai.machine import HASH_MIB
+from pipedai.env import HASH_MIB
 from pipedai.server.ticket import PASSWORD
 
 # How many seconds a thread of a command waits until it may compute a hash. In the web process no thread waits: whole

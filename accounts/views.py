@@ -49,15 +49,6 @@ class SessionViewSet(ApiViewSet):
         example={**_CREDENTIALS, "name": "Ada"},
         answers={201: SIGNED_IN},
         answer_headers={201: _COOKIE},
-        says={201: "With the cookie."},
-        errors={
-            400: "Validation.",
-            401: "A token or two cookies were sent.",
-            403: "Foreign origin, or `registration_closed`.",
-            409: "`email_taken`, `address_unproved`, `link_unusable`, or for an invitation also `ceiling_reached`.",
-            503: "",
-        },
-        audit=("user.registered", "user.displaced", "invitation.accepted"),
     )
     def register(self, request: Request) -> Response:
         body = read_body(RegisterBody, request)
@@ -72,21 +63,6 @@ class SessionViewSet(ApiViewSet):
         example=_CREDENTIALS,
         answers={200: SIGNED_IN},
         answer_headers={200: _COOKIE},
-        says={
-            200: (
-                'With `{ "user": { … } }` and a cookie for a new session; the session that came with '
-                "the request ends."
-            ),
-        },
-        errors={
-            400: "Validation.",
-            401: (
-                "Wrong address or password, or a deactivated user: it says the same, and takes as "
-                "long."
-            ),
-            503: "",
-        },
-        audit=("user.logged-in", "user.login-failed"),
     )
     def login(self, request: Request) -> Response:
         body = read_body(LoginBody, request)
@@ -104,9 +80,6 @@ class SessionViewSet(ApiViewSet):
         summary="Log out",
         answers={204: None},
         answer_headers={204: (*_COOKIE, "Clear-Site-Data")},
-        says={204: 'With `Clear-Site-Data: "cache"`.'},
-        errors={401: "A token or two cookies were sent."},
-        audit=("user.logged-out",),
     )
     def logout(self, request: Request) -> Response:
         """Succeeds also if the session has ended already or the request came without one."""
@@ -133,8 +106,6 @@ class MeViewSet(ApiViewSet):
         id="getMe",
         summary="Who am I?",
         answers={200: SIGNED_IN},
-        says={200: 'With `{ "user": { … } }`.'},
-        errors={401: "Without a live session."},
     )
     def retrieve(self, request: Request) -> Response:
         user = User.objects.get(id=principal_of(request).id)
@@ -151,8 +122,6 @@ class MeViewSet(ApiViewSet):
         },
         answers={204: None},
         answer_headers={204: _COOKIE},
-        errors={400: "Validation, or the current password is wrong.", 503: ""},
-        audit=("user.password-changed",),
     )
     def change_password(self, request: Request) -> Response:
         session = services.change_password(
@@ -191,7 +160,6 @@ class UserLookupViewSet(ApiViewSet):
                 user=FoundUserSerializer(),
             )
         },
-        errors={400: "Without `email`, or one with a NUL character.", 404: "Nobody."},
     )
     def lookup(self, request: Request) -> Response:
         email = request.query_params.get("email")

@@ -25,7 +25,6 @@ class AuditLogViewSet(TenantViewSet):
         summary="List the audit log",
         items=AuditEntrySerializer,
         filters=AuditFilters,
-        says={200: "A list of entries."},
     )
     @from_replica
     def list(self, request: Request, environment_id: UUID) -> Response:

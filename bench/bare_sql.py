@@ -11,7 +11,7 @@ from bench.failure import BenchFailed
 from bench.figures import Json, latencies
 from bench.load import Window, sleep_until
 from bin.ending import die_with_parent
-from pipedai.embedded.installation import wheel_bin
+from pipedai.embedded.cluster import wheel_bin
 from testing.processes.stack import Database
 from testing.processes.usage import cpu_seconds
 

@@ -1,6 +1,6 @@
 """Installs the real Claude CLI, which is not free software, into a cache.
 
-Only tests need them, and only those who ask get them (`bin/setup --claude`).
+Only tests need it, and `bin/setup --claude` installs it.
 """
 
 import fcntl

@@ -93,7 +93,7 @@ def _clock(moment: str) -> str:
 
 
 def _figures(run: dict[str, Any]) -> str:
-    """Return a line with the run's model, tokens, cost, tool calls and output, as far as its worker told them."""
+    """Return a line with the run's model, tokens, cost, tool calls and output, as its worker has reported them."""
     told = [f"model {run['model']}"] if run["model"] is not None else []
     told += [
         f"{run[field]} {words}"

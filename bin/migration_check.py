@@ -64,7 +64,8 @@ def findings(exempt_up_to: dict[str, str]) -> Iterator[Finding]:
     """Yield the rules that migrations after `exempt_up_to` break, unless `safe_because` gives a reason for it."""
     loader = MigrationLoader(connection, replace_migrations=False)
     for (app, name), migration in sorted(loader.disk_migrations.items()):
-        if not _is_ours(app) or name <= exempt_up_to.get(app, ""):
+        is_ours = Path(apps.get_app_config(app).path).parent == _ROOT
+        if not is_ours or name <= exempt_up_to.get(app, ""):
             continue
         reasons: dict[str, str] = getattr(migration, "safe_because", {})
         rules = set()
@@ -90,10 +91,6 @@ def never_validated(disk_migrations: dict[tuple[str, str], Any]) -> Iterator[Fin
     for (app, constraint), name in pending.items():
         sentence = f"Add a migration with ValidateConstraint for {constraint}."
         yield Finding(f"{app}.{name}", "never-validated", sentence)
-
-
-def _is_ours(app: str) -> bool:
-    return Path(apps.get_app_config(app).path).parent == _ROOT
 
 
 def unsafe(migration: Any, state: ProjectState) -> Iterator[tuple[str, str]]:

@@ -17,8 +17,8 @@ from types import FrameType
 from typing import IO
 
 from bin.ending import Afterwards, die_with_parent
+from pipedai.embedded.cluster import FASTER
 from pipedai.embedded.server import EmbeddedPostgres
-from pipedai.embedded.tuning import FASTER
 
 _ROOT = Path(__file__).resolve().parent.parent
 _HELP = """\
@@ -51,7 +51,8 @@ def main() -> int:
     clean_up = Afterwards("exec python -m bin.cleaning", environment)
     try:
         if not environment["DATABASE_URL"]:
-            # Whoever asks first starts the server, and only here is it told that it may be fast and lose data.
+            # The suite starts the server before its tests do, because only the suite says that it may be fast and lose
+            # data.
             EmbeddedPostgres(data_dir, faster=FASTER).ensure_running()
         pytest_arguments = [each for each in arguments if each not in (NO_CHECKS, ALL)]
         return Suite(environment).run(

@@ -67,8 +67,6 @@ class EnvironmentIncidentViewSet(TenantViewSet):
         summary="List incidents",
         items=IncidentSerializer,
         filters=IncidentFilters,
-        says={200: "A list of incidents, by `openedAt`."},
-        errors={400: "A bad parameter, or a trigger that is not this environment's."},
     )
     @from_replica
     def list(self, request: Request, environment_id: UUID) -> Response:
@@ -92,8 +90,6 @@ class IncidentViewSet(TenantViewSet):
         id="acknowledgeIncident",
         summary="Acknowledge an incident",
         answers={200: IncidentSerializer},
-        says={200: "With the incident."},
-        audit=("incident.acknowledged",),
     )
     def acknowledge(self, request: Request, incident_id: UUID) -> Response:
         acknowledge_incident(incident_id=incident_id, actor=actor_of(request))

@@ -10,16 +10,12 @@ from pipedai.client_address import parse_networks
 from pipedai.server.asking_lane import AskingLane
 from pipedai.server.event_stream import EventStreams, FanOut
 from pipedai.server.heart import Heart
-from pipedai.server.hook_lane import HookLane
-from pipedai.server.lanes import Lanes
-from pipedai.server.listen import Listener, connect, connect_as_requests
+from pipedai.server.lanes import HookLane, Lanes, PasswordLane, WsgiLane, password_turns
+from pipedai.server.listen import Listener, RunNews, connect, connect_as_requests
 from pipedai.server.long_poll import LongPoll
 from pipedai.server.memory_budget import MemoryBudget
 from pipedai.server.outer import Limits, Outer
-from pipedai.server.password_lane import PasswordLane, password_turns
 from pipedai.server.request_scope import App
-from pipedai.server.run_news import RunNews
-from pipedai.server.wsgi_lane import WsgiLane
 from pipedai.wakeups import watches
 from pipedai.wsgi import application as wsgi
 

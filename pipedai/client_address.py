@@ -1,4 +1,4 @@
-"""Finds the address of a client that calls through proxies which the operator trusts (SPEC §2)."""
+"""Finds the address of a client that calls through proxies which the operator trusts."""
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -34,8 +34,9 @@ def parse_networks(words: Iterable[str]) -> tuple[Network, ...]:
 def client_address(
     peer: str | None, forwarded_for: str | None, trusted_proxies: Sequence[Network]
 ) -> str:
-    """Returns the rightmost hop of `X-Forwarded-For` that is no trusted proxy; the peer, if it is none itself. A hop
-    that is no address ends the search, and the proxy that passed it on counts. The result has no port and no zone.
+    """Returns the client's address: the rightmost hop of `X-Forwarded-For` that is no trusted proxy, or the peer, if
+    the peer is no trusted proxy itself. A hop that is no address ends the search, and the proxy that passed it on
+    counts. The result has no port and no zone.
     """
     nearest = _address(peer or LOCAL)
     if nearest is None:

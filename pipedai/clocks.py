@@ -1,9 +1,33 @@
-"""Compares this machine's clock with the database's, which decides what is due (SPEC §22), and finds time zones."""
+"""Compares this machine's clock with the database's, which decides what is due, and says which names are time zones."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
-from zoneinfo import ZoneInfo
+from functools import lru_cache
+from typing import Final
+from zoneinfo import ZoneInfo, available_timezones
+
+import tzdata
+
+# The edition, such as `2026f`, that all processes of this version have (see pipedai/__init__.py).
+EDITION: Final[str] = tzdata.IANA_VERSION
+# The time zone database has this zone for clocks that were never set.
+_NO_ZONE = "Factory"
+
+
+class BadTimezone(ValueError):  # noqa: N818
+    """The error for a name that is not a time zone."""
+
+
+def check_timezone(name: str) -> None:
+    if name not in _zone_names():
+        raise BadTimezone("Not a time zone of the IANA database, such as Europe/Berlin.")
+
+
+@lru_cache(maxsize=1)
+def _zone_names() -> frozenset[str]:
+    return frozenset(available_timezones() - {_NO_ZONE})
+
 
 # The difference between the clocks, in seconds, from which on `check_deploy` warns and an alert fires.
 TOLERATED_SKEW_SECONDS = 5.0

@@ -1,4 +1,4 @@
-"""Envelope encryption: master keys encrypt data keys, and data keys encrypt values (SPEC §8).
+"""Envelope encryption: master keys encrypt data keys, and data keys encrypt values.
 
 secretbox has no associated data, so BLAKE2b derives each value's key from the data key and the value's place. A
 ciphertext that was moved to another row, field or environment can't be decrypted.

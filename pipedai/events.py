@@ -1,4 +1,4 @@
-"""Domain events, by which a service tells what it did (SPEC §9).
+"""Domain events, by which a service tells what it did.
 
 Receivers run at once, in the same transaction: an error in one rolls the action back, so that none lacks its audit row.
 """
@@ -17,7 +17,7 @@ from django.dispatch import Signal
 
 ActorType = Literal["user", "api_key", "worker", "staff", "system"]
 
-# All actions that an event may name (SPEC §9). `emit` refuses any other action.
+# All actions that an event may name. `emit` refuses any other action.
 ACTIONS = frozenset(
     [
         "user.registered",
@@ -140,7 +140,7 @@ SYSTEM = Actor("system")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One action on one target. `metadata` must hold no secret (SPEC §9). Only made-up demo data sets `at`."""
+    """One action on one target. `metadata` must hold no secret. Only made-up demo data sets `at`."""
 
     action: str
     actor: Actor

@@ -44,7 +44,7 @@ _ACCEPTED = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 def accept_or_make(sent: str | None) -> str:
-    """Returns the caller's `X-Request-Id` if it is well-formed (SPEC §2), else a new id. Every log line and audit row
+    """Returns the caller's `X-Request-Id` if it is well-formed, else a new id. Every log line and audit row
     has it, so one that holds a token of ours is replaced.
     """
     if sent and _ACCEPTED.fullmatch(sent) and redact_text(sent) == sent:

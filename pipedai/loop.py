@@ -1,6 +1,9 @@
-"""Runs the scheduler's background jobs until SIGTERM (SPEC §7).
+"""Runs the scheduler's background jobs until SIGTERM.
 
 A job does one batch of work and returns how much it did. It runs when it is due, and again while it has more to do.
+
+Schedulers also show a monitor outside that the service works: they request HEARTBEAT_URL once a minute while no job
+fails. The loop runs one job at a time, so a job that hangs stops the requests too.
 """
 
 import os
@@ -11,14 +14,71 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
+import httpx
+from django.conf import settings
 from django.db import DatabaseError, InterfaceError, close_old_connections, connection
 
-from pipedai import pulse, timeouts
+from pipedai import timeouts
 from pipedai.logs import get_logger
 from pipedai.sql import takes_writes
 
 log = get_logger(__name__)
+
+# How often the URL is requested, in seconds. A request is made only if no job has failed for as long before it.
+HEARTBEAT_SECONDS = 60.0
+_HEARTBEAT_TIMEOUT = 10.0
+
+_heartbeat_lock = threading.Lock()
+_failed_at: float | None = None
+_sending: threading.Thread | None = None
+
+
+def note_failure() -> None:
+    global _failed_at
+    with _heartbeat_lock:
+        _failed_at = time.monotonic()
+
+
+def send_heartbeat() -> int:
+    """Requests the URL in a thread of its own, unless a job failed lately or a request is under way. Returns 0."""
+    global _sending
+    url = settings.HEARTBEAT_URL
+    if not url:
+        return 0
+    with _heartbeat_lock:
+        went_well = _failed_at is None or time.monotonic() - _failed_at >= HEARTBEAT_SECONDS
+        is_busy = _sending is not None and _sending.is_alive()
+    if not went_well:
+        log.warning("heartbeat.withheld")
+    elif not is_busy:
+        _sending = threading.Thread(
+            target=_request_heartbeat, args=(url,), name="heartbeat", daemon=True
+        )
+        _sending.start()
+    return 0
+
+
+def await_heartbeat() -> None:
+    if _sending is not None:
+        _sending.join(_HEARTBEAT_TIMEOUT)
+
+
+def _request_heartbeat(url: str) -> None:
+    """Requests the URL. It may lie in a private network, as the operator chose it. The log names its host only."""
+    host = urlsplit(url).hostname
+    try:
+        with httpx.Client(timeout=_HEARTBEAT_TIMEOUT, trust_env=False) as client:
+            answer = client.get(url)
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        log.warning("heartbeat.failed", host=host, error=type(error).__name__)
+        return
+    if answer.is_success:
+        log.debug("heartbeat.sent", host=host)
+    else:
+        log.warning("heartbeat.failed", host=host, status_code=answer.status_code)
+
 
 # A job waits this many seconds after an error, twice as long after a second error in a row, and so on, up to ten times
 # as long.
@@ -94,12 +154,12 @@ def run_jobs(jobs: Sequence[Job], stop: threading.Event) -> Counter[str]:
                 units = job.work()
             except Exception as error:
                 if _is_away(error):
-                    pulse.note_failure()
+                    note_failure()
                     _wait_for_database(error, stop)
                     # The job stays due. It failed only because the database was away.
                     continue
                 failures[job.name] += 1
-                pulse.note_failure()
+                note_failure()
                 pause = _PAUSE_AFTER_ERROR_SECONDS * min(failures[job.name], 10)
                 log.exception("job.failed", job=job.name, retry_seconds=pause)
             else:
@@ -110,14 +170,10 @@ def run_jobs(jobs: Sequence[Job], stop: threading.Event) -> Counter[str]:
                     log.info("job.done", job=job.name, units=units, total=done[job.name])
             due[job.name] = time.monotonic() + pause
         stop.wait(max(0.0, min(due.values()) - time.monotonic()))
-    _finish([job.finish for job in jobs if job.finish])
-    return done
-
-
-def _finish(waits: Sequence[Callable[[], None]]) -> None:
-    if waits:
+    if waits := [job.finish for job in jobs if job.finish]:
         with ThreadPoolExecutor(len(waits)) as pool:
             list(pool.map(lambda wait: wait(), waits))
+    return done
 
 
 def _is_away(error: Exception) -> bool:

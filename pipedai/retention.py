@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from django.db import DatabaseError
 
-from pipedai import patience
+from pipedai import timeouts
 from pipedai.logs import get_logger
 from pipedai.sql import database_now, execute, fetch_all, sqlstate
 
@@ -22,7 +22,7 @@ log = get_logger(__name__)
 _PAUSE_SECONDS = 0.2
 _LOCK_SECONDS = 0.2
 # The errors that mean that a row is in use. 23503 is foreign_key_violation: somebody has just referred to it.
-_IN_USE = patience.LACKS_LOCK | {"23503"}
+_IN_USE = timeouts.LACKS_LOCK | {"23503"}
 # _SCHEDULER_BATCH is the largest number of rows that the scheduler deletes in one batch, and _TURN_SECONDS the longest
 # time that it searches for rows to delete. Both are small, because the scheduler's other jobs wait meanwhile.
 _SCHEDULER_BATCH = 200
@@ -87,10 +87,10 @@ def remove(step: Callable[[], int], *, tries: int = 5) -> int:
         reason = type(error.__cause__).__name__
         log.info("prune.in_use", reason=reason, attempt=next(attempts))
 
-    work = partial(patience.in_transaction, step, _LOCK_SECONDS)
+    work = partial(timeouts.in_transaction, step, _LOCK_SECONDS)
     pauses = iter([_PAUSE_SECONDS] * (tries - 1))
     try:
-        return patience.retry(work, pauses=pauses, tell=tell, states=_IN_USE)
+        return timeouts.retry(work, pauses=pauses, tell=tell, states=_IN_USE)
     except DatabaseError as error:
         if sqlstate(error) not in _IN_USE:
             raise

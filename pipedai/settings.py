@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipedai import env, logs, machine
+from pipedai import env, logs
 from pipedai.version import VERSION
 
 BASE_DIR = env.BASE_DIR
@@ -19,7 +19,7 @@ DEVELOPMENT_SECRET_KEY = "development-only-secret-key-refused-in-production-0123
 DEVELOPMENT_MASTER_KEYS = ("dev:ZGV2ZWxvcG1lbnQtb25seS1tYXN0ZXIta2V5LTMyYnQ=",)
 SECRET_KEY = env.text("SECRET_KEY", DEVELOPMENT_SECRET_KEY)
 SECRET_KEY_FALLBACKS = env.words("SECRET_KEY_FALLBACKS")
-# A list of `<id>:<base64 of 32 bytes>`, newest first (SPEC §8).
+# A list of `<id>:<base64 of 32 bytes>`, newest first (docs/security.md, Keys).
 MASTER_KEYS = env.words("MASTER_KEYS", DEVELOPMENT_MASTER_KEYS)
 
 # --- Where the service is, and who may call it -------------------------------------------------------------
@@ -31,7 +31,7 @@ ALLOWED_ORIGINS = env.words("ALLOWED_ORIGINS")
 TRUSTED_PROXIES = env.words("TRUSTED_PROXIES")
 # Whether requests are throttled. Only the settings of tests and benchmarks (testing/settings.py) turn this off.
 THROTTLES_ENABLED = True
-# Who may register: anybody, only who has an invitation, or nobody (SPEC §15).
+# Who may register: anybody, only people with an invitation, or nobody.
 REGISTRATION = env.choice("REGISTRATION", ("open", "invited", "closed"), "open")
 COOKIE_SAMESITE = env.choice("COOKIE_SAMESITE", ("Lax", "Strict", "None"), "Lax")
 
@@ -52,9 +52,9 @@ CORS_ALLOW_METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 RUN_LEASE_SECONDS = env.whole("RUN_LEASE_SECONDS", 180, at_least=1, at_most=86_400)
 SCHEDULE_CATCHUP_SECONDS = env.whole("SCHEDULE_CATCHUP_SECONDS", 3600, at_most=31 * 86_400)
 WEBHOOK_ALLOWED_NETWORKS = env.words("WEBHOOK_ALLOWED_NETWORKS")
-# Each scheduler requests this URL once a minute while its jobs go well (SPEC §14).
+# Each scheduler requests this URL once a minute while its jobs go well.
 HEARTBEAT_URL = env.text("HEARTBEAT_URL", "")
-# The mail server by which mails are sent (SPEC §15). Without one, mails are written into files in development, and are
+# The mail server by which mails are sent. Without one, mails are written into files in development, and are
 # not sent in production.
 EMAIL_URL = env.email_url("EMAIL_URL")
 # The sender of all mails: an address, or `Name <address>`.
@@ -64,7 +64,7 @@ EMAIL_FROM = env.text("EMAIL_FROM", "PipedAI <pipedai@localhost>")
 DASHBOARD_URL = env.text("DASHBOARD_URL", "").rstrip("/")
 # The version to which GET /releases/latest tells the hosts to upgrade the program that supervises their workers.
 LATEST_ORCHESTRATOR_VERSION = env.semver("LATEST_ORCHESTRATOR_VERSION", "0.7.1")
-# How many days old rows are kept (SPEC §10). 0 keeps them for ever. docs/operations.md explains each setting.
+# How many days old rows are kept. 0 keeps them for ever. docs/operations.md explains each setting.
 RUN_RETENTION_DAYS = env.whole("RUN_RETENTION_DAYS", 0, at_most=36_500)
 DELIVERY_RETENTION_DAYS = env.whole("DELIVERY_RETENTION_DAYS", 0, at_most=36_500)
 # Events of runs: a run takes events until a day after its end, so they are kept for two days at least.
@@ -74,7 +74,7 @@ INBOUND_EVENTS_DAYS = env.whole("INBOUND_EVENTS_DAYS", 14, at_least=1, at_most=3
 
 # --- Django's own settings ---------------------------------------------------------------------------------
 INSTALLED_APPS = [
-    "pipedai",  # It is first, because it refuses unfit settings before other apps start, such as the admin.
+    "pipedai",  # The first app, because it refuses unfit settings before other apps start, such as the admin.
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -94,7 +94,7 @@ INSTALLED_APPS = [
     # it.
     "notices",
     "console",
-    "django_htmx",  # It brings htmx itself as a static file; its middleware is not used.
+    "django_htmx",  # For htmx as a static file; its middleware is not used.
 ]
 # Django's middleware is skipped for two kinds of calls. Calls below /api/v1/ that are not OPTIONS and have no Origin
 # header skip it, because pipedai.wsgi makes the checks that they need. GET /api/v1/health/live is answered by the event
@@ -147,7 +147,7 @@ AUTH_PASSWORD_VALIDATORS: list[dict[str, Any]] = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
-# --- Admin --------------------------------------------------------------------------------------
+# --- Admin -------------------------------------------------------------------------------------------------
 
 # Browsers send the admin's cookies only to the admin's own path. A session lasts eight hours, however much it is used:
 # see accounts.sessions.
@@ -172,10 +172,10 @@ STATIC_COLLECTED = PRODUCTION and (STATIC_ROOT / "staticfiles.json").is_file()
 WHITENOISE_USE_FINDERS = not STATIC_COLLECTED
 WHITENOISE_AUTOREFRESH = False
 WHITENOISE_ALLOW_ALL_ORIGINS = False
-# The largest body of a request (SPEC §2: 1 MiB). The ASGI wrapper refuses a larger body before Django, which has the
+# The largest body of a request, as API.md says. The ASGI wrapper refuses a larger body before Django, which has the
 # same limit, sees it.
 MAX_BODY_BYTES = 1024 * 1024
-# The largest body of a plan and an apply of files (SPEC §29), which have whole repositories of prompts.
+# The largest body of a plan and an apply of files, which have whole repositories of prompts.
 MAX_FILES_BYTES = 8 * 1024 * 1024
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_FILES_BYTES
 
@@ -222,13 +222,13 @@ if REPLICA_DATABASE_URL:
 WEB_THREADS = env.whole("WEB_THREADS", 8, at_least=1, at_most=256)
 # How many processes serve requests; gunicorn reads it too.
 WEB_CONCURRENCY = env.whole("WEB_CONCURRENCY", 2 if PRODUCTION else 1, at_least=1, at_most=256)
-_MEMORY_MIB = machine.memory_mib() // WEB_CONCURRENCY
+_MEMORY_MIB = env.memory_mib() // WEB_CONCURRENCY
 # How many passwords a process hashes at once.
-ARGON2_CONCURRENCY = machine.passwords_at_once(
-    processors=machine.processors(), threads=WEB_THREADS, memory_mib=_MEMORY_MIB
+ARGON2_CONCURRENCY = env.passwords_at_once(
+    processors=env.processors(), threads=WEB_THREADS, memory_mib=_MEMORY_MIB
 )
 # The memory that a process may use for requests and answers that are under way (see pipedai.server.memory_budget).
-MEMORY_BUDGET_MIB = machine.memory_budget_mib(_MEMORY_MIB)
+MEMORY_BUDGET_MIB = env.memory_budget_mib(_MEMORY_MIB)
 
 REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_AUTHENTICATION_CLASSES": [],
@@ -290,7 +290,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
-        "pipedai.api.schema.hooks.complete",
+        "pipedai.api.schema.auto.complete",
         "triggers.webhooks.message_schema.add_webhook",
     ],
 }

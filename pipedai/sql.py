@@ -11,7 +11,7 @@ from django.db import connections, transaction
 from psycopg import Cursor
 from psycopg.rows import dict_row
 
-from pipedai.database.prepared import Prepared
+from pipedai.database.base import Prepared
 from pipedai.redaction import escape_control, redact_text
 from pipedai.replica import where
 
@@ -156,5 +156,5 @@ def _run(
 
 
 def _is_watched(database: Any) -> bool:
-    """Whether somebody wants to see each statement, so that all must pass through Django's cursor."""
+    """Whether each statement must pass through Django's cursor, because a wrapper or the debug log wants to see it."""
     return bool(database.execute_wrappers or database.force_debug_cursor)

@@ -1,4 +1,4 @@
-"""Serves static files from the web process (SPEC §10), in production those of `manage.py collectstatic`.
+"""Serves static files from the web process, in production those of `manage.py collectstatic`.
 
 Their names contain a hash, so that browsers may cache them for ever.
 """

@@ -6,8 +6,14 @@ from django.views.generic import RedirectView
 from accounts.staff_views import StaffAccount, StaffLogin, StaffLogout
 from notices.channels.page import stop_page
 from pipedai.admin.site import site
-from pipedai.api.documents import docs_page, document_page
-from pipedai.api.service import HealthViewSet, OpenApiViewSet, ServiceRootViewSet, start_page
+from pipedai.api.service import (
+    HealthViewSet,
+    OpenApiViewSet,
+    ServiceRootViewSet,
+    docs_page,
+    document_page,
+    start_page,
+)
 from pipedai.api.views import paths_of
 from workers.hosts.release_views import download
 from workspaces.connections.pages import CallbackPage, client_document

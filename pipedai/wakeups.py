@@ -40,8 +40,8 @@ POOL = "pool"
 # streams a run, or the changes of an environment.
 THINGS = "things"
 WATCHED = "watched"
-# RUNS says that events of runs were stored. In place of one id it has the name of the process that says so, which has
-# told its own streams already; its detail is the ids of the runs.
+# RUNS says that events of runs were stored. In place of one id it has the name of the process that sends it, whose own
+# streams know already; its detail is the ids of the runs.
 RUNS = "runs"
 NOBODY = "-"
 # How many ids one notification names. PostgreSQL limits it to 8,000 bytes.
@@ -150,7 +150,7 @@ def announce_watch(subject: UUID) -> None:
 
 
 def announce_poll(worker_id: UUID, order: int) -> None:
-    """Tell every web process that a poll began, so that older polls of the worker end (SPEC §5). `order` is the poll's
+    """Tell every web process that a poll began, so that older polls of the worker end. `order` is the poll's
     beginning in microseconds on the database's clock, so that a late notification ends only older ones.
     """
     _notify([f"{POLLING} {worker_id} {order}"])

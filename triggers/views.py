@@ -34,9 +34,6 @@ class TriggerPaginator(HeavyPaginator):
     weight = octets_of(F("revision__prompt"), F("revision__output_schema"))
 
 
-_CONFLICTS = "`key_taken`, `ceiling_reached` or `chain_circle`."
-
-
 class TriggerViewSet(ResourceViewSet):
     tag = "Triggers"
     resource = services.TRIGGERS
@@ -46,7 +43,6 @@ class TriggerViewSet(ResourceViewSet):
     pagination_class = TriggerPaginator
     grows = True
     reads_inside = True
-    seals = True
     example = {
         "name": "Morning report",
         "prompt": "Summarise what happened overnight.",
@@ -56,15 +52,6 @@ class TriggerViewSet(ResourceViewSet):
         "timezone": "Europe/Berlin",
     }
     change = {"enabled": False}
-    says = {
-        "list": "A list of triggers; a page ends before its prompts and schemas come to over 4 MiB."
-    }
-    conflicts = {
-        "create": _CONFLICTS,
-        "update": _CONFLICTS,
-        "destroy": "`unfinished_runs`, or `has_children`: triggers listen to it.",
-    }
-    bad_parameters = "A bad parameter, or a worker that is not this environment's."
     permissions = {"rotate_mcp_token": IsAdmin}
 
     @classmethod
@@ -87,9 +74,6 @@ class TriggerViewSet(ResourceViewSet):
         body=RotateBody,
         example={"mcpHeaders": {"Authorization": "Bearer a-newer-secret"}},
         answers={200: TriggerSerializer},
-        says={200: "With the trigger."},
-        errors={503: "The headers can't be sealed."},
-        audit=("mcp-token.rotated",),
     )
     def rotate_mcp_token(self, request: Request, trigger_id: UUID) -> Response:
         services.rotate_mcp_token(

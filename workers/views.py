@@ -33,8 +33,6 @@ class EnvironmentWorkerViewSet(TenantViewSet):
         summary="List workers",
         items=WorkerSerializer,
         filters=WorkerFilters,
-        says={200: "A list of workers."},
-        errors={400: "A bad parameter, or a pool that is not this environment's."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
         rows = queries.workers().filter(environment_id=environment_id)
@@ -68,7 +66,6 @@ class WorkerViewSet(OneWorkerViewSet):
         id="getWorker",
         summary="Get a worker",
         answers={200: WorkerSerializer},
-        says={200: "With the worker."},
     )
     def retrieve(self, request: Request, worker_id: UUID) -> Response:
         return Response(WorkerSerializer(queries.workers().get(id=worker_id)).data)
@@ -81,8 +78,6 @@ class WorkerViewSet(OneWorkerViewSet):
         partial=True,
         example={"maxConcurrency": 2},
         answers={200: WorkerSerializer},
-        says={200: "With the worker; what is as it was changes nothing."},
-        audit=("worker.updated",),
     )
     def update(self, request: Request, worker_id: UUID) -> Response:
         services.update_worker(
@@ -104,14 +99,6 @@ class WorkerViewSet(OneWorkerViewSet):
             ),
         ),
         answers={204: None},
-        errors={
-            400: "A bad `reassignTo`.",
-            409: (
-                "`has_children`: without `reassignTo`, while triggers point at it or runs are "
-                "unfinished."
-            ),
-        },
-        audit=("worker.deregistered",),
     )
     def destroy(self, request: Request, worker_id: UUID) -> Response:
         """`?reassignTo=` names the worker that takes over triggers and queued runs."""
@@ -127,8 +114,6 @@ class WorkerViewSet(OneWorkerViewSet):
         id="revokeWorkerToken",
         summary="Revoke a worker's token",
         answers={204: None},
-        says={204: "Also when there is no token any more."},
-        audit=("worker.token-revoked",),
     )
     def revoke_token(self, request: Request, worker_id: UUID) -> Response:
         """Makes the service refuse the worker's token from now on."""
@@ -148,8 +133,6 @@ class WorkerApprovalViewSet(OneWorkerViewSet):
         id="approveWorker",
         summary="Approve a worker",
         answers={200: WorkerSerializer},
-        says={200: "With the worker, also when it was approved before."},
-        audit=("worker.approved",),
     )
     def approve(self, request: Request, worker_id: UUID) -> Response:
         services.approve_worker(worker=self.worker, actor=actor_of(request))

@@ -28,7 +28,6 @@ class ApiKeyViewSet(TenantViewSet):
         id="listApiKeys",
         summary="List API keys",
         items=ApiKeySerializer,
-        says={200: "A list of keys, revoked, expired and consumed ones too."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
         rows = ApiKey.objects.filter(environment_id=environment_id).defer("token_digest")
@@ -41,9 +40,6 @@ class ApiKeyViewSet(TenantViewSet):
         body=ApiKeyBody,
         example={"name": "deploy script", "prefix": "pwk", "role": "operator"},
         answers={201: MintedApiKeySerializer},
-        says={201: "With the key and, this once, its `token`."},
-        errors={409: "`ceiling_reached`."},
-        audit=("api-key.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
         key, token = api_keys.mint_api_key(
@@ -59,8 +55,6 @@ class ApiKeyViewSet(TenantViewSet):
         id="revokeApiKey",
         summary="Revoke an API key",
         answers={204: None},
-        says={204: "Also when it is revoked already."},
-        audit=("api-key.revoked",),
     )
     def destroy(self, request: Request, environment_id: UUID, key_id: UUID) -> Response:
         api_keys.revoke_api_key(

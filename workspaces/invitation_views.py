@@ -39,8 +39,6 @@ class InvitationViewSet(TenantViewSet):
         id="listInvitations",
         summary="List open invitations",
         items=InvitationSerializer,
-        says={200: "A list of the invitations that were neither accepted nor revoked."},
-        errors={400: "A bad `limit` or `cursor`."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
         rows = invitations.open_invitations(environment_id)
@@ -53,14 +51,6 @@ class InvitationViewSet(TenantViewSet):
         body=InvitationBody,
         example={"email": "grace@example.com", "role": "operator"},
         answers={201: NewInvitationSerializer},
-        says={
-            201: "With the invitation; a mail with a link goes to the address, or `link` is that link.",
-        },
-        errors={
-            409: "`already_invited`, `already_member`, `email_unverified`, or `ceiling_reached`.",
-            429: "Too many invitations by the caller or the workspace, or too many mails to the address.",
-        },
-        audit=("invitation.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
         invitation, link = invitations.invite(
@@ -76,8 +66,6 @@ class InvitationViewSet(TenantViewSet):
         id="revokeInvitation",
         summary="Revoke an invitation",
         answers={204: None},
-        errors={403: "Role or origin.", 404: "No such environment, or no such open invitation."},
-        audit=("invitation.revoked",),
     )
     def destroy(self, request: Request, environment_id: UUID, invitation_id: UUID) -> Response:
         invitations.revoke_invitation(
@@ -118,11 +106,6 @@ class InvitedViewSet(ApiViewSet):
                 next=serializers.ChoiceField(choices=list(invitations.NextStep)),
             )
         },
-        errors={
-            400: "Validation.",
-            401: "A token or two cookies were sent.",
-            409: "`link_unusable`.",
-        },
     )
     def look(self, request: Request) -> Response:
         principal: object = request.user
@@ -156,11 +139,6 @@ class AcceptViewSet(ApiViewSet):
         body=MailTokenBody,
         example={"token": "acc_2jmGzT6n…"},
         answers={200: AcceptedSerializer},
-        says={200: "With the environment and the role."},
-        errors={
-            409: "`link_unusable`, `email_unverified`, `already_member`, or `ceiling_reached`.",
-        },
-        audit=("invitation.accepted",),
     )
     def accept(self, request: Request) -> Response:
         member = invitations.accept_invitation(

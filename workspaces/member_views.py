@@ -35,8 +35,6 @@ class MemberViewSet(TenantViewSet):
         id="listMembers",
         summary="List members",
         items=MemberSerializer,
-        says={200: "A list of members."},
-        errors={400: "A bad `limit` or `cursor`."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
         rows = Membership.objects.filter(environment_id=environment_id).select_related("user")
@@ -49,12 +47,6 @@ class MemberViewSet(TenantViewSet):
         body=MemberBody,
         example={"email": "grace@example.com", "role": "operator"},
         answers={201: MemberSerializer},
-        says={201: "With the member."},
-        errors={
-            404: "No such environment, or no such active user.",
-            409: "`already_member`, or `ceiling_reached`.",
-        },
-        audit=("member.added",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
         member = members.add_member(
@@ -71,9 +63,6 @@ class MemberViewSet(TenantViewSet):
         body=RoleBody,
         example={"role": "admin"},
         answers={200: MemberSerializer},
-        says={200: "With the member; the same role changes nothing."},
-        errors={409: "`last_owner`."},
-        audit=("member.role-changed",),
     )
     def update(self, request: Request, environment_id: UUID, user_id: UUID) -> Response:
         member = members.change_role(
@@ -89,8 +78,6 @@ class MemberViewSet(TenantViewSet):
         id="removeMember",
         summary="Remove a member",
         answers={204: None},
-        errors={403: "Role or origin.", 409: "`last_owner`."},
-        audit=("member.removed",),
     )
     def destroy(self, request: Request, environment_id: UUID, user_id: UUID) -> Response:
         members.remove_member(

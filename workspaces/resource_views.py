@@ -34,15 +34,9 @@ class ResourceViewSet(TenantViewSet):
     grows: ClassVar[bool] = False
     # Whether the answer to a creation is read in its transaction, so that no row stays behind if the caller gets a 503.
     reads_inside: ClassVar[bool] = False
-    # Whether a row has secrets, so that making or changing one may fail with 503.
-    seals: ClassVar[bool] = False
     # The bodies that the documentation shows for a creation and for a change.
     example: ClassVar[Mapping[str, Any]]
     change: ClassVar[Mapping[str, Any]]
-    # What the documentation says of the conflicts of an action, of its success, and of bad parameters of the list.
-    conflicts: ClassVar[Mapping[str, str]]
-    says: ClassVar[Mapping[str, str]] = {}
-    bad_parameters: ClassVar[str] = ""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         cls.row = cls.resource.row
@@ -84,13 +78,6 @@ def _actions(of: type[ResourceViewSet]) -> dict[str, Callable[..., Response]]:
     name = noun.capitalize()
     in_environment = f"/environments/{{environmentId}}/{noun}s"
     alone = f"/{noun}s/{{{noun}Id}}"
-    sealing = {503: "The secrets can't be sealed."} if of.seals else {}
-
-    def errors(action: str) -> dict[int, str]:
-        return {409: of.conflicts[action]} if action in of.conflicts else {}
-
-    def says(action: str, usual: str) -> str:
-        return of.says.get(action, usual)
 
     @Operation(
         f"GET {in_environment}",
@@ -98,8 +85,6 @@ def _actions(of: type[ResourceViewSet]) -> dict[str, Callable[..., Response]]:
         summary=f"List {noun}s",
         items=of.serializer,
         filters=of.filters,
-        says={200: says("list", f"A list of {noun}s.")},
-        errors={400: of.bad_parameters} if of.bad_parameters else {},
     )
     def list_(self: ResourceViewSet, request: Request, environment_id: UUID) -> Response:
         rows = self.filtered(self.rows().filter(environment_id=environment_id), request)
@@ -112,9 +97,6 @@ def _actions(of: type[ResourceViewSet]) -> dict[str, Callable[..., Response]]:
         body=of.body,
         example=of.example,
         answers={201: of.serializer},
-        says={201: says("create", f"With the {noun}.")},
-        errors=errors("create") | sealing,
-        audit=(f"{noun}.created",),
     )
     def create(self: ResourceViewSet, request: Request, environment_id: UUID) -> Response:
         values = read_body(self.body, request)
@@ -130,7 +112,6 @@ def _actions(of: type[ResourceViewSet]) -> dict[str, Callable[..., Response]]:
         id=f"get{name}",
         summary=f"Get a {noun}",
         answers={200: of.serializer},
-        says={200: f"With the {noun}."},
     )
     def retrieve(self: ResourceViewSet, request: Request, **ids: UUID) -> Response:  # noqa: ARG001
         return Response(self.one(ids[self.row[0]]))
@@ -144,9 +125,6 @@ def _actions(of: type[ResourceViewSet]) -> dict[str, Callable[..., Response]]:
         fields_as=f"POST {in_environment}",
         example=of.change,
         answers={200: of.serializer},
-        says={200: says("update", f"With the {noun}; what is as it was changes nothing.")},
-        errors=errors("update") | sealing,
-        audit=(f"{noun}.updated",),
     )
     def update(self: ResourceViewSet, request: Request, **ids: UUID) -> Response:
         row_id = ids[self.row[0]]
@@ -163,8 +141,6 @@ def _actions(of: type[ResourceViewSet]) -> dict[str, Callable[..., Response]]:
         id=f"delete{name}",
         summary=f"Delete a {noun}",
         answers={204: None},
-        errors=errors("destroy"),
-        audit=(f"{noun}.deleted",),
     )
     def destroy(self: ResourceViewSet, request: Request, **ids: UUID) -> Response:
         environment_id = self.access.environment_id

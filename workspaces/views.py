@@ -38,8 +38,6 @@ class WorkspaceViewSet(ApiViewSet):
         id="listWorkspaces",
         summary="List workspaces",
         items=WorkspaceSerializer,
-        says={200: "A list of workspaces."},
-        errors={400: "A bad `limit` or `cursor`."},
     )
     def list(self, request: Request) -> Response:
         rows = visible_workspaces(principal_of(request).id)
@@ -52,9 +50,6 @@ class WorkspaceViewSet(ApiViewSet):
         body=NameBody,
         example={"name": "Acme"},
         answers={201: WorkspaceSerializer},
-        says={201: "With the workspace."},
-        errors={409: "`ceiling_reached`."},
-        audit=("workspace.created",),
     )
     def create(self, request: Request) -> Response:
         workspace = services.create_workspace(
@@ -83,8 +78,6 @@ class WorkspaceEnvironmentViewSet(ApiViewSet):
         id="listEnvironments",
         summary="List environments",
         items=EnvironmentSerializer,
-        says={200: "A list of environments."},
-        errors={400: "A bad `limit` or `cursor`.", 404: "No such workspace, or not visible."},
     )
     def list(self, request: Request, workspace_id: UUID) -> Response:
         rows = environments_of(principal_of(request).id, workspace_id)
@@ -97,12 +90,6 @@ class WorkspaceEnvironmentViewSet(ApiViewSet):
         body=NameBody,
         example={"name": "production"},
         answers={201: EnvironmentSerializer},
-        says={201: "With the environment."},
-        errors={
-            403: "The caller sees the workspace but may not create in it, or foreign origin.",
-            409: "`name_taken`, or `ceiling_reached`.",
-        },
-        audit=("environment.created",),
     )
     def create(self, request: Request, workspace_id: UUID) -> Response:
         environment: Any = services.create_environment(
@@ -124,7 +111,6 @@ class EnvironmentViewSet(TenantViewSet):
         id="getEnvironment",
         summary="Get an environment",
         answers={200: EnvironmentSerializer},
-        says={200: "With the environment and the caller's `role` (a key's own)."},
     )
     def retrieve(self, request: Request, environment_id: UUID) -> Response:
         return Response(self._shown(environment_id))
@@ -137,9 +123,6 @@ class EnvironmentViewSet(TenantViewSet):
         partial=True,
         example={"paused": True, "pauseReason": "The database is being moved."},
         answers={200: EnvironmentSerializer},
-        says={200: "With the environment; what is as it was changes nothing."},
-        errors={409: "`name_taken`."},
-        audit=("environment.updated", "run.cancel-requested"),
     )
     def update(self, request: Request, environment_id: UUID) -> Response:
         services.update_environment(
@@ -154,13 +137,6 @@ class EnvironmentViewSet(TenantViewSet):
         id="deleteEnvironment",
         summary="Delete an environment",
         answers={204: None},
-        errors={
-            409: (
-                "`has_children`: triggers, workers or unfinished runs; the sentence says which and "
-                "how many."
-            ),
-        },
-        audit=("environment.deleted",),
     )
     def destroy(self, request: Request, environment_id: UUID) -> Response:
         services.delete_environment(environment_id=environment_id, actor=actor_of(request))

@@ -3,7 +3,7 @@
 import pytest
 
 from accounts import passwords
-from pipedai.server.password_lane import _PATHS, may_hash
+from pipedai.server.lanes import _PASSWORD_PATHS, may_hash
 from pipedai.server.tests.asgi_exchange import http_scope
 from testing.world.routes import ROUTES
 from testing.world.stage import set_stage
@@ -32,4 +32,4 @@ def test_no_other_route_of_the_api_hashes(cast, hashed):
         if len(hashed) > before:
             hashing.add(url)
             assert may_hash(http_scope(route.method, url)), f"{route.key} hashes outside its lane"
-    assert hashing == {path for path in _PATHS if path.startswith("/api/")}
+    assert hashing == {path for path in _PASSWORD_PATHS if path.startswith("/api/")}

@@ -11,10 +11,9 @@ from django.db import connections
 from accounts.models import Session, User
 from accounts.sessions import Device, open_staff_session
 from audit.models import AuditEntry
-from pipedai.server.password_lane import PasswordLane, may_hash
+from pipedai.server.lanes import PasswordLane, WsgiLane, may_hash
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
 from pipedai.server.turns import Turns
-from pipedai.server.wsgi_lane import WsgiLane
 from pipedai.sql import fetch_one
 from pipedai.wsgi import application
 from testing.world.cast import session_cookie

@@ -20,7 +20,7 @@ from bench.kill.verdict import Evidence, judge, judge_given_up
 from testing.processes.postgres_nodes import Nodes, nodes
 
 _WORKERS = 3
-# How soon after its promotion web, scheduler and LISTEN must have found the new primary (SPEC §22).
+# How soon after its promotion web, scheduler and LISTEN must have found the new primary.
 FOUND_SECONDS = 5.0
 _LONGEST_SECONDS = 60.0
 _PAUSE_SECONDS = 0.02

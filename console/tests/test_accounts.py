@@ -6,7 +6,7 @@ import pytest
 
 from accounts.models import AccountMail, User
 from console.tests.visits import text_of, visitor
-from pipedai.server.password_lane import may_hash
+from pipedai.server.lanes import may_hash
 from pipedai.server.tests.asgi_exchange import http_scope
 from testing.world.mails import MAIL_SERVER
 from testing.world.users import PASSWORD, UserFactory

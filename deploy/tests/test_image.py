@@ -22,10 +22,10 @@ from bin.claude import PINNED
 from bin.services import procfile
 from bin.suite import production_settings
 from deploy.tests.image import build, build_without_packages, context, exec_form, stages
+from pipedai.clocks import EDITION
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.env import BASE_DIR
 from pipedai.tests.test_env_example import names_listed
-from pipedai.timezones import EDITION
 from pipedai.version import VERSION
 from testing.processes.programs import program
 from testing.processes.socket_relay import relayed

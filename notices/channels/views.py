@@ -44,12 +44,8 @@ class ChannelViewSet(ResourceViewSet):
     body = ChannelBody
     serializer = ChannelSerializer
     readers = IsAdmin
-    seals = True
     example = {"name": "On call", "kind": "email", "emails": ["ada@example.com"]}
     change = {"enabled": False}
-    conflicts = dict.fromkeys(
-        ("create", "update"), "`key_taken`, `ceiling_reached`, `email_unverified`, or `mail_off`."
-    )
     permissions = {"test": IsAdmin}
     environment_rates = {"test": Rate("test-channel", 10, _A_MINUTE)}
 
@@ -69,9 +65,6 @@ class ChannelViewSet(ResourceViewSet):
         summary="Test a channel",
         body=NoBody,
         answers={201: _QUEUED},
-        says={201: "With the notices."},
-        errors={409: "`channel_disabled`, or `email_unverified`."},
-        audit=("channel.tested",),
     )
     def test(self, request: Request, channel_id: UUID) -> Response:
         read_body(NoBody, request)
@@ -95,8 +88,6 @@ class ChannelNoticeViewSet(TenantViewSet):
         summary="List notices",
         items=NoticeSerializer,
         filters=NoticeFilters,
-        says={200: "A list of notices."},
-        errors={400: "A bad parameter."},
     )
     @from_replica
     def list(self, request: Request, channel_id: UUID) -> Response:
@@ -122,9 +113,6 @@ class AddressViewSet(ApiViewSet):
         summary="Agree to get notices",
         body=TokenBody,
         answers={204: None},
-        says={204: "Also when it was confirmed before."},
-        errors={409: "`link_unusable`."},
-        audit=("address.confirmed",),
     )
     def confirm(self, request: Request) -> Response:
         consent.confirm_address(**read_body(TokenBody, request), actor=nobody(request))
@@ -136,9 +124,6 @@ class AddressViewSet(ApiViewSet):
         summary="Refuse notices",
         body=RefusalBody,
         answers={204: None},
-        says={204: "Also when it was refused before."},
-        errors={409: "`link_unusable`."},
-        audit=("address.refused",),
     )
     def refuse(self, request: Request) -> Response:
         consent.refuse_address(**read_body(RefusalBody, request), actor=nobody(request))

@@ -1,4 +1,4 @@
-"""What the authentication classes for users, API keys and workers share (SPEC §3).
+"""What the authentication classes for users, API keys and workers share.
 
 An Authorization header alone decides who calls. Each view lists the classes that it accepts; `RefuseTheRest` comes
 last.

@@ -1,4 +1,4 @@
-"""The error codes, for programs. Sentences for people may change, but codes never do (SPEC §12)."""
+"""The error codes, for programs. Sentences for people may change, but codes never do."""
 
 from enum import StrEnum
 from types import MappingProxyType
@@ -39,7 +39,7 @@ class ErrorCode(StrEnum):
     FORBIDDEN = "forbidden"
     # 403: a page of another site made the browser send the request.
     FOREIGN_ORIGIN = "foreign_origin"
-    # 403: the service lets nobody register, or only who is invited.
+    # 403: nobody may register here, or only people with an invitation.
     REGISTRATION_CLOSED = "registration_closed"
     # 403: the enrollment was denied or revoked, or the person who approved the host is no admin any more.
     ENROLLMENT_DENIED = "enrollment_denied"

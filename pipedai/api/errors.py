@@ -51,7 +51,7 @@ class Conflict(ApiError):  # noqa: N818 - named as the status it answers
 
 
 class CeilingReached(Conflict):
-    """409: one more row would exceed a ceiling (SPEC §4).
+    """409: one more row would exceed a ceiling.
 
     A ceiling is the largest number of rows of one kind (workspaces/ceilings.py). The body's key `ceiling` names it.
     """

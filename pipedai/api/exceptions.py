@@ -1,4 +1,4 @@
-"""Turns every error that is raised under /api/v1 into the API's JSON error body (SPEC §2)."""
+"""Turns every error that is raised under /api/v1 into the API's JSON error body."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

@@ -10,7 +10,7 @@ from uuid import UUID
 from rest_framework import serializers
 from rest_framework.fields import empty
 
-from pipedai.timezones import BadTimezone, check_timezone
+from pipedai.clocks import BadTimezone, check_timezone
 
 
 class TextField(serializers.CharField):

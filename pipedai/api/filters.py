@@ -1,4 +1,4 @@
-"""The filters of the API's lists (SPEC §2). A bad value is a field error; an unknown parameter is ignored."""
+"""The filters of the API's lists. A bad value is a field error; an unknown parameter is ignored."""
 
 import re
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from rest_framework.request import Request
 
 from pipedai.api.errors import Invalid
 from pipedai.api.pagination import usual
-from pipedai.timezones import BadTimezone, check_timezone
+from pipedai.clocks import BadTimezone, check_timezone
 
 # A list is split into at most this many queries. The audit log has a partition for each month, and PostgreSQL plans
 # each query for every partition. Planning 20 queries takes about 15 ms.

@@ -1,4 +1,4 @@
-"""Validates the URLs that customers ask us to call (SPEC §5)."""
+"""Validates the URLs that customers ask us to call."""
 
 import re
 from urllib.parse import unquote, urlsplit

@@ -1,4 +1,4 @@
-"""Divides lists into pages, newest first. A signed cursor names the place where the next page begins (SPEC §2)."""
+"""Divides lists into pages, newest first. A signed cursor names the place where the next page begins."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext

@@ -1,4 +1,4 @@
-"""Parses JSON bodies (SPEC §2). What PostgreSQL or JavaScript could not hold is answered with 400."""
+"""Parses JSON bodies. What PostgreSQL or JavaScript could not hold is answered with 400."""
 
 import json
 import math

@@ -61,7 +61,7 @@ class WorkerPrincipal(Principal):
     disabled: bool
     # Whether an admin approved the worker, so that it may claim runs whose triggers have secret headers.
     approved: bool
-    # The opaque word for the account that pays for the worker's model, or None if the worker has told none.
+    # The opaque word for the account that pays for the worker's model, or None if the worker has not reported one.
     account_id: str | None
     # Whether the worker's last poll said that it can wait for approvals.
     takes_approvals: bool

@@ -1,4 +1,4 @@
-"""Renders answers as JSON, with times in ISO 8601 UTC with milliseconds and `Z` (SPEC §2)."""
+"""Renders answers as JSON, with times in ISO 8601 UTC with milliseconds and `Z`."""
 
 import re
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""Base serializers. An unknown field is an error in bodies of people, and ignored in those of workers (SPEC §2)."""
+"""Base serializers. An unknown field is an error in bodies of people, and ignored in those of workers."""
 
 from collections.abc import Callable
 from functools import cache

@@ -1,16 +1,20 @@
-"""What the service tells everybody: what it is, whether it works, and its OpenAPI schema (SPEC §5, §12)."""
+"""What the service tells everybody: what it is, whether it works, its schema, and the documents at /api/docs."""
 
-# drf-spectacular has types for only a part of its functions, so mypy must allow calls of untyped functions here.
 # mypy: disallow-untyped-calls=False
 
+import posixpath
+import re
 import threading
 from functools import cache
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.shortcuts import render
 from django.utils.cache import patch_vary_headers
+from django.utils.safestring import SafeString, mark_safe
 from django.views.decorators.http import require_safe
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -19,13 +23,95 @@ from rest_framework.response import Response
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Unavailable
 from pipedai.api.schema.operation import Operation, answer
+from pipedai.api.schema.reference import anchor
 from pipedai.api.views import ApiViewSet, IsPublic
+from pipedai.clocks import EDITION
+from pipedai.env import BASE_DIR
 from pipedai.replica import is_on
 from pipedai.replica.reading import state_of_replica
 from pipedai.server.headers import API, CONSOLE
 from pipedai.sql import database_now, takes_writes
-from pipedai.timezones import EDITION
 from pipedai.version import VERSION
+
+if TYPE_CHECKING:
+    from markdown_it.token import Token
+
+# The documents that are served, below /api/docs under their own paths, so that their links lead from one to another.
+# A link to any other file is shown as plain text.
+SERVED = (
+    "API.md",
+    "docs/first-trigger.md",
+    "docs/glossary.md",
+    "docs/clients.md",
+    "docs/hosts.md",
+    "docs/notices.md",
+    "docs/approvals.md",
+    "docs/connections.md",
+    "docs/conformance.md",
+)
+
+
+@require_safe
+def docs_page(request: HttpRequest) -> HttpResponse:
+    """Answers GET /api/docs: the schema in Swagger UI, with all files from this server."""
+    return render(request, "pipedai/docs.html")
+
+
+@require_safe
+def document_page(request: HttpRequest, name: str) -> HttpResponse:
+    """Answers GET /api/docs/API.md and the like: one of the documents as a page."""
+    if name not in SERVED:
+        raise Http404
+    title, contents, text = _rendered(name)
+    context = {"title": title, "contents": contents, "text": text}
+    return render(request, "pipedai/document.html", context)
+
+
+@cache
+def _rendered(name: str) -> tuple[str, list[tuple[str, str]], SafeString]:
+    """Returns the title of a document, the anchor and text of each of its chapters, and its HTML."""
+    # A process that is never asked for a document doesn't import this.
+    from markdown_it import MarkdownIt
+
+    # HTML in the document would be shown as text.
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = markdown.parse((BASE_DIR / name).read_text())
+    headings = [
+        (opening, following.content.replace("`", ""))
+        for opening, following in pairwise(tokens)
+        if opening.type == "heading_open"
+    ]
+    for opening, text in headings:
+        opening.attrSet("id", anchor(text))
+    for token in tokens:
+        _hide_links(token.children or [], posixpath.dirname(name))
+    for token, following, closing in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if token.type == "th_open" and not following.content:
+            token.tag = closing.tag = "td"  # A column without a name has no head.
+    chapters = [(anchor(text), text) for opening, text in headings if opening.tag == "h2"]
+    # The template has the title, which is the first three tokens.
+    html = markdown.renderer.render(tokens[3:], markdown.options, {})
+    return headings[0][1], chapters, mark_safe(html)  # noqa: S308 - the text is a file of ours
+
+
+def _hide_links(tokens: "list[Token]", folder: str) -> None:
+    """Takes away the links to files that are not served, and leaves their text."""
+    is_hidden = False
+    for token in tokens:
+        if token.type == "link_open":
+            is_hidden = not _is_served(str(token.attrGet("href")), folder)
+        if token.type in {"link_open", "link_close"}:
+            token.hidden = is_hidden
+
+
+def _is_served(href: str, folder: str) -> bool:
+    if re.match(r"https?:|#", href):
+        return True
+    return posixpath.normpath(posixpath.join(folder, href.partition("#")[0])) in SERVED
+
+
+# drf-spectacular has types for only a part of its functions, so mypy must allow calls of untyped functions here.
+
 
 HEALTHY = ("ok",)
 # The states of the read replica, which `pipedai.replica.reading` explains.
@@ -38,7 +124,6 @@ _HEALTH = answer(
     tzdata=serializers.CharField(),
     replica=serializers.ChoiceField(choices=REPLICA_STATES, required=False),
 )
-_SHOWN = '`{ "status": "ok", "version": "…", "tzdata": "…" }`'
 _ALIVE = {"status": "ok", "version": VERSION, "tzdata": EDITION}
 
 _JSON, _HTML = "application/json", "text/html"
@@ -57,12 +142,10 @@ class HealthViewSet(ApiViewSet):
         id="getHealth",
         summary="Does the process answer, and does its database take writes?",
         answers={200: _HEALTH},
-        says={200: f"{_SHOWN} when the process answers and its database takes writes."},
-        errors={503: ""},
     )
     def retrieve(self, request: Request) -> Response:
-        """Answers GET /health: 503 if the database can't take writes, which nearly every call does. A replica that is
-        away is only told of, because the primary answers in its place.
+        """Answers GET /health: 503 if the database can't take writes, which nearly every call does. If a replica is
+        away the answer says so and stays 200, because the primary answers in its place.
         """
         try:
             writable = takes_writes()
@@ -79,12 +162,6 @@ class HealthViewSet(ApiViewSet):
         id="getLiveness",
         summary="Does the process answer?",
         answers={200: _HEALTH},
-        says={
-            200: (
-                f"{_SHOWN} when the process answers; neither the database nor a thread is "
-                "asked, so it is answered also while all threads are busy."
-            ),
-        },
     )
     def live(self, request: Request) -> Response:
         """Answers requests with an `Origin`, which need Django's headers. `pipedai.server.lanes` answers others."""
@@ -113,14 +190,13 @@ class OpenApiViewSet(ApiViewSet):
                 paths=serializers.DictField(),
             )
         },
-        says={200: "With this reference as an OpenAPI 3.1 document."},
     )
     def retrieve(self, request: Request) -> HttpResponse:
         return HttpResponse(made_document(), content_type=_JSON)
 
 
 def made_document() -> bytes:
-    """Returns the schema as JSON. Whoever asks while it is made waits, so that it is made once."""
+    """Returns the schema as JSON. A request that comes while it is being made waits, so that it is made once."""
     with _MAKING:
         return document()
 

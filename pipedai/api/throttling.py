@@ -1,4 +1,4 @@
-"""Throttles limit how often a caller may do something (SPEC §3). API.md lists the rates.
+"""Throttles limit how often a caller may do something. API.md lists the rates.
 
 Writes are counted in each process's memory, everything else in an UNLOGGED table with a row, a bucket, for each rate
 and caller. An HMAC names the bucket, so that the table holds no address and no account.
@@ -141,7 +141,7 @@ def by_caller(request: Request) -> str:
     return str(principal_of(request).id)
 
 
-# How many writes a caller may do (SPEC §19), counted in the memory of each process.
+# How many writes a caller may do (API.md, Rates), counted in the memory of each process.
 WRITES = Rate("writes", limit=3_000, seconds=60)
 BURST = 600
 # A process remembers at most this many callers. It is too slow to serve more callers within the few seconds that a

@@ -1,4 +1,4 @@
-"""The format of our bearer tokens: `<prefix>_<43 base62 characters><6 base62 characters of CRC32>` (SPEC §3).
+"""The format of our bearer tokens: `<prefix>_<43 base62 characters><6 base62 characters of CRC32>`.
 
 The checksum lets scanners recognise a token, and us refuse a mistyped one without a query. Only the SHA-256 is stored:
 nobody can guess 32 random bytes, so they need no slow hash.

@@ -1,19 +1,29 @@
-"""Registers rules for settings and probes of deployments with Django's check framework (SPEC §8, §10).
+"""Rules for settings, and probes of deployments, in Django's check framework.
 
 Settings that break a rule keep a process from starting. `manage.py check_deploy` runs the probes.
 """
 
+import ipaddress
+import os
+import re
+import sys
 from collections.abc import Callable, Iterator
+from email.utils import parseaddr
 from itertools import count
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error
 from django.core.checks.registry import registry
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, ValidationError
+from django.core.validators import validate_email
 from django.db import DatabaseError
 
+from pipedai import crypto, env
+from pipedai.client_address import Network, parse_networks
 from pipedai.redaction import escape_control, redact_text
 
 # Three tags: of rules that hold everywhere, because a setting that can't be read would crash the code that uses it; of
@@ -114,5 +124,343 @@ def _look(probe: Probe, *, migrated: bool) -> CheckMessage:
         )
 
 
-# Importing these modules registers their rules. They need the names above.
-from pipedai.checks import keys, network, service  # noqa: E402, F401
+# --- The rules
+
+# The least length of SECRET_KEY, which Django's own check security.W009 demands too.
+_SECRET_KEY_LENGTH = 50
+_SECRET_KEY_CHARACTERS = 5
+# The least number of different byte values in a master key. 32 random bytes practically never have fewer.
+_MASTER_KEY_DIFFERENT_BYTES = 8
+_METRICS_TOKEN_LENGTH = 32
+_SET_SECRET_KEY = (
+    "set it to the output of `python -c 'import secrets; print(secrets.token_urlsafe(48))'`"  # noqa: S105
+)
+_SET_MASTER_KEYS = "set it to k1: and the output of `openssl rand -base64 32`"
+# The most bytes of a file in which we look for keys. No file of keys is larger.
+_KEY_FILE_BYTES = 64 * 1024
+
+
+@rule("pipedai.E001")
+def secret_key() -> str | None:
+    """SECRET_KEY and its fallbacks must be secret and long."""
+    keys = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+    if settings.DEVELOPMENT_SECRET_KEY in keys:
+        return f"SECRET_KEY is or falls back to the well-known development key: {_SET_SECRET_KEY}."
+    if any(len(key) < _SECRET_KEY_LENGTH or len(set(key)) < _SECRET_KEY_CHARACTERS for key in keys):
+        return (
+            f"SECRET_KEY and SECRET_KEY_FALLBACKS need {_SECRET_KEY_LENGTH} random characters each:"
+            f" {_SET_SECRET_KEY}."
+        )
+    return None
+
+
+@rule("pipedai.E002", READABLE)
+def unreadable_master_keys() -> str | None:
+    try:
+        crypto.parse_master_keys(tuple(settings.MASTER_KEYS))
+    except ValueError as error:
+        return f"{str(error).removesuffix('.')}: {_SET_MASTER_KEYS}."
+    return None
+
+
+@rule("pipedai.E002")
+def master_keys() -> str | None:
+    """MASTER_KEYS must be readable, and each key secret and random."""
+    if unreadable_master_keys():
+        return None
+    keys = crypto.parse_master_keys(tuple(settings.MASTER_KEYS))
+    development = crypto.parse_master_keys(settings.DEVELOPMENT_MASTER_KEYS)
+    if {key.key for key in keys} & {key.key for key in development}:
+        return f"MASTER_KEYS holds the well-known development key: {_SET_MASTER_KEYS}."
+    if any(len(set(key.key)) < _MASTER_KEY_DIFFERENT_BYTES for key in keys):
+        return f"MASTER_KEYS holds a key that is not random: {_SET_MASTER_KEYS}."
+    return None
+
+
+@rule("pipedai.E014")
+def metrics_token() -> str | None:
+    """METRICS_TOKEN must be hard to guess if it is set."""
+    if settings.METRICS_TOKEN and len(settings.METRICS_TOKEN) < _METRICS_TOKEN_LENGTH:
+        return (
+            f"METRICS_TOKEN needs {_METRICS_TOKEN_LENGTH} random characters:"
+            " set it to the output of `openssl rand -hex 32`."
+        )
+    return None
+
+
+@rule("pipedai.E008")
+def beside_the_embedded_database() -> str | None:
+    """The keys must not lie in the embedded database's directory, so that a thief of it does not get the keys."""
+    if settings.DATABASES["default"]["ENGINE"] != "pipedai.embedded":
+        return None
+    for path in _files_beside_the_database():
+        if _holds_a_key(path):
+            return (
+                f"{path} keeps a key beside the embedded database that it protects:"
+                f" move it out of {settings.DATA_DIR}, or change PIPEDAI_DATA_DIR."
+            )
+    return None
+
+
+def _files_beside_the_database() -> Iterator[Path]:
+    dotenv = env.BASE_DIR / ".env"
+    if dotenv.is_relative_to(settings.DATA_DIR):
+        yield dotenv
+    if settings.DATA_DIR.is_dir():
+        yield from settings.DATA_DIR.iterdir()
+
+
+def _holds_a_key(path: Path) -> bool:
+    keys = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+    keys += [entry.partition(":")[2] for entry in settings.MASTER_KEYS]
+    try:
+        if not path.is_file() or path.stat().st_size > _KEY_FILE_BYTES:
+            return False
+        content = path.read_bytes()
+    except OSError:
+        return False  # This process can't read the file, so its keys don't come from there.
+    return any(key.encode() in content for key in keys if key)
+
+
+# The networks that a webhook must never reach: those of this machine itself, and of the services that give credentials
+# to machines in a cloud.
+_NEVER_FOR_WEBHOOKS = {
+    "loopback": ("127.0.0.0/8", "0.0.0.0/8", "::1/128", "::/128"),
+    "cloud metadata": (
+        "169.254.169.254/32",
+        "169.254.170.2/32",
+        "168.63.129.16/32",
+        "100.100.100.200/32",
+        "192.0.0.192/32",
+        "fd00:ec2::254/128",
+        "fd20:ce::254/128",
+    ),
+}
+_MAPPED_IPV4 = ipaddress.IPv6Network("::ffff:0:0/96")
+_HOST = r"(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])"
+_HOST_PATTERN = re.compile(rf"\.?{_HOST}", re.IGNORECASE)
+# The form of an `Origin` header that browsers send: scheme, host and port, but no path and no slash at the end.
+_HTTPS_ORIGIN = re.compile(rf"https://{_HOST}(?::[0-9]{{1,5}})?", re.IGNORECASE)
+
+
+@rule("pipedai.E004")
+def allowed_hosts() -> str | None:
+    """ALLOWED_HOSTS must name our own hosts. It must not contain a wildcard that allows all hosts."""
+    if not settings.ALLOWED_HOSTS or "*" in settings.ALLOWED_HOSTS:
+        return (
+            "ALLOWED_HOSTS is empty or holds *:"
+            " set it to the names that clients reach the API by, such as api.example.com."
+        )
+    for host in settings.ALLOWED_HOSTS:
+        if not _HOST_PATTERN.fullmatch(host):
+            return (
+                f"ALLOWED_HOSTS holds {host}, which is no host name:"
+                " set it to names alone, such as api.example.com."
+            )
+    return None
+
+
+@rule("pipedai.E005")
+def allowed_origins() -> str | None:
+    """ALLOWED_ORIGINS must name each origin in full, with https, because its pages may use the session cookie."""
+    for origin in settings.ALLOWED_ORIGINS:
+        if not _HTTPS_ORIGIN.fullmatch(origin):
+            return (
+                f"ALLOWED_ORIGINS holds {origin}, which is no https origin:"
+                " set it to those of the dashboards, such as https://app.example.com."
+            )
+    return None
+
+
+@rule("pipedai.E006")
+def cookie_samesite() -> str | None:
+    """COOKIE_SAMESITE may be None only if ALLOWED_ORIGINS names the other sites that send the cookie."""
+    if settings.COOKIE_SAMESITE == "None" and not settings.ALLOWED_ORIGINS:
+        return (
+            "COOKIE_SAMESITE=None lets every site send the cookie along:"
+            " set ALLOWED_ORIGINS to those that need it, or COOKIE_SAMESITE to Lax."
+        )
+    return None
+
+
+@rule("pipedai.E010", READABLE)
+def unreadable_public_url() -> str | None:
+    if _leads_to_a_server(settings.PUBLIC_URL, ("http", "https")):
+        return None
+    return (
+        "PUBLIC_URL is not an http or https URL:"
+        " set it to where clients reach the service, such as http://localhost:8000."
+    )
+
+
+def _leads_to_a_server(text: str, schemes: tuple[str, ...]) -> bool:
+    try:
+        url = urlsplit(text)
+        sane = url.scheme in schemes and url.hostname and (url.port is None or url.port > 0)
+    except ValueError:
+        return False
+    return bool(sane) and "@" not in url.netloc and not url.query and not url.fragment
+
+
+@rule("pipedai.E017")
+def dashboard_url() -> str | None:
+    """DASHBOARD_URL must lead to a server over TLS, because the links in mails begin with it and carry tokens."""
+    if unreadable_dashboard_url():
+        return None
+    if not settings.DASHBOARD_URL or _leads_to_a_server(settings.DASHBOARD_URL, ("https",)):
+        return None
+    return "DASHBOARD_URL is no https URL: set it to one such as https://app.example.com, or leave it out."
+
+
+@rule("pipedai.E017", READABLE)
+def unreadable_dashboard_url() -> str | None:
+    url = settings.DASHBOARD_URL
+    if not url or _leads_to_a_server(url, ("http", "https")):
+        return None
+    return "DASHBOARD_URL is no http or https URL: set it to one such as https://app.example.com, or leave it out."
+
+
+@rule("pipedai.E010")
+def public_url() -> str | None:
+    """PUBLIC_URL must lead to us over TLS, because the links that we hand out begin with it."""
+    if unreadable_public_url():
+        return None
+    if not _leads_to_a_server(settings.PUBLIC_URL, ("https",)):
+        return (
+            "PUBLIC_URL is not set to an https URL:"
+            " set it to where clients reach the service, such as https://api.example.com."
+        )
+    return None
+
+
+@rule("pipedai.E011", READABLE)
+def unreadable_trusted_proxies() -> str | None:
+    try:
+        parse_networks(settings.TRUSTED_PROXIES)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+@rule("pipedai.E011")
+def trusted_proxies() -> str | None:
+    """TRUSTED_PROXIES must name only proxies. It must not name a network that contains all clients."""
+    if unreadable_trusted_proxies():
+        return None
+    networks = parse_networks(settings.TRUSTED_PROXIES)
+    if any(network.prefixlen == 0 for network in networks):
+        return (
+            "TRUSTED_PROXIES holds every address, so that each client may choose its own:"
+            " set it to the networks of your proxies alone."
+        )
+    return None
+
+
+@rule("pipedai.E009", READABLE)
+def unreadable_webhook_networks() -> str | None:
+    for text in settings.WEBHOOK_ALLOWED_NETWORKS:
+        try:
+            ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            return (
+                f"WEBHOOK_ALLOWED_NETWORKS holds {text}, which is no network:"
+                " set it to networks such as 10.20.0.0/16."
+            )
+    return None
+
+
+@rule("pipedai.E009")
+def webhook_networks() -> str | None:
+    """WEBHOOK_ALLOWED_NETWORKS must allow neither this machine nor a cloud's service for credentials."""
+    if unreadable_webhook_networks():
+        return None
+    for text in settings.WEBHOOK_ALLOWED_NETWORKS:
+        network = _unmapped(ipaddress.ip_network(text, strict=False))
+        for kind, members in _NEVER_FOR_WEBHOOKS.items():
+            if any(_overlap(network, ipaddress.ip_network(member)) for member in members):
+                return (
+                    f"WEBHOOK_ALLOWED_NETWORKS holds {text}, which has {kind} addresses in it:"
+                    " set it to the receivers' networks alone."
+                )
+    return None
+
+
+def _unmapped(network: Network) -> Network:
+    """Returns the IPv4 network that a mapped one means: `::ffff:10.0.0.0/104` is 10.0.0.0/8."""
+    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED_IPV4):
+        address = int(network.network_address) & 0xFFFF_FFFF
+        return ipaddress.IPv4Network((address, network.prefixlen - _MAPPED_IPV4.prefixlen))
+    return network
+
+
+def _overlap(one: Network, other: Network) -> bool:
+    if isinstance(one, ipaddress.IPv4Network):
+        return isinstance(other, ipaddress.IPv4Network) and one.overlaps(other)
+    return isinstance(other, ipaddress.IPv6Network) and one.overlaps(other)
+
+
+@rule("pipedai.E013")
+def python_debug() -> str | None:
+    """Python's asyncio debug mode must be off, because it logs calls together with their values."""
+    for name in ("PYTHONASYNCIODEBUG", "PYTHONDEVMODE"):
+        if os.environ.get(name):
+            return f"{name} logs values that the program holds: unset it."
+    if sys.flags.dev_mode:
+        return "Python's -X dev logs values that the program holds: leave it out."
+    return None
+
+
+_LOCAL = frozenset({"localhost", "localhost.localdomain"})
+
+
+@rule("pipedai.E015", READABLE)
+def unreadable_sender() -> str | None:
+    """EMAIL_FROM must be one address, alone or as `Name <address>`, in one line."""
+    _, address = parseaddr(settings.EMAIL_FROM)
+    try:
+        validate_email(address)
+    except ValidationError:
+        sane = False
+    else:
+        # `parseaddr` alone is too lenient: it reads the first of several addresses, and drops what it does not
+        # understand.
+        sane = settings.EMAIL_FROM.isprintable() and settings.EMAIL_FROM.count("@") == 1
+    if sane:
+        return None
+    return "EMAIL_FROM is no address: set it to one such as PipedAI <noreply@example.com>."
+
+
+@rule("pipedai.E015")
+def sender() -> str | None:
+    """EMAIL_FROM must be an address of the operator's domain if mails are sent."""
+    if unreadable_sender():
+        return None
+    _, address = parseaddr(settings.EMAIL_FROM)
+    if settings.EMAIL_URL and address.rpartition("@")[2].lower() in _LOCAL:
+        return (
+            "EMAIL_URL is set and EMAIL_FROM is not, or names this machine:"
+            " set it to an address that your mail server sends for, such as noreply@example.com."
+        )
+    return None
+
+
+@rule("pipedai.E016")
+def encrypted_login() -> str | None:
+    """The mail server's password must not cross a network unencrypted."""
+    if not settings.EMAIL_URL:
+        return None
+    config = env.email_config(settings.EMAIL_URL)
+    encrypted = config["use_tls"] or config["use_ssl"]
+    if encrypted or not config["password"] or _is_this_machine(config["host"]):
+        return None
+    return (
+        "EMAIL_URL sends its password in clear:"
+        " set it to a URL that begins with smtp+tls:// or smtp+ssl://."
+    )
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() in _LOCAL

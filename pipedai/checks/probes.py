@@ -16,15 +16,15 @@ from psycopg import sql
 
 from pipedai import checks, timeouts
 from pipedai.checks import DATABASE, MIGRATIONS, register_probe
-from pipedai.clocks import TOLERATED_SKEW_SECONDS, SkewMeter, machine_now
-from pipedai.embedded.server import EmbeddedPostgres, NotMade
-from pipedai.outgoing import mail_server
-from pipedai.patience import invalid_indexes
+from pipedai.clocks import EDITION, TOLERATED_SKEW_SECONDS, SkewMeter, machine_now
+from pipedai.embedded.programs import EmbeddedPostgresError
+from pipedai.embedded.server import of_settings
+from pipedai.outgoing import mails
 from pipedai.replica import is_on
 from pipedai.replica.reading import state_of_replica
 from pipedai.server.listen import listen_params
 from pipedai.sql import database_now, fetch_row, reason
-from pipedai.timezones import EDITION
+from pipedai.timeouts import invalid_indexes
 
 OLDEST_MAJOR_VERSION = 15
 _HEARD_WITHIN_SECONDS = 3.0
@@ -40,16 +40,14 @@ _TEMPORARY = "SELECT has_database_privilege(current_database(), 'TEMPORARY') AS 
 
 def reachable() -> CheckMessage:
     """Checks that the database answers. An embedded database that is stopped is not started for this check."""
-    database = settings.DATABASES["default"]
-    if database["ENGINE"] == "pipedai.embedded":
-        server = EmbeddedPostgres(database["DATA_DIR"])
+    if server := of_settings():
         try:
             server.verify_made()
-        except NotMade as error:
+        except EmbeddedPostgresError as error:
             return Error(str(error), hint="bin/run prints the variables that it runs with.")
-        if not server.status().running:
+        if not server.answers():
             return Error(
-                f"The embedded PostgreSQL in {database['DATA_DIR']} does not run.",
+                f"The embedded PostgreSQL in {server.layout.data_dir} does not run.",
                 hint="Start the service, which starts it, or call `manage.py pg start`.",
             )
         remedy = "See its log, which `manage.py pg status` names."
@@ -244,7 +242,7 @@ def mail_server_answers() -> CheckMessage:
             hint="Without mail nobody confirms an address or gets a forgotten password reset, invitations are links to"
             " hand over, and incidents are told by webhook and Slack alone. Set EMAIL_URL and EMAIL_FROM.",
         )
-    if trouble := mail_server.check_server():
+    if trouble := mails.check_server():
         return Error(
             f"The mail server that EMAIL_URL names can't be used: {trouble}.",
             hint="Correct EMAIL_URL, or see the mail server's log. Mails wait for it, up to five days.",

@@ -11,8 +11,7 @@ from django.db import OperationalError
 from django.db.backends.postgresql import client
 
 from pipedai.database import base
-from pipedai.embedded.borrowing import borrow
-from pipedai.embedded.installation import wheel_bin
+from pipedai.embedded.cluster import wheel_bin
 from pipedai.embedded.programs import EmbeddedPostgresError
 from pipedai.embedded.server import EmbeddedPostgres
 
@@ -25,7 +24,6 @@ class DatabaseClient(client.DatabaseClient):
         cls, settings_dict: dict[str, Any], parameters: Iterable[str]
     ) -> tuple[list[str], dict[str, str]]:
         server = EmbeddedPostgres(settings_dict["DATA_DIR"])
-        borrow(server)
         environment = server.environment(settings_dict["NAME"])
         return [str(wheel_bin() / "psql"), *parameters], environment
 
@@ -54,7 +52,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
             if error.sqlstate:
                 raise
         try:
-            borrow(self.server)
+            self.server.ensure_running(make=False)
         except EmbeddedPostgresError as error:
             raise OperationalError(str(error)) from error
         return super().get_new_connection(self.get_connection_params())

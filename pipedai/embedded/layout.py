@@ -1,85 +1,60 @@
-"""Defines where an embedded server keeps its files, the user it runs as, and who may own its directories."""
+"""Where an embedded server keeps its files and passwords, which user it runs as, and who may own its directories."""
 
 import contextlib
 import hashlib
+import json
 import os
 import pwd
+import secrets
 import stat
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
-from pipedai.embedded.programs import (
-    EmbeddedPostgresError,
-    User,
-    explaining,
-    first_closed,
-    verify_private,
-)
+from pipedai.embedded.programs import EmbeddedPostgresError, User, explaining
 
-# If root starts a server and there is no account `postgres`, the server runs as this user number. systemd's list of
-# UIDs (systemd.io/UIDS-GIDS) leaves the number unused, and it is below 65536, so that containers have it too.
-SERVER_UID = 60901
+SUPERUSER = "postgres"
+APPLICATION = "pipedai"
+
+# As root the server runs as the first of these accounts that exists. Every Linux has `bin`, and no process runs as it.
+_ACCOUNTS = ("postgres", "bin")
 
 
-@dataclass(frozen=True)
 class Layout:
     """The paths of the embedded server in a data directory, whose path must be absolute and resolved."""
 
-    data_dir: Path
-
-    @property
-    def cluster(self) -> Path:
-        return self.data_dir / "postgres"
-
-    @property
-    def pid_file(self) -> Path:
-        return self.cluster / "postmaster.pid"
-
-    @property
-    def log(self) -> Path:
-        return self.cluster / "server.log"
-
-    @property
-    def passwords(self) -> Path:
-        return self.data_dir / "postgres-passwords.json"
-
-    @property
-    def start_lock(self) -> Path:
-        return self.data_dir / "postgres.start.lock"
-
-    @property
-    def run_lock(self) -> Path:
-        """The file lock that every process of the server holds while it lives, so it tells whether the server runs."""
-        return self.data_dir / "postgres.run.lock"
-
-    @cached_property
-    def socket_dir(self) -> Path:
-        """The directory of the server's socket. A socket's path has 107 bytes at most, and all processes must find it,
-        so it ignores TMPDIR. For root it is in /run, where no other user could create it first.
-        """
-        name = hashlib.sha256(os.fsencode(self.data_dir)).hexdigest()[:16]
-        if os.geteuid() == 0:
-            return Path("/run") / f"pipedai-{name}"
-        return Path("/tmp") / f"pipedai-{os.geteuid()}-{name}"  # noqa: S108 - verify_socket_dir checks its owner.
-
-    @property
-    def socket(self) -> Path:
-        return self.socket_dir / ".s.PGSQL.5432"
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        self.cluster = data_dir / "postgres"
+        self.pid_file = self.cluster / "postmaster.pid"
+        self.log = self.cluster / "server.log"
+        self.passwords = data_dir / "postgres-passwords.json"
+        # Held by the process that makes, starts or stops the server.
+        self.start_lock = data_dir / "postgres.start.lock"
+        # Held by every process of the server while it lives, so it tells whether the server runs.
+        self.run_lock = data_dir / "postgres.run.lock"
+        # The path of a socket has 107 bytes at most, and all processes must find it, so it ignores TMPDIR. For root it
+        # is in /run, where no other user could create it first. Elsewhere verify_socket_dir looks at its owner.
+        name = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
+        uid = os.geteuid()
+        self.socket_dir = Path(f"/tmp/pipedai-{uid}-{name}" if uid else f"/run/pipedai-{name}")  # noqa: S108
+        self.socket = self.socket_dir / ".s.PGSQL.5432"
 
     @property
     def server_user(self) -> User:
-        """The user of this process; for root the cluster's owner, the account `postgres`, or the number SERVER_UID."""
+        """The user of this process. For root it is the owner of the cluster, or an account without rights.
+
+        The owner comes first, so that adding the account `postgres` later does not lock the server out of its cluster.
+        """
         if os.geteuid() != 0:
             return User(os.geteuid(), os.getegid())
-        candidates = [User(SERVER_UID, SERVER_UID)]
-        with contextlib.suppress(KeyError):
-            account = pwd.getpwnam("postgres")
-            candidates.insert(0, User(account.pw_uid, account.pw_gid))
-        # The owner of an existing cluster comes before the account `postgres`, so that adding that account later does
-        # not lock the server out of its cluster.
+        accounts = []
+        for name in _ACCOUNTS:
+            with contextlib.suppress(KeyError):
+                account = pwd.getpwnam(name)
+                accounts.append(User(account.pw_uid, account.pw_gid))
+        if not accounts:
+            raise EmbeddedPostgresError("PostgreSQL needs an account: add one named `postgres`.")
         owner = self.cluster.lstat().st_uid if self.cluster.is_dir() else None
-        return next((user for user in candidates if user.uid == owner), candidates[0])
+        return next((user for user in accounts if user.uid == owner), accounts[0])
 
     def prepare_data_dir(self) -> None:
         """Make the data directory if it is missing, and verify that only this process's user may write in it."""
@@ -90,30 +65,10 @@ class Layout:
                 self.data_dir.chmod(0o711 if os.geteuid() == 0 else 0o700)
             except FileExistsError:
                 pass
-            found = self.data_dir.stat()
-        if not stat.S_ISDIR(found.st_mode):
-            raise EmbeddedPostgresError(f"{self.data_dir} is not a directory.")
-        if found.st_uid != os.geteuid():
-            raise EmbeddedPostgresError(
-                f"{self.data_dir} belongs to uid {found.st_uid} and you are uid {os.geteuid()}:"
-                " run as its owner, or set PIPEDAI_DATA_DIR to another directory."
-            )
-        if found.st_mode & 0o022:
-            raise EmbeddedPostgresError(
-                f"Others may write in {self.data_dir}: run `chmod go-w` on it,"
-                " or set PIPEDAI_DATA_DIR to another directory."
-            )
-
-    def verify_reachable(self) -> None:
-        user = self.server_user
-        if not user.is_us and (closed := first_closed(user, self.data_dir)):
-            raise EmbeddedPostgresError(
-                f"The database server runs as {user}, which cannot pass through {closed}:"
-                " set PIPEDAI_DATA_DIR to a directory that it can reach, such as /var/lib/pipedai."
-            )
+        _verify_directory(self.data_dir, os.geteuid(), open_to_others=0o055)
 
     def verify_cluster(self) -> None:
-        verify_private(self.cluster, self.server_user)
+        _verify_directory(self.cluster, self.server_user.uid)
 
     def prepare_socket_dir(self) -> None:
         """Make the socket's directory if it is missing, and verify that no other user made it."""
@@ -126,4 +81,41 @@ class Layout:
         self.verify_socket_dir()
 
     def verify_socket_dir(self) -> None:
-        verify_private(self.socket_dir, self.server_user)
+        _verify_directory(self.socket_dir, self.server_user.uid)
+
+    def read_passwords(self) -> dict[str, str] | None:
+        """Return the generated passwords of the server's two roles, or None before its first start."""
+        with explaining(f"read {self.passwords}"):
+            try:
+                kept = json.loads(self.passwords.read_text())
+            except FileNotFoundError:
+                return None
+        return {role: kept[role] for role in (SUPERUSER, APPLICATION)}
+
+    def make_passwords(self) -> dict[str, str]:
+        """Generate the passwords, and write them to a file that only we can read, completely or not at all."""
+        made = {role: secrets.token_urlsafe(32) for role in (SUPERUSER, APPLICATION)}
+        draft = self.passwords.with_name(f"{self.passwords.name}.new")
+        with explaining(f"write {self.passwords}"):
+            draft.unlink(missing_ok=True)
+            draft.touch(mode=0o600)
+            draft.write_text(json.dumps(made))
+            draft.replace(self.passwords)
+        return made
+
+
+def _verify_directory(directory: Path, owner: int, *, open_to_others: int = 0) -> None:
+    """Raise an error if it is a symbolic link, is not `owner`'s, or lets others do more than `open_to_others` says."""
+    with explaining(f"use {directory}"):
+        found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise EmbeddedPostgresError(f"{directory} must be a directory, and no link to one.")
+    if found.st_uid != owner:
+        raise EmbeddedPostgresError(
+            f"{directory} belongs to uid {found.st_uid} and must belong to uid {owner}:"
+            " remove it if it is not yours, or set PIPEDAI_DATA_DIR to another directory."
+        )
+    if found.st_mode & 0o077 & ~open_to_others:
+        raise EmbeddedPostgresError(
+            f"Others may enter or change {directory}: run `chmod go-{'w' if open_to_others else 'rwx'}` on it."
+        )

@@ -1,96 +1,91 @@
+"""Starts, finds and stops the server of one data directory, for any number of processes."""
+
 import contextlib
-import shlex
+import os
+import signal
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
-import psycopg
+from django.conf import settings
 from psycopg.pq import PGconn, Ping
 
-from pipedai.embedded import locks, passwords, tuning
-from pipedai.embedded.cluster import DATABASE, ClusterMaker
-from pipedai.embedded.installation import server_bin
-from pipedai.embedded.layout import Layout
-from pipedai.embedded.programs import ENVIRONMENT, EmbeddedPostgresError, Outcome, explaining, run
+from pipedai.embedded import cluster
+from pipedai.embedded.cluster import DATABASE
+from pipedai.embedded.layout import APPLICATION, Layout
+from pipedai.embedded.programs import (
+    ENVIRONMENT,
+    EmbeddedPostgresError,
+    Outcome,
+    explaining,
+    if_free,
+    only_one,
+    run,
+    server_pids,
+)
 
-_LOCK_SECONDS = 180.0
-_START_SECONDS = 90.0
-_STOP_SECONDS = 60.0
-# If a lock is held so long and no process of the server is seen, it runs where we can't see it, as in a container.
-_UNSEEN_SECONDS = 5.0
-_LOG_BYTES = 10 * 1024 * 1024
-_OTHER_CLIENTS = """
-    SELECT FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
-"""
+# How long a server may take to start or to stop, and how long a process waits for another that starts or stops it.
+_SECONDS = 90.0
 
 
-@dataclass(frozen=True)
-class Status:
+class Status(NamedTuple):
     """The state of a server: whether it answers, and its main process."""
 
     running: bool
     pid: int | None
 
 
-class NotMade(EmbeddedPostgresError):  # noqa: N818
-    """The data directory has no cluster, so there is nothing that could be started."""
-
-
 class EmbeddedPostgres:
-    """The server of one data directory, for any number of processes. Every method raises EmbeddedPostgresError."""
+    """The server of one data directory. Every method raises EmbeddedPostgresError."""
 
     def __init__(self, data_dir: Path, *, faster: Mapping[str, str] = {}) -> None:
-        """`faster` is for tests alone: `tuning.FASTER`, with which a crash of the machine loses data."""
+        """`faster` is for tests alone: `cluster.FASTER`, with which a crash of the machine loses data."""
         self.layout = Layout(Path(data_dir).expanduser().resolve())
         self._faster = faster
 
-    def __repr__(self) -> str:
-        return f"EmbeddedPostgres({str(self.layout.data_dir)!r})"
+    def ensure_running(self, *, make: bool = True) -> None:
+        """Start the server if necessary, and return when it answers. It then runs until somebody stops it.
 
-    def ensure_running(self, *, make: bool = True) -> bool:
-        """Start the server if necessary, and return when it answers. Return whether this call has started it.
-
-        If there is no cluster, make one; with `make=False` that is an error, because whoever forgot to name the data
-        directory would otherwise get an empty database beside their own.
+        If there is no cluster, make one; with `make=False` that is an error, because a caller who forgot to name the
+        data directory would otherwise get an empty database beside their own.
         """
-        started = False
         if not self.answers():
             if not make:
                 self.verify_made()
             self.layout.prepare_data_dir()
-            with locks.only_one(self.layout.start_lock, seconds=_LOCK_SECONDS) as start_lock:
-                started = self._start(start_lock)
-        if passwords.read(self.layout.passwords) is None:
+            with only_one(self.layout.start_lock, seconds=2 * _SECONDS) as start_lock:
+                self._start(start_lock)
+        if self.layout.read_passwords() is None:
             raise EmbeddedPostgresError(
-                f"{self.layout.passwords} is gone: {passwords.HOW_TO_RENEW}."
+                f"{self.layout.passwords} is gone: restore it, or run `manage.py pg stop` and move"
+                f" {self.layout.cluster} away."
             )
-        return started
 
     def stop(self) -> bool:
-        try:
-            self.verify_made()
-        except NotMade:
+        """Stop the server and its sessions. Return whether there was one."""
+        if not self._is_made():
             return False
         self.layout.prepare_data_dir()
-        with locks.only_one(self.layout.start_lock, seconds=_LOCK_SECONDS):
-            patience = _Patience(self.layout)
-            lived = False
+        lived = False
+        with only_one(self.layout.start_lock, seconds=2 * _SECONDS):
+            deadline = time.monotonic() + _SECONDS
             while self._is_alive():
                 lived = True
-                if self._main_pid() is None:
-                    patience.wait()
-                else:
-                    self._pg_ctl_stop()
+                if (pid := self._main_pid()) is not None:
+                    with contextlib.suppress(ProcessLookupError):
+                        # PostgreSQL's fast shutdown. It ignores the signal if it is shutting down already.
+                        os.kill(pid, signal.SIGINT)
+                self._wait("stop", deadline)
             with contextlib.suppress(OSError):
                 self.layout.socket_dir.rmdir()
-            return lived
+        return lived
 
     def answers(self) -> bool:
         layout = self.layout
         with explaining(f"look into {layout.data_dir}"):
+            # The server of a cluster that was removed answers for another minute, and then ends.
             if not (layout.socket_dir.is_dir() and layout.pid_file.exists()):
                 return False
         layout.verify_socket_dir()
@@ -98,25 +93,19 @@ class EmbeddedPostgres:
         return Ping(PGconn.ping(target.encode())) == Ping.OK
 
     def verify_made(self) -> None:
-        """Raise NotMade if there is no cluster."""
-        with explaining(f"look into {self.layout.data_dir}"):
-            if not self.layout.cluster.exists():
-                raise NotMade(
-                    f"There is no database in {self.layout.data_dir}: set PIPEDAI_DATA_DIR or DATABASE_URL to what your"
-                    " service has, or call bin/run, which makes one."
-                )
-
-    def has_clients(self) -> bool:
-        """Whether any session of a client is open at the server, which must run."""
-        with psycopg.connect(**self.connection_params(role=passwords.SUPERUSER)) as connection:
-            return connection.execute(_OTHER_CLIENTS).fetchone() is not None
+        """Raise an error if there is no cluster, so that a process does not wait for one that nobody will make."""
+        if not self._is_made():
+            raise EmbeddedPostgresError(
+                f"There is no database in {self.layout.data_dir}: set PIPEDAI_DATA_DIR or DATABASE_URL to what your"
+                " service has, or call bin/run, which makes one."
+            )
 
     def status(self) -> Status:
         running = self.answers()
         return Status(running, self._main_pid() if running else None)
 
     def connection_params(
-        self, database: str = DATABASE, *, role: str = passwords.APPLICATION
+        self, database: str = DATABASE, *, role: str = APPLICATION
     ) -> dict[str, Any]:
         """Return arguments for psycopg.connect(). The server's first start makes the password that they contain."""
         if self.layout.socket_dir.exists():
@@ -129,137 +118,96 @@ class EmbeddedPostgres:
             # With this setting libpq never sends the password in plain text, whichever program answers on the socket.
             "require_auth": "scram-sha-256",
         }
-        kept = passwords.read(self.layout.passwords)
+        kept = self.layout.read_passwords()
         return params if kept is None else {**params, "password": kept[role]}
 
-    def url(self, database: str = DATABASE, *, role: str = passwords.APPLICATION) -> str:
+    def url(self, database: str = DATABASE, *, role: str = APPLICATION) -> str:
         """Start the server of an existing cluster if necessary, and return its `postgres://` URL with the password."""
         self.ensure_running(make=False)
         params = self.connection_params(database, role=role)
         address = f"{role}:{params['password']}@:{params['port']}"
         return f"postgres://{address}/{quote(database, safe='')}?host={params['host']}"
 
-    def environment(
-        self, database: str = DATABASE, *, role: str = passwords.APPLICATION
-    ) -> dict[str, str]:
+    def environment(self, database: str = DATABASE, *, role: str = APPLICATION) -> dict[str, str]:
         """Start the server of an existing cluster if need be, and return the environment for psql and pg_dump."""
         self.ensure_running(make=False)
         params = self.connection_params(database, role=role)
-        return {
-            **ENVIRONMENT,
-            "PGHOST": params["host"],
-            "PGPORT": params["port"],
-            "PGUSER": params["user"],
-            "PGDATABASE": params["dbname"],
-            "PGPASSWORD": params["password"],
-            "PGREQUIREAUTH": params["require_auth"],
+        variables = {"dbname": "PGDATABASE", "require_auth": "PGREQUIREAUTH"}
+        return ENVIRONMENT | {
+            variables.get(name, f"PG{name.upper()}"): value for name, value in params.items()
         }
 
-    def _start(self, start_lock: int) -> bool:
-        """Wait until the server answers, and start it if nobody else does. Return whether this call has started it."""
-        patience = _Patience(self.layout)
+    def _start(self, start_lock: int) -> None:
+        """Wait until the server answers, and start it if no process of it lives."""
+        deadline = time.monotonic() + _SECONDS
+        log_begins: int | None = None
         while not self.answers():
-            with locks.if_free(self.layout.run_lock) as run_lock:
-                if run_lock is not None and not locks.server_pids(self.layout.cluster):
-                    self._start_anew(start_lock, run_lock)
-                    return True
-            if self._lost_its_socket():
-                self._pg_ctl_stop()
-            else:
-                patience.wait()
-        return False
+            with if_free(self.layout.run_lock) as run_lock:
+                if run_lock is not None and not server_pids(self.layout.cluster):
+                    if log_begins is not None:
+                        said = self.layout.log.read_bytes()[log_begins:].decode(errors="replace")
+                        raise EmbeddedPostgresError(
+                            f"PostgreSQL does not start in {self.layout.cluster}: {Outcome(1, said).reason}."
+                        )
+                    log_begins = self._launch(start_lock, run_lock)
+            self._wait("answer", deadline)
 
-    def _start_anew(self, start_lock: int, run_lock: int) -> None:
+    def _launch(self, start_lock: int, run_lock: int) -> int:
+        """Start the server's main process, which inherits the lock. Return the size that its log had before."""
         layout = self.layout
-        layout.verify_reachable()
-        ClusterMaker(layout, server_bin(layout), start_lock, self._faster).ensure()
+        programs = cluster.server_bin(layout)
+        if not layout.cluster.exists():
+            cluster.make(layout, programs, start_lock, self._faster)
+        layout.verify_cluster()
         layout.prepare_socket_dir()
         with explaining(f"clear up in {layout.cluster}"):
             # A server that was killed leaves these files behind, and they would keep a new server from starting. The
             # process number in the old pid file may by now belong to another program.
             for leftover in (layout.pid_file, layout.socket, Path(f"{layout.socket}.lock")):
                 leftover.unlink(missing_ok=True)
-            if layout.log.exists() and layout.log.stat().st_size > _LOG_BYTES:
-                layout.log.replace(f"{layout.log}.1")
-            written = layout.log.stat().st_size if layout.log.exists() else 0
-        started = self._pg_ctl(
-            "start",
-            f"--timeout={_START_SECONDS:.0f}",
-            f"--log={layout.log}",
-            f"--options={shlex.join(tuning.server_arguments(layout.socket_dir, self._faster))}",
+            log_begins = layout.log.stat().st_size if layout.log.exists() else 0
+        socket_dir = {"unix_socket_directories": str(layout.socket_dir)}
+        # The shell opens the log as the server's user, since root must not write into that user's directory.
+        run(
+            "/bin/sh",
+            "-c",
+            'log=$1; shift; "$@" </dev/null >>"$log" 2>&1 &',
+            "sh",
+            layout.log,
+            programs / "postgres",
+            f"-D{layout.cluster}",
+            *cluster.as_arguments({**cluster.PINNED, **socket_dir, **self._faster}),
+            user=layout.server_user,
             inherit=[run_lock],
         )
-        if started.code == 0:
-            return
-        if self._main_pid() is not None:
-            raise EmbeddedPostgresError(
-                f"PostgreSQL is still recovering in {layout.cluster}: try again in a minute."
-            )
-        with explaining(f"read {layout.log}"):
-            said = layout.log.read_bytes()[written:] if layout.log.exists() else b""
-        reason = Outcome(started.code, said.decode(errors="replace")).complaint
-        raise EmbeddedPostgresError(
-            f"PostgreSQL does not start in {layout.cluster}: {reason or f'see {layout.log}'}."
-        )
+        return log_begins
 
-    def _pg_ctl_stop(self) -> None:
-        stopped = self._pg_ctl("stop", f"--timeout={_STOP_SECONDS:.0f}", "--mode=fast")
-        if stopped.code and self._main_pid() is not None:
-            raise EmbeddedPostgresError(f"PostgreSQL does not stop: {stopped.reason}.")
-
-    def _pg_ctl(self, action: str, *options: str, inherit: Sequence[int] = ()) -> Outcome:
-        return run(
-            server_bin(self.layout) / "pg_ctl",
-            action,
-            f"--pgdata={self.layout.cluster}",
-            "--wait",
-            *options,
-            user=self.layout.server_user,
-            inherit=inherit,
-            timeout=_START_SECONDS + 30,
-        )
+    def _is_made(self) -> bool:
+        with explaining(f"look into {self.layout.data_dir}"):
+            return self.layout.cluster.exists()
 
     def _is_alive(self) -> bool:
-        with locks.if_free(self.layout.run_lock) as run_lock:
-            return run_lock is None or bool(locks.server_pids(self.layout.cluster))
+        with if_free(self.layout.run_lock) as run_lock:
+            return run_lock is None or bool(server_pids(self.layout.cluster))
 
     def _main_pid(self) -> int | None:
-        written = self._pid_file_lines()[0]
-        alive = locks.server_pids(self.layout.cluster)
-        return next((pid for pid in alive if str(pid) == written), None)
-
-    def _lost_its_socket(self) -> bool:
-        """Whether the server is ready but its socket is missing, because some program cleaned up temporary files."""
-        if self._main_pid() is None or self.layout.socket.exists():
-            return False
-        return self._pid_file_lines()[-1] == "ready"
-
-    def _pid_file_lines(self) -> list[str]:
+        """Return the pid in the server's pid file, if it is a process of this server."""
         try:
-            text = self.layout.pid_file.read_text(errors="replace")
+            written = self.layout.pid_file.read_text(errors="replace").split("\n")[0].strip()
         except OSError:
-            text = ""
-        return [line.strip() for line in text.strip().split("\n")]
+            return None
+        return next((p for p in server_pids(self.layout.cluster) if str(p) == written), None)
 
-
-class _Patience:
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
-        self._began = self._seen = time.monotonic()
-
-    def wait(self) -> None:
-        """Sleep briefly. Raise an error after too long, or if no process of the server has been seen."""
-        now = time.monotonic()
-        if locks.server_pids(self._layout.cluster):
-            self._seen = now
-        if now - self._seen > _UNSEEN_SECONDS:
+    def _wait(self, what: str, deadline: float) -> None:
+        if time.monotonic() > deadline:
             raise EmbeddedPostgresError(
-                "A server in another container or on another machine works in"
-                f" {self._layout.cluster}: only one can, so set DATABASE_URL to a PostgreSQL"
-                " that all can reach."
+                f"PostgreSQL in {self.layout.cluster} does not {what}: see {self.layout.log}. If it runs in another"
+                " container, set DATABASE_URL to a PostgreSQL that all can reach."
             )
-        if now - self._began > _START_SECONDS:
-            raise EmbeddedPostgresError(
-                f"PostgreSQL in {self._layout.cluster} does not answer: see {self._layout.log}."
-            )
-        time.sleep(0.05)
+        time.sleep(0.02)
+
+
+def of_settings() -> EmbeddedPostgres | None:
+    """Return the embedded server, or None if DATABASE_URL names another."""
+    data_dir = settings.DATABASES["default"].get("DATA_DIR")
+    return EmbeddedPostgres(data_dir) if data_dir else None

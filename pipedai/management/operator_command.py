@@ -107,7 +107,7 @@ class OperatorCommand(BaseCommand):
         return parser
 
     def execute(self, *args: Any, **options: Any) -> str | None:
-        """Time-outs are off meanwhile, because whoever started a long command can stop it. Raises CommandError."""
+        """Time-outs are off meanwhile, because the person who started a command can stop it. Raises CommandError."""
         try:
             with timeouts.overriding(timeouts.COMMAND):
                 return super().execute(*args, **options)

@@ -31,7 +31,7 @@ def read_at_scrape(read: Read) -> Read:
 
 
 class DatabaseCollector(Collector):
-    """Collects metrics from the database. If it is away, a scrape still gets all others."""
+    """Collects metrics from the database. If the database is away, a scrape still gets all other metrics."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -13,7 +13,7 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.clocks import of_this_process
 from pipedai.metrics.directory import VARIABLE
 from pipedai.server.headers import RawHeaders
-from pipedai.server.reply import error_answer
+from pipedai.server.outer import error_answer
 from pipedai.version import VERSION
 
 PATH = "/metrics"

@@ -19,10 +19,10 @@ from pipedai.metrics.exposition import (
 from pipedai.server import access_log
 from pipedai.server.access_log import LOG
 from pipedai.server.headers import RawHeaders
+from pipedai.server.lanes import WsgiLane
 from pipedai.server.listen import Listener
 from pipedai.server.memory_budget import MemoryBudget
 from pipedai.server.request_scope import KNOWN_METHODS, App, Receive, Scope, Send, header
-from pipedai.server.wsgi_lane import WsgiLane
 
 _SAMPLE_SECONDS = 1.0
 
@@ -88,7 +88,9 @@ class Sampled:
 
 
 class Endpoint:
-    """Answers `GET /metrics` to clients with the token, in a thread of its own, even while all others are busy."""
+    """Answers `GET /metrics` to clients with the token, in a thread of its own, so also while all threads for requests
+    are busy.
+    """
 
     def __init__(self, app: App, token: str) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Sends claimed messages outside of any transaction, and records the results (SPEC §7).
+"""Sends claimed messages outside of any transaction, and records the results.
 
 A claim moves `next_attempt_at` ahead, so that a message of a dead sender comes due again, and a result is recorded only
 while the row has that value. So a message may be sent twice, with the same id, but none is forgotten.
@@ -16,11 +16,10 @@ from django.dispatch import Signal
 
 from pipedai import tracing
 from pipedai.logs import get_logger
-from pipedai.outgoing import mail_server, request
-from pipedai.outgoing.kinds import Attempt, CannotSend, Kind
+from pipedai.outgoing import mails, posts
+from pipedai.outgoing.kinds import Attempt, CannotSend, Kind, SendAttempt, SendStatus
 from pipedai.outgoing.mails import Mail, is_mail
 from pipedai.outgoing.posts import Answer, OwnAnswer, Result
-from pipedai.outgoing.rows import SendAttempt, SendStatus
 from pipedai.sql import Row, database_now, fetch_all
 
 log = get_logger(__name__)
@@ -29,8 +28,8 @@ log = get_logger(__name__)
 # attempt has been recorded. Its sender is the model of the outbox.
 attempted = Signal()
 
-# How many seconds pass between one attempt and the next (SPEC §7). If the attempt after the last wait fails too, the
-# message is given up.
+# How many seconds pass between one attempt and the next, as API.md tells receivers. If the attempt after the last wait
+# fails too, the message is given up.
 BACKOFF_SECONDS = (10, 60, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600)
 JITTER = 0.2
 MAX_RETRY_AFTER = timedelta(hours=24)
@@ -55,9 +54,9 @@ def send(kind: Kind, row: Row) -> Answer:
     with tracing.client_span(f"{kind.name} attempt", about) as span:
         answer: Answer
         if isinstance(message, Mail):
-            answer = mail_server.deliver(message, message_id=row["id"].hex)
+            answer = mails.deliver(message, message_id=row["id"].hex)
         else:
-            answer = request.post(
+            answer = posts.post(
                 message.url, method=message.method, headers=message.headers, body=message.body
             )
             if answer.status_code is not None:
@@ -83,7 +82,8 @@ def record(kind: Kind, sent: Sequence[tuple[Row, Answer]], *, now: datetime | No
             else:
                 recorded.append(Attempt(row, status, count, answer))
         if recorded:
-            _keep(kind, recorded)
+            kept = (_kept(kind, attempt) for attempt in recorded)
+            kind.attempts._default_manager.bulk_create(kept)
             kind.after_attempts(recorded)
     for row in overtaken:
         log.warning(kind.event("overtaken"), **kind.naming(row))
@@ -120,7 +120,7 @@ def _counted(kind: Kind, row: Row, answer: Answer) -> int:
     if not is_mail(row["host"]) or answer.result is not Result.AGAIN:
         return count
     earlier = kind.attempts._default_manager.filter(**{kind.attempt_key: row["id"]})
-    return count - earlier.filter(error__in=mail_server.AWAY_ERRORS).count()
+    return count - earlier.filter(error__in=mails.AWAY_ERRORS).count()
 
 
 def verdict(
@@ -206,10 +206,6 @@ def _columns(
     }
 
 
-def _keep(kind: Kind, recorded: Sequence[Attempt]) -> None:
-    kind.attempts._default_manager.bulk_create(_kept(kind, attempt) for attempt in recorded)
-
-
 def _kept(kind: Kind, attempt: Attempt) -> SendAttempt:
     row, answer = attempt.row, attempt.answer
     owner = {} if kind.tenants is None else {"environment_id": row["environment_id"]}
@@ -229,4 +225,4 @@ def _as_text(body: bytes | None) -> str | None:
     """Returns a body as text that PostgreSQL can store. Invalid UTF-8 and NUL characters become U+FFFD."""
     if body is None:
         return None
-    return body[: request.KEPT_BODY_BYTES].decode(errors="replace").replace("\0", "\ufffd")
+    return body[: posts.KEPT_BODY_BYTES].decode(errors="replace").replace("\0", "\ufffd")

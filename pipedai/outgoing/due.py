@@ -47,7 +47,9 @@ _ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtextextended(%(table)s, 0))"
 
 
 def _domain_of(host: str) -> str:
-    """Returns the SQL of what stands in place of the workspace's id in mails that belong to nobody."""
+    """Returns the SQL for mails that belong to no workspace, which take turns by this value in place of a workspace's
+    id.
+    """
     return f"md5(coalesce(substring({host} from '[^.@]+[.][^.]+$'), {host}))::uuid"
 
 
@@ -246,7 +248,9 @@ def _claim_of(queue: Queue) -> str:
 
 
 class _Shares:
-    """Counts who has taken how many of a sender's shares, and decides who gets the next one."""
+    """Counts how many of a sender's shares each workspace and host has taken, and decides which workspace gets the next
+    one.
+    """
 
     def __init__(
         self,

@@ -1,7 +1,8 @@
 """What apps send: each app registers its kind of messages, and the scheduler sends them.
 
-An app derives two tables from `rows`, registers a `Kind` in its module `ready`, and saves a row in the transaction of
-the cause. `message` of the kind makes the message. The `host` of a mail is `mail_host(address)`.
+An app derives one table from `OutboxRow` and one from `SendAttempt`, and registers a `Kind` in its module `ready`. It
+saves a row in the transaction of the cause, so that no message is lost or sent for nothing. `message` of the kind makes
+the message. The `host` of a mail is `mail_host(address)`.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,11 +10,102 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
 
+from pipedai.ids import new_id
 from pipedai.outgoing.mails import Mail
 from pipedai.outgoing.posts import Answer, Post, Result
-from pipedai.outgoing.rows import OutboxRow, SendAttempt, SendStatus
 from pipedai.sql import Row
+from pipedai.table_rules import check, has, index, lacks
+
+_PENDING = Q(status="pending")
+
+
+class SendStatus(models.TextChoices):
+    """Whether a message still has to be sent, was delivered, or was given up."""
+
+    # The message will be sent at `next_attempt_at`, for the first time or again.
+    PENDING = "pending"
+    # The receiver has taken the message: it has answered with 2xx, or the mail server has accepted the mail.
+    DELIVERED = "delivered"
+    # The message has been given up: the receiver refused it, or the last attempt failed as well.
+    DEAD = "dead"
+
+
+class OutboxRow(models.Model):
+    Status = SendStatus
+
+    # The row's id: a UUIDv7, made by the process that queues the message.
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    # What the message is sent to: the host of its URL, or for a mail the recipient's domain after an @. Senders limit
+    # by it how many messages one host gets at once. It is empty if the URL has no host.
+    host = models.CharField(max_length=255)
+    # Whether the message still has to be sent. Recording the result of an attempt changes it.
+    status = models.CharField(max_length=9, choices=SendStatus.choices, default=SendStatus.PENDING)
+    # When the message is to be sent; NULL once it is delivered or given up. A sender that begins an attempt first moves
+    # this time ahead, so that another sender tries again later if this one dies.
+    next_attempt_at = models.DateTimeField(null=True, db_default=Now())
+    # How many attempts have been recorded.
+    attempt_count = models.PositiveSmallIntegerField(default=0, db_default=0)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    # When it was recorded that the receiver took the message; NULL before that, and for a message that was given up.
+    delivered_at = models.DateTimeField(null=True)
+
+    class Meta:
+        abstract = True
+
+
+class SendAttempt(models.Model):
+    """A derived table has a foreign key to its outbox, and a composite primary key of that column and `n`. If
+    environments own the rows, both tables have `environment_id`.
+    """
+
+    # The number of the attempt, from 1: the outbox row's `attempt_count` after the attempt.
+    n = models.PositiveSmallIntegerField()
+    # When the attempt began. The sender sends the message just after that.
+    at = models.DateTimeField()
+    # The status of the answer, of HTTP or of SMTP; NULL if there was none.
+    status_code = models.PositiveSmallIntegerField(null=True)
+    duration_ms = models.PositiveIntegerField()
+    # Why no complete answer came in time, in a few words for the owner of the message; NULL if one came.
+    error = models.CharField(max_length=100, null=True)
+    # The first KiB of the answer's body as text, with U+FFFD for bytes that are not valid UTF-8. NULL if there was no
+    # answer, and for mails.
+    response_body = models.CharField(max_length=1024, null=True)
+
+    class Meta:
+        abstract = True
+
+
+def outbox_constraints(
+    ended: Sequence[str] = ("delivered", "dead"),
+) -> tuple[models.CheckConstraint, ...]:
+    """The CHECKs that tie an outbox's times to its status. `ended` are all states that are not sent any more."""
+    return (
+        check(
+            "%(class)s_pending_is_due",
+            has("next_attempt_at", status="pending")
+            | lacks("next_attempt_at", status__in=tuple(ended)),
+        ),
+        check(
+            "%(class)s_delivered_at",
+            has("delivered_at", status="delivered")
+            | (lacks("delivered_at") & ~Q(status="delivered")),
+        ),
+    )
+
+
+def attempt_constraints(name: str) -> tuple[models.CheckConstraint, ...]:
+    return (check(name, has("status_code") | has("error")),)
+
+
+def outbox_indexes(*, of_environments: bool) -> tuple[models.Index, ...]:
+    """The indexes by which `due` reads pending rows. `of_environments`: environments own the rows."""
+    due = index("%(class)s_due_by_host", ["next_attempt_at", "host"], where=_PENDING)
+    # The queries in `due` read the index in this order.
+    columns = [*(["environment"] if of_environments else []), "host", "next_attempt_at"]
+    return due, index("%(class)s_pending_by_host", columns, where=_PENDING)
 
 
 class CannotSend(Exception):  # noqa: N818
@@ -91,7 +183,7 @@ class Kind(Queue):
     # Is called with the attempts that a transaction records, in that transaction, and writes what follows from them.
     after_attempts: Callable[[Sequence[Attempt]], None] = _nothing
     # The table of the environments that own the rows, with the columns `id` and `workspace_id`. Workspaces then take
-    # turns. None means that nobody owns the rows, which are mails, and that the domains of the recipients take turns.
+    # turns. None means that the rows are mails of no workspace, and that the domains of the recipients take turns.
     tenants: str | None = None
     # SQL that reads more for `message`: further columns, and joins to the claimed rows `d`, such as
     # `LEFT JOIN trigger t ON t.id = d.trigger_id`. The result must have each claimed row once, and no two columns of

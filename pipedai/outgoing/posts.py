@@ -1,4 +1,4 @@
-"""A message that is sent over HTTP, its signatures, and its answer (SPEC §7).
+"""Sends one message to a customer's URL: its signatures, the addresses that it may reach, its time, and its answer.
 
 All webhooks are signed here, by `X-Pipedai-Signature` and the Standard Webhooks specification.
 """
@@ -6,14 +6,45 @@ All webhooks are signed here, by `X-Pipedai-Signature` and the Standard Webhooks
 import base64
 import hmac
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import queue
+import socket
+import ssl
+import threading
+import time
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
-from urllib.parse import urlsplit
+from functools import lru_cache
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
-from pipedai.api.outside_urls import MAX_HOST
+import httpcore
+import httpx
+import psutil
+from django.conf import settings
+from httpcore._backends.sync import SyncStream
+from ssrfguard import (
+    DEFAULT_DENIED,
+    AddressTable,
+    Block,
+    BlockedAddressError,
+    Policy,
+    Reach,
+    SSRFGuardError,
+)
+from ssrfguard.httpx import SafeBackend
+
+from pipedai.api.outside_urls import MAX_HOST, check_url
 
 _STANDARD_PREFIX = "whsec_"
 
@@ -126,3 +157,367 @@ class OwnAnswer(Answer):
     @property
     def result(self) -> Result:
         return self.means
+
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+
+PORTS = frozenset({80, 443})
+_MORE_DENIED = (
+    # Azure's service for data about each machine, at a public address. Webhooks must not read it.
+    "168.63.129.16/32",
+    # IPv6 addresses that contain an IPv4 address in the form of SIIT (RFC 7915). They could hide a forbidden IPv4
+    # address.
+    "::ffff:0:0:0/96",
+)
+# The most addresses of a name to which a request tries to connect. Each try may take the whole time-out of a
+# connection.
+CONNECTION_ATTEMPTS = 2
+
+# For how many seconds this machine's own addresses are remembered. Reading them takes a tenth of a request's CPU time.
+_KNOWN_SECONDS = 10
+_LOOPBACK_NAMES = frozenset(
+    {"localhost", "localhost.localdomain", "localhost6", "localhost6.localdomain6", "ip6-localhost"}
+    | {"ip6-loopback", "localhost4", "localhost4.localdomain4"}
+)
+# Characters that IDNA, the standard for names in Unicode, reads as dots.
+_DOTS = str.maketrans({"。": ".", "．": ".", "｡": "."})
+
+
+def policy() -> Policy:
+    """Requests may go to the public internet and to the networks in the settings, but not to this machine."""
+    allowed, age = tuple(settings.WEBHOOK_ALLOWED_NETWORKS), int(time.monotonic() // _KNOWN_SECONDS)
+    return _policy(allowed, _own_addresses(psutil.net_if_addrs, age))
+
+
+def may_use_port(port: int, addresses: Iterable[IPAddress]) -> bool:
+    if port in PORTS:
+        return True
+    allowed = policy().allowed_networks
+    return all(any(address in network for network in allowed) for address in addresses)
+
+
+def target_problem(url: str) -> str | None:
+    """Returns None for a URL to which a request may be sent, in production with https alone, or else a sentence on what
+    is wrong with it.
+    """
+    if problem := check_url(url, https_only=settings.PRODUCTION):
+        return problem
+    if names_forbidden_address(url):
+        return (
+            "Must not name a private or reserved address that is not in WEBHOOK_ALLOWED_NETWORKS."
+        )
+    if names_forbidden_port(url):
+        return "Its port must be 80 or 443, unless WEBHOOK_ALLOWED_NETWORKS has its address."
+    return None
+
+
+def names_forbidden_port(url: str) -> bool:
+    """Whether no request would ever go to the URL's port. A host's name is not resolved: while WEBHOOK_ALLOWED_NETWORKS
+    names a network, its address may lie there, so any port is good.
+    """
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    host = _plain(parts.hostname or "")
+    address = IPv4Address("127.0.0.1") if _is_loopback_name(host) else _literal(host)
+    if address is None:
+        return port not in PORTS and not policy().allowed_networks
+    return not may_use_port(port, [address])
+
+
+def names_forbidden_address(url: str) -> bool:
+    """Whether the URL's host spells a forbidden address. A name is checked when a request connects."""
+    host = _plain(urlsplit(url).hostname or "")
+    if _is_loopback_name(host):
+        return not _permits(IPv4Address("127.0.0.1"))
+    address = _literal(host)
+    return address is not None and not _permits(address)
+
+
+def _is_loopback_name(host: str) -> bool:
+    return host in _LOOPBACK_NAMES or host.endswith(".localhost")
+
+
+def _permits(address: IPAddress) -> bool:
+    try:
+        policy().check_address(address)
+    except BlockedAddressError:
+        return False
+    return True
+
+
+def _plain(host: str) -> str:
+    folded = unicodedata.normalize("NFKC", unquote(host)).translate(_DOTS)
+    # Characters of the Unicode category Cf are invisible, and resolvers drop them from a name, so they are dropped
+    # before the check too.
+    visible = "".join(c for c in folded if unicodedata.category(c) != "Cf")
+    return visible.lower().rstrip(".")
+
+
+def _literal(host: str) -> IPAddress | None:
+    """Returns the address that `host` spells, or None: IPv6 with or without a zone, or IPv4 in one to four decimal,
+    octal or hexadecimal parts, as inet_aton(3) reads it.
+    """
+    try:
+        return ip_address(host.partition("%")[0])
+    except ValueError:
+        pass
+    try:
+        return IPv4Address(socket.inet_aton(host))
+    except (OSError, ValueError):  # `inet_aton` can't read this host.
+        return None
+
+
+@lru_cache(maxsize=8)
+def _policy(allowed: tuple[str, ...], own: frozenset[str]) -> Policy:
+    denied = [
+        Block(ip_network(address), "This machine or its cloud", "-", Reach.DENIED)
+        for address in (*_MORE_DENIED, *sorted(own))
+    ]
+    return Policy(
+        denied_networks=AddressTable((*DEFAULT_DENIED.blocks, *denied)),
+        allowed_networks=tuple(ip_network(text, strict=False) for text in allowed),
+        # The library ssrfguard can't allow ports for some networks only. If the settings allow any network, ssrfguard
+        # is told to allow all ports. `may_use_port` then refuses ports other than 80 and 443 outside the allowed
+        # networks.
+        allowed_ports=frozenset(range(1, 65536)) if allowed else PORTS,
+        max_connection_attempts=CONNECTION_ATTEMPTS,
+    )
+
+
+@lru_cache(maxsize=1)
+def _own_addresses(read: Callable[[], Mapping[str, Any]], _age: int) -> frozenset[str]:
+    """Returns the public addresses of this machine, where our servers listen; reads them anew for each `_age`."""
+    return frozenset(
+        address.address
+        for addresses in read().values()
+        for address in addresses
+        if address.family in (socket.AF_INET, socket.AF_INET6)
+        and ip_address(address.address.partition("%")[0]).is_global
+    )
+
+
+TIMEOUT_SECONDS = 10.0
+KEPT_BODY_BYTES = 1024
+# How much of the answer is read when we ask for something, such as a token. An honest one is far smaller.
+MOST_ANSWER_BYTES = 64 * 1024
+
+_Answers = list[Any]
+T = TypeVar("T")
+
+
+def post(
+    url: str,
+    *,
+    method: str = "POST",
+    headers: Mapping[str, str],
+    body: bytes,
+    timeout: float = TIMEOUT_SECONDS,
+) -> Answer:
+    """Returns the answer within `timeout` seconds. It raises nothing, follows no redirect, uses no proxy, and supports
+    neither cookies nor compression.
+    """
+    return _answer(method, url, headers, body, timeout, KEPT_BODY_BYTES)
+
+
+def fetch(
+    url: str,
+    *,
+    method: str = "GET",
+    headers: Mapping[str, str],
+    body: bytes = b"",
+    timeout: float = TIMEOUT_SECONDS,
+) -> Answer:
+    """Does what `post` does, for an answer that is needed whole: one over MOST_ANSWER_BYTES is an error."""
+    answer = _answer(method, url, headers, body, timeout, MOST_ANSWER_BYTES + 1)
+    if len(answer.body or b"") > MOST_ANSWER_BYTES:
+        return replace(answer, error="answer too long", body=None)
+    return answer
+
+
+def _answer(
+    method: str, url: str, headers: Mapping[str, str], body: bytes, timeout: float, kept: int
+) -> Answer:
+    begun = time.monotonic()
+    exchange = _Exchange(begun + timeout, kept)
+    try:
+        exchange.run(method, url, headers, body)
+    except Exception as error:
+        exchange.error = _words(error)
+    return Answer(
+        exchange.status_code,
+        round((time.monotonic() - begun) * 1000),
+        exchange.error,
+        None if exchange.status_code is None else bytes(exchange.body[:kept]),
+        exchange.retry_after,
+        exchange.challenge,
+    )
+
+
+class _Exchange:
+    def __init__(self, deadline: float, kept: int) -> None:
+        self._deadline = deadline
+        self._kept = kept
+        self.challenge: str | None = None
+        self.status_code: int | None = None
+        self.retry_after: str | None = None
+        self.body = bytearray()
+        self.error: str | None = None
+
+    def run(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> None:
+        allowed = policy()
+        allowed.check_url(url)
+        parsed = httpx.URL(url)
+        target = httpcore.URL(
+            scheme=parsed.raw_scheme,
+            host=parsed.raw_host,
+            port=parsed.port,
+            target=parsed.raw_path,
+        )
+        sent: dict[bytes | str, bytes | str] = dict(headers.items())
+        sent |= {"Host": parsed.netloc.decode("ascii"), "Accept-Encoding": "identity"}
+        backend = _BoundedBackend(policy=allowed, deadline=self._deadline)
+        with (
+            httpcore.ConnectionPool(ssl_context=_tls(), network_backend=backend) as pool,
+            pool.stream(method, target, headers=sent, content=body) as response,
+        ):
+            self.status_code = response.status
+            self.retry_after = next(_values(response.headers, b"retry-after"), None)
+            self.challenge = ", ".join(_values(response.headers, b"www-authenticate")) or None
+            for chunk in response.iter_stream():
+                self.body += chunk
+                if len(self.body) >= self._kept:
+                    break
+
+
+class _BoundedBackend(SafeBackend):
+    def __init__(self, *, policy: Any, deadline: float) -> None:
+        super().__init__(policy=policy, resolver=self._resolve)
+        self._deadline = deadline
+
+    def connect_tcp(self, host: str, port: int, *args: Any, **kwargs: Any) -> Any:
+        share = _left(self._deadline, httpcore.ConnectTimeout) / (CONNECTION_ATTEMPTS + 1)
+        stream = super().connect_tcp(host, port, timeout=share)
+        return _BoundedStream(stream.get_extra_info("socket"), self._deadline)
+
+    def _resolve(self, host: str, port: int, *args: Any) -> _Answers:
+        """Returns the addresses of a host. `getaddrinfo` has no timeout, so the wait is a third of the time left."""
+        share = _left(self._deadline, httpcore.ConnectTimeout) / (CONNECTION_ATTEMPTS + 1)
+        found = look_up_within(share, host, port, *args)
+        if not may_use_port(port, [ip_address(answer[4][0]) for answer in found]):
+            raise _PortNotAllowed
+        return found
+
+
+class _BoundedStream(SyncStream):
+    """A connection whose every operation, also of TLS, ends at the deadline, even if bytes keep arriving slowly."""
+
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        super().__init__(sock)
+        self._deadline = deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return super().read(max_bytes, _left(self._deadline, httpcore.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        sent = memoryview(buffer)
+        while sent:
+            self._sock.settimeout(_left(self._deadline, httpcore.WriteTimeout))
+            try:
+                sent = sent[self._sock.send(sent) :]
+            except TimeoutError as error:
+                raise httpcore.WriteTimeout from error
+            except OSError as error:
+                raise httpcore.WriteError from error
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.NetworkStream:
+        left = _left(self._deadline, httpcore.ConnectTimeout)
+        secured = super().start_tls(ssl_context, server_hostname, left)
+        return _BoundedStream(secured.get_extra_info("socket"), self._deadline)
+
+
+class _PortNotAllowed(Exception):  # noqa: N818
+    """The port is neither 80 nor 443, and the address is not in WEBHOOK_ALLOWED_NETWORKS."""
+
+
+def look_up(host: str, port: int, *args: Any) -> Iterable[Any]:
+    """Calls `socket.getaddrinfo`. Tests replace this function to resolve their own names."""
+    return socket.getaddrinfo(host, port, *args)
+
+
+def look_up_within(seconds: float, *args: Any) -> _Answers:
+    return within(seconds, lambda: list(look_up(*args)))
+
+
+def within(seconds: float, look: Callable[[], T]) -> T:
+    """Calls `look` in a thread of its own, and returns or raises what it does. Raises TimeoutError after `seconds`; the
+    thread then goes on, because nothing can stop it.
+    """
+    answer: queue.SimpleQueue[tuple[T] | Exception] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            answer.put((look(),))
+        except Exception as error:
+            answer.put(error)
+
+    threading.Thread(target=run, name="name-look-up", daemon=True).start()
+    try:
+        found = answer.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError("the name was not found in time") from None
+    if isinstance(found, Exception):
+        raise found
+    return found[0]
+
+
+def _left(deadline: float, late: type[Exception]) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise late
+    return left
+
+
+@lru_cache(maxsize=1)
+def _tls() -> ssl.SSLContext:
+    """Returns a TLS context that verifies certificates and reads no environment variables."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
+def _values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> Iterator[str]:
+    return (value.decode("latin-1") for key, value in headers if key.lower() == name)
+
+
+def _words(error: Exception) -> str:
+    """Returns a description of a request's failure in our own words. The error's own message may contain addresses."""
+    causes = []
+    cause: BaseException | None = error
+    while cause is not None:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    for kind, words in _WORDS:
+        if any(isinstance(cause, kind) for cause in causes):
+            return words
+    return "request failed"
+
+
+_Kinds = type[BaseException] | tuple[type[BaseException], ...]
+
+# The words for each kind of error. The first kind in this list that fits the error, or an error that caused it, gives
+# the words, so precise kinds come first.
+_WORDS: tuple[tuple[_Kinds, str], ...] = (
+    (_PortNotAllowed, "port not allowed (WEBHOOK_ALLOWED_NETWORKS)"),
+    (SSRFGuardError, "address not allowed (WEBHOOK_ALLOWED_NETWORKS)"),
+    ((httpcore.TimeoutException, TimeoutError), "timed out"),
+    (socket.gaierror, "name not found"),
+    (ssl.SSLError, "TLS failed"),
+    (httpcore.ConnectError, "could not connect"),
+    ((httpcore.NetworkError, ConnectionError), "connection lost"),
+    (httpcore.RemoteProtocolError, "not an HTTP answer"),
+    ((httpx.InvalidURL, ValueError), "not a URL"),
+)

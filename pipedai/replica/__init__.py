@@ -1,6 +1,6 @@
 """Reads lists and statistics from a standby, if REPLICA_DATABASE_URL names one (docs/scaling.md).
 
-`reading` decides for each request whether the standby may answer, and `writers` remembers who has written lately.
+`reading` decides for each request whether the standby may answer, and remembers which callers have written lately.
 """
 
 import threading

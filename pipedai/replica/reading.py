@@ -1,16 +1,20 @@
 """Decides for each list whether the replica may answer it.
 
-The replica answers a caller only if it is a standby, is at most MOST_BEHIND behind, and has replayed all
-that the caller has written. An answer of the replica counts only if it is a success. If the replica is away, cancels
-the statement, or answers with an error of the request, the primary is asked the same. So no request fails because of
-the replica.
+The replica answers a caller only if it is a standby, is at most MOST_BEHIND behind, and has replayed all that the
+caller has written. The primary's table `recent_write` has the position of the write-ahead log (WAL) up to which each
+user or API key has written, for all processes. A process that reads a replica writes the readers' row. Only while
+that row is there do processes remember who writes.
+
+An answer of the replica counts only if it is a success. If the replica is away, cancels the statement, or answers with
+an error of the request, the primary is asked the same. So no request fails because of the replica.
 """
 
 import functools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Literal, TypeVar, cast
 from uuid import UUID
 
@@ -19,12 +23,76 @@ from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 
 from pipedai.api.principal import principal_of
+from pipedai.events import Event
 from pipedai.logs import get_logger
 from pipedai.replica import REPLICA, is_on, reading_replica
-from pipedai.replica.writers import NOT_YET, READERS, begin_remembering
-from pipedai.sql import fetch_row, reason, sqlstate
+from pipedai.sql import execute, fetch_row, reason, sqlstate
 
 log = get_logger(__name__)
+
+# The kinds of callers that read lists.
+_READERS = frozenset({"user", "api_key", "staff"})
+
+# The id in the readers' row. Its position is one up to which writes may not have been remembered.
+READERS = UUID(int=0)
+# The position of the readers' row until it is committed. No replica reaches it.
+NOT_YET = 2**63 - 1
+
+# The position is a number of bytes since the beginning of the WAL. `greatest` keeps the later position of two that
+# arrive in the wrong order.
+_REMEMBER = """
+INSERT INTO recent_write AS w (principal_id, position, written_at)
+SELECT id, pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint, statement_timestamp()
+FROM unnest(%(ids)s::uuid[]) id WHERE EXISTS (SELECT FROM recent_write WHERE principal_id = %(readers)s) ORDER BY id
+ON CONFLICT (principal_id) DO UPDATE
+SET position = greatest(w.position, excluded.position), written_at = excluded.written_at
+"""
+_ANNOUNCE = """
+INSERT INTO recent_write (principal_id, position, written_at)
+VALUES (%(readers)s, %(not_yet)s, statement_timestamp())
+ON CONFLICT (principal_id) DO UPDATE SET written_at = excluded.written_at
+"""
+# What a process commits after it has looked for the readers' row in vain is not remembered. That commit came before the
+# row's, so a position that is read after the row's commit is beyond it.
+_BEGIN = """
+UPDATE recent_write SET position = pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint
+WHERE principal_id = %(readers)s AND position = %(not_yet)s
+"""
+# A replica that is further behind than half a minute is not read at all. So older rows have no effect. The readers' row
+# is written anew each hour while a replica is read.
+_PRUNE = """
+WITH old AS MATERIALIZED (
+    SELECT principal_id FROM recent_write WHERE written_at < statement_timestamp() - interval '2 hours'
+    LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
+DELETE FROM recent_write w USING old WHERE w.principal_id = old.principal_id
+"""
+
+
+def note_writers(sender: Any, events: Iterable[Event], **kwargs: Any) -> None:  # noqa: ARG001
+    """Receives the domain events, which every action sends, and remembers their actors after the commit."""
+    ids = {event.actor.id for event in events if event.actor.type in _READERS and event.actor.id}
+    if ids:
+        transaction.on_commit(partial(remember, ids))
+
+
+def remember(ids: Iterable[UUID]) -> None:
+    """Lets these users and keys see what is committed now. An error, as when the primary is away, is only logged."""
+    try:
+        execute(_REMEMBER, {"ids": list(ids), "readers": READERS})
+    except DatabaseError as error:
+        log.warning("replica.writer_not_remembered", error=type(error).__name__)
+
+
+def begin_remembering() -> None:
+    """Makes all processes remember which callers write, for two hours at least. Call it outside of a transaction."""
+    params = {"readers": READERS, "not_yet": NOT_YET}
+    execute(_ANNOUNCE, params)
+    execute(_BEGIN, params)
+
+
+def prune_recent_writes(*, limit: int = 10_000) -> int:
+    return execute(_PRUNE, {"limit": limit})
+
 
 T = TypeVar("T")
 Action = TypeVar("Action", bound=Callable[..., Any])
@@ -46,7 +114,7 @@ _AWAY_CLASSES = {"08", "28", "3D", "53", "57", "58"}
 _MAYBE_TOO_EARLY = {400, 404}
 
 # What the primary says: the time, the position up to which the caller has written, and whether the readers' row is new
-# enough (see `writers`).
+# enough.
 _NEEDED = """
 SELECT clock_timestamp() AS now, greatest(readers.position,
     (SELECT position FROM recent_write WHERE principal_id = %(principal_id)s)) AS position,
@@ -161,15 +229,15 @@ def _has_reached(position: int | None, *, now: datetime) -> bool:
 
 
 def _failed(error: Exception, *, looked: bool) -> None:
-    """Leaves the replica alone for a while if the error is not about the list alone. `looked` says whether the replica
-    had told its state before.
+    """Leaves the replica alone for a while if the error is not about the list alone. `looked` says whether the
+    replica's state was read before the error.
     """
     state = sqlstate(error)
     if state is None or state[:2] in _AWAY_CLASSES:
         connections[REPLICA].close()
         fitness.found("unreachable", reason(error))
     elif not looked:
-        # It is no standby of PostgreSQL. Amazon Aurora, for example, does not support the functions.
+        # The replica is no standby of PostgreSQL. Amazon Aurora, for example, does not support the functions.
         fitness.found("behind", reason(error))
     else:
         # For example the primary removed rows that the list was reading (40001), or a migration has not arrived yet.

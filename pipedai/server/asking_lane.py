@@ -4,10 +4,10 @@ import re
 import time
 from uuid import UUID
 
-from pipedai.server.ears import Ear
+from pipedai.server.listen import Ear
+from pipedai.server.long_poll import WaitingLane
 from pipedai.server.request_scope import Receive, Scope, Send
 from pipedai.server.ticket import ASKING, AskingTicket
-from pipedai.server.waiting_lane import WaitingLane
 
 # How long a request waits at most. A scheduler asks for ten seconds, and what a killed one asked is over after twenty.
 PATIENCE_SECONDS = 25.0

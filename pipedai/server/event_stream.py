@@ -10,11 +10,10 @@ from uuid import UUID
 
 from pipedai.logs import get_logger
 from pipedai.server.access_log import LOG
-from pipedai.server.ears import EventsEar, StreamEar
-from pipedai.server.listen import Listener
+from pipedai.server.listen import EventsEar, Listener, StreamEar
+from pipedai.server.long_poll import WaitingLane, status_of
 from pipedai.server.request_scope import App, ClientGone, Message, Receive, Scope, Send
 from pipedai.server.ticket import STREAM, Piece, ReadTogether, StreamTicket
-from pipedai.server.waiting_lane import WaitingLane, status_of
 
 log = get_logger(__name__)
 

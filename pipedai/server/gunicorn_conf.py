@@ -15,8 +15,8 @@ from gunicorn.glogging import Logger
 
 from pipedai import checks, env, tracing
 from pipedai.client_address import parse_networks
-from pipedai.embedded import borrowing
 from pipedai.embedded.programs import EmbeddedPostgresError
+from pipedai.embedded.server import of_settings
 from pipedai.logs import log_start
 from pipedai.metrics.directory import forget_process, make_directory, remove_directory
 
@@ -77,7 +77,8 @@ def refuse_unfit_settings() -> None:
     try:
         checks.refuse_unfit_settings()
         tracing.is_on()
-        borrowing.verify_made()
+        if server := of_settings():
+            server.verify_made()
     except (ImproperlyConfigured, EmbeddedPostgresError) as error:
         sys.exit(str(error))
 

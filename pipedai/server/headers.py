@@ -1,4 +1,4 @@
-"""Adds the headers that every answer carries, whichever part of the server made it (SPEC §2)."""
+"""Adds the headers that every answer carries, whichever part of the server made it."""
 
 API = "/api/v1"
 # The hooks, to which senders of events post what their own server makes, under any type of content.

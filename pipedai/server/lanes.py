@@ -1,22 +1,295 @@
 """Sends each request to the part of the server that serves its kind (its lane), and starts and stops these parts."""
 
 import asyncio
+import io
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
 from urllib.parse import parse_qs
 from uuid import UUID
 
+from a2wsgi.wsgi import build_environ
+from django.db import close_old_connections
+
+from pipedai.client_address import network_of
+from pipedai.clocks import EDITION
 from pipedai.server.access_log import LOG
 from pipedai.server.asking_lane import AskingLane, asking_connection
-from pipedai.server.ears import EventsEar, ThingsEar
 from pipedai.server.event_stream import EventStreams, StreamKind
+from pipedai.server.headers import HOOKS, RawHeaders
+from pipedai.server.listen import Ear, EventsEar, ThingsEar
 from pipedai.server.long_poll import LongPoll
-from pipedai.server.password_lane import PasswordLane, may_hash
-from pipedai.server.request_scope import App, Receive, Scope, Send, header
-from pipedai.server.ticket import EnvironmentStreamTicket, StreamTicket, WorkerStreamTicket
-from pipedai.timezones import EDITION
+from pipedai.server.memory_budget import HOLDING, Holding, overloaded
+from pipedai.server.request_body import whole_answer
+from pipedai.server.request_scope import App, Message, Receive, Scope, Send, header
+from pipedai.server.ticket import (
+    PASSWORD,
+    EnvironmentStreamTicket,
+    PasswordTicket,
+    StreamTicket,
+    WorkerStreamTicket,
+)
+from pipedai.server.turns import Turn, Turns
 from pipedai.version import VERSION
+
+T = TypeVar("T")
+
+
+class WsgiLane:
+    """Runs Django for each request to its end in one of `threads` threads. A thread gets the whole body and returns the
+    whole answer, so that no slow client holds it. This also saves a fifth of the CPU time of a2wsgi's own bridge.
+    """
+
+    def __init__(self, wsgi: Any, *, threads: int) -> None:
+        self.threads = threads
+        # The number of requests that are being served in a thread or wait for a free thread.
+        self.running = 0
+        self._wsgi = wsgi
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="wsgi")
+        # The calls of one client address form a group, as do the events of one workspace. Groups take turns, so that
+        # none makes the others wait for long. One gets three quarters of the threads at most, because all its calls may
+        # wait for the same locked row.
+        self._turns = Turns(threads, most_held=threads - threads // 4)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = (await receive()).get("body", b"")
+        # asyncio's run_in_executor is not used, because it drops a call that is cancelled before a thread has started
+        # it. Here a request is always carried out once it is queued for a thread.
+        loop = asyncio.get_running_loop()
+        answering: asyncio.Future[_Answer] = loop.create_future()
+        holding: Holding = scope[HOLDING]
+        holding.keep()
+        self.running += 1
+        done = partial(self._done, answering, holding)
+        run = copy_context().run
+        self._submit(holding.group, partial(run, self._work, scope, body, holding, loop, done))
+        answer = await answering
+        await send(
+            {
+                "type": "http.response.start",
+                "status": answer.status,
+                "headers": answer.headers,
+            }
+        )
+        await send({"type": "http.response.body", "body": answer.body})
+
+    async def run(self, group: Hashable, function: Callable[[], T]) -> T:
+        """Run a function in a thread with a database connection. `group` takes turns with those
+        of the requests. Raises what it raises.
+        """
+        loop = asyncio.get_running_loop()
+        running: asyncio.Future[T] = loop.create_future()
+
+        def work() -> None:
+            # As before and after each request, an ended or old connection is given up.
+            close_old_connections()
+            outcome: T | BaseException
+            try:
+                outcome = function()
+            except BaseException as error:
+                outcome = error
+            close_old_connections()
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(_settle, running, outcome)
+
+        self._submit(group, work)
+        return await running
+
+    def _submit(self, group: Hashable, call: Callable[[], None]) -> None:
+        """Make a call in a thread when it is the group's turn. The call must not raise."""
+        self._turns.ask(group, 1, wake=lambda turn: self._pool.submit(self._make, call, turn))
+
+    def _make(self, call: Callable[[], None], turn: Turn) -> None:
+        call()
+        self._turns.leave(turn)
+
+    def _work(
+        self,
+        scope: Scope,
+        body: bytes,
+        holding: Holding,
+        loop: asyncio.AbstractEventLoop,
+        done: Callable[["_Answer | BaseException"], None],
+    ) -> None:
+        outcome: _Answer | BaseException
+        try:
+            # The request is refused here if the process is short of memory, because the answer would need memory as
+            # well. Nothing has been done for the request yet.
+            if holding.is_overdrawn():
+                raise overloaded(unread=False)
+            outcome = self._answer(scope, body)
+        except BaseException as error:
+            outcome = error
+        # This error means that the event loop has ended, so that nothing waits for the answer.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(done, outcome)
+
+    def _done(
+        self,
+        answering: "asyncio.Future[_Answer]",
+        holding: Holding,
+        outcome: "_Answer | BaseException",
+    ) -> None:
+        self.running -= 1
+        holding.leave()
+        _settle(answering, outcome)
+
+    def _answer(self, scope: Scope, body: bytes) -> "_Answer":
+        answer = _Answer()
+        # Only this function of a2wsgi is used, because a2wsgi's complete bridge between ASGI and WSGI costs more CPU.
+        # See docs/decisions/fast-paths.md.
+        environ: Any = build_environ(scope, io.BytesIO(body))  # type: ignore[arg-type]
+        pieces: Iterable[bytes] = self._wsgi(environ, answer.start)
+        try:
+            answer.body = b"".join(pieces)
+        finally:
+            getattr(pieces, "close", lambda: None)()
+        return answer
+
+
+def _settle(waiting: "asyncio.Future[T]", outcome: T | BaseException) -> None:
+    """Hand an outcome to the coroutine that waits for it, unless that one was cancelled."""
+    if waiting.cancelled():
+        return
+    if isinstance(outcome, BaseException):
+        waiting.set_exception(outcome)
+    else:
+        waiting.set_result(outcome)
+
+
+@dataclass(slots=True)
+class _Answer:
+    status: int = 0
+    headers: RawHeaders = field(default_factory=list)
+    body: bytes = b""
+
+    def start(self, status: str, headers: list[tuple[str, str]], _exc_info: Any = None) -> None:
+        """WSGI's `start_response`. A second call replaces the first (PEP 3333)."""
+        self.status = int(status[:3])
+        self.headers = [
+            (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers
+        ]
+
+
+class HookLane:
+    """Serves the hooks, to which strangers may send, in half of the threads at most. So a flood of events from many
+    addresses leaves the other half to all other requests. A request that waits for its turn holds no thread.
+    """
+
+    def __init__(self, threads: App, *, turns: int) -> None:
+        self._threads = threads
+        # One group leaves a quarter to the others, because all its requests may wait for the same locked row.
+        self._turns = Turns(turns, most_held=turns - turns // 4)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not scope["path"].startswith(HOOKS):
+            await self._threads(scope, receive, send)
+            return
+        holding: Holding = scope[HOLDING]
+        async with self._turns.turn(holding.group):
+            await self._threads(scope, receive, send)
+
+
+PASSWORD_PATIENCE_SECONDS = 5.0
+# How many requests may wait to hash a password. Each keeps a connection and its body in memory, and no machine works
+# off a longer queue within PASSWORD_PATIENCE_SECONDS, so further requests are refused at once.
+_MOST_WAITING = 500
+# How many requests of one client address may wait to hash a password. The number exceeds the logins that one address
+# may try within a minute.
+_MOST_OF_AN_ADDRESS = 100
+
+# The paths whose POST may hash a password. accounts/tests/test_password_routes.py fails if one is missing.
+# See docs/decisions/fast-paths.md.
+_PASSWORD_PATHS = frozenset(
+    {
+        "/api/v1/auth/login",
+        "/api/v1/auth/register",
+        "/api/v1/auth/change-password",
+        "/api/v1/auth/change-email",
+        "/api/v1/auth/reset-password",
+        "/console/sign-in",
+        "/console/register",
+        "/console/account/password",
+        "/console/account/email",
+        "/console/account/invitation",
+        "/console/account/reset",
+        "/console/account/register",
+        "/admin/login/",
+        "/admin/account/",
+    }
+)
+
+
+def may_hash(scope: Scope) -> bool:
+    """Whether this request may have to hash a password. The endpoint decides whether there is a password to hash."""
+    return scope["path"] in _PASSWORD_PATHS and scope["method"] == "POST"
+
+
+def password_turns(permits: int) -> Turns:
+    """Return the Turns for hashing, where client addresses take turns. A permit is a share of the memory."""
+    return Turns(permits, most_waiting=_MOST_WAITING, most_of_a_group=_MOST_OF_AN_ADDRESS)
+
+
+class PasswordLane:
+    """Asks the endpoint once, and a second time with a permit if it answers 503 because it must hash. So credentials,
+    throttles and validation are checked before the wait, and every answer is the endpoint's own. A request that gets no
+    permit in time is answered with that 503.
+    """
+
+    def __init__(
+        self, endpoint: App, turns: Turns, *, patience: float = PASSWORD_PATIENCE_SECONDS
+    ) -> None:
+        self._endpoint = endpoint
+        self._turns = turns
+        self._patience = patience
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = (await receive()).get("body", b"")
+        ticket = PasswordTicket()
+        token = PASSWORD.set(ticket)
+        try:
+            answer = await whole_answer(self._endpoint, scope, body)
+            if ticket.hashes:
+                answer = await self._ask_in_turn(ticket, scope, body, receive) or answer
+        finally:
+            PASSWORD.reset(token)
+        for message in answer:
+            await send(message)
+
+    async def _ask_in_turn(
+        self, ticket: PasswordTicket, scope: Scope, body: bytes, receive: Receive
+    ) -> list[Message] | None:
+        """Return the endpoint's second answer, made with leave to hash, or None if no memory came in time."""
+        ear = Ear()
+        address = network_of(scope["client"][0])
+        turn = self._turns.ask(address, 1, wake=lambda _: ear.wake())
+        with ExitStack() as at_the_end:
+            at_the_end.callback(self._turns.leave, turn)
+            if not await self._comes(turn, ear, receive):
+                return None
+            ticket.granted = True
+            asking = asyncio.ensure_future(whole_answer(self._endpoint, scope, body))
+            # If the client leaves, this call is cancelled, but the thread goes on hashing. The permit is given back
+            # only when the thread is done, because its hash takes memory until then.
+            held = at_the_end.pop_all()
+            asking.add_done_callback(lambda _: held.close())
+        return await asyncio.shield(asking)
+
+    async def _comes(self, turn: Turn, ear: Ear, receive: Receive) -> bool:
+        """Wait for the permit of the turn. Return whether it came in time. Raises ClientGone if the client left."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + self._patience
+        while not (turn.granted or turn.refused) and (left := until - clock()) > 0:
+            await ear.wait(receive, left)
+        if turn.granted:
+            await ear.wait(receive, 0)
+        return turn.granted
+
 
 # The key, in ASGI's lifespan state, of a function of the application. The server calls it when it begins to stop.
 STOP = "pipedai.stop"

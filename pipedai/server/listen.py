@@ -5,6 +5,8 @@ import random
 import secrets
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from threading import Lock
 from typing import Any
 from uuid import UUID
 
@@ -15,8 +17,141 @@ from psycopg import AsyncConnection, sql
 
 from pipedai import env
 from pipedai.logs import get_logger
-from pipedai.server.ears import Ear, StreamEar
-from pipedai.wakeups import CHANGED, CHANNEL, EVENT, POLLING, POOL, RUNS, THINGS, WATCHED, Watches
+from pipedai.server.request_scope import ClientGone, Receive
+from pipedai.server.ticket import AskingTicket, EnvironmentStreamTicket, PollTicket, StreamTicket
+from pipedai.wakeups import (
+    CHANGED,
+    CHANNEL,
+    EVENT,
+    POLLING,
+    POOL,
+    RUNS,
+    THINGS,
+    WATCHED,
+    Watches,
+    announce_runs_with_events,
+    gather_runs_with_events,
+)
+
+# The most changed things that a stream of an environment remembers between two answers. If there are more, it tells
+# that anything may have changed.
+MOST_THINGS = 1000
+
+
+class Ear:
+    """Belongs to one waiting request: remembers the notifications since it last asked, and ends its `wait`."""
+
+    __slots__ = ("_alarm", "changed", "newest_poll")
+
+    def __init__(self) -> None:
+        self._alarm: asyncio.Timeout | None = None
+        self.changed = False
+        # The largest `order` of all polls of the worker that began while this request waits. A newer poll has a larger
+        # order.
+        self.newest_poll = 0
+
+    def hear_change(self) -> None:
+        self.changed = True
+        self.wake()
+
+    def hear_poll(self, order: int) -> None:
+        """Remember a poll of the worker, and end the wait if it is the newest. `order` grows with newer polls."""
+        if order > self.newest_poll:
+            self.newest_poll = order
+            self.wake()
+
+    def hear_event(self) -> None:
+        """Ignore a notification that the worker has a new event, because only event streams send events."""
+
+    def hear_things(self, kind: str, ids: list[UUID]) -> None:
+        """Ignore a notification that things of an environment changed, because only its streams tell of them."""
+
+    def pour(self, ticket: PollTicket | StreamTicket | AskingTicket) -> None:
+        self.changed = False
+
+    def hear_again(self) -> None:
+        self.hear_change()
+
+    def wake(self) -> None:
+        if self._alarm is not None and not self._alarm.expired():
+            self._alarm.reschedule(0)
+
+    async def wait(self, receive: Receive, seconds: float) -> None:
+        """Return when `wake` is called or after `seconds`. Raises ClientGone when the client leaves or has left."""
+        try:
+            async with asyncio.timeout(seconds) as self._alarm:
+                await receive()
+            raise ClientGone
+        except TimeoutError:
+            pass
+        finally:
+            self._alarm = None
+
+
+class StreamEar(Ear):
+    __slots__ = ()
+
+    @property
+    def heard(self) -> bool:
+        return self.changed
+
+    def hear_event(self) -> None:
+        self.hear_change()
+
+
+class EventsEar(StreamEar):
+    """The Ear of a stream whose events are read together with those of other streams, if only events are new."""
+
+    __slots__ = ("has_events",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Whether there are new events, which the view need not be asked for.
+        self.has_events = False
+
+    @property
+    def heard(self) -> bool:
+        return self.changed or self.has_events
+
+    def hear_event(self) -> None:
+        self.has_events = True
+        self.wake()
+
+    def pour(self, ticket: PollTicket | StreamTicket | AskingTicket) -> None:
+        super().pour(ticket)
+        self.has_events = False
+
+
+class ThingsEar(StreamEar):
+    """The Ear of a stream of an environment. It remembers which things changed there, at most MOST_THINGS of them."""
+
+    __slots__ = ("missed", "things")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.things: set[tuple[str, UUID]] = set()
+        # Whether changes may have been missed.
+        self.missed = False
+
+    def hear_things(self, kind: str, ids: list[UUID]) -> None:
+        self.things.update((kind, id_) for id_ in ids)
+        if len(self.things) > MOST_THINGS:
+            self.things.clear()
+            self.missed = True
+        self.hear_change()
+
+    def hear_again(self) -> None:
+        self.missed = True
+        self.hear_change()
+
+    def pour(self, ticket: PollTicket | StreamTicket | AskingTicket) -> None:
+        assert isinstance(ticket, EnvironmentStreamTicket)
+        super().pour(ticket)
+        ticket.changed |= self.things
+        ticket.missed |= self.missed
+        self.things.clear()
+        self.missed = False
+
 
 log = get_logger(__name__)
 
@@ -187,3 +322,66 @@ def _params(handler: ConnectionHandler, name: str) -> dict[str, Any]:
     params = handler["default"].get_connection_params()
     ours = {option: value for option, value in params.items() if option not in _NOT_OURS}
     return {**ours, "application_name": name}
+
+
+# Runs that get events within this time are announced together.
+GATHER_SECONDS = 0.1
+
+# Runs a function in one of the threads that serve requests.
+InThread = Callable[[Callable[[], None]], Awaitable[None]]
+
+
+class RunNews:
+    """Collects runs for GATHER_SECONDS, then wakes this process's streams directly, and those of others by one
+    notification. Streams look again after `event_stream.RECHECK_SECONDS`, in case the process dies before.
+    """
+
+    def __init__(self, listener: Listener, in_thread: InThread) -> None:
+        self._listener = listener
+        self._in_thread = in_thread
+        self._lock = Lock()
+        self._runs: set[UUID] = set()
+        # The event loop and its event `self._come`, which says that there are such runs. The loop is None while `run`
+        # does not run.
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._come = asyncio.Event()
+
+    async def run(self) -> None:
+        """Take over the announcements of this process until cancelled, and then announce the runs that still wait."""
+        self._loop = asyncio.get_running_loop()
+        gather_runs_with_events(self.add)
+        try:
+            while True:
+                await self._come.wait()
+                await asyncio.sleep(GATHER_SECONDS)
+                await self._tell()
+        finally:
+            gather_runs_with_events(None)
+            with self._lock:
+                self._loop = None
+            await self._tell()
+
+    def add(self, run_id: UUID) -> bool:
+        with self._lock:
+            if self._loop is None:
+                return False
+            if not self._runs:
+                self._loop.call_soon_threadsafe(self._come.set)
+            self._runs.add(run_id)
+        return True
+
+    async def _tell(self) -> None:
+        with self._lock:
+            runs, self._runs = self._runs, set()
+            self._come.clear()
+        if not runs:
+            return
+        self._listener.hear_events(map(str, runs))
+        try:
+            await self._in_thread(partial(_announce, runs, self._listener.name))
+        except Exception as error:
+            log.warning("wakeup.lost", error=type(error).__name__)
+
+
+def _announce(runs: Iterable[UUID], name: str) -> None:
+    announce_runs_with_events(runs, told_by=name)

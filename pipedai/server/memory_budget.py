@@ -1,18 +1,51 @@
-"""Counts the bytes that a process holds for unanswered requests, and the requests of one subject (SPEC §19)."""
+"""Counts the bytes that a process holds for unanswered requests, and the requests of one subject.
+
+Many tenants' events come from the same few addresses of a provider. So requests to a hook share what is scarce as their
+workspace does, once an address has sent it a signed event, and else as their address does.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Hashable
 from functools import partial
 from http import HTTPStatus
 from threading import Lock
+from uuid import UUID
 
 from django.http import HttpRequest
 from rest_framework.request import Request
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.client_address import network_of
+from pipedai.server.headers import HOOKS
 from pipedai.server.request_scope import Refused
-from pipedai.server.senders import group_of
+
+# A process remembers so many pairs of a source and an address: those whose signed events came last.
+_MOST_SENDERS = 10_000
+_workspaces: dict[tuple[str, str], UUID] = {}
+# Threads note senders at the same time.
+_noting = Lock()
+
+
+def note_sender(source_id: UUID, address: str, workspace_id: UUID) -> None:
+    """Notes that a source of the workspace has signed a request from the address. A stranger who only knows the
+    source's URL calls from another address, and so takes no turn of the workspace.
+    """
+    sender = (str(source_id), address)
+    with _noting:
+        _workspaces.pop(sender, None)
+        _workspaces[sender] = workspace_id
+        if len(_workspaces) > _MOST_SENDERS:
+            del _workspaces[next(iter(_workspaces))]
+
+
+def group_of(path: str, address: str) -> Hashable:
+    """Returns the group as which a request to this path takes turns: the workspace whose events come from the address,
+    or the address.
+    """
+    if not path.startswith(HOOKS):
+        return address
+    return _workspaces.get((path.removeprefix(HOOKS), address), address)
+
 
 # The key of the request's Holding in its ASGI scope.
 HOLDING = "pipedai.holding"

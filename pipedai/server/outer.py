@@ -1,21 +1,27 @@
-"""The outermost ASGI application, which does what every request needs (SPEC §2)."""
+"""The outermost ASGI application, which does what every request needs, and completes what the client is answered."""
 
+import json
 import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from http import HTTPStatus
 from typing import Any
 
+from pipedai.api.error_codes import ErrorCode, code_of_status
+from pipedai.api.errors import INTERNAL, error_body
 from pipedai.client_address import Network
 from pipedai.ids import accept_or_make, current_request_id
 from pipedai.logs import get_logger
 from pipedai.server.access_log import CLIENT_GONE, LOG, log_request
-from pipedai.server.memory_budget import HOLDING, Holding, MemoryBudget
-from pipedai.server.reply import Reply, crash_answer, error_answer
+from pipedai.server.headers import API, CONSOLE, RawHeaders, complete_headers, is_api, is_console
+from pipedai.server.memory_budget import HOLDING, SMALL_BYTES, Holding, MemoryBudget, overloaded
 from pipedai.server.request_body import Replay, discard_body, read_body
 from pipedai.server.request_scope import (
     App,
     ClientGone,
+    Message,
     Receive,
     Refused,
     Scope,
@@ -25,6 +31,178 @@ from pipedai.server.request_scope import (
     resolve_client,
     say_body_length,
 )
+
+
+def error_answer(
+    sentence: str, *, code: ErrorCode, close: bool = False, **extra: str
+) -> tuple[RawHeaders, bytes]:
+    """`close` announces that the connection ends, because the rest of the request was not read."""
+    body = json.dumps(error_body(sentence, code=code, **extra)).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    if close:
+        headers.append((b"connection", b"close"))
+    return headers, body
+
+
+def crash_answer(request_id: str, *, close: bool = False) -> tuple[RawHeaders, bytes]:
+    return error_answer(INTERNAL, code=ErrorCode.INTERNAL_ERROR, close=close, requestId=request_id)
+
+
+@cache
+def _error_page(sentence: str) -> bytes:
+    """Return the console's page for an error of the server's own. There are few such sentences."""
+    # Other parts of the server work without Django's templates.
+    from pipedai.api.exceptions import problem_page
+
+    return problem_page("This can't be done", sentence, f"{CONSOLE}/").encode()
+
+
+def phrase(status: int) -> str:
+    """Return a short phrase for an HTTP status, for use where there is no sentence of our own about the error."""
+    try:
+        # Python's phrase "Not Found" is written as "Not found", like the API's own sentences.
+        return HTTPStatus(status).phrase.capitalize()
+    except ValueError:
+        return "Error"
+
+
+# The connection copies what the client does not take at once, so it gets at most this many bytes of an answer at a
+# time.
+PIECE_BYTES = 64 * 1024
+
+
+class Reply:
+    """The ASGI `send` of one request. It adds our headers and Content-Length, drops bodies that HTTP forbids (HEAD,
+    204, 304), and makes the API's errors JSON and the console's errors pages. Bytes that are not sent yet count against
+    the memory budget. `status` and `body_bytes` tell what was sent.
+    """
+
+    def __init__(
+        self, send: Send, holding: Holding, *, method: str, request_id: str, production: bool
+    ) -> None:
+        self._send = send
+        self._holding = holding
+        self._method = method
+        self._request_id = request_id
+        self._production = production
+        self._headers: RawHeaders = []
+        self._held: bytes | None = None
+        # Until the request's path is known, its answer is treated as one of the API, whose errors are JSON.
+        self.path = API
+        # The answer's status, or 0 until the application has started its answer.
+        self.status = 0
+        self.body_bytes = 0
+        self.started = False
+        self.complete = False
+
+    async def send(self, message: Message) -> None:
+        if self.complete:
+            return
+        if message["type"] == "http.response.start":
+            if self.started:
+                raise RuntimeError("The answer has already started.")
+            # If the application starts its answer twice before anything is sent, the second start counts, as in WSGI.
+            self.status = message["status"]
+            self._headers = [
+                (bytes(name).lower(), bytes(value)) for name, value in message.get("headers", [])
+            ]
+        elif message["type"] == "http.response.body":
+            await self._take_body(message.get("body", b""), more=message.get("more_body", False))
+
+    async def answer(self, status: int, headers: RawHeaders, body: bytes) -> None:
+        """Send a whole answer of the server's own. Nothing of the application's answer must have been sent before."""
+        self._held = None
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
+
+    async def _take_body(self, chunk: bytes, *, more: bool) -> None:
+        if not self.status:
+            raise RuntimeError("The answer has no start.")
+        if self.started:
+            await self._pass_on(chunk, more=more)
+        elif more and not self._held:
+            # The chunk is held back until the next message tells whether it is the whole body.
+            self._held = chunk
+        else:
+            await self._start(chunk, more=more)
+
+    async def _start(self, chunk: bytes, *, more: bool) -> None:
+        held, self._held = self._held or b"", None
+        if is_api(self.path) and self.status >= 400 and not self._is_json():
+            headers, held = error_answer(phrase(self.status), code=code_of_status(self.status))
+            chunk, more = b"", False
+            self._replace(headers)
+        elif is_console(self.path) and self.status >= 400 and self._is_json() and not more:
+            held, chunk = _error_page(json.loads(held + chunk)["error"]), b""
+            self._replace([(b"content-type", b"text/html; charset=utf-8")])
+        if not more:
+            held, chunk = held + chunk, b""
+            self._refuse_without_room(len(held))
+            self._say_length(len(held))
+        headers = complete_headers(
+            self._headers,
+            request_id=self._request_id,
+            path=self.path,
+            production=self._production,
+        )
+        await self._send({"type": "http.response.start", "status": self.status, "headers": headers})
+        self.started = True
+        if held or not more:
+            await self._pass_on(held, more=more)
+        if chunk:
+            await self._pass_on(chunk, more=more)
+
+    def _refuse_without_room(self, size: int) -> None:
+        # A GET changed nothing, so we may still refuse it. Any other request may have changed something, so its answer
+        # is sent even without room: a refusal would wrongly say that nothing was done.
+        if size > SMALL_BYTES and self._method == "GET" and not self._holding.has_room(size):
+            raise overloaded(unread=False)
+
+    async def _pass_on(self, chunk: bytes, *, more: bool) -> None:
+        if self._has_no_body():
+            chunk = b""
+        size = len(chunk)
+        self.body_bytes += size
+        self.complete = not more
+        self._holding.take(size)
+        try:
+            sent = 0
+            while size - sent > PIECE_BYTES:
+                piece = chunk[sent : sent + PIECE_BYTES]
+                sent += PIECE_BYTES
+                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+            rest = chunk[sent:]
+            await self._send({"type": "http.response.body", "body": rest, "more_body": more})
+        finally:
+            self._holding.give_back(size)
+
+    def _replace(self, headers: RawHeaders) -> None:
+        """Takes the headers about another body in place of those about the present one."""
+        kept = [(n, v) for n, v in self._headers if n not in _ABOUT_THE_BODY]
+        self._headers = [*kept, *headers]
+
+    def _say_length(self, length: int) -> None:
+        if self.status in _WITHOUT_BODY:
+            self._headers = [(n, v) for n, v in self._headers if n not in _ABOUT_THE_BODY]
+        elif not any(name == b"content-length" for name, _ in self._headers):
+            self._headers.append((b"content-length", str(length).encode()))
+        if is_api(self.path) and length == 0 and not self._is_json():
+            self._headers = [(n, v) for n, v in self._headers if n != b"content-type"]
+
+    def _is_json(self) -> bool:
+        types = [value.lower() for name, value in self._headers if name == b"content-type"]
+        return bool(types) and types[0].startswith(b"application/json")
+
+    def _has_no_body(self) -> bool:
+        return self._method == "HEAD" or self.status in _WITHOUT_BODY
+
+
+_WITHOUT_BODY = frozenset({204, 304})
+_ABOUT_THE_BODY = frozenset({b"content-type", b"content-length", b"transfer-encoding"})
+
 
 log = get_logger(__name__)
 

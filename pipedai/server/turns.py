@@ -1,4 +1,4 @@
-"""Divides permits, shares of something scarce, among waiting requests, whose groups take turns (SPEC §19)."""
+"""Divides permits, shares of something scarce, among waiting requests, whose groups take turns."""
 
 import asyncio
 from collections import Counter, OrderedDict, deque

@@ -1,4 +1,4 @@
-"""The client's address through trusted proxies (SPEC §2)."""
+"""The client's address through trusted proxies."""
 
 import pytest
 from hypothesis import given

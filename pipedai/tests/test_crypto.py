@@ -1,4 +1,4 @@
-"""The primitives of envelope encryption (SPEC §8)."""
+"""The primitives of envelope encryption."""
 
 import base64
 

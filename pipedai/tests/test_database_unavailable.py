@@ -1,4 +1,4 @@
-"""What the database can't do is a 503 that says so, with one log line and nothing half done (SPEC §22)."""
+"""What the database can't do is a 503 that says so, with one log line and nothing half done."""
 
 import asyncio
 import html
@@ -20,7 +20,7 @@ from django.db import DatabaseError, connection
 from psycopg import AsyncConnection
 
 from pipedai.api.exceptions import unavailable
-from pipedai.embedded.passwords import SUPERUSER
+from pipedai.embedded.layout import SUPERUSER
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.server.heart import Heart
 from pipedai.server.tests.web_process import WebProcess, serving

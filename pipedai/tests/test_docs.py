@@ -27,6 +27,7 @@ from triggers.webhooks.serializers import AttemptSerializer, DeliverySerializer
 from workers.protocol.serializers import HandedOutRunSerializer
 from workers.serializers import WorkerSerializer
 from workspaces.ceilings import PROFILE
+from workspaces.files.kinds import kinds
 from workspaces.invitations import INVITATIONS_OF_WORKSPACE
 from workspaces.serializers import (
     ApiKeySerializer,
@@ -178,16 +179,20 @@ def test_every_action_that_is_emitted_is_in_the_api_reference_and_no_other():
     assert documented == _emitted_actions()
 
 
-def _emitted_actions() -> set[str]:
-    """Returns the registered actions that appear as strings in the code outside the registry."""
+def _emitted_actions() -> frozenset[str]:
+    """Returns the registered actions that appear as strings in the code outside the registry. A resource puts its
+    noun before the words that it emits.
+    """
     sources = (path for app in CODE for path in (BASE_DIR / app).rglob("*.py"))
-    return {
+    words = {
         node.value
         for path in sources
         if "tests" not in path.parts and path != BASE_DIR / "pipedai" / "events.py"
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Constant) and node.value in ACTIONS
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
+    nouns = [kind.resource.noun for kind in kinds()]
+    return ACTIONS & (words | {f"{noun}.{word}" for noun in nouns for word in words})
 
 
 # --- README --------------------------------------------------------------------------------------

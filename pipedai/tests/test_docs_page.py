@@ -6,7 +6,7 @@ from urllib.parse import urljoin
 import pytest
 from django.test import Client
 
-from pipedai.api.documents import SERVED
+from pipedai.api.service import SERVED
 from pipedai.env import BASE_DIR
 from pipedai.server.headers import content_policy
 from testing.probes.api_schema import OPERATIONS, SCHEMA

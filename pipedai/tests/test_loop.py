@@ -1,4 +1,4 @@
-"""The loop of background jobs gives each its turns, and survives errors and an outage of the database (SPEC §7)."""
+"""The loop of background jobs gives each its turns, and survives errors and an outage of the database."""
 
 import os
 import signal

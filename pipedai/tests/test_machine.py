@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipedai import machine
+from pipedai import env
 
 
 @pytest.mark.parametrize(
@@ -19,13 +19,13 @@ from pipedai import machine
     ],
 )
 def test_what_a_web_process_takes_fits_what_it_has(processors, threads, memory_mib, hashes, budget):
-    taken = machine.passwords_at_once(processors=processors, threads=threads, memory_mib=memory_mib)
-    assert (taken, machine.memory_budget_mib(memory_mib)) == (hashes, budget)
+    taken = env.passwords_at_once(processors=processors, threads=threads, memory_mib=memory_mib)
+    assert (taken, env.memory_budget_mib(memory_mib)) == (hashes, budget)
 
 
 def test_without_limits_the_machine_is_what_it_may_use(tmp_path):
-    assert machine.processors(tmp_path) <= (os.cpu_count() or 1)
-    assert machine.memory_mib(tmp_path) > 0
+    assert env.processors(tmp_path) <= (os.cpu_count() or 1)
+    assert env.memory_mib(tmp_path) > 0
 
 
 @pytest.mark.parametrize(
@@ -38,13 +38,13 @@ def test_without_limits_the_machine_is_what_it_may_use(tmp_path):
     ],
 )
 def test_the_limit_of_a_container_counts(tmp_path: Path, name: str, limit: str, mib: int | None):
-    machines = machine.memory_mib(tmp_path)
+    machines = env.memory_mib(tmp_path)
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text(limit)
-    assert machine.memory_mib(tmp_path) == (mib or machines)
+    assert env.memory_mib(tmp_path) == (mib or machines)
 
 
 @pytest.mark.parametrize("quota", ["50000 100000", "100000 100000"])
 def test_a_quota_of_processor_time_counts_in_whole_processors(tmp_path, quota):
     (tmp_path / "cpu.max").write_text(quota)
-    assert machine.processors(tmp_path) == 1
+    assert env.processors(tmp_path) == 1

@@ -1,4 +1,4 @@
-"""All processes go on working after PostgreSQL was away for ten seconds (SPEC §7)."""
+"""All processes go on working after PostgreSQL was away for ten seconds."""
 
 import json
 import os

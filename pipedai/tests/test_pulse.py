@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from pipedai import loop, pulse
+from pipedai import loop
 from pipedai.loop import Job, run_jobs
 
 PATH = "/planted-path-of-a-monitor"
@@ -26,7 +26,7 @@ def asked(settings, monkeypatch) -> Iterator[list[str]]:
         def log_message(self, *_: object) -> None:
             pass
 
-    monkeypatch.setattr(pulse, "_failed_at", None)
+    monkeypatch.setattr(loop, "_failed_at", None)
     with ThreadingHTTPServer(("127.0.0.1", 0), Monitor) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
@@ -37,8 +37,8 @@ def asked(settings, monkeypatch) -> Iterator[list[str]]:
 
 
 def test_the_monitor_is_asked_while_all_goes_well(asked):
-    pulse.beat()
-    pulse.wait()
+    loop.send_heartbeat()
+    loop.await_heartbeat()
     assert asked == [PATH]
 
 
@@ -52,21 +52,21 @@ def test_after_a_job_has_failed_the_monitor_is_not_asked_for_a_minute(asked, mon
         raise RuntimeError("no")
 
     run_jobs([Job("failing", 1.0, fail)], stop)
-    pulse.beat()
-    pulse.wait()
+    loop.send_heartbeat()
+    loop.await_heartbeat()
     assert asked == []
-    monkeypatch.setattr(pulse, "EVERY_SECONDS", 0.0)
-    pulse.beat()
-    pulse.wait()
+    monkeypatch.setattr(loop, "HEARTBEAT_SECONDS", 0.0)
+    loop.send_heartbeat()
+    loop.await_heartbeat()
     assert asked == [PATH]
     assert "planted" not in "".join(capfd.readouterr())
 
 
 def test_a_monitor_that_is_away_harms_nothing(settings, monkeypatch, capfd):
-    monkeypatch.setattr(pulse, "_failed_at", None)
+    monkeypatch.setattr(loop, "_failed_at", None)
     settings.HEARTBEAT_URL = f"http://127.0.0.1:1{PATH}"
-    assert pulse.beat() == 0
-    pulse.wait()
+    assert loop.send_heartbeat() == 0
+    loop.await_heartbeat()
     logged = "".join(capfd.readouterr())
     assert "heartbeat.failed" in logged
     assert "planted" not in logged

@@ -11,10 +11,9 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection, connections, transaction
 
-from pipedai import patience
+from pipedai import timeouts
 from pipedai.env import BASE_DIR
-from pipedai.patience import OutOfPatience, migrate_alone
-from pipedai.timeouts import WEB, session_timeouts
+from pipedai.timeouts import WEB, OutOfPatience, migrate_alone, session_timeouts
 from pipedai.version import VERSION
 from testing.processes.racing import Started
 from testing.processes.stuck_rows import held, shorten_timeouts, wait_until_somebody_waits
@@ -136,11 +135,11 @@ def test_an_index_is_built_concurrently_while_another_release_waits(own_database
     waiting = threading.Thread(target=wait)
     migrate_alone(build, patience=20, say=said.append)
     waiting.join()
-    assert patience.invalid_indexes() == []
+    assert timeouts.invalid_indexes() == []
 
 
 def test_a_table_in_use_is_tried_again(own_database, said, monkeypatch):
-    monkeypatch.setattr(patience, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(timeouts, "LOCK_SECONDS", 0.1)
     with in_another_session("LOCK TABLE run IN ACCESS SHARE MODE") as reader:
 
         def say(line: str) -> None:
@@ -153,7 +152,7 @@ def test_a_table_in_use_is_tried_again(own_database, said, monkeypatch):
 
 
 def test_nobody_queues_up_behind_a_release_that_waits_for_a_table(own_database, said, monkeypatch):
-    monkeypatch.setattr(patience, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(timeouts, "LOCK_SECONDS", 0.1)
     with (
         in_another_session("LOCK TABLE run IN ACCESS SHARE MODE"),
         pytest.raises(OutOfPatience, match="in use"),
@@ -180,7 +179,7 @@ def test_an_index_is_built_however_long_that_takes(own_database, monkeypatch):
         releasing = Started(release)
         wait_until_somebody_waits(0.4)
     assert releasing.answer() is None
-    assert patience.invalid_indexes() == []
+    assert timeouts.invalid_indexes() == []
     connection.close()
     assert session_timeouts() == WEB, "and the role has its time-outs"
 

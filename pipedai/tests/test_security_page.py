@@ -10,8 +10,7 @@ from django.core.management import get_commands, load_command_class
 
 from pipedai import env, reporting
 from pipedai.api import tokens
-from pipedai.embedded.installation import wheel_bin
-from pipedai.embedded.tuning import DISCREET
+from pipedai.embedded.cluster import DISCREET, wheel_bin
 from testing.world.cast import make_cast, session_cookie
 from workspaces.models import ApiKey
 

@@ -1,4 +1,4 @@
-"""The right sessions have time-outs, and work that must not be lost goes on in spite of them (SPEC §19)."""
+"""The right sessions have time-outs, and work that must not be lost goes on in spite of them."""
 
 import threading
 from datetime import timedelta
@@ -7,7 +7,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection, transaction
 
-from pipedai import patience, timeouts
+from pipedai import timeouts
 from pipedai.loop import Job, registered_jobs, run_jobs
 from pipedai.management.operator_command import OperatorCommand
 from pipedai.outgoing import Answer, attempts
@@ -78,7 +78,7 @@ def test_a_release_waits_for_locks_less_long_than_those_that_queue_up_behind_it(
         "SELECT setting::int / 1000.0 AS seconds FROM pg_settings WHERE name = 'lock_timeout'", {}
     )
     assert row is not None
-    assert row["seconds"] > patience.LOCK_SECONDS
+    assert row["seconds"] > timeouts.LOCK_SECONDS
 
 
 @pytest.mark.parametrize("work", [in_transaction, by_itself, the_orm])

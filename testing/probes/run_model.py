@@ -1,4 +1,4 @@
-"""An independent model of the run state machine, written from SPEC §6, §16 and §27 and not from the code.
+"""An independent model of the run state machine, written from docs/run-lifecycle.md and API.md and not from the code.
 
 It uses plain objects and no SQL, and has one method for each thing that can happen. A method returns the state that the
 API must tell the caller (`Told`), and notes what must be audited and delivered.
@@ -248,7 +248,7 @@ class Model:
         run.session = session or run.session
         return run.told()
 
-    def complete(  # noqa: C901 - the rules of SPEC §6 stand in one place
+    def complete(  # noqa: C901 - the rules of docs/run-lifecycle.md stand in one place
         self,
         run: ModelRun,
         worker: str,

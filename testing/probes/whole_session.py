@@ -8,7 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from django.conf import settings
 
-from pipedai.embedded.installation import wheel_bin
+from pipedai.embedded.cluster import wheel_bin
 from pipedai.embedded.server import EmbeddedPostgres
 from testing.processes.web_process import url_of
 

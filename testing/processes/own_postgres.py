@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bin.suite import new_data_dir
-from pipedai.embedded import locks
+from pipedai.embedded.cluster import FASTER
 from pipedai.embedded.layout import Layout
+from pipedai.embedded.programs import only_one
 from pipedai.embedded.server import EmbeddedPostgres
-from pipedai.embedded.tuning import FASTER
 from pipedai.env import BASE_DIR
 
 
@@ -22,7 +22,7 @@ def kept_cluster(shared: Path) -> Path:
     The first process of the suite that asks makes it in the directory `shared`, which all of them must share.
     """
     kept = shared / "kept-cluster"
-    with locks.only_one(shared / "kept-cluster.lock", seconds=180):
+    with only_one(shared / "kept-cluster.lock", seconds=180):
         if not kept.exists():
             with _directory() as directory:
                 postgres = EmbeddedPostgres(directory, faster=FASTER)

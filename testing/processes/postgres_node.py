@@ -13,7 +13,8 @@ from psycopg.pq import PGconn, Ping
 
 from bin.ending import die_with_parent
 from pipedai import env
-from pipedai.embedded import passwords, tuning
+from pipedai.embedded.cluster import DISCREET, as_arguments
+from pipedai.embedded.layout import SUPERUSER
 from pipedai.embedded.programs import ENVIRONMENT, Outcome, User, run
 from testing.processes.failure import ProcessFailed
 from testing.processes.stack import HOST
@@ -66,7 +67,7 @@ class Node:
         self._run(
             "initdb",
             f"--pgdata={self._cluster}",
-            f"--username={passwords.SUPERUSER}",
+            f"--username={SUPERUSER}",
             f"--pwfile={first}",
             "--auth=scram-sha-256",
             "--encoding=UTF8",
@@ -77,7 +78,7 @@ class Node:
     def start(self, **settings: str) -> None:
         """Start the server, and wait until it answers. `settings` win over those in files."""
         given = {
-            **tuning.DISCREET,
+            **DISCREET,
             "listen_addresses": HOST,
             "port": str(self.port),
             "unix_socket_directories": "",
@@ -90,7 +91,7 @@ class Node:
                     str(self._programs / "postgres"),
                     "-D",
                     str(self._cluster),
-                    *tuning.as_arguments(given),
+                    *as_arguments(given),
                 ],
                 cwd="/",
                 env=ENVIRONMENT,
@@ -186,7 +187,7 @@ class Node:
         return psycopg.connect(
             host=HOST,
             port=self.port,
-            user=passwords.SUPERUSER,
+            user=SUPERUSER,
             password=self._password,
             dbname="postgres",
             connect_timeout=5,
@@ -198,7 +199,7 @@ class Node:
         return make_conninfo(
             host=HOST,
             port=self.port,
-            user=passwords.SUPERUSER,
+            user=SUPERUSER,
             passfile=str(self._password_file),
         )
 

@@ -11,10 +11,9 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from pipedai.embedded import locks, passwords
-from pipedai.embedded.cluster import DATABASE
-from pipedai.embedded.installation import server_bin
-from pipedai.embedded.layout import Layout
+from pipedai.embedded.cluster import DATABASE, server_bin
+from pipedai.embedded.layout import APPLICATION, SUPERUSER, Layout
+from pipedai.embedded.programs import only_one
 from testing.processes.failure import ProcessFailed
 from testing.processes.postgres_node import Node
 from testing.processes.stack import HOST, Database, free_port, kept_cluster, workplace
@@ -30,7 +29,7 @@ class Nodes(Database):
     def __init__(
         self, directory: Path, environment: dict[str, str], nodes: list[Node], password: str
     ) -> None:
-        url = f"postgres://{passwords.APPLICATION}:{password}@{_hosts(nodes)}/{DATABASE}"
+        url = f"postgres://{APPLICATION}:{password}@{_hosts(nodes)}/{DATABASE}"
         if len(nodes) > 1:
             url += "?target_session_attrs=read-write"
         super().__init__(directory, {**environment, "DATABASE_URL": url})
@@ -46,7 +45,7 @@ class Nodes(Database):
 
     def start(self) -> None:
         """Create the primary and migrate its database, and then let a standby follow it if there are two servers."""
-        kept, role = kept_cluster(), passwords.APPLICATION
+        kept, role = kept_cluster(), APPLICATION
         self.primary.create(kept.cluster if kept else None)
         self.primary.start(synchronous_standby_names="")
         with self.primary.session() as session:
@@ -83,7 +82,7 @@ class Nodes(Database):
         for node in self._nodes:
             node.stop()
 
-    def session(self, role: str = passwords.APPLICATION) -> psycopg.Connection[dict[str, Any]]:
+    def session(self, role: str = APPLICATION) -> psycopg.Connection[dict[str, Any]]:
         """Open a connection to the primary that commits each statement by itself, outside of transactions."""
         return psycopg.connect(
             host=HOST,
@@ -103,17 +102,16 @@ def nodes(count: int, **settings: str) -> Iterator[Nodes]:
     """Make one server, or a primary and a synchronous standby, with an empty database. Remove them at the end."""
     with workplace(**settings) as (directory, environment), ExitStack() as stack:
         layout = Layout(directory)
-        with locks.only_one(layout.start_lock, seconds=1):
+        with only_one(layout.start_lock, seconds=1):
             programs = server_bin(layout)
-        layout.verify_reachable()
         home = directory / "nodes"
         user = layout.server_user
         home.mkdir(mode=0o700)
         if not user.is_us:
             shutil.chown(home, user.uid, user.gid)
         kept = kept_cluster()
-        known = passwords.read(kept.passwords) if kept else None
-        password = known[passwords.SUPERUSER] if known else secrets.token_urlsafe(16)
+        known = kept.read_passwords() if kept else None
+        password = known[SUPERUSER] if known else secrets.token_urlsafe(16)
         made = [Node(name, home, programs, user, free_port(), password) for name in NAMES[:count]]
         on = Nodes(directory, environment, made, password)
         stack.callback(on.end)

@@ -20,8 +20,7 @@ from psycopg.rows import dict_row
 
 from bin.ending import Afterwards, die_with_parent
 from pipedai import env
-from pipedai.embedded import passwords
-from pipedai.embedded.layout import Layout
+from pipedai.embedded.layout import APPLICATION, SUPERUSER, Layout
 from pipedai.embedded.server import EmbeddedPostgres
 from testing.processes.failure import ProcessFailed
 from testing.processes.usage import children_rss, cpu_seconds
@@ -126,24 +125,24 @@ class Database:
 
     def make_database(self, name: str, *extensions: str) -> dict[str, Any]:
         """Make another database of the application's role on the same server. Return how to connect to it."""
-        with self.session(passwords.SUPERUSER) as connection:
-            connection.execute(f"CREATE DATABASE {name} OWNER {passwords.APPLICATION}")
-        params = self._server.connection_params(name, role=passwords.SUPERUSER)
+        with self.session(SUPERUSER) as connection:
+            connection.execute(f"CREATE DATABASE {name} OWNER {APPLICATION}")
+        params = self._server.connection_params(name, role=SUPERUSER)
         with psycopg.connect(**params, autocommit=True) as connection_to_it:
             for extension in extensions:
                 connection_to_it.execute(f"CREATE EXTENSION {extension}")
-        return self._server.connection_params(name, role=passwords.APPLICATION)
+        return self._server.connection_params(name, role=APPLICATION)
 
     def explain_plans(self) -> None:
         """Let new sessions ask for the plans of their statements, which then come as notices in JSON."""
-        role = passwords.APPLICATION
+        role = APPLICATION
         said = {
             "log_analyze": "on",
             "log_timing": "off",
             "log_format": "json",
             "log_level": "notice",
         }
-        with self.session(passwords.SUPERUSER) as connection:
+        with self.session(SUPERUSER) as connection:
             connection.execute(f"ALTER ROLE {role} SET session_preload_libraries = 'auto_explain'")
             for name, value in said.items():
                 connection.execute(f"ALTER ROLE {role} SET auto_explain.{name} = '{value}'")
@@ -153,24 +152,24 @@ class Database:
     @contextmanager
     def copied(self) -> Iterator[None]:
         """Let the application's role copy databases in the block, in which nothing is analysed unless it says so."""
-        role = passwords.APPLICATION
-        with self.session(passwords.SUPERUSER) as connection:
+        role = APPLICATION
+        with self.session(SUPERUSER) as connection:
             connection.execute(f"ALTER ROLE {role} CREATEDB")
             connection.execute("ALTER SYSTEM SET autovacuum = off")
             connection.execute("SELECT pg_reload_conf()")
         yield
-        with self.session(passwords.SUPERUSER) as connection:
+        with self.session(SUPERUSER) as connection:
             connection.execute(f"ALTER ROLE {role} NOCREATEDB")
             connection.execute("ALTER SYSTEM RESET autovacuum")
             connection.execute("SELECT pg_reload_conf()")
 
     def settle(self) -> None:
         """Vacuum and checkpoint, so that no measurement pays for the one before it."""
-        with self.session(passwords.SUPERUSER) as connection:
+        with self.session(SUPERUSER) as connection:
             connection.execute("VACUUM ANALYZE")
             connection.execute("CHECKPOINT")
 
-    def session(self, role: str = passwords.APPLICATION) -> psycopg.Connection[dict[str, Any]]:
+    def session(self, role: str = APPLICATION) -> psycopg.Connection[dict[str, Any]]:
         """Open a connection that commits each statement by itself, outside of transactions."""
         params = self._server.connection_params(role=role)
         # The role's time-outs are meant for web requests, so they are off here.

@@ -9,12 +9,10 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from bin.suite import new_data_dir
-from pipedai.embedded import passwords
-from pipedai.embedded.installation import server_bin
-from pipedai.embedded.layout import Layout
+from pipedai.embedded.cluster import FASTER, server_bin
+from pipedai.embedded.layout import SUPERUSER, Layout
 from pipedai.embedded.programs import run
 from pipedai.embedded.server import EmbeddedPostgres
-from pipedai.embedded.tuning import FASTER
 
 
 @contextmanager
@@ -29,7 +27,7 @@ def standby_of(primary: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
     user = layout.server_user
     if not user.is_us:
         shutil.chown(layout.cluster, user.uid, user.gid)
-    params = primary.connection_params(role=passwords.SUPERUSER)
+    params = primary.connection_params(role=SUPERUSER)
     del params["dbname"]
     copied = run(
         server_bin(primary.layout) / "pg_basebackup",
@@ -51,7 +49,7 @@ def standby_of(primary: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
 
 def as_superuser(server: EmbeddedPostgres, statement: str) -> list[tuple[Any, ...]]:
     """Runs a statement as the server's superuser, by itself, and returns its rows."""
-    params = server.connection_params(role=passwords.SUPERUSER)
+    params = server.connection_params(role=SUPERUSER)
     with psycopg.connect(**params, autocommit=True) as connection:
         cursor = connection.execute(statement)
         return cursor.fetchall() if cursor.description else []

@@ -1,4 +1,4 @@
-"""The kinds of callers of the API, and who of them may call a route (SPEC §3, §4)."""
+"""The kinds of callers of the API, and who of them may call a route."""
 
 from dataclasses import dataclass
 

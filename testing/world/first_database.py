@@ -9,8 +9,8 @@ from typing import Any
 from django.db import connection, connections
 from django.test.utils import setup_databases, teardown_databases
 
-from pipedai.embedded import locks
-from pipedai.embedded.borrowing import make_database
+from pipedai.embedded.programs import only_one
+from pipedai.embedded.server import of_settings
 from testing.world.database_copy import (
     copy_database,
     end_sessions,
@@ -29,7 +29,8 @@ def set_up(shared: Path | None) -> list[Any]:
     `shared` is a directory of all processes of the suite, or None if there is one process. The first process leaves a
     database for copies, to which nobody connects, so that it stays as small as it was made.
     """
-    make_database()
+    if server := of_settings():
+        server.ensure_running()
     if shared is None:
         return _migrated_and_kept()
     with _alone(shared):
@@ -93,7 +94,7 @@ def _say_that_a_web_process_lives() -> None:
 
 
 def _alone(shared: Path) -> AbstractContextManager[int]:
-    return locks.only_one(shared / "first-database.lock", seconds=_PATIENCE_SECONDS)
+    return only_one(shared / "first-database.lock", seconds=_PATIENCE_SECONDS)
 
 
 def _ready(shared: Path) -> Path:

@@ -49,7 +49,6 @@ class EnvironmentApprovalViewSet(TenantViewSet):
         summary="List approvals",
         items=ApprovalSerializer,
         filters=ApprovalFilters,
-        says={200: "A list of approvals."},
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
         rows = Approval.objects.filter(environment_id=environment_id).values(*COLUMNS)
@@ -71,7 +70,6 @@ class ApprovalViewSet(TenantViewSet):
         id="getApproval",
         summary="Get an approval",
         answers={200: ApprovalDetailSerializer},
-        says={200: "With the approval; for operators and above with the arguments of the call."},
     )
     def retrieve(self, request: Request, approval_id: UUID) -> Response:
         return Response(_detail(request, self.access, approval_id))
@@ -92,12 +90,6 @@ class ApprovalDecisionViewSet(TenantViewSet):
         body=DecisionBody,
         example={"decision": "reject", "reason": "Not to this address."},
         answers={200: ApprovalDetailSerializer},
-        says={200: "With the approval."},
-        errors={
-            403: "The role is below the approval's `approverRole`, or somebody else has to decide.",
-            409: "`approval_decided`, or `approval_expired`.",
-        },
-        audit=("approval.decided",),
     )
     def decide(self, request: Request, approval_id: UUID) -> Response:
         body = read_body(DecisionBody, request)

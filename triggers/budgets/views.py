@@ -23,7 +23,6 @@ class BudgetViewSet(ResourceViewSet):
         "whenReached": "hold",
     }
     change = {"limitUsd": "300"}
-    conflicts = {"create": "`key_taken` or `ceiling_reached`.", "update": "`key_taken`."}
 
     @classmethod
     def rows(cls) -> QuerySet[Any, Any]:

@@ -5,7 +5,7 @@ from itertools import islice
 from typing import NamedTuple
 from uuid import UUID
 
-from pipedai.api.streams import announce_stream
+from pipedai.api.views import announce_stream
 from pipedai.server.ticket import EnvironmentStreamTicket
 from pipedai.sql import database_now
 from triggers.changes.kinds import kinds

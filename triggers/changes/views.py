@@ -9,7 +9,7 @@ from rest_framework.request import Request
 from pipedai.api.principal import principal_of
 from pipedai.api.renderers import compact_json
 from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.streams import (
+from pipedai.api.views import (
     MEDIA_TYPE,
     StreamViewMixin,
     count_stream,
@@ -17,7 +17,7 @@ from pipedai.api.streams import (
     stream_answer,
     ticket_of,
 )
-from pipedai.replica.writers import remember
+from pipedai.replica.reading import remember
 from pipedai.server.ticket import EnvironmentStreamTicket
 from triggers.changes.reading import changes_of
 from workspaces.access import TenantViewSet
@@ -44,8 +44,6 @@ class EnvironmentEventViewSet(StreamViewMixin, TenantViewSet):
             )
         },
         media_type=MEDIA_TYPE,
-        says={200: "Each change as it comes, without those from before."},
-        errors={429: "The caller has 20 streams open."},
     )
     def stream(self, request: Request, environment_id: UUID) -> HttpResponse:
         """Answers with the changes since the last answer. The web process calls it as long as the reader reads."""

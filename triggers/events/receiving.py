@@ -20,7 +20,7 @@ from pipedai.api.throttling import Buckets, Rate, too_many_requests
 from pipedai.crypto import CannotOpen
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
-from pipedai.server.senders import note_sender
+from pipedai.server.memory_budget import note_sender
 from pipedai.sql import Row, execute, execute_later, fetch_one, fetch_row
 from triggers import models
 from triggers.events.deciding import decide

@@ -45,19 +45,12 @@ class SourceViewSet(ResourceViewSet):
     resource = SOURCES
     body = SourceBody
     serializer = SourceSerializer
-    seals = True
     example = {
         "name": "Our repository",
         "scheme": "github",
         "secrets": ["a-secret-of-your-own"],
     }
     change = {"secrets": ["a-newer-secret-of-yours", "a-secret-of-your-own"]}
-    says = {"update": "With the source."}
-    conflicts = {
-        "create": "`key_taken` or `ceiling_reached`.",
-        "update": "`key_taken`.",
-        "destroy": "`has_children`: triggers listen to it.",
-    }
 
     @classmethod
     def rows(cls) -> QuerySet[Any, Any]:
@@ -101,18 +94,6 @@ class HookViewSet(ApiViewSet):
                 "Challenge", "What Slack wants to hear.", challenge=serializers.CharField()
             ),
         },
-        says={
-            200: "With the `challenge` of Slack's handshake.",
-            202: "With the event's `id`; a duplicate gets the first one's.",
-        },
-        errors={
-            400: "The body is no JSON.",
-            401: "No such source, a disabled one, or a bad signature.",
-            413: "The body is over 256 KiB.",
-            429: "Too many events of the source, or too many unsigned requests from the address.",
-            503: "The source's secrets can't be opened.",
-        },
-        audit=("run.created",),
     )
     def receive(self, request: Request, source_id: UUID) -> Response:
         # DRF's parsers are passed over, because a sender may name any type of content.
@@ -163,8 +144,6 @@ class EnvironmentSourceEventViewSet(TenantViewSet):
         summary="List the events of all sources",
         items=EventSerializer,
         filters=EnvironmentEventFilters,
-        says={200: "A list of what sources sent, by `receivedAt`, each with its decisions."},
-        errors={400: "A bad parameter."},
     )
     @from_replica
     def list(self, request: Request, environment_id: UUID) -> Response:
@@ -187,8 +166,6 @@ class SourceEventViewSet(TenantViewSet):
         summary="List a source's events",
         items=EventSerializer,
         filters=EventFilters,
-        says={200: "A list of the source's events, by `receivedAt`, each with its decisions."},
-        errors={400: "A bad parameter."},
     )
     @from_replica
     def list(self, request: Request, source_id: UUID) -> Response:
@@ -205,7 +182,6 @@ class EventViewSet(TenantViewSet):
         id="getEvent",
         summary="Get an event",
         answers={200: EventDetailSerializer},
-        says={200: "With the event and its `body`."},
     )
     def retrieve(self, request: Request, event_id: UUID) -> Response:
         return Response(EventDetailSerializer(queries.event_in_full(event_id)).data)
@@ -216,9 +192,6 @@ class EventViewSet(TenantViewSet):
         summary="Decide an event anew",
         body=NoBody,
         answers={201: EventDetailSerializer},
-        says={201: "With the new event and what was decided."},
-        errors={409: "`event_of_run`: it is the end of a run."},
-        audit=("event.replayed",),
     )
     def replay(self, request: Request, event_id: UUID) -> Response:
         read_body(NoBody, request)

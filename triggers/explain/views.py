@@ -24,7 +24,6 @@ from workspaces.roles import Role
 # Each environment may have two explanations under way in a process, because an explanation of a run in a long queue
 # takes PostgreSQL as long as many other calls. Those that staff read in admin, and `manage.py explain`, don't count.
 _UNDER_WAY = RequestLimit(2)
-_BUSY = {429: "Two explanations of the environment are being worked out already."}
 
 
 class RunExplanationViewSet(TenantViewSet):
@@ -37,8 +36,6 @@ class RunExplanationViewSet(TenantViewSet):
         id="explainRun",
         summary="Explain why a run has not run",
         answers={200: RunExplanationSerializer},
-        says={200: "With what the run waits for, who holds it, or how it ended."},
-        errors=_BUSY,
     )
     def retrieve(self, request: Request, run_id: UUID) -> Response:
         _count_request(self.access.environment_id, request)
@@ -66,8 +63,6 @@ class TriggerExplanationViewSet(TenantViewSet):
             ),
         ),
         answers={200: TriggerExplanationSerializer},
-        says={200: "With what became, or will become, of the due time at or next before `at`."},
-        errors={400: "A bad `at`.", **_BUSY},
     )
     def retrieve(self, request: Request, trigger_id: UUID) -> Response:
         at = _time_in_question(request, trigger_id)

@@ -39,9 +39,6 @@ class TriggerRevisionViewSet(TenantViewSet):
         id="listRevisions",
         summary="List a trigger's revisions",
         items=RevisionSerializer,
-        says={
-            200: "A list of revisions; a page ends before its prompts and schemas come to over 4 MiB."
-        },
     )
     def list(self, request: Request, trigger_id: UUID) -> Response:
         """Answers with the revisions that are kept, the trigger's present one first."""
@@ -54,9 +51,6 @@ class TriggerRevisionViewSet(TenantViewSet):
         summary="Restore a revision of a trigger",
         body=NoBody,
         answers={200: TriggerSerializer},
-        says={200: "With the trigger; if it is as the revision already, nothing changes."},
-        errors={404: "No such trigger, or no such revision of it."},
-        audit=("trigger.updated",),
     )
     def restore(self, request: Request, trigger_id: UUID, revision_id: UUID) -> Response:
         """Makes a new revision that is equal to an earlier one."""

@@ -7,7 +7,7 @@ from operator import itemgetter
 from typing import NamedTuple
 from uuid import UUID
 
-from pipedai.api.streams import announce_stream, event_text
+from pipedai.api.views import announce_stream, event_text
 from pipedai.server.ticket import Piece, StreamTicket
 from pipedai.sql import Row, fetch_all, fetch_row
 from pipedai.wakeups import announce_watch

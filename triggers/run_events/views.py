@@ -12,7 +12,7 @@ from pipedai.api.errors import Invalid
 from pipedai.api.pagination import DEFAULT_LIMIT, MAX_LIMIT, MAX_PAGE_BYTES, limit_of
 from pipedai.api.renderers import compact_json
 from pipedai.api.schema.operation import Operation, answer, query
-from pipedai.api.streams import (
+from pipedai.api.views import (
     LAST_EVENT_ID,
     MEDIA_TYPE,
     StreamViewMixin,
@@ -72,8 +72,6 @@ class RunEventListViewSet(TenantViewSet):
                 whyNone=serializers.CharField(allow_null=True),
             )
         },
-        says={200: "With the events after `after`, and `lastSeq`, the `seq` of the run's last."},
-        errors={400: "A bad `after` or `limit`."},
     )
     def list(self, request: Request, run_id: UUID) -> HttpResponse:
         page = page_of_events(
@@ -99,14 +97,6 @@ class RunEventStreamViewSet(StreamViewMixin, TenantViewSet):
         parameters=(LAST_EVENT_ID,),
         answers={200: RunEventSerializer, 204: None},
         media_type=MEDIA_TYPE,
-        says={
-            200: (
-                "The events so far, then each as it comes, until the run has ended. An event of the name `status` "
-                "says at once that it ended or waits for a person."
-            ),
-            204: "The run has ended, and the reader has all of its events.",
-        },
-        errors={429: "The caller has 20 streams open."},
     )
     def stream(self, request: Request, run_id: UUID) -> HttpResponse | Response:
         """Answers with the events that the reader has not. The web process calls it as long as the reader reads."""

@@ -49,7 +49,6 @@ class OverviewViewSet(TenantViewSet):
                 nextDue=NextDueSerializer(allow_null=True),
             )
         },
-        errors={400: "A bad `timezone`."},
     )
     def retrieve(self, request: Request, environment_id: UUID) -> Response:
         timezone = OverviewFilters.read(Run.objects.none(), request).values["timezone"]
@@ -92,11 +91,6 @@ class StatsViewSet(TenantViewSet):
                     "total": StatsSerializer(),
                 },
             )
-        },
-        errors={
-            400: "A bad parameter, or a window that is empty or too long.",
-            429: "Two statistics of the environment are being worked out already.",
-            503: "It takes more than 10 s.",
         },
     )
     def list(self, request: Request, environment_id: UUID) -> Response:

@@ -72,20 +72,6 @@ class TriggerRunViewSet(TenantViewSet):
         parameters=(_KEY_HEADER,),
         answers={201: RunDetailSerializer, 200: RunDetailSerializer},
         answer_headers={200: ("Idempotent-Replayed",)},
-        says={
-            200: (
-                "With the first run as it is now and `Idempotent-Replayed: true`, whatever has "
-                "happened to the trigger since."
-            ),
-            201: "With the run.",
-        },
-        errors={
-            409: (
-                "`trigger_disabled`, `trigger_without_worker`, `environment_paused`, "
-                "`idempotency_key_reused`, `budget_exhausted`, or `ceiling_reached`."
-            ),
-        },
-        audit=("run.created",),
     )
     def run(self, request: Request, trigger_id: UUID) -> Response:
         principal = principal_of(request)
@@ -105,7 +91,6 @@ class TriggerRunViewSet(TenantViewSet):
         summary="List a trigger's runs",
         items=RunSerializer,
         filters=RunFilters,
-        says={200: "A list of the trigger's runs, by `queuedAt`."},
     )
     @from_replica
     def list(self, request: Request, trigger_id: UUID) -> Response:
@@ -126,8 +111,6 @@ class EnvironmentRunViewSet(TenantViewSet):
         summary="List an environment's runs",
         items=RunSerializer,
         filters=EnvironmentRunFilters,
-        says={200: "A list of the environment's runs, across its triggers."},
-        errors={400: "A bad parameter, or an id that is not this environment's."},
     )
     @from_replica
     def list(self, request: Request, environment_id: UUID) -> Response:
@@ -151,12 +134,6 @@ class RunViewSet(TenantViewSet):
         id="getRun",
         summary="Get a run",
         answers={200: RunDetailSerializer},
-        says={
-            200: (
-                "With the run and its `payload`, `payloadHidden`, `prompt`, `mcpUrl`, `toolCalls`, "
-                "`output` and `lateResult`."
-            ),
-        },
     )
     def retrieve(self, request: Request, run_id: UUID) -> Response:
         run = queries.run_in_full(run_id)
@@ -177,7 +154,6 @@ class RunViewSet(TenantViewSet):
                 total=serializers.IntegerField(allow_null=True),
             )
         },
-        says={200: "With the first 500 calls, and `total`, how many the run made."},
     )
     def tool_calls(self, request: Request, run_id: UUID) -> Response:
         return Response(queries.tool_calls_of(run_id))
@@ -187,9 +163,6 @@ class RunViewSet(TenantViewSet):
         id="cancelRun",
         summary="Cancel a run",
         answers={200: RunDetailSerializer},
-        says={200: "With the run."},
-        errors={409: "`run_state`: it has ended."},
-        audit=("run.canceled", "run.cancel-requested"),
     )
     def cancel(self, request: Request, run_id: UUID) -> Response:
         """Cancels a queued run, or asks its worker to stop it."""
@@ -204,18 +177,6 @@ class RunViewSet(TenantViewSet):
         parameters=(_KEY_HEADER,),
         answers={201: RunDetailSerializer, 200: RunDetailSerializer},
         answer_headers={200: ("Idempotent-Replayed",)},
-        says={
-            200: "With the first rerun as it is now and `Idempotent-Replayed: true`.",
-            201: "With the new run.",
-        },
-        errors={
-            409: (
-                "`run_state`: it has not ended; `trigger_disabled`, `trigger_without_worker`, "
-                "`environment_paused`, `idempotency_key_reused`, `budget_exhausted`, or "
-                "`ceiling_reached`."
-            ),
-        },
-        audit=("run.created",),
     )
     def rerun(self, request: Request, run_id: UUID) -> Response:
         key = _idempotency_key(request)

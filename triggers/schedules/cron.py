@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSimError
 
-from pipedai.timezones import check_timezone
+from pipedai.clocks import check_timezone
 from triggers.schedules import wall_time
 from triggers.schedules.clock_face import ClockFace, clock_face
 from triggers.schedules.wall_time import Change

@@ -52,7 +52,6 @@ class SchedulePreviewViewSet(TenantViewSet):
                 times=ComingTimeSerializer(many=True),
             )
         },
-        errors={403: "Origin."},
     )
     def preview(self, request: Request, environment_id: UUID) -> Response:
         body = read_body(SchedulePreviewBody, request)
@@ -91,13 +90,6 @@ class TickViewSet(TenantViewSet):
         summary="List a trigger's ticks",
         items=TickSerializer,
         filters=TickFilters,
-        says={
-            200: (
-                "A list of what was decided about each due time of the trigger's schedule, by "
-                "`tickAt`."
-            ),
-        },
-        errors={400: "A bad parameter."},
     )
     @from_replica
     def list(self, request: Request, trigger_id: UUID) -> Response:

@@ -49,8 +49,6 @@ class TriggerDeliveryViewSet(_DeliveriesShown):
         id="listDeliveries",
         summary="List deliveries",
         items=DeliverySerializer,
-        says={200: "A list of deliveries."},
-        errors={400: "A bad parameter."},
     )
     @from_replica
     def list(self, request: Request, trigger_id: UUID) -> Response:
@@ -63,9 +61,6 @@ class TriggerDeliveryViewSet(_DeliveriesShown):
         summary="Send a test webhook",
         body=NoBody,
         answers={201: DeliverySerializer},
-        says={201: "With the delivery."},
-        errors={409: "`no_webhook_url`."},
-        audit=("webhook.tested",),
     )
     def test(self, request: Request, trigger_id: UUID) -> Response:
         read_body(NoBody, request)
@@ -84,9 +79,6 @@ class DeliveryViewSet(_DeliveriesShown):
         summary="Send a webhook again",
         body=NoBody,
         answers={201: DeliverySerializer},
-        says={201: "With the delivery."},
-        errors={409: "`no_webhook_url`."},
-        audit=("webhook.redelivered",),
     )
     def redeliver(self, request: Request, delivery_id: UUID) -> Response:
         read_body(NoBody, request)

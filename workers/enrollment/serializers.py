@@ -58,7 +58,7 @@ class ApprovalBody(UserCodeBody):
         return Role(value)
 
 
-class PairingSerializer(NamedSerializer):
+class WaitingPairingSerializer(NamedSerializer):
     """A pairing that waits, for whoever typed its code. All that it says of itself is unverified."""
 
     label = serializers.CharField(allow_null=True)  # type: ignore[assignment]

@@ -24,10 +24,10 @@ from workers.enrollment.serializers import (
     EnrollmentSerializer,
     IssuedEnrollmentSerializer,
     PairingBody,
-    PairingSerializer,
     RedeemBody,
     RedeemLoginBody,
     UserCodeBody,
+    WaitingPairingSerializer,
 )
 from workers.models import Enrollment, Worker
 from workspaces.access import TenantViewSet
@@ -49,12 +49,6 @@ class EnvironmentEnrollmentViewSet(TenantViewSet):
         id="listEnrollments",
         summary="List enrollments",
         items=EnrollmentSerializer,
-        says={
-            200: (
-                "A list of enrollments: the codes, and the pairings that were approved for this "
-                "environment."
-            ),
-        },
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
         rows = Enrollment.objects.filter(environment_id=environment_id)
@@ -67,9 +61,6 @@ class EnvironmentEnrollmentViewSet(TenantViewSet):
         body=EnrollmentBody,
         example={"label": "build-2"},
         answers={201: IssuedEnrollmentSerializer},
-        says={201: "With the enrollment and, this once, its `code` (`enr_…`), good for one host."},
-        errors={409: "`ceiling_reached`."},
-        audit=("enrollment.created",),
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
         """Issues a code for one host. Only this answer holds the code."""
@@ -86,9 +77,6 @@ class EnvironmentEnrollmentViewSet(TenantViewSet):
         id="revokeEnrollment",
         summary="Revoke an enrollment",
         answers={204: None},
-        says={204: "Also when it is revoked already."},
-        errors={409: "`enrollment_redeemed`: revoke the host's key instead."},
-        audit=("enrollment.revoked",),
     )
     def destroy(self, request: Request, environment_id: UUID, enrollment_id: UUID) -> Response:
         issuing.revoke_enrollment(
@@ -109,14 +97,13 @@ class PairingViewSet(ApiViewSet):
         id="lookAtPairing",
         summary="Look at a pairing",
         body=UserCodeBody,
-        answers={200: PairingSerializer},
-        errors={404: "Nothing waits with this code."},
+        answers={200: WaitingPairingSerializer},
     )
     def look(self, request: Request) -> Response:
         user_id = principal_of(request).id
         code = read_body(UserCodeBody, request)["user_code"]
         found = pairing.find_pending(typed=code, user_id=user_id)
-        return Response(PairingSerializer(found, context={"user_id": user_id}).data)
+        return Response(WaitingPairingSerializer(found, context={"user_id": user_id}).data)
 
     @Operation(
         "POST /pairings/approve",
@@ -124,12 +111,6 @@ class PairingViewSet(ApiViewSet):
         summary="Approve a pairing",
         body=ApprovalBody,
         answers={204: None},
-        errors={
-            403: "The role is too low, or is above one's own; or foreign origin.",
-            404: "Nothing waits with this code, or no such environment.",
-            409: "`enrollment_expired`: somebody has decided meanwhile.",
-        },
-        audit=("enrollment.approved",),
     )
     def approve(self, request: Request) -> Response:
         body = read_body(ApprovalBody, request)
@@ -147,11 +128,6 @@ class PairingViewSet(ApiViewSet):
         summary="Deny a pairing",
         body=UserCodeBody,
         answers={204: None},
-        errors={
-            404: "Nothing waits with this code.",
-            409: "`enrollment_expired`: somebody has decided meanwhile.",
-        },
-        audit=("enrollment.denied",),
     )
     def deny(self, request: Request) -> Response:
         user_id = principal_of(request).id
@@ -240,23 +216,6 @@ class EnrollmentViewSet(ApiViewSet):
                 authMode=serializers.ChoiceField(choices=Worker.AuthMode.choices),
             )
         },
-        says={
-            201: (
-                "No other answer ever holds these tokens, so one that is lost is lost: enrol again."
-            ),
-        },
-        errors={
-            400: (
-                "A pairing is not approved yet (`error` is `authorization_pending`), or was asked "
-                "for too soon (`slow_down`: wait 5 s longer from now on, at most 60); or the body is "
-                "wrong."
-            ),
-            403: "Denied or revoked, or whoever let it in is no admin any more.",
-            404: "No such code.",
-            409: "`enrollment_redeemed`, or `ceiling_reached`.",
-            410: "Expired.",
-        },
-        audit=("enrollment.redeemed",),
     )
     def redeem(self, request: Request) -> Response:
         """Exchanges a code for the host's two tokens, which only this answer holds."""
@@ -297,14 +256,6 @@ class EnrollmentViewSet(ApiViewSet):
                 workspaceId=serializers.UUIDField(),
             )
         },
-        errors={
-            400: "As for a host: `authorization_pending`, `slow_down`, or the body is wrong.",
-            403: "Denied or revoked, or whoever approved it has not that role any more.",
-            404: "No such code.",
-            409: "`enrollment_redeemed`, or `ceiling_reached`.",
-            410: "Expired.",
-        },
-        audit=("api-key.created", "enrollment.redeemed"),
     )
     def key(self, request: Request) -> Response:
         """Exchanges the device code of a command line's approved pairing for its key."""

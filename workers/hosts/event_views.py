@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from pipedai.api.principal import HostPrincipal, KeyPrincipal, principal_of
 from pipedai.api.renderers import compact_json, iso_time
 from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.streams import (
+from pipedai.api.views import (
     LAST_EVENT_ID,
     MEDIA_TYPE,
     StreamViewMixin,
@@ -51,7 +51,6 @@ class WorkerEventViewSet(StreamViewMixin, HostViewSet):
             )
         },
         media_type=MEDIA_TYPE,
-        errors={429: "The caller has 20 streams open."},
     )
     def stream(self, request: Request, worker_id: UUID) -> HttpResponse:
         """Answers with the events that the client has not read. The web process calls it again and again as long as the

@@ -47,11 +47,6 @@ class WorkspaceWorkerViewSet(HostViewSet):
         summary="List the workers of the key's environment",
         items=WorkerSerializer,
         filters=WorkerFilters,
-        says={200: "A list of the workers of the key's environment."},
-        errors={
-            400: "A bad parameter, or a pool that is not the environment's.",
-            404: "Not the workspace of the key's environment.",
-        },
     )
     def list(self, request: Request, workspace_id: UUID) -> Response:
         rows = queries.workers().filter(environment_id=self.access.environment_id)
@@ -65,8 +60,6 @@ class WorkspaceWorkerViewSet(HostViewSet):
         summary="Disable a worker",
         body=Body,
         answers={200: WorkerSerializer},
-        says={200: "With the worker, which may finish what it holds and gets nothing new."},
-        audit=("worker.updated",),
     )
     def disable(self, request: Request, workspace_id: UUID, worker_id: UUID) -> Response:
         return self._set_disabled(request, disabled=True)
@@ -77,8 +70,6 @@ class WorkspaceWorkerViewSet(HostViewSet):
         summary="Enable a worker",
         body=Body,
         answers={200: WorkerSerializer},
-        says={200: "With the worker."},
-        audit=("worker.updated",),
     )
     def enable(self, request: Request, workspace_id: UUID, worker_id: UUID) -> Response:
         return self._set_disabled(request, disabled=False)
@@ -88,8 +79,6 @@ class WorkspaceWorkerViewSet(HostViewSet):
         id="deregisterHostWorker",
         summary="Deregister a worker of a host",
         answers={204: None},
-        errors={409: "`has_children`: triggers point at it or runs are unfinished."},
-        audit=("worker.deregistered",),
     )
     def destroy(self, request: Request, workspace_id: UUID, worker_id: UUID) -> Response:
         services.deregister_worker(worker=self.worker, reassign_to=None, actor=actor_of(request))
@@ -111,14 +100,6 @@ class WorkspaceWorkerViewSet(HostViewSet):
                 expiresAt=serializers.DateTimeField(),
             )
         },
-        says={
-            201: (
-                "With a token that registers one new worker within 15 minutes; it dies with the key "
-                "that minted it."
-            ),
-        },
-        errors={409: "`ceiling_reached`."},
-        audit=("api-key.created",),
     )
     def mint_token(self, request: Request, workspace_id: UUID) -> Response:
         """Mints a `wrk_` token, which only this answer holds."""

@@ -24,12 +24,6 @@ class PoolViewSet(ResourceViewSet):
     serializer = PoolSerializer
     example = {"name": "Build machines"}
     change = {"name": "Build machines"}
-    says = {"create": "With the pool, which has no workers yet."}
-    conflicts = {
-        "create": "`name_taken`, `key_taken` or `ceiling_reached`.",
-        "update": "`name_taken` or `key_taken`.",
-        "destroy": "`has_children`: triggers point at it.",
-    }
 
     @classmethod
     def rows(cls) -> QuerySet[Any, Any]:
@@ -52,9 +46,6 @@ class PoolMemberViewSet(TenantViewSet):
         id="addWorkerToPool",
         summary="Put a worker into a pool",
         answers={204: None},
-        says={204: "Also when it is in the pool already."},
-        errors={409: "`ceiling_reached`: the worker is in as many pools as it may be."},
-        audit=("pool.worker-added",),
     )
     def add(self, request: Request, pool_id: UUID, worker_id: UUID) -> Response:
         services.add_worker(pool=self._pool(pool_id), worker_id=worker_id, actor=actor_of(request))
@@ -65,8 +56,6 @@ class PoolMemberViewSet(TenantViewSet):
         id="removeWorkerFromPool",
         summary="Take a worker out of a pool",
         answers={204: None},
-        says={204: "Also when it is not in the pool."},
-        audit=("pool.worker-removed",),
     )
     def remove(self, request: Request, pool_id: UUID, worker_id: UUID) -> Response:
         """Takes a worker out of the pool."""

@@ -32,14 +32,6 @@ class SpendViewSet(WorkerProtocolViewSet):
                 spentAt=serializers.DateTimeField(),
             )
         },
-        says={200: "The gateway may forward the call now, once."},
-        errors={
-            409: (
-                "`approval_unspendable`: the call was not approved, or was forwarded before; or "
-                "`run_state`: the worker does not hold the run."
-            ),
-        },
-        audit=("approval.spent",),
     )
     def spend(self, request: Request, worker_id: UUID, run_id: UUID, approval_id: UUID) -> Response:
         """Lets the gateway forward the approved call. Only the worker that holds the run may use it."""

@@ -46,20 +46,6 @@ class ClaimNextViewSet(PollingViewSet):
                 **worker_fields(),
             )
         },
-        says={
-            200: (
-                "With the run, claimed, and running with `start`; with null when `wait` is over, after "
-                "which the worker simply calls again."
-            ),
-        },
-        errors={
-            413: "The body is over 16 KiB.",
-            429: (
-                "Two polls that do not wait are under way already; with the `code` `throttled` and "
-                "`Retry-After`."
-            ),
-        },
-        audit=("run.claimed", "run.started", "run.handed-out"),
     )
     def claim_next(self, request: Request, worker_id: UUID) -> Response:
         """Gives the worker the first run that a poll would return, claimed for it."""

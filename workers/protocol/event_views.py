@@ -58,15 +58,6 @@ class WorkerRunEventViewSet(WorkerProtocolViewSet):
                 nextSeq=serializers.IntegerField(min_value=1),
             )
         },
-        says={200: "With the number of the worker's next event."},
-        errors={
-            409: (
-                "`events_off`: the trigger's `recordEvents` does not ask for them; `event_gap`: not in "
-                "order, and `nextSeq` says where to go on; `run_state`: not claimed yet, or ended more "
-                "than 24 h ago."
-            ),
-            413: "The body is over 256 KiB.",
-        },
     )
     def store(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
         events = self._appended

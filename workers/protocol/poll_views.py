@@ -47,20 +47,6 @@ class PollViewSet(PollingViewSet):
                 **worker_fields(),
             )
         },
-        says={
-            200: (
-                "With the runs to claim; with none when `wait` is over, after which the worker "
-                "simply polls again."
-            ),
-        },
-        errors={
-            400: "A bad `wait`.",
-            429: (
-                "Two polls that do not wait are under way already; with the `code` `throttled` and "
-                "`Retry-After`."
-            ),
-        },
-        audit=("run.handed-out",),
     )
     def poll(self, request: Request, worker_id: UUID) -> Response:
         """Answers with the runs that the worker is to claim, their secrets in plaintext."""

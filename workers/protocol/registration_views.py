@@ -9,7 +9,7 @@ from pipedai.api.authentication import bearer_token, refusal
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Unauthenticated
 from pipedai.api.principal import address_of
-from pipedai.api.schema.hooks import registration_token
+from pipedai.api.schema.auto import registration_token
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import read_body
 from pipedai.api.throttling import Rate, Throttle, by_address
@@ -47,21 +47,6 @@ class RegistrationViewSet(ApiViewSet):
                 authMode=serializers.ChoiceField(choices=Worker.AuthMode.choices),
             )
         },
-        says={
-            201: (
-                "`approved` is false for a worker that waits for an admin's approval; no other "
-                "answer ever holds the `wkt_` token."
-            ),
-        },
-        errors={
-            401: (
-                "The token is missing, malformed, used, expired (`token_expired`) or revoked, or "
-                "whoever minted it was deactivated; of two registrations that race with one token, "
-                "one gets this."
-            ),
-            409: "`ceiling_reached`.",
-        },
-        audit=("worker.registered",),
         security=({}, registration_token()),
     )
     def register(self, request: Request) -> Response:

@@ -61,18 +61,6 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
         example={"claimId": "01a20e61-d1c1-7d52-9c1e-0f5a8ad3a1b2"},
         parameters=(VERSION,),
         answers={200: ClaimedRunSerializer},
-        says={200: "With the run, claimed, and running with `start`."},
-        errors={
-            409: (
-                "`run_state`: not queued; `claimed_by_another`: with another `claimId`, or by another "
-                "worker of its pool; `environment_paused`; `not_due`; `start_deadline`; `first_worker`: "
-                "another worker comes first; `trigger_full`; `worker_full`: it holds "
-                "`maxConcurrency` runs; `worker_disabled`; `worker_limited`; "
-                "`worker_unapproved`: the run's trigger has MCP headers; `worker_lacks_approvals`: it has "
-                "rules for approvals; `budget_exhausted`; or `connection_not_ready`, with `Retry-After`."
-            ),
-        },
-        audit=("run.claimed", "run.started"),
     )
     def claim(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
         """Gives a queued run a lease that the worker must renew; with `start` it is running at once."""
@@ -99,8 +87,6 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
         body=Body,
         parameters=(VERSION,),
         answers={200: RunSerializer},
-        errors={409: "`run_state`: neither claimed nor running."},
-        audit=("run.started",),
     )
     def start(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
         read_body(Body, request)
@@ -123,7 +109,6 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
                 leaseExpiresAt=serializers.DateTimeField(),
             )
         },
-        errors={409: "`run_state`: the run is no longer this worker's to run: it must stop."},
     )
     def heartbeat(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
         body = read_body(HeartbeatBody, request)
@@ -151,14 +136,6 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
                 expiresAt=serializers.DateTimeField(allow_null=True),
             )
         },
-        errors={
-            409: (
-                "`run_state`: the worker does not hold the run; `trigger_changed`: another MCP URL, or "
-                "deleted; `worker_unapproved`; or `connection_not_ready`, with `Retry-After`."
-            ),
-            503: "`encryption_unavailable`: the headers can't be decrypted.",
-        },
-        audit=("run.handed-out",),
     )
     def credentials(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
         """Gives the run's worker the headers of its MCP server, which may have changed since the hand-out."""
@@ -189,14 +166,6 @@ class RunEndViewSet(WorkerProtocolViewSet):
         example={"status": "succeeded", "exitCode": 0, "costUsd": "0.012"},
         parameters=(VERSION,),
         answers={200: CompletedRunSerializer},
-        errors={
-            409: (
-                "`run_state`: the run is queued, or was ended by somebody else or with another "
-                "status; `claimed_by_another`: a `waiting` with another `claimId`; "
-                "`cancel_not_requested`; or `retry_claimed`: the report is too late."
-            ),
-        },
-        audit=("run.completed", "run.waiting", "run.canceled", "run.retried", "worker.limited"),
     )
     def complete(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
         values = read_body(CompleteBody, request)

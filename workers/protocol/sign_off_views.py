@@ -24,7 +24,6 @@ class SignOffViewSet(WorkerProtocolViewSet):
         summary="Sign a worker off",
         parameters=(VERSION, PROCESS),
         answers={204: None},
-        says={204: "Also for a repeat, and when another process has polled since."},
     )
     def sign_off(self, request: Request, worker_id: UUID) -> Response:
         """Makes the worker offline at once, unless another process of it has polled since."""

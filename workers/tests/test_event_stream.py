@@ -6,7 +6,7 @@ import socket
 
 import httpx
 
-from pipedai.api.streams import MAX_STREAMS
+from pipedai.api.views import MAX_STREAMS
 from testing.processes.web_process import serve
 from testing.processes.worker_process import until
 from workers.models import Worker

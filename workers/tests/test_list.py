@@ -5,8 +5,9 @@ from datetime import timedelta
 import pytest
 from django.db.models.functions import Now
 
-from testing.probes.shapes import A_TIME, invalid, page, shown_worker
+from testing.probes.shapes import A_TIME, invalid, page
 from testing.world.runs import allow
+from testing.world.shown_rows import shown_worker
 from workers.models import Worker
 
 

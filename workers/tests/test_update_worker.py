@@ -5,10 +5,11 @@ from django.db.models import F
 from django.db.models.functions import Now
 
 from testing.probes.audited import audited
-from testing.probes.shapes import NOT_FOUND, invalid, shown_worker
+from testing.probes.shapes import NOT_FOUND, invalid
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.plain_fields import plain_fields, refused_by, samples_of
 from testing.world.runs import Runs
+from testing.world.shown_rows import shown_worker
 from workers.models import ONLINE_WITHIN, Worker
 from workers.serializers import WorkerBody
 

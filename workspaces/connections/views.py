@@ -40,7 +40,6 @@ class ConnectionViewSet(ResourceViewSet):
     body = ConnectionBody
     serializer = ConnectionSerializer
     filters = ConnectionFilters
-    seals = True
     example = {
         "name": "Issue tracker",
         "mcpUrl": "https://mcp.example.com/mcp",
@@ -48,12 +47,6 @@ class ConnectionViewSet(ResourceViewSet):
         "headers": {"Authorization": "Bearer a-secret-of-yours"},
     }
     change = {"headers": {"Authorization": "Bearer a-newer-secret"}}
-    says = {"update": "With the connection."}
-    conflicts = {
-        "create": "`key_taken` or `ceiling_reached`.",
-        "update": "`key_taken`.",
-        "destroy": "`has_children`: triggers use it.",
-    }
 
     @classmethod
     def rows(cls) -> QuerySet[Any, Any]:
@@ -77,13 +70,6 @@ class ConnectionAuthorizationViewSet(TenantViewSet):
         id="authorizeConnection",
         summary="Begin to authorize a connection",
         answers={200: _BEGUN},
-        says={
-            200: "With the URL to which the browser is to go, and the issuer whose server it is."
-        },
-        errors={
-            409: "`wrong_grant`, `cannot_discover`, or `issuer_changed`.",
-            503: "`still_asking`, or the secrets can't be sealed.",
-        },
     )
     def authorize(self, request: Request, connection_id: UUID) -> Response:
         principal = principal_of(request)

@@ -9,8 +9,8 @@ from django.db import IntegrityError, transaction
 from pipedai import crypto
 from pipedai.events import SYSTEM, Event, emit
 from pipedai.ids import new_id
-from pipedai.patience import Say, patiently
 from pipedai.sql import Row, execute, fetch_all, fetch_one
+from pipedai.timeouts import Say, patiently
 from workspaces.encryption import keys
 from workspaces.encryption.keys import WrappedKey
 from workspaces.encryption.sealed_fields import SealedField, sealed_fields

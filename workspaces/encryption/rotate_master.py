@@ -8,8 +8,8 @@ from uuid import UUID
 
 from pipedai import crypto
 from pipedai.events import SYSTEM, Event, emit
-from pipedai.patience import Say, patiently
 from pipedai.sql import Row, execute, fetch_all
+from pipedai.timeouts import Say, patiently
 from workspaces.encryption import keys
 from workspaces.encryption.keys import WrappedKey
 

@@ -13,7 +13,6 @@ from pipedai.api.throttling import Rate, Throttle, TooManyRequests, by_caller
 from pipedai.server.memory_budget import RequestLimit
 from workspaces.access import TenantViewSet
 from workspaces.files import exporting, planning, requests
-from workspaces.files.database_time import MOST_SECONDS
 from workspaces.files.serializers import ApplyBody, ChangeSerializer, PlanBody, UnkeyedSerializer
 from workspaces.permissions import IsAdmin, IsViewer
 
@@ -26,10 +25,6 @@ _PLAN = answer(
     digest=serializers.CharField(),
     changes=ChangeSerializer(many=True),
 )
-_BUSY = "Another {} of the environment is under way already."
-_TOO_MUCH = "`too_much_for_files`: the environment's prompts take more than 32 MiB"
-_TOO_LONG = f"{_TOO_MUCH}, or the changes more than {MOST_SECONDS:g} s of the database."
-_REFUSED = "`name_taken`, `key_taken`, `ceiling_reached` or what else a service refuses, with the resource's name."
 _EXAMPLE = {
     "managedBy": "acme/agents",
     "resources": [{"kind": "pool", "key": "builders", "name": "Builders"}],
@@ -48,8 +43,6 @@ class FileViewSet(TenantViewSet):
         body=PlanBody,
         example=_EXAMPLE,
         answers={200: _PLAN},
-        says={200: "With what applying these resources would change. Nothing is changed or sent."},
-        errors={409: f"{_REFUSED} {_TOO_LONG}", 429: _BUSY.format("plan")},
     )
     def plan(self, request: Request, environment_id: UUID) -> Response:
         _count_request("plan", environment_id, request)
@@ -68,16 +61,6 @@ class FileViewSet(TenantViewSet):
         body=ApplyBody,
         example={**_EXAMPLE, "digest": "0" * 64},
         answers={200: _PLAN},
-        says={200: "With what was changed: all of it."},
-        errors={
-            409: (
-                "`plan_stale`: the resources, or rows that they touch, have changed since the plan; "
-                f"`new_origin`; `has_children` or `unfinished_runs` of what is pruned; {_REFUSED} {_TOO_LONG}"
-            ),
-            429: _BUSY.format("apply"),
-            503: "A secret can't be sealed.",
-        },
-        audit=("files.applied",),
     )
     def apply(self, request: Request, environment_id: UUID) -> Response:
         _count_request("apply", environment_id, request)
@@ -107,8 +90,6 @@ class FileViewSet(TenantViewSet):
                 withoutKey=UnkeyedSerializer(many=True),
             )
         },
-        says={200: "With the rows that have a key as resources, and those that have none."},
-        errors={409: f"{_TOO_MUCH}."},
     )
     def export(self, request: Request, environment_id: UUID) -> Response:
         label = request.query_params.get("managedBy")
@@ -120,5 +101,6 @@ class FileViewSet(TenantViewSet):
 def _count_request(what: str, environment_id: UUID, request: Request) -> None:
     if not _UNDER_WAY.admits((what, environment_id), request):
         raise TooManyRequests(
-            f"{_BUSY.format(what)} Try again when it is done.", headers={"Retry-After": "1"}
+            f"Another {what} of the environment is under way already. Try again when it is done.",
+            headers={"Retry-After": "1"},
         )

@@ -1,4 +1,4 @@
-"""The right people can log in to the admin, and their sessions end in time (SPEC §10)."""
+"""The right people can log in to the admin, and their sessions end in time."""
 
 from datetime import timedelta
 

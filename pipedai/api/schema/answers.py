@@ -1,4 +1,4 @@
-"""Describes the answers that all operations share: errors, and the headers of every answer (SPEC §2)."""
+"""Describes the answers that all operations share: errors, and the headers of every answer."""
 
 from typing import Any
 

@@ -1,6 +1,8 @@
-"""Makes the OpenAPI operation of an action, from its viewset's declarations and from its `@Operation`."""
+"""Makes the OpenAPI operation of an action, from its viewset's declarations and from its `@Operation`.
 
-# drf-spectacular has types for only a part of its functions, so mypy must allow calls of untyped functions here.
+drf-spectacular calls `complete`, which completes the schema, after it has made all operations.
+"""
+
 # mypy: disallow-untyped-calls=False
 
 from collections.abc import Iterator
@@ -8,19 +10,29 @@ from functools import cached_property
 from typing import Any
 
 import uritemplate
+from django.conf import settings
 from drf_spectacular.extensions import OpenApiSerializerFieldExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import ResolvedComponent
+from rest_framework.authentication import BaseAuthentication
+from uritemplate import variables
 
-from pipedai.api.authentication import SAFE_METHODS
+from pipedai.api.authentication import (
+    AUTH_COOKIE,
+    SAFE_METHODS,
+    BearerAuthentication,
+    RefuseTheRest,
+)
 from pipedai.api.fields import AmountField, MoneyField, TextField
-from pipedai.api.schema import reference
+from pipedai.api.schema import answers, reference
 from pipedai.api.schema.answers import ANY_REQUEST, JSON, error_answer, header_refs
-from pipedai.api.schema.hooks import requirement
 from pipedai.api.schema.operation import PAGE, Operation, Schema, of_filters, operation_of
 from pipedai.api.serializers import Body, StrictBody
 from pipedai.api.throttling import Rate
 from pipedai.api.views import ApiViewSet, IsPublic
+
+# drf-spectacular has types for only a part of its functions, so mypy must allow calls of untyped functions here.
+
 
 _DECIMAL = r"^\d+(\.\d+)?$"
 
@@ -60,15 +72,8 @@ class Amount(OpenApiSerializerFieldExtension):
         return {"oneOf": [number, text]}
 
 
-# The descriptions of successful answers, by status, for actions whose `@Operation` gives no description.
+# The descriptions of successful answers, by status, for which API.md gives no description.
 _SAID = {200: "Done.", 201: "Made.", 204: "Done; there is nothing to say."}
-# The reasons for a 403. A key has two parts: whether the action checks the request's origin, and whether it checks the
-# role.
-_FORBIDDEN = {
-    (True, True): "Role or origin.",
-    (False, True): "Role.",
-    (True, False): "Foreign origin.",
-}
 # The words for the length of a rate limit's window, by that length in seconds.
 _WINDOWS = {5: "in 5 seconds", 60: "a minute", 3600: "an hour", 86_400: "a day"}
 
@@ -101,9 +106,10 @@ class ApiSchema(AutoSchema):
 
     def get_extensions(self) -> Schema:
         role = self._role()
+        audit = self._section.audit
         return {
             **({"x-required-role": role.value} if role else {}),
-            **({"x-audit-actions": list(self._operation.audit)} if self._operation.audit else {}),
+            **({"x-audit-actions": audit} if audit else {}),
         }
 
     def get_auth(self) -> list[dict[str, list[str]]]:
@@ -156,17 +162,15 @@ class ApiSchema(AutoSchema):
         return {name: reference.of_change(text) for name, text in texts.items()}
 
     def _get_response_bodies(self, direction: str = "response") -> Schema:
-        answers = {status: self._success(status) for status in self._successes()}
+        successes = [200] if self._operation.items else list(self._operation.answers)
+        answers = {status: self._success(status) for status in successes}
         answers |= {status: error_answer(status, said) for status, said in self._errors().items()}
         return {str(status): answers[status] for status in sorted(answers)}
-
-    def _successes(self) -> list[int]:
-        return [200] if self._operation.items else list(self._operation.answers)
 
     def _success(self, status: int) -> Schema:
         operation = self._operation
         headers = header_refs(*operation.answer_headers.get(status, ()))
-        said = operation.says.get(status) or _SAID[status]
+        said = self._section.answers[status] or _SAID[status]
         answer: Schema = {"description": said, "headers": headers}
         if operation.items:
             schema = self._page(operation.items())
@@ -199,23 +203,30 @@ class ApiSchema(AutoSchema):
 
     def _errors(self) -> dict[int, str]:
         """Returns the reason of each error status that this operation may answer; "" stands for the description in
-        answers.py. Most follow from the viewset, and `@Operation` adds or replaces some.
+        answers.py. Most statuses follow from the viewset. API.md gives reasons, and names those that only the service
+        knows.
         """
         role = self._role()
         takes_cookies = any("session" in one for one in self.get_auth())
         changes = self.method not in SAFE_METHODS
         checks_origin, checks_role = changes and takes_cookies, role is not None and role.rank > 0
-        reasons = dict.fromkeys(ANY_REQUEST, "")
+        statuses = set(ANY_REQUEST)
         if self.get_auth() not in ([], [{}]):
-            reasons[401] = ""
+            statuses.add(401)
         if checks_origin or checks_role:
-            reasons[403] = _FORBIDDEN[checks_origin, checks_role]
+            statuses.add(403)
         if "{" in self.path and not self._is_public():
-            reasons[404] = ""
+            statuses.add(404)
         is_metered = self.view.is_metered(self.method) and bool(self.view.get_authenticators())
         if is_metered or any(self._rates()):
-            reasons[429] = ""
-        return {**reasons, **self._operation.errors}
+            statuses.add(429)
+        told = {status: said for status, said in self._section.answers.items() if status >= 400}
+        if unexplained := {status for status in told.keys() - statuses if not told[status]}:
+            raise LookupError(
+                f"API.md says that {self._operation.endpoint} answers {unexplained}, which does not follow from its "
+                "viewset: leave it out, or say what it means."
+            )
+        return dict.fromkeys(statuses, "") | told
 
     def _rates(self) -> Iterator[Rate]:
         action = self.view.action
@@ -275,3 +286,149 @@ class ApiSchema(AutoSchema):
 def _body_without_fields(body: Body) -> Schema:
     schema: Schema = {"type": "object"}
     return {**schema, "additionalProperties": False} if isinstance(body, StrictBody) else schema
+
+
+_BEARERS = {
+    "pwk": ("apiKey", "An API key: external systems and scripts, in its one environment."),
+    "wkt": ("workerToken", "A worker's token, which registering gives: the worker protocol."),
+    "hos": (
+        "hostKey",
+        "A host's key, which enrolling gives: the workers that the host brought in.",
+    ),
+    "wrk": ("registrationToken", "A registration token, which registers one worker, once."),
+}
+
+
+def registration_token() -> dict[str, list[str]]:
+    return {_BEARERS["wrk"][0]: []}
+
+
+def requirement(authenticator: BaseAuthentication) -> dict[str, list[str]] | None:
+    """Returns the security requirement of an authentication class, or None for `RefuseTheRest`, which accepts none."""
+    if isinstance(authenticator, RefuseTheRest):
+        return None
+    if isinstance(authenticator, BearerAuthentication):
+        return {_BEARERS[authenticator.prefix][0]: []}
+    return {"session": []}
+
+
+def schemes() -> dict[str, Any]:
+    bearers: dict[str, Schema] = {
+        name: {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": f"{prefix}_…",
+            "description": description,
+        }
+        for prefix, (name, description) in _BEARERS.items()
+    }
+    session: Schema = {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": AUTH_COOKIE,
+        "description": "A person's session in a browser: the cookie that register and login set.",
+    }
+    return {"session": session, **bearers}
+
+
+# The sections of API.md that show an example of a component, by the component's name.
+_THINGS = {
+    "Workspace": "`GET /workspaces`",
+    "Environment": "`GET /workspaces/:id/environments`",
+    "Member": "`GET /environments/:id/members`",
+    "ApiKey": "The API key",
+    "Trigger": "The trigger",
+    "Run": "The run",
+    "Approval": "The approval",
+    "Worker": "The worker",
+    "Pool": "The pool",
+    "Delivery": "The delivery",
+    "Enrollment": "The enrollment",
+    "Incident": "The incident",
+    "Channel": "The channel",
+    "Connection": "The connection",
+    "Source": "The source",
+    "Event": "The event",
+    "Budget": "The budget",
+    "Notice": "The notice",
+}
+# The groups of operations, in the order in which documentation shows them.
+_TAGS = (
+    "Accounts",
+    "Workspaces",
+    "Environments",
+    "Members",
+    "API keys",
+    "Triggers",
+    "Connections",
+    "Events",
+    "Runs",
+    "Approvals",
+    "Budgets",
+    "Files",
+    "Webhooks",
+    "Incidents",
+    "Notices",
+    "Workers",
+    "Pools",
+    "Hosts",
+    "Worker protocol",
+    "Overview",
+    "Audit log",
+    "Service",
+)
+
+
+def complete(result: Schema, **_: Any) -> Schema:
+    """Returns the schema with what all operations share, and with the examples of API.md."""
+    components = result["components"]
+    for kind, parts in answers.components().items():
+        components[kind] = dict(sorted({**components.get(kind, {}), **parts}.items()))
+    components["securitySchemes"] = schemes()
+    for name, section in _THINGS.items():
+        components["schemas"][name]["examples"] = [reference.thing(section).example]
+    result["paths"] = _as_in_the_reference(result["paths"])
+    result["tags"] = [{"name": name} for name in _tags(result)]
+    return result
+
+
+def _as_in_the_reference(paths: Schema) -> Schema:
+    """Returns the operations in the order of API.md, with its names of path parameters, its examples, links to it."""
+    told = [
+        (reference.endpoint(method.upper(), path), method, operation)
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+    ]
+    found: Schema = {}
+    for section, method, operation in sorted(told, key=lambda one: one[0].place):
+        named = [each for each in operation.get("parameters", ()) if each["in"] == "path"]
+        for parameter, name in zip(named, variables(section.path), strict=True):
+            parameter["name"] = name
+        _add_example(operation, section.example)
+        operation["externalDocs"] = {
+            "description": "The section in API.md",
+            "url": f"{settings.PUBLIC_URL}/api/docs/API.md#{section.anchor}",
+        }
+        found.setdefault(section.path, {})[method] = operation
+    return found
+
+
+def _add_example(operation: Schema, example: Any) -> None:
+    """Adds the example of API.md to the success answer of lowest status, for a list as the item of a page."""
+    if example is None:
+        return
+    status = min(status for status in operation["responses"] if status < "300")
+    contents = operation["responses"][status].get("content", {})
+    if not contents:
+        return
+    (content,) = contents.values()
+    is_page = content["schema"].get("$ref", "").endswith("Page")
+    content["example"] = {"items": [example], "nextCursor": None} if is_page else example
+
+
+def _tags(result: Schema) -> list[str]:
+    operations = (one for path in result["paths"].values() for one in path.values())
+    used = {tag for one in operations for tag in one["tags"]}
+    if unknown := used - set(_TAGS):
+        raise LookupError(f"{__name__}._TAGS has no {sorted(unknown)}, which viewsets name as tag")
+    return [tag for tag in _TAGS if tag in used]

@@ -28,7 +28,7 @@ class Operation:
     endpoint: str = field(kw_only=False)
     # The operationId. It never changes, because generated clients name their functions after it.
     id: str
-    # What the action does, in a few words. API.md has the long text.
+    # What the action does, in a few words. API.md has the long text, what each status means, and the audit actions.
     summary: str
     # The serializer that reads the request's body, or None if the action takes no body.
     body: type[Body] | None = None
@@ -51,15 +51,6 @@ class Operation:
     filters: type[ApiFilterSet] | None = None
     # Other query parameters, and request headers, as OpenAPI parameter objects.
     parameters: tuple[Schema, ...] = ()
-    # The descriptions of successful answers, by status, where more is to be said than "Done."
-    says: Mapping[int, str] = field(default_factory=dict)
-    # The reasons of errors, by status; "" stands for the description in answers.py. Most errors of an action follow
-    # from its viewset's declarations and need not be given here. An action gives those that only its service knows:
-    # 409, 503, and the 404 for a row that the body or the query names. A given reason replaces the one that follows
-    # from the declarations.
-    errors: Mapping[int, str] = field(default_factory=dict)
-    # The audit actions that a call writes.
-    audit: tuple[str, ...] = ()
     # Security requirements that replace those of the viewset's authentication classes.
     security: tuple[Mapping[str, list[str]], ...] = ()
 

@@ -3,7 +3,7 @@
 import json
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from pipedai.env import BASE_DIR
@@ -16,6 +16,8 @@ _ROW = re.compile(r"^\| (`.+?`(?:(?:, | or )`.+?`)*) \| (.*) \|$", re.MULTILINE)
 _OF_SOMETHING_NEW = re.compile(
     r"^Required; |; [^.;]+ by default(?=\.)|^[^.;]+ by default\. ?| \(default\)"
 )
+_ANSWERS = re.compile(r"^Answers: (.*?)(?:\n\n|\Z)", re.MULTILINE | re.DOTALL)
+_AUDIT_ACTION = re.compile(r"`([a-z-]+\.[a-z-]+)`")
 _LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")
 
 
@@ -50,6 +52,29 @@ class Section:
             for row in _ROW.findall(self.text)
             for name in re.findall(r"`\??(\w+)`", row[0])
         }
+
+    @property
+    def answers(self) -> dict[int, str]:
+        """What each status means, "" if the section says nothing more of it. The paragraph that tells it begins with
+        "Answers: ", as in "Answers: 200 with the run · 401 · 404. Audit: `run.canceled`."
+        """
+        parts = (part.partition(" ") for part in self._endings[0].split(" · "))
+        return {int(status): _sentence(meaning) for status, _, meaning in parts}
+
+    @property
+    def audit(self) -> list[str]:
+        """The audit actions that a call may write."""
+        return _AUDIT_ACTION.findall(self._endings[1])
+
+    @cached_property
+    def _endings(self) -> tuple[str, str]:
+        found = _ANSWERS.search(self.text)
+        if found is None:
+            raise LookupError(
+                f"API.md has no paragraph `Answers: …` in {self.heading}: see An endpoint in CONTRIBUTING.md."
+            )
+        answers, _, audit = " ".join(found[1].split()).partition(". Audit: ")
+        return answers.removesuffix("."), audit
 
     @property
     def example(self) -> Any:

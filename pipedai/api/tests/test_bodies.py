@@ -1,4 +1,4 @@
-"""Unknown fields are errors in configuration, and the machine protocol ignores them (SPEC §2)."""
+"""Unknown fields are errors in configuration, and the machine protocol ignores them."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""No field of a body takes a longer text or a larger number than the column that keeps it (SPEC §2)."""
+"""No field of a body takes a longer text or a larger number than the column that keeps it."""
 
 from decimal import Decimal
 

@@ -1,4 +1,4 @@
-"""Only the allowed origins may make CORS requests with credentials (SPEC §3)."""
+"""Only the allowed origins may make CORS requests with credentials."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Lists are pages of `{ items, nextCursor }`, which clients walk by signed keyset cursors (SPEC §2)."""
+"""Lists are pages of `{ items, nextCursor }`, which clients walk by signed keyset cursors."""
 
 import base64
 import json

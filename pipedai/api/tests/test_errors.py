@@ -1,4 +1,4 @@
-"""Errors from every part of the service have the same envelope (SPEC §2)."""
+"""Errors from every part of the service have the same envelope."""
 
 import json
 

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from django.db import connection, connections
 
-from pipedai.timezones import EDITION
+from pipedai.clocks import EDITION
 from pipedai.version import VERSION
 from testing.processes.web_process import Server
 from testing.world.cast import bearer, browser

@@ -1,4 +1,4 @@
-"""An answer about a row that the caller can't see equals, byte for byte, one about a row that is missing (SPEC §2)."""
+"""An answer about a row that the caller can't see equals, byte for byte, one about a row that is missing."""
 
 import pytest
 

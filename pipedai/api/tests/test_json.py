@@ -1,4 +1,4 @@
-"""JSON bodies are parsed strictly everywhere, and only `complete` accepts characters that we can't store (SPEC §2)."""
+"""JSON bodies are parsed strictly everywhere, and only `complete` accepts characters that we can't store."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""A caller who loses the needed role while the act waits for a lock is refused, and nothing is done (SPEC §19)."""
+"""A caller who loses the needed role while the act waits for a lock is refused, and nothing is done."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""Checks are made in this order (SPEC §2): size, route, `Accept`, credentials, method, origin, throttle, visibility,
+"""Checks are made in this order: size, route, `Accept`, credentials, method, origin, throttle, visibility,
 role, body, state.
 
 Each request of these tests has two faults, and must be answered for the one that is checked first.

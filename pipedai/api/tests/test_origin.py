@@ -1,4 +1,4 @@
-"""CSRF protection by origin (SPEC §3)."""
+"""CSRF protection by origin."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What other tenants have changes no answer of a read, nor which run a worker is given (SPEC §2)."""
+"""What other tenants have changes no answer of a read, nor which run a worker is given."""
 
 import re
 

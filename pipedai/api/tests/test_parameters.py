@@ -1,4 +1,4 @@
-"""Every query parameter is read, ignored or refused, and none crashes the service (SPEC §2)."""
+"""Every query parameter is read, ignored or refused, and none crashes the service."""
 
 from itertools import cycle, product
 from urllib.parse import urlencode

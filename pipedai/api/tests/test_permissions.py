@@ -1,4 +1,4 @@
-"""Tests every route with every kind of caller, so that only the right ones are let in (SPEC §3, §4)."""
+"""Tests every route with every kind of caller, so that only the right ones are let in."""
 
 import re
 from copy import deepcopy

@@ -1,4 +1,4 @@
-"""Throttles count hits per caller, and refuse those beyond a rate with the right headers (SPEC §3)."""
+"""Throttles count hits per caller, and refuse those beyond a rate with the right headers."""
 
 import os
 import subprocess

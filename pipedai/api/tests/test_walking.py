@@ -1,4 +1,4 @@
-"""A client that walks a list while rows are added and deleted sees each row that stays exactly once (SPEC §2)."""
+"""A client that walks a list while rows are added and deleted sees each row that stays exactly once."""
 
 import json
 from datetime import datetime, timedelta

@@ -1,4 +1,4 @@
-"""A caller may do a limited number of writes, and the right calls count as writes (SPEC §19)."""
+"""A caller may do a limited number of writes, and the right calls count as writes."""
 
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy

@@ -9,7 +9,7 @@ import pytest
 from django.db import DatabaseError, DataError, OperationalError, connection, transaction
 from psycopg.pq import TransactionStatus
 
-from pipedai.database import prepared
+from pipedai.database import base
 from pipedai.sql import execute, execute_later, fetch_all, fetch_one, planned_for_values
 
 pytestmark = pytest.mark.usefixtures("own_database")
@@ -65,7 +65,7 @@ def test_psycopg_is_of_the_line_whose_private_parts_we_use():
     assert version("psycopg").startswith("3.3.")
     driver = connection.connection
     smallint = 21
-    assert (prepared._converted(ADD)[0], (smallint,)) in driver._prepared._names
+    assert (base._converted(ADD)[0], (smallint,)) in driver._prepared._names
     assert driver._get_tx_start_command() == b"BEGIN"
 
 

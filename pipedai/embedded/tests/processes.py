@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 
-from pipedai.embedded.programs import User, passes
+from pipedai.embedded.programs import User, run
 from pipedai.embedded.server import EmbeddedPostgres
 
 PROJECT = Path(__file__).parents[3]
@@ -49,12 +49,16 @@ def python(
 def interpreter_for(user: User) -> str | None:
     """Return a Python of our version that this user can run, or None if there is none or our code is out of reach."""
     needed = (PROJECT / "pipedai" / "__init__.py", *map(Path, PACKAGES))
-    if not all(passes(user, "-r", path) for path in needed):
+    if not all(_may(user, "-r", path) for path in needed):
         return None
     for found in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"):
-        if passes(user, "-x", Path(found).resolve()):
+        if _may(user, "-x", Path(found).resolve()):
             return found
     return None
+
+
+def _may(user: User, test: str, path: Path) -> bool:
+    return run("/bin/sh", "-c", f'test {test} "$1"', "sh", path, user=user).code == 0
 
 
 def eventually(what: Callable[[], Any], seconds: float = 60) -> Any:

@@ -10,7 +10,7 @@ import psutil
 import psycopg
 import pytest
 
-from pipedai.embedded.installation import wheel_bin
+from pipedai.embedded.cluster import wheel_bin
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.embedded.tests.processes import START, ask, python
 
@@ -101,7 +101,7 @@ def test_its_url_is_understood_by_libpq_and_django_environ(running_server):
 
 def test_its_passwords_are_in_no_repr_and_no_command_line(running_server):
     secret = running_server.connection_params()["password"]
-    assert secret not in repr(running_server) + repr(running_server.status())
+    assert secret not in repr(running_server) + repr(vars(running_server))
     for process in psutil.process_iter(["cmdline"]):
         assert secret not in " ".join(process.info["cmdline"] or [])
 

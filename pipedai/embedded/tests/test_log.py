@@ -75,13 +75,3 @@ def test_the_passwords_are_not_in_the_log(running_server):
     log = running_server.layout.log.read_text()
     for role in ("pipedai", "postgres"):
         assert running_server.connection_params(role=role)["password"] not in log
-
-
-def test_a_grown_log_is_put_aside_at_the_next_start(made_server):
-    made_server.ensure_running()
-    made_server.stop()
-    with made_server.layout.log.open("r+b") as log:
-        log.truncate(11 * 1024 * 1024)
-    made_server.ensure_running()
-    assert made_server.layout.log.stat().st_size < 100_000
-    assert made_server.layout.log.with_name("server.log.1").exists()

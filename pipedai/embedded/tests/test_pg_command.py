@@ -1,19 +1,14 @@
 """`manage.py pg` manages the embedded server, and says so if the settings name another one."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import psycopg
 import pytest
 from django.core.management import CommandError, call_command
 
-from pipedai.embedded import passwords
 from pipedai.embedded.cluster import DATABASE
+from pipedai.embedded.layout import APPLICATION, SUPERUSER
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.embedded.tests.conftest import fresh_data_dir
-from pipedai.embedded.tests.processes import PROJECT, ask
+from pipedai.embedded.tests.processes import ask
 from pipedai.management.commands.pg import Command
 from testing.processes.own_postgres import copy_cluster
 
@@ -47,17 +42,11 @@ def pg(server, use, capsys):
 def empty_server(made_server):
     """Run a server whose database has no tables."""
     made_server.ensure_running()
-    params = made_server.connection_params("template1", role=passwords.SUPERUSER)
+    params = made_server.connection_params("template1", role=SUPERUSER)
     with psycopg.connect(**params, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {DATABASE}")
-        connection.execute(f"CREATE DATABASE {DATABASE} OWNER {passwords.APPLICATION}")
+        connection.execute(f"CREATE DATABASE {DATABASE} OWNER {APPLICATION}")
     return made_server
-
-
-def manage(data_dir: Path, *arguments: str, **variables: str) -> str:
-    environment = {**os.environ, "PIPEDAI_DATA_DIR": str(data_dir), "DATABASE_URL": "", **variables}
-    command = [sys.executable, "manage.py", "pg", *arguments]
-    return subprocess.check_output(command, cwd=PROJECT, env=environment, text=True)
 
 
 def test_start_status_and_stop(pg, made_server):
@@ -85,7 +74,7 @@ def test_a_dump_is_restored_into_another_server(pg, empty_server, tmp_path, use)
     assert file.stat().st_mode & 0o077 == 0
     with pytest.raises(CommandError, match="exists already"):
         pg("dump", file)
-    with pytest.raises(CommandError, match="holds 1 tables"):
+    with pytest.raises(CommandError, match=r"pg_restore failed: .*already exists"):
         pg("restore", file)
     with fresh_data_dir() as other:
         use("pipedai.embedded", other)
@@ -95,7 +84,7 @@ def test_a_dump_is_restored_into_another_server(pg, empty_server, tmp_path, use)
 
 def test_what_is_no_dump_changes_nothing(pg, empty_server, tmp_path):
     file = tmp_path / "novel.txt"
-    with pytest.raises(CommandError, match=r"Cannot read .*: No such file"):
+    with pytest.raises(CommandError, match=r"pg_restore failed: .*No such file"):
         pg("restore", file)
     file.write_text("It was a dark and stormy night.")
     with pytest.raises(CommandError, match=r"pg_restore failed: .*archive"):
@@ -105,20 +94,16 @@ def test_what_is_no_dump_changes_nothing(pg, empty_server, tmp_path):
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_psql_runs_as_the_application_or_as_the_superuser(made_server):
-    data_dir, asked = made_server.layout.data_dir, ("--", "-Atc", "SELECT current_user")
-    assert manage(data_dir, "psql", *asked) == "pipedai\n"
-    wrong_place = {"PGHOST": "elsewhere", "PGPORT": "1"}
-    assert manage(data_dir, "psql", "--superuser", *asked, **wrong_place) == "postgres\n"
-
-
 def test_an_error_is_one_sentence(data_dir, use, capsys):
     data_dir.touch()
     use("pipedai.embedded", data_dir)
     with pytest.raises(SystemExit) as ended:
         Command().run_from_argv(["manage.py", "pg", "start"])
     assert ended.value.code == 1
-    assert capsys.readouterr().err.strip() == f"CommandError: {data_dir} is not a directory."
+    assert (
+        capsys.readouterr().err.strip()
+        == f"CommandError: {data_dir} must be a directory, and no link to one."
+    )
 
 
 @pytest.mark.parametrize("action", ["start", "stop", "status"])
@@ -133,12 +118,12 @@ def test_with_a_database_url_url_prints_it_and_the_rest_does_not_look_done(
     use("django.db.backends.postgresql")
     settings.DATABASE_URL = "postgres://somewhere/else"
     assert pg("url") == "postgres://somewhere/else"
-    for action in (("dump", tmp_path / "x"), ("restore", tmp_path / "x"), ("psql",)):
+    for action in (("dump", tmp_path / "x"), ("restore", tmp_path / "x")):
         with pytest.raises(CommandError, match="DATABASE_URL is set"):
             pg(*action)
 
 
 def test_help_names_every_action():
     said = Command().create_parser("manage.py", "pg").format_help()
-    for action in ("start", "stop", "status", "url", "psql", "dump", "restore"):
+    for action in ("start", "stop", "status", "url", "dump", "restore"):
         assert f"    {action} " in said

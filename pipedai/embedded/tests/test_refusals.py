@@ -4,7 +4,6 @@ import contextlib
 import importlib.util
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import pytest
 from pipedai.embedded.layout import Layout
 from pipedai.embedded.programs import EmbeddedPostgresError
 from pipedai.embedded.server import EmbeddedPostgres
-from pipedai.embedded.tests.processes import ask
 
 pytestmark = pytest.mark.long
 
@@ -30,22 +28,10 @@ def refused(sentence: str) -> Iterator[None]:
     assert "\n" not in message
 
 
-@pytest.fixture
-def small_disk(data_dir: Path) -> Iterator[Path]:
-    """Makes a file system of 120 MB, on which a cluster and a copy of the programs fit, and not much more."""
-    disk = data_dir.parent / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=120m,mode=711", "none", str(disk)]
-    if subprocess.run(command, check=False, capture_output=True).returncode:
-        pytest.skip("may not mount a file system here")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
-
-
 class TestDataDirectory:
     def test_it_must_be_a_directory(self, data_dir):
         data_dir.touch()
-        with refused("is not a directory"):
+        with refused("must be a directory, and no link"):
             EmbeddedPostgres(data_dir).ensure_running()
         with refused("Cannot make .*: Not a directory"):
             EmbeddedPostgres(data_dir / "below").ensure_running()
@@ -53,56 +39,28 @@ class TestDataDirectory:
     def test_nobody_else_may_write_in_it(self, data_dir):
         data_dir.mkdir()
         data_dir.chmod(0o777)
-        with refused("Others may write in .*chmod go-w.*PIPEDAI_DATA_DIR"):
+        with refused("Others may enter or change .*chmod go-w"):
             EmbeddedPostgres(data_dir).ensure_running()
 
     @as_root
     def test_it_must_be_ours(self, data_dir):
         data_dir.mkdir()
         os.chown(data_dir, 12345, 12345)
-        with refused("belongs to uid 12345 and you are uid 0: run as its owner"):
+        with refused("belongs to uid 12345 and must belong to uid 0.*PIPEDAI_DATA_DIR"):
             EmbeddedPostgres(data_dir).ensure_running()
 
     @as_root
     def test_the_servers_user_must_reach_it(self, data_dir):
         home = data_dir.parent / "home"
         home.mkdir(mode=0o700)
-        with refused(f"cannot pass through {home}: set PIPEDAI_DATA_DIR"):
+        with refused(f"Cannot (run|set up a database in) {home}.*Permission denied"):
             EmbeddedPostgres(home / "data").ensure_running()
-
-    def test_a_path_that_a_shell_would_misread_is_refused(self, data_dir):
-        with refused("has a quote, dollar sign"):
-            EmbeddedPostgres(data_dir / "$HOME").ensure_running()
-        with refused("has a quote, dollar sign"):
-            EmbeddedPostgres(data_dir / 'a"b').ensure_running()
-
-    @as_root
-    def test_a_full_disk_is_named_and_leaves_no_half_cluster(self, small_disk):
-        server = EmbeddedPostgres(small_disk / "data")
-        filler = small_disk / "filler"
-        filler.write_bytes(bytes(95 * 1024 * 1024))
-        # If the programs are in a closed home directory, their copy is what does not fit.
-        with refused(
-            "Cannot (set up a database in .*: the disk is full"
-            "|copy PostgreSQL's programs to .*: No space left on device)"
-        ):
-            server.ensure_running()
-        assert not list(server.layout.data_dir.glob("*/base"))
-        filler.unlink()
-        server.ensure_running()
-        assert ask(server, "SELECT 1") == 1
-        server.stop()
-        with contextlib.suppress(OSError), filler.open("wb") as file:
-            while True:
-                file.write(bytes(4096))
-        with refused("does not start in .*: the disk is full|Cannot write"):
-            server.ensure_running()
 
 
 class TestCluster:
     def test_one_of_another_major_version_is_not_touched(self, made_server):
         (made_server.layout.cluster / "PG_VERSION").write_text("17\n")
-        with refused("was made by PostgreSQL 17 and this is 18.*pg dump FILE.*pg restore FILE"):
+        with refused("does not start in .*: database files are incompatible with server"):
             made_server.ensure_running()
         (made_server.layout.cluster / "PG_VERSION").write_text("18\n")
         made_server.ensure_running()
@@ -114,19 +72,19 @@ class TestCluster:
         (layout.cluster / "thesis.txt").write_text("precious")
         user = layout.server_user
         os.chown(layout.cluster, user.uid, user.gid)
-        with refused("holds no PostgreSQL cluster: move it away"):
+        with refused("does not start in "):
             server.ensure_running()
         assert (layout.cluster / "thesis.txt").read_text() == "precious"
 
     def test_one_that_others_may_enter_is_refused(self, made_server):
         made_server.layout.cluster.chmod(0o755)
-        with refused("Others may enter .*chmod 700"):
+        with refused("Others may enter or change .*chmod go-rwx"):
             made_server.ensure_running()
 
     @as_root
     def test_one_of_another_owner_is_refused(self, made_server):
         os.chown(made_server.layout.cluster, 12345, 12345)
-        with refused("belongs to uid 12345 and not to the database server's uid"):
+        with refused("belongs to uid 12345 and must belong to uid"):
             made_server.ensure_running()
 
     def test_a_link_to_one_is_refused(self, made_server):
@@ -169,29 +127,23 @@ class TestSocketDirectory:
         planted.chmod(0o755)
         user = made_server.layout.server_user
         os.chown(planted, user.uid, user.gid)
-        with refused("Others may enter .*chmod 700"):
+        with refused("Others may enter or change .*chmod go-rwx"):
             made_server.ensure_running()
 
     @as_root
     def test_one_of_another_owner_is_refused(self, made_server, planted):
         planted.mkdir(mode=0o700)
         os.chown(planted, 12345, 12345)
-        with refused("belongs to uid 12345 and not to the database server's"):
+        with refused("belongs to uid 12345 and must belong to uid"):
             made_server.ensure_running()
         with refused("belongs to uid 12345"):
             made_server.connection_params()
 
 
-class TestPasswords:
-    def test_a_file_that_others_may_read_is_refused(self, made_server):
-        made_server.layout.passwords.chmod(0o644)
-        with refused("must be yours alone"):
-            made_server.connection_params()
-
-    def test_a_damaged_file_is_refused(self, made_server):
-        made_server.layout.passwords.write_text("{")
-        with refused("is damaged: restore it, or remove it"):
-            made_server.connection_params()
+def test_without_its_passwords_it_is_refused(made_server):
+    made_server.layout.passwords.unlink()
+    with refused("is gone: restore it, or run .* pg stop"):
+        made_server.ensure_running()
 
 
 def test_a_missing_package_is_named(server, monkeypatch):

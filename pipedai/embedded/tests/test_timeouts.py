@@ -7,8 +7,8 @@ import sys
 import psycopg
 import pytest
 
-from pipedai.embedded import passwords
 from pipedai.embedded.cluster import DATABASE
+from pipedai.embedded.layout import APPLICATION, SUPERUSER
 from pipedai.embedded.tests.processes import PROJECT
 
 pytestmark = pytest.mark.long
@@ -36,9 +36,9 @@ def test_a_new_cluster_and_an_old_one_get_them(made_server):
     # The suite's kept cluster was a new one, which `manage.py release` prepared.
     made_server.ensure_running()
     assert shown(made_server) == [("2s",), ("10s",)]
-    params = made_server.connection_params(role=passwords.SUPERUSER)
+    params = made_server.connection_params(role=SUPERUSER)
     with psycopg.connect(**params) as connection:
-        connection.execute(f"ALTER ROLE {passwords.APPLICATION} IN DATABASE {DATABASE} RESET ALL")
+        connection.execute(f"ALTER ROLE {APPLICATION} IN DATABASE {DATABASE} RESET ALL")
     assert shown(made_server) == [("0",), ("0",)]
     release(made_server)
     assert shown(made_server) == [("2s",), ("10s",)]

@@ -9,8 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipedai.embedded import installation
-from pipedai.embedded.layout import SERVER_UID
+from pipedai.embedded import cluster
 from pipedai.embedded.programs import User
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.embedded.tests.processes import START, ask, interpreter_for, python
@@ -50,36 +49,32 @@ def test_roots_server_runs_as_postgres_where_there_is_such_an_account(server):
 
 
 @pytest.mark.usefixtures("no_postgres_account")
-def test_without_one_it_has_a_number_of_its_own(server):
-    with pytest.raises(KeyError):
-        pwd.getpwuid(SERVER_UID)
+def test_without_one_it_runs_as_bin_which_no_other_process_uses(server):
     server.ensure_running()
-    assert user_of(server) == SERVER_UID
-    layout = server.layout
-    assert {path.lstat().st_uid for path in (layout.cluster, *layout.cluster.rglob("*"))} == {
-        SERVER_UID
-    }
+    uid = pwd.getpwnam("bin").pw_uid
+    assert user_of(server) == uid
+    cluster = server.layout.cluster
+    assert {path.lstat().st_uid for path in (cluster, *cluster.rglob("*"))} == {uid}
     assert ask(server, "SELECT 1") == 1
     assert server.stop() is True
 
 
 def test_a_postgres_account_that_comes_later_does_not_take_over(made_server):
+    uid = pwd.getpwnam("bin").pw_uid
     cluster = made_server.layout.cluster
     for path in (cluster, *cluster.rglob("*")):
-        os.chown(path, SERVER_UID, SERVER_UID)
+        os.chown(path, uid, uid)
     made_server.ensure_running()
-    assert user_of(made_server) == SERVER_UID
+    assert user_of(made_server) == uid
 
 
 def test_programs_in_a_closed_home_are_copied_to_where_the_server_can_run_them(server, monkeypatch):
     home = server.layout.data_dir.parent / "home"
-    package = installation.wheel_bin().parent.parent
+    package = cluster.wheel_bin().parent.parent
     for name in (package.name, f"{package.name}.libs"):
         shutil.copytree(package.with_name(name), home / name)
     home.chmod(0o700)
-    monkeypatch.setattr(
-        installation, "wheel_bin", lambda: home / package.name / "pginstall" / "bin"
-    )
+    monkeypatch.setattr(cluster, "wheel_bin", lambda: home / package.name / "pginstall" / "bin")
     server.ensure_running()
     ran = Path(psutil.Process(server.status().pid).exe())
     assert ran.is_relative_to(server.layout.data_dir)
@@ -123,7 +118,7 @@ def test_an_unprivileged_user_is_told_where_it_may_not_write(data_dir, interpret
     data_dir.mkdir(mode=0o755)
     for path, sentence in (
         (data_dir / "new", f"Cannot make {data_dir / 'new'}: Permission denied."),
-        (data_dir, f"{data_dir} belongs to uid 0 and you are uid 12345"),
+        (data_dir, f"{data_dir} belongs to uid 0 and must belong to uid 12345"),
     ):
         process = python(START, path, interpreter=interpreter,
                          user=SOMEBODY.uid, group=SOMEBODY.gid, extra_groups=())  # fmt: skip

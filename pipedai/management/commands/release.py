@@ -7,12 +7,17 @@ from django.core.management import call_command
 from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError
 
-from pipedai.embedded.borrowing import make_database
+from pipedai.embedded.server import of_settings
 from pipedai.logs import log_start
 from pipedai.management.operator_command import OperatorCommand
-from pipedai.patience import OutOfPatience, invalid_indexes, migrate_alone
 from pipedai.sql import sqlstate
-from pipedai.timeouts import session_without_timeouts, set_timeouts_of_role
+from pipedai.timeouts import (
+    OutOfPatience,
+    invalid_indexes,
+    migrate_alone,
+    session_without_timeouts,
+    set_timeouts_of_role,
+)
 
 _PATIENCE_SECONDS = 600
 
@@ -45,7 +50,8 @@ run again at any time.
         if verbosity:
             log_start("release")
 
-        make_database()
+        if server := of_settings():
+            server.ensure_running()
 
         def migrate() -> None:
             call_command("migrate", interactive=False, verbosity=verbosity)

@@ -1,4 +1,4 @@
-"""Mails reach a real SMTP server, and each of its answers means the right thing (SPEC §15)."""
+"""Mails reach a real SMTP server, and each of its answers means the right thing."""
 
 import errno
 import socket
@@ -16,9 +16,8 @@ from django.core.mail import DNS_NAME, EmailMultiAlternatives
 
 from pipedai import env
 from pipedai.checks.probes import mail_server_answers
-from pipedai.outgoing import Mail, Result, compose, mail_is_on, mail_server
-from pipedai.outgoing.mail_server import check_server, deliver
-from pipedai.outgoing.smtp import BoundedBackend
+from pipedai.outgoing import Mail, Result, compose, mail_is_on, mails
+from pipedai.outgoing.mails import BoundedBackend, check_server, deliver
 from testing.processes.certificate import self_signed
 from testing.processes.mail_receiver import MailReceiver, receiving_mail
 
@@ -91,7 +90,7 @@ def test_a_server_that_stalls_over_a_mail_is_not_away_and_one_that_drops_is(
     answer = deliver(MAIL, message_id=ID, timeout=1.0)
     assert time.monotonic() - begun < 10
     assert (answer.result, answer.status_code, answer.error) == (means, None, words)
-    assert (words in mail_server.AWAY_ERRORS) == (means is Result.AWAY)
+    assert (words in mails.AWAY_ERRORS) == (means is Result.AWAY)
 
 
 @contextmanager
@@ -406,4 +405,4 @@ def test_neither_a_mail_nor_its_answer_shows_what_it_says():
 def test_an_attempt_takes_less_time_than_its_claim():
     from pipedai.outgoing import due
 
-    assert mail_server.TIMEOUT_SECONDS < due.CLAIM_SECONDS - 10
+    assert mails.TIMEOUT_SECONDS < due.CLAIM_SECONDS - 10

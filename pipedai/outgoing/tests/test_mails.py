@@ -1,4 +1,4 @@
-"""Mails say what we write, and what others wrote can pretend nothing (SPEC §14)."""
+"""Mails say what we write, and what others wrote can pretend nothing."""
 
 import pytest
 from django.utils.safestring import mark_safe

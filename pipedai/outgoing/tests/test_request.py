@@ -1,4 +1,4 @@
-"""Outgoing requests reach only public addresses on two ports, and end in time (SPEC §7)."""
+"""Outgoing requests reach only public addresses on two ports, and end in time."""
 
 import socket
 import threading
@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from pipedai.outgoing import post, request
-from pipedai.outgoing.addresses import names_forbidden_address, names_forbidden_port
+from pipedai.outgoing import post, posts
+from pipedai.outgoing.posts import names_forbidden_address, names_forbidden_port
 from testing.probes.shapes import invalid
 from testing.processes.webhook_receiver import Receiver
 
@@ -89,7 +89,7 @@ def names(monkeypatch):
             for answer in socket.getaddrinfo(address, port, 0, socket.SOCK_STREAM)
         ]
 
-    monkeypatch.setattr(request, "look_up", look_up)
+    monkeypatch.setattr(posts, "look_up", look_up)
     return known
 
 
@@ -302,7 +302,7 @@ def test_nothing_stretches_the_time_that_a_request_takes(settings, first, data, 
 
 def test_a_name_server_that_hangs_does_not_either(monkeypatch):
     hang = threading.Event()
-    monkeypatch.setattr(request, "look_up", lambda *_: hang.wait(100))
+    monkeypatch.setattr(posts, "look_up", lambda *_: hang.wait(100))
     began = time.monotonic()
     answer = send("http://hooks.example/", timeout=0.6)
     hang.set()

@@ -1,4 +1,4 @@
-"""A receiver can verify the signatures of webhook_headers, with a public library and by hand (SPEC §7)."""
+"""A receiver can verify the signatures of webhook_headers, with a public library and by hand."""
 
 import base64
 import hmac

@@ -14,8 +14,7 @@ from pipedai.admin.tests.conftest import log_in, use_instant_passwords
 from pipedai.checks.probes import replica_follows
 from pipedai.events import Actor, Event, emit
 from pipedai.replica import REPLICA, reading
-from pipedai.replica.reading import fitness
-from pipedai.replica.writers import begin_remembering, prune_recent_writes, remember
+from pipedai.replica.reading import begin_remembering, fitness, prune_recent_writes, remember
 from pipedai.server.ticket import STREAM, EnvironmentStreamTicket
 from pipedai.sql import database_now, execute, fetch_all
 from testing.processes.standby import as_superuser

@@ -9,22 +9,20 @@ from typing import Any
 from django.conf import settings
 
 from pipedai.client_address import parse_networks
-from pipedai.server import flow, protocol, worker
+from pipedai.server import worker
 from pipedai.server.asking_lane import AskingLane
 from pipedai.server.event_stream import EventStreams
-from pipedai.server.lanes import Lanes
+from pipedai.server.lanes import Lanes, PasswordLane, WsgiLane
 from pipedai.server.listen import Listener, connect
 from pipedai.server.long_poll import LongPoll
 from pipedai.server.memory_budget import MemoryBudget
 from pipedai.server.outer import Limits, Outer
-from pipedai.server.password_lane import PasswordLane
 from pipedai.server.ticket import POLL
 from pipedai.server.turns import Turns
-from pipedai.server.wsgi_lane import WsgiLane
 
 # Tests that wait for this deadline shorten it.
-protocol.HEADER_SECONDS = float(os.environ.get("HEADER_SECONDS", protocol.HEADER_SECONDS))
-flow.SECONDS = float(os.environ.get("PACE_SECONDS", flow.SECONDS))
+worker.HEADER_SECONDS = float(os.environ.get("HEADER_SECONDS", worker.HEADER_SECONDS))
+worker.STALL_SECONDS = float(os.environ.get("PACE_SECONDS", worker.STALL_SECONDS))
 worker.STOP_HEADER_SECONDS = float(
     os.environ.get("STOP_HEADER_SECONDS", worker.STOP_HEADER_SECONDS)
 )

@@ -1,4 +1,4 @@
-"""In a flood of requests a real process keeps its memory bounded, and answers other clients (SPEC §19)."""
+"""In a flood of requests a real process keeps its memory bounded, and answers other clients."""
 
 import json
 import socket

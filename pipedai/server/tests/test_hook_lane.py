@@ -6,13 +6,11 @@ import threading
 import pytest
 
 from pipedai.ids import new_id
-from pipedai.server import senders
+from pipedai.server import memory_budget
 from pipedai.server.headers import HOOKS
-from pipedai.server.hook_lane import HookLane
-from pipedai.server.memory_budget import HOLDING, Holding, MemoryBudget
-from pipedai.server.senders import group_of, note_sender
+from pipedai.server.lanes import HookLane, WsgiLane
+from pipedai.server.memory_budget import HOLDING, Holding, MemoryBudget, group_of, note_sender
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
-from pipedai.server.wsgi_lane import WsgiLane
 
 pytestmark = pytest.mark.anyio
 
@@ -77,7 +75,7 @@ def test_only_who_has_signed_from_an_address_counts_apart_there(monkeypatch):
     assert group_of(path, "192.0.2.1") == workspace_id
     assert group_of(path, "192.0.2.2") == "192.0.2.2"
     assert group_of(f"/api/v1/sources/{source_id}", "192.0.2.1") == "192.0.2.1"
-    monkeypatch.setattr(senders, "_MOST", len(senders._workspaces))
+    monkeypatch.setattr(memory_budget, "_MOST_SENDERS", len(memory_budget._workspaces))
     note_sender(new_id(), "192.0.2.1", workspace_id)
     note_sender(source_id, "192.0.2.1", workspace_id)
-    assert len(senders._workspaces) == senders._MOST
+    assert len(memory_budget._workspaces) == memory_budget._MOST_SENDERS

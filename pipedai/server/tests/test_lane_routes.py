@@ -6,8 +6,7 @@ import pytest
 from django.urls import Resolver404, resolve
 
 from accounts.staff_views import StaffAccount, StaffLogin
-from pipedai.server.lanes import LIVE, streamed, waiting_worker
-from pipedai.server.password_lane import _PATHS
+from pipedai.server.lanes import _PASSWORD_PATHS, LIVE, streamed, waiting_worker
 from pipedai.server.tests.asgi_exchange import http_scope
 
 WORKER = "0192b7a0-0000-7000-8000-00000000000a"
@@ -57,7 +56,7 @@ def test_a_lane_and_the_urls_agree(path, kind, lane):
             assert takes_lane == (route_of(asked) == route), asked
 
 
-@pytest.mark.parametrize("path", sorted(_PATHS))
+@pytest.mark.parametrize("path", sorted(_PASSWORD_PATHS))
 def test_each_path_of_the_password_lane_is_a_route(path):
     assert route_of(path) == path.removeprefix("/")
 
@@ -68,7 +67,7 @@ def test_each_path_of_the_password_lane_is_a_route(path):
 )
 def test_the_pages_that_take_a_password_are_in_the_password_lane(page, path):
     assert resolve(path).func.view_class is page  # type: ignore[attr-defined]
-    assert path in _PATHS
+    assert path in _PASSWORD_PATHS
 
 
 def test_the_path_that_the_event_loop_answers_is_a_route():

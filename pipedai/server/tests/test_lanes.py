@@ -6,18 +6,16 @@ from uuid import UUID
 
 import pytest
 
+from pipedai.clocks import EDITION
 from pipedai.server.access_log import LOG
 from pipedai.server.asking_lane import AskingLane
 from pipedai.server.event_stream import EventStreams
-from pipedai.server.lanes import LIVE, STOP, Lanes, waiting_worker
+from pipedai.server.lanes import LIVE, STOP, Lanes, PasswordLane, WsgiLane, waiting_worker
 from pipedai.server.listen import Listener
 from pipedai.server.long_poll import LongPoll
-from pipedai.server.password_lane import PasswordLane
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
 from pipedai.server.ticket import POLL as ticket_key  # noqa: N811 - a path is called POLL here
 from pipedai.server.turns import Turns
-from pipedai.server.wsgi_lane import WsgiLane
-from pipedai.timezones import EDITION
 from pipedai.version import VERSION
 
 WORKER = "0192b7a0-0000-7000-8000-00000000000a"

@@ -11,8 +11,7 @@ from asgiref.sync import sync_to_async
 from django.db import connection, transaction
 
 from pipedai.server import listen
-from pipedai.server.ears import Ear
-from pipedai.server.listen import Listener, connect
+from pipedai.server.listen import Ear, Listener, connect
 from pipedai.server.request_scope import ClientGone
 from pipedai.wakeups import announce_poll, wake_workers
 

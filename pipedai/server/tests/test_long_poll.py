@@ -1,4 +1,4 @@
-"""Waiting polls: they ask the endpoint again exactly when there may be news (SPEC §5)."""
+"""Waiting polls: they ask the endpoint again exactly when there may be news."""
 
 import asyncio
 import json
@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from pipedai.server import long_poll, waiting_lane
+from pipedai.server import long_poll
 from pipedai.server.access_log import LOG
 from pipedai.server.long_poll import LongPoll
 from pipedai.server.request_scope import CLIENT, ClientGone
@@ -288,7 +288,7 @@ async def test_a_due_run_that_is_not_handed_out_does_not_make_it_ask_without_pau
 async def test_it_looks_again_now_and_then_and_more_often_when_nothing_is_heard(
     lane, endpoint, listener, monkeypatch
 ):
-    monkeypatch.setattr(waiting_lane, "UNHEALTHY_RECHECK_SECONDS", 0.02)
+    monkeypatch.setattr(long_poll, "UNHEALTHY_RECHECK_SECONDS", 0.02)
     _, poll = start(lane)
     await endpoint.until_asked(1)
     await asyncio.sleep(0.05)

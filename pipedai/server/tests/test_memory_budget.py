@@ -1,4 +1,4 @@
-"""The budget of bytes for bodies not yet answered and answers not yet sent (SPEC §19)."""
+"""The budget of bytes for bodies not yet answered and answers not yet sent."""
 
 import asyncio
 import threading
@@ -9,6 +9,7 @@ from django.http import HttpRequest
 
 from pipedai.api.errors import Overloaded
 from pipedai.api.parsers import StrictJSONParser
+from pipedai.server.lanes import WsgiLane
 from pipedai.server.memory_budget import (
     GROUPS,
     HOLDING,
@@ -20,7 +21,6 @@ from pipedai.server.memory_budget import (
 )
 from pipedai.server.outer import Limits, Outer
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
-from pipedai.server.wsgi_lane import WsgiLane
 
 pytestmark = pytest.mark.anyio
 

@@ -1,4 +1,4 @@
-"""Every request gets an id, headers, bounds and a log line, whichever lane answers it (SPEC §2)."""
+"""Every request gets an id, headers, bounds and a log line, whichever lane answers it."""
 
 import asyncio
 import encodings

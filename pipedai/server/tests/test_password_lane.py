@@ -1,10 +1,10 @@
-"""The lane of passwords asks the endpoint, waits for a turn without a thread, and asks again (SPEC §19)."""
+"""The lane of passwords asks the endpoint, waits for a turn without a thread, and asks again."""
 
 import asyncio
 
 import pytest
 
-from pipedai.server.password_lane import PasswordLane, may_hash
+from pipedai.server.lanes import PasswordLane, may_hash
 from pipedai.server.request_scope import ClientGone
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
 from pipedai.server.ticket import PASSWORD, is_asked_again

@@ -7,10 +7,8 @@ from uuid import UUID
 import pytest
 
 from pipedai import wakeups
-from pipedai.server import run_news
-from pipedai.server.ears import EventsEar
-from pipedai.server.listen import Listener
-from pipedai.server.run_news import RunNews
+from pipedai.server import listen
+from pipedai.server.listen import EventsEar, Listener, RunNews
 from pipedai.wakeups import announce_runs_with_events
 
 pytestmark = pytest.mark.anyio
@@ -23,7 +21,7 @@ def payloads(monkeypatch):
     """Returns what was sent to the database, and makes the pauses short."""
     payloads: list[str] = []
     monkeypatch.setattr(wakeups, "_notify", payloads.append)
-    monkeypatch.setattr(run_news, "GATHER_SECONDS", 0.02)
+    monkeypatch.setattr(listen, "GATHER_SECONDS", 0.02)
     return payloads
 
 

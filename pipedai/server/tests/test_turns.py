@@ -1,4 +1,4 @@
-"""Permits are handed out fairly between groups, few enough turns wait, and no turn waits for ever (SPEC §19)."""
+"""Permits are handed out fairly between groups, few enough turns wait, and no turn waits for ever."""
 
 import asyncio
 import threading

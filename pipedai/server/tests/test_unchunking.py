@@ -6,8 +6,7 @@ from collections import Counter
 
 import pytest
 
-from pipedai.server.flow import Body
-from pipedai.server.worker import TURN_SECONDS, Unchunking
+from pipedai.server.worker import TURN_SECONDS, Body, Unchunking
 
 pytestmark = pytest.mark.anyio
 

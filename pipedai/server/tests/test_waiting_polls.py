@@ -1,4 +1,4 @@
-"""Waiting polls end to end: two web processes, the real endpoint and a real database (SPEC §5)."""
+"""Waiting polls end to end: two web processes, the real endpoint and a real database."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing

@@ -1,6 +1,6 @@
 """Runs gunicorn with our worker as a process, and tests its own error answers, its deadlines and how it stops.
 
-These tests fail when a release of gunicorn changes the private parts that `pipedai.server.protocol` and
+These tests fail when a release of gunicorn changes the private parts that `pipedai.server.worker` and
 `pipedai.server.worker` override.
 """
 
@@ -19,8 +19,6 @@ from typing import Any
 import psutil
 import pytest
 
-from pipedai.server.flow import Body, Signal
-from pipedai.server.protocol import Protocol
 from pipedai.server.tests.web_process import (
     SMALL_APP,
     gunicorn,
@@ -28,6 +26,7 @@ from pipedai.server.tests.web_process import (
     read_all,
     serving,
 )
+from pipedai.server.worker import Body, Protocol, Signal
 from testing.processes.web_process import free_port
 
 HOST = b"Host: localhost\r\n"

@@ -6,9 +6,9 @@ import threading
 import pytest
 
 from pipedai.ids import current_request_id
+from pipedai.server.lanes import WsgiLane
 from pipedai.server.memory_budget import HOLDING, Holding, MemoryBudget
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
-from pipedai.server.wsgi_lane import WsgiLane
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,7 @@ import pytest
 from django.db.models.functions import Now
 
 from pipedai.ids import new_id
-from pipedai.server.ears import MOST_THINGS, ThingsEar
+from pipedai.server.listen import MOST_THINGS, ThingsEar
 from pipedai.server.ticket import STREAM, EnvironmentStreamTicket
 from pipedai.sql import database_now
 from pipedai.wakeups import Watches, watches

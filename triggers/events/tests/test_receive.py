@@ -12,7 +12,7 @@ from rest_framework.test import APIClient
 
 from pipedai.api.throttling import Buckets
 from pipedai.ids import new_id
-from pipedai.server.senders import group_of
+from pipedai.server.memory_budget import group_of
 from pipedai.sql import execute
 from testing.world.cast import Cast
 from testing.world.events import SOURCE_SECRET, add_source, github

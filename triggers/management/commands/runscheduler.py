@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connection
 
 from pipedai import tracing
-from pipedai.embedded import borrowing
+from pipedai.embedded.server import of_settings
 from pipedai.logs import get_logger, log_start
 from pipedai.loop import Job, registered_jobs, run_jobs, stop_on_signals
 from pipedai.metrics import directory
@@ -30,7 +30,8 @@ class Command(BaseCommand):
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        borrowing.verify_made()
+        if server := of_settings():
+            server.verify_made()
         log_start("scheduler")
         stop = stop_on_signals()
         heartbeat = Heartbeat()

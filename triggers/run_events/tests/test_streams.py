@@ -10,7 +10,7 @@ import httpx
 from django.db.models.functions import Now
 
 from accounts.models import Session
-from pipedai.api.streams import MAX_STREAMS
+from pipedai.api.views import MAX_STREAMS
 from pipedai.sql import database_now
 from testing.processes.web_process import serve
 from testing.world.cast import session_cookie

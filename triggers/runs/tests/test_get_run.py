@@ -2,8 +2,9 @@
 
 import pytest
 
-from testing.probes.shapes import A_TIME, shown_run
+from testing.probes.shapes import A_TIME
 from testing.world.runs import NOON, Runs
+from testing.world.shown_rows import shown_run
 from triggers.models import Trigger
 
 

@@ -7,10 +7,11 @@ from audit.models import AuditEntry
 from pipedai.api.errors import NotFound
 from pipedai.ids import new_id
 from pipedai.retention import Order
-from testing.probes.shapes import NOT_FOUND, shown_run
+from testing.probes.shapes import NOT_FOUND
 from testing.processes.racing import ROUNDS, Started, accepted, at_once
 from testing.world.cast import TEST_ACTOR
 from testing.world.runs import Runs
+from testing.world.shown_rows import shown_run
 from triggers.models import IdempotencyKey, Run, Trigger
 from triggers.pruning import prune_runs
 from triggers.runs.idempotency import rerun_run

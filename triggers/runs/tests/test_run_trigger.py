@@ -5,8 +5,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from testing.probes.shapes import A_TIME, NOT_FOUND, invalid, shown_run
+from testing.probes.shapes import A_TIME, NOT_FOUND, invalid
 from testing.world.pools import add_pool
+from testing.world.shown_rows import shown_run
 from triggers.models import Run, RunText, Trigger
 from workers.models import Worker
 

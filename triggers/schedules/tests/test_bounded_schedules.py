@@ -12,7 +12,7 @@ from zoneinfo import available_timezones
 
 import pytest
 
-from pipedai.timezones import check_timezone
+from pipedai.clocks import check_timezone
 from triggers.schedules import cron
 from triggers.schedules.cron import BadSchedule, Schedule, parse
 from triggers.schedules.preview import coming_times

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipedai.timezones import BadTimezone, check_timezone
+from pipedai.clocks import BadTimezone, check_timezone
 from triggers.schedules.cron import BadSchedule, Schedule, parse
 
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any, Self
@@ -668,21 +669,17 @@ def test_two_senders_that_record_the_same_deliveries_wait_for_each_other(committ
     assert actions() == ["webhook.delivered"] * 30
 
 
-def test_an_answer_that_cannot_be_recorded_keeps_none_that_came_with_it(
-    committed_cast, monkeypatch, capfd
-):
+def test_an_answer_that_cannot_be_recorded_keeps_none_that_came_with_it(committed_cast, capfd):
     queue_many(committed_cast, 9)
     rows = claim()
-    pool = Senders(WEBHOOKS)
-    pool._busy.update(taker_of(row) for row in rows)
-    keep = attempts._keep
 
-    def fail_at_one(kind, recorded):
-        keep(kind, recorded)
+    def fail_at_one(recorded):
+        WEBHOOKS.after_attempts(recorded)
         if any(attempt.row["id"] == rows[4]["id"] for attempt in recorded):
             raise RuntimeError("no")
 
-    monkeypatch.setattr(attempts, "_keep", fail_at_one)
+    pool = Senders(replace(WEBHOOKS, after_attempts=fail_at_one))
+    pool._busy.update(taker_of(row) for row in rows)
     pool._record([(row, TAKEN) for row in rows])
     assert sorted(statuses()) == ["delivered"] * 8 + ["pending"]
     assert DeliveryAttempt.objects.count() == 8

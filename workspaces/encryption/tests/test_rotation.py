@@ -10,7 +10,7 @@ from django.db import IntegrityError, connection, transaction
 from django.test import override_settings
 
 from audit.models import AuditEntry
-from pipedai import patience
+from pipedai import timeouts
 from pipedai.ids import new_id
 from pipedai.sql import execute, fetch_all
 from testing.processes.racing import Started, accepted, at_once
@@ -360,8 +360,8 @@ class TestALockThatSomebodyHolds:
         `hold` executes a locking statement in another transaction. `say` takes the rotation's messages,
         and the second one ends that transaction.
         """
-        monkeypatch.setattr(patience, "LOCK_SECONDS", 0.05)
-        monkeypatch.setattr(patience, "FIRST_PAUSE_SECONDS", 0.01)
+        monkeypatch.setattr(timeouts, "LOCK_SECONDS", 0.05)
+        monkeypatch.setattr(timeouts, "FIRST_PAUSE_SECONDS", 0.01)
         other = connection.copy()
         said = []
 

@@ -1,13 +1,11 @@
-"""Commands of manage.py make no database by accident, and stop the server that they have started."""
+"""Commands of manage.py make no database by accident."""
 
 import os
 import subprocess
 import sys
 
-import psycopg
 import pytest
 
-from pipedai.embedded.borrowing import borrow, give_back
 from pipedai.embedded.tests.processes import PROJECT
 
 pytestmark = pytest.mark.long
@@ -55,21 +53,11 @@ def test_makemigrations_needs_none(data_dir):
     assert not data_dir.exists()
 
 
-def test_migrate_makes_one_and_later_commands_stop_what_they_start(data_dir, server):
+def test_migrate_makes_one_and_later_commands_start_it(data_dir, server):
     assert manage(data_dir, "migrate", "contenttypes", "-v0") == (0, "", "")
-    assert not server.status().running
+    pid = server.status().pid
     code, out, _ = manage(data_dir, "showmigrations", "contenttypes")
-    assert (code, out.count("[X]")) == (0, 2)
-    assert not server.status().running
-
-
-def test_a_server_that_others_use_by_now_goes_on_and_that_is_said(made_server, capsys):
-    borrow(made_server)
-    with psycopg.connect(**made_server.connection_params()):
-        give_back(patience=0)
-        assert made_server.status().running
-    assert "runs on, because others use it" in capsys.readouterr().err
-    # A server that somebody else has started is not ours to stop.
-    borrow(made_server)
-    give_back()
-    assert made_server.status().running
+    assert (code, out.count("[X]"), server.status().pid) == (0, 2, pid)
+    server.stop()
+    assert manage(data_dir, "showmigrations", "contenttypes")[0] == 0
+    assert server.status().running
