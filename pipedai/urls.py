@@ -4,7 +4,7 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 
 from accounts.staff_views import StaffAccount, StaffLogin, StaffLogout
-from notices.channels.page import stop_page
+from notices.channels.views import stop_page
 from pipedai.admin.site import site
 from pipedai.api.service import (
     HealthViewSet,
