@@ -208,8 +208,7 @@ class ResourceScreens:
 
     @screen
     def new(self, request: HttpRequest, environment_id: UUID) -> HttpResponse:
-        environment = environment_of(request, environment_id)
-        row, title = {**self.usual, "environmentId": environment["id"]}, f"New {self.noun}"
+        row, title = {**self.usual, "environmentId": str(environment_id)}, f"New {self.noun}"
         if self.chooses:
             word = request.GET.get(self.chooses, "")
             row[self.chooses] = word if word in self.choices else next(iter(self.choices))
@@ -219,15 +218,14 @@ class ResourceScreens:
             looks[self.chooses] = Look(kind="hidden")
         form = Form("POST", f"environments/{environment_id}/{self.noun}s", looks, values=row)
         said = {"title": title, "button": f"Make the {self.noun}"}
-        back = reverse(self.listed, args=[environment_id])
-        return self._answer(request, environment, form, back=back, **said)
+        said["back"] = reverse(self.listed, args=[environment_id])
+        return self.answer(request, row, form, said)
 
     @screen
     def edit(self, request: HttpRequest, **ids: UUID) -> HttpResponse:
         row = self.find(request, **ids)
         said = {"title": f"Edit {_name_of(row)}", "button": "Save", "back": self.page_of(row)}
-        form = self.form(request, row)
-        return self._answer(request, row["environmentId"], form, **said)
+        return self.answer(request, row, self.form(request, row), said)
 
     @screen
     def delete(self, request: HttpRequest, **ids: UUID) -> HttpResponse:
@@ -253,13 +251,12 @@ class ResourceScreens:
     def page_of(self, row: Json) -> str:
         return reverse(self.page, args=[row[self.of]])
 
-    def _answer(
-        self, request: HttpRequest, environment: Json | str, form: Form, **said: Any
-    ) -> HttpResponse:
+    def answer(self, request: HttpRequest, row: Json, form: Form, said: Json) -> HttpResponse:
+        """Shows the form of a row, or goes on to its page once the form is sent."""
         if answer := form.send(request):
             return see_other(request, self.page_of(answer.data))
-        context = {"form": form, **said}
-        return show(request, environment, self.menu, "form", context, status=form.status)
+        said["form"] = form
+        return show(request, row["environmentId"], self.menu, "form", said, status=form.status)
 
 
 def _name_of(row: Json) -> str:

@@ -21,6 +21,7 @@ from console.screens.connections import CONNECTIONS
 from console.screens.machines import MACHINES, POOLS
 from console.screens.money import BUDGETS
 from console.screens.sources import SOURCES
+from console.screens.triggers import TRIGGERS
 
 app_name = "console"
 
@@ -51,7 +52,7 @@ of_environment: list[URLPattern | URLResolver] = [
     path("attention", attention.attention, name="attention"),
     path("incidents", attention.incidents, name="incidents"),
     path("triggers", triggers.triggers, name="triggers"),
-    path("triggers/new", triggers.new, name="new-trigger"),
+    path("triggers/new", TRIGGERS.new, name="new-trigger"),
     path("schedule-preview", triggers.schedule_preview, name="schedule-preview"),
     path("runs", runs.runs, name="runs"),
     path("approvals", attention.approvals, name="approvals"),
@@ -100,10 +101,10 @@ urlpatterns = [
     path("environments/<uuid:environment_id>", environments.open_environment, name="environment"),
     path("incidents/<uuid:incident_id>/acknowledge", attention.acknowledge, name="acknowledge"),
     path("triggers/<uuid:trigger_id>", triggers.trigger, name="trigger"),
-    path("triggers/<uuid:trigger_id>/edit", triggers.edit, name="edit-trigger"),
+    path("triggers/<uuid:trigger_id>/edit", TRIGGERS.edit, name="edit-trigger"),
     path("triggers/<uuid:trigger_id>/run", triggers.run, name="run-trigger"),
     path("triggers/<uuid:trigger_id>/switch", triggers.switch, name="switch-trigger"),
-    path("triggers/<uuid:trigger_id>/delete", triggers.delete, name="delete-trigger"),
+    path("triggers/<uuid:trigger_id>/delete", TRIGGERS.delete, name="delete-trigger"),
     path("runs/<uuid:run_id>", runs.run, name="run"),
     path("runs/<uuid:run_id>/rerun", runs.rerun, name="rerun"),
     path("runs/<uuid:run_id>/cancel", runs.cancel, name="cancel-run"),

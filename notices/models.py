@@ -98,8 +98,8 @@ class Channel(FileColumns):
     # The addresses of a channel of the kind `email`, in lower case; empty for the others.
     emails = ArrayField(models.CharField(max_length=MAX_ADDRESS), default=list)
     # The encrypted URL of a channel of the kind `webhook` or `slack`; NULL for mail, and once the channel is deleted.
-    # Users write it, and a rotation of the data key encrypts it anew. It is encrypted because whoever knows it can post
-    # there.
+    # Users write it, and a rotation of the data key encrypts it anew. It is encrypted because everybody who knows it
+    # can post there.
     url = models.BinaryField(null=True)
     # The data key that encrypts `url`; NULL if there is no URL.
     url_key = tenant_key("workspaces.DataKey", null=True, related_name="+")

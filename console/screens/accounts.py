@@ -133,7 +133,7 @@ _TOKEN = Look("Token", help="It is what follows “token=” in the link of the 
 
 @screen
 def verify(request: HttpRequest) -> HttpResponse:
-    # Who is not signed in is sent to sign in and back, and so proves the account that is theirs.
+    # A visitor without a session is sent to sign in and back, so that they confirm the address of their own account.
     account = ask(request, "GET", "auth/me").data["user"]
     form = Form("POST", "auth/verify-email", {"token": _TOKEN})
     return _answer_link(

@@ -89,7 +89,7 @@ def arrival(request: HttpRequest, environment_id: UUID, entry_id: UUID, kind: st
 
 
 def _state(entry: Json, worker: Json | None) -> str:
-    """Returns how far a key or a code has led: `waiting`, `registered`, `arrived`, or `over` if it leads nowhere."""
+    """Returns how far a key or a code has led: `awaited`, `registered`, `arrived`, or `over` if it leads nowhere."""
     if worker:
         # A worker that has registered again was seen before.
         called = (worker["lastSeenAt"] or "") > entry["consumedAt"]

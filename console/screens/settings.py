@@ -217,7 +217,7 @@ def revoke_key(request: HttpRequest, environment_id: UUID, key_id: UUID) -> Http
         f"environments/{environment_id}/api-keys/{key_id}",
         menu="settings",
         title=f"Revoke {found.get('name', 'the key')}?",
-        text="Whatever uses it is refused from then on. This can’t be undone.",
+        text="Programs that use it are refused from then on. This can’t be undone.",
         button="Revoke the key",
         back=reverse("console:keys", args=[environment_id]),
     )

@@ -13,10 +13,9 @@ from django.urls import reverse
 from console.asking import Json, Refused, ask, ask_if_free, if_there
 from console.forms import Form, Look
 from console.pages import (
+    ResourceScreens,
     all_of,
     chosen,
-    destroy,
-    environment_of,
     listed,
     screen,
     see_other,
@@ -36,7 +35,6 @@ _MOST_LINES, _CONTEXT = 60, 2
 _MOST_COMPARED = 200
 
 Lines = list[tuple[str, str]]
-Choices = list[tuple[str, str]]
 # So many fields of a form come first; the others have good defaults, and are folded.
 _FIRST = 10
 
@@ -87,23 +85,6 @@ def switch(request: HttpRequest, trigger_id: UUID) -> HttpResponse:
         body = {"enabled": request.POST.get("enabled") == "true"}
         ask(request, "PATCH", f"triggers/{trigger_id}", body=body)
     return see_other(request, reverse("console:trigger", args=[trigger_id]))
-
-
-@screen
-def delete(request: HttpRequest, trigger_id: UUID) -> HttpResponse:
-    path = f"triggers/{trigger_id}"
-    found = ask(request, "GET", path).data
-    return destroy(
-        request,
-        found["environmentId"],
-        path,
-        menu="triggers",
-        title=f"Delete {found['name']}?",
-        text="It does not run any more, and can't be brought back. Its runs stay in the ledger.",
-        button="Delete the trigger",
-        back=reverse("console:trigger", args=[trigger_id]),
-        to=reverse("console:triggers", args=[found["environmentId"]]),
-    )
 
 
 def _run_form(trigger_id: UUID) -> Form:
@@ -211,7 +192,20 @@ _RULE = {
 }
 
 
-def _looks(workers: Choices, pools: Choices, connections: Choices) -> dict[str, Look]:
+def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
+    machines, found_pools, found_connections = (
+        all_of(request, row["environmentId"], kind) for kind in ("workers", "pools", "connections")
+    )
+    if "id" not in row and len(machines) == 1 and not found_pools:
+        # Where there is one machine, a new trigger has it.
+        row["workerId"] = machines[0]["id"]
+    none = ("", "None")
+    workers = [none, *((each["id"], f"{each['label']} ({each['status']})") for each in machines)]
+    pools = [none, *((each["id"], each["name"]) for each in found_pools)]
+    connections = [none]
+    connections += [
+        (each["id"], f"{each['name']} ({word(each['status'])})") for each in found_connections
+    ]
     return {
         "name": Look(),
         "prompt": Look(help="What the agent is to do.", kind="area"),
@@ -281,45 +275,31 @@ def _looks(workers: Choices, pools: Choices, connections: Choices) -> dict[str, 
     }
 
 
-@screen
-def new(request: HttpRequest, environment_id: UUID) -> HttpResponse:
-    environment = environment_of(request, environment_id)
-    rows = _rows(request, environment)
-    # Where there is one machine, it is the one.
-    workers, pools = rows[:2]
-    usual = {"workerId": workers[1][0]} if (len(workers), len(pools)) == (2, 1) else None
-    path = f"environments/{environment_id}/triggers"
-    form = Form("POST", path, _looks(*rows), values=usual)
-    return _answer(request, environment, form, title="New trigger", button="Make the trigger")
+class _Triggers(ResourceScreens):
+    """The form also shows the next due times, has rules as rows, and folds most of its fields."""
+
+    def answer(self, request: HttpRequest, row: Json, form: Form, said: Json) -> HttpResponse:
+        changed, coming = form.changes_rows(request), Json()
+        if "preview" in request.POST:  # Without JavaScript a button shows the next due times.
+            form.read(request)
+            coming = _preview(request, row["environmentId"])
+        elif not changed and (answer := form.send(request)):
+            return see_other(request, self.page_of(answer.data))
+        others = form.fields[_FIRST:]
+        said |= {"form": form, "first": form.fields[:_FIRST], "others": others, "coming": coming}
+        said |= {"row": row, "open": changed or any(each.is_wrong for each in others)}
+        where = row["environmentId"]
+        return show(request, where, self.menu, "trigger_form", said, status=form.status)
 
 
-@screen
-def edit(request: HttpRequest, trigger_id: UUID) -> HttpResponse:
-    found = ask(request, "GET", f"triggers/{trigger_id}").data
-    environment = environment_of(request, found["environmentId"])
-    looks = _looks(*_rows(request, environment))
-    form = Form("PATCH", f"triggers/{trigger_id}", looks, values=found)
-    back = reverse("console:trigger", args=[trigger_id])
-    title = f"Edit {found['name']}"
-    return _answer(request, environment, form, title=title, button="Save", back=back, kept=found)
-
-
-def _answer(request: HttpRequest, environment: Json, form: Form, **said: object) -> HttpResponse:
-    changed, coming = form.changes_rows(request), Json()
-    if "preview" in request.POST:  # Without JavaScript a button shows the next due times.
-        form.read(request)
-        coming = _preview(request, environment["id"])
-    elif not changed and (answer := form.send(request)):
-        return see_other(request, reverse("console:trigger", args=[answer.data["id"]]))
-    context = {
-        "form": form,
-        "first": form.fields[:_FIRST],
-        "others": form.fields[_FIRST:],
-        "open": changed or any(each.is_wrong for each in form.fields[_FIRST:]),
-        "coming": coming,
-        **said,
-    }
-    return show(request, environment, "triggers", "trigger_form", context, status=form.status)
+TRIGGERS = _Triggers(
+    noun="trigger",
+    menu="triggers",
+    looks=_looks,
+    deleting="It does not run any more, and can't be brought back. Its runs stay in the ledger.",
+    listed="console:triggers",
+    page="console:trigger",
+)
 
 
 @screen
@@ -345,19 +325,6 @@ def _preview(request: HttpRequest, environment_id: str) -> Json:
             raise
         return {"wrong": " ".join(each for said in refused.fields.values() for each in said)}
     return {**coming, "zone": zone or "UTC"}
-
-
-def _rows(request: HttpRequest, environment: Json) -> tuple[Choices, Choices, Choices]:
-    """Returns the machines and the pools that may run a trigger, and the connections that it may have, as choices."""
-    none = ("", "None")
-    workers, pools, connections = (
-        all_of(request, environment["id"], kind) for kind in ("workers", "pools", "connections")
-    )
-    return (
-        [none, *((each["id"], f"{each['label']} ({each['status']})") for each in workers)],
-        [none, *((each["id"], each["name"]) for each in pools)],
-        [none, *((each["id"], f"{each['name']} ({word(each['status'])})") for each in connections)],
-    )
 
 
 @screen

@@ -75,9 +75,8 @@ _STOPPED: Final = {
     Standing.ASKED: "the address has not confirmed",
     Standing.UNKNOWN: "the address is no verified member's",
 }
-# These replacements keep texts of others from making links and mentions. Slack reads the first three characters as
-# markup. Mattermost takes the same requests and mentions whoever stands after an @, which an invisible space after the
-# @ prevents.
+# These replacements keep what users and runs wrote from making links and mentions. Slack reads the first three characters
+# as markup. Mattermost takes the same requests, and mentions a name after an @, unless an invisible space comes between.
 _SLACK_ESCAPES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "@\u200b"})
 _AGENT: Final = "PipedAI-Notices/1"
 # How long the text of a result or a summary is: in characters in Slack, in bytes in a mail. With the links below it, a
@@ -125,8 +124,8 @@ def _with_output(row: Row) -> str:
 
 
 def slack_text(row: Row) -> str:
-    """Returns the text for Slack, with a link to the page that it is about. Texts of others in it make no links, also
-    of bare URLs, mentions or new lines.
+    """Returns the text for Slack, with a link to the page that it is about. Texts of users and runs in it make no
+    links, also of bare URLs, no mentions and no new lines.
     """
     link = _page(row)
     if row["event"] in LONG:
@@ -141,7 +140,7 @@ def slack_text(row: Row) -> str:
 
 
 def _content(row: Row) -> tuple[str, list[str]]:
-    """Returns the title, in which names of others make no links, and the lines that follow it."""
+    """Returns the title, in which names that users chose make no links, and the lines that follow it."""
     body = read_body(row["body"])
     if row["event"] == DIGEST:
         digest = Digest.of(row["body"])

@@ -227,7 +227,7 @@ def check_may_mail(addresses: Collection[str], actor: Actor) -> User | None:
 def ask_new_addresses(channel: Channel, addresses: Collection[str], actor: Actor) -> None:
     """Queues a mail that asks for consent to each new address, except the actor's own. Call it in the transaction that
     adds the addresses, with the environment locked. Raises Conflict as `check_may_mail` does, and CeilingReached for
-    too many in a day. A rehearsal asks nobody, and does not count either, as others count the same mails.
+    too many in a day. A rehearsal neither asks nor counts, because it may hold up no other request.
     """
     if not addresses:
         return

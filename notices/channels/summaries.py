@@ -22,7 +22,7 @@ from triggers.schedules.cron import Schedule
 from triggers.states import TERMINAL, FaultClass, Status
 
 # A summary tells of what was over this long before it is made, and before any open transaction began that has written
-# something. Whatever is not committed by then is in the next summary.
+# something. What is not committed by then is in the next summary.
 SETTLED: Final = timedelta(seconds=30)
 # So many items of a kind are told of; the others are counted.
 MOST_ITEMS: Final = 20
