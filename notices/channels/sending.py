@@ -75,8 +75,9 @@ _STOPPED: Final = {
     Standing.ASKED: "the address has not confirmed",
     Standing.UNKNOWN: "the address is no verified member's",
 }
-# These replacements keep what users and runs wrote from making links and mentions. Slack reads the first three characters
-# as markup. Mattermost takes the same requests, and mentions a name after an @, unless an invisible space comes between.
+# These replacements keep what users and runs wrote from making links and mentions. Slack reads the first three
+# characters as markup. Mattermost takes the same requests, and mentions a name after an @, unless an invisible space
+# comes between.
 _SLACK_ESCAPES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "@\u200b"})
 _AGENT: Final = "PipedAI-Notices/1"
 # How long the text of a result or a summary is: in characters in Slack, in bytes in a mail. With the links below it, a
