@@ -308,17 +308,6 @@ class NoticeAttempt(SendAttempt):
         constraints = attempt_constraints("notice_attempt_has_an_end")
 
 
-__all__ = [
-    "AskedAddress",
-    "Channel",
-    "Incident",
-    "Notice",
-    "NoticeAttempt",
-    "RefusedAddress",
-    "UntoldOutcome",
-]
-
-
 class Incident(TenantRow):
     """Something that is wrong, until it is over. A subject has one open incident of each kind."""
 
