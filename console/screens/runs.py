@@ -3,7 +3,6 @@ canceling it.
 """
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
@@ -30,50 +29,55 @@ from triggers.reasons import ENDS, Why, end_code, without_calls
 _LONGEST_EVENT = 2000
 # The API's default for the length of a page.
 _EVENTS = 50
-_FILTERS = ("status", "triggerId", "workerId", "source", "from", "to")
-_STATUSES = (
-    ("failed,timed_out", "Failed or timed out"),
-    ("queued", "Queued"),
-    ("waiting", "Waiting for approval"),
-    ("claimed,running", "Running"),
-    ("succeeded", "Succeeded"),
-    ("canceled", "Canceled"),
-)
-_SOURCES = (
-    ("schedule", "Schedule"),
-    ("manual", "A person"),
-    ("api", "A program"),
-    ("event", "An event"),
-    ("chain", "Another trigger"),
-    ("retry", "Retry"),
-)
+_STATUSES = {
+    "failed,timed_out": "Failed or timed out",
+    "queued": "Queued",
+    "waiting": "Waiting for approval",
+    "claimed,running": "Running",
+    "succeeded": "Succeeded",
+    "canceled": "Canceled",
+}
+_SOURCES = {
+    "schedule": "Schedule",
+    "manual": "A person",
+    "api": "A program",
+    "event": "An event",
+    "chain": "Another trigger",
+    "retry": "Retry",
+}
 
 
 @screen
 def runs(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     """Which runs were there, how did they end, and what did they say?"""
-    query = chosen(request, *_FILTERS)
     # The newest ones can be chosen. The pages of older ones lead to their runs.
-    triggers = names_of(request, environment_id, "triggers")
     machines = names_of(request, environment_id, "workers")
-    wrong: dict[str, list[str]] = {}
+    offered: dict[str, tuple[str, dict[str, str]]] = {
+        "status": ("State", _STATUSES),
+        "triggerId": ("Trigger", names_of(request, environment_id, "triggers")),
+        "workerId": ("Machine", machines),
+        "source": ("Begun by", _SOURCES),
+        "from": ("From (UTC)", {}),
+        "to": ("Until (UTC)", {}),
+    }
+    query, wrong = chosen(request, *offered), dict[str, list[str]]()
     try:
-        page = listed(request, environment_id, "runs", *_FILTERS)
+        page = listed(request, environment_id, "runs", *offered)
     except Refused as refused:
-        if refused.status != 400 or not refused.fields.keys() & set(_FILTERS):
+        if refused.status != 400 or not refused.fields.keys() & offered.keys():
             raise
         page, wrong = {"items": [], "nextCursor": None}, refused.fields
     for each in page["items"]:
         each["machine"] = machines.get(each["workerId"])
-        each["why"] = dict(_SOURCES).get(each["source"], each["source"])
-    filters = [
-        _filter(query, wrong, "status", "State", _STATUSES),
-        _filter(query, wrong, "triggerId", "Trigger", triggers.items()),
-        _filter(query, wrong, "workerId", "Machine", machines.items()),
-        _filter(query, wrong, "source", "Begun by", _SOURCES),
-        _filter(query, wrong, "from", "From (UTC)"),
-        _filter(query, wrong, "to", "Until (UTC)"),
-    ]
+        each["why"] = _SOURCES.get(each["source"], each["source"])
+    filters = []
+    for name, (label, choices) in offered.items():
+        value, errors = query.get(name, ""), wrong.get(name, [])
+        if choices and value and value not in choices:
+            choices = {**choices, value: "The one of the link"}
+        filters.append(
+            {"name": name, "label": label, "value": value, "choices": choices, "errors": errors}
+        )
     context = {
         "runs": page["items"],
         "first": filters[:2],
@@ -84,21 +88,6 @@ def runs(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     }
     status = 400 if wrong else 200
     return show(request, environment_id, "runs", "all_runs", context, page, status=status)
-
-
-def _filter(
-    query: dict[str, str],
-    wrong: dict[str, list[str]],
-    name: str,
-    label: str,
-    choices: Iterable[tuple[str, str]] = (),
-) -> Json:
-    """Returns one filter for the template. What the URL names beside the choices stays chosen."""
-    value, offered = query.get(name, ""), list(choices)
-    if offered and value and value not in dict(offered):
-        offered.append((value, "The one of the link"))
-    errors = wrong.get(name, [])
-    return {"name": name, "label": label, "value": value, "choices": offered, "errors": errors}
 
 
 @screen
