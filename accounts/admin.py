@@ -7,10 +7,9 @@ from accounts.authenticators import has_authenticator, remove_authenticator
 from accounts.models import AccountMail, AccountMailAttempt, Session, User
 from accounts.proof import is_displaced
 from accounts.services import deactivate_user, reactivate_user
-from pipedai.admin.base import OF_CUSTOMERS, StaffModelAdmin
+from pipedai.admin.base import OF_CUSTOMERS, StaffModelAdmin, SupportAction
 from pipedai.admin.columns import Panel, attempts
 from pipedai.admin.site import site
-from pipedai.admin.support import SupportAction
 from pipedai.api.errors import Forbidden
 from pipedai.events import Actor
 

@@ -24,14 +24,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from pipedai_worker import api as worker_api
 from pipedai_worker import cli
-from pipedai_worker.api import answers
 from pipedai_worker.conformance.fake_api import DROP, TERMINAL, FakeApi, FakeRun, route
 from pipedai_worker.conformance.serving import Service
-from pipedai_worker.events import local, recorder
-from pipedai_worker.identity.config import WorkerConfig
-from pipedai_worker.polling import loop, poller
-from pipedai_worker.reporting import calls
+from pipedai_worker.disk import spool
+from pipedai_worker.identity import WorkerConfig
+from pipedai_worker.running import loop, recorder, reporting
 
 RUN_EVERY_SECONDS = 20.0
 LONGEST_RUN_SECONDS = 60.0
@@ -231,16 +230,16 @@ def _start_worker(api: FakeApi, url: str, directory: Path, speed: float) -> subp
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**os.environ, "HOME": str(directory), local.VARIABLE: "1"},
+            env={**os.environ, "HOME": str(directory), spool.LOCAL_EVENTS_VARIABLE: "1"},
         )
 
 
 def _be_worker(speed: float, argv: list[str]) -> int:
     for module, name in (
-        (poller, "SHORTEST_EMPTY_POLL_SECONDS"),
-        (answers, "FIRST_SECONDS"),
-        (calls, "SHORTEST_SECONDS"),
-        (calls, "LONGEST_SECONDS"),
+        (loop, "SHORTEST_EMPTY_POLL_SECONDS"),
+        (worker_api, "FIRST_SECONDS"),
+        (reporting, "SHORTEST_SECONDS"),
+        (reporting, "LONGEST_SECONDS"),
         (loop, "UNCLAIMED_PAUSE_SECONDS"),
         (recorder, "GATHER_SECONDS"),
         (recorder, "FLUSH_SECONDS"),

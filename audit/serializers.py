@@ -1,4 +1,4 @@
-"""Renders audit entries with the names that their actors have now, and filters their list (SPEC §5, §9)."""
+"""Renders audit entries with the names that their actors have now, and filters their list."""
 
 from typing import Any
 

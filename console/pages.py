@@ -202,6 +202,8 @@ class ResourceScreens:
     of: str = "id"
     # What the form of a new one begins with where the API has no default. A change sees it for what is null.
     usual: Mapping[str, Any] = field(default_factory=dict)
+    # Whether the other fields of the body follow those of `looks`.
+    complete: bool = False
     # The field that chooses among the forms for a new one, and what people read for each of its values.
     chooses: str = ""
     choices: Mapping[str, str] = field(default_factory=dict)
@@ -216,7 +218,8 @@ class ResourceScreens:
         looks = dict(self.looks(request, row))
         if self.chooses:
             looks[self.chooses] = Look(kind="hidden")
-        form = Form("POST", f"environments/{environment_id}/{self.noun}s", looks, values=row)
+        path = f"environments/{environment_id}/{self.noun}s"
+        form = Form("POST", path, looks, values=row, complete=self.complete)
         said = {"title": title, "button": f"Make the {self.noun}"}
         said["back"] = reverse(self.listed, args=[environment_id])
         return self.answer(request, row, form, said)
@@ -245,8 +248,8 @@ class ResourceScreens:
     def form(self, request: HttpRequest, row: Json) -> Form:
         """Returns the form that changes a row."""
         usual = {name: value for name, value in self.usual.items() if row[name] is None}
-        path = f"{self.noun}s/{row['id']}"
-        return Form("PATCH", path, self.looks(request, row), values=row | usual)
+        path, looks = f"{self.noun}s/{row['id']}", self.looks(request, row)
+        return Form("PATCH", path, looks, values=row | usual, complete=self.complete)
 
     def page_of(self, row: Json) -> str:
         return reverse(self.page, args=[row[self.of]])

@@ -9,9 +9,8 @@ from django.db.models import Q
 from accounts.models import User
 from notices.models import IS_FAILING, Channel, Incident, Notice, NoticeAttempt
 from notices.states import Kind
-from pipedai.admin.base import StaffModelAdmin
+from pipedai.admin.base import StaffModelAdmin, in_state, related
 from pipedai.admin.columns import attempts, link_to
-from pipedai.admin.lists import in_state, related
 from pipedai.admin.site import Figure, count_of, model_named, show_on_start_page, site
 from triggers.models import Approval, Budget, Run, Trigger
 from triggers.runs.queries import failures

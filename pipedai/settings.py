@@ -283,7 +283,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "ChannelKind": "notices.models.Channel.Kind",
         "ChannelEvent": "notices.states.EVENTS",
         "NoticeStatus": "notices.models.Notice.Status",
-        "CallerKind": "workers.whoami_views.CALLER_KINDS",
+        "CallerKind": "workers.views.CALLER_KINDS",
         "Kind": "workers.models.Enrollment.Kind",
         "ToolCallOutcome": "triggers.runs.outcome.CALL_OUTCOMES",
         "ToolCallEffect": "triggers.runs.outcome.CALL_EFFECTS",

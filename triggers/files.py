@@ -10,8 +10,8 @@ from uuid import UUID
 from django.apps import apps
 from django.db.models import F
 
+from pipedai.events import once
 from pipedai.sql import database_now
-from pipedai.together import once
 from triggers import services
 from triggers.events.entry_serializers import entry_of
 from triggers.locks import lock_workers

@@ -15,11 +15,10 @@ from pipedai.api.errors import Conflict, Invalid, or_not_found
 from pipedai.api.outside_urls import is_elsewhere, without_query
 from pipedai.api.renderers import api_name, compact_json, counted, for_audit
 from pipedai.clocks import BadTimezone
-from pipedai.events import Actor, Event, emit
+from pipedai.events import Actor, Event, emit, keep, once
 from pipedai.ids import new_id
 from pipedai.redaction import REDACTED
 from pipedai.sql import database_now
-from pipedai.together import keep, once
 from triggers import secrets
 from triggers.events.listening import check_unheard, set_listeners
 from triggers.locks import hold_trigger_environment, lock_workers

@@ -117,7 +117,7 @@ class Worker(models.Model):
 
 
 class Pool(FileColumns):
-    """A group of workers, any of which may take the runs of the triggers that name the pool (SPEC §16)."""
+    """A group of workers, any of which may take the runs of the triggers that name the pool."""
 
     # Free text for people; empty if there is none.
     description = models.CharField(max_length=2000, blank=True)
@@ -296,7 +296,7 @@ class WorkerEvent(models.Model):
 
 
 class WorkerSilence(models.Model):
-    """A silence that a worker's call has ended, if it was long enough for an incident (SPEC §14). The next look of a
+    """A silence that a worker's call has ended, if it was long enough for an incident. The next look of a
     scheduler tells of it, if no incident did, and deletes the row.
     """
 

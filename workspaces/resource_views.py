@@ -122,7 +122,6 @@ def _actions(of: type[ResourceViewSet]) -> dict[str, Callable[..., Response]]:
         summary=f"Change a {noun}",
         body=of.body,
         partial=True,
-        fields_as=f"POST {in_environment}",
         example=of.change,
         answers={200: of.serializer},
     )

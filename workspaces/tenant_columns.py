@@ -21,7 +21,7 @@ def environment_key(related_name: str = "+", **kwargs: Any) -> Any:
 
 def tenant_key(to: str, *, related_name: str = "+", **kwargs: Any) -> Any:
     """Returns a key to another table of tenants. A migration must add its constraint on `(environment_id, id)` in SQL
-    (`pipedai.tenant_keys`), because Django's foreign keys have one column.
+    (`pipedai.table_rules`), because Django's foreign keys have one column.
     """
     return models.ForeignKey(
         to,

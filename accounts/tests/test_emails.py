@@ -4,11 +4,12 @@ import pytest
 
 from accounts.emails import NotAnEmail, looks_like_itself, read_email
 from accounts.models import User
+from testing.world.cases import cases
 
 ADA = "ada@example.com"
 
 
-@pytest.mark.parametrize(
+@cases(
     "text",
     [ADA, "ADA@Example.COM", f"  {ADA} ", f"\u00a0{ADA}\u2003", "ADA@EXAMPLE.COM".title()],
 )
@@ -16,22 +17,20 @@ def test_case_and_white_space_at_the_ends_do_not_matter(text):
     assert read_email(text) == ADA
 
 
-@pytest.mark.parametrize(
-    "control", ["\0", "\t", "\n", "\r", "\x1f", "\x7f", "\x85", "\x9f", "\ud800"]
-)
-@pytest.mark.parametrize("at", [0, 3, len(ADA)])
+@cases("control", ["\0", "\t", "\n", "\r", "\x1f", "\x7f", "\x85", "\x9f", "\ud800"])
+@cases("at", [0, 3, len(ADA)])
 def test_a_control_character_is_refused_wherever_it_stands(control, at):
     with pytest.raises(NotAnEmail, match="control characters"):
         read_email(ADA[:at] + control + ADA[at:])
 
 
-@pytest.mark.parametrize("text", ["", "   ", "\u00a0"])
+@cases("text", ["", "   ", "\u00a0"])
 def test_nothing_is_nobodys_address(text):
     with pytest.raises(NotAnEmail, match="blank"):
         read_email(text)
 
 
-@pytest.mark.parametrize(
+@cases(
     "text",
     [
         "İ@example.com",
@@ -46,7 +45,7 @@ def test_what_was_read_reads_as_itself(text):
     assert read_email(read_email(text)) == read_email(text)
 
 
-@pytest.mark.parametrize(
+@cases(
     ("text", "itself"),
     [
         (ADA, True),
@@ -80,7 +79,7 @@ def test_django_finds_nobody_by_what_is_no_address(db, text):
         User.objects.get_by_natural_key(text)
 
 
-@pytest.mark.parametrize(
+@cases(
     ("text", "read"),
     [
         ("ada@xn--bcher-kva.example", "ada@bücher.example"),

@@ -6,10 +6,11 @@ from typing import Any
 
 import httpx
 import pytest
+from testing.world.cases import cases
 
-from pipedai_worker.api.answers import ApiError, NotOurApi, TokenRefused, read
+from pipedai_worker.api import ApiError, NotOurApi, TokenRefused, read
 from pipedai_worker.conformance.fake_api import FakeApi
-from pipedai_worker.polling.loop import Fatal
+from pipedai_worker.running.loop import Fatal
 
 from .conftest import Workers
 
@@ -22,7 +23,7 @@ def error_of(status: int, code: str | None) -> ApiError:
     return raised.value
 
 
-@pytest.mark.parametrize("code", [None, "invalid_token", "token_expired", "newer_than_us"])
+@cases("code", [None, "invalid_token", "token_expired", "newer_than_us"])
 def test_a_401_means_a_dead_token(code: str | None) -> None:
     error = error_of(401, code)
     assert isinstance(error, TokenRefused)

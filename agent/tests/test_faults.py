@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
+from testing.world.cases import cases
 
 from pipedai_worker.executors.watch import Transcript, flaw, is_success, judge, text_of
-from pipedai_worker.reporting.outcome import Tokens, UsageLimit
+from pipedai_worker.running.outcome import Tokens, UsageLimit
 
 
 def failed(**fields: Any) -> dict[str, Any]:
     return {"type": "result", "subtype": "success", "is_error": True, **fields}
 
 
-@pytest.mark.parametrize(
+@cases(
     ("result", "api_error", "limit_reached", "fault_class"),
     [
         (failed(subtype="error_max_turns"), None, False, "client"),
@@ -54,7 +54,7 @@ def test_a_failed_result_is_judged(
     assert judge(result, api_error, limit_reached=limit_reached).fault_class == fault_class
 
 
-@pytest.mark.parametrize(
+@cases(
     "named",
     [{"api_error_status": 10**4000}, {"api_error_type": "x" * 4000}, {"subtype": "x" * 4000}],
 )
@@ -62,7 +62,7 @@ def test_no_sentence_is_as_long_as_a_number_or_word_that_it_names(named: dict[st
     assert len(judge(failed(**named), None, limit_reached=False).sentence) < 300
 
 
-@pytest.mark.parametrize(
+@cases(
     ("result", "success"),
     [
         ({"subtype": "success", "is_error": False}, True),
@@ -148,7 +148,7 @@ def test_a_limit_is_also_read_from_the_message_that_tells_of_it() -> None:
         assert not transcript({**message, "api_error_params": params}).limit_reached
 
 
-@pytest.mark.parametrize(
+@cases(
     ("fields", "fault_class", "sentence"),
     [
         ({"num_turns": 0}, "client", "a command of its own"),
@@ -166,7 +166,7 @@ def test_a_success_may_hide_a_task_that_was_not_done(
     assert (fault.fault_class, sentence in fault.sentence) == (fault_class, True)
 
 
-@pytest.mark.parametrize("reason", [None, "completed"])
+@cases("reason", [None, "completed"])
 def test_a_task_that_was_done_has_no_flaw(reason: str | None) -> None:
     assert flaw({"is_error": False, "num_turns": 1, "terminal_reason": reason}) is None
 
@@ -254,7 +254,7 @@ def test_the_usage_of_a_message_that_comes_in_pieces_counts_once() -> None:
     assert gathered.tokens.output == 10
 
 
-@pytest.mark.parametrize(
+@cases(
     "event",
     [
         {},

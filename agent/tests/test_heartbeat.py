@@ -7,10 +7,10 @@ import time
 from typing import Any
 
 import pytest
+from testing.world.cases import cases
 
-from pipedai_worker.api.answers import Refused, Unavailable
-from pipedai_worker.api.client import Api
-from pipedai_worker.reporting.calls import Heartbeat, NotTold
+from pipedai_worker.api import Api, Refused, Unavailable
+from pipedai_worker.running.reporting import Heartbeat, NotTold
 from pipedai_worker.running.stopping import StopReason, StopRequest
 
 
@@ -67,7 +67,7 @@ def test_nobody_is_told_while_the_api_is_away() -> None:
         assert ended == ["told"]
 
 
-@pytest.mark.parametrize("answer", [{"cancelRequested": True}, Refused("gone", 409)])
+@cases("answer", [{"cancelRequested": True}, Refused("gone", 409)])
 def test_a_run_that_is_stopped_is_not_told(answer: Any) -> None:
     api, stop = Answers(), StopRequest()
     api.answer = answer

@@ -12,20 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from testing.world.cases import cases
 
 from pipedai_worker import logs
-from pipedai_worker.api.answers import Backoff, parse_date, parse_retry_after
-from pipedai_worker.api.client import normalize_url
+from pipedai_worker.api import Backoff, normalize_url, parse_date, parse_retry_after
 from pipedai_worker.conformance.fake_api import FakeRun
 from pipedai_worker.disk import durable
-from pipedai_worker.executors import base, settings, traces
+from pipedai_worker.executors import base, claude
 from pipedai_worker.executors.base import is_blank, stdin_for_claude, stdin_text
-from pipedai_worker.executors.stream import Tail
-from pipedai_worker.identity.config import ConfigError, WorkerConfig
-from pipedai_worker.polling.assigned import AssignedRun
+from pipedai_worker.identity import ConfigError, WorkerConfig
 from pipedai_worker.redact import Redactor
-from pipedai_worker.reporting.outcome import Outcome, Tokens
-from pipedai_worker.running.process import Ending
+from pipedai_worker.running.assigned import AssignedRun
+from pipedai_worker.running.outcome import Outcome, Tokens
+from pipedai_worker.running.process import Ending, Tail
 from pipedai_worker.values import number, whole
 
 
@@ -35,7 +34,7 @@ def assigned(**fields: Any) -> AssignedRun:
     return run
 
 
-@pytest.mark.parametrize(
+@cases(
     ("told", "limit"),
     [(None, None), (2, "2"), (0.25, "0.25"), ("1e2", "100"), ("10.500000", "10.5")],
 )
@@ -46,14 +45,14 @@ def test_a_cost_limit_becomes_a_plain_number(told: object, limit: str | None) ->
 HUGE = ["1e9999", "1e-9999", 10**400]
 
 
-@pytest.mark.parametrize("told", [0, -1, "much", "NaN", True, float("inf"), [], {}, *HUGE])
+@cases("told", [0, -1, "much", "NaN", True, float("inf"), [], {}, *HUGE])
 def test_a_run_whose_cost_limit_can_t_be_read_is_not_executed(told: object) -> None:
     assert AssignedRun.parse(FakeRun(max_cost_usd=told).handed_out()) is None
 
 
-@pytest.mark.parametrize("told", [1e300, 10**300])
+@cases("told", [1e300, 10**300])
 def test_a_time_limit_is_one_that_programs_can_count(told: float) -> None:
-    variables = settings.variables(assigned(timeout_seconds=told).timeout_seconds)
+    variables = claude.patience_variables(assigned(timeout_seconds=told).timeout_seconds)
     assert max(map(len, variables.values())) < 12
 
 
@@ -77,7 +76,7 @@ def test_what_is_not_known_is_not_reported() -> None:
     assert Outcome("succeeded").body() == {"status": "succeeded", "faultClass": "none"}
 
 
-@pytest.mark.parametrize(
+@cases(
     ("cost", "reported"),
     [(0, "0.000000"), (1e-7, "0.000000"), (0.1 + 0.2, "0.300000"), (1e9, None), (-1, None)],
 )
@@ -90,7 +89,7 @@ def test_waits_are_whole_seconds_within_a_day() -> None:
     assert Outcome("failed", retry_after_seconds=9e9).body()["retryAfterSeconds"] == 86_400
 
 
-@pytest.mark.parametrize("value", [True, None, "5", -1, 1.5, float("nan"), float("inf"), 2**63])
+@cases("value", [True, None, "5", -1, 1.5, float("nan"), float("inf"), 2**63])
 def test_only_sane_whole_numbers_get_through(value: object) -> None:
     assert whole(value) is None
 
@@ -192,7 +191,7 @@ def test_a_limit_that_is_no_number_is_refused(tmp_path: Path, maximum: object) -
         WorkerConfig.load(path)
 
 
-@pytest.mark.parametrize(
+@cases(
     ("pasted", "url"),
     [
         ("https://a.example", "https://a.example"),
@@ -217,7 +216,7 @@ def test_a_payload_cannot_close_its_fence() -> None:
 
 def test_claude_connects_to_one_server_over_streamable_http() -> None:
     url = "https://a/sse"
-    (server,) = json.loads(settings.configuration(url, 1.5))["mcpServers"].values()
+    (server,) = json.loads(claude.mcp_configuration(url, 1.5))["mcpServers"].values()
     assert server == {"type": "http", "url": url, "alwaysLoad": True, "timeout": 1500}
 
 
@@ -336,6 +335,6 @@ def test_a_home_directory_that_can_t_be_read_costs_no_run_its_outcome(tmp_path: 
     # The system refuses to look below a name that is too long, as below a directory that this account may not enter.
     home = f"/{'x' * 300}"
     for variables in ({"HOME": home}, {"CLAUDE_CONFIG_DIR": home, "XDG_CACHE_HOME": home}):
-        traces.remove(traces.of_process(tmp_path, "session", 1, variables))
-        traces.remove(traces.of_session(tmp_path, "session", variables))
-        assert not traces.conversation(tmp_path, "session", variables)
+        claude.remove_paths(claude.process_paths(tmp_path, "session", 1, variables))
+        claude.remove_paths(claude.session_paths(tmp_path, "session", variables))
+        assert not claude.has_conversation(tmp_path, "session", variables)

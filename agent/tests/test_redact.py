@@ -6,9 +6,9 @@ import base64
 import json
 from urllib.parse import quote, quote_plus
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from testing.world.cases import cases
 
 from pipedai_worker.redact import MARK, RedactingStream, RedactingTexts, Redactor
 
@@ -34,8 +34,8 @@ SPELLINGS = {
 }
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS)
-@pytest.mark.parametrize("value", [SECRET, f"Bearer {SECRET}"], ids=["bare", "with scheme"])
+@cases("spelling", SPELLINGS)
+@cases("value", [SECRET, f"Bearer {SECRET}"])
 def test_a_value_is_found(value: str, spelling: str) -> None:
     redacted = Redactor([value]).redact(f"before {SPELLINGS[spelling]} after")
     assert MARK in redacted
@@ -49,7 +49,7 @@ def test_the_password_inside_basic_credentials_is_found() -> None:
     assert Redactor([header]).redact("said user:correct horse") == f"said {MARK}"
 
 
-@pytest.mark.parametrize("value", ["Basic kein-base64-ø", "Basic !!", "Bearer ", "x", "\u00e9"])
+@cases("value", ["Basic kein-base64-ø", "Basic !!", "Bearer ", "x", "\u00e9"])
 def test_odd_values_are_no_trouble(value: str) -> None:
     assert Redactor([value]).redact(f"<{value.strip()}>") == f"<{MARK}>"
 
@@ -100,7 +100,7 @@ HEADER = "Bearer sk-live-0123456789abcdef"
 TOKEN = "wkt_" + "0aZ" * 16
 
 
-@pytest.mark.parametrize("secret", [HEADER, HEADER[7:], TOKEN])
+@cases("secret", [HEADER, HEADER[7:], TOKEN])
 def test_a_secret_that_is_cut_anywhere_leaves_in_no_pieces(secret: str) -> None:
     """Whether the pieces are parts of a stream, or texts of their own, no 6 characters of the secret get through."""
     redactor = Redactor([HEADER])

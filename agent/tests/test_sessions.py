@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from pipedai_worker.commands.handlers import STAND_IN
+from pipedai_worker.commands import STAND_IN
 from pipedai_worker.disk import durable, sessions
 from pipedai_worker.disk.durable import Scratch
 from pipedai_worker.disk.sessions import Session, Sessions

@@ -13,10 +13,11 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from testing.world.cases import cases
 
-from pipedai_worker.commands.handlers import STAND_IN
+from pipedai_worker.commands import STAND_IN
 from pipedai_worker.disk.durable import write_private
-from pipedai_worker.executors import settings
+from pipedai_worker.executors import claude
 from pipedai_worker.stand_in.tools import McpClient, McpError
 
 from .gateway.servers import TOKEN, McpServer, serving
@@ -29,7 +30,7 @@ def play(
     directory: Path, prompt: str, url: str, *options: str, offline: bool = False
 ) -> list[dict[str, Any]]:
     """Return what the stand-in tells about this prompt, event by event."""
-    config = json.loads(settings.configuration(url, 60))
+    config = json.loads(claude.mcp_configuration(url, 60))
     config["mcpServers"]["trigger"]["headers"] = HEADERS
     path = directory / f"{uuid4().hex}.json"
     write_private(path, json.dumps(config).encode())
@@ -102,7 +103,7 @@ def test_it_says_of_a_server_what_it_is_told_to_say(tmp_path: Path) -> None:
     assert events[0]["mcp_servers"][0]["status"] == "needs-auth"
 
 
-@pytest.mark.parametrize(
+@cases(
     ("method", "way"),
     [
         ("tools/call", lambda exchange: exchange.cut()),

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from testing.world.cases import cases
 
-from pipedai_worker.executors.stream import (
+from pipedai_worker.running.process import (
     LONGEST_LINE_BYTES,
     LONGEST_STRING_BYTES,
     JsonLines,
@@ -30,7 +31,7 @@ def read(data: bytes, chunk: int = CHUNK) -> list[dict[str, Any]]:
     return seen
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 3, 7, CHUNK])
+@cases("chunk", [1, 2, 3, 7, CHUNK])
 def test_objects_are_read_however_the_stream_is_cut(chunk: int) -> None:
     data = '{"a": "é\\n"}\n\n{"b": 2}\r\n{"c": [1]}'.encode()
     assert read(data, chunk) == [{"a": "é\n"}, {"b": 2}, {"c": [1]}]

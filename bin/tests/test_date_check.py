@@ -1,11 +1,10 @@
-"""bin/date_check.py: no test breaks when a year comes, and no SQL asks PostgreSQL about a time zone."""
+"""bin/source_check.py: no test breaks when a year comes, and no SQL asks PostgreSQL about a time zone."""
 
 from datetime import date
 
-import pytest
-
-from bin import date_check
-from bin.date_check import problems
+from bin import source_check
+from bin.source_check import problems
+from testing.world.cases import cases
 
 TODAY = date(2026, 12, 1)
 COMING = TODAY.year + 1
@@ -15,7 +14,7 @@ def lines(text, path="triggers/tests/test_it.py", today=TODAY):
     return [line for line, _ in problems(path, text, today)]
 
 
-@pytest.mark.parametrize(
+@cases(
     "text",
     [
         f"NOON = datetime({COMING}, 5, 4)",
@@ -35,7 +34,7 @@ def test_a_year_that_will_be_past_is_refused_in_tests_alone(text):
     assert lines(text, "triggers/schedules/tests/test_cron.py") == []
 
 
-@pytest.mark.parametrize(
+@cases(
     "text",
     [
         "NOON = datetime(2026, 5, 4)",
@@ -63,4 +62,4 @@ def test_sql_converts_by_no_zone_but_utc():
 
 
 def test_this_repository_has_neither(capsys):
-    assert date_check.main() == 0, capsys.readouterr().out
+    assert source_check.main() == 0, capsys.readouterr().out

@@ -29,6 +29,7 @@ from django.db.migrations import (
 from django.db.migrations.loader import MigrationLoader
 
 from bin import migration_check
+from testing.world.cases import cases
 
 INDEX = models.Index(fields=["session_id"], name="planted")
 POSITIVE = models.CheckConstraint(condition=models.Q(attempt__gt=0), name="planted")
@@ -113,7 +114,7 @@ def test_a_reason_lets_a_rule_pass_and_must_be_needed(own_database, monkeypatch)
     assert found == ["renaming-table"]
 
 
-@pytest.mark.parametrize("validated", [True, False])
+@cases("validated", [True, False])
 def test_what_is_added_without_looking_at_old_rows_is_validated_later(validated):
     add, validate = AddConstraintNotValid("run", POSITIVE), ValidateConstraint("run", "planted")
     added = type("Added", (Migration,), {"operations": [add]})

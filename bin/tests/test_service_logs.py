@@ -6,7 +6,8 @@ import stat
 import pytest
 import structlog
 
-from bin.service_logs import ServiceLogs, is_alarming, level_of
+from bin.services import ServiceLogs, is_alarming, level_of
+from testing.world.cases import cases
 
 REQUEST = "2026-11-24T15:30:00.123456Z [info     ] request    [pipedai.access] status=200"
 WARNING = "2026-11-24T15:30:00.123456Z [warning  ] late       [pipedai.loop] seconds=9"
@@ -41,7 +42,7 @@ def test_the_level_of_a_line(line, level):
     assert is_alarming(line) is (level in {"warning", "error", "critical"})
 
 
-@pytest.mark.parametrize("level", ["debug", "info", "warning", "error", "critical"])
+@cases("level", ["debug", "info", "warning", "error", "critical"])
 def test_the_levels_are_those_of_the_lines_that_structlog_renders(level):
     event = {"event": "said", "level": level, "time": "2026-11-24T15:30:00.123456Z"}
     render = structlog.dev.ConsoleRenderer(colors=False, timestamp_key="time")

@@ -99,8 +99,6 @@ def duration(milliseconds: object) -> str:
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
-Json = dict[str, Any]
-
 # A cell is cut after so many characters, so that a long name leaves room for the others.
 _WIDEST = 60
 # Columns of text, which a narrow terminal cuts, but to no less than this. An id or a time that is cut is of no use.
@@ -181,19 +179,6 @@ class Output:
             text = Text(" " * _GAP).join(line[: len(shown)])
             text.rstrip()
             self._console.print(text)
-
-    def items(
-        self,
-        rows: Iterable[Json],
-        heads: Sequence[str],
-        cells: Callable[[Json], Sequence[object]],
-        *,
-        none: str,
-    ) -> None:
-        """Write the rows of a list: as a table of their `cells`, or as JSON as the API has them."""
-        found = list(rows)
-        if not self.printed_json({"items": found}):
-            self.table(heads, map(cells, found), none=none)
 
     def details(self, pairs: Iterable[tuple[str, object]]) -> None:
         """Write names and values in two columns. What has no value is left out."""

@@ -46,18 +46,14 @@ _TARGETS = {
         )
     },
     "webhook": {
-        "url": Look("URL", help="It is sealed, and shown to nobody.", required=True),
-        "secret": Look(
-            help="Signs what is sent, so that the receiver knows that it is ours. 16 characters or more.",
-            kind="password",
-            autocomplete="new-password",
-        ),
+        "url": Look(required=True),
+        "secret": Look(autocomplete="new-password"),
     },
 }
 # What is sealed stays unless somebody types it anew.
 _SEALED = {
     "url": Look("New URL", help="Empty: the present one stays.", kind="password"),
-    "secret": Look("New secret", help="Empty: the present one stays.", kind="password"),
+    "secret": Look("New secret", help="Empty: the present one stays."),
 }
 
 

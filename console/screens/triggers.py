@@ -269,8 +269,8 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
             "With such rules, the machine’s own tools for shell, web and files too"
         ),
         "failOnDenied": Look("A run that was denied a call fails"),
-        "webhookUrl": Look("Webhook", help="A URL that is told of the end of each run."),
-        "webhookSecret": Look("Secret that signs it", kind="password", autocomplete="new-password"),
+        "webhookUrl": Look(),
+        "webhookSecret": Look(autocomplete="new-password"),
         "enabled": Look("Runs when it is due"),
     }
 
@@ -299,6 +299,7 @@ TRIGGERS = _Triggers(
     deleting="It does not run any more, and can't be brought back. Its runs stay in the ledger.",
     listed="console:triggers",
     page="console:trigger",
+    complete=True,
 )
 
 

@@ -15,6 +15,7 @@ from console.tests.screens import SCREENS
 from console.tests.visits import HOME, text_of, visitor
 from pipedai.ids import new_id
 from pipedai.links import PAGES, link_to_page
+from testing.world.cases import cases
 from testing.world.connections import add_connection
 from testing.world.undone import undone
 from testing.world.users import PASSWORD, UserFactory
@@ -112,7 +113,7 @@ def test_a_form_comes_from_a_page_of_ours(headers, status, cast, settings):
     assert answer.status_code == status
 
 
-@pytest.mark.parametrize(
+@cases(
     ("named_page", "opened"),
     [
         ("/console/environments", "/console/environments"),
@@ -190,7 +191,7 @@ def test_a_path_without_a_page_and_a_crash_are_pages_too(client, cast, monkeypat
     assert "Something broke" in text_of(page)
 
 
-@pytest.mark.parametrize("page", PAGES)
+@cases("page", PAGES)
 def test_the_links_of_mails_lead_to_pages_that_there_are(page):
     assert resolve(urlsplit(link_to_page(page, new_id(), new_id())).path).namespace == "console"
 

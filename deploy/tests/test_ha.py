@@ -20,7 +20,7 @@ import pytest
 from bin.ending import die_with_parent
 from deploy.tests.doc import commands
 from pipedai import env
-from pipedai.embedded.layout import Layout
+from pipedai.embedded.cluster import Layout
 from pipedai.embedded.programs import User
 from testing.processes.certificate import self_signed
 from testing.processes.postgres_node import Node

@@ -22,11 +22,10 @@ from pipedai.api.errors import CeilingReached, Conflict, Invalid
 from pipedai.api.outside_urls import is_elsewhere
 from pipedai.api.throttling import Rate, count_hit
 from pipedai.crypto import CannotOpen
-from pipedai.events import Actor
+from pipedai.events import Actor, is_rehearsal
 from pipedai.outgoing import host_of
 from pipedai.redaction import REDACTED
 from pipedai.sql import Row, database_now, execute, fetch_one
-from pipedai.together import is_rehearsal
 from triggers.models import Trigger
 from workspaces.ceilings import PROFILE
 from workspaces.encryption import keys

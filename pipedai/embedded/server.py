@@ -13,8 +13,7 @@ from django.conf import settings
 from psycopg.pq import PGconn, Ping
 
 from pipedai.embedded import cluster
-from pipedai.embedded.cluster import DATABASE
-from pipedai.embedded.layout import APPLICATION, Layout
+from pipedai.embedded.cluster import APPLICATION, DATABASE, Layout
 from pipedai.embedded.programs import (
     ENVIRONMENT,
     EmbeddedPostgresError,

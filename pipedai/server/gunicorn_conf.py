@@ -18,7 +18,7 @@ from pipedai.client_address import parse_networks
 from pipedai.embedded.programs import EmbeddedPostgresError
 from pipedai.embedded.server import of_settings
 from pipedai.logs import log_start
-from pipedai.metrics.directory import forget_process, make_directory, remove_directory
+from pipedai.metrics import forget_process, make_directory, remove_directory
 
 
 class ChainLogger(Logger):

@@ -4,7 +4,6 @@ import json
 import re
 from typing import Any
 
-import pytest
 from django.conf import settings
 from rest_framework import serializers
 from rest_framework.fields import empty
@@ -16,6 +15,7 @@ from pipedai.api.schema import reference
 from pipedai.env import BASE_DIR
 from testing.probes.api_urls import is_metered, is_throttled, operation_of_action
 from testing.probes.error_codes import statuses_by_code
+from testing.world.cases import cases
 from testing.world.routes import ROUTES
 from triggers.runs.serializers import RunDetailSerializer, RunSerializer
 
@@ -44,26 +44,28 @@ def documented(route):
     return reference.endpoint(*operation_of_action(*route.key).endpoint.split(" "))
 
 
+def explained(route):
+    """The section, and the one to which it links for what its fields or parameters mean."""
+    other = documented(route).explained_by
+    return section_of(route) + (other.text if other else "")
+
+
 def answers_of(route):
     return documented(route).answers
 
 
-@pytest.mark.parametrize("route", WITH_BODY, ids=str)
+@cases("route", WITH_BODY)
 def test_every_field_of_a_body_is_explained(route):
     body = operation_of_action(*route.key).body
-    text = section_of(route)
-    if "Any of the fields that creating takes" in text:
-        text += SECTIONS["POST environments/:id/triggers"]
+    text = explained(route)
     missing = [name for name in (body().fields if body else ()) if f"`{name}`" not in text]
     assert missing == [], f"API.md does not explain these fields in the section of {route}"
 
 
-@pytest.mark.parametrize("route", READS, ids=str)
+@cases("route", READS)
 def test_every_parameter_of_a_list_is_explained(route):
     filters = operation_of_action(*route.key).filters
-    text = section_of(route)
-    if "Parameters as for" in text:
-        text += SECTIONS["GET triggers/:id/runs"]
+    text = explained(route)
     names = filters.names() if filters else ()
     missing = [name for name in names if not re.search(rf"`\??{name}\b=?", text)]
     assert missing == [], f"API.md does not explain these parameters in the section of {route}"
@@ -78,7 +80,7 @@ def names_in_tables(route):
     return {name for cell in cells for name in re.findall(r"`\??(\w+)`", cell)} if tables else None
 
 
-@pytest.mark.parametrize("route", [each for each in ROUTES if names_in_tables(each)], ids=str)
+@cases("route", [each for each in ROUTES if names_in_tables(each)])
 def test_a_table_names_what_the_service_takes_and_nothing_else(route):
     operation = operation_of_action(*route.key)
     fields = operation.body().fields if operation.body else ()
@@ -126,10 +128,10 @@ def default_told(text):
     return found and next(filter(None, found.groups())).strip('"').lower()
 
 
-@pytest.mark.parametrize("route", [each for each in ROUTES if each.reads_body], ids=str)
+@cases("route", [each for each in ROUTES if each.reads_body])
 def test_each_bound_and_default_that_a_table_tells_is_the_fields(route):
     operation: Any = operation_of_action(*route.key)
-    texts = reference.endpoint(*(operation.fields_as or operation.endpoint).split(" ")).fields
+    texts = documented(route).fields
     for name, field in operation.body().fields.items():
         text = texts.get(name, "")
         where = f"API.md says of {name} in {operation.endpoint}: {text}"
@@ -139,7 +141,7 @@ def test_each_bound_and_default_that_a_table_tells_is_the_fields(route):
         if any(bound is not None for pair in declared for bound in pair):
             assert least in (None, *[pair[0] for pair in declared]), f"{where} {declared}"
             assert greatest in (None, *[pair[1] for pair in declared]), f"{where} {declared}"
-        if field.default not in (None, empty) and text:
+        if field.default not in (None, empty) and text and not operation.partial:
             assert default_told(text) == json.dumps(field.default).strip('"').lower(), where
 
 
@@ -148,19 +150,19 @@ def test_a_single_runs_further_fields_are_named():
     assert all(f"`{name}`" in SECTIONS["GET runs/:id"] for name in further)
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=str)
+@cases("route", ROUTES)
 def test_every_status_that_a_caller_gets_is_among_its_answers(route):
     missing = set(route.statuses.values()) - set(answers_of(route))
     assert missing == set(), f"`Answers:` of {route} in API.md lacks these"
 
 
-@pytest.mark.parametrize("route", [r for r in ROUTES if r.changes], ids=str)
+@cases("route", [r for r in ROUTES if r.changes])
 def test_what_changes_something_says_what_it_tells_the_audit_log(route):
     silent = route.route.endswith(("heartbeat", "events", "sign-off", "device"))
     assert bool(documented(route).audit) is not silent
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=str)
+@cases("route", ROUTES)
 def test_a_throttled_route_says_429_and_its_rate(route):
     # A hook counts in its service, once it knows who has signed.
     throttled = is_throttled(*route.key) or str(route) == "POST hooks/:source"
@@ -200,7 +202,7 @@ class TestErrorCodes:
             assert "code" in error["required"]
             assert error["properties"]["code"] == {"$ref": "#/components/schemas/ErrorCode"}
 
-    @pytest.mark.parametrize("route", CHANGES, ids=str)
+    @cases("route", CHANGES)
     def test_each_409_is_named_in_its_section_and_in_the_schema(self, route):
         conflicts = {code for code, statuses in statuses_by_code().items() if 409 in statuses}
         reason = answers_of(route).get(409, "")

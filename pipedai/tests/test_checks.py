@@ -11,6 +11,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from pipedai import apps, checks, env
+from testing.world.cases import cases
 
 # This key is fixed, because parallel test processes must collect the same parameters.
 SECRET_KEY = base64.b64encode(bytes(range(100, 148))).decode()
@@ -260,7 +261,7 @@ def test_several_problems_are_all_named_at_once(production):
         checks.refuse_unfit_settings()
 
 
-@pytest.mark.parametrize(
+@cases(
     "command",
     [
         "manage.py",
@@ -278,7 +279,7 @@ def test_help_and_the_checks_themselves_work_with_any_settings(command):
     assert apps._only_tells(command.split())
 
 
-@pytest.mark.parametrize(
+@cases(
     "command",
     [
         "gunicorn",

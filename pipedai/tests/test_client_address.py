@@ -5,11 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipedai.client_address import client_address, is_trusted_proxy, parse_networks
+from testing.world.cases import cases
 
 PROXIES = parse_networks(["10.0.0.0/8", "fd00::/8", "127.0.0.1"])
 
 
-@pytest.mark.parametrize(
+@cases(
     ("peer", "forwarded_for", "expected"),
     [
         ("203.0.113.9", None, "203.0.113.9"),

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pipedai import crypto
 from pipedai.crypto import CannotOpen, MasterKey, Place
+from testing.world.cases import cases
 
 MASTER = MasterKey("m1", b"a" * 32)
 OTHER_MASTER = MasterKey("m2", b"b" * 32)
@@ -25,8 +26,7 @@ class TestMasterKeys:
         keys = crypto.parse_master_keys((f"new:{encoded(b'a' * 32)}", f"old:{encoded(b'b' * 32)}"))
         assert [(key.id, key.key) for key in keys] == [("new", b"a" * 32), ("old", b"b" * 32)]
 
-    @pytest.mark.parametrize(
-        "entry",
+    @cases("entry",
         [
             "",
             "id",
@@ -40,12 +40,7 @@ class TestMasterKeys:
             f"id:{encoded(b'a' * 32)[:-1]}",
             f"id: {encoded(b'a' * 32)}",
             "id:ключ",
-        ],
-        ids=[
-            "nothing", "id", "no-key", "no-id", "no-colon", "31-bytes", "33-bytes", "no-base64",
-            "trailing", "no-padding", "blank", "not-ascii",
-        ],
-    )  # fmt: skip
+        ])  # fmt: skip
     def test_any_other_form_is_refused_without_showing_it(self, entry):
         with pytest.raises(ValueError, match="must be <id>:<base64 of 32 random bytes>") as error:
             crypto.parse_master_keys((entry,))
@@ -70,7 +65,7 @@ class TestWrapping:
             opened = crypto.unwrap(wrapped, "d1", "m1", "environment", masters)
             assert (opened.id, opened.key) == (DATA.id, DATA.key)
 
-    @pytest.mark.parametrize(
+    @cases(
         ("data_key_id", "master_id", "environment", "masters"),
         [
             ("d2", "m1", "environment", [MASTER]),
@@ -80,7 +75,6 @@ class TestWrapping:
             ("d1", "m1", "environment", []),
             ("d1", "m1", "environment", [MasterKey("m1", b"c" * 32)]),
         ],
-        ids=["another-key", "another-environment", "another-master", "gone", "none", "changed"],
     )
     def test_as_anything_else_it_does_not(self, data_key_id, master_id, environment, masters):
         wrapped = crypto.wrap(DATA, MASTER, "environment")
@@ -109,7 +103,7 @@ class TestSealing:
     def test_the_same_value_never_looks_the_same(self):
         assert len({crypto.seal(DATA, PLACE, SECRET) for _ in range(10)}) == 10
 
-    @pytest.mark.parametrize("field", Place._fields)
+    @cases("field", Place._fields)
     def test_at_another_place_it_does_not_open(self, field):
         sealed = crypto.seal(DATA, PLACE, SECRET)
         with pytest.raises(CannotOpen):
@@ -161,9 +155,7 @@ class TestSealing:
         assert error.value.__cause__ is None
 
 
-@pytest.mark.parametrize(
-    "key", [MASTER, DATA, *crypto.parse_master_keys((f"id:{encoded(b'k' * 32)}",))]
-)
+@cases("key", [MASTER, DATA, *crypto.parse_master_keys((f"id:{encoded(b'k' * 32)}",))])
 def test_no_key_shows_itself(key):
     for text in (repr(key), str(key), f"{key!r}", f"{[key]}"):
         assert repr(key.key) not in text

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from audit.serializers import AuditEntrySerializer
@@ -17,6 +16,9 @@ from pipedai.env import BASE_DIR
 from pipedai.events import ACTIONS
 from pipedai.sql import fetch_all
 from testing.probes.api_schema import SCHEMA
+from testing.probes.api_urls import operation_of_action, reads_replica
+from testing.world.cases import cases
+from testing.world.routes import ROUTES
 from triggers.explain.answers import DECISIONS, RETRY_CODES
 from triggers.reasons import WaitingFor
 from triggers.runs.serializers import RunSerializer
@@ -42,6 +44,35 @@ DOCUMENTS = sorted(
     path for glob in ("*.md", "docs/**/*.md", "agent/*.md") for path in BASE_DIR.glob(glob)
 )
 CODE = ("pipedai", "accounts", "workspaces", "triggers", "workers", "notices", "audit", "console")
+
+
+# --- Words ---------------------------------------------------------------------------------------
+
+# What audit actions are about that is no thing of its own: the demo, a deployment's files, a header, a whole ledger.
+NO_THINGS = {"demo", "files", "mcp-token", "runs"}
+
+
+def test_the_glossary_has_a_word_for_each_thing_that_somebody_can_change():
+    rows = re.findall(r"^\| (.+?) \|", (BASE_DIR / "docs/glossary.md").read_text(), re.MULTILINE)
+    words = " ".join(rows).lower()
+    things = {action.partition(".")[0] for action in ACTIONS} - NO_THINGS
+    missing = {each for each in things if each.replace("-", " ") not in words}
+    assert missing == set(), "docs/glossary.md has no row for these"
+
+
+def test_the_page_about_scaling_names_each_list_that_a_replica_answers():
+    page = (BASE_DIR / "docs/scaling.md").read_text()
+    (told,) = re.findall(
+        r"^\| lists of (.+?); the (audit log); all lists of staff", page, re.MULTILINE
+    )
+    lists = {
+        operation_of_action(*route.key).endpoint.rpartition("/")[2].replace("-", " ")
+        for route in ROUTES
+        if reads_replica(*route.key)
+    }
+    assert {*re.split(", | and ", told[0]), told[1]} == lists, (
+        "the table of docs/scaling.md differs"
+    )
 
 
 # --- Routes --------------------------------------------------------------------------------------
@@ -101,7 +132,7 @@ def _section(heading: str) -> str:
     return re.split(r"^##", API.split(f"{heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
 
 
-@pytest.mark.parametrize(
+@cases(
     ("section", "serializer"),
     [
         ("The API key", ApiKeySerializer),
@@ -140,7 +171,7 @@ def _example(section: str) -> dict[str, Any]:
     return example
 
 
-@pytest.mark.parametrize(
+@cases(
     ("section", "head", "words"),
     [
         ("### `GET /triggers/:id/explain`", "`decision` | ", DECISIONS),
@@ -162,7 +193,7 @@ def test_a_table_has_each_word_that_the_answer_can_have(section, head, words):
     assert sorted(told) == sorted(map(str, words))
 
 
-@pytest.mark.parametrize("line", [r"^`decision` is `fired`", r"^\| `run\.skipped`"])
+@cases("line", [r"^`decision` is `fired`", r"^\| `run\.skipped`"])
 def test_each_decision_about_a_due_time_is_named_wherever_they_are_listed(line):
     (text,) = re.findall(rf"{line}.*$", API, re.MULTILINE)
     assert {word for word in Decision if word != Decision.FIRED} == set(
@@ -236,7 +267,7 @@ def test_the_constraints_that_the_run_lifecycle_names_are_in_the_database(db: No
 # --- Links ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(BASE_DIR)))
+@cases("path", DOCUMENTS)
 def test_every_link_within_the_project_leads_somewhere(path):
     assert [link for link in _links(path) if not _resolves(path, link)] == []
 

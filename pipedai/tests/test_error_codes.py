@@ -14,6 +14,7 @@ from testing.probes.error_codes import (
     is_whole_suite,
     statuses_by_code,
 )
+from testing.world.cases import cases
 from testing.world.cast import JSONClient
 
 OURS = {"X-Request-Id": "1", "Content-Security-Policy": "default-src 'none'"}
@@ -74,7 +75,7 @@ class TestHearing:
         assert len(CODES.faults_since_last()) == faults
 
 
-@pytest.mark.parametrize(
+@cases(
     ("chosen", "whole"),
     [({}, True), ({"keyword": "claim"}, False), ({"lf": True}, False), ({"maxfail": 1}, False)],
 )
@@ -87,7 +88,7 @@ def test_only_a_run_of_all_tests_must_bring_about_every_code(chosen, whole):
     assert not is_whole_suite(config)
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 413, 418, 429, 500, 501, 502, 503])
+@cases("status", [400, 401, 404, 413, 418, 429, 500, 501, 502, 503])
 def test_a_status_alone_gives_a_code_of_it_or_a_general_one(status):
     code = code_of_status(status)
     assert status in statuses_by_code()[code] or code in {"malformed_request", "internal_error"}

@@ -17,6 +17,7 @@ from testing.probes.leaks import Watch, leaks_in, tokens_in, watching
 from testing.probes.planted import Planted, noting, plant, planted
 from testing.probes.tables import contents, contents_as_text
 from testing.probes.whole_session import LogTail, dump_of
+from testing.world.cases import cases
 from testing.world.cast import session_cookie
 from testing.world.users import PASSWORD, UserFactory
 from triggers.models import Trigger
@@ -41,7 +42,7 @@ def other(known):
 
 
 class TestWhatIsKnown:
-    @pytest.mark.parametrize("kind", tokens.KINDS)
+    @cases("kind", tokens.KINDS)
     def test_tokens_of_every_registered_kind_by_their_checksum(self, kind):
         token = tokens.mint(kind).value
         assert tokens_in(f"x {token} y") == [token]

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from pipedai import env
+from testing.world.cases import cases
 
 
-@pytest.mark.parametrize(
+@cases(
     ("processors", "threads", "memory_mib", "hashes", "budget"),
     [
         (8, 8, 256, 2, 51),  # each of two processes in a dyno of 512 MB

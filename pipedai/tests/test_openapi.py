@@ -13,10 +13,11 @@ from referencing.jsonschema import DRAFT202012
 
 from pipedai.api import service
 from pipedai.api.schema import reference
-from pipedai.api.schema.answers import ANY_REQUEST
+from pipedai.api.schema.auto import ANY_REQUEST
 from pipedai.events import ACTIONS
 from testing.probes.api_schema import OPERATIONS, SCHEMA, operation_of
 from testing.probes.api_urls import api_routes
+from testing.world.cases import cases
 from testing.world.cast import browser
 from testing.world.routes import ROUTES
 from triggers.runs.views import RunViewSet
@@ -47,7 +48,7 @@ def statuses_of(name):
 
 
 def by_method(*methods):
-    return pytest.mark.parametrize("name", [n for n in OPERATIONS if n.split(" ")[0] in methods])
+    return cases("name", [n for n in OPERATIONS if n.split(" ")[0] in methods])
 
 
 def test_it_is_openapi_3_1():
@@ -71,7 +72,7 @@ def test_each_operation_has_a_name_of_its_own_that_languages_can_use():
     assert all(re.fullmatch(r"[a-z]+(?:[A-Z][a-z]*)*", name) for name in names)
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+@cases("name", OPERATIONS)
 def test_the_api_reference_names_the_answers_of_each_operation_and_no_others(name):
     """Only the statuses that any request may get need not be among an operation's answers."""
     said = {int(status) for status in OPERATIONS[name]["responses"]}
@@ -105,13 +106,13 @@ class TestSectionsThatAreWrong:
         assert answers["409"]["description"] == "`run_state`."
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=str)
+@cases("route", ROUTES)
 def test_every_status_that_a_caller_gets_is_documented(route):
     told = {int(status) for status in operation_of(route)["responses"]}
     assert set(route.statuses.values()) - told == set(), "the Operation lacks these `errors`"
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+@cases("name", OPERATIONS)
 def test_each_audit_action_that_the_api_reference_names_exists(name):
     assert set(section_of(name).audit) <= ACTIONS
     assert OPERATIONS[name].get("x-audit-actions", []) == section_of(name).audit
@@ -169,7 +170,7 @@ BODIES = sorted(
 )
 
 
-@pytest.mark.parametrize("name", BODIES)
+@cases("name", BODIES)
 def test_a_field_with_a_default_is_optional_in_every_generated_client(name):
     """A `default` would make it required for some generators, and others would send it with every change."""
     body = SCHEMA["components"]["schemas"][name]

@@ -3,19 +3,19 @@
 from datetime import UTC, datetime
 from uuid import UUID
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipedai import redaction
 from pipedai.redaction import REDACTED, escape_control, is_secret_name, redact, redact_text
+from testing.world.cases import cases
 
 TOKEN = "wkt_" + "0aZ" * 16 + "9"
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJlLXNpZ25hdHVyZQ"
 SECRET = "hunter2-hunter2"
 
 
-@pytest.mark.parametrize("prefix", ["pwk", "wrk", "wkt", "hos", "enr"])
+@cases("prefix", ["pwk", "wrk", "wkt", "hos", "enr"])
 def test_a_token_leaves_only_its_prefix(prefix):
     token = prefix + TOKEN[3:]
     assert redact_text(f"got {token}, sorry") == f"got {prefix}_[redacted], sorry"
@@ -24,7 +24,7 @@ def test_a_token_leaves_only_its_prefix(prefix):
     assert token[10:] not in redact_text(f"?q={token.replace('_', '%5F')}")
 
 
-@pytest.mark.parametrize(
+@cases(
     "text",
     [
         f"Authorization: Bearer {SECRET}",
@@ -62,7 +62,7 @@ def test_a_secret_in_text_is_replaced(text):
     assert redact_text(redacted) == redacted
 
 
-@pytest.mark.parametrize(
+@cases(
     "text",
     [
         "",
@@ -79,7 +79,7 @@ def test_ordinary_text_is_left_alone(text):
     assert redact_text(text) == text
 
 
-@pytest.mark.parametrize(
+@cases(
     "name",
     [
         "password",
@@ -121,7 +121,7 @@ def test_a_name_of_a_secret_is_known(name):
     assert redact({name: True}) == {name: True}
 
 
-@pytest.mark.parametrize(
+@cases(
     "name",
     ["inputTokens", "cacheReadTokens", "monthTokenSpendUsd", "author", "key", "webhookUrl"],
 )

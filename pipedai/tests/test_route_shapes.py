@@ -8,6 +8,7 @@ from django.urls import Resolver404, get_resolver
 
 from pipedai.tests.test_wsgi import environ
 from pipedai.wsgi import application
+from testing.world.cases import cases
 from testing.world.routes import ROUTES
 
 
@@ -15,7 +16,7 @@ def resolve(path):
     return application.resolve_request(application.request_class(environ("GET", path)))
 
 
-@pytest.mark.parametrize("route", sorted({route.route for route in ROUTES}))
+@cases("route", sorted({route.route for route in ROUTES}))
 def test_it_finds_what_django_finds(route):
     for _ in range(3):
         path = re.sub(r"<uuid:\w+>", lambda _: str(uuid4()), f"/api/v1/{route}")
@@ -24,7 +25,7 @@ def test_it_finds_what_django_finds(route):
             assert getattr(ours, name) == getattr(djangos, name)
 
 
-@pytest.mark.parametrize(
+@cases(
     "wrong",
     ["*", "", "0{id}", "{id}0", "{id}/", "{id}{id}", "{ID}", "x"],
 )

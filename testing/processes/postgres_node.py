@@ -13,8 +13,7 @@ from psycopg.pq import PGconn, Ping
 
 from bin.ending import die_with_parent
 from pipedai import env
-from pipedai.embedded.cluster import DISCREET, as_arguments
-from pipedai.embedded.layout import SUPERUSER
+from pipedai.embedded.cluster import DISCREET, SUPERUSER, as_arguments
 from pipedai.embedded.programs import ENVIRONMENT, Outcome, User, run
 from testing.processes.failure import ProcessFailed
 from testing.processes.stack import HOST

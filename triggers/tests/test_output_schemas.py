@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from testing.world.cases import cases
 from triggers.models import Run, TriggerRevision
 from triggers.output_schemas import DIALECT, BadOutputSchema, check_output_schema, schema_validator
 
@@ -44,7 +45,7 @@ def refusal(schema: Any) -> str:
     return str(refused.value)
 
 
-@pytest.mark.parametrize(
+@cases(
     "schema",
     [
         {},
@@ -66,14 +67,12 @@ def refusal(schema: Any) -> str:
         {"minimum": 10**300},
         nested(32),
     ],
-    ids=lambda schema: str(schema)[:40],
 )
 def test_these_are_schemas(schema: dict[str, Any]) -> None:
     check_output_schema(schema)
 
 
-@pytest.mark.parametrize(
-    ("schema", "sentence"),
+@cases(("schema", "sentence"),
     [
         ([], "Must be a JSON object."),
         (True, "Must be a JSON object."),
@@ -114,9 +113,7 @@ def test_these_are_schemas(schema: dict[str, Any]) -> None:
             "The reference #/const/a names a place that holds no schema.",
         ),
         ({"$id": "http://[", "$ref": "a"}, "An $id or a reference in it is no URI."),
-    ],
-    ids=lambda value: str(value)[:40],
-)  # fmt: skip
+    ])  # fmt: skip
 def test_these_are_refused(schema: Any, sentence: str) -> None:
     assert refusal(schema) == sentence
 
@@ -148,7 +145,7 @@ LARGEST = [
 ]
 
 
-@pytest.mark.parametrize("schema", LARGEST, ids=lambda schema: str(schema)[:40])
+@cases("schema", LARGEST)
 def test_no_schema_takes_long_to_check(schema: dict[str, Any]) -> None:
     re.purge()
     began = process_time()

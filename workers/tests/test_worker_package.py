@@ -17,8 +17,9 @@ from django.test import Client
 from bin.build_worker import build
 from pipedai.version import VERSION
 from testing.processes.programs import lacking
-from workers.hosts import worker_package as packages
-from workers.hosts.worker_package import DOWNLOADS, SOURCE, cli_package, worker_package
+from testing.world.cases import cases
+from workers import releases as packages
+from workers.releases import DOWNLOADS, SOURCE, cli_package, worker_package
 
 NAME = f"pipedai_worker-{VERSION}-py3-none-any.whl"
 TWINE = "twine==6.*"
@@ -49,7 +50,7 @@ def test_whoever_has_it_already_gets_a_304():
     assert Client(headers=held).get(DOWNLOADS + NAME).status_code == 304
 
 
-@pytest.mark.parametrize("name", ["pipedai_worker-0.9.0-py3-none-any.whl", "x", "..%2Fmanage.py"])
+@cases("name", ["pipedai_worker-0.9.0-py3-none-any.whl", "x", "..%2Fmanage.py"])
 def test_there_is_nothing_else_to_download(name):
     for held in ({}, {"If-None-Match": "*"}):
         assert Client(headers=held).get(DOWNLOADS + name).status_code == 404

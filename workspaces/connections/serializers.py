@@ -5,9 +5,9 @@ from typing import Any
 from django.core.validators import RegexValidator
 from rest_framework import serializers
 
-from pipedai.api.fields import ListField, NameField, TextField
+from pipedai.api.fields import ListField, NameField, TextField, UrlField
 from pipedai.api.filters import ApiFilterSet, WordFilter
-from pipedai.api.outside_urls import MAX_URL, check_url
+from pipedai.api.outside_urls import MAX_URL
 from pipedai.api.serializers import RowSerializer, StrictBody
 from workspaces.connections.clients import WORDS, redirect_uri_of
 from workspaces.connections.discovery import MOST_SCOPES, SCOPE
@@ -22,7 +22,7 @@ class ConnectionBody(StrictBody):
     key = KeyField()
     managedBy = LabelField()
     name = NameField(max_length=200)
-    mcpUrl = TextField(source="mcp_url", max_length=MAX_URL)
+    mcpUrl = UrlField(source="mcp_url")
     grant = serializers.ChoiceField(source="grant_type", choices=Connection.Grant.choices)
     headers = McpHeadersField(allow_empty=False, required=False)
     scopes = ListField(
@@ -49,8 +49,6 @@ class ConnectionBody(StrictBody):
     )
 
     def validate_mcpUrl(self, value: str) -> str:  # noqa: N802 - DRF finds it by the field's name
-        if problem := check_url(value):
-            raise serializers.ValidationError(problem)
         if not value.isascii():
             raise serializers.ValidationError("Must be ASCII.")
         return value

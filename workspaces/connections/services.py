@@ -10,11 +10,10 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid
 from pipedai.api.renderers import counted
 from pipedai.crypto import CannotOpen
-from pipedai.events import Actor
+from pipedai.events import Actor, once
 from pipedai.outgoing import target_problem
 from pipedai.redaction import REDACTED
 from pipedai.sql import fetch_one
-from pipedai.together import once
 from workspaces.connections import secrets
 from workspaces.connections.models import GRANT_SECRETS, AuthorizedClient, Connection
 from workspaces.connections.revoking import give_up_grant

@@ -1,4 +1,4 @@
-"""Says that no scheduler has an answer yet, so that the server asks the view again (pipedai/server/asking_lane.py)."""
+"""Says that no scheduler has an answer yet, so that the server asks the view again (pipedai/server/long_poll.py)."""
 
 from uuid import UUID
 

@@ -12,9 +12,9 @@ from django.db.models.functions import Greatest, Now
 from pipedai import crypto
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Unavailable
+from pipedai.events import once
 from pipedai.ids import new_id
 from pipedai.sql import Row, fetch_one
-from pipedai.together import once
 from workspaces.encryption.alarms import alarms
 from workspaces.encryption.sealed_fields import SealedField
 from workspaces.models import DataKey

@@ -13,8 +13,8 @@ from rest_framework import serializers
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict
 from pipedai.api.fields import NameField, TextField
+from pipedai.events import is_together
 from pipedai.table_rules import has, unique
-from pipedai.together import is_together
 from workspaces.tenant_columns import TenantRow
 
 MAX_KEY = 64

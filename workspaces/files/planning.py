@@ -12,11 +12,9 @@ from django.db import connection, transaction
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import ApiError, Conflict
 from pipedai.api.renderers import compact_json
-from pipedai.database.own_copies import use_own_copies
-from pipedai.events import Actor, Event, emit
+from pipedai.events import Actor, Event, emit, together
 from pipedai.ids import new_id
-from pipedai.sql import execute, planned_for_values
-from pipedai.together import together
+from pipedai.sql import execute, planned_for_values, use_own_copies
 from workspaces.files import values
 from workspaces.files.changes import Change, plain, told
 from workspaces.files.database_time import limited_time

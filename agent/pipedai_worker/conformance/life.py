@@ -7,11 +7,11 @@ import time
 from datetime import timedelta
 from uuid import uuid4
 
-from pipedai_worker.api.answers import parse_time
-from pipedai_worker.conformance import check
+from pipedai_worker.api import parse_time
 from pipedai_worker.conformance.fake_api import IN_HAND
 from pipedai_worker.conformance.lab import (
     Lab,
+    check,
     expect,
     expect_few_polls,
     expect_handed_back,

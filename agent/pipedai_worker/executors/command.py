@@ -11,8 +11,7 @@ from typing import Any
 
 from pipedai_worker.disk import durable
 from pipedai_worker.executors.base import Execution, Executor, Job, launch, stdin_text
-from pipedai_worker.executors.stream import Head, Tail
-from pipedai_worker.reporting.outcome import (
+from pipedai_worker.running.outcome import (
     ABSENT,
     CLIENT,
     ERROR_MESSAGE_LENGTH,
@@ -23,6 +22,7 @@ from pipedai_worker.reporting.outcome import (
     Outcome,
     settle,
 )
+from pipedai_worker.running.process import Head, Tail
 
 # An error message is a sentence and the end of stderr; this much of its length is kept for the sentence.
 SENTENCE_LENGTH = 200

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import httpx
 
-from pipedai_worker.api.answers import causes
-from pipedai_worker.reporting.outcome import CLIENT, INFRA
+from pipedai_worker.api import causes
+from pipedai_worker.running.outcome import CLIENT, INFRA
 
 TOO_MANY_REQUESTS = 429
 PROXY_REFUSED = 407

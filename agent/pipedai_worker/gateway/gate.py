@@ -18,13 +18,13 @@ from typing import Any
 import rfc8785
 
 from pipedai_worker.disk.tool_calls import POSSIBLE
-from pipedai_worker.executors.settings import TOOL_PREFIX
+from pipedai_worker.executors.base import TOOL_PREFIX
 from pipedai_worker.gateway import limits, messages
 from pipedai_worker.gateway.listener import Request
-from pipedai_worker.gateway.waiting import NotAllowed
+from pipedai_worker.gateway.messages import NotAllowed
 from pipedai_worker.logs import get_logger
-from pipedai_worker.polling.assigned import EVERY_TOOL, Approvals, Decision
-from pipedai_worker.reporting.outcome import storable
+from pipedai_worker.running.assigned import EVERY_TOOL, Approvals, Decision
+from pipedai_worker.running.outcome import storable
 from pipedai_worker.values import is_deeper, parse
 
 log = get_logger(__name__)

@@ -16,7 +16,7 @@ from http.client import responses as phrases
 import h11
 
 from pipedai_worker.gateway import limits
-from pipedai_worker.gateway.reading import JSON
+from pipedai_worker.gateway.upstream import JSON
 from pipedai_worker.logs import get_logger
 
 log = get_logger(__name__)

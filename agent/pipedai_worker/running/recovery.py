@@ -6,20 +6,17 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from pipedai_worker.api.client import Api
 from pipedai_worker.disk import durable
 from pipedai_worker.disk.journal import HeldRun, Journal
 from pipedai_worker.disk.sessions import Session, session_of
 from pipedai_worker.disk.tool_calls import RecordedCalls, ToolCalls
 from pipedai_worker.executors.base import Executor
 from pipedai_worker.logs import get_logger
-from pipedai_worker.reporting.calls import report
-from pipedai_worker.reporting.outcome import FAILED, INFRA, Outcome
 from pipedai_worker.running import process
+from pipedai_worker.running.outcome import FAILED, INFRA, Outcome
 
 log = get_logger(__name__)
 
@@ -95,29 +92,6 @@ def _calls_of(journal: Journal, run: HeldRun) -> RecordedCalls | None:
     except OSError as error:
         log.warning("the tool calls of run %s can't be read: %s", run.run_id, error.strerror)
         return None
-
-
-def hand_back(
-    api: Api,
-    journal: Journal,
-    executor: Executor,
-    run_id: str,
-    outcome: Outcome,
-    kept: Callable[[], None],
-    wait: Callable[[float], bool],
-) -> None:
-    """Report a run that the worker does not begin. `kept` is called when the outcome is on disk and the claimId is used
-    no more, or when the disk has failed. Raises GaveUp, TokenRefused.
-    """
-    body = outcome.body()
-    try:
-        journal.put_outcome(run_id, body)
-        journal.drop_next_claim_id()
-    except OSError as error:
-        log.error("run %s: its outcome can't be kept on disk: %s", run_id, error)
-    finally:
-        kept()
-    report(api, journal, executor, run_id, body, wait)
 
 
 # This variable marks the processes of a run, which inherit it. Its value is the random id of the run's claim.

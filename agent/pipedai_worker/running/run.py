@@ -9,25 +9,25 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from pipedai_worker.api.answers import NotOurApi, Refused, until_answered
-from pipedai_worker.api.client import Api
-from pipedai_worker.disk.journal import HeldRun, Journal
-from pipedai_worker.disk.sessions import Session, Sessions
+from pipedai_worker.api import Api, NotOurApi, Refused, until_answered
+from pipedai_worker.disk.journal import HeldRun
+from pipedai_worker.disk.sessions import HadEffects, Session, Sessions, Workplace, Workplaces
+from pipedai_worker.disk.spool import RunEvents, Sink
 from pipedai_worker.disk.tool_calls import ToolCalls
-from pipedai_worker.events.local import RunEvents, Sink
-from pipedai_worker.events.recorder import Recorder
-from pipedai_worker.executors import settings
+from pipedai_worker.executors import claude
 from pipedai_worker.executors.base import Execution, Executor, Job, allowed
 from pipedai_worker.gateway import Credentials, Gate, Gateway
-from pipedai_worker.identity.paying import EVERY_CREDENTIAL
+from pipedai_worker.identity import EVERY_CREDENTIAL
 from pipedai_worker.logs import get_logger, known_secrets
-from pipedai_worker.polling.assigned import (
+from pipedai_worker.redact import Redactor
+from pipedai_worker.running import recovery
+from pipedai_worker.running.assigned import (
     ALWAYS,
     FAILURES,
     Approvals,
@@ -35,9 +35,7 @@ from pipedai_worker.polling.assigned import (
     Rule,
     parse_headers,
 )
-from pipedai_worker.redact import Redactor
-from pipedai_worker.reporting.calls import Heartbeat, report
-from pipedai_worker.reporting.outcome import (
+from pipedai_worker.running.outcome import (
     CANCELED,
     CLIENT,
     FAILED,
@@ -47,10 +45,10 @@ from pipedai_worker.reporting.outcome import (
     WAITING,
     Outcome,
 )
-from pipedai_worker.running import recovery
 from pipedai_worker.running.process import Program
+from pipedai_worker.running.recorder import Recorder
+from pipedai_worker.running.reporting import Heartbeat, Surroundings, report
 from pipedai_worker.running.stopping import StopReason, StopRequest
-from pipedai_worker.running.workplaces import HadEffects, Workplace, Workplaces
 
 log = get_logger(__name__)
 
@@ -191,23 +189,6 @@ NOT_KEPT: dict[str, Any] = {
 NO_CALLS = {"total": 0, "effects": 0, "unknown": 0}
 
 
-@dataclass(frozen=True)
-class Surroundings:
-    api: Api
-    journal: Journal
-    executor: Executor
-    # Names of environment variables that the program gets beside the allow-listed ones.
-    pass_env: tuple[str, ...]
-    # The directory for live run events; None if nobody asked for them.
-    events: Path | None
-    # Sleeps for so many seconds; returns True once the worker has to exit.
-    leaving: Callable[[float], bool]
-    # Called with a run's id when the run is on disk, or can't be written there.
-    claimed: Callable[[str], None]
-    # Called with a run's id before the API is told that the run waits for a person. The worker takes no run meanwhile.
-    parking: Callable[[str], None]
-
-
 class Run:
     def __init__(
         self,
@@ -306,7 +287,7 @@ class Run:
             log.error("run %s: its outcome can't be kept on disk: %s", run_id, error)
         if self._recorder and not self.stop.hasty:
             self._recorder.sender.flush()
-        status = report(around.api, journal, around.executor, run_id, body, around.leaving)
+        status = report(around, run_id, body)
         journal.release(run_id)
         return status
 
@@ -394,7 +375,7 @@ class Run:
                 execution = self._probe(gateway) if executor.needs_server else None
                 if execution is None:
                     limit = self.assigned.timeout_seconds
-                    scratch.write_mcp_config(settings.configuration(gateway.url, limit))
+                    scratch.write_mcp_config(claude.mcp_configuration(gateway.url, limit))
                     job = self._job(workplace, gateway.url, on_event, deadline)
                     execution = executor.execute(job)
                     if execution.nothing_deferred:

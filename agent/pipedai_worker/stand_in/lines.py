@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipedai_worker.executors.settings import TOOL_PREFIX
-from pipedai_worker.executors.watch import DEFERRED
+from pipedai_worker.executors.base import DEFERRED, TOOL_PREFIX
 from pipedai_worker.stand_in.conversation import (
     ApiError,
     Conversation,

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from pipedai_worker.api.answers import Refused, TokenRefused, Unavailable
-from pipedai_worker.events import recorder
-from pipedai_worker.events.recorder import Recorder, Sender, send_left
-from pipedai_worker.events.spool import SpoolWriter
+from pipedai_worker.api import Refused, TokenRefused, Unavailable
+from pipedai_worker.disk.spool import SpoolWriter
 from pipedai_worker.redact import Redactor
+from pipedai_worker.running import recorder
+from pipedai_worker.running.recorder import Recorder, Sender, send_left
 
 from .parts import EventApi, saying, written
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from testing.world.cases import cases
 
-from pipedai_worker.gateway.reading import Event, EventSplitter, EventTooLarge
+from pipedai_worker.gateway.upstream import Event, EventSplitter, EventTooLarge
 
 LINES = st.sampled_from(
     [b"data: a", b"data:b", b"data", b": ping", b"event: message", b"id: 7", b"", b"", b"retry: 5"]
@@ -56,7 +57,7 @@ def test_fields_are_read_as_the_standard_says() -> None:
     assert (event.kind, event.data, event.has_id) == (b"message", b"x", True)
 
 
-@pytest.mark.parametrize("line", [b"data: " + b"x" * 200, b"data: x\n" * 30, b"\xef\xbb\xbf" * 50])
+@cases("line", [b"data: " + b"x" * 200, b"data: x\n" * 30, b"\xef\xbb\xbf" * 50])
 def test_an_event_that_never_ends_is_refused_before_it_is_held(line: bytes) -> None:
     with pytest.raises(EventTooLarge):
         split(line, [10] * 100, largest=100)

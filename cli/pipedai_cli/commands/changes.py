@@ -9,16 +9,13 @@ import unicodedata
 from collections import Counter
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
 
 import click
 
-from pipedai_cli.api import wrong_usage
+from pipedai_cli.api import Json, wrong_usage
 from pipedai_cli.files import SECRET_PREFIX, Files, read_files, write_files
 from pipedai_cli.output import local_time, one_line, shorten
-from pipedai_cli.session import Session, json_option, with_session
-
-Json = dict[str, Any]
+from pipedai_cli.session import Session, with_json
 
 _SIGNS = {"create": "+", "update": "~", "delete": "-"}
 _STYLES = {"create": "green", "update": "yellow", "delete": "red"}
@@ -37,8 +34,7 @@ _accept_origin = click.option(
 @click.command()
 @_files
 @_accept_origin
-@json_option
-@with_session
+@with_json
 def plan(session: Session, files: Path, origins: tuple[str, ...]) -> None:
     """Show what pipedai.yaml would change. Nothing is changed or sent.
 
@@ -59,8 +55,7 @@ def plan(session: Session, files: Path, origins: tuple[str, ...]) -> None:
 @click.option("--prune", is_flag=True, help="Delete what the files had once and have no more.")
 @click.option("--yes", is_flag=True, help="Ask nothing.")
 @_accept_origin
-@json_option
-@with_session
+@with_json
 def apply(session: Session, files: Path, prune: bool, yes: bool, origins: tuple[str, ...]) -> None:
     """Make the service as pipedai.yaml says: all of it, or nothing.
 
@@ -157,8 +152,7 @@ def _counts(changes: list[Json], words: dict[str, str]) -> str:
 )
 @click.option("--force", is_flag=True, help="Write over files that are there.")
 @click.option("--assign-keys", is_flag=True, help="Give what has no key one, made of its name.")
-@json_option
-@with_session
+@with_json
 def export(session: Session, managed_by: str, to: Path, force: bool, assign_keys: bool) -> None:
     """Write what the service has as pipedai.yaml and prompts.
 

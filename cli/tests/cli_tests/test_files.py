@@ -5,6 +5,7 @@ import string
 from typing import Any
 
 import pytest
+from testing.world.cases import cases
 
 from pipedai_cli.api import Failure
 from pipedai_cli.files import load_yaml, read_files, write_files
@@ -19,7 +20,7 @@ def write(folder, text, **prompts):
     return folder
 
 
-@pytest.mark.parametrize(
+@cases(
     ("text", "value"),
     [
         ("on: [1]", {"on": [1]}),

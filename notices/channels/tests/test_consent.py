@@ -19,7 +19,7 @@ from notices.channels.tests.test_limits import NOON, minutes
 from notices.models import AskedAddress, Channel, Notice
 from pipedai.events import Actor
 from pipedai.ids import new_id
-from pipedai.server.headers import content_policy
+from pipedai.server.request_scope import content_policy
 from pipedai.sql import execute
 from testing.probes.plans import explained
 from testing.processes.racing import accepted, at_once

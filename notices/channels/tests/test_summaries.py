@@ -18,6 +18,7 @@ from notices.channels.tests.conftest import send_due
 from notices.models import Channel, Notice
 from testing.processes.racing import ROUNDS, accepted, at_once
 from testing.processes.webhook_receiver import receiving
+from testing.world.cases import cases
 from testing.world.cast import TEST_ACTOR, Cast
 from testing.world.channels import add_channel
 from testing.world.instants import INSTANTS, ZONES
@@ -248,7 +249,7 @@ def test_what_is_disabled_deleted_or_of_a_deleted_environment_sends_none(cast):
     assert not Channel.objects.filter(summary_due_at__isnull=False).exists(), gone
 
 
-@pytest.mark.parametrize(
+@cases(
     ("at", "after", "due"),
     [
         # Clocks go forward from 02:00 to 03:00: the time that is skipped comes when they do.

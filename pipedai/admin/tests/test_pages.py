@@ -15,7 +15,7 @@ from pipedai.admin.site import list_of, page_of, site
 from pipedai.admin.tests.conftest import log_in
 from pipedai.api import tokens
 from pipedai.ids import new_id
-from pipedai.server.headers import content_policy
+from pipedai.server.request_scope import content_policy
 from pipedai.version import VERSION
 from testing.probes.plans import explained, prefer_indexes
 from testing.probes.statement_count import counted

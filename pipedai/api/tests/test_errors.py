@@ -13,6 +13,7 @@ from pipedai.api.exceptions import handle_exception
 from pipedai.api.throttling import TooManyRequests
 from pipedai.ids import current_request_id
 from testing.probes.shapes import NOT_FOUND, invalid
+from testing.world.cases import cases
 from testing.world.cast import JSONClient, browser
 from triggers import queries
 
@@ -60,9 +61,7 @@ class TestAMethodThatAUrlDoesNotHave:
         }
         assert set(response["Allow"].split(", ")) == {"GET", "HEAD", "POST"}
 
-    @pytest.mark.parametrize(
-        ("method", "path"), [("GET", "auth/login"), ("OPTIONS", "workers/register")]
-    )
+    @cases(("method", "path"), [("GET", "auth/login"), ("OPTIONS", "workers/register")])
     def test_also_where_no_credentials_are_needed(self, method, path):
         response = JSONClient().generic(method, f"/api/v1/{path}")
         assert response.status_code == 405
@@ -130,7 +129,7 @@ def test_a_host_that_is_not_ours_is_400_where_it_matters(cast):
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="pipedai"'}
 
 
-@pytest.mark.parametrize(
+@cases(
     ("error", "status", "body", "headers"),
     [
         (NotFound(), 404, NOT_FOUND, {}),
@@ -175,7 +174,6 @@ CHALLENGE = {"WWW-Authenticate": 'Bearer realm="pipedai"'}
         ),
         (Invalid(form=["Worse."]), 400, invalid(None, "Worse."), {}),
     ],
-    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
 def test_each_error_has_its_status_its_body_and_its_headers(error, status, body, headers):
     response = handle_exception(error, {})
@@ -185,7 +183,7 @@ def test_each_error_has_its_status_its_body_and_its_headers(error, status, body,
     assert {**response.headers, "Content-Type": None} == {**headers, "Content-Type": None}
 
 
-@pytest.mark.parametrize(
+@cases(
     ("detail", "body"),
     [
         ({"a": ["One.", "Two."]}, invalid({"a": ["One.", "Two."]})),
@@ -200,7 +198,6 @@ def test_each_error_has_its_status_its_body_and_its_headers(error, status, body,
         (["One.", "Two."], invalid(None, "One.", "Two.")),
         ("One.", invalid(None, "One.")),
     ],
-    ids=["several", "nested", "of-a-nested-one", "of-the-form", "a-list", "a-sentence"],
 )
 def test_nested_errors_get_dotted_names(detail, body):
     response = handle_exception(serializers.ValidationError(detail), {})

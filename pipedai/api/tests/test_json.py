@@ -18,6 +18,7 @@ from pipedai.api.parsers import (
     parse_json,
 )
 from testing.probes.shapes import invalid
+from testing.world.cases import cases
 from triggers.models import Run, RunText
 
 URL = "/api/v1/workspaces"
@@ -89,7 +90,7 @@ ACCEPTED = {
 }
 
 
-@pytest.mark.parametrize("body", ACCEPTED.values(), ids=ACCEPTED)
+@cases("body", ACCEPTED.values())
 def test_what_can_be_held_is_read(body):
     assert StrictJSONParser().parse(BytesIO(body)) == json.loads(body)
 
@@ -176,8 +177,8 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("piece", [b"[],", b"{},", b'{"a":[]},'])
-@pytest.mark.parametrize("parser", [StrictJSONParser, OutcomeJSONParser, EventsJSONParser])
+@cases("piece", [b"[],", b"{},", b'{"a":[]},'])
+@cases("parser", [StrictJSONParser, OutcomeJSONParser, EventsJSONParser])
 def test_a_body_of_nothing_but_containers_is_refused_before_it_takes_memory(parser, piece):
     body = b"[" + piece * (7_600_000 // len(piece)) + b"0]"
     tracemalloc.start()

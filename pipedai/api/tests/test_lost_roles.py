@@ -26,7 +26,7 @@ from testing.world.cast import TEST_ACTOR, Cast, bearer, session_cookie
 from testing.world.routes import ROUTES, Route
 from testing.world.stage import Stage
 from testing.world.users import UserFactory
-from workers.enrollment.pairing import approve_pairing, begin_pairing
+from workers.enrollment.issuing import approve_pairing, begin_pairing
 from workers.models import Worker
 from workspaces.api_keys import revoke_api_key
 from workspaces.authentication import ApiKeyAuthentication, HostKeyAuthentication

@@ -1,8 +1,7 @@
 """The validation of customers' URLs accepts good ones and refuses bad ones."""
 
-import pytest
-
 from pipedai.api.outside_urls import check_url
+from testing.world.cases import cases
 
 HOST = "Must be an http or https URL with a host."
 USERINFO = "Must not hold a user name or password."
@@ -10,7 +9,7 @@ BLANKS = "Must not hold spaces or control characters."
 NO_HOST = "Its host is not valid."
 
 
-@pytest.mark.parametrize(
+@cases(
     "url",
     [
         "https://mcp.example/v1",
@@ -31,7 +30,7 @@ def test_an_absolute_url_with_a_host_is_taken(url):
     assert check_url(url) is None
 
 
-@pytest.mark.parametrize(
+@cases(
     ("url", "problem"),
     [
         ("", HOST),

@@ -5,17 +5,17 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from uuid import UUID
 
-import pytest
 from django.utils.translation import gettext_lazy
 from hypothesis import given
 from hypothesis import strategies as st
 from rest_framework.exceptions import ErrorDetail
 
 from pipedai.api.renderers import JSONRenderer, iso_time, money
+from testing.world.cases import cases
 from triggers.states import Status
 
 
-@pytest.mark.parametrize(
+@cases(
     ("moment", "text"),
     [
         (datetime(2026, 11, 24, 15, 29, 30, 123456, UTC), "2026-11-24T15:29:30.123Z"),
@@ -31,7 +31,7 @@ def test_a_time_is_utc_with_milliseconds(moment, text):
     assert iso_time(moment) == text
 
 
-@pytest.mark.parametrize(
+@cases(
     ("amount", "text"),
     [
         ("0.012000", "0.012"),
@@ -67,7 +67,7 @@ def test_an_answer_is_json_with_both():
     }
 
 
-@pytest.mark.parametrize(
+@cases(
     "value",
     [
         None,
@@ -80,7 +80,7 @@ def test_an_answer_is_json_with_both():
         {"at": datetime(2026, 1, 1, tzinfo=UTC), "cost": Decimal("0.0120"), "id": UUID(int=7)},
     ],
 )
-@pytest.mark.parametrize("media_type", ["application/json", "application/json; indent=2"])
+@cases("media_type", ["application/json", "application/json; indent=2"])
 def test_it_renders_what_drf_renders(value, media_type):
     rendered = JSONRenderer().render(value, media_type, {})
     assert rendered == super(JSONRenderer, JSONRenderer()).render(value, media_type, {})

@@ -9,6 +9,7 @@ from rest_framework import serializers
 
 from pipedai.api.fields import MoneyField
 from pipedai.api.serializers import RowSerializer, StrictBody, _validator
+from testing.world.cases import cases
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
@@ -18,7 +19,7 @@ class Shouting(serializers.CharField):
         return value.upper()
 
 
-@pytest.mark.parametrize(
+@cases(
     "field",
     [
         Shouting(),
@@ -30,7 +31,6 @@ class Shouting(serializers.CharField):
         serializers.ListField(child=Shouting()),
         serializers.PrimaryKeyRelatedField(read_only=True),
     ],
-    ids=lambda field: type(field).__name__,
 )
 def test_a_field_that_would_be_ignored_keeps_the_class_from_being_made(field):
     with pytest.raises(TypeError, match=r"Answer: .*\['bad'\]"):

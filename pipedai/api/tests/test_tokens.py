@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipedai.api import tokens
+from testing.world.cases import cases
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
@@ -20,7 +21,7 @@ def number(digits):
     return value
 
 
-@pytest.mark.parametrize("prefix", ["pwk", "wrk", "wkt"])
+@cases("prefix", ["pwk", "wrk", "wkt"])
 def test_a_token_is_a_prefix_32_random_bytes_and_a_checksum(prefix):
     value = tokens.mint(prefix).value
     assert re.fullmatch(rf"{prefix}_[0-9A-Za-z]{{43}}[0-9A-Za-z]{{6}}", value)
@@ -73,7 +74,7 @@ def test_two_characters_that_changed_places_are_noticed(place):
     assert tokens.prefix_of(swapped) == ("pwk" if swapped == MINTED else None)
 
 
-@pytest.mark.parametrize(
+@cases(
     "change",
     [
         lambda token: "",
@@ -87,19 +88,6 @@ def test_two_characters_that_changed_places_are_noticed(place):
         lambda token: token.replace("pwk", "PWK"),
         lambda token: token.replace("pwk", "wkt"),
         lambda token: token.replace("pwk", "xyz"),
-    ],
-    ids=[
-        "nothing",
-        "prefix",
-        "prefix_",
-        "one-less",
-        "one-more",
-        "newline",
-        "blank",
-        "hyphen",
-        "upper-case",
-        "another-prefix",
-        "unknown-prefix",
     ],
 )
 def test_anything_else_has_no_prefix(change):

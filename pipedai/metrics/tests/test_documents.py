@@ -3,12 +3,12 @@
 import re
 from typing import Any
 
-import pytest
 import yaml
 from django.apps import apps
 
 from pipedai.env import BASE_DIR
 from testing.probes.promql import alerts, panels, selections
+from testing.world.cases import cases
 
 PAGE = (BASE_DIR / "docs" / "metrics.md").read_text()
 DEFINED = re.compile(
@@ -54,14 +54,14 @@ def unknown(query: str) -> set[str]:
     return named - in_a_scrape() - {"up", "process_resident_memory_bytes"}
 
 
-@pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule["alert"])
+@cases("rule", alerts())
 def test_an_alert_is_a_query_over_metrics_that_exist(rule: dict[str, Any]) -> None:
     assert unknown(rule["expr"]) == set()
     assert rule["labels"]["severity"] in {"page", "ticket"}
     assert rule["annotations"]["summary"].endswith(".")
 
 
-@pytest.mark.parametrize("panel", panels(), ids=lambda panel: panel["title"])
+@cases("panel", panels())
 def test_a_panel_of_the_dashboard_is_a_query_over_metrics_that_exist(panel: dict[str, Any]) -> None:
     assert panel["description"].endswith(".")
     assert panel["datasource"]["uid"] == "${datasource}"

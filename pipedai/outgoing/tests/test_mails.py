@@ -5,11 +5,12 @@ from django.utils.safestring import mark_safe
 
 from pipedai.outgoing import compose, foreign
 from pipedai.outgoing.mails import Own
+from testing.world.cases import cases
 
 LINK = "https://app.example.com/#token=a&b"
 
 
-@pytest.mark.parametrize(
+@cases(
     ("text", "shown"),
     [
         ("Nightly report", "Nightly report"),

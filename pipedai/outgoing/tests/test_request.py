@@ -13,6 +13,7 @@ from pipedai.outgoing import post, posts
 from pipedai.outgoing.posts import names_forbidden_address, names_forbidden_port
 from testing.probes.shapes import invalid
 from testing.processes.webhook_receiver import Receiver
+from testing.world.cases import cases
 
 LOOPBACK = ("127.0.0.0/8",)
 NO_ADDRESS = "address not allowed (WEBHOOK_ALLOWED_NETWORKS)"
@@ -101,7 +102,7 @@ def test_a_url_that_names_a_forbidden_address_is_seen(url):
     assert names_forbidden_address(url)
 
 
-@pytest.mark.parametrize(
+@cases(
     "url",
     [
         "https://hooks.example/x",
@@ -125,7 +126,7 @@ def test_an_allowed_network_is_no_longer_forbidden(settings):
     assert names_forbidden_address("http://10.21.1.1/")
 
 
-@pytest.mark.parametrize(
+@cases(
     ("url", "forbidden"),
     [
         ("https://hooks.example/x", False),
@@ -241,7 +242,7 @@ def test_no_proxy_of_the_environment_is_used(monkeypatch, receiver: Receiver):
     assert send(receiver.url()).status_code == 204
 
 
-@pytest.mark.parametrize("url", ["ftp://x.example/", "http:///", "nonsense", "http://a b/"])
+@cases("url", ["ftp://x.example/", "http:///", "nonsense", "http://a b/"])
 def test_what_is_no_url_is_a_failed_attempt(url):
     answer = send(url)
     assert (answer.status_code, answer.error is None) == (None, False)

@@ -8,6 +8,7 @@ import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from pipedai.outgoing.posts import webhook_headers
+from testing.world.cases import cases
 
 BODY = '{"runId":"é🙂"}'.encode()
 STANDARD = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
@@ -32,7 +33,7 @@ def test_another_body_does_not_verify():
         Webhook(STANDARD).verify(BODY + b" ", headers_for(STANDARD))
 
 
-@pytest.mark.parametrize("secret", [STANDARD, PLAIN], ids=["whsec", "plain"])
+@cases("secret", [STANDARD, PLAIN])
 def test_the_legacy_header_verifies_with_the_bytes_of_the_secret_as_given(secret):
     headers, body = headers_for(secret), BODY
     expected = "sha256=" + hmac.new(secret.encode(), body, "sha256").hexdigest()

@@ -2,12 +2,12 @@
 
 from uuid import UUID
 
-import pytest
 from django.urls import Resolver404, resolve
 
 from accounts.staff_views import StaffAccount, StaffLogin
 from pipedai.server.lanes import _PASSWORD_PATHS, LIVE, streamed, waiting_worker
 from pipedai.server.tests.asgi_exchange import http_scope
+from testing.world.cases import cases
 
 WORKER = "0192b7a0-0000-7000-8000-00000000000a"
 WORKERS = f"/api/v1/workers/{WORKER}"
@@ -33,7 +33,7 @@ def streamed_subject(scope):
     return None if stream is None else stream[1]
 
 
-@pytest.mark.parametrize(
+@cases(
     ("path", "kind", "lane"),
     [
         (f"{WORKERS}/poll", "worker", waiting_worker),
@@ -42,7 +42,6 @@ def streamed_subject(scope):
         (f"/api/v1/runs/{WORKER}/events/stream", "run", streamed_subject),
         (f"/api/v1/environments/{WORKER}/events/stream", "environment", streamed_subject),
     ],
-    ids=["poll", "claim-next", "worker-stream", "run-stream", "environment-stream"],
 )
 def test_a_lane_and_the_urls_agree(path, kind, lane):
     assert lane(http_scope("GET", path, query="wait=5")) == UUID(WORKER)
@@ -56,12 +55,12 @@ def test_a_lane_and_the_urls_agree(path, kind, lane):
             assert takes_lane == (route_of(asked) == route), asked
 
 
-@pytest.mark.parametrize("path", sorted(_PASSWORD_PATHS))
+@cases("path", sorted(_PASSWORD_PATHS))
 def test_each_path_of_the_password_lane_is_a_route(path):
     assert route_of(path) == path.removeprefix("/")
 
 
-@pytest.mark.parametrize(
+@cases(
     ("page", "path"),
     [(StaffLogin, "/admin/login/"), (StaffAccount, "/admin/account/")],
 )

@@ -7,23 +7,23 @@ from uuid import UUID
 import pytest
 
 from pipedai.clocks import EDITION
-from pipedai.server.access_log import LOG
-from pipedai.server.asking_lane import AskingLane
 from pipedai.server.event_stream import EventStreams
 from pipedai.server.lanes import LIVE, STOP, Lanes, PasswordLane, WsgiLane, waiting_worker
 from pipedai.server.listen import Listener
-from pipedai.server.long_poll import LongPoll
+from pipedai.server.long_poll import AskingLane, LongPoll
+from pipedai.server.outer import LOG
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
 from pipedai.server.ticket import POLL as ticket_key  # noqa: N811 - a path is called POLL here
 from pipedai.server.turns import Turns
 from pipedai.version import VERSION
+from testing.world.cases import cases
 
 WORKER = "0192b7a0-0000-7000-8000-00000000000a"
 POLL = f"/api/v1/workers/{WORKER}/poll"
 CLAIM_NEXT = f"/api/v1/workers/{WORKER}/claim-next"
 
 
-@pytest.mark.parametrize("query", ["wait=30", "wait=0.5", "a=b&wait=5", "wait=0&wait=5", "wait=x"])
+@cases("query", ["wait=30", "wait=0.5", "a=b&wait=5", "wait=0&wait=5", "wait=x"])
 def test_a_poll_that_waits_takes_the_long_poll_lane(query):
     assert waiting_worker(http_scope("GET", POLL, query=query)) == UUID(WORKER)
 
@@ -32,7 +32,7 @@ def test_a_claim_of_the_next_run_takes_the_long_poll_lane():
     assert waiting_worker(http_scope("POST", CLAIM_NEXT)) == UUID(WORKER)
 
 
-@pytest.mark.parametrize(
+@cases(
     ("method", "path", "query"),
     [
         ("GET", CLAIM_NEXT, "wait=5"),

@@ -9,6 +9,7 @@ from pipedai.server.request_scope import ClientGone
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
 from pipedai.server.ticket import PASSWORD, is_asked_again
 from pipedai.server.turns import Turns
+from testing.world.cases import cases
 
 pytestmark = pytest.mark.anyio
 
@@ -60,7 +61,7 @@ async def true(condition):
             await asyncio.sleep(0.001)
 
 
-@pytest.mark.parametrize(
+@cases(
     ("method", "path", "taken"),
     [
         ("POST", "/api/v1/auth/login", True),

@@ -3,10 +3,10 @@
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from testing.world.cases import cases
 from testing.world.instants import INSTANTS, ZONES
 from triggers.budgets.periods import period_around
 
@@ -15,7 +15,7 @@ def at(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-@pytest.mark.parametrize(
+@cases(
     ("moment", "period", "zone", "begin", "end"),
     [
         ("2026-05-04T12:00", "day", "UTC", "2026-05-04T00:00", "2026-05-05T00:00"),

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rest_framework.exceptions import ValidationError
 
+from testing.world.cases import cases
 from triggers.events.clauses import (
     FieldsField,
     Op,
@@ -70,7 +71,7 @@ def test_paths_are_json_pointers():
     assert pick({path: path for path in RFC_VALUES}, RFC_DOCUMENT) == RFC_VALUES
 
 
-@pytest.mark.parametrize(
+@cases(
     "path",
     ["/foo/2", "/foo/-", "/foo/00", "/foo/+1", "/foo/1.0", "/foo/٠", "/x", "//y", "/foo/0/b"],
 )
@@ -82,7 +83,7 @@ def test_a_path_that_leads_nowhere_finds_nothing(path):
         assert not holds(RFC_DOCUMENT, path, op, value)
 
 
-@pytest.mark.parametrize(
+@cases(
     ("seen", "op", "value", "expected"),
     [
         (1, "eq", 1.0, True),
@@ -184,7 +185,7 @@ def test_only_a_string_a_number_or_a_boolean_is_a_scalar():
 CLAUSE = {"path": "/a", "op": "eq", "value": 1}
 
 
-@pytest.mark.parametrize(
+@cases(
     "where",
     [
         "x",
@@ -226,7 +227,7 @@ def test_twenty_clauses_are_taken_as_they_are():
     assert WhereField().run_validation([CLAUSE] * 20) == [CLAUSE] * 20
 
 
-@pytest.mark.parametrize(
+@cases(
     "fields", ["x", [], {}, {"": "/a"}, {"a" * 101: "/a"}, {"a": "b"}, {"a": None}, {"a": ["/b"]}]
 )
 def test_what_is_no_object_of_names_and_paths_is_refused(fields):

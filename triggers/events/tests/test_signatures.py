@@ -3,10 +3,10 @@
 import base64
 import hmac
 
-import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from testing.world.cases import cases
 from triggers.events.signatures import TOLERANCE_SECONDS, is_signed
 from triggers.states import Scheme
 
@@ -93,7 +93,7 @@ def is_signed_as(scheme, secrets, headers, body, now) -> bool:
     )
 
 
-@pytest.mark.parametrize("scheme", KNOWN)
+@cases("scheme", KNOWN)
 def test_what_either_secret_signed_is_taken_and_nothing_else(scheme):
     secret, body, headers, now = KNOWN[scheme]
     for secrets in ([secret], [secret, "another-secret"], ["another-secret", secret]):
@@ -108,7 +108,7 @@ def test_what_either_secret_signed_is_taken_and_nothing_else(scheme):
         assert not is_signed_as(scheme, [secret], cut, body, now), name
 
 
-@pytest.mark.parametrize("scheme", [Scheme.STANDARD, Scheme.STRIPE, Scheme.SLACK, Scheme.HMAC])
+@cases("scheme", [Scheme.STANDARD, Scheme.STRIPE, Scheme.SLACK, Scheme.HMAC])
 def test_a_signature_holds_for_five_minutes_before_and_after_its_time(scheme):
     secret, body, headers, now = KNOWN[scheme]
     for sign in (-1, 1):

@@ -2,13 +2,12 @@
 
 from datetime import UTC, datetime, timedelta
 
-import pytest
-
 from pipedai.outgoing import foreign
+from testing.world.cases import cases
 from triggers.explain.clock_words import duration_words, zoned_words
 
 
-@pytest.mark.parametrize(
+@cases(
     ("timezone", "words"),
     [
         ("UTC", "2026-01-31 23:30 UTC"),
@@ -23,7 +22,7 @@ def test_a_moment_has_its_offset_and_a_mail_shows_it_as_it_is(timezone: str, wor
     assert foreign(words) == words
 
 
-@pytest.mark.parametrize(
+@cases(
     ("length", "words"),
     [
         ({}, "1 second"),

@@ -11,15 +11,16 @@ from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
 from pipedai.api.renderers import compact_json
-from pipedai.server.access_log import LOG
+from pipedai.server.outer import LOG
 from testing.processes.worker_calls import WorkerCalls
+from testing.world.cases import cases
 from testing.world.runs import Runs
 from triggers.models import RunEventDay, RunEventLog, Trigger
 from triggers.models.run_event import MAX_RUN_EVENTS
 from triggers.run_events.event import joined, make_event
 from triggers.run_events.reading import page_of_events
 from workers.models import Worker
-from workers.protocol.tool_calls import time_of
+from workers.protocol.serializers import time_of
 from workspaces.models import Environment
 
 AT = "2026-05-04T12:00:00.000Z"
@@ -169,7 +170,7 @@ def test_the_access_log_names_the_worker_and_counts_the_events(cast, run):
     assert (caller.type, caller.id) == ("worker", cast.worker.worker_id)
 
 
-@pytest.mark.parametrize(
+@cases(
     ("sent", "told"),
     [
         ("2026-05-04T12:00:00.123Z", "2026-05-04T12:00:00.123Z"),
@@ -191,8 +192,8 @@ def test_a_time_is_told_in_the_form_of_the_api(sent, told):
     assert time_of(sent) == told
 
 
-@pytest.mark.parametrize("data", [None, {"b": [1.5, None, "é\n\u2028\x7f"], "a": {}}, [], 0, ""])
-@pytest.mark.parametrize("text", [None, "", 'Grüße\n\t"\\\x01\u2028 🙂'])
+@cases("data", [None, {"b": [1.5, None, "é\n\u2028\x7f"], "a": {}}, [], 0, ""])
+@cases("text", [None, "", 'Grüße\n\t"\\\x01\u2028 🙂'])
 def test_an_events_text_is_the_shortest_json_in_one_line(text, data):
     event = make_event(7, at=AT, type_='t"\n', text=text, data=data)
     told = {"seq": 7, "at": AT, "type": 't"\n', "text": text, "data": data}

@@ -4,9 +4,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from pipedai.env import BASE_DIR
+from testing.world.cases import cases
 
 APPS = ("accounts", "audit", "notices", "pipedai", "triggers", "workers", "workspaces")
 STATEMENTS = "triggers/runs/statements.py"
@@ -30,9 +29,7 @@ def holding(pattern: str) -> set[str]:
     return {name for name, text in modules() if re.search(pattern, text, re.IGNORECASE)}
 
 
-@pytest.mark.parametrize(
-    "statement", [r"INSERT\s+INTO\s+run\b(?!_)", r"UPDATE\s+(ONLY\s+)?run\b(?!_)"]
-)
+@cases("statement", [r"INSERT\s+INTO\s+run\b(?!_)", r"UPDATE\s+(ONLY\s+)?run\b(?!_)"])
 def test_one_module_inserts_runs_and_changes_them(statement):
     assert holding(statement) == {STATEMENTS}
 

@@ -4,16 +4,15 @@ import ast
 import inspect
 import itertools
 
-import pytest
-
 from pipedai.env import BASE_DIR
+from testing.world.cases import cases
 from triggers import states
 from triggers.states import HELD, SERVER_VERDICTS, TERMINAL, UNHELD, EndedBy, Status
 
 LIFECYCLE_DOCUMENT = BASE_DIR / "docs" / "run-lifecycle.md"
 
 
-@pytest.mark.parametrize("status", Status, ids=str)
+@cases("status", Status)
 def test_each_state_says_what_it_means_and_who_moves_it_on(status: Status) -> None:
     story = _stories()[status.name]
     if status in TERMINAL:
@@ -23,7 +22,7 @@ def test_each_state_says_what_it_means_and_who_moves_it_on(status: Status) -> No
         assert "Moved on by" in story
 
 
-@pytest.mark.parametrize("status", HELD, ids=str)
+@cases("status", HELD)
 def test_each_state_that_holds_something_says_who_reaps_it(status: Status) -> None:
     assert "reaped by `expire_runs`" in _stories()[status.name]
 
@@ -36,7 +35,7 @@ def test_the_servers_verdicts_are_known_enders() -> None:
     assert set(SERVER_VERDICTS) < set(EndedBy)
 
 
-@pytest.mark.parametrize("word", [*Status.values, *EndedBy.values])
+@cases("word", [*Status.values, *EndedBy.values])
 def test_the_document_of_the_lifecycle_names_every_state_and_ender(word: str) -> None:
     assert f"`{word}`" in LIFECYCLE_DOCUMENT.read_text()
 

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from testing.world.cases import cases
 from triggers.schedules.cron import parse
 from triggers.schedules.preview import coming_times, describe
 
@@ -81,8 +82,8 @@ def minutes_between(before: datetime, wall: datetime) -> Iterator[datetime]:
         gone += MINUTE
 
 
-@pytest.mark.parametrize("minute", MINUTES)
-@pytest.mark.parametrize(("timezone", "day"), CHANGES)
+@cases("minute", MINUTES)
+@cases(("timezone", "day"), CHANGES)
 def test_ticks_are_those_that_the_clocks_show(timezone, day, minute):
     start = datetime.fromisoformat(day).replace(tzinfo=UTC) - timedelta(hours=20)
     end = start + timedelta(hours=56)
@@ -135,7 +136,7 @@ def test_a_preview_notes_what_a_clock_change_does(expression, timezone, after, l
     assert coming.note == note
 
 
-@pytest.mark.parametrize(
+@cases(
     ("expression", "words"),
     [
         ("30 2 * * MON", "At 02:30, only on Monday"),

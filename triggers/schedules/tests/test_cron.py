@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipedai.clocks import BadTimezone, check_timezone
+from testing.world.cases import cases
 from triggers.schedules.cron import BadSchedule, Schedule, parse
 
 
@@ -26,7 +27,7 @@ def ticks(expression, timezone, after, count):
 
 
 class TestTheGrammar:
-    @pytest.mark.parametrize(
+    @cases(
         ("expression", "following"),
         [
             ("* * * * *", "2026-01-01T00:01"),
@@ -66,7 +67,7 @@ class TestTheGrammar:
 
     FIELDS = "Needs the 5 fields minute, hour, day of month, month, day of week; it has {}."
 
-    @pytest.mark.parametrize(
+    @cases(
         ("expression", "count"),
         [
             ("", 0),
@@ -82,7 +83,7 @@ class TestTheGrammar:
             parse(expression, "UTC")
         assert str(error.value) == self.FIELDS.format(count)
 
-    @pytest.mark.parametrize(
+    @cases(
         ("field", "value"),
         [
             ("day of month", "L"),
@@ -105,8 +106,7 @@ class TestTheGrammar:
             f"The {field} field {value!r} is not crontab(5): no L, W, #, ? or @."
         )
 
-    @pytest.mark.parametrize(
-        ("field", "value"),
+    @cases(("field", "value"),
         [
             ("minute", "60"), ("minute", "-1"), ("minute", "a"), ("minute", "1.5"), ("minute", "*/0"),
             ("minute", "*/"), ("minute", "5-1"), ("minute", "1-"), ("minute", "1,,2"), ("minute", ","),
@@ -122,9 +122,7 @@ class TestTheGrammar:
             parse(in_field(field, value), "UTC")
         assert str(error.value).startswith(f"The {field} field {value!r} is not valid. It takes ")
 
-    @pytest.mark.parametrize(
-        "expression", ["0 0 30 2 *", "0 0 31 2 *", "0 0 31 4,6,9,11 *", "0 0 30-31 feb */2"]
-    )
+    @cases("expression", ["0 0 30 2 *", "0 0 31 2 *", "0 0 31 4,6,9,11 *", "0 0 30-31 feb */2"])
     def test_one_that_never_comes_due_is_none(self, expression):
         with pytest.raises(BadSchedule) as error:
             parse(expression, "Europe/Berlin")
@@ -140,8 +138,7 @@ def in_field(name, value):
 
 
 class TestZones:
-    @pytest.mark.parametrize(
-        "name",
+    @cases("name",
         [
             "UTC", "Europe/Berlin", "America/Argentina/ComodRivadavia", "Asia/Kolkata", "Etc/GMT+5",
             "Australia/Lord_Howe", "America/Port-au-Prince",
@@ -150,8 +147,7 @@ class TestZones:
     def test_these_are(self, name):
         check_timezone(name)
 
-    @pytest.mark.parametrize(
-        "name",
+    @cases("name",
         [
             "", "utc", "europe/berlin", "Europe", "America", "America/Argentina", "localtime", "posixrules",
             "Factory", "posix/UTC", "right/UTC", "../UTC", "/etc/localtime", "Europe/Berlin ", "+02:00",
@@ -189,7 +185,7 @@ class TestClocksGoForward:
     On Lord Howe they go from 2:00 to 2:30 on 2027-10-03.
     """
 
-    @pytest.mark.parametrize(
+    @cases(
         ("expression", "timezone", "after", "expected"),
         [
             (
@@ -223,7 +219,6 @@ class TestClocksGoForward:
                 ["10-03 02:45+1100", "10-04 02:45+1100"],
             ),
         ],
-        ids=["berlin", "berlin-first", "new-york", "lord-howe", "lord-howe-after"],
     )
     def test_a_time_in_the_gap_fires_once_at_its_end(self, expression, timezone, after, expected):
         assert ticks(expression, timezone, after, 2) == expected
@@ -269,7 +264,7 @@ class TestClocksGoBack:
     On Lord Howe they go back by half an hour on 2027-04-04.
     """
 
-    @pytest.mark.parametrize(
+    @cases(
         ("expression", "timezone", "after", "expected"),
         [
             (
@@ -291,14 +286,13 @@ class TestClocksGoBack:
                 ["04-04 01:45+1100", "04-05 01:45+1030"],
             ),
         ],
-        ids=["berlin", "new-york", "lord-howe"],
     )
     def test_a_time_that_comes_twice_fires_at_the_first(
         self, expression, timezone, after, expected
     ):
         assert ticks(expression, timezone, after, 2) == expected
 
-    @pytest.mark.parametrize(
+    @cases(
         "after", ["2027-10-31T00:30", "2027-10-31T00:45", "2027-10-31T01:15", "2027-10-31T01:30"]
     )
     def test_asked_between_the_two_it_is_over_for_that_day(self, after):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from testing.world.cases import cases
 from triggers.schedules.cron import BadSchedule, Schedule, Ticks, parse
 from triggers.schedules.preview import coming_times
 from triggers.schedules.tests.slow_clocks import MINUTE, SlowSchedule, change_days
@@ -52,7 +53,7 @@ def changes(zone: str) -> list[datetime]:
     return change_days(zone, 2011, 2045)
 
 
-@pytest.mark.parametrize("zone", ZONES)
+@cases("zone", ZONES)
 def test_a_rare_schedule_comes_due_when_the_clocks_say_so(zone: str) -> None:
     for expression in RARE:
         slow = list(islice(SlowSchedule(expression, zone).ticks_after(START), 3))
@@ -60,7 +61,7 @@ def test_a_rare_schedule_comes_due_when_the_clocks_say_so(zone: str) -> None:
         assert coming == slow, expression
 
 
-@pytest.mark.parametrize("zone", ZONES)
+@cases("zone", ZONES)
 def test_a_dense_schedule_goes_through_changes_as_the_clocks_do(zone: str) -> None:
     # The test takes the first and the last changes. For Apia these include 2011 and 2012, when it moved.
     for day, expression in product({*changes(zone)[:3], *changes(zone)[-2:]}, DENSE):
@@ -95,7 +96,7 @@ def test_a_note_names_the_last_of_several_changes() -> None:
     assert coming.note == "Clocks go forward: there is no 02:00, 02:30 on 2029-03-25."
 
 
-@pytest.mark.parametrize(
+@cases(
     ("expression", "zone"),
     [
         ("*/30 2 25-31 3 */7", "Europe/Berlin"),
@@ -191,7 +192,7 @@ def test_missed_ticks_are_counted_as_if_each_were_visited(
     assert schedule.ticks(first, until) == _walked(schedule, first, until)
 
 
-@pytest.mark.parametrize("zone", ZONES)
+@cases("zone", ZONES)
 def test_ticks_missed_in_years_are_counted_through_all_changes(zone: str) -> None:
     for expression in (
         "30 2 * * *", "0 0 * * 1-5", "*/30 0-3 * * 0", "0,59 0-3 */5 * *", "0 0 29 2 *"

@@ -43,6 +43,7 @@ from testing.probes.statement_count import counted
 from testing.processes.racing import at_once
 from testing.processes.web_process import url_of
 from testing.processes.webhook_receiver import Receiver, receiving
+from testing.world.cases import cases
 from testing.world.cast import TEST_ACTOR, make_cast
 from triggers import secrets
 from triggers.models import Delivery, DeliveryAttempt, Trigger
@@ -208,7 +209,7 @@ def pause(retry_after: str | None, attempts: int = 1) -> float:
     return (due - NOW).total_seconds()
 
 
-@pytest.mark.parametrize(
+@cases(
     ("retry_after", "seconds"),
     [
         ("120", 120),
@@ -218,13 +219,12 @@ def pause(retry_after: str | None, attempts: int = 1) -> float:
         (format_datetime(NOW + timedelta(hours=2), usegmt=True), 7200),
         (format_datetime(NOW + timedelta(days=9), usegmt=True), 86_400),
     ],
-    ids=["seconds", "a-day", "over-a-day", "absurd", "date", "far-date"],
 )
 def test_a_later_retry_after_is_heeded_up_to_a_day(retry_after, seconds):
     assert pause(retry_after) == seconds
 
 
-@pytest.mark.parametrize(
+@cases(
     "retry_after",
     [
         None,
@@ -237,7 +237,6 @@ def test_a_later_retry_after_is_heeded_up_to_a_day(retry_after, seconds):
         "٣",
         format_datetime(NOW - timedelta(1), usegmt=True),
     ],
-    ids=["none", "empty", "0", "early", "negative", "word", "float", "arabic", "past"],
 )
 def test_any_other_retry_after_changes_nothing(retry_after):
     assert 8 <= pause(retry_after) <= 12
@@ -406,7 +405,7 @@ def test_what_could_not_be_sent_at_all_says_nothing_about_its_host(
     assert "hooks.example" in pool._memory.proven()
 
 
-@pytest.mark.parametrize(
+@cases(
     ("answer", "is_proven"),
     [
         # One tenant's URL may name a wrong port of a host to which others send as well.

@@ -2,10 +2,10 @@
 
 from uuid import UUID
 
-import pytest
 from structlog.testing import capture_logs
 
 from pipedai.crypto import BrokenDataKey, CannotOpen, UnknownMasterKey
+from testing.world.cases import cases
 from workspaces.encryption import alarms as alarms_module
 from workspaces.encryption.alarms import REPEAT_SECONDS, Alarms
 
@@ -38,7 +38,7 @@ def test_it_says_where_and_under_which_key():
     }
 
 
-@pytest.mark.parametrize(
+@cases(
     ("error", "words"),
     [(UnknownMasterKey(), "not among MASTER_KEYS"), (BrokenDataKey(), "the data key was tampered")],
 )
@@ -53,7 +53,7 @@ def test_each_place_is_told_of_once_in_five_minutes():
     assert [len(raised(alarms, now)) for now in times] == [1, 0, 0, 1, 0]
 
 
-@pytest.mark.parametrize(
+@cases(
     "other",
     [
         {"row_id": UUID(int=3)},
