@@ -17,8 +17,8 @@ from pipedai.admin.columns import link_to
 from pipedai.admin.site import model_named, site
 from pipedai.events import ACTIONS, ActorType
 from pipedai.ids import moment_of
-from workspaces.actors import LABELS
 from workspaces.models import Environment
+from workspaces.serializers import LABELS
 
 # How far an entry's `created_at` may be from the time in its id. The database's clock writes the first, the clock of a
 # web or scheduler process the second.

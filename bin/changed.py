@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import grimp
@@ -61,11 +62,17 @@ def _importers(graph: grimp.ImportGraph, module: str) -> Iterator[str]:
             waiting += new
 
 
+@cache
 def _graph(root: Path) -> grimp.ImportGraph:
-    sys.path[:0] = [str(root / each) for each in ("", *_OTHER_ROOTS)]
     config = tomllib.loads((root / "pyproject.toml").read_text())
     packages = [*config["tool"]["importlinter"]["root_packages"], *_PACKAGES_OF_TESTS]
-    return grimp.build_graph(*packages, cache_dir=str(root / ".import_linter_cache"))
+    before = sys.path[:]
+    # Grimp looks for packages where Python does.
+    sys.path[:0] = [str(root / each) for each in ("", *_OTHER_ROOTS)]
+    try:
+        return grimp.build_graph(*packages, cache_dir=str(root / ".import_linter_cache"))
+    finally:
+        sys.path[:] = before
 
 
 def _module(path: str) -> str:

@@ -26,8 +26,7 @@ from bin.ending import Afterwards, die_with_parent
 from bin.services import ServiceLogs, Services, is_alarming, procfile
 from pipedai import env
 from pipedai.checks import refuse_unfit_settings
-from pipedai.embedded.cluster import Layout
-from pipedai.embedded.programs import EmbeddedPostgresError
+from pipedai.embedded.cluster import EmbeddedPostgresError, Layout
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.server import gunicorn_conf
 from pipedai.version import VERSION

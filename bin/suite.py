@@ -25,18 +25,22 @@ _ROOT = Path(__file__).resolve().parent.parent
 _HELP = """\
 usage: bin/test [--all | --changed] [--no-checks] [PYTEST ARGUMENTS]
 
-Runs the tests, and beside them the linter, the formatter, the type checker and other static checks. All
-run, whatever fails before; the exit code tells whether all passed. The tests that take long (marked so)
-are left out, unless you say --all or name files: `bin/test workers -k claim`. Such arguments go to
-pytest. --no-checks skips the static checks. --changed runs, of the tests that are not long, those that the
-difference to the branch main concerns: the tests that lie beside what has changed, that import it, or that
-name a changed document. It is for quick answers while you work; say bin/test before you commit.
-The tests use a PostgreSQL of their own in a temporary
-directory, or the server that TEST_DATABASE_URL names; a running bin/run and your settings are left alone.
+Runs the tests, and beside them the linter, the formatter, the type checker and other static checks. All run,
+whatever fails before; the exit code tells whether all passed. The tests that take long (marked so) are left
+out, unless you say --all or name files: `bin/test workers -k claim`. Such arguments go to pytest. --no-checks
+skips the static checks.
+
+--changed runs, of the tests that are not long, those that the difference to the branch main concerns: the
+tests that lie beside what has changed, that import it, or that name a changed document. It is for quick
+answers while you work; say bin/test before you commit.
+
+The tests use a PostgreSQL of their own in a temporary directory, or the server that TEST_DATABASE_URL names;
+a running bin/run and your settings are left alone.
+
 As root on Debian or Ubuntu, --all also installs the system packages whose programs some long tests drive
-(nginx, haproxy, pgbouncer, postgresql, chromium, nodejs, npm, libjson-c5, systemd), without starting their services;
-elsewhere, where one is not there, its tests are skipped. The tests with the real Claude CLI are skipped until you have
-run bin/setup --claude. In CI (CI=true) --all runs that itself, and skips nothing.
+(nginx, haproxy, pgbouncer, postgresql, chromium, nodejs, npm, libjson-c5, systemd), without starting their
+services; elsewhere, where one is not there, its tests are skipped. The tests with the real Claude CLI are
+skipped until you have run bin/setup --claude. In CI (CI=true) --all runs that itself, and skips nothing.
 """
 NO_CHECKS, ALL, CHANGED = "--no-checks", "--all", "--changed"
 _MEMORY = "/dev/shm"  # noqa: S108

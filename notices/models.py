@@ -15,10 +15,16 @@ from pipedai.outgoing import (
     outbox_indexes,
 )
 from pipedai.table_rules import check, has, index, lacks, unique
-from workspaces.encryption.sealed_fields import SealedField
-from workspaces.files.columns import FileColumns, own_key
 from workspaces.models import Environment
-from workspaces.tenant_columns import TenantRow, has_its_key, in_environment, tenant_key
+from workspaces.tenant_columns import (
+    FileColumns,
+    TenantRow,
+    has_its_key,
+    in_environment,
+    own_key,
+    sealed_column,
+    tenant_key,
+)
 
 # The longest e-mail address (RFC 5321 §4.5.3.1.3, less the angle brackets).
 MAX_ADDRESS = 254
@@ -74,8 +80,8 @@ class RefusedAddress(models.Model):
 
 
 # The columns of a channel that are encrypted.
-URL = SealedField("channel", "url", "url_key_id")
-SECRET = SealedField("channel", "secret", "secret_key_id")
+URL = sealed_column("channel", "url", "url_key_id")
+SECRET = sealed_column("channel", "secret", "secret_key_id")
 
 
 # The condition that a channel should send notices and that its last ones were given up.

@@ -13,7 +13,7 @@ from notices.channels.sending import NOTICES
 from notices.channels.summaries import send_summaries
 from notices.incidents import remind
 from notices.lateness import find_late_triggers
-from notices.models import SECRET, URL, Incident
+from notices.models import Incident
 from notices.silence import find_offline_pools, find_offline_workers
 from pipedai.loop import Job, register_job
 from pipedai.outgoing import register_kind
@@ -27,7 +27,6 @@ from pipedai.retention import (
 )
 from pipedai.sql import execute, fetch_all
 from triggers.changes.kinds import Kind, State, register_changing
-from workspaces.encryption.sealed_fields import register_sealed_field
 
 _OLD_NOTICES = """
 SELECT id FROM notice WHERE created_at < %(before)s AND status <> 'pending' ORDER BY created_at LIMIT %(limit)s
@@ -76,8 +75,6 @@ def _states(environment_id: UUID, ids: Collection[UUID]) -> list[State]:
 
 register_kind(NOTICES)
 register_changing(Kind("incident", _states))
-for field in (URL, SECRET):
-    register_sealed_field(field)
 register_job(Job("tell-outcomes", every_seconds=1.0, work=tell_outcomes))
 register_job(Job("send-summaries", every_seconds=2.0, work=send_summaries))
 register_job(Job("find-late-triggers", every_seconds=1.0, work=find_late_triggers))

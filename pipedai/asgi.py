@@ -6,7 +6,6 @@ from functools import partial
 from django.conf import settings
 
 from pipedai import tracing
-from pipedai.client_address import parse_networks
 from pipedai.server.event_stream import EventStreams, FanOut
 from pipedai.server.heart import Heart
 from pipedai.server.lanes import HookLane, Lanes, PasswordLane, WsgiLane, password_turns
@@ -14,7 +13,7 @@ from pipedai.server.listen import Listener, RunNews, connect, connect_as_request
 from pipedai.server.long_poll import AskingLane, LongPoll
 from pipedai.server.memory_budget import MemoryBudget
 from pipedai.server.outer import Limits, Outer
-from pipedai.server.request_scope import App
+from pipedai.server.request_scope import App, parse_networks
 from pipedai.wakeups import watches
 from pipedai.wsgi import application as wsgi
 

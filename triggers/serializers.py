@@ -26,8 +26,8 @@ from triggers.events.entry_serializers import Entry, EntryBody, OnField, entry_o
 from triggers.models import BOUNDS, Trigger
 from triggers.schedules import cron
 from triggers.states import Health, RecordEvents, RetryMode, Status
-from workspaces.connections.header_field import McpHeadersField
-from workspaces.files.columns import KeyField, LabelField
+from workspaces.connections.serializers import McpHeadersField
+from workspaces.tenant_columns import KeyField, LabelField
 
 MAX_PROMPT_BYTES = 256 * 1024
 # How far ahead `runOnceAt` may lie (SPEC §25).

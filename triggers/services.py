@@ -29,10 +29,10 @@ from triggers.runs.waiting import note_change
 from triggers.schedules import cron
 from triggers.trigger_ceiling import check_room_for_trigger
 from workspaces.connections.services import hold_connection
-from workspaces.files.columns import keeping_keys
 from workspaces.locks import hold_pools, hold_role, lock_environment
 from workspaces.resources import Resource
 from workspaces.roles import Role
+from workspaces.tenant_columns import keeping_keys
 
 # The values of a TriggerBody that are not stored unchanged in the table `trigger`: secrets, which are encrypted first,
 # the columns of the trigger's revision, and `on`, which has rows of its own. All other values need no code of their own

@@ -39,11 +39,15 @@ from workers.pools.services import pools_of_host
 from workers.releases import Package, cli_package, worker_package
 from workers.serializers import RegistrationTokenBody, WorkerFilters, WorkerSerializer, worker_rows
 from workers.worker_events import read_events
-from workspaces.access import Access, TenantViewSet
+from workspaces.access import (
+    Access,
+    ApiKeyAuthentication,
+    HostKeyAuthentication,
+    IsAdmin,
+    TenantViewSet,
+)
 from workspaces.api_keys import mint_registration_token
-from workspaces.authentication import ApiKeyAuthentication, HostKeyAuthentication
 from workspaces.models import Environment
-from workspaces.permissions import IsAdmin
 from workspaces.roles import HOST_ROLE, Role
 
 

@@ -9,8 +9,13 @@ from django.db.models.functions import Lower, Now
 from pipedai.ids import new_id
 from pipedai.table_rules import check, has, index, lacks, unique
 from triggers.runs import conditions
-from workspaces.files.columns import FileColumns, own_key
-from workspaces.tenant_columns import environment_key, in_environment, tenant_key
+from workspaces.tenant_columns import (
+    FileColumns,
+    environment_key,
+    in_environment,
+    own_key,
+    tenant_key,
+)
 
 ONLINE_WITHIN = conditions.ONLINE_WITHIN
 MAX_CONCURRENCY = 1000

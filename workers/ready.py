@@ -11,9 +11,9 @@ from workers.models import ONLINE_WITHIN, Worker
 from workers.pools.serializers import PoolBody
 from workers.pools.services import POOLS
 from workers.serializers import WorkerSerializer, worker_rows
-from workspaces.dependents import register_dependents
 from workspaces.files.kinds import OF_ENVIRONMENT, Lookup, register_kind, register_lookup
 from workspaces.files.kinds import Kind as FileKind
+from workspaces.services import register_dependents
 
 _live = Worker.objects.filter(deleted_at__isnull=True)
 # The audit log keeps the actions that worker events report, so that nothing is lost here.

@@ -10,8 +10,8 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.authentication import CookieJWTAuthentication
 from accounts.models import Session
+from accounts.sessions import CookieJWTAuthentication
 from pipedai.api.errors import Invalid
 from pipedai.api.principal import (
     KeyPrincipal,
@@ -34,10 +34,14 @@ from workers.serializers import (
     WorkerSerializer,
     worker_rows,
 )
-from workspaces.access import TenantViewSet
-from workspaces.authentication import ApiKeyAuthentication, HostKeyAuthentication
+from workspaces.access import (
+    ApiKeyAuthentication,
+    HostKeyAuthentication,
+    IsAdmin,
+    IsViewer,
+    TenantViewSet,
+)
 from workspaces.models import ApiKey
-from workspaces.permissions import IsAdmin, IsViewer
 from workspaces.roles import KEY_ROLES
 
 

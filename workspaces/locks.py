@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.db.models import Model, QuerySet
 
-from accounts.authentication import session_ended
+from accounts.sessions import session_ended
 from pipedai.api.authentication import bad_token
 from pipedai.api.errors import Forbidden, Invalid, NotFound, or_not_found
 from pipedai.events import Actor, is_rehearsal, once

@@ -17,8 +17,7 @@ from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import StrictBody, read_body
 from pipedai.replica.reading import from_replica
-from workspaces.access import TenantViewSet
-from workspaces.permissions import IsAdmin, IsViewer
+from workspaces.access import IsAdmin, IsViewer, TenantViewSet
 from workspaces.resources import Resource
 
 

@@ -5,6 +5,7 @@ exception, and `until_answered` repeats a request until there is an answer.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 import socket
@@ -23,10 +24,9 @@ from uuid import uuid4
 import httpx
 
 from pipedai_worker import __version__
-from pipedai_worker.logs import get_logger
 from pipedai_worker.running.stopping import in_background, run_in_background
 
-log = get_logger(__name__)
+log = logging.getLogger(__name__)
 
 # After one of these statuses the worker sends the request again. Every other 4xx is final.
 TRANSIENT_STATUSES = frozenset({408, 425, 429})
@@ -94,7 +94,11 @@ class Refused(ApiError):  # noqa: N818
 def read(response: httpx.Response) -> dict[str, Any]:
     """Return the JSON object of a successful answer, or raise the exception for its status."""
     status = response.status_code
-    body = _json_object(response)
+    try:
+        found = response.json()
+    except (ValueError, RecursionError):
+        found = None
+    body: dict[str, Any] | None = found if isinstance(found, dict) else None
     if body is not None and response.is_success:
         return body
     message = body.get("error") if body else None
@@ -131,14 +135,6 @@ def _details(body: Any) -> str:
         if isinstance(errors, list)
     )
     return f" ({text[:LONGEST_DETAILS]})" if text else ""
-
-
-def _json_object(response: httpx.Response) -> dict[str, Any] | None:
-    try:
-        body = response.json()
-    except (ValueError, RecursionError):
-        return None
-    return body if isinstance(body, dict) else None
 
 
 def parse_time(moment: object) -> float | None:
@@ -281,7 +277,7 @@ ACCOUNT_HEADER = "X-Pipedai-Account-Id"
 # How long the end of a worker may be delayed by telling the API of it.
 SIGN_OFF_SECONDS = 1.5
 LARGEST_PORT = 65535
-# A person is told to set this machine's clock if it differs by more from the API's.
+# If this machine's clock differs by more from the API's, the worker asks a person to set it.
 CLOCK_TOLERANCE_SECONDS = 60.0
 
 
@@ -385,7 +381,7 @@ class Api:
         except Refused as refused:
             raise NotOurApi(f"There is no PipedAI API at {self.url}: {refused}.") from None
         if self.clock_offset is None:
-            # The `Date` header has only whole seconds, so it is not used once a poll has told the server's time.
+            # The `Date` header has only whole seconds, so it is not used once a poll has brought the server's time.
             self._learn_clock(parse_date(response.headers.get("Date")), time.time() - sent_at)
 
     def register(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -525,18 +521,14 @@ class Api:
     def _send(
         self, method: str, path: str, *, bounds: Bounds = ANSWER, **options: Any
     ) -> httpx.Response:
-        asked = self._answer(bounds, method, path, **options)
+        """Send a request and return its answer. Raises Unavailable, also if the answer exceeds its bounds."""
+        asked = asyncio.wait_for(self._read(bounds, method, path, **options), bounds.seconds)
         try:
             return asyncio.run_coroutine_threadsafe(asked, self._loop).result()
+        except asyncio.TimeoutError:
+            raise self._unavailable(httpx.ReadTimeout("it took too long to answer")) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._unavailable(error) from None
-
-    async def _answer(self, bounds: Bounds, *asked: Any, **options: Any) -> httpx.Response:
-        """Send a request and return its answer. Raises httpx.HTTPError if the answer exceeds its bounds."""
-        try:
-            return await asyncio.wait_for(self._read(bounds, *asked, **options), bounds.seconds)
-        except asyncio.TimeoutError:
-            raise httpx.ReadTimeout("it took too long to answer") from None
 
     async def _read(self, bounds: Bounds, *asked: Any, **options: Any) -> httpx.Response:
         async with self._client.stream(*asked, **options) as answer:

@@ -8,21 +8,44 @@ import argparse
 import atexit
 import gc
 import io
+import logging
 import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from pipedai_worker import __version__, logs
+from pipedai_worker import __version__, redact
 from pipedai_worker.disk import spool
 from pipedai_worker.disk.spool import SUFFIX
 from pipedai_worker.identity import AUTH_MODES, DEFAULT_PATH
 
-log = logs.get_logger(__name__)
+log = logging.getLogger(__name__)
+
+
+TOKEN_VARIABLE = "PIPEDAI_REGISTRATION_TOKEN"  # noqa: S105
+# Supervisors kill the worker 30 s after SIGTERM. It needs the remaining 7 s to stop the last runs and report them.
+DEFAULT_DRAIN_SECONDS = 23.0
+# How long the conformance kit waits for most things, which a correct worker does at once: a busy machine may delay it.
+PATIENCE_SECONDS = 60.0
+# Claude is stopped when it has written nothing for so long. Its own tools may run for 10 minutes in silence.
+DEFAULT_SILENCE_SECONDS = 1200.0
+OK = 0
+ERROR = 1
+BAD_CONFIG = 2
+DEAD_TOKEN = 3
+NOT_OUR_API = 4
+ALREADY_RUNNING = 5
+
+
+class Exit(Exception):  # noqa: N818 - not always an error
+    def __init__(self, code: int, message: str = "") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def carry_out(handler: Callable[[argparse.Namespace], None], options: argparse.Namespace) -> int:
     """Run a command and return the exit code. An expected failure is logged as one sentence, without a traceback."""
-    logs.configure(as_json=getattr(options, "json_logs", False))
+    redact.configure_log(as_json=getattr(options, "json_logs", False))
     try:
         handler(options)
     except Exit as end:
@@ -85,7 +108,7 @@ def make_parser() -> argparse.ArgumentParser:
         command = subparsers.add_parser(name, **texts)
         for group in (add_common, *groups):
             group(command)
-        command.set_defaults(handler=_command(name))
+        command.set_defaults(handler=_handler(name))
 
     add(
         "register",
@@ -135,24 +158,9 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(name: str) -> Callable[[argparse.Namespace], None]:
-    """Return the function of `handlers` with this name. All that it needs is imported only when it is called."""
-
-    def command(options: argparse.Namespace) -> None:
-        from pipedai_worker import commands
-
-        getattr(commands, name)(options)
-
-    return command
-
-
-TOKEN_VARIABLE = "PIPEDAI_REGISTRATION_TOKEN"  # noqa: S105
-# Supervisors kill the worker 30 s after SIGTERM. It needs the remaining 7 s to stop the last runs and report them.
-DEFAULT_DRAIN_SECONDS = 23.0
-# How long the conformance kit waits for most things, which a correct worker does at once: a busy machine may delay it.
-PATIENCE_SECONDS = 60.0
-# Claude is stopped when it has told nothing for so long. Its own tools may run for 10 minutes, and it is silent then.
-DEFAULT_SILENCE_SECONDS = 1200.0
+def _handler(name: str, module: str = "commands") -> Callable[[argparse.Namespace], None]:
+    """Return the function of the module with this name. All that it needs is imported only when it is called."""
+    return lambda options: getattr(import_module(f"{__package__}.{module}"), name)(options)
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -278,7 +286,7 @@ def add_work(parser: argparse.ArgumentParser) -> None:
 
 
 def add_logs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", type=_run, help="the run's id")
+    parser.add_argument("run", metavar="RUN", type=_run_id, help="the run's id")
     parser.add_argument(
         "--after",
         metavar="SEQ",
@@ -353,7 +361,7 @@ def add_conformance(subparsers: argparse._SubParsersAction[argparse.ArgumentPars
         help="how long the worker may take for what it does at once (default %(default)g)",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
-    parser.set_defaults(handler=_conformance)
+    parser.set_defaults(handler=_handler("conformance", "conformance.lab"))
 
 
 def path(text: str) -> Path:
@@ -381,7 +389,7 @@ def _count(text: str) -> int:
     return 0 if text == "0" else positive(text)
 
 
-def _run(text: str) -> str:
+def _run_id(text: str) -> str:
     try:
         return str(UUID(text))
     except ValueError:
@@ -414,12 +422,6 @@ def _check(name: str) -> str:
     return name
 
 
-def _conformance(options: argparse.Namespace) -> None:
-    from pipedai_worker.conformance import lab
-
-    lab.conformance(options)
-
-
 def _command_line(text: str) -> str:
     try:
         words = shlex.split(text)
@@ -428,17 +430,3 @@ def _command_line(text: str) -> str:
     if not words:
         raise argparse.ArgumentTypeError("it names no program")
     return text
-
-
-OK = 0
-ERROR = 1
-BAD_CONFIG = 2
-DEAD_TOKEN = 3
-NOT_OUR_API = 4
-ALREADY_RUNNING = 5
-
-
-class Exit(Exception):  # noqa: N818 - not always an error
-    def __init__(self, code: int, message: str = "") -> None:
-        super().__init__(message)
-        self.code = code

@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import errno
 import json
+import logging
 import os
 import platform
 import shlex
@@ -15,7 +16,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -38,14 +39,12 @@ from pipedai_worker.cli import TOKEN_VARIABLE, Exit, path
 from pipedai_worker.disk import durable, spool
 from pipedai_worker.disk.journal import EVENTS, HELD, KEPT, SENT, AlreadyRunning, Holder, Journal
 from pipedai_worker.disk.spool import from_file, shown, wants_colour
-from pipedai_worker.executors.base import Executor
+from pipedai_worker.executors.base import CommandExecutor, Executor
 from pipedai_worker.executors.claude import Account, ClaudeExecutor
-from pipedai_worker.executors.command import CommandExecutor
 from pipedai_worker.identity import AUTH_MODES, CLAUDE_MAX, ConfigError, Paying, WorkerConfig
-from pipedai_worker.logs import get_logger
 from pipedai_worker.running.loop import Fatal, Loop, Settings
 
-log = get_logger(__name__)
+log = logging.getLogger(__name__)
 
 # With --offline the stand-in needs no MCP server, as a person who tries a worker out may name one that does not exist.
 STAND_IN = [*stand_in.COMMAND, "--offline"]
@@ -91,7 +90,7 @@ def register(options: argparse.Namespace) -> None:
 @_one_sentence()
 def run(options: argparse.Namespace) -> None:
     log.info(_STARTS)
-    _run(options, WorkerConfig.load(options.config))
+    _work(options, WorkerConfig.load(options.config))
 
 
 @_one_sentence()
@@ -101,7 +100,7 @@ def register_and_run(options: argparse.Namespace) -> None:
     if not options.config.exists():
         config = _register(options)
         log.info("registered as worker %s; its token is in %s", config.worker_id, options.config)
-    _run(options, WorkerConfig.load(options.config))
+    _work(options, WorkerConfig.load(options.config))
 
 
 @_one_sentence()
@@ -184,7 +183,7 @@ def _register(options: argparse.Namespace) -> WorkerConfig:
         raise Exit(cli.ERROR, str(error)) from None
 
 
-def _run(options: argparse.Namespace, config: WorkerConfig) -> None:
+def _work(options: argparse.Namespace, config: WorkerConfig) -> None:
     if identity.readable_by_others(options.config):
         log.warning("%s holds a token and others may read it: chmod 600 it", options.config)
     api = _api(options, options.api_url or config.api_url, config)
@@ -197,9 +196,11 @@ def _run(options: argparse.Namespace, config: WorkerConfig) -> None:
         ) from None
     except OSError as error:
         raise Exit(cli.ERROR, f"{state} can't be used: {error.strerror}.") from None
-    paying = Paying(
-        options.auth_mode, config.auth_mode, partial(_remember_auth_mode, options.config)
-    )
+    remember = partial(identity.remember_auth_mode, options.config)
+    paying = Paying(options.auth_mode, config.auth_mode, remember)
+    # A program that is not claude has no account.
+    is_claude = options.command is None and not options.stand_in
+    account = Account(lambda: paying.mode, config.environment_id, api.environment_id)
     settings = Settings(
         max_concurrency=options.max_concurrency or config.max_concurrency,
         drain_seconds=options.drain_seconds,
@@ -208,7 +209,7 @@ def _run(options: argparse.Namespace, config: WorkerConfig) -> None:
         pass_env=tuple(options.pass_env),
         events=_events(config) if spool.local_events_wanted() else None,
         on_auth_mode=paying.learn,
-        account_id=_account_id(options, config, paying, api),
+        account_id=account.word if is_claude else lambda: None,
     )
     share_one_arena()
     try:
@@ -223,15 +224,6 @@ def _run(options: argparse.Namespace, config: WorkerConfig) -> None:
         raise fatal.cause from None
 
 
-def _account_id(
-    options: argparse.Namespace, config: WorkerConfig, paying: Paying, api: Api
-) -> Callable[[], str | None]:
-    """Return a function that returns the word for claude's account. A program that is not claude has none."""
-    if options.command is not None or options.stand_in:
-        return lambda: None
-    return Account(lambda: paying.mode, config.environment_id, api.environment_id).word
-
-
 def _events(config: WorkerConfig) -> Path:
     try:
         return spool.local_directory(config.worker_id)
@@ -239,13 +231,6 @@ def _events(config: WorkerConfig) -> Path:
         raise Exit(
             cli.BAD_CONFIG, "There is no home directory for live run events: set HOME."
         ) from None
-
-
-def _remember_auth_mode(path: Path, auth_mode: str) -> None:
-    try:
-        identity.remember_auth_mode(path, auth_mode)
-    except (OSError, ValueError) as error:
-        log.warning("%s can't be written (%s): authMode is not kept", path, type(error).__name__)
 
 
 def _known_paying(options: argparse.Namespace) -> Paying:

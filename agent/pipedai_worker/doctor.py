@@ -131,7 +131,7 @@ def check_claude(argv: Sequence[str], paying: Paying | None) -> Iterator[Finding
     yield Finding("claude is paid for by", True, f"{paying.mode} ({paying.why})")
     yield _check_login(paying.mode)
     for complaint in paying.complaints():
-        # `_check_login` has told of a missing credential, so only unused ones are told here.
+        # `_check_login` has named a missing credential, so only unused ones are named here.
         if "is kept from claude" in complaint:
             yield Finding("credentials not used", True, complaint)
 

@@ -5,6 +5,7 @@ for on this machine: by a subscription or by an API key, as operator or API choo
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -14,7 +15,6 @@ from typing import Any
 from uuid import UUID
 
 from pipedai_worker.disk import durable
-from pipedai_worker.logs import get_logger
 
 DEFAULT_PATH = Path("~/.pipedai/worker.json")
 
@@ -81,9 +81,11 @@ class WorkerConfig:
 
 
 def remember_auth_mode(path: Path, auth_mode: str) -> None:
-    """Write down how the API says that claude is paid for; other fields stay. Raises OSError, ValueError."""
-    content = durable.read_json_object(path)
-    durable.write_json(path, {**content, "authMode": auth_mode})
+    """Write down how the API says that claude is paid for; other fields stay. If that fails, the log says so."""
+    try:
+        durable.write_json(path, {**durable.read_json_object(path), "authMode": auth_mode})
+    except (OSError, ValueError) as error:
+        log.warning("%s can't be written (%s): authMode is not kept", path, type(error).__name__)
 
 
 def readable_by_others(path: Path) -> bool:
@@ -95,7 +97,7 @@ def state_directory(config_path: Path) -> Path:
 
 
 def own_files(config_path: Path) -> list[Path]:
-    """Return the files and directories in which this worker, and others of this account, keep tokens and runs."""
+    """Return the files and directories in which the workers of this account keep tokens and runs."""
     found = [config_path, state_directory(config_path)]
     # Without a home directory there is no default path either.
     with contextlib.suppress(RuntimeError):
@@ -119,7 +121,7 @@ def _uuid(content: dict[str, Any], key: str, path: Path) -> str:
         raise ConfigError(f"{key} in {path} is not a UUID: register this worker again.") from None
 
 
-log = get_logger(__name__)
+log = logging.getLogger(__name__)
 
 CLAUDE_MAX, API_KEY = "claude_max", "api_key"
 AUTH_MODES = (CLAUDE_MAX, API_KEY)
@@ -133,7 +135,7 @@ EVERY_CREDENTIAL = tuple(name for names in CREDENTIALS.values() for name in name
 
 
 class Paying:
-    """The present way of paying for claude: what the operator chose, else what the API told, else a subscription."""
+    """The present way of paying for claude: what the operator chose, else what the API says, else a subscription."""
 
     def __init__(
         self,

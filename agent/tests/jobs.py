@@ -9,12 +9,12 @@ from typing import Any
 from uuid import uuid4
 
 from pipedai_worker.conformance.fake_api import FakeRun
+from pipedai_worker.disk import journal
 from pipedai_worker.disk.durable import write_private
 from pipedai_worker.disk.sessions import session_of
 from pipedai_worker.executors import claude
 from pipedai_worker.executors.base import Job, JobSession
 from pipedai_worker.redact import Redactor
-from pipedai_worker.running import recovery
 from pipedai_worker.running.assigned import AssignedRun
 from pipedai_worker.running.process import Program
 from pipedai_worker.running.stopping import StopReason
@@ -55,7 +55,7 @@ def make_job(
         environment={
             "PATH": os.environ["PATH"],
             "TMPDIR": str(temporary),
-            recovery.MARK: CLAIM_ID,
+            journal.CLAIM_VARIABLE: CLAIM_ID,
         },
         redactor=Redactor(run.mcp_headers.values()),
         should_stop=should_stop,

@@ -13,9 +13,8 @@ import pytest
 from pipedai_worker.api import ACCOUNT_HEADER, Api
 from pipedai_worker.conformance.fake_api import FakeApi, FakeRun
 from pipedai_worker.disk import durable
-from pipedai_worker.disk.journal import HeldRun, Journal
-from pipedai_worker.executors.command import CommandExecutor
-from pipedai_worker.running import recovery
+from pipedai_worker.disk.journal import UNREADABLE, HeldRun, Journal
+from pipedai_worker.executors.base import CommandExecutor
 from pipedai_worker.running.assigned import AssignedRun
 from pipedai_worker.running.loop import Granted, InHand, Loop, Settings
 from pipedai_worker.running.reporting import Surroundings
@@ -91,7 +90,7 @@ def test_a_run_is_handed_back_even_if_the_disk_fails(
         *(lambda _: told.append(run.status), lambda _: None),
     )
     in_hand = InHand(around, lambda end: end(), lambda *_: ended.set())
-    in_hand.hand_back(run.id, recovery.UNREADABLE)
+    in_hand.hand_back(run.id, UNREADABLE)
     assert ended.wait(60)
     assert (run.status, told, in_hand.settling) == ("failed", ["running"], 0)
     journal.close()

@@ -15,11 +15,11 @@ import pytest
 
 from pipedai_worker import standin
 from pipedai_worker.commands import STAND_IN
+from pipedai_worker.disk.journal import end_marked
 from pipedai_worker.disk.sessions import session_of
 from pipedai_worker.executors import claude, watch
 from pipedai_worker.executors.base import Execution
 from pipedai_worker.executors.claude import ClaudeExecutor
-from pipedai_worker.running.recovery import end_marked
 from pipedai_worker.running.stopping import StopReason
 
 from .conftest import alive, until

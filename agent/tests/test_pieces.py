@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from testing.world.cases import cases
 
-from pipedai_worker import logs
+from pipedai_worker import redact
 from pipedai_worker.api import Backoff, normalize_url, parse_date, parse_retry_after
 from pipedai_worker.conformance.fake_api import FakeRun
 from pipedai_worker.disk import durable
@@ -256,7 +256,7 @@ def test_a_scratch_directory_goes_whatever_was_made_in_it(
     durable._open_directories(place.root)
     assert stat.S_IMODE(deep.stat().st_mode) == 0o700
     assert stat.S_IMODE(outside.stat().st_mode) == 0o500
-    place.remove()
+    durable.remove_tree(place.root)
     assert list(tmp_path.iterdir()) == [outside]
     durable.remove_tree(outside)
     assert outside.exists()
@@ -318,17 +318,17 @@ def test_a_tail_keeps_no_part_of_a_secret_that_it_cuts() -> None:
 
 def test_a_log_line_is_one_line_and_holds_no_secret() -> None:
     record = logging.LogRecord("x", logging.INFO, "f", 1, "a %s", ("b\r\nc\x1b[2J\u2028",), None)
-    logs.known_secrets.add("run", ["hidden"])
+    redact.known_secrets.add("run", ["hidden"])
     try:
         record.args = ("hidden\nwkt_" + "A" * 49,)
         for as_json in (False, True):
-            line = logs._Formatter(as_json=as_json).format(record)
+            line = redact.LogFormatter(as_json=as_json).format(record)
             assert "\n" not in line
             assert "hidden" not in line
             assert "AAAA" not in line
             assert line.count("[redacted]") == 2
     finally:
-        logs.known_secrets.remove("run")
+        redact.known_secrets.remove("run")
 
 
 def test_a_home_directory_that_can_t_be_read_costs_no_run_its_outcome(tmp_path: Path) -> None:

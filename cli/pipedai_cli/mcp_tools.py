@@ -74,7 +74,7 @@ def _bounded(value: Any) -> Any:
 
 
 def _told(tool: Callable[..., Any]) -> Callable[..., str]:
-    """Fence what a tool returns, and make a failure an error of the tool: its sentence may have names of others."""
+    """Fence what a tool returns, and make a failure an error of the tool, whose sentence may hold anybody's names."""
 
     @wraps(tool)
     def call(*args: Any, **options: Any) -> str:

@@ -1,5 +1,5 @@
-"""Writes tables and details to stdout, and progress to a terminal alone. Text of others is made harmless for a terminal
-first.
+"""Writes tables and details to stdout, and progress to a terminal alone. Text of unknown origin is made harmless for a
+terminal first.
 """
 
 from __future__ import annotations
@@ -64,15 +64,10 @@ def parse_time(value: object) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
 
 
-def local_time(value: object) -> str:
-    """Show a time of the API in the zone of this machine, to the minute; `-` if there is none."""
+def local_time(value: object, form: str = "%Y-%m-%d %H:%M", none: str = "-") -> str:
+    """Show a time of the API in the zone of this machine, by default to the minute; `none` if there is none."""
     moment = parse_time(value) if value else None
-    return f"{moment.astimezone():%Y-%m-%d %H:%M}" if moment else "-"
-
-
-def clock_time(value: object) -> str:
-    moment = parse_time(value) if value else None
-    return f"{moment.astimezone():%H:%M:%S}" if moment else "--:--:--"
+    return moment.astimezone().strftime(form) if moment else none
 
 
 def dollars(value: object) -> str:

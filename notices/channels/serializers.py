@@ -25,7 +25,7 @@ from pipedai.api.filters import ApiFilterSet, WordsFilter
 from pipedai.api.serializers import StrictBody
 from triggers.events.clauses import MAX_CLAUSES, WhereField
 from triggers.webhooks.serializers import AttemptSerializer
-from workspaces.files.columns import KeyField, LabelField
+from workspaces.tenant_columns import KeyField, LabelField
 
 MAX_EMAILS = 20
 MAX_TRIGGERS = 100

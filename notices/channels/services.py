@@ -8,8 +8,8 @@ from uuid import UUID
 
 from django.db import transaction
 
+from accounts.addresses import check_mail_is_on, check_proof, proof_counts
 from accounts.models import User
-from accounts.proof import check_mail_is_on, check_proof, proof_counts
 from notices.channels.announcements import Announcement
 from notices.channels.consent import agree
 from notices.channels.queueing import queue_for, queue_notices

@@ -16,7 +16,6 @@ from uuid import UUID
 from a2wsgi.wsgi import build_environ
 from django.db import close_old_connections
 
-from pipedai.client_address import network_of
 from pipedai.clocks import EDITION
 from pipedai.server.event_stream import EventStreams, StreamKind
 from pipedai.server.listen import Ear, EventsEar, ThingsEar
@@ -32,6 +31,7 @@ from pipedai.server.request_scope import (
     Scope,
     Send,
     header,
+    network_of,
 )
 from pipedai.server.ticket import (
     PASSWORD,

@@ -8,11 +8,10 @@ import time
 from collections.abc import Sequence
 from uuid import UUID
 
-from pipedai.client_address import network_of
 from pipedai.server.listen import Ear, Listener
 from pipedai.server.memory_budget import Replay, whole_answer
 from pipedai.server.outer import LOG
-from pipedai.server.request_scope import CLIENT, App, Message, Receive, Scope, Send
+from pipedai.server.request_scope import CLIENT, App, Message, Receive, Scope, Send, network_of
 from pipedai.server.ticket import ASKING, POLL, AskingTicket, PollTicket, StreamTicket
 from pipedai.server.turns import Turns
 

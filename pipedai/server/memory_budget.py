@@ -18,7 +18,6 @@ from django.http import HttpRequest
 from rest_framework.request import Request
 
 from pipedai.api.error_codes import ErrorCode
-from pipedai.client_address import network_of
 from pipedai.server.request_scope import (
     HOOKS,
     App,
@@ -28,6 +27,7 @@ from pipedai.server.request_scope import (
     Receive,
     Refused,
     Scope,
+    network_of,
 )
 
 # A process remembers so many pairs of a source and an address: those whose signed events came last.

@@ -14,7 +14,6 @@ from typing import Any
 
 from pipedai.api.error_codes import ErrorCode, code_of_status
 from pipedai.api.errors import INTERNAL, error_body
-from pipedai.client_address import Network
 from pipedai.ids import accept_or_make, current_request_id
 from pipedai.logs import get_logger, log_line
 from pipedai.server.memory_budget import (
@@ -34,6 +33,7 @@ from pipedai.server.request_scope import (
     App,
     ClientGone,
     Message,
+    Network,
     RawHeaders,
     Receive,
     Refused,

@@ -32,7 +32,7 @@ from triggers.schedules.firing import fire_due_ticks
 from workers.enrollment.issuing import approve_pairing
 from workers.models import Worker
 from workers.registration import Registered
-from workspaces.connections.tokens import Tokens
+from workspaces.connections.servers import Tokens
 from workspaces.models import Environment
 from workspaces.roles import Role
 

@@ -30,7 +30,7 @@ from workers.protocol.serializers import HandedOutRunSerializer
 from workers.serializers import WorkerSerializer
 from workspaces.ceilings import PROFILE
 from workspaces.files.kinds import kinds
-from workspaces.invitations import INVITATIONS_OF_WORKSPACE
+from workspaces.members import INVITATIONS_OF_WORKSPACE
 from workspaces.serializers import (
     ApiKeySerializer,
     EnvironmentSerializer,

@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bin.suite import new_data_dir
-from pipedai.embedded.cluster import FASTER, Layout
-from pipedai.embedded.programs import only_one
+from pipedai.embedded.cluster import FASTER, Layout, only_one
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.env import BASE_DIR
 

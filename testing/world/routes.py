@@ -27,7 +27,7 @@ from testing.world.stage import Stage
 from testing.world.users import PASSWORD
 from workers.enrollment.issuing import approve_pairing, begin_pairing
 from workers.models import Enrollment
-from workspaces.files import planning, requests
+from workspaces.files import changes, planning
 from workspaces.roles import Role
 from workspaces.services import create_environment
 
@@ -216,7 +216,7 @@ def _applied(cast: Cast) -> Body:
     """Returns the plan of files that describe nothing."""
     planned = planning.plan(
         environment_id=cast.environment.id,
-        request=requests.Request("acme/agents", []),
+        request=changes.Request("acme/agents", []),
         actor=TEST_ACTOR,
         role=Role.ADMIN,
     )

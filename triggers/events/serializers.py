@@ -16,7 +16,7 @@ from pipedai.api.fields import (
 from pipedai.api.serializers import RowSerializer, StrictBody
 from pipedai.server.request_scope import HOOKS
 from triggers.states import EventDecided, Scheme
-from workspaces.files.columns import KeyField, LabelField
+from workspaces.tenant_columns import KeyField, LabelField
 
 # The characters of a header's name that every proxy passes on.
 _HEADER = r"^[A-Za-z0-9-]{1,100}$"

@@ -23,8 +23,8 @@ from pipedai.api.throttling import (
     take_back_hit,
     too_many_requests,
 )
-from pipedai.client_address import network_of
 from pipedai.events import Actor, Event, emit
+from pipedai.server.request_scope import network_of
 from pipedai.sql import execute, fetch_row
 from workers.models import Enrollment, Worker
 from workspaces.ceilings import check_ceiling

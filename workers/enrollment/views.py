@@ -8,7 +8,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.authentication import CookieJWTAuthentication
+from accounts.sessions import CookieJWTAuthentication
 from pipedai.api.principal import actor_of, address_of, principal_of
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import read_body
@@ -30,8 +30,7 @@ from workers.enrollment.serializers import (
     WaitingPairingSerializer,
 )
 from workers.models import Enrollment, Worker
-from workspaces.access import TenantViewSet
-from workspaces.permissions import IsAdmin
+from workspaces.access import IsAdmin, TenantViewSet
 from workspaces.serializers import ApiKeySerializer
 
 _LONGEST_PROGRAM = 255

@@ -8,7 +8,7 @@ from pipedai.api.fields import NameField, TextField
 from pipedai.api.serializers import RowSerializer, StrictBody, sources_of
 from pipedai.sql import fetch_all
 from triggers.runs.conditions import is_online
-from workspaces.files.columns import KeyField, LabelField
+from workspaces.tenant_columns import KeyField, LabelField
 
 
 class PoolBody(StrictBody):

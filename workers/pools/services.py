@@ -18,10 +18,10 @@ from triggers.runs.lifecycle import reassign_resuming_runs
 from triggers.states import RetryMode
 from workers.models import Pool, PoolMember, Worker
 from workspaces.ceilings import held_and_most
-from workspaces.files.columns import keeping_keys
 from workspaces.locks import hold_pools, lock_row
 from workspaces.models import Workspace
 from workspaces.resources import Resource
+from workspaces.tenant_columns import keeping_keys
 
 
 class Pools(Resource[Pool]):

@@ -12,7 +12,7 @@ from pipedai.api.schema.operation import Operation
 from workers.models import Pool
 from workers.pools import services
 from workers.pools.serializers import COLUMNS, PoolBody, PoolSerializer, with_workers
-from workspaces.permissions import IsAdmin
+from workspaces.access import IsAdmin
 from workspaces.resource_views import ResourceViewSet
 
 

@@ -316,7 +316,7 @@ def checks() -> dict[str, Check]:
     """Return all checks by their names. Importing their modules registers them."""
     for module in ("approvals", "life", "taking", "trouble"):
         import_module(f"{__package__}.{module}")
-    return CHECKS
+    return dict(sorted(CHECKS.items(), key=lambda item: item[1].run.__module__))
 
 
 def judge(

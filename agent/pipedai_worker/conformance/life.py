@@ -199,7 +199,7 @@ def ignores_what_is_newer_in_a_run(lab: Lab) -> None:
 
 
 RESETS_IN_SECONDS = 3600
-# The time at which the limit is to end may be told this much later or earlier, because a worker may round it.
+# The reported end of the limit may be this much later or earlier than the real one, because a worker may round it.
 TOLERANCE_SECONDS = 60.0
 
 

@@ -4,6 +4,7 @@ directory and a session, new or of an earlier attempt.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -17,12 +18,11 @@ from pipedai_worker.disk import durable
 from pipedai_worker.disk.durable import Scratch
 from pipedai_worker.disk.tool_calls import UNKNOWN, ToolCalls
 from pipedai_worker.executors.base import Execution, Executor, JobSession
-from pipedai_worker.logs import get_logger
 from pipedai_worker.running.assigned import AssignedRun
 from pipedai_worker.running.outcome import FAILED, INFRA, WAITING, Outcome
 from pipedai_worker.running.stopping import StopReason
 
-log = get_logger(__name__)
+log = logging.getLogger(__name__)
 
 # The ids of claude's sessions are derived from this namespace (a random UUID). It must not change, because a new
 # version of the worker has to compute the same ids as the old one.
@@ -316,7 +316,7 @@ HAD_EFFECTS = (
 class HadEffects(Exception):  # noqa: N818 - a state, not a mistake
     """A session can't be resumed, and its run must not begin anew, because what it has done would be done twice."""
 
-    # This outcome names no session. The API, which knows what the earlier attempts told of their tool calls, therefore
+    # This outcome names no session. The API, which knows the tool calls that the earlier attempts reported, therefore
     # retries the run anew if they had no effects after all, and otherwise not at all.
     outcome = Outcome(FAILED, INFRA, short_message=HAD_EFFECTS, error_message=HAD_EFFECTS)
 
@@ -386,7 +386,7 @@ class Workplaces:
         try:
             self._sessions.begin(known)
         except OSError:
-            scratch.remove()
+            durable.remove_tree(scratch.root)
             raise
         return Workplace(scratch, session, known)
 
@@ -403,14 +403,14 @@ class Workplaces:
         goes_on = waits or (self._run.may_be_resumed and _may_be_retried(execution))
         if known is not None and workplace.session.kept and goes_on:
             executor.clean_up(known.id, scratch.work, pid, keep_session=True)
-            scratch.strip()
+            durable.strip(scratch.root)
             try:
                 after = known.after(calls.counts(), calls.listed())
                 return self._sessions.keep(replace(after, waits=waits), executor)
             except OSError as error:
                 log.warning("a run's session can't be kept: %s", error.strerror)
         executor.clean_up(workplace.session.id, scratch.work, pid)
-        scratch.remove()
+        durable.remove_tree(scratch.root)
         if known is not None:
             self._sessions.forget(known.id, executor)
         return False

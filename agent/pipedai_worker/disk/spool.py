@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
 import os
 import sys
 import time
@@ -21,7 +22,6 @@ from pipedai_worker.api import parse_time
 from pipedai_worker.disk import durable
 from pipedai_worker.executors.base import DEFERRED, TOOL_PREFIX
 from pipedai_worker.executors.watch import text_of
-from pipedai_worker.logs import get_logger
 from pipedai_worker.redact import Redactor
 from pipedai_worker.running.outcome import iso
 from pipedai_worker.running.process import SHORTEST_CUT_STRING
@@ -33,7 +33,7 @@ MESSAGE, THINKING, TOOL_CALL, TOOL_RESULT = "message", "thinking", "tool_call", 
 STATUS, RESULT = "status", "result"
 # What any other program writes, and what claude writes to stderr.
 STDOUT, STDERR = "stdout", "stderr"
-# The last event of a run that told more than is kept.
+# The last event of a run that had more events than are kept.
 TRUNCATED = "truncated"
 
 # Pieces of these streams follow each other without a gap. A piece that is too long becomes several events.
@@ -64,19 +64,19 @@ def read(kind: str, payload: Any) -> Iterator[RunEvent]:
     elif kind == "result":
         is_deferred = payload.get("terminal_reason") == DEFERRED
         text = "Claude has stopped before this call." if is_deferred else text_of(payload)
-        yield RunEvent(RESULT, _texts(text), _named(payload, _OF_RESULT))
+        yield RunEvent(RESULT, _texts(text), _renamed(payload, _OF_RESULT))
     elif kind == "system":
         yield _system(payload)
     elif kind == "rate_limit_event":
         yield from _limit(payload.get("rate_limit_info"))
     else:
-        yield RunEvent(STATUS, (), {"subtype": kind, **_named(payload, _OF_PROGRESS)})
+        yield RunEvent(STATUS, (), {"subtype": kind, **_renamed(payload, _OF_PROGRESS)})
 
 
 def _message(role: str, event: dict[str, Any]) -> Iterator[RunEvent]:
     message = event.get("message")
     content = message.get("content") if isinstance(message, dict) else None
-    about = _named(event, {"parent_tool_use_id": "parentId", "error": "error"})
+    about = _renamed(event, {"parent_tool_use_id": "parentId", "error": "error"})
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]
     for block in content if isinstance(content, list) else []:
@@ -112,7 +112,7 @@ def _system(event: dict[str, Any]) -> RunEvent:
     sentence = _SENTENCES.get(subtype)
     texts = (sentence(event),) if sentence else ()
     return RunEvent(
-        STATUS, texts, {"subtype": subtype, **_named(event, _OF_SYSTEM.get(subtype, {}))}
+        STATUS, texts, {"subtype": subtype, **_renamed(event, _OF_SYSTEM.get(subtype, {}))}
     )
 
 
@@ -120,10 +120,10 @@ def _limit(info: Any) -> Iterator[RunEvent]:
     """Tell of a usage limit that is reached or near. Claude also tells of limits that are far off."""
     if isinstance(info, dict) and info.get("status") != "allowed":
         text = f"The usage limit of the model's API is {info.get('status')}."
-        yield RunEvent(STATUS, (text,), {"subtype": "usage_limit", **_named(info, _OF_LIMIT)})
+        yield RunEvent(STATUS, (text,), {"subtype": "usage_limit", **_renamed(info, _OF_LIMIT)})
 
 
-def _named(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+def _renamed(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
     """Return those of the values that are there, under the names that the API's events have."""
     return {
         name: values[old] for old, name in names.items() if values.get(old) not in (None, "", [])
@@ -302,7 +302,7 @@ def make_room(directory: Path, *, most_bytes: float = inf, most: float = inf) ->
         size -= each
 
 
-log = get_logger(__name__)
+log = logging.getLogger(__name__)
 
 LOCAL_EVENTS_VARIABLE = "PIPEDAI_LOCAL_RUN_EVENTS"
 LOCAL_EVENTS_ROOT = Path("~/.pipedai/runs")

@@ -407,7 +407,7 @@ def account_word(environment_id: str, identity: str) -> str:
 
 
 def account_identity(auth_mode: str) -> str | None:
-    """Return what tells claude's account from others, or None. It is a secret: a token, a key, or the login."""
+    """Return what identifies claude's account, or None. It is a secret: a token, a key, or the login."""
     for variable in CREDENTIALS[auth_mode]:
         if os.environ.get(variable):
             return f"{variable} {os.environ[variable]}"

@@ -178,7 +178,7 @@ class Transcript:
 
     @property
     def tokens(self) -> Tokens | None:
-        """Return how many tokens the run has used so far; None if claude has told nothing of it."""
+        """Return how many tokens the run has used so far; None if claude has not said."""
         if self._model_tokens is not None:
             return self._model_tokens
         if self._result_tokens is None and self._message_tokens:
@@ -515,7 +515,7 @@ class Watch:
         )
 
     def _known(self, ending: Ending) -> Outcome:
-        """Return an outcome with all that claude told of the run, such as the cost. Its status is `failed` at first."""
+        """Return an outcome with what claude has said of the run, such as the cost. Its status is `failed` at first."""
         transcript = self._transcript
         return Outcome(
             FAILED,

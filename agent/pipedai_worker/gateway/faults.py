@@ -45,7 +45,7 @@ def client(sentence: str) -> ServerFailed:
 
 
 def of_status(status: int, *, expiring: bool = False, begins: bool = False) -> ServerFailed | None:
-    """Return the error for an answer's status; None for 2xx. Headers that are `expiring` may be others later. `begins`
+    """Return the error for an answer's status; None for 2xx. `expiring` headers may be replaced later. `begins`
     says that the request was `initialize`.
     """
     if 200 <= status < 300:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import hmac
 import json
+import logging
 import re
 import secrets
 import socket
@@ -48,10 +49,9 @@ from pipedai_worker.gateway.upstream import (
     read_whole,
     session_in,
 )
-from pipedai_worker.logs import get_logger
 from pipedai_worker.running.stopping import in_background, run_in_background
 
-log = get_logger(__name__)
+log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 SECRET_BYTES = 32
@@ -258,7 +258,7 @@ class Forwarding:
             may_take_long=not all(map(messages.is_quick, posted)),
         )
         if post.ids:
-            answer.presence.expect_client()
+            answer.client.expect()
         try:
             admitted = None
             if self._gate is not None:
@@ -339,7 +339,7 @@ class Forwarding:
             await answer.send(status, headers=headers)
 
     async def get(self, request: Request, answer: Answer) -> None:
-        answer.presence.expect_client()
+        answer.client.expect()
         session = request.header(SESSION) or ""
         async with self._upstream.send("GET", request.headers, seconds=None) as response:
             if not 200 <= response.status_code < 300:
@@ -409,7 +409,7 @@ class Forwarding:
         await answer.send(status, body)
 
     def _headers(self, response: httpx.Response) -> dict[str, str]:
-        """Return the server's headers that the client needs. Others are left out, because they may repeat a secret."""
+        """Return the server's headers that the client needs, and no other, because those may repeat a secret."""
         found = {}
         session = session_in(response)
         if session is not None:

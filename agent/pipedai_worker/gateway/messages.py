@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 import threading
 from collections import OrderedDict
@@ -24,7 +25,6 @@ from pipedai_worker.disk.tool_calls import (
 )
 from pipedai_worker.gateway import faults, limits
 from pipedai_worker.gateway.limits import MOST_TOOLS, MOST_WAITING
-from pipedai_worker.logs import get_logger
 from pipedai_worker.running.stopping import in_background
 from pipedai_worker.values import TooManyValues, parse, refuse_constant
 
@@ -164,7 +164,7 @@ def with_plain_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-log = get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 class ListOfTools:
@@ -248,7 +248,7 @@ class Effects:
         self._learned = learned
 
     async def learn_apart(self, result: Any) -> None:
-        """Learn from a list of tools in a thread, as a large one takes a second, in which others must not wait."""
+        """Learn from a list of tools in a thread: a large one takes a second, and no other request must wait for it."""
         await asyncio.to_thread(self.learn, result)
 
     def learn(self, result: Any) -> None:

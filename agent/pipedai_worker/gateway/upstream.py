@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import socket
@@ -25,11 +26,10 @@ import httpx
 from pipedai_worker.api import ApiError, Backoff
 from pipedai_worker.gateway import faults, limits
 from pipedai_worker.gateway.faults import ServerFailed
-from pipedai_worker.logs import get_logger
 from pipedai_worker.redact import Redactor
 from pipedai_worker.running.stopping import in_background
 
-log = get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Credentials:
     expire_at: float | None = None
 
 
-# Returns the present credentials. It is told whether the server has refused those from before. It is called in a thread
-# of its own, and may raise any exception.
+# Returns the present credentials. Its argument says whether the server has refused those from before. It is called in
+# a thread of its own, and may raise any exception.
 Ask = Callable[[bool], Credentials]
 
 

@@ -84,7 +84,7 @@ class Approvals:
 DEFAULT_TIMEOUT_SECONDS = 1800.0
 # A longer limit counts as this one, since clocks and other programs take no number of seconds beyond some size.
 LONGEST_TIMEOUT_SECONDS = 30 * 86_400.0
-# The smallest and the largest limit of a run's cost. Written as plain numbers, others could have millions of digits.
+# The smallest and the largest limit of a run's cost. Written in full, a number beyond could have millions of digits.
 SMALLEST_COST_USD, LARGEST_COST_USD = Decimal("1e-9"), Decimal("1e12")
 
 

@@ -4,6 +4,7 @@ them.
 
 from __future__ import annotations
 
+import logging
 import queue
 import signal
 import threading
@@ -31,18 +32,16 @@ from pipedai_worker.api import (
     clock_complaint,
     jittered,
 )
+from pipedai_worker.disk import journal
 from pipedai_worker.disk.journal import Journal
 from pipedai_worker.executors.base import Executor
-from pipedai_worker.logs import get_logger
-from pipedai_worker.running import recovery
 from pipedai_worker.running.assigned import AssignedRun
 from pipedai_worker.running.outcome import WAITING, Outcome
-from pipedai_worker.running.recorder import Sender, send_left
-from pipedai_worker.running.reporting import Surroundings, report
+from pipedai_worker.running.reporting import Sender, Surroundings, report, send_left
 from pipedai_worker.running.run import Run
 from pipedai_worker.running.stopping import StopReason, run_in_background
 
-log = get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -68,7 +67,7 @@ class InHand:
     def settle_the_past(self) -> None:
         """Clean up after an earlier process of this worker, and report what it could not report."""
         around = self._around
-        recovery.clean_up(around.journal, around.executor)
+        journal.clean_up(around.journal, around.executor)
         left = around.journal.events()
         for run_id, body in around.journal.outcomes().items():
             if body.get("status") == WAITING:
@@ -312,7 +311,7 @@ class Loop:
             if granted.run_id is None:
                 self._drop_claim_id()
             else:
-                in_hand.hand_back(granted.run_id, recovery.UNREADABLE)
+                in_hand.hand_back(granted.run_id, journal.UNREADABLE)
             self._poller.pause(UNCLAIMED_PAUSE_SECONDS)
         elif run.id in in_hand.runs and run.is_decided:
             # The thread that has reported that the run waits is about to end.
@@ -324,7 +323,7 @@ class Loop:
             self._poller.pause(UNCLAIMED_PAUSE_SECONDS)
         elif self._draining.is_set():
             log.info("run %s came too late; it is handed back", run.id)
-            outcome = replace(recovery.NOT_BEGUN, session_id=run.resume_session_id)
+            outcome = replace(journal.NOT_BEGUN, session_id=run.resume_session_id)
             in_hand.hand_back(run.id, outcome)
         else:
             in_hand.launch(Run(run, granted.claim_id, self._surroundings, granted.state))

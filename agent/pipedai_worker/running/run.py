@@ -5,6 +5,7 @@ tool calls and with headers that may change, write its outcome down, report it.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import threading
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipedai_worker.api import Api, NotOurApi, Refused, until_answered
+from pipedai_worker.disk import journal
 from pipedai_worker.disk.journal import HeldRun
 from pipedai_worker.disk.sessions import HadEffects, Session, Sessions, Workplace, Workplaces
 from pipedai_worker.disk.spool import RunEvents, Sink
@@ -24,9 +26,7 @@ from pipedai_worker.executors import claude
 from pipedai_worker.executors.base import Execution, Executor, Job, allowed
 from pipedai_worker.gateway import Credentials, Gate, Gateway
 from pipedai_worker.identity import EVERY_CREDENTIAL
-from pipedai_worker.logs import get_logger, known_secrets
-from pipedai_worker.redact import Redactor
-from pipedai_worker.running import recovery
+from pipedai_worker.redact import Redactor, known_secrets
 from pipedai_worker.running.assigned import (
     ALWAYS,
     FAILURES,
@@ -46,11 +46,10 @@ from pipedai_worker.running.outcome import (
     Outcome,
 )
 from pipedai_worker.running.process import Program
-from pipedai_worker.running.recorder import Recorder
-from pipedai_worker.running.reporting import Heartbeat, Surroundings, report
+from pipedai_worker.running.reporting import Heartbeat, Recorder, Surroundings, report
 from pipedai_worker.running.stopping import StopReason, StopRequest
 
-log = get_logger(__name__)
+log = logging.getLogger(__name__)
 
 # A run that waits for its approval to be spent looks this often whether it has been stopped.
 LOOK_SECONDS = 0.2
@@ -163,7 +162,7 @@ class RunCredentials:
         if headers != self._headers[-1]:
             self._headers.append(headers)
             self.redactor.hide(self._secrets())
-            known_secrets.replace(self._run_id, self._secrets())
+            known_secrets.add(self._run_id, self._secrets(), instead=True)
         self._expires_at = answer.get("expiresAt")
         self.present = self._credentials(headers)
         return self.present
@@ -384,7 +383,7 @@ class Run:
                 return execution
         finally:
             # Processes that the program left outside its group are ended first, so that they write no new files.
-            recovery.end_marked(self._held.claim_id)
+            journal.end_marked(self._held.claim_id)
             ending.over.set()
             kept = self._workplaces.leave(workplace, execution, calls, self._held.pid)
             self._kept_session = workplace.session.id if kept else None
@@ -404,7 +403,7 @@ class Run:
     def _job(self, workplace: Workplace, mcp_url: str, on_event: Sink, deadline: float) -> Job:
         scratch = workplace.scratch
         environment = allowed((*self._around.executor.credentials, *self._around.pass_env))
-        environment[recovery.MARK] = self._held.claim_id
+        environment[journal.CLAIM_VARIABLE] = self._held.claim_id
         environment["PIPEDAI_RUN_ID"] = self.assigned.id
         environment["TMPDIR"] = str(scratch.temporary)
 

@@ -11,7 +11,7 @@ from pipedai_worker.conformance import requests
 from pipedai_worker.conformance.fake_api import FakeRun
 from pipedai_worker.disk.spool import SpoolReader, SpoolWriter
 from pipedai_worker.redact import Redactor
-from pipedai_worker.running.recorder import Recorder, Sender
+from pipedai_worker.running.reporting import Recorder, Sender
 
 
 class EventApi(Api):

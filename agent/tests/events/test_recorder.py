@@ -13,7 +13,7 @@ from pipedai_worker.executors.watch import Watch
 from pipedai_worker.redact import Redactor
 from pipedai_worker.running import process
 from pipedai_worker.running.process import Ending, Head
-from pipedai_worker.running.recorder import Recorder
+from pipedai_worker.running.reporting import Recorder
 from tests.jobs import make_job
 
 from .parts import EventApi, Recording, saying

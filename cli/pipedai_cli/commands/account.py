@@ -128,7 +128,7 @@ def whoami(session: Session) -> None:
             ("key", answer["name"]),
             ("role", answer["role"]),
             ("environment", session.profile.environment_name or answer["environmentId"]),
-            ("expires", local_time(answer["expiresAt"]) if answer["expiresAt"] else "never"),
+            ("expires", local_time(answer["expiresAt"], none="never")),
         ]
     )
 

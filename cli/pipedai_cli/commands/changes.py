@@ -45,7 +45,7 @@ def plan(session: Session, files: Path, origins: tuple[str, ...]) -> None:
       pipedai plan agents/pipedai.yaml --json
     """
     read = read_files(files)
-    answer = _plan(session, read.body(origins))
+    answer = session.api.post(f"{session.environment}/plan", read.body(origins))
     if not session.out.printed_json(answer):
         _show(session, read, answer, prune=False)
 
@@ -68,7 +68,7 @@ def apply(session: Session, files: Path, prune: bool, yes: bool, origins: tuple[
     """
     read = read_files(files)
     body = read.body(origins)
-    planned = _plan(session, body)
+    planned = session.api.post(f"{session.environment}/plan", body)
     if not session.as_json:
         _show(session, read, planned, prune=prune)
     if not yes and any(_is_done(change, prune=prune) for change in planned["changes"]):
@@ -81,11 +81,6 @@ def apply(session: Session, files: Path, prune: bool, yes: bool, origins: tuple[
     answer = session.api.post(f"{session.environment}/apply", body)
     if not session.out.printed_json(answer):
         session.out.line(f"Applied: {_counts(answer['changes'], _DONE)}.")
-
-
-def _plan(session: Session, body: Json) -> Json:
-    answer: Json = session.api.post(f"{session.environment}/plan", body)
-    return answer
 
 
 def _is_done(change: Json, *, prune: bool) -> bool:

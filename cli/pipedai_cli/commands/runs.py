@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from pipedai_cli.api import Exit, Failure, Json, wrong_usage
-from pipedai_cli.output import clock_time, dollars, duration, local_time, shorten, without_calls
+from pipedai_cli.output import dollars, duration, local_time, shorten, without_calls
 from pipedai_cli.session import Session, found_by, with_json, with_limit
 
 _ENDINGS = {"failed": "failed", "timed_out": "timed out", "canceled": "was canceled"}
@@ -271,7 +271,9 @@ def _show_event(session: Session, event: Json) -> None:
         text = "" if data is None else json.dumps(data, ensure_ascii=False)
     style = "dim" if kind in {"thinking", "system"} else ""
     first, *others = shorten(str(text), _LONGEST_EVENT).splitlines() or [""]
-    session.out.line(f"{clock_time(event.get('at'))}  {kind:<12}  {first}", style=style)
+    session.out.line(
+        f"{local_time(event.get('at'), '%H:%M:%S', '--:--:--')}  {kind:<12}  {first}", style=style
+    )
     for line in others:
         session.out.line(f"{'':24}{line}", style=style)
 

@@ -27,8 +27,8 @@ from testing.world.copies import add_copies
 from testing.world.runs import Runs
 from triggers.models import Budget, Delivery, Run, Trigger
 from workers.models import Enrollment, Worker
-from workspaces.encryption.sealed_fields import sealed_fields
 from workspaces.models import ApiKey, Connection, Environment, Membership, Workspace
+from workspaces.tenant_columns import sealed_fields
 
 RUNS = "/admin/triggers/run/"
 AUDIT = "/admin/audit/auditentry/"

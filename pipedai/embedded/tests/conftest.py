@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from bin.suite import new_data_dir
-from pipedai.embedded.cluster import FASTER, Layout
-from pipedai.embedded.programs import EmbeddedPostgresError
+from pipedai.embedded.cluster import FASTER, EmbeddedPostgresError, Layout
 from pipedai.embedded.server import EmbeddedPostgres
 from testing.processes.own_postgres import copy_cluster
 

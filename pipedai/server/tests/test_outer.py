@@ -11,11 +11,10 @@ from encodings.aliases import aliases
 import pytest
 
 from pipedai.api import tokens
-from pipedai.client_address import parse_networks
 from pipedai.ids import current_request_id
 from pipedai.server import outer as outer_module
 from pipedai.server.outer import Limits, Outer
-from pipedai.server.request_scope import PROBES, Scope
+from pipedai.server.request_scope import PROBES, Scope, parse_networks
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
 
 pytestmark = pytest.mark.anyio

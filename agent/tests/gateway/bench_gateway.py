@@ -1,6 +1,6 @@
 """Measures how much longer a tool call takes through a run's gateway than directly to the MCP server.
 
-    PYTHONPATH=agent python agent/bench_gateway.py --calls 500
+    PYTHONPATH=agent python agent/tests/gateway/bench_gateway.py --calls 500
 
 The gateway is the local server through which a worker passes a run's tool calls on to the run's MCP server. Here a
 small MCP server answers each call at once, as JSON or as a stream of events. The server and the gateway have processes
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -35,6 +36,7 @@ from pipedai_worker.stand_in.mcp_server import McpHandler, Tool
 # The most milliseconds that the gateway may add to a tool call (docs/decisions/gateway.md).
 LARGEST_COST_MS = 5.0
 WARM_UP = 20
+AGENT = Path(__file__).resolve().parents[2]
 AS_SERVER, AS_GATEWAY = "--as-server", "--as-gateway"
 HEADERS = {
     "Content-Type": "application/json",
@@ -130,7 +132,10 @@ def measure(url: str, calls: int, journal: Path) -> Figures:
 @contextmanager
 def _process(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     command = [sys.executable, __file__, *arguments]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    environment = {**os.environ, "PYTHONPATH": str(AGENT)}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    ) as process:
         try:
             if process.stdout is None:
                 raise AssertionError

@@ -9,8 +9,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.test import override_settings
 
-from accounts.mail.outbox import ACCOUNT_MAILS, queue_mail
-from accounts.mail.tokens import make_void
+from accounts.mails import ACCOUNT_MAILS, make_void, queue_mail
 from accounts.models import AccountMail, AccountMailAttempt
 from accounts.ready import prune_account_mails
 from pipedai.outgoing import attempts

@@ -1,6 +1,6 @@
 """Lets a worker work for hours at high speed, against a fake API that fails now and then.
 
-    PYTHONPATH=agent python agent/soak.py --hours 8 --speed 150
+    PYTHONPATH=agent python agent/tests/soak.py --hours 8 --speed 150
 
 A real worker process, whose pauses are divided by the speed, polls, executes runs, has runs canceled, loses answers,
 and sees the API restart. At the end every run must have exactly one outcome and must have been executed at most once,
@@ -30,8 +30,9 @@ from pipedai_worker.conformance.fake_api import DROP, TERMINAL, FakeApi, FakeRun
 from pipedai_worker.conformance.serving import Service
 from pipedai_worker.disk import spool
 from pipedai_worker.identity import WorkerConfig
-from pipedai_worker.running import loop, recorder, reporting
+from pipedai_worker.running import loop, reporting
 
+AGENT = Path(__file__).resolve().parents[1]
 RUN_EVERY_SECONDS = 20.0
 LONGEST_RUN_SECONDS = 60.0
 RESTART_EVERY_SECONDS = 1800.0
@@ -113,7 +114,7 @@ class UnreliableApi(FakeApi):
 
 def soak(hours: float, speed: float, seed: int = 1) -> Figures:
     """Raises AssertionError if runs do not end, or if their events do not arrive."""
-    chance = random.Random(seed)  # noqa: S311 - so that a soak can be repeated
+    chance = random.Random(seed)
     api = UnreliableApi(speed, chance)
     service = Service(api)
     service.start()
@@ -230,7 +231,12 @@ def _start_worker(api: FakeApi, url: str, directory: Path, speed: float) -> subp
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**os.environ, "HOME": str(directory), spool.LOCAL_EVENTS_VARIABLE: "1"},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(AGENT),
+                "HOME": str(directory),
+                spool.LOCAL_EVENTS_VARIABLE: "1",
+            },
         )
 
 
@@ -241,8 +247,8 @@ def _be_worker(speed: float, argv: list[str]) -> int:
         (reporting, "SHORTEST_SECONDS"),
         (reporting, "LONGEST_SECONDS"),
         (loop, "UNCLAIMED_PAUSE_SECONDS"),
-        (recorder, "GATHER_SECONDS"),
-        (recorder, "FLUSH_SECONDS"),
+        (reporting, "GATHER_SECONDS"),
+        (reporting, "FLUSH_SECONDS"),
     ):
         setattr(module, name, getattr(module, name) / speed)
     return cli.main(argv)
