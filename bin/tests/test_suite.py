@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import time
 from unittest.mock import MagicMock
 
 import pytest
@@ -138,3 +139,47 @@ def test_the_real_cli_is_installed_in_ci_alone(monkeypatch, ci):
     monkeypatch.setenv("CI", ci)
     names, _ = steps(monkeypatch, "--no-checks", "--all")
     assert names == ["Programs", *(["Claude"] if ci else []), "Tests"]
+
+
+def test_a_kept_cluster_is_of_these_migrations_and_goes_when_no_run_has_used_it_for_a_day(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    clusters = suite.kept_files() / "clusters"
+    used, unused = clusters / suite._name_of_cluster(), clusters / "unused"
+    for each in (used, unused):
+        each.mkdir(parents=True)
+        os.utime(each, (time.time() - 2 * suite._UNUSED_SECONDS,) * 2)
+    assert suite.migrated_cluster({}) == used
+    assert [each for each in clusters.iterdir() if each.is_dir()] == [used]
+
+
+def test_another_migration_gives_a_kept_cluster_another_name(monkeypatch, tmp_path):
+    migrations = tmp_path / "accounts/migrations"
+    migrations.mkdir(parents=True)
+    monkeypatch.setattr(suite, "_ROOT", tmp_path)
+    monkeypatch.setattr(suite, "_SHAPING", ())
+    before = suite._name_of_cluster()
+    (migrations / "0001_initial.py").write_text("x = 1")
+    assert suite._name_of_cluster() != before
+
+
+def test_what_migrations_import_of_ours_counts_too():
+    texts = [path.read_text() for path in suite._ROOT.glob("*/migrations/*.py")]
+    ours = "|".join({path.parent.parent.name for path in suite._ROOT.glob("*/migrations")})
+    imported = {
+        name.replace(".", "/") + ".py"
+        for text in texts
+        for name in re.findall(rf"^(?:from|import) ((?:{ours})\.[\w.]+)", text, re.MULTILINE)
+    }
+    # An id's default is no part of a table.
+    assert imported - {"pipedai/ids.py"} <= set(suite._SHAPING)
+    assert all((suite._ROOT / each).is_file() for each in suite._SHAPING)
+
+
+def test_a_fresh_checkout_uses_what_mypy_found_in_another(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("MYPY_CACHE_DIR", raising=False)
+    assert suite.environment_of(tmp_path)["MYPY_CACHE_DIR"].startswith(str(tmp_path))
+    monkeypatch.setenv("MYPY_CACHE_DIR", "/elsewhere")
+    assert suite.environment_of(tmp_path)["MYPY_CACHE_DIR"] == "/elsewhere"

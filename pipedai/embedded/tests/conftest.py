@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from bin.suite import new_data_dir
+from bin.suite import copy_cluster, new_data_dir
 from pipedai.embedded.cluster import FASTER
 from pipedai.embedded.layout import Layout
 from pipedai.embedded.programs import EmbeddedPostgresError
 from pipedai.embedded.server import EmbeddedPostgres
-from testing.processes.own_postgres import copy_cluster
 
 
 @contextlib.contextmanager
