@@ -10,7 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import ManagementUtility
 from django.db import OperationalError
 
-from pipedai.embedded.programs import EmbeddedPostgresError
+from pipedai.embedded.cluster import EmbeddedPostgresError
 
 # Django's commands that `manage.py help` does not list, because there is a better one here (bin/test, spectacular,
 # create_staff, create_user, `pg dump`) or nothing for them to do. They can be called all the same.

@@ -6,8 +6,7 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts import addresses, resets, sessions, throttles
-from accounts.authentication import CookieJWTAuthentication, PresentedSession
+from accounts import addresses, services, sessions, throttles
 from accounts.serializers import (
     ChangeEmailBody,
     ForgotPasswordBody,
@@ -15,7 +14,7 @@ from accounts.serializers import (
     ResetPasswordBody,
     SessionSerializer,
 )
-from accounts.session_tokens import clear_auth_cookie
+from accounts.sessions import CookieJWTAuthentication, PresentedSession, clear_auth_cookie
 from accounts.views import SIGNED_IN, caller_of, signed_in, user_of
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
@@ -45,7 +44,7 @@ class ForgottenPasswordViewSet(ApiViewSet):
         answers={202: None},
     )
     def forgot(self, request: Request) -> Response:
-        resets.forget_password(**read_body(ForgotPasswordBody, request))
+        services.forget_password(**read_body(ForgotPasswordBody, request))
         return Response(status=202)
 
     @Operation(
@@ -57,7 +56,7 @@ class ForgottenPasswordViewSet(ApiViewSet):
         answers={204: None},
     )
     def reset(self, request: Request) -> Response:
-        resets.reset_password(**read_body(ResetPasswordBody, request), actor=caller_of(request))
+        services.reset_password(**read_body(ResetPasswordBody, request), actor=caller_of(request))
         return Response(status=204)
 
 

@@ -3,14 +3,13 @@
 from django.contrib.admin import register
 from django.http import HttpRequest
 
+from accounts.addresses import is_displaced
 from accounts.authenticators import has_authenticator, remove_authenticator
 from accounts.models import AccountMail, AccountMailAttempt, Session, User
-from accounts.proof import is_displaced
 from accounts.services import deactivate_user, reactivate_user
-from pipedai.admin.base import OF_CUSTOMERS, StaffModelAdmin
+from pipedai.admin.base import OF_CUSTOMERS, StaffModelAdmin, SupportAction
 from pipedai.admin.columns import Panel, attempts
 from pipedai.admin.site import site
-from pipedai.admin.support import SupportAction
 from pipedai.api.errors import Forbidden
 from pipedai.events import Actor
 

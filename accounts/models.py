@@ -170,7 +170,7 @@ class RecoveryCode(models.Model):
 
 class AccountMail(OutboxRow):
     """A mail about an account. The token in its link works once, for this purpose, address and account. It is stored
-    nowhere: `accounts.mail.tokens` makes it when the mail is sent.
+    nowhere: `accounts.mails` makes it when the mail is sent.
     """
 
     class Status(models.TextChoices):

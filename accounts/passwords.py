@@ -12,7 +12,8 @@ from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 
 from accounts.models import User
-from pipedai.api.errors import Invalid, Overloaded
+from pipedai.api.error_codes import ErrorCode
+from pipedai.api.errors import Invalid, Overloaded, Unauthenticated
 from pipedai.env import HASH_MIB
 from pipedai.server.ticket import PASSWORD
 
@@ -20,6 +21,7 @@ from pipedai.server.ticket import PASSWORD
 # requests wait in a queue.
 _PATIENCE_SECONDS = 5.0
 _turns = threading.BoundedSemaphore(settings.ARGON2_CONCURRENCY)
+WRONG = "The e-mail address or the password is wrong."
 _BUSY = "Too many logins at this moment: try again in a second."
 
 
@@ -54,6 +56,17 @@ def check_strength(password: str, user: User, *, field: str) -> None:
         validate_password(password, user)
     except ValidationError as error:
         raise Invalid({field: error.messages}) from None
+
+
+def hold_password(user: User) -> None:
+    """Keeps the verified password from being changed until the transaction ends, so that no session of an old password
+    outlives its change. Raises Unauthenticated if it has been changed already.
+    """
+    unchanged = User.objects.select_for_update(no_key=True).filter(
+        id=user.id, password=user.password, is_active=True
+    )
+    if not unchanged.exists():
+        raise Unauthenticated(WRONG, code=ErrorCode.WRONG_CREDENTIALS)
 
 
 @contextmanager

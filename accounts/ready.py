@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from django.db import transaction
 
 from accounts.authenticators import rewrap_authenticators
-from accounts.mail.outbox import ACCOUNT_MAILS
+from accounts.mails import ACCOUNT_MAILS
 from accounts.models import AccountMail
 from pipedai.loop import Job, register_job
 from pipedai.outgoing import register_kind

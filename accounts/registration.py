@@ -1,4 +1,4 @@
-"""Registers users (SPEC §5), also with an address that somebody else registered but never proved (SPEC §15)."""
+"""Registers users, also with an address that somebody else registered but never proved."""
 
 from dataclasses import replace
 
@@ -7,12 +7,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from accounts.emails import Email
-from accounts.mail.outbox import queue_mail
-from accounts.mail.tokens import LinkUnusable, find_mail, make_void, use_up
-from accounts.models import AccountMail, Session, User
-from accounts.passwords import check_strength, hash_password
-from accounts.proof import (
+from accounts.addresses import (
     EmailTaken,
     displace,
     keeps_address,
@@ -20,6 +15,10 @@ from accounts.proof import (
     proof_counts,
     registered_rights,
 )
+from accounts.emails import Email
+from accounts.mails import LinkUnusable, Purpose, find_mail, make_void, queue_mail, use_up
+from accounts.models import AccountMail, Session, User
+from accounts.passwords import check_strength, hash_password
 from accounts.sessions import Device, open_session
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Forbidden, Invalid
@@ -34,7 +33,6 @@ _REFUSALS = {
     "invited": "Only who is invited may register with this service: open the link of your invitation.",
     "closed": "Nobody may register with this service: ask its operator for an account.",
 }
-Purpose = AccountMail.Purpose
 
 
 class RegistrationClosed(Forbidden):

@@ -1,4 +1,4 @@
-"""Logs users in and out, changes passwords, makes users staff, and deactivates them (SPEC §3, §5, §10).
+"""Logs users in and out, gives them new passwords, makes users and staff, and deactivates them.
 
 Before a login the `actor` has only the IP address and the request's id; the functions add the user's id.
 """
@@ -8,18 +8,33 @@ from dataclasses import replace
 from typing import TypeVar
 from uuid import UUID
 
+from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase
 from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from accounts.addresses import (
+    EmailTaken,
+    check_mail_is_on,
+    check_proof,
+    is_findable,
+    proof_counts,
+    registered_rights,
+)
 from accounts.authenticators import accept_code
 from accounts.emails import Email
-from accounts.mail.outbox import hand_over
-from accounts.mail.tokens import make_void
-from accounts.models import AccountMail, Session, User
-from accounts.passwords import check_strength, hash_password, is_password_of
-from accounts.proof import EmailTaken, check_proof, is_findable, registered_rights
+from accounts.mails import (
+    LinkUnusable,
+    Purpose,
+    find_mail,
+    hand_over,
+    make_void,
+    queue_mail,
+    use_up,
+)
+from accounts.models import Session, User
+from accounts.passwords import WRONG, check_strength, hash_password, hold_password, is_password_of
 from accounts.sessions import (
     Device,
     SessionStore,
@@ -35,10 +50,7 @@ from pipedai.api.principal import UserPrincipal
 from pipedai.api.throttling import count_hit
 from pipedai.events import Actor, Event, emit
 
-Purpose = AccountMail.Purpose
 Opened = TypeVar("Opened")
-
-_WRONG = "The e-mail address or the password is wrong."
 _WRONG_OR_CODE = "The e-mail address, the password or the code is wrong."
 
 
@@ -54,7 +66,7 @@ def log_in(
             _revoke(replaces.session_id)
         return user, open_session(user, device)
 
-    return _admit(email, password, actor, enter, _WRONG)
+    return _admit(email, password, actor, enter, WRONG)
 
 
 def log_in_staff(
@@ -122,15 +134,50 @@ def change_password(
     hashed = hash_password(new_password)
     with transaction.atomic():
         hold_password(user)
-        User.objects.filter(id=user.id).update(password=hashed)
-        user.password = hashed
-        end_sessions(user.id)
-        # Tokens for a new password or another address become void, because somebody who knew the old password may have
-        # asked for them.
-        make_void(Q(user_id=user.id, purpose__in=(Purpose.RESET, Purpose.CHANGE)))
-        session = enter(user)
-        _emit("user.password-changed", user.id, actor)
-    return session
+        _set_password(user, hashed, "user.password-changed", actor)
+        return enter(user)
+
+
+def forget_password(*, email: Email) -> None:
+    """Queues the mail with which the owner of an address gets a new password. Raises Conflict while the service sends
+    no mail.
+
+    The function makes the same statements for every address, so that nobody learns from its duration who has an
+    account. A mail for an address without an account is queued too, and the sender gives it up. An account that never
+    proved its address gets no new password: the owner of the address gets a mail with which they make an account of
+    their own, if anybody may register.
+    """
+    check_mail_is_on()
+    user = User.objects.filter(email=email).first()
+    purpose = Purpose.RESET
+    unproved = user is not None and proof_counts() and not user.has_proved_email
+    if unproved and settings.REGISTRATION == "open":
+        purpose = Purpose.REGISTRATION
+    elif unproved or (user is not None and not user.is_active):
+        user = None
+    with transaction.atomic():
+        queue_mail(purpose, address=email, user_id=user.id if user else None)
+
+
+def reset_password(*, token: str, new_password: str, actor: Actor) -> None:
+    """Sets the password and ends all sessions. Raises LinkUnusable, and Invalid, which leaves the token usable."""
+    mail = find_mail(token, Purpose.RESET)
+    if mail.user is None:
+        raise LinkUnusable
+    user = mail.user
+    check_strength(new_password, user, field="newPassword")
+    hashed = hash_password(new_password)
+    with transaction.atomic():
+        # The row is read again under the lock: meanwhile the account may have got another address, or been deactivated.
+        held = (
+            User.objects.select_for_update(no_key=True)
+            .filter(id=user.id, email=mail.address, is_active=True)
+            .first()
+        )
+        if held is None or (proof_counts() and not held.has_proved_email):
+            raise LinkUnusable
+        use_up(mail)
+        _set_password(held, hashed, "user.password-reset", actor)
 
 
 def create_user(*, email: Email, password: str, name: str, actor: Actor) -> User:
@@ -177,47 +224,6 @@ def find_user(email: Email) -> User:
     return user
 
 
-def _create(user: User, password: str, action: str, actor: Actor) -> User:
-    check_strength(password, user, field="password")
-    user.password = hash_password(password)
-    user.email_verified_at = Now()
-    try:
-        with transaction.atomic():
-            user.save(force_insert=True)
-            emit(Event(action, actor, None, "user", user.id))
-    except IntegrityError:
-        raise EmailTaken from None
-    user.refresh_from_db(fields=["email_verified_at"])
-    return user
-
-
-def hold_password(user: User) -> None:
-    """Keeps the verified password from being changed until the transaction ends, so that no session of an old password
-    outlives its change. Raises Unauthenticated if it has been changed already.
-    """
-    unchanged = User.objects.select_for_update(no_key=True).filter(
-        id=user.id, password=user.password, is_active=True
-    )
-    if not unchanged.exists():
-        raise Unauthenticated(_WRONG, code=ErrorCode.WRONG_CREDENTIALS)
-
-
-def note_failed_login(user: User | None, email: Email, actor: Actor) -> None:
-    """Writes at most one audit row a minute for each account and IP address, so that nobody can fill the log."""
-    hits, _ = count_hit(FAILED_LOGIN_ROWS, f"{actor.ip} {email}")
-    if user is not None and hits <= FAILED_LOGIN_ROWS.limit:
-        with transaction.atomic():
-            emit(Event("user.login-failed", actor, None, "user", user.id))
-
-
-def _emit(action: str, user_id: UUID, actor: Actor) -> None:
-    emit(Event(action, replace(actor, id=user_id), None, "user", user_id))
-
-
-def _revoke(session_id: UUID) -> bool:
-    return end(Session.objects.filter(id=session_id, revoked_at__isnull=True)) == 1
-
-
 def deactivate_user(*, user_id: UUID, actor: Actor) -> None:
     """Ends the user's sessions and unused `wrk_` keys. Memberships and `pwk_` keys stay. Raises NotFound."""
     with transaction.atomic():
@@ -235,6 +241,20 @@ def reactivate_user(*, user_id: UUID, actor: Actor) -> None:
             emit(Event("user.reactivated", actor, None, "user", user_id))
 
 
+def _create(user: User, password: str, action: str, actor: Actor) -> User:
+    check_strength(password, user, field="password")
+    user.password = hash_password(password)
+    user.email_verified_at = Now()
+    try:
+        with transaction.atomic():
+            user.save(force_insert=True)
+            emit(Event(action, actor, None, "user", user.id))
+    except IntegrityError:
+        raise EmailTaken from None
+    user.refresh_from_db(fields=["email_verified_at"])
+    return user
+
+
 def _set_active(user_id: UUID, *, active: bool) -> bool:
     """Locks the user's row until the transaction ends. Returns whether the state changed. Raises NotFound."""
     user = User.objects.filter(id=user_id)
@@ -243,3 +263,29 @@ def _set_active(user_id: UUID, *, active: bool) -> bool:
     if not user.exists():
         raise NotFound
     return False
+
+
+def _set_password(user: User, hashed: str, action: str, actor: Actor) -> None:
+    """Stores the hash of a new password, and ends what the old one opened."""
+    user.password = hashed
+    user.save(update_fields=["password"])
+    end_sessions(user.id)
+    # Somebody who knew the old password may have asked for links to another password or address.
+    make_void(Q(user_id=user.id, purpose__in=(Purpose.RESET, Purpose.CHANGE)))
+    _emit(action, user.id, actor)
+
+
+def note_failed_login(user: User | None, email: Email, actor: Actor) -> None:
+    """Writes at most one audit row a minute for each account and IP address, so that nobody can fill the log."""
+    hits, _ = count_hit(FAILED_LOGIN_ROWS, f"{actor.ip} {email}")
+    if user is not None and hits <= FAILED_LOGIN_ROWS.limit:
+        with transaction.atomic():
+            emit(Event("user.login-failed", actor, None, "user", user.id))
+
+
+def _revoke(session_id: UUID) -> bool:
+    return end(Session.objects.filter(id=session_id, revoked_at__isnull=True)) == 1
+
+
+def _emit(action: str, user_id: UUID, actor: Actor) -> None:
+    emit(Event(action, replace(actor, id=user_id), None, "user", user_id))

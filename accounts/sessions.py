@@ -1,34 +1,155 @@
-"""Opens, lists and ends the browser sessions of users, in the API and in Django admin (SPEC §3, §10, §15).
+"""The browser sessions of users, in the API and in Django admin: opens them, finds them by their cookies, ends them.
 
-The setting SESSION_ENGINE names this module. A session of Django admin lasts for eight hours.
+The cookie `auth_token` has a JWT that names a session of the API and is stored nowhere. That of Django admin has a key,
+whose digest is stored. The setting SESSION_ENGINE names this module.
 """
 
 import hashlib
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal, cast
 from uuid import UUID
 
+import jwt
+from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
 from django.db import transaction
-from django.db.models import Case, JSONField, QuerySet, Value, When
+from django.db.models import (
+    BooleanField,
+    Case,
+    ExpressionWrapper,
+    JSONField,
+    Q,
+    QuerySet,
+    Value,
+    When,
+)
 from django.db.models.functions import Now
-from django.utils.crypto import get_random_string
+from django.http import HttpResponse
+from django.utils.crypto import get_random_string, salted_hmac
+from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
+from rest_framework_simplejwt.backends import TokenBackend
+from rest_framework_simplejwt.exceptions import (
+    ExpiredTokenError,
+    TokenBackendError,
+    TokenBackendExpiredToken,
+    TokenError,
+)
+from rest_framework_simplejwt.tokens import Token
 
 from accounts.models import Session, User
-from accounts.session_tokens import LIFETIME
 from accounts.throttles import address_digest
-from pipedai.api.errors import NotFound
+from pipedai.api.authentication import (
+    AUTH_COOKIE,
+    CHALLENGE,
+    auth_cookie,
+    bearer_token,
+    refusal,
+)
+from pipedai.api.error_codes import ErrorCode
+from pipedai.api.errors import NotFound, Unauthenticated
+from pipedai.api.exceptions import unless_read_only
 from pipedai.api.principal import UserPrincipal, address_of
 from pipedai.events import Actor, Event, emit
+from pipedai.sql import execute
 
+LIFETIME = timedelta(days=7)
+_SAME_SITE = cast("Literal['Lax', 'Strict', 'None']", settings.COOKIE_SAMESITE)
+_ALGORITHM = "HS256"
+_AUDIENCE = "pipedai-api"
 _MAX_USER_AGENT = 255
 _STAFF_LIFETIME = timedelta(hours=8)
 _BACKEND = "django.contrib.auth.backends.ModelBackend"
 # The length of a session's key in characters. 43 letters and digits have 256 bits.
 _KEY_LENGTH = 43
+_NOTED_EVERY = timedelta(seconds=10)
+# Writes when the session was last used. If another transaction has locked the session's row, this changes nothing and
+# does not wait: the next call will write it.
+_NOTE_USE = """
+UPDATE session SET last_used_at = statement_timestamp()
+WHERE id = (SELECT id FROM session WHERE id = %(id)s FOR NO KEY UPDATE SKIP LOCKED)
+"""
+_REQUIRED_CLAIMS = ("typ", "aud", "jti", "sid", "sub", "exp")
+
+
+def set_auth_cookie(response: HttpResponse, session: Session) -> None:
+    """Sets the cookie of a session on the response: HttpOnly, without Domain, Secure in production."""
+    response.set_cookie(
+        AUTH_COOKIE,
+        new_session_token(session.user_id, session.id),
+        max_age=LIFETIME,
+        path="/",
+        secure=settings.PRODUCTION or settings.COOKIE_SAMESITE == "None",
+        httponly=True,
+        samesite=_SAME_SITE,
+    )
+
+
+def clear_auth_cookie(response: HttpResponse) -> None:
+    response.delete_cookie(AUTH_COOKIE, path="/", samesite=_SAME_SITE)
+
+
+def new_session_token(user_id: UUID, session_id: UUID) -> str:
+    """Makes a JWT that names the session. The JWT is valid for the time LIFETIME."""
+    token = _SessionToken()
+    token["sub"] = str(user_id)
+    token["sid"] = str(session_id)
+    return str(token)
+
+
+def read_session_token(value: str) -> UserPrincipal:
+    """Returns whom a genuine JWT names. Raises Unauthenticated for one that has expired, that somebody else signed or
+    that was made for another purpose.
+    """
+    try:
+        token = _SessionToken(cast("Any", value))
+        return UserPrincipal(UUID(token["sub"]), UUID(token["sid"]))
+    except ExpiredTokenError:
+        raise session_ended(ErrorCode.TOKEN_EXPIRED) from None
+    except (TokenError, KeyError, ValueError, TypeError, AttributeError):
+        raise session_ended() from None
+
+
+class _FallbackTokenBackend(TokenBackend):
+    """Signs with the newest key, accepts those of any key, and refuses a JWT that lacks one of our claims."""
+
+    def decode(self, token: Any, verify: bool = True) -> dict[str, Any]:
+        for secret in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS):
+            try:
+                return jwt.decode(
+                    token,
+                    _signing_key(secret),
+                    algorithms=[_ALGORITHM],
+                    audience=_AUDIENCE,
+                    # The claim `iat`, the time at which the JWT was made, is not checked. Otherwise a machine would
+                    # refuse the JWTs of another machine whose clock is fast. The session's row says when the session
+                    # ends, by the database's clock.
+                    options={"require": list(_REQUIRED_CLAIMS), "verify_iat": False},
+                )
+            except jwt.InvalidSignatureError:
+                continue
+            except jwt.ExpiredSignatureError as error:
+                raise TokenBackendExpiredToken("expired token") from error
+            except jwt.InvalidTokenError as error:
+                raise TokenBackendError("bad token") from error
+        raise TokenBackendError("no key verifies the token")
+
+
+class _SessionToken(Token):
+    token_type = "session"  # noqa: S105 - the kind of token, no secret
+    lifetime = LIFETIME
+
+    @property
+    def token_backend(self) -> TokenBackend:
+        key = _signing_key(settings.SECRET_KEY)
+        return _FallbackTokenBackend(_ALGORITHM, signing_key=key, audience=_AUDIENCE)
+
+
+def _signing_key(secret: str) -> str:
+    """Derives a key for session JWTs alone, so that nothing signed for another purpose is a valid session."""
+    return salted_hmac("pipedai.session-jwt", "", secret=secret, algorithm="sha256").hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,3 +287,62 @@ def _live(session_key: str) -> QuerySet[Session]:
 
 def _digest(session_key: str) -> bytes:
     return hashlib.sha256(session_key.encode()).digest()
+
+
+class CookieJWTAuthentication(BaseAuthentication):
+    """Authenticates a user by their session cookie, unless the request has an Authorization header."""
+
+    def authenticate(self, request: Request) -> tuple[UserPrincipal, str] | None:
+        """Raises Unauthenticated if the cookie is invalid or the request has two such cookies."""
+        if bearer_token(request) is not None:
+            return None
+        cookie = auth_cookie(request)
+        if cookie is None:
+            return None
+        return principal_of_cookie(cookie), AUTH_COOKIE
+
+    def authenticate_header(self, request: Request) -> str:
+        return CHALLENGE
+
+
+class PresentedSession(BaseAuthentication):
+    """Finds the user's session for endpoints that also answer without one. An ended session counts as none."""
+
+    def authenticate(self, request: Request) -> tuple[UserPrincipal, str] | None:
+        """Raises Unauthenticated if the request has an API token or two session cookies."""
+        if (token := bearer_token(request)) is not None:
+            raise refusal(token)
+        cookie = auth_cookie(request)
+        if cookie is None:
+            return None
+        try:
+            return principal_of_cookie(cookie), AUTH_COOKIE
+        except Unauthenticated:
+            return None
+
+
+def session_ended(code: ErrorCode = ErrorCode.INVALID_TOKEN) -> Unauthenticated:
+    """Returns the error to raise for a session that does not work. Its sentence is the same for every code."""
+    return Unauthenticated("The session has ended. Log in again.", code=code)
+
+
+def principal_of_cookie(cookie: str) -> UserPrincipal:
+    """Raises Unauthenticated. Makes one query, and at most every 10 s a second one that notes the session's use."""
+    user = read_session_token(cookie)
+    found = Session.objects.filter(
+        id=user.session_id,
+        user_id=user.id,
+        revoked_at__isnull=True,
+        user__is_active=True,
+    ).values_list(
+        ExpressionWrapper(Q(expires_at__gt=Now()), BooleanField()),
+        ExpressionWrapper(Q(last_used_at__gt=Now() - _NOTED_EVERY), BooleanField()),
+    )
+    for is_running, is_noted in found:
+        if not is_running:
+            raise session_ended(ErrorCode.TOKEN_EXPIRED)
+        if not is_noted:
+            with unless_read_only():
+                execute(_NOTE_USE, {"id": user.session_id})
+        return user
+    raise session_ended()

@@ -22,8 +22,8 @@ from accounts.emails import Email, NotAnEmail, read_email
 from accounts.models import User
 from accounts.services import change_password, log_in_staff, log_out_staff
 from accounts.sessions import device_of, open_staff_session
+from pipedai.admin.base import staff_actor
 from pipedai.admin.site import site
-from pipedai.admin.support import staff_actor
 from pipedai.api.authentication import PostedForm
 from pipedai.api.errors import ApiError, Invalid, Overloaded
 from pipedai.api.throttling import check_rate

@@ -85,7 +85,7 @@ INVITE = (Throttle(Rate("invite", limit=20, seconds=86_400), by_caller),)
 LOOK_AT_INVITATION = (Throttle(Rate("look-at-invitation", limit=120, seconds=3600), by_address),)
 ACCEPT_INVITATION = (Throttle(Rate("accept-invitation", limit=30, seconds=3600), by_caller),)
 CHANGE_EMAIL = (Throttle(Rate("change-email", limit=10, seconds=3600), by_caller),)
-# How many mails about accounts of one kind (accounts/mail/outbox.py) an address gets. A call above the limit gets the
+# How many mails about accounts of one kind (accounts/mails.py) an address gets. A call above the limit gets the
 # usual answer, but sends nothing.
 MAILS_AN_HOUR = Rate("account-mails-hour", limit=5, seconds=3600)
 MAILS_A_DAY = Rate("account-mails-day", limit=20, seconds=86_400)

@@ -5,7 +5,6 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts import services, throttles
-from accounts.authentication import CookieJWTAuthentication, PresentedSession
 from accounts.emails import NotAnEmail, read_email
 from accounts.models import Session, User
 from accounts.registration import register_user
@@ -16,8 +15,14 @@ from accounts.serializers import (
     RegisterBody,
     UserSerializer,
 )
-from accounts.session_tokens import clear_auth_cookie, set_auth_cookie
-from accounts.sessions import device_of, open_session
+from accounts.sessions import (
+    CookieJWTAuthentication,
+    PresentedSession,
+    clear_auth_cookie,
+    device_of,
+    open_session,
+    set_auth_cookie,
+)
 from pipedai.api.errors import Invalid
 from pipedai.api.principal import UserPrincipal, address_of, principal_of
 from pipedai.api.schema.operation import Operation, answer, query

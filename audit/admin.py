@@ -12,26 +12,25 @@ from django.utils.html import format_html
 
 from audit.models import AuditEntry
 from audit.serializers import with_actors
-from pipedai.admin.base import StaffModelAdmin
+from pipedai.admin.base import BoundedList, StaffModelAdmin, one_of, related
 from pipedai.admin.columns import link_to
-from pipedai.admin.lists import BoundedList, one_of, related
 from pipedai.admin.site import model_named, site
 from pipedai.events import ACTIONS, ActorType
 from pipedai.ids import moment_of
-from workspaces.actors import LABELS
 from workspaces.models import Environment
+from workspaces.serializers import LABELS
 
 # How far an entry's `created_at` may be from the time in its id. The database's clock writes the first, the clock of a
 # web or scheduler process the second.
 _CLOCKS_APART = timedelta(hours=1)
 
 
-def _named(entries: list[Any]) -> list[Any]:
+def _with_names(entries: list[Any]) -> list[Any]:
     """Adds `actor_label` and `environment_name`: one query for each kind of actor, one for the environments."""
     places = Environment.objects.filter(id__in={entry.environment_id for entry in entries} - {None})
     names = dict(places.values_list("id", "name"))
-    for entry, told in zip(entries, with_actors(entries), strict=True):
-        entry.actor_label = told["actor"]["label"]
+    for entry, shown in zip(entries, with_actors(entries), strict=True):
+        entry.actor_label = shown["actor"]["label"]
         entry.environment_name = names.get(entry.environment_id)
     return entries
 
@@ -39,7 +38,7 @@ def _named(entries: list[Any]) -> list[Any]:
 class AuditList(BoundedList):
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
-        _named(self.result_list)
+        _with_names(self.result_list)
 
 
 @register(AuditEntry, site=site)
@@ -63,7 +62,7 @@ class AuditEntryAdmin(StaffModelAdmin):
     def get_object(self, request: HttpRequest, object_id: str, from_field: Any = None) -> Any:
         entry = self.find_exactly(self.get_queryset(request), object_id)
         found = entry.first() if entry is not None else None
-        return _named([found])[0] if found else None
+        return _with_names([found])[0] if found else None
 
     def find_by_ids(
         self, rows: QuerySet[AuditEntry], first: UUID, last: UUID

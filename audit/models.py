@@ -7,7 +7,7 @@ from pipedai.ids import new_id
 
 
 class AuditEntry(models.Model):
-    """Who did what to which row, when and from where (SPEC §9). Only `audit/receivers.py` writes, in the event's
+    """Who did what to which row, when and from where. Only `audit/receivers.py` writes, in the event's
     transaction.
 
     The table is partitioned by month, so its real primary key is `(created_at, id)`. The database refuses UPDATE,

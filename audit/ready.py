@@ -2,8 +2,7 @@
 
 from django.core.checks import CheckMessage, Error, Info
 
-from audit import receivers  # noqa: F401 - importing it subscribes it
-from audit.partitions import AT_LEAST_DAYS, add_partitions, drop_partitions
+from audit.receivers import AT_LEAST_DAYS, add_partitions, drop_partitions
 from pipedai.checks import register_probe
 from pipedai.loop import Job, register_job
 from pipedai.retention import Retention, register_retention

@@ -1,16 +1,24 @@
-"""Writes one audit row for each domain event, in the transaction of the action (SPEC §9)."""
+"""Writes one audit row for each domain event, in the transaction of the action, and keeps the monthly partitions of the
+table: makes them ahead of time, and drops old ones for `prune --audit`.
+"""
 
 import json
+from collections.abc import Iterable, Iterator
+from datetime import UTC, date, datetime
+from functools import partial
 from typing import Any
 
 import orjson
+from django.db import connection
 from django.dispatch import receiver
+from psycopg import sql
 
-from audit.partitions import add_partitions_of
-from pipedai.events import Event, happened
+from pipedai.api.renderers import iso_time
+from pipedai.events import SYSTEM, Event, emit, happened
 from pipedai.ids import new_id
 from pipedai.redaction import redact
-from pipedai.sql import execute_later
+from pipedai.retention import Batch, Order, remove
+from pipedai.sql import NOW, execute_later, fetch_all
 
 # The statement is raw SQL, since the scheduler sends hundreds of events at once and the ORM takes three times as long.
 # All rows are in one JSON parameter, since passing eleven arrays would take longer than all other statements of a run's
@@ -29,8 +37,7 @@ FROM json_to_recordset(%(entries)s::json) AS e (
 @receiver(happened, dispatch_uid="audit.write_entries")
 def write_entries(events: tuple[Event, ...], **_: Any) -> None:
     """Inserts one audit row for each of the events, in one statement. An error rolls back the action that sent them."""
-    moments = [event.at for event in events]
-    add_partitions_of(moment for moment in moments if moment is not None)
+    add_partitions_of(event.at for event in events if event.at is not None)
     entries = [
         {
             "id": new_id(),
@@ -47,11 +54,84 @@ def write_entries(events: tuple[Event, ...], **_: Any) -> None:
         }
         for event in events
     ]
-    execute_later(_INSERT, {"entries": _json(entries)})
-
-
-def _json(entries: list[dict[str, Any]]) -> str:
     try:
-        return orjson.dumps(entries, str).decode()
+        text = orjson.dumps(entries, str).decode()
     except TypeError:  # because of an integer of more than 64 bits
-        return json.dumps(entries, default=str)
+        text = json.dumps(entries, default=str)
+    execute_later(_INSERT, {"entries": text})
+
+
+MONTHS_AHEAD = 3
+# Partitions are kept for at least this many days, whatever the operator asks for: those of this month and the three
+# before it.
+AT_LEAST_DAYS = 92
+_TRIES = 20
+
+# Rows of a month without a partition of its own are in the default partition. Such a month gets no partition any more,
+# since PostgreSQL refuses to move the rows. The advisory lock keeps two schedulers from making the same partition.
+_ADD = """
+SELECT audit_add_partition(month) FROM unnest(%(months)s::date[]) month
+WHERE pg_try_advisory_xact_lock(hashtext('audit_add_partition'))
+    AND NOT EXISTS (
+        SELECT 1 FROM audit_entry_default
+        WHERE created_at >= month::timestamp AT TIME ZONE 'UTC'
+            AND created_at < (month + interval '1 month') AT TIME ZONE 'UTC')
+"""
+_AHEAD = f"""
+SELECT (date_trunc('month', {NOW} AT TIME ZONE 'UTC') + n * interval '1 month')::date AS month
+FROM generate_series(0, %(months)s) n
+"""  # noqa: S608
+
+# Reads the partitions and their ends from PostgreSQL's catalogue: the upper bound of a partition is the end of its
+# month. The default partition has no bound and is never dropped.
+_PARTITIONS = """
+SELECT name, ends_at FROM (
+    SELECT c.oid::regclass::text AS name,
+        substring(pg_get_expr(c.relpartbound, c.oid) FROM 'TO \\(''([^'']+)''\\)')::timestamptz AS ends_at
+    FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+    WHERE i.inhparent = 'audit_entry'::regclass) months
+WHERE ends_at <= %(before)s ORDER BY ends_at
+"""
+
+
+def add_partitions(*, now: datetime | None = None) -> int:
+    """Makes the partitions that are missing for this month and the three that follow, and returns how many it made."""
+    return _add(row["month"] for row in fetch_all(_AHEAD, {"months": MONTHS_AHEAD, "now": now}))
+
+
+def add_partitions_of(moments: Iterable[datetime]) -> None:
+    """Makes the partitions for entries of the past, such as those of the week that `seed_demo` makes up."""
+    months = {moment.astimezone(UTC).date().replace(day=1) for moment in moments}
+    if months:
+        _add(months)
+
+
+def drop_partitions(order: Order) -> Iterator[Batch]:
+    """Drops partitions that ended before `order.before`, the oldest first, and yields their numbers of rows. That locks
+    the whole table for an instant. Raises InUse if other transactions use it for some seconds.
+    """
+    for month in fetch_all(_PARTITIONS, {"before": order.before}):
+        # They are counted before the partition is locked, so that nobody waits for the counting.
+        with connection.cursor() as cursor:
+            cursor.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(month["name"])))
+            (entries,) = cursor.fetchone()
+        if not order.dry_run:
+            remove(partial(_drop, month["name"], month["ends_at"], entries), tries=_TRIES)
+        yield Batch(entries, entries)
+
+
+def _add(months: Iterable[date]) -> int:
+    rows = fetch_all(_ADD, {"months": sorted(months)})
+    return sum(row["audit_add_partition"] for row in rows)
+
+
+def _drop(name: str, ends_at: datetime, entries: int) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
+    metadata = {
+        "month": name.removeprefix("audit_entry_"),
+        "endedAt": iso_time(ends_at),
+        "entries": entries,
+    }
+    emit(Event("runs.pruned", SYSTEM, None, "audit-log", None, metadata))
+    return entries

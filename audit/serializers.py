@@ -1,4 +1,4 @@
-"""Renders audit entries with the names that their actors have now, and filters their list (SPEC §5, §9)."""
+"""Renders audit entries with the names that their actors have now, and filters their list."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from audit.models import AuditEntry
 from pipedai.api.filters import ApiFilterSet, EndFilter, IdFilter, TimeFilter, WordsFilter
 from pipedai.api.serializers import RowSerializer
 from pipedai.events import ACTIONS
-from workspaces.actors import ActorSerializer, actors_shown
+from workspaces.serializers import ActorSerializer, actors_shown
 
 
 @extend_schema_field({"type": "object", "additionalProperties": True})

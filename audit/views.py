@@ -10,8 +10,7 @@ from audit.serializers import AuditEntrySerializer, AuditFilters, with_actors
 from pipedai.api.pagination import KeysetPaginator, usual
 from pipedai.api.schema.operation import Operation
 from pipedai.replica.reading import from_replica
-from workspaces.access import TenantViewSet
-from workspaces.permissions import IsAdmin
+from workspaces.access import IsAdmin, TenantViewSet
 
 
 class AuditLogViewSet(TenantViewSet):

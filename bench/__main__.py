@@ -17,7 +17,7 @@ from bench.failure import BenchFailed
 from bench.figures import Json, print_machine
 from bench.growth import benchmark as growth
 from bench.kill import benchmark as kill
-from pipedai.embedded.programs import EmbeddedPostgresError
+from pipedai.embedded.cluster import EmbeddedPostgresError
 from testing.processes.failure import ProcessFailed
 
 _HELP = """\

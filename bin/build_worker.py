@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flit_core.sdist import SdistBuilder
 
-from workers.hosts.worker_package import CLI_SOURCE, SOURCE, cli_package, worker_package
+from workers.releases import CLI_SOURCE, SOURCE, cli_package, worker_package
 
 _DEFAULT = "dist"
 # flit_core takes the time of all files in the archive from this variable: 1980-01-01, as in the wheel.

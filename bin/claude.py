@@ -9,9 +9,6 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 from bin import packages
@@ -80,21 +77,18 @@ def install() -> None:
         return
     _say(_LICENCES)
     cache().mkdir(parents=True, exist_ok=True)
-    with _alone():
+    # Another process may install into this cache: then this one waits. The lock ends with the process.
+    with (cache() / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         for version in VERSIONS:
-            announcement = f"Installing claude {version} from npm (200 to 400 MB)…"
-            _make(_cli_folder(version), announcement, partial(_install_cli, version=version))
-
-
-def _make(folder: Path, announcement: str, fill: Callable[[Path], None]) -> None:
-    """Have `fill` install something into the folder, unless that is done. An unfinished installation is removed."""
-    if _finished(folder):
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-    _say(announcement)
-    folder.mkdir()
-    fill(folder)
-    (folder / _FINISHED).touch()
+            folder = _cli_folder(version)
+            if not _finished(folder):
+                # What is there is an unfinished installation.
+                shutil.rmtree(folder, ignore_errors=True)
+                _say(f"Installing claude {version} from npm (200 to 400 MB)…")
+                folder.mkdir()
+                _install_cli(folder, version)
+                (folder / _FINISHED).touch()
 
 
 def _install_cli(folder: Path, version: str) -> None:
@@ -109,22 +103,19 @@ def _install_cli(folder: Path, version: str) -> None:
     (folder / "package.json").write_text('{"private": true}\n')
     package = f"{NPM_NAME}-{name}"
     options = ["--ignore-scripts", "--no-audit", "--no-fund", "--save-exact", "--loglevel=error"]
-    _run("npm", ["npm", "install", *options, f"--prefix={folder}", f"{package}@{version}"])
+    command = ["npm", "install", *options, f"--prefix={folder}", f"{package}@{version}"]
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip()
+        raise CannotInstallError(f"npm failed with code {done.returncode}: {said[-2000:]}")
     # In this file npm notes the hash of the download that it has checked.
     lock = (folder / "package-lock.json").read_text()
     if f'"integrity": "sha512-{expected}"' not in lock:
         raise CannotInstallError(
             f"npm's {package}@{version} is not the content that the tests expect."
         )
-
-
-def _run(name: str, command: list[str]) -> None:
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip()
-        raise CannotInstallError(f"{name} failed with code {done.returncode}: {said[-2000:]}")
 
 
 def _platform() -> str:
@@ -140,14 +131,6 @@ def _cli_folder(version: str) -> Path:
 
 def _finished(folder: Path) -> bool:
     return (folder / _FINISHED).exists()
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Wait until no other process installs into this cache, and then lock it. The lock ends with this process."""
-    with (cache() / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _say(sentence: str) -> None:

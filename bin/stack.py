@@ -23,12 +23,10 @@ from gunicorn.util import parse_address
 from bin import demo_tools
 from bin.demo import Demo, DemoFailed, read_seeded, wait_until_ready
 from bin.ending import Afterwards, die_with_parent
-from bin.service_logs import ServiceLogs, is_alarming
-from bin.services import Services, procfile
+from bin.services import ServiceLogs, Services, is_alarming, procfile
 from pipedai import env
 from pipedai.checks import refuse_unfit_settings
-from pipedai.embedded.layout import Layout
-from pipedai.embedded.programs import EmbeddedPostgresError
+from pipedai.embedded.cluster import EmbeddedPostgresError, Layout
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.server import gunicorn_conf
 from pipedai.version import VERSION

@@ -1,4 +1,4 @@
-"""The first module that bin/run executes: it loads the others, and lets Ctrl-C end the process silently meanwhile."""
+"""The first module that bin/run executes: until the other modules are loaded, Ctrl-C ends it silently."""
 
 import signal
 import sys

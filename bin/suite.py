@@ -20,27 +20,33 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from bin import changed
 from bin.ending import Afterwards, die_with_parent
-from pipedai.embedded.cluster import FASTER
-from pipedai.embedded.layout import Layout
-from pipedai.embedded.programs import only_one
+from pipedai.embedded.cluster import FASTER, Layout, only_one
 from pipedai.embedded.server import EmbeddedPostgres
 
 _ROOT = Path(__file__).resolve().parent.parent
 _HELP = """\
-usage: bin/test [--all] [--no-checks] [PYTEST ARGUMENTS]
+usage: bin/test [--all | --changed] [--no-checks] [PYTEST ARGUMENTS]
 
-Runs the tests, and beside them the linter, the formatter, the type checker and other static checks. All
-run, whatever fails before; the exit code tells whether all passed. The tests that take long (marked so)
-are left out, unless you say --all or name files: `bin/test workers -k claim`. Such arguments go to
-pytest. --no-checks skips the static checks. The tests use a PostgreSQL of their own in a temporary
-directory, or the server that TEST_DATABASE_URL names; a running bin/run and your settings are left alone.
+Runs the tests, and beside them the linter, the formatter, the type checker and other static checks. All run,
+whatever fails before; the exit code tells whether all passed. The tests that take long (marked so) are left
+out, unless you say --all or name files: `bin/test workers -k claim`. Such arguments go to pytest. --no-checks
+skips the static checks.
+
+--changed runs, of the tests that are not long, those that the difference to the branch main concerns: the
+tests that lie beside what has changed, that import it, or that name a changed document. It is for quick
+answers while you work; say bin/test before you commit.
+
+The tests use a PostgreSQL of their own in a temporary directory, or the server that TEST_DATABASE_URL names;
+a running bin/run and your settings are left alone.
+
 As root on Debian or Ubuntu, --all also installs the system packages whose programs some long tests drive
-(nginx, haproxy, pgbouncer, postgresql, chromium, nodejs, npm, libjson-c5, systemd), without starting their services;
-elsewhere, where one is not there, its tests are skipped. The tests with the real Claude CLI are skipped until you have
-run bin/setup --claude. In CI (CI=true) --all runs that itself, and skips nothing.
+(nginx, haproxy, pgbouncer, postgresql, chromium, nodejs, npm, libjson-c5, systemd), without starting their
+services; elsewhere, where one is not there, its tests are skipped. The tests with the real Claude CLI are
+skipped until you have run bin/setup --claude. In CI (CI=true) --all runs that itself, and skips nothing.
 """
-NO_CHECKS, ALL = "--no-checks", "--all"
+NO_CHECKS, ALL, CHANGED = "--no-checks", "--all", "--changed"
 _MEMORY = "/dev/shm"  # noqa: S108
 # Set when the database is a copy of a migrated cluster, so that the tests need not migrate one.
 MIGRATED = "PIPEDAI_TESTS_MIGRATED"
@@ -48,7 +54,6 @@ MIGRATED = "PIPEDAI_TESTS_MIGRATED"
 _SHAPING = (
     "requirements.txt",
     "pipedai/embedded/cluster.py",
-    "pipedai/embedded/layout.py",
     "pipedai/tenant_keys.py",
     "triggers/models/fields.py",
 )
@@ -66,7 +71,7 @@ def main() -> int:
     os.chdir(_ROOT)
     data_dir = new_data_dir()
     environment = environment_of(data_dir)
-    clean_up = Afterwards("exec python -m bin.cleaning", environment)
+    clean_up = Afterwards("exec python -m bin.ending", environment)
     try:
         if not environment["DATABASE_URL"]:
             copy_cluster(migrated_cluster(environment), data_dir)
@@ -74,9 +79,17 @@ def main() -> int:
             # The suite starts the server before its tests do, because only the suite says that it may be fast and lose
             # data.
             EmbeddedPostgres(data_dir, faster=FASTER).ensure_running()
-        pytest_arguments = [each for each in arguments if each not in (NO_CHECKS, ALL)]
+        pytest_arguments = [each for each in arguments if each not in (NO_CHECKS, ALL, CHANGED)]
+        quick = CHANGED in arguments
+        if quick:
+            concerned = changed.tests(_ROOT, changed.files(_ROOT))
+            print(f"The difference to main concerns {len(concerned)} files of tests.", flush=True)
+            pytest_arguments += concerned
         return Suite(environment).run(
-            pytest_arguments, only_tests=NO_CHECKS in arguments, long=ALL in arguments
+            None if quick and not concerned else pytest_arguments,
+            only_tests=NO_CHECKS in arguments,
+            long=ALL in arguments or (not quick and any(map(_is_path, pytest_arguments))),
+            programs=ALL in arguments,
         )
     finally:
         clean_up.now()
@@ -94,35 +107,36 @@ class Suite:
             signal.signal(signum, self._stop)
 
     def run(
-        self, pytest_arguments: list[str], *, only_tests: bool = False, long: bool = False
+        self, pytest_arguments: list[str] | None, *, only_tests: bool, long: bool, programs: bool
     ) -> int:
-        """Return the exit code. The long tests run with `long`, and where the arguments name files."""
+        """Return the exit code. Without arguments no test is run. `programs` installs what some long tests drive."""
         # The tests and what must be installed for them often wait, so the other checks take the processors meanwhile.
         with ThreadPoolExecutor(1) as beside:
             others = None if only_tests else beside.submit(self._check_without_running)
-            if long:
+            if programs:
                 self._check("Programs", [sys.executable, "-m", "bin.packages"])
                 if self._environment.get("CI") == "true":
                     # npm, which installs the Claude CLI, is one of the packages.
                     self._check("Claude", [sys.executable, "-m", "bin.claude"])
-            if not only_tests and _many_tests_are_not_compiled():
-                self._compile_tests()
-            # There are four processes more than processors, as many tests wait for processes that they have started.
-            processes = 4 + min(8, max(2, os.cpu_count() or 2))
-            # Each process takes consecutive tests, because the tests of one module share what the module starts. A
-            # process that has run out of tests takes over some of another's.
-            among = ["-n", str(processes), "--dist", "worksteal"]
-            if not (long or any(_is_path(each) for each in pytest_arguments)):
-                among += ["-m", "not long"]
-            self._check("Tests", ["pytest", *among, *pytest_arguments])
+            if pytest_arguments is not None:
+                self._test(pytest_arguments, compiles=not only_tests, long=long)
             if others is not None:
                 others.result()
         return self._verdict()
 
-    def _compile_tests(self) -> None:
-        """Let one process compile the test modules, before all processes of the tests would. Its output is dropped."""
-        with tempfile.TemporaryFile() as output:
-            self._wait(self._begin("", ["pytest", "--collect-only", "-qq"], {}, output))
+    def _test(self, arguments: list[str], *, compiles: bool, long: bool) -> None:
+        if compiles and _many_tests_are_not_compiled():
+            # One process compiles the test modules, before all processes of the tests would. Its output is dropped.
+            with tempfile.TemporaryFile() as output:
+                self._wait(
+                    self._begin("", ["pytest", "--collect-only", "-qq", *arguments], {}, output)
+                )
+        # There are four processes more than processors, as many tests wait for processes that they have started.
+        processes = 4 + min(8, max(2, os.cpu_count() or 2))
+        # Each process takes consecutive tests, because the tests of one module share what the module starts. A
+        # process that has run out of tests takes over some of another's.
+        among = ["-n", str(processes), "--dist", "worksteal", *([] if long else ["-m", "not long"])]
+        self._check("Tests", ["pytest", *among, *arguments])
 
     def _check_without_running(self) -> None:
         """Run the checks that only read the code, and start no part of the service."""
@@ -134,8 +148,7 @@ class Suite:
         self._check_aside("Imports", ["lint-imports", "--no-logo"], {"PYTHONPATH": "agent:cli"})
         self._check_aside("Migrations", [*manage, "makemigrations", "--check", "--dry-run"])
         self._check_aside("Safe migrations", [sys.executable, "-m", "bin.migration_check"])
-        self._check_aside("Changelog", [sys.executable, "-m", "bin.changelog_check"])
-        self._check_aside("Dates", [sys.executable, "-m", "bin.date_check"])
+        self._check_aside("Changelog and dates", [sys.executable, "-m", "bin.source_check"])
         schema = ["spectacular", "--fail-on-warn", "--format", "openapi-json"]
         self._check_aside("Schema", [*manage, *schema, "--file", os.devnull])
         deploy = [*manage, "check", "--deploy", "--fail-level", "WARNING"]

@@ -14,7 +14,7 @@ from django.urls import resolve
 
 from pipedai.api.schema.operation import operation_of
 from pipedai.api.serializers import Body
-from pipedai.server.headers import API
+from pipedai.server.request_scope import API
 
 Json = dict[str, Any]
 

@@ -23,7 +23,8 @@ _ABOUT_THE_FORM = {400, 409, 429, 503}
 
 @dataclass(frozen=True)
 class Look:
-    """How a form shows a field of the body, where its name and type don't say enough.
+    """How a form shows a field of the body, where its declaration and type don't say enough. A field that people should
+    know by other words than its name has a `label` and a `help_text` where the body declares it.
 
     `kind` is `text`, `area`, `number`, `check`, `choice`, `choices`, `list`, `email`, `password`, `headers`, `secrets`,
     `json`, `clauses` (a word, or a list as JSON), `names` (one a line, or `*`), `time`, `hidden` or `rows` (a list of
@@ -53,6 +54,7 @@ class Field:
 
     name: str
     label: str
+    help: str
     look: Look
     kind: str
     required: bool
@@ -86,6 +88,7 @@ class Field:
 class Form:
     """A form that sends one body to the API: `method` and `path` name the endpoint, `looks` the fields it shows. A name
     such as `summary.at` is a field of an object in the body. The object is null if the first of its fields is empty.
+    In a `complete` form the other fields of the body follow.
     """
 
     def __init__(
@@ -96,6 +99,7 @@ class Form:
         *,
         values: Json | None = None,
         catches: Iterable[int] = (),
+        complete: bool = False,
     ) -> None:
         self.method, self.path = method, path
         self._catches = _ABOUT_THE_FORM | set(catches)
@@ -103,6 +107,9 @@ class Form:
         fields = body_of(method, path)().fields
         if "managedBy" in fields:
             looks = {**looks, "key": _KEY}
+        if complete:
+            others = [name for name, _ in fields.items() if name not in {*looks, "managedBy"}]
+            looks = {**looks, **{name: Look() for name in others}}
         # The files that describe what the form changes, if there are any.
         self.managed_by = (values or {}).get("managedBy")
         self.fields = []
@@ -235,6 +242,8 @@ def _field(name: str, declared: Any, look: Look, known: Json, part: str) -> Fiel
     ]
     of_list = isinstance(declared, serializers.ListField)
     kind = look.kind or (("choices" if of_list else "choice") if choices else _kind(declared))
+    # Without a label DRF makes one of the name, and does not see that `maxRetries` is two words.
+    has_label = declared.label != declared.field_name.replace("_", " ").capitalize()
     may_be_left = not declared.required and declared.default in (serializers.empty, None)
     if kind == "choice" and may_be_left and not look.choices:
         choices = [("", "–"), *choices]
@@ -251,7 +260,8 @@ def _field(name: str, declared: Any, look: Look, known: Json, part: str) -> Fiel
     value = known.get(part, None if initial is serializers.empty else initial)
     made = Field(
         name=name,
-        label=look.label or _words(name),
+        label=look.label or (declared.label if has_label else _words(name)),
+        help=look.help or declared.help_text or "",
         look=look,
         kind=kind,
         required=declared.required
@@ -284,6 +294,8 @@ _KINDS: tuple[tuple[type, str], ...] = (
 
 
 def _kind(declared: Any) -> str:
+    if given := declared.style.get("input_type"):
+        return str(given)
     return next((kind for of, kind in _KINDS if isinstance(declared, of)), "text")
 
 

@@ -10,9 +10,8 @@ from accounts.models import User
 from notices.channels.models import IS_FAILING, Channel, Notice, NoticeAttempt
 from notices.models import Incident
 from notices.states import Kind
-from pipedai.admin.base import StaffModelAdmin
+from pipedai.admin.base import StaffModelAdmin, in_state, related
 from pipedai.admin.columns import attempts, link_to
-from pipedai.admin.lists import in_state, related
 from pipedai.admin.site import Figure, count_of, model_named, show_on_start_page, site
 from triggers.models import Approval, Budget, Run, Trigger
 from triggers.runs.queries import failures

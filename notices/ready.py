@@ -8,7 +8,6 @@ from django.conf import settings
 from notices import receivers  # noqa: F401 - the import connects the receivers
 from notices.budgets import find_reached_budgets
 from notices.channels import files  # noqa: F401 - importing it registers the kind
-from notices.channels.models import SECRET, URL
 from notices.channels.outcomes import tell_outcomes
 from notices.channels.sending import NOTICES
 from notices.channels.summaries import send_summaries
@@ -29,7 +28,6 @@ from pipedai.retention import (
 )
 from pipedai.sql import execute, fetch_all
 from triggers.changes.kinds import Kind, State, register_changing
-from workspaces.encryption.sealed_fields import register_sealed_field
 
 _OLD_NOTICES = """
 SELECT id FROM notice WHERE created_at < %(before)s AND status <> 'pending' ORDER BY created_at LIMIT %(limit)s
@@ -78,8 +76,6 @@ def _states(environment_id: UUID, ids: Collection[UUID]) -> list[State]:
 
 register_kind(NOTICES)
 register_changing(Kind("incident", _states))
-for field in (URL, SECRET):
-    register_sealed_field(field)
 register_job(Job("tell-outcomes", every_seconds=1.0, work=tell_outcomes))
 register_job(Job("send-summaries", every_seconds=2.0, work=send_summaries))
 register_job(Job("find-late-triggers", every_seconds=1.0, work=find_late_triggers))

@@ -16,7 +16,7 @@ from notices.states import Kind, SubjectType
 from pipedai.sql import NOW, Row, fetch_all
 from triggers.explain.clock_words import zoned_words
 from triggers.runs.reachability import LEASES_COUNT, gap_seconds
-from workers.silence import IS_NEEDED, LAST_SEEN, OFFLINE_AT, SILENT_FOR, offline_params
+from workers.presence import IS_NEEDED, LAST_SEEN, OFFLINE_AT, OFFLINE_PARAMS, SILENT_FOR
 
 _IS_PAUSED = (
     "EXISTS (SELECT FROM environment e WHERE e.id = {}.environment_id AND e.paused_at IS NOT NULL)"
@@ -130,7 +130,7 @@ def _change(
 ) -> int:
     """Opens incidents for the rows of the statement `offline`, and closes those of the statement `over`."""
     params = {
-        **offline_params(),
+        **OFFLINE_PARAMS,
         "kind": kind.value,
         "now": now,
         "gap": gap_seconds(),
@@ -173,7 +173,7 @@ def _tell_missed_silences(*, limit: int, now: datetime | None = None) -> int:
     with transaction.atomic():
         params = {
             "kind": Kind.WORKER_OFFLINE.value,
-            **offline_params(),
+            **OFFLINE_PARAMS,
             "limit": limit,
         }
         rows = fetch_all(_TAKE, params)

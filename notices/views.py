@@ -14,8 +14,7 @@ from pipedai.api.principal import actor_of, principal_of
 from pipedai.api.schema.operation import Operation
 from pipedai.replica.reading import from_replica
 from triggers.filters import check_tenant_ids
-from workspaces.access import TenantViewSet, find_visible
-from workspaces.permissions import IsOperator, IsViewer
+from workspaces.access import IsOperator, IsViewer, TenantViewSet, find_visible
 
 _ALL_INCIDENTS = "SELECT id, environment_id FROM incident"
 

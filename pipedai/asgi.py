@@ -6,16 +6,14 @@ from functools import partial
 from django.conf import settings
 
 from pipedai import tracing
-from pipedai.client_address import parse_networks
-from pipedai.server.asking_lane import AskingLane
 from pipedai.server.event_stream import EventStreams, FanOut
 from pipedai.server.heart import Heart
 from pipedai.server.lanes import HookLane, Lanes, PasswordLane, WsgiLane, password_turns
 from pipedai.server.listen import Listener, RunNews, connect, connect_as_requests
-from pipedai.server.long_poll import LongPoll
+from pipedai.server.long_poll import AskingLane, LongPoll
 from pipedai.server.memory_budget import MemoryBudget
 from pipedai.server.outer import Limits, Outer
-from pipedai.server.request_scope import App
+from pipedai.server.request_scope import App, parse_networks
 from pipedai.wakeups import watches
 from pipedai.wsgi import application as wsgi
 

@@ -104,10 +104,10 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",  # Refuses a Host that is not in ALLOWED_HOSTS.
     "pipedai.static_files.serve_static_files",
     "pipedai.api.exceptions.UnavailablePages",
-    "pipedai.admin.middleware.AdminSessions",
-    "pipedai.admin.middleware.AdminCsrf",
-    "pipedai.admin.middleware.AdminUsers",
-    "pipedai.admin.middleware.AdminMessages",
+    "pipedai.admin.site.AdminSessions",
+    "pipedai.admin.site.AdminCsrf",
+    "pipedai.admin.site.AdminUsers",
+    "pipedai.admin.site.AdminMessages",
 ]
 TEMPLATES: list[dict[str, Any]] = [
     {
@@ -262,7 +262,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "ENUM_NAME_OVERRIDES": {
         "HealthStatus": "pipedai.api.service.HEALTHY",
         "ReplicaState": "pipedai.api.service.REPLICA_STATES",
-        "ActorType": "workspaces.actors.ACTOR_TYPES",
+        "ActorType": "workspaces.serializers.ACTOR_TYPES",
         "Role": "workspaces.roles.Role",
         "KeyRole": "workspaces.roles.KEY_ROLES",
         "KeyPrefix": "workspaces.models.ApiKey.Kind",
@@ -283,7 +283,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "ChannelKind": "notices.channels.models.Channel.Kind",
         "ChannelEvent": "notices.states.EVENTS",
         "NoticeStatus": "notices.channels.models.Notice.Status",
-        "CallerKind": "workers.whoami_views.CALLER_KINDS",
+        "CallerKind": "workers.views.CALLER_KINDS",
         "Kind": "workers.models.Enrollment.Kind",
         "ToolCallOutcome": "triggers.runs.outcome.CALL_OUTCOMES",
         "ToolCallEffect": "triggers.runs.outcome.CALL_EFFECTS",
@@ -294,7 +294,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "triggers.webhooks.message_schema.add_webhook",
     ],
 }
-# All other settings of the JWTs are in accounts.session_tokens.
+# All other settings of the JWTs are in accounts.sessions.
 SIMPLE_JWT = {"TOKEN_TYPE_CLAIM": "typ"}
 
 # --- Metrics -----------------------------------------------------------------------------------------------

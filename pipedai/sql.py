@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any, TypeVar
 from uuid import UUID
 
-from django.db import connections, transaction
+from django.db import connection, connections, transaction
 from psycopg import Cursor
 from psycopg.rows import dict_row
 
@@ -158,3 +158,36 @@ def _run(
 def _is_watched(database: Any) -> bool:
     """Whether each statement must pass through Django's cursor, because a wrapper or the debug log wants to see it."""
     return bool(database.execute_wrappers or database.force_debug_cursor)
+
+
+# What a copy has besides its columns: constraints come without the foreign keys, and triggers don't come at all.
+_LIKE = "INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED INCLUDING IDENTITY"
+# Each table's full name, its columns that can be written, and its indexes, in the order given.
+_TABLES = """
+SELECT format('%%I.%%I', n.nspname, c.relname), quote_ident(c.relname),
+    (SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
+     WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped AND attgenerated = ''),
+    (SELECT array_agg(pg_get_indexdef(indexrelid)) FROM pg_index WHERE indrelid = c.oid AND indisvalid)
+FROM unnest(%s::text[]) WITH ORDINALITY AS given (name, place)
+JOIN pg_class c ON c.oid = given.name::regclass JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY place
+"""
+
+
+def use_own_copies(tables: Mapping[str, str], params: Mapping[str, Any]) -> None:
+    """Puts copies of some rows in place of tables, so that a transaction that will be rolled back can write without a
+    lock that others wait for (docs/decisions/rehearsals.md). Statements of this connection that name one of the tables
+    find a copy that nobody else sees. It has the rows for which the condition is true, and the table's indexes. Tables
+    are copied in the order given. The caller runs statements that are not prepared.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_TABLES, [[*tables]])
+        for condition, (real, name, columns, indexes) in zip(
+            tables.values(), cursor.fetchall(), strict=True
+        ):
+            own = f"pg_temp.{name}"
+            cursor.execute(f"CREATE TABLE {own} (LIKE {real} {_LIKE})")
+            copy = f"INSERT INTO {own} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {real}"  # noqa: S608
+            cursor.execute(f"{copy} WHERE {condition}", params)
+            for index in indexes or ():
+                head, _, rest = index.partition(" USING ")
+                cursor.execute(f"{head.partition(' ON ')[0]} ON {own} USING {rest}")

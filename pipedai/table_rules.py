@@ -1,8 +1,11 @@
-"""The words in which a model says what its table refuses, and by which indexes its rows are found."""
+"""The words in which a model says what its table refuses, and by which indexes its rows are found. A migration says by
+`tenant_key` what Django can't: a foreign key between tables of tenants, which also compares the environment.
+"""
 
 from collections.abc import Sequence
 from typing import Any
 
+from django.db.migrations import RunSQL
 from django.db.models import CheckConstraint, Index, Q, UniqueConstraint
 
 
@@ -32,3 +35,17 @@ def index(
     include: Sequence[str] | None = None,
 ) -> Index:
     return Index(fields=columns, name=name, condition=where, include=include)
+
+
+def tenant_key(table: str, column: str, parent: str, then: str = "") -> RunSQL:
+    """Return the operation that adds the key of `table.column` to `parent`. `then` ends its SQL: what a DELETE of the
+    parent does, or that the check is deferred.
+
+    A row can so refer only to rows of its own environment, whatever code wrote it (docs/architecture.md).
+    """
+    name = f"{table}_{column.removesuffix('_id')}_in_environment"
+    return RunSQL(
+        f"ALTER TABLE {table} ADD CONSTRAINT {name} FOREIGN KEY (environment_id, {column}) "
+        f"REFERENCES {parent} (environment_id, id) {then}",
+        f"ALTER TABLE {table} DROP CONSTRAINT {name}",
+    )

@@ -4,6 +4,7 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 
 from accounts.staff_views import StaffAccount, StaffLogin, StaffLogout
+from audit.views import AuditLogViewSet
 from notices.channels.page import stop_page
 from pipedai.admin.site import site
 from pipedai.api.service import (
@@ -15,7 +16,7 @@ from pipedai.api.service import (
     start_page,
 )
 from pipedai.api.views import paths_of
-from workers.hosts.release_views import download
+from workers.host_views import download
 from workspaces.connections.pages import CallbackPage, client_document
 from workspaces.files import file_schema
 
@@ -28,7 +29,7 @@ urlpatterns = [
     path("api/v1/", include("triggers.urls")),
     path("api/v1/", include("accounts.urls")),
     path("api/v1/", include("workspaces.urls")),
-    path("api/v1/", include("audit.urls")),
+    path("api/v1/", include(paths_of(AuditLogViewSet))),
     path("api/v1/", include("notices.urls")),
     path("api/v1", ServiceRootViewSet.as_view({"get": "retrieve"})),
     path("api/v1/", include(paths_of(HealthViewSet, OpenApiViewSet))),

@@ -18,8 +18,8 @@ from django.urls import ResolverMatch
 from django.utils.cache import patch_vary_headers
 
 from pipedai.api.principal import Principal
-from pipedai.server.access_log import LOG
-from pipedai.server.headers import API, PROBES
+from pipedai.server.outer import LOG
+from pipedai.server.request_scope import API, PROBES
 
 django.setup(set_prefix=False)
 

@@ -22,7 +22,7 @@ from django.utils.html import format_html
 from django.utils.text import capfirst
 
 from pipedai import events as domain
-from pipedai.admin.base import OF_CUSTOMERS, StaffModelAdmin
+from pipedai.admin.base import OF_CUSTOMERS, StaffModelAdmin, SupportAction, in_state, staff_actor
 from pipedai.admin.columns import (
     NOTHING,
     Panel,
@@ -34,9 +34,7 @@ from pipedai.admin.columns import (
     money,
     spoken,
 )
-from pipedai.admin.lists import in_state
 from pipedai.admin.site import Figure, count_of, model_named, show_on_start_page, site
-from pipedai.admin.support import SupportAction, staff_actor
 from pipedai.clocks import zone_of
 from triggers import models
 from triggers.approvals.serializers import seen

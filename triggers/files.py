@@ -10,14 +10,14 @@ from uuid import UUID
 from django.apps import apps
 from django.db.models import F
 
+from pipedai.events import once
 from pipedai.sql import database_now
-from pipedai.together import once
 from triggers import services
 from triggers.events.entry_serializers import entry_of
 from triggers.locks import lock_workers
+from triggers.models.trigger import MCP_HEADERS, WEBHOOK_SECRET
 from triggers.queries import LISTENS_TO
 from triggers.schedules import cron
-from triggers.secrets import MCP_HEADERS, WEBHOOK_SECRET
 from triggers.serializers import TriggerBody
 from triggers.trigger_ceiling import room_of_creator
 from workspaces.files.kinds import (

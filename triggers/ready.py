@@ -20,18 +20,16 @@ from triggers.changes.telling import read_watches  # importing it also subscribe
 from triggers.deployment import schedulers_live, work_is_on_time
 from triggers.events import files as source_files  # noqa: F401
 from triggers.events.chains import decide_ends
-from triggers.models import SECRETS, Approval, EventSource, Run, Trigger
+from triggers.models import Approval, EventSource, Run, Trigger
 from triggers.pruning import prune_deliveries, prune_revisions, prune_runs
 from triggers.run_events.partitions import add_partitions
 from triggers.run_events.pruning import AT_LEAST_DAYS, drop_partitions
 from triggers.runs.lifecycle import expire_queued_runs, expire_runs
 from triggers.runs.reachability import beat_of_this_process
 from triggers.schedules.firing import fire_due_ticks
-from triggers.secrets import MCP_HEADERS, WEBHOOK_SECRET
 from triggers.webhooks.sending import WEBHOOKS
 from workspaces.connections.models import Connection
-from workspaces.dependents import register_dependents
-from workspaces.encryption.sealed_fields import register_sealed_field
+from workspaces.services import register_dependents
 
 # How many days a window is kept after its end: two years, so that the same month of the year before can be looked up.
 _WINDOW_DAYS = 731
@@ -158,5 +156,3 @@ register_retention(
         prune_windows,
     ),
 )
-for field in (MCP_HEADERS, WEBHOOK_SECRET, SECRETS):
-    register_sealed_field(field)

@@ -3,11 +3,8 @@
 import json
 from uuid import UUID
 
+from triggers.models.trigger import MCP_HEADERS, WEBHOOK_SECRET
 from workspaces.encryption import keys
-from workspaces.encryption.sealed_fields import SealedField
-
-MCP_HEADERS = SealedField("trigger", "mcp_headers", "mcp_key_id")
-WEBHOOK_SECRET = SealedField("trigger", "webhook_secret", "webhook_key_id")
 
 
 def seal_mcp_headers(

@@ -11,25 +11,25 @@ from pipedai.api.fields import (
     IdField,
     MoneyField,
     NameField,
+    SigningSecretField,
+    TargetUrlField,
     TextField,
     TimezoneField,
     TrueFalseField,
+    UrlField,
     WholeNumberField,
 )
-from pipedai.api.outside_urls import MAX_URL, check_url
 from pipedai.api.serializers import RowSerializer, StrictBody
-from pipedai.outgoing import standard_key, target_problem
 from pipedai.sql import database_now
 from triggers.approval_rules import ApprovalRulesField
 from triggers.events.entry_serializers import Entry, EntryBody, OnField, entry_of
 from triggers.models import BOUNDS, Trigger
 from triggers.schedules import cron
 from triggers.states import Health, RecordEvents, RetryMode, Status
-from workspaces.connections.header_field import McpHeadersField
-from workspaces.files.columns import KeyField, LabelField
+from workspaces.connections.serializers import McpHeadersField
+from workspaces.tenant_columns import KeyField, LabelField
 
 MAX_PROMPT_BYTES = 256 * 1024
-MIN_WEBHOOK_SECRET = 16
 # How far ahead `runOnceAt` may lie (SPEC §25).
 _MOST_AHEAD = timedelta(days=366)
 
@@ -63,17 +63,16 @@ class TriggerBody(StrictBody):
     description = TextField(max_length=2000, allow_blank=True, default="")
     prompt = PromptField()
     model = NameField(max_length=200, allow_null=True, default=None)
-    mcpUrl = TextField(max_length=MAX_URL, required=False)
+    mcpUrl = UrlField(required=False)
     connectionId = IdField(allow_null=True, default=None)
     mcpHeaders = McpHeadersField(allow_null=True, default=None)
-    webhookUrl = TextField(max_length=MAX_URL, allow_null=True, default=None)
-    webhookSecret = TextField(
-        min_length=MIN_WEBHOOK_SECRET,
-        max_length=1024,
-        trim_whitespace=False,
+    webhookUrl = TargetUrlField(
+        label="Webhook",
+        help_text="A URL that is told of the end of each run.",
         allow_null=True,
         default=None,
     )
+    webhookSecret = SigningSecretField(label="Secret that signs it", allow_null=True, default=None)
     schedule = TextField(max_length=200, allow_null=True, default=None)
     timezone = TimezoneField(default="UTC")
     runOnceAt = serializers.DateTimeField(allow_null=True, default=None)
@@ -108,18 +107,6 @@ class TriggerBody(StrictBody):
             raise serializers.ValidationError({"mcpUrl": ["This field is required."]})
         return attrs
 
-    def validate_mcpUrl(self, value: str) -> str:  # noqa: N802 - DRF finds it by the field's name
-        if problem := check_url(value):
-            raise serializers.ValidationError(problem)
-        return value
-
-    def validate_webhookUrl(self, value: str | None) -> str | None:  # noqa: N802
-        """Accepts the URLs of `mcpUrl` to which webhooks may be sent, in production with https (SPEC §7)."""
-        return checked_webhook_url(value) if value else value
-
-    def validate_webhookSecret(self, value: str | None) -> str | None:  # noqa: N802
-        return checked_webhook_secret(value) if value else value
-
     def validate_runOnceAt(self, value: datetime | None) -> datetime | None:  # noqa: N802
         """Returns the next whole minute, as all due times are, of a time in the next 366 days."""
         if value is None:
@@ -152,24 +139,6 @@ class TriggerBody(StrictBody):
             return cron.parse(value, "UTC").expression
         except cron.BadSchedule as error:
             raise serializers.ValidationError(str(error)) from None
-
-
-def checked_webhook_url(url: str) -> str:
-    """Refuses an address or port to which no message is sent, and in production all but https (SPEC §7)."""
-    if problem := target_problem(url):
-        raise serializers.ValidationError(problem)
-    return url
-
-
-def checked_webhook_secret(secret: str) -> str:
-    """Returns a secret that signs messages. Raises a field error if the text after `whsec_`, from which the key is
-    decoded (Standard Webhooks), is not base64.
-    """
-    try:
-        standard_key(secret)
-    except ValueError:
-        raise serializers.ValidationError("After whsec_ it must be base64.") from None
-    return secret
 
 
 class RotateBody(StrictBody):

@@ -15,11 +15,10 @@ from pipedai.api.errors import Conflict, Invalid, or_not_found
 from pipedai.api.outside_urls import is_elsewhere, without_query
 from pipedai.api.renderers import api_name, compact_json, counted, for_audit
 from pipedai.clocks import BadTimezone
-from pipedai.events import Actor, Event, emit
+from pipedai.events import Actor, Event, emit, keep, once
 from pipedai.ids import new_id
 from pipedai.redaction import REDACTED
 from pipedai.sql import database_now
-from pipedai.together import keep, once
 from triggers import secrets
 from triggers.events.listening import check_unheard, set_listeners
 from triggers.locks import hold_trigger_environment, lock_workers
@@ -30,10 +29,10 @@ from triggers.runs.waiting import note_change
 from triggers.schedules import cron
 from triggers.trigger_ceiling import check_room_for_trigger
 from workspaces.connections.services import hold_connection
-from workspaces.files.columns import keeping_keys
 from workspaces.locks import hold_pools, hold_role, lock_environment
 from workspaces.resources import Resource
 from workspaces.roles import Role
+from workspaces.tenant_columns import keeping_keys
 
 # The values of a TriggerBody that are not stored unchanged in the table `trigger`: secrets, which are encrypted first,
 # the columns of the trigger's revision, and `on`, which has rows of its own. All other values need no code of their own

@@ -3,8 +3,8 @@
 from uuid import UUID
 
 from pipedai.api.errors import CeilingReached
+from pipedai.events import is_rehearsal, once
 from pipedai.sql import execute, fetch_row
-from pipedai.together import is_rehearsal, once
 from triggers.models import Trigger
 from workspaces.ceilings import PROFILE, Room, check_ceiling
 

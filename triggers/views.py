@@ -15,7 +15,7 @@ from pipedai.api.serializers import read_body
 from triggers import queries, services
 from triggers.filters import TriggerFilters, check_tenant_ids
 from triggers.serializers import RotateBody, TriggerBody, TriggerSerializer
-from workspaces.permissions import IsAdmin
+from workspaces.access import IsAdmin
 from workspaces.resource_views import ResourceViewSet
 
 

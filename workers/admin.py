@@ -3,10 +3,9 @@
 from django.contrib.admin import register
 from django.utils import timezone
 
-from pipedai.admin.base import OF_CUSTOMERS, StaffModelAdmin
+from pipedai.admin.base import OF_CUSTOMERS, StaffModelAdmin, SupportAction
 from pipedai.admin.columns import newest
 from pipedai.admin.site import site
-from pipedai.admin.support import SupportAction
 from workers.enrollment.issuing import revoke_enrollment
 from workers.models import ONLINE_WITHIN, Enrollment, Pool, PoolMember, Worker
 from workers.services import approve_worker, revoke_token, update_worker

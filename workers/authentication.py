@@ -1,10 +1,25 @@
-"""Authenticates workers by their `wkt_` token (SPEC §3)."""
+"""Authenticates workers by their `wkt_` token, and defines the base of the endpoints that they call: it finds the
+worker, notes what the call tells of it, and locks it for a claim.
+"""
 
-from pipedai.api.authentication import BearerAuthentication
-from pipedai.api.principal import WorkerPrincipal
+from typing import Any
+
+from rest_framework.request import Request
+
+from pipedai.api.authentication import BearerAuthentication, bad_token
+from pipedai.api.error_codes import ErrorCode
+from pipedai.api.errors import ApiError, NotFound
+from pipedai.api.principal import WorkerPrincipal, actor_of, principal_of
+from pipedai.api.schema.operation import header
+from pipedai.api.views import ApiViewSet
+from pipedai.events import Actor
+from pipedai.server.ticket import POLL
 from pipedai.sql import fetch_one
+from triggers.runs.conditions import Limits, limits_of
+from workers.presence import note_call
+from workers.worker_events import actor_of_worker
 
-# `last_seen_at` is written at most every 10 s (SPEC §2). `seen_lately` tells the caller that it was written within the
+# `last_seen_at` is written at most every 10 s, to spare writes. `seen_lately` tells that it was written within the
 # last 10 s and need not be written again.
 _FIND = """
 SELECT w.id, w.environment_id, e.workspace_id, w.max_concurrency, w.auth_mode, w.disabled_at IS NOT NULL AS disabled,
@@ -28,3 +43,70 @@ class WorkerTokenAuthentication(BearerAuthentication):
         """Returns None without such a worker, or if it or its environment is deleted."""
         row = fetch_one(_FIND, {"digest": digest})
         return None if row is None else WorkerPrincipal(**row, token_digest=digest)
+
+
+VERSION = header(
+    "X-Pipedai-Worker-Version",
+    {"type": "string", "pattern": r"^[\w.+-]{1,64}$"},
+    description="The worker's version, where it is kept; anything else is ignored.",
+)
+PROCESS = header(
+    "X-Pipedai-Worker-Process",
+    {"type": "string", "pattern": r"^[\w.+-]{1,64}$"},
+    description="A word for the worker's process, another one for each; anything else is ignored.",
+)
+
+
+class BodyTooLarge(ApiError):  # noqa: N818 - named as what it answers
+    """413: the body is longer than that of this call may be."""
+
+    status_code = 413
+
+
+def check_size(request: Request, most_bytes: int) -> None:
+    """Raises BodyTooLarge. The web server has read the whole body, and tells its length."""
+    if int(request.META.get("CONTENT_LENGTH") or 0) > most_bytes:
+        message = f"The body must not be longer than {most_bytes // 1024} KiB."
+        raise BodyTooLarge(message, code=ErrorCode.BODY_TOO_LARGE)
+
+
+class WorkerProtocolViewSet(ApiViewSet):
+    """The base of viewsets that a worker calls with its `wkt_` token. A path that names another worker is a 404."""
+
+    tag = "Worker protocol"
+    authentication_classes = (WorkerTokenAuthentication,)
+    worker: WorkerPrincipal
+
+    def find_tenant(self, request: Request, **kwargs: Any) -> None:
+        principal = principal_of(request)
+        if not isinstance(principal, WorkerPrincipal) or principal.id != kwargs["worker_id"]:
+            raise NotFound
+        self.worker = principal
+        ticket = request.META.get("asgi.scope", {}).get(POLL)
+        # The web process asks again for a poll that waits. Only the first time is a call of the worker's process.
+        is_new = ticket is None or ticket.is_first_ask
+        note_call(
+            principal,
+            version_header=request.META.get("HTTP_X_PIPEDAI_WORKER_VERSION"),
+            process_header=request.META.get("HTTP_X_PIPEDAI_WORKER_PROCESS"),
+            seen=self.action in {"poll", "claim_next", "heartbeat"},
+            polls=is_new and self.action in {"poll", "claim_next"},
+        )
+
+    def _actor(self, request: Request) -> Actor:
+        return actor_of_worker(actor_of(request), self.worker)
+
+
+def locked_limits(worker: WorkerPrincipal, *, takes_approvals: bool) -> Limits:
+    """Locks the worker's row. `takes_approvals` is what the call says of it. Raises Unauthenticated if the token was
+    revoked since authentication.
+    """
+    row = fetch_one(
+        "SELECT max_concurrency, disabled_at IS NOT NULL AS disabled, unapproved_since IS NULL AS approved,"
+        " coalesce(limited_until > statement_timestamp(), false) AS limited FROM worker"
+        " WHERE id = %(id)s AND token_digest = %(token_digest)s FOR NO KEY UPDATE",
+        {"id": worker.id, "token_digest": worker.token_digest},
+    )
+    if row is None:
+        raise bad_token()
+    return limits_of(**row, takes_approvals=takes_approvals)

@@ -9,8 +9,13 @@ from django.db.models.functions import Lower, Now
 from pipedai.ids import new_id
 from pipedai.table_rules import check, has, index, lacks, unique
 from triggers.runs import conditions
-from workspaces.files.columns import FileColumns, own_key
-from workspaces.tenant_columns import environment_key, in_environment, tenant_key
+from workspaces.tenant_columns import (
+    FileColumns,
+    environment_key,
+    in_environment,
+    own_key,
+    tenant_key,
+)
 
 ONLINE_WITHIN = conditions.ONLINE_WITHIN
 MAX_CONCURRENCY = 1000
@@ -117,7 +122,7 @@ class Worker(models.Model):
 
 
 class Pool(FileColumns):
-    """A group of workers, any of which may take the runs of the triggers that name the pool (SPEC §16)."""
+    """A group of workers, any of which may take the runs of the triggers that name the pool."""
 
     # Free text for people; empty if there is none.
     description = models.CharField(max_length=2000, blank=True)
@@ -295,7 +300,7 @@ class WorkerEvent(models.Model):
 
 
 class WorkerSilence(models.Model):
-    """A silence that a worker's call has ended, if it was long enough for an incident (SPEC §14). The next look of a
+    """A silence that a worker's call has ended, if it was long enough for an incident. The next look of a
     scheduler tells of it, if no incident did, and deletes the row.
     """
 

@@ -1,20 +1,56 @@
-"""Records from a worker's calls when the worker was last seen, which process and version of the program it runs, and
-that the process ends (SPEC §5).
+"""Keeps what a worker's calls tell of it: that it is there, its process and version, what it can do, and which account
+pays for its model. Says when a worker counts as silent or gone, and notes a silence that ends with a call.
 """
 
 import re
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
 
 from django.db import transaction
 
 from pipedai.api.principal import WorkerPrincipal
-from pipedai.sql import execute
+from pipedai.sql import execute, fetch_one
 from pipedai.wakeups import announce_things, watches
 from triggers.runs.pools import open_to_pools
-from workers.silence import NOTE_SILENCE, SILENT_FOR, silence_params
+from triggers.runs.reachability import REACHABLE_SINCE, gap_seconds
 from workers.worker_events import GONE_SECONDS, record_presence, record_stop
 
+# A worker counts as offline after it has been silent for this long.
+SILENT_FOR: Final = timedelta(minutes=10)
+# A worker that has signed off counts as offline after this long. People are told of a worker that somebody stopped, and
+# not of one that is started again.
+RESTARTS_WITHIN: Final = timedelta(minutes=1)
+
+# The SQL for the time of the last call of the worker `w`. A worker that has never called is silent since it registered.
+LAST_SEEN = "coalesce(w.last_seen_at, w.created_at)"
+# The SQL for the time from which on people are to be told that the worker `w` is offline, unless it calls before.
+OFFLINE_AT = f"least({LAST_SEEN} + %(silent_for)s, w.signed_off_at + %(restarts_within)s)"
+OFFLINE_PARAMS: Final = {"silent_for": SILENT_FOR, "restarts_within": RESTARTS_WITHIN}
+# The SQL condition that an enabled trigger points at the worker `w`.
+_NEEDS_IT = "t.worker_id = w.id AND t.enabled AND t.deleted_at IS NULL"
+IS_NEEDED = f"EXISTS (SELECT FROM trigger t WHERE {_NEEDS_IT})"
+
+# Inserts the silence that a call of the worker `w` ends, if a scheduler would have told people about it: the worker
+# was needed, not disabled and in no paused environment, and could reach the service. `w` is the locked row as it was
+# before the call. The silence counts from the moment at which a scheduler would have noticed it. Right after an
+# outage of the service nothing is inserted. No scheduler may have seen the silence, so the call writes a row, and a
+# scheduler tells people later. This is a part of a statement, and needs OFFLINE_PARAMS and the `gap`.
+_NOTE_SILENCE = f"""
+INSERT INTO worker_silence (environment_id, worker_id, last_seen_at, offline_at, ended_at)
+SELECT w.environment_id, w.id, w.last_seen_at, o.at, statement_timestamp()
+FROM w CROSS JOIN LATERAL (
+    SELECT greatest({OFFLINE_AT}, {REACHABLE_SINCE} + %(silent_for)s, (
+        SELECT min(coalesce(h.counts_from, t.created_at))
+        FROM trigger t LEFT JOIN trigger_health h ON h.trigger_id = t.id
+        WHERE {_NEEDS_IT})) AS at) o
+WHERE NOT EXISTS (SELECT FROM environment e WHERE e.id = w.environment_id AND e.paused_at IS NOT NULL)
+    AND w.disabled_at IS NULL AND o.at < statement_timestamp() AND {REACHABLE_SINCE} IS NOT NULL AND {IS_NEEDED}
+"""  # noqa: S608
+
+
 _SANE_WORD = re.compile(r"[\w.+-]{1,64}", re.ASCII)
+_SANE_ACCOUNT = re.compile(r"[!-~]{1,64}", re.ASCII)
 
 _IS_CALLER = "id = %(worker_id)s AND token_digest = %(token_digest)s"
 # A poll of the process that has signed off, which may arrive late, does not bring the worker back.
@@ -33,17 +69,34 @@ _NOTE_RETURN = f"""
 WITH w AS (
     SELECT id, environment_id, last_seen_at, signed_off_at, created_at, disabled_at FROM worker
     WHERE {_IS_CALLER} FOR NO KEY UPDATE),
-silence AS ({NOTE_SILENCE})
+silence AS ({_NOTE_SILENCE})
 UPDATE worker SET last_seen_at = greatest(worker.last_seen_at, statement_timestamp()),
     version = coalesce(%(version)s, version),
     {_NOTE_PROCESS}
 FROM w WHERE worker.id = w.id
 """  # noqa: S608
-_NOTE_FEATURES = f"UPDATE worker SET takes_approvals = %(takes_approvals)s WHERE {_IS_CALLER}"  # noqa: S608
 _SIGN_OFF = f"""
 UPDATE worker SET signed_off_at = statement_timestamp()
 WHERE {_IS_CALLER} AND process_id IS NOT DISTINCT FROM %(process)s AND signed_off_at IS NULL
 """  # noqa: S608
+# A worker that moves from one account to another leaves the limit of the old one behind. One that names its account for
+# the first time keeps its own limit.
+_SET_ACCOUNT = """
+UPDATE worker w
+SET account_id = %(account_id)s, limited_until = CASE
+    WHEN w.account_id <> %(account_id)s THEN mates.limited_until
+    ELSE greatest(w.limited_until, mates.limited_until) END
+FROM (
+    SELECT max(limited_until) AS limited_until FROM worker
+    WHERE environment_id = %(environment_id)s AND account_id = %(account_id)s AND deleted_at IS NULL
+        AND id <> %(worker_id)s AND limited_until > statement_timestamp()) mates
+WHERE w.id = %(worker_id)s
+RETURNING CASE WHEN w.limited_until > statement_timestamp() THEN w.limited_until END AS limited_until
+"""
+
+
+def _caller(worker: WorkerPrincipal) -> dict[str, Any]:
+    return {"worker_id": worker.id, "token_digest": worker.token_digest}
 
 
 def sane_word(header: str | None) -> str | None:
@@ -79,11 +132,10 @@ def note_call(
             "polls": polls,
             "process": process,
             "version": version,
-            "worker_id": worker.id,
-            "token_digest": worker.token_digest,
+            **_caller(worker),
         }
         if seen and (silence is None or silence > SILENT_FOR or is_back):
-            execute(_NOTE_RETURN, params | silence_params())
+            execute(_NOTE_RETURN, params | OFFLINE_PARAMS | {"gap": gap_seconds()})
         else:
             execute(_NOTE, params)
     # The event that reports the worker's return is recorded after the worker's row was written. If the row can't be
@@ -102,25 +154,39 @@ def note_features(worker: WorkerPrincipal, *, takes_approvals: bool) -> None:
     runs that it is not given read it.
     """
     if takes_approvals != worker.takes_approvals:
-        params = {
-            "worker_id": worker.id,
-            "token_digest": worker.token_digest,
-            "takes_approvals": takes_approvals,
-        }
-        execute(_NOTE_FEATURES, params)
+        execute(
+            f"UPDATE worker SET takes_approvals = %(takes_approvals)s WHERE {_IS_CALLER}",  # noqa: S608
+            {**_caller(worker), "takes_approvals": takes_approvals},
+        )
+
+
+def note_account(worker: WorkerPrincipal, *, header: str | None) -> None:
+    """Stores the account in a poll's `header`, if it is a new one. A worker can name it only when it knows its
+    environment, and somebody may log in to another account, so each poll has it.
+    """
+    if header is None or header == worker.account_id or not _SANE_ACCOUNT.fullmatch(header):
+        return
+    with transaction.atomic():
+        execute(f"SELECT FROM worker WHERE {_IS_CALLER} FOR NO KEY UPDATE", _caller(worker))
+        set_account(environment_id=worker.environment_id, worker_id=worker.id, account_id=header)
+
+
+def set_account(*, environment_id: UUID, worker_id: UUID, account_id: str | None) -> None:
+    """Stores a worker's account, and limits the worker while others of the account are limited. Others of its pools may
+    then take its runs at once, except those that continue a session. The caller has locked the worker.
+    """
+    params = {"environment_id": environment_id, "worker_id": worker_id, "account_id": account_id}
+    row = fetch_one(_SET_ACCOUNT, params)
+    if row is not None and row["limited_until"] is not None:
+        open_to_pools([worker_id], until=row["limited_until"])
 
 
 def sign_off(worker: WorkerPrincipal, *, process_header: str | None) -> None:
     """Makes the worker offline at once, because its process ends. Does nothing if another process has polled since, or
     if the worker has signed off already.
     """
-    params = {
-        "worker_id": worker.id,
-        "token_digest": worker.token_digest,
-        "process": sane_word(process_header),
-    }
     with transaction.atomic():
-        if not execute(_SIGN_OFF, params):
+        if not execute(_SIGN_OFF, {**_caller(worker), "process": sane_word(process_header)}):
             return
         open_to_pools([worker.id])
         record_stop(worker.id)

@@ -6,12 +6,16 @@ from uuid import UUID
 
 from pipedai.retention import Retention, register_retention, rows_where
 from triggers.changes.kinds import Kind, State, register_changing
-from workers import queries, worker_events  # noqa: F401 - importing it connects the receiver
+from workers import worker_events  # noqa: F401 - importing it connects the receiver
 from workers.models import ONLINE_WITHIN, Worker
-from workers.pools import files  # noqa: F401 - importing it registers the kind
-from workers.serializers import WorkerSerializer
-from workspaces.dependents import register_dependents
+from workers.pools.serializers import PoolBody
+from workers.pools.services import POOLS
+from workers.serializers import WorkerSerializer, worker_rows
+from workspaces.files.kinds import OF_ENVIRONMENT, Lookup, register_kind, register_lookup
+from workspaces.files.kinds import Kind as FileKind
+from workspaces.services import register_dependents
 
+_live = Worker.objects.filter(deleted_at__isnull=True)
 # The audit log keeps the actions that worker events report, so that nothing is lost here.
 prune_events = rows_where("worker_event", "t.at < %(before)s", by="t.at")
 prune_pairings = rows_where(
@@ -22,7 +26,7 @@ prune_pairings = rows_where(
 
 
 def _states(environment_id: UUID, ids: Collection[UUID]) -> list[State]:
-    rows = queries.workers().filter(environment_id=environment_id, id__in=ids)
+    rows = worker_rows().filter(environment_id=environment_id, id__in=ids)
     status_of = WorkerSerializer().get_derivedStatus
     return [State(row["id"], status_of(row)) for row in rows]
 
@@ -41,10 +45,22 @@ def _gone_offline(environment_id: UUID, since: datetime, until: datetime) -> Col
     return list(rows.values_list("id", flat=True))
 
 
+def _by_hostname(environment_id: UUID) -> dict[str, UUID]:
+    return dict(_live.filter(environment_id=environment_id).values_list("hostname", "id"))
+
+
 register_changing(Kind("worker", _states, _gone_offline))
-_live = Worker.objects.filter(deleted_at__isnull=True)
 register_dependents("worker", lambda id_: _live.filter(environment_id=id_).count())
 register_retention(Retention("worker-events", "events of workers", lambda: 1, prune_events))
 register_retention(
     Retention("pairings", "requests for pairing that expired", lambda: 1, prune_pairings)
+)
+# Files describe pools, and name workers by their hostnames.
+register_lookup(Lookup("worker", _by_hostname))
+register_kind(
+    FileKind(
+        resource=POOLS,
+        body=PoolBody,
+        writes={"pool": OF_ENVIRONMENT, "pool_member": OF_ENVIRONMENT},
+    )
 )

@@ -1,4 +1,4 @@
-"""Registers workers: a machine exchanges a `wrk_` token, which works once, for its own `wkt_` token (SPEC §5)."""
+"""Registers workers: a machine exchanges a `wrk_` token, which works once, for its own `wkt_` token."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,11 +13,11 @@ from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.sql import Row, execute, fetch_one, fetch_row
 from pipedai.wakeups import wake_workers
-from workers.accounts import set_account
 from workers.models import Worker
-from workers.pools.membership import join_pools, pools_of_host
+from workers.pools.services import join_pools, pools_of_host
+from workers.presence import set_account
 from workspaces.ceilings import check_ceiling
-from workspaces.locks import lock_environment
+from workspaces.locks import lock_environment, pool_metadata
 
 # The SQL condition for a `wrk_` key that is neither used nor revoked. A key counts as revoked when the account of the
 # user who minted it is deactivated, or when the API key that minted it is revoked or expires.
@@ -138,29 +138,27 @@ def register_worker(*, token: str, values: dict[str, Any], actor: Actor) -> Regi
         )
         if not execute(_CONSUME, {"key_id": key["id"], "worker_id": worker.worker_id}):
             raise _bad_token()
+        pool_ids = set(key["pool_ids"] or ())
+        if pool_ids and key["host_key_id"] is not None:
+            # The host may have left some of them since it minted the token.
+            pool_ids &= pools_of_host(key["host_key_id"])
         joined = join_pools(
-            environment_id=key["environment_id"],
-            worker_id=worker.worker_id,
-            pool_ids=_pools_to_join(key),
+            environment_id=key["environment_id"], worker_id=worker.worker_id, pool_ids=pool_ids
         )
-        metadata: dict[str, Any] = {"hostname": worker.hostname, "version": values["version"]}
-        if joined:
-            metadata["poolIds"] = [str(pool_id) for pool_id in joined]
+        metadata: dict[str, Any] = {
+            "hostname": worker.hostname,
+            "version": values["version"],
+            **pool_metadata(joined),
+        }
         if not key["is_vouched_for"]:
             metadata["approved"] = False
         if worker.replaced is not None:
             metadata |= {"replaced": True, "addresses": [worker.replaced["address"], actor.ip]}
             # The poll that waits with the old token wakes up and ends.
             wake_workers([worker.worker_id])
+        caller, environment_id = replace(actor, id=key["id"]), key["environment_id"]
         emit(
-            Event(
-                "worker.registered",
-                replace(actor, id=key["id"]),
-                key["environment_id"],
-                "worker",
-                worker.worker_id,
-                metadata,
-            )
+            Event("worker.registered", caller, environment_id, "worker", worker.worker_id, metadata)
         )
     return Registered(
         worker.worker_id,
@@ -211,15 +209,6 @@ def seat_worker(
     if (account_id := values.get("account_id")) is not None:
         set_account(environment_id=environment_id, worker_id=worker["id"], account_id=account_id)
     return Seated(worker["id"], minted.value, hostname, old)
-
-
-def _pools_to_join(key: Row) -> list[UUID]:
-    """Returns the pools that the key names, except those that were deleted or that the key's host has left."""
-    pool_ids: list[UUID] = key["pool_ids"] or []
-    if pool_ids and key["host_key_id"] is not None:
-        own = pools_of_host(key["host_key_id"])
-        return [pool_id for pool_id in pool_ids if pool_id in own]
-    return pool_ids
 
 
 def _bad_token(code: ErrorCode = ErrorCode.INVALID_TOKEN) -> Unauthenticated:

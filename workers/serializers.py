@@ -1,13 +1,19 @@
-"""Reads the bodies of the worker endpoints for people, and renders workers."""
+"""Reads bodies and filters of the worker endpoints for people, reads workers from the database, and renders them."""
 
 from typing import Any, Literal, NoReturn
+from uuid import UUID
 
+from django.contrib.postgres.expressions import ArraySubquery
+from django.db.models import Case, Count, Exists, F, OuterRef, Q, QuerySet, Subquery, When
+from django.db.models.functions import Coalesce, Now
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from pipedai.api.fields import NameField, TextField, TrueFalseField, WholeNumberField
-from pipedai.api.serializers import Body, RowSerializer, StrictBody
-from workers.models import MAX_CONCURRENCY, Worker
+from pipedai.api.filters import ApiFilterSet, IdFilter, WordFilter
+from pipedai.api.serializers import Body, RowSerializer, StrictBody, sources_of
+from triggers.models import Run
+from workers.models import MAX_CONCURRENCY, ONLINE_WITHIN, PoolMember, Worker
 from workspaces.serializers import PoolIdsField
 
 
@@ -96,3 +102,49 @@ class WorkerSerializer(RowSerializer):
 class RegistrationTokenBody(Body):
     label = NameField(max_length=200, allow_null=True, default=None)  # type: ignore[assignment]
     poolIds = PoolIdsField()
+
+
+class WorkerFilters(ApiFilterSet):
+    status = WordFilter(choices=[("online", "online"), ("offline", "offline")], method="by_status")
+    poolId = IdFilter(method="by_pool")
+
+    def by_status(self, queryset: QuerySet[Worker], name: str, value: str) -> QuerySet[Worker]:
+        """Keeps the workers that are online for `online`, and all others for `offline`."""
+        return queryset.filter(Q(online=value == "online"))
+
+    def by_pool(self, queryset: QuerySet[Worker], name: str, value: UUID) -> QuerySet[Worker]:
+        return queryset.filter(
+            Exists(PoolMember.objects.filter(pool_id=value, worker_id=OuterRef("id")))
+        )
+
+
+# The columns to read: those that WorkerSerializer shows, and `online`, from which it derives the worker's status.
+_COLUMNS = sorted(sources_of(WorkerSerializer) | {"online"})
+
+
+def worker_rows() -> QuerySet[Worker, dict[str, Any]]:
+    """Returns the workers that are not deregistered, with the computed columns `online`, `disabled`, `approved`,
+    `current_run_id` (of a held run), `held_runs` (how many), `limit_ends_at` (NULL if not limited) and `pool_ids`.
+    """
+    pools = PoolMember.objects.filter(worker_id=OuterRef("id")).order_by("pool_id")
+    held = Run.objects.filter(
+        environment_id=OuterRef("environment_id"), worker_id=OuterRef("id"), slot__isnull=False
+    ).order_by("slot")
+    count = held.order_by().values("worker_id").annotate(runs=Count("*")).values("runs")
+    rows: QuerySet[Worker, dict[str, Any]] = (
+        Worker.objects.filter(deleted_at__isnull=True)
+        .annotate(
+            workspace_id=F("environment__workspace_id"),
+            online=Coalesce(
+                Q(last_seen_at__gt=Now() - ONLINE_WITHIN, signed_off_at__isnull=True), False
+            ),
+            disabled=Q(disabled_at__isnull=False),
+            approved=Q(unapproved_since__isnull=True),
+            limit_ends_at=Case(When(limited_until__gt=Now(), then="limited_until")),
+            pool_ids=ArraySubquery(pools.values("pool_id")),
+            current_run_id=Subquery(held.values("id")[:1]),
+            held_runs=Coalesce(Subquery(count), 0),
+        )
+        .values(*_COLUMNS)
+    )
+    return rows

@@ -1,4 +1,4 @@
-"""Changes, approves and deregisters workers, and revokes their tokens (SPEC §5, §19)."""
+"""Changes, approves and deregisters workers, and revokes their tokens, each with its audit event."""
 
 from typing import Any
 from uuid import UUID
@@ -7,7 +7,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import Conflict, Invalid, NotFound
+from pipedai.api.errors import Conflict, Invalid, or_not_found
 from pipedai.api.renderers import api_name, counted, iso_time
 from pipedai.events import Actor, Event, emit
 from pipedai.redaction import REDACTED
@@ -17,10 +17,13 @@ from triggers.models import Trigger
 from triggers.runs.lifecycle import count_unfinished_runs, reassign_runs_of_worker
 from triggers.runs.pools import open_to_pools
 from triggers.runs.waiting import note_change
-from workers.accounts import set_account
-from workers.locks import hold_workers
 from workers.models import Worker
-from workers.pools.membership import leave_all_pools, lock_resuming_triggers
+from workers.pools.services import leave_all_pools, lock_resuming_triggers
+from workers.presence import set_account
+from workspaces.locks import hold_environment, hold_role, lock_row
+from workspaces.roles import Role
+
+_LIVE = Worker.objects.filter(deleted_at__isnull=True)
 
 
 def update_worker(*, worker: Worker, values: dict[str, Any], actor: Actor) -> None:
@@ -28,7 +31,7 @@ def update_worker(*, worker: Worker, values: dict[str, Any], actor: Actor) -> No
     is None, lifts the usage limit of this worker alone. Raises NotFound, and the errors of `hold_role`.
     """
     with transaction.atomic():
-        locked = _held(worker, actor)[worker.id]
+        locked = _locked(worker, actor)
         changes: dict[str, Any] = {}
         for attribute in ("label", "max_concurrency"):
             old = getattr(locked, attribute)
@@ -39,7 +42,18 @@ def update_worker(*, worker: Worker, values: dict[str, Any], actor: Actor) -> No
         if values.get("disabled", was_disabled) != was_disabled:
             changes["disabled"] = [was_disabled, values["disabled"]]
             locked.disabled_at = Now() if values["disabled"] else None
-        changes |= _changed_account(locked, values)
+        account_id = values.get("account_id", locked.account_id)
+        if account_id != locked.account_id:
+            set_account(
+                environment_id=locked.environment_id, worker_id=locked.id, account_id=account_id
+            )
+            # The audit row does not show the account.
+            changes["accountId"] = REDACTED
+        if "limited_until" in values:
+            Worker.objects.filter(id=locked.id).update(limited_until=None)
+            limit = locked.limited_until
+            if limit is not None and limit > database_now():
+                changes["limitedUntil"] = [iso_time(limit), None]
         if not changes:
             return
         locked.save(update_fields=["label", "max_concurrency", "disabled_at"])
@@ -49,27 +63,10 @@ def update_worker(*, worker: Worker, values: dict[str, Any], actor: Actor) -> No
         emit(_event("worker.updated", locked, actor, changes))
 
 
-def _changed_account(worker: Worker, values: dict[str, Any]) -> dict[str, Any]:
-    """Stores the account and lifts the limit. Returns the changes for the audit row, without the account."""
-    changes: dict[str, Any] = {}
-    account_id = values.get("account_id", worker.account_id)
-    if account_id != worker.account_id:
-        set_account(
-            environment_id=worker.environment_id, worker_id=worker.id, account_id=account_id
-        )
-        changes["accountId"] = REDACTED
-    limit = worker.limited_until
-    if "limited_until" in values:
-        Worker.objects.filter(id=worker.id).update(limited_until=None)
-        if limit is not None and limit > database_now():
-            changes["limitedUntil"] = [iso_time(limit), None]
-    return changes
-
-
 def approve_worker(*, worker: Worker, actor: Actor) -> None:
     """Approves the worker, which now also gets MCP headers. Raises NotFound, and the errors of `hold_role`."""
     with transaction.atomic():
-        locked = _held(worker, actor)[worker.id]
+        locked = _locked(worker, actor)
         if locked.unapproved_since is None:
             return
         locked.unapproved_since = None
@@ -82,7 +79,7 @@ def approve_worker(*, worker: Worker, actor: Actor) -> None:
 def revoke_token(*, worker: Worker, actor: Actor) -> None:
     """Revokes the token, so that the worker must register again. Raises NotFound, and the errors of `hold_role`."""
     with transaction.atomic():
-        locked = _held(worker, actor)[worker.id]
+        locked = _locked(worker, actor)
         if locked.token_digest is None:
             return
         locked.token_digest = None
@@ -101,8 +98,11 @@ def deregister_worker(*, worker: Worker, reassign_to: UUID | None, actor: Actor)
     if reassign_to == worker.id:
         raise Invalid({"reassignTo": ["Must be another worker."]})
     with transaction.atomic():
-        locked = _held(worker, actor, *([reassign_to] if reassign_to else []))
-        leaving = locked[worker.id]
+        hold_environment(worker.environment_id)
+        hold_role(actor, worker.environment_id, Role.ADMIN)
+        both = _LIVE.filter(environment_id=worker.environment_id, id__in=[worker.id, reassign_to])
+        locked = {each.id: each for each in both.select_for_update(no_key=True).order_by("id")}
+        leaving = or_not_found(locked.get(worker.id))
         changes: dict[str, Any] = {"hostname": leaving.hostname}
         if reassign_to is not None and reassign_to not in locked:
             raise Invalid({"reassignTo": ["No such worker in this environment."]})
@@ -111,33 +111,26 @@ def deregister_worker(*, worker: Worker, reassign_to: UUID | None, actor: Actor)
         if reassign_to is not None:
             Trigger.objects.filter(id__in=triggers).update(worker_id=reassign_to, updated_at=Now())
         runs = reassign_runs_of_worker(worker_id=worker.id)
-        if reassign_to is not None:
-            note_change(environment_id=leaving.environment_id, trigger_ids=triggers, actor=actor)
         if reassign_to is None:
-            _check_unused(len(triggers), count_unfinished_runs(worker_id=worker.id))
+            held = {
+                "trigger": len(triggers),
+                "unfinished run": count_unfinished_runs(worker_id=worker.id),
+            }
+            if counts := [counted(number, name) for name, number in held.items() if number]:
+                raise Conflict(
+                    f"The worker still has {' and '.join(counts)}: name another in reassignTo.",
+                    code=ErrorCode.HAS_CHILDREN,
+                )
         else:
+            note_change(environment_id=leaving.environment_id, trigger_ids=triggers, actor=actor)
             changes |= {"reassignedTo": str(reassign_to), "triggers": len(triggers), "runs": runs}
         Worker.objects.filter(id=worker.id).update(deleted_at=Now(), token_digest=None)
         wake_workers([worker.id, reassign_to])
         emit(_event("worker.deregistered", leaving, actor, changes))
 
 
-def _held(worker: Worker, actor: Actor, *others: UUID) -> dict[UUID, Worker]:
-    """Locks these workers and returns the registered ones. Raises NotFound for `worker`, and as `hold_workers`."""
-    workers = hold_workers(worker.environment_id, [worker.id, *others], actor)
-    if worker.id not in workers:
-        raise NotFound
-    return workers
-
-
-def _check_unused(triggers: int, runs: int) -> None:
-    held = {"trigger": triggers, "unfinished run": runs}
-    counts = [counted(number, name) for name, number in held.items() if number]
-    if counts:
-        raise Conflict(
-            f"The worker still has {' and '.join(counts)}: name another in reassignTo.",
-            code=ErrorCode.HAS_CHILDREN,
-        )
+def _locked(worker: Worker, actor: Actor) -> Worker:
+    return lock_row(_LIVE.filter(id=worker.id), actor, environment_id=worker.environment_id)
 
 
 def _event(action: str, worker: Worker, actor: Actor, metadata: dict[str, Any]) -> Event:

@@ -6,33 +6,21 @@ from workers.enrollment.views import (
     EnvironmentEnrollmentViewSet,
     PairingViewSet,
 )
-from workers.hosts.event_views import WorkerEventViewSet
-from workers.hosts.release_views import ReleaseViewSet
-from workers.hosts.views import WorkspaceWorkerViewSet
-from workers.pools.views import PoolMemberViewSet, PoolViewSet
-from workers.protocol.approval_views import SpendViewSet
-from workers.protocol.claim_next_views import ClaimNextViewSet
-from workers.protocol.event_views import WorkerRunEventViewSet
-from workers.protocol.poll_views import PollViewSet
-from workers.protocol.registration_views import RegistrationViewSet
+from workers.host_views import ReleaseViewSet, WorkerEventViewSet, WorkspaceWorkerViewSet
+from workers.pools.views import PoolViewSet
+from workers.protocol.run_events import WorkerRunEventViewSet
 from workers.protocol.run_views import RunEndViewSet, WorkerRunViewSet
-from workers.protocol.sign_off_views import SignOffViewSet
-from workers.views import EnvironmentWorkerViewSet, WorkerApprovalViewSet, WorkerViewSet
-from workers.whoami_views import WhoAmIViewSet
+from workers.protocol.worker_views import PollingViewSet, RegistrationViewSet
+from workers.views import WhoAmIViewSet, WorkerApprovalViewSet, WorkerViewSet
 
 urlpatterns = paths_of(
-    PollViewSet,
-    ClaimNextViewSet,
+    PollingViewSet,
     WorkerRunViewSet,
     RunEndViewSet,
-    SpendViewSet,
     WorkerRunEventViewSet,
-    SignOffViewSet,
     WhoAmIViewSet,
     RegistrationViewSet,
-    EnvironmentWorkerViewSet,
     PoolViewSet,
-    PoolMemberViewSet,
     WorkerViewSet,
     WorkerApprovalViewSet,
     EnrollmentViewSet,

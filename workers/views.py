@@ -1,30 +1,60 @@
-"""The endpoints of workers for people and their scripts: list, read, change, approve and deregister them."""
+"""The endpoints of workers for people and their scripts: list, read, change, approve and deregister them. Besides, the
+endpoint by which callers learn who they are, because it accepts the tokens of workers too.
+"""
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.authentication import CookieJWTAuthentication
+from accounts.models import Session
+from accounts.sessions import CookieJWTAuthentication
 from pipedai.api.errors import Invalid
-from pipedai.api.principal import actor_of
-from pipedai.api.schema.operation import Operation, query
+from pipedai.api.principal import (
+    KeyPrincipal,
+    Principal,
+    UserPrincipal,
+    WorkerPrincipal,
+    actor_of,
+    principal_of,
+)
+from pipedai.api.schema.operation import Operation, answer, query
 from pipedai.api.serializers import read_body
+from pipedai.api.views import ApiViewSet, IsSignedIn
 from triggers.filters import check_tenant_ids
-from workers import queries, services
-from workers.filters import WorkerFilters
+from workers import services
+from workers.authentication import WorkerTokenAuthentication
 from workers.models import Worker
-from workers.serializers import WorkerBody, WorkerSerializer
-from workspaces.access import TenantViewSet
-from workspaces.permissions import IsAdmin, IsViewer
+from workers.serializers import (
+    WorkerBody,
+    WorkerFilters,
+    WorkerSerializer,
+    worker_rows,
+)
+from workspaces.access import (
+    ApiKeyAuthentication,
+    HostKeyAuthentication,
+    IsAdmin,
+    IsViewer,
+    TenantViewSet,
+)
+from workspaces.models import ApiKey
+from workspaces.roles import KEY_ROLES
 
 
-class EnvironmentWorkerViewSet(TenantViewSet):
-    """The workers of an environment."""
-
+class WorkerViewSet(TenantViewSet):
     tag = "Workers"
-    permissions = {"list": IsViewer}
+    row = ("worker_id", "SELECT id, environment_id FROM worker WHERE deleted_at IS NULL")
+    permissions = {
+        "list": IsViewer,
+        "retrieve": IsViewer,
+        "update": IsAdmin,
+        "destroy": IsAdmin,
+        "revoke_token": IsAdmin,
+    }
     filter_names = WorkerFilters.names()
 
     @Operation(
@@ -35,31 +65,10 @@ class EnvironmentWorkerViewSet(TenantViewSet):
         filters=WorkerFilters,
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        rows = queries.workers().filter(environment_id=environment_id)
+        rows = worker_rows().filter(environment_id=environment_id)
         filters = WorkerFilters.read(rows, request)
         check_tenant_ids(environment_id, filters)
         return self.page(request, filters.qs, WorkerSerializer)
-
-
-class OneWorkerViewSet(TenantViewSet):
-    """The base of viewsets whose URL names one worker and whose callers are members of its environment."""
-
-    row = ("worker_id", queries.LIVE_WORKERS)
-    worker: Worker
-
-    def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        super().find_tenant(request, **kwargs)
-        self.worker = Worker(id=kwargs["worker_id"], environment_id=self.access.environment_id)
-
-
-class WorkerViewSet(OneWorkerViewSet):
-    tag = "Workers"
-    permissions = {
-        "retrieve": IsViewer,
-        "update": IsAdmin,
-        "destroy": IsAdmin,
-        "revoke_token": IsAdmin,
-    }
 
     @Operation(
         "GET /workers/{workerId}",
@@ -68,7 +77,7 @@ class WorkerViewSet(OneWorkerViewSet):
         answers={200: WorkerSerializer},
     )
     def retrieve(self, request: Request, worker_id: UUID) -> Response:
-        return Response(WorkerSerializer(queries.workers().get(id=worker_id)).data)
+        return Response(WorkerSerializer(worker_rows().get(id=worker_id)).data)
 
     @Operation(
         "PATCH /workers/{workerId}",
@@ -81,11 +90,11 @@ class WorkerViewSet(OneWorkerViewSet):
     )
     def update(self, request: Request, worker_id: UUID) -> Response:
         services.update_worker(
-            worker=self.worker,
+            worker=_worker(self, worker_id),
             values=read_body(WorkerBody, request, partial=True),
             actor=actor_of(request),
         )
-        return Response(WorkerSerializer(queries.workers().get(id=worker_id)).data)
+        return Response(WorkerSerializer(worker_rows().get(id=worker_id)).data)
 
     @Operation(
         "DELETE /workers/{workerId}",
@@ -102,9 +111,14 @@ class WorkerViewSet(OneWorkerViewSet):
     )
     def destroy(self, request: Request, worker_id: UUID) -> Response:
         """`?reassignTo=` names the worker that takes over triggers and queued runs."""
+        heir = request.query_params.get("reassignTo")
+        try:
+            reassign_to = None if heir is None else UUID(heir)
+        except ValueError:
+            raise Invalid({"reassignTo": ["Must be a UUID."]}) from None
         services.deregister_worker(
-            worker=self.worker,
-            reassign_to=_uuid_parameter(request, "reassignTo"),
+            worker=_worker(self, worker_id),
+            reassign_to=reassign_to,
             actor=actor_of(request),
         )
         return Response(status=204)
@@ -117,14 +131,15 @@ class WorkerViewSet(OneWorkerViewSet):
     )
     def revoke_token(self, request: Request, worker_id: UUID) -> Response:
         """Makes the service refuse the worker's token from now on."""
-        services.revoke_token(worker=self.worker, actor=actor_of(request))
+        services.revoke_token(worker=_worker(self, worker_id), actor=actor_of(request))
         return Response(status=204)
 
 
-class WorkerApprovalViewSet(OneWorkerViewSet):
+class WorkerApprovalViewSet(TenantViewSet):
     """An admin's permission to send a worker secrets. No key can give it: a leaked key must not approve its worker."""
 
     tag = "Workers"
+    row = WorkerViewSet.row
     authentication_classes = (CookieJWTAuthentication,)
     permissions = {"approve": IsAdmin}
 
@@ -135,15 +150,70 @@ class WorkerApprovalViewSet(OneWorkerViewSet):
         answers={200: WorkerSerializer},
     )
     def approve(self, request: Request, worker_id: UUID) -> Response:
-        services.approve_worker(worker=self.worker, actor=actor_of(request))
-        return Response(WorkerSerializer(queries.workers().get(id=worker_id)).data)
+        services.approve_worker(worker=_worker(self, worker_id), actor=actor_of(request))
+        return Response(WorkerSerializer(worker_rows().get(id=worker_id)).data)
 
 
-def _uuid_parameter(request: Request, name: str) -> UUID | None:
-    sent = request.query_params.get(name)
-    if sent is None:
-        return None
-    try:
-        return UUID(sent)
-    except ValueError:
-        raise Invalid({name: ["Must be a UUID."]}) from None
+def _worker(view: TenantViewSet, worker_id: UUID) -> Worker:
+    return Worker(id=worker_id, environment_id=view.access.environment_id)
+
+
+CALLER_KINDS = ("user", "api_key", "worker", "host")
+
+
+class WhoAmIViewSet(ApiViewSet):
+    """Tells the caller who they are and which environment they are in."""
+
+    tag = "Accounts"
+    authentication_classes = (
+        CookieJWTAuthentication,
+        ApiKeyAuthentication,
+        HostKeyAuthentication,
+        WorkerTokenAuthentication,
+    )
+    permissions = {"retrieve": IsSignedIn}
+
+    @Operation(
+        "GET /whoami",
+        id="whoAmI",
+        summary="Get who is calling",
+        answers={
+            200: answer(
+                "Caller",
+                "Who is calling, and where.",
+                kind=serializers.ChoiceField(choices=CALLER_KINDS),
+                id=serializers.UUIDField(),
+                name=serializers.CharField(),
+                role=serializers.ChoiceField(choices=KEY_ROLES, allow_null=True),
+                environmentId=serializers.UUIDField(allow_null=True),
+                workspaceId=serializers.UUIDField(allow_null=True),
+                expiresAt=serializers.DateTimeField(allow_null=True),
+            )
+        },
+    )
+    def retrieve(self, request: Request) -> Response:
+        principal = principal_of(request)
+        kind, name, expires_at = _described(principal)
+        return Response(
+            {
+                "kind": kind,
+                "id": principal.id,
+                "name": name,
+                "role": principal.role if isinstance(principal, KeyPrincipal) else None,
+                "environmentId": getattr(principal, "environment_id", None),
+                "workspaceId": getattr(principal, "workspace_id", None),
+                "expiresAt": expires_at,
+            }
+        )
+
+
+def _described(principal: Principal) -> tuple[str, str, datetime | None]:
+    """Returns a caller's kind, name and expiry of its credentials, in one query."""
+    row: Any
+    if isinstance(principal, UserPrincipal):
+        row = Session.objects.values_list("user__email", "expires_at").get(id=principal.session_id)
+        return ("user", *row)
+    if isinstance(principal, WorkerPrincipal):
+        return "worker", Worker.objects.values_list("label", flat=True).get(id=principal.id), None
+    row = ApiKey.objects.values_list("name", "expires_at").get(id=principal.id)
+    return ("api_key" if isinstance(principal, KeyPrincipal) else "host", *row)

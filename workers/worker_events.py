@@ -1,7 +1,8 @@
 """Records what happens to workers, for their event streams, and reads these events.
 
 Recording begins with the first request for a worker's stream and never stops. Other workers cost no writes, and a
-reader who reconnects misses nothing of the last hour.
+reader who reconnects misses nothing of the last hour. The stream of an environment's changes (`triggers/changes`) can't
+replace it: it stores nothing, and tells only which rows differ from what its reader has seen, not what happened.
 """
 
 import json
@@ -109,21 +110,19 @@ def record_events(events: tuple[Event, ...], **_: Any) -> None:
         for event in events
         if event.action in _RUN_EVENTS and not isinstance(event.actor, UnwatchedWorker)
     ]
-    told: list[Row] = []
     if runs:
         params = {
             "types": [event.action for event in runs],
             "run_ids": [event.target_id for event in runs],
             "environment_ids": [event.environment_id for event in runs],
         }
-        told += fetch_all(_RECORD_RUNS, params)
+        announce_events(row["worker_id"] for row in fetch_all(_RECORD_RUNS, params))
     for event in events:
         if event.action == "worker.updated" and "maxConcurrency" in event.metadata:
             new = event.metadata["maxConcurrency"][1]
-            told += _record(event.target_id, "concurrency.changed", {"maxConcurrency": new})
+            _record(event.target_id, "concurrency.changed", {"maxConcurrency": new})
         elif event.action == "worker.token-revoked":
-            told += _record(event.target_id, _STOPPED, {})
-    announce_events(row["worker_id"] for row in told)
+            _record(event.target_id, _STOPPED, {})
 
 
 def record_presence(worker_id: UUID, silence_seconds: float | None) -> None:
@@ -137,12 +136,12 @@ def record_presence(worker_id: UUID, silence_seconds: float | None) -> None:
         type_ = "poll.recovered"
     else:
         return
-    announce_events(row["worker_id"] for row in _record(worker_id, type_, {}))
+    _record(worker_id, type_, {})
 
 
 def record_stop(worker_id: UUID) -> None:
     """Records that the worker has signed off, in the transaction that does it."""
-    announce_events(row["worker_id"] for row in _record(worker_id, _STOPPED, {}))
+    _record(worker_id, _STOPPED, {})
 
 
 def read_events(
@@ -154,7 +153,11 @@ def read_events(
     execute(_RECORD_SILENCE, {"worker_id": worker_id, "late": LATE_SECONDS, "gone": GONE_SECONDS})
     if ticket.began_after is None:
         execute(_KEEP_FROM_NOW_ON, {"worker_id": worker_id})
-        ticket.began_after = ticket.newest = _beginning(worker_id, last_event_id)
+        if last_event_id is not None and _ID.fullmatch(last_event_id):
+            ticket.began_after = int(last_event_id)
+        else:
+            ticket.began_after = int(fetch_row(_NEWEST, {"worker_id": worker_id})["id"])
+        ticket.newest = ticket.began_after
     rows = fetch_all(
         _READ,
         {
@@ -173,13 +176,6 @@ def read_events(
     return rows
 
 
-def _beginning(worker_id: UUID, last_event_id: str | None) -> int:
-    if last_event_id is not None and _ID.fullmatch(last_event_id):
-        return int(last_event_id)
-    row = fetch_row(_NEWEST, {"worker_id": worker_id})
-    return int(row["id"])
-
-
-def _record(worker_id: UUID | None, type_: str, data: dict[str, Any]) -> list[Row]:
+def _record(worker_id: UUID | None, type_: str, data: dict[str, Any]) -> None:
     params = {"worker_id": worker_id, "type": type_, "data": json.dumps(data)}
-    return fetch_all(_RECORD, params)
+    announce_events(row["worker_id"] for row in fetch_all(_RECORD, params))

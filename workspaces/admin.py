@@ -10,10 +10,9 @@ from django.utils.html import format_html_join
 from django.utils.text import capfirst
 
 from accounts.models import User
-from pipedai.admin.base import OF_CUSTOMERS, StaffModelAdmin
+from pipedai.admin.base import OF_CUSTOMERS, StaffModelAdmin, SupportAction
 from pipedai.admin.columns import link, newest
 from pipedai.admin.site import list_of, model_named, site
-from pipedai.admin.support import SupportAction
 from pipedai.events import Actor
 from workspaces import models
 from workspaces.api_keys import revoke_api_key

@@ -5,14 +5,13 @@ from uuid import UUID
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.authentication import CookieJWTAuthentication
+from accounts.sessions import CookieJWTAuthentication
 from pipedai.api.principal import actor_of, principal_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import read_body
 from workspaces import api_keys
-from workspaces.access import TenantViewSet
+from workspaces.access import IsAdmin, IsViewer, TenantViewSet
 from workspaces.models import ApiKey
-from workspaces.permissions import IsAdmin, IsViewer
 from workspaces.serializers import ApiKeyBody, ApiKeySerializer, MintedApiKeySerializer
 
 

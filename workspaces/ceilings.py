@@ -9,8 +9,7 @@ from django.db import transaction
 from django.db.models import Func, QuerySet, Subquery, Value
 
 from pipedai.api.errors import CeilingReached, Invalid
-from pipedai.events import Actor, Event, emit
-from pipedai.together import once
+from pipedai.events import Actor, Event, emit, once
 from workspaces.models import Workspace
 
 # Each ceiling by its name in the API, with the number that holds where staff have not raised it. API.md explains them.

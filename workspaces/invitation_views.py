@@ -7,16 +7,15 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.authentication import CookieJWTAuthentication, PresentedSession
 from accounts.serializers import MailTokenBody
+from accounts.sessions import CookieJWTAuthentication, PresentedSession
 from accounts.throttles import ACCEPT_INVITATION, INVITE, LOOK_AT_INVITATION
 from pipedai.api.principal import UserPrincipal, actor_of, principal_of
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import read_body
 from pipedai.api.views import ApiViewSet, IsPublic, IsSignedIn
-from workspaces import invitations
-from workspaces.access import TenantViewSet
-from workspaces.permissions import IsAdmin
+from workspaces import members
+from workspaces.access import IsAdmin, TenantViewSet
 from workspaces.roles import Role
 from workspaces.serializers import (
     AcceptedSerializer,
@@ -41,7 +40,7 @@ class InvitationViewSet(TenantViewSet):
         items=InvitationSerializer,
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        rows = invitations.open_invitations(environment_id)
+        rows = members.open_invitations(environment_id)
         return self.page(request, rows, InvitationSerializer)
 
     @Operation(
@@ -53,7 +52,7 @@ class InvitationViewSet(TenantViewSet):
         answers={201: NewInvitationSerializer},
     )
     def create(self, request: Request, environment_id: UUID) -> Response:
-        invitation, link = invitations.invite(
+        invitation, link = members.invite(
             **read_body(InvitationBody, request),
             environment_id=environment_id,
             actor=actor_of(request),
@@ -68,7 +67,7 @@ class InvitationViewSet(TenantViewSet):
         answers={204: None},
     )
     def destroy(self, request: Request, environment_id: UUID, invitation_id: UUID) -> Response:
-        invitations.revoke_invitation(
+        members.revoke_invitation(
             environment_id=environment_id,
             invitation_id=invitation_id,
             actor=actor_of(request),
@@ -103,14 +102,14 @@ class InvitedViewSet(ApiViewSet):
                 inviterEmail=serializers.CharField(),
                 workspaceName=serializers.CharField(),
                 environmentName=serializers.CharField(),
-                next=serializers.ChoiceField(choices=list(invitations.NextStep)),
+                next=serializers.ChoiceField(choices=list(members.NextStep)),
             )
         },
     )
     def look(self, request: Request) -> Response:
         principal: object = request.user
         signed_in = principal.id if isinstance(principal, UserPrincipal) else None
-        invitation, step = invitations.find_invitation(
+        invitation, step = members.find_invitation(
             **read_body(MailTokenBody, request), user_id=signed_in
         )
         return Response(
@@ -141,7 +140,7 @@ class AcceptViewSet(ApiViewSet):
         answers={200: AcceptedSerializer},
     )
     def accept(self, request: Request) -> Response:
-        member = invitations.accept_invitation(
+        member = members.accept_invitation(
             **read_body(MailTokenBody, request),
             user_id=principal_of(request).id,
             actor=actor_of(request),

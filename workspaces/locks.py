@@ -10,12 +10,11 @@ from uuid import UUID
 
 from django.db.models import Model, QuerySet
 
-from accounts.authentication import session_ended
+from accounts.sessions import session_ended
 from pipedai.api.authentication import bad_token
 from pipedai.api.errors import Forbidden, Invalid, NotFound, or_not_found
-from pipedai.events import Actor
+from pipedai.events import Actor, is_rehearsal, once
 from pipedai.sql import fetch_all, fetch_one
-from pipedai.together import is_rehearsal, once
 from workspaces.access import visible_workspaces
 from workspaces.ceilings import PROFILE, most
 from workspaces.models import Workspace

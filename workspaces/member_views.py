@@ -5,15 +5,14 @@ from uuid import UUID
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.authentication import CookieJWTAuthentication
+from accounts.sessions import CookieJWTAuthentication
 from accounts.throttles import FIND_USER
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import read_body
 from workspaces import members
-from workspaces.access import TenantViewSet
+from workspaces.access import IsAdmin, IsViewer, TenantViewSet
 from workspaces.models import Membership
-from workspaces.permissions import IsAdmin, IsViewer
 from workspaces.serializers import MemberBody, MemberSerializer, RoleBody
 
 

@@ -9,9 +9,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from pipedai.metrics.database import ROW_LIMIT, read_at_scrape
 from pipedai.sql import fetch_all, fetch_row
 from workspaces.connections.models import Connection
-from workspaces.connections.refreshers import refreshed
-from workspaces.connections.refreshing import RESULTS
-from workspaces.encryption.alarms import alarmed
+from workspaces.connections.refreshing import RESULTS, refreshed
+from workspaces.encryption.keys import alarmed
 
 ALARMS = Counter(
     "pipedai_secret_alarms",

@@ -9,8 +9,7 @@ from django.db.models.functions import Now
 from accounts.models import AccountMail
 from pipedai.ids import new_id
 from pipedai.table_rules import check, has, index, lacks, unique
-from workspaces.connections.models import Authorization, Connection
-from workspaces.connections.outbox import Revocation, RevocationAttempt
+from workspaces.connections.models import Authorization, Connection, Revocation, RevocationAttempt
 from workspaces.roles import KEY_ROLES, Role
 from workspaces.tenant_columns import environment_key, in_environment, tenant_key
 

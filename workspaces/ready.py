@@ -5,7 +5,7 @@ from typing import Any
 from django.conf import settings
 from django.dispatch import receiver
 
-from accounts.proof import Rights, register_rights
+from accounts.addresses import Rights, register_rights
 from pipedai.checks import register_probe
 from pipedai.events import Event, emit, happened
 from pipedai.loop import register_job
@@ -16,21 +16,13 @@ from workspaces.api_keys import end_keys_of_deactivated
 from workspaces.connections import files  # noqa: F401 - importing it registers the kind
 from workspaces.connections.authorizers import Authorizers, ToDiscover, ToExchange
 from workspaces.connections.models import (
-    AUTHORIZATION_CARRIED,
-    AUTHORIZATION_SECRETS,
-    GRANT_SECRETS,
-    HEADERS,
     Connection,
 )
-from workspaces.connections.outbox import REVOCATION_REQUEST
-from workspaces.connections.refreshers import Refreshers
-from workspaces.connections.refreshing import Ailing, Healthy
+from workspaces.connections.refreshing import Ailing, Healthy, Refreshers
 from workspaces.connections.revoking import REVOCATIONS
-from workspaces.dependents import register_dependents
-from workspaces.deployment import keys_open
-from workspaces.encryption.sealed_fields import register_sealed_field
-from workspaces.invitations import accept_by_registering, lock_environments
-from workspaces.members import end_rights
+from workspaces.encryption.check import keys_open
+from workspaces.members import accept_by_registering, end_rights, lock_environments
+from workspaces.services import register_dependents
 
 # The actions that may take somebody's access away. Their targets are users, or the environment itself. The revocation
 # of an API key is announced where it is done.
@@ -91,14 +83,6 @@ register_probe("keys", keys_open)
 register_rights(
     Rights(lock_environments, accept_by_registering, end_rights, end_keys_of_deactivated)
 )
-for sealed in (
-    HEADERS,
-    GRANT_SECRETS,
-    AUTHORIZATION_SECRETS,
-    AUTHORIZATION_CARRIED,
-    REVOCATION_REQUEST,
-):
-    register_sealed_field(sealed)
 register_dependents("connection", lambda id_: Connection.objects.filter(environment_id=id_).count())
 register_job(Refreshers(Healthy()).job("refresh-connections"))
 register_job(Refreshers(Ailing()).job("refresh-ailing-connections"))

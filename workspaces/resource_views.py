@@ -17,8 +17,7 @@ from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import StrictBody, read_body
 from pipedai.replica.reading import from_replica
-from workspaces.access import TenantViewSet
-from workspaces.permissions import IsAdmin, IsViewer
+from workspaces.access import IsAdmin, IsViewer, TenantViewSet
 from workspaces.resources import Resource
 
 
@@ -122,7 +121,6 @@ def _actions(of: type[ResourceViewSet]) -> dict[str, Callable[..., Response]]:
         summary=f"Change a {noun}",
         body=of.body,
         partial=True,
-        fields_as=f"POST {in_environment}",
         example=of.change,
         answers={200: of.serializer},
     )

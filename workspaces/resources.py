@@ -15,9 +15,9 @@ from pipedai.api.renderers import api_name, for_audit
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
 from workspaces.ceilings import check_ceiling
-from workspaces.files.columns import FileColumns, keeping_keys
 from workspaces.locks import hold_role, lock_environment, lock_row
 from workspaces.roles import Role
+from workspaces.tenant_columns import FileColumns, keeping_keys
 
 M = TypeVar("M", bound=FileColumns)
 

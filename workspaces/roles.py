@@ -25,7 +25,7 @@ _ORDER = (Role.VIEWER, Role.OPERATOR, Role.ADMIN, Role.OWNER)
 
 # The roles that a `pwk_` key may have. Only people can be owners (SPEC §4).
 KEY_ROLES = (Role.VIEWER, Role.OPERATOR, Role.ADMIN)
-# The role of every `hos_` key. Such a key may change only the workers of its own host (workers/hosts/access.py).
+# The role of every `hos_` key. Such a key may change only the workers of its own host (workers/host_views.py).
 HOST_ROLE = Role.ADMIN
 
 

@@ -1,14 +1,17 @@
 """Checks the request bodies about workspaces, environments, members and keys, and renders these for the API."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
+from django.apps import apps
 from rest_framework import serializers
 
 from accounts.serializers import EmailField, NewEmailField
 from pipedai.api.fields import IdField, NameField, TextField, TrueFalseField
-from pipedai.api.serializers import NamedSerializer, StrictBody
+from pipedai.api.serializers import NamedSerializer, RowSerializer, StrictBody
+from pipedai.events import ActorType
 from workspaces.ceilings import MOST_TIMES, PROFILE
 from workspaces.models import ApiKey, Invitation, Workspace
 from workspaces.roles import KEY_ROLES, Role
@@ -189,3 +192,40 @@ class MintedApiKeySerializer(ApiKeySerializer):
     """A new key with its token, which is shown this once."""
 
     token = serializers.CharField()
+
+
+ACTOR_TYPES = get_args(ActorType)
+# For each type of actor, the model of its rows and the column that has the name to show. Only ids are stored, so a user
+# who was erased has no name.
+LABELS: dict[str, tuple[str, str]] = {
+    "user": ("accounts.User", "email"),
+    "staff": ("accounts.User", "email"),
+    "api_key": ("workspaces.ApiKey", "name"),
+    "worker": ("workers.Worker", "label"),
+}
+
+# The type and the id of an actor, as `pipedai.events.Actor` has them.
+_Key = tuple[str, UUID | None]
+
+
+class ActorSerializer(RowSerializer):
+    """Who did something."""
+
+    type = serializers.ChoiceField(choices=ACTOR_TYPES)
+    id = serializers.UUIDField(allow_null=True)
+    label = serializers.CharField(allow_null=True)  # type: ignore[assignment]
+
+
+def actors_shown(actors: Iterable[_Key]) -> dict[_Key, dict[str, Any]]:
+    """Returns actors as dicts for ActorSerializer, by type and id. It takes one query for each type among them that has
+    rows.
+    """
+    keys = set(actors)
+    labels: dict[_Key, str] = {("system", None): "system"}
+    for actor_type, (model, column) in LABELS.items():
+        ids = {actor_id for found, actor_id in keys if found == actor_type and actor_id}
+        if ids:
+            rows = apps.get_model(model)._default_manager.filter(id__in=ids)
+            named = rows.values_list("id", column)
+            labels |= {(actor_type, row_id): label for row_id, label in named}
+    return {key: {"type": key[0], "id": key[1], "label": labels.get(key)} for key in keys}

@@ -1,23 +1,36 @@
 """Creates workspaces, and creates, changes and deletes environments (SPEC §4, §5, §16)."""
 
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
-from accounts.authentication import session_ended
 from accounts.models import User
+from accounts.sessions import session_ended
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import CeilingReached, Conflict, Invalid
 from pipedai.api.renderers import counted
 from pipedai.events import Actor, Event, emit
 from workspaces.ceilings import PROFILE, held_and_most
-from workspaces.dependents import dependents_of
 from workspaces.encryption.keys import create_data_key
 from workspaces.locks import close_environment, hold_right_to_create_in, hold_role, lock_environment
 from workspaces.models import Environment, Membership, Workspace
 from workspaces.roles import Role
+
+_counts: dict[str, Callable[[UUID], int]] = {}
+
+
+def register_dependents(name: str, count: Callable[[UUID], int]) -> None:
+    """`name` is the kind of row, in the singular."""
+    _counts[name] = count
+
+
+def dependents_of(environment_id: UUID) -> dict[str, int]:
+    found = {name: count(environment_id) for name, count in _counts.items()}
+    return {name: number for name, number in found.items() if number}
+
 
 _NAME_TAKEN = "The workspace has an environment of this name already."
 

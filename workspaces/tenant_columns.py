@@ -1,9 +1,20 @@
 """The columns and constraints that tables of tenants share (docs/architecture.md, Where truth lives)."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from django.db import models
+from django.db import IntegrityError, models, transaction
+from django.db.models import Q
+from django.db.models.functions import Now
+from rest_framework import serializers
 
+from pipedai.api.error_codes import ErrorCode
+from pipedai.api.errors import Conflict
+from pipedai.api.fields import NameField, TextField
+from pipedai.events import is_together
 from pipedai.ids import new_id
 from pipedai.table_rules import check, has, lacks, unique
 
@@ -21,7 +32,7 @@ def environment_key(related_name: str = "+", **kwargs: Any) -> Any:
 
 def tenant_key(to: str, *, related_name: str = "+", **kwargs: Any) -> Any:
     """Returns a key to another table of tenants. A migration must add its constraint on `(environment_id, id)` in SQL
-    (`pipedai.tenant_keys`), because Django's foreign keys have one column.
+    (`pipedai.table_rules`), because Django's foreign keys have one column.
     """
     return models.ForeignKey(
         to,
@@ -53,3 +64,112 @@ class TenantRow(models.Model):
 
     class Meta:
         abstract = True
+
+
+@dataclass(frozen=True, slots=True)
+class SealedField:
+    """A column with sealed values, and the column with their data keys. The table also has `id` and `environment_id`.
+    The names are part of the encryption, so renaming would make the stored values unreadable.
+    """
+
+    table: str
+    column: str
+    key_column: str
+
+    def __str__(self) -> str:
+        return f"{self.table}.{self.column}"
+
+    def into(self, statement: str) -> str:
+        return statement.format(table=self.table, column=self.column, key_column=self.key_column)
+
+
+_registered: dict[str, SealedField] = {}
+
+
+def sealed_column(table: str, column: str, key_column: str) -> SealedField:
+    """Declares a column with sealed values, beside the model that has it."""
+    field = SealedField(table, column, key_column)
+    _registered[str(field)] = field
+    return field
+
+
+def sealed_fields() -> tuple[SealedField, ...]:
+    return tuple(_registered.values())
+
+
+MAX_KEY = 64
+MAX_LABEL = 200
+KEY_PATTERN = r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?"
+_CONSTRAINT = "_has_own_key"
+
+
+class FileColumns(TenantRow):
+    """What all rows have that files may describe."""
+
+    # The name that people gave the row: 1 to 200 characters. Only those of pools are unique.
+    name = models.CharField(max_length=200)
+    # The row's key in files, unique in the environment; NULL if it has none. Users choose it.
+    key = models.CharField(max_length=MAX_KEY, null=True)
+    # The label of the files that describe the row, which `apply` writes; NULL if none do.
+    managed_by = models.CharField(max_length=MAX_LABEL, null=True)
+    # When the row was inserted, by the database's clock.
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def own_key(table: str, *, live: Q | None = None) -> models.UniqueConstraint:
+    """Returns the constraint by which no two live rows of an environment have the same key."""
+    return unique(f"{table}{_CONSTRAINT}", ["environment", "key"], where=has("key") & (live or Q()))
+
+
+class KeyField(TextField):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            max_length=MAX_KEY,
+            trim_whitespace=False,
+            allow_null=True,
+            default=None,
+            **kwargs,
+        )
+
+    def to_internal_value(self, data: Any) -> str:
+        value = super().to_internal_value(data)
+        if not re.fullmatch(KEY_PATTERN, value):
+            raise serializers.ValidationError(
+                "Must be lower-case letters, digits, dots, hyphens and underscores, and begin and end with a letter or"
+                " digit."
+            )
+        return value
+
+
+class LabelField(NameField):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            source="managed_by",
+            max_length=MAX_LABEL,
+            allow_null=True,
+            default=None,
+            **kwargs,
+        )
+
+
+@contextmanager
+def keeping_keys() -> Iterator[None]:
+    """Wraps what writes a row. Raises Conflict if another live row of the environment has its key. Changes made
+    together are undone together, so that they need no savepoint each.
+    """
+    try:
+        with transaction.atomic(savepoint=not is_together()):
+            yield
+    except IntegrityError as error:
+        diagnosis = getattr(error.__cause__, "diag", None)
+        if not str(getattr(diagnosis, "constraint_name", "")).endswith(_CONSTRAINT):
+            raise
+        raise Conflict(
+            "Another row of this kind has the key in this environment.", code=ErrorCode.KEY_TAKEN
+        ) from None

@@ -6,17 +6,23 @@ from uuid import UUID
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.authentication import CookieJWTAuthentication
+from accounts.sessions import CookieJWTAuthentication
 from pipedai.api.errors import NotFound
 from pipedai.api.principal import actor_of, principal_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import read_body
 from pipedai.api.views import ApiViewSet, IsSignedIn
 from workspaces import services
-from workspaces.access import TenantViewSet, environments_of, visible_workspaces
+from workspaces.access import (
+    IsAdmin,
+    IsOwner,
+    IsViewer,
+    TenantViewSet,
+    environments_of,
+    visible_workspaces,
+)
 from workspaces.locks import hold_right_to_create_in
 from workspaces.models import Environment
-from workspaces.permissions import IsAdmin, IsOwner, IsViewer
 from workspaces.roles import Role
 from workspaces.serializers import (
     EnvironmentBody,

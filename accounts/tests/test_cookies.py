@@ -2,7 +2,7 @@
 
 import pytest
 
-from accounts import session_tokens
+from accounts import sessions
 from testing.world.cast import browser
 from testing.world.users import PASSWORD, UserFactory
 
@@ -42,6 +42,6 @@ def test_in_production_it_goes_over_https_alone(cookie, settings):
 
 def test_it_goes_over_https_alone_if_other_sites_may_send_it(cookie, settings, monkeypatch):
     settings.COOKIE_SAMESITE = "None"
-    monkeypatch.setattr(session_tokens, "_SAME_SITE", "None")
+    monkeypatch.setattr(sessions, "_SAME_SITE", "None")
     sent = cookie()
     assert (sent["secure"], sent["samesite"]) == (True, "None")

@@ -6,7 +6,7 @@ import pytest
 from django.db.models import F
 
 from accounts.models import Session
-from accounts.session_tokens import issue
+from accounts.sessions import new_session_token
 from testing.probes.shapes import A_TIME
 from testing.world.cast import browser, session_cookie
 from testing.world.users import UserFactory
@@ -92,5 +92,5 @@ def test_an_ended_session_is_401(ada, end, code):
 
 def test_the_session_of_one_user_is_not_anothers(ada):
     session_cookie(ada)
-    cookie = issue(UserFactory.create().id, Session.objects.get().id)
+    cookie = new_session_token(UserFactory.create().id, Session.objects.get().id)
     assert browser(cookie).get(URL).status_code == 401

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from accounts.models import Session
-from accounts.session_tokens import verify
+from accounts.sessions import read_session_token
 from testing.world.cast import JSONClient, browser, make_cast, session_cookie
 from testing.world.users import PASSWORD, UserFactory
 
@@ -29,14 +29,14 @@ class TestAPlantedSession:
         client = browser(planted)
         response = client.post(LOGIN, {"email": victim.email, "password": PASSWORD})
         opened = response.cookies["auth_token"].value
-        assert verify(opened).session_id != verify(planted).session_id
+        assert read_session_token(opened).session_id != read_session_token(planted).session_id
         assert browser(opened).get(ME).json()["user"]["email"] == victim.email
         assert browser(planted).get(ME).status_code == 401
 
     def test_a_registration_opens_another_one(self, planted):
         body = {"email": "new@example.com", "password": PASSWORD}
         opened = browser(planted).post("/api/v1/auth/register", body).cookies["auth_token"].value
-        assert verify(opened).session_id != verify(planted).session_id
+        assert read_session_token(opened).session_id != read_session_token(planted).session_id
         assert browser(opened).get(ME).json()["user"]["email"] == "new@example.com"
 
     def test_changing_the_password_leaves_none_that_was_known_before(self, victim):
@@ -45,7 +45,7 @@ class TestAPlantedSession:
         response = browser(known).post("/api/v1/auth/change-password", change)
         opened = response.cookies["auth_token"].value
         live = Session.objects.filter(user=victim, revoked_at__isnull=True)
-        assert [session.id for session in live] == [verify(opened).session_id]
+        assert [session.id for session in live] == [read_session_token(opened).session_id]
         assert browser(known).get(ME).status_code == 401
 
 

@@ -1,4 +1,4 @@
-"""Replaces secrets in text, which are a run's header values, by `[redacted]`.
+"""Replaces secrets in text, which are a run's header values, by `[redacted]`, and writes the worker's log without them.
 
 It finds a value, the part after an authentication scheme, and the user and password of `Basic`; each also escaped as
 JSON, percent-encoded and in base64. It finds the service's own tokens by their form. It does not find other encodings,
@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import re
 import sys
+import threading
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -207,3 +210,73 @@ def _base64_forms(value: bytes) -> Iterator[str]:
         core = encoded[first:last]
         yield core
         yield core.replace("+", "-").replace("/", "_")
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+class _KnownSecrets:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_run: dict[str, tuple[str, ...]] = {}
+        self._redactor = Redactor()
+
+    def add(self, run_id: str, secrets: Iterable[str], *, instead: bool = False) -> None:
+        """Hide the secrets of a run; with `instead` only if it has some already, which these replace."""
+        with self._lock:
+            if not instead or run_id in self._by_run:
+                self._by_run[run_id] = tuple(secrets)
+                self._rebuild()
+
+    def remove(self, run_id: str) -> None:
+        with self._lock:
+            self._by_run.pop(run_id, None)
+            self._rebuild()
+        # Python's `re` caches compiled patterns, and this run's contains its secrets, which must not stay in memory.
+        re.purge()
+
+    def _rebuild(self) -> None:
+        self._redactor = Redactor(value for values in self._by_run.values() for value in values)
+
+    def redact(self, text: str) -> str:
+        return self._redactor.redact(text)
+
+
+known_secrets = _KnownSecrets()
+
+
+class LogFormatter(logging.Formatter):
+    def __init__(self, *, as_json: bool) -> None:
+        super().__init__()
+        self._as_json = as_json
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        if record.exc_info:
+            message += "\n" + self.formatException(record.exc_info)
+        message = known_secrets.redact(message)
+        moment = datetime.fromtimestamp(record.created, tz=timezone.utc)
+        if self._as_json:
+            return json.dumps(
+                {
+                    "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+                    "level": record.levelname.lower(),
+                    "message": message,
+                },
+                ensure_ascii=False,
+            )
+        lines = message.split("\n") if record.exc_info else [message]
+        text = "\n".join(
+            _CONTROL.sub(lambda match: repr(match.group())[1:-1], line) for line in lines
+        )
+        return f"{moment.astimezone():%H:%M:%S} {record.levelname.lower():<7} {text}"
+
+
+def configure_log(*, as_json: bool = False) -> None:
+    """Send the worker's log lines to stderr; with `as_json`, one JSON object a line."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LogFormatter(as_json=as_json))
+    root = logging.getLogger("pipedai_worker")
+    root.handlers = [handler]
+    root.setLevel(logging.INFO)
+    root.propagate = False

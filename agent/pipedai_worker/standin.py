@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A stand-in for `claude -p --output-format stream-json` that plays what it is told to, at no cost.
+"""A stand-in for `claude -p --output-format stream-json` that does what the prompt's lines say, at no cost.
 
 It asks no model, but it connects to the MCP server of its configuration, and can call its tools.
 Lines of the prompt that begin with `standin:` are carried out in order; then the run succeeds,
@@ -48,10 +48,15 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import contextlib
 import gc
 import json
+import os
+import signal
 import sys
+import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +64,15 @@ from typing import Any
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pipedai_worker.stand_in.conversation import Conversation, StoredSession
-from pipedai_worker.stand_in.lines import Player
-from pipedai_worker.stand_in.tools import Hook, Server
+from pipedai_worker.executors.base import DEFERRED, TOOL_PREFIX
+from pipedai_worker.stand_in.conversation import (
+    ApiError,
+    Conversation,
+    StoredSession,
+    api_error_of,
+    sample,
+)
+from pipedai_worker.stand_in.tools import BackgroundTask, Hook, Server
 
 VERSION = "0.0.0 (PipedAI stand-in for Claude Code)"
 DEFAULT_MODEL = "stand-in-1"
@@ -132,6 +143,321 @@ def _private_json(path: Path) -> dict[str, Any] | None:
         return None
     private = isinstance(content.get("mcpServers"), dict) and not path.stat().st_mode & 0o077
     return content if private else None
+
+
+MARK = "standin:"
+FOREVER = 10**6
+FALLBACK_MODEL = "stand-in-0"
+RETRIES_VARIABLE = "CLAUDE_CODE_MAX_RETRIES"
+DEFAULT_RETRIES = 10
+_STREAMING, _TOOLS = "aborted_streaming", "aborted_tools"
+_ACCEPTED = {"permission_decision": {"decision": "accept", "source": "config"}}
+
+
+class Player:
+    """Carries out one prompt in claude's place. `schema` is for the run's output; None if none is asked for."""
+
+    def __init__(
+        self,
+        prompt: str,
+        talk: Conversation,
+        server: Server,
+        config: Path | None,
+        schema: Any,
+        session: StoredSession,
+        hook: Hook,
+    ) -> None:
+        self._talk = talk
+        self._session = session
+        self._hook = hook
+        self._server = server
+        self._config = config
+        self._schema = schema
+        self._words = len(prompt.split())
+        marked = session.lines()
+        if marked is None:
+            marked = [line[len(MARK) :] for line in prompt.splitlines() if line.startswith(MARK)]
+        self._marked = marked
+        self._lines = [line.strip().partition(" ") for line in marked]
+        self._shown = ""
+        # The number of the line that is being carried out, from 1 on.
+        self._number = 0
+        # The id of the tool call whose answer the model waits for; None if it waits for none.
+        self._calling: str | None = None
+
+    def play(self) -> int:
+        """Carry out the prompt, and return the exit code. SIGINT ends it with a result."""
+        try:
+            said = [argument.strip() for name, _, argument in self._lines if name == "server"]
+            self._server.connect(said[-1] if said else None)
+            self._begin()
+            return self._play()
+        except KeyboardInterrupt:
+            return self._interrupted()
+        finally:
+            self._server.close()
+
+    def _begin(self) -> None:
+        structured = ["StructuredOutput"] if self._schema is not None else []
+        self._talk.begin(["Bash", *structured, *self._server.tools], self._server.in_init)
+
+    def _play(self) -> int:
+        for number, (name, _, argument) in enumerate(self._lines, 1):
+            self._session.store(self._marked[number:])
+            self._number = number
+            act = getattr(self, "do_" + name.replace("-", "_"), None)
+            if act is None:
+                print(f"{MARK} there is no {name!r}", file=sys.stderr)
+                return 2
+            code: int | None = act(argument.strip())
+            if code is not None:
+                return code
+        if self._lines:
+            return self._succeed("")
+        self._session.store([])
+        return self._do_something()
+
+    def _do_something(self) -> int:
+        """Do what no MCP server minds: call a tool that only reads, and give an output that fits the schema."""
+        tool = self._server.harmless()
+        if tool is not None:
+            self.do_call(tool)
+        if self._schema is not None:
+            return self.do_output(json.dumps(sample(self._schema)))
+        return self._succeed("", f"called {tool}" if tool else "did nothing else")
+
+    def _interrupted(self) -> int:
+        if self._calling is None:
+            self._talk.interrupted("[Request interrupted by user]")
+        else:
+            how = {"non_execution_kind": "user-rejected"}
+            returned = "User rejected tool use"
+            text = "The user doesn't want to proceed with this tool use."
+            self._talk.answer(self._calling, text, returned=returned, how=how, is_error=True)
+            self._talk.interrupted("[Request interrupted by user for tool use]")
+        reason, stop = (_TOOLS, "tool_use") if self._calling else (_STREAMING, None)
+        errors = [f"[stand-in] {reason}"]
+        self._talk.result(
+            "error_during_execution", is_error=True, reason=reason, stop=stop, errors=errors
+        )
+        return 0
+
+    def _succeed(self, text: str, did: str = "did nothing else", **more: Any) -> int:
+        words = "1 word" if self._words == 1 else f"{self._words} words"
+        text = text or f"The stand-in for Claude read a prompt of {words} and {did}."
+        self._talk.say(text + self._shown)
+        return self._done(text + self._shown, **more)
+
+    def _done(self, text: str, **more: Any) -> int:
+        return self._talk.result(
+            "success", reason="completed", stop="end_turn", result=text, **more
+        )
+
+    def _fail(self, subtype: str, reason: str, why: str) -> int:
+        if not self._talk.has_spoken:
+            self._talk.say("I begin.")
+        return self._talk.result(
+            subtype, is_error=True, reason=reason, stop="tool_use", errors=[why]
+        )
+
+    def _complain(
+        self,
+        kind: str,
+        text: str,
+        params: Mapping[str, Any] = {},
+        *,
+        reason: str = "api_error",
+        **fields: Any,
+    ) -> int:
+        """Write an API error as claude does: a `success` with `is_error`. Only the message has `params`."""
+        number = {"request_id": "req_stand_in"} if "api_error_status" in fields else {}
+        self._talk.complain(kind, text, **number, **params, **fields)
+        return self._talk.result(
+            "success", is_error=True, reason=reason, stop="stop_sequence", result=text, **fields
+        )
+
+    def _retry(self, error: ApiError, times: int | None) -> None:
+        """Write that the model's API is called again, so many times or, with None, as often as the settings allow."""
+        most = int(os.environ.get(RETRIES_VARIABLE) or DEFAULT_RETRIES)
+        for attempt in range(1, (most if times is None else times) + 1):
+            self._talk.retry(error.status, error.retried_as or error.kind, attempt, most)
+
+    # --- Lines after which the next line is carried out --------------------------------------------
+
+    def do_server(self, _: str) -> None:
+        """Do nothing, because `play` has carried this line out before all others."""
+
+    def do_say(self, text: str) -> None:
+        self._talk.say(text)
+
+    def do_think(self, text: str) -> None:
+        self._talk.think(text)
+
+    def do_warn(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def do_call(self, text: str, *, hooked: bool = True) -> int | None:
+        tool, _, arguments = text.partition(" ")
+        given = json.loads(arguments or "{}")
+        call = self._server.call(self._talk, tool, given)
+        name = TOOL_PREFIX + tool
+        decision, why = self._hook.ask(name, call.number, given) if hooked else ("", "")
+        if decision == "deny":
+            self._talk.deny(call.number, name, given, why)
+        elif decision == "defer":
+            self._session.store(self._marked[self._number - 1 :], deferred=True)
+            deferred = {"id": call.number, "name": name, "input": given}
+            return self._talk.result(
+                "success", reason=DEFERRED, stop=DEFERRED, result="", deferred_tool_use=deferred
+            )
+        else:
+            self._calling = call.number
+            call.answer()
+            self._calling = None
+        return None
+
+    def do_call_unhooked(self, text: str) -> None:
+        self.do_call(text, hooked=False)
+
+    def do_deny(self, _: str) -> None:
+        arguments = {"command": "date", "description": "Ask for the time"}
+        self._talk.deny(self._talk.call("Bash", arguments), "Bash", arguments)
+
+    def do_retry(self, text: str) -> None:
+        what, _, times = text.partition(" ")
+        self._retry(api_error_of(what), int(times or 1))
+
+    def do_fallback(self, model: str) -> None:
+        old, self._talk.model = self._talk.model, model or FALLBACK_MODEL
+        text = f"Switched to {self._talk.model} due to high demand for {old}"
+        models = {"original_model": old, "fallback_model": self._talk.model}
+        self._talk.system("model_fallback", trigger="overloaded", content=text, **models)
+
+    def do_sleep(self, seconds: str) -> None:
+        time.sleep(float(seconds))
+
+    def do_wait_for(self, path: str) -> None:
+        while not Path(path).exists():
+            time.sleep(0.05)
+
+    def do_note(self, path: str) -> None:
+        with Path(path).open("a") as file:
+            file.write(f"{os.getpid()}\n")
+
+    def do_noise(self, _: str) -> None:
+        print("Warning: this is no JSON")
+        print('{"type": "result", "subtype": "success", "is_error": fal')
+        print('["result"]\n42\n\n{"no": "type"}')
+        self._talk.event("something_newer", result="not a result")
+        self._talk.limit("allowed", resetsAt=1)
+
+    def do_big_line(self, megabytes: str) -> None:
+        self._talk.event("user", message={"content": "x" * (int(megabytes) * 1024 * 1024)})
+
+    def do_flood(self, megabytes: str) -> None:
+        for number in range(int(megabytes) * 128):
+            self._talk.say(f"{number} " * (8 * 1024 // (len(str(number)) + 1)))
+
+    def do_show_mcp(self, path: str) -> None:
+        file = Path(path) if path else self._config
+        shown = file.read_text() if file else "no MCP configuration"
+        # The result shows the text twice: as it is, and inside another JSON string. stderr gets it in two pieces.
+        self._shown = f" {shown} {json.dumps(shown)}"
+        half = len(shown) // 2
+        for piece in (shown[:half], shown[half:]):
+            sys.stderr.write(piece)
+            sys.stderr.flush()
+            time.sleep(0.05)
+
+    def do_ignore_term(self, _: str) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        self._talk.say("SIGTERM is ignored.")
+
+    def do_leave_child(self, _: str) -> None:
+        import subprocess  # imported here, because few runs need it and importing takes time
+
+        child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        self._talk.say(f"child {child.pid}")
+
+    # --- The lines that end the run ----------------------------------------------------------------
+
+    def do_success(self, text: str) -> int:
+        return self._succeed(text)
+
+    def do_output(self, text: str) -> int:
+        value = json.loads(text)
+        number = self._talk.call("StructuredOutput", value)
+        text = "Structured output provided successfully"
+        self._talk.answer(number, text, returned=text, how=_ACCEPTED)
+        return self._talk.result(
+            "success", reason="completed", stop="tool_use", result=text, structured_output=value
+        )
+
+    def do_big_result(self, megabytes: str) -> int:
+        self._talk.say("It is long.")
+        return self._done('\u00e9"\n' * (int(megabytes) * 1024 * 1024 // 3))
+
+    def do_two_turns(self, seconds: str) -> int:
+        task = BackgroundTask(self._talk, float(seconds or 0.1))
+        self._succeed("first turn")
+        origin = task.end()
+        self._begin()
+        return self._succeed("second turn", origin=origin)
+
+    def do_linger(self, _: str) -> int:
+        self._succeed("")
+        # The conversation is over, so SIGINT has nothing left to interrupt. It only ends this sleep.
+        with contextlib.suppress(KeyboardInterrupt):
+            time.sleep(FOREVER)
+        return 0
+
+    def do_max_turns(self, _: str) -> int:
+        return self._fail("error_max_turns", "max_turns", "Reached maximum number of turns (1)")
+
+    def do_max_budget(self, _: str) -> int:
+        return self._fail("error_max_budget_usd", "budget_exhausted", "Reached maximum budget")
+
+    def do_execution_error(self, _: str) -> int:
+        return self._fail("error_during_execution", "model_error", "Something broke")
+
+    def do_api_error(self, what: str) -> int:
+        error = api_error_of(what)
+        if error.retried_as:
+            self._retry(error, error.retries)
+        if error.kind == "rate_limit":
+            self._talk.limit("rejected")
+        return self._complain(error.kind, f"API Error: {what}", reason=error.reason, **error.fields)
+
+    def do_auth_error(self, _: str) -> int:
+        return self._complain("authentication_failed", "Not logged in · Please run /login")
+
+    def do_rate_limit(self, seconds: str) -> int:
+        resets_at = int(time.time()) + int(seconds or 3600)
+        window = {"utilization": 1, "resetsAt": resets_at, "status": "rejected"}
+        info = {
+            "resetsAt": resets_at,
+            "rateLimitType": "five_hour",
+            "overageStatus": "rejected",
+            "overageDisabledReason": "org_level_disabled",
+        }
+        windows = {"five_hour": window, "seven_day": {**window, "status": "allowed"}}
+        self._talk.limit("rejected", **info, unifiedWindows=windows)
+        info = {"status": "rejected", "isUsingOverage": False, **info}
+        fields: dict[str, Any] = {**api_error_of("429").fields, "api_error": "usage_limit_reached"}
+        params = {"api_error_params": {"rate_limit_info": info}}
+        return self._complain("rate_limit", "You've hit your limit", params, **fields)
+
+    def do_crash(self, code: str) -> int:
+        print("the stand-in crashed, as told", file=sys.stderr)
+        return int(code or 1)
+
+    def do_no_result(self, _: str) -> int:
+        return 0
+
+    def do_hang(self, _: str) -> int:
+        time.sleep(FOREVER)
+        return 0
 
 
 if __name__ == "__main__":

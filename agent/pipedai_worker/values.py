@@ -1,4 +1,4 @@
-"""Reads JSON that others have written within bounds, checks its numbers, and changes its strings."""
+"""Reads JSON of unknown origin within bounds of size and depth, checks its numbers, and changes its strings."""
 
 from __future__ import annotations
 
@@ -70,6 +70,7 @@ LARGEST_WHOLE = 2**63 - 1
 
 
 def whole(value: object, largest: int = LARGEST_WHOLE) -> int | None:
+    """Return a value of JSON as a whole number from 0 to `largest`; None if it is none."""
     finite = number(value)
     if finite is None or not isinstance(value, (int, float)) or value != int(value):
         return None
@@ -77,6 +78,7 @@ def whole(value: object, largest: int = LARGEST_WHOLE) -> int | None:
 
 
 def number(value: object) -> float | None:
+    """Return a value of JSON as a finite number of 0 or more; None if it is none."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:

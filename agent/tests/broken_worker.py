@@ -13,24 +13,20 @@ from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
+from pipedai_worker import api as worker_api
 from pipedai_worker import cli, redact
-from pipedai_worker.api import answers, client
-from pipedai_worker.api.answers import Refused
-from pipedai_worker.api.client import Api
-from pipedai_worker.commands import arguments
+from pipedai_worker.api import Api, Refused
 from pipedai_worker.conformance.fake_api import FakeRun
 from pipedai_worker.disk.journal import Journal
 from pipedai_worker.disk.sessions import Sessions
-from pipedai_worker.executors import settings
+from pipedai_worker.executors import base
 from pipedai_worker.executors.base import Execution, Job
 from pipedai_worker.executors.claude import ClaudeExecutor
 from pipedai_worker.gateway import Gate
-from pipedai_worker.polling import assigned
-from pipedai_worker.polling.assigned import AssignedRun, Decision
-from pipedai_worker.polling.loop import Loop
-from pipedai_worker.reporting import calls
-from pipedai_worker.reporting.outcome import Outcome, UsageLimit
-from pipedai_worker.running import stopping
+from pipedai_worker.running import assigned, reporting, stopping
+from pipedai_worker.running.assigned import AssignedRun, Decision
+from pipedai_worker.running.loop import Loop
+from pipedai_worker.running.outcome import Outcome, UsageLimit
 from pipedai_worker.running.run import RunCredentials
 from tests import plain_worker
 
@@ -118,7 +114,7 @@ def forgets_its_claim_id_over_a_kill() -> None:
 
 @caught_by("keeps-the-lease")
 def sends_no_heartbeats() -> None:
-    replace(calls.Heartbeat, "_beat", lambda self: None)
+    replace(reporting.Heartbeat, "_beat", lambda self: None)
 
 
 @caught_by("tells-tool-calls-well")
@@ -158,10 +154,10 @@ def reports_only_once() -> None:
     def once(call: Callable[[], Any], *_: Any) -> Any:
         try:
             return call()
-        except answers.Unanswered:
+        except worker_api.Unanswered:
             return {}
 
-    replace(calls, "until_answered", once)
+    replace(reporting, "until_answered", once)
 
 
 @caught_by("keeps-an-outcome-over-a-kill")
@@ -172,7 +168,7 @@ def keeps_outcomes_in_memory() -> None:
 @caught_by("backs-off")
 def polls_in_a_hot_loop() -> None:
     # Twenty polls a second are too many as well, and cost less CPU time than as many as are possible.
-    replace(answers.Backoff, "next_delay", lambda self, retry_after=None: 0.05)
+    replace(worker_api.Backoff, "next_delay", lambda self, retry_after=None: 0.05)
 
 
 @caught_by("keeps-secrets")
@@ -200,7 +196,7 @@ def hides_only_the_first_headers() -> None:
 
 @caught_by("honours-retry-after")
 def is_impatient() -> None:
-    replace(answers, "parse_retry_after", lambda value: None)
+    replace(worker_api, "parse_retry_after", lambda value: None)
 
 
 @caught_by("settles-a-run-after-a-kill")
@@ -210,7 +206,7 @@ def forgets_what_it_held() -> None:
 
 @caught_by("leaves-at-once-when-idle")
 def ends_with_code_1() -> None:
-    replace(arguments, "OK", 1)
+    replace(cli, "OK", 1)
 
 
 @caught_by("refuses-expansion")
@@ -219,7 +215,7 @@ def lets_claude_expand_variables() -> None:
 
     def execute_with_the_servers_headers(self: ClaudeExecutor, job: Job) -> Execution:
         server = {"type": "http", "url": job.run.mcp_url, "headers": dict(job.run.mcp_headers)}
-        job.mcp_config.write_text(json.dumps({"mcpServers": {settings.SERVER_NAME: server}}))
+        job.mcp_config.write_text(json.dumps({"mcpServers": {base.SERVER_NAME: server}}))
         return execute(self, job)
 
     replace(ClaudeExecutor, "execute", execute_with_the_servers_headers)
@@ -227,7 +223,7 @@ def lets_claude_expand_variables() -> None:
 
 @caught_by("ignores-what-is-newer")
 def believes_only_statuses_that_it_knows() -> None:
-    read = answers.read
+    read = worker_api.read
 
     def read_known(response: Any) -> dict[str, Any]:
         answer = read(response)
@@ -235,7 +231,7 @@ def believes_only_statuses_that_it_knows() -> None:
             raise Refused("unknown status", 409)
         return answer
 
-    replace(client, "read", read_known)
+    replace(worker_api, "read", read_known)
 
 
 @caught_by("ignores-what-is-newer-in-a-run")

@@ -17,7 +17,7 @@ import pytest
 
 from pipedai_worker.conformance.fake_api import FakeApi
 from pipedai_worker.conformance.serving import serving
-from pipedai_worker.identity.config import WorkerConfig, state_directory
+from pipedai_worker.identity import WorkerConfig, state_directory
 
 AGENT = Path(__file__).resolve().parent.parent
 # The deadline is long because a busy machine may stand still for seconds. A test that passes seldom waits so long.

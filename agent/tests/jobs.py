@@ -9,13 +9,13 @@ from typing import Any
 from uuid import uuid4
 
 from pipedai_worker.conformance.fake_api import FakeRun
+from pipedai_worker.disk import journal
 from pipedai_worker.disk.durable import write_private
 from pipedai_worker.disk.sessions import session_of
-from pipedai_worker.executors import settings
+from pipedai_worker.executors import claude
 from pipedai_worker.executors.base import Job, JobSession
-from pipedai_worker.polling.assigned import AssignedRun
 from pipedai_worker.redact import Redactor
-from pipedai_worker.running import recovery
+from pipedai_worker.running.assigned import AssignedRun
 from pipedai_worker.running.process import Program
 from pipedai_worker.running.stopping import StopReason
 
@@ -44,7 +44,7 @@ def make_job(
     files.mkdir()
     temporary.mkdir(exist_ok=True)
     mcp_config = directory / "mcp.json"
-    write_private(mcp_config, settings.configuration(MCP_URL, run.timeout_seconds))
+    write_private(mcp_config, claude.mcp_configuration(MCP_URL, run.timeout_seconds))
     return Job(
         run=run,
         directory=work,
@@ -55,7 +55,7 @@ def make_job(
         environment={
             "PATH": os.environ["PATH"],
             "TMPDIR": str(temporary),
-            recovery.MARK: CLAIM_ID,
+            journal.CLAIM_VARIABLE: CLAIM_ID,
         },
         redactor=Redactor(run.mcp_headers.values()),
         should_stop=should_stop,

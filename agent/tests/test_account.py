@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pipedai_worker.api.answers import Unavailable
-from pipedai_worker.api.client import ACCOUNT_HEADER
+from pipedai_worker.api import ACCOUNT_HEADER, Unavailable
 from pipedai_worker.conformance.fake_api import FakeApi
-from pipedai_worker.identity.account import Account, account, word
-from pipedai_worker.identity.paying import EVERY_CREDENTIAL
+from pipedai_worker.executors.claude import Account, account_identity, account_word
+from pipedai_worker.identity import EVERY_CREDENTIAL
 
 from .conftest import Workers, until
 
@@ -32,32 +31,41 @@ def log_in(home: Path, **changes: str) -> None:
 def test_an_account_is_known_by_its_login_or_by_what_claude_gets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert account("claude_max") is None
+    assert account_identity("claude_max") is None
     log_in(tmp_path)
-    login = account("claude_max")
+    login = account_identity("claude_max")
     assert login is not None
     # Another machine's login is the same account; another organization has other limits.
     log_in(tmp_path, emailAddress="changed@example.com")
-    assert account("claude_max") == login
+    assert account_identity("claude_max") == login
     log_in(tmp_path, organizationUuid="o-2")
-    assert account("claude_max") not in {login, None}
-    assert account("api_key") is None
+    assert account_identity("claude_max") not in {login, None}
+    assert account_identity("api_key") is None
     for mode, variable in (
         ("claude_max", "CLAUDE_CODE_OAUTH_TOKEN"),
         ("api_key", "ANTHROPIC_API_KEY"),
     ):
         monkeypatch.setenv(variable, "secret")
-        assert account(mode) not in {login, None}
+        assert account_identity(mode) not in {login, None}
     (tmp_path / ".claude.json").write_text("no JSON")
     monkeypatch.delenv("CLAUDE_CODE_OAUTH_TOKEN")
-    assert account("claude_max") is None
+    assert account_identity("claude_max") is None
 
 
 def test_a_word_tells_environments_apart_and_nothing_else() -> None:
-    one = word("environment-1", "login a-1 o-1")
+    one = account_word("environment-1", "login a-1 o-1")
     assert len(one) == 64
-    assert one == word("environment-1", "login a-1 o-1")
-    assert len({one, word("environment-2", "login a-1 o-1"), word("environment-1", "x")}) == 3
+    assert one == account_word("environment-1", "login a-1 o-1")
+    assert (
+        len(
+            {
+                one,
+                account_word("environment-2", "login a-1 o-1"),
+                account_word("environment-1", "x"),
+            }
+        )
+        == 3
+    )
     assert "a-1" not in one
 
 
@@ -74,13 +82,13 @@ def test_the_environment_is_asked_for_until_the_api_has_told_it(tmp_path: Path) 
     known = Account(lambda: "claude_max", None, ask)
     assert known.word() is None
     known._look_at = 0
-    assert known.word() == word("environment-1", "login a-1 o-1")
+    assert known.word() == account_word("environment-1", "login a-1 o-1")
     assert answers == []
 
 
 def test_each_poll_tells_the_word_and_no_log_does(api: FakeApi, workers: Workers) -> None:
     log_in(workers.directory)
-    expected = word(api.environment_id, account("claude_max") or "")
+    expected = account_word(api.environment_id, account_identity("claude_max") or "")
     stand_in = workers.execute("run", "--config", "worker.json", "--stand-in")
     api.until(lambda: api.count("claim-next"))
     assert stand_in.stop() == 0

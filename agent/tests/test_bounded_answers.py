@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from testing.world.cases import cases
 
-from pipedai_worker.api import client as requests
-from pipedai_worker.api.answers import Unavailable
-from pipedai_worker.api.client import Api, Bounds
+from pipedai_worker import api as worker_api
+from pipedai_worker.api import Api, Bounds, Unavailable
 
 from .gateway.servers import raw_server
 
@@ -107,7 +106,7 @@ def test_each_kind_of_answer_has_a_bound_of_its_own() -> None:
     ],
 )
 def test_an_answer_that_drips_is_given_up(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "PAGE", Bounds(seconds=0.5))
+    monkeypatch.setattr(worker_api, "PAGE", Bounds(seconds=0.5))
     with api_that(talk) as api, pytest.raises(Unavailable, match=r"too long to answer|timed out"):
         api.claim_next("mine", 0)
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from pipedai_worker.api.client import ACCOUNT_HEADER, Api
+from pipedai_worker.api import ACCOUNT_HEADER, Api
 from pipedai_worker.conformance.fake_api import FakeApi, FakeRun
 from pipedai_worker.disk import durable
-from pipedai_worker.disk.journal import HeldRun, Journal
-from pipedai_worker.executors.command import CommandExecutor
-from pipedai_worker.polling.assigned import AssignedRun
-from pipedai_worker.polling.loop import Loop, Settings
-from pipedai_worker.polling.poller import Granted
-from pipedai_worker.running import recovery
+from pipedai_worker.disk.journal import UNREADABLE, HeldRun, Journal
+from pipedai_worker.executors.base import CommandExecutor
+from pipedai_worker.running.assigned import AssignedRun
+from pipedai_worker.running.loop import Granted, InHand, Loop, Settings
+from pipedai_worker.running.reporting import Surroundings
 
 from .conftest import Workers, until
 
@@ -84,11 +84,15 @@ def test_a_run_is_handed_back_even_if_the_disk_fails(
     assert client.claim_next(journal.next_claim_id(), 0) is not None
     (tmp_path / "outcomes").rmdir()
     told: list[str] = []
-    recovery.hand_back(
-        *(client, journal, cast("Any", None), run.id, recovery.UNREADABLE),
-        *(lambda: told.append(run.status), lambda _: False),
+    ended = threading.Event()
+    around = Surroundings(
+        *(client, journal, cast("Any", None), (), None, lambda _: False),
+        *(lambda _: told.append(run.status), lambda _: None),
     )
-    assert (run.status, told) == ("failed", ["running"])
+    in_hand = InHand(around, lambda end: end(), lambda *_: ended.set())
+    in_hand.hand_back(run.id, UNREADABLE)
+    assert ended.wait(60)
+    assert (run.status, told, in_hand.settling) == ("failed", ["running"], 0)
     journal.close()
 
 

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from pipedai_worker import standin
-from pipedai_worker.commands.handlers import STAND_IN
+from pipedai_worker.commands import STAND_IN
+from pipedai_worker.disk.journal import end_marked
 from pipedai_worker.disk.sessions import session_of
-from pipedai_worker.executors import settings, watch
+from pipedai_worker.executors import claude, watch
 from pipedai_worker.executors.base import Execution
 from pipedai_worker.executors.claude import ClaudeExecutor
-from pipedai_worker.running.recovery import end_marked
 from pipedai_worker.running.stopping import StopReason
 
 from .conftest import alive, until
@@ -295,7 +295,7 @@ def test_the_command_line_holds_no_secret_and_no_prompt(tmp_path: Path) -> None:
         *("-p", "--mcp-config", str(tmp_path / "mcp.json"), "--strict-mcp-config"),
         *("--output-format", "stream-json", "--verbose"),
         *("--allowedTools", "mcp__trigger"),
-        *settings.options(None, tmp_path / "mcp.json"),
+        *claude.limiting_options(None, tmp_path / "mcp.json"),
         "--no-session-persistence",
         *("--session-id", session_of(CLAIM_ID), "--model", "opus"),
     ]
@@ -317,7 +317,7 @@ def test_the_command_line_holds_no_secret_and_no_prompt(tmp_path: Path) -> None:
 def test_a_denied_path_has_no_character_that_claude_takes_for_a_pattern(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "link").symlink_to("a")
-    options = settings.options(None, tmp_path / "link", [Path("/x (y)[z]*\\")])
+    options = claude.limiting_options(None, tmp_path / "link", [Path("/x (y)[z]*\\")])
     rules = json.loads(options[options.index("--settings") + 1])["permissions"]["deny"]
     assert rules[::2] == [
         f"Read(/{tmp_path}/link)",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipedai_worker import __version__, cli
-from pipedai_worker.commands.arguments import TOKEN_VARIABLE
+from pipedai_worker.cli import TOKEN_VARIABLE
 from pipedai_worker.conformance.fake_api import FakeApi
 
 from .conftest import AGENT, Workers
@@ -195,7 +195,7 @@ def test_manage_py_runworker_registers_once_and_runs(
 
 def test_no_module_of_the_worker_imports_django_or_the_service() -> None:
     # Some commands import what they need only when they are carried out.
-    modules = ", ".join(f"pipedai_worker.{name}" for name in ("cli", "commands", "conformance.kit"))
+    modules = ", ".join(f"pipedai_worker.{name}" for name in ("cli", "commands", "conformance.lab"))
     listed = subprocess.run(
         [sys.executable, "-c", f"import {modules}, sys; print(*sys.modules)"],
         capture_output=True,

@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from pipedai_worker import cli
-from pipedai_worker.conformance import CHECKS, approvals, kit, taking
+from pipedai_worker.conformance import approvals, lab, taking
 from pipedai_worker.conformance.fake_api import FakeApi, FakeRun
+from pipedai_worker.conformance.lab import CHECKS
 
 from .broken_worker import BREAKAGES, OURS, PLAIN
 from .conftest import DEADLINE_SECONDS, alive, python_path, until
@@ -40,7 +41,7 @@ def test_our_own_worker_passes_every_check_and_so_does_one_that_shares_no_code_w
     plain = shlex.quote(str(SCRIPT.with_name("plain_worker.py")))
     commands = [f"{python} -m pipedai_worker {OURS}", f"{python} {plain} {PLAIN}"]
     with ThreadPoolExecutor(len(commands)) as pool:
-        ours, others = pool.map(lambda it: list(kit.judge(it, jobs=AT_A_TIME)), commands)
+        ours, others = pool.map(lambda it: list(lab.judge(it, jobs=AT_A_TIME)), commands)
     for verdicts in (ours, others):
         assert [str(verdict) for verdict in verdicts if verdict.failure is not None] == []
         assert {verdict.check.name for verdict in verdicts} == set(CHECKS)
@@ -67,8 +68,8 @@ def test_each_broken_worker_is_caught_by_the_check_for_what_is_broken() -> None:
         command = f"{shlex.join([sys.executable, str(SCRIPT)])} {how} {command_line}"
         quick = f"{command} --claude {QUICK_CLAUDE}" if command_line == OURS else command
         verdicts = [
-            *kit.judge(quick, ["does-a-run"]),
-            *kit.judge(command, [check], patience=SHORT_PATIENCE_SECONDS),
+            *lab.judge(quick, ["does-a-run"]),
+            *lab.judge(command, [check], patience=SHORT_PATIENCE_SECONDS),
         ]
         return {verdict.check.name: verdict.failure is None for verdict in verdicts}
 

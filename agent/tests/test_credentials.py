@@ -10,10 +10,10 @@ from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
-from pipedai_worker.api.client import Api
+from pipedai_worker.api import Api
 from pipedai_worker.conformance.fake_api import FakeApi, FakeRun, iso, now
 from pipedai_worker.conformance.serving import Service
-from pipedai_worker.polling.assigned import AssignedRun
+from pipedai_worker.running.assigned import AssignedRun
 from pipedai_worker.running.run import RunCredentials
 
 from .conftest import Workers, until

@@ -8,9 +8,9 @@ import httpx
 import pytest
 from testing.world.cases import cases
 
-from pipedai_worker.api.answers import ApiError, NotOurApi, TokenRefused, read
+from pipedai_worker.api import ApiError, NotOurApi, TokenRefused, read
 from pipedai_worker.conformance.fake_api import FakeApi
-from pipedai_worker.polling.loop import Fatal
+from pipedai_worker.running.loop import Fatal
 
 from .conftest import Workers
 

@@ -7,7 +7,7 @@ from typing import Any
 from testing.world.cases import cases
 
 from pipedai_worker.executors.watch import Transcript, flaw, is_success, judge, text_of
-from pipedai_worker.reporting.outcome import Tokens, UsageLimit
+from pipedai_worker.running.outcome import Tokens, UsageLimit
 
 
 def failed(**fields: Any) -> dict[str, Any]:

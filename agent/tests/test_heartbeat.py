@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from testing.world.cases import cases
 
-from pipedai_worker.api.answers import Refused, Unavailable
-from pipedai_worker.api.client import Api
-from pipedai_worker.reporting.calls import Heartbeat, NotTold
+from pipedai_worker.api import Api, Refused, Unavailable
+from pipedai_worker.running.reporting import Heartbeat, NotTold
 from pipedai_worker.running.stopping import StopReason, StopRequest
 
 

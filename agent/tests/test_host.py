@@ -11,10 +11,9 @@ import pytest
 from testing.processes.programs import program
 
 from pipedai_worker import cli
-from pipedai_worker.commands import arguments
-from pipedai_worker.commands.arguments import DEFAULT_DRAIN_SECONDS
-from pipedai_worker.conformance import CHECKS, kit  # noqa: F401 - the kit fills CHECKS
-from pipedai_worker.polling.loop import LEAVE_SECONDS
+from pipedai_worker.cli import DEFAULT_DRAIN_SECONDS
+from pipedai_worker.conformance import lab
+from pipedai_worker.running.loop import LEAVE_SECONDS
 
 from .conftest import AGENT
 
@@ -32,9 +31,9 @@ def setting(name: str) -> str:
 
 
 def test_the_unit_starts_the_worker_with_options_that_it_knows() -> None:
-    program, *arguments = shlex.split(setting("ExecStart"))
+    program, *given = shlex.split(setting("ExecStart"))
     assert Path(program).name == "pipedai-worker"
-    options = cli.make_parser().parse_args(arguments)
+    options = cli.make_parser().parse_args(given)
     assert options.config.name == "worker.json"
 
 
@@ -48,7 +47,7 @@ def test_a_worker_whose_programs_are_deaf_and_whose_api_is_away_has_time_to_spar
 
 
 def test_the_unit_does_not_restart_what_a_person_has_to_mend() -> None:
-    hopeless = {arguments.BAD_CONFIG, arguments.DEAD_TOKEN}
+    hopeless = {cli.BAD_CONFIG, cli.DEAD_TOKEN}
     assert {int(code) for code in setting("RestartPreventExitStatus").split()} == hopeless
 
 
@@ -68,4 +67,4 @@ def test_the_list_of_checks_is_complete() -> None:
         (REPOSITORY / "docs" / "conformance.md").read_text(),
         re.MULTILINE,
     )
-    assert listed == [(check.name, check.sentence) for check in CHECKS.values()]
+    assert listed == [(check.name, check.sentence) for check in lab.checks().values()]

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from testing.processes.certificate import self_signed
 
-from pipedai_worker.api.answers import Unavailable
-from pipedai_worker.api.client import Api
+from pipedai_worker.api import Api, Unavailable
 
 
 class _Healthy(BaseHTTPRequestHandler):

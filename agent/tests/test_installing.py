@@ -12,7 +12,7 @@ import pytest
 from testing.processes.pythons import pythons
 
 from pipedai_worker import __version__
-from pipedai_worker.conformance import kit
+from pipedai_worker.conformance import lab
 from pipedai_worker.conformance.fake_api import FakeApi
 
 from .conftest import AGENT
@@ -65,7 +65,7 @@ def test_a_fresh_environment_registers_checks_itself_and_runs(
     said("run", "--once", "--stand-in", *config)
     assert run.history == ["claimed", "running", "succeeded"]
     command = f"{worker} run --config {{config}} --drain-seconds 1"
-    verdicts = kit.judge(command, CHECKS, jobs=len(CHECKS))
+    verdicts = lab.judge(command, CHECKS, jobs=len(CHECKS))
     assert [str(verdict) for verdict in verdicts if verdict.failure is not None] == []
 
 

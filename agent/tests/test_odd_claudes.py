@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from pipedai_worker.commands import doctor
+from pipedai_worker import doctor
 from pipedai_worker.conformance.fake_api import FakeApi
 from pipedai_worker.executors import watch
-from pipedai_worker.identity.paying import Paying
+from pipedai_worker.identity import Paying
 
 from .conftest import Workers
 from .test_claude_executor import execute, fake_claude

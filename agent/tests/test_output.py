@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pipedai_worker.redact import Redactor
-from pipedai_worker.reporting import outcome
-from pipedai_worker.reporting.outcome import ABSENT, SUCCEEDED, Outcome
+from pipedai_worker.running import outcome
+from pipedai_worker.running.outcome import ABSENT, SUCCEEDED, Outcome
 
 SUCCESS = Outcome(SUCCEEDED, short_message="What it said.", cost_usd=1.0)
 OBJECT = {"type": "object", "properties": {"a": {"type": "array", "items": {"type": "integer"}}}}

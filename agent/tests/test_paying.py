@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipedai_worker.identity import config
-from pipedai_worker.identity.config import WorkerConfig
-from pipedai_worker.identity.paying import Paying
+from pipedai_worker import identity
+from pipedai_worker.identity import Paying, WorkerConfig
 
 WORKER = "5b8e7a52-9d0b-4a0e-8c43-0a1f6a9f3f10"
 
@@ -56,7 +55,7 @@ def test_the_registration_keeps_the_word_beside_everything_else(tmp_path: Path) 
     assert WorkerConfig.load(path).auth_mode is None
     content = {**json.loads(path.read_text()), "maxConcurrency": 3, "ofALaterVersion": [1]}
     path.write_text(json.dumps(content))
-    config.remember_auth_mode(path, "api_key")
+    identity.remember_auth_mode(path, "api_key")
     assert json.loads(path.read_text()) == {**content, "authMode": "api_key"}
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert WorkerConfig.load(path).auth_mode == "api_key"

@@ -14,19 +14,17 @@ from typing import Any
 import pytest
 from testing.world.cases import cases
 
-from pipedai_worker import logs
-from pipedai_worker.api.answers import Backoff, parse_date, parse_retry_after
-from pipedai_worker.api.client import normalize_url
+from pipedai_worker import redact
+from pipedai_worker.api import Backoff, normalize_url, parse_date, parse_retry_after
 from pipedai_worker.conformance.fake_api import FakeRun
 from pipedai_worker.disk import durable
-from pipedai_worker.executors import base, settings, traces
+from pipedai_worker.executors import base, claude
 from pipedai_worker.executors.base import is_blank, stdin_for_claude, stdin_text
-from pipedai_worker.executors.stream import Tail
-from pipedai_worker.identity.config import ConfigError, WorkerConfig
-from pipedai_worker.polling.assigned import AssignedRun
+from pipedai_worker.identity import ConfigError, WorkerConfig
 from pipedai_worker.redact import Redactor
-from pipedai_worker.reporting.outcome import Outcome, Tokens
-from pipedai_worker.running.process import Ending
+from pipedai_worker.running.assigned import AssignedRun
+from pipedai_worker.running.outcome import Outcome, Tokens
+from pipedai_worker.running.process import Ending, Tail
 from pipedai_worker.values import number, whole
 
 
@@ -54,7 +52,7 @@ def test_a_run_whose_cost_limit_can_t_be_read_is_not_executed(told: object) -> N
 
 @cases("told", [1e300, 10**300])
 def test_a_time_limit_is_one_that_programs_can_count(told: float) -> None:
-    variables = settings.variables(assigned(timeout_seconds=told).timeout_seconds)
+    variables = claude.patience_variables(assigned(timeout_seconds=told).timeout_seconds)
     assert max(map(len, variables.values())) < 12
 
 
@@ -218,7 +216,7 @@ def test_a_payload_cannot_close_its_fence() -> None:
 
 def test_claude_connects_to_one_server_over_streamable_http() -> None:
     url = "https://a/sse"
-    (server,) = json.loads(settings.configuration(url, 1.5))["mcpServers"].values()
+    (server,) = json.loads(claude.mcp_configuration(url, 1.5))["mcpServers"].values()
     assert server == {"type": "http", "url": url, "alwaysLoad": True, "timeout": 1500}
 
 
@@ -258,7 +256,7 @@ def test_a_scratch_directory_goes_whatever_was_made_in_it(
     durable._open_directories(place.root)
     assert stat.S_IMODE(deep.stat().st_mode) == 0o700
     assert stat.S_IMODE(outside.stat().st_mode) == 0o500
-    place.remove()
+    durable.remove_tree(place.root)
     assert list(tmp_path.iterdir()) == [outside]
     durable.remove_tree(outside)
     assert outside.exists()
@@ -320,23 +318,23 @@ def test_a_tail_keeps_no_part_of_a_secret_that_it_cuts() -> None:
 
 def test_a_log_line_is_one_line_and_holds_no_secret() -> None:
     record = logging.LogRecord("x", logging.INFO, "f", 1, "a %s", ("b\r\nc\x1b[2J\u2028",), None)
-    logs.known_secrets.add("run", ["hidden"])
+    redact.known_secrets.add("run", ["hidden"])
     try:
         record.args = ("hidden\nwkt_" + "A" * 49,)
         for as_json in (False, True):
-            line = logs._Formatter(as_json=as_json).format(record)
+            line = redact.LogFormatter(as_json=as_json).format(record)
             assert "\n" not in line
             assert "hidden" not in line
             assert "AAAA" not in line
             assert line.count("[redacted]") == 2
     finally:
-        logs.known_secrets.remove("run")
+        redact.known_secrets.remove("run")
 
 
 def test_a_home_directory_that_can_t_be_read_costs_no_run_its_outcome(tmp_path: Path) -> None:
     # The system refuses to look below a name that is too long, as below a directory that this account may not enter.
     home = f"/{'x' * 300}"
     for variables in ({"HOME": home}, {"CLAUDE_CONFIG_DIR": home, "XDG_CACHE_HOME": home}):
-        traces.remove(traces.of_process(tmp_path, "session", 1, variables))
-        traces.remove(traces.of_session(tmp_path, "session", variables))
-        assert not traces.conversation(tmp_path, "session", variables)
+        claude.remove_paths(claude.process_paths(tmp_path, "session", 1, variables))
+        claude.remove_paths(claude.session_paths(tmp_path, "session", variables))
+        assert not claude.has_conversation(tmp_path, "session", variables)

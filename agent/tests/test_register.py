@@ -11,10 +11,9 @@ from uuid import uuid4
 
 import pytest
 
-from pipedai_worker import __version__, cli
+from pipedai_worker import __version__, cli, commands
 from pipedai_worker.conformance.fake_api import DROP, FakeApi
 from pipedai_worker.disk import durable
-from pipedai_worker.identity import registration
 
 from .conftest import Workers
 
@@ -165,7 +164,7 @@ def test_a_full_disk_is_found_before_the_token_is_used_or_said_with_what_was_don
 def test_an_api_that_is_away_is_given_up_to_register_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(registration, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(commands, "PATIENCE_SECONDS", 1.0)
     arguments = ["register", "--token", "x", "--api-url", "http://127.0.0.1:9"]
     assert cli.main([*arguments, "--config", str(tmp_path / "w.json")]) == 1
     said = capsys.readouterr().err.splitlines()[-1]

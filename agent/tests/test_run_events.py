@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from pipedai_worker.conformance.fake_api import FakeApi, FakeRun
-from pipedai_worker.events import local
-from pipedai_worker.events.local import RunEvents
+from pipedai_worker.disk import spool
+from pipedai_worker.disk.spool import RunEvents
 from pipedai_worker.redact import Redactor
 
 from .conftest import Workers, until
@@ -84,8 +84,8 @@ def test_without_being_asked_for_there_are_none_and_a_bad_disk_costs_no_run(
 
 
 def test_a_file_is_bounded_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "LARGEST_FILE_BYTES", 5_000)
-    monkeypatch.setattr(local, "LARGEST_PAYLOAD_BYTES", 1_000)
+    monkeypatch.setattr(spool, "LARGEST_FILE_BYTES", 5_000)
+    monkeypatch.setattr(spool, "LARGEST_PAYLOAD_BYTES", 1_000)
     written = RunEvents(tmp_path, "run", Redactor())
     written.write("user", "x" * 2_000)
     for _ in range(100):
@@ -99,7 +99,7 @@ def test_a_file_is_bounded_and_says_so(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_only_the_newest_runs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "KEPT_RUNS", 3)
+    monkeypatch.setattr(spool, "KEPT_RUNS", 3)
     for number in range(5):
         RunEvents(tmp_path, f"run-{number}", Redactor()).close()
         os.utime(tmp_path / f"run-{number}.ndjson", (number, number))

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from pipedai_worker.commands.handlers import STAND_IN
+from pipedai_worker.commands import STAND_IN
 from pipedai_worker.disk import durable, sessions
 from pipedai_worker.disk.durable import Scratch
 from pipedai_worker.disk.sessions import Session, Sessions
@@ -122,16 +122,16 @@ def test_a_directory_that_somebody_else_could_enter_is_not_used_again(tmp_path: 
     place = Scratch()
     (place.work / "file").write_text("kept")
     (place.files / "file").write_text("not kept")
-    place.strip()
+    durable.strip(place.root)
     again = Scratch(place.root)
     assert (again.work / "file").read_text() == "kept"
     assert list(again.files.iterdir()) == []
     place.root.chmod(0o755)
     with pytest.raises(PermissionError):
         Scratch(place.root)
-    again.remove()
+    durable.remove_tree(again.root)
     # A directory that is gone is made again, at the same path, where claude looks for the session.
-    Scratch(place.root).remove()
+    durable.remove_tree(Scratch(place.root).root)
     elsewhere = tmp_path / f"{durable.PREFIX}x"
     elsewhere.symlink_to(tmp_path)
     with pytest.raises(OSError, match="ermission"):

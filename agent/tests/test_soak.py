@@ -1,4 +1,4 @@
-"""A quarter of an hour of a worker's life passes in seconds here; `agent/soak.py` does days."""
+"""A quarter of an hour of a worker's life passes in seconds here; `agent/tests/soak.py` does days."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import platform
 
 import pytest
 
-import soak
+from . import soak
 
 pytestmark = pytest.mark.long
 

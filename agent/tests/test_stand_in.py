@@ -15,9 +15,9 @@ from uuid import uuid4
 import pytest
 from testing.world.cases import cases
 
-from pipedai_worker.commands.handlers import STAND_IN
+from pipedai_worker.commands import STAND_IN
 from pipedai_worker.disk.durable import write_private
-from pipedai_worker.executors import settings
+from pipedai_worker.executors import claude
 from pipedai_worker.stand_in.tools import McpClient, McpError
 
 from .gateway.servers import TOKEN, McpServer, serving
@@ -30,7 +30,7 @@ def play(
     directory: Path, prompt: str, url: str, *options: str, offline: bool = False
 ) -> list[dict[str, Any]]:
     """Return what the stand-in tells about this prompt, event by event."""
-    config = json.loads(settings.configuration(url, 60))
+    config = json.loads(claude.mcp_configuration(url, 60))
     config["mcpServers"]["trigger"]["headers"] = HEADERS
     path = directory / f"{uuid4().hex}.json"
     write_private(path, json.dumps(config).encode())

@@ -16,9 +16,8 @@ from uuid import uuid4
 import pytest
 
 from pipedai_worker.conformance.fake_api import DROP, FakeApi
-from pipedai_worker.disk.journal import HeldRun, Journal
+from pipedai_worker.disk.journal import HeldRun, Journal, end_orphans
 from pipedai_worker.running import process
-from pipedai_worker.running.recovery import end_orphans
 
 from .conftest import DEADLINE_SECONDS, NO_CALLS, Workers, alive, program_that_waits_for, until
 

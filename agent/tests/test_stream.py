@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from testing.world.cases import cases
 
-from pipedai_worker.executors.stream import (
+from pipedai_worker.running.process import (
     LONGEST_LINE_BYTES,
     LONGEST_STRING_BYTES,
     JsonLines,

@@ -10,7 +10,7 @@ import pytest
 
 from pipedai_worker.conformance.fake_api import DROP, FakeApi, FakeRun
 from pipedai_worker.conformance.serving import Service
-from pipedai_worker.polling.assigned import AssignedRun
+from pipedai_worker.running.assigned import AssignedRun
 
 from .conftest import NO_CALLS, Workers, program_that_waits_for, until
 

@@ -1,4 +1,4 @@
-"""Makes the audit table: partitioned by month, and append-only also for the application's own connection (SPEC §9).
+"""Makes the audit table: partitioned by month, and append-only also for the application's own connection.
 
 `audit_add_partition(day)` makes the partition of a month, with triggers that refuse UPDATE, DELETE and TRUNCATE on it.
 They are statement triggers, since a row trigger does not see TRUNCATE. They are ALWAYS triggers, since others are

@@ -1,4 +1,4 @@
-"""Each mutating call writes one audit row: who did what to which object, and from where (SPEC §9)."""
+"""Each mutating call writes one audit row: who did what to which object, and from where."""
 
 from copy import deepcopy
 from dataclasses import dataclass

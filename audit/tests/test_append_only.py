@@ -1,4 +1,4 @@
-"""Nobody can change or delete a row of the audit log, not even the application itself (SPEC §9)."""
+"""Nobody can change or delete a row of the audit log, not even the application itself."""
 
 import pytest
 from django.db import DatabaseError, connection, transaction

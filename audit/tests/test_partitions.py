@@ -6,7 +6,7 @@ import pytest
 from django.db import connection
 
 from audit.models import AuditEntry
-from audit.partitions import MONTHS_AHEAD, add_partitions, add_partitions_of
+from audit.receivers import MONTHS_AHEAD, add_partitions, add_partitions_of
 from pipedai.api.pagination import before, not_before
 from pipedai.ids import new_id
 from testing.world.instants import INSTANTS

@@ -10,7 +10,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection, connections, transaction
 
 from audit.models import AuditEntry
-from audit.partitions import drop_partitions
+from audit.receivers import drop_partitions
 from pipedai.ids import new_id
 from pipedai.retention import Order, Rounds
 from pipedai.sql import execute

@@ -1,4 +1,4 @@
-"""No audit row contains a token or a secret (SPEC §9)."""
+"""No audit row contains a token or a secret."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""An action and its audit row are committed together, or neither is (SPEC §9)."""
+"""An action and its audit row are committed together, or neither is."""
 
 import pytest
 from django.db import connection

@@ -1,6 +1,7 @@
-"""Yields the lists of admin, alone and within an environment, and the pages to which they link: filters, older rows."""
+"""Yields the lists of admin, alone and within an environment, and the same lists by each of their filters."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from html import unescape
 from urllib.parse import parse_qsl
@@ -19,7 +20,9 @@ _LINK = re.compile(r'href="\?([^"]+)"')
 
 
 def admin_pages(on: Subjects, values: int | None) -> Iterator[Page]:
-    """Yield the start page and every list, as staff see them, and so many of the links of each, or all."""
+    """Yield the start page and every list, as staff see them, and each list by each of its filters, with so many of the
+    filter's values, or all. Only links that narrow a list down are followed, and not those that lead out of it.
+    """
     client = _client_of(on.staff)
     yield Page("admin: start page", get(client, "/admin/", {}))
     for model in site._registry:
@@ -30,11 +33,14 @@ def admin_pages(on: Subjects, values: int | None) -> Iterator[Page]:
         queries: dict[str, dict[str, str]] = {}
         for start in starts:
             page = get(client, path, start)
+            queries.setdefault(shown(start), start)
             links = sorted(set(_LINK.findall(str(page(), "utf-8"))))  # type: ignore[call-overload]
-            for query in (start, *(dict(parse_qsl(unescape(link))) for link in links[:values])):
-                # The cursor in a link to older rows is another one in each ledger.
-                named = {**query, "after": "older"} if "after" in query else query
-                queries.setdefault(shown(named), query)
+            tried: Counter[frozenset[str]] = Counter()
+            for query in (dict(parse_qsl(unescape(link))) for link in links):
+                added = frozenset(query.keys() - start.keys())
+                if added and query.items() > start.items() and tried[added] != values:
+                    tried[added] += 1
+                    queries.setdefault(shown(query), query)
         for words, query in queries.items():
             yield Page(f"{name}{words}", get(client, path, query))
 

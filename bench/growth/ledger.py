@@ -129,7 +129,7 @@ def main(runs: int) -> None:
     """Makes the environments, and about so many runs in them: a tenth is of the first, and ever fewer of the others."""
     os.environ["DJANGO_SETTINGS_MODULE"] = "pipedai.settings"
     django.setup()
-    from audit.partitions import add_partitions_of
+    from audit.receivers import add_partitions_of
     from pipedai.sql import database_now
     from pipedai.timeouts import session_without_timeouts
 

@@ -30,7 +30,7 @@ from triggers.runs.stats import GROUPINGS
 from triggers.schedules.firing import fire_due_ticks
 from triggers.states import Decision, FaultClass, Source, Status
 from triggers.webhooks.sending import WEBHOOKS
-from workers.filters import WorkerFilters
+from workers.serializers import WorkerFilters
 
 # The id in a cursor. A cursor needs no row with its id.
 _NO_ID = UUID(int=0)

@@ -15,7 +15,7 @@ from django.db.models.functions import Now
 from django.test import Client
 
 from audit.models import AuditEntry
-from audit.partitions import add_partitions_of
+from audit.receivers import add_partitions_of
 from bench.growth import verdicts
 from bench.growth.ledger import add_ended
 from bench.growth.pages import (

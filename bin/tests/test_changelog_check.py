@@ -1,10 +1,11 @@
-"""bin/changelog_check.py: the contract does not change without a line in CHANGELOG.md."""
+"""bin/source_check.py: the contract does not change without a line in CHANGELOG.md."""
 
 import subprocess
 
 import pytest
 
-from bin.changelog_check import names_changed, sections_wrong
+from bin import source_check
+from bin.source_check import changelog_problems, has_new_line, names_changed, sections_wrong
 from testing.world.cases import cases
 
 
@@ -48,7 +49,20 @@ def test_with_a_line_it_is_fine(repository, committed):
     (repository / "CHANGELOG.md").write_text("## [Unreleased]\n\n- Triggers have tags.\n")
     if committed:
         commit(repository)
-    assert names_changed(repository) == []
+    assert (names_changed(repository) == []) is committed
+    assert has_new_line(repository) is not committed
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_another_edit_of_the_changelog_that_is_not_committed_hides_nothing(
+    repository, capsys, monkeypatch, told
+):
+    monkeypatch.setattr(source_check, "sections_wrong", lambda *_: None)
+    write(repository, reference("name", "tags"))
+    added = "- Triggers have names.\n" if told else ""
+    (repository / "CHANGELOG.md").write_text(f"# All changes\n\n## [Unreleased]\n{added}")
+    wrong = [*changelog_problems(repository)]
+    assert ("+ tags" in wrong, "+ tags" in capsys.readouterr().out) == (not told, told)
 
 
 def test_what_went_is_named_too(repository):
@@ -72,8 +86,9 @@ def test_what_comes_after_a_release_needs_a_line_above_it(repository):
     commit(repository)
     write(repository, reference("name", "tags"))
     assert names_changed(repository) == ["+ tags"]
+    assert not has_new_line(repository)
     changelog.write_text(changelog.read_text().replace("d]\n", "d]\n\n- Triggers have tags.\n"))
-    assert names_changed(repository) == []
+    assert has_new_line(repository)
 
 
 @cases(

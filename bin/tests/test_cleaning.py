@@ -20,7 +20,7 @@ def test_what_uses_the_directory_is_ended_first_then_its_server(monkeypatch):
     ]
     bystander = subprocess.Popen(["sleep", "100"])
 
-    subprocess.run([sys.executable, "-m", "bin.cleaning"], cwd=ROOT, env=environment, check=True)
+    subprocess.run([sys.executable, "-m", "bin.ending"], cwd=ROOT, env=environment, check=True)
 
     assert all(user.wait(timeout=60) < 0 for user in users)
     assert not data_dir.exists()

@@ -1,9 +1,9 @@
-"""bin/date_check.py: no test breaks when a year comes, and no SQL asks PostgreSQL about a time zone."""
+"""bin/source_check.py: no test breaks when a year comes, and no SQL asks PostgreSQL about a time zone."""
 
 from datetime import date
 
-from bin import date_check
-from bin.date_check import problems
+from bin import source_check
+from bin.source_check import problems
 from testing.world.cases import cases
 
 TODAY = date(2026, 12, 1)
@@ -62,4 +62,4 @@ def test_sql_converts_by_no_zone_but_utc():
 
 
 def test_this_repository_has_neither(capsys):
-    assert date_check.main() == 0, capsys.readouterr().out
+    assert source_check.main() == 0, capsys.readouterr().out

@@ -6,7 +6,7 @@ import stat
 import pytest
 import structlog
 
-from bin.service_logs import ServiceLogs, is_alarming, level_of
+from bin.services import ServiceLogs, is_alarming, level_of
 from testing.world.cases import cases
 
 REQUEST = "2026-11-24T15:30:00.123456Z [info     ] request    [pipedai.access] status=200"

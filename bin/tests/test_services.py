@@ -95,7 +95,7 @@ def test_our_own_lines_stand_between_theirs_without_a_name(tmp_path):
 QUIET = """
 import os, sys
 from pathlib import Path
-from bin.service_logs import ServiceLogs
+from bin.services import ServiceLogs
 from bin.services import Services
 services = Services(dict(os.environ), logs=ServiceLogs(Path(sys.argv[1])), quiet=True)
 services.add("web", sys.argv[2])

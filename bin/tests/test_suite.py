@@ -8,7 +8,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from bin import suite
+from bin import changed, suite
 from bin.tests.scripts import alive, eventually, read_until, started
 
 # The check's output. It has two spaces, so that the announcement of the command does not contain it.
@@ -99,7 +99,7 @@ def steps(monkeypatch, *arguments):
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr("sys.argv", ["bin/test", *arguments])
     assert suite.main() == 0
-    return [*taken], taken["Tests"]
+    return [*taken], taken.get("Tests")
 
 
 def test_the_static_checks_run_beside_the_tests(monkeypatch):
@@ -183,3 +183,17 @@ def test_a_fresh_checkout_uses_what_mypy_found_in_another(monkeypatch, tmp_path)
     assert suite.environment_of(tmp_path)["MYPY_CACHE_DIR"].startswith(str(tmp_path))
     monkeypatch.setenv("MYPY_CACHE_DIR", "/elsewhere")
     assert suite.environment_of(tmp_path)["MYPY_CACHE_DIR"] == "/elsewhere"
+
+
+def test_of_what_has_changed_the_concerned_tests_run_but_no_long_ones(monkeypatch):
+    monkeypatch.setattr(changed, "tests", lambda *_: ["bin/tests/test_suite.py"])
+    names, passed_on = steps(monkeypatch, "--no-checks", "--changed", "-x")
+    assert names == ["Tests"]
+    assert passed_on[-4:] == ["-m", "not long", "-x", "bin/tests/test_suite.py"]
+
+
+def test_where_no_test_is_concerned_only_the_checks_run(monkeypatch):
+    monkeypatch.setattr(changed, "tests", lambda *_: [])
+    names, passed_on = steps(monkeypatch, "--changed")
+    assert "Lint" in names
+    assert passed_on is None

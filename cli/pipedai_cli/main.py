@@ -10,11 +10,11 @@ from pathlib import Path
 
 import click
 
-from pipedai_cli import __version__, keys
+from pipedai_cli import __version__
 from pipedai_cli.api import Exit, Failure
-from pipedai_cli.commands import account, changes, mcp, operating, runs, triggers
+from pipedai_cli.commands import account, changes, operating, runs
 from pipedai_cli.output import one_line
-from pipedai_cli.session import Session
+from pipedai_cli.session import DEFAULT_PROFILE, Session
 
 # With the list of commands it fits on a terminal of 24 lines, as each command's help does. So `--help` and `--version`
 # are not listed.
@@ -37,7 +37,7 @@ _HELP_OPTIONS = ["-h", "--help"]
 @click.version_option(__version__, prog_name="pipedai", hidden=True)
 @click.option(
     "--profile",
-    default=keys.DEFAULT_PROFILE,
+    default=DEFAULT_PROFILE,
     envvar="PIPEDAI_PROFILE",
     help="Which login to use, else PIPEDAI_PROFILE.",
 )
@@ -47,7 +47,7 @@ def cli(context: click.Context, profile: str) -> None:
     context.call_on_close(context.obj.close)
 
 
-for module in (account, changes, triggers, runs, operating, mcp):
+for module in (account, changes, runs, operating):
     for command in module.COMMANDS:
         cli.add_command(command)
 

@@ -74,7 +74,7 @@ def _bounded(value: Any) -> Any:
 
 
 def _told(tool: Callable[..., Any]) -> Callable[..., str]:
-    """Fence what a tool returns, and make a failure an error of the tool: its sentence may have names of others."""
+    """Fence what a tool returns, and make a failure an error of the tool, whose sentence may hold anybody's names."""
 
     @wraps(tool)
     def call(*args: Any, **options: Any) -> str:
@@ -106,7 +106,7 @@ class Reading:
 
     def list_runs(self, trigger: str = "", status: str = "", limit: int = 20) -> Any:
         """List runs, the newest first; of one trigger, or in some states separated by commas."""
-        trigger_id = found_by(self._session, "triggers", trigger)["id"] if trigger else ""
+        trigger_id = self._session.id_of("triggers", trigger)
         return self._rows("runs", limit, triggerId=trigger_id, status=status)
 
     def show_run(self, run_id: str) -> Any:
@@ -145,7 +145,7 @@ class Reading:
 
     def list_events(self, source: str = "", decision: str = "", limit: int = 20) -> Any:
         """List events with what was decided about each; of one source, by its id, key or name."""
-        source_id = found_by(self._session, "sources", source)["id"] if source else ""
+        source_id = self._session.id_of("sources", source)
         return self._rows("events", limit, sourceId=source_id, decision=decision)
 
     def list_approvals(self, status: str = "pending", limit: int = 20) -> Any:
@@ -153,8 +153,7 @@ class Reading:
         return self._rows("approvals", limit, status=status)
 
     def _rows(self, kind: str, limit: int, **params: Any) -> Any:
-        path = f"{self._session.environment}/{kind}"
-        return list(self._api.items(path, min(limit, _MOST_ROWS), **params))
+        return [*self._session.rows(kind, min(limit, _MOST_ROWS), **params)]
 
 
 class Acting:

@@ -1,5 +1,5 @@
-"""Writes tables and details to stdout, and progress to a terminal alone. Text of others is made harmless for a terminal
-first.
+"""Writes tables and details to stdout, and progress to a terminal alone. Text of unknown origin is made harmless for a
+terminal first.
 """
 
 from __future__ import annotations
@@ -64,15 +64,10 @@ def parse_time(value: object) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
 
 
-def local_time(value: object) -> str:
-    """Show a time of the API in the zone of this machine, to the minute; `-` if there is none."""
+def local_time(value: object, form: str = "%Y-%m-%d %H:%M", none: str = "-") -> str:
+    """Show a time of the API in the zone of this machine, by default to the minute; `none` if there is none."""
     moment = parse_time(value) if value else None
-    return f"{moment.astimezone():%Y-%m-%d %H:%M}" if moment else "-"
-
-
-def clock_time(value: object) -> str:
-    moment = parse_time(value) if value else None
-    return f"{moment.astimezone():%H:%M:%S}" if moment else "--:--:--"
+    return moment.astimezone().strftime(form) if moment else none
 
 
 def dollars(value: object) -> str:
@@ -98,8 +93,6 @@ def duration(milliseconds: object) -> str:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
-
-Json = dict[str, Any]
 
 # A cell is cut after so many characters, so that a long name leaves room for the others.
 _WIDEST = 60
@@ -181,19 +174,6 @@ class Output:
             text = Text(" " * _GAP).join(line[: len(shown)])
             text.rstrip()
             self._console.print(text)
-
-    def items(
-        self,
-        rows: Iterable[Json],
-        heads: Sequence[str],
-        cells: Callable[[Json], Sequence[object]],
-        *,
-        none: str,
-    ) -> None:
-        """Write the rows of a list: as a table of their `cells`, or as JSON as the API has them."""
-        found = list(rows)
-        if not self.printed_json({"items": found}):
-            self.table(heads, map(cells, found), none=none)
 
     def details(self, pairs: Iterable[tuple[str, object]]) -> None:
         """Write names and values in two columns. What has no value is left out."""

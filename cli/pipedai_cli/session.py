@@ -1,20 +1,134 @@
-"""What each command begins with: the options of `pipedai`, the key, the API and the output."""
+"""What each command begins with: the API, the output, and the key of this person, which is kept in the system's keyring
+if there is one, else in a file that only they can read.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import json
 import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, update_wrapper
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import click
 
-from pipedai_cli import keys
-from pipedai_cli.api import Api, Exit, Failure, wrong_usage
+from pipedai_cli.api import Api, Exit, Failure, Json, wrong_usage
 from pipedai_cli.output import Output, shorten
+
+DEFAULT_PROFILE = "default"
+_SERVICE = "pipedai"
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A key and where it is good. `key` is empty in the file if the keyring has it."""
+
+    url: str
+    environment_id: str
+    environment_name: str = ""
+    role: str = ""
+    expires_at: str | None = None
+    key: str = field(default="", repr=False)
+
+
+def config_folder() -> Path:
+    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(base) / "pipedai"
+
+
+def load_profile(name: str) -> Profile | None:
+    """Return the profile of this name with its key. Raises Failure if the file can't be read."""
+    found = _read().get(name)
+    if found is None:
+        return None
+    try:
+        profile = Profile(**found)
+    except TypeError:
+        raise _unreadable("it was written by another version") from None
+    if not profile.key:
+        with _keyring() as keyring:
+            found = keyring.get_password(_SERVICE, name) if keyring else None
+            profile = replace(profile, key=found or "")
+    return profile
+
+
+def save_profile(name: str, profile: Profile) -> str:
+    """Keep a profile, and return in words where its key is."""
+    kept, where = profile, str(_path())
+    with _keyring() as keyring:
+        if keyring:
+            keyring.set_password(_SERVICE, name, profile.key)
+            kept, where = replace(profile, key=""), "the system's keyring"
+    _write({**_read(), name: asdict(kept)})
+    return where
+
+
+def remove_profile(name: str) -> None:
+    profiles = _read()
+    profiles.pop(name, None)
+    _write(profiles)
+    with _keyring() as keyring:
+        if keyring:
+            keyring.delete_password(_SERVICE, name)
+
+
+def _path() -> Path:
+    return config_folder() / "keys.json"
+
+
+def _read() -> dict[str, Any]:
+    try:
+        profiles = json.loads(_path().read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise _unreadable(str(error)) from None
+    if not isinstance(profiles, dict):
+        raise _unreadable("it is no JSON object")
+    return profiles
+
+
+def _write(profiles: dict[str, Any]) -> None:
+    """Replace the file in one step, so that a crash leaves the old one. `mkstemp` makes files of mode 600."""
+    try:
+        config_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=config_folder(), prefix="keys-")
+        try:
+            with os.fdopen(handle, "w") as file:
+                json.dump(profiles, file, indent=2)
+            Path(name).replace(_path())
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise wrong_usage(f"{_path()} can't be written: {error.strerror}.") from None
+
+
+def _unreadable(why: str) -> Failure:
+    return wrong_usage(
+        f"{_path()} can't be read ({why}). `pipedai login` after removing it makes it anew."
+    )
+
+
+@contextlib.contextmanager
+def _keyring() -> Iterator[Any]:
+    """Give the keyring package, or None if it is not installed or this system has no keyring that works."""
+    try:
+        import keyring
+        from keyring.backends.fail import Keyring as NoKeyring
+    except ImportError:
+        yield None
+        return
+    # Every backend has errors of its own, also for a keyring that nobody unlocks.
+    with contextlib.suppress(Exception):
+        yield None if isinstance(keyring.get_keyring(), NoKeyring) else keyring
+
 
 # As many as no environment has: a name counts only if no other row has it.
 _ALL = 100_000
@@ -29,7 +143,7 @@ _LONGEST_NAME = 60
 
 @dataclass
 class Session:
-    profile_name: str = keys.DEFAULT_PROFILE
+    profile_name: str = DEFAULT_PROFILE
     as_json: bool = False
 
     @cached_property
@@ -37,7 +151,7 @@ class Session:
         return Output(as_json=self.as_json)
 
     @cached_property
-    def profile(self) -> keys.Profile:
+    def profile(self) -> Profile:
         """The key of PIPEDAI_KEY, for programs, else that of the profile. Raises Failure if nobody has signed in."""
         # Files that variables are read from often end with a line break. An error about the header would show the key.
         if key := os.environ.get("PIPEDAI_KEY", "").strip():
@@ -46,15 +160,15 @@ class Session:
             url = os.environ.get("PIPEDAI_URL")
             if not url:
                 raise wrong_usage("PIPEDAI_KEY is set, but PIPEDAI_URL, the service's URL, is not.")
-            return keys.Profile(url=url, environment_id="", key=key)
-        profile = keys.load(self.profile_name)
+            return Profile(url=url, environment_id="", key=key)
+        profile = load_profile(self.profile_name)
         if profile is None or not profile.key:
             raise wrong_usage(f"You are not signed in. `{self._login} --url URL` does it.")
         return profile
 
     @property
     def _login(self) -> str:
-        is_default = self.profile_name == keys.DEFAULT_PROFILE
+        is_default = self.profile_name == DEFAULT_PROFILE
         return "pipedai login" if is_default else f"pipedai --profile {self.profile_name} login"
 
     @cached_property
@@ -74,6 +188,28 @@ class Session:
     def environment(self) -> str:
         """The path of the key's environment."""
         return f"/environments/{self.environment_id}"
+
+    def rows(self, kind: str, most: int, **params: Any) -> Iterator[Json]:
+        """Yield up to `most` rows of the environment of this kind, such as `triggers`."""
+        return self.api.items(f"{self.environment}/{kind}", most, **params)
+
+    def show_rows(
+        self,
+        kind: str,
+        most: int,
+        heads: Sequence[str],
+        cells: Callable[[Json], Sequence[object]],
+        *,
+        none: str,
+        **params: Any,
+    ) -> None:
+        """Write rows of the environment as a table of their `cells`, or as JSON as the API has them."""
+        found = [*self.rows(kind, most, **params)]
+        if not self.out.printed_json({"items": found}):
+            self.out.table(heads, map(cells, found), none=none)
+
+    def id_of(self, kind: str, given: str | None) -> str | None:
+        return str(found_by(self, kind, given)["id"]) if given else None
 
     def console(self, path: str = "") -> str:
         """Return the URL of a page of the console."""
@@ -97,7 +233,7 @@ def found_by(session: Session, kind: str, given: str) -> dict[str, Any]:
     if _is_id(given):
         row: dict[str, Any] = session.api.get(f"/{kind}/{given}")
         return row
-    rows = list(session.api.items(f"{session.environment}/{kind}", _ALL))
+    rows = [*session.rows(kind, _ALL)]
     fitting = [row for row in rows if given in {row.get("key"), row.get("name")}]
     if len(fitting) == 1:
         return fitting[0]
@@ -123,14 +259,25 @@ def _set_json(context: click.Context, _option: click.Parameter, value: bool) -> 
         context.ensure_object(Session).as_json = True
 
 
-# Each command that shows something takes it.
-json_option = click.option(
-    "--json", is_flag=True, expose_value=False, callback=_set_json, help="Print the API's JSON."
-)
-limit_option = click.option(
-    "--limit",
-    type=click.IntRange(1, 10_000),
-    default=20,
-    show_default=True,
-    help="How many, at most.",
-)
+def with_json(function: Callable[Concatenate[Session, P], R]) -> Callable[P, R]:
+    """Pass the Session to a command that shows something, and let it take --json."""
+    option = click.option(
+        "--json",
+        is_flag=True,
+        expose_value=False,
+        callback=_set_json,
+        help="Print the API's JSON.",
+    )
+    return option(with_session(function))
+
+
+def with_limit(function: Callable[Concatenate[Session, P], R]) -> Callable[P, R]:
+    """Pass the Session to a command that lists rows, and let it take --json and --limit."""
+    option = click.option(
+        "--limit",
+        type=click.IntRange(1, 10_000),
+        default=20,
+        show_default=True,
+        help="How many, at most.",
+    )
+    return option(with_json(function))

@@ -73,12 +73,8 @@ _LOOKS = {
     },
     "webhook": {
         "name": _NAME,
-        "url": Look("URL", help="It is sealed, and shown to nobody."),
-        "secret": Look(
-            help="Signs what is sent, so that the receiver knows that it is ours. 16 characters or more.",
-            kind="password",
-            autocomplete="new-password",
-        ),
+        "url": Look(),
+        "secret": Look(autocomplete="new-password"),
         "events": replace(_TOLD, choices=CHOICES.items()),
         **_LAST,
     },
@@ -86,7 +82,7 @@ _LOOKS = {
 # What is sealed stays unless somebody types it anew.
 _SEALED = {
     "url": Look("New URL", help="Empty: the present one stays.", kind="password"),
-    "secret": Look("New secret", help="Empty: the present one stays.", kind="password"),
+    "secret": Look("New secret", help="Empty: the present one stays."),
 }
 _NO_SUMMARY = {"at": "", "timezone": "UTC", "weekdays": list(_DAYS)}
 _KINDS = {"email": "mail channel", "slack": "Slack channel", "webhook": "webhook channel"}

@@ -107,8 +107,8 @@ def _looks(workers: Choices, pools: Choices, connections: Choices) -> dict[str, 
             "With such rules, the machine’s own tools for shell, web and files too"
         ),
         "failOnDenied": Look("A run that was denied a call fails"),
-        "webhookUrl": Look("Webhook", help="A URL that is told of the end of each run."),
-        "webhookSecret": Look("Secret that signs it", kind="password", autocomplete="new-password"),
+        "webhookUrl": Look(),
+        "webhookSecret": Look(autocomplete="new-password"),
         "enabled": Look("Runs when it is due"),
     }
 
@@ -125,7 +125,7 @@ def new(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     workers, pools = rows[:2]
     usual = {"workerId": workers[1][0]} if (len(workers), len(pools)) == (2, 1) else None
     path = f"environments/{environment_id}/triggers"
-    form = Form("POST", path, _looks(*rows), values=usual)
+    form = Form("POST", path, _looks(*rows), values=usual, complete=True)
     return _answer(request, environment, form, title="New trigger", button="Make the trigger")
 
 
@@ -134,7 +134,7 @@ def edit(request: HttpRequest, trigger_id: UUID) -> HttpResponse:
     found = ask(request, "GET", f"triggers/{trigger_id}").data
     environment = environment_of(request, found["environmentId"])
     looks = _looks(*_rows(request, environment))
-    form = Form("PATCH", f"triggers/{trigger_id}", looks, values=found)
+    form = Form("PATCH", f"triggers/{trigger_id}", looks, values=found, complete=True)
     back = reverse("console:trigger", args=[trigger_id])
     title = f"Edit {found['name']}"
     return _answer(request, environment, form, title=title, button="Save", back=back, kept=found)

@@ -1,13 +1,18 @@
 """What people type becomes the JSON of the body's types, and what the API says comes back to its field."""
 
+import re
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from django.template.loader import render_to_string
 
+from console.asking import body_of
 from console.forms import Form, Look
 from console.pages import midnight
-from console.tests.visits import HOME
+from console.tests.visits import HOME, visitor
+from notices.channels.models import Channel
+from triggers.states import Scheme
+from workspaces.connections.models import Connection
 
 LOOKS = {
     "name": Look(),
@@ -120,3 +125,39 @@ def test_a_day_begins_in_utc_whatever_the_clocks_of_a_zone_do():
     for day in (spring, autumn):
         assert midnight(day) == datetime(day.year, day.month, day.day, tzinfo=UTC)
         assert midnight(day + timedelta(days=1)) - midnight(day) == timedelta(hours=24)
+
+
+# The pages on which each kind of row is made.
+NEW = {
+    "triggers": ["triggers/new"],
+    "pools": ["pools/new"],
+    "budgets": ["budgets/new"],
+    "channels": [f"settings/channels/new?kind={each}" for each in Channel.Kind.values],
+    "sources": [f"settings/sources/new?scheme={each}" for each in Scheme.values],
+    "connections": [f"connections/new?grant={each}" for each in Connection.Grant.values],
+}
+
+
+def test_each_field_of_a_body_is_in_a_form(stage):
+    environment, admin = stage.cast.environment.id, visitor(stage.cast.admin)
+    for noun, pages in NEW.items():
+        shown = {"managedBy"}  # Only files set it.
+        for page in pages:
+            text = admin.get(f"/console/environments/{environment}/{page}").content.decode()
+            shown |= set(re.findall(r'name="(?:add" value=")?(\w+)', text))
+        body = body_of("POST", f"environments/{environment}/{noun}")
+        assert set(body().fields) - shown == set(), f"no form of {noun} has these: add a Look"
+
+
+def test_a_field_says_itself_how_a_form_shows_it():
+    form = Form(
+        "POST", "environments/00000000-0000-0000-0000-000000000000/triggers", {}, complete=True
+    )
+    fields = {each.name: each for each in form.fields}
+    hook, secret = fields["webhookUrl"], fields["webhookSecret"]
+    assert (hook.label, hook.help, hook.kind) == (
+        "Webhook", "A URL that is told of the end of each run.", "text"
+    )  # fmt: skip
+    assert (secret.label, secret.kind) == ("Secret that signs it", "password")
+    assert (fields["maxRetries"].label, fields["maxRetries"].help) == ("Max retries", "")
+    assert fields.keys() == body_of(form.method, form.path)().fields.keys() - {"managedBy"}

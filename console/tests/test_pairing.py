@@ -5,10 +5,10 @@ import re
 import pytest
 
 from console.tests.visits import text_of, visitor
-from pipedai.server.headers import content_policy
+from pipedai.server.request_scope import content_policy
 from workers.enrollment.tests.enrolling import begin
-from workers.hosts.worker_package import worker_package
 from workers.models import Enrollment
+from workers.releases import worker_package
 
 PAIR = "/console/pair"
 

@@ -20,8 +20,7 @@ import pytest
 from bin.ending import die_with_parent
 from deploy.tests.doc import commands
 from pipedai import env
-from pipedai.embedded.layout import Layout
-from pipedai.embedded.programs import User
+from pipedai.embedded.cluster import Layout, User
 from testing.processes.certificate import self_signed
 from testing.processes.postgres_node import Node
 from testing.processes.programs import program

@@ -9,8 +9,7 @@ from rest_framework.response import Response
 from notices.attention.serializers import AttentionItemSerializer
 from notices.attention.sources import find_attention
 from pipedai.api.schema.operation import Operation, answer
-from workspaces.access import TenantViewSet
-from workspaces.permissions import IsViewer
+from workspaces.access import IsViewer, TenantViewSet
 
 
 class AttentionViewSet(TenantViewSet):

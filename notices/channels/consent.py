@@ -14,9 +14,9 @@ from django.core.signing import BadSignature, Signer
 from django.db import transaction
 from django.db.models.functions import Now
 
-from accounts.mail.tokens import link_to
+from accounts.addresses import proof_counts
+from accounts.mails import link_to
 from accounts.models import User
-from accounts.proof import proof_counts
 from notices.channels.addresses import AskedAddress, RefusedAddress
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict

@@ -28,7 +28,7 @@ from pipedai.outgoing.mails import Own
 from pipedai.sql import Row
 from triggers.explain.clock_words import duration_words, zoned_words
 from workspaces.encryption import keys
-from workspaces.encryption.sealed_fields import SealedField
+from workspaces.tenant_columns import SealedField
 
 # The columns that the claim of a notice reads besides the notice's own. The URL and the secret are those that the
 # channel has now. The run's output is read here and not copied into the notice, because it can have 64 KiB and

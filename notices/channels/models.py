@@ -14,14 +14,19 @@ from pipedai.outgoing import (
     outbox_indexes,
 )
 from pipedai.table_rules import check, has, index, lacks, unique
-from workspaces.encryption.sealed_fields import SealedField
-from workspaces.files.columns import FileColumns, own_key
 from workspaces.models import Environment
-from workspaces.tenant_columns import has_its_key, in_environment, tenant_key
+from workspaces.tenant_columns import (
+    FileColumns,
+    has_its_key,
+    in_environment,
+    own_key,
+    sealed_column,
+    tenant_key,
+)
 
 # The columns of a channel that are encrypted.
-URL = SealedField("channel", "url", "url_key_id")
-SECRET = SealedField("channel", "secret", "secret_key_id")
+URL = sealed_column("channel", "url", "url_key_id")
+SECRET = sealed_column("channel", "secret", "secret_key_id")
 
 
 # The condition that a channel should send notices and that its last ones were given up.

@@ -4,8 +4,8 @@ from collections.abc import Collection
 from typing import Final
 from uuid import UUID
 
+from accounts.addresses import check_proof, proof_counts
 from accounts.models import User
-from accounts.proof import check_proof, proof_counts
 from notices.channels.addresses import AskedAddress, RefusedAddress
 from notices.channels.announcements import Announcement
 from notices.channels.consent import agree
@@ -15,9 +15,8 @@ from notices.states import CONFIRM
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import CeilingReached, Conflict
 from pipedai.api.throttling import Rate, count_hit
-from pipedai.events import Actor
+from pipedai.events import Actor, is_rehearsal
 from pipedai.sql import Row, database_now, execute, fetch_one
-from pipedai.together import is_rehearsal
 from workspaces.ceilings import PROFILE
 from workspaces.models import ApiKey
 

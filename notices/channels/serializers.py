@@ -15,17 +15,17 @@ from pipedai.api.fields import (
     IdField,
     ListField,
     NameField,
+    SigningSecretField,
+    TargetUrlField,
     TextField,
     TimezoneField,
     TrueFalseField,
 )
 from pipedai.api.filters import ApiFilterSet, WordsFilter
-from pipedai.api.outside_urls import MAX_URL
 from pipedai.api.serializers import StrictBody
 from triggers.events.clauses import MAX_CLAUSES, WhereField
-from triggers.serializers import MIN_WEBHOOK_SECRET, checked_webhook_secret, checked_webhook_url
 from triggers.webhooks.serializers import AttemptSerializer
-from workspaces.files.columns import KeyField, LabelField
+from workspaces.tenant_columns import KeyField, LabelField
 
 MAX_EMAILS = 20
 MAX_TRIGGERS = 100
@@ -98,11 +98,14 @@ class ChannelBody(StrictBody):
     emails = ListField(
         child=NewEmailField(), min_length=1, max_length=MAX_EMAILS, allow_null=True, required=False
     )
-    url = TextField(max_length=MAX_URL, allow_null=True, required=False)
-    secret = TextField(
-        min_length=MIN_WEBHOOK_SECRET,
-        max_length=1024,
-        trim_whitespace=False,
+    url = TargetUrlField(
+        label="URL",
+        help_text="It is sealed, and shown to nobody.",
+        allow_null=True,
+        required=False,
+    )
+    secret = SigningSecretField(
+        help_text="Signs what is sent, so that the receiver knows that it is ours. 16 characters or more.",
         allow_null=True,
         required=False,
     )
@@ -130,12 +133,6 @@ class ChannelBody(StrictBody):
     def validate_events(self, value: list[str]) -> list[str]:
         """Returns each word once, in the order of the list in API.md."""
         return [event for event in EVENTS if event in value]
-
-    def validate_url(self, value: str | None) -> str | None:
-        return checked_webhook_url(value) if value else value
-
-    def validate_secret(self, value: str | None) -> str | None:
-        return checked_webhook_secret(value) if value else value
 
 
 # What a new channel has, if its body does not say so.

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from django.db import transaction
 
-from accounts.proof import check_mail_is_on
+from accounts.addresses import check_mail_is_on
 from notices.channels.announcements import Announcement
 from notices.channels.models import SECRET, URL, Channel
 from notices.channels.new_addresses import ask_new_addresses, check_may_mail

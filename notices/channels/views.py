@@ -28,8 +28,7 @@ from pipedai.api.views import ApiViewSet, IsPublic
 from pipedai.events import Actor
 from pipedai.ids import current_request_id
 from pipedai.replica.reading import from_replica
-from workspaces.access import TenantViewSet
-from workspaces.permissions import IsAdmin
+from workspaces.access import IsAdmin, TenantViewSet
 from workspaces.resource_views import ResourceViewSet
 
 _A_MINUTE = 60

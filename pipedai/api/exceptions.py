@@ -28,7 +28,7 @@ from pipedai.api.errors import (
 )
 from pipedai.ids import current_request_id
 from pipedai.logs import get_logger
-from pipedai.server.headers import CONSOLE, is_console
+from pipedai.server.request_scope import CONSOLE, is_console
 from pipedai.sql import reason, sqlstate
 
 

@@ -1,4 +1,9 @@
-"""Serializer fields that accept only their own JSON type: they refuse `"5"` for a number and 1 for a boolean."""
+"""Serializer fields that accept only their own JSON type: they refuse `"5"` for a number and 1 for a boolean.
+
+A field says all that is said of it where a body declares it: its bounds and what else it refuses, and, with `label` and
+`help_text`, how the console shows it. The tests derive from its type what it takes and refuses
+(`testing/world/plain_fields.py`).
+"""
 
 import math
 import re
@@ -10,7 +15,9 @@ from uuid import UUID
 from rest_framework import serializers
 from rest_framework.fields import empty
 
+from pipedai.api.outside_urls import MAX_URL, check_url
 from pipedai.clocks import BadTimezone, check_timezone
+from pipedai.outgoing.posts import standard_key, target_problem
 
 
 class TextField(serializers.CharField):
@@ -43,6 +50,49 @@ class NameField(TextField):
         if value and not any(unicodedata.category(c)[0] in "LNPS" for c in value):
             raise serializers.ValidationError("Must hold something that can be seen.")
         return value
+
+
+class UrlField(TextField):
+    """The URL of a customer's server."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=MAX_URL, **kwargs)
+
+    def problem(self, url: str) -> str | None:
+        return check_url(url)
+
+    def run_validation(self, data: Any = empty) -> str | None:
+        url: str | None = super().run_validation(data)
+        if url and (problem := self.problem(url)):
+            raise serializers.ValidationError(problem)
+        return url
+
+
+class TargetUrlField(UrlField):
+    """A URL to which we send messages: in production with https alone, and to no private or reserved address."""
+
+    def problem(self, url: str) -> str | None:
+        return target_problem(url)
+
+
+class SigningSecretField(TextField):
+    """A secret that signs messages. After `whsec_` it is the key in base64, as Standard Webhooks has it."""
+
+    MIN_LENGTH = 16
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs = {"style": {"input_type": "password"}, **kwargs}
+        super().__init__(
+            min_length=self.MIN_LENGTH, max_length=1024, trim_whitespace=False, **kwargs
+        )
+
+    def run_validation(self, data: Any = empty) -> str | None:
+        secret: str | None = super().run_validation(data)
+        try:
+            standard_key(secret or "")
+        except ValueError:
+            raise serializers.ValidationError("After whsec_ it must be base64.") from None
+        return secret
 
 
 class TimezoneField(TextField):

@@ -29,7 +29,7 @@ from pipedai.clocks import EDITION
 from pipedai.env import BASE_DIR
 from pipedai.replica import is_on
 from pipedai.replica.reading import state_of_replica
-from pipedai.server.headers import API, CONSOLE
+from pipedai.server.request_scope import API, CONSOLE
 from pipedai.sql import database_now, takes_writes
 from pipedai.version import VERSION
 

@@ -19,7 +19,7 @@ from rest_framework.request import Request
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import ApiError
 from pipedai.api.principal import address_of, principal_of
-from pipedai.client_address import network_of
+from pipedai.server.request_scope import network_of
 from pipedai.server.ticket import is_asked_again
 from pipedai.sql import execute, fetch_row
 

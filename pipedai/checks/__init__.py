@@ -23,8 +23,8 @@ from django.core.validators import validate_email
 from django.db import DatabaseError
 
 from pipedai import crypto, env
-from pipedai.client_address import Network, parse_networks
 from pipedai.redaction import escape_control, redact_text
+from pipedai.server.request_scope import Network, parse_networks
 
 # Three tags: of rules that hold everywhere, because a setting that can't be read would crash the code that uses it; of
 # rules that hold in production; and of probes.

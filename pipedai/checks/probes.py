@@ -17,7 +17,7 @@ from psycopg import sql
 from pipedai import checks, timeouts
 from pipedai.checks import DATABASE, MIGRATIONS, register_probe
 from pipedai.clocks import EDITION, TOLERATED_SKEW_SECONDS, SkewMeter, machine_now
-from pipedai.embedded.programs import EmbeddedPostgresError
+from pipedai.embedded.cluster import EmbeddedPostgresError
 from pipedai.embedded.server import of_settings
 from pipedai.outgoing import mails
 from pipedai.replica import is_on

@@ -11,8 +11,7 @@ from django.db import OperationalError
 from django.db.backends.postgresql import client
 
 from pipedai.database import base
-from pipedai.embedded.cluster import wheel_bin
-from pipedai.embedded.programs import EmbeddedPostgresError
+from pipedai.embedded.cluster import EmbeddedPostgresError, wheel_bin
 from pipedai.embedded.server import EmbeddedPostgres
 
 

@@ -13,11 +13,12 @@ from django.conf import settings
 from psycopg.pq import PGconn, Ping
 
 from pipedai.embedded import cluster
-from pipedai.embedded.cluster import DATABASE
-from pipedai.embedded.layout import APPLICATION, Layout
-from pipedai.embedded.programs import (
+from pipedai.embedded.cluster import (
+    APPLICATION,
+    DATABASE,
     ENVIRONMENT,
     EmbeddedPostgresError,
+    Layout,
     Outcome,
     explaining,
     if_free,

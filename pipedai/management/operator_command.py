@@ -15,7 +15,7 @@ from django.db import DatabaseError, OperationalError, connection
 from django.db.migrations.executor import MigrationExecutor
 
 from pipedai import timeouts
-from pipedai.embedded.programs import EmbeddedPostgresError
+from pipedai.embedded.cluster import EmbeddedPostgresError
 from pipedai.sql import reason, sqlstate
 
 _BAR_WIDTH = 30

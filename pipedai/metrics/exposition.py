@@ -5,15 +5,16 @@ import os
 from http import HTTPStatus
 
 from django.utils.module_loading import autodiscover_modules
-from prometheus_client import REGISTRY, CollectorRegistry, Gauge
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.clocks import of_this_process
-from pipedai.metrics.directory import VARIABLE
-from pipedai.server.headers import RawHeaders
+from pipedai.events import Event, on_committed
+from pipedai.metrics import VARIABLE
 from pipedai.server.outer import error_answer
+from pipedai.server.request_scope import RawHeaders
 from pipedai.version import VERSION
 
 PATH = "/metrics"
@@ -32,6 +33,13 @@ CLOCK_SKEW = Gauge(
     "How far the database's clock is ahead of the process's, measured at its last heartbeat.",
     multiprocess_mode="liveall",
 )
+AUDIT_ENTRIES = Counter("pipedai_audit_entries", "Rows written to the audit log.", ["action"])
+
+
+@on_committed
+def count_audit_entry(event: Event) -> None:
+    """Each domain event has one row in the audit log."""
+    AUDIT_ENTRIES.labels(event.action).inc()
 
 
 def begin() -> None:

@@ -16,13 +16,20 @@ from pipedai.metrics.exposition import (
     registry,
     skew_of_this_process,
 )
-from pipedai.server import access_log
-from pipedai.server.access_log import LOG
-from pipedai.server.headers import RawHeaders
+from pipedai.server import outer
 from pipedai.server.lanes import WsgiLane
 from pipedai.server.listen import Listener
 from pipedai.server.memory_budget import MemoryBudget
-from pipedai.server.request_scope import KNOWN_METHODS, App, Receive, Scope, Send, header
+from pipedai.server.outer import LOG
+from pipedai.server.request_scope import (
+    KNOWN_METHODS,
+    App,
+    RawHeaders,
+    Receive,
+    Scope,
+    Send,
+    header,
+)
 
 _SAMPLE_SECONDS = 1.0
 
@@ -48,7 +55,7 @@ def measured(
 ) -> App:
     """Returns the application wrapped in code that measures it and answers scrapes. Call it once in a process."""
     begin()
-    access_log.observers.append(observe_request)
+    outer.observers.append(observe_request)
     return Endpoint(Sampled(app, threads, listener, budget), token)
 
 

@@ -9,9 +9,9 @@ from functools import partial
 from uuid import UUID
 
 from pipedai.logs import get_logger
-from pipedai.server.access_log import LOG
 from pipedai.server.listen import EventsEar, Listener, StreamEar
 from pipedai.server.long_poll import WaitingLane, status_of
+from pipedai.server.outer import LOG
 from pipedai.server.request_scope import App, ClientGone, Message, Receive, Scope, Send
 from pipedai.server.ticket import STREAM, Piece, ReadTogether, StreamTicket
 

@@ -14,11 +14,11 @@ from django.core.exceptions import ImproperlyConfigured
 from gunicorn.glogging import Logger
 
 from pipedai import checks, env, tracing
-from pipedai.client_address import parse_networks
-from pipedai.embedded.programs import EmbeddedPostgresError
+from pipedai.embedded.cluster import EmbeddedPostgresError
 from pipedai.embedded.server import of_settings
 from pipedai.logs import log_start
-from pipedai.metrics.directory import forget_process, make_directory, remove_directory
+from pipedai.metrics import forget_process, make_directory, remove_directory
+from pipedai.server.request_scope import parse_networks
 
 
 class ChainLogger(Logger):

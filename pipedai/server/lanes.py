@@ -16,17 +16,23 @@ from uuid import UUID
 from a2wsgi.wsgi import build_environ
 from django.db import close_old_connections
 
-from pipedai.client_address import network_of
 from pipedai.clocks import EDITION
-from pipedai.server.access_log import LOG
-from pipedai.server.asking_lane import AskingLane, asking_connection
 from pipedai.server.event_stream import EventStreams, StreamKind
-from pipedai.server.headers import HOOKS, RawHeaders
 from pipedai.server.listen import Ear, EventsEar, ThingsEar
-from pipedai.server.long_poll import LongPoll
-from pipedai.server.memory_budget import HOLDING, Holding, overloaded
-from pipedai.server.request_body import whole_answer
-from pipedai.server.request_scope import App, Message, Receive, Scope, Send, header
+from pipedai.server.long_poll import AskingLane, LongPoll, asking_connection
+from pipedai.server.memory_budget import HOLDING, Holding, overloaded, whole_answer
+from pipedai.server.outer import LOG
+from pipedai.server.request_scope import (
+    HOOKS,
+    App,
+    Message,
+    RawHeaders,
+    Receive,
+    Scope,
+    Send,
+    header,
+    network_of,
+)
 from pipedai.server.ticket import (
     PASSWORD,
     EnvironmentStreamTicket,

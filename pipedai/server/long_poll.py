@@ -1,16 +1,18 @@
-"""Serves waiting polls without a thread or a database connection while there is no run to hand out."""
+"""Serves requests that wait without a thread or a database connection: polls, while there is no run to hand out, and
+requests for which a scheduler asks a tenant's server.
+"""
 
 import random
+import re
 import time
 from collections.abc import Sequence
 from uuid import UUID
 
-from pipedai.client_address import network_of
-from pipedai.server.access_log import LOG
 from pipedai.server.listen import Ear, Listener
-from pipedai.server.request_body import Replay, whole_answer
-from pipedai.server.request_scope import CLIENT, App, Message, Receive, Scope, Send
-from pipedai.server.ticket import POLL, AskingTicket, PollTicket, StreamTicket
+from pipedai.server.memory_budget import Replay, whole_answer
+from pipedai.server.outer import LOG
+from pipedai.server.request_scope import CLIENT, App, Message, Receive, Scope, Send, network_of
+from pipedai.server.ticket import ASKING, POLL, AskingTicket, PollTicket, StreamTicket
 from pipedai.server.turns import Turns
 
 # While the process does not receive the database's notifications, a waiting request asks the endpoint again after about
@@ -146,3 +148,54 @@ class LongPoll(WaitingLane):
         if answer[0] != self._start:
             self._start = answer[0]
         answer[0] = self._start
+
+
+# How long a request waits at most. A scheduler asks for ten seconds, and what a killed one asked is over after twenty.
+PATIENCE_SECONDS = 25.0
+# A waiting request asks again after about this many seconds even without a notification.
+_RECHECK_SECONDS = 5.0
+
+# Their POST may wait. workspaces/connections/tests/test_waiting.py fails if one is missing.
+# See docs/decisions/fast-paths.md.
+_ID = "([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
+_PATH = re.compile(
+    f"/api/v1/connections/{_ID}/authorize"
+    f"|/console/connections/{_ID}/connect"
+    f"|/account/connections/{_ID}/callback"
+)
+
+
+def asking_connection(scope: Scope) -> UUID | None:
+    """Return the id of the connection whose servers are to be asked by this request, else None."""
+    if scope["method"] != "POST" or (match := _PATH.fullmatch(scope["path"])) is None:
+        return None
+    return UUID(next(filter(None, match.groups())))
+
+
+class AskingLane(WaitingLane):
+    """Asks the endpoint, waits while it has no answer of a scheduler, and asks again. The endpoint alone decides on
+    credentials, errors and the answer.
+    """
+
+    async def serve(self, connection_id: UUID, scope: Scope, receive: Receive, send: Send) -> None:
+        body = (await receive()).get("body", b"")
+        until = time.monotonic() + PATIENCE_SECONDS
+        ticket, ear = AskingTicket(), Ear()
+        token = ASKING.set(ticket)
+        # It subscribes before it first asks, so that it hears of every answer after that.
+        self._listener.subscribe(ear, connection_id)
+        try:
+            while True:
+                left = until - time.monotonic()
+                ticket.begin(is_last=left <= 0 or self._stopping)
+                answer = await self._ask(scope, body, receive, ear, ticket)
+                if not ticket.waits or ticket.is_last:
+                    break
+                left = min(until - time.monotonic(), self._patience(_RECHECK_SECONDS))
+                if not ear.changed and not self._stopping and left > 0:
+                    await ear.wait(receive, left)
+        finally:
+            self._listener.unsubscribe(ear, connection_id)
+            ASKING.reset(token)
+        for message in answer:
+            await send(message)

@@ -1,9 +1,12 @@
-"""The outermost ASGI application, which does what every request needs, and completes what the client is answered."""
+"""The outermost ASGI application, which does what every request needs, completes what the client is answered, and
+writes the one log line of each request.
+"""
 
 import json
+import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from http import HTTPStatus
@@ -11,26 +14,95 @@ from typing import Any
 
 from pipedai.api.error_codes import ErrorCode, code_of_status
 from pipedai.api.errors import INTERNAL, error_body
-from pipedai.client_address import Network
 from pipedai.ids import accept_or_make, current_request_id
-from pipedai.logs import get_logger
-from pipedai.server.access_log import CLIENT_GONE, LOG, log_request
-from pipedai.server.headers import API, CONSOLE, RawHeaders, complete_headers, is_api, is_console
-from pipedai.server.memory_budget import HOLDING, SMALL_BYTES, Holding, MemoryBudget, overloaded
-from pipedai.server.request_body import Replay, discard_body, read_body
+from pipedai.logs import get_logger, log_line
+from pipedai.server.memory_budget import (
+    HOLDING,
+    SMALL_BYTES,
+    Holding,
+    MemoryBudget,
+    Replay,
+    discard_body,
+    overloaded,
+    read_body,
+)
 from pipedai.server.request_scope import (
+    API,
+    CONSOLE,
+    PROBES,
     App,
     ClientGone,
     Message,
+    Network,
+    RawHeaders,
     Receive,
     Refused,
     Scope,
     Send,
     clean_scope,
+    complete_headers,
     header,
+    is_api,
+    is_console,
     resolve_client,
     say_body_length,
 )
+
+# The key of a dict in each request's ASGI scope. What the application puts into that dict is added to the request's log
+# line.
+LOG = "pipedai.log"
+
+# The status that is logged when a client closes the connection before there is an answer. nginx uses the same number.
+CLIENT_GONE = 499
+
+_LONGEST_PATH = 300
+
+# The routes of the probes. A route has no slash at its beginning.
+_PROBES = frozenset(path.removeprefix("/") for path in PROBES)
+
+# Functions that are called for every request with its method, its route (None if none matched), its status and its
+# seconds.
+observers: list[Callable[[str | None, str | None, int, float], None]] = []
+
+
+def log_request(
+    *,
+    status: int,
+    seconds: float,
+    body_bytes: int,
+    client: str,
+    method: str | None = None,
+    path: str = "",
+    **more: Any,
+) -> None:
+    """`path` comes without its query, which may be private. Without `method` the request could not be parsed."""
+    for observe in observers:
+        observe(method, more.get("route"), status, seconds)
+    said = {
+        "method": method,
+        "path": path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}…",
+        # A text log would show an HTTPStatus by its name, so this makes it a number.
+        "status": int(status),
+        "duration_ms": round(seconds * 1000, 1),
+        "bytes": body_bytes,
+        "client": client,
+        **more,
+    }
+    level = _level(status, more)
+    named = {name: value for name, value in said.items() if value is not None and value != ""}
+    log_line("pipedai.access", level, "request", named)
+
+
+def _level(status: int, said: dict[str, Any]) -> int:
+    if status >= 500:
+        return logging.ERROR
+    # Successful probes, polls that returned no run, and calls that stored events of a run are frequent, so they are
+    # logged at level DEBUG only.
+    if status == 200 and (
+        said.get("route") in _PROBES or said.get("runs") == 0 or "events" in said
+    ):
+        return logging.DEBUG
+    return logging.INFO
 
 
 def error_answer(

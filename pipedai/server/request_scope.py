@@ -1,13 +1,188 @@
-"""Cleans a request's ASGI scope, so that WSGI reads the same request. It makes no copies, to save memory."""
+"""Cleans a request's ASGI scope, so that WSGI reads the same request, without copies, to save memory.
+
+It finds the address of a client that calls through proxies which the operator trusts, and knows the headers that every
+answer carries.
+"""
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import lru_cache
 from http import HTTPStatus
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 from typing import Any
 
 from pipedai.api.error_codes import ErrorCode
-from pipedai.client_address import Network, client_address, is_trusted_proxy
-from pipedai.server.headers import HOOKS, PROBES, RawHeaders
+
+Network = IPv4Network | IPv6Network
+Address = IPv4Address | IPv6Address
+
+# The address of a peer on a Unix socket, which has none. Such a peer runs on this machine.
+LOCAL = "127.0.0.1"
+
+
+def parse_networks(words: Iterable[str]) -> tuple[Network, ...]:
+    """Returns the networks of TRUSTED_PROXIES. Raises ValueError with a sentence for a word that names no network."""
+    networks = []
+    for word in words:
+        try:
+            networks.append(ip_network(word, strict=False))
+        except ValueError:
+            raise ValueError(
+                f"TRUSTED_PROXIES must list IP addresses or networks; {word!r} is neither."
+            ) from None
+    return tuple(networks)
+
+
+def client_address(
+    peer: str | None, forwarded_for: str | None, trusted_proxies: Sequence[Network]
+) -> str:
+    """Returns the client's address: the rightmost hop of `X-Forwarded-For` that is no trusted proxy, or the peer, if
+    the peer is no trusted proxy itself. A hop that is no address ends the search, and the proxy that passed it on
+    counts. The result has no port and no zone.
+    """
+    nearest = _address(peer or LOCAL)
+    if nearest is None:
+        return LOCAL
+    for hop in reversed((forwarded_for or "").split(",")):
+        if not _is_in(nearest, trusted_proxies):
+            break
+        address = _address(hop)
+        if address is None:
+            break
+        nearest = address
+    return str(nearest)
+
+
+def is_trusted_proxy(peer: str | None, trusted_proxies: Sequence[Network]) -> bool:
+    """If so, we believe its headers about the original request, such as the client's address and the scheme."""
+    address = _address(peer or LOCAL)
+    return address is not None and _is_in(address, trusted_proxies)
+
+
+@lru_cache(maxsize=256)
+def network_of(address: str) -> str:
+    """Returns an IPv4 address itself, and the /64 network of an IPv6 address, which one subscriber usually has."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    return str(ip_network(f"{parsed}/64", strict=False)) if parsed.version == 6 else str(parsed)
+
+
+def _is_in(address: Address, networks: Sequence[Network]) -> bool:
+    return any(address in network for network in networks)
+
+
+# The cache helps because clients keep their connections open, so that the same few addresses are parsed again and
+# again.
+@lru_cache(maxsize=256)
+def _address(text: str) -> Address | None:
+    """Returns the address in one hop of `X-Forwarded-For`, which may have a port or a zone, or None."""
+    text = text.strip().strip('"')
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+API = "/api/v1"
+# The hooks, to which senders of events post what their own server makes, under any type of content.
+HOOKS = f"{API}/hooks/"
+CONSOLE = "/console"
+SERVER = b"pipedai"
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+# The Content-Security-Policy of the API and of every path without a policy of its own. A browser may load nothing under
+# it.
+_NO_PAGE = "default-src 'none'; frame-ancestors 'none'"
+# Pages with forms and a style sheet, and no script.
+_FORMS = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self';"
+    " frame-ancestors 'none'"
+)
+# Pages with scripts as well, which may call the service.
+_SCRIPTS = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none';"
+    " form-action 'self'; frame-ancestors 'none'"
+)
+_POLICIES = {
+    # The code in the URL's fragment is to be typed by a person, so no script runs that could read it.
+    f"{CONSOLE}/pair": _FORMS,
+    CONSOLE: _SCRIPTS,
+    "/admin": _SCRIPTS,
+    "/account/notices/stop": _FORMS,
+    # The URL of the page to which authorization servers send the browser back has a code, which no script shall see.
+    "/account/connections": _FORMS,
+    # Swagger UI's style sheet holds its icons as data: URLs.
+    "/api/docs": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
+        " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+}
+_API_HEADERS = {b"cache-control": b"no-store"}
+_CONSOLE_HEADERS = {**_API_HEADERS, b"referrer-policy": b"same-origin"}
+_HSTS = {b"strict-transport-security": b"max-age=31536000"}
+
+
+def is_api(path: str) -> bool:
+    return _is_below(path, API)
+
+
+def is_console(path: str) -> bool:
+    return _is_below(path, CONSOLE)
+
+
+def content_policy(path: str) -> str:
+    return next(
+        (policy for prefix, policy in _POLICIES.items() if _is_below(path, prefix)), _NO_PAGE
+    )
+
+
+def complete_headers(
+    given: RawHeaders, *, request_id: str, path: str, production: bool
+) -> RawHeaders:
+    """Under the API's paths the service's headers replace the application's. Other pages keep their own."""
+    ours = {
+        b"x-content-type-options": b"nosniff",
+        b"content-security-policy": content_policy(path).encode("latin-1"),
+    } | (_HSTS if production else {})
+    if is_console(path):
+        ours |= _CONSOLE_HEADERS
+    if is_api(path):
+        ours |= _API_HEADERS
+        kept = [(name, value) for name, value in given if name.lower() not in ours]
+        added = ours
+    else:
+        kept = given
+        names = {name.lower() for name, _ in given}
+        added = {name: value for name, value in ours.items() if name not in names}
+    always = {b"x-request-id": request_id.encode("latin-1"), b"server": SERVER}
+    kept = [(name, value) for name, value in kept if name.lower() not in always]
+    return [*kept, *added.items(), *always.items()]
+
+
+def _is_below(path: str, prefix: str) -> bool:
+    return path == prefix or path.startswith(f"{prefix}/")
+
+
+# These paths answer whatever the request's Host says, because probes call a process by its address. HTTP/1.0 has no
+# Host header at all, and HAProxy's checks are of that version unless it is told otherwise.
+PROBES = frozenset({f"{API}/health", f"{API}/health/live", "/metrics"})
 
 
 class Refused(Exception):  # noqa: N818 - an answer, not a failure

@@ -27,12 +27,10 @@ from gunicorn.asgi.protocol import _REASON_PHRASES, ASGIProtocol, BodyReceiver, 
 from gunicorn.workers import gasgi
 
 from pipedai.api.error_codes import code_of_status
-from pipedai.client_address import client_address
 from pipedai.ids import accept_or_make, current_request_id
-from pipedai.server.access_log import log_request
-from pipedai.server.headers import API, RawHeaders, complete_headers
 from pipedai.server.lanes import STOP
-from pipedai.server.outer import crash_answer, error_answer, phrase
+from pipedai.server.outer import crash_answer, error_answer, log_request, phrase
+from pipedai.server.request_scope import API, RawHeaders, client_address, complete_headers
 
 # A client must take at least this many bytes per second, on average over STALL_SECONDS in which there are bytes for it.
 LEAST_BYTES_PER_SECOND = 1024

@@ -29,10 +29,10 @@ from testing.world.users import PASSWORD, UserFactory
 from triggers.models import Delivery, DeliveryAttempt, Run
 from triggers.schedules import views
 from triggers.schedules.firing import fire_due_ticks
-from workers.enrollment.pairing import approve_login
+from workers.enrollment.issuing import approve_pairing
 from workers.models import Worker
 from workers.registration import Registered
-from workspaces.connections.tokens import Tokens
+from workspaces.connections.servers import Tokens
 from workspaces.models import Environment
 from workspaces.roles import Role
 
@@ -268,7 +268,7 @@ def test_every_example_is_what_is_answered(monkeypatch):
     begun = call(
         "post", "enrollments/device", {"label": "laptop", "for": "command_line"}, client=browser()
     )
-    approve_login(
+    approve_pairing(
         enrollment_id=begun["id"],
         environment_id=UUID(environment.rpartition("/")[2]),
         role=Role.VIEWER,

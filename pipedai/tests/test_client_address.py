@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipedai.client_address import client_address, is_trusted_proxy, parse_networks
+from pipedai.server.request_scope import client_address, is_trusted_proxy, parse_networks
 from testing.world.cases import cases
 
 PROXIES = parse_networks(["10.0.0.0/8", "fd00::/8", "127.0.0.1"])

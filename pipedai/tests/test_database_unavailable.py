@@ -20,7 +20,7 @@ from django.db import DatabaseError, connection
 from psycopg import AsyncConnection
 
 from pipedai.api.exceptions import unavailable
-from pipedai.embedded.layout import SUPERUSER
+from pipedai.embedded.cluster import SUPERUSER
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.server.heart import Heart
 from pipedai.server.tests.web_process import WebProcess, serving

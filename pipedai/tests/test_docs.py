@@ -16,7 +16,9 @@ from pipedai.env import BASE_DIR
 from pipedai.events import ACTIONS
 from pipedai.sql import fetch_all
 from testing.probes.api_schema import SCHEMA
+from testing.probes.api_urls import operation_of_action, reads_replica
 from testing.world.cases import cases
+from testing.world.routes import ROUTES
 from triggers.explain.answers import DECISIONS, RETRY_CODES
 from triggers.reasons import WaitingFor
 from triggers.runs.serializers import RunSerializer
@@ -28,7 +30,7 @@ from workers.protocol.serializers import HandedOutRunSerializer
 from workers.serializers import WorkerSerializer
 from workspaces.ceilings import PROFILE
 from workspaces.files.kinds import kinds
-from workspaces.invitations import INVITATIONS_OF_WORKSPACE
+from workspaces.members import INVITATIONS_OF_WORKSPACE
 from workspaces.serializers import (
     ApiKeySerializer,
     EnvironmentSerializer,
@@ -42,6 +44,35 @@ DOCUMENTS = sorted(
     path for glob in ("*.md", "docs/**/*.md", "agent/*.md") for path in BASE_DIR.glob(glob)
 )
 CODE = ("pipedai", "accounts", "workspaces", "triggers", "workers", "notices", "audit", "console")
+
+
+# --- Words ---------------------------------------------------------------------------------------
+
+# What audit actions are about that is no thing of its own: the demo, a deployment's files, a header, a whole ledger.
+NO_THINGS = {"demo", "files", "mcp-token", "runs"}
+
+
+def test_the_glossary_has_a_word_for_each_thing_that_somebody_can_change():
+    rows = re.findall(r"^\| (.+?) \|", (BASE_DIR / "docs/glossary.md").read_text(), re.MULTILINE)
+    words = " ".join(rows).lower()
+    things = {action.partition(".")[0] for action in ACTIONS} - NO_THINGS
+    missing = {each for each in things if each.replace("-", " ") not in words}
+    assert missing == set(), "docs/glossary.md has no row for these"
+
+
+def test_the_page_about_scaling_names_each_list_that_a_replica_answers():
+    page = (BASE_DIR / "docs/scaling.md").read_text()
+    (told,) = re.findall(
+        r"^\| lists of (.+?); the (audit log); all lists of staff", page, re.MULTILINE
+    )
+    lists = {
+        operation_of_action(*route.key).endpoint.rpartition("/")[2].replace("-", " ")
+        for route in ROUTES
+        if reads_replica(*route.key)
+    }
+    assert {*re.split(", | and ", told[0]), told[1]} == lists, (
+        "the table of docs/scaling.md differs"
+    )
 
 
 # --- Routes --------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from django.test import Client
 
 from pipedai.api.service import SERVED
 from pipedai.env import BASE_DIR
-from pipedai.server.headers import content_policy
+from pipedai.server.request_scope import content_policy
 from testing.probes.api_schema import OPERATIONS, SCHEMA
 from testing.processes.browser import axe_finds, chromium, screenshot
 

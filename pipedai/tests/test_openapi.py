@@ -13,7 +13,7 @@ from referencing.jsonschema import DRAFT202012
 
 from pipedai.api import service
 from pipedai.api.schema import reference
-from pipedai.api.schema.answers import ANY_REQUEST
+from pipedai.api.schema.auto import ANY_REQUEST
 from pipedai.events import ACTIONS
 from testing.probes.api_schema import OPERATIONS, SCHEMA, operation_of
 from testing.probes.api_urls import api_routes

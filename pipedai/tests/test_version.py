@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bin.changelog_check import sections_wrong
+from bin.source_check import sections_wrong
 from pipedai.env import BASE_DIR
 from pipedai.version import VERSION
 from pipedai_cli import __version__ as cli_version

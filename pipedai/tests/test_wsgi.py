@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import pytest
 
 from pipedai.env import BASE_DIR
-from pipedai.server.access_log import LOG
+from pipedai.server.outer import LOG
 from pipedai.wsgi import application
 from testing.world.cast import session_cookie
 from testing.world.routes import ROUTES

@@ -19,7 +19,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from pipedai.events import Event, on_committed
 from pipedai.ids import current_request_id
 from pipedai.loop import Job
-from pipedai.server.access_log import LOG
+from pipedai.server.outer import LOG
 from pipedai.server.request_scope import KNOWN_METHODS, App, Message, Receive, Scope, Send, header
 from pipedai.tracing import Attributes, Span
 

@@ -63,6 +63,12 @@ def is_metered(method: str, route: str) -> bool:
     return bool(view.get_authenticators()) and bool(view.is_metered(method))
 
 
+def reads_replica(method: str, route: str) -> bool:
+    """Whether a replica may answer the list."""
+    viewset, action = _action(method, route)
+    return hasattr(getattr(viewset, action), "reads_replica")
+
+
 def _action(method: str, route: str) -> tuple[Any, str]:
     for known, pattern in _patterns(get_resolver(), ""):
         actions = getattr(pattern.callback, "actions", {})

@@ -13,9 +13,15 @@ from psycopg.pq import PGconn, Ping
 
 from bin.ending import die_with_parent
 from pipedai import env
-from pipedai.embedded.cluster import DISCREET, as_arguments
-from pipedai.embedded.layout import SUPERUSER
-from pipedai.embedded.programs import ENVIRONMENT, Outcome, User, run
+from pipedai.embedded.cluster import (
+    DISCREET,
+    ENVIRONMENT,
+    SUPERUSER,
+    Outcome,
+    User,
+    as_arguments,
+    run,
+)
 from testing.processes.failure import ProcessFailed
 from testing.processes.stack import HOST
 

@@ -11,9 +11,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from pipedai.embedded.cluster import DATABASE, server_bin
-from pipedai.embedded.layout import APPLICATION, SUPERUSER, Layout
-from pipedai.embedded.programs import only_one
+from pipedai.embedded.cluster import APPLICATION, DATABASE, SUPERUSER, Layout, only_one, server_bin
 from testing.processes.failure import ProcessFailed
 from testing.processes.postgres_node import Node
 from testing.processes.stack import HOST, Database, free_port, kept_cluster, workplace

@@ -20,7 +20,7 @@ from psycopg.rows import dict_row
 
 from bin.ending import Afterwards, die_with_parent
 from pipedai import env
-from pipedai.embedded.layout import APPLICATION, SUPERUSER, Layout
+from pipedai.embedded.cluster import APPLICATION, SUPERUSER, Layout
 from pipedai.embedded.server import EmbeddedPostgres
 from testing.processes.failure import ProcessFailed
 from testing.processes.usage import children_rss, cpu_seconds
@@ -280,7 +280,7 @@ def workplace(**settings: str) -> Iterator[tuple[Path, dict[str, str]]]:
     directory = data_dir / f"bench-{secrets.token_hex(4)}"
     Layout(directory).prepare_data_dir()
     environment = {**os.environ, **_SETTINGS, **settings, "PIPEDAI_DATA_DIR": str(directory)}
-    remove = shlex.join([sys.executable, "-m", "bin.cleaning"])
+    remove = shlex.join([sys.executable, "-m", "bin.ending"])
     afterwards = Afterwards(f"cd {shlex.quote(str(env.BASE_DIR))} && exec {remove}", environment)
     try:
         yield directory, environment

@@ -9,9 +9,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from bin.suite import new_data_dir
-from pipedai.embedded.cluster import FASTER, server_bin
-from pipedai.embedded.layout import SUPERUSER, Layout
-from pipedai.embedded.programs import run
+from pipedai.embedded.cluster import FASTER, SUPERUSER, Layout, run, server_bin
 from pipedai.embedded.server import EmbeddedPostgres
 
 

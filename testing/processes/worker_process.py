@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 
 from pipedai.env import BASE_DIR
-from pipedai_worker.api.client import Api
-from pipedai_worker.identity import registration
-from pipedai_worker.identity.registration import Registration
+from pipedai_worker import commands
+from pipedai_worker.api import Api
+from pipedai_worker.commands import Registration
 
 _STOP_SECONDS = 40.0
 _PAUSE_SECONDS = 0.1
@@ -26,7 +26,7 @@ def register(directory: Path, url: str, token: str, *, max_concurrency: int = 1)
     """Registers the worker of `working` with a `wrk_` token, as `pipedai-worker register` does. Returns its id."""
     wanted = Registration(token=token, max_concurrency=max_concurrency)
     with contextlib.closing(Api(url)) as api:
-        return registration.register(api, wanted, directory / "worker.json").worker_id
+        return commands.exchange_token(api, wanted, directory / "worker.json").worker_id
 
 
 @contextlib.contextmanager

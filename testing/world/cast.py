@@ -8,7 +8,7 @@ from django.db.models.functions import Now
 from rest_framework.test import APIClient
 
 from accounts.models import Session, User
-from accounts.session_tokens import LIFETIME, issue
+from accounts.sessions import LIFETIME, new_session_token
 from pipedai.api.authentication import AUTH_COOKIE
 from pipedai.events import Actor
 from testing.probes import leaks
@@ -188,7 +188,7 @@ def bearer(token: str) -> APIClient:
 def session_cookie(user: User) -> str:
     """Makes a session of the user and returns its `auth_token`."""
     session = Session.objects.create(user=user, expires_at=Now() + LIFETIME, last_used_at=Now())
-    return issue(user.id, session.id)
+    return new_session_token(user.id, session.id)
 
 
 def _mint(environment: Environment, user: User, kind: str, **kwargs: Any) -> str:

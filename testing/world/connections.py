@@ -11,12 +11,11 @@ from pipedai.sql import Row, database_now
 from testing.world.cast import TEST_ACTOR, Cast
 from workspaces.connections import secrets
 from workspaces.connections.authorizers import ToDiscover, ToExchange, carry_out
-from workspaces.connections.grants import store_tokens
 from workspaces.connections.models import Connection
 from workspaces.connections.refreshing import Ailing, Healthy
-from workspaces.connections.secrets import GrantSecrets
-from workspaces.connections.services import CONNECTIONS, seal_secrets
-from workspaces.connections.tokens import Tokens
+from workspaces.connections.secrets import GrantSecrets, seal_grant, store_tokens
+from workspaces.connections.servers import Tokens
+from workspaces.connections.services import CONNECTIONS
 
 CONNECTION_URL = "https://mcp.example/of-a-connection"
 CONNECTION_HEADERS = {"Authorization": "Bearer planted-header-of-a-connection"}
@@ -82,7 +81,7 @@ def add_oauth_connection(
         refresh_token, connection.client_given, connection.connected_by = None, True, None
         connection.client_id, connection.refresh_at = "planted-client-id", database_now()
     with transaction.atomic():
-        seal_secrets(connection, GrantSecrets(client_secret=client_secret))
+        seal_grant(connection, GrantSecrets(client_secret=client_secret))
         connection.save(force_insert=True)
     give_tokens(connection.id, Tokens(access_token, refresh_token, lives), since=since, **columns)
     connection.refresh_from_db()

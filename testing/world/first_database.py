@@ -10,7 +10,7 @@ from django.db import connection, connections
 from django.test.utils import setup_databases, teardown_databases
 
 from bin.suite import MIGRATED
-from pipedai.embedded.programs import only_one
+from pipedai.embedded.cluster import only_one
 from pipedai.embedded.server import of_settings
 from testing.world.database_copy import (
     copy_database,

@@ -18,7 +18,7 @@ from pipedai.api import throttling
 from pipedai.wakeups import watches
 from testing.probes.planted import Planted, plant_all, planted
 from triggers.events import receiving
-from workspaces.encryption.alarms import alarms
+from workspaces.encryption.keys import alarms
 
 T = TypeVar("T")
 

@@ -2,8 +2,7 @@
 
 from django.db.models.functions import Now
 
-from accounts.mail.outbox import INVITATION_LIFETIME, lifetime_of
-from accounts.mail.tokens import new_token, token_with_digest
+from accounts.mails import INVITATION_LIFETIME, lifetime_of, new_token, token_with_digest
 from accounts.models import AccountMail, User
 from pipedai.api.tokens import digest
 from pipedai.ids import new_id

@@ -25,9 +25,9 @@ from testing.world.channels import CHANNEL_URL, asked_token
 from testing.world.mails import invite_for_test, issue_token
 from testing.world.stage import Stage
 from testing.world.users import PASSWORD
-from workers.enrollment.pairing import approve_login, begin_pairing
+from workers.enrollment.issuing import approve_pairing, begin_pairing
 from workers.models import Enrollment
-from workspaces.files import planning, requests
+from workspaces.files import changes, planning
 from workspaces.roles import Role
 from workspaces.services import create_environment
 
@@ -145,7 +145,7 @@ def _redeeming(cast: Cast) -> Body:
 def _redeeming_login(cast: Cast) -> Body:
     """Returns a body with the device code of a command line that somebody approved."""
     begun = begin_pairing(label=None, kind=Enrollment.Kind.KEY, address=None, program=None)
-    approve_login(
+    approve_pairing(
         enrollment_id=begun.enrollment_id,
         environment_id=cast.environment.id,
         role=Role.VIEWER,
@@ -216,7 +216,7 @@ def _applied(cast: Cast) -> Body:
     """Returns the plan of files that describe nothing."""
     planned = planning.plan(
         environment_id=cast.environment.id,
-        request=requests.Request("acme/agents", []),
+        request=changes.Request("acme/agents", []),
         actor=TEST_ACTOR,
         role=Role.ADMIN,
     )

@@ -7,7 +7,7 @@ from uuid import UUID
 from django.db.models.functions import Now
 
 from accounts.models import Session
-from accounts.session_tokens import LIFETIME
+from accounts.sessions import LIFETIME
 from pipedai.sql import database_now
 from testing.world.budgets import add_budget
 from testing.world.cast import TEST_ACTOR, Cast, issue_enrollment

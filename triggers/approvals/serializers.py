@@ -16,7 +16,7 @@ from triggers.approval_rules import APPROVER_ROLES, DECISIONS
 from triggers.models import Approval
 from triggers.runs.serializers import ToolCallSerializer
 from triggers.states import ApprovalStatus
-from workspaces.actors import ActorSerializer, actors_shown
+from workspaces.serializers import ActorSerializer, actors_shown
 
 MAX_REASON = 1000
 # The most calls before the question that are shown.

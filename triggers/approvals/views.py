@@ -5,7 +5,7 @@ from uuid import UUID
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.authentication import CookieJWTAuthentication
+from accounts.sessions import CookieJWTAuthentication
 from pipedai.api.principal import UserPrincipal, actor_of, principal_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import read_body
@@ -22,8 +22,7 @@ from triggers.approvals.serializers import (
 )
 from triggers.approvals.services import decide_approval
 from triggers.models import Approval
-from workspaces.access import Access, TenantViewSet
-from workspaces.permissions import IsOperator, IsViewer
+from workspaces.access import Access, IsOperator, IsViewer, TenantViewSet
 from workspaces.roles import Role
 
 

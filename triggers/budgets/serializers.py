@@ -14,7 +14,7 @@ from pipedai.api.fields import (
 )
 from pipedai.api.serializers import RowSerializer, StrictBody
 from triggers.models import Budget
-from workspaces.files.columns import KeyField, LabelField
+from workspaces.tenant_columns import KeyField, LabelField
 
 MAX_NOTICES = 20
 _INT4 = 2**31 - 1

@@ -20,8 +20,7 @@ from pipedai.api.views import (
 from pipedai.replica.reading import remember
 from pipedai.server.ticket import EnvironmentStreamTicket
 from triggers.changes.reading import changes_of
-from workspaces.access import TenantViewSet
-from workspaces.permissions import IsViewer
+from workspaces.access import IsViewer, TenantViewSet
 
 
 class EnvironmentEventViewSet(StreamViewMixin, TenantViewSet):

@@ -5,12 +5,18 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from pipedai.api.fields import ListField, NameField, PatternField, TextField, TrueFalseField
+from pipedai.api.fields import (
+    ListField,
+    NameField,
+    PatternField,
+    SigningSecretField,
+    TextField,
+    TrueFalseField,
+)
 from pipedai.api.serializers import RowSerializer, StrictBody
-from pipedai.server.headers import HOOKS
-from triggers.serializers import MIN_WEBHOOK_SECRET
+from pipedai.server.request_scope import HOOKS
 from triggers.states import EventDecided, Scheme
-from workspaces.files.columns import KeyField, LabelField
+from workspaces.tenant_columns import KeyField, LabelField
 
 # The characters of a header's name that every proxy passes on.
 _HEADER = r"^[A-Za-z0-9-]{1,100}$"
@@ -32,7 +38,9 @@ class SourceBody(StrictBody):
     name = NameField(max_length=200)
     scheme = serializers.ChoiceField(choices=Scheme.choices)
     secrets = ListField(
-        child=TextField(min_length=MIN_WEBHOOK_SECRET, max_length=1024, trim_whitespace=False),
+        child=TextField(
+            min_length=SigningSecretField.MIN_LENGTH, max_length=1024, trim_whitespace=False
+        ),
         min_length=1,
         max_length=2,
     )

@@ -31,8 +31,7 @@ from triggers.events.sources import SOURCES
 from triggers.filters import check_tenant_ids
 from triggers.models import Event, EventDecision
 from triggers.states import EventDecided
-from workspaces.access import TenantViewSet
-from workspaces.permissions import IsOperator
+from workspaces.access import IsOperator, TenantViewSet
 from workspaces.resource_views import ResourceViewSet
 
 _COLUMNS = sorted({*sources_of(SourceSerializer), "hmac"})

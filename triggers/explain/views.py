@@ -17,8 +17,7 @@ from triggers import tenancy
 from triggers.explain.due_times import check_time_in_question, explain_trigger
 from triggers.explain.runs import explain_run
 from triggers.explain.serializers import RunExplanationSerializer, TriggerExplanationSerializer
-from workspaces.access import TenantViewSet
-from workspaces.permissions import IsViewer
+from workspaces.access import IsViewer, TenantViewSet
 from workspaces.roles import Role
 
 # Each environment may have two explanations under way in a process, because an explanation of a run in a long queue

@@ -7,7 +7,7 @@ from django.db import migrations, models
 
 import pipedai.ids
 import triggers.models.fields
-from pipedai.tenant_keys import tenant_key
+from pipedai.table_rules import tenant_key
 
 
 class Migration(migrations.Migration):

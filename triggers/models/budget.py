@@ -6,8 +6,14 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from pipedai.table_rules import check, has, index, lacks, unique
-from workspaces.files.columns import FileColumns, own_key
-from workspaces.tenant_columns import TenantRow, environment_key, in_environment, tenant_key
+from workspaces.tenant_columns import (
+    FileColumns,
+    TenantRow,
+    environment_key,
+    in_environment,
+    own_key,
+    tenant_key,
+)
 
 
 def money(**kwargs: object) -> models.DecimalField:  # type: ignore[type-arg]

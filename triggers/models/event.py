@@ -8,12 +8,18 @@ from django.db.models.functions import Now
 from pipedai.table_rules import check, has, index, lacks, unique
 from triggers.models.fields import JSONAsGivenField
 from triggers.states import EventDecided, Outcome, Scheme
-from workspaces.encryption.sealed_fields import SealedField
-from workspaces.files.columns import FileColumns, own_key
-from workspaces.tenant_columns import TenantRow, environment_key, in_environment, tenant_key
+from workspaces.tenant_columns import (
+    FileColumns,
+    TenantRow,
+    environment_key,
+    in_environment,
+    own_key,
+    sealed_column,
+    tenant_key,
+)
 
 # The column of a source that is encrypted.
-SECRETS = SealedField("event_source", "secrets", "secrets_key_id")
+SECRETS = sealed_column("event_source", "secrets", "secrets_key_id")
 # How many listeners a trigger has at most.
 MAX_LISTENERS = 10
 

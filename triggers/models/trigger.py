@@ -10,9 +10,17 @@ from django.db.models.functions import Now
 from pipedai.table_rules import check, has, index, lacks
 from triggers.models.fields import JSONAsGivenField
 from triggers.states import RecordEvents, RetryMode
-from workspaces.files.columns import FileColumns, own_key
-from workspaces.tenant_columns import TenantRow, in_environment, tenant_key
+from workspaces.tenant_columns import (
+    FileColumns,
+    TenantRow,
+    in_environment,
+    own_key,
+    sealed_column,
+    tenant_key,
+)
 
+MCP_HEADERS = sealed_column("trigger", "mcp_headers", "mcp_key_id")
+WEBHOOK_SECRET = sealed_column("trigger", "webhook_secret", "webhook_key_id")
 MAX_PREFER_SECONDS, MAX_CONCURRENT_RUNS = 600, 100
 # The least and the greatest of each number that users set. The database checks them, and so does the API.
 BOUNDS: Final = {

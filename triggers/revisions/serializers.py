@@ -6,7 +6,7 @@ from rest_framework import serializers
 
 from pipedai.api.serializers import RowSerializer
 from triggers.models import TriggerRevision
-from workspaces.actors import ActorSerializer, actors_shown
+from workspaces.serializers import ActorSerializer, actors_shown
 
 
 class RevisionSerializer(RowSerializer):

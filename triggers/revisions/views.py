@@ -16,8 +16,7 @@ from triggers.revisions.serializers import RevisionSerializer, revisions_shown
 from triggers.revisions.services import restore_revision
 from triggers.serializers import TriggerSerializer
 from triggers.views import TriggerViewSet, octets_of
-from workspaces.access import TenantViewSet
-from workspaces.permissions import IsAdmin, IsViewer
+from workspaces.access import IsAdmin, IsViewer, TenantViewSet
 
 
 class RevisionPaginator(HeavyPaginator):

@@ -25,8 +25,7 @@ from pipedai.server.memory_budget import room_for_answer
 from pipedai.server.ticket import StreamTicket
 from triggers import tenancy
 from triggers.run_events.reading import news_of_run, page_of_events
-from workspaces.access import TenantViewSet
-from workspaces.permissions import IsOperator
+from workspaces.access import IsOperator, TenantViewSet
 
 # The form of an event's number. A number of nine digits fits into the database's column.
 _SEQ = re.compile(r"\d{1,9}", re.ASCII)

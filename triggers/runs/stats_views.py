@@ -19,8 +19,7 @@ from triggers.runs.filters import OverviewFilters, StatsFilters
 from triggers.runs.overview import count_online_workers, next_due, run_figures
 from triggers.runs.serializers import GroupStatsSerializer, NextDueSerializer, StatsSerializer
 from triggers.runs.stats import MAX_DAYS, Window, run_stats
-from workspaces.access import TenantViewSet
-from workspaces.permissions import IsViewer
+from workspaces.access import IsViewer, TenantViewSet
 
 # Each environment may have two statistics under way in a process, because a long window of a busy environment takes a
 # thread, and a core of the database, for a second.

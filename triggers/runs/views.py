@@ -28,8 +28,7 @@ from triggers.runs.serializers import (
     ToolCallSerializer,
 )
 from triggers.states import Source
-from workspaces.access import TenantViewSet, find_visible
-from workspaces.permissions import IsOperator, IsViewer
+from workspaces.access import IsOperator, IsViewer, TenantViewSet, find_visible
 from workspaces.roles import Role
 
 _KEY_PATTERN = re.compile(r"[\x20-\x7e]{1,255}", re.ASCII)

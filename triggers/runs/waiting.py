@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from pipedai.events import Actor, emit
+from pipedai.events import Actor, emit, is_rehearsal
 from pipedai.ids import new_id
 from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one
-from pipedai.together import is_rehearsal
 from triggers.approval_rules import demand_for, rules_in_force, rules_to_keep
 from triggers.budgets.settling import settle_reservations
 from triggers.runs import statements as sql

@@ -24,8 +24,7 @@ from triggers.schedules.serializers import (
     SchedulePreviewBody,
     TickSerializer,
 )
-from workspaces.access import TenantViewSet
-from workspaces.permissions import IsViewer
+from workspaces.access import IsViewer, TenantViewSet
 
 # Each environment may have one preview under way in a process. A preview takes some milliseconds of CPU, and several
 # at once would slow down the calls of everybody else.

@@ -3,7 +3,7 @@
 from typing import Any
 
 from pipedai.api.schema import reference
-from pipedai.api.schema.answers import JSON
+from pipedai.api.schema.auto import JSON
 from pipedai.api.schema.operation import Schema
 from triggers.states import TERMINAL
 

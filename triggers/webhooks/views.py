@@ -17,8 +17,7 @@ from triggers import tenancy
 from triggers.models import Delivery
 from triggers.webhooks import outbox
 from triggers.webhooks.serializers import DeliverySerializer
-from workspaces.access import TenantViewSet
-from workspaces.permissions import IsAdmin, IsViewer
+from workspaces.access import IsAdmin, IsViewer, TenantViewSet
 from workspaces.roles import Role
 
 _A_MINUTE = 60

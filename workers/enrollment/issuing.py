@@ -1,19 +1,32 @@
-"""Issues and revokes the codes by which an admin lets a host enroll."""
+"""Lets hosts and command lines in: an admin issues a code for a host, or a host or a command line asks for a pairing
+(RFC 8628) and shows its code, which a person types and decides about.
+"""
 
-from datetime import datetime
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Now
+from django.utils.crypto import salted_hmac
 
 from pipedai.api import tokens
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, or_not_found
+from pipedai.api.throttling import (
+    Rate,
+    check_rate,
+    take_back_hit,
+    too_many_requests,
+)
 from pipedai.events import Actor, Event, emit
-from workers.enrollment.codes import digest
-from workers.models import Enrollment
+from pipedai.server.request_scope import network_of
+from pipedai.sql import execute, fetch_row
+from workers.models import Enrollment, Worker
 from workspaces.ceilings import check_ceiling
 from workspaces.locks import (
     checked_pools,
@@ -25,6 +38,42 @@ from workspaces.locks import (
 )
 from workspaces.roles import Role
 from workspaces.serializers import WRK_LIFETIME
+
+LIFETIME = timedelta(minutes=10)
+INTERVAL_SECONDS = 5
+MAX_PENDING = 10
+_PENDING = Rate("pairings", limit=MAX_PENDING, seconds=int(LIFETIME.total_seconds()))
+_PAIRINGS = [Enrollment.Kind.DEVICE.value, Enrollment.Kind.KEY.value]
+# A user who types five wrong codes in a row must wait for an hour. This keeps users from guessing the codes of hosts.
+WRONG_ENTRIES = Rate("pairing-code", limit=5, seconds=3600, in_a_row=True)
+
+# The letters of the code that a person types (RFC 8628 §6.1). Without vowels a code spells no word, and no two letters
+# look alike. A code of 8 letters has 20^8 values, or 34.6 bits.
+_LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
+_HALF = 4
+_DEVICE_BYTES = 32
+
+# Only MAX_PENDING pairings of one network may wait for approval. This lock makes the requests of one network run one
+# after another, so that two requests at once can't exceed that number.
+_TAKE_TURNS = "SELECT pg_advisory_xact_lock(hashtextextended('pairing ' || %(network)s, 0))"
+
+_COUNT_PENDING = """
+SELECT count(*) AS pending,
+    greatest(1, ceil(extract(epoch FROM min(expires_at) - statement_timestamp())))::int AS seconds_left
+FROM enrollment
+WHERE kind <> 'code' AND approved_at IS NULL AND revoked_at IS NULL AND expires_at > statement_timestamp()
+    AND asked_from <<= %(network)s::inet
+"""
+
+_DECIDE = """
+UPDATE enrollment
+SET environment_id = %(environment_id)s, auth_mode = coalesce(%(auth_mode)s, auth_mode), role = %(role)s,
+    decided_by_id = %(user_id)s,
+    approved_at = CASE WHEN %(approved)s THEN statement_timestamp() END,
+    revoked_at = CASE WHEN NOT %(approved)s THEN statement_timestamp() END
+WHERE id = %(id)s AND kind = ANY(%(kinds)s) AND approved_at IS NULL AND revoked_at IS NULL
+    AND expires_at > statement_timestamp()
+"""
 
 
 def issue_code(
@@ -45,7 +94,15 @@ def issue_code(
     with transaction.atomic():
         lock_environment(environment_id)
         hold_role_of_user(user_id, environment_id, Role.ADMIN)
-        _check_room(environment_id)
+        usable = Enrollment.objects.filter(
+            Q(expires_at__gt=Now()),
+            environment_id=environment_id,
+            revoked_at__isnull=True,
+            consumed_at__isnull=True,
+        )
+        check_ceiling(
+            "enrollments", "usable enrollments", environment_id=environment_id, rows=usable
+        )
         enrollment = Enrollment.objects.create(
             environment_id=environment_id,
             kind=Enrollment.Kind.CODE.value,
@@ -83,16 +140,167 @@ def revoke_enrollment(*, environment_id: UUID, enrollment_id: UUID, actor: Actor
             )
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Pairing:
+    """A new pairing with its two codes in plaintext. The database has only HMACs of them."""
+
+    enrollment_id: UUID
+    device_code: str
+    user_code: str
+    expires_at: datetime
+
+
+def begin_pairing(
+    *,
+    label: str | None,
+    kind: str = Enrollment.Kind.DEVICE.value,
+    address: str | None,
+    program: str | None,
+) -> Pairing:
+    """Begins a pairing of this Enrollment.Kind, which has no environment yet and so no audit entry. Raises
+    TooManyRequests if MAX_PENDING of the caller's address (the /64 network for IPv6) wait already.
+    """
+    device_code, user_code = make_device_code(), make_user_code()
+    with transaction.atomic():
+        if address is not None:
+            params = {"network": network_of(address)}
+            execute(_TAKE_TURNS, params)
+            row = fetch_row(_COUNT_PENDING, params)
+            if row["pending"] >= MAX_PENDING:
+                sentence = (
+                    f"{MAX_PENDING} pairings at this address wait for approval, as many as may."
+                )
+                raise too_many_requests(_PENDING, row["seconds_left"], sentence)
+        enrollment = Enrollment.objects.create(
+            kind=kind,
+            label=label,
+            auth_mode=Worker.AuthMode.CLAUDE_MAX.value,
+            code_digest=digest(kind, device_code),
+            user_code_digest=digest("user", user_code),
+            last_four=device_code[-4:],
+            asked_from=address,
+            asked_by=program,
+            poll_seconds=INTERVAL_SECONDS,
+            expires_at=Now() + LIFETIME,
+        )
+        enrollment.refresh_from_db(fields=["expires_at"])
+    return Pairing(enrollment.id, device_code, user_code, enrollment.expires_at)
+
+
+def find_pending(*, typed: str, user_id: UUID) -> Enrollment:
+    """Returns the waiting pairing with the typed code. Raises NotFound; TooManyRequests after five wrong codes."""
+    # The try is counted before the code is looked up: otherwise many requests at once could try more than five codes.
+    check_rate(WRONG_ENTRIES, str(user_id))
+    code = normal_user_code(typed)
+    pending = Enrollment.objects.filter(
+        kind__in=_PAIRINGS,
+        approved_at__isnull=True,
+        revoked_at__isnull=True,
+        expires_at__gt=Now(),
+        user_code_digest__in=digests("user", code or ""),
+    )
+    found = or_not_found(pending.first() if code else None)
+    take_back_hit(WRONG_ENTRIES, str(user_id))
+    return found
+
+
+def approve(
+    *, typed: str, environment_id: UUID, auth_mode: str, role: Role, user_id: UUID, actor: Actor
+) -> Enrollment:
+    """Approves the pairing with the typed code: a host's with `auth_mode`, a command line's with `role`. Raises like
+    `find_pending` and `approve_pairing`.
+    """
+    found = find_pending(typed=typed, user_id=user_id)
+    is_host = found.kind == Enrollment.Kind.DEVICE
+    return approve_pairing(
+        enrollment_id=found.id,
+        environment_id=environment_id,
+        auth_mode=auth_mode if is_host else None,
+        role=None if is_host else role,
+        user_id=user_id,
+        actor=actor,
+    )
+
+
+def approve_pairing(
+    *,
+    enrollment_id: UUID,
+    environment_id: UUID,
+    auth_mode: str | None = None,
+    role: Role | None = None,
+    user_id: UUID,
+    actor: Actor,
+) -> Enrollment:
+    """Approves the pairing of a command line, whose key will have this role, the user's own at most; without a role
+    that of a host. Either gets its tokens when it asks the next time. Raises Conflict if somebody decided before or it
+    has expired, and the errors of `hold_role_of_user`.
+    """
+    with transaction.atomic():
+        lock_environment(environment_id)
+        hold_role_of_user(user_id, environment_id, role or Role.ADMIN)
+        return _decide(
+            enrollment_id,
+            actor,
+            kinds=[(Enrollment.Kind.KEY if role else Enrollment.Kind.DEVICE).value],
+            approved=True,
+            environment_id=environment_id,
+            auth_mode=auth_mode,
+            role=role and role.value,
+            user_id=user_id,
+        )
+
+
+def deny_pairing(*, enrollment_id: UUID, user_id: UUID, actor: Actor) -> Enrollment:
+    """Denies the pairing. Raises Conflict if the pairing was approved or denied before, or has expired."""
+    with transaction.atomic():
+        return _decide(enrollment_id, actor, kinds=_PAIRINGS, approved=False, user_id=user_id)
+
+
+def _decide(enrollment_id: UUID, actor: Actor, **values: object) -> Enrollment:
+    unsaid = {"environment_id": None, "auth_mode": None, "role": None}
+    if not execute(_DECIDE, {"id": enrollment_id, **unsaid, **values}):
+        raise Conflict(
+            "Somebody has decided on this request already, or it has expired.",
+            code=ErrorCode.ENROLLMENT_EXPIRED,
+        )
+    enrollment = Enrollment.objects.get(id=enrollment_id)
+    action = "enrollment.approved" if values["approved"] else "enrollment.denied"
+    metadata = {"askedFrom": enrollment.asked_from}
+    if enrollment.role:
+        metadata["role"] = enrollment.role
+    emit(event(action, enrollment, actor, metadata))
+    return enrollment
+
+
 def event(action: str, enrollment: Enrollment, actor: Actor, metadata: dict[str, Any]) -> Event:
     metadata = {"kind": enrollment.kind, "label": enrollment.label, **metadata}
     return Event(action, actor, enrollment.environment_id, "enrollment", enrollment.id, metadata)
 
 
-def _check_room(environment_id: UUID) -> None:
-    usable = Enrollment.objects.filter(
-        Q(expires_at__gt=Now()),
-        environment_id=environment_id,
-        revoked_at__isnull=True,
-        consumed_at__isnull=True,
-    )
-    check_ceiling("enrollments", "usable enrollments", environment_id=environment_id, rows=usable)
+def make_user_code() -> str:
+    letters = "".join(secrets.choice(_LETTERS) for _ in range(2 * _HALF))
+    return f"{letters[:_HALF]}-{letters[_HALF:]}"
+
+
+def normal_user_code(typed: str) -> str | None:
+    """Returns a typed code in the form of `make_user_code`, whatever its case and punctuation, or None."""
+    letters = [character for character in typed.upper() if character.isalnum()]
+    if len(letters) != 2 * _HALF or not set(letters) <= set(_LETTERS):
+        return None
+    return f"{''.join(letters[:_HALF])}-{''.join(letters[_HALF:])}"
+
+
+def make_device_code() -> str:
+    return secrets.token_urlsafe(_DEVICE_BYTES)
+
+
+def digest(purpose: str, code: str) -> bytes:
+    """Returns the HMAC that is stored instead of a code. `purpose` is the enrollment's kind, or `user`."""
+    return digests(purpose, code)[0]
+
+
+def digests(purpose: str, code: str) -> list[bytes]:
+    return [
+        salted_hmac(f"pipedai.enrollment.{purpose}", code, secret=key, algorithm="sha256").digest()
+        for key in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
+    ]

@@ -16,10 +16,9 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import ApiError, Forbidden, NotFound, Unauthenticated, or_not_found
 from pipedai.events import Actor, emit
 from pipedai.sql import Row, fetch_one
-from workers.enrollment.codes import digests
-from workers.enrollment.issuing import event
+from workers.enrollment.issuing import digests, event
 from workers.models import Enrollment
-from workers.pools.membership import join_pools
+from workers.pools.services import join_pools
 from workers.registration import seat_worker
 from workspaces.api_keys import Minted, create_host_key, create_login_key
 from workspaces.locks import hold_role_of_user, lock_environment, pool_metadata

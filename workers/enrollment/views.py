@@ -8,7 +8,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.authentication import CookieJWTAuthentication
+from accounts.sessions import CookieJWTAuthentication
 from pipedai.api.principal import actor_of, address_of, principal_of
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import read_body
@@ -16,7 +16,7 @@ from pipedai.api.throttling import Rate, Throttle, by_address
 from pipedai.api.views import ApiViewSet, IsPublic, IsSignedIn
 from pipedai.events import Actor
 from pipedai.ids import current_request_id
-from workers.enrollment import issuing, pairing
+from workers.enrollment import issuing
 from workers.enrollment.redeeming import redeem, redeem_login
 from workers.enrollment.serializers import (
     ApprovalBody,
@@ -30,8 +30,7 @@ from workers.enrollment.serializers import (
     WaitingPairingSerializer,
 )
 from workers.models import Enrollment, Worker
-from workspaces.access import TenantViewSet
-from workspaces.permissions import IsAdmin
+from workspaces.access import IsAdmin, TenantViewSet
 from workspaces.serializers import ApiKeySerializer
 
 _LONGEST_PROGRAM = 255
@@ -102,7 +101,7 @@ class PairingViewSet(ApiViewSet):
     def look(self, request: Request) -> Response:
         user_id = principal_of(request).id
         code = read_body(UserCodeBody, request)["user_code"]
-        found = pairing.find_pending(typed=code, user_id=user_id)
+        found = issuing.find_pending(typed=code, user_id=user_id)
         return Response(WaitingPairingSerializer(found, context={"user_id": user_id}).data)
 
     @Operation(
@@ -114,7 +113,7 @@ class PairingViewSet(ApiViewSet):
     )
     def approve(self, request: Request) -> Response:
         body = read_body(ApprovalBody, request)
-        pairing.approve(
+        issuing.approve(
             typed=body.pop("user_code"),
             **body,
             user_id=principal_of(request).id,
@@ -132,8 +131,8 @@ class PairingViewSet(ApiViewSet):
     def deny(self, request: Request) -> Response:
         user_id = principal_of(request).id
         code = read_body(UserCodeBody, request)["user_code"]
-        found = pairing.find_pending(typed=code, user_id=user_id)
-        pairing.deny_pairing(enrollment_id=found.id, user_id=user_id, actor=actor_of(request))
+        found = issuing.find_pending(typed=code, user_id=user_id)
+        issuing.deny_pairing(enrollment_id=found.id, user_id=user_id, actor=actor_of(request))
         return Response(status=204)
 
 
@@ -176,7 +175,7 @@ class EnrollmentViewSet(ApiViewSet):
     def device(self, request: Request) -> Response:
         """Begins a pairing. Only this answer holds the pairing's two codes."""
         program = request.META.get("HTTP_USER_AGENT")
-        begun = pairing.begin_pairing(
+        begun = issuing.begin_pairing(
             **read_body(PairingBody, request),
             address=address_of(request),
             program=_printable(program)[:_LONGEST_PROGRAM] if program else None,
@@ -191,7 +190,7 @@ class EnrollmentViewSet(ApiViewSet):
                 # RFC 8628 asks for a URL that contains the code. It stands in the fragment, which browsers send to no
                 # server, and our page does not read it: a person must type the code, so that a link can't do so.
                 "verificationUriComplete": f"{uri}#{begun.user_code}",
-                "interval": pairing.INTERVAL_SECONDS,
+                "interval": issuing.INTERVAL_SECONDS,
                 "expiresAt": begun.expires_at,
             },
             status=201,

@@ -1,1 +1,1 @@
-"""Pools: groups of workers, any of which may take the runs of the triggers that name the pool (SPEC §16)."""
+"""Pools: groups of workers, any of which may take the runs of the triggers that name the pool."""

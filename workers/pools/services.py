@@ -1,24 +1,27 @@
-"""Creates, changes and deletes pools, and puts workers into them (SPEC §16), each with its audit event."""
+"""Creates, changes and deletes pools, and lets workers join and leave them, each with its audit event."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
+from django.db.models import Q
 
 from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import Conflict, NotFound, or_not_found
+from pipedai.api.errors import CeilingReached, Conflict, NotFound, or_not_found
 from pipedai.api.renderers import counted
 from pipedai.events import Actor
+from pipedai.sql import fetch_all
 from pipedai.wakeups import wake_workers
 from triggers.models import Trigger
 from triggers.runs.lifecycle import reassign_resuming_runs
-from workers.locks import hold_workers
-from workers.models import Pool, PoolMember
-from workers.pools.membership import join_pools, lock_resuming_triggers
-from workspaces.files.columns import keeping_keys
-from workspaces.locks import hold_pools
+from triggers.states import RetryMode
+from workers.models import Pool, PoolMember, Worker
+from workspaces.ceilings import held_and_most
+from workspaces.locks import hold_pools, lock_row
+from workspaces.models import Workspace
 from workspaces.resources import Resource
+from workspaces.tenant_columns import keeping_keys
 
 
 class Pools(Resource[Pool]):
@@ -52,7 +55,7 @@ POOLS = Pools()
 def add_worker(*, pool: Pool, worker_id: UUID, actor: Actor) -> None:
     """Puts a worker into a pool, if it is not in it. Raises NotFound, CeilingReached, and the errors of `hold_role`."""
     with transaction.atomic():
-        _hold_worker(pool, worker_id, actor)
+        _lock_worker(pool, worker_id, actor)
         joined = or_not_found(
             join_pools(environment_id=pool.environment_id, worker_id=worker_id, pool_ids=[pool.id])
         )
@@ -67,7 +70,7 @@ def remove_worker(*, pool: Pool, worker_id: UUID, actor: Actor) -> None:
     longer. A repetition changes nothing. Raises NotFound, and the errors of `hold_role`.
     """
     with transaction.atomic():
-        _hold_worker(pool, worker_id, actor)
+        _lock_worker(pool, worker_id, actor)
         if not hold_pools(pool.environment_id, [pool.id]):
             raise NotFound
         if PoolMember.objects.filter(pool_id=pool.id, worker_id=worker_id).delete()[0]:
@@ -76,6 +79,72 @@ def remove_worker(*, pool: Pool, worker_id: UUID, actor: Actor) -> None:
             POOLS.emit("worker-removed", pool, actor, {"workerId": str(worker_id)})
 
 
-def _hold_worker(pool: Pool, worker_id: UUID, actor: Actor) -> None:
-    if worker_id not in hold_workers(pool.environment_id, [worker_id], actor):
-        raise NotFound
+def _lock_worker(pool: Pool, worker_id: UUID, actor: Actor) -> None:
+    rows = Worker.objects.filter(
+        id=worker_id, environment_id=pool.environment_id, deleted_at__isnull=True
+    )
+    lock_row(rows, actor, environment_id=pool.environment_id)
+
+
+_JOIN = """
+INSERT INTO pool_member (environment_id, worker_id, pool_id)
+SELECT %(environment_id)s, %(worker_id)s, pool_id FROM unnest(%(pool_ids)s::uuid[]) pool_id
+ON CONFLICT DO NOTHING
+RETURNING pool_id
+"""
+
+
+def join_pools(
+    *, environment_id: UUID, worker_id: UUID, pool_ids: Iterable[UUID]
+) -> list[UUID] | None:
+    """Makes the worker a member of those pools that exist, and returns the ones it was not in; None if none exists. The
+    caller has locked the environment and the worker. Raises CeilingReached.
+    """
+    held = hold_pools(environment_id, pool_ids)
+    if not held:
+        return None
+    params = {"environment_id": environment_id, "worker_id": worker_id, "pool_ids": held}
+    joined = sorted(row["pool_id"] for row in fetch_all(_JOIN, params))
+    if joined:
+        workspace = Workspace.objects.filter(environments=environment_id)
+        memberships = PoolMember.objects.filter(worker_id=worker_id)
+        number, limit = held_and_most("poolsOfWorker", workspace, memberships)
+        if number > limit:
+            raise CeilingReached(
+                "poolsOfWorker", f"The worker may be in {limit} pools, and would be in more."
+            )
+    return joined
+
+
+def leave_all_pools(*, environment_id: UUID, worker_id: UUID) -> list[UUID]:
+    """Ends all memberships of a worker, and returns the pools. The caller has locked the environment and the worker.
+    The pools are locked first, so that it holds nothing while it waits for the deletion of one.
+    """
+    memberships = PoolMember.objects.filter(worker_id=worker_id)
+    left = hold_pools(environment_id, memberships.values_list("pool_id", flat=True))
+    memberships.delete()
+    return left
+
+
+def lock_resuming_triggers(
+    pool_ids: Sequence[UUID], *, worker_id: UUID | None = None
+) -> list[UUID]:
+    """Locks the triggers that resume in the pools, and those of `worker_id`, whose ids it returns. Call it after a
+    worker has left: it waits for ends of runs whose retry may want a session of the worker.
+    """
+    of_pools = Q(pool_id__in=pool_ids, retry_mode=RetryMode.RESUME)
+    triggers = Trigger.objects.filter(
+        of_pools | Q(worker_id__isnull=False, worker_id=worker_id), deleted_at__isnull=True
+    )
+    locked = triggers.select_for_update(no_key=True).order_by("id")
+    return [id_ for id_, owner in locked.values_list("id", "worker_id") if owner == worker_id]
+
+
+def pools_of_host(key_id: UUID) -> set[UUID]:
+    """Returns the pools of all workers that a host brought in. Its further workers may join only these, because pools
+    get secrets of triggers, and an admin decides which machines are in them.
+    """
+    own = PoolMember.objects.filter(
+        worker__host_key_id=key_id, worker__deleted_at__isnull=True, pool__deleted_at__isnull=True
+    )
+    return set(own.values_list("pool_id", flat=True))

@@ -10,15 +10,17 @@ from rest_framework.response import Response
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
 from workers.models import Pool
-from workers.pools import queries, services
-from workers.pools.serializers import PoolBody, PoolSerializer
-from workspaces.access import TenantViewSet
-from workspaces.permissions import IsAdmin
+from workers.pools import services
+from workers.pools.serializers import COLUMNS, PoolBody, PoolSerializer, with_workers
+from workspaces.access import IsAdmin
 from workspaces.resource_views import ResourceViewSet
 
 
 class PoolViewSet(ResourceViewSet):
+    """Pools, and who is in them. The list of workers, filtered by a pool, shows its workers."""
+
     tag = "Pools"
+    permissions = {"add": IsAdmin, "remove": IsAdmin}
     resource = services.POOLS
     body = PoolBody
     serializer = PoolSerializer
@@ -27,19 +29,11 @@ class PoolViewSet(ResourceViewSet):
 
     @classmethod
     def rows(cls) -> QuerySet[Any, Any]:
-        return queries.pools()
+        return super().rows().values(*COLUMNS)
 
     @classmethod
     def shown(cls, rows: list[Any]) -> Any:
-        return super().shown(queries.with_workers(rows))
-
-
-class PoolMemberViewSet(TenantViewSet):
-    """The workers of one pool. The list of workers shows them, filtered by the pool."""
-
-    row = services.POOLS.row
-    tag = "Pools"
-    permissions = {"add": IsAdmin, "remove": IsAdmin}
+        return super().shown(with_workers(rows))
 
     @Operation(
         "PUT /pools/{poolId}/workers/{workerId}",

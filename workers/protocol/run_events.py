@@ -1,15 +1,42 @@
-"""Reads the events that a worker sends of its run."""
+"""The endpoint by which a worker sends the events of its run, that is, what the CLI tells."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+from uuid import UUID
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
+from rest_framework.exceptions import APIException
+from rest_framework.request import Request
+from rest_framework.response import Response
 
-from pipedai.api.parsers import TOO_DEEP
-from pipedai.api.serializers import Body
-from triggers.run_events.event import MAX_CALL_EVENTS, MAX_TYPE, RunEvent, make_event
-from workers.protocol.tool_calls import time_of
+from pipedai.api import tokens
+from pipedai.api.authentication import bearer_token
+from pipedai.api.errors import ApiError
+from pipedai.api.parsers import TOO_DEEP, EventsJSONParser
+from pipedai.api.principal import Principal
+from pipedai.api.schema.operation import Operation, answer
+from pipedai.api.serializers import Body, read_body
+from pipedai.api.views import IsSignedIn
+from pipedai.events import ActorType
+from pipedai.server.outer import LOG
+from triggers.run_events.event import (
+    MAX_CALL_BYTES,
+    MAX_CALL_EVENTS,
+    MAX_TYPE,
+    RunEvent,
+    make_event,
+)
+from triggers.run_events.recording import append_events, store_events
+from workers.authentication import (
+    VERSION,
+    WorkerProtocolViewSet,
+    WorkerTokenAuthentication,
+    check_size,
+)
+from workers.presence import sane_word
+from workers.protocol.serializers import time_of
 
 # The largest number of an event. The columns of the tables also hold the number after it.
 MAX_SEQ = 2**31 - 2
@@ -37,6 +64,110 @@ class EventsField(serializers.Field[Any, Any, Any, Any]):
 
     def to_internal_value(self, data: Any) -> list[RunEvent]:
         return events_of(data)
+
+
+class EventsBody(Body):
+    events = EventsField()
+
+
+@dataclass(frozen=True, slots=True)
+class CallingWorker(Principal):
+    """A worker whose token was checked by the statement that stored its events. Nothing else of it was read."""
+
+    type: ClassVar[ActorType] = "worker"
+
+
+class WorkerRunEventViewSet(WorkerProtocolViewSet):
+    permissions = {"store": IsSignedIn}
+    # The events of the call, if they are stored already.
+    _appended: Sequence[RunEvent] = ()
+    # A worker sends as many events as its run has; the limits of events bound them.
+    unmetered = frozenset(permissions)
+    parser_classes = (EventsJSONParser,)
+
+    # See docs/decisions/fast-paths.md.
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Stores most calls by one statement, which also checks the token. If it can't, all checks are made."""
+        negotiated = self.perform_content_negotiation(request)
+        request.accepted_renderer, request.accepted_media_type = negotiated
+        self._appended = append_plain_call(request, **kwargs)
+        if self._appended:
+            # The access log names the caller.
+            request.user = CallingWorker(kwargs["worker_id"])  # type: ignore[assignment]
+        else:
+            super().initial(request, *args, **kwargs)
+
+    @Operation(
+        "POST /workers/{workerId}/runs/{runId}/events",
+        id="sendRunEvents",
+        summary="Send a run's events",
+        body=EventsBody,
+        example={
+            "events": [
+                {"seq": 1, "at": "2026-11-24T15:29:30.123Z", "type": "text", "text": "Reading…"}
+            ]
+        },
+        parameters=(VERSION,),
+        answers={
+            200: answer(
+                "EventsTaken",
+                "How far the events of a run have come.",
+                nextSeq=serializers.IntegerField(min_value=1),
+            )
+        },
+    )
+    def store(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
+        events = self._appended
+        if events:
+            next_seq = events[-1].seq + 1
+        else:
+            check_size(request, MAX_CALL_BYTES)
+            events = read_body(EventsBody, request)["events"]
+            next_seq = store_events(worker_id=worker_id, run_id=run_id, events=events)
+        # The access log writes the line of a call that stored events at level DEBUG only.
+        request.META.get("asgi.scope", {}).get(LOG, {})["events"] = len(events)
+        return Response({"nextSeq": next_seq})
+
+
+def append_plain_call(request: Request, worker_id: UUID, run_id: UUID) -> Sequence[RunEvent]:
+    """Stores the events of a call and returns them. If anything is bad or unusual it returns none and changes nothing,
+    and the view decides by its checks.
+    """
+    try:
+        token = bearer_token(request)
+    except ApiError:
+        return ()
+    if token is None or tokens.prefix_of(token) != WorkerTokenAuthentication.prefix:
+        return ()
+    events = _plain_events(request)
+    if not events:
+        return ()
+    version = sane_word(request.META.get("HTTP_X_PIPEDAI_WORKER_VERSION"))
+    stored = append_events(
+        token_digest=tokens.digest(token),
+        worker_id=worker_id,
+        version=version,
+        run_id=run_id,
+        events=events,
+    )
+    return events if stored else ()
+
+
+def _plain_events(request: Request) -> list[RunEvent]:
+    """Returns the events of the body, or none if the body or its form is not what workers usually send."""
+    meta: Any = request.META
+    if (
+        request.method != "POST"
+        or meta.get("CONTENT_TYPE") != EventsJSONParser.media_type
+        or "HTTP_CONTENT_ENCODING" in meta
+        or int(meta.get("CONTENT_LENGTH") or 0) > MAX_CALL_BYTES
+    ):
+        return []
+    try:
+        body = EventsJSONParser().read(request._request.body)
+        return events_of(body.get("events")) if isinstance(body, dict) else []
+    except APIException:
+        return []
 
 
 def events_of(data: Any) -> list[RunEvent]:
@@ -79,7 +210,3 @@ def _wrong(item: dict[str, Any], seq: Any, at: str | None) -> str:
     if not isinstance(item.get("text"), str | None):
         return "have a text or null as text"
     return ""
-
-
-class EventsBody(Body):
-    events = EventsField()

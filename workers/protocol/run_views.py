@@ -12,15 +12,15 @@ from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import Body, read_body
 from pipedai.api.throttling import Rate, Throttle, by_caller
 from pipedai.api.views import IsSignedIn
+from triggers.approvals.services import spend_approval
 from triggers.runs import lifecycle, reports
 from triggers.runs.credentials import renew_credentials
 from triggers.runs.refusals import CREDENTIALS_SECONDS, NotReady
 from triggers.runs.serializers import RunSerializer
 from triggers.states import Status
-from workers.locks import locked_limits
-from workers.protocol.access import VERSION, WorkerProtocolViewSet
-from workers.protocol.fields import APPROVALS
+from workers.authentication import VERSION, WorkerProtocolViewSet, locked_limits
 from workers.protocol.serializers import (
+    APPROVALS,
     ClaimBody,
     ClaimedRunSerializer,
     CompleteBody,
@@ -48,6 +48,7 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
         "start": IsSignedIn,
         "heartbeat": IsSignedIn,
         "credentials": IsSignedIn,
+        "spend": IsSignedIn,
     }
     # These calls have no rate limit, because a worker must call as often as its runs need.
     unmetered = frozenset(permissions)
@@ -149,6 +150,32 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
         return Response(
             {"mcpUrl": found.mcp_url, "headers": found.headers, "expiresAt": found.expires_at}
         )
+
+    @Operation(
+        "POST /workers/{workerId}/runs/{runId}/approvals/{approvalId}/spend",
+        id="spendApproval",
+        summary="Use an approval",
+        body=Body,
+        parameters=(VERSION,),
+        answers={
+            200: answer(
+                "SpentApproval",
+                "An approval that the worker's gateway may use now.",
+                approvalId=serializers.UUIDField(),
+                spentAt=serializers.DateTimeField(),
+            )
+        },
+    )
+    def spend(self, request: Request, worker_id: UUID, run_id: UUID, approval_id: UUID) -> Response:
+        """Lets the gateway forward the approved call. Only the worker that holds the run may use it."""
+        read_body(Body, request)
+        spent = spend_approval(
+            worker_id=worker_id,
+            run_id=run_id,
+            approval_id=approval_id,
+            actor=self._actor(request),
+        )
+        return Response({"approvalId": spent["id"], "spentAt": spent["spent_at"]})
 
 
 class RunEndViewSet(WorkerProtocolViewSet):

@@ -1,4 +1,4 @@
-"""Workers of one account share its usage limit (SPEC §16)."""
+"""Workers of one account share its usage limit."""
 
 from datetime import timedelta
 

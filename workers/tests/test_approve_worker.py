@@ -1,4 +1,4 @@
-"""A worker that no person approved gets no MCP headers until POST /workers/:id/approve (SPEC §19)."""
+"""A worker that no person approved gets no MCP headers until POST /workers/:id/approve."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""POST /workers/:id/claim-next, and `start` of a claim (SPEC §21)."""
+"""POST /workers/:id/claim-next, and `start` of a claim."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -11,8 +11,8 @@ from django.db.models.functions import Now
 from structlog.testing import capture_logs
 
 from pipedai.ids import new_id
-from pipedai.server.access_log import LOG
 from pipedai.server.memory_budget import HOLDING, MIB, Holding, MemoryBudget
+from pipedai.server.outer import LOG
 from pipedai.server.ticket import POLL, PollTicket
 from pipedai.sql import database_now, execute
 from testing.probes.shapes import A_TIME, NOT_FOUND, invalid
@@ -24,9 +24,9 @@ from testing.world.pools import add_pool
 from testing.world.runs import Runs, allow
 from triggers.models import Run, RunReservation, RunText, Trigger
 from triggers.runs import claim_next, handout
-from workers.locks import locked_limits
+from workers.authentication import locked_limits
 from workers.models import Worker, WorkerEvent
-from workers.protocol import claim_next_views
+from workers.protocol import worker_views
 from workspaces.models import Environment
 
 HEADERS = {"x-api-key": "planted-secret-1"}
@@ -156,7 +156,7 @@ class TestTheCostLimit:
             self.cap(runs, caps[1])
             return locked_limits(worker, **features)
 
-        monkeypatch.setattr(claim_next_views, "locked_limits", change)
+        monkeypatch.setattr(worker_views, "locked_limits", change)
         Trigger.objects.filter(id=runs.trigger_id).update(max_concurrent_runs=most_at_once)
         self.cap(runs, caps[0])
         runs.queue()

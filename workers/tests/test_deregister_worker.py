@@ -1,4 +1,4 @@
-"""DELETE /workers/:id deregisters a worker, with or without one that takes its triggers over (SPEC §5)."""
+"""DELETE /workers/:id deregisters a worker, with or without one that takes its triggers over."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""No secret is lost when rotations of keys are killed at random points while clients poll and patch (SPEC §8)."""
+"""No secret is lost when rotations of keys are killed at random points while clients poll and patch."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Every endpoint that logs somebody in by an e-mail address counts the attempts on that account (SPEC §3)."""
+"""Every endpoint that logs somebody in by an e-mail address counts the attempts on that account."""
 
 import json
 from urllib.parse import urlencode

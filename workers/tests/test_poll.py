@@ -7,8 +7,8 @@ import pytest
 from django.db.models.functions import Now
 
 from pipedai.api.renderers import iso_time
-from pipedai.server.access_log import LOG
 from pipedai.server.memory_budget import HOLDING, MIB, Holding, MemoryBudget
+from pipedai.server.outer import LOG
 from pipedai.server.ticket import POLL, STREAM, PollTicket, WorkerStreamTicket
 from pipedai.sql import database_now
 from testing.probes.shapes import A_TIME, invalid

@@ -1,4 +1,4 @@
-"""Calls of workers race at the real endpoints, on real connections (SPEC §5, §6)."""
+"""Calls of workers race at the real endpoints, on real connections."""
 
 from functools import partial
 from typing import Any

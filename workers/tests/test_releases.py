@@ -6,7 +6,7 @@ from django.core.exceptions import ImproperlyConfigured
 from pipedai import env
 from pipedai.version import VERSION
 from testing.world.cast import browser
-from workers.hosts.worker_package import cli_package, worker_package
+from workers.releases import cli_package, worker_package
 
 
 def test_it_tells_this_builds_worker_and_the_orchestrator_of_the_settings(settings):

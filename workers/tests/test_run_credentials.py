@@ -26,9 +26,8 @@ from testing.world.runs import Runs, allow
 from triggers.models import Trigger
 from triggers.services import TRIGGERS
 from workers.models import Worker
-from workspaces.connections.grants import store_tokens
-from workspaces.connections.secrets import GrantSecrets
-from workspaces.connections.tokens import Tokens
+from workspaces.connections.secrets import GrantSecrets, store_tokens
+from workspaces.connections.servers import Tokens
 from workspaces.models import Connection
 
 HEADERS = {"Authorization": f"Bearer {ACCESS_TOKEN}"}

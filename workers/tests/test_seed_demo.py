@@ -18,8 +18,7 @@ from pipedai.events import SYSTEM
 from testing.processes.racing import at_once
 from testing.world.instants import INSTANTS
 from triggers.models import Budget, BudgetWindow, Run, RunText, Tick, Trigger
-from workers.demo.week import SPENT_USD
-from workers.management.commands.seed_demo import Seed
+from workers.management.commands.seed_demo import SPENT_USD, Seed
 from workers.models import PoolMember, Worker
 from workspaces.models import ApiKey, Environment
 

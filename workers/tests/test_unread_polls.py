@@ -1,4 +1,4 @@
-"""A worker may have two polls whose answers nobody reads; each counts until its answer is sent (SPEC §19)."""
+"""A worker may have two polls whose answers nobody reads; each counts until its answer is sent."""
 
 import json
 import socket

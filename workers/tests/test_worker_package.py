@@ -18,8 +18,8 @@ from bin.build_worker import build
 from pipedai.version import VERSION
 from testing.processes.programs import lacking
 from testing.world.cases import cases
-from workers.hosts import worker_package as packages
-from workers.hosts.worker_package import DOWNLOADS, SOURCE, cli_package, worker_package
+from workers import releases as packages
+from workers.releases import DOWNLOADS, SOURCE, cli_package, worker_package
 
 NAME = f"pipedai_worker-{VERSION}-py3-none-any.whl"
 TWINE = "twine==6.*"

@@ -27,30 +27,29 @@ from pipedai.sql import NOW, Row, database_now
 from pipedai.wakeups import wake_workers
 from workspaces.connections import revoking, secrets
 from workspaces.connections.authorizing import LIFETIME, cannot, digest_of
-from workspaces.connections.clients import (
-    Registered,
-    document_of,
-    register_client,
-)
-from workspaces.connections.discovery import CannotDiscover, Discovered, deadline, discover
-from workspaces.connections.grants import store_tokens
 from workspaces.connections.models import (
-    AUTHORIZATION_SECRETS,
     Authorization,
     AuthorizedClient,
     Connection,
 )
-from workspaces.connections.refreshers import surely
-from workspaces.connections.secrets import GrantSecrets
-from workspaces.connections.services import CONNECTIONS, bind_secret
-from workspaces.connections.tokens import (
+from workspaces.connections.refreshing import surely
+from workspaces.connections.secrets import GrantSecrets, store_tokens
+from workspaces.connections.servers import (
+    CannotDiscover,
     Client,
+    Discovered,
     NoTokens,
+    Registered,
     Tokens,
     ask_for_tokens,
     challenge_of,
+    deadline,
+    discover,
+    document_of,
     new_verifier,
+    register_client,
 )
+from workspaces.connections.services import CONNECTIONS, bind_secret
 from workspaces.encryption.keys import WrappedKey
 
 log = get_logger(__name__)
@@ -234,8 +233,7 @@ def _keep(row: Row, begun: Authorization, held: GrantSecrets, url: str) -> None:
             # It was begun anew, or its connection is gone.
             revoking.give_up_client(begun.environment_id, begun.connection_id, held)
             return
-        sealed = secrets.seal_grant(AUTHORIZATION_SECRETS, begun.environment_id, begun.id, held)
-        begun.secrets, begun.secrets_key_id = sealed.box, sealed.data_key_id
+        secrets.seal_authorization(begun, held)
         secrets.carry(begun, url)
         begun.expires_at = database_now() + LIFETIME
         _end_claim(begun)

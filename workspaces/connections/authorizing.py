@@ -21,13 +21,15 @@ from pipedai.api.errors import ApiError, Conflict, Unavailable
 from pipedai.api.outside_urls import server_of
 from pipedai.events import Actor
 from pipedai.ids import new_id
+from pipedai.server.ticket import ASKING
 from pipedai.sql import database_now
 from workspaces.connections import secrets
-from workspaces.connections.clients import redirect_uri_of
-from workspaces.connections.models import AUTHORIZATION_SECRETS, Authorization, Connection
+from workspaces.connections.models import Authorization, Connection
 from workspaces.connections.secrets import GrantSecrets
+from workspaces.connections.servers import redirect_uri_of
 from workspaces.connections.services import CONNECTIONS
 from workspaces.locks import hold_environment, hold_role
+from workspaces.models import Environment
 from workspaces.roles import Role
 
 # How long a person has at the authorization server.
@@ -182,10 +184,7 @@ def _ask(connection: Connection, session_id: UUID, actor: Actor) -> None:
         sends_issuer=False,
         expires_at=database_now() + _ASKED_FOR,
     )
-    sealed = secrets.seal_grant(
-        AUTHORIZATION_SECRETS, begun.environment_id, begun.id, GrantSecrets()
-    )
-    begun.secrets, begun.secrets_key_id = sealed.box, sealed.data_key_id
+    secrets.seal_authorization(begun, GrantSecrets())
     _let_ask(begun, connection.mcp_url, actor)
     begun.save(force_insert=True)
 
@@ -228,3 +227,24 @@ def _take(begun: Authorization, returned: Returned, actor: Actor) -> ApiError | 
 def digest_of(state: str, *, brought: bool = False) -> bytes:
     """A release before this one finds no authorization by the second digest, so it exchanges no code once more."""
     return hashlib.sha256(state.encode() + (b" brought" if brought else b"")).digest()
+
+
+def still_asking(*, connection_id: UUID, session_id: UUID) -> Unavailable:
+    """Returns the answer for now. Only a caller for whom nobody asks the view again sees it, or who has waited in vain:
+    then nothing more is done for them, unless a scheduler has begun.
+    """
+    sentence = "The server is being asked. Try again in a moment."
+    if ticket := ASKING.get():
+        ticket.waits = True
+        if ticket.workspace_id is None:
+            its = Connection.objects.filter(id=connection_id).values("environment_id")
+            rows = Environment.objects.filter(id__in=its)
+            ticket.workspace_id = rows.values_list("workspace_id", flat=True).first()
+        if ticket.is_last:
+            given_up = withdraw(connection_id=connection_id, session_id=session_id)
+            sentence = (
+                "No scheduler of this service has asked the server in time. Nothing was changed. Try again in a moment."
+                if given_up
+                else "The server has not answered in time. Look at the connection in a moment."
+            )
+    return Unavailable(sentence, code=ErrorCode.STILL_ASKING)

@@ -12,16 +12,31 @@ from django.db.models.functions import Now
 from pipedai.api.outside_urls import MAX_URL
 from pipedai.events import Actor
 from pipedai.ids import new_id
+from pipedai.outgoing import (
+    OutboxRow,
+    SendAttempt,
+    attempt_constraints,
+    outbox_constraints,
+    outbox_indexes,
+)
 from pipedai.table_rules import check, has, index, lacks, unique
-from workspaces.encryption.sealed_fields import SealedField
-from workspaces.files.columns import FileColumns, own_key
-from workspaces.tenant_columns import environment_key, has_its_key, tenant_key
+from workspaces.tenant_columns import (
+    FileColumns,
+    environment_key,
+    has_its_key,
+    own_key,
+    sealed_column,
+    tenant_key,
+)
 
 # The columns that are encrypted.
-HEADERS = SealedField("connection", "headers", "headers_key_id")
-GRANT_SECRETS = SealedField("connection", "grant_secrets", "grant_secrets_key_id")
-AUTHORIZATION_SECRETS = SealedField("connection_authorization", "secrets", "secrets_key_id")
-AUTHORIZATION_CARRIED = SealedField("connection_authorization", "carried", "carried_key_id")
+HEADERS = sealed_column("connection", "headers", "headers_key_id")
+GRANT_SECRETS = sealed_column("connection", "grant_secrets", "grant_secrets_key_id")
+AUTHORIZATION_SECRETS = sealed_column("connection_authorization", "secrets", "secrets_key_id")
+AUTHORIZATION_CARRIED = sealed_column("connection_authorization", "carried", "carried_key_id")
+
+# What the names and values of the headers of an MCP server may take together, in bytes.
+MAX_HEADERS_BYTES: Final = 8 * 1024
 
 # The server that is asked for a token of a connection, as its host and, where it is unusual, its port.
 SERVER: Final = (
@@ -37,7 +52,7 @@ class AuthorizedClient(models.Model):
 
     # The client id, which somebody gave or the server made.
     client_id = models.CharField(max_length=MAX_URL, null=True)
-    # How the client authenticates at the token endpoint: a word from `discovery.AUTH_METHODS`.
+    # How the client authenticates at the token endpoint: a word from `servers.AUTH_METHODS`.
     auth_method = models.CharField(max_length=19, null=True)
     # The name of the MCP server in requests for tokens (RFC 8707), from its metadata.
     resource = models.CharField(max_length=MAX_URL, null=True)
@@ -108,8 +123,8 @@ class Connection(FileColumns, AuthorizedClient):
     )
     # When the connection got its first token, or was authorized anew.
     connected_at = models.DateTimeField(null=True)
-    # When the access token in `headers` expires, until when a run may be handed out with it, and when a scheduler is to
-    # ask for another one: all by the database's clock (grants.py). A request's failure puts `refresh_at` off.
+    # When the access token in `headers` expires, until when runs get it, and when a scheduler is to ask for the next:
+    # by the database's clock. `store_tokens` writes the three, and a failed request puts `refresh_at` off.
     access_expires_at = models.DateTimeField(null=True)
     fresh_until = models.DateTimeField(null=True)
     refresh_at = models.DateTimeField(null=True)
@@ -306,3 +321,69 @@ class Authorization(AuthorizedClient):
     @property
     def actor(self) -> Actor:
         return Actor("user", self.user_id, self.address, self.request_id)
+
+
+# The column that is encrypted.
+REVOCATION_REQUEST = sealed_column("connection_revocation", "request", "request_key_id")
+
+
+class Revocation(OutboxRow):
+    """A request that ends a grant at its authorization server: it revokes a token (RFC 7009) or removes a client that
+    was registered for the connection (RFC 7592). The row has all that the request needs, as the connection may be gone.
+    """
+
+    class Purpose(models.TextChoices):
+        # The request revokes a refresh token, or an access token if there is no other.
+        TOKEN = "token"  # noqa: S105 - it is no password
+        # The request removes the registration of a client.
+        CLIENT = "client"
+
+    environment = environment_key()
+    # The connection whose grant it was. It is no foreign key, as the connection may be gone.
+    connection_id = models.UUIDField()
+    purpose = models.CharField(max_length=6, choices=Purpose.choices)
+    # The encrypted request; NULL once it is delivered or given up.
+    request = models.BinaryField(null=True)
+    request_key = tenant_key("workspaces.DataKey", null=True)
+
+    class Meta:
+        db_table = "connection_revocation"
+        constraints = (
+            models.UniqueConstraint(
+                fields=["environment", "id"], name="connection_revocation_in_environment"
+            ),
+            *outbox_constraints(),
+            has_its_key("connection_revocation", "request"),
+            models.CheckConstraint(
+                condition=Q(status="pending", request__isnull=False)
+                | (~Q(status="pending") & Q(request__isnull=True)),
+                name="connection_revocation_is_forgotten",
+            ),
+        )
+        indexes = (
+            *outbox_indexes(of_environments=True),
+            models.Index(
+                fields=["created_at"],
+                name="connection_revocation_old",
+                condition=~Q(status="pending"),
+            ),
+        )
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class RevocationAttempt(SendAttempt):
+    pk = models.CompositePrimaryKey("revocation_id", "n")
+    environment = environment_key()
+    revocation = models.ForeignKey(
+        Revocation,
+        on_delete=models.PROTECT,
+        related_name="attempts",
+        db_constraint=False,
+        db_index=False,
+    )
+
+    class Meta:
+        db_table = "connection_revocation_attempt"
+        constraints = attempt_constraints("connection_revocation_attempt_has_an_end")

@@ -4,25 +4,80 @@ from dataclasses import fields
 from typing import Any
 from uuid import UUID
 
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, QueryDict
+from django.shortcuts import render
 from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
-from accounts.authentication import session_ended
-from accounts.pages import Visit
-from pipedai.api.authentication import is_from_own_page
+from accounts.models import User
+from accounts.sessions import PresentedSession, session_ended
+from pipedai.api.authentication import PostedForm, is_from_own_page
 from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import ApiError, Forbidden
+from pipedai.api.errors import ApiError, Forbidden, Invalid
+from pipedai.api.principal import UserPrincipal, address_of
 from pipedai.api.throttling import Rate, Throttle, by_address
+from pipedai.events import Actor
+from pipedai.ids import current_request_id
 from pipedai.links import link_to_page
 from workspaces.connections import authorizing
-from workspaces.connections.authorizing import Returned
-from workspaces.connections.clients import client_metadata, document_of, redirect_uri_of
+from workspaces.connections.authorizing import Returned, still_asking
 from workspaces.connections.models import Connection
-from workspaces.connections.waiting import still_asking
+from workspaces.connections.servers import client_metadata, document_of, redirect_uri_of
+
+
+class Visit:
+    """A request to a page, with the signed-in user and session, if any. Subclasses set `template`."""
+
+    template: str
+
+    def __init__(self, request: HttpRequest) -> None:
+        self.request = request
+        self.asked = PostedForm(request)
+        self.session: UserPrincipal | None = None
+        self.user: User | None = None
+
+    def find_user(self) -> None:
+        """Sets `session` and `user` from the cookie. Raises Unauthenticated for a bearer token or for two cookies."""
+        found = PresentedSession().authenticate(self.asked)
+        if found is not None:
+            self.session = found[0]
+            self.user = User.objects.get(id=self.session.id)
+
+    def refuse_nul(self, fields: QueryDict) -> None:
+        """Raises Invalid if a field has a NUL character, which no honest form sends and PostgreSQL refuses in text."""
+        if any("\0" in value for _, values in fields.lists() for value in values):
+            raise Invalid(form=["Null characters are not allowed."])
+
+    def posted(self, name: str) -> str:
+        """Returns a field of the form, or nothing if it has a NUL character: the page of a refused form shows it."""
+        value = str(self.request.POST.get(name, ""))
+        return "" if "\0" in value else value
+
+    def actor(self) -> Actor:
+        """Returns who acts, for the audit log: the user, or an actor without an id before the user has signed in."""
+        user_id = self.session.id if self.session else None
+        return Actor("user", user_id, address_of(self.asked), current_request_id.get() or None)
+
+    def show(self, *, error: ApiError | None = None, **context: Any) -> HttpResponse:
+        context = {"user": self.user, "error": error and sentence_of(error), **context}
+        status = error.status_code if error else 200
+        response = render(self.request, self.template, context, status=status)
+        for name, value in (error.headers if error else {}).items():
+            response[name] = value
+        response["Referrer-Policy"] = "same-origin"
+        return response
+
+
+def sentence_of(error: ApiError) -> str:
+    """Returns what a page says about an error: its sentence, or the messages about the form."""
+    if not isinstance(error, Invalid):
+        return error.message
+    messages = [*error.form, *(each for field in error.fields.values() for each in field)]
+    return " ".join(messages) or error.message
+
 
 # Each visit counts: a code is a scheduler's work, and a state that nobody has begun is a guess.
 _RATE = Throttle(Rate("connection-callback", 60, 60), by_address)

@@ -1,38 +1,49 @@
-"""Keeps the tokens of connections fresh, in threads of the schedulers (SPEC §24).
+"""Keeps the tokens of connections fresh, in threads of the schedulers.
 
 A claim is a lease of a row, so no two processes ask for the same connection. The new tokens are committed before
 anybody uses them. All times are the database's.
 """
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypeVar
 from uuid import UUID
 
-from django.db import transaction
+from django.db import close_old_connections, connection, transaction
 from django.db.models.functions import Now
+from django.dispatch import Signal
 
+from pipedai import timeouts
 from pipedai.crypto import CannotOpen
 from pipedai.events import SYSTEM
-from pipedai.outgoing import Queue
+from pipedai.logs import get_logger
+from pipedai.outgoing import Lane, Queue
 from pipedai.sql import NOW, Row, execute
 from pipedai.wakeups import announce_things, watches
 from workspaces.connections import secrets
-from workspaces.connections.discovery import CannotDiscover, deadline, discover
-from workspaces.connections.grants import store_tokens
-from workspaces.connections.models import GRANT_SECRETS, SERVER, Connection
+from workspaces.connections.models import SERVER, Connection
 from workspaces.connections.revoking import queue_revocation
-from workspaces.connections.secrets import GrantSecrets
+from workspaces.connections.secrets import GrantSecrets, store_tokens
+from workspaces.connections.servers import (
+    GRANT_ENDED,
+    CannotDiscover,
+    Client,
+    NoTokens,
+    Tokens,
+    ask_for_tokens,
+    deadline,
+    discover,
+)
 from workspaces.connections.services import CONNECTIONS, bind_secret
-from workspaces.connections.tokens import GRANT_ENDED, Client, NoTokens, Tokens, ask_for_tokens
 from workspaces.encryption.keys import WrappedKey
 
 # What may become of a request for tokens; see `record`.
 RESULTS: Final = ("refreshed", "failed", "refused", "overtaken")
 # Asking takes ten seconds of the lease at most; the rest is for recording the answer while the database is away.
 LEASE_SECONDS: Final = 60
-# After so many failures in a row a connection is `failing` (SPEC §24).
+# After so many failures in a row a connection is `failing`.
 _FAILING_AFTER: Final = 3
 _FIRST_PAUSE, _LONGEST_PAUSE = 5, 300
 
@@ -88,7 +99,7 @@ class Ailing(_Due):
 
 # A token that came within the last minute stays: where a server takes none, runs must not stop again and again. One
 # that can't be refreshed stays too, as does one that lives for three minutes at most: their `refresh_at` is not before
-# `fresh_until` (grants.py).
+# `fresh_until` (`secrets.store_tokens`).
 _DISTRUST = """
 UPDATE connection SET fresh_until = statement_timestamp()
 WHERE id = %(id)s AND date_trunc('milliseconds', access_expires_at) = %(expires_at)s
@@ -164,7 +175,7 @@ def _opened(claim: Row) -> GrantSecrets:
         return GrantSecrets()
     place = (claim["environment_id"], claim["id"])
     box = bytes(claim["grant_secrets"])
-    return secrets.open_grant(GRANT_SECRETS, *place, box, WrappedKey.of(claim))
+    return secrets.open_grant(*place, box, WrappedKey.of(claim))
 
 
 def _refreshed(claim: Row, held: GrantSecrets, until: float) -> Given | NotGiven:
@@ -278,3 +289,62 @@ def _note_failure(connection: Connection, claim: Row, answer: NotGiven) -> str:
     connection.refresh_at = Now() + timedelta(seconds=pause)
     connection.save(force_update=True)
     return "failed"
+
+
+T = TypeVar("T")
+
+log = get_logger(__name__)
+
+# This signal tells the metrics of each request for tokens that has been recorded, with its `result` and `seconds`.
+refreshed = Signal()
+
+_RECORD_AGAIN_SECONDS = 0.5
+
+
+class Refreshers(Lane):
+    """The lane of healthy connections, or of ailing ones."""
+
+    def __init__(self, queue: Healthy | Ailing, *, at_once: int | None = None) -> None:
+        super().__init__("refresher", queue, at_once or queue.shares, queue.per_host)
+
+    def _do(self, row: Row) -> None:
+        begun = time.monotonic()
+        try:
+            answer = ask(row)
+            said = isinstance(answer, Given) or answer.is_refused
+            self._remember(row["host"], answered=said, seconds=time.monotonic() - begun)
+            until = begun + LEASE_SECONDS
+            result = surely(lambda: record(row, answer), until, connection_id=row["id"])
+        except Exception:
+            log.exception("connection.not_recorded", connection_id=str(row["id"]))
+        else:
+            seconds = time.monotonic() - begun
+            refreshed.send(sender=Refreshers, result=result, seconds=seconds)
+            log.info(
+                "connection.refreshed",
+                connection_id=str(row["id"]),
+                result=result,
+                error=answer.error if isinstance(answer, NotGiven) else None,
+                duration_ms=round(seconds * 1000),
+            )
+        finally:
+            # Most threads wait most of the time, and shall hold no connection meanwhile.
+            connection.close()
+            self._leave(row)
+
+
+def surely(work: Callable[[], T], until: float, *, connection_id: UUID) -> T:
+    """Records an answer. The server may have rotated the refresh token, or used a code up, so what it gave is not given
+    up while the database is away, until the lease is over.
+    """
+    while True:
+        try:
+            close_old_connections()
+            with timeouts.overriding(timeouts.SCHEDULER):
+                return work()
+        except Exception as error:
+            if time.monotonic() > until:
+                raise
+            id_, name = str(connection_id), type(error).__name__
+            log.warning("connection.not_recorded_yet", connection_id=id_, error=name)
+            time.sleep(_RECORD_AGAIN_SECONDS)

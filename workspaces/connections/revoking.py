@@ -14,11 +14,15 @@ from pipedai.ids import new_id
 from pipedai.outgoing import Attempt, CannotSend, Kind, Post, SendStatus, host_of
 from pipedai.sql import Row, execute
 from workspaces.connections import secrets
-from workspaces.connections.discovery import ASKING
-from workspaces.connections.models import Authorization, Connection
-from workspaces.connections.outbox import REVOCATION_REQUEST, Revocation, RevocationAttempt
+from workspaces.connections.models import (
+    REVOCATION_REQUEST,
+    Authorization,
+    Connection,
+    Revocation,
+    RevocationAttempt,
+)
 from workspaces.connections.secrets import GrantSecrets
-from workspaces.connections.tokens import Client, authenticated
+from workspaces.connections.servers import ASKING, Client, authenticated
 from workspaces.encryption import keys
 from workspaces.encryption.keys import WrappedKey
 

@@ -1,7 +1,8 @@
 """Encrypts (seals) and decrypts (opens) what is secret of a connection and its grant (SPEC §8)."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from workspaces.connections.models import (
@@ -12,9 +13,10 @@ from workspaces.connections.models import (
     Authorization,
     Connection,
 )
+from workspaces.connections.servers import LONGEST_LIFE, Tokens
 from workspaces.encryption import keys
-from workspaces.encryption.sealed_fields import SealedField
 from workspaces.models import DataKey
+from workspaces.tenant_columns import SealedField
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -30,82 +32,116 @@ class GrantSecrets:
     # The PKCE verifier of an authorization that is not finished.
     verifier: str | None = None
 
+    def as_json(self) -> str:
+        """Returns the JSON that is sealed: the secrets that there are."""
+        return json.dumps(
+            {name: value for name, value in asdict(self).items() if value is not None}
+        )
 
-def seal_headers(environment_id: UUID, connection_id: UUID, headers: dict[str, str]) -> keys.Sealed:
-    """Encrypts headers for this connection only, in the transaction that stores them."""
-    return keys.seal(HEADERS, environment_id, connection_id, json.dumps(headers).encode())
+
+def seal_headers(connection: Connection, headers: dict[str, str]) -> None:
+    """Encrypts headers for this connection only, in the transaction that saves it."""
+    _seal(HEADERS, connection, json.dumps(headers))
+
+
+def seal_grant(connection: Connection, held: GrantSecrets) -> None:
+    """Encrypts what is secret of a grant for this connection only, in the transaction that saves it."""
+    _seal(GRANT_SECRETS, connection, held.as_json())
+
+
+def seal_authorization(begun: Authorization, held: GrantSecrets) -> None:
+    """Encrypts what is secret of an authorization for it only, in the transaction that saves it."""
+    _seal(AUTHORIZATION_SECRETS, begun, held.as_json())
+
+
+def carry(begun: Authorization, carried: str) -> None:
+    """Encrypts what an authorization carries to its next step, in the transaction that saves it."""
+    _seal(AUTHORIZATION_CARRIED, begun, carried)
+
+
+def _seal(field: SealedField, row: Connection | Authorization, text: str) -> None:
+    sealed = keys.seal(field, row.environment_id, row.id, text.encode())
+    setattr(row, field.column, sealed.box)
+    setattr(row, field.key_column, sealed.data_key_id)
+
+
+# All that open raise crypto.CannotOpen, after an alarm, for what can't be decrypted.
 
 
 def open_headers(
     environment_id: UUID, connection_id: UUID, box: bytes, key: keys.WrappedKey
 ) -> dict[str, str]:
-    """Returns the decrypted headers. If that fails, it logs an alarm and raises crypto.CannotOpen."""
     return dict(json.loads(keys.unseal(HEADERS, environment_id, connection_id, box, key)))
 
 
-def seal_grant(
-    field: SealedField, environment_id: UUID, row_id: UUID, secrets: GrantSecrets
-) -> keys.Sealed:
-    """Encrypts the secrets for this row only, a connection's or an authorization's, in the transaction that stores
-    them.
-    """
-    there = {name: value for name, value in asdict(secrets).items() if value is not None}
-    return keys.seal(field, environment_id, row_id, json.dumps(there).encode())
-
-
 def open_grant(
-    field: SealedField, environment_id: UUID, row_id: UUID, box: bytes, key: keys.WrappedKey
+    environment_id: UUID, connection_id: UUID, box: bytes, key: keys.WrappedKey
 ) -> GrantSecrets:
-    """Returns the decrypted secrets. If that fails, it logs an alarm and raises crypto.CannotOpen."""
-    return GrantSecrets(**json.loads(keys.unseal(field, environment_id, row_id, box, key)))
-
-
-def grant_of(connection: Connection) -> GrantSecrets:
-    """Returns what is secret of the connection's grant. Raises crypto.CannotOpen, after an alarm."""
-    if connection.grant_secrets is None:
-        return GrantSecrets()
-    place = (connection.environment_id, connection.id)
-    return open_grant(
-        GRANT_SECRETS, *place, bytes(connection.grant_secrets), _key(connection.grant_secrets_key)
-    )
-
-
-def authorization_of(begun: Authorization) -> GrantSecrets:
-    """Returns what is secret of an authorization that is not finished. Raises crypto.CannotOpen, after an alarm."""
-    place = (begun.environment_id, begun.id)
-    return open_grant(AUTHORIZATION_SECRETS, *place, bytes(begun.secrets), _key(begun.secrets_key))
-
-
-def carry(begun: Authorization, carried: str) -> None:
-    """Encrypts what an authorization carries to its next step, in the transaction that saves it."""
-    place = (begun.environment_id, begun.id)
-    sealed = keys.seal(AUTHORIZATION_CARRIED, *place, carried.encode())
-    begun.carried, begun.carried_key_id = sealed.box, sealed.data_key_id
+    opened = keys.unseal(GRANT_SECRETS, environment_id, connection_id, box, key)
+    return GrantSecrets(**json.loads(opened))
 
 
 def open_carried(
     environment_id: UUID, authorization_id: UUID, box: bytes, key: keys.WrappedKey
 ) -> str:
-    """Returns what an authorization carries. Raises crypto.CannotOpen, after an alarm."""
     place = (environment_id, authorization_id)
     return keys.unseal(AUTHORIZATION_CARRIED, *place, box, key).decode()
 
 
+def grant_of(connection: Connection) -> GrantSecrets:
+    opened = _opened(GRANT_SECRETS, connection)
+    return GrantSecrets(**json.loads(opened)) if opened else GrantSecrets()
+
+
+def authorization_of(begun: Authorization) -> GrantSecrets:
+    """Returns what is secret of an authorization that is not finished."""
+    return GrantSecrets(**json.loads(_opened(AUTHORIZATION_SECRETS, begun) or "{}"))
+
+
 def carried_of(begun: Authorization) -> str:
-    box, key = begun.carried, begun.carried_key
-    assert box is not None
-    assert key is not None
-    return open_carried(begun.environment_id, begun.id, bytes(box), _key(key))
+    return (_opened(AUTHORIZATION_CARRIED, begun) or b"").decode()
 
 
 def access_token_of(connection: Connection) -> str | None:
-    """Returns the access token, or None if the connection has none. Raises crypto.CannotOpen, after an alarm."""
-    if connection.headers is None:
+    """Returns the access token, or None if the connection has none."""
+    opened = _opened(HEADERS, connection)
+    return json.loads(opened)["Authorization"].removeprefix("Bearer ") if opened else None
+
+
+def _opened(field: SealedField, row: Connection | Authorization) -> bytes | None:
+    if (box := getattr(row, field.column)) is None:
         return None
-    place = (connection.environment_id, connection.id)
-    headers = open_headers(*place, bytes(connection.headers), _key(connection.headers_key))
-    return headers["Authorization"].removeprefix("Bearer ")
+    key: DataKey = getattr(row, field.key_column.removesuffix("_id"))
+    wrapped = keys.WrappedKey(key.id, bytes(key.wrapped), key.master_key_id)
+    return keys.unseal(field, row.environment_id, row.id, bytes(box), wrapped)
 
 
-def _key(key: DataKey) -> keys.WrappedKey:
-    return keys.WrappedKey(key.id, bytes(key.wrapped), key.master_key_id)
+# A run may be handed out only with a token that lives so long, or half its life if that is shorter (SPEC §24).
+_LEAST_LIFE = timedelta(seconds=60)
+
+
+def store_tokens(
+    connection: Connection, tokens: Tokens, *, kept: GrantSecrets, since: datetime
+) -> None:
+    """Makes the connection `connected` with these tokens, and saves it. Call it in a transaction that has locked the
+    connection's row. `kept` is what is secret of the grant so far: its refresh token stays unless another one came.
+    `since` is when the tokens were asked for, by the database's clock, so that its life is never counted too long.
+    """
+    held = replace(kept, refresh_token=tokens.refresh_token or kept.refresh_token, verifier=None)
+    can_refresh = held.refresh_token or connection.grant_type == Connection.Grant.CLIENT_CREDENTIALS
+    # Who gives neither a life nor a refresh token, as GitHub does, means a token that lives until it is revoked.
+    lives = tokens.lives if tokens.says_life or can_refresh else LONGEST_LIFE
+    life = timedelta(seconds=lives)
+    expires_at = since + life
+    connection.access_expires_at = expires_at
+    connection.fresh_until = expires_at - min(_LEAST_LIFE, life / 2)
+    # When a third of the life is left. Without a refresh token only a person can help, who is told when runs wait.
+    third = expires_at - life / 3 if can_refresh else connection.fresh_until
+    connection.refresh_at = min(connection.fresh_until, third)
+    connection.status = Connection.Status.CONNECTED
+    connection.error, connection.failures = None, 0
+    connection.end_claim()
+    connection.connected_at = connection.connected_at or since
+    seal_headers(connection, {"Authorization": f"Bearer {tokens.access_token}"})
+    seal_grant(connection, held)
+    connection.save(force_update=True)

@@ -1,28 +1,79 @@
 """Checks the bodies of requests about connections, renders connections for the API, and filters their list."""
 
+import re
 from typing import Any
 
 from django.core.validators import RegexValidator
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from pipedai.api.fields import ListField, NameField, TextField
+from pipedai.api.fields import ListField, NameField, TextField, UrlField
 from pipedai.api.filters import ApiFilterSet, WordFilter
-from pipedai.api.outside_urls import MAX_URL, check_url
+from pipedai.api.outside_urls import MAX_URL
 from pipedai.api.serializers import RowSerializer, StrictBody
-from workspaces.connections.clients import WORDS, redirect_uri_of
-from workspaces.connections.discovery import MOST_SCOPES, SCOPE
-from workspaces.connections.header_field import McpHeadersField
-from workspaces.connections.models import Connection
-from workspaces.files.columns import KeyField, LabelField
+from workspaces.connections.models import MAX_HEADERS_BYTES, Connection
+from workspaces.connections.servers import MOST_SCOPES, SCOPE, WORDS, redirect_uri_of
+from workspaces.tenant_columns import KeyField, LabelField
 
 _VISIBLE = RegexValidator(rf"^{WORDS.pattern}\Z", "Must be visible ASCII characters and blanks.")
+# The name of a header is a token (RFC 9110 §5.1). Its value may have visible ASCII characters, and spaces or tabs
+# between them.
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
+_HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?", re.ASCII)
+_RESERVED_HEADERS = frozenset({"host", "content-length", "connection", "transfer-encoding"})
+
+
+@extend_schema_field(
+    {
+        "type": "object",
+        "propertyNames": {"pattern": f"^{_HEADER_NAME.pattern}$"},
+        "additionalProperties": {"type": "string", "pattern": f"^{_HEADER_VALUE.pattern}$"},
+    },
+    component_name="McpHeaders",
+)
+class McpHeadersField(serializers.Field[Any, Any, Any, Any]):
+    def __init__(self, *, allow_empty: bool = True, **kwargs: Any) -> None:
+        self._allow_empty = allow_empty
+        super().__init__(**kwargs)
+
+    def to_internal_value(self, data: Any) -> dict[str, str]:
+        """An error message does not repeat a bad name, because it may be a misplaced secret."""
+        if not isinstance(data, dict):
+            raise serializers.ValidationError("Must be an object of header names and values.")
+        if not data and not self._allow_empty:
+            raise serializers.ValidationError("Must hold at least one header.")
+        for name in data:
+            _check_header_name(name)
+        size = sum(len(name) + len(value) for name, value in data.items() if isinstance(value, str))
+        if max(size, len(data)) > MAX_HEADERS_BYTES:
+            raise serializers.ValidationError("Must not be longer than 8 KiB in all.")
+        if len({name.lower() for name in data}) != len(data):
+            raise serializers.ValidationError("Two names are alike but for case.")
+        errors = {
+            name: ["Must be a string that is a valid header value."]
+            for name, value in data.items()
+            if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value)
+        }
+        if errors:
+            raise serializers.ValidationError(errors)
+        return data
+
+    def to_representation(self, value: Any) -> Any:
+        raise NotImplementedError
+
+
+def _check_header_name(name: str) -> None:
+    if not _HEADER_NAME.fullmatch(name):
+        raise serializers.ValidationError("One of the names is not a valid header name.")
+    if name.lower() in _RESERVED_HEADERS or name.lower().startswith("proxy-"):
+        raise serializers.ValidationError(f"{name} may not be set.")
 
 
 class ConnectionBody(StrictBody):
     key = KeyField()
     managedBy = LabelField()
     name = NameField(max_length=200)
-    mcpUrl = TextField(source="mcp_url", max_length=MAX_URL)
+    mcpUrl = UrlField(source="mcp_url")
     grant = serializers.ChoiceField(source="grant_type", choices=Connection.Grant.choices)
     headers = McpHeadersField(allow_empty=False, required=False)
     scopes = ListField(
@@ -49,8 +100,6 @@ class ConnectionBody(StrictBody):
     )
 
     def validate_mcpUrl(self, value: str) -> str:  # noqa: N802 - DRF finds it by the field's name
-        if problem := check_url(value):
-            raise serializers.ValidationError(problem)
         if not value.isascii():
             raise serializers.ValidationError("Must be ASCII.")
         return value

@@ -10,13 +10,12 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid
 from pipedai.api.renderers import counted
 from pipedai.crypto import CannotOpen
-from pipedai.events import Actor
+from pipedai.events import Actor, once
 from pipedai.outgoing import target_problem
 from pipedai.redaction import REDACTED
 from pipedai.sql import fetch_one
-from pipedai.together import once
 from workspaces.connections import secrets
-from workspaces.connections.models import GRANT_SECRETS, AuthorizedClient, Connection
+from workspaces.connections.models import AuthorizedClient, Connection
 from workspaces.connections.revoking import give_up_grant
 from workspaces.connections.secrets import GrantSecrets
 from workspaces.resources import Resource
@@ -66,7 +65,7 @@ class Connections(Resource[Connection]):
         changes = super().apply(connection, plain, actor)
         if "headers" in values:
             changes["headers"] = REDACTED
-            _seal_headers(connection, values["headers"])
+            secrets.seal_headers(connection, values["headers"])
         if "client_secret" in values:
             changes["clientSecret"] = REDACTED
             _replace_secret(connection, values["client_secret"])
@@ -99,12 +98,6 @@ def hold_connection(environment_id: UUID, connection_id: UUID) -> str | None:
     params = {"environment_id": environment_id, "connection_id": connection_id}
     row = once(("connection", environment_id, connection_id), lambda: fetch_one(_HOLD, params))
     return row["mcp_url"] if row else None
-
-
-def seal_secrets(connection: Connection, held: GrantSecrets) -> None:
-    place = (connection.environment_id, connection.id)
-    sealed = secrets.seal_grant(GRANT_SECRETS, *place, held)
-    connection.grant_secrets, connection.grant_secrets_key_id = sealed.box, sealed.data_key_id
 
 
 def bind_secret(
@@ -161,11 +154,6 @@ def _check_fixed(connection: Connection, values: dict[str, Any]) -> None:
         raise Invalid(wrong)
 
 
-def _seal_headers(connection: Connection, headers: dict[str, str]) -> None:
-    sealed = secrets.seal_headers(connection.environment_id, connection.id, headers)
-    connection.headers, connection.headers_key_id = sealed.box, sealed.data_key_id
-
-
 def _replace_secret(connection: Connection, client_secret: str) -> None:
     if connection.next_issuer is not None:
         # The form named this issuer, so the secret is for it, and must not be sent to the one before.
@@ -176,7 +164,7 @@ def _replace_secret(connection: Connection, client_secret: str) -> None:
     except CannotOpen:
         # What does not open is lost, and must not keep anybody from giving a new secret.
         held = GrantSecrets()
-    seal_secrets(connection, replace(held, client_secret=client_secret))
+    secrets.seal_grant(connection, replace(held, client_secret=client_secret))
 
 
 def _end_grant(connection: Connection) -> None:

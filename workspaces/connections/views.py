@@ -8,21 +8,20 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.authentication import CookieJWTAuthentication
+from accounts.sessions import CookieJWTAuthentication
 from pipedai.api.principal import UserPrincipal, actor_of, principal_of
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import sources_of
 from pipedai.api.throttling import Rate, Throttle, by_caller
-from workspaces.access import TenantViewSet
+from workspaces.access import IsAdmin, TenantViewSet
 from workspaces.connections import authorizing
+from workspaces.connections.authorizing import still_asking
 from workspaces.connections.serializers import (
     ConnectionBody,
     ConnectionFilters,
     ConnectionSerializer,
 )
 from workspaces.connections.services import CONNECTIONS
-from workspaces.connections.waiting import still_asking
-from workspaces.permissions import IsAdmin
 from workspaces.resource_views import ResourceViewSet
 
 _COLUMNS = sorted(sources_of(ConnectionSerializer))

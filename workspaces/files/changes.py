@@ -1,21 +1,87 @@
 """One change that files ask for, what decides whether a plan of it is stale, and how it is told."""
 
 import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from rest_framework.exceptions import ValidationError
+
+from pipedai.api.error_codes import ErrorCode
+from pipedai.api.errors import ApiError, Conflict, Invalid
+from pipedai.api.exceptions import as_invalid
+from pipedai.api.outside_urls import origin_of
+from pipedai.api.renderers import compact_json
 from workspaces.files import values
-from workspaces.files.columns import MAX_KEY
-from workspaces.files.kinds import Kind, Row
-from workspaces.files.names import Names, with_names
-from workspaces.files.values import Wanted
+from workspaces.files.kinds import Kind, Row, Secret, kinds
+from workspaces.files.values import Names, Wanted, with_names
 from workspaces.roles import Role
+from workspaces.tenant_columns import MAX_KEY
 
 Json = dict[str, Any]
-
 # What a plan shows in place of a secret.
 _SET = "set"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The body of plan and apply. `digest` and `prune` are apply's; a plan has no digest."""
+
+    managed_by: str
+    resources: Sequence[Json]
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    digest: str | None = None
+    prune: bool = False
+    accept_origins: Sequence[str] = ()
+
+    @property
+    def is_plan(self) -> bool:
+        return self.digest is None
+
+
+def check_resources(resources: Sequence[Json]) -> None:
+    """Raises Invalid for a resource of no kind, without key, or that is there twice."""
+    known = {kind.name for kind in kinds()}
+    seen: set[tuple[str, str]] = set()
+    errors: dict[str, list[str]] = {}
+    for index, resource in enumerate(resources):
+        kind, key = resource.get("kind"), resource.get("key")
+        if not isinstance(kind, str) or kind not in known:
+            errors[f"resources.{index}.kind"] = [f"Must be one of {', '.join(sorted(known))}."]
+        elif not isinstance(key, str) or not key:
+            errors[f"resources.{index}.key"] = ["This field is required."]
+        elif (kind, key) in seen:
+            errors[f"resources.{index}.key"] = [f"There is another {kind} with the key {key}."]
+        else:
+            seen.add((kind, key))
+    if errors:
+        raise Invalid(errors)
+
+
+@contextmanager
+def named(name: str, kind: Kind) -> Iterator[None]:
+    """Puts the name of a resource, such as `trigger nightly`, before what is wrong with it, and says it of the fields
+    that files have.
+    """
+    try:
+        yield
+    except ValidationError as error:
+        raise _with_name(as_invalid(error), name, kind) from None
+    except Invalid as error:
+        raise _with_name(error, name, kind) from None
+    except ApiError as error:
+        error.message = f"{name}: {error.message}"
+        raise
+
+
+def _with_name(error: Invalid, name: str, kind: Kind) -> Invalid:
+    short = {long: short for short, long in kind.renamed.items()}
+    fields = {
+        f"{name}.{short.get(field, field)}": messages for field, messages in error.fields.items()
+    }
+    return Invalid(fields, form=[f"{name}: {message}" for message in error.form])
 
 
 @dataclass(slots=True)
@@ -118,3 +184,88 @@ def plain(kind: Kind, row: Row) -> Json:
         if box is not None and not secret.is_renewed and not kind.hides(row, name):
             plain[secret.sealed.column] = hashlib.sha256(bytes(box)).hexdigest()
     return plain
+
+
+def check_origins(
+    before: Mapping[str, Mapping[UUID, Row]],
+    changes: Sequence[Change],
+    after: Mapping[UUID, Row],
+    request: Request,
+) -> None:
+    """Raises Conflict if a secret would go to an origin to which this secret does not go yet, or is lost because its
+    row moves and the request has no value for it. A plan warns of both, and an apply that accepts the origin, of what
+    is lost.
+    """
+    work = _Origins(before, request)
+    for change in changes:
+        if (row := after.get(change.id)) is not None:
+            for name, secret in change.kind.secrets.items():
+                target = change.kind.target_of(row, secret)
+                if values.has_secret(change.kind, row, name):
+                    if name in change.secrets and secret.is_sent and target:
+                        work.check_new(change, name, secret, target)
+                elif name in change.kept:
+                    work.check_lost(change, name, secret, target)
+
+
+class _Origins:
+    def __init__(self, before: Mapping[str, Mapping[UUID, Row]], request: Request) -> None:
+        self._before = before
+        self._request = request
+        # To which origins each value goes, as JSON. It is made when it is asked for, since it opens all secrets.
+        self._known: set[tuple[str, str]] | None = None
+
+    def check_new(self, change: Change, name: str, secret: Secret, target: str) -> None:
+        """Checks a secret that was written. It may replace one that went to the same origin."""
+        assert change.wanted is not None
+        origin = origin_of(target)
+        if origin in self._request.accept_origins:
+            return
+        if values.has_secret(change.kind, change.row, name):
+            assert change.row is not None
+            if (old := change.kind.target_of(change.row, secret)) and origin_of(old) == origin:
+                return
+        if (_text(change.wanted.secrets[name]), origin) in self._goes_to():
+            return
+        self._refuse(
+            change,
+            f"{name} would go to {target}, and goes to no place of {origin} yet: accept this origin.",
+        )
+
+    def check_lost(self, change: Change, name: str, secret: Secret, target: str | None) -> None:
+        if target is None:
+            change.warnings.append(f"The stored {name} is lost, as it is for another server.")
+            return
+        origin = origin_of(target)
+        place = origin if change.kind.holder_of_target(secret) else target
+        if origin in self._request.accept_origins:
+            change.warnings.append(
+                f"The stored {name} is lost, as it is not for {place}, and it has no value here."
+            )
+            return
+        self._refuse(
+            change,
+            f"The stored {name} would be lost, as it is not for {place}: give its value, or accept the origin {origin}"
+            " without it.",
+        )
+
+    def _refuse(self, change: Change, sentence: str) -> None:
+        if not self._request.is_plan:
+            raise Conflict(f"{change.name}: {sentence}", code=ErrorCode.NEW_ORIGIN)
+        change.warnings.append(sentence)
+
+    def _goes_to(self) -> set[tuple[str, str]]:
+        if self._known is None:
+            self._known = {
+                (_text(secret.opened(row)), origin_of(target))
+                for kind in kinds()
+                for secret in kind.secrets.values()
+                if secret.is_sent
+                for row in self._before[kind.name].values()
+                if row[secret.sealed.column] is not None and (target := kind.target_of(row, secret))
+            }
+        return self._known
+
+
+def _text(secret: Any) -> str:
+    return compact_json(secret)

@@ -10,9 +10,9 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
 from pipedai.api.service import made_document
-from workspaces.files.columns import KEY_PATTERN, MAX_KEY, MAX_LABEL
 from workspaces.files.kinds import Kind, kinds
-from workspaces.files.names import file_name
+from workspaces.files.values import file_name
+from workspaces.tenant_columns import KEY_PATTERN, MAX_KEY, MAX_LABEL
 
 Schema = dict[str, Any]
 

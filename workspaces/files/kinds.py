@@ -14,10 +14,9 @@ from pipedai.api.errors import Conflict
 from pipedai.api.serializers import Body
 from pipedai.crypto import CannotOpen
 from workspaces.encryption import keys
-from workspaces.encryption.sealed_fields import SealedField
-from workspaces.files.columns import FileColumns
 from workspaces.resources import Resource
 from workspaces.roles import Role
+from workspaces.tenant_columns import FileColumns, SealedField
 
 Row = dict[str, Any]
 # Conditions of the rows that a rehearsal needs: those of the environment, or none.

@@ -1,31 +1,77 @@
 """Works out what resources change, by changing it: a plan rehearses with the services of apply, on copies of rows."""
 
 import hashlib
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
+from psycopg.errors import QueryCanceled
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import ApiError, Conflict
 from pipedai.api.renderers import compact_json
-from pipedai.database.own_copies import use_own_copies
-from pipedai.events import Actor, Event, emit
+from pipedai.events import Actor, Event, emit, together
 from pipedai.ids import new_id
-from pipedai.sql import execute, planned_for_values
-from pipedai.together import together
+from pipedai.sql import execute, planned_for_values, use_own_copies
 from workspaces.files import values
-from workspaces.files.changes import Change, plain, told
-from workspaces.files.database_time import limited_time
+from workspaces.files.changes import (
+    Change,
+    Json,
+    Request,
+    check_origins,
+    check_resources,
+    named,
+    plain,
+    told,
+)
 from workspaces.files.kinds import Kind, Row, kinds, lookups
-from workspaces.files.names import named_rows, with_ids
-from workspaces.files.origins import check_origins
-from workspaces.files.requests import Json, Request, check_resources, named
+from workspaces.files.values import named_rows, with_ids
 from workspaces.locks import hold_role, lock_environment
 from workspaces.roles import Role
+
+MOST_SECONDS = 5.0
+_SET_TIMEOUT = "SELECT set_config('statement_timeout', %(milliseconds)s, true)"
+
+
+@contextmanager
+def limited_time() -> Iterator[None]:
+    """Wraps what a transaction does. Raises Conflict once its statements have taken MOST_SECONDS together, or one
+    alone.
+    """
+    spent = 0.0
+
+    def measure(
+        run: Callable[..., Any], statement: str, params: Any, many: bool, context: dict[str, Any]
+    ) -> Any:
+        nonlocal spent
+        # What this thread computes, such as the parameters' text, is no time of the database.
+        began, own = time.monotonic(), time.thread_time()
+        try:
+            return run(statement, params, many, context)
+        except OperationalError as error:
+            if isinstance(error.__cause__, QueryCanceled):
+                raise _too_much() from None
+            raise
+        finally:
+            spent += time.monotonic() - began - (time.thread_time() - own)
+            if spent > MOST_SECONDS:
+                raise _too_much()
+
+    with connection.execute_wrapper(measure):
+        execute(_SET_TIMEOUT, {"milliseconds": str(int(1000 * MOST_SECONDS))})
+        yield
+
+
+def _too_much() -> Conflict:
+    return Conflict(
+        f"It keeps the database busy for more than {MOST_SECONDS:g} seconds: change less at once.",
+        code=ErrorCode.TOO_MUCH_FOR_FILES,
+    )
 
 
 def plan(*, environment_id: UUID, request: Request, actor: Actor, role: Role) -> Json:

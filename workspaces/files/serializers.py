@@ -7,7 +7,7 @@ from rest_framework import serializers
 from pipedai.api.fields import ListField, NameField, TextField, TrueFalseField
 from pipedai.api.outside_urls import MAX_URL, check_url, origin_of
 from pipedai.api.serializers import StrictBody
-from workspaces.files.columns import MAX_LABEL
+from workspaces.tenant_columns import MAX_LABEL
 
 MAX_RESOURCES = 500
 _MAX_SECRETS = 500

@@ -11,10 +11,9 @@ from pipedai.api.schema.operation import Operation, answer, query
 from pipedai.api.serializers import read_body
 from pipedai.api.throttling import Rate, Throttle, TooManyRequests, by_caller
 from pipedai.server.memory_budget import RequestLimit
-from workspaces.access import TenantViewSet
-from workspaces.files import exporting, planning, requests
+from workspaces.access import IsAdmin, IsViewer, TenantViewSet
+from workspaces.files import changes, planning, values
 from workspaces.files.serializers import ApplyBody, ChangeSerializer, PlanBody, UnkeyedSerializer
-from workspaces.permissions import IsAdmin, IsViewer
 
 # A plan or apply may take seconds of a thread. So an environment has one of each under way in a process.
 _UNDER_WAY = RequestLimit(1)
@@ -48,7 +47,7 @@ class FileViewSet(TenantViewSet):
         _count_request("plan", environment_id, request)
         planned = planning.plan(
             environment_id=environment_id,
-            request=requests.Request(**read_body(PlanBody, request)),
+            request=changes.Request(**read_body(PlanBody, request)),
             actor=actor_of(request),
             role=self.access.role,
         )
@@ -66,7 +65,7 @@ class FileViewSet(TenantViewSet):
         _count_request("apply", environment_id, request)
         applied = planning.apply(
             environment_id=environment_id,
-            request=requests.Request(**read_body(ApplyBody, request)),
+            request=changes.Request(**read_body(ApplyBody, request)),
             actor=actor_of(request),
         )
         return Response(applied)
@@ -94,7 +93,7 @@ class FileViewSet(TenantViewSet):
     def export(self, request: Request, environment_id: UUID) -> Response:
         label = request.query_params.get("managedBy")
         return Response(
-            exporting.export(environment_id=environment_id, managed_by=label, role=self.access.role)
+            values.export(environment_id=environment_id, managed_by=label, role=self.access.role)
         )
 
 

@@ -2,7 +2,7 @@
 
 from django.db import migrations
 
-from pipedai.tenant_keys import tenant_key
+from pipedai.table_rules import tenant_key
 
 
 class Migration(migrations.Migration):

@@ -5,7 +5,7 @@ import django.db.models.functions.datetime
 from django.db import migrations, models
 
 import pipedai.ids
-from pipedai.tenant_keys import tenant_key
+from pipedai.table_rules import tenant_key
 
 
 class Migration(migrations.Migration):

@@ -4,7 +4,7 @@ import django.db.models.deletion
 from django.contrib.postgres.operations import AddConstraintNotValid
 from django.db import migrations, models
 
-from pipedai.tenant_keys import tenant_key
+from pipedai.table_rules import tenant_key
 
 
 class Migration(migrations.Migration):

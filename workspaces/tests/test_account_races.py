@@ -7,11 +7,10 @@ from django.db import transaction
 
 from accounts.addresses import change_email, verify_email
 from accounts.emails import Email
-from accounts.mail.tokens import LinkUnusable
+from accounts.mails import LinkUnusable
 from accounts.models import Session, User
 from accounts.registration import register_user
-from accounts.resets import reset_password
-from accounts.services import log_in
+from accounts.services import log_in, reset_password
 from accounts.sessions import Device
 from pipedai.api.errors import ApiError
 from pipedai.api.principal import UserPrincipal
@@ -28,9 +27,8 @@ from testing.world.mails import (
 )
 from testing.world.users import PASSWORD, UserFactory
 from workspaces.api_keys import mint_api_key
-from workspaces.invitations import accept_invitation, revoke_invitation
 from workspaces.locks import lock_environment
-from workspaces.members import add_member, remove_member
+from workspaces.members import accept_invitation, add_member, remove_member, revoke_invitation
 from workspaces.models import ApiKey, Invitation, Membership
 from workspaces.roles import Role
 

@@ -3,8 +3,8 @@
 import pytest
 from django.db.models.functions import Now
 
+from accounts.addresses import check_proof, is_findable
 from accounts.models import AccountMail, User
-from accounts.proof import check_proof, is_findable
 from audit.models import AuditEntry
 from pipedai.api.errors import Conflict
 from testing.probes.shapes import A_TIME, AN_ID

@@ -8,7 +8,7 @@ from testing.probes.audited import audited
 from testing.probes.shapes import A_TIME, NOT_FOUND, invalid
 from testing.world.cast import TEST_ACTOR, bearer, browser, enroll
 from testing.world.users import UserFactory
-from workers.enrollment.pairing import approve_pairing, begin_pairing
+from workers.enrollment.issuing import approve_pairing, begin_pairing
 from workers.enrollment.redeeming import redeem
 from workspaces.models import ApiKey, Membership
 

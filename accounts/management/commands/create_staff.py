@@ -4,7 +4,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from accounts.emails import NotAnEmail, read_email
-from accounts.management.account_command import AccountCommand, read_account, typed_password
+from accounts.management.commands.create_user import AccountCommand, read_account, typed_password
 from accounts.services import create_staff, promote_to_staff
 from pipedai.api.errors import NotFound
 from pipedai.events import SYSTEM

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from pipedai_worker.conformance import check
 from pipedai_worker.conformance.lab import (
     Lab,
     Skipped,
+    check,
     expect,
     expect_status,
     expect_well_formed,

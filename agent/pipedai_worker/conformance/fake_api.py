@@ -41,7 +41,7 @@ class FakeRun:
     retry_mode: str = "restart"
     resume_session_id: str | None = None
     max_cost_usd: Any = None
-    # The rules on calls that a person must approve, as `rules` of the hand-out has them; None if there are none.
+    # The rules on calls that a person must approve, as the API hands them out in `rules`; None if there are none.
     rules: list[dict[str, Any]] | None = None
     allow_host_tools: bool = False
     # These fields are added to the run when it is handed out, as a newer version of the API might do.
@@ -61,11 +61,11 @@ class FakeRun:
     calls_taken: int = 0
     # The call for which the run waits or has waited last, as it was reported, with an `approvalId`.
     approval: dict[str, Any] | None = None
-    # What was decided on it, as the hand-out has it; None while nobody has.
+    # What a person decided on that call, as the API hands it out; None while nobody has decided.
     decision: dict[str, Any] | None = None
     # How often the worker has used an approval up.
     spent: int = 0
-    # The counts of tool calls that the worker told last; None if it told none.
+    # The counts of tool calls that the worker reported last; None if it reported none.
     tool_calls: dict[str, int] | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
     history: list[str] = field(default_factory=list)
@@ -257,34 +257,33 @@ class FakeApi:
             raise AssertionError(f"the run is {run.status}: {run.outcome}")
         return run.approval
 
-    def count(self, kind: str, run: FakeRun | None = None) -> int:
+    def _calls_of(
+        self, kind: str, run: FakeRun | None = None
+    ) -> list[tuple[float, dict[str, Any]]]:
+        """Return when the calls of this kind came, and their bodies; with `run` only those about the run."""
         with self.lock:
-            return sum(
-                call[0] == kind and (run is None or call[1] == run.id) for call in self.calls
-            )
+            return [
+                (moment, body)
+                for (called, run_id, body), moment in zip(self.calls, self.moments)
+                if called == kind and run_id == (run.id if run else run_id)
+            ]
+
+    def count(self, kind: str, run: FakeRun | None = None) -> int:
+        return len(self._calls_of(kind, run))
 
     def asked(self) -> int:
         return self.count("poll") + self.count("claim-next")
 
     def named_waiting(self) -> list[str]:
         """Return the runs that the last call for a run named as waiting."""
-        with self.lock:
-            bodies = [body for kind, _, body in self.calls if kind == "claim-next"]
-            return list(bodies[-1].get("waitingRuns") or []) if bodies else []
+        asked = self._calls_of("claim-next")
+        return list(asked[-1][1].get("waitingRuns") or []) if asked else []
 
     def bodies(self, kind: str, run: FakeRun) -> list[dict[str, Any]]:
-        with self.lock:
-            return [
-                body for called, run_id, body in self.calls if (called, run_id) == (kind, run.id)
-            ]
+        return [body for _, body in self._calls_of(kind, run)]
 
     def times(self, kind: str, run: FakeRun) -> list[float]:
-        with self.lock:
-            return [
-                moment
-                for (called, run_id, _), moment in zip(self.calls, self.moments)
-                if (called, run_id) == (kind, run.id)
-            ]
+        return [moment for moment, _ in self._calls_of(kind, run)]
 
     def until(self, what: Callable[[], Any], seconds: float = 60.0) -> Any:
         deadline = time.monotonic() + seconds
@@ -387,7 +386,7 @@ class FakeApi:
 
     def _poll(self, wait: float, features: list[str]) -> tuple[int, dict[str, Any]]:
         due = self._wait_for(lambda: self._due(features), wait)
-        return 200, {"runs": [run.handed_out() for run in due or []], **self._told()}
+        return 200, {"runs": [run.handed_out() for run in due or []], **self._poll_fields()}
 
     def _wait_for(self, what: Callable[[], Any], seconds: float) -> Any:
         """Wait until `what()` is true or the time is up, and return its result; None if the service was stopped."""
@@ -417,7 +416,7 @@ class FakeApi:
         due = [run for run in runs if run.status == "queued" and (able or run.rules is None)]
         return due[: max(0, self.capacity - held)]
 
-    def _told(self) -> dict[str, Any]:
+    def _poll_fields(self) -> dict[str, Any]:
         left = self.limited_seconds
         return {
             "authMode": self.auth_mode,
@@ -444,7 +443,7 @@ class FakeApi:
 
         found = self._wait_for(lambda: find() or ended(), body.get("wait", 0))
         run = found if isinstance(found, FakeRun) else None
-        told = {"endedRuns": ended(), **self._told()}
+        told = {"endedRuns": ended(), **self._poll_fields()}
         if run is None:
             return 200, {"run": None, **told}
         if run.status == "queued":

@@ -1,23 +1,33 @@
-"""Gives a check what it needs: a fake API, a home directory, and the worker under test as a process."""
+"""Runs the conformance checks against a worker's command line, each in a lab of its own: a fake API, a home directory,
+and the worker under test as a process.
+"""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import json
 import os
 import shlex
 import signal
 import subprocess
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from pipedai_worker import stand_in
+from pipedai_worker.cli import ERROR, PATIENCE_SECONDS, Exit
 from pipedai_worker.conformance.fake_api import TERMINAL, FakeApi, FakeRun
 from pipedai_worker.conformance.serving import Service
-from pipedai_worker.events import local
-from pipedai_worker.identity.config import WorkerConfig
+from pipedai_worker.disk import spool
+from pipedai_worker.identity import WorkerConfig
 from pipedai_worker.running.process import signal_group
 
 # The most seconds that a worker may take to exit after SIGTERM.
@@ -27,6 +37,29 @@ LOG_LINES = 15
 # When polls fail, a correct worker sends at most MOST_ATTEMPTS of them in QUIET_SECONDS, as it makes pauses.
 QUIET_SECONDS = 4.0
 MOST_ATTEMPTS = 12
+
+
+@dataclass(frozen=True)
+class Check:
+    """One conformance check. Its function `run` raises Failed if the worker under test does something wrong."""
+
+    name: str
+    sentence: str
+    run: Callable[[Lab], None]
+
+
+CHECKS: dict[str, Check] = {}
+
+
+def check(sentence: str) -> Callable[[Callable[[Lab], None]], Callable[[Lab], None]]:
+    """Return a decorator that adds a function to the checks, under its own name. `sentence` says what it checks."""
+
+    def register(run: Callable[[Lab], None]) -> Callable[[Lab], None]:
+        name = run.__name__.replace("_", "-")
+        CHECKS[name] = Check(name, sentence, run)
+        return run
+
+    return register
 
 
 class Failed(Exception):  # noqa: N818 - a verdict
@@ -97,7 +130,7 @@ class Lab:
             "TMPDIR": str(self.directory / "tmp"),
             "PATH": f"{self.directory / 'bin'}{os.pathsep}{os.environ['PATH']}",
             CONFIG_VARIABLE: str(self._config),
-            local.VARIABLE: "1",
+            spool.LOCAL_EVENTS_VARIABLE: "1",
         }
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -253,3 +286,121 @@ def _is_stand_in(pid: int) -> bool:
         ["ps", "-o", "stat=,args=", "-p", str(pid)], capture_output=True, text=True, check=False
     ).stdout.strip()
     return stand_in.COMMAND[-1] in shown and not shown.startswith("Z")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`failure` says what went wrong, `skipped` why the check is not about this worker; `log` is its output's end."""
+
+    check: Check
+    failure: str | None
+    log: str = ""
+    skipped: str | None = None
+
+    @property
+    def mark(self) -> str:
+        if self.skipped is not None:
+            return "skip"
+        return "pass" if self.failure is None else "FAIL"
+
+    def __str__(self) -> str:
+        said = self.skipped or self.failure or self.check.sentence
+        lines = [f"{self.mark}  {self.check.name}: {said}"]
+        if self.failure is not None:
+            lines.append(f"      Wanted: {self.check.sentence}.")
+            lines += [f"      | {line}" for line in self.log.splitlines()]
+        return "\n".join(lines)
+
+
+def checks() -> dict[str, Check]:
+    """Return all checks by their names. Importing their modules registers them."""
+    for module in ("approvals", "life", "taking", "trouble"):
+        import_module(f"{__package__}.{module}")
+    return dict(sorted(CHECKS.items(), key=lambda item: item[1].run.__module__))
+
+
+def judge(
+    command: str,
+    names: Sequence[str] = (),
+    *,
+    jobs: int = 1,
+    patience: float = PATIENCE_SECONDS,
+) -> Generator[Verdict, None, None]:
+    """Run the checks, at most `jobs` at once, and yield each result. `command` starts the worker under test, as in a
+    shell; `{config}` in it stands for its configuration file. `patience` is how many seconds a correct worker may take
+    for what it does at once. Raises KeyError for an unknown name.
+    """
+    known = checks()
+    chosen = [known[name] for name in names] if names else list(known.values())
+    called_off = threading.Event()
+    with ThreadPoolExecutor(jobs) as pool:
+        waiting = [
+            pool.submit(_judge_one, command, check, patience, called_off) for check in chosen
+        ]
+        try:
+            for future in as_completed(waiting):
+                yield future.result()
+        finally:
+            called_off.set()
+            for future in waiting:
+                future.cancel()
+
+
+def _judge_one(command: str, check: Check, patience: float, called_off: threading.Event) -> Verdict:
+    with tempfile.TemporaryDirectory(prefix="pipedai-conformance-") as directory:
+        lab = Lab(command, Path(directory), patience=patience, called_off=called_off)
+        try:
+            with lab:
+                check.run(lab)
+        except Failed as failed:
+            sentences = [str(failed), *lab.api.malformed[:1]]
+            log = lab.log().splitlines()[-LOG_LINES:]
+            return Verdict(check, " The API refused a request: ".join(sentences), "\n".join(log))
+        except Skipped as skipped:
+            return Verdict(check, None, skipped=str(skipped))
+        except OSError as error:
+            return Verdict(check, f"The check itself could not be carried out: {error}.")
+        return Verdict(check, None)
+
+
+def conformance(options: argparse.Namespace) -> None:
+    """Run the checks and print a line for each. Raises Exit if a check fails."""
+    if options.list:
+        for check in checks().values():
+            print(f"{check.name}: {check.sentence}")
+        return
+    seen: Counter[str] = Counter()
+    verdicts = judge(options.against, options.check, jobs=options.jobs, patience=options.patience)
+    with _interrupted_by_sigterm(), contextlib.closing(verdicts):
+        for verdict in verdicts:
+            print(_as_json(verdict) if options.json else verdict, flush=True)
+            seen[verdict.mark] += 1
+    failed, passed = seen["FAIL"], seen["pass"]
+    if failed:
+        raise Exit(ERROR, f"{failed} of {passed + failed} checks failed.")
+    if not options.json:
+        left_out = f" {seen['skip']} were skipped." if seen["skip"] else ""
+        print(f"All {passed} checks passed.{left_out}")
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Make SIGTERM raise KeyboardInterrupt, so that the workers under test are ended before this command exits."""
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _as_json(verdict: Verdict) -> str:
+    return json.dumps(
+        {
+            "check": verdict.check.name,
+            "sentence": verdict.check.sentence,
+            "passed": verdict.mark == "pass",
+            "skipped": verdict.skipped,
+            "failure": verdict.failure,
+            "log": verdict.log,
+        }
+    )

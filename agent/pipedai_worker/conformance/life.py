@@ -7,11 +7,11 @@ import time
 from datetime import timedelta
 from uuid import uuid4
 
-from pipedai_worker.api.answers import parse_time
-from pipedai_worker.conformance import check
+from pipedai_worker.api import parse_time
 from pipedai_worker.conformance.fake_api import IN_HAND
 from pipedai_worker.conformance.lab import (
     Lab,
+    check,
     expect,
     expect_few_polls,
     expect_handed_back,
@@ -199,7 +199,7 @@ def ignores_what_is_newer_in_a_run(lab: Lab) -> None:
 
 
 RESETS_IN_SECONDS = 3600
-# The time at which the limit is to end may be told this much later or earlier, because a worker may round it.
+# The reported end of the limit may be this much later or earlier than the real one, because a worker may round it.
 TOLERANCE_SECONDS = 60.0
 
 

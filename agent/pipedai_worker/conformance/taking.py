@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from pipedai_worker.conformance import check
 from pipedai_worker.conformance.fake_api import DROP, FakeRun
 from pipedai_worker.conformance.lab import (
     MOST_ATTEMPTS,
     QUIET_SECONDS,
     Lab,
     Skipped,
+    check,
     expect,
     expect_few_polls,
     expect_status,

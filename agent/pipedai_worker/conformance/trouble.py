@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from functools import partial
 
-from pipedai_worker.conformance import check
 from pipedai_worker.conformance.fake_api import DROP
 from pipedai_worker.conformance.lab import (
     QUIET_SECONDS,
     Lab,
     Skipped,
+    check,
     expect,
     expect_few_polls,
     expect_handed_back,

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -15,9 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pipedai_worker.logs import get_logger
-
-log = get_logger(__name__)
+log = logging.getLogger(__name__)
 
 # The size of the file that `try_writing` writes. The files that the worker keeps are not larger than this.
 _TRIAL_BYTES = 64 * 1024
@@ -110,7 +109,7 @@ class Scratch:
             self.root = root
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             _check_own(root)
-            self.strip()
+            strip(root)
         self.work, self.temporary, self.files = (
             work(self.root),
             self.root / "tmp",
@@ -122,12 +121,6 @@ class Scratch:
 
     def write_mcp_config(self, content: bytes) -> None:
         write_private(self.mcp_config, content)
-
-    def strip(self) -> None:
-        strip(self.root)
-
-    def remove(self) -> None:
-        remove_tree(self.root)
 
 
 def work(root: Path) -> Path:
@@ -142,7 +135,7 @@ def strip(root: Path) -> None:
 
 
 def _check_own(root: Path) -> None:
-    """Raise OSError unless only this account can enter the directory: others might have made it anew."""
+    """Raise OSError unless only this account can enter the directory: another account might have made it anew."""
     found = root.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))

@@ -18,7 +18,7 @@ from typing import Any
 
 from pipedai_worker.disk import durable
 from pipedai_worker.redact import Redactor
-from pipedai_worker.reporting.outcome import iso
+from pipedai_worker.running.outcome import iso
 
 # What the answer to a tool call said. A call without an answer is `unknown`.
 OK, ERROR, UNKNOWN = "ok", "error", "unknown"

@@ -1,5 +1,5 @@
-"""Defines what an executor, which runs the program of a run, receives and returns, and makes what the program gets: the
-text on stdin, and the environment without this machine's secrets.
+"""Defines what an executor, which runs the program of a run, receives and returns, makes what the program gets (its
+stdin, and an environment without this machine's secrets), and executes runs with any program.
 """
 
 from __future__ import annotations
@@ -8,18 +8,37 @@ import json
 import os
 import re
 import secrets
+import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipedai_worker.polling.assigned import AssignedRun
+from pipedai_worker.disk import durable
 from pipedai_worker.redact import Redactor
-from pipedai_worker.reporting.outcome import FAILED, INFRA, Outcome
-from pipedai_worker.running.process import Program
+from pipedai_worker.running.assigned import AssignedRun
+from pipedai_worker.running.outcome import (
+    ABSENT,
+    CLIENT,
+    ERROR_MESSAGE_LENGTH,
+    FAILED,
+    INFRA,
+    LARGEST_BYTES,
+    SHORT_MESSAGE_LENGTH,
+    SUCCEEDED,
+    Outcome,
+    settle,
+)
+from pipedai_worker.running.process import Head, Program, Tail
 from pipedai_worker.running.stopping import StopReason
 
+# The name of the run's only MCP server; claude then names its tools `mcp__trigger__…`.
+SERVER_NAME = "trigger"
+TOOL_PREFIX = f"mcp__{SERVER_NAME}__"
+# Claude's word in a result for the end at a tool call that waits for a person.
+DEFERRED = "tool_deferred"
 # Claude takes a text that begins with a slash for a command of its own. After an empty line it does not.
 BEFORE_COMMANDS = "\n"
 # JSON may write any character by its number, and these characters are written so. Claude takes the text after an `@`
@@ -181,7 +200,7 @@ class Job:
     session_begun: Callable[[], None]
     # Called with the type and the payload of each event as soon as the program writes it.
     on_event: Callable[[str, Any], None]
-    # Returns what the API is told of the tool call with this id of claude's, if the gateway had it deferred; else None.
+    # Returns the description for the API of the tool call with this id of claude's, if the gateway had it deferred.
     parked: Callable[[object], dict[str, Any] | None] = lambda _: None
 
 
@@ -248,3 +267,81 @@ def launch(job: Job, argv: Sequence[str], stdin: bytes) -> Program | Outcome:
         )
     job.launched(program)
     return program
+
+
+# An error message is a sentence and the end of stderr; this much of its length is kept for the sentence.
+SENTENCE_LENGTH = 200
+# At most this much of an output file is read: more than an output may have, because there may be white space.
+LARGEST_OUTPUT_FILE = 4 * LARGEST_BYTES
+# Stands for the content of an output file that holds no JSON. No JSON text has this value.
+NOT_JSON = float("nan")
+
+
+class CommandExecutor(Executor):
+    def __init__(self, argv: Sequence[str]) -> None:
+        self._argv = tuple(argv)
+
+    def execute(self, job: Job) -> Execution:
+        output_file, payload_file = job.files / "output.json", job.files / "payload.json"
+        durable.write_private(payload_file, json.dumps(job.run.payload).encode())
+        job.environment["PIPEDAI_MCP_CONFIG"] = str(job.mcp_config)
+        job.environment["PIPEDAI_MCP_URL"] = job.mcp_url
+        job.environment["PIPEDAI_PAYLOAD"] = str(payload_file)
+        job.environment["PIPEDAI_OUTPUT"] = str(output_file)
+        if job.run.output_schema is not None:
+            schema_file = job.files / "output-schema.json"
+            durable.write_private(schema_file, json.dumps(job.run.output_schema).encode())
+            job.environment["PIPEDAI_OUTPUT_SCHEMA"] = str(schema_file)
+        if job.run.model:
+            job.environment["PIPEDAI_MODEL"] = job.run.model
+        if job.run.max_cost_usd:
+            job.environment["PIPEDAI_MAX_COST_USD"] = job.run.max_cost_usd
+        program = launch(job, self._argv, stdin_text(job.run))
+        if isinstance(program, Outcome):
+            return Execution(program)
+        stdout = Head(job.redactor, SHORT_MESSAGE_LENGTH, partial(_tell_output, job, "stdout"))
+        stderr = Tail(
+            job.redactor,
+            ERROR_MESSAGE_LENGTH - SENTENCE_LENGTH,
+            partial(_tell_output, job, "stderr"),
+        )
+        ending = program.supervise(
+            stdout=stdout.feed,
+            stderr=stderr.feed,
+            should_stop=job.should_stop,
+            term_grace=job.term_grace,
+        )
+        message, details = stdout.finish(ending), stderr.finish(ending)
+        if ending.exit_code == 0:
+            success = Outcome(SUCCEEDED, exit_code=0, short_message=message)
+            found = _read_output(output_file)
+            outcome = settle(success, job.run.output_schema, found, job.redactor)
+        else:
+            outcome = Outcome(
+                FAILED,
+                CLIENT,
+                exit_code=ending.exit_code,
+                short_message=message,
+                error_message=f"{Path(self._argv[0]).name} {ending.description}.\n{details}",
+            )
+        return Execution(outcome, ending.stopped_by)
+
+
+def _read_output(path: Path) -> Any:
+    """Return the JSON in the file that the program wrote; ABSENT if there is no file, NOT_JSON if it holds no JSON."""
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return NOT_JSON
+        with path.open("rb") as file:
+            content = file.read(LARGEST_OUTPUT_FILE + 1)
+        if not content:
+            return ABSENT
+        return json.loads(content.decode("utf-8-sig"))
+    except FileNotFoundError:
+        return ABSENT
+    except (OSError, ValueError, RecursionError):
+        return NOT_JSON
+
+
+def _tell_output(job: Job, stream: str, text: str) -> None:
+    job.on_event(stream, {"text": text})

@@ -8,10 +8,8 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipedai_worker.executors.base import Execution, Job
-from pipedai_worker.executors.settings import SERVER_NAME, TOOL_PREFIX
-from pipedai_worker.executors.stream import SHORTEST_CUT_STRING, JsonLines, Tail
-from pipedai_worker.reporting.outcome import (
+from pipedai_worker.executors.base import DEFERRED, SERVER_NAME, TOOL_PREFIX, Execution, Job
+from pipedai_worker.running.outcome import (
     ABSENT,
     CLIENT,
     FAILED,
@@ -24,7 +22,7 @@ from pipedai_worker.reporting.outcome import (
     iso,
     settle,
 )
-from pipedai_worker.running.process import Ending
+from pipedai_worker.running.process import SHORTEST_CUT_STRING, Ending, JsonLines, Tail
 from pipedai_worker.running.stopping import StopReason
 from pipedai_worker.values import number, whole
 
@@ -35,7 +33,6 @@ CLIENT_SUBTYPES = {
     BUDGET_REACHED: "Claude reached its budget.",
     "error_max_structured_output_retries": "Claude did not produce the output asked for.",
 }
-DEFERRED = "tool_deferred"
 CLIENT_REASONS = frozenset(
     {
         *("max_turns", "budget_exhausted", "blocking_limit", "prompt_too_long", "image_error"),
@@ -181,7 +178,7 @@ class Transcript:
 
     @property
     def tokens(self) -> Tokens | None:
-        """Return how many tokens the run has used so far; None if claude has told nothing of it."""
+        """Return how many tokens the run has used so far; None if claude has not said."""
         if self._model_tokens is not None:
             return self._model_tokens
         if self._result_tokens is None and self._message_tokens:
@@ -518,7 +515,7 @@ class Watch:
         )
 
     def _known(self, ending: Ending) -> Outcome:
-        """Return an outcome with all that claude told of the run, such as the cost. Its status is `failed` at first."""
+        """Return an outcome with what claude has said of the run, such as the cost. Its status is `failed` at first."""
         transcript = self._transcript
         return Outcome(
             FAILED,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import httpx
 
-from pipedai_worker.api.answers import causes
-from pipedai_worker.reporting.outcome import CLIENT, INFRA
+from pipedai_worker.api import causes
+from pipedai_worker.running.outcome import CLIENT, INFRA
 
 TOO_MANY_REQUESTS = 429
 PROXY_REFUSED = 407
@@ -45,7 +45,7 @@ def client(sentence: str) -> ServerFailed:
 
 
 def of_status(status: int, *, expiring: bool = False, begins: bool = False) -> ServerFailed | None:
-    """Return the error for an answer's status; None for 2xx. Headers that are `expiring` may be others later. `begins`
+    """Return the error for an answer's status; None for 2xx. `expiring` headers may be replaced later. `begins`
     says that the request was `initialize`.
     """
     if 200 <= status < 300:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import threading
 from base64 import b64encode
@@ -18,16 +19,15 @@ from typing import Any
 import rfc8785
 
 from pipedai_worker.disk.tool_calls import POSSIBLE
-from pipedai_worker.executors.settings import TOOL_PREFIX
+from pipedai_worker.executors.base import TOOL_PREFIX
 from pipedai_worker.gateway import limits, messages
 from pipedai_worker.gateway.listener import Request
-from pipedai_worker.gateway.waiting import NotAllowed
-from pipedai_worker.logs import get_logger
-from pipedai_worker.polling.assigned import EVERY_TOOL, Approvals, Decision
-from pipedai_worker.reporting.outcome import storable
+from pipedai_worker.gateway.messages import NotAllowed
+from pipedai_worker.running.assigned import EVERY_TOOL, Approvals, Decision
+from pipedai_worker.running.outcome import storable
 from pipedai_worker.values import is_deeper, parse
 
-log = get_logger(__name__)
+log = logging.getLogger(__name__)
 
 _PLAIN_TYPE = re.compile(r'application/json(?:\s*;\s*charset="?utf-8"?)?', re.IGNORECASE)
 
@@ -45,15 +45,15 @@ def with_known_headers(request: Request) -> Request:
     return replace(request, headers=known)
 
 
-def anew(posted: list[dict[str, Any]], request: Request) -> bytes:
+def rebuilt(posted: list[dict[str, Any]], request: Request) -> bytes:
     """Return a body with the messages of a POST, made from their known members and parameters alone. Raises ValueError
     for a number that JSON does not have.
     """
-    made = [_anew(message) for message in posted]
+    made = [_rebuilt(message) for message in posted]
     return _text(made if request.body.lstrip()[:1] == b"[" else made[0])
 
 
-def _anew(message: dict[str, Any]) -> dict[str, Any]:
+def _rebuilt(message: dict[str, Any]) -> dict[str, Any]:
     names = ("id", "method", "params") if "method" in message else ("id", "result", "error")
     kept = {name: message[name] for name in names if name in message}
     params = kept.get("params")
@@ -194,7 +194,7 @@ class GatedCall:
 
 @dataclass(frozen=True)
 class Parked:
-    """A call that the hook defers: claude's id of the call, and what the API is told of it."""
+    """A call that the hook defers: claude's id of the call, and its description for the API."""
 
     tool_use_id: str
     call: GatedCall
@@ -261,21 +261,21 @@ class Gate:
         self._refused: dict[str, str] = {}
 
     def learn(self, name: str, tool: dict[str, Any], effect: str) -> None:
-        """Learn of a tool from the server's list. The worst effect that a list has told counts. It may take a second,
+        """Learn of a tool from the server's list. The worst effect that any list gave counts. It may take a second,
         so no event loop must call it.
         """
         # The effect is noted first, and a schema that can't be read is noted as one without canonical form.
         if effect == POSSIBLE:
             with self._lock:
-                self._with_effect.add(self._shown(name))
+                self._with_effect.add(self._redacted(name))
         schema = None
         try:
             schema = Schema.of(tool.get("inputSchema"))
         finally:
             with self._lock:
-                self._keep(name, schema)
+                self._keep_schema(name, schema)
 
-    def _keep(self, name: str, schema: Schema | None) -> None:
+    def _keep_schema(self, name: str, schema: Schema | None) -> None:
         before = self._schemas.get(name)
         self._room += len(before.text or b"") if before else 0
         if schema is not None and len(schema.text or b"") > self._room:
@@ -283,12 +283,12 @@ class Gate:
         self._room -= len(schema.text or b"") if schema else 0
         self._schemas[name] = schema
 
-    def _shown(self, name: str) -> str:
+    def _redacted(self, name: str) -> str:
         """Return a tool's name without secrets."""
         return str(self._redact(name))
 
     def parked(self, tool_use_id: object) -> dict[str, Any] | None:
-        """Return what the API is to be told of the call with this id of claude's; None if it is not parked."""
+        """Return the description for the API of the call with this id of claude's; None if it is not parked."""
         with self._lock:
             found = self._parked
         return found.approval if found is not None and found.tool_use_id == tool_use_id else None
@@ -311,10 +311,10 @@ class Gate:
                 try:
                     return self._judge(name, tool_use_id, arguments, asked.get("agent_id"))
                 except Exception as error:
-                    self._refuse(tool_use_id, self._named(name))
+                    self._refuse(tool_use_id, self._name_at_server(name))
                     raise _as_refusal(error) from None
         except NotAllowed as refused:
-            return _told("deny", str(refused))
+            return _hook_answer("deny", str(refused))
         except (ValueError, TypeError, KeyError, AttributeError):
             # The gateway refuses the call if it is gated.
             return {}
@@ -322,7 +322,7 @@ class Gate:
     def _judge(
         self, name: str, tool_use_id: str, arguments: Any, agent_id: object
     ) -> dict[str, Any]:
-        tool = self._named(name)
+        tool = self._name_at_server(name)
         if not self._is_gated(tool):
             return {}
         if agent_id:
@@ -351,9 +351,9 @@ class Gate:
             "toolSchemaHash": call.tool_schema_hash,
         }
         self._parked, self._was_sent = Parked(tool_use_id, call, approval), False
-        return _told("defer", "A person decides on this call.")
+        return _hook_answer("defer", "A person decides on this call.")
 
-    def _named(self, name: str) -> str:
+    def _name_at_server(self, name: str) -> str:
         """Return the server's name of a tool. If claude's name stands for several or no tools, return that: no list has
         it, so the call is refused.
         """
@@ -369,7 +369,7 @@ class Gate:
             try:
                 if any(is_deeper(message, limits.MOST_LEVELS) for message in posted):
                     raise NotAllowed(TOO_DEEP)
-                return self._admit(posted, request) or Admitted(None, anew(posted, request))
+                return self._admit(posted, request) or Admitted(None, rebuilt(posted, request))
             except Exception as error:
                 for tool in map(messages.tool_of, posted):
                     if tool is not None:
@@ -379,7 +379,7 @@ class Gate:
     def _refuse(self, call: str, tool: str) -> None:
         if len(self._refused) < limits.MOST_REFUSED:
             # A longer name is that of no tool.
-            self._refused[call] = self._shown(tool) if len(tool) <= LONGEST_NAME else ""
+            self._refused[call] = self._redacted(tool) if len(tool) <= LONGEST_NAME else ""
 
     def _admit(self, posted: list[dict[str, Any]], request: Request) -> Admitted | None:
         if not is_plain(posted, request):
@@ -428,7 +428,7 @@ class Gate:
         # What was decided on a call holds, whatever the rules have become since the run asked.
         if self._decision is not None and self._decision.tool == tool:
             return True
-        may_change = tool not in self._schemas or self._shown(tool) in self._with_effect
+        may_change = tool not in self._schemas or self._redacted(tool) in self._with_effect
         return any(
             (EVERY_TOOL in rule.tools or tool in rule.tools)
             and (may_change or not rule.only_effects)
@@ -442,7 +442,7 @@ class Gate:
         text, schema = canonical(arguments, MOST_LEVELS), self._schemas[tool]
         if not isinstance(arguments, dict) or text is None or schema is None:
             raise NotAllowed(NOT_CANONICAL)
-        if self._shown(tool) != tool:
+        if self._redacted(tool) != tool:
             raise NotAllowed(NOT_CANONICAL)
         # The API can't store the character NUL, so nobody could be shown these arguments.
         if storable(arguments) != arguments:
@@ -460,6 +460,6 @@ def _as_refusal(error: Exception) -> NotAllowed:
     return NotAllowed(ODD)
 
 
-def _told(decision: str, why: str) -> dict[str, Any]:
-    told = {"permissionDecision": decision, "permissionDecisionReason": why}
-    return {"hookSpecificOutput": {"hookEventName": "PreToolUse", **told}}
+def _hook_answer(decision: str, why: str) -> dict[str, Any]:
+    decided = {"permissionDecision": decision, "permissionDecisionReason": why}
+    return {"hookSpecificOutput": {"hookEventName": "PreToolUse", **decided}}

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -16,10 +17,9 @@ from http.client import responses as phrases
 import h11
 
 from pipedai_worker.gateway import limits
-from pipedai_worker.gateway.reading import JSON
-from pipedai_worker.logs import get_logger
+from pipedai_worker.gateway.upstream import JSON
 
-log = get_logger(__name__)
+log = logging.getLogger(__name__)
 
 # H11 accepts control characters in the value of a header.
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -48,60 +48,29 @@ class Request:
         return any(one == name for one, _ in self.headers)
 
 
-class Room:
-    """Counts how many bytes of request bodies a gateway may still take into memory; `left` is that number."""
-
-    def __init__(self, most: int) -> None:
-        self.left = most
-
-
 class Share:
-    """The bytes that one request takes of a Room. It is a context manager, whose exit gives the bytes back."""
+    """The bytes of memory that one request's body takes. It is a context manager, whose exit gives them back."""
 
-    def __init__(self, room: Room) -> None:
-        self._room = room
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
         self._taken = 0
 
     def __enter__(self) -> Share:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._room.left += self._taken
+        self._listener.room += self._taken
 
     def take(self, size: int) -> None:
-        """Have `size` bytes of the Room altogether. Raises BadRequest if the body is too large, or the Room full."""
+        """Have `size` bytes altogether. Raises BadRequest if the body is too large, or if there is no room for it."""
         if size > limits.LARGEST_REQUEST:
             raise BadRequest(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         more = size - self._taken
-        if more > self._room.left:
+        if more > self._listener.room:
             raise BadRequest(HTTPStatus.SERVICE_UNAVAILABLE)
         if more > 0:
-            self._room.left -= more
+            self._listener.room -= more
             self._taken = size
-
-
-class Presence:
-    """Knows whether a connection's client is still there, and which task to cancel when it goes away."""
-
-    def __init__(self) -> None:
-        self.gone = False
-        self.task: asyncio.Task[None] | None = None
-        self._expected = False
-
-    def expect_client(self) -> None:
-        """Have the connection's task canceled if its client leaves. Raises ConnectionError if it has left."""
-        if self.gone:
-            raise ConnectionError
-        self._expected = True
-
-    def finished(self) -> None:
-        self._expected = False
-
-    def leave(self) -> None:
-        """Note that the client has left. The task goes on if the client waits for no answer, as with a notification."""
-        self.gone = True
-        if self._expected and self.task is not None:
-            self.task.cancel()
 
 
 class Wire:
@@ -165,9 +134,9 @@ class Wire:
 class Answer:
     """Writes the answer to one request: either whole, by `send()`, or as a stream of pieces, each sent at once."""
 
-    def __init__(self, wire: Wire, presence: Presence) -> None:
+    def __init__(self, wire: Wire, client: _Connection) -> None:
         self._wire = wire
-        self.presence = presence
+        self.client = client
         self.begun = False
 
     async def send(
@@ -220,7 +189,8 @@ class Listener:
         self._clients: set[_Connection] = set()
         # The connections that are not (or no longer) known to be a client's, the oldest first.
         self._strangers: dict[_Connection, None] = {}
-        self._room = Room(limits.MOST_HELD)
+        # How many bytes of request bodies may still be taken into memory.
+        self.room = limits.MOST_HELD
         self._server: asyncio.AbstractServer | None = None
 
     async def open(self) -> None:
@@ -252,24 +222,24 @@ class Listener:
         self._strangers.pop(connection, None)
 
     async def serve(self, connection: _Connection, writer: asyncio.StreamWriter) -> None:
-        presence, wire = connection.presence, Wire(connection.reader, writer)
+        wire = Wire(connection.reader, writer)
         try:
             with connection.time_limit():
                 head = await wire.read_head()
             while head is not None:
                 self._admit(connection, head)
-                with Share(self._room) as share:
+                with Share(self) as share:
                     with connection.time_limit():
                         request = await wire.read_body(head, share)
                     if request is None:
                         return
-                    await self._handler(request, Answer(wire, presence))
-                    presence.finished()
+                    await self._handler(request, Answer(wire, connection))
+                    connection.expected = False
                 head = await wire.read_head()
         except BadRequest as bad:
             self._clients.discard(connection)
             self._strangers[connection] = None
-            await Answer(wire, presence).send(bad.status, close=True)
+            await Answer(wire, connection).send(bad.status, close=True)
             await _linger(connection.reader, writer)
 
     def _admit(self, connection: _Connection, head: Request) -> None:
@@ -312,7 +282,21 @@ class _Connection(asyncio.StreamReaderProtocol):
         self._listener = listener
         self._loop = loop
         self._writer: asyncio.StreamWriter | None = None
-        self.presence = Presence()
+        # The task that serves the connection. It is canceled if the client leaves while it is `expected` to wait.
+        self._task: asyncio.Task[None] | None = None
+        self._gone = self.expected = False
+
+    def expect(self) -> None:
+        """Have the connection's task canceled if its client leaves. Raises ConnectionError if it has left."""
+        if self._gone:
+            raise ConnectionError
+        self.expected = True
+
+    def _leave(self) -> None:
+        """Note that the client has left. The task goes on if the client waits for no answer, as with a notification."""
+        self._gone = True
+        if self.expected and self._task is not None:
+            self._task.cancel()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Set TCP_NODELAY, which asyncio sets only for some sockets, so that small pieces are sent at once."""
@@ -331,7 +315,7 @@ class _Connection(asyncio.StreamReaderProtocol):
 
     def _connected(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
-        self.presence.task = asyncio.get_running_loop().create_task(self._serve(writer))
+        self._task = asyncio.get_running_loop().create_task(self._serve(writer))
 
     async def _serve(self, writer: asyncio.StreamWriter) -> None:
         try:
@@ -348,18 +332,17 @@ class _Connection(asyncio.StreamReaderProtocol):
     def eof_received(self) -> bool:
         """Note that the client sends nothing more. The connection stays open until its task has ended."""
         super().eof_received()
-        self.presence.leave()
+        self._leave()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._listener.closed(self)
-        self.presence.leave()
+        self._leave()
 
     def abort(self) -> asyncio.Task[None] | None:
-        task = self.presence.task
-        if task is not None:
-            task.cancel()
+        if self._task is not None:
+            self._task.cancel()
         if self._writer is not None:
             self._writer.transport.abort()
-        return task
+        return self._task

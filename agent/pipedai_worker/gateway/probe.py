@@ -16,20 +16,20 @@ import httpx
 from pipedai_worker import __version__
 from pipedai_worker.gateway import faults, limits, messages
 from pipedai_worker.gateway.faults import ServerFailed, ServerFault
-from pipedai_worker.gateway.reading import (
+from pipedai_worker.gateway.messages import Effects
+from pipedai_worker.gateway.upstream import (
     EVENTS,
     JSON,
     SESSION,
     VERSION,
     Event,
+    Upstream,
     chunks_of,
     events_of,
     media_type,
     session_in,
 )
-from pipedai_worker.gateway.upstream import Upstream
-from pipedai_worker.gateway.waiting import Effects
-from pipedai_worker.reporting.outcome import CLIENT
+from pipedai_worker.running.outcome import CLIENT
 
 # The versions of MCP in which a conversation begins with `initialize`. The probe offers the first one to the server.
 VERSIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")

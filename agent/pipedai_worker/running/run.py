@@ -5,29 +5,29 @@ tool calls and with headers that may change, write its outcome down, report it.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from pipedai_worker.api.answers import NotOurApi, Refused, until_answered
-from pipedai_worker.api.client import Api
-from pipedai_worker.disk.journal import HeldRun, Journal
-from pipedai_worker.disk.sessions import Session, Sessions
+from pipedai_worker.api import Api, NotOurApi, Refused, until_answered
+from pipedai_worker.disk import journal
+from pipedai_worker.disk.journal import HeldRun
+from pipedai_worker.disk.sessions import HadEffects, Session, Sessions, Workplace, Workplaces
+from pipedai_worker.disk.spool import RunEvents, Sink
 from pipedai_worker.disk.tool_calls import ToolCalls
-from pipedai_worker.events.local import RunEvents, Sink
-from pipedai_worker.events.recorder import Recorder
-from pipedai_worker.executors import settings
+from pipedai_worker.executors import claude
 from pipedai_worker.executors.base import Execution, Executor, Job, allowed
 from pipedai_worker.gateway import Credentials, Gate, Gateway
-from pipedai_worker.identity.paying import EVERY_CREDENTIAL
-from pipedai_worker.logs import get_logger, known_secrets
-from pipedai_worker.polling.assigned import (
+from pipedai_worker.identity import EVERY_CREDENTIAL
+from pipedai_worker.redact import Redactor, known_secrets
+from pipedai_worker.running.assigned import (
     ALWAYS,
     FAILURES,
     Approvals,
@@ -35,9 +35,7 @@ from pipedai_worker.polling.assigned import (
     Rule,
     parse_headers,
 )
-from pipedai_worker.redact import Redactor
-from pipedai_worker.reporting.calls import Heartbeat, report
-from pipedai_worker.reporting.outcome import (
+from pipedai_worker.running.outcome import (
     CANCELED,
     CLIENT,
     FAILED,
@@ -47,12 +45,11 @@ from pipedai_worker.reporting.outcome import (
     WAITING,
     Outcome,
 )
-from pipedai_worker.running import recovery
 from pipedai_worker.running.process import Program
+from pipedai_worker.running.reporting import Heartbeat, Recorder, Surroundings, report
 from pipedai_worker.running.stopping import StopReason, StopRequest
-from pipedai_worker.running.workplaces import HadEffects, Workplace, Workplaces
 
-log = get_logger(__name__)
+log = logging.getLogger(__name__)
 
 # A run that waits for its approval to be spent looks this often whether it has been stopped.
 LOOK_SECONDS = 0.2
@@ -165,7 +162,7 @@ class RunCredentials:
         if headers != self._headers[-1]:
             self._headers.append(headers)
             self.redactor.hide(self._secrets())
-            known_secrets.replace(self._run_id, self._secrets())
+            known_secrets.add(self._run_id, self._secrets(), instead=True)
         self._expires_at = answer.get("expiresAt")
         self.present = self._credentials(headers)
         return self.present
@@ -189,23 +186,6 @@ NOT_KEPT: dict[str, Any] = {
     "error_message": "The run was to wait for an approval, but the worker could not keep its session.",
 }
 NO_CALLS = {"total": 0, "effects": 0, "unknown": 0}
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    api: Api
-    journal: Journal
-    executor: Executor
-    # Names of environment variables that the program gets beside the allow-listed ones.
-    pass_env: tuple[str, ...]
-    # The directory for live run events; None if nobody asked for them.
-    events: Path | None
-    # Sleeps for so many seconds; returns True once the worker has to exit.
-    leaving: Callable[[float], bool]
-    # Called with a run's id when the run is on disk, or can't be written there.
-    claimed: Callable[[str], None]
-    # Called with a run's id before the API is told that the run waits for a person. The worker takes no run meanwhile.
-    parking: Callable[[str], None]
 
 
 class Run:
@@ -306,7 +286,7 @@ class Run:
             log.error("run %s: its outcome can't be kept on disk: %s", run_id, error)
         if self._recorder and not self.stop.hasty:
             self._recorder.sender.flush()
-        status = report(around.api, journal, around.executor, run_id, body, around.leaving)
+        status = report(around, run_id, body)
         journal.release(run_id)
         return status
 
@@ -394,7 +374,7 @@ class Run:
                 execution = self._probe(gateway) if executor.needs_server else None
                 if execution is None:
                     limit = self.assigned.timeout_seconds
-                    scratch.write_mcp_config(settings.configuration(gateway.url, limit))
+                    scratch.write_mcp_config(claude.mcp_configuration(gateway.url, limit))
                     job = self._job(workplace, gateway.url, on_event, deadline)
                     execution = executor.execute(job)
                     if execution.nothing_deferred:
@@ -403,7 +383,7 @@ class Run:
                 return execution
         finally:
             # Processes that the program left outside its group are ended first, so that they write no new files.
-            recovery.end_marked(self._held.claim_id)
+            journal.end_marked(self._held.claim_id)
             ending.over.set()
             kept = self._workplaces.leave(workplace, execution, calls, self._held.pid)
             self._kept_session = workplace.session.id if kept else None
@@ -423,7 +403,7 @@ class Run:
     def _job(self, workplace: Workplace, mcp_url: str, on_event: Sink, deadline: float) -> Job:
         scratch = workplace.scratch
         environment = allowed((*self._around.executor.credentials, *self._around.pass_env))
-        environment[recovery.MARK] = self._held.claim_id
+        environment[journal.CLAIM_VARIABLE] = self._held.claim_id
         environment["PIPEDAI_RUN_ID"] = self.assigned.id
         environment["TMPDIR"] = str(scratch.temporary)
 

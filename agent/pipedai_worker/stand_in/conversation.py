@@ -137,7 +137,7 @@ _NAMED = {
 }
 
 
-def named(what: str) -> ApiError:
+def api_error_of(what: str) -> ApiError:
     """Return the failure with this HTTP status, or for `cut` that of a connection that is cut. Raises ValueError."""
     if what == CUT:
         return ApiError(None, "server_error", None, "unknown")

@@ -6,13 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipedai_worker.api.answers import Refused, Unavailable
-from pipedai_worker.api.client import Api
+from pipedai_worker.api import Api, Refused, Unavailable
 from pipedai_worker.conformance import requests
 from pipedai_worker.conformance.fake_api import FakeRun
-from pipedai_worker.events.recorder import Recorder, Sender
-from pipedai_worker.events.spool import SpoolReader, SpoolWriter
+from pipedai_worker.disk.spool import SpoolReader, SpoolWriter
 from pipedai_worker.redact import Redactor
+from pipedai_worker.running.reporting import Recorder, Sender
 
 
 class EventApi(Api):

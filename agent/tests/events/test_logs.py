@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from pipedai_worker import cli
+from pipedai_worker.disk import spool
 from pipedai_worker.disk.durable import private_directory, write_private
-from pipedai_worker.events import following
-from pipedai_worker.events.following import shown, wants_colour
-from pipedai_worker.identity.config import WorkerConfig
+from pipedai_worker.disk.spool import shown, wants_colour
+from pipedai_worker.identity import WorkerConfig
 
 from .parts import written
 
@@ -44,7 +44,7 @@ def logs(
 ) -> Logs:
     """Run `pipedai-worker logs`. Return its exit code, the lines that it printed, and what it logged."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(following, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(spool, "LOOK_SECONDS", 0.01)
     WorkerConfig(WORKER, "wkt_x", "http://127.0.0.1:9", "").save(tmp_path / "worker.json")
 
     def run(*arguments: str) -> tuple[int, list[str], str]:
@@ -74,7 +74,7 @@ def test_the_events_on_this_machine_are_followed_to_the_end_of_the_run(
 
     seen = []
     path = state / "events" / f"{RUN}.ndjson"
-    for each in following.from_file(path, 598, lambda: not held.exists()):
+    for each in spool.from_file(path, 598, lambda: not held.exists()):
         seen.append(each["seq"])
         if each["seq"] == 600:
             # The run goes on, and ends.

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from pipedai_worker.events.recorder import Recorder
-from pipedai_worker.executors import stream
-from pipedai_worker.executors.stream import Head
 from pipedai_worker.executors.watch import Watch
 from pipedai_worker.redact import Redactor
-from pipedai_worker.running.process import Ending
+from pipedai_worker.running import process
+from pipedai_worker.running.process import Ending, Head
+from pipedai_worker.running.reporting import Recorder
 from tests.jobs import make_job
 
 from .parts import EventApi, Recording, saying
@@ -163,8 +162,8 @@ def test_an_event_too_deep_to_look_through_costs_only_itself(tmp_path: Path) -> 
 def test_a_line_beyond_all_bounds_is_cut_and_shows_no_half_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "LONGEST_LINE_BYTES", 20_000)
-    monkeypatch.setattr(stream, "LONGEST_STRING_BYTES", 6_012)
+    monkeypatch.setattr(process, "LONGEST_LINE_BYTES", 20_000)
+    monkeypatch.setattr(process, "LONGEST_STRING_BYTES", 6_012)
     recording = Recording(tmp_path, SECRET)
     watch = Watch(make_job(tmp_path, on_event=recording.recorder.take), 0)
     watch.read(json.dumps(saying("x" * 6_000 + SECRET + "y" * 50_000)).encode() + b"\n")

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from pipedai_worker.api.answers import Refused, TokenRefused, Unavailable
-from pipedai_worker.events import recorder
-from pipedai_worker.events.recorder import Recorder, Sender, send_left
-from pipedai_worker.events.spool import SpoolWriter
+from pipedai_worker.api import Refused, TokenRefused, Unavailable
+from pipedai_worker.disk.spool import SpoolWriter
 from pipedai_worker.redact import Redactor
+from pipedai_worker.running import reporting
+from pipedai_worker.running.reporting import Recorder, Sender, send_left
 
 from .parts import EventApi, saying, written
 
 
 @pytest.fixture(autouse=True)
 def gather_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder, "GATHER_SECONDS", 0.0)
+    monkeypatch.setattr(reporting, "GATHER_SECONDS", 0.0)
 
 
 class Clock:
@@ -71,8 +71,8 @@ def test_all_events_arrive_in_calls_of_500_and_the_file_goes(tmp_path: Path) -> 
 def test_the_more_a_run_tells_the_longer_its_events_are_gathered(
     events: int, size: int, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorder, "GATHER_SECONDS", 1.0)
-    assert recorder.seconds_to_gather([b"x" * size] * events) == seconds
+    monkeypatch.setattr(reporting, "GATHER_SECONDS", 1.0)
+    assert reporting.seconds_to_gather([b"x" * size] * events) == seconds
 
 
 def test_while_the_api_is_away_for_five_minutes_events_wait_and_then_arrive_once_in_order(
@@ -191,7 +191,7 @@ def test_what_could_not_be_sent_is_sent_by_the_next_start(
 def test_a_run_s_report_waits_for_its_last_events_but_not_for_an_api_that_is_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorder, "FLUSH_SECONDS", 60.0)
+    monkeypatch.setattr(reporting, "FLUSH_SECONDS", 60.0)
     api, path, never = EventApi(), tmp_path / "run.ndjson", threading.Event()
     recording = Recorder.begin(api, "run", path, Redactor(), never.wait)
     assert recording is not None

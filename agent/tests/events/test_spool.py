@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipedai_worker.events import spool
-from pipedai_worker.events.spool import SpoolReader, SpoolWriter, make_room
+from pipedai_worker.disk import spool
+from pipedai_worker.disk.spool import SpoolReader, SpoolWriter, make_room
 
 from .parts import numbers, written
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-import bench_gateway
+from . import bench_gateway
 
 
 def test_the_benchmark_tells_both_ways(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from testing.world.cases import cases
 
-from pipedai_worker.gateway.reading import Event, EventSplitter, EventTooLarge
+from pipedai_worker.gateway.upstream import Event, EventSplitter, EventTooLarge
 
 LINES = st.sampled_from(
     [b"data: a", b"data:b", b"data", b": ping", b"event: message", b"id: 7", b"", b"", b"retry: 5"]

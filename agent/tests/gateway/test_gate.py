@@ -17,15 +17,14 @@ from uuid import uuid4
 
 import pytest
 
-from pipedai_worker.disk.sessions import Session
-from pipedai_worker.executors import settings
+from pipedai_worker.disk.sessions import Session, Workplace
+from pipedai_worker.executors import claude
 from pipedai_worker.executors.base import JobSession
 from pipedai_worker.gateway import Credentials, Gate, gate, limits
-from pipedai_worker.polling.assigned import Approvals, AssignedRun
 from pipedai_worker.redact import Redactor
+from pipedai_worker.running.assigned import Approvals, AssignedRun
 from pipedai_worker.running.run import Ending, gate_of
 from pipedai_worker.running.stopping import StopRequest
-from pipedai_worker.running.workplaces import Workplace
 
 from .conftest import Way
 from .servers import TOKEN, Exchange, McpServer, serving
@@ -441,14 +440,14 @@ def test_the_worst_annotation_of_a_run_counts(
 def hook(way: Way, tmp_path: Path, tool: str, arguments: Any, **fields: Any) -> dict[str, Any]:
     """Run the hook's program as claude does, and return what it tells claude."""
     config = tmp_path / "mcp.json"
-    config.write_bytes(settings.configuration(way.gateway.url, 60))
+    config.write_bytes(claude.mcp_configuration(way.gateway.url, 60))
     asked = {
         "tool_name": f"mcp__trigger__{tool}",
         "tool_use_id": "toolu_1",
         "tool_input": arguments,
     }
     done = subprocess.run(
-        [sys.executable, "-I", "-S", str(settings.HOOK), str(config), "60"],
+        [sys.executable, "-I", "-S", str(claude.HOOK), str(config), "60"],
         input=json.dumps({**asked, **fields}).encode(),
         capture_output=True,
         check=True,
@@ -504,7 +503,7 @@ def test_without_rules_there_is_no_hook(open_way: Opening, server: McpServer) ->
     path = way.client.place.path.replace("/mcp", "/hook")
     response: http.client.HTTPResponse = way.client.send("POST", b"{}", path=path)
     assert response.status == 404
-    assert "hooks" not in " ".join(settings.options(None, Path("mcp.json")))
+    assert "hooks" not in " ".join(claude.limiting_options(None, Path("mcp.json")))
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import pytest
 
 from pipedai_worker.disk.tool_calls import ToolCalls
 from pipedai_worker.gateway import ServerFault, limits, messages
-from pipedai_worker.reporting.outcome import CLIENT
+from pipedai_worker.running.outcome import CLIENT
 from pipedai_worker.values import MOST_VALUES
 
 from .conftest import Way, held_gateway

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pipedai_worker.gateway import ServerFault, limits
-from pipedai_worker.reporting.outcome import CLIENT, INFRA
+from pipedai_worker.running.outcome import CLIENT, INFRA
 
 from .conftest import Way
 from .servers import TOKEN, TOOLS, Exchange, McpServer, raw_server, serving

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pipedai_worker.api.answers import Refused, Unavailable
+from pipedai_worker.api import Refused, Unavailable
 from pipedai_worker.gateway import Credentials, ServerFault, limits
-from pipedai_worker.reporting.outcome import INFRA
+from pipedai_worker.running.outcome import INFRA
 
 from .conftest import Way, until
 from .servers import TOKEN, Exchange, McpServer

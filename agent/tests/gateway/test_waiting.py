@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipedai_worker.disk.tool_calls import NO_EFFECT, POSSIBLE, ToolCalls
-from pipedai_worker.gateway.waiting import Effects, ListOfTools, Waiting
+from pipedai_worker.gateway.messages import Effects, ListOfTools, Waiting
 
 SESSIONS = st.sampled_from(["", "a", "stream 1"])
 IDS = st.sampled_from([1, "1", 2, "b", 1.5])
@@ -80,7 +80,7 @@ def test_what_is_no_answer_is_passed_over(tmp_path: Path, data: bytes) -> None:
 def test_the_oldest_call_is_no_longer_looked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipedai_worker.gateway.waiting.MOST_WAITING", 2)
+    monkeypatch.setattr("pipedai_worker.gateway.messages.MOST_WAITING", 2)
     calls = ToolCalls(tmp_path / "calls")
     waiting = Waiting(calls, Effects())
     waiting.ask(["0"])

@@ -20,7 +20,7 @@ from testing.processes.worker_process import until
 
 from pipedai_worker.conformance.fake_api import FakeApi
 from pipedai_worker.conformance.serving import Handler
-from pipedai_worker.identity.config import WorkerConfig, state_directory
+from pipedai_worker.identity import WorkerConfig, state_directory
 from tests.conftest import WARNINGS, python_path
 
 from . import installed

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from testing.processes.worker_process import until
 
-from pipedai_worker.executors.claude import ClaudeExecutor
-from pipedai_worker.executors.settings import configuration
+from pipedai_worker.executors.claude import ClaudeExecutor, mcp_configuration
 from tests.jobs import make_job
 
 from . import installed
@@ -115,7 +114,7 @@ def test_the_servers_entry_decides_how_long_a_call_may_take(
     # The run's limit is 600 s, and so is claude's variable for it. The entry says 2 s, which shows that it counts.
     place, script = around.mcp.place(), around.messages.script(mcp("nap", seconds=30), say("Woke."))
     job = make_job(tmp_path, "Sleep.", model=script.model, timeout_seconds=600)
-    entry = json.loads(configuration(place.url, 2))
+    entry = json.loads(mcp_configuration(place.url, 2))
     entry["mcpServers"]["trigger"]["headers"] = place.headers
     job.mcp_config.write_text(json.dumps(entry))
     job.environment.update(

@@ -18,8 +18,8 @@ from uuid import uuid4
 from bin.ending import die_with_parent
 from testing.processes.worker_process import until
 
-from pipedai_worker.events.spool import SUFFIX
-from pipedai_worker.identity.config import WorkerConfig
+from pipedai_worker.disk.spool import SUFFIX
+from pipedai_worker.identity import WorkerConfig
 from tests.conftest import DEADLINE_SECONDS, WARNINGS, python_path
 
 from . import installed

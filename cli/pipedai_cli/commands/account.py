@@ -5,15 +5,22 @@ from __future__ import annotations
 import platform
 import time
 import webbrowser
-from typing import Any
 from urllib.parse import urlsplit
 
 import click
 
-from pipedai_cli import keys
-from pipedai_cli.api import Api, Exit, Failure, Refused, wrong_usage
+from pipedai_cli.api import Api, Exit, Failure, Json, Refused, wrong_usage
 from pipedai_cli.output import local_time
-from pipedai_cli.session import Session, json_option, with_session
+from pipedai_cli.session import (
+    DEFAULT_PROFILE,
+    Profile,
+    Session,
+    load_profile,
+    remove_profile,
+    save_profile,
+    with_json,
+    with_session,
+)
 
 _THIS_MACHINE = {"localhost", "127.0.0.1", "::1"}
 
@@ -32,7 +39,7 @@ def login(session: Session, url: str | None, no_browser: bool) -> None:
       pipedai login --url https://pipedai.example
       pipedai --profile staging login --url https://pipedai.example
     """
-    known = keys.load(session.profile_name) or keys.load(keys.DEFAULT_PROFILE)
+    known = load_profile(session.profile_name) or load_profile(DEFAULT_PROFILE)
     url = url or (known.url if known else None)
     if not url:
         raise wrong_usage("Say which service: `pipedai login --url https://pipedai.example`.")
@@ -40,7 +47,7 @@ def login(session: Session, url: str | None, no_browser: bool) -> None:
     if api.url.startswith("http://") and urlsplit(api.url).hostname not in _THIS_MACHINE:
         session.out.note(f"{api.url} is not https: the key travels in plain text.")
     name = platform.node() or "a computer"
-    if session.profile_name != keys.DEFAULT_PROFILE:
+    if session.profile_name != DEFAULT_PROFILE:
         # So that who revokes a key tells the agent's from the person's.
         name += f", {session.profile_name}"
     begun = api.post("/enrollments/device", {"label": name[:255], "for": "command_line"})
@@ -52,7 +59,7 @@ def login(session: Session, url: str | None, no_browser: bool) -> None:
         webbrowser.open(page)
     with session.out.progress("Waiting for you to approve."):
         answer = _wait_for_key(api, begun)
-    profile = keys.Profile(
+    profile = Profile(
         url=api.url,
         environment_id=answer["environmentId"],
         environment_name=answer["environmentName"],
@@ -60,22 +67,20 @@ def login(session: Session, url: str | None, no_browser: bool) -> None:
         expires_at=answer["apiKey"]["expiresAt"],
         key=answer["token"],
     )
-    where = keys.save(session.profile_name, profile)
+    where = save_profile(session.profile_name, profile)
     until = local_time(profile.expires_at)
     session.out.line(
         f"You are {profile.role} of {profile.environment_name} until {until}. The key is in {where}."
     )
 
 
-def _wait_for_key(api: Api, begun: dict[str, Any]) -> dict[str, Any]:
+def _wait_for_key(api: Api, begun: Json) -> Json:
     """Ask until somebody has decided, as RFC 8628 §3.5 says. Raises Failure if they denied it or it is too late."""
     interval = float(begun["interval"])
     while True:
         time.sleep(interval)
         try:
-            answer: dict[str, Any] = api.post(
-                "/enrollments/key", {"deviceCode": begun["deviceCode"]}
-            )
+            answer: Json = api.post("/enrollments/key", {"deviceCode": begun["deviceCode"]})
             return answer
         except Refused as refused:
             if refused.code == "slow_down":
@@ -100,15 +105,14 @@ def logout(session: Session) -> None:
     \b
       pipedai logout
     """
-    keys.remove(session.profile_name)
+    remove_profile(session.profile_name)
     session.out.line(
         "This machine has forgotten the key. Settings → Keys in the console revokes it."
     )
 
 
 @click.command()
-@json_option
-@with_session
+@with_json
 def whoami(session: Session) -> None:
     """Show what the key may do, where, and until when.
 
@@ -124,7 +128,7 @@ def whoami(session: Session) -> None:
             ("key", answer["name"]),
             ("role", answer["role"]),
             ("environment", session.profile.environment_name or answer["environmentId"]),
-            ("expires", local_time(answer["expiresAt"]) if answer["expiresAt"] else "never"),
+            ("expires", local_time(answer["expiresAt"], none="never")),
         ]
     )
 

@@ -9,16 +9,13 @@ import unicodedata
 from collections import Counter
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
 
 import click
 
-from pipedai_cli.api import wrong_usage
+from pipedai_cli.api import Json, wrong_usage
 from pipedai_cli.files import SECRET_PREFIX, Files, read_files, write_files
 from pipedai_cli.output import local_time, one_line, shorten
-from pipedai_cli.session import Session, json_option, with_session
-
-Json = dict[str, Any]
+from pipedai_cli.session import Session, with_json
 
 _SIGNS = {"create": "+", "update": "~", "delete": "-"}
 _STYLES = {"create": "green", "update": "yellow", "delete": "red"}
@@ -37,8 +34,7 @@ _accept_origin = click.option(
 @click.command()
 @_files
 @_accept_origin
-@json_option
-@with_session
+@with_json
 def plan(session: Session, files: Path, origins: tuple[str, ...]) -> None:
     """Show what pipedai.yaml would change. Nothing is changed or sent.
 
@@ -49,7 +45,7 @@ def plan(session: Session, files: Path, origins: tuple[str, ...]) -> None:
       pipedai plan agents/pipedai.yaml --json
     """
     read = read_files(files)
-    answer = _plan(session, read.body(origins))
+    answer = session.api.post(f"{session.environment}/plan", read.body(origins))
     if not session.out.printed_json(answer):
         _show(session, read, answer, prune=False)
 
@@ -59,8 +55,7 @@ def plan(session: Session, files: Path, origins: tuple[str, ...]) -> None:
 @click.option("--prune", is_flag=True, help="Delete what the files had once and have no more.")
 @click.option("--yes", is_flag=True, help="Ask nothing.")
 @_accept_origin
-@json_option
-@with_session
+@with_json
 def apply(session: Session, files: Path, prune: bool, yes: bool, origins: tuple[str, ...]) -> None:
     """Make the service as pipedai.yaml says: all of it, or nothing.
 
@@ -73,7 +68,7 @@ def apply(session: Session, files: Path, prune: bool, yes: bool, origins: tuple[
     """
     read = read_files(files)
     body = read.body(origins)
-    planned = _plan(session, body)
+    planned = session.api.post(f"{session.environment}/plan", body)
     if not session.as_json:
         _show(session, read, planned, prune=prune)
     if not yes and any(_is_done(change, prune=prune) for change in planned["changes"]):
@@ -86,11 +81,6 @@ def apply(session: Session, files: Path, prune: bool, yes: bool, origins: tuple[
     answer = session.api.post(f"{session.environment}/apply", body)
     if not session.out.printed_json(answer):
         session.out.line(f"Applied: {_counts(answer['changes'], _DONE)}.")
-
-
-def _plan(session: Session, body: Json) -> Json:
-    answer: Json = session.api.post(f"{session.environment}/plan", body)
-    return answer
 
 
 def _is_done(change: Json, *, prune: bool) -> bool:
@@ -157,8 +147,7 @@ def _counts(changes: list[Json], words: dict[str, str]) -> str:
 )
 @click.option("--force", is_flag=True, help="Write over files that are there.")
 @click.option("--assign-keys", is_flag=True, help="Give what has no key one, made of its name.")
-@json_option
-@with_session
+@with_json
 def export(session: Session, managed_by: str, to: Path, force: bool, assign_keys: bool) -> None:
     """Write what the service has as pipedai.yaml and prompts.
 

@@ -1,22 +1,31 @@
-"""What needs somebody: `attention`, `approval`, `event`, `worker`; and `open`, which leads to the console."""
+"""What needs somebody: `attention`, `approval`, `event`, `worker`; `open`, which leads to the console; and `mcp`,
+which serves tools to an agent.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
 import webbrowser
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
 
 import click
 
-from pipedai_cli.api import wrong_usage
+from pipedai_cli.api import Exit, Failure, Json, wrong_usage
 from pipedai_cli.output import local_time, without_calls
-from pipedai_cli.session import Session, found_by, json_option, limit_option, with_session
-
-Json = dict[str, Any]
+from pipedai_cli.session import (
+    DEFAULT_PROFILE,
+    Session,
+    load_profile,
+    with_json,
+    with_limit,
+    with_session,
+)
 
 
 @click.command()
-@json_option
-@with_session
+@with_json
 def attention(session: Session) -> None:
     """Show what somebody has to see to, why, and what to do.
 
@@ -52,17 +61,16 @@ def worker() -> None:
 
 
 @worker.command("list")
-@limit_option
-@json_option
-@with_session
+@with_limit
 def list_workers(session: Session, limit: int) -> None:
     """List workers. Files name them by their hostnames.
 
     \b
       pipedai worker list
     """
-    session.out.items(
-        session.api.items(f"{session.environment}/workers", limit),
+    session.show_rows(
+        "workers",
+        limit,
         ("NAME", "HOSTNAME", "STATUS", "RUNS", "LAST CALL", "VERSION"),
         lambda row: (
             row["label"],
@@ -92,17 +100,16 @@ def approval() -> None:
     show_default=True,
     help="Only pending, approved, rejected, expired or withdrawn ones.",
 )
-@limit_option
-@json_option
-@with_session
+@with_limit
 def list_approvals(session: Session, status: str, limit: int) -> None:
     """List approvals.
 
     \b
       pipedai approval list
     """
-    session.out.items(
-        session.api.items(f"{session.environment}/approvals", limit, status=status),
+    session.show_rows(
+        "approvals",
+        limit,
         ("ID", "UNTIL", "TOOL", "TRIGGER", "STATUS", "SINCE"),
         lambda row: (
             row["id"],
@@ -113,6 +120,7 @@ def list_approvals(session: Session, status: str, limit: int) -> None:
             local_time(row["createdAt"]),
         ),
         none=f"There are no {status} approvals.",
+        status=status,
     )
 
 
@@ -140,9 +148,7 @@ def event() -> None:
 @event.command("list")
 @click.option("--source", help="Only those of this source: its id, key or name.")
 @click.option("--decision", help="Only those with this: fired, filtered, coalesced or refused.")
-@limit_option
-@json_option
-@with_session
+@with_limit
 def list_events(session: Session, source: str | None, decision: str | None, limit: int) -> None:
     """List events with what was decided about each.
 
@@ -150,11 +156,9 @@ def list_events(session: Session, source: str | None, decision: str | None, limi
       pipedai event list
       pipedai event list --source github --decision filtered
     """
-    source_id = source and found_by(session, "sources", source)["id"]
-    session.out.items(
-        session.api.items(
-            f"{session.environment}/events", limit, sourceId=source_id, decision=decision
-        ),
+    session.show_rows(
+        "events",
+        limit,
         ("ID", "RECEIVED", "TYPE", "DECISIONS"),
         lambda row: (
             row["id"],
@@ -163,6 +167,8 @@ def list_events(session: Session, source: str | None, decision: str | None, limi
             ", ".join(_decided(each) for each in row["decisions"]) or "nobody listens",
         ),
         none="There are no events.",
+        sourceId=session.id_of("sources", source),
+        decision=decision,
     )
 
 
@@ -173,8 +179,7 @@ def _decided(decision: Json) -> str:
 
 @event.command()
 @click.argument("event")
-@json_option
-@with_session
+@with_json
 def replay(session: Session, event: str) -> None:
     """Decide anew about an event, as a new one.
 
@@ -205,9 +210,8 @@ def open_page(session: Session, kind: str, id: str | None) -> None:  # noqa: A00
         return
     if id is None:
         raise wrong_usage(f"Say which {kind} to open.")
-    if kind == "trigger":
-        id = found_by(session, "triggers", id)["id"]  # noqa: A001
-    _open(session, f"{_PAGES[kind]}/{id}")
+    page_of = session.id_of("triggers", id) if kind == "trigger" else id
+    _open(session, f"{_PAGES[kind]}/{page_of}")
 
 
 def _open(session: Session, path: str) -> None:
@@ -217,4 +221,51 @@ def _open(session: Session, path: str) -> None:
         webbrowser.open(url)
 
 
-COMMANDS = [attention, approval, event, worker, open_page]
+# The login that only `pipedai mcp` uses, so that an agent never acts with a person's own key.
+AGENTS_PROFILE = "mcp"
+_AGENTS_ROLES = ("viewer", "operator")
+
+
+@click.command()
+@click.option("--write", is_flag=True, help="Also offer tools that run, rerun, cancel and plan.")
+@click.option(
+    "--files",
+    type=click.Path(path_type=Path, exists=True),
+    default=Path(),
+    help="Where plan_changes finds pipedai.yaml.",
+)
+@with_session
+def mcp(session: Session, write: bool, files: Path) -> None:
+    """Serve tools to an agent, over MCP on stdin and stdout.
+
+    It wants a key of its own, of a viewer or an operator. It decides no approval and applies no plan.
+
+    \b
+      pipedai --profile mcp login --url https://pipedai.example
+      claude mcp add pipedai -- pipedai mcp --write
+    """
+    try:
+        from pipedai_cli.mcp_tools import serve
+    except ImportError:
+        raise wrong_usage("`pipedai mcp` needs one more package: install pipedai[mcp].") from None
+    if not os.environ.get("PIPEDAI_KEY") and session.profile_name == DEFAULT_PROFILE:
+        session = replace(session, profile_name=AGENTS_PROFILE)
+        if load_profile(AGENTS_PROFILE) is None:
+            raise wrong_usage(
+                "An agent gets a key of its own: `pipedai --profile mcp login`, as viewer or operator."
+            )
+    role = session.api.get("/whoami")["role"]
+    if role not in _AGENTS_ROLES:
+        raise Failure(
+            Exit.REFUSED,
+            f"The key has the role {role}; an agent's may be a viewer's or an operator's."
+            " `pipedai --profile mcp login` makes one.",
+        )
+    if write and role != "operator":
+        raise Failure(Exit.REFUSED, "--write needs the key of an operator, and this is a viewer's.")
+    if sys.stdin.isatty():
+        session.out.note("This waits for an agent, which has to start it itself. Ctrl-C ends it.")
+    serve(session, files=files, write=write)
+
+
+COMMANDS = [attention, approval, event, worker, open_page, mcp]

@@ -1,4 +1,6 @@
-"""`pipedai run …`: look at runs, follow, explain, repeat and cancel them."""
+"""`pipedai trigger …`: look at triggers, run, pause and resume them; `pipedai run …`: look at runs, follow, explain,
+repeat and cancel them.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,9 @@ from typing import Any
 
 import click
 
-from pipedai_cli.api import Exit, Failure
-from pipedai_cli.output import clock_time, dollars, duration, local_time, shorten, without_calls
-from pipedai_cli.session import Session, found_by, json_option, limit_option, with_session
+from pipedai_cli.api import Exit, Failure, Json, wrong_usage
+from pipedai_cli.output import dollars, duration, local_time, shorten, without_calls
+from pipedai_cli.session import Session, found_by, with_json, with_limit
 
 _ENDINGS = {"failed": "failed", "timed_out": "timed out", "canceled": "was canceled"}
 # How often a run in the queue, of which no stream tells, is asked for.
@@ -19,8 +21,6 @@ _LOOK_SECONDS = 1.0
 # A stream that broke is begun anew so often in a row, without a new event in between.
 _MOST_BREAKS = 5
 _LONGEST_EVENT = 2000
-
-Json = dict[str, Any]
 
 
 @click.group()
@@ -35,9 +35,7 @@ def run() -> None:
 @run.command("list")
 @click.option("--trigger", help="Only the runs of this trigger: its id, key or name.")
 @click.option("--status", help="Only runs in these states, separated by commas.")
-@limit_option
-@json_option
-@with_session
+@with_limit
 def list_runs(session: Session, trigger: str | None, status: str | None, limit: int) -> None:
     """List runs, the newest first.
 
@@ -45,11 +43,9 @@ def list_runs(session: Session, trigger: str | None, status: str | None, limit: 
       pipedai run list --status failed,timed_out
       pipedai run list --trigger nightly --limit 5
     """
-    trigger_id = found_by(session, "triggers", trigger)["id"] if trigger else None
-    session.out.items(
-        session.api.items(
-            f"{session.environment}/runs", limit, triggerId=trigger_id, status=status
-        ),
+    session.show_rows(
+        "runs",
+        limit,
         ("ID", "STATUS", "QUEUED", "TRIGGER", "TOOK", "COST", "MESSAGE"),
         lambda row: (
             row["id"],
@@ -61,13 +57,14 @@ def list_runs(session: Session, trigger: str | None, status: str | None, limit: 
             row["errorMessage"] or row["shortMessage"],
         ),
         none="There are no runs.",
+        triggerId=session.id_of("triggers", trigger),
+        status=status,
     )
 
 
 @run.command()
 @click.argument("run")
-@json_option
-@with_session
+@with_json
 def show(session: Session, run: str) -> None:
     """Show a run: how it ended, what it said, took and cost.
 
@@ -80,8 +77,7 @@ def show(session: Session, run: str) -> None:
 @run.command()
 @click.argument("run")
 @click.option("--follow", "-f", is_flag=True, help="Go on until the run ends.")
-@json_option
-@with_session
+@with_json
 def logs(session: Session, run: str, follow: bool) -> None:
     """Show what happened during a run.
 
@@ -108,8 +104,7 @@ def logs(session: Session, run: str, follow: bool) -> None:
 
 @run.command()
 @click.argument("run")
-@json_option
-@with_session
+@with_json
 def explain(session: Session, run: str) -> None:
     """Say why a run waits, or how it ended.
 
@@ -135,8 +130,7 @@ def explain(session: Session, run: str) -> None:
 @run.command()
 @click.argument("run")
 @click.option("--wait", is_flag=True, help="Follow the new run, and exit as it ends.")
-@json_option
-@with_session
+@with_json
 def rerun(session: Session, run: str, wait: bool) -> None:
     """Run the trigger again with the payload of this run.
 
@@ -145,17 +139,12 @@ def rerun(session: Session, run: str, wait: bool) -> None:
     \b
       pipedai run rerun 01a20e61-ca1d-70a4-93ed-0e69c8149037 --wait
     """
-    queued = session.api.queue(f"/runs/{run}/rerun")
-    if wait:
-        wait_for(session, queued)
-    else:
-        show_run(session, queued)
+    _show_queued(session, session.api.queue(f"/runs/{run}/rerun"), wait=wait)
 
 
 @run.command()
 @click.argument("run")
-@json_option
-@with_session
+@with_json
 def cancel(session: Session, run: str) -> None:
     """Cancel a run: at once in the queue, else when its worker hears.
 
@@ -192,8 +181,11 @@ def show_run(session: Session, row: Json) -> None:
     )
 
 
-def wait_for(session: Session, queued: Json) -> None:
-    """Follow a run to its end and show it. Raises Failure unless it succeeded."""
+def _show_queued(session: Session, queued: Json, *, wait: bool) -> None:
+    """Show a run that was queued. With `wait`, follow it to its end first; raises Failure unless it then succeeded."""
+    if not wait:
+        show_run(session, queued)
+        return
     run_id = queued["id"]
     if not session.as_json:
         session.out.note(f"Run {run_id} of {queued['triggerName']} is queued.")
@@ -279,9 +271,156 @@ def _show_event(session: Session, event: Json) -> None:
         text = "" if data is None else json.dumps(data, ensure_ascii=False)
     style = "dim" if kind in {"thinking", "system"} else ""
     first, *others = shorten(str(text), _LONGEST_EVENT).splitlines() or [""]
-    session.out.line(f"{clock_time(event.get('at'))}  {kind:<12}  {first}", style=style)
+    session.out.line(
+        f"{local_time(event.get('at'), '%H:%M:%S', '--:--:--')}  {kind:<12}  {first}", style=style
+    )
     for line in others:
         session.out.line(f"{'':24}{line}", style=style)
 
 
-COMMANDS = [run]
+_LARGEST_PAYLOAD = 64 * 1024
+
+
+@click.group()
+def trigger() -> None:
+    """Look at triggers, run them, pause and resume them.
+
+    \b
+      pipedai trigger list
+    """
+
+
+@trigger.command("list")
+@click.option("--health", help="Only those that are idle, failing, late, paused or ok.")
+@click.option("--name", help="Only those whose name contains this.")
+@with_limit
+def list_triggers(session: Session, health: str | None, name: str | None, limit: int) -> None:
+    """List triggers, the newest first.
+
+    \b
+      pipedai trigger list --health failing,late
+    """
+    session.show_rows(
+        "triggers",
+        limit,
+        ("NAME", "HEALTH", "NEXT DUE", "LAST RUN", "SCHEDULE", "ID"),
+        lambda row: (
+            row["name"],
+            row["health"],
+            local_time(row["nextRunAt"]),
+            (row["lastRun"] or {}).get("status"),
+            row["schedule"],
+            row["id"],
+        ),
+        none="There are no triggers.",
+        health=health,
+        name=name,
+    )
+
+
+@trigger.command("show")
+@click.argument("trigger")
+@with_json
+def show_trigger(session: Session, trigger: str) -> None:
+    """Show a trigger, by its id, key or name.
+
+    \b
+      pipedai trigger show "Morning report"
+    """
+    row = found_by(session, "triggers", trigger)
+    if session.out.printed_json(row):
+        return
+    last = row["lastRun"] or {}
+    session.out.details(
+        [
+            ("name", row["name"]),
+            ("id", row["id"]),
+            ("key", row.get("key")),
+            ("enabled", "yes" if row["enabled"] else "no"),
+            ("health", row["health"]),
+            ("schedule", row["schedule"] and f"{row['schedule']} ({row['timezone']})"),
+            ("next due", row["nextRunAt"] and local_time(row["nextRunAt"])),
+            (
+                "last run",
+                last and f"{last['status']}, {local_time(last['queuedAt'])}, {last['id']}",
+            ),
+            ("server", row["mcpUrl"]),
+            ("model", row["model"]),
+            ("prompt", row["prompt"]),
+        ]
+    )
+
+
+@trigger.command("run")
+@click.argument("trigger")
+@click.option("--payload", help="JSON for the run, or @FILE.")
+@click.option("--wait", is_flag=True, help="Follow the run, and exit as it ends.")
+@with_json
+def run_trigger(session: Session, trigger: str, payload: str | None, wait: bool) -> None:
+    """Queue a run of a trigger.
+
+    With --wait it exits with 0 if the run succeeded, 1 if it ended otherwise, 5 if it waits for a person.
+
+    \b
+      pipedai trigger run nightly --wait
+      pipedai trigger run nightly --payload '{"ticket": 7}'
+    """
+    row = found_by(session, "triggers", trigger)
+    body = {"payload": _payload(payload)} if payload is not None else {}
+    _show_queued(session, session.api.queue(f"/triggers/{row['id']}/run", body), wait=wait)
+
+
+def _payload(given: str) -> Any:
+    if given.startswith("@"):
+        try:
+            with click.open_file(given[1:], "rb") as file:
+                text = file.read(_LARGEST_PAYLOAD + 1)
+        except OSError as error:
+            raise wrong_usage(f"{given[1:]} can't be read: {error.strerror}.") from None
+    else:
+        text = given.encode()
+    if len(text) > _LARGEST_PAYLOAD:
+        raise wrong_usage("A payload has 64 KiB at most.")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise wrong_usage(f"The payload is no JSON: {error}.") from None
+
+
+@trigger.command()
+@click.argument("trigger")
+@with_json
+def pause(session: Session, trigger: str) -> None:
+    """Let a trigger fire no more, until you resume it.
+
+    Runs that are queued still run.
+
+    \b
+      pipedai trigger pause nightly
+    """
+    _enable(session, trigger, enabled=False)
+
+
+@trigger.command()
+@click.argument("trigger")
+@with_json
+def resume(session: Session, trigger: str) -> None:
+    """Let a paused trigger fire again.
+
+    \b
+      pipedai trigger resume nightly
+    """
+    _enable(session, trigger, enabled=True)
+
+
+def _enable(session: Session, given: str, *, enabled: bool) -> None:
+    row = found_by(session, "triggers", given)
+    changed = session.api.ask("PATCH", f"/triggers/{row['id']}", json={"enabled": enabled})
+    if session.out.printed_json(changed):
+        return
+    due = changed["nextRunAt"]
+    then = f" It is next due at {local_time(due)}." if due else ""
+    session.out.line(f"{changed['name']} is {'enabled' if enabled else 'paused'}.{then}")
+
+
+COMMANDS = [trigger, run]

@@ -11,7 +11,7 @@ from testing.processes.terminal import pipedai
 from testing.world.cast import TEST_ACTOR
 
 from pipedai.env import BASE_DIR
-from pipedai_cli import keys, main, output
+from pipedai_cli import main, output, session
 from triggers.services import TRIGGERS
 
 FILE = """
@@ -303,11 +303,11 @@ def test_a_long_cell_is_cut_and_colours_are_for_terminals(capsys, monkeypatch):
 def test_a_key_is_in_a_file_of_its_own_mode_or_in_the_keyring(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setitem(sys.modules, "keyring", None)
-    profile = keys.Profile(url="https://x.example", environment_id="e", key="pwk_planted-one")
+    profile = session.Profile(url="https://x.example", environment_id="e", key="pwk_planted-one")
     kept = tmp_path / "pipedai" / "keys.json"
-    assert keys.save("default", profile) == str(kept)
+    assert session.save_profile("default", profile) == str(kept)
     assert (kept.stat().st_mode & 0o777, kept.parent.stat().st_mode & 0o777) == (0o600, 0o700)
-    assert keys.load("default") == profile
+    assert session.load_profile("default") == profile
     assert "planted" not in repr(profile)
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
@@ -323,10 +323,10 @@ def test_a_key_is_in_a_file_of_its_own_mode_or_in_the_keyring(tmp_path, monkeypa
     (fake / "__init__.py").touch()
     (fake / "fail.py").write_text("class Keyring: pass\n")
     monkeypatch.syspath_prepend(str(tmp_path / "fake"))
-    assert keys.save("default", profile) == "the system's keyring"
+    assert session.save_profile("default", profile) == "the system's keyring"
     assert "planted" not in kept.read_text()
-    assert keys.load("default") == profile
-    keys.remove("default")
-    assert keys.load("default") is None
+    assert session.load_profile("default") == profile
+    session.remove_profile("default")
+    assert session.load_profile("default") is None
     for name in [name for name in sys.modules if name.startswith("keyring")]:
         del sys.modules[name]

@@ -20,7 +20,7 @@ from testing.world.channels import CHANNEL_SECRET, CHANNEL_URL, add_channel
 from testing.world.mails import prove
 from triggers.models import Trigger
 from workspaces.ceilings import raise_ceilings
-from workspaces.encryption.rotate_data import rotate_data_keys
+from workspaces.encryption.rotation import rotate_data_keys
 from workspaces.services import create_environment
 
 

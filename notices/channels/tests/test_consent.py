@@ -20,7 +20,7 @@ from notices.channels.tests.conftest import add_incidents, send_due, tell
 from notices.channels.tests.test_limits import NOON, minutes
 from pipedai.events import Actor
 from pipedai.ids import new_id
-from pipedai.server.headers import content_policy
+from pipedai.server.request_scope import content_policy
 from pipedai.sql import execute
 from testing.probes.plans import explained
 from testing.processes.racing import accepted, at_once

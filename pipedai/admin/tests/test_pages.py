@@ -15,7 +15,7 @@ from pipedai.admin.site import list_of, page_of, site
 from pipedai.admin.tests.conftest import log_in
 from pipedai.api import tokens
 from pipedai.ids import new_id
-from pipedai.server.headers import content_policy
+from pipedai.server.request_scope import content_policy
 from pipedai.version import VERSION
 from testing.probes.plans import explained, prefer_indexes
 from testing.probes.statement_count import counted
@@ -27,8 +27,8 @@ from testing.world.copies import add_copies
 from testing.world.runs import Runs
 from triggers.models import Budget, Delivery, Run, Trigger
 from workers.models import Enrollment, Worker
-from workspaces.encryption.sealed_fields import sealed_fields
 from workspaces.models import ApiKey, Connection, Environment, Membership, Workspace
+from workspaces.tenant_columns import sealed_fields
 
 RUNS = "/admin/triggers/run/"
 AUDIT = "/admin/audit/auditentry/"

@@ -1,4 +1,5 @@
-"""Makes the OpenAPI operation of an action, from its viewset's declarations and from its `@Operation`.
+"""Makes the OpenAPI operation of an action, from its viewset's declarations and from its `@Operation`, with the errors
+and the headers of answers that all operations share.
 
 drf-spectacular calls `complete`, which completes the schema, after it has made all operations.
 """
@@ -23,13 +24,176 @@ from pipedai.api.authentication import (
     BearerAuthentication,
     RefuseTheRest,
 )
+from pipedai.api.error_codes import ErrorCode
 from pipedai.api.fields import AmountField, MoneyField, TextField
-from pipedai.api.schema import answers, reference
-from pipedai.api.schema.answers import ANY_REQUEST, JSON, error_answer, header_refs
+from pipedai.api.schema import reference
 from pipedai.api.schema.operation import PAGE, Operation, Schema, of_filters, operation_of
 from pipedai.api.serializers import Body, StrictBody
 from pipedai.api.throttling import Rate
 from pipedai.api.views import ApiViewSet, IsPublic
+
+JSON = "application/json"
+
+_TEXT: Schema = {"type": "string"}
+_SECONDS: Schema = {"type": "integer", "minimum": 0}
+
+# The headers of answers by name: schema, description, and whether an answer that lists the header always has it.
+_HEADERS: dict[str, tuple[Schema, str, bool]] = {
+    "X-Request-Id": (
+        {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
+        "The request's own id if it sent a good one, else a new one; the log has the request under it.",
+        True,
+    ),
+    "Cache-Control": ({"const": "no-store"}, "Answers are never cached.", True),
+    "Content-Security-Policy": (
+        {"const": "default-src 'none'; frame-ancestors 'none'"},
+        "An answer is no page.",
+        True,
+    ),
+    "X-Content-Type-Options": ({"const": "nosniff"}, "The type is what it says.", True),
+    "Strict-Transport-Security": (_TEXT, "In production.", False),
+    "WWW-Authenticate": ({"const": 'Bearer realm="pipedai"'}, "How to authenticate.", True),
+    "Allow": (_TEXT, "The methods that the path has.", True),
+    "Retry-After": (_SECONDS, "Seconds after which to try again.", True),
+    "RateLimit": (_TEXT, "What is left of the rate, and for how many seconds.", True),
+    "RateLimit-Policy": (_TEXT, "The rate: how often in how many seconds.", True),
+    "Set-Cookie": (_TEXT, "The `auth_token` cookie.", True),
+    "Clear-Site-Data": ({"const": '"cache"'}, "Has browsers forget what they cached.", True),
+    "Idempotent-Replayed": ({"const": "true"}, "The call was made before.", True),
+}
+EVERYWHERE = (
+    "X-Request-Id",
+    "Cache-Control",
+    "Content-Security-Policy",
+    "X-Content-Type-Options",
+    "Strict-Transport-Security",
+)
+
+# The error answers by status: component's name, name of the body's schema, general reason, and the headers that they
+# have in addition to those of every answer.
+ERRORS: dict[int, tuple[str, str, str, tuple[str, ...]]] = {
+    400: ("BadRequest", "ValidationError", "The request is malformed or invalid.", ()),
+    401: (
+        "Unauthenticated",
+        "Error",
+        "No credentials, bad ones, or of a kind that is not accepted here.",
+        ("WWW-Authenticate",),
+    ),
+    403: ("Forbidden", "Error", "The role is too low, or the origin is foreign.", ()),
+    404: ("NotFound", "Error", "There is no such thing, or it is not visible to the caller.", ()),
+    405: ("MethodNotAllowed", "Error", "The path has no such method.", ("Allow",)),
+    406: ("NotAcceptable", "Error", "Something other than JSON was asked for.", ()),
+    408: ("RequestTimeout", "Error", "The request did not arrive in time.", ()),
+    409: ("Conflict", "Conflict", "The state machine or an invariant says no.", ()),
+    410: ("Gone", "Error", "It is over.", ()),
+    413: ("BodyTooLarge", "Error", "The body is over 1 MiB.", ()),
+    414: ("TargetTooLong", "Error", "The request line is over 8,190 bytes.", ()),
+    415: (
+        "UnsupportedMediaType",
+        "Error",
+        "The body is not JSON in UTF-8, or it is compressed.",
+        (),
+    ),
+    429: (
+        "TooManyRequests",
+        "Error",
+        "Too often.",
+        ("Retry-After", "RateLimit", "RateLimit-Policy"),
+    ),
+    431: ("HeadersTooLarge", "Error", "The headers are too large or too many.", ()),
+    500: ("Crash", "Crash", "A crash. The log has it under the request id.", ()),
+    503: ("Busy", "Error", "Too much to do at this moment.", ("Retry-After",)),
+}
+# Any request may be answered with one of these statuses.
+ANY_REQUEST = frozenset({400, 406, 408, 413, 414, 415, 431, 500, 503})
+
+_MESSAGES: Schema = {"type": "array", "items": _TEXT}
+_ERROR: Schema = {"type": "string", "description": "One sentence."}
+_CODE: Schema = {"$ref": "#/components/schemas/ErrorCode"}
+
+SCHEMAS: dict[str, Schema] = {
+    "ErrorCode": {
+        "type": "string",
+        "enum": [code.value for code in ErrorCode],
+        "description": "Which case it is, for programs; API.md lists the codes. Newer releases may add some.",
+    },
+    "Error": {
+        "type": "object",
+        "required": ["error", "code"],
+        "properties": {"error": _ERROR, "code": _CODE},
+    },
+    "ValidationError": {
+        "type": "object",
+        "required": ["error", "code"],
+        "properties": {
+            "error": _ERROR,
+            "code": _CODE,
+            "details": {
+                "type": "object",
+                "description": "Which fields are wrong; not for a request that could not be read at all.",
+                "required": ["fieldErrors", "formErrors"],
+                "properties": {
+                    "fieldErrors": {"type": "object", "additionalProperties": _MESSAGES},
+                    "formErrors": _MESSAGES,
+                },
+            },
+        },
+    },
+    "Conflict": {
+        "type": "object",
+        "required": ["error", "code"],
+        "properties": {
+            "error": _ERROR,
+            "code": _CODE,
+            "ceiling": {
+                "type": "string",
+                "description": "With the code `ceiling_reached`: which ceiling it is.",
+            },
+            "status": {
+                "$ref": "#/components/schemas/RunStatus",
+                "description": "Of a refused transition of a run: the state that it is in.",
+            },
+            "approvalStatus": {
+                "type": "string",
+                "description": "Of a refused decision or spending of an approval: how it stands.",
+            },
+        },
+    },
+    "Crash": {
+        "type": "object",
+        "required": ["error", "code", "requestId"],
+        "properties": {"error": _ERROR, "code": _CODE, "requestId": _TEXT},
+    },
+}
+
+
+def header_refs(*names: str) -> Schema:
+    """Returns references to the headers of an answer: the named ones, and those that every answer has."""
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in (*EVERYWHERE, *names)}
+
+
+def error_answer(status: int, reason: str = "") -> Schema:
+    answer: Schema = {"$ref": f"#/components/responses/{ERRORS[status][0]}"}
+    return {**answer, "description": reason} if reason else answer
+
+
+def shared_components() -> dict[str, dict[str, Any]]:
+    return {
+        "headers": {
+            name: {"description": says, "required": always, "schema": schema}
+            for name, (schema, says, always) in _HEADERS.items()
+        },
+        "responses": {
+            name: {
+                "description": when,
+                "headers": header_refs(*headers),
+                "content": {JSON: {"schema": {"$ref": f"#/components/schemas/{schema}"}}},
+            }
+            for name, schema, when, headers in ERRORS.values()
+        },
+        "schemas": SCHEMAS,
+    }
+
 
 # drf-spectacular has types for only a part of its functions, so mypy must allow calls of untyped functions here.
 
@@ -151,16 +315,6 @@ class ApiSchema(AutoSchema):
         required = bool(component.schema and component.schema.get("required"))
         return {"content": {JSON: content}, "required": required}
 
-    def _texts_of_fields(self) -> dict[str, str]:
-        operation = self._operation
-        if not operation.fields_as:
-            return self._section.fields
-        method, path = operation.fields_as.split(" ")
-        texts = reference.endpoint(method, path).fields
-        if not operation.partial:
-            return texts
-        return {name: reference.of_change(text) for name, text in texts.items()}
-
     def _get_response_bodies(self, direction: str = "response") -> Schema:
         successes = [200] if self._operation.items else list(self._operation.answers)
         answers = {status: self._success(status) for status in successes}
@@ -203,7 +357,7 @@ class ApiSchema(AutoSchema):
 
     def _errors(self) -> dict[int, str]:
         """Returns the reason of each error status that this operation may answer; "" stands for the description in
-        answers.py. Most statuses follow from the viewset. API.md gives reasons, and names those that only the service
+        `ERRORS`. Most statuses follow from the viewset. API.md gives reasons, and names those that only the service
         knows.
         """
         role = self._role()
@@ -270,14 +424,17 @@ class ApiSchema(AutoSchema):
             return schema
         # The docstring of a body's serializer tells only which endpoint takes the body, so it is left out.
         schema.pop("description", None)
-        texts = self._texts_of_fields() if self._is_whole_body(serializer) else {}
+        texts = self._section.fields if self._is_whole_body(serializer) else {}
         for name, field in schema.get("properties", {}).items():
             # Defaults are left out of the schema, and only a field's description tells its default. Some client
             # generators would make a field with a default required, and others would send the default with every
             # change.
             field.pop("default", None)
+            # The label and the help text of a field are the console's. API.md says here what the field means.
+            field.pop("title", None)
             if said := texts.get(name):
-                field.setdefault("description", said)
+                field.pop("description", None)
+                field["description"] = said
         if isinstance(serializer, StrictBody):
             schema["additionalProperties"] = False
         return schema
@@ -382,7 +539,7 @@ _TAGS = (
 def complete(result: Schema, **_: Any) -> Schema:
     """Returns the schema with what all operations share, and with the examples of API.md."""
     components = result["components"]
-    for kind, parts in answers.components().items():
+    for kind, parts in shared_components().items():
         components[kind] = dict(sorted({**components.get(kind, {}), **parts}.items()))
     components["securitySchemes"] = schemes()
     for name, section in _THINGS.items():

@@ -34,8 +34,6 @@ class Operation:
     body: type[Body] | None = None
     # Whether all fields of the body may be absent, and then stay as they are.
     partial: bool = False
-    # The endpoint whose section of API.md explains the body's fields, such as `POST /things`; "" for the action's own.
-    fields_as: str = ""
     # A body that the documentation shows.
     example: Mapping[str, Any] | None = None
     # The serializers of the successes, by status; None for an answer without a body. `answer` makes one for an object

@@ -19,6 +19,10 @@ _OF_SOMETHING_NEW = re.compile(
 _ANSWERS = re.compile(r"^Answers: (.*?)(?:\n\n|\Z)", re.MULTILINE | re.DOTALL)
 _AUDIT_ACTION = re.compile(r"`([a-z-]+\.[a-z-]+)`")
 _LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")
+# How a section names another one that explains its fields or parameters, too.
+_EXPLAINED_BY = re.compile(
+    r"(?:Parameters as for|fields that|under the rules of) \[[^\]]+\]\(#([\w-]+)\)"
+)
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,23 @@ class Section:
 
     @property
     def fields(self) -> dict[str, str]:
-        return {
+        """What the section says of each field or parameter, and the one that explains them, too, to which it links."""
+        own = {
             name: _sentence(row[1])
             for row in _ROW.findall(self.text)
             for name in re.findall(r"`\??(\w+)`", row[0])
         }
+        linked = self.explained_by.fields if self.explained_by else {}
+        if self.heading.startswith("PATCH "):
+            linked = {name: of_change(text) for name, text in linked.items()}
+        return {**linked, **own}
+
+    @property
+    def explained_by(self) -> "Section | None":
+        if (found := _EXPLAINED_BY.search(self.text)) is None:
+            return None
+        (section,) = (each for each in _sections().values() if each.anchor == found[1])
+        return section
 
     @property
     def answers(self) -> dict[int, str]:

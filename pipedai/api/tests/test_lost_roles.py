@@ -9,9 +9,9 @@ import pytest
 from django.db import transaction
 from django.db.models.functions import Now
 
-from accounts.authentication import CookieJWTAuthentication
 from accounts.models import User
 from accounts.services import deactivate_user
+from accounts.sessions import CookieJWTAuthentication
 from audit.models import AuditEntry
 from pipedai.api import tokens
 from pipedai.api.errors import ApiError, Unauthenticated
@@ -26,14 +26,13 @@ from testing.world.cast import TEST_ACTOR, Cast, bearer, session_cookie
 from testing.world.routes import ROUTES, Route
 from testing.world.stage import Stage
 from testing.world.users import UserFactory
-from workers.enrollment.pairing import approve_pairing, begin_pairing
+from workers.enrollment.issuing import approve_pairing, begin_pairing
 from workers.models import Worker
+from workspaces.access import ApiKeyAuthentication, HostKeyAuthentication, IsAdmin, IsOwner
 from workspaces.api_keys import revoke_api_key
-from workspaces.authentication import ApiKeyAuthentication, HostKeyAuthentication
 from workspaces.locks import hold_role, lock_environment
 from workspaces.members import change_role, remove_member
 from workspaces.models import ApiKey, Membership
-from workspaces.permissions import IsAdmin, IsOwner
 from workspaces.roles import Role
 
 # For these routes the service checks the role, and the permission class asks for less: any member may leave, and a

@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 
 from bin.suite import copy_cluster, new_data_dir
-from pipedai.embedded.cluster import FASTER
-from pipedai.embedded.layout import Layout
-from pipedai.embedded.programs import EmbeddedPostgresError
+from pipedai.embedded.cluster import FASTER, EmbeddedPostgresError, Layout
 from pipedai.embedded.server import EmbeddedPostgres
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 
-from pipedai.embedded.programs import User, run
+from pipedai.embedded.cluster import User, run
 from pipedai.embedded.server import EmbeddedPostgres
 
 PROJECT = Path(__file__).parents[3]
@@ -20,7 +20,7 @@ PACKAGES = [entry for entry in sys.path if entry.endswith("site-packages")]
 START = """
 import sys
 from pathlib import Path
-from pipedai.embedded.programs import EmbeddedPostgresError
+from pipedai.embedded.cluster import EmbeddedPostgresError
 from pipedai.embedded.server import EmbeddedPostgres
 server = EmbeddedPostgres(Path(sys.argv[1]))
 try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipedai.embedded import server as server_module
-from pipedai.embedded.programs import EmbeddedPostgresError, server_pids
+from pipedai.embedded.cluster import EmbeddedPostgresError, server_pids
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.embedded.tests.conftest import fresh_data_dir
 from pipedai.embedded.tests.processes import START, ask, eventually, python

@@ -9,7 +9,7 @@ import pytest
 from django.db import OperationalError
 from django.db.utils import ConnectionHandler
 
-from pipedai.embedded.programs import server_pids
+from pipedai.embedded.cluster import server_pids
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.embedded.tests.processes import PROJECT, eventually
 

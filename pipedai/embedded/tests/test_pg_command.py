@@ -5,8 +5,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from bin.suite import copy_cluster
-from pipedai.embedded.cluster import DATABASE
-from pipedai.embedded.layout import APPLICATION, SUPERUSER
+from pipedai.embedded.cluster import APPLICATION, DATABASE, SUPERUSER
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.embedded.tests.conftest import fresh_data_dir
 from pipedai.embedded.tests.processes import ask

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipedai.embedded.layout import Layout
-from pipedai.embedded.programs import EmbeddedPostgresError
+from pipedai.embedded.cluster import EmbeddedPostgresError, Layout
 from pipedai.embedded.server import EmbeddedPostgres
 
 pytestmark = pytest.mark.long

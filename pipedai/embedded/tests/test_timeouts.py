@@ -7,8 +7,7 @@ import sys
 import psycopg
 import pytest
 
-from pipedai.embedded.cluster import DATABASE
-from pipedai.embedded.layout import APPLICATION, SUPERUSER
+from pipedai.embedded.cluster import APPLICATION, DATABASE, SUPERUSER
 from pipedai.embedded.tests.processes import PROJECT
 
 pytestmark = pytest.mark.long

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from pipedai.embedded import cluster
-from pipedai.embedded.programs import User
+from pipedai.embedded.cluster import User
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.embedded.tests.processes import START, ask, interpreter_for, python
 

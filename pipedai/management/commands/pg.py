@@ -7,8 +7,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from pipedai.embedded.cluster import DATABASE, wheel_bin
-from pipedai.embedded.programs import EmbeddedPostgresError, Outcome, explaining
+from pipedai.embedded.cluster import DATABASE, EmbeddedPostgresError, Outcome, explaining, wheel_bin
 from pipedai.embedded.server import EmbeddedPostgres, of_settings
 
 _NOTHING_TO_MANAGE = "DATABASE_URL is set, so there is no embedded PostgreSQL to manage."

@@ -2,8 +2,7 @@
 
 from testing.world.cast import Cast
 from testing.world.connections import add_oauth_connection, ago, lose_connection
-from workspaces.connections.refreshers import refreshed
-from workspaces.connections.refreshing import RESULTS
+from workspaces.connections.refreshing import RESULTS, refreshed
 from workspaces.metrics import REFRESH_SECONDS, read_connections
 
 

@@ -17,7 +17,7 @@ from django.db.models.functions import Now
 
 from pipedai.env import BASE_DIR
 from pipedai.ids import new_id
-from pipedai.metrics.directory import VARIABLE
+from pipedai.metrics import VARIABLE
 from pipedai.version import VERSION
 from testing.probes.promql import queries, selections
 from testing.probes.scrapes import TOKEN, Scrape

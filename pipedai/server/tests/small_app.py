@@ -8,15 +8,14 @@ from typing import Any
 
 from django.conf import settings
 
-from pipedai.client_address import parse_networks
 from pipedai.server import worker
-from pipedai.server.asking_lane import AskingLane
 from pipedai.server.event_stream import EventStreams
 from pipedai.server.lanes import Lanes, PasswordLane, WsgiLane
 from pipedai.server.listen import Listener, connect
-from pipedai.server.long_poll import LongPoll
+from pipedai.server.long_poll import AskingLane, LongPoll
 from pipedai.server.memory_budget import MemoryBudget
 from pipedai.server.outer import Limits, Outer
+from pipedai.server.request_scope import parse_networks
 from pipedai.server.ticket import POLL
 from pipedai.server.turns import Turns
 

@@ -6,9 +6,9 @@ from uuid import UUID
 import pytest
 
 from pipedai.server import event_stream
-from pipedai.server.access_log import LOG
 from pipedai.server.event_stream import EventStreams
 from pipedai.server.lanes import STREAMS
+from pipedai.server.outer import LOG
 from pipedai.server.request_scope import ClientGone
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
 from pipedai.server.ticket import STREAM

@@ -7,9 +7,9 @@ import pytest
 
 from pipedai.ids import new_id
 from pipedai.server import memory_budget
-from pipedai.server.headers import HOOKS
 from pipedai.server.lanes import HookLane, WsgiLane
 from pipedai.server.memory_budget import HOLDING, Holding, MemoryBudget, group_of, note_sender
+from pipedai.server.request_scope import HOOKS
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
 
 pytestmark = pytest.mark.anyio

@@ -7,12 +7,11 @@ from uuid import UUID
 import pytest
 
 from pipedai.clocks import EDITION
-from pipedai.server.access_log import LOG
-from pipedai.server.asking_lane import AskingLane
 from pipedai.server.event_stream import EventStreams
 from pipedai.server.lanes import LIVE, STOP, Lanes, PasswordLane, WsgiLane, waiting_worker
 from pipedai.server.listen import Listener
-from pipedai.server.long_poll import LongPoll
+from pipedai.server.long_poll import AskingLane, LongPoll
+from pipedai.server.outer import LOG
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
 from pipedai.server.ticket import POLL as ticket_key  # noqa: N811 - a path is called POLL here
 from pipedai.server.turns import Turns

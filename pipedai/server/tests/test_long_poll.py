@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from pipedai.server import long_poll
-from pipedai.server.access_log import LOG
 from pipedai.server.long_poll import LongPoll
+from pipedai.server.outer import LOG
 from pipedai.server.request_scope import CLIENT, ClientGone
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
 from pipedai.server.ticket import POLL

@@ -11,12 +11,10 @@ from encodings.aliases import aliases
 import pytest
 
 from pipedai.api import tokens
-from pipedai.client_address import parse_networks
 from pipedai.ids import current_request_id
-from pipedai.server import access_log
-from pipedai.server.headers import PROBES
+from pipedai.server import outer as outer_module
 from pipedai.server.outer import Limits, Outer
-from pipedai.server.request_scope import Scope
+from pipedai.server.request_scope import PROBES, Scope, parse_networks
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
 
 pytestmark = pytest.mark.anyio
@@ -534,7 +532,7 @@ async def test_probes_and_empty_polls_are_for_whoever_looks_closely(
         await Answering(status)(scope, receive, send)
 
     observed = []
-    monkeypatch.setattr(access_log, "observers", [lambda *seen: observed.append(seen[:3])])
+    monkeypatch.setattr(outer_module, "observers", [lambda *seen: observed.append(seen[:3])])
     access = logging.getLogger("pipedai.access")
     before = access.level
     try:

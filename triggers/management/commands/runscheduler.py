@@ -8,11 +8,10 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connection
 
-from pipedai import tracing
+from pipedai import metrics, tracing
 from pipedai.embedded.server import of_settings
 from pipedai.logs import get_logger, log_start
 from pipedai.loop import Job, registered_jobs, run_jobs, stop_on_signals
-from pipedai.metrics import directory
 from triggers.schedules.heartbeats import Heartbeat
 
 log = get_logger(__name__)
@@ -54,7 +53,7 @@ def _measured(jobs: tuple[Job, ...]) -> tuple[Job, ...]:
         raise CommandError(
             "SCHEDULER_METRICS_BIND needs a METRICS_TOKEN, which guards the metrics."
         )
-    directory.leave_directory()
+    metrics.leave_directory()
     # The import stands here, so that it takes no time and memory while metrics are off.
     from pipedai.metrics import scheduler
 

@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
 from pipedai.api.renderers import compact_json
-from pipedai.server.access_log import LOG
+from pipedai.server.outer import LOG
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.cases import cases
 from testing.world.runs import Runs
@@ -20,7 +20,7 @@ from triggers.models.run_event import MAX_RUN_EVENTS
 from triggers.run_events.event import joined, make_event
 from triggers.run_events.reading import page_of_events
 from workers.models import Worker
-from workers.protocol.tool_calls import time_of
+from workers.protocol.serializers import time_of
 from workspaces.models import Environment
 
 AT = "2026-05-04T12:00:00.000Z"

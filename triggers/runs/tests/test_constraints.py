@@ -27,7 +27,7 @@ from testing.world.runs import NOON, WEBHOOK_URL, Runs, allow
 from triggers.models import BudgetWindow, Delivery, DeliveryAttempt, Run, RunEventLog, Tick, Trigger
 from triggers.runs.idempotency import rerun_run, run_trigger
 from triggers.states import TERMINAL, Decision, Source, Status
-from workers.enrollment.pairing import begin_pairing
+from workers.enrollment.issuing import begin_pairing
 from workers.models import WorkerEvent, WorkerSilence
 from workspaces.api_keys import mint_registration_token
 from workspaces.models import ApiKey, Authorization, DataKey, Revocation, RevocationAttempt

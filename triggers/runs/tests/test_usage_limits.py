@@ -15,8 +15,8 @@ from testing.world.pools import add_pool
 from testing.world.runs import Runs
 from triggers.models import Run
 from triggers.runs.handout import outlook
-from workers.accounts import set_account
 from workers.models import Worker
+from workers.presence import set_account
 
 
 @pytest.fixture

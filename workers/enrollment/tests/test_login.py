@@ -7,7 +7,7 @@ from pipedai.api.errors import ApiError
 from pipedai.events import Actor
 from testing.processes.racing import at_once
 from testing.world.cast import TEST_ACTOR, bearer, browser
-from workers.enrollment import pairing
+from workers.enrollment import issuing
 from workers.enrollment.redeeming import redeem_login
 from workers.enrollment.tests.enrolling import begin, redeem
 from workers.models import Enrollment
@@ -21,7 +21,7 @@ def ask(device_code):
 
 
 def approve(cast, begun, role, user=None):
-    return pairing.approve_login(
+    return issuing.approve_pairing(
         enrollment_id=begun["id"],
         environment_id=cast.environment.id,
         role=role,
@@ -67,10 +67,9 @@ def test_a_code_gives_only_what_it_was_begun_for(cast, kind):
     begun = begin(**{"for": kind}).json()
     other = ask(begun["deviceCode"]) if kind == "host" else redeem(deviceCode=begun["deviceCode"])
     assert other.status_code == 404
-    wrong = pairing.approve_pairing if kind == "command_line" else pairing.approve_login
     values = {"auth_mode": "api_key"} if kind == "command_line" else {"role": Role.ADMIN}
     with pytest.raises(ApiError) as error:
-        wrong(
+        issuing.approve_pairing(
             enrollment_id=begun["id"],
             environment_id=cast.environment.id,
             user_id=cast.admin.id,

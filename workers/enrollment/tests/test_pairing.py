@@ -12,14 +12,14 @@ from pipedai.api.throttling import TooManyRequests
 from testing.processes.racing import at_once
 from testing.world.cases import cases
 from testing.world.cast import TEST_ACTOR, browser
-from workers.enrollment import pairing
-from workers.enrollment.codes import make_device_code, make_user_code, normal_user_code
+from workers.enrollment import issuing
+from workers.enrollment.issuing import make_device_code, make_user_code, normal_user_code
 from workers.enrollment.tests.enrolling import begin, redeem
 from workers.models import Enrollment, Worker
 
 
 def _approve(cast, enrollment_id, **values):
-    return pairing.approve_pairing(
+    return issuing.approve_pairing(
         **{
             "enrollment_id": enrollment_id,
             "environment_id": cast.environment.id,
@@ -32,7 +32,7 @@ def _approve(cast, enrollment_id, **values):
 
 
 def _deny(cast, enrollment_id):
-    return pairing.deny_pairing(
+    return issuing.deny_pairing(
         enrollment_id=enrollment_id, user_id=cast.viewer.id, actor=TEST_ACTOR
     )
 
@@ -145,14 +145,14 @@ def test_a_host_whose_approver_is_no_admin_any_more_gets_nothing(cast):
 def test_a_user_may_type_five_wrong_codes_and_then_not_even_the_right_one(cast):
     code = begin().json()["userCode"]
     for _ in range(3):  # right codes don't count
-        assert pairing.find_pending(typed=code, user_id=cast.admin.id)
+        assert issuing.find_pending(typed=code, user_id=cast.admin.id)
     for _ in range(5):
         with pytest.raises(ApiError) as refusal:
-            pairing.find_pending(typed="BBBB-BBBB", user_id=cast.admin.id)
+            issuing.find_pending(typed="BBBB-BBBB", user_id=cast.admin.id)
         assert refusal.value.status_code == 404
     with pytest.raises(TooManyRequests):
-        pairing.find_pending(typed=code, user_id=cast.admin.id)
-    assert pairing.find_pending(typed=code, user_id=cast.owner.id)
+        issuing.find_pending(typed=code, user_id=cast.admin.id)
+    assert issuing.find_pending(typed=code, user_id=cast.owner.id)
 
 
 def test_wrong_codes_count_until_there_was_none_for_an_hour(cast):
@@ -162,7 +162,7 @@ def test_wrong_codes_count_until_there_was_none_for_an_hour(cast):
                 f"UPDATE throttle SET expires_at = expires_at - interval '{minutes_later} min'"
             )
         with pytest.raises(ApiError) as refusal:
-            pairing.find_pending(typed="BBBB-BBBB", user_id=cast.admin.id)
+            issuing.find_pending(typed="BBBB-BBBB", user_id=cast.admin.id)
         return refusal.value.status_code
 
     # Guesses that are refused with 429 do not make the time until the next allowed guess longer.
@@ -172,7 +172,7 @@ def test_wrong_codes_count_until_there_was_none_for_an_hour(cast):
 
 def test_many_guesses_at_once_are_no_more_than_five(committed_cast):
     def guess():
-        return pairing.find_pending(typed="BBBB-BBBB", user_id=committed_cast.admin.id)
+        return issuing.find_pending(typed="BBBB-BBBB", user_id=committed_cast.admin.id)
 
     refusals = at_once(*[guess] * 8)
     statuses = sorted(refusal.status_code for refusal in refusals if isinstance(refusal, ApiError))
@@ -184,7 +184,7 @@ def test_so_many_may_wait_at_one_address():
     def begin_at(address):
         return browser().post("/api/v1/enrollments/device", {}, REMOTE_ADDR=address)
 
-    pending = [begin_at(f"2001:db8::{n}").status_code for n in range(pairing.MAX_PENDING)]
+    pending = [begin_at(f"2001:db8::{n}").status_code for n in range(issuing.MAX_PENDING)]
     assert set(pending) == {201}
     refused = begin_at("2001:db8::ffff:1")
     assert refused.status_code == 429
@@ -196,9 +196,9 @@ def test_so_many_may_wait_at_one_address():
 
 def test_of_many_that_begin_at_once_no_more_than_that_wait(own_database):
     def call():
-        return pairing.begin_pairing(label=None, address="198.51.100.7", program=None)
+        return issuing.begin_pairing(label=None, address="198.51.100.7", program=None)
 
-    for _ in range(pairing.MAX_PENDING - 2):
+    for _ in range(issuing.MAX_PENDING - 2):
         call()
     answers = at_once(*[call] * 6)
     assert sum(not isinstance(answer, ApiError) for answer in answers) == 2

@@ -1,4 +1,4 @@
-"""An enrollment code may say which pools the host's worker joins (SPEC §16)."""
+"""An enrollment code may say which pools the host's worker joins."""
 
 import pytest
 from django.db.models.functions import Now

@@ -1,4 +1,4 @@
-"""`manage.py runworker`: runs the reference worker of `agent/`, which talks to the API by HTTP only (SPEC §11)."""
+"""`manage.py runworker`: runs the reference worker of `agent/`, which talks to the API by HTTP only."""
 
 import sys
 from argparse import ArgumentParser, Namespace
@@ -6,8 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from pipedai_worker import cli
-from pipedai_worker.commands import handlers
+from pipedai_worker import cli, commands
 
 
 class Command(BaseCommand):
@@ -24,6 +23,6 @@ class Command(BaseCommand):
         cli.add_runworker_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        code = cli.carry_out(handlers.register_and_run, Namespace(**options))
+        code = cli.carry_out(commands.register_and_run, Namespace(**options))
         if code:
             sys.exit(code)

@@ -1,11 +1,13 @@
-"""`manage.py seed_demo`: makes the demo that bin/run shows."""
+"""`manage.py seed_demo`: makes the demo that bin/run shows, with a week of runs. These take the steps of real runs, at
+past times, so that budgets, incidents, notices and the audit log follow from them.
+"""
 
 import platform
 import secrets
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from django.conf import settings
@@ -18,22 +20,30 @@ from accounts.passwords import hash_password, is_password_of
 from accounts.services import create_staff, create_user
 from accounts.sessions import end_sessions
 from pipedai.api import tokens
+from pipedai.api.renderers import iso_time
 from pipedai.api.serializers import validated
-from pipedai.events import SYSTEM, Event, emit
+from pipedai.events import SYSTEM, Actor, Event, emit
+from pipedai.ids import new_id
 from pipedai.management.operator_command import OperatorCommand
 from pipedai.sql import database_now
 from pipedai_worker import __version__ as worker_version
 from pipedai_worker.disk import durable
-from pipedai_worker.identity.config import ConfigError, WorkerConfig
+from pipedai_worker.identity import ConfigError, WorkerConfig
 from triggers.budgets.serializers import BudgetBody
 from triggers.budgets.services import BUDGETS
-from triggers.models import Budget, Trigger
+from triggers.models import Budget, Tick, Trigger
+from triggers.run_events.event import make_event
+from triggers.run_events.recording import store_events
+from triggers.runs.conditions import limits_of
+from triggers.runs.lifecycle import claim_run, queue_run, queue_scheduled_runs
+from triggers.runs.reports import complete_run
+from triggers.schedules.cron import Schedule
 from triggers.serializers import TriggerBody
 from triggers.services import TRIGGERS
-from workers.demo.week import FAILING, HEALTHY, STRANDED, live_through
+from triggers.states import Decision, Source
 from workers.models import Pool, Worker
 from workers.pools.services import POOLS, add_worker
-from workers.protocol.serializers import RegisterBody
+from workers.protocol.serializers import CompleteBody, RegisterBody, outcome_of
 from workers.registration import Registered, register_worker
 from workspaces.api_keys import mint_api_key
 from workspaces.models import ApiKey, Environment
@@ -57,7 +67,7 @@ TRIGGER = {
         "required": ["greeting"],
     },
     "timeoutSeconds": 120,
-    # Whoever looks at a run of the demo sees what it told, although it succeeded.
+    # The page of a run shows its events, although it succeeded.
     "recordEvents": "always",
 }
 POOL = "Demo pool"
@@ -71,6 +81,48 @@ POOL_TRIGGER = {
 BUDGET = {"name": "Demo", "period": "month", "limitUsd": "20", "whenReached": "hold"}
 # The number of the PostgreSQL advisory lock by which two seed_demo commands take turns. No other code uses this number.
 _LOCK = 0x5EED
+# The triggers of the week: one is well, one fails, and one waits for a machine that is offline.
+HEALTHY: Final[dict[str, Any]] = {
+    "name": "Morning report",
+    "description": "Made by seed_demo.",
+    "prompt": "Sum up what happened overnight: orders, complaints, and whatever needs an answer today.",
+    "schedule": "0 6 * * *",
+    "timezone": "Europe/Berlin",
+}
+FAILING: Final[dict[str, Any]] = {
+    **HEALTHY,
+    "name": "Review pull requests",
+    "prompt": "Review each open pull request, and say what keeps it from being merged.",
+    "schedule": "0 9,17 * * *",
+    "alertAfterFailures": 2,
+}
+STRANDED: Final[dict[str, Any]] = {
+    **HEALTHY,
+    "name": "Check the backups",
+    "prompt": "Look whether every backup of the last day is there and can be read.",
+    "schedule": "0 22 * * *",
+}
+SPENT_USD: Final = 10
+_SPAN = timedelta(days=7)
+# Runs are over before the demo begins.
+_QUIET = timedelta(minutes=10)
+_SAID: Final = {
+    "Morning report": "Two orders are late, and one customer asked for a call. The rest is as usual.",
+    "Review pull requests": "Reviewed three pull requests: two are fine, one lacks a test.",
+    "Check the backups": "All four backups are there, and the newest is from an hour ago.",
+}
+_REFUSED: Final[dict[str, Any]] = {
+    "status": "failed",
+    "exitCode": 1,
+    "shortMessage": "The MCP server refused the token.",
+    "errorMessage": "tools/list answered 401 Unauthorized: the token has expired.",
+}
+# The events of a failed run, as types and texts.
+_TOLD: Final = (
+    ("status", "Connecting to the MCP server."),
+    ("status", _REFUSED["errorMessage"]),
+    ("message", "Without the tools of the MCP server I can't read the pull requests, so I stop."),
+)
 
 
 class Command(OperatorCommand):
@@ -117,8 +169,10 @@ class Seed:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
             self._kept = _read(self.file)
-            user, password = self._user()
-            staff_password = self._staff_password()
+            user, password = self._account("user", create_user, EMAIL, "Demo", "password")
+            _, staff_password = self._account(
+                "staff user", create_staff, STAFF_EMAIL, "Demo staff", "staffPassword"
+            )
             environment = self._environment(user)
             api_key = self._api_key(environment, user)
             worker_id, registration = self._worker(environment, user)
@@ -158,22 +212,8 @@ class Seed:
                 },
             )
 
-    def _user(self) -> tuple[User, str]:
-        def make(password: str) -> User:
-            return create_user(email=EMAIL, password=password, name="Demo", actor=SYSTEM)
-
-        return self._account(EMAIL, "password", "user", make)
-
-    def _staff_password(self) -> str:
-        def make(password: str) -> User:
-            return create_staff(
-                email=STAFF_EMAIL, password=password, name="Demo staff", actor=SYSTEM
-            )
-
-        return self._account(STAFF_EMAIL, "staffPassword", "staff user", make)[1]
-
     def _account(
-        self, email: Email, kept_as: str, what: str, make: Callable[[str], User]
+        self, what: str, create: Callable[..., User], email: Email, name: str, kept_as: str
     ) -> tuple[User, str]:
         """Returns the user and a password that works: the one in the demo's file if it still works, else a new one."""
         kept = str(self._kept.get(kept_as))
@@ -182,7 +222,7 @@ class Seed:
             return user, kept
         password = secrets.token_urlsafe(12)
         if user is None:
-            user = make(password)
+            user = create(email=email, password=password, name=name, actor=SYSTEM)
             self.made.append(what)
         else:
             User.objects.filter(id=user.id).update(password=hash_password(password))
@@ -336,3 +376,147 @@ def _read(path: Path) -> dict[str, Any]:
         return durable.read_json_object(path)
     except (OSError, ValueError):
         return {}
+
+
+class _Due(NamedTuple):
+    """A run of the week. It is left in the queue if its machine is offline by then."""
+
+    at: datetime
+    trigger: Trigger
+    worker_id: UUID
+    scheduled: bool = True
+    waits: bool = False
+    fails: bool = False
+
+
+def live_through(
+    healthy: Trigger,
+    failing: Trigger,
+    stranded: Trigger,
+    *,
+    offline: Worker,
+    user_id: UUID,
+    now: datetime,
+) -> None:
+    """Makes the runs of these scheduled triggers until `now`. The last two of `failing` fail; `stranded` waits for the
+    worker `offline`, which is silent since some hours before. The runs cost SPENT_USD in all, so no month costs more,
+    on whichever day it begins. The caller has made workers, triggers and budgets in the same transaction.
+    """
+    assert healthy.worker_id is not None
+    runs = [
+        *_due(healthy, healthy.worker_id, now),
+        *_due(failing, healthy.worker_id, now),
+        *_due(stranded, offline.id, now),
+    ]
+    *_, last = (each for each in runs if each.trigger is failing)
+    *_, waiting = (each for each in runs if each.trigger is stranded)
+    runs = [each._replace(fails=each is last, waits=each is waiting) for each in runs]
+    runs.append(
+        _Due(now - timedelta(minutes=2), failing, healthy.worker_id, scheduled=False, fails=True)
+    )
+    runs.sort(key=lambda each: each.at)
+    weights = {each: 2 + number % 3 for number, each in enumerate(runs) if not each.waits}
+    share = SPENT_USD / sum(weights.values())
+    for each in runs:
+        run_id = _queue(each, user_id)
+        if not each.waits:
+            _execute(each, run_id, weights[each], share)
+    Trigger.objects.filter(id__in=[healthy.id, failing.id, stranded.id]).update(
+        created_at=now - _SPAN
+    )
+    Worker.objects.filter(id__in=[healthy.worker_id, offline.id]).update(created_at=now - _SPAN)
+    Worker.objects.filter(id=offline.id).update(last_seen_at=waiting.at - timedelta(hours=3))
+
+
+def _due(trigger: Trigger, worker_id: UUID, now: datetime) -> Iterator[_Due]:
+    assert trigger.schedule is not None
+    schedule = Schedule(trigger.schedule, trigger.timezone)
+    at = schedule.next_after(now - _SPAN)
+    while at < now - _QUIET:
+        yield _Due(at, trigger, worker_id)
+        at = schedule.next_after(at)
+
+
+def _queue(due: _Due, user_id: UUID) -> UUID:
+    environment_id, trigger_id = due.trigger.environment_id, due.trigger.id
+    if not due.scheduled:
+        user = Actor("user", user_id)
+        run = queue_run(trigger_id=trigger_id, source=Source.MANUAL, actor=user, now=due.at)
+        return UUID(str(run["id"]))
+    run_id = new_id()
+    queue_scheduled_runs(
+        [{"run_id": run_id, "trigger_id": trigger_id, "tick_at": due.at}], now=due.at
+    )
+    Tick.objects.create(
+        environment_id=environment_id,
+        trigger_id=trigger_id,
+        tick_at=due.at,
+        last_tick_at=due.at,
+        decision=Decision.FIRED,
+        run_id=run_id,
+        decided_at=due.at,
+    )
+    about = {"tickAt": iso_time(due.at), "triggerId": str(trigger_id)}
+    emit(Event("run.scheduled", SYSTEM, environment_id, "run", run_id, about, due.at))
+    return run_id
+
+
+def _execute(due: _Due, run_id: UUID, weight: int, share: float) -> None:
+    actor = Actor("worker", due.worker_id)
+    claim_run(
+        worker_id=due.worker_id,
+        run_id=run_id,
+        claim_id=run_id.hex,
+        start=True,
+        actor=actor,
+        now=due.at + timedelta(seconds=2),
+        **limits_of(max_concurrency=1, disabled=False, limited=False, approved=True),
+    )
+    ended = due.at + timedelta(seconds=2 + 19 * weight)
+    values = validated(CompleteBody, _report(due, weight, share))
+    complete_run(
+        worker_id=due.worker_id,
+        run_id=run_id,
+        outcome=outcome_of(values),
+        reported={},
+        actor=actor,
+        now=ended,
+    )
+    if due.fails:
+        at = iso_time(ended - timedelta(seconds=9))
+        events = [
+            make_event(seq, at=at, type_=type_, text=text, data=None)
+            for seq, (type_, text) in enumerate(_TOLD, start=1)
+        ]
+        store_events(worker_id=due.worker_id, run_id=run_id, events=events, now=ended)
+
+
+def _report(due: _Due, weight: int, share: float) -> dict[str, Any]:
+    """Returns what the worker reports at the end of the run."""
+    used = {
+        "model": "claude-sonnet-4-5",
+        "inputTokens": 2_100 * weight,
+        "outputTokens": 640 * weight,
+        "numTurns": weight,
+        "costUsd": f"{share * weight:.6f}",
+    }
+    if due.fails:
+        return {**_REFUSED, **used}
+    calls = [
+        {
+            "at": (due.at + timedelta(seconds=7 + 9 * number)).isoformat(),
+            "tool": "search" if number else "list",
+            "durationMs": 340 + 110 * number,
+            "outcome": "ok",
+            "effect": "none",
+        }
+        for number in range(weight)
+    ]
+    return {
+        **used,
+        "status": "succeeded",
+        "exitCode": 0,
+        "shortMessage": _SAID[due.trigger.name],
+        "toolCalls": {"total": weight, "effects": 0, "unknown": 0},
+        "toolCallList": calls,
+    }

@@ -1,4 +1,4 @@
-"""The endpoints of pools and of their workers (SPEC §16)."""
+"""The endpoints of pools and of their workers."""
 
 from datetime import timedelta
 from uuid import UUID

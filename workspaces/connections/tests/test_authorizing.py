@@ -14,7 +14,7 @@ from django.db.models import F
 from django.test import Client
 
 from accounts.models import Session, User
-from accounts.session_tokens import verify
+from accounts.sessions import read_session_token
 from pipedai.events import Actor
 from pipedai.outgoing import attempts
 from pipedai.outgoing.due import claim_due
@@ -26,13 +26,11 @@ from testing.world.cast import browser, session_cookie
 from testing.world.connections import REFRESH_TOKEN, add_connection, add_oauth_connection, work_off
 from workspaces.connections import authorizers, authorizing, secrets
 from workspaces.connections.authorizing import Returned
-from workspaces.connections.clients import register_client
-from workspaces.connections.discovery import discover
 from workspaces.connections.revoking import REVOCATIONS
+from workspaces.connections.servers import ask_for_tokens, challenge_of, discover, register_client
 from workspaces.connections.services import CONNECTIONS
-from workspaces.connections.tokens import ask_for_tokens, challenge_of
 from workspaces.encryption.check import check_keys
-from workspaces.encryption.rotate_data import rotate_data_keys
+from workspaces.encryption.rotation import rotate_data_keys
 from workspaces.models import Authorization, Connection, Membership, Revocation
 
 AT_MCP = "/.well-known/oauth-protected-resource/mcp"
@@ -127,7 +125,7 @@ class Browser:
         finish = partial(
             authorizing.finish,
             connection_id=connection_id,
-            session_id=verify(self.cookie).session_id,
+            session_id=read_session_token(self.cookie).session_id,
             returned=Returned(**given),
             actor=Actor("user", self.user.id),
         )

@@ -3,8 +3,7 @@
 import pytest
 
 from testing.processes.told_server import told_server
-from workspaces.connections.clients import register_client
-from workspaces.connections.discovery import CannotDiscover, Discovered
+from workspaces.connections.servers import CannotDiscover, Discovered, register_client
 
 MADE = {
     "client_id": "made-for-us",

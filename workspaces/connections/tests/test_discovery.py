@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from testing.processes.told_server import told_server
-from workspaces.connections.discovery import CannotDiscover, Discovered, discover
+from workspaces.connections.servers import CannotDiscover, Discovered, discover
 
 RESOURCE = {
     "resource": "{origin}/mcp",

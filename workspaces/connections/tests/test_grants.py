@@ -8,10 +8,8 @@ from django.db import transaction
 
 from pipedai.sql import database_now, fetch_all
 from testing.world.connections import ACCESS_TOKEN, REFRESH_TOKEN, add_oauth_connection
-from workspaces.connections.grants import store_tokens
-from workspaces.connections.models import GRANT_SECRETS
-from workspaces.connections.secrets import GrantSecrets, open_grant, open_headers
-from workspaces.connections.tokens import UNSAID_LIFE, Tokens
+from workspaces.connections.secrets import GrantSecrets, open_grant, open_headers, store_tokens
+from workspaces.connections.servers import UNSAID_LIFE, Tokens
 from workspaces.encryption.keys import WrappedKey
 
 _KEY = "SELECT id AS key_id, wrapped AS key_wrapped, master_key_id FROM data_key WHERE id = %(id)s"
@@ -74,5 +72,5 @@ def _opened(connection):
     key = WrappedKey.of(row)
     return (
         open_headers(*place, bytes(connection.headers), key),
-        open_grant(GRANT_SECRETS, *place, bytes(connection.grant_secrets), key),
+        open_grant(*place, bytes(connection.grant_secrets), key),
     )

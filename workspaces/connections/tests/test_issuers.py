@@ -9,7 +9,7 @@ from testing.processes.told_server import told_server
 from testing.world.cast import Cast
 from testing.world.connections import add_oauth_connection, claim_due
 from workspaces.connections import secrets
-from workspaces.connections.outbox import REVOCATION_REQUEST
+from workspaces.connections.models import REVOCATION_REQUEST
 from workspaces.connections.refreshing import ask, record
 from workspaces.connections.tests.test_authorizing import (
     RESOURCE,

@@ -17,10 +17,9 @@ from testing.world.connections import (
 )
 from workspaces.connections import secrets
 from workspaces.connections.authorizing import Returned
-from workspaces.connections.clients import Registered
 from workspaces.connections.refreshing import ask, record
+from workspaces.connections.servers import Client, NoTokens, Registered
 from workspaces.connections.tests.test_authorizing import Browser, add, pages
-from workspaces.connections.tokens import Client, NoTokens
 from workspaces.models import Authorization, Connection
 
 # What a careless or hostile server answers: it repeats all that it was sent.

@@ -43,14 +43,13 @@ from testing.world.connections import (
     work_off,
 )
 from testing.world.runs import Runs
-from workspaces.connections import authorizing, refreshers, refreshing
+from workspaces.connections import authorizing, refreshing
 from workspaces.connections.authorizing import Returned
-from workspaces.connections.outbox import REVOCATION_REQUEST
-from workspaces.connections.refreshers import Refreshers
-from workspaces.connections.refreshing import Ailing, Given, Healthy, want_refresh
+from workspaces.connections.models import REVOCATION_REQUEST
+from workspaces.connections.refreshing import Ailing, Given, Healthy, Refreshers, want_refresh
 from workspaces.connections.revoking import REVOCATIONS
+from workspaces.connections.servers import Client, Tokens
 from workspaces.connections.services import CONNECTIONS
-from workspaces.connections.tokens import Client, Tokens
 from workspaces.encryption import keys
 from workspaces.encryption.keys import WrappedKey
 from workspaces.models import Connection, Revocation
@@ -148,7 +147,7 @@ def test_a_server_that_forgets_its_tokens_early_fails_one_run_and_not_the_next(
 
 def claimed_and_killed() -> None:
     """Refreshes what is due, and dies after the server's answer and before the record, as by kill -9."""
-    setattr(refreshers, "record", lambda *_: os.kill(os.getpid(), signal.SIGKILL))  # noqa: B010 - as a test patches it
+    setattr(refreshing, "record", lambda *_: os.kill(os.getpid(), signal.SIGKILL))  # noqa: B010 - as a test patches it
     Refreshers(Healthy()).top_up()
     signal.pause()
 
@@ -376,7 +375,7 @@ def test_failing_and_new_connections_wait_for_none_of_the_healthy_ones_threads(
                 asked.append(timeout)
                 return Answer(None, 0, "timed out")
 
-            monkeypatch.setattr("workspaces.connections.discovery.fetch", fetch)
+            monkeypatch.setattr("workspaces.connections.servers.fetch", fetch)
             refreshing.ask(row)
             limits[row["id"]] = (type(lane), round(max(asked)))
     assert limits == {

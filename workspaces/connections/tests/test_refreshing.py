@@ -22,9 +22,9 @@ from testing.world.connections import (
 )
 from workspaces.connections import secrets
 from workspaces.connections.refreshing import LEASE_SECONDS, ask, record, want_refresh
+from workspaces.connections.servers import UNSAID_LIFE
 from workspaces.connections.services import CONNECTIONS
-from workspaces.connections.tokens import UNSAID_LIFE
-from workspaces.encryption.rotate_data import rotate_data_keys
+from workspaces.encryption.rotation import rotate_data_keys
 from workspaces.models import Connection, Revocation
 
 TOKENS = {

@@ -17,7 +17,6 @@ from testing.world.connections import (
     add_oauth_connection,
 )
 from workspaces.connections import secrets
-from workspaces.connections.models import GRANT_SECRETS
 from workspaces.connections.revoking import REVOCATIONS
 from workspaces.connections.secrets import GrantSecrets
 from workspaces.connections.services import CONNECTIONS
@@ -38,8 +37,8 @@ def connection(cast, receiver):
         registration_url=receiver.url("/client"),
     )
     with transaction.atomic():
-        sealed = secrets.seal_grant(GRANT_SECRETS, cast.environment.id, connection.id, held)
-        Connection.objects.update(grant_secrets=sealed.box, grant_secrets_key=sealed.data_key_id)
+        secrets.seal_grant(connection, held)
+        connection.save(force_update=True)
     return connection
 
 

@@ -6,7 +6,7 @@ from urllib.parse import unquote
 import pytest
 
 from testing.processes.told_server import told_server
-from workspaces.connections.tokens import (
+from workspaces.connections.servers import (
     LONGEST_LIFE,
     UNSAID_LIFE,
     Client,

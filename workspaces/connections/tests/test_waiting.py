@@ -22,8 +22,8 @@ from django.urls import resolve
 
 from pipedai.events import Actor
 from pipedai.outgoing import due
-from pipedai.server import asking_lane
-from pipedai.server.asking_lane import asking_connection
+from pipedai.server import long_poll
+from pipedai.server.long_poll import asking_connection
 from pipedai.server.tests.asgi_exchange import http_scope
 from pipedai.server.ticket import ASKING, AskingTicket
 from pipedai.sql import Row
@@ -94,7 +94,7 @@ def test_the_lane_has_each_route_that_may_wait(cast: Cast) -> None:
         assert resolve(path)
         assert asking_connection(http_scope("POST", path)) == cast.trigger_id
         assert asking_connection(http_scope("GET", path)) is None
-    assert asking_lane._PATH.pattern.count("|") == len(paths) - 1
+    assert long_poll._PATH.pattern.count("|") == len(paths) - 1
 
 
 def test_twelve_that_wait_for_a_silent_server_leave_both_threads_to_others(

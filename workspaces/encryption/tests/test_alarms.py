@@ -6,8 +6,8 @@ from structlog.testing import capture_logs
 
 from pipedai.crypto import BrokenDataKey, CannotOpen, UnknownMasterKey
 from testing.world.cases import cases
-from workspaces.encryption import alarms as alarms_module
-from workspaces.encryption.alarms import REPEAT_SECONDS, Alarms
+from workspaces.encryption import keys as alarms_module
+from workspaces.encryption.keys import REPEAT_SECONDS, Alarms
 
 PLACE = {
     "environment_id": UUID(int=1),

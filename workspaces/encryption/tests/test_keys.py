@@ -11,9 +11,9 @@ from pipedai.ids import new_id
 from testing.probes.statement_count import counted
 from workspaces.encryption import keys
 from workspaces.encryption.check import check_keys
-from workspaces.encryption.rotate_data import plan_data_rotation, rotate_data_keys
-from workspaces.encryption.sealed_fields import SealedField
+from workspaces.encryption.rotation import plan_data_rotation, rotate_data_keys
 from workspaces.models import DataKey, Environment
+from workspaces.tenant_columns import SealedField
 
 SECRET = b"planted-secret"
 FIELD = SealedField("trigger", "mcp_headers", "mcp_key_id")

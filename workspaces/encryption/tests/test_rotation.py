@@ -27,8 +27,7 @@ from testing.world.sealed import (
 from triggers.models import Trigger
 from triggers.services import TRIGGERS, rotate_mcp_token
 from workspaces.encryption.check import check_keys
-from workspaces.encryption.rotate_data import rotate_data_keys
-from workspaces.encryption.rotate_master import rotate_master_key
+from workspaces.encryption.rotation import rotate_data_keys, rotate_master_key
 from workspaces.management.commands import rotate_keys
 from workspaces.models import DataKey, DataKeyRotation
 from workspaces.services import create_environment
@@ -162,7 +161,7 @@ class TestNewDataKeys:
     def test_more_values_than_one_batch_holds(self, cast, trigger_id, monkeypatch):
         triggers = [trigger_id, *(add_sealed_trigger(cast) for _ in range(6))]
         monkeypatch.setattr(
-            "workspaces.encryption.rotate_data._ROWS",
+            "workspaces.encryption.rotation._ROWS",
             "SELECT v.id FROM {table} v WHERE v.environment_id = %(environment_id)s"
             " AND v.{key_column} = %(key_id)s AND v.id > %(after)s ORDER BY v.id LIMIT 3",
         )

@@ -4,8 +4,8 @@ from django.apps import apps
 from django.db import models
 
 from pipedai.sql import fetch_all
-from workspaces.encryption.sealed_fields import sealed_fields
 from workspaces.models import DataKey
+from workspaces.tenant_columns import sealed_fields
 
 # These binary columns do not contain a tenant's ciphertext, but digests, or values wrapped under a master key.
 NOT_SEALED = {

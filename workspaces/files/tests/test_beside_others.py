@@ -20,8 +20,8 @@ from testing.world.trigger_values import trigger_values
 from triggers.models import Trigger
 from triggers.services import TRIGGERS
 from workers.models import Pool
-from workspaces.files import database_time, origins, planning
-from workspaces.files.requests import Request
+from workspaces.files import changes, planning
+from workspaces.files.changes import Request
 from workspaces.files.tests.test_files import BUDGET, POOL, actions, apply, environment, plan
 from workspaces.roles import Role
 from workspaces.services import create_environment
@@ -93,7 +93,7 @@ def paused_plan(committed_cast, monkeypatch):
     cast = committed_cast
     resources = everything(cast)
     done, end, told = threading.Event(), threading.Event(), {}
-    real = origins.check_origins
+    real = changes.check_origins
 
     def pause(*args: Any) -> None:
         real(*args)
@@ -234,15 +234,15 @@ def test_the_triggers_of_the_creator_are_counted_in_all_environments(cast, ceili
 
 def test_what_keeps_the_database_busy_for_long_is_too_much(cast, monkeypatch):
     digest = plan(cast, [POOL]).json()["digest"]
-    monkeypatch.setattr(database_time, "MOST_SECONDS", 0.000_001)
+    monkeypatch.setattr(planning, "MOST_SECONDS", 0.000_001)
     for answer in (plan(cast, [POOL]), apply(cast, [POOL], digest)):
         assert (answer.status_code, answer.json()["code"]) == (409, "too_much_for_files")
     assert not Pool.objects.filter(key="builders").exists()
 
 
 def test_one_statement_alone_is_ended_too(cast, monkeypatch):
-    monkeypatch.setattr(database_time, "MOST_SECONDS", 0.1)
-    with pytest.raises(Conflict), transaction.atomic(), database_time.limited_time():
+    monkeypatch.setattr(planning, "MOST_SECONDS", 0.1)
+    with pytest.raises(Conflict), transaction.atomic(), planning.limited_time():
         execute("SELECT pg_sleep(60)", {})
 
 

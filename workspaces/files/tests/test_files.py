@@ -10,7 +10,7 @@ from testing.world.events import add_source
 from triggers.models import Budget, Trigger
 from workers.models import Pool
 from workspaces.files import kinds, planning
-from workspaces.files.requests import Request
+from workspaces.files.changes import Request
 
 POOL = {"kind": "pool", "key": "builders", "name": "Builders"}
 BUDGET = {"kind": "budget", "key": "all", "name": "Everything", "period": "month", "limitUsd": "50"}

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from pipedai.api.errors import ApiError
 from testing.world.cast import TEST_ACTOR
-from workspaces.files import exporting, planning
+from workspaces.files import planning, values
+from workspaces.files.changes import Request
 from workspaces.files.kinds import kinds
-from workspaces.files.requests import Request
 from workspaces.roles import Role
 
 ORIGINS = ("https://one.example", "https://two.example")
@@ -192,7 +192,7 @@ def holds(cast: Any, before: Any, wanted: Any, secrets: Any, wrong_at: int, prun
     said = {(each["kind"], each["key"]) for each in wanted}
     assert kept == said if prune else kept >= said
 
-    exported = exporting.export(
+    exported = values.export(
         environment_id=cast.environment.id, managed_by="acme", role=Role.ADMIN
     )["resources"]
     own = [each for each in exported if (each["kind"], each["key"]) in kept]

@@ -17,8 +17,13 @@ from workspaces.encryption.check import (
     does_not_open,
 )
 from workspaces.encryption.keys import masters
-from workspaces.encryption.rotate_data import Plan, plan_data_rotation, rotate_data_keys
-from workspaces.encryption.rotate_master import older_masters, rotate_master_key
+from workspaces.encryption.rotation import (
+    Plan,
+    older_masters,
+    plan_data_rotation,
+    rotate_data_keys,
+    rotate_master_key,
+)
 from workspaces.models import Environment
 
 

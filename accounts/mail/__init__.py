@@ -1,1 +1,0 @@
-"""The mails about accounts and the one-time tokens in them (SPEC §15)."""

@@ -1,1 +1,0 @@
-"""Who the worker is: its registration, the account that pays for claude, and how that is chosen."""

@@ -1,1 +1,0 @@
-"""How the worker asks for runs, begins them, and ends itself."""

@@ -1,0 +1,184 @@
+"""Reads a run from the answer that hands it out, with the tool calls that a person must approve. The repr of a run
+shows none of its secrets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from typing import Any
+from uuid import UUID
+
+from pipedai_worker.values import number, whole
+
+POSSIBLE_EFFECT = "possible_effect"
+EVERY_TOOL = "*"
+APPROVE, REJECT = "approve", "reject"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Gates calls of `tools`, the exact names that the MCP server gives them, or of all with EVERY_TOOL."""
+
+    tools: frozenset[str]
+    # True if only those calls are gated that may have an effect, by the server's own annotation of the tool.
+    only_effects: bool
+
+    @classmethod
+    def parse(cls, item: Any) -> Rule:
+        tools = item["tools"]
+        names = frozenset([tools] if isinstance(tools, str) else tools)
+        if not names or not all(isinstance(name, str) for name in names):
+            raise ValueError
+        # A value that only a newer API knows gates every call of the tools.
+        return cls(names, item["when"] == POSSIBLE_EFFECT)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a person decided on one call. The hashes are SHA-256 of RFC 8785 forms, in hexadecimal digits."""
+
+    approval_id: str
+    approved: bool
+    tool: str
+    arguments_hash: str
+    tool_schema_hash: str
+    reason: str = field(repr=False)
+
+    @classmethod
+    def parse(cls, item: Any) -> Decision:
+        names = ("approvalId", "decision", "tool", "argumentsHash", "toolSchemaHash")
+        texts = [item[name] for name in names]
+        if not all(isinstance(text, str) for text in texts) or texts[1] not in {APPROVE, REJECT}:
+            raise ValueError
+        approval_id, decision, tool, arguments_hash, schema_hash = texts
+        return cls(
+            *(str(UUID(approval_id)), decision == APPROVE, tool, arguments_hash, schema_hash),
+            reason=str(item.get("reason") or ""),
+        )
+
+
+@dataclass(frozen=True)
+class Approvals:
+    rules: tuple[Rule, ...]
+    # True if claude keeps its own tools that run commands, write files or reach the web.
+    allow_host_tools: bool
+    # What was decided on the call for which the run has waited; None if it has not waited yet.
+    decision: Decision | None
+
+    @classmethod
+    def parse(cls, item: Any) -> Approvals | None:
+        """Raises AttributeError, KeyError, TypeError or ValueError: a run whose rules can't be read is not begun."""
+        if item is None:
+            return None
+        decision = item.get("decision")
+        return cls(
+            tuple(Rule.parse(rule) for rule in item["rules"]),
+            item.get("allowHostTools") is True,
+            None if decision is None else Decision.parse(decision),
+        )
+
+
+# The API has the same default. It is used for a run whose own limit is missing or is not a number.
+DEFAULT_TIMEOUT_SECONDS = 1800.0
+# A longer limit counts as this one, since clocks and other programs take no number of seconds beyond some size.
+LONGEST_TIMEOUT_SECONDS = 30 * 86_400.0
+# The smallest and the largest limit of a run's cost. Written in full, a number beyond could have millions of digits.
+SMALLEST_COST_USD, LARGEST_COST_USD = Decimal("1e-9"), Decimal("1e12")
+
+
+# Values of `recordEvents`.
+ALWAYS, FAILURES = "always", "failures"
+
+
+@dataclass(frozen=True)
+class AssignedRun:
+    id: str
+    trigger_name: str
+    prompt: str = field(repr=False)
+    mcp_url: str = field(repr=False)
+    mcp_headers: Mapping[str, str] = field(repr=False)
+    # When the headers expire, as the API writes times; None if they do not.
+    headers_expire_at: object
+    model: str | None
+    timeout_seconds: float
+    payload: Any = field(repr=False)
+    attempt: int
+    # A JSON Schema that the run's output has to fit; None if none is asked for.
+    output_schema: dict[str, Any] | None = field(repr=False, default=None)
+    # When the API takes what the program does: ALWAYS, or once a run has ended without success (FAILURES), else never.
+    record_events: str = ""
+    # True if a later attempt may go on in the session of claude that this run begins (`retryMode` is `resume`).
+    may_be_resumed: bool = False
+    # The id of the session in which this run is to go on; None if it begins anew.
+    resume_session_id: str | None = None
+    # The most that the run may cost, in US dollars, as a plain decimal number; None if there is no limit.
+    max_cost_usd: str | None = None
+    # Which tool calls a person must approve; None if the run's trigger has no such rules.
+    approvals: Approvals | None = None
+
+    @property
+    def is_decided(self) -> bool:
+        """Tell whether the run has waited for a person, who has decided by now."""
+        return self.approvals is not None and self.approvals.decision is not None
+
+    @classmethod
+    def parse(cls, item: Any) -> AssignedRun | None:
+        try:
+            return cls(
+                id=str(UUID(item["id"])),
+                trigger_name=str(item.get("triggerName") or ""),
+                prompt=_text(item["prompt"]),
+                mcp_url=_text(item["mcpUrl"]),
+                mcp_headers=parse_headers(item.get("mcpHeaders") or {}),
+                headers_expire_at=item.get("headersExpireAt"),
+                model=_text(item.get("model") or "") or None,
+                timeout_seconds=min(
+                    number(item.get("timeoutSeconds")) or DEFAULT_TIMEOUT_SECONDS,
+                    LONGEST_TIMEOUT_SECONDS,
+                ),
+                payload=item.get("payload"),
+                attempt=whole(item.get("attempt")) or 1,
+                output_schema=_schema(item.get("outputSchema")),
+                record_events=str(item.get("recordEvents")),
+                may_be_resumed=item.get("retryMode") == "resume",
+                resume_session_id=_text(item.get("resumeSessionId") or "") or None,
+                max_cost_usd=_cost(item.get("maxCostUsd")),
+                approvals=Approvals.parse(item.get("approvals")),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return None
+
+
+def parse_headers(value: Any) -> dict[str, str]:
+    """Return the headers in an answer of the API. Raises AttributeError, TypeError or ValueError if they are none."""
+    return {_text(name): _text(text) for name, text in value.items()}
+
+
+def _schema(value: Any) -> dict[str, Any] | None:
+    if value is not None and not isinstance(value, dict):
+        raise TypeError
+    return value
+
+
+def _cost(value: Any) -> str | None:
+    """Return a limit as a plain decimal number, or None. Raises ValueError for one that can't be read."""
+    if value is None:
+        return None
+    try:
+        amount = Decimal(str(value))
+    except InvalidOperation:
+        raise ValueError from None
+    is_number = amount.is_finite() and not isinstance(value, bool)
+    if not is_number or not SMALLEST_COST_USD <= amount <= LARGEST_COST_USD:
+        raise ValueError
+    return format(amount.normalize(), "f")
+
+
+def _text(value: Any) -> str:
+    """Raises TypeError for no text, and ValueError for lone surrogates, which UTF-8 can't encode."""
+    if not isinstance(value, str):
+        raise TypeError
+    value.encode()
+    return value

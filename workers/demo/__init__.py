@@ -1,1 +1,0 @@
-"""Makes the past of the demo that `manage.py seed_demo` sows."""

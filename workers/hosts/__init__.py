@@ -1,1 +1,0 @@
-"""The endpoints by which hosts manage workers, stream their events, and learn of new releases."""
