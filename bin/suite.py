@@ -50,13 +50,6 @@ NO_CHECKS, ALL, CHANGED = "--no-checks", "--all", "--changed"
 _MEMORY = "/dev/shm"  # noqa: S108
 # Set when the database is a copy of a migrated cluster, so that the tests need not migrate one.
 MIGRATED = "PIPEDAI_TESTS_MIGRATED"
-# Whatever decides, besides the migrations, what a migrated cluster is.
-_SHAPING = (
-    "requirements.txt",
-    "pipedai/embedded/cluster.py",
-    "pipedai/tenant_keys.py",
-    "triggers/models/fields.py",
-)
 _UNUSED_SECONDS = 86_400
 _MANY_TESTS = 50
 # A Ctrl-C also reaches the check that is running. The check gets this many seconds to end by itself.
@@ -284,9 +277,16 @@ def migrated_cluster(environment: Mapping[str, str]) -> Path:
 
 
 def _name_of_cluster() -> str:
+    """Return a hash of all that decides what a migrated cluster is."""
     # The migrations make the partitions of the present month.
     told = hashlib.sha256(f"{time.strftime('%Y-%m')} {platform.machine()}".encode())
-    for path in [*sorted(_ROOT.glob("*/migrations/*.py")), *(_ROOT / each for each in _SHAPING)]:
+    files = sorted(_ROOT.glob("*/migrations/*.py"))
+    imported = re.findall(
+        r"^(?:from|import) (\S+)", "".join(path.read_text() for path in files), re.MULTILINE
+    )
+    ours = [_ROOT / f"{name.replace('.', '/')}.py" for name in sorted(set(imported))]
+    more = [_ROOT / "requirements.txt", _ROOT / "pipedai/embedded/cluster.py"]
+    for path in [*files, *filter(Path.is_file, ours), *more]:
         told.update(path.read_bytes())
     return told.hexdigest()[:16]
 
