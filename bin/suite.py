@@ -136,7 +136,7 @@ class Suite:
         manage = [sys.executable, "manage.py"]
         self._check_aside("Lint", ["ruff", "check", "."])
         self._check_aside("Format", ["ruff", "format", "--check", "."])
-        self._check_aside("Types", ["mypy", "."])
+        self._check_aside("Types", ["mypy", "--cache-dir", str(types_cache()), "."])
         # The worker's package is in the directory agent/, where the tool would not find it by itself.
         self._check_aside("Imports", ["lint-imports", "--no-logo"], {"PYTHONPATH": "agent:cli"})
         self._check_aside("Migrations", [*manage, "makemigrations", "--check", "--dry-run"])
@@ -269,10 +269,26 @@ def migrated_cluster(environment: Mapping[str, str]) -> Path:
             # The server was allowed to lose data, and what is kept must outlive a crash of the machine.
             os.sync()
             draft.rename(kept)
-        os.utime(kept)
-        for other in clusters.iterdir():
-            if other.is_dir() and other.stat().st_mtime < time.time() - _UNUSED_SECONDS:
-                shutil.rmtree(other)
+        return _used(kept)
+
+
+def types_cache() -> Path:
+    """Return mypy's cache, which a fresh checkout shares with those that have the same modules. In a cache that knows a
+    module which is no longer there, mypy finds faults that do not exist.
+    """
+    modules = "\n".join(sorted(str(each) for each in _ROOT.glob("[!.]*/**/*.py"))).replace(
+        str(_ROOT), ""
+    )
+    return _used(kept_files() / "mypy" / hashlib.sha256(modules.encode()).hexdigest()[:16])
+
+
+def _used(kept: Path) -> Path:
+    """Note that this run uses a kept directory, and remove its neighbours that no run has used for a day."""
+    kept.mkdir(parents=True, exist_ok=True)
+    os.utime(kept)
+    for other in kept.parent.iterdir():
+        if other.is_dir() and other.stat().st_mtime < time.time() - _UNUSED_SECONDS:
+            shutil.rmtree(other, ignore_errors=True)
     return kept
 
 
@@ -321,8 +337,6 @@ def environment_of(data_dir: Path) -> dict[str, str]:
         "DATABASE_URL": os.environ.get("TEST_DATABASE_URL", ""),
         "PIPEDAI_DATA_DIR": str(data_dir),
         MIGRATED: "",
-        # A fresh checkout need not check the types of what another one has checked.
-        "MYPY_CACHE_DIR": os.environ.get("MYPY_CACHE_DIR") or str(kept_files() / "mypy"),
         # OpenTelemetry's variables are no settings of ours, and this one would send traces of the tests.
         "OTEL_EXPORTER_OTLP_ENDPOINT": "",
         # Python may write compiled files, so that each of hundreds of processes need not compile this project again.

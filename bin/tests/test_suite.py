@@ -95,6 +95,7 @@ def steps(monkeypatch, *arguments):
     monkeypatch.setattr(suite, "Afterwards", MagicMock())
     # Nothing cleans up after these steps, so they may start no server and make no directory.
     monkeypatch.setenv("TEST_DATABASE_URL", "postgres://for-tests")
+    monkeypatch.setattr(suite, "types_cache", lambda: suite._ROOT / "none")
     monkeypatch.setattr(suite, "new_data_dir", lambda: suite._ROOT / "none")
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr("sys.argv", ["bin/test", *arguments])
@@ -173,12 +174,16 @@ def test_another_migration_or_what_it_imports_gives_a_kept_cluster_another_name(
     assert len(names) == 3
 
 
-def test_a_fresh_checkout_uses_what_mypy_found_in_another(monkeypatch, tmp_path):
+def test_a_fresh_checkout_uses_what_mypy_found_in_one_with_the_same_modules(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.delenv("MYPY_CACHE_DIR", raising=False)
-    assert suite.environment_of(tmp_path)["MYPY_CACHE_DIR"].startswith(str(tmp_path))
-    monkeypatch.setenv("MYPY_CACHE_DIR", "/elsewhere")
-    assert suite.environment_of(tmp_path)["MYPY_CACHE_DIR"] == "/elsewhere"
+    caches = []
+    for checkout, modules in {"a": ["x"], "b": ["x"], "c": ["x", "y"]}.items():
+        for name in modules:
+            (tmp_path / checkout / "app").mkdir(parents=True, exist_ok=True)
+            (tmp_path / checkout / "app" / f"{name}.py").write_text(checkout)
+        monkeypatch.setattr(suite, "_ROOT", tmp_path / checkout)
+        caches.append(suite.types_cache())
+    assert caches[0] == caches[1] != caches[2]
 
 
 def test_of_what_has_changed_the_concerned_tests_run_but_no_long_ones(monkeypatch):
