@@ -68,9 +68,9 @@ def close_environment(environment_id: UUID) -> None:
 
 
 def hold_role(actor: Actor, environment_id: UUID, needs: Role) -> Role:
-    """Returns the actor's role, and locks it. The caller has locked the environment. Staff, the system and the actor of a
-    rehearsal may do everything. Raises NotFound for a user who is no member, Forbidden below `needs`, and
-    Unauthenticated for a revoked key or a deactivated user.
+    """Returns the actor's role, and locks it. The caller has locked the environment. Staff and the system may do
+    everything, as may the actor of a rehearsal. Raises NotFound for a user who is no member, Forbidden below `needs`,
+    and Unauthenticated for a revoked key or a deactivated user.
     """
     if actor.type in ("staff", "system") or is_rehearsal():
         return Role.OWNER
