@@ -51,7 +51,8 @@ def store_tokens(
     """
     held = replace(kept, refresh_token=tokens.refresh_token or kept.refresh_token, verifier=None)
     can_refresh = held.refresh_token or connection.grant_type == Connection.Grant.CLIENT_CREDENTIALS
-    # Who gives neither a life nor a refresh token, as GitHub does, means a token that lives until it is revoked.
+    # Servers that send neither a lifetime nor a refresh token, as GitHub does, mean a token that lives until it is
+    # revoked.
     lives = tokens.lives if tokens.says_life or can_refresh else LONGEST_LIFE
     life = timedelta(seconds=lives)
     expires_at = since + life
@@ -95,7 +96,7 @@ def _seal(field: SealedField, row: Connection | Authorization, text: str) -> Non
     setattr(row, field.key_column, sealed.data_key_id)
 
 
-# All that open raise crypto.CannotOpen, after an alarm, for what can't be decrypted.
+# The functions below raise crypto.CannotOpen, after an alarm, if a value can't be decrypted.
 
 
 def open_headers(
