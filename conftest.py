@@ -20,13 +20,13 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from psycopg.pq import TransactionStatus
 
+from bin.suite import migrated_cluster
 from pipedai.api import throttling
 from testing.probes.error_codes import CODES, HANDED_OVER, hearing_errors, is_whole_suite
 from testing.probes.leaks import Watch, hearing, leaks_in, watching
 from testing.probes.planted import noting, planted
 from testing.probes.tables import contents_as_text
 from testing.probes.whole_session import LogTail, dump_of
-from testing.processes.own_postgres import kept_cluster as made_once
 from testing.processes.web_process import Server, serve_in_bounds
 from testing.processes.webhook_receiver import Receiver, receiving
 from testing.world import first_database, known_hashes
@@ -139,9 +139,9 @@ def ceilings() -> Iterator[dict[str, int]]:
 
 
 @pytest.fixture(scope="session")
-def kept_cluster(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Makes the migrated cluster that servers of a test's own start with. All processes of the suite share it."""
-    return made_once(_shared_by_all(tmp_path_factory) or tmp_path_factory.getbasetemp())
+def kept_cluster() -> Path:
+    """Makes the migrated cluster that servers of a test's own start with, if no earlier run of bin/test has."""
+    return migrated_cluster(os.environ)
 
 
 def _shared_by_all(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
@@ -270,11 +270,17 @@ def pytest_runtest_setup() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Function) -> Iterator[None]:
-    """Searches the tables for secrets before the test's transaction is rolled back or its database is dropped."""
+    """Searches the tables for secrets before the test's transaction is rolled back or its database is dropped.
+
+    A search costs as much as many tests do. So without the long tests, which is how bin/test runs, there is only one
+    after a test that has planted a secret of its own.
+    """
     yield
     watch, directory = item.funcargs["watch"], item.funcargs.get("tmp_path")
     assert isinstance(watch, Watch)
     watch.directory = directory if isinstance(directory, Path) else None
+    if item.config.option.markexpr == "not long" and not watch.has_planted:
+        return
     if _DATABASE & set(item.fixturenames) or item.get_closest_marker("django_db"):
         connection.ensure_connection()
         # The rows of a broken transaction can't be read, and will never be committed.

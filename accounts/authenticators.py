@@ -1,4 +1,4 @@
-"""The one-time passwords of staff users (RFC 6238) and their recovery codes (SPEC §10)."""
+"""The one-time passwords of staff users (RFC 6238) and their recovery codes."""
 
 import base64
 import hashlib
@@ -45,7 +45,10 @@ def begin_setup(user: User) -> Setup | None:
         Authenticator.objects.filter(user=user, confirmed_at__isnull=True).delete()
         if Authenticator.objects.filter(user=user).exists():
             return None
-        totp = _totp(_new(user))
+        held = Authenticator(user=user)
+        _wrap(held, secrets.token_bytes(_SECRET_BYTES))
+        held.save(force_insert=True)
+        totp = _totp(held)
     return Setup(totp.secret, totp.provisioning_uri(name=user.email, issuer_name=_ISSUER))
 
 
@@ -122,13 +125,6 @@ def probe_authenticators() -> Iterator[tuple[UUID, str, crypto.CannotOpen | None
             yield held.pk, held.master_key_id, error
         else:
             yield held.pk, held.master_key_id, None
-
-
-def _new(user: User) -> Authenticator:
-    held = Authenticator(user=user)
-    _wrap(held, secrets.token_bytes(_SECRET_BYTES))
-    held.save(force_insert=True)
-    return held
 
 
 def _locked(user_id: UUID) -> Authenticator | None:

@@ -1,4 +1,4 @@
-"""The tables of users, their sessions, the staff's authenticators, and the mails about accounts (SPEC §15)."""
+"""The tables of users, their sessions, the staff's authenticators, and the mails about accounts."""
 
 from typing import Any, ClassVar
 
@@ -40,7 +40,7 @@ class User(AbstractBaseUser):
     # this is the time at which it was made. None for an address that nobody has proved.
     email_verified_at = models.DateTimeField(null=True)
     # Whether others find the user by their address only after it is proved. Registration writes it: false while there
-    # was no mail server. Such accounts stay findable when there is one (SPEC §15).
+    # was no mail server. Such accounts stay findable when there is one.
     must_prove_email = models.BooleanField(default=False, db_default=False)
     # What the user wants to be called; registration writes it, and it may be empty.
     name = models.CharField(max_length=200, blank=True)

@@ -1,4 +1,4 @@
-"""Hashes and verifies passwords with Argon2id, only a few at once, since each takes much memory (SPEC §3, §19).
+"""Hashes and verifies passwords with Argon2id, only a few at once, since each takes much memory.
 docs/decisions/password-turns.md says how requests wait for it.
 """
 

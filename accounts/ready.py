@@ -19,7 +19,7 @@ from pipedai.retention import (
 )
 
 # The row of a session is kept for at least 30 days after the session's end. The throttles that limit logins read in
-# these rows from which IP addresses a user has logged in (SPEC §3).
+# these rows from which IP addresses a user has logged in.
 _SESSIONS_KNOWN_DAYS = 30
 # The longest time for which the token of a mail works, that of an invitation, and how long mails are kept.
 _TOKENS_WORK_DAYS = 7

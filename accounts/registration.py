@@ -73,12 +73,17 @@ def register_user(
     try:
         with transaction.atomic():
             if mail is not None:
-                _take_address(mail, actor)
+                holder = lock_holder(mail)
+                use_up(mail)
+                if holder is not None:
+                    displace(holder, actor=actor)
                 user.email_verified_at = Now() if mail.proves_address else None
             user.save(force_insert=True)
             emit(Event("user.registered", actor, None, "user", user.id))
             if mail is not None:
-                _follow_up(mail, user, actor)
+                if mail.purpose == Purpose.INVITATION:
+                    registered_rights().accept(mail, user, actor)
+                make_void(Q(address=email, purpose=Purpose.REGISTRATION))
             elif mail_is_on():
                 queue_mail(Purpose.VERIFY, address=email, user_id=user.id)
             session = open_session(user, device)
@@ -103,21 +108,6 @@ def _proof_of(email: Email, registration: str | None, invitation: str | None) ->
     if mail.address != email or (proof_counts() and not mail.proves_address):
         raise LinkUnusable
     return mail
-
-
-def _take_address(mail: AccountMail, actor: Actor) -> None:
-    """Uses the token up, and displaces the account that has its address. Raises LinkUnusable, EmailTaken."""
-    holder = lock_holder(mail)
-    use_up(mail)
-    if holder is not None:
-        displace(holder, actor=actor)
-
-
-def _follow_up(mail: AccountMail, user: User, actor: Actor) -> None:
-    """Accepts the mail's invitation, if it has one, and makes other registration tokens of the address void."""
-    if mail.purpose == Purpose.INVITATION:
-        registered_rights().accept(mail, user, actor)
-    make_void(Q(address=user.email, purpose=Purpose.REGISTRATION))
 
 
 def _taken(email: Email) -> Conflict:

@@ -1,4 +1,4 @@
-"""Says how often clients may call the auth endpoints (SPEC §3). API.md lists the rates."""
+"""Says how often clients may call the auth endpoints. API.md lists the rates."""
 
 from datetime import timedelta
 
@@ -80,7 +80,7 @@ FORGOT_PASSWORD = (Throttle(Rate("forgot-password", limit=30, seconds=3600), by_
 RESET_PASSWORD = (Throttle(Rate("reset-password", limit=30, seconds=3600), by_address),)
 VERIFY_EMAIL = (Throttle(Rate("verify-email", limit=30, seconds=3600), by_caller),)
 RESEND_VERIFICATION = (Throttle(Rate("resend-verification", limit=10, seconds=3600), by_caller),)
-# How many mails to others a user may cause (SPEC §14).
+# How many mails to others a user may cause.
 INVITE = (Throttle(Rate("invite", limit=20, seconds=86_400), by_caller),)
 LOOK_AT_INVITATION = (Throttle(Rate("look-at-invitation", limit=120, seconds=3600), by_address),)
 ACCEPT_INVITATION = (Throttle(Rate("accept-invitation", limit=30, seconds=3600), by_caller),)

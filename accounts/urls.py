@@ -1,11 +1,13 @@
 """The viewsets of the accounts app, whose endpoints are below /api/v1/."""
 
-from accounts.account_views import (
+from accounts.views import (
     AddressViewSet,
     ForgottenPasswordViewSet,
+    MeViewSet,
     OwnSessionsViewSet,
+    SessionViewSet,
+    UserLookupViewSet,
 )
-from accounts.views import MeViewSet, SessionViewSet, UserLookupViewSet
 from pipedai.api.views import paths_of
 
 urlpatterns = paths_of(

@@ -1,10 +1,13 @@
 """bin/test: runs every check of the project, with a database of its own that is removed afterwards."""
 
 import base64
+import hashlib
 import os
+import platform
 import re
 import secrets
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,13 +15,14 @@ import tempfile
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import IO
 
 from bin import changed
 from bin.ending import Afterwards, die_with_parent
-from pipedai.embedded.cluster import FASTER
+from pipedai.embedded.cluster import FASTER, Layout, only_one
 from pipedai.embedded.server import EmbeddedPostgres
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -44,6 +48,10 @@ skipped until you have run bin/setup --claude. In CI (CI=true) --all runs that i
 """
 NO_CHECKS, ALL, CHANGED = "--no-checks", "--all", "--changed"
 _MEMORY = "/dev/shm"  # noqa: S108
+# Set when the database is a copy of a migrated cluster, so that the tests need not migrate one.
+MIGRATED = "PIPEDAI_TESTS_MIGRATED"
+_UNUSED_SECONDS = 86_400
+_MANY_TESTS = 50
 # A Ctrl-C also reaches the check that is running. The check gets this many seconds to end by itself.
 _PATIENCE_SECONDS = 15
 
@@ -59,6 +67,8 @@ def main() -> int:
     clean_up = Afterwards("exec python -m bin.ending", environment)
     try:
         if not environment["DATABASE_URL"]:
+            copy_cluster(migrated_cluster(environment), data_dir)
+            environment[MIGRATED] = "1"
             # The suite starts the server before its tests do, because only the suite says that it may be fast and lose
             # data.
             EmbeddedPostgres(data_dir, faster=FASTER).ensure_running()
@@ -108,7 +118,7 @@ class Suite:
         return self._verdict()
 
     def _test(self, arguments: list[str], *, compiles: bool, long: bool) -> None:
-        if compiles:
+        if compiles and _many_tests_are_not_compiled():
             # One process compiles the test modules, before all processes of the tests would. Its output is dropped.
             with tempfile.TemporaryFile() as output:
                 self._wait(
@@ -126,7 +136,7 @@ class Suite:
         manage = [sys.executable, "manage.py"]
         self._check_aside("Lint", ["ruff", "check", "."])
         self._check_aside("Format", ["ruff", "format", "--check", "."])
-        self._check_aside("Types", ["mypy", "."])
+        self._check_aside("Types", ["mypy", "--cache-dir", str(types_cache()), "."])
         # The worker's package is in the directory agent/, where the tool would not find it by itself.
         self._check_aside("Imports", ["lint-imports", "--no-logo"], {"PYTHONPATH": "agent:cli"})
         self._check_aside("Migrations", [*manage, "makemigrations", "--check", "--dry-run"])
@@ -197,6 +207,18 @@ class Suite:
             self._deadline += _PATIENCE_SECONDS
 
 
+def _many_tests_are_not_compiled() -> bool:
+    """Whether so many test modules are new or changed that compiling them six times takes longer than collecting them
+    once more.
+    """
+    tag = f".{sys.implementation.cache_tag}-pytest-{version('pytest')}.pyc"
+    stale = 0
+    for source in _ROOT.glob("[!.]*/**/test_*.py"):
+        compiled = source.parent / "__pycache__" / f"{source.stem}{tag}"
+        stale += not compiled.exists() or compiled.stat().st_mtime < source.stat().st_mtime
+    return stale > _MANY_TESTS
+
+
 def _is_path(argument: str) -> bool:
     return not argument.startswith("-") and Path(argument.partition("::")[0]).exists()
 
@@ -211,6 +233,87 @@ def new_data_dir() -> Path:
     if os.geteuid() == 0:
         data_dir.chmod(0o711)
     return data_dir
+
+
+def kept_files() -> Path:
+    """Return the directory for what later runs need not make again, which all checkouts of this user share."""
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(caches) / "pipedai-tests"
+
+
+def migrated_cluster(environment: Mapping[str, str]) -> Path:
+    """Return a directory with a stopped server's cluster, which `manage.py release` has prepared, for `copy_cluster`.
+
+    The first run with these migrations makes it. Those that no run has used for a day are removed.
+    """
+    clusters = kept_files() / "clusters"
+    clusters.mkdir(parents=True, exist_ok=True)
+    kept = clusters / _name_of_cluster()
+    with only_one(clusters / "lock", seconds=300):
+        if not kept.exists():
+            draft = clusters / "draft"
+            shutil.rmtree(draft, ignore_errors=True)
+            # The server's user may not be able to reach this user's directories, so the cluster is made elsewhere.
+            data_dir = new_data_dir()
+            try:
+                server = EmbeddedPostgres(data_dir, faster=FASTER)
+                server.ensure_running()
+                release = [sys.executable, "manage.py", "release", "-v0"]
+                to_server = {**environment, "DATABASE_URL": server.url()}
+                subprocess.run(release, cwd=_ROOT, env=to_server, check=True)
+                server.stop()
+                copy_cluster(data_dir, draft)
+            finally:
+                EmbeddedPostgres(data_dir).stop()
+                shutil.rmtree(data_dir)
+            # The server was allowed to lose data, and what is kept must outlive a crash of the machine.
+            os.sync()
+            draft.rename(kept)
+        return _used(kept)
+
+
+def types_cache() -> Path:
+    """Return mypy's cache, which a fresh checkout shares with those that have the same modules. In a cache that knows a
+    module which is no longer there, mypy finds faults that do not exist.
+    """
+    modules = "\n".join(sorted(str(each) for each in _ROOT.glob("[!.]*/**/*.py"))).replace(
+        str(_ROOT), ""
+    )
+    return _used(kept_files() / "mypy" / hashlib.sha256(modules.encode()).hexdigest()[:16])
+
+
+def _used(kept: Path) -> Path:
+    """Note that this run uses a kept directory, and remove its neighbours that no run has used for a day."""
+    kept.mkdir(parents=True, exist_ok=True)
+    os.utime(kept)
+    for other in kept.parent.iterdir():
+        if other.is_dir() and other.stat().st_mtime < time.time() - _UNUSED_SECONDS:
+            shutil.rmtree(other, ignore_errors=True)
+    return kept
+
+
+def _name_of_cluster() -> str:
+    """Return a hash of all that decides what a migrated cluster is."""
+    # The migrations make the partitions of the present month.
+    told = hashlib.sha256(f"{time.strftime('%Y-%m')} {platform.machine()}".encode())
+    files = sorted(_ROOT.glob("*/migrations/*.py"))
+    imported = re.findall(
+        r"^(?:from|import) (\S+)", "".join(path.read_text() for path in files), re.MULTILINE
+    )
+    ours = [_ROOT / f"{name.replace('.', '/')}.py" for name in sorted(set(imported))]
+    more = [_ROOT / "requirements.txt", _ROOT / "pipedai/embedded/cluster.py"]
+    for path in [*files, *filter(Path.is_file, ours), *more]:
+        told.update(path.read_bytes())
+    return told.hexdigest()[:16]
+
+
+def copy_cluster(kept: Path, data_dir: Path) -> None:
+    """Copy a kept cluster into a data directory, whose first server then need not make one."""
+    Layout(data_dir).prepare_data_dir()
+    layout = Layout(kept)
+    # shutil would not keep the owners of the files.
+    command = ["cp", "-a", str(layout.cluster), str(layout.passwords), str(data_dir)]
+    subprocess.run(command, check=True)
 
 
 def _may_hold_a_database(place: str) -> bool:
@@ -233,6 +336,7 @@ def environment_of(data_dir: Path) -> dict[str, str]:
         "WEB_CONCURRENCY": "1",
         "DATABASE_URL": os.environ.get("TEST_DATABASE_URL", ""),
         "PIPEDAI_DATA_DIR": str(data_dir),
+        MIGRATED: "",
         # OpenTelemetry's variables are no settings of ours, and this one would send traces of the tests.
         "OTEL_EXPORTER_OTLP_ENDPOINT": "",
         # Python may write compiled files, so that each of hundreds of processes need not compile this project again.

@@ -5,7 +5,7 @@ import gc
 import os
 import zoneinfo
 
-# Whatever part of the service is imported first finds the settings.
+# The part of the service that is imported first finds the settings, whichever it is.
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "pipedai.settings")
 
 # The edition of the time zone database that is pinned with this version decides in every process when something is due.

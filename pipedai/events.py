@@ -217,7 +217,7 @@ _present: ContextVar[_Together | None] = ContextVar("together", default=None)
 
 @contextmanager
 def together(*, is_rehearsal: bool = False) -> Iterator[None]:
-    """Wraps the changes of one transaction. What they tell is told at the end of the block, or not at all."""
+    """Wraps the changes of one transaction. Their events are sent at the end of the block, or not at all."""
     events: list[Event] = []
     token = _present.set(_Together(is_rehearsal))
     try:
@@ -241,7 +241,7 @@ def once(what: Hashable, do: Callable[[], T]) -> T:
 
 
 def keep(what: Hashable, found: Any) -> None:
-    """Lets `once` return this. Whoever reads many rows by one statement so spares others one for each."""
+    """Lets `once` return this. Code that reads many rows by one statement so saves a statement for each."""
     present = _present.get()
     assert present is not None, "keep() needs together()"
     present.done[what] = found

@@ -5,7 +5,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from django.db.migrations import RunSQL
+from django.db.migrations import AddConstraint, RunSQL
 from django.db.models import CheckConstraint, Index, Q, UniqueConstraint
 
 
@@ -35,6 +35,13 @@ def index(
     include: Sequence[str] | None = None,
 ) -> Index:
     return Index(fields=columns, name=name, condition=where, include=include)
+
+
+def tenant_parent(model: str, table: str) -> AddConstraint:
+    """Return the operation after which a tenant key may refer to the table. It is none of the model's creation, because
+    Django makes that one's constraints at the end of a migration, and the keys need this one before.
+    """
+    return AddConstraint(model, unique(f"{table}_in_environment", ["environment", "id"]))
 
 
 def tenant_key(table: str, column: str, parent: str, then: str = "") -> RunSQL:

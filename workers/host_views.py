@@ -1,7 +1,6 @@
 """The endpoints that a host calls: it manages its workers, streams their events, and learns of new releases."""
 
 import json
-from collections.abc import Iterable
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -52,7 +51,9 @@ from workspaces.roles import HOST_ROLE, Role
 
 
 class HostViewSet(TenantViewSet):
-    """Lets a `hos_` key, or a `pwk_` key with the role admin, act in the key's one environment."""
+    """Lets a `hos_` key, or a `pwk_` key with the role admin, act in the key's one environment. It has no `row`:
+    the key names the environment, and no row of the URL does.
+    """
 
     authentication_classes = (HostKeyAuthentication, ApiKeyAuthentication)
 
@@ -69,16 +70,15 @@ class HostViewSet(TenantViewSet):
             if not own.exists():
                 raise NotFound
         if "worker_id" in kwargs:
-            self.worker = self._find_worker(principal, kwargs["worker_id"])
-
-    def _find_worker(self, principal: HostPrincipal | KeyPrincipal, worker_id: UUID) -> Worker:
-        """A `hos_` key finds only workers that its host enrolled or minted a token for. Raises NotFound."""
-        rows = Worker.objects.only("id", "environment_id").filter(
-            id=worker_id, environment_id=principal.environment_id, deleted_at__isnull=True
-        )
-        if isinstance(principal, HostPrincipal):
-            rows = rows.filter(host_key_id=principal.id)
-        return or_not_found(rows.first())
+            rows = Worker.objects.only("id", "environment_id").filter(
+                id=kwargs["worker_id"],
+                environment_id=principal.environment_id,
+                deleted_at__isnull=True,
+            )
+            if isinstance(principal, HostPrincipal):
+                # A host finds only workers that it enrolled or minted a token for.
+                rows = rows.filter(host_key_id=principal.id)
+            self.worker = or_not_found(rows.first())
 
 
 class HostPaginator(KeysetPaginator):
@@ -162,7 +162,12 @@ class WorkspaceWorkerViewSet(HostViewSet):
     def mint_token(self, request: Request, workspace_id: UUID) -> Response:
         """Mints a `wrk_` token, which only this answer holds."""
         values = read_body(RegistrationTokenBody, request)
-        self._check_pools(request, values.get("pool_ids", ()))
+        principal = principal_of(request)
+        # A host may name only pools of workers of its own, and a `pwk_` key any.
+        if isinstance(principal, HostPrincipal) and not pools_of_host(principal.id).issuperset(
+            values.get("pool_ids", ())
+        ):
+            raise Invalid({"poolIds": ["One of the ids is no pool of a worker of this host."]})
         minted = mint_registration_token(
             **values,
             environment_id=self.access.environment_id,
@@ -177,14 +182,6 @@ class WorkspaceWorkerViewSet(HostViewSet):
             },
             status=201,
         )
-
-    def _check_pools(self, request: Request, pool_ids: Iterable[UUID]) -> None:
-        """Raises Invalid if a host names a pool without a worker of its own. A `pwk_` key may name any pool."""
-        principal = principal_of(request)
-        if isinstance(principal, HostPrincipal) and not pools_of_host(principal.id).issuperset(
-            pool_ids
-        ):
-            raise Invalid({"poolIds": ["One of the ids is no pool of a worker of this host."]})
 
     def _set_disabled(self, request: Request, *, disabled: bool) -> Response:
         read_body(Body, request)
@@ -303,13 +300,13 @@ def _own(package: Package) -> dict[str, str]:
     }
 
 
-def _named(name: str) -> Package | None:
+def _package(name: str) -> Package | None:
     packages = (worker_package(), cli_package())
     return next((package for package in packages if package.name == name), None)
 
 
 def _etag(_request: HttpRequest, name: str) -> str | None:
-    package = _named(name)
+    package = _package(name)
     return f'"{package.sha256}"' if package else None
 
 
@@ -317,7 +314,7 @@ def _etag(_request: HttpRequest, name: str) -> str | None:
 @condition(etag_func=_etag)
 def download(_request: HttpRequest, name: str) -> HttpResponse:
     """Answers GET /downloads/<name>, which is public, with a wheel of this release, else 404."""
-    package = _named(name)
+    package = _package(name)
     if package is None:
         raise Http404
     response = HttpResponse(package.content, content_type="application/octet-stream")

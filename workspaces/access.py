@@ -1,4 +1,7 @@
-"""Finds the environment of a request and the caller's role in it. Without a role it does not exist (SPEC §4)."""
+"""Who calls, and what they may do in an environment: keys, the caller's role, and the base of all tenants' viewsets.
+
+An environment in which the caller has no role does not exist for them.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +34,7 @@ from workspaces.models import ApiKey, Environment, Membership, Workspace
 from workspaces.roles import Role, check_includes
 
 # Finds a key by its token's digest. `used_lately` says whether `last_used_at` was written in the last 10 s; it is not
-# written again so soon (SPEC §2).
+# written again so soon.
 _FIND = """
 SELECT k.id, k.environment_id, e.workspace_id, k.role,
     coalesce(k.expires_at <= statement_timestamp(), false) AS is_over,

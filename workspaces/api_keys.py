@@ -1,4 +1,4 @@
-"""Makes and revokes API keys (SPEC §4, §5)."""
+"""Makes and revokes API keys."""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -27,7 +27,7 @@ from workspaces.roles import KEY_ROLES, Role
 from workspaces.serializers import WRK_LIFETIME
 
 MINTED_LIFETIME = timedelta(minutes=15)
-# How long the key of a command line is good (SPEC §29).
+# How long the key of a command line is good.
 LOGIN_LIFETIME = timedelta(days=90)
 
 
@@ -164,9 +164,8 @@ def revoke_keys_of_displaced(user_id: UUID) -> list[ApiKey]:
     own = ApiKey.objects.filter(created_by_id=user_id, revoked_at__isnull=True)
     parents = list(own.values_list("id", flat=True))
     keys = _revoke(Q(created_by_id=user_id) | Q(parent_id__in=parents))
-    wake_workers(
-        [key.id for key in keys]
-    )  # This ends the event streams that the revoked keys opened.
+    # This ends the event streams that the revoked keys opened.
+    wake_workers([key.id for key in keys])
     return keys
 
 

@@ -1,4 +1,4 @@
-"""The ceilings: the most rows of each kind that there may be (SPEC §4), and their raises for single workspaces."""
+"""The ceilings: the most rows of each kind that there may be, and their raises for single workspaces."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

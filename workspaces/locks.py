@@ -1,4 +1,4 @@
-"""The locks with which a change in an environment begins (SPEC §19); docs/architecture.md has their order.
+"""The locks with which a change in an environment begins; docs/architecture.md has their order.
 
 While a request waits for a lock its caller may lose their role, so `hold_role` reads it again under the lock.
 """
@@ -69,8 +69,8 @@ def close_environment(environment_id: UUID) -> None:
 
 def hold_role(actor: Actor, environment_id: UUID, needs: Role) -> Role:
     """Returns the actor's role, and locks it. The caller has locked the environment. Staff and the system may do
-    everything, and so may who rehearses. Raises NotFound for a user who is no member, Forbidden below `needs`, and
-    Unauthenticated for a revoked key or a deactivated user.
+    everything, as may the actor of a rehearsal. Raises NotFound for a user who is no member, Forbidden below `needs`,
+    and Unauthenticated for a revoked key or a deactivated user.
     """
     if actor.type in ("staff", "system") or is_rehearsal():
         return Role.OWNER

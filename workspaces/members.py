@@ -1,16 +1,16 @@
-"""Adds members to environments, changes their roles, and removes them (SPEC §4, §15).
+"""Adds members to environments, by invitation too, changes their roles, and removes them.
 
 Each call locks the environment first, so that it keeps an owner; a constraint trigger ensures the same.
 """
 
 from dataclasses import replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 
 from accounts.addresses import check_proof, keeps_address, proof_counts
@@ -18,6 +18,7 @@ from accounts.emails import Email
 from accounts.mails import (
     INVITATION_LIFETIME,
     LinkUnusable,
+    Purpose,
     find_mail,
     hand_over,
     make_void,
@@ -44,15 +45,16 @@ from workspaces.locks import hold_role, hold_role_of_user, lock_environment
 from workspaces.models import ApiKey, Environment, Invitation, Membership
 from workspaces.roles import Role, check_includes
 
-if TYPE_CHECKING:
-    from django.db.models import QuerySet
-
-
 log = get_logger(__name__)
-
+# How many mails to others a workspace may cause.
+INVITATIONS_OF_WORKSPACE = Rate("invite-workspace", limit=100, seconds=86_400)
 # Keeps the account from being displaced (accounts/addresses.py) until the membership is committed. A displacement
 # after that ends this membership too. Nothing else waits for this lock.
 _HOLD_USER = "SELECT FROM user_account WHERE id = %(id)s AND is_active FOR KEY SHARE"
+# Locks the row of the user until the transaction ends, so that nobody changes their address meanwhile.
+_HOLD_ADDRESS = "SELECT FROM user_account WHERE id = %(id)s FOR SHARE"
+# Invitations that were neither accepted nor revoked. Expired ones are among them.
+IS_OPEN = Q(accepted_at__isnull=True, revoked_at__isnull=True)
 
 
 def add_member(
@@ -218,19 +220,7 @@ def _event(
     return Event(action, actor, environment_id, "user", user_id, metadata)
 
 
-Purpose = AccountMail.Purpose
-# How many mails to others a workspace may cause (SPEC §14).
-INVITATIONS_OF_WORKSPACE = Rate("invite-workspace", limit=100, seconds=86_400)
-
-# Locks the row of the user until the transaction ends, so that nobody changes their address meanwhile.
-_HOLD_ADDRESS = "SELECT FROM user_account WHERE id = %(id)s FOR SHARE"
-
-
-# Invitations that were neither accepted nor revoked. Expired ones are among them.
-IS_OPEN = Q(accepted_at__isnull=True, revoked_at__isnull=True)
-
-
-def open_invitations(environment_id: UUID) -> "QuerySet[Invitation]":
+def open_invitations(environment_id: UUID) -> QuerySet[Invitation]:
     return Invitation.objects.filter(IS_OPEN, environment_id=environment_id)
 
 
@@ -383,16 +373,9 @@ def _accept(invitation: Invitation, user: User, actor: Actor) -> Membership:
     member = Membership.objects.create(
         environment_id=invitation.environment_id, user=user, role=invitation.role
     )
-    emit(
-        Event(
-            "invitation.accepted",
-            replace(actor, id=user.id),
-            invitation.environment_id,
-            "user",
-            user.id,
-            {"role": invitation.role, "invitationId": str(invitation.id)},
-        )
-    )
+    metadata = {"role": invitation.role, "invitationId": str(invitation.id)}
+    who = replace(actor, id=user.id)
+    emit(_event("invitation.accepted", invitation.environment_id, user.id, who, metadata))
     return member
 
 

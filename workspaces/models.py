@@ -114,7 +114,7 @@ class Membership(models.Model):
 
 
 class Invitation(models.Model):
-    """An invitation of an e-mail address into an environment (SPEC §15). The row is deleted with its mail."""
+    """An invitation of an e-mail address into an environment. The row is deleted with its mail."""
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     environment = environment_key("invitations")
@@ -239,7 +239,7 @@ class ApiKey(models.Model):
 
 
 class DataKey(models.Model):
-    """An environment's data key, stored encrypted under a master key (SPEC §8). Only one is in use."""
+    """An environment's data key, stored encrypted under a master key. Only one is in use."""
 
     # The data key's id: a UUIDv7 that the service makes. The row of each encrypted value has it beside the value.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)

@@ -49,7 +49,7 @@ def recheck_streams(events: tuple[Event, ...], **_: Any) -> None:
 
 @receiver(happened, dispatch_uid="workspaces.tell_who_left_connections")
 def tell_who_left_connections(events: tuple[Event, ...], **_: Any) -> None:
-    """Tells of each connection whose user leaves the environment: its grant lives on (SPEC §24)."""
+    """Tells of each connection whose user leaves the environment: its grant lives on."""
     emit(
         *(
             Event(

@@ -1,4 +1,7 @@
-"""How the resources of an environment are created, changed and deleted: the locks, limits and audit events of all."""
+"""Creates, changes and deletes the resources of an environment, such as pools and triggers, with their audit events.
+
+A resource is a kind of row that has an endpoint, and that files may describe. `resource_views.py` has the endpoints.
+"""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -23,20 +26,23 @@ M = TypeVar("M", bound=FileColumns)
 
 
 class Resource(Generic[M]):
-    """A subclass names its model, and overrides what is special about it."""
+    """The frame of every change: the locks, the role, the ceiling, the audit event, and one transaction around them. A
+    subclass names its model, and overrides the steps that are special about it.
+    """
 
     # The word for a row in files, URLs and audit actions. With an `s` it is the name of the ceiling.
     noun: ClassVar[str]
     model: type[M]
-    # Whether other rows refer to it. Then a deletion waits for transactions that are about to let a row refer to it.
+    # Whether other rows refer to such rows. A deletion then waits for transactions that are about to add a reference.
     is_referred_to: ClassVar[bool] = False
-    # The columns that a change writes, where others are written without the row's lock; None if it writes all.
+    # The columns that a change writes; None for all. A resource lists them if other code writes the remaining columns
+    # without locking the row, because a change would undo what that code wrote.
     written: ClassVar[tuple[str, ...] | None] = None
-    # The columns that a deletion sets to NULL, where it only marks the row as deleted.
+    # The columns that a deletion sets to NULL, if deleted rows stay and are only marked.
     emptied: ClassVar[tuple[str, ...]] = ()
-    # What the audit row of a creation shows besides the name: the columns, by their names in the API.
+    # What the audit row of a creation shows besides the name: columns, by the names that the API has for them.
     described_by: ClassVar[Mapping[str, str]] = {}
-    # Whether the audit row of a change shows also long lists and objects in full.
+    # Whether the audit row of a change shows long lists and objects in full, and does not shorten them.
     tells_all: ClassVar[bool] = False
 
     @cached_property
@@ -75,13 +81,15 @@ class Resource(Generic[M]):
         return value if self.tells_all else for_audit(value)
 
     def follow_up(self, row: M, before: M | None, actor: Actor) -> None:
-        """Does what else a creation, change or deletion needs. `before` is the row as it was; None if it is new."""
+        """Runs after a row was created, changed or deleted, in the same transaction. `before` is the row as it was, or
+        None if it is new.
+        """
 
     def release(self, row: M) -> None:
-        """Removes what goes with a row that is about to be deleted. Raises Conflict if the row is still used."""
+        """Runs before a row is deleted, and removes what belongs to it. Raises Conflict if the row is still used."""
 
     def keeping(self) -> AbstractContextManager[None]:
-        """Returns the transaction of a change. It raises Conflict for what a unique constraint refuses."""
+        """Returns the transaction of a creation or change, which raises Conflict for a name or key of another row."""
         return keeping_keys()
 
     def create(
@@ -131,7 +139,7 @@ class Resource(Generic[M]):
         """Deletes a row, or marks it as deleted. Raises NotFound, Conflict for a row that is still used, and the errors
         of `hold_role`.
         """
-        # A plan goes on after a refused deletion, so that this needs a savepoint also among changes made together.
+        # A plan continues after a refused deletion. The savepoint lets it undo what this one has done so far.
         with transaction.atomic():
             no_key = not self.is_referred_to
             row = self.lock(row_id, actor, environment_id=environment_id, no_key=no_key)
@@ -152,8 +160,8 @@ class Resource(Generic[M]):
         environment_id: UUID | None = None,
         no_key: bool = True,
     ) -> M:
-        """Returns a row that this transaction alone may change, as an admin. Raises NotFound, and the errors of
-        `hold_role`.
+        """Locks a row until the transaction ends, and returns it. Raises NotFound, and the errors of `hold_role` for
+        actors who are no admins.
         """
         rows = self.live.filter(id=row_id)
         return lock_row(rows, actor, environment_id=environment_id, no_key=no_key)

@@ -1,4 +1,4 @@
-"""The roles and their order (SPEC §4): each role may do whatever the roles below it may."""
+"""The roles and their order: each role may do whatever the roles below it may."""
 
 from django.db.models import TextChoices
 
@@ -23,7 +23,7 @@ class Role(TextChoices):
 
 _ORDER = (Role.VIEWER, Role.OPERATOR, Role.ADMIN, Role.OWNER)
 
-# The roles that a `pwk_` key may have. Only people can be owners (SPEC §4).
+# The roles that a `pwk_` key may have. Only people can be owners.
 KEY_ROLES = (Role.VIEWER, Role.OPERATOR, Role.ADMIN)
 # The role of every `hos_` key. Such a key may change only the workers of its own host (workers/host_views.py).
 HOST_ROLE = Role.ADMIN

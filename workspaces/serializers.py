@@ -1,4 +1,4 @@
-"""Checks the request bodies about workspaces, environments, members and keys, and renders these for the API."""
+"""Checks the request bodies about workspaces, environments, members and keys, and renders these and who acted."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Creates workspaces, and creates, changes and deletes environments (SPEC §4, §5, §16)."""
+"""Creates workspaces, and creates, changes and deletes environments."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,18 +20,6 @@ from workspaces.models import Environment, Membership, Workspace
 from workspaces.roles import Role
 
 _counts: dict[str, Callable[[UUID], int]] = {}
-
-
-def register_dependents(name: str, count: Callable[[UUID], int]) -> None:
-    """`name` is the kind of row, in the singular."""
-    _counts[name] = count
-
-
-def dependents_of(environment_id: UUID) -> dict[str, int]:
-    found = {name: count(environment_id) for name, count in _counts.items()}
-    return {name: number for name, number in found.items() if number}
-
-
 _NAME_TAKEN = "The workspace has an environment of this name already."
 
 
@@ -59,16 +47,7 @@ def create_environment(
             Membership.objects.create(
                 environment=environment, user_id=user_id, role=Role.OWNER.value
             )
-            emit(
-                Event(
-                    "environment.created",
-                    actor,
-                    environment.id,
-                    "environment",
-                    environment.id,
-                    {"name": name},
-                )
-            )
+            emit(_event("created", environment.id, actor, {"name": name}))
     except IntegrityError:
         raise Conflict(_NAME_TAKEN, code=ErrorCode.NAME_TAKEN) from None
     return environment
@@ -88,16 +67,7 @@ def update_environment(*, environment_id: UUID, values: dict[str, Any], actor: A
             if not changes:
                 return
             environment.save(update_fields=["name", "paused_at", "pause_reason"])
-            emit(
-                Event(
-                    "environment.updated",
-                    actor,
-                    environment_id,
-                    "environment",
-                    environment_id,
-                    changes,
-                )
-            )
+            emit(_event("updated", environment_id, actor, changes))
     except IntegrityError:
         raise Conflict(_NAME_TAKEN, code=ErrorCode.NAME_TAKEN) from None
 
@@ -144,7 +114,17 @@ def delete_environment(*, environment_id: UUID, actor: Actor) -> None:
             what = ", ".join(counted(number, name) for name, number in held.items())
             raise Conflict(f"The environment still has {what}.", code=ErrorCode.HAS_CHILDREN)
         Environment.objects.filter(id=environment_id).update(deleted_at=Now())
-        emit(Event("environment.deleted", actor, environment_id, "environment", environment_id))
+        emit(_event("deleted", environment_id, actor, {}))
+
+
+def register_dependents(name: str, count: Callable[[UUID], int]) -> None:
+    """`name` is the kind of row, in the singular."""
+    _counts[name] = count
+
+
+def dependents_of(environment_id: UUID) -> dict[str, int]:
+    found = {name: count(environment_id) for name, count in _counts.items()}
+    return {name: number for name, number in found.items() if number}
 
 
 def _check_room_for_workspace(user_id: UUID) -> None:
@@ -171,3 +151,8 @@ def _lock_user(user_id: UUID) -> None:
     active = User.objects.select_for_update(no_key=True).filter(id=user_id, is_active=True)
     if not active.exists():
         raise session_ended()
+
+
+def _event(action: str, environment_id: UUID, actor: Actor, metadata: dict[str, Any]) -> Event:
+    name = f"environment.{action}"
+    return Event(name, actor, environment_id, "environment", environment_id, metadata)

@@ -1,4 +1,6 @@
-"""The columns and constraints that tables of tenants share (docs/architecture.md, Where truth lives)."""
+"""The columns and constraints that tables of tenants share: the environment, keys to other tables, sealed values, and
+what files need to describe a row.
+"""
 
 import re
 from collections.abc import Iterator

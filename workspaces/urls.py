@@ -1,15 +1,21 @@
 """The viewsets of the workspaces app, whose endpoints are below /api/v1/."""
 
 from pipedai.api.views import paths_of
-from workspaces.api_key_views import ApiKeyViewSet
 from workspaces.connections.views import (
     ConnectionAuthorizationViewSet,
     ConnectionViewSet,
 )
 from workspaces.files.views import FileViewSet
-from workspaces.invitation_views import AcceptViewSet, InvitationViewSet, InvitedViewSet
-from workspaces.member_views import MemberViewSet
-from workspaces.views import EnvironmentViewSet, WorkspaceEnvironmentViewSet, WorkspaceViewSet
+from workspaces.views import (
+    AcceptViewSet,
+    ApiKeyViewSet,
+    EnvironmentViewSet,
+    InvitationViewSet,
+    InvitedViewSet,
+    MemberViewSet,
+    WorkspaceEnvironmentViewSet,
+    WorkspaceViewSet,
+)
 
 urlpatterns = paths_of(
     WorkspaceViewSet,

@@ -1,18 +1,22 @@
-"""The endpoints of workspaces and environments."""
+"""The endpoints of workspaces and environments, and of an environment's members, invitations and API keys."""
 
 from typing import Any
 from uuid import UUID
 
+from rest_framework import serializers
+from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.sessions import CookieJWTAuthentication
+from accounts.serializers import MailTokenBody
+from accounts.sessions import CookieJWTAuthentication, PresentedSession
+from accounts.throttles import ACCEPT_INVITATION, FIND_USER, INVITE, LOOK_AT_INVITATION
 from pipedai.api.errors import NotFound
-from pipedai.api.principal import actor_of, principal_of
-from pipedai.api.schema.operation import Operation
+from pipedai.api.principal import UserPrincipal, actor_of, principal_of
+from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import read_body
-from pipedai.api.views import ApiViewSet, IsSignedIn
-from workspaces import services
+from pipedai.api.views import ApiViewSet, IsPublic, IsSignedIn
+from workspaces import api_keys, members, services
 from workspaces.access import (
     IsAdmin,
     IsOwner,
@@ -22,12 +26,22 @@ from workspaces.access import (
     visible_workspaces,
 )
 from workspaces.locks import hold_right_to_create_in
-from workspaces.models import Environment
+from workspaces.models import ApiKey, Environment, Membership
 from workspaces.roles import Role
 from workspaces.serializers import (
+    AcceptedSerializer,
+    ApiKeyBody,
+    ApiKeySerializer,
     EnvironmentBody,
     EnvironmentSerializer,
+    InvitationBody,
+    InvitationSerializer,
+    MemberBody,
+    MemberSerializer,
+    MintedApiKeySerializer,
     NameBody,
+    NewInvitationSerializer,
+    RoleBody,
     WorkspaceSerializer,
 )
 
@@ -152,3 +166,242 @@ class EnvironmentViewSet(TenantViewSet):
         environment: Any = Environment.objects.get(id=environment_id)
         environment.caller_role = self.access.role.value
         return EnvironmentSerializer(environment).data
+
+
+class MemberViewSet(TenantViewSet):
+    """The members of an environment. Only a person's session can call these endpoints, and no API key."""
+
+    tag = "Members"
+    authentication_classes = (CookieJWTAuthentication,)
+    permissions = {
+        "list": IsViewer,
+        "create": IsAdmin,
+        "update": IsAdmin,
+        "destroy": IsViewer,  # Any member may leave. The service lets only admins remove others.
+    }
+    throttles = {"create": FIND_USER}
+
+    @Operation(
+        "GET /environments/{environmentId}/members",
+        id="listMembers",
+        summary="List members",
+        items=MemberSerializer,
+    )
+    def list(self, request: Request, environment_id: UUID) -> Response:
+        rows = Membership.objects.filter(environment_id=environment_id).select_related("user")
+        return self.page(request, rows, MemberSerializer)
+
+    @Operation(
+        "POST /environments/{environmentId}/members",
+        id="addMember",
+        summary="Add a member",
+        body=MemberBody,
+        example={"email": "grace@example.com", "role": "operator"},
+        answers={201: MemberSerializer},
+    )
+    def create(self, request: Request, environment_id: UUID) -> Response:
+        member = members.add_member(
+            **read_body(MemberBody, request),
+            environment_id=environment_id,
+            actor=actor_of(request),
+        )
+        return Response(MemberSerializer(member).data, status=201)
+
+    @Operation(
+        "PATCH /environments/{environmentId}/members/{userId}",
+        id="changeMemberRole",
+        summary="Change a member's role",
+        body=RoleBody,
+        example={"role": "admin"},
+        answers={200: MemberSerializer},
+    )
+    def update(self, request: Request, environment_id: UUID, user_id: UUID) -> Response:
+        member = members.change_role(
+            **read_body(RoleBody, request),
+            environment_id=environment_id,
+            user_id=user_id,
+            actor=actor_of(request),
+        )
+        return Response(MemberSerializer(member).data)
+
+    @Operation(
+        "DELETE /environments/{environmentId}/members/{userId}",
+        id="removeMember",
+        summary="Remove a member",
+        answers={204: None},
+    )
+    def destroy(self, request: Request, environment_id: UUID, user_id: UUID) -> Response:
+        members.remove_member(
+            environment_id=environment_id, user_id=user_id, actor=actor_of(request)
+        )
+        return Response(status=204)
+
+
+class InvitationViewSet(TenantViewSet):
+    """The open invitations into an environment. Only a person's session can call these endpoints, and no API key."""
+
+    tag = "Members"
+    authentication_classes = (CookieJWTAuthentication,)
+    permissions = {"list": IsAdmin, "create": IsAdmin, "destroy": IsAdmin}
+    throttles = {"create": INVITE}
+
+    @Operation(
+        "GET /environments/{environmentId}/invitations",
+        id="listInvitations",
+        summary="List open invitations",
+        items=InvitationSerializer,
+    )
+    def list(self, request: Request, environment_id: UUID) -> Response:
+        rows = members.open_invitations(environment_id)
+        return self.page(request, rows, InvitationSerializer)
+
+    @Operation(
+        "POST /environments/{environmentId}/invitations",
+        id="createInvitation",
+        summary="Invite somebody by e-mail",
+        body=InvitationBody,
+        example={"email": "grace@example.com", "role": "operator"},
+        answers={201: NewInvitationSerializer},
+    )
+    def create(self, request: Request, environment_id: UUID) -> Response:
+        invitation, link = members.invite(
+            **read_body(InvitationBody, request),
+            environment_id=environment_id,
+            actor=actor_of(request),
+        )
+        shown = NewInvitationSerializer(invitation, context={"link": link})
+        return Response(shown.data, status=201)
+
+    @Operation(
+        "DELETE /environments/{environmentId}/invitations/{invitationId}",
+        id="revokeInvitation",
+        summary="Revoke an invitation",
+        answers={204: None},
+    )
+    def destroy(self, request: Request, environment_id: UUID, invitation_id: UUID) -> Response:
+        members.revoke_invitation(
+            environment_id=environment_id,
+            invitation_id=invitation_id,
+            actor=actor_of(request),
+        )
+        return Response(status=204)
+
+
+class InvitedViewSet(ApiViewSet):
+    """What somebody with the token of an invitation sees of it. They may have no account yet."""
+
+    tag = "Members"
+    permissions = {"look": IsPublic}
+    browser_entries = frozenset({"look"})
+    throttles = {"look": LOOK_AT_INVITATION}
+
+    def get_authenticators(self) -> list[BaseAuthentication]:
+        return [PresentedSession()]
+
+    @Operation(
+        "POST /invitations/look",
+        id="lookAtInvitation",
+        summary="Look at an invitation",
+        body=MailTokenBody,
+        example={"token": "acc_2jmGzT6n…"},
+        answers={
+            200: answer(
+                "Invited",
+                "An invitation, as the owner of its address sees it.",
+                email=serializers.CharField(),
+                role=serializers.ChoiceField(choices=Role.choices),
+                inviterName=serializers.CharField(),
+                inviterEmail=serializers.CharField(),
+                workspaceName=serializers.CharField(),
+                environmentName=serializers.CharField(),
+                next=serializers.ChoiceField(choices=list(members.NextStep)),
+            )
+        },
+    )
+    def look(self, request: Request) -> Response:
+        principal: object = request.user
+        signed_in = principal.id if isinstance(principal, UserPrincipal) else None
+        invitation, step = members.find_invitation(
+            **read_body(MailTokenBody, request), user_id=signed_in
+        )
+        return Response(
+            {
+                "email": invitation.email,
+                "role": invitation.role,
+                "inviterName": invitation.invited_by.name,
+                "inviterEmail": invitation.invited_by.email,
+                "workspaceName": invitation.environment.workspace.name,
+                "environmentName": invitation.environment.name,
+                "next": step.value,
+            }
+        )
+
+
+class AcceptViewSet(ApiViewSet):
+    tag = "Members"
+    authentication_classes = (CookieJWTAuthentication,)
+    permissions = {"accept": IsSignedIn}
+    throttles = {"accept": ACCEPT_INVITATION}
+
+    @Operation(
+        "POST /invitations/accept",
+        id="acceptInvitation",
+        summary="Accept an invitation",
+        body=MailTokenBody,
+        example={"token": "acc_2jmGzT6n…"},
+        answers={200: AcceptedSerializer},
+    )
+    def accept(self, request: Request) -> Response:
+        member = members.accept_invitation(
+            **read_body(MailTokenBody, request),
+            user_id=principal_of(request).id,
+            actor=actor_of(request),
+        )
+        return Response(AcceptedSerializer(member).data)
+
+
+class ApiKeyViewSet(TenantViewSet):
+    """The API keys of an environment. Only a person's session can call these endpoints, and no API key."""
+
+    tag = "API keys"
+    authentication_classes = (CookieJWTAuthentication,)
+    permissions = {"list": IsViewer, "create": IsAdmin, "destroy": IsAdmin}
+
+    @Operation(
+        "GET /environments/{environmentId}/api-keys",
+        id="listApiKeys",
+        summary="List API keys",
+        items=ApiKeySerializer,
+    )
+    def list(self, request: Request, environment_id: UUID) -> Response:
+        rows = ApiKey.objects.filter(environment_id=environment_id).defer("token_digest")
+        return self.page(request, rows, ApiKeySerializer)
+
+    @Operation(
+        "POST /environments/{environmentId}/api-keys",
+        id="createApiKey",
+        summary="Mint an API key",
+        body=ApiKeyBody,
+        example={"name": "deploy script", "prefix": "pwk", "role": "operator"},
+        answers={201: MintedApiKeySerializer},
+    )
+    def create(self, request: Request, environment_id: UUID) -> Response:
+        key, token = api_keys.mint_api_key(
+            **read_body(ApiKeyBody, request),
+            environment_id=environment_id,
+            user_id=principal_of(request).id,
+            actor=actor_of(request),
+        )
+        return Response({**ApiKeySerializer(key).data, "token": token}, status=201)
+
+    @Operation(
+        "DELETE /environments/{environmentId}/api-keys/{keyId}",
+        id="revokeApiKey",
+        summary="Revoke an API key",
+        answers={204: None},
+    )
+    def destroy(self, request: Request, environment_id: UUID, key_id: UUID) -> Response:
+        api_keys.revoke_api_key(
+            environment_id=environment_id, key_id=key_id, actor=actor_of(request)
+        )
+        return Response(status=204)

@@ -1,4 +1,4 @@
-"""Proving an address, asking for the mail again, and changing the address (SPEC §15)."""
+"""Proving an address, asking for the mail again, and changing the address."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""One-time passwords of staff, and the recovery codes that stand in for them (SPEC §10)."""
+"""One-time passwords of staff, and the recovery codes that stand in for them."""
 
 import time
 from io import StringIO

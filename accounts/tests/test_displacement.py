@@ -1,4 +1,4 @@
-"""An address that a stranger registered and never proved goes to its owner (SPEC §15)."""
+"""An address that a stranger registered and never proved goes to its owner."""
 
 import pytest
 from django.db import connection

@@ -1,4 +1,4 @@
-"""Every route that hashes a password takes the password lane, where requests wait without a thread (SPEC §19)."""
+"""Every route that hashes a password takes the password lane, where requests wait without a thread."""
 
 import pytest
 

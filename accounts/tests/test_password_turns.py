@@ -1,4 +1,4 @@
-"""Requests that hash a password wait for their turn without a thread; the endpoints are the real ones (SPEC §19)."""
+"""Requests that hash a password wait for their turn without a thread; the endpoints are the real ones."""
 
 import asyncio
 import json

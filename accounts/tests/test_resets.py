@@ -1,4 +1,4 @@
-"""POST /auth/forgot-password and /auth/reset-password (SPEC §15)."""
+"""POST /auth/forgot-password and /auth/reset-password."""
 
 import pytest
 from django.db import connection

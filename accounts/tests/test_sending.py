@@ -1,4 +1,4 @@
-"""What the mails about accounts say, and which are given up, with a real SMTP server (SPEC §15)."""
+"""What the mails about accounts say, and which are given up, with a real SMTP server."""
 
 import re
 from collections.abc import Iterator

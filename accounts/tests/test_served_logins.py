@@ -1,4 +1,4 @@
-"""Many logins at once wait for their turn, and delay no other call of a served API (SPEC §19)."""
+"""Many logins at once wait for their turn, and delay no other call of a served API."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 

@@ -1,4 +1,4 @@
-"""One mailbox is one account, however its address is written (SPEC §15)."""
+"""One mailbox is one account, however its address is written."""
 
 import pytest
 

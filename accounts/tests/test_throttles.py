@@ -1,4 +1,4 @@
-"""The public endpoints limit how often a caller may use them (SPEC §3; the rates are in API.md)."""
+"""The public endpoints limit how often a caller may use them (the rates are in API.md)."""
 
 import re
 
@@ -106,7 +106,7 @@ class TestLogin:
 
 
 class TestAnAddressThatLoggedInLately:
-    """An address from which the account logged in lately can still log in while others attack it (SPEC §3)."""
+    """An address from which the account logged in lately can still log in while others attack it."""
 
     @pytest.fixture
     def hammered(self, ada):

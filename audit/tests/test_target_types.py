@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from pipedai.admin.site import model_named
 from pipedai.env import BASE_DIR
+from workspaces.resources import Resource
 
 CODE = ("pipedai", "accounts", "workspaces", "triggers", "workers", "notices", "audit")
 # Entries of these types are about no row, or about one that has no page: an address that channels write to.
@@ -21,6 +22,9 @@ def target_types() -> Iterator[str]:
                 if not isinstance(node, ast.Call) or getattr(node.func, "id", None) != "Event":
                     continue
                 target = node.args[3]
+                if ast.unparse(target) == "self.noun":
+                    yield from (resource.noun for resource in Resource.__subclasses__())
+                    continue
                 assert isinstance(target, ast.Constant), f"{path}:{node.lineno}"
                 yield str(target.value)
 

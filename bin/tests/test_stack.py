@@ -13,12 +13,11 @@ from contextlib import closing
 import httpx
 import pytest
 
-from bin.suite import new_data_dir
+from bin.suite import copy_cluster, new_data_dir
 from bin.tests.scripts import alive, eventually, read_until, started
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.version import VERSION
 from pipedai_worker import standin
-from testing.processes.own_postgres import copy_cluster
 from testing.processes.scripted_model import real_claude, scripted_model
 from testing.processes.web_process import free_port
 

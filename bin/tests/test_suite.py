@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import time
 from unittest.mock import MagicMock
 
 import pytest
@@ -94,6 +95,7 @@ def steps(monkeypatch, *arguments):
     monkeypatch.setattr(suite, "Afterwards", MagicMock())
     # Nothing cleans up after these steps, so they may start no server and make no directory.
     monkeypatch.setenv("TEST_DATABASE_URL", "postgres://for-tests")
+    monkeypatch.setattr(suite, "types_cache", lambda: suite._ROOT / "none")
     monkeypatch.setattr(suite, "new_data_dir", lambda: suite._ROOT / "none")
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr("sys.argv", ["bin/test", *arguments])
@@ -138,6 +140,50 @@ def test_the_real_cli_is_installed_in_ci_alone(monkeypatch, ci):
     monkeypatch.setenv("CI", ci)
     names, _ = steps(monkeypatch, "--no-checks", "--all")
     assert names == ["Programs", *(["Claude"] if ci else []), "Tests"]
+
+
+def test_a_kept_cluster_is_of_these_migrations_and_goes_when_no_run_has_used_it_for_a_day(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    clusters = suite.kept_files() / "clusters"
+    used, unused = clusters / suite._name_of_cluster(), clusters / "unused"
+    for each in (used, unused):
+        each.mkdir(parents=True)
+        os.utime(each, (time.time() - 2 * suite._UNUSED_SECONDS,) * 2)
+    assert suite.migrated_cluster({}) == used
+    assert [each for each in clusters.iterdir() if each.is_dir()] == [used]
+
+
+def test_another_migration_or_what_it_imports_gives_a_kept_cluster_another_name(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr(suite, "_ROOT", tmp_path)
+    names = set()
+    for path, text in {
+        "requirements.txt": "",
+        "pipedai/embedded/cluster.py": "",
+        "accounts/migrations/0001_initial.py": "from accounts.columns import Colour",
+        "accounts/columns.py": "class Colour: ...",
+        "accounts/other.py": "",
+    }.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+        if (tmp_path / "pipedai/embedded/cluster.py").exists():
+            names.add(suite._name_of_cluster())
+    assert len(names) == 3
+
+
+def test_a_fresh_checkout_uses_what_mypy_found_in_one_with_the_same_modules(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    caches = []
+    for checkout, modules in {"a": ["x"], "b": ["x"], "c": ["x", "y"]}.items():
+        for name in modules:
+            (tmp_path / checkout / "app").mkdir(parents=True, exist_ok=True)
+            (tmp_path / checkout / "app" / f"{name}.py").write_text(checkout)
+        monkeypatch.setattr(suite, "_ROOT", tmp_path / checkout)
+        caches.append(suite.types_cache())
+    assert caches[0] == caches[1] != caches[2]
 
 
 def test_of_what_has_changed_the_concerned_tests_run_but_no_long_ones(monkeypatch):

@@ -1,11 +1,20 @@
-"""Makes the tables of incidents, channels and notices."""
+"""Makes the tables of channels, incidents and notices."""
 
-import django.contrib.postgres.fields
-import django.db.models.deletion
-import django.db.models.functions.datetime
+from django.contrib.postgres.fields import ArrayField
 from django.db import migrations, models
+from django.db.models.functions import Now
 
-import pipedai.ids
+from pipedai.ids import new_id
+from pipedai.table_rules import tenant_key, tenant_parent
+
+# Columns that many tables have.
+ID = ("id", models.UUIDField(default=new_id, editable=False, primary_key=True, serialize=False))
+ENVIRONMENT = (
+    "environment",
+    models.ForeignKey(
+        db_index=False, on_delete=models.PROTECT, related_name="+", to="workspaces.environment"
+    ),
+)
 
 
 class Migration(migrations.Migration):
@@ -20,12 +29,7 @@ class Migration(migrations.Migration):
             name="RefusedAddress",
             fields=[
                 ("address", models.CharField(max_length=254, primary_key=True, serialize=False)),
-                (
-                    "refused_at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), editable=False
-                    ),
-                ),
+                ("refused_at", models.DateTimeField(db_default=Now(), editable=False)),
             ],
             options={
                 "db_table": "refused_address",
@@ -34,24 +38,8 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Channel",
             fields=[
-                (
-                    "id",
-                    models.UUIDField(
-                        default=pipedai.ids.new_id,
-                        editable=False,
-                        primary_key=True,
-                        serialize=False,
-                    ),
-                ),
-                (
-                    "environment",
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="+",
-                        to="workspaces.environment",
-                    ),
-                ),
+                ID,
+                ENVIRONMENT,
                 ("name", models.CharField(max_length=200)),
                 (
                     "kind",
@@ -62,7 +50,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "emails",
-                    django.contrib.postgres.fields.ArrayField(
+                    ArrayField(
                         base_field=models.CharField(max_length=254), default=list, size=None
                     ),
                 ),
@@ -73,7 +61,7 @@ class Migration(migrations.Migration):
                         db_constraint=False,
                         db_index=False,
                         null=True,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="+",
                         to="workspaces.datakey",
                     ),
@@ -86,33 +74,30 @@ class Migration(migrations.Migration):
                         db_constraint=False,
                         db_index=False,
                         null=True,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="+",
                         to="workspaces.datakey",
                     ),
                 ),
-                (
-                    "events",
-                    django.contrib.postgres.fields.ArrayField(
-                        base_field=models.CharField(max_length=30), size=None
-                    ),
-                ),
+                ("events", ArrayField(base_field=models.CharField(max_length=32), size=None)),
                 ("enabled", models.BooleanField(default=True)),
                 ("created_by", models.UUIDField(null=True)),
-                (
-                    "created_at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), editable=False
-                    ),
-                ),
-                (
-                    "updated_at",
-                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
-                ),
+                ("created_at", models.DateTimeField(db_default=Now(), editable=False)),
+                ("updated_at", models.DateTimeField(db_default=Now())),
                 ("deleted_at", models.DateTimeField(null=True)),
                 ("failing_since", models.DateTimeField(null=True)),
                 ("last_error", models.CharField(max_length=100, null=True)),
                 ("dropped_count", models.PositiveIntegerField(db_default=0, default=0)),
+                ("summary", models.JSONField(null=True)),
+                ("summary_due_at", models.DateTimeField(null=True)),
+                ("summary_since", models.DateTimeField(null=True)),
+                (
+                    "tells_when",
+                    models.JSONField(db_default=models.Value("always", models.JSONField())),
+                ),
+                ("trigger_ids", ArrayField(base_field=models.UUIDField(), null=True, size=None)),
+                ("key", models.CharField(max_length=64, null=True)),
+                ("managed_by", models.CharField(max_length=200, null=True)),
             ],
             options={
                 "db_table": "channel",
@@ -135,16 +120,18 @@ class Migration(migrations.Migration):
                         condition=models.Q(
                             ("deleted_at__isnull", True),
                             ("enabled", True),
-                            ("events__contains", ["run.ended"]),
+                            ("events__overlap", ["run.ended", "run.result"]),
                         ),
                         fields=["environment"],
                         name="channel_of_outcomes",
                     ),
+                    models.Index(
+                        condition=models.Q(("summary_due_at__isnull", False)),
+                        fields=["summary_due_at"],
+                        name="channel_summary_due",
+                    ),
                 ],
                 "constraints": [
-                    models.UniqueConstraint(
-                        fields=("environment", "id"), name="channel_in_environment"
-                    ),
                     models.CheckConstraint(
                         condition=models.Q(("kind__in", ("email", "webhook", "slack"))),
                         name="channel_kind",
@@ -192,30 +179,35 @@ class Migration(migrations.Migration):
                         ),
                         name="channel_error_has_a_time",
                     ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(
+                                ("summary_due_at__isnull", True), ("summary_since__isnull", True)
+                            ),
+                            models.Q(
+                                ("deleted_at__isnull", True),
+                                ("enabled", True),
+                                ("summary__isnull", False),
+                                ("summary_due_at__isnull", False),
+                                ("summary_since__isnull", False),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="channel_summary_is_due",
+                    ),
+                    models.UniqueConstraint(
+                        condition=models.Q(("key__isnull", False), ("deleted_at__isnull", True)),
+                        fields=("environment", "key"),
+                        name="channel_has_own_key",
+                    ),
                 ],
             },
         ),
         migrations.CreateModel(
             name="Incident",
             fields=[
-                (
-                    "id",
-                    models.UUIDField(
-                        default=pipedai.ids.new_id,
-                        editable=False,
-                        primary_key=True,
-                        serialize=False,
-                    ),
-                ),
-                (
-                    "environment",
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="+",
-                        to="workspaces.environment",
-                    ),
-                ),
+                ID,
+                ENVIRONMENT,
                 (
                     "kind",
                     models.CharField(
@@ -226,8 +218,9 @@ class Migration(migrations.Migration):
                             ("pool_offline", "Pool Offline"),
                             ("webhook_dead", "Webhook Dead"),
                             ("budget_reached", "Budget Reached"),
+                            ("connection_needs_login", "Connection Needs Login"),
                         ],
-                        max_length=15,
+                        max_length=22,
                     ),
                 ),
                 (
@@ -238,20 +231,16 @@ class Migration(migrations.Migration):
                             ("worker", "Worker"),
                             ("pool", "Pool"),
                             ("budget", "Budget"),
+                            ("connection", "Connection"),
                         ],
-                        max_length=7,
+                        max_length=10,
                     ),
                 ),
                 ("subject_id", models.UUIDField()),
                 ("subject_name", models.CharField(max_length=255)),
                 ("run_id", models.UUIDField(null=True)),
                 ("message", models.CharField(max_length=300)),
-                (
-                    "opened_at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), editable=False
-                    ),
-                ),
+                ("opened_at", models.DateTimeField(db_default=Now(), editable=False)),
                 ("closed_at", models.DateTimeField(null=True)),
                 ("acknowledged_at", models.DateTimeField(null=True)),
                 ("acknowledged_by", models.UUIDField(null=True)),
@@ -303,28 +292,6 @@ class Migration(migrations.Migration):
                     ),
                     models.CheckConstraint(
                         condition=models.Q(
-                            (
-                                "kind__in",
-                                [
-                                    "trigger_failing",
-                                    "trigger_late",
-                                    "worker_offline",
-                                    "pool_offline",
-                                    "webhook_dead",
-                                    "budget_reached",
-                                ],
-                            )
-                        ),
-                        name="incident_kind",
-                    ),
-                    models.CheckConstraint(
-                        condition=models.Q(
-                            ("subject_type__in", ["trigger", "worker", "pool", "budget"])
-                        ),
-                        name="incident_subject_type",
-                    ),
-                    models.CheckConstraint(
-                        condition=models.Q(
                             ("closed_at__isnull", True),
                             ("closed_at__gte", models.F("opened_at")),
                             _connector="OR",
@@ -349,35 +316,81 @@ class Migration(migrations.Migration):
                         ),
                         name="incident_reminded_is_open",
                     ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            (
+                                "kind__in",
+                                [
+                                    "trigger_failing",
+                                    "trigger_late",
+                                    "worker_offline",
+                                    "pool_offline",
+                                    "webhook_dead",
+                                    "budget_reached",
+                                    "connection_needs_login",
+                                ],
+                            )
+                        ),
+                        name="incident_kind",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            (
+                                "subject_type__in",
+                                ["trigger", "worker", "pool", "budget", "connection"],
+                            )
+                        ),
+                        name="incident_subject_type",
+                    ),
                 ],
+            },
+        ),
+        migrations.CreateModel(
+            name="AskedAddress",
+            fields=[
+                ID,
+                ENVIRONMENT,
+                ("address", models.CharField(max_length=254)),
+                ("asked_by", models.UUIDField()),
+                ("asked_at", models.DateTimeField(db_default=Now(), editable=False)),
+                ("confirmed_at", models.DateTimeField(null=True)),
+                ("refused_at", models.DateTimeField(null=True)),
+            ],
+            options={
+                "db_table": "asked_address",
+                "indexes": [
+                    models.Index(fields=["asked_by", "asked_at"], name="asked_address_by_user"),
+                    models.Index(
+                        fields=["environment", "asked_at"], name="asked_address_of_environment"
+                    ),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("address", "environment"), name="asked_address_once_an_environment"
+                    )
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="UntoldOutcome",
+            fields=[
+                ID,
+                ("run_id", models.UUIDField()),
+                ENVIRONMENT,
+            ],
+            options={
+                "db_table": "untold_outcome",
+                "indexes": [models.Index(fields=["environment", "id"], name="untold_outcome_next")],
             },
         ),
         migrations.CreateModel(
             name="Notice",
             fields=[
-                (
-                    "id",
-                    models.UUIDField(
-                        default=pipedai.ids.new_id,
-                        editable=False,
-                        primary_key=True,
-                        serialize=False,
-                    ),
-                ),
+                ID,
                 ("host", models.CharField(max_length=255)),
-                (
-                    "next_attempt_at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), null=True
-                    ),
-                ),
+                ("next_attempt_at", models.DateTimeField(db_default=Now(), null=True)),
                 ("attempt_count", models.PositiveSmallIntegerField(db_default=0, default=0)),
-                (
-                    "created_at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), editable=False
-                    ),
-                ),
+                ("created_at", models.DateTimeField(db_default=Now(), editable=False)),
                 ("delivered_at", models.DateTimeField(null=True)),
                 (
                     "status",
@@ -392,35 +405,26 @@ class Migration(migrations.Migration):
                         max_length=9,
                     ),
                 ),
-                (
-                    "environment",
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="+",
-                        to="workspaces.environment",
-                    ),
-                ),
+                ENVIRONMENT,
                 (
                     "channel",
                     models.ForeignKey(
                         db_constraint=False,
                         db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="notices",
                         to="notices.channel",
                     ),
                 ),
-                ("event", models.CharField(max_length=30)),
+                ("event", models.CharField(max_length=32)),
                 ("incident_id", models.UUIDField(null=True)),
                 ("run_id", models.UUIDField(null=True)),
                 ("address", models.CharField(db_default="", default="", max_length=254)),
                 ("body", models.TextField()),
-                (
-                    "send_at",
-                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
-                ),
+                ("send_at", models.DateTimeField(db_default=Now())),
                 ("digest_id", models.UUIDField(null=True)),
+                ("approval_id", models.UUIDField(null=True)),
+                ("tells_results", models.BooleanField(db_default=False, default=False)),
             ],
             options={
                 "db_table": "notice",
@@ -437,22 +441,9 @@ class Migration(migrations.Migration):
                     ),
                     models.Index(fields=["channel", "created_at", "id"], name="notice_listed"),
                     models.Index(
-                        condition=models.Q(("status", "digested"), _negated=True),
-                        fields=["channel", "address", "send_at"],
-                        name="notice_sent_to",
-                    ),
-                    models.Index(
                         condition=models.Q(("status", "pending")),
                         fields=["channel", "send_at"],
                         name="notice_pending_of_channel",
-                    ),
-                    models.Index(
-                        condition=models.Q(
-                            models.Q(("status", "digested"), _negated=True),
-                            models.Q(("address", ""), _negated=True),
-                        ),
-                        fields=["address", "send_at"],
-                        name="notice_mailed_to",
                     ),
                     models.Index(
                         condition=models.Q(("incident_id__isnull", False)),
@@ -464,11 +455,26 @@ class Migration(migrations.Migration):
                         fields=["created_at"],
                         name="notice_prunable",
                     ),
+                    models.Index(
+                        condition=models.Q(("approval_id__isnull", False)),
+                        fields=["approval_id", "created_at"],
+                        name="notice_of_approval",
+                    ),
+                    models.Index(
+                        condition=models.Q(("status", "digested"), _negated=True),
+                        fields=["channel", "address", "tells_results", "send_at"],
+                        name="notice_sent_to",
+                    ),
+                    models.Index(
+                        condition=models.Q(
+                            models.Q(("status", "digested"), _negated=True),
+                            models.Q(("address", ""), _negated=True),
+                        ),
+                        fields=["address", "tells_results", "send_at"],
+                        name="notice_mailed_to",
+                    ),
                 ],
                 "constraints": [
-                    models.UniqueConstraint(
-                        fields=("environment", "id"), name="notice_in_environment"
-                    ),
                     models.CheckConstraint(
                         condition=models.Q(
                             models.Q(("next_attempt_at__isnull", False), ("status", "pending")),
@@ -508,7 +514,7 @@ class Migration(migrations.Migration):
                             ("next_attempt_at", models.F("send_at")),
                             ("status", "pending"),
                         ),
-                        fields=("channel", "address", "environment"),
+                        fields=("channel", "address", "environment", "tells_results"),
                         name="notice_one_open_digest",
                     ),
                 ],
@@ -534,21 +540,13 @@ class Migration(migrations.Migration):
                         serialize=False,
                     ),
                 ),
-                (
-                    "environment",
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="+",
-                        to="workspaces.environment",
-                    ),
-                ),
+                ENVIRONMENT,
                 (
                     "notice",
                     models.ForeignKey(
                         db_constraint=False,
                         db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="attempts",
                         to="notices.notice",
                     ),
@@ -568,51 +566,10 @@ class Migration(migrations.Migration):
                 ],
             },
         ),
-        migrations.CreateModel(
-            name="AskedAddress",
-            fields=[
-                (
-                    "id",
-                    models.UUIDField(
-                        default=pipedai.ids.new_id,
-                        editable=False,
-                        primary_key=True,
-                        serialize=False,
-                    ),
-                ),
-                (
-                    "environment",
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="+",
-                        to="workspaces.environment",
-                    ),
-                ),
-                ("address", models.CharField(max_length=254)),
-                ("asked_by", models.UUIDField()),
-                (
-                    "asked_at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), editable=False
-                    ),
-                ),
-                ("confirmed_at", models.DateTimeField(null=True)),
-                ("refused_at", models.DateTimeField(null=True)),
-            ],
-            options={
-                "db_table": "asked_address",
-                "indexes": [
-                    models.Index(fields=["asked_by", "asked_at"], name="asked_address_by_user"),
-                    models.Index(
-                        fields=["environment", "asked_at"], name="asked_address_of_environment"
-                    ),
-                ],
-                "constraints": [
-                    models.UniqueConstraint(
-                        fields=("address", "environment"), name="asked_address_once_an_environment"
-                    )
-                ],
-            },
-        ),
+        tenant_parent("channel", "channel"),
+        tenant_parent("notice", "notice"),
+        tenant_key("channel", "secret_key_id", "data_key"),
+        tenant_key("channel", "url_key_id", "data_key"),
+        tenant_key("notice", "channel_id", "channel"),
+        tenant_key("notice_attempt", "notice_id", "notice"),
     ]

@@ -37,14 +37,21 @@ Rule = Callable[[], str | None]
 Look = Callable[[], CheckMessage]
 
 _numbers = count()
+_readable: dict[str, Rule] = {}
 
 
 def rule(check_id: str, tag: str = PRODUCTION) -> Callable[[Rule], Rule]:
-    """Registers a function that returns None, or a sentence on the problem that contains no key."""
+    """Registers a function that returns None, or a sentence on the problem that contains no key. A rule of production
+    is not asked about a setting that the READABLE rule with its id can't read.
+    """
 
     def register(broken: Rule) -> Rule:
+        if tag == READABLE:
+            _readable[check_id] = broken
+
         def check(**_: Any) -> list[Error]:
-            sentence = broken()
+            unreadable = _readable.get(check_id) if tag == PRODUCTION else None
+            sentence = None if unreadable and unreadable() else broken()
             return [Error(escape_control(redact_text(sentence)), id=check_id)] if sentence else []
 
         checks.register(check, checks.Tags.security, tag, deploy=True)
@@ -166,8 +173,6 @@ def unreadable_master_keys() -> str | None:
 @rule("pipedai.E002")
 def master_keys() -> str | None:
     """MASTER_KEYS must be readable, and each key secret and random."""
-    if unreadable_master_keys():
-        return None
     keys = crypto.parse_master_keys(tuple(settings.MASTER_KEYS))
     development = crypto.parse_master_keys(settings.DEVELOPMENT_MASTER_KEYS)
     if {key.key for key in keys} & {key.key for key in development}:
@@ -305,8 +310,6 @@ def _leads_to_a_server(text: str, schemes: tuple[str, ...]) -> bool:
 @rule("pipedai.E017")
 def dashboard_url() -> str | None:
     """DASHBOARD_URL must lead to a server over TLS, because the links in mails begin with it and carry tokens."""
-    if unreadable_dashboard_url():
-        return None
     if not settings.DASHBOARD_URL or _leads_to_a_server(settings.DASHBOARD_URL, ("https",)):
         return None
     return "DASHBOARD_URL is no https URL: set it to one such as https://app.example.com, or leave it out."
@@ -323,14 +326,12 @@ def unreadable_dashboard_url() -> str | None:
 @rule("pipedai.E010")
 def public_url() -> str | None:
     """PUBLIC_URL must lead to us over TLS, because the links that we hand out begin with it."""
-    if unreadable_public_url():
+    if _leads_to_a_server(settings.PUBLIC_URL, ("https",)):
         return None
-    if not _leads_to_a_server(settings.PUBLIC_URL, ("https",)):
-        return (
-            "PUBLIC_URL is not set to an https URL:"
-            " set it to where clients reach the service, such as https://api.example.com."
-        )
-    return None
+    return (
+        "PUBLIC_URL is not set to an https URL:"
+        " set it to where clients reach the service, such as https://api.example.com."
+    )
 
 
 @rule("pipedai.E011", READABLE)
@@ -345,8 +346,6 @@ def unreadable_trusted_proxies() -> str | None:
 @rule("pipedai.E011")
 def trusted_proxies() -> str | None:
     """TRUSTED_PROXIES must name only proxies. It must not name a network that contains all clients."""
-    if unreadable_trusted_proxies():
-        return None
     networks = parse_networks(settings.TRUSTED_PROXIES)
     if any(network.prefixlen == 0 for network in networks):
         return (
@@ -372,8 +371,6 @@ def unreadable_webhook_networks() -> str | None:
 @rule("pipedai.E009")
 def webhook_networks() -> str | None:
     """WEBHOOK_ALLOWED_NETWORKS must allow neither this machine nor a cloud's service for credentials."""
-    if unreadable_webhook_networks():
-        return None
     for text in settings.WEBHOOK_ALLOWED_NETWORKS:
         network = _unmapped(ipaddress.ip_network(text, strict=False))
         for kind, members in _NEVER_FOR_WEBHOOKS.items():
@@ -433,8 +430,6 @@ def unreadable_sender() -> str | None:
 @rule("pipedai.E015")
 def sender() -> str | None:
     """EMAIL_FROM must be an address of the operator's domain if mails are sent."""
-    if unreadable_sender():
-        return None
     _, address = parseaddr(settings.EMAIL_FROM)
     if settings.EMAIL_URL and address.rpartition("@")[2].lower() in _LOCAL:
         return (

@@ -18,7 +18,7 @@ from django.db import transaction
 
 from pipedai.ids import new_id
 from pipedai.outgoing.kinds import Kind, Queue
-from pipedai.outgoing.mails import MAIL_HOST, is_mail
+from pipedai.outgoing.mails import is_mail
 from pipedai.sql import NOW, Row, execute, fetch_all, without_sorting
 
 
@@ -191,7 +191,7 @@ class Memory:
 
     def proven(self) -> frozenset[str]:
         with self._lock:
-            return frozenset((*self._proven, MAIL_HOST))
+            return frozenset(self._proven)
 
 
 def _put_last(known: dict[Any, Any], key: Any, value: Any) -> None:

@@ -40,8 +40,6 @@ from pipedai.logs import get_logger
 from pipedai.outgoing.posts import OwnAnswer, Result, look_up_within, within
 
 PRODUCT = "PipedAI"
-# The `host` of mails that earlier releases queued.
-MAIL_HOST = "@mail"
 # A mail shows at most this many characters of a text that other people wrote.
 MAX_FOREIGN = 200
 _MAX_SUBJECT = 200

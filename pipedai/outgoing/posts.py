@@ -226,7 +226,7 @@ def names_forbidden_port(url: str) -> bool:
 
 
 def names_forbidden_address(url: str) -> bool:
-    """Whether the URL's host spells a forbidden address. A name is checked when a request connects."""
+    """Whether the URL's host is a forbidden address, in any notation. A name is checked when a request connects."""
     host = _plain(urlsplit(url).hostname or "")
     if _is_loopback_name(host):
         return not _permits(IPv4Address("127.0.0.1"))
@@ -255,8 +255,8 @@ def _plain(host: str) -> str:
 
 
 def _literal(host: str) -> IPAddress | None:
-    """Returns the address that `host` spells, or None: IPv6 with or without a zone, or IPv4 in one to four decimal,
-    octal or hexadecimal parts, as inet_aton(3) reads it.
+    """Returns the address of which `host` is a notation, or None: IPv6 with or without a zone, or IPv4 in one to four
+    decimal, octal or hexadecimal parts, as inet_aton(3) reads it.
     """
     try:
         return ip_address(host.partition("%")[0])

@@ -211,6 +211,13 @@ def test_the_watch_over_this_very_test_sees_what_it_leaves(cast, watch):
     Trigger.objects.update(description="")
 
 
+def test_a_test_has_planted_what_is_not_its_casts(cast, watch):
+    """bin/test searches the tables only after such a test."""
+    assert not watch.has_planted
+    cast.add_trigger(webhook_secret="planted-by-this-test")
+    assert watch.has_planted
+
+
 class TestReadingTheDatabase:
     """Tests compare all rows before and after, so a table that is not read would let anything pass."""
 

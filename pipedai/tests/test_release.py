@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection, connections, transaction
+from django.db.migrations.recorder import MigrationRecorder
 
 from pipedai import timeouts
 from pipedai.env import BASE_DIR
@@ -84,6 +85,28 @@ def test_of_two_releases_at_once_one_migrates_and_the_other_waits(empty_database
     assert busy.count("Applying audit.0001_initial... OK") == 1
     for said in (idle, busy):
         assert re.search(rf"process\.started.*version={re.escape(VERSION)}", said.splitlines()[0])
+
+
+REPLACED = {
+    "triggers": ("0002_tenant_keys", "0012_tick_without_run"),
+    "notices": ("0007_results_apart",),
+    "workers": ("0004_approvals",),
+    "workspaces": ("0007_authorizing_in_schedulers",),
+}
+
+
+def test_a_database_with_all_migrations_of_before_is_up_to_date(own_database, capsys):
+    for app, names in REPLACED.items():
+        for name in names:
+            MigrationRecorder(connection).record_applied(app, name)
+    call_command("release")
+    assert "No migrations to apply." in capsys.readouterr().out
+
+
+def test_a_database_with_only_some_migrations_of_before_is_refused(own_database):
+    MigrationRecorder(connection).record_applied("triggers", "0002_tenant_keys")
+    with pytest.raises(CommandError, match="from an unfinished version before the first release"):
+        call_command("release")
 
 
 def test_a_release_waits_for_another_and_then_works(own_database, said):

@@ -78,6 +78,11 @@ class Watch(logging.Handler):
         """Lets tables contain these tokens, because a user typed them into a field for free text."""
         self._typed += tokens
 
+    @property
+    def has_planted(self) -> bool:
+        """Whether the test has planted a secret of its own, besides those of the cast."""
+        return self._known.has_own
+
     def look_at_tables(self) -> None:
         """Searches every row of every table that the test's connection sees."""
         for table, text in contents_as_text().items():

@@ -26,6 +26,8 @@ class Planted:
     """A collection of secrets, with every spelling in which each could appear in a text."""
 
     def __init__(self) -> None:
+        # Whether a test has planted a secret besides those of the rows that it was given.
+        self.has_own = False
         self._spellings: dict[str, str] = {}
         # Some threads of a test add secrets while others search for them.
         self._changing = threading.Lock()
@@ -72,10 +74,11 @@ def plant(secret: str | bytes) -> None:
     """Adds a secret to all collections that are open now."""
     for collection in _collecting:
         collection.add(secret)
+        collection.has_own = True
 
 
 def plant_all(secrets: Planted) -> None:
-    """Plants each secret of a collection."""
+    """Plants each secret of a collection, which many tests share."""
     for collection in _collecting:
         collection.add_all_of(secrets)
 

@@ -36,7 +36,7 @@ Body = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """A method and a route as the resolver spells it, and all that tests of every route need to know of it.
+    """A method and a route as the resolver has it, and all that tests of every route need to know of it.
 
     API.md says who may call the route, and the action's `@Operation` what it takes and answers. ROWS has what these do
     not tell. The permission matrix, the counts of statements and the tests of bodies and of what is invisible follow.

@@ -1,12 +1,12 @@
-"""Makes the tables of triggers and runs, the keys between tenants' tables, and how PostgreSQL keeps them."""
+"""Makes the tables of triggers, runs, events and approvals, the keys between tenants' tables, and how PostgreSQL keeps them."""
 
-import django.contrib.postgres.fields
-import django.db.models.deletion
-import django.db.models.functions.datetime
+from django.contrib.postgres.fields import ArrayField
 from django.db import migrations, models
+from django.db.models.functions import Greatest, Now
 
-import pipedai.ids
-import triggers.models.fields
+from pipedai.ids import new_id
+from pipedai.table_rules import tenant_key, tenant_parent
+from triggers.models.fields import JSONAsGivenField
 
 # The table of run events is partitioned by day, so that old days can be dropped as whole tables.
 # `run_event_add_partition(day)` makes the partition of a day. The scheduler calls it ahead of time. The rows of a day
@@ -62,7 +62,7 @@ ALTER TABLE run_event_log SET (fillfactor = 50);
 ALTER TABLE run_event_day SET (fillfactor = 10);
 """
 
-# Autovacuum cleans the tables that change most after a hundredth of their rows changed, not after a fifth (SPEC §22). A
+# Autovacuum cleans the tables that change most after a hundredth of their rows changed, not after a fifth. A
 # run changes six times in its life: with PostgreSQL's own settings half a million runs held 62,000 dead rows, and the
 # overview took five times as long.
 VACUUM = "".join(
@@ -70,6 +70,16 @@ VACUUM = "".join(
     "autovacuum_vacuum_insert_scale_factor = 0.01, autovacuum_analyze_scale_factor = 0.01);"
     for table in ("run", "run_text", "run_result", "tick", "delivery")
 )
+
+# Columns that many tables have.
+ID = ("id", models.UUIDField(default=new_id, editable=False, primary_key=True, serialize=False))
+ENVIRONMENT = (
+    "environment",
+    models.ForeignKey(
+        db_index=False, on_delete=models.PROTECT, related_name="+", to="workspaces.environment"
+    ),
+)
+CREATED_AT = ("created_at", models.DateTimeField(db_default=Now(), editable=False))
 
 
 class Migration(migrations.Migration):
@@ -102,12 +112,7 @@ class Migration(migrations.Migration):
                 ("last_seq", models.IntegerField()),
                 ("stored_at", models.DateTimeField()),
                 ("bytes", models.IntegerField()),
-                (
-                    "events",
-                    django.contrib.postgres.fields.ArrayField(
-                        base_field=models.TextField(), size=None
-                    ),
-                ),
+                ("events", ArrayField(base_field=models.TextField(), size=None)),
             ],
             options={
                 "db_table": "run_event_batch",
@@ -120,7 +125,7 @@ class Migration(migrations.Migration):
                 (
                     "environment",
                     models.OneToOneField(
-                        on_delete=django.db.models.deletion.CASCADE,
+                        on_delete=models.CASCADE,
                         primary_key=True,
                         serialize=False,
                         to="workspaces.environment",
@@ -146,15 +151,7 @@ class Migration(migrations.Migration):
                         serialize=False,
                     ),
                 ),
-                (
-                    "environment",
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="+",
-                        to="workspaces.environment",
-                    ),
-                ),
+                ENVIRONMENT,
                 ("day", models.DateField()),
                 ("bytes", models.BigIntegerField()),
             ],
@@ -165,27 +162,11 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="SchedulerHeartbeat",
             fields=[
-                (
-                    "id",
-                    models.UUIDField(
-                        default=pipedai.ids.new_id,
-                        editable=False,
-                        primary_key=True,
-                        serialize=False,
-                    ),
-                ),
+                ID,
                 ("host", models.CharField(max_length=255)),
                 ("pid", models.PositiveIntegerField()),
-                (
-                    "started_at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), editable=False
-                    ),
-                ),
-                (
-                    "beat_at",
-                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
-                ),
+                ("started_at", models.DateTimeField(db_default=Now(), editable=False)),
+                ("beat_at", models.DateTimeField(db_default=Now())),
             ],
             options={
                 "db_table": "scheduler_heartbeat",
@@ -195,27 +176,11 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="WebHeartbeat",
             fields=[
-                (
-                    "id",
-                    models.UUIDField(
-                        default=pipedai.ids.new_id,
-                        editable=False,
-                        primary_key=True,
-                        serialize=False,
-                    ),
-                ),
+                ID,
                 ("host", models.CharField(max_length=255)),
                 ("pid", models.PositiveIntegerField()),
-                (
-                    "started_at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), editable=False
-                    ),
-                ),
-                (
-                    "beat_at",
-                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
-                ),
+                ("started_at", models.DateTimeField(db_default=Now(), editable=False)),
+                ("beat_at", models.DateTimeField(db_default=Now())),
                 ("reachable_since", models.DateTimeField()),
             ],
             options={
@@ -226,31 +191,15 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Trigger",
             fields=[
-                (
-                    "id",
-                    models.UUIDField(
-                        default=pipedai.ids.new_id,
-                        editable=False,
-                        primary_key=True,
-                        serialize=False,
-                    ),
-                ),
-                (
-                    "environment",
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="+",
-                        to="workspaces.environment",
-                    ),
-                ),
+                ID,
+                ENVIRONMENT,
                 (
                     "worker",
                     models.ForeignKey(
                         db_constraint=False,
                         db_index=False,
                         null=True,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="+",
                         to="workers.worker",
                     ),
@@ -261,7 +210,7 @@ class Migration(migrations.Migration):
                         db_constraint=False,
                         db_index=False,
                         null=True,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="+",
                         to="workers.pool",
                     ),
@@ -288,7 +237,7 @@ class Migration(migrations.Migration):
                         db_constraint=False,
                         db_index=False,
                         null=True,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="+",
                         to="workspaces.datakey",
                     ),
@@ -301,7 +250,7 @@ class Migration(migrations.Migration):
                         db_constraint=False,
                         db_index=False,
                         null=True,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="+",
                         to="workspaces.datakey",
                     ),
@@ -340,45 +289,334 @@ class Migration(migrations.Migration):
                 ),
                 ("success_deadline_seconds", models.PositiveIntegerField(null=True)),
                 ("max_cost_usd", models.DecimalField(decimal_places=6, max_digits=14, null=True)),
-                (
-                    "created_at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), editable=False
-                    ),
-                ),
-                (
-                    "updated_at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), editable=False
-                    ),
-                ),
+                CREATED_AT,
+                ("updated_at", models.DateTimeField(db_default=Now(), editable=False)),
                 ("deleted_at", models.DateTimeField(null=True)),
+                (
+                    "connection",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=models.PROTECT,
+                        related_name="triggers",
+                        to="workspaces.connection",
+                    ),
+                ),
+                ("run_once_at", models.DateTimeField(null=True)),
+                ("key", models.CharField(max_length=64, null=True)),
+                ("managed_by", models.CharField(max_length=200, null=True)),
+                ("allow_host_tools", models.BooleanField(db_default=False, default=False)),
+                ("approvals", JSONAsGivenField(null=True)),
+                ("changed_by", models.UUIDField(null=True)),
+                ("fail_on_denied", models.BooleanField(db_default=False, default=False)),
+                (
+                    "also_changed_by",
+                    ArrayField(base_field=models.UUIDField(), null=True, size=None),
+                ),
             ],
             options={
                 "db_table": "trigger",
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("next_run_at__isnull", False)),
+                        fields=["next_run_at", "environment", "id"],
+                        name="trigger_due_in_environment",
+                    ),
+                    models.Index(
+                        condition=models.Q(("deleted_at__isnull", True)),
+                        fields=["environment", "created_at", "id"],
+                        name="trigger_listed",
+                    ),
+                    models.Index(
+                        condition=models.Q(("deleted_at__isnull", True)),
+                        fields=["worker", "created_at", "id"],
+                        name="trigger_of_worker",
+                    ),
+                    models.Index(
+                        condition=models.Q(("deleted_at__isnull", True), ("pool__isnull", False)),
+                        fields=["pool"],
+                        name="trigger_of_pool",
+                    ),
+                    models.Index(
+                        condition=models.Q(
+                            ("deleted_at__isnull", True), ("max_concurrent_runs__isnull", False)
+                        ),
+                        fields=["environment"],
+                        name="trigger_limited",
+                    ),
+                    models.Index(
+                        condition=models.Q(("connection__isnull", False)),
+                        fields=["connection", "created_at", "id"],
+                        name="trigger_of_connection",
+                    ),
+                    models.Index(
+                        condition=models.Q(
+                            ("approvals__isnull", False), ("deleted_at__isnull", True)
+                        ),
+                        fields=["environment", "id"],
+                        name="trigger_with_approvals",
+                    ),
+                    models.Index(
+                        condition=models.Q(
+                            models.Q(
+                                ("mcp_headers__isnull", False),
+                                ("connection__isnull", False),
+                                _connector="OR",
+                            ),
+                            ("deleted_at__isnull", True),
+                        ),
+                        fields=["environment", "id"],
+                        name="trigger_with_headers",
+                    ),
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("mcp_headers__isnull", True), ("mcp_key__isnull", True)),
+                            models.Q(("mcp_headers__isnull", False), ("mcp_key__isnull", False)),
+                            _connector="OR",
+                        ),
+                        name="trigger_mcp_headers_have_a_key",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(
+                                ("webhook_key__isnull", True), ("webhook_secret__isnull", True)
+                            ),
+                            models.Q(
+                                ("webhook_key__isnull", False), ("webhook_secret__isnull", False)
+                            ),
+                            _connector="OR",
+                        ),
+                        name="trigger_webhook_secret_has_a_key",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("max_retries__lte", 10)), name="trigger_max_retries"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("timeout_seconds__gte", 10), ("timeout_seconds__lte", 86400)
+                        ),
+                        name="trigger_timeout_seconds",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("overlap_policy__in", ("queue", "skip"))),
+                        name="trigger_overlap_policy",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("alert_after_failures__isnull", True),
+                            models.Q(
+                                ("alert_after_failures__gte", 1), ("alert_after_failures__lte", 100)
+                            ),
+                            _connector="OR",
+                        ),
+                        name="trigger_alert_after_failures",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("success_deadline_seconds__isnull", True),
+                            models.Q(
+                                ("success_deadline_seconds__gte", 60),
+                                ("success_deadline_seconds__lte", 2592000),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="trigger_success_deadline_seconds",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("prefer_seconds__lte", 600)),
+                        name="trigger_prefer_seconds",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("start_deadline_seconds__isnull", True),
+                            models.Q(
+                                ("start_deadline_seconds__gte", 60),
+                                ("start_deadline_seconds__lte", 604800),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="trigger_start_deadline_seconds",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("max_concurrent_runs__isnull", True),
+                            models.Q(
+                                ("max_concurrent_runs__gte", 1), ("max_concurrent_runs__lte", 100)
+                            ),
+                            _connector="OR",
+                        ),
+                        name="trigger_max_concurrent_runs",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("retry_mode__in", ["restart", "resume"])),
+                        name="trigger_retry_mode",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("record_events__in", ["never", "failures", "always"])),
+                        name="trigger_record_events",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("max_cost_usd__isnull", True), ("max_cost_usd__gt", 0), _connector="OR"
+                        ),
+                        name="trigger_max_cost_usd",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(
+                                models.Q(
+                                    ("schedule__isnull", False),
+                                    ("run_once_at__isnull", False),
+                                    _connector="OR",
+                                ),
+                                ("deleted_at__isnull", True),
+                                ("enabled", True),
+                                ("next_run_at__isnull", False),
+                            ),
+                            models.Q(
+                                ("next_run_at__isnull", True),
+                                models.Q(
+                                    ("enabled", False),
+                                    models.Q(
+                                        ("run_once_at__isnull", True), ("schedule__isnull", True)
+                                    ),
+                                    ("deleted_at__isnull", False),
+                                    _connector="OR",
+                                ),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="trigger_next_run_at_is_true",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("run_once_at__isnull", True),
+                            ("next_run_at__isnull", True),
+                            ("next_run_at__lte", models.F("run_once_at")),
+                            _connector="OR",
+                        ),
+                        name="trigger_comes_due_once",
+                    ),
+                    models.UniqueConstraint(
+                        condition=models.Q(("key__isnull", False), ("deleted_at__isnull", True)),
+                        fields=("environment", "key"),
+                        name="trigger_has_own_key",
+                    ),
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="EventSource",
+            fields=[
+                ID,
+                ("name", models.CharField(max_length=200)),
+                (
+                    "scheme",
+                    models.CharField(
+                        choices=[
+                            ("standard", "Standard"),
+                            ("github", "Github"),
+                            ("gitlab", "Gitlab"),
+                            ("stripe", "Stripe"),
+                            ("slack", "Slack"),
+                            ("hmac", "Hmac"),
+                            ("bearer", "Bearer"),
+                        ],
+                        max_length=8,
+                    ),
+                ),
+                ("secrets", models.BinaryField(null=True)),
+                ("hmac", models.JSONField(null=True)),
+                ("enabled", models.BooleanField(default=True)),
+                ("last_event_at", models.DateTimeField(null=True)),
+                CREATED_AT,
+                ("updated_at", models.DateTimeField(db_default=Now())),
+                ("deleted_at", models.DateTimeField(null=True)),
+                ENVIRONMENT,
+                (
+                    "secrets_key",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=models.PROTECT,
+                        related_name="+",
+                        to="workspaces.datakey",
+                    ),
+                ),
+                ("key", models.CharField(max_length=64, null=True)),
+                ("managed_by", models.CharField(max_length=200, null=True)),
+            ],
+            options={
+                "verbose_name": "source",
+                "db_table": "event_source",
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("deleted_at__isnull", True)),
+                        fields=["environment", "created_at", "id"],
+                        name="event_source_listed",
+                    )
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            (
+                                "scheme__in",
+                                [
+                                    "standard",
+                                    "github",
+                                    "gitlab",
+                                    "stripe",
+                                    "slack",
+                                    "hmac",
+                                    "bearer",
+                                ],
+                            )
+                        ),
+                        name="event_source_scheme",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(
+                                ("deleted_at__isnull", True),
+                                ("secrets__isnull", False),
+                                ("secrets_key__isnull", False),
+                            ),
+                            models.Q(
+                                ("deleted_at__isnull", False),
+                                ("secrets__isnull", True),
+                                ("secrets_key__isnull", True),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="event_source_has_secrets",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("hmac__isnull", False), ("scheme", "hmac")),
+                            models.Q(
+                                ("hmac__isnull", True), models.Q(("scheme", "hmac"), _negated=True)
+                            ),
+                            _connector="OR",
+                        ),
+                        name="event_source_hmac",
+                    ),
+                    models.UniqueConstraint(
+                        condition=models.Q(("key__isnull", False), ("deleted_at__isnull", True)),
+                        fields=("environment", "key"),
+                        name="event_source_has_own_key",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
             name="Budget",
             fields=[
-                (
-                    "id",
-                    models.UUIDField(
-                        default=pipedai.ids.new_id,
-                        editable=False,
-                        primary_key=True,
-                        serialize=False,
-                    ),
-                ),
-                (
-                    "environment",
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="+",
-                        to="workspaces.environment",
-                    ),
-                ),
+                ID,
+                ENVIRONMENT,
                 ("name", models.CharField(max_length=200)),
                 (
                     "trigger",
@@ -386,7 +624,7 @@ class Migration(migrations.Migration):
                         db_constraint=False,
                         db_index=False,
                         null=True,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="+",
                         to="triggers.trigger",
                     ),
@@ -408,26 +646,18 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "notice_at_pct",
-                    django.contrib.postgres.fields.ArrayField(
+                    ArrayField(
                         base_field=models.PositiveSmallIntegerField(), default=list, size=None
                     ),
                 ),
                 ("reserve_usd", models.DecimalField(decimal_places=6, default=1, max_digits=20)),
                 ("count_notional", models.BooleanField(default=True)),
                 ("generation", models.PositiveIntegerField(default=0)),
-                (
-                    "created_at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), editable=False
-                    ),
-                ),
-                (
-                    "updated_at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), editable=False
-                    ),
-                ),
+                CREATED_AT,
+                ("updated_at", models.DateTimeField(db_default=Now(), editable=False)),
                 ("deleted_at", models.DateTimeField(null=True)),
+                ("key", models.CharField(max_length=64, null=True)),
+                ("managed_by", models.CharField(max_length=200, null=True)),
             ],
             options={
                 "db_table": "budget",
@@ -439,9 +669,6 @@ class Migration(migrations.Migration):
                     )
                 ],
                 "constraints": [
-                    models.UniqueConstraint(
-                        fields=("environment", "id"), name="budget_in_environment"
-                    ),
                     models.CheckConstraint(
                         condition=models.Q(("period__in", ("day", "month"))), name="budget_period"
                     ),
@@ -458,36 +685,255 @@ class Migration(migrations.Migration):
                     models.CheckConstraint(
                         condition=models.Q(("reserve_usd__gte", 0)), name="budget_reserve_usd"
                     ),
+                    models.UniqueConstraint(
+                        condition=models.Q(("key__isnull", False), ("deleted_at__isnull", True)),
+                        fields=("environment", "key"),
+                        name="budget_has_own_key",
+                    ),
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="TriggerHealth",
+            fields=[
+                (
+                    "trigger",
+                    models.OneToOneField(
+                        db_constraint=False,
+                        on_delete=models.PROTECT,
+                        primary_key=True,
+                        related_name="judged",
+                        serialize=False,
+                        to="triggers.trigger",
+                    ),
+                ),
+                ENVIRONMENT,
+                ("counts_from", models.DateTimeField(null=True)),
+                ("has_outcome", models.BooleanField(default=False)),
+                ("failures", models.PositiveSmallIntegerField(default=0)),
+                ("is_failing", models.BooleanField(default=False)),
+                ("late_since", models.DateTimeField(null=True)),
+                ("check_at", models.DateTimeField(null=True)),
+            ],
+            options={
+                "db_table": "trigger_health",
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("check_at__isnull", False)),
+                        fields=["check_at"],
+                        name="trigger_health_due",
+                    )
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("is_failing", False),
+                            models.Q(("failures__gte", 1), ("has_outcome", True)),
+                            _connector="OR",
+                        ),
+                        name="trigger_health_failing_has_failures",
+                    )
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="TriggerRevision",
+            fields=[
+                ID,
+                ENVIRONMENT,
+                (
+                    "trigger",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=models.PROTECT,
+                        related_name="revisions",
+                        to="triggers.trigger",
+                    ),
+                ),
+                ("prompt", models.TextField()),
+                ("model", models.CharField(max_length=200, null=True)),
+                ("output_schema", JSONAsGivenField(null=True)),
+                CREATED_AT,
+                ("created_by_type", models.CharField(max_length=8, null=True)),
+                ("created_by_id", models.UUIDField(null=True)),
+            ],
+            options={
+                "db_table": "trigger_revision",
+                "indexes": [
+                    models.Index(
+                        fields=["trigger", "created_at", "id"], name="trigger_revision_of_trigger"
+                    )
+                ],
+            },
+        ),
+        migrations.AddField(
+            model_name="trigger",
+            name="revision",
+            field=models.ForeignKey(
+                db_constraint=False,
+                db_index=False,
+                on_delete=models.PROTECT,
+                related_name="+",
+                to="triggers.triggerrevision",
+            ),
+        ),
+        migrations.AddIndex(
+            "trigger", models.Index(fields=["revision", "environment"], name="trigger_of_revision")
+        ),
+        migrations.CreateModel(
+            name="EventKey",
+            fields=[
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "source_id",
+                        "key",
+                        blank=True,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("key", models.BinaryField(max_length=32)),
+                ("event_id", models.UUIDField()),
+                (
+                    "source",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=models.PROTECT,
+                        related_name="+",
+                        to="triggers.eventsource",
+                    ),
+                ),
+                ("expires_at", models.DateTimeField()),
+                ENVIRONMENT,
+            ],
+            options={
+                "db_table": "event_key",
+                "indexes": [models.Index(fields=["expires_at"], name="event_key_old")],
+            },
+        ),
+        migrations.CreateModel(
+            name="Listener",
+            fields=[
+                ID,
+                ("position", models.PositiveSmallIntegerField()),
+                (
+                    "outcome",
+                    models.CharField(
+                        choices=[("succeeded", "Succeeded"), ("failed", "Failed"), ("any", "Any")],
+                        max_length=9,
+                        null=True,
+                    ),
+                ),
+                (
+                    "types",
+                    ArrayField(base_field=models.CharField(max_length=200), null=True, size=None),
+                ),
+                ("where", models.JSONField(null=True)),
+                ("fields", models.JSONField(null=True)),
+                ("coalesce", models.JSONField(null=True)),
+                ENVIRONMENT,
+                (
+                    "source",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=models.PROTECT,
+                        related_name="listeners",
+                        to="triggers.eventsource",
+                    ),
+                ),
+                (
+                    "trigger",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=models.PROTECT,
+                        related_name="listeners",
+                        to="triggers.trigger",
+                    ),
+                ),
+                (
+                    "upstream",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=models.PROTECT,
+                        related_name="heard_by",
+                        to="triggers.trigger",
+                    ),
+                ),
+            ],
+            options={
+                "db_table": "listener",
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("source__isnull", False)),
+                        fields=["source", "trigger"],
+                        name="listener_to_source",
+                    ),
+                    models.Index(
+                        condition=models.Q(("upstream__isnull", False)),
+                        fields=["upstream", "trigger"],
+                        name="listener_to_trigger",
+                    ),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("trigger", "position", "environment"),
+                        name="listener_one_in_position",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("position__lt", 10)), name="listener_position"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(
+                                ("outcome__isnull", True),
+                                ("source__isnull", False),
+                                ("upstream__isnull", True),
+                            ),
+                            models.Q(
+                                ("coalesce__isnull", True),
+                                ("fields__isnull", True),
+                                ("outcome__in", ["succeeded", "failed", "any"]),
+                                ("outcome__isnull", False),
+                                ("source__isnull", True),
+                                ("types__isnull", True),
+                                ("upstream__isnull", False),
+                                ("where__isnull", True),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="listener_to_source_or_trigger",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("upstream__isnull", True),
+                            models.Q(("upstream", models.F("trigger")), _negated=True),
+                            _connector="OR",
+                        ),
+                        name="listener_not_to_itself",
+                    ),
                 ],
             },
         ),
         migrations.CreateModel(
             name="BudgetWindow",
             fields=[
-                (
-                    "id",
-                    models.UUIDField(
-                        default=pipedai.ids.new_id,
-                        editable=False,
-                        primary_key=True,
-                        serialize=False,
-                    ),
-                ),
-                (
-                    "environment",
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="+",
-                        to="workspaces.environment",
-                    ),
-                ),
+                ID,
+                ENVIRONMENT,
                 (
                     "budget",
                     models.ForeignKey(
                         db_constraint=False,
                         db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="windows",
                         to="triggers.budget",
                     ),
@@ -527,9 +973,6 @@ class Migration(migrations.Migration):
                 ],
                 "constraints": [
                     models.UniqueConstraint(
-                        fields=("environment", "id"), name="budget_window_in_environment"
-                    ),
-                    models.UniqueConstraint(
                         fields=("budget", "generation", "starts_at", "environment"),
                         name="budget_window_once",
                     ),
@@ -550,140 +993,16 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
-            name="TriggerHealth",
-            fields=[
-                (
-                    "trigger",
-                    models.OneToOneField(
-                        db_constraint=False,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        primary_key=True,
-                        related_name="judged",
-                        serialize=False,
-                        to="triggers.trigger",
-                    ),
-                ),
-                (
-                    "environment",
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="+",
-                        to="workspaces.environment",
-                    ),
-                ),
-                ("counts_from", models.DateTimeField(null=True)),
-                ("has_outcome", models.BooleanField(default=False)),
-                ("failures", models.PositiveSmallIntegerField(default=0)),
-                ("is_failing", models.BooleanField(default=False)),
-                ("late_since", models.DateTimeField(null=True)),
-                ("check_at", models.DateTimeField(null=True)),
-            ],
-            options={
-                "db_table": "trigger_health",
-                "indexes": [
-                    models.Index(
-                        condition=models.Q(("check_at__isnull", False)),
-                        fields=["check_at"],
-                        name="trigger_health_due",
-                    )
-                ],
-                "constraints": [
-                    models.CheckConstraint(
-                        condition=models.Q(
-                            ("is_failing", False),
-                            models.Q(("failures__gte", 1), ("has_outcome", True)),
-                            _connector="OR",
-                        ),
-                        name="trigger_health_failing_has_failures",
-                    )
-                ],
-            },
-        ),
-        migrations.CreateModel(
-            name="TriggerRevision",
-            fields=[
-                (
-                    "id",
-                    models.UUIDField(
-                        default=pipedai.ids.new_id,
-                        editable=False,
-                        primary_key=True,
-                        serialize=False,
-                    ),
-                ),
-                (
-                    "environment",
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="+",
-                        to="workspaces.environment",
-                    ),
-                ),
-                (
-                    "trigger",
-                    models.ForeignKey(
-                        db_constraint=False,
-                        db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="revisions",
-                        to="triggers.trigger",
-                    ),
-                ),
-                ("prompt", models.TextField()),
-                ("model", models.CharField(max_length=200, null=True)),
-                ("output_schema", triggers.models.fields.JSONAsGivenField(null=True)),
-                (
-                    "created_at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), editable=False
-                    ),
-                ),
-                ("created_by_type", models.CharField(max_length=8, null=True)),
-                ("created_by_id", models.UUIDField(null=True)),
-            ],
-            options={
-                "db_table": "trigger_revision",
-                "indexes": [
-                    models.Index(
-                        fields=["trigger", "created_at", "id"], name="trigger_revision_of_trigger"
-                    )
-                ],
-                "constraints": [
-                    models.UniqueConstraint(
-                        fields=("environment", "id"), name="trigger_revision_in_environment"
-                    )
-                ],
-            },
-        ),
-        migrations.CreateModel(
             name="Run",
             fields=[
-                (
-                    "id",
-                    models.UUIDField(
-                        default=pipedai.ids.new_id,
-                        editable=False,
-                        primary_key=True,
-                        serialize=False,
-                    ),
-                ),
-                (
-                    "environment",
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="+",
-                        to="workspaces.environment",
-                    ),
-                ),
+                ID,
+                ENVIRONMENT,
                 (
                     "trigger",
                     models.ForeignKey(
                         db_constraint=False,
                         db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="runs",
                         to="triggers.trigger",
                     ),
@@ -693,7 +1012,7 @@ class Migration(migrations.Migration):
                     models.ForeignKey(
                         db_constraint=False,
                         db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="+",
                         to="triggers.triggerrevision",
                     ),
@@ -704,7 +1023,7 @@ class Migration(migrations.Migration):
                         db_constraint=False,
                         db_index=False,
                         null=True,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="+",
                         to="workers.worker",
                     ),
@@ -715,7 +1034,7 @@ class Migration(migrations.Migration):
                         db_constraint=False,
                         db_index=False,
                         null=True,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="+",
                         to="workers.pool",
                     ),
@@ -727,7 +1046,7 @@ class Migration(migrations.Migration):
                         db_constraint=False,
                         db_index=False,
                         null=True,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="+",
                         to="workers.worker",
                     ),
@@ -739,6 +1058,7 @@ class Migration(migrations.Migration):
                             ("queued", "Queued"),
                             ("claimed", "Claimed"),
                             ("running", "Running"),
+                            ("waiting", "Waiting"),
                             ("succeeded", "Succeeded"),
                             ("failed", "Failed"),
                             ("timed_out", "Timed Out"),
@@ -756,6 +1076,8 @@ class Migration(migrations.Migration):
                             ("api", "Api"),
                             ("schedule", "Schedule"),
                             ("retry", "Retry"),
+                            ("event", "Event"),
+                            ("chain", "Chain"),
                         ],
                         max_length=8,
                     ),
@@ -769,7 +1091,7 @@ class Migration(migrations.Migration):
                         db_constraint=False,
                         db_index=False,
                         null=True,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="+",
                         to="triggers.run",
                     ),
@@ -780,28 +1102,20 @@ class Migration(migrations.Migration):
                         db_constraint=False,
                         db_index=False,
                         null=True,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="+",
                         to="triggers.run",
                     ),
                 ),
                 ("retried", models.BooleanField(db_default=False, default=False)),
                 ("scheduled_for", models.DateTimeField(null=True)),
-                (
-                    "available_at",
-                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
-                ),
+                ("available_at", models.DateTimeField(db_default=Now())),
                 ("start_deadline_at", models.DateTimeField(null=True)),
                 ("resume_until", models.DateTimeField(null=True)),
                 ("had_effects", models.BooleanField(db_default=False, default=False)),
                 ("at_limit", models.BooleanField(db_default=False, default=False)),
                 ("limit_retries", models.PositiveSmallIntegerField(db_default=0, default=0)),
-                (
-                    "queued_at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), editable=False
-                    ),
-                ),
+                ("queued_at", models.DateTimeField(db_default=Now(), editable=False)),
                 ("claimed_at", models.DateTimeField(null=True)),
                 ("started_at", models.DateTimeField(null=True)),
                 ("ended_at", models.DateTimeField(null=True)),
@@ -816,8 +1130,10 @@ class Migration(migrations.Migration):
                             ("late_result", "Late Result"),
                             ("start_deadline", "Start Deadline"),
                             ("had_effects", "Had Effects"),
+                            ("approval_expired", "Approval Expired"),
+                            ("approval_unreachable", "Approval Unreachable"),
                         ],
-                        max_length=16,
+                        max_length=20,
                         null=True,
                     ),
                 ),
@@ -848,6 +1164,22 @@ class Migration(migrations.Migration):
                 ("tool_calls_total", models.IntegerField(null=True)),
                 ("tool_calls_effects", models.IntegerField(null=True)),
                 ("tool_calls_unknown", models.IntegerField(null=True)),
+                ("chain_depth", models.PositiveSmallIntegerField(db_default=0, default=0)),
+                ("coalesce_key", models.BinaryField(max_length=32, null=True)),
+                ("event_id", models.UUIDField(null=True)),
+                ("active_ms", models.BigIntegerField(null=True)),
+                ("denials_total", models.IntegerField(null=True)),
+                (
+                    "denied_tools",
+                    ArrayField(base_field=models.CharField(max_length=200), null=True, size=None),
+                ),
+                ("earlier_calls", ArrayField(base_field=models.IntegerField(), null=True, size=3)),
+                ("requested_by", models.UUIDField(null=True)),
+                ("spells", models.PositiveSmallIntegerField(db_default=0, default=0)),
+                (
+                    "also_requested_by",
+                    ArrayField(base_field=models.UUIDField(), null=True, size=None),
+                ),
             ],
             options={
                 "db_table": "run",
@@ -868,11 +1200,6 @@ class Migration(migrations.Migration):
                         ),
                         fields=["start_deadline_at"],
                         name="run_start_deadline",
-                    ),
-                    models.Index(
-                        condition=models.Q(("had_effects", True), ("status", "queued")),
-                        fields=["resume_until"],
-                        name="run_resume_until",
                     ),
                     models.Index(fields=["environment", "queued_at", "id"], name="run_listed"),
                     models.Index(fields=["trigger", "queued_at", "id"], name="run_of_trigger"),
@@ -1029,6 +1356,19 @@ class Migration(migrations.Migration):
                         name="run_ended_cost",
                     ),
                     models.Index(
+                        condition=models.Q(("spells__gt", 0), ("status", "queued")),
+                        fields=["worker"],
+                        name="run_decided",
+                    ),
+                    models.Index(
+                        condition=models.Q(
+                            ("status__in", ("queued", "waiting")),
+                            models.Q(("had_effects", True), ("spells__gt", 0), _connector="OR"),
+                        ),
+                        fields=["resume_until"],
+                        name="run_resume_until",
+                    ),
+                    models.Index(
                         condition=models.Q(("ended_at__isnull", False)),
                         fields=["environment", "ended_at"],
                         include=(
@@ -1038,6 +1378,7 @@ class Migration(migrations.Migration):
                             "worker",
                             "model",
                             "started_at",
+                            "active_ms",
                             "cost_usd",
                             "input_tokens",
                             "output_tokens",
@@ -1046,9 +1387,6 @@ class Migration(migrations.Migration):
                     ),
                 ],
                 "constraints": [
-                    models.UniqueConstraint(
-                        fields=("environment", "id"), name="run_in_environment"
-                    ),
                     models.UniqueConstraint(
                         condition=models.Q(("slot__isnull", False)),
                         fields=("worker", "slot", "environment"),
@@ -1090,94 +1428,6 @@ class Migration(migrations.Migration):
                     ),
                     models.CheckConstraint(
                         condition=models.Q(
-                            models.Q(
-                                ("ended_at__isnull", False),
-                                (
-                                    "ended_by__in",
-                                    [
-                                        "worker",
-                                        "user",
-                                        "lease",
-                                        "deadline",
-                                        "late_result",
-                                        "start_deadline",
-                                        "had_effects",
-                                    ],
-                                ),
-                                ("ended_by__isnull", False),
-                                ("fault_class__isnull", False),
-                                ("status__in", ("succeeded", "failed", "timed_out", "canceled")),
-                                models.Q(
-                                    models.Q(
-                                        ("fault_class", "none"),
-                                        ("status__in", ("succeeded", "canceled")),
-                                    ),
-                                    models.Q(
-                                        ("fault_class__in", ("infra", "client")),
-                                        ("status__in", ("failed", "timed_out")),
-                                    ),
-                                    _connector="OR",
-                                ),
-                            ),
-                            models.Q(
-                                ("ended_at__isnull", True),
-                                ("ended_by__isnull", True),
-                                ("fault_class__isnull", True),
-                                models.Q(
-                                    (
-                                        "status__in",
-                                        ("succeeded", "failed", "timed_out", "canceled"),
-                                    ),
-                                    _negated=True,
-                                ),
-                            ),
-                            _connector="OR",
-                        ),
-                        name="run_ended",
-                    ),
-                    models.CheckConstraint(
-                        condition=models.Q(
-                            models.Q(
-                                ("claimed_at__isnull", True),
-                                ("started_at__isnull", True),
-                                ("status", "queued"),
-                            ),
-                            models.Q(
-                                ("claimed_at__isnull", False),
-                                ("started_at__isnull", True),
-                                ("status", "claimed"),
-                            ),
-                            models.Q(
-                                ("claimed_at__isnull", False),
-                                ("started_at__isnull", False),
-                                ("status", "running"),
-                            ),
-                            models.Q(
-                                ("claimed_at__isnull", False),
-                                ("status__in", ("succeeded", "failed", "timed_out")),
-                            ),
-                            models.Q(
-                                ("claimed_at__isnull", True),
-                                ("ended_by__in", ("start_deadline", "had_effects")),
-                                ("started_at__isnull", True),
-                                ("status", "failed"),
-                            ),
-                            models.Q(
-                                ("status", "canceled"),
-                                models.Q(
-                                    ("claimed_at__isnull", False),
-                                    models.Q(
-                                        ("claimed_at__isnull", True), ("started_at__isnull", True)
-                                    ),
-                                    _connector="OR",
-                                ),
-                            ),
-                            _connector="OR",
-                        ),
-                        name="run_times_of_state",
-                    ),
-                    models.CheckConstraint(
-                        condition=models.Q(
                             ("started_at__isnull", True),
                             ("claimed_at__isnull", False),
                             _connector="OR",
@@ -1205,10 +1455,6 @@ class Migration(migrations.Migration):
                             _connector="OR",
                         ),
                         name="run_scheduled_has_a_tick",
-                    ),
-                    models.CheckConstraint(
-                        condition=models.Q(("source__in", ["manual", "api", "schedule", "retry"])),
-                        name="run_source",
                     ),
                     models.CheckConstraint(
                         condition=models.Q(
@@ -1264,17 +1510,204 @@ class Migration(migrations.Migration):
                         ),
                         name="run_pool_from",
                     ),
+                    models.UniqueConstraint(
+                        condition=models.Q(("coalesce_key__isnull", False), ("status", "queued")),
+                        fields=("trigger", "coalesce_key", "environment"),
+                        name="run_one_to_join",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("source__in", ["manual", "api", "schedule", "retry", "event", "chain"])
+                        ),
+                        name="run_source",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(
+                                models.Q(("source__in", ("event", "chain")), _negated=True),
+                                ("event_id__isnull", False),
+                                _connector="OR",
+                            ),
+                            models.Q(
+                                models.Q(("source", "schedule"), _negated=True),
+                                ("event_id__isnull", True),
+                                _connector="OR",
+                            ),
+                        ),
+                        name="run_event",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(
+                                ("chain_depth", 0), models.Q(("source", "chain"), _negated=True)
+                            ),
+                            models.Q(
+                                ("chain_depth__gte", 1),
+                                ("chain_depth__lte", 8),
+                                ("event_id__isnull", False),
+                                models.Q(("source__in", ("event", "schedule")), _negated=True),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="run_chain_depth",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("coalesce_key__isnull", True), ("source", "event"), _connector="OR"
+                        ),
+                        name="run_coalesce_key",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(
+                                ("ended_at__isnull", False),
+                                (
+                                    "ended_by__in",
+                                    [
+                                        "worker",
+                                        "user",
+                                        "lease",
+                                        "deadline",
+                                        "late_result",
+                                        "start_deadline",
+                                        "had_effects",
+                                        "approval_expired",
+                                        "approval_unreachable",
+                                    ],
+                                ),
+                                ("ended_by__isnull", False),
+                                ("fault_class__isnull", False),
+                                ("status__in", ("succeeded", "failed", "timed_out", "canceled")),
+                                models.Q(
+                                    models.Q(
+                                        ("fault_class", "none"),
+                                        ("status__in", ("succeeded", "canceled")),
+                                    ),
+                                    models.Q(
+                                        ("fault_class__in", ("infra", "client")),
+                                        ("status__in", ("failed", "timed_out")),
+                                    ),
+                                    _connector="OR",
+                                ),
+                            ),
+                            models.Q(
+                                ("ended_at__isnull", True),
+                                ("ended_by__isnull", True),
+                                ("fault_class__isnull", True),
+                                models.Q(
+                                    (
+                                        "status__in",
+                                        ("succeeded", "failed", "timed_out", "canceled"),
+                                    ),
+                                    _negated=True,
+                                ),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="run_ended",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(
+                                ("claimed_at__isnull", True),
+                                ("started_at__isnull", True),
+                                ("status", "queued"),
+                            ),
+                            models.Q(
+                                ("claimed_at__isnull", False),
+                                ("started_at__isnull", True),
+                                ("status", "claimed"),
+                            ),
+                            models.Q(
+                                ("claimed_at__isnull", False),
+                                ("started_at__isnull", False),
+                                ("status", "running"),
+                            ),
+                            models.Q(("claimed_at__isnull", False), ("status", "waiting")),
+                            models.Q(
+                                ("claimed_at__isnull", False),
+                                ("status__in", ("succeeded", "failed", "timed_out")),
+                            ),
+                            models.Q(
+                                ("claimed_at__isnull", True),
+                                (
+                                    "ended_by__in",
+                                    ("start_deadline", "had_effects", "approval_unreachable"),
+                                ),
+                                ("started_at__isnull", True),
+                                ("status", "failed"),
+                            ),
+                            models.Q(
+                                ("status", "canceled"),
+                                models.Q(
+                                    ("claimed_at__isnull", False),
+                                    models.Q(
+                                        ("claimed_at__isnull", True), ("started_at__isnull", True)
+                                    ),
+                                    _connector="OR",
+                                ),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="run_times_of_state",
+                    ),
                     models.CheckConstraint(
                         condition=models.Q(
                             models.Q(("had_effects", False), ("resume_until__isnull", True)),
                             models.Q(
                                 ("resume_until__isnull", False),
-                                ("retry_of__isnull", False),
                                 ("worker__isnull", False),
+                                models.Q(
+                                    ("retry_of__isnull", False), ("spells__gt", 0), _connector="OR"
+                                ),
                             ),
                             _connector="OR",
                         ),
-                        name="run_resuming_is_a_retry",
+                        name="run_resuming_has_a_session",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("status", "waiting"), _negated=True),
+                            models.Q(
+                                ("claim_id__isnull", True),
+                                ("resume_until__isnull", False),
+                                ("session_id__isnull", False),
+                                ("spells__gt", 0),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="run_waiting",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(
+                                ("active_ms__isnull", True),
+                                ("earlier_calls__isnull", True),
+                                ("spells", 0),
+                            ),
+                            models.Q(
+                                ("active_ms__gte", 0),
+                                ("active_ms__isnull", False),
+                                ("spells__gt", 0),
+                                ("spells__lt", 20),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="run_spells",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(
+                                ("denials_total__isnull", True), ("denied_tools__isnull", True)
+                            ),
+                            models.Q(
+                                ("denials_total__gte", 0),
+                                ("denials_total__isnull", False),
+                                ("denied_tools__isnull", False),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="run_denials",
                     ),
                 ],
             },
@@ -1282,15 +1715,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Delivery",
             fields=[
-                (
-                    "id",
-                    models.UUIDField(
-                        default=pipedai.ids.new_id,
-                        editable=False,
-                        primary_key=True,
-                        serialize=False,
-                    ),
-                ),
+                ID,
                 ("host", models.CharField(max_length=255)),
                 (
                     "status",
@@ -1304,35 +1729,17 @@ class Migration(migrations.Migration):
                         max_length=9,
                     ),
                 ),
-                (
-                    "next_attempt_at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), null=True
-                    ),
-                ),
+                ("next_attempt_at", models.DateTimeField(db_default=Now(), null=True)),
                 ("attempt_count", models.PositiveSmallIntegerField(db_default=0, default=0)),
-                (
-                    "created_at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), editable=False
-                    ),
-                ),
+                CREATED_AT,
                 ("delivered_at", models.DateTimeField(null=True)),
-                (
-                    "environment",
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="+",
-                        to="workspaces.environment",
-                    ),
-                ),
+                ENVIRONMENT,
                 (
                     "trigger",
                     models.ForeignKey(
                         db_constraint=False,
                         db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="deliveries",
                         to="triggers.trigger",
                     ),
@@ -1343,7 +1750,7 @@ class Migration(migrations.Migration):
                         db_constraint=False,
                         db_index=False,
                         null=True,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="deliveries",
                         to="triggers.run",
                     ),
@@ -1374,9 +1781,6 @@ class Migration(migrations.Migration):
                     ),
                 ],
                 "constraints": [
-                    models.UniqueConstraint(
-                        fields=("environment", "id"), name="delivery_in_environment"
-                    ),
                     models.CheckConstraint(
                         condition=models.Q(
                             models.Q(("next_attempt_at__isnull", False), ("status", "pending")),
@@ -1403,82 +1807,20 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
-            name="DeliveryAttempt",
-            fields=[
-                ("n", models.PositiveSmallIntegerField()),
-                ("at", models.DateTimeField()),
-                ("status_code", models.PositiveSmallIntegerField(null=True)),
-                ("duration_ms", models.PositiveIntegerField()),
-                ("error", models.CharField(max_length=100, null=True)),
-                ("response_body", models.CharField(max_length=1024, null=True)),
-                (
-                    "pk",
-                    models.CompositePrimaryKey(
-                        "delivery_id",
-                        "n",
-                        blank=True,
-                        editable=False,
-                        primary_key=True,
-                        serialize=False,
-                    ),
-                ),
-                (
-                    "environment",
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="+",
-                        to="workspaces.environment",
-                    ),
-                ),
-                (
-                    "delivery",
-                    models.ForeignKey(
-                        db_constraint=False,
-                        db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="attempts",
-                        to="triggers.delivery",
-                    ),
-                ),
-            ],
-            options={
-                "db_table": "delivery_attempt",
-                "constraints": [
-                    models.CheckConstraint(
-                        condition=models.Q(
-                            ("status_code__isnull", False),
-                            ("error__isnull", False),
-                            _connector="OR",
-                        ),
-                        name="delivery_attempt_has_an_end",
-                    )
-                ],
-            },
-        ),
-        migrations.CreateModel(
             name="RunEventLog",
             fields=[
                 (
                     "run",
                     models.OneToOneField(
                         db_constraint=False,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         primary_key=True,
                         related_name="events",
                         serialize=False,
                         to="triggers.run",
                     ),
                 ),
-                (
-                    "environment",
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="+",
-                        to="workspaces.environment",
-                    ),
-                ),
+                ENVIRONMENT,
                 ("next_seq", models.BigIntegerField(db_default=1, default=1)),
                 ("stored", models.PositiveIntegerField(db_default=0, default=0)),
                 ("bytes", models.PositiveIntegerField(db_default=0, default=0)),
@@ -1505,24 +1847,16 @@ class Migration(migrations.Migration):
                     "run",
                     models.OneToOneField(
                         db_constraint=False,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         primary_key=True,
                         related_name="result",
                         serialize=False,
                         to="triggers.run",
                     ),
                 ),
-                (
-                    "environment",
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="+",
-                        to="workspaces.environment",
-                    ),
-                ),
-                ("output", triggers.models.fields.JSONAsGivenField(null=True)),
-                ("tool_calls", triggers.models.fields.JSONAsGivenField(null=True)),
+                ENVIRONMENT,
+                ("output", JSONAsGivenField(null=True)),
+                ("tool_calls", JSONAsGivenField(null=True)),
             ],
             options={
                 "db_table": "run_result",
@@ -1535,32 +1869,19 @@ class Migration(migrations.Migration):
                     "run",
                     models.OneToOneField(
                         db_constraint=False,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         primary_key=True,
                         related_name="text",
                         serialize=False,
                         to="triggers.run",
                     ),
                 ),
-                (
-                    "environment",
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="+",
-                        to="workspaces.environment",
-                    ),
-                ),
+                ENVIRONMENT,
                 ("mcp_url", models.CharField(max_length=2048, null=True)),
-                ("payload", triggers.models.fields.JSONAsGivenField(null=True)),
+                ("payload", JSONAsGivenField(null=True)),
                 ("error_message", models.CharField(max_length=8000, null=True)),
-                ("late_result", triggers.models.fields.JSONAsGivenField(null=True)),
-                (
-                    "handed_to",
-                    django.contrib.postgres.fields.ArrayField(
-                        base_field=models.TextField(), null=True, size=None
-                    ),
-                ),
+                ("late_result", JSONAsGivenField(null=True)),
+                ("handed_to", ArrayField(base_field=models.TextField(), null=True, size=None)),
             ],
             options={
                 "db_table": "run_text",
@@ -1580,21 +1901,13 @@ class Migration(migrations.Migration):
                         serialize=False,
                     ),
                 ),
-                (
-                    "environment",
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="+",
-                        to="workspaces.environment",
-                    ),
-                ),
+                ENVIRONMENT,
                 (
                     "run",
                     models.ForeignKey(
                         db_constraint=False,
                         db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="+",
                         to="triggers.run",
                     ),
@@ -1604,7 +1917,7 @@ class Migration(migrations.Migration):
                     models.ForeignKey(
                         db_constraint=False,
                         db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="+",
                         to="triggers.budgetwindow",
                     ),
@@ -1615,6 +1928,11 @@ class Migration(migrations.Migration):
                 ("is_estimate", models.BooleanField(default=False)),
                 ("is_notional", models.BooleanField()),
                 ("settled_at", models.DateTimeField(null=True)),
+                (
+                    "earlier_usd",
+                    models.DecimalField(db_default=0, decimal_places=6, default=0, max_digits=20),
+                ),
+                ("spell", models.PositiveSmallIntegerField(db_default=0, default=0)),
             ],
             options={
                 "db_table": "run_reservation",
@@ -1659,30 +1977,14 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Tick",
             fields=[
-                (
-                    "id",
-                    models.UUIDField(
-                        default=pipedai.ids.new_id,
-                        editable=False,
-                        primary_key=True,
-                        serialize=False,
-                    ),
-                ),
-                (
-                    "environment",
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="+",
-                        to="workspaces.environment",
-                    ),
-                ),
+                ID,
+                ENVIRONMENT,
                 (
                     "trigger",
                     models.ForeignKey(
                         db_constraint=False,
                         db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="ticks",
                         to="triggers.trigger",
                     ),
@@ -1708,7 +2010,7 @@ class Migration(migrations.Migration):
                         db_constraint=False,
                         db_index=False,
                         null=True,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="+",
                         to="triggers.run",
                     ),
@@ -1719,18 +2021,13 @@ class Migration(migrations.Migration):
                         db_constraint=False,
                         db_index=False,
                         null=True,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="+",
                         to="triggers.run",
                     ),
                 ),
                 ("missed_count", models.PositiveIntegerField(default=0)),
-                (
-                    "decided_at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), editable=False
-                    ),
-                ),
+                ("decided_at", models.DateTimeField(db_default=Now(), editable=False)),
             ],
             options={
                 "db_table": "tick",
@@ -1747,6 +2044,12 @@ class Migration(migrations.Migration):
                         condition=models.Q(("blocked_by__isnull", False)),
                         fields=["blocked_by", "environment"],
                         name="tick_blocked",
+                    ),
+                    models.Index(
+                        models.F("environment"),
+                        Greatest("decided_at", "last_tick_at"),
+                        condition=models.Q(("run__isnull", True)),
+                        name="tick_without_run",
                     ),
                 ],
                 "constraints": [
@@ -1827,21 +2130,13 @@ class Migration(migrations.Migration):
                         serialize=False,
                     ),
                 ),
-                (
-                    "environment",
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="+",
-                        to="workspaces.environment",
-                    ),
-                ),
+                ENVIRONMENT,
                 (
                     "trigger",
                     models.ForeignKey(
                         db_constraint=False,
                         db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="+",
                         to="triggers.trigger",
                     ),
@@ -1854,17 +2149,12 @@ class Migration(migrations.Migration):
                     models.ForeignKey(
                         db_constraint=False,
                         db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="+",
                         to="triggers.run",
                     ),
                 ),
-                (
-                    "created_at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), editable=False
-                    ),
-                ),
+                CREATED_AT,
             ],
             options={
                 "db_table": "idempotency_key",
@@ -1874,215 +2164,471 @@ class Migration(migrations.Migration):
                 ],
             },
         ),
-        migrations.AddField(
-            model_name="trigger",
-            name="revision",
-            field=models.ForeignKey(
-                db_constraint=False,
-                db_index=False,
-                on_delete=django.db.models.deletion.PROTECT,
-                related_name="+",
-                to="triggers.triggerrevision",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="trigger",
-            index=models.Index(
-                condition=models.Q(("next_run_at__isnull", False)),
-                fields=["next_run_at", "environment", "id"],
-                name="trigger_due_in_environment",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="trigger",
-            index=models.Index(
-                condition=models.Q(("deleted_at__isnull", True)),
-                fields=["environment", "created_at", "id"],
-                name="trigger_listed",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="trigger",
-            index=models.Index(
-                condition=models.Q(("deleted_at__isnull", True)),
-                fields=["worker", "created_at", "id"],
-                name="trigger_of_worker",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="trigger",
-            index=models.Index(
-                condition=models.Q(("deleted_at__isnull", True), ("pool__isnull", False)),
-                fields=["pool"],
-                name="trigger_of_pool",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="trigger",
-            index=models.Index(fields=["revision", "environment"], name="trigger_of_revision"),
-        ),
-        migrations.AddIndex(
-            model_name="trigger",
-            index=models.Index(
-                condition=models.Q(
-                    ("deleted_at__isnull", True), ("max_concurrent_runs__isnull", False)
-                ),
-                fields=["environment"],
-                name="trigger_limited",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="trigger",
-            constraint=models.UniqueConstraint(
-                fields=("environment", "id"), name="trigger_in_environment"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="trigger",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("mcp_headers__isnull", True), ("mcp_key__isnull", True)),
-                    models.Q(("mcp_headers__isnull", False), ("mcp_key__isnull", False)),
-                    _connector="OR",
-                ),
-                name="trigger_mcp_headers_have_a_key",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="trigger",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("webhook_key__isnull", True), ("webhook_secret__isnull", True)),
-                    models.Q(("webhook_key__isnull", False), ("webhook_secret__isnull", False)),
-                    _connector="OR",
-                ),
-                name="trigger_webhook_secret_has_a_key",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="trigger",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(
-                        ("deleted_at__isnull", True),
-                        ("enabled", True),
-                        ("next_run_at__isnull", False),
-                        ("schedule__isnull", False),
+        migrations.CreateModel(
+            name="Event",
+            fields=[
+                ID,
+                ("type", models.CharField(max_length=200, null=True)),
+                ("given_id", models.CharField(max_length=255, null=True)),
+                ("body", JSONAsGivenField(null=True)),
+                ("duplicates", models.PositiveIntegerField(db_default=0, default=0)),
+                ("received_at", models.DateTimeField(db_default=Now(), editable=False)),
+                ("decided_at", models.DateTimeField(null=True)),
+                ENVIRONMENT,
+                (
+                    "replay_of",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=models.PROTECT,
+                        related_name="+",
+                        to="triggers.event",
                     ),
-                    models.Q(
-                        ("next_run_at__isnull", True),
-                        models.Q(
-                            ("enabled", False),
-                            ("schedule__isnull", True),
-                            ("deleted_at__isnull", False),
+                ),
+                (
+                    "run",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=models.PROTECT,
+                        related_name="+",
+                        to="triggers.run",
+                    ),
+                ),
+                (
+                    "source",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=models.PROTECT,
+                        related_name="events",
+                        to="triggers.eventsource",
+                    ),
+                ),
+            ],
+            options={
+                "db_table": "event",
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("source__isnull", False)),
+                        fields=["source", "received_at", "id"],
+                        name="event_listed",
+                    ),
+                    models.Index(fields=["received_at", "id"], name="event_old"),
+                    models.Index(
+                        condition=models.Q(("replay_of__isnull", False)),
+                        fields=["replay_of", "environment"],
+                        name="event_replay",
+                    ),
+                    models.Index(
+                        condition=models.Q(("decided_at__isnull", True)),
+                        fields=["environment", "received_at", "id"],
+                        name="event_undecided",
+                    ),
+                    models.Index(
+                        condition=models.Q(("source__isnull", False)),
+                        fields=["environment", "received_at", "id"],
+                        name="event_listed_of_all",
+                    ),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(
+                        condition=models.Q(("run__isnull", False)),
+                        fields=("run", "environment"),
+                        name="event_one_of_run",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(
+                                ("body__isnull", False),
+                                ("decided_at__isnull", False),
+                                ("run__isnull", True),
+                                ("source__isnull", False),
+                            ),
+                            models.Q(
+                                ("body__isnull", True),
+                                ("duplicates", 0),
+                                ("given_id__isnull", True),
+                                ("replay_of__isnull", True),
+                                ("run__isnull", False),
+                                ("source__isnull", True),
+                                ("type__isnull", True),
+                            ),
                             _connector="OR",
                         ),
+                        name="event_of_source_or_run",
                     ),
-                    _connector="OR",
-                ),
-                name="trigger_next_run_at_is_true",
-            ),
+                ],
+            },
         ),
-        migrations.AddConstraint(
-            model_name="trigger",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("max_retries__lte", 10)), name="trigger_max_retries"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="trigger",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("timeout_seconds__gte", 10), ("timeout_seconds__lte", 86400)),
-                name="trigger_timeout_seconds",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="trigger",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("overlap_policy__in", ("queue", "skip"))),
-                name="trigger_overlap_policy",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="trigger",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    ("alert_after_failures__isnull", True),
-                    models.Q(("alert_after_failures__gte", 1), ("alert_after_failures__lte", 100)),
-                    _connector="OR",
-                ),
-                name="trigger_alert_after_failures",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="trigger",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    ("success_deadline_seconds__isnull", True),
-                    models.Q(
-                        ("success_deadline_seconds__gte", 60),
-                        ("success_deadline_seconds__lte", 2592000),
+        migrations.CreateModel(
+            name="Approval",
+            fields=[
+                ID,
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("pending", "Pending"),
+                            ("approved", "Approved"),
+                            ("rejected", "Rejected"),
+                            ("expired", "Expired"),
+                            ("withdrawn", "Withdrawn"),
+                        ],
+                        default="pending",
+                        max_length=9,
                     ),
-                    _connector="OR",
                 ),
-                name="trigger_success_deadline_seconds",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="trigger",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("prefer_seconds__lte", 600)), name="trigger_prefer_seconds"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="trigger",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    ("start_deadline_seconds__isnull", True),
-                    models.Q(
-                        ("start_deadline_seconds__gte", 60), ("start_deadline_seconds__lte", 604800)
+                ("tool", models.CharField(max_length=200)),
+                ("arguments", JSONAsGivenField()),
+                ("arguments_hash", models.CharField(max_length=64)),
+                ("tool_schema_hash", models.CharField(max_length=64)),
+                ("calls_before", models.IntegerField(null=True)),
+                (
+                    "role",
+                    models.CharField(
+                        choices=[
+                            ("viewer", "Viewer"),
+                            ("operator", "Operator"),
+                            ("admin", "Admin"),
+                            ("owner", "Owner"),
+                        ],
+                        max_length=8,
                     ),
-                    _connector="OR",
                 ),
-                name="trigger_start_deadline_seconds",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="trigger",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    ("max_concurrent_runs__isnull", True),
-                    models.Q(("max_concurrent_runs__gte", 1), ("max_concurrent_runs__lte", 100)),
-                    _connector="OR",
+                ("barred", ArrayField(base_field=models.UUIDField(), default=list, size=None)),
+                CREATED_AT,
+                ("expires_at", models.DateTimeField()),
+                ("closed_at", models.DateTimeField(null=True)),
+                ("decided_by", models.UUIDField(null=True)),
+                ("reason", models.CharField(max_length=1000, null=True)),
+                ("spent_at", models.DateTimeField(null=True)),
+                ENVIRONMENT,
+                (
+                    "run",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=models.PROTECT,
+                        related_name="approvals",
+                        to="triggers.run",
+                    ),
                 ),
-                name="trigger_max_concurrent_runs",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="trigger",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("retry_mode__in", ["restart", "resume"])),
-                name="trigger_retry_mode",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="trigger",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("record_events__in", ["never", "failures", "always"])),
-                name="trigger_record_events",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="trigger",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    ("max_cost_usd__isnull", True), ("max_cost_usd__gt", 0), _connector="OR"
+                (
+                    "trigger",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=models.PROTECT,
+                        related_name="+",
+                        to="triggers.trigger",
+                    ),
                 ),
-                name="trigger_max_cost_usd",
-            ),
+                ("remind_at", models.DateTimeField(null=True)),
+                ("allow_host_tools", models.BooleanField(null=True)),
+                ("not_requester", models.BooleanField(db_default=False, default=False)),
+                ("rules", JSONAsGivenField(null=True)),
+            ],
+            options={
+                "db_table": "approval",
+                "indexes": [
+                    models.Index(
+                        fields=["environment", "created_at", "id"], name="approval_listed"
+                    ),
+                    models.Index(
+                        fields=["environment", "status", "created_at", "id"],
+                        name="approval_of_status",
+                    ),
+                    models.Index(fields=["run", "created_at"], name="approval_of_run"),
+                    models.Index(
+                        condition=models.Q(("remind_at__isnull", False), ("status", "pending")),
+                        fields=["remind_at"],
+                        name="approval_remind",
+                    ),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(
+                        condition=models.Q(("status", "pending")),
+                        fields=("run", "environment"),
+                        name="approval_one_pending",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("closed_at__isnull", True), ("status", "pending")),
+                            models.Q(
+                                ("closed_at__isnull", False),
+                                (
+                                    "status__in",
+                                    ["pending", "approved", "rejected", "expired", "withdrawn"],
+                                ),
+                                models.Q(("status", "pending"), _negated=True),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="approval_closed",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(
+                                ("decided_by__isnull", False),
+                                ("status__in", ("approved", "rejected")),
+                            ),
+                            models.Q(
+                                ("decided_by__isnull", True),
+                                ("reason__isnull", True),
+                                models.Q(("status__in", ("approved", "rejected")), _negated=True),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="approval_decided_by_somebody",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("spent_at__isnull", True), ("status", "approved"), _connector="OR"
+                        ),
+                        name="approval_spent_was_approved",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("role__in", ("operator", "admin", "owner"))),
+                        name="approval_role",
+                    ),
+                ],
+            },
         ),
+        migrations.CreateModel(
+            name="DeliveryAttempt",
+            fields=[
+                ("n", models.PositiveSmallIntegerField()),
+                ("at", models.DateTimeField()),
+                ("status_code", models.PositiveSmallIntegerField(null=True)),
+                ("duration_ms", models.PositiveIntegerField()),
+                ("error", models.CharField(max_length=100, null=True)),
+                ("response_body", models.CharField(max_length=1024, null=True)),
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "delivery_id",
+                        "n",
+                        blank=True,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ENVIRONMENT,
+                (
+                    "delivery",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=models.PROTECT,
+                        related_name="attempts",
+                        to="triggers.delivery",
+                    ),
+                ),
+            ],
+            options={
+                "db_table": "delivery_attempt",
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("status_code__isnull", False),
+                            ("error__isnull", False),
+                            _connector="OR",
+                        ),
+                        name="delivery_attempt_has_an_end",
+                    )
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="EventDecision",
+            fields=[
+                ID,
+                ("received_at", models.DateTimeField()),
+                (
+                    "decision",
+                    models.CharField(
+                        choices=[
+                            ("fired", "Fired"),
+                            ("filtered", "Filtered"),
+                            ("coalesced", "Coalesced"),
+                            ("refused", "Refused"),
+                        ],
+                        max_length=9,
+                    ),
+                ),
+                ("code", models.CharField(max_length=40, null=True)),
+                ("clause", models.JSONField(null=True)),
+                ENVIRONMENT,
+                (
+                    "event",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=models.PROTECT,
+                        related_name="decisions",
+                        to="triggers.event",
+                    ),
+                ),
+                (
+                    "run",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=models.PROTECT,
+                        related_name="+",
+                        to="triggers.run",
+                    ),
+                ),
+                (
+                    "trigger",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=models.PROTECT,
+                        related_name="+",
+                        to="triggers.trigger",
+                    ),
+                ),
+                (
+                    "source",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=models.PROTECT,
+                        related_name="+",
+                        to="triggers.eventsource",
+                    ),
+                ),
+            ],
+            options={
+                "db_table": "event_decision",
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("source__isnull", False)),
+                        fields=["source", "decision", "received_at", "event"],
+                        name="event_decision_of_source",
+                    ),
+                    models.Index(
+                        fields=["trigger", "received_at", "id"], name="event_decision_of_trigger"
+                    ),
+                    models.Index(
+                        condition=models.Q(("run__isnull", False)),
+                        fields=["run", "environment"],
+                        name="event_decision_of_run",
+                    ),
+                    models.Index(
+                        condition=models.Q(("source__isnull", False)),
+                        fields=["environment", "decision", "received_at", "event"],
+                        name="event_decision_of_all_sources",
+                    ),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("event", "trigger", "environment"),
+                        name="event_decision_one_for_trigger",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("code__isnull", False), ("decision", "refused")),
+                            models.Q(
+                                ("code__isnull", True),
+                                models.Q(("decision", "refused"), _negated=True),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="event_decision_refused_has_a_code",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("clause__isnull", True), ("decision", "filtered"), _connector="OR"
+                        ),
+                        name="event_decision_clause_filtered",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("run__isnull", True),
+                            ("decision__in", ("fired", "coalesced")),
+                            _connector="OR",
+                        ),
+                        name="event_decision_has_a_run",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("decision__in", ["fired", "filtered", "coalesced", "refused"])
+                        ),
+                        name="event_decision_decision",
+                    ),
+                ],
+            },
+        ),
+        tenant_parent("trigger", "trigger"),
+        tenant_parent("eventsource", "event_source"),
+        tenant_parent("budget", "budget"),
+        tenant_parent("triggerrevision", "trigger_revision"),
+        tenant_parent("budgetwindow", "budget_window"),
+        tenant_parent("run", "run"),
+        tenant_parent("delivery", "delivery"),
+        tenant_parent("event", "event"),
+        tenant_parent("approval", "approval"),
         migrations.RunSQL(EVENTS, NO_EVENTS),
         migrations.RunSQL(STATISTICS, "DROP STATISTICS run_belongs, run_kinds"),
         migrations.RunSQL(FREE_SPACE, migrations.RunSQL.noop),
         migrations.RunSQL(VACUUM, migrations.RunSQL.noop),
+        tenant_key("budget", "trigger_id", "trigger"),
+        tenant_key("budget_window", "budget_id", "budget"),
+        tenant_key("delivery", "run_id", "run"),
+        tenant_key("delivery", "trigger_id", "trigger"),
+        tenant_key("delivery_attempt", "delivery_id", "delivery"),
+        tenant_key("idempotency_key", "run_id", "run", "DEFERRABLE INITIALLY DEFERRED"),
+        tenant_key("idempotency_key", "trigger_id", "trigger"),
+        tenant_key("run", "avoided_worker_id", "worker"),
+        tenant_key("run", "pool_id", "pool"),
+        tenant_key("run", "rerun_of_id", "run", "ON DELETE SET NULL (rerun_of_id)"),
+        tenant_key("run", "retry_of_id", "run"),
+        tenant_key("run", "revision_id", "trigger_revision"),
+        tenant_key("run", "trigger_id", "trigger"),
+        tenant_key("run", "worker_id", "worker"),
+        tenant_key("run_event_log", "run_id", "run"),
+        tenant_key("run_reservation", "run_id", "run", "ON DELETE CASCADE"),
+        tenant_key("run_reservation", "window_id", "budget_window"),
+        tenant_key("run_result", "run_id", "run"),
+        tenant_key("run_text", "run_id", "run"),
+        tenant_key("tick", "blocked_by_id", "run", "ON DELETE SET NULL (blocked_by_id)"),
+        tenant_key("tick", "run_id", "run", "DEFERRABLE INITIALLY DEFERRED"),
+        tenant_key("tick", "trigger_id", "trigger"),
+        tenant_key("trigger", "mcp_key_id", "data_key"),
+        tenant_key("trigger", "pool_id", "pool"),
+        tenant_key("trigger", "revision_id", "trigger_revision", "DEFERRABLE INITIALLY DEFERRED"),
+        tenant_key("trigger", "webhook_key_id", "data_key"),
+        tenant_key("trigger", "worker_id", "worker"),
+        tenant_key("trigger_health", "trigger_id", "trigger"),
+        tenant_key("trigger_revision", "trigger_id", "trigger"),
+        # Unlike other tenant keys it also compares the URL, so that the headers of a connection go to its server alone.
+        migrations.RunSQL(
+            "ALTER TABLE trigger ADD CONSTRAINT trigger_connection_in_environment"
+            " FOREIGN KEY (environment_id, connection_id, mcp_url)"
+            " REFERENCES connection (environment_id, id, mcp_url)",
+            "ALTER TABLE trigger DROP CONSTRAINT trigger_connection_in_environment",
+        ),
+        tenant_key("event_source", "secrets_key_id", "data_key"),
+        tenant_key("event_key", "source_id", "event_source"),
+        tenant_key("event", "source_id", "event_source"),
+        tenant_key("event", "run_id", "run", "ON DELETE CASCADE"),
+        tenant_key("event", "replay_of_id", "event", "ON DELETE SET NULL (replay_of_id)"),
+        tenant_key("listener", "trigger_id", "trigger"),
+        tenant_key("listener", "source_id", "event_source"),
+        tenant_key("listener", "upstream_id", "trigger"),
+        tenant_key("event_decision", "event_id", "event", "ON DELETE CASCADE"),
+        tenant_key("event_decision", "source_id", "event_source"),
+        tenant_key("event_decision", "trigger_id", "trigger"),
+        tenant_key("event_decision", "run_id", "run", "ON DELETE SET NULL (run_id)"),
+        tenant_key("approval", "run_id", "run", "ON DELETE CASCADE"),
+        tenant_key("approval", "trigger_id", "trigger"),
     ]

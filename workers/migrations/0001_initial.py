@@ -1,20 +1,28 @@
 """Makes the tables of workers, pools and enrollments."""
 
-import django.contrib.postgres.fields
-import django.db.models.deletion
-import django.db.models.functions.datetime
-import django.db.models.functions.text
 from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
 from django.db import migrations, models
+from django.db.models.functions import Lower, Now
 
-import pipedai.ids
+from pipedai.ids import new_id
+from pipedai.table_rules import tenant_key, tenant_parent
+
+# Columns that many tables have.
+ID = ("id", models.UUIDField(default=new_id, editable=False, primary_key=True, serialize=False))
+ENVIRONMENT = (
+    "environment",
+    models.ForeignKey(
+        db_index=False, on_delete=models.PROTECT, related_name="+", to="workspaces.environment"
+    ),
+)
+CREATED_AT = ("created_at", models.DateTimeField(db_default=Now(), editable=False))
 
 
 class Migration(migrations.Migration):
     initial = True
 
     dependencies = [
-        ("accounts", "__first__"),
         ("workspaces", "0001_initial"),
     ]
 
@@ -22,33 +30,14 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Pool",
             fields=[
-                (
-                    "id",
-                    models.UUIDField(
-                        default=pipedai.ids.new_id,
-                        editable=False,
-                        primary_key=True,
-                        serialize=False,
-                    ),
-                ),
-                (
-                    "environment",
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="+",
-                        to="workspaces.environment",
-                    ),
-                ),
+                ID,
+                ENVIRONMENT,
                 ("name", models.CharField(max_length=200)),
                 ("description", models.CharField(blank=True, max_length=2000)),
-                (
-                    "created_at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), editable=False
-                    ),
-                ),
+                CREATED_AT,
                 ("deleted_at", models.DateTimeField(null=True)),
+                ("key", models.CharField(max_length=64, null=True)),
+                ("managed_by", models.CharField(max_length=200, null=True)),
             ],
             options={
                 "db_table": "pool",
@@ -61,13 +50,15 @@ class Migration(migrations.Migration):
                 ],
                 "constraints": [
                     models.UniqueConstraint(
-                        fields=("environment", "id"), name="pool_in_environment"
-                    ),
-                    models.UniqueConstraint(
                         models.F("environment"),
-                        django.db.models.functions.text.Lower("name"),
+                        Lower("name"),
                         condition=models.Q(("deleted_at__isnull", True)),
                         name="pool_name_free_in_environment",
+                    ),
+                    models.UniqueConstraint(
+                        condition=models.Q(("key__isnull", False), ("deleted_at__isnull", True)),
+                        fields=("environment", "key"),
+                        name="pool_has_own_key",
                     ),
                 ],
             },
@@ -75,20 +66,12 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Worker",
             fields=[
-                (
-                    "id",
-                    models.UUIDField(
-                        default=pipedai.ids.new_id,
-                        editable=False,
-                        primary_key=True,
-                        serialize=False,
-                    ),
-                ),
+                ID,
                 (
                     "environment",
                     models.ForeignKey(
                         db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="workers",
                         to="workspaces.environment",
                     ),
@@ -115,7 +98,7 @@ class Migration(migrations.Migration):
                         db_constraint=False,
                         db_index=False,
                         null=True,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="+",
                         to="workspaces.apikey",
                     ),
@@ -126,13 +109,9 @@ class Migration(migrations.Migration):
                 ("last_seen_at", models.DateTimeField(null=True)),
                 ("process_id", models.CharField(max_length=64, null=True)),
                 ("signed_off_at", models.DateTimeField(null=True)),
-                (
-                    "created_at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), editable=False
-                    ),
-                ),
+                CREATED_AT,
                 ("deleted_at", models.DateTimeField(null=True)),
+                ("takes_approvals", models.BooleanField(db_default=False, default=False)),
             ],
             options={
                 "db_table": "worker",
@@ -148,11 +127,8 @@ class Migration(migrations.Migration):
                 ],
                 "constraints": [
                     models.UniqueConstraint(
-                        fields=("environment", "id"), name="worker_in_environment"
-                    ),
-                    models.UniqueConstraint(
                         models.F("environment"),
-                        django.db.models.functions.text.Lower("hostname"),
+                        Lower("hostname"),
                         condition=models.Q(("deleted_at__isnull", True)),
                         name="worker_hostname_in_environment",
                     ),
@@ -191,21 +167,13 @@ class Migration(migrations.Migration):
                         serialize=False,
                     ),
                 ),
-                (
-                    "environment",
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="+",
-                        to="workspaces.environment",
-                    ),
-                ),
+                ENVIRONMENT,
                 (
                     "worker",
                     models.ForeignKey(
                         db_constraint=False,
                         db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="+",
                         to="workers.worker",
                     ),
@@ -215,17 +183,12 @@ class Migration(migrations.Migration):
                     models.ForeignKey(
                         db_constraint=False,
                         db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="members",
                         to="workers.pool",
                     ),
                 ),
-                (
-                    "created_at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), editable=False
-                    ),
-                ),
+                CREATED_AT,
             ],
             options={
                 "db_table": "pool_member",
@@ -235,21 +198,13 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Enrollment",
             fields=[
-                (
-                    "id",
-                    models.UUIDField(
-                        default=pipedai.ids.new_id,
-                        editable=False,
-                        primary_key=True,
-                        serialize=False,
-                    ),
-                ),
+                ID,
                 (
                     "environment",
                     models.ForeignKey(
                         db_index=False,
                         null=True,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="enrollments",
                         to="workspaces.environment",
                     ),
@@ -257,7 +212,8 @@ class Migration(migrations.Migration):
                 (
                     "kind",
                     models.CharField(
-                        choices=[("code", "Code"), ("device", "Device")], max_length=6
+                        choices=[("code", "Code"), ("device", "Device"), ("key", "Key")],
+                        max_length=6,
                     ),
                 ),
                 ("label", models.CharField(max_length=255, null=True)),
@@ -279,38 +235,29 @@ class Migration(migrations.Migration):
                     "decided_by",
                     models.ForeignKey(
                         null=True,
-                        on_delete=django.db.models.deletion.SET_NULL,
+                        on_delete=models.SET_NULL,
                         related_name="+",
                         to=settings.AUTH_USER_MODEL,
                     ),
                 ),
-                (
-                    "created_at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), editable=False
-                    ),
-                ),
+                CREATED_AT,
                 ("expires_at", models.DateTimeField()),
                 ("approved_at", models.DateTimeField(null=True)),
                 ("revoked_at", models.DateTimeField(null=True)),
                 ("consumed_at", models.DateTimeField(null=True)),
-                (
-                    "pool_ids",
-                    django.contrib.postgres.fields.ArrayField(
-                        base_field=models.UUIDField(), null=True, size=None
-                    ),
-                ),
+                ("pool_ids", ArrayField(base_field=models.UUIDField(), null=True, size=None)),
                 (
                     "worker",
                     models.ForeignKey(
                         db_constraint=False,
                         db_index=False,
                         null=True,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="+",
                         to="workers.worker",
                     ),
                 ),
+                ("role", models.CharField(max_length=8, null=True)),
             ],
             options={
                 "db_table": "enrollment",
@@ -321,7 +268,7 @@ class Migration(migrations.Migration):
                     models.Index(
                         condition=models.Q(
                             ("approved_at__isnull", True),
-                            ("kind", "device"),
+                            ("kind__in", ("device", "key")),
                             ("revoked_at__isnull", True),
                         ),
                         fields=["asked_from"],
@@ -331,36 +278,11 @@ class Migration(migrations.Migration):
                 "constraints": [
                     models.CheckConstraint(
                         condition=models.Q(
-                            models.Q(
-                                ("approved_at__isnull", False),
-                                ("kind", "code"),
-                                ("user_code_digest__isnull", True),
-                            ),
-                            models.Q(("kind", "device"), ("user_code_digest__isnull", False)),
-                            _connector="OR",
-                        ),
-                        name="enrollment_kind",
-                    ),
-                    models.CheckConstraint(
-                        condition=models.Q(
                             ("approved_at__isnull", True),
                             ("environment__isnull", False),
                             _connector="OR",
                         ),
                         name="enrollment_approved_for_an_environment",
-                    ),
-                    models.CheckConstraint(
-                        condition=models.Q(
-                            models.Q(("consumed_at__isnull", True), ("worker__isnull", True)),
-                            models.Q(
-                                ("approved_at__isnull", False),
-                                ("consumed_at__isnull", False),
-                                ("revoked_at__isnull", True),
-                                ("worker__isnull", False),
-                            ),
-                            _connector="OR",
-                        ),
-                        name="enrollment_consumed_once_approved",
                     ),
                     models.CheckConstraint(
                         condition=models.Q(("auth_mode__in", ("claude_max", "api_key"))),
@@ -372,6 +294,54 @@ class Migration(migrations.Migration):
                         ),
                         name="enrollment_only_code_joins_pools",
                     ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(
+                                ("approved_at__isnull", False),
+                                ("kind", "code"),
+                                ("user_code_digest__isnull", True),
+                            ),
+                            models.Q(
+                                ("kind__in", ("device", "key")), ("user_code_digest__isnull", False)
+                            ),
+                            _connector="OR",
+                        ),
+                        name="enrollment_kind",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("consumed_at__isnull", True), ("worker__isnull", True)),
+                            models.Q(
+                                models.Q(
+                                    ("kind", "key"), ("worker__isnull", False), _connector="XOR"
+                                ),
+                                ("approved_at__isnull", False),
+                                ("consumed_at__isnull", False),
+                                ("revoked_at__isnull", True),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="enrollment_consumed_once_approved",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(
+                                ("approved_at__isnull", False),
+                                ("kind", "key"),
+                                ("role__isnull", False),
+                            ),
+                            models.Q(
+                                models.Q(
+                                    ("approved_at__isnull", True),
+                                    models.Q(("kind", "key"), _negated=True),
+                                    _connector="OR",
+                                ),
+                                ("role__isnull", True),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="enrollment_role_of_key",
+                    ),
                 ],
             },
         ),
@@ -379,32 +349,19 @@ class Migration(migrations.Migration):
             name="WorkerEvent",
             fields=[
                 ("id", models.BigAutoField(primary_key=True, serialize=False)),
-                (
-                    "environment",
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="+",
-                        to="workspaces.environment",
-                    ),
-                ),
+                ENVIRONMENT,
                 (
                     "worker",
                     models.ForeignKey(
                         db_constraint=False,
                         db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="+",
                         to="workers.worker",
                     ),
                 ),
                 ("type", models.CharField(max_length=32)),
-                (
-                    "at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), editable=False
-                    ),
-                ),
+                ("at", models.DateTimeField(db_default=Now(), editable=False)),
                 ("data", models.JSONField(default=dict)),
             ],
             options={
@@ -426,21 +383,13 @@ class Migration(migrations.Migration):
             name="WorkerSilence",
             fields=[
                 ("id", models.BigAutoField(primary_key=True, serialize=False)),
-                (
-                    "environment",
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="+",
-                        to="workspaces.environment",
-                    ),
-                ),
+                ENVIRONMENT,
                 (
                     "worker",
                     models.ForeignKey(
                         db_constraint=False,
                         db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=models.PROTECT,
                         related_name="+",
                         to="workers.worker",
                     ),
@@ -453,6 +402,14 @@ class Migration(migrations.Migration):
                 "db_table": "worker_silence",
             },
         ),
+        tenant_parent("pool", "pool"),
+        tenant_parent("worker", "worker"),
         # Calls update `last_seen_at` every few seconds, in place where the page has room.
         migrations.RunSQL("ALTER TABLE worker SET (fillfactor = 70)", migrations.RunSQL.noop),
+        tenant_key("enrollment", "worker_id", "worker"),
+        tenant_key("pool_member", "pool_id", "pool"),
+        tenant_key("pool_member", "worker_id", "worker"),
+        tenant_key("worker", "host_key_id", "api_key"),
+        tenant_key("worker_event", "worker_id", "worker"),
+        tenant_key("worker_silence", "worker_id", "worker"),
     ]

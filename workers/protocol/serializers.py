@@ -1,4 +1,6 @@
-"""Reads the bodies of the worker protocol, and renders what it answers."""
+"""Reads the bodies of the worker protocol, and renders what it answers. Most fields of a report forgive a wrong value,
+because refusing it would lose the whole report.
+"""
 
 import math
 import re
@@ -25,7 +27,14 @@ from pipedai.api.fields import (
 from pipedai.api.parsers import TOO_DEEP
 from pipedai.api.renderers import compact_json, iso_time
 from pipedai.api.serializers import Body, RowSerializer
-from triggers.approval_rules import DECISIONS, MAX_ARGUMENTS_BYTES, WHEN, ToolsField, rules_in_force
+from triggers.approval_rules import (
+    DECISIONS,
+    MAX_ARGUMENTS_BYTES,
+    MAX_TOOL_NAME,
+    WHEN,
+    ToolsField,
+    rules_in_force,
+)
 from triggers.runs.handout import HandedOut
 from triggers.runs.outcome import (
     CALL_EFFECTS,
@@ -50,15 +59,20 @@ from triggers.states import REPORTED, FaultClass, RecordEvents, RetryMode, Statu
 from workers.models import MAX_CONCURRENCY, Worker
 from workers.serializers import AccountIdField, AuthModeField
 
-MAX_TOOL_NAME = 200
-# The largest number that the integer columns of a run can hold.
-_MOST = 2**31 - 1
-
+# What a worker can do beyond the first version of the protocol: it can stop a run to wait for an approval.
+APPROVALS = "approvals"
+# The most seconds for which a worker may wait for a run: many proxies end a request that is idle for a minute.
+MAX_WAIT_SECONDS = 30
+# The most runs of which a worker may ask at once whether they have ended.
+MAX_WAITING_RUNS = 100
+# The largest numbers that PostgreSQL's columns of 4 and 8 bytes can hold.
+_INT4, _INT8 = 2**31 - 1, 2**63 - 1
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 # A time in the form of the API, as most workers send it. It is returned as it is, because writing it anew takes ten
 # times as long as reading it.
 _IN_OUR_FORM = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 
-_COUNT = {"type": "integer", "minimum": 0, "maximum": _MOST}
+_COUNT = {"type": "integer", "minimum": 0, "maximum": _INT4}
 
 
 @extend_schema_field(
@@ -75,7 +89,7 @@ class ToolCallsField(serializers.Field[Any, Any, Any, Any]):
         if not isinstance(data, dict):
             return None
         total, effects, unknown = (
-            whole_count(data.get(name)) for name in ("total", "effects", "unknown")
+            _whole_count(data.get(name)) for name in ("total", "effects", "unknown")
         )
         if total is None or effects is None or unknown is None or max(effects, unknown) > total:
             return None
@@ -115,26 +129,22 @@ def _calls(items: list[Any]) -> Iterator[dict[str, Any]]:
             at
             and isinstance(tool, str)
             and tool
-            and _is_one(outcome, CALL_OUTCOMES)
-            and _is_one(effect, CALL_EFFECTS)
+            and outcome in CALL_OUTCOMES
+            and effect in CALL_EFFECTS
         ):
             yield {
                 "at": at,
                 "tool": tool[:MAX_TOOL_NAME],
-                "durationMs": whole_count(item.get("durationMs")),
+                "durationMs": _whole_count(item.get("durationMs")),
                 "outcome": outcome,
                 "effect": effect,
             }
 
 
-def _is_one(value: Any, words: tuple[str, ...]) -> bool:
-    return isinstance(value, str) and value in words
-
-
-def whole_count(value: Any) -> int | None:
+def _whole_count(value: Any) -> int | None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _INT4:
         return None
     return value
 
@@ -149,11 +159,6 @@ def time_of(value: Any) -> str | None:
         return None if moment.tzinfo is None else iso_time(moment)
     except (ValueError, OverflowError):
         return None
-
-
-_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-# What a worker can do beyond the first version of the protocol: it can stop a run to wait for an approval.
-APPROVALS = "approvals"
 
 
 class CutTextField(TextField):
@@ -285,7 +290,7 @@ class DenialsField(serializers.Field[Any, Any, Any, Any]):
     """How many calls a run was denied. Malformed denials become None and raise no error."""
 
     def to_internal_value(self, data: Any) -> Denials | None:
-        total = whole_count(data.get("total")) if isinstance(data, dict) else None
+        total = _whole_count(data.get("total")) if isinstance(data, dict) else None
         if total is None:
             return None
         named = data["tools"] if isinstance(data.get("tools"), list) else []
@@ -315,14 +320,6 @@ class ClaimIdField(TextField):
             allow_null=True,
             default=None,
         )
-
-
-# The largest numbers that PostgreSQL's columns of 4 and 8 bytes can hold.
-_INT4, _INT8 = 2**31 - 1, 2**63 - 1
-# The most seconds for which a worker may wait for a run: many proxies end a request that is idle for a minute.
-MAX_WAIT_SECONDS = 30
-# The most runs of which a worker may ask at once whether they have ended.
-MAX_WAITING_RUNS = 100
 
 
 class RegisterBody(Body):
@@ -363,10 +360,6 @@ class ClaimNextBody(Body):
     )
 
 
-def _tokens() -> ReportedNumberField:
-    return ReportedNumberField(least=0, most=_INT8)
-
-
 class CredentialsBody(Body):
     refusedExpiresAt = serializers.DateTimeField(
         source="refused_expires_at", required=False, allow_null=True
@@ -387,10 +380,10 @@ class CompleteBody(Body):
     faultClass = serializers.ChoiceField(
         choices=FaultClass.choices, required=False, allow_null=True
     )
-    inputTokens = _tokens()
-    outputTokens = _tokens()
-    cacheReadTokens = _tokens()
-    cacheCreationTokens = _tokens()
+    inputTokens = ReportedNumberField(least=0, most=_INT8)
+    outputTokens = ReportedNumberField(least=0, most=_INT8)
+    cacheReadTokens = ReportedNumberField(least=0, most=_INT8)
+    cacheCreationTokens = ReportedNumberField(least=0, most=_INT8)
     costUsd = MoneyField(required=False, allow_null=True)
     numTurns = ReportedNumberField(least=0, most=_INT4)
     sessionId = CutTextField(cut_to=255, required=False, allow_null=True)
@@ -403,7 +396,7 @@ class CompleteBody(Body):
     output = OutputField(required=False, allow_null=True)
     # What the run waits for, with the status `waiting`.
     approval = QuestionField(required=False, allow_null=True)
-    # The `claimId` of the spell that ends so, with the status `waiting`.
+    # With the status `waiting`, the `claimId` with which the worker had claimed the run.
     claimId = ClaimIdField()
     denials = DenialsField(required=False, allow_null=True)
 

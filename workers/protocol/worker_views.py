@@ -14,8 +14,7 @@ from pipedai.api.authentication import bearer_token, refusal
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Invalid, Unauthenticated
 from pipedai.api.principal import address_of
-from pipedai.api.schema.auto import registration_token
-from pipedai.api.schema.operation import Operation, answer, header, query
+from pipedai.api.schema.operation import REGISTRATION_TOKEN, Operation, answer, header, query
 from pipedai.api.serializers import read_body
 from pipedai.api.throttling import Rate, Throttle, TooManyRequests, by_address
 from pipedai.api.views import ApiViewSet, IsPublic, IsSignedIn
@@ -100,7 +99,7 @@ class RegistrationViewSet(ApiViewSet):
                 authMode=serializers.ChoiceField(choices=Worker.AuthMode.choices),
             )
         },
-        security=({}, registration_token()),
+        security=({}, {REGISTRATION_TOKEN: []}),
     )
     def register(self, request: Request) -> Response:
         """Registers a worker. Only this answer holds the worker's `wkt_` token."""

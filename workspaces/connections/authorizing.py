@@ -141,6 +141,27 @@ def finish(*, connection_id: UUID, session_id: UUID, returned: Returned, actor: 
     return brought is not None and brought.stage == _Stage.DONE
 
 
+def still_asking(*, connection_id: UUID, session_id: UUID) -> Unavailable:
+    """Returns the answer for now. Only a caller for whom nobody asks the view again sees it, or who has waited in vain:
+    then nothing more is done for them, unless a scheduler has begun.
+    """
+    sentence = "The server is being asked. Try again in a moment."
+    if ticket := ASKING.get():
+        ticket.waits = True
+        if ticket.workspace_id is None:
+            its = Connection.objects.filter(id=connection_id).values("environment_id")
+            rows = Environment.objects.filter(id__in=its)
+            ticket.workspace_id = rows.values_list("workspace_id", flat=True).first()
+        if ticket.is_last:
+            given_up = withdraw(connection_id=connection_id, session_id=session_id)
+            sentence = (
+                "No scheduler of this service has asked the server in time. Nothing was changed. Try again in a moment."
+                if given_up
+                else "The server has not answered in time. Look at the connection in a moment."
+            )
+    return Unavailable(sentence, code=ErrorCode.STILL_ASKING)
+
+
 def withdraw(*, connection_id: UUID, session_id: UUID) -> bool:
     """Withdraws what a scheduler was to ask, as the person waits no longer. Returns False if a scheduler has begun."""
     rows = Authorization.objects.filter(connection_id=connection_id, session_id=session_id)
@@ -227,24 +248,3 @@ def _take(begun: Authorization, returned: Returned, actor: Actor) -> ApiError | 
 def digest_of(state: str, *, brought: bool = False) -> bytes:
     """A release before this one finds no authorization by the second digest, so it exchanges no code once more."""
     return hashlib.sha256(state.encode() + (b" brought" if brought else b"")).digest()
-
-
-def still_asking(*, connection_id: UUID, session_id: UUID) -> Unavailable:
-    """Returns the answer for now. Only a caller for whom nobody asks the view again sees it, or who has waited in vain:
-    then nothing more is done for them, unless a scheduler has begun.
-    """
-    sentence = "The server is being asked. Try again in a moment."
-    if ticket := ASKING.get():
-        ticket.waits = True
-        if ticket.workspace_id is None:
-            its = Connection.objects.filter(id=connection_id).values("environment_id")
-            rows = Environment.objects.filter(id__in=its)
-            ticket.workspace_id = rows.values_list("workspace_id", flat=True).first()
-        if ticket.is_last:
-            given_up = withdraw(connection_id=connection_id, session_id=session_id)
-            sentence = (
-                "No scheduler of this service has asked the server in time. Nothing was changed. Try again in a moment."
-                if given_up
-                else "The server has not answered in time. Look at the connection in a moment."
-            )
-    return Unavailable(sentence, code=ErrorCode.STILL_ASKING)

@@ -1,4 +1,6 @@
-"""The tables of connections: how an environment's runs show MCP servers who they are (SPEC §24)."""
+"""The tables of connections, by which an environment's runs show MCP servers who they are, and of the requests that end
+their grants.
+"""
 
 from typing import Final
 
@@ -225,7 +227,7 @@ class Connection(FileColumns, AuthorizedClient):
         )
 
     def end_claim(self) -> None:
-        """Whoever asks for tokens now comes too late, and the next claim is a first one."""
+        """Ends the claim, so that an answer of its scheduler is dropped, and the next claim is a first try."""
         self.lease_id = self.leased_until = None
         self.is_second_try = False
 
@@ -290,13 +292,13 @@ class Authorization(AuthorizedClient):
     class Meta:
         db_table = "connection_authorization"
         constraints = (
-            # Who begins anew in a session cannot finish the earlier one any more.
+            # A person who begins anew in a session cannot finish the authorization that they began before.
             unique(
                 "connection_authorization_once_a_session",
                 ["environment", "connection", "session_id"],
             ),
             has_its_key("connection_authorization", "carried"),
-            # Schedulers see what waits for them, and nothing else.
+            # `due_at` is set exactly while an authorization waits for a scheduler, because schedulers search by it.
             check(
                 "connection_authorization_due",
                 has(

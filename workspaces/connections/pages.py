@@ -27,58 +27,6 @@ from workspaces.connections.authorizing import Returned, still_asking
 from workspaces.connections.models import Connection
 from workspaces.connections.servers import client_metadata, document_of, redirect_uri_of
 
-
-class Visit:
-    """A request to a page, with the signed-in user and session, if any. Subclasses set `template`."""
-
-    template: str
-
-    def __init__(self, request: HttpRequest) -> None:
-        self.request = request
-        self.asked = PostedForm(request)
-        self.session: UserPrincipal | None = None
-        self.user: User | None = None
-
-    def find_user(self) -> None:
-        """Sets `session` and `user` from the cookie. Raises Unauthenticated for a bearer token or for two cookies."""
-        found = PresentedSession().authenticate(self.asked)
-        if found is not None:
-            self.session = found[0]
-            self.user = User.objects.get(id=self.session.id)
-
-    def refuse_nul(self, fields: QueryDict) -> None:
-        """Raises Invalid if a field has a NUL character, which no honest form sends and PostgreSQL refuses in text."""
-        if any("\0" in value for _, values in fields.lists() for value in values):
-            raise Invalid(form=["Null characters are not allowed."])
-
-    def posted(self, name: str) -> str:
-        """Returns a field of the form, or nothing if it has a NUL character: the page of a refused form shows it."""
-        value = str(self.request.POST.get(name, ""))
-        return "" if "\0" in value else value
-
-    def actor(self) -> Actor:
-        """Returns who acts, for the audit log: the user, or an actor without an id before the user has signed in."""
-        user_id = self.session.id if self.session else None
-        return Actor("user", user_id, address_of(self.asked), current_request_id.get() or None)
-
-    def show(self, *, error: ApiError | None = None, **context: Any) -> HttpResponse:
-        context = {"user": self.user, "error": error and sentence_of(error), **context}
-        status = error.status_code if error else 200
-        response = render(self.request, self.template, context, status=status)
-        for name, value in (error.headers if error else {}).items():
-            response[name] = value
-        response["Referrer-Policy"] = "same-origin"
-        return response
-
-
-def sentence_of(error: ApiError) -> str:
-    """Returns what a page says about an error: its sentence, or the messages about the form."""
-    if not isinstance(error, Invalid):
-        return error.message
-    messages = [*error.form, *(each for field in error.fields.values() for each in field)]
-    return " ".join(messages) or error.message
-
-
 # Each visit counts: a code is a scheduler's work, and a state that nobody has begun is a guess.
 _RATE = Throttle(Rate("connection-callback", 60, 60), by_address)
 _BROUGHT = tuple(each.name for each in fields(Returned))
@@ -105,17 +53,52 @@ def client_document(_request: HttpRequest, connection_id: UUID) -> HttpResponse:
     return JsonResponse({"client_id": document_of(connection_id), **metadata})
 
 
-class _Visit(Visit):
-    template = "account/connection.html"
+class Visit:
+    """A request to the callback's page, with the signed-in user and session, if any."""
+
+    def __init__(self, request: HttpRequest) -> None:
+        self.request = request
+        self.asked = PostedForm(request)
+        self.session: UserPrincipal | None = None
+        self.user: User | None = None
+
+    def find_user(self) -> None:
+        """Sets `session` and `user` from the cookie. Raises Unauthenticated for a bearer token or for two cookies."""
+        found = PresentedSession().authenticate(self.asked)
+        if found is not None:
+            self.session = found[0]
+            self.user = User.objects.get(id=self.session.id)
+
+    def refuse_nul(self, fields: QueryDict) -> None:
+        """Raises Invalid if a field has a NUL character, which no honest form sends and PostgreSQL refuses in text."""
+        if any("\0" in value for _, values in fields.lists() for value in values):
+            raise Invalid(form=["Null characters are not allowed."])
+
+    def posted(self, name: str) -> str:
+        """Returns a field of the form, or nothing if it has a NUL character: the page of a refused form shows it."""
+        value = str(self.request.POST.get(name, ""))
+        return "" if "\0" in value else value
 
     def page(
         self, connection_id: UUID, *, error: ApiError | None = None, **context: Any
     ) -> HttpResponse:
-        back = link_to_page("connection", connection_id)
-        response = self.show(error=error, back=back, **context)
+        context = {"user": self.user, "error": error and sentence_of(error), **context}
+        context["back"] = link_to_page("connection", connection_id)
+        status = error.status_code if error else 200
+        response = render(self.request, "account/connection.html", context, status=status)
+        for name, value in (error.headers if error else {}).items():
+            response[name] = value
         # The page's URL has a code.
         response["Referrer-Policy"] = "no-referrer"
         return response
+
+
+def sentence_of(error: ApiError) -> str:
+    """Returns what a page says about an error: its sentence, or the messages about the form."""
+    if not isinstance(error, Invalid):
+        return error.message
+    messages = [*error.form, *(each for field in error.fields.values() for each in field)]
+    return " ".join(messages) or error.message
 
 
 # This page needs no CSRF token, as only a form of our own pages is accepted.
@@ -127,7 +110,7 @@ class CallbackPage(View):
     http_method_names = ["get", "head", "post"]
 
     def get(self, request: HttpRequest, connection_id: UUID) -> HttpResponse:
-        visit = _Visit(request)
+        visit = Visit(request)
         brought = {name: request.GET.get(name, "") for name in _BROUGHT}
         try:
             _RATE.check(visit.asked)
@@ -141,7 +124,7 @@ class CallbackPage(View):
             return visit.page(connection_id, error=error)
 
     def post(self, request: HttpRequest, connection_id: UUID) -> HttpResponse:
-        visit = _Visit(request)
+        visit = Visit(request)
         brought = {name: visit.posted(name) for name in _BROUGHT}
         try:
             _RATE.check(visit.asked)
@@ -160,7 +143,12 @@ class CallbackPage(View):
                 connection_id=connection_id,
                 session_id=session_id,
                 returned=Returned(**brought),
-                actor=visit.actor(),
+                actor=Actor(
+                    "user",
+                    visit.session.id,
+                    address_of(visit.asked),
+                    current_request_id.get() or None,
+                ),
             ):
                 raise still_asking(connection_id=connection_id, session_id=session_id)
         except ApiError as error:
@@ -168,7 +156,7 @@ class CallbackPage(View):
         return visit.page(connection_id, done=True)
 
 
-def _look(visit: _Visit, connection_id: UUID, brought: dict[str, str]) -> HttpResponse:
+def _look(visit: Visit, connection_id: UUID, brought: dict[str, str]) -> HttpResponse:
     assert visit.session is not None
     begun = authorizing.find(
         connection_id=connection_id,

@@ -1,4 +1,4 @@
-"""Encrypts (seals) and decrypts (opens) what is secret of a connection and its grant (SPEC §8)."""
+"""Seals and opens what is secret of a connection and its grant, and stores the tokens that a server gave."""
 
 import json
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +17,9 @@ from workspaces.connections.servers import LONGEST_LIFE, Tokens
 from workspaces.encryption import keys
 from workspaces.models import DataKey
 from workspaces.tenant_columns import SealedField
+
+# A run may be handed out only with a token that lives so long, or half its life if that is shorter.
+_LEAST_LIFE = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -37,6 +40,34 @@ class GrantSecrets:
         return json.dumps(
             {name: value for name, value in asdict(self).items() if value is not None}
         )
+
+
+def store_tokens(
+    connection: Connection, tokens: Tokens, *, kept: GrantSecrets, since: datetime
+) -> None:
+    """Makes the connection `connected` with these tokens, and saves it. Call it in a transaction that has locked the
+    connection's row. `kept` is what is secret of the grant so far: its refresh token stays unless another one came.
+    `since` is when the tokens were asked for, by the database's clock, so that its life is never counted too long.
+    """
+    held = replace(kept, refresh_token=tokens.refresh_token or kept.refresh_token, verifier=None)
+    can_refresh = held.refresh_token or connection.grant_type == Connection.Grant.CLIENT_CREDENTIALS
+    # Servers that send neither a lifetime nor a refresh token, as GitHub does, mean a token that lives until it is
+    # revoked.
+    lives = tokens.lives if tokens.says_life or can_refresh else LONGEST_LIFE
+    life = timedelta(seconds=lives)
+    expires_at = since + life
+    connection.access_expires_at = expires_at
+    connection.fresh_until = expires_at - min(_LEAST_LIFE, life / 2)
+    # When a third of the life is left. Without a refresh token only a person can help, who is told when runs wait.
+    third = expires_at - life / 3 if can_refresh else connection.fresh_until
+    connection.refresh_at = min(connection.fresh_until, third)
+    connection.status = Connection.Status.CONNECTED
+    connection.error, connection.failures = None, 0
+    connection.end_claim()
+    connection.connected_at = connection.connected_at or since
+    seal_headers(connection, {"Authorization": f"Bearer {tokens.access_token}"})
+    seal_grant(connection, held)
+    connection.save(force_update=True)
 
 
 def seal_headers(connection: Connection, headers: dict[str, str]) -> None:
@@ -65,7 +96,7 @@ def _seal(field: SealedField, row: Connection | Authorization, text: str) -> Non
     setattr(row, field.key_column, sealed.data_key_id)
 
 
-# All that open raise crypto.CannotOpen, after an alarm, for what can't be decrypted.
+# The functions below raise crypto.CannotOpen, after an alarm, if a value can't be decrypted.
 
 
 def open_headers(
@@ -114,34 +145,3 @@ def _opened(field: SealedField, row: Connection | Authorization) -> bytes | None
     key: DataKey = getattr(row, field.key_column.removesuffix("_id"))
     wrapped = keys.WrappedKey(key.id, bytes(key.wrapped), key.master_key_id)
     return keys.unseal(field, row.environment_id, row.id, bytes(box), wrapped)
-
-
-# A run may be handed out only with a token that lives so long, or half its life if that is shorter (SPEC §24).
-_LEAST_LIFE = timedelta(seconds=60)
-
-
-def store_tokens(
-    connection: Connection, tokens: Tokens, *, kept: GrantSecrets, since: datetime
-) -> None:
-    """Makes the connection `connected` with these tokens, and saves it. Call it in a transaction that has locked the
-    connection's row. `kept` is what is secret of the grant so far: its refresh token stays unless another one came.
-    `since` is when the tokens were asked for, by the database's clock, so that its life is never counted too long.
-    """
-    held = replace(kept, refresh_token=tokens.refresh_token or kept.refresh_token, verifier=None)
-    can_refresh = held.refresh_token or connection.grant_type == Connection.Grant.CLIENT_CREDENTIALS
-    # Who gives neither a life nor a refresh token, as GitHub does, means a token that lives until it is revoked.
-    lives = tokens.lives if tokens.says_life or can_refresh else LONGEST_LIFE
-    life = timedelta(seconds=lives)
-    expires_at = since + life
-    connection.access_expires_at = expires_at
-    connection.fresh_until = expires_at - min(_LEAST_LIFE, life / 2)
-    # When a third of the life is left. Without a refresh token only a person can help, who is told when runs wait.
-    third = expires_at - life / 3 if can_refresh else connection.fresh_until
-    connection.refresh_at = min(connection.fresh_until, third)
-    connection.status = Connection.Status.CONNECTED
-    connection.error, connection.failures = None, 0
-    connection.end_claim()
-    connection.connected_at = connection.connected_at or since
-    seal_headers(connection, {"Authorization": f"Bearer {tokens.access_token}"})
-    seal_grant(connection, held)
-    connection.save(force_update=True)

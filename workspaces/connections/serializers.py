@@ -1,4 +1,4 @@
-"""Checks the bodies of requests about connections, renders connections for the API, and filters their list."""
+"""Checks the bodies of requests about connections with their headers, renders connections, and filters their list."""
 
 import re
 from typing import Any

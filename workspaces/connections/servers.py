@@ -1,7 +1,8 @@
-"""Finds out how an MCP server's authorization server is asked for tokens (SPEC §24; RFC 9728, RFC 8414).
+"""Asks MCP servers and their authorization servers: finds them, registers clients, and gets tokens.
 
-All that is read here was written by strangers. Requests go through the guard of `pipedai.outgoing`, and never inside a
-database transaction.
+All that is read here was written by strangers (RFC 6749, 7591, 8414, 9728). Nothing that a server says in words is
+kept, and no secret is in a `repr`. Requests go through the guard of `pipedai.outgoing`, and never inside a database
+transaction.
 """
 
 import base64

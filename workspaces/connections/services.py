@@ -1,4 +1,4 @@
-"""Creates, changes and deletes connections (SPEC §24), each with its audit event in the same transaction."""
+"""Creates, changes and deletes connections, each with its audit event in the same transaction."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Checks that every data key and sealed value can be decrypted, and reports the keys in use (SPEC §8)."""
+"""Checks that data keys and sealed values can be decrypted: all of them, or a few for `check_deploy`."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,14 +19,15 @@ _BATCH = 500
 # How many of the keys and values that can't be decrypted the report names. It counts all of them.
 _NAMED = 1_000
 _FIRST = UUID(int=0)
-
+# How many data keys are tried for each master key. A few are enough to notice a wrong key; the command `check_keys`
+# tries all data keys and all values.
+SAMPLE = 100
 _KEYS = """
 SELECT k.id, k.environment_id, k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id, k.retired_at
 FROM data_key k
 WHERE k.id > %(after)s AND (%(environment_id)s::uuid IS NULL OR k.environment_id = %(environment_id)s)
 ORDER BY k.id LIMIT %(limit)s
 """
-
 # Finds environments without a data key in use. No value can be encrypted in them.
 _WITHOUT_KEY = """
 SELECT e.id, e.id AS environment_id FROM environment e
@@ -35,7 +36,6 @@ WHERE e.id > %(after)s AND (%(environment_id)s::uuid IS NULL OR e.id = %(environ
     AND NOT EXISTS (SELECT FROM data_key k WHERE k.environment_id = e.id AND k.retired_at IS NULL)
 ORDER BY e.id LIMIT %(limit)s
 """
-
 # Values and their data keys are read in one statement: a rotation that runs meanwhile replaces both in one transaction,
 # and two statements could read an old value and a new key.
 _VALUES = """
@@ -44,6 +44,15 @@ FROM "{table}" v JOIN data_key k ON k.id = v.{key_column}
 WHERE v.id > %(after)s AND (%(environment_id)s::uuid IS NULL OR v.environment_id = %(environment_id)s)
 ORDER BY v.id LIMIT %(limit)s
 """
+_MASTERS = "SELECT master_key_id, count(*) AS data_keys FROM data_key GROUP BY 1 ORDER BY 1"
+# Reads the newest data keys that are encrypted under each master key.
+_SAMPLE = """
+SELECT id AS key_id, environment_id, wrapped AS key_wrapped, master_key_id FROM (
+    SELECT *, row_number() OVER (PARTITION BY master_key_id ORDER BY id DESC) AS place FROM data_key
+) ranked
+WHERE place <= %(sample)s
+"""
+_REMEDY = "Set MASTER_KEYS to hold the missing key too, then call `manage.py check_keys`."
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +131,31 @@ def check_keys(
     return report
 
 
+def keys_open() -> CheckMessage:
+    try:
+        known = {master.id for master in keys.masters()}
+    except ValueError as error:
+        return Error(str(error), hint="Set MASTER_KEYS to keys of that form.")
+    found = fetch_all(_MASTERS, {})
+    if missing := [row for row in found if row["master_key_id"] not in known]:
+        names = ", ".join(f"{row['master_key_id']} ({row['data_keys']})" for row in missing)
+        return Error(
+            f"Data keys lie under master keys that are not at hand: {names}.", hint=_REMEDY
+        )
+    sample = fetch_all(_SAMPLE, {"sample": SAMPLE})
+    if broken := {
+        row["master_key_id"]
+        for row in sample
+        if not keys.opens(row["environment_id"], WrappedKey.of(row))
+    }:
+        return Error(
+            f"Data keys under {', '.join(sorted(broken))} do not open.",
+            hint="Set MASTER_KEYS to the key that had this id, then call `manage.py check_keys`.",
+        )
+    total = sum(row["data_keys"] for row in found)
+    return Info(f"{len(sample)} of {total} data keys were tried, and open.")
+
+
 def key_lines(report: KeyReport, *, each_data_key: bool = False) -> Iterator[str]:
     known = [master.id for master in keys.masters()]
     under = report.under_master
@@ -196,43 +230,3 @@ def _remark(master_id: str, count: int, known: list[str]) -> str:
     if master_id == known[0]:
         return " (the newest)"
     return "" if count else " (it may go from MASTER_KEYS)"
-
-
-# How many data keys are tried for each master key. A few are enough to notice a wrong key; the command `check_keys`
-# tries all data keys and all values.
-SAMPLE = 100
-
-_MASTERS = "SELECT master_key_id, count(*) AS data_keys FROM data_key GROUP BY 1 ORDER BY 1"
-# Reads the newest data keys that are encrypted under each master key.
-_SAMPLE = """
-SELECT id AS key_id, environment_id, wrapped AS key_wrapped, master_key_id FROM (
-    SELECT *, row_number() OVER (PARTITION BY master_key_id ORDER BY id DESC) AS place FROM data_key
-) ranked
-WHERE place <= %(sample)s
-"""
-_REMEDY = "Set MASTER_KEYS to hold the missing key too, then call `manage.py check_keys`."
-
-
-def keys_open() -> CheckMessage:
-    try:
-        known = {master.id for master in keys.masters()}
-    except ValueError as error:
-        return Error(str(error), hint="Set MASTER_KEYS to keys of that form.")
-    found = fetch_all(_MASTERS, {})
-    if missing := [row for row in found if row["master_key_id"] not in known]:
-        names = ", ".join(f"{row['master_key_id']} ({row['data_keys']})" for row in missing)
-        return Error(
-            f"Data keys lie under master keys that are not at hand: {names}.", hint=_REMEDY
-        )
-    sample = fetch_all(_SAMPLE, {"sample": SAMPLE})
-    if broken := {
-        row["master_key_id"]
-        for row in sample
-        if not keys.opens(row["environment_id"], WrappedKey.of(row))
-    }:
-        return Error(
-            f"Data keys under {', '.join(sorted(broken))} do not open.",
-            hint="Set MASTER_KEYS to the key that had this id, then call `manage.py check_keys`.",
-        )
-    total = sum(row["data_keys"] for row in found)
-    return Info(f"{len(sample)} of {total} data keys were tried, and open.")

@@ -1,4 +1,4 @@
-"""Encrypts (wraps) every data key with the newest master key (SPEC §8)."""
+"""Replaces keys while everything runs: wraps data keys under the newest master key, and replaces data keys."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,17 +18,19 @@ from workspaces.encryption import keys
 from workspaces.encryption.keys import WrappedKey
 from workspaces.tenant_columns import SealedField, sealed_fields
 
+# How many rows of values are locked at once. They are locked for the few milliseconds that it takes to encrypt the
+# values.
+_BATCH = 100
+_FIRST = UUID(int=0)
 _OLDER = """
 SELECT master_key_id, count(*) AS data_keys, count(DISTINCT environment_id) AS environments
 FROM data_key WHERE master_key_id <> %(newest)s GROUP BY master_key_id ORDER BY master_key_id
 """
-
 _WITH_OLDER_KEYS = """
 SELECT DISTINCT environment_id FROM data_key
 WHERE master_key_id <> %(newest)s AND environment_id > %(after)s
 ORDER BY environment_id LIMIT %(limit)s
 """
-
 # All data keys of an environment are read and encrypted together, so that one audit row reports them all. To lock the
 # keys, the statement waits for transactions that write values under one of them, but not for transactions that only
 # read values.
@@ -37,7 +39,6 @@ SELECT id AS key_id, environment_id, wrapped AS key_wrapped, master_key_id FROM 
 WHERE master_key_id <> %(newest)s AND environment_id = ANY(%(environment_ids)s)
 ORDER BY environment_id, id FOR NO KEY UPDATE
 """
-
 _REWRAP = """
 UPDATE data_key k SET wrapped = n.wrapped, master_key_id = %(newest)s
 FROM unnest(%(ids)s::uuid[], %(old)s::bytea[], %(wrapped)s::bytea[]) AS n (id, old, wrapped)
@@ -115,11 +116,6 @@ def _event(environment_id: UUID, old: Counter[str], newest: str) -> Event:
     )
 
 
-# How many rows of values are locked at once. They are locked for the few milliseconds that it takes to encrypt the
-# values.
-_BATCH = 100
-_FIRST = UUID(int=0)
-
 _BEGIN = """
 INSERT INTO data_key_rotation (id, environment_id) VALUES (%(id)s, %(environment_id)s) ON CONFLICT DO NOTHING
 """
@@ -127,7 +123,6 @@ _UNDER_WAY = """
 SELECT id, started_at FROM data_key_rotation WHERE environment_id IS NOT DISTINCT FROM %(environment_id)s
 """
 _END = "DELETE FROM data_key_rotation WHERE id = %(id)s"
-
 _TO_DO = """
 (k.retired_at IS NOT NULL OR k.created_at < %(before)s)
     AND (%(environment_id)s::uuid IS NULL OR k.environment_id = %(environment_id)s)
@@ -147,7 +142,6 @@ _COUNT_VALUES = (
 _NEXT = f"""
 SELECT e.id AS environment_id {_ENVIRONMENTS} AND e.id > %(after)s ORDER BY e.id LIMIT {_BATCH}
 """
-
 # This statement locks the environment's row, so that two rotations do not replace the environment's data key at once.
 _HOLD_ENVIRONMENT = "SELECT FROM environment WHERE id = %(environment_id)s FOR NO KEY UPDATE"
 # Locks the data key in use. The statement waits for transactions that are writing a value under the key. Transactions
@@ -162,7 +156,6 @@ _RETIRED = """
 SELECT id AS key_id, wrapped AS key_wrapped, master_key_id FROM data_key
 WHERE environment_id = %(environment_id)s AND retired_at IS NOT NULL ORDER BY id
 """
-
 _LIES_UNDER = (
     '"{table}" v WHERE v.environment_id = %(environment_id)s AND v.{key_column} = %(key_id)s'
 )

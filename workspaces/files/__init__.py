@@ -1,1 +1,1 @@
-"""What files in Git say of an environment: plan it, apply it, export it (SPEC §29)."""
+"""What files in Git say of an environment: plan it, apply it, export it."""

@@ -1,4 +1,4 @@
-"""One change that files ask for, what decides whether a plan of it is stale, and how it is told."""
+"""What plan and apply are asked, one change of it and how it is told, and what is refused for where secrets go."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -58,30 +58,6 @@ def check_resources(resources: Sequence[Json]) -> None:
             seen.add((kind, key))
     if errors:
         raise Invalid(errors)
-
-
-@contextmanager
-def named(name: str, kind: Kind) -> Iterator[None]:
-    """Puts the name of a resource, such as `trigger nightly`, before what is wrong with it, and says it of the fields
-    that files have.
-    """
-    try:
-        yield
-    except ValidationError as error:
-        raise _with_name(as_invalid(error), name, kind) from None
-    except Invalid as error:
-        raise _with_name(error, name, kind) from None
-    except ApiError as error:
-        error.message = f"{name}: {error.message}"
-        raise
-
-
-def _with_name(error: Invalid, name: str, kind: Kind) -> Invalid:
-    short = {long: short for short, long in kind.renamed.items()}
-    fields = {
-        f"{name}.{short.get(field, field)}": messages for field, messages in error.fields.items()
-    }
-    return Invalid(fields, form=[f"{name}: {message}" for message in error.form])
 
 
 @dataclass(slots=True)
@@ -167,14 +143,6 @@ def told(change: Change, new: Row | None, names: Names, role: Role) -> Json:
     }
 
 
-def _fields(kind: Kind, row: Row | None, names: Names) -> Json:
-    """Returns what a diff compares: a row's fields as files have them, and whose it is."""
-    if row is None:
-        return {}
-    label = {"managedBy": row["managed_by"]} if row["managed_by"] else {}
-    return {**with_names(kind, values.shown(kind, row), names), **label}
-
-
 def plain(kind: Kind, row: Row) -> Json:
     """Returns a row as JSON can have it. Of what is sealed, a digest will do."""
     sealed = {column for secret in kind.secrets.values() for column in secret.columns}
@@ -206,6 +174,38 @@ def check_origins(
                         work.check_new(change, name, secret, target)
                 elif name in change.kept:
                     work.check_lost(change, name, secret, target)
+
+
+@contextmanager
+def named(name: str, kind: Kind) -> Iterator[None]:
+    """Puts the name of a resource, such as `trigger nightly`, before what is wrong with it, and says it of the fields
+    that files have.
+    """
+    try:
+        yield
+    except ValidationError as error:
+        raise _with_name(as_invalid(error), name, kind) from None
+    except Invalid as error:
+        raise _with_name(error, name, kind) from None
+    except ApiError as error:
+        error.message = f"{name}: {error.message}"
+        raise
+
+
+def _with_name(error: Invalid, name: str, kind: Kind) -> Invalid:
+    short = {long: short for short, long in kind.renamed.items()}
+    fields = {
+        f"{name}.{short.get(field, field)}": messages for field, messages in error.fields.items()
+    }
+    return Invalid(fields, form=[f"{name}: {message}" for message in error.form])
+
+
+def _fields(kind: Kind, row: Row | None, names: Names) -> Json:
+    """Returns what a diff compares: a row's fields as files have them, and whose it is."""
+    if row is None:
+        return {}
+    label = {"managedBy": row["managed_by"]} if row["managed_by"] else {}
+    return {**with_names(kind, values.shown(kind, row), names), **label}
 
 
 class _Origins:

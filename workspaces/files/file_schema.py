@@ -1,4 +1,4 @@
-"""Makes the JSON Schema of `pipedai.yaml`, by which editors check it and complete its fields (SPEC §29)."""
+"""Makes the JSON Schema of `pipedai.yaml`, by which editors check it and complete its fields."""
 
 import json
 import re

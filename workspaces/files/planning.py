@@ -38,42 +38,6 @@ MOST_SECONDS = 5.0
 _SET_TIMEOUT = "SELECT set_config('statement_timeout', %(milliseconds)s, true)"
 
 
-@contextmanager
-def limited_time() -> Iterator[None]:
-    """Wraps what a transaction does. Raises Conflict once its statements have taken MOST_SECONDS together, or one
-    alone.
-    """
-    spent = 0.0
-
-    def measure(
-        run: Callable[..., Any], statement: str, params: Any, many: bool, context: dict[str, Any]
-    ) -> Any:
-        nonlocal spent
-        # What this thread computes, such as the parameters' text, is no time of the database.
-        began, own = time.monotonic(), time.thread_time()
-        try:
-            return run(statement, params, many, context)
-        except OperationalError as error:
-            if isinstance(error.__cause__, QueryCanceled):
-                raise _too_much() from None
-            raise
-        finally:
-            spent += time.monotonic() - began - (time.thread_time() - own)
-            if spent > MOST_SECONDS:
-                raise _too_much()
-
-    with connection.execute_wrapper(measure):
-        execute(_SET_TIMEOUT, {"milliseconds": str(int(1000 * MOST_SECONDS))})
-        yield
-
-
-def _too_much() -> Conflict:
-    return Conflict(
-        f"It keeps the database busy for more than {MOST_SECONDS:g} seconds: change less at once.",
-        code=ErrorCode.TOO_MUCH_FOR_FILES,
-    )
-
-
 def plan(*, environment_id: UUID, request: Request, actor: Actor, role: Role) -> Json:
     """Returns what apply would change, and the digest that it wants. Changes and sends nothing, and locks nothing that
     others wait for. For who may not apply, no secret is compared, since that would let guesses be tried. Raises as
@@ -356,3 +320,39 @@ class _Work:
             if (ids := [change.id for change in self._changed if change.kind is kind])
             for row in kind.rows(self._environment_id, ids)
         }
+
+
+@contextmanager
+def limited_time() -> Iterator[None]:
+    """Wraps what a transaction does. Raises Conflict once its statements have taken MOST_SECONDS together, or one
+    alone.
+    """
+    spent = 0.0
+
+    def measure(
+        run: Callable[..., Any], statement: str, params: Any, many: bool, context: dict[str, Any]
+    ) -> Any:
+        nonlocal spent
+        # What this thread computes, such as the parameters' text, is no time of the database.
+        began, own = time.monotonic(), time.thread_time()
+        try:
+            return run(statement, params, many, context)
+        except OperationalError as error:
+            if isinstance(error.__cause__, QueryCanceled):
+                raise _too_much() from None
+            raise
+        finally:
+            spent += time.monotonic() - began - (time.thread_time() - own)
+            if spent > MOST_SECONDS:
+                raise _too_much()
+
+    with connection.execute_wrapper(measure):
+        execute(_SET_TIMEOUT, {"milliseconds": str(int(1000 * MOST_SECONDS))})
+        yield
+
+
+def _too_much() -> Conflict:
+    return Conflict(
+        f"It keeps the database busy for more than {MOST_SECONDS:g} seconds: change less at once.",
+        code=ErrorCode.TOO_MUCH_FOR_FILES,
+    )

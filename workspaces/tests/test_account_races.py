@@ -1,4 +1,4 @@
-"""Calls about accounts race on real connections: tokens that are used twice, and addresses that two want (SPEC §15)."""
+"""Calls about accounts race on real connections: tokens that are used twice, and addresses that two want."""
 
 from functools import partial
 

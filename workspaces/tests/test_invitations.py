@@ -1,4 +1,4 @@
-"""Inviting people by e-mail (SPEC §15)"""
+"""Inviting people by e-mail, and accepting, revoking and registering with an invitation."""
 
 import pytest
 from django.db.models.functions import Now

@@ -1,4 +1,4 @@
-"""…/environments/:envId/members lists and changes the members of an environment and their roles (SPEC §4, §5)."""
+"""…/environments/:envId/members lists and changes the members of an environment and their roles."""
 
 import pytest
 
@@ -324,7 +324,7 @@ class TestRemoving:
 
 
 class TestTheRegistrationKeysOfSomebodyWhoGoes:
-    """An unused `wrk_` key is revoked when its minter is removed or demoted below admin (SPEC §4)."""
+    """An unused `wrk_` key is revoked when its minter is removed or demoted below admin."""
 
     @pytest.fixture
     def key(self, cast, url):

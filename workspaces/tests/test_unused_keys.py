@@ -1,4 +1,4 @@
-"""The unused `wrk_` keys of a deactivated user are revoked, and stay so when the user is activated (SPEC §4)."""
+"""The unused `wrk_` keys of a deactivated user are revoked, and stay so when the user is activated."""
 
 from functools import partial
 

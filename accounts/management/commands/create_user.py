@@ -1,4 +1,4 @@
-"""`manage.py create_user`: makes a user who may use the API, whoever else may register."""
+"""`manage.py create_user`: makes a user who may use the API, whoever else may register. Its base makes staff, too."""
 
 import getpass
 import secrets

@@ -27,7 +27,14 @@ from pipedai.api.authentication import (
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.fields import AmountField, MoneyField, TextField
 from pipedai.api.schema import reference
-from pipedai.api.schema.operation import PAGE, Operation, Schema, of_filters, operation_of
+from pipedai.api.schema.operation import (
+    PAGE,
+    REGISTRATION_TOKEN,
+    Operation,
+    Schema,
+    of_filters,
+    operation_of,
+)
 from pipedai.api.serializers import Body, StrictBody
 from pipedai.api.throttling import Rate
 from pipedai.api.views import ApiViewSet, IsPublic
@@ -452,12 +459,8 @@ _BEARERS = {
         "hostKey",
         "A host's key, which enrolling gives: the workers that the host brought in.",
     ),
-    "wrk": ("registrationToken", "A registration token, which registers one worker, once."),
+    "wrk": (REGISTRATION_TOKEN, "A registration token, which registers one worker, once."),
 }
-
-
-def registration_token() -> dict[str, list[str]]:
-    return {_BEARERS["wrk"][0]: []}
 
 
 def requirement(authenticator: BaseAuthentication) -> dict[str, list[str]] | None:

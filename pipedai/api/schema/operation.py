@@ -15,6 +15,8 @@ from pipedai.api.pagination import DEFAULT_LIMIT, MAX_LIMIT
 from pipedai.api.serializers import Body
 
 Schema = dict[str, Any]
+# The name of the security scheme whose token registers a worker.
+REGISTRATION_TOKEN = "registrationToken"  # noqa: S105
 Answer = type[Serializer[Any]]
 _Action = TypeVar("_Action", bound=Callable[..., Any])
 
@@ -23,7 +25,7 @@ _Action = TypeVar("_Action", bound=Callable[..., Any])
 class Operation:
     """Decorates an action's method: `@Operation("GET /runs/{runId}", id="getRun", …)`. Requests never read it."""
 
-    # The method, and the path below /api/v1 as the schema spells it. Each name in braces stands for a UUID, which the
+    # The method, and the path below /api/v1 as the schema has it. Each name in braces stands for a UUID, which the
     # action gets as an argument: `{runId}` as `run_id`.
     endpoint: str = field(kw_only=False)
     # The operationId. It never changes, because generated clients name their functions after it.

@@ -35,7 +35,7 @@ class Section:
 
     @property
     def path(self) -> str:
-        """The path of an endpoint's section as a schema spells it, with the names of API.md."""
+        """The path of an endpoint's section as a schema has it, with the names of API.md."""
         return re.sub(r":(\w+)", r"{\1}", self.heading.partition(" ")[2])
 
     @property

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bin.suite import new_data_dir
+from bin.suite import copy_cluster, new_data_dir
 from pipedai.embedded.cluster import FASTER, EmbeddedPostgresError, Layout
 from pipedai.embedded.server import EmbeddedPostgres
-from testing.processes.own_postgres import copy_cluster
 
 
 @contextlib.contextmanager

@@ -4,12 +4,12 @@ import psycopg
 import pytest
 from django.core.management import CommandError, call_command
 
+from bin.suite import copy_cluster
 from pipedai.embedded.cluster import APPLICATION, DATABASE, SUPERUSER
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.embedded.tests.conftest import fresh_data_dir
 from pipedai.embedded.tests.processes import ask
 from pipedai.management.commands.pg import Command
-from testing.processes.own_postgres import copy_cluster
 
 pytestmark = pytest.mark.long
 

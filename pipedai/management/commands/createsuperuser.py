@@ -10,7 +10,7 @@ class Command(BaseCommand):
     requires_system_checks = ()
 
     def run_from_argv(self, argv: list[str]) -> None:
-        # Whatever options of Django's own command follow, the answer is the same.
+        # The answer is the same with all options of Django's own command.
         super().run_from_argv(argv[:2])
 
     def handle(self, *args: Any, **options: Any) -> None:

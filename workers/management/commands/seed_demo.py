@@ -67,7 +67,7 @@ TRIGGER = {
         "required": ["greeting"],
     },
     "timeoutSeconds": 120,
-    # Whoever looks at a run of the demo sees what it told, although it succeeded.
+    # The page of a run shows its events, although it succeeded.
     "recordEvents": "always",
 }
 POOL = "Demo pool"
@@ -117,7 +117,7 @@ _REFUSED: Final[dict[str, Any]] = {
     "shortMessage": "The MCP server refused the token.",
     "errorMessage": "tools/list answered 401 Unauthorized: the token has expired.",
 }
-# What the machine told of a failed run, as types and texts of events.
+# The events of a failed run, as types and texts.
 _TOLD: Final = (
     ("status", "Connecting to the MCP server."),
     ("status", _REFUSED["errorMessage"]),

@@ -1,4 +1,4 @@
-"""A person authorizes a connection at its authorization server, and nobody else can (SPEC §24)."""
+"""A person authorizes a connection at its authorization server, and nobody else can."""
 
 import os
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Schedulers ask for the tokens of `client_credentials`, also for the first ones (SPEC §24)."""
+"""Schedulers ask for the tokens of `client_credentials`, also for the first ones."""
 
 from urllib.parse import parse_qs, unquote
 

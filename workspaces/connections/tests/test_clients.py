@@ -1,4 +1,4 @@
-"""A client is registered at an authorization server, and what is no client is refused (SPEC §24; RFC 7591)."""
+"""A client is registered at an authorization server, and what is no client is refused (RFC 7591)."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Connections are made, shown, changed and deleted, and what is fixed or bad is refused (SPEC §24)."""
+"""Connections are made, shown, changed and deleted, and what is fixed or bad is refused."""
 
 from dataclasses import replace
 

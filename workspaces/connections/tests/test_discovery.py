@@ -1,4 +1,4 @@
-"""An MCP server's authorization server is found as the RFCs say, and one that lies is refused (SPEC §24)."""
+"""An MCP server's authorization server is found as the RFCs say, and one that lies is refused."""
 
 import time
 from typing import Any

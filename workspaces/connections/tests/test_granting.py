@@ -1,4 +1,4 @@
-"""A connection is authorized over real HTTP at a real authorization server, and its token lets a run in (SPEC §24)."""
+"""A connection is authorized over real HTTP at a real authorization server, and its token lets a run in."""
 
 import html
 import re

@@ -1,4 +1,4 @@
-"""What is stored of a token, and when it is to be refreshed (SPEC §24)."""
+"""What is stored of a token, and when it is to be refreshed."""
 
 from datetime import timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""No secret of a connection is in a page, an error, a repr, an event or an audit row (SPEC §24). The watch over all
+"""No secret of a connection is in a page, an error, a repr, an event or an audit row. The watch over all
 tests (testing/probes/leaks.py) looks at the answers of the API, the log lines and the tables.
 """
 

@@ -1,4 +1,4 @@
-"""Schedulers refresh each connection once, however many there are, and also when they are killed (SPEC §24)."""
+"""Schedulers refresh each connection once, however many there are, and also when they are killed."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Tokens are refreshed before they expire, and no answer of a server, or lack of one, loses a grant (SPEC §24)."""
+"""Tokens are refreshed before they expire, and no answer of a server, or lack of one, loses a grant."""
 
 import json
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""A grant that is given up is revoked at its server, and its secrets are forgotten then (SPEC §24)."""
+"""A grant that is given up is revoked at its server, and its secrets are forgotten then."""
 
 from urllib.parse import parse_qs
 

@@ -1,4 +1,4 @@
-"""Tokens are asked for as RFC 6749 says, and nonsense is not taken for tokens (SPEC §24)."""
+"""Tokens are asked for as RFC 6749 says, and nonsense is not taken for tokens."""
 
 import base64
 from urllib.parse import unquote

@@ -1,4 +1,4 @@
-"""The alarm about a value that does not open says where and why, and is not repeated in a loop (SPEC §8)."""
+"""The alarm about a value that does not open says where and why, and is not repeated in a loop."""
 
 from uuid import UUID
 

@@ -1,4 +1,4 @@
-"""A value that is sealed under an environment's data key opens only in its own place (SPEC §8)."""
+"""A value that is sealed under an environment's data key opens only in its own place."""
 
 import base64
 

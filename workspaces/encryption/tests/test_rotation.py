@@ -1,4 +1,4 @@
-"""Rotations of master and data keys change the right rows, keep all values, and report on it (SPEC §8)."""
+"""Rotations of master and data keys change the right rows, keep all values, and report on it."""
 
 import itertools
 from io import StringIO

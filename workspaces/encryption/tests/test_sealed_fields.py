@@ -1,4 +1,4 @@
-"""Every sealed column is registered, so that rotations and checks include it (SPEC §8)."""
+"""Every sealed column is registered, so that rotations and checks include it."""
 
 from django.apps import apps
 from django.db import models
