@@ -4,15 +4,66 @@ A form knows no rule: the body's serializer says which fields there are and of w
 wrong with a value.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from django.http import HttpRequest
 from rest_framework import serializers
+from rest_framework.exceptions import ParseError
 
 from console.asking import Answer, Json, Refused, ask, body_of
-from console.typed import text_of, value_of
+from pipedai.api.parsers import parse_json
+
+
+def text_of(value: Any, kind: str) -> Any:
+    """Returns the value as an input of HTML holds it."""
+    if value is None or value == []:
+        return ""
+    if kind == "json" or (kind == "clauses" and isinstance(value, list)):
+        return json.dumps(value, indent=2)
+    if kind == "time":
+        # The browser's field for a time takes no seconds and no zone.
+        return value[:16]
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, list):
+        return "\n".join(map(str, value))
+    return str(value)
+
+
+def value_of(kind: str, text: str) -> Any:
+    """Returns the JSON value that somebody typed. Raises ValueError with what to say at the field."""
+    if kind == "number":
+        # A text that is no number goes to the API as it is, which says what it wants instead. So does one that is too
+        # long for int().
+        is_number = len(text) < 100 and text.strip().removeprefix("-").isdecimal()
+        return int(text) if is_number else text
+    if kind == "clauses" and not text.lstrip().startswith("["):
+        return text.strip()
+    if kind in {"json", "clauses"}:
+        try:
+            return parse_json(text.encode())
+        except ParseError as error:
+            raise ValueError(str(error.detail)) from None
+    if kind == "headers":
+        return _headers(text)
+    if kind == "secrets":
+        return [line for line in text.split("\n") if line.strip()]
+    if kind == "names":
+        names = [line.strip() for line in text.split("\n") if line.strip()]
+        return "*" if "*" in names else names
+    # The browser's field for a time knows no zone; its label says that the time is in UTC.
+    return f"{text}Z" if kind == "time" else text
+
+
+def _headers(text: str) -> dict[str, str]:
+    pairs = [line.partition(":") for line in text.splitlines() if line.strip()]
+    if not all(colon for _, colon, _ in pairs):
+        raise ValueError("Write each header on a line of its own, as in Authorization: Bearer …")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
 
 # The kinds of fields that keep a secret. The API never shows their value, so a form that leaves one empty changes
 # nothing.
@@ -30,6 +81,7 @@ class Look:
     `json`, `clauses` (a word, or a list as JSON), `names` (one a line, or `*`), `time`, `hidden` or `rows` (a list of
     objects, each called `row`, with the fields of `looks`); "" takes the one that fits the type. `choices` are pairs of
     a value and what people read; those of a list are boxes to check, and a list without them has a line for each item.
+    `required` is for what the API needs for some values of another field, which its declaration can't say.
     """
 
     label: str = ""
@@ -39,6 +91,7 @@ class Look:
     autocomplete: str = "off"
     row: str = ""
     looks: Mapping[str, "Look"] = field(default_factory=dict)
+    required: bool = False
 
 
 # Every row that files may describe has it.
@@ -123,9 +176,12 @@ class Form:
     def send(
         self, request: HttpRequest, *, more: Json | None = None, key: str = ""
     ) -> Answer | None:
-        """Sends what was typed, and `more`, to the API. Returns its answer, or None if the form is to be shown again
-        with what is wrong. Raises Refused for what the form can't mend, such as a role that is too low.
+        """Sends what was typed, and `more`, to the API. Returns its answer, or None if the form is to be shown: because
+        nobody has sent it yet, or again, with what is wrong. Raises Refused for what the form can't mend, such as a
+        role that is too low.
         """
+        if request.method != "POST":
+            return None
         body = {**self.read(request), **(more or {})}
         if any(each.is_wrong for each in self.fields):
             self.status = 400
@@ -264,9 +320,12 @@ def _field(name: str, declared: Any, look: Look, known: Json, part: str) -> Fiel
         help=look.help or declared.help_text or "",
         look=look,
         kind=kind,
-        required=declared.required
-        and "." not in name
-        and kind not in {"check", "choices", "list", "secrets"},
+        required=look.required
+        or (
+            declared.required
+            and "." not in name
+            and kind not in {"check", "choices", "list", "secrets"}
+        ),
         choices=choices,
         bounds=bounds,
         declared=declared,

@@ -1,6 +1,7 @@
 """What every screen of the console shares: the checks before it, the page for a refusal, and its common answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from functools import wraps
 from typing import Any
@@ -19,7 +20,7 @@ from django.utils.encoding import iri_to_uri
 from django.utils.http import url_has_allowed_host_and_scheme
 
 from console.asking import REFUSED, Json, Refused, ask
-from console.forms import Form
+from console.forms import Form, Look
 from pipedai.api.authentication import is_from_own_page
 
 Screen = Callable[..., HttpResponse]
@@ -30,7 +31,7 @@ _LONGEST_NEXT = 600
 
 
 def screen(view: Screen) -> Screen:
-    """Makes a function that takes a request and the ids of its URL, and returns a page, a view of the console.
+    """Makes a view of the console of a function, or a method, that takes a request and the ids of its URL.
 
     A POST must come from a page of this service, and so needs no CSRF token. What the API refuses and the function does
     not catch becomes a page with the API's status; a visitor without a session is sent to sign in. Each page with the
@@ -38,13 +39,14 @@ def screen(view: Screen) -> Screen:
     """
 
     @wraps(view)
-    def answer(request: HttpRequest, **ids: UUID) -> HttpResponse:
+    def answer(*given: Any, **ids: UUID) -> HttpResponse:
+        request: HttpRequest = given[-1]
         if request.method not in {"GET", "HEAD", "POST"}:
             return HttpResponseNotAllowed(["GET", "HEAD", "POST"])
         if request.method == "POST" and not is_from_own_page(request):
             return problem(request, 403, ["This form was sent from a page of another site."])
         try:
-            response = view(request, **ids)
+            response = view(*given, **ids)
         except Refused as refused:
             if refused.status == 401:
                 return _sign_in(request)
@@ -139,50 +141,21 @@ def show(
     return render(request, f"console/{template}.html", context, status=status)
 
 
-def confirm(
-    request: HttpRequest, environment: Json | UUID | str, *, menu: str, **said: Any
-) -> HttpResponse:
-    """Renders the page that asks before something is destroyed: `title`, `text`, `button`, and `back`, the path to
-    which "Keep it" leads. Its form posts to the page itself.
-    """
-    return show(request, environment, menu, "confirm", said)
-
-
 def form_page(
     request: HttpRequest,
-    environment: Json | str,
     form: Form,
-    page: str,
-    of: str = "id",
-    *,
-    menu: str,
-    **said: Any,
+    to: Callable[[Json], str],
+    template: str = "console/form.html",
+    **context: Any,
 ) -> HttpResponse:
-    """Shows a form with the `title`, `button` and `back` of `said`. Once it is sent, it goes on to the page named
-    `page` whose id the API's answer has under `of`.
+    """Shows a form that is about no environment. Once it is sent, it goes on to the path that `to` makes of the API's
+    answer, with the cookies of the answer.
     """
-    if request.method == "POST" and (answer := form.send(request)):
-        return see_other(request, reverse(page, args=[answer.data[of]]))
-    return show(request, environment, menu, "form", {"form": form, **said}, status=form.status)
-
-
-def edit_page(
-    request: HttpRequest, found: Json, form: Form, page: str, of: str = "id", **said: Any
-) -> HttpResponse:
-    """Shows the form that changes what was found, and leads back to the page named `page` as `form_page` does."""
-    said |= {"title": f"Edit {found.get('name') or found['label']}", "button": "Save"}
-    said["back"] = reverse(page, args=[found[of]])
-    return form_page(request, found["environmentId"], form, page, of, **said)
-
-
-def delete_page(
-    request: HttpRequest, found: Json, path: str, page: str, text: str, **said: Any
-) -> HttpResponse:
-    """Asks before the API deletes what was found, then does so, and leads to the environment's page named `page`."""
-    title = f"Delete {found.get('name') or found['label']}?"
-    back = reverse(page, args=[found["environmentId"]])
-    said |= {"title": title, "text": text, "button": "Delete it"}
-    return destroy(request, found["environmentId"], path, back=back, **said)
+    if answer := form.send(request):
+        response = see_other(request, to(answer.data))
+        response.cookies.update(answer.cookies)
+        return response
+    return render(request, template, {"form": form, **context}, status=form.status)
 
 
 def destroy(
@@ -190,27 +163,132 @@ def destroy(
     environment: Json | UUID | str,
     path: str,
     *,
-    back: str,
+    menu: str,
+    method: str = "DELETE",
     to: str = "",
     **said: Any,
 ) -> HttpResponse:
-    """Asks before the API deletes what is at `path`, and does so on a POST. What forbids it then stands above the
-    question. What fields of the question say becomes the query. `back` leads to where the question came from, and `to`
-    elsewhere afterwards.
+    """Asks before the API does what can't be undone to what is at `path`, and does it on a POST. What forbids it then
+    stands above the question. What fields of the question say becomes the query. Of the page it needs the `title`, the
+    `text`, the `button`, and `back`, the path to which "Keep it" leads; `to` is the one to go on to afterwards.
     """
     status = 200
     if request.method == "POST":
         query = {name: value for name, value in request.POST.items() if value}
         try:
-            ask(request, "DELETE", path, query=query)
-            return see_other(request, to or back)
+            ask(request, method, path, query=query)
+            return see_other(request, to or said["back"])
         except Refused as refused:
             if refused.status != 409:
                 raise
             status, said["problems"] = 409, refused.sentences
-    page = confirm(request, environment, back=back, **said)
-    page.status_code = status
-    return page
+    return show(request, environment, menu, "confirm", said, status=status)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResourceScreens:
+    """The screens on which somebody makes, changes and deletes what an environment has of one kind, such as pools."""
+
+    # What one is called. The path of the API has the word with an s.
+    noun: str
+    menu: str
+    # Returns the fields of the form of a row of the API. A new row has what the form begins with, and no id yet.
+    looks: Callable[[HttpRequest, Json], Mapping[str, Look]]
+    # What else a deletion does, and what it does not.
+    deleting: str
+    # The page of an environment that lists them, and the page of one with what names its id in a row.
+    listed: str
+    page: str
+    of: str = "id"
+    # What the form of a new one begins with where the API has no default. A change sees it for what is null.
+    usual: Mapping[str, Any] = field(default_factory=dict)
+    # Whether the other fields of the body follow those of `looks`.
+    complete: bool = False
+    # The field that chooses among the forms for a new one, and what people read for each of its values.
+    chooses: str = ""
+    choices: Mapping[str, str] = field(default_factory=dict)
+
+    @screen
+    def new(self, request: HttpRequest, environment_id: UUID) -> HttpResponse:
+        row, title = {**self.usual, "environmentId": str(environment_id)}, f"New {self.noun}"
+        if self.chooses:
+            word = request.GET.get(self.chooses, "")
+            row[self.chooses] = word if word in self.choices else next(iter(self.choices))
+            title += f": {self.choices[row[self.chooses]]}"
+        looks = dict(self.looks(request, row))
+        if self.chooses:
+            looks[self.chooses] = Look(kind="hidden")
+        path = f"environments/{environment_id}/{self.noun}s"
+        form = Form("POST", path, looks, values=row, complete=self.complete)
+        said = {"title": title, "button": f"Make the {self.noun}"}
+        said["back"] = reverse(self.listed, args=[environment_id])
+        return self.answer(request, row, form, said)
+
+    @screen
+    def edit(self, request: HttpRequest, **ids: UUID) -> HttpResponse:
+        row = self.find(request, **ids)
+        said = {"title": f"Edit {_name_of(row)}", "button": "Save", "back": self.page_of(row)}
+        return self.answer(request, row, self.form(request, row), said)
+
+    @screen
+    def delete(self, request: HttpRequest, **ids: UUID) -> HttpResponse:
+        return self.ask_to_delete(request, self.find(request, **ids))
+
+    def ask_to_delete(self, request: HttpRequest, row: Json, **said: Any) -> HttpResponse:
+        said |= {"title": f"Delete {_name_of(row)}?", "text": self.deleting, "button": "Delete it"}
+        said |= {"back": self.page_of(row), "to": reverse(self.listed, args=[row["environmentId"]])}
+        path = f"{self.noun}s/{row['id']}"
+        return destroy(request, row["environmentId"], path, menu=self.menu, **said)
+
+    def find(self, request: HttpRequest, **ids: UUID) -> Json:
+        """Returns the row that a page's URL names."""
+        (id_,) = ids.values()
+        return ask(request, "GET", f"{self.noun}s/{id_}").data
+
+    def form(self, request: HttpRequest, row: Json) -> Form:
+        """Returns the form that changes a row."""
+        usual = {name: value for name, value in self.usual.items() if row[name] is None}
+        path, looks = f"{self.noun}s/{row['id']}", self.looks(request, row)
+        return Form("PATCH", path, looks, values=row | usual, complete=self.complete)
+
+    def page_of(self, row: Json) -> str:
+        return reverse(self.page, args=[row[self.of]])
+
+    def answer(self, request: HttpRequest, row: Json, form: Form, said: Json) -> HttpResponse:
+        """Shows the form of a row, or goes on to its page once the form is sent."""
+        if answer := form.send(request):
+            return see_other(request, self.page_of(answer.data))
+        said["form"] = form
+        return show(request, row["environmentId"], self.menu, "form", said, status=form.status)
+
+
+def _name_of(row: Json) -> str:
+    return str(row.get("name") or row["label"])
+
+
+# The most rows that the API puts on a page.
+MOST = 200
+
+
+def all_of(request: HttpRequest, environment_id: UUID | str, kind: str, **query: Any) -> list[Json]:
+    """Returns what an environment has of a kind, such as `workers`: so many as the API puts on a page."""
+    path = f"environments/{environment_id}/{kind}"
+    found: list[Json] = ask(request, "GET", path, query={"limit": MOST, **query}).data["items"]
+    return found
+
+
+def names_of(request: HttpRequest, environment_id: UUID | str, kind: str) -> dict[str, str]:
+    """Returns what `all_of` finds as names by ids, in the order of the names, for somebody to choose from."""
+    names = {each["id"]: _name_of(each) for each in all_of(request, environment_id, kind)}
+    return dict(sorted(names.items(), key=lambda each: each[1].lower()))
+
+
+def listed(
+    request: HttpRequest, environment_id: UUID, kind: str, *filters: str, **query: Any
+) -> Json:
+    """Returns a page of what an environment has of a kind, with the filters and the cursor of the page's URL."""
+    query |= chosen(request, *filters)
+    return ask(request, "GET", f"environments/{environment_id}/{kind}", query=query).data
 
 
 def older(request: HttpRequest, page: Json) -> str | None:

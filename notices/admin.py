@@ -7,8 +7,7 @@ from django.contrib.admin import register
 from django.db.models import Q
 
 from accounts.models import User
-from notices.channels.models import IS_FAILING, Channel, Notice, NoticeAttempt
-from notices.models import Incident
+from notices.models import IS_FAILING, Channel, Incident, Notice, NoticeAttempt
 from notices.states import Kind
 from pipedai.admin.base import StaffModelAdmin, in_state, related
 from pipedai.admin.columns import attempts, link_to

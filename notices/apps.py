@@ -1,4 +1,4 @@
-"""The Django app `notices`: it notices what goes wrong with triggers and workers, and has people told (SPEC §14)."""
+"""The Django app `notices`: it finds what goes wrong with triggers and workers, and tells people."""
 
 from django.apps import AppConfig
 

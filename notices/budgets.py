@@ -1,4 +1,4 @@
-"""Finds out in the scheduler which budgets have reached one of their percentages (SPEC §14, §17).
+"""Finds out in the scheduler which budgets have reached one of their percentages.
 
 A window stores the highest percentage of which people were told. Only changed and ended windows are looked at.
 """

@@ -1,4 +1,4 @@
-"""Judges whether triggers are failing, in the transaction that ends their runs or changes them (SPEC §14).
+"""Judges whether triggers are failing, in the transaction that ends their runs or changes them.
 
 The trigger's row in `trigger_health` is locked first, so that a later statement sees the runs of all who had the lock.
 Most ends of runs change nothing and take one statement.

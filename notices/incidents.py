@@ -1,4 +1,4 @@
-"""Opens, closes, acknowledges, repeats and announces incidents (SPEC §14). No other module changes them.
+"""Opens, closes, acknowledges, repeats and announces incidents. No other module changes them.
 
 Each change is one guarded statement, so that only one of two processes does it and announces it.
 """
@@ -14,14 +14,13 @@ from uuid import UUID
 from django.db import transaction
 
 from notices.channels.announcements import of_incidents
-from notices.channels.queueing import queue_notices
-from notices.channels.wanting import channels_wanting
+from notices.channels.queueing import channels_wanting, queue_notices
 from notices.states import RECOVERED, Kind, SubjectType
 from pipedai.events import SYSTEM, Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.sql import NOW, Row, execute, fetch_all
 
-# People are reminded of an open incident once a day, this many times at most (SPEC §14).
+# People are reminded of an open incident once a day, this many times at most.
 MAX_REMINDERS: Final = 7
 _LONGEST_MESSAGE = 300
 

@@ -1,4 +1,4 @@
-"""Finds out in the scheduler which triggers are late: a due time passed, and no run succeeded in time (SPEC §14).
+"""Finds out in the scheduler which triggers are late: a due time passed, and no run succeeded in time.
 
 A due time counts even if it made no run. A trigger is checked when its `check_at` has come. If it was late and has
 succeeded before a check, that becomes one closed incident.

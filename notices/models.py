@@ -1,28 +1,321 @@
-"""The table of incidents: what went wrong, since when, and whether somebody has acknowledged it."""
+"""The tables of channels, of the notices that go out over them and the addresses that get them, and of incidents."""
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import F, Q, Value
 from django.db.models.functions import Now
 
-from notices.channels.addresses import AskedAddress, RefusedAddress
-from notices.channels.models import Channel, Notice, NoticeAttempt
 from notices.states import Kind, SubjectType
+from pipedai.ids import new_id
+from pipedai.outgoing import (
+    OutboxRow,
+    SendAttempt,
+    attempt_constraints,
+    outbox_constraints,
+    outbox_indexes,
+)
 from pipedai.table_rules import check, has, index, lacks, unique
-from workspaces.tenant_columns import TenantRow
+from workspaces.models import Environment
+from workspaces.tenant_columns import (
+    FileColumns,
+    TenantRow,
+    has_its_key,
+    in_environment,
+    own_key,
+    sealed_column,
+    tenant_key,
+)
 
-__all__ = [
-    "AskedAddress",
-    "Channel",
-    "Incident",
-    "Notice",
-    "NoticeAttempt",
-    "RefusedAddress",
-    "UntoldOutcome",
-]
+# The longest e-mail address (RFC 5321 §4.5.3.1.3, less the angle brackets).
+MAX_ADDRESS = 254
+
+
+class AskedAddress(models.Model):
+    """Whether the owner of an address wants an environment's mail. Before they confirm, they get only the one mail that
+    asks. Users who name their own address, or make the environment, have agreed.
+    """
+
+    # The row's id, which the tokens in mails name. Links in earlier mails end when it changes, as it does if the owner
+    # of the address is removed from the environment by somebody else.
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    environment = models.ForeignKey(
+        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
+    # The address, in lower case.
+    address = models.CharField(max_length=MAX_ADDRESS)
+    # The user who first named the address: by adding it to a channel, also with an API key that they minted, or by
+    # leaving the environment. If it is the owner of the address, the address is not asked.
+    asked_by = models.UUIDField()
+    asked_at = models.DateTimeField(db_default=Now(), editable=False)
+    # When the owner of the address confirmed that they want the mail; NULL if they have not.
+    confirmed_at = models.DateTimeField(null=True)
+    # When the owner of the address refused the mail of this environment, by a link or by leaving it; NULL if they have
+    # not, or have agreed after that.
+    refused_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "asked_address"
+        constraints = (unique("asked_address_once_an_environment", ["address", "environment"]),)
+        indexes = (
+            # These two indexes count the new addresses of a day: those of a user, and those of an environment.
+            index("asked_address_by_user", ["asked_by", "asked_at"]),
+            index("asked_address_of_environment", ["environment", "asked_at"]),
+        )
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class RefusedAddress(models.Model):
+    # The address, in lower case.
+    address = models.CharField(max_length=MAX_ADDRESS, primary_key=True)
+    # When the owner of the address refused all notices, by the database's clock.
+    refused_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        db_table = "refused_address"
+
+    def __str__(self) -> str:
+        return "an address that wants no notices"
+
+
+# The columns of a channel that are encrypted.
+URL = sealed_column("channel", "url", "url_key_id")
+SECRET = sealed_column("channel", "secret", "secret_key_id")
+
+
+# The condition that a channel should send notices and that its last ones were given up.
+IS_FAILING = Q(failing_since__isnull=False, enabled=True, deleted_at__isnull=True)
+
+
+class Channel(FileColumns):
+    class Kind(models.TextChoices):
+        """How a channel sends its notices."""
+
+        # By mail, to each of the channel's addresses.
+        EMAIL = "email"
+        # As a signed request with a JSON body, as webhooks of triggers are sent.
+        WEBHOOK = "webhook"
+        # As a text to an incoming webhook of Slack, or of a service that understands the same request.
+        SLACK = "slack"
+
+    # How the channel sends notices. The kind of a channel never changes.
+    kind = models.CharField(max_length=7, choices=Kind.choices)
+    # The addresses of a channel of the kind `email`, in lower case; empty for the others.
+    emails = ArrayField(models.CharField(max_length=MAX_ADDRESS), default=list)
+    # The encrypted URL of a channel of the kind `webhook` or `slack`; NULL for mail, and once the channel is deleted.
+    # Users write it, and a rotation of the data key encrypts it anew. It is encrypted because everybody who knows it
+    # can post there.
+    url = models.BinaryField(null=True)
+    # The data key that encrypts `url`; NULL if there is no URL.
+    url_key = tenant_key("workspaces.DataKey", null=True, related_name="+")
+    # The host of the URL; empty for mail. It is the only part of the URL that is shown.
+    host = models.CharField(max_length=255, default="", db_default="")
+    # The secret that signs the notices of a webhook, encrypted; NULL if they are not signed.
+    secret = models.BinaryField(null=True)
+    # The data key that encrypts `secret`; NULL if there is no secret.
+    secret_key = tenant_key("workspaces.DataKey", null=True, related_name="+")
+    # The events that the channel tells of: words from `notices.states.EVENTS`.
+    events = ArrayField(models.CharField(max_length=32))
+    # Of which triggers the channel tells with `run.result`; NULL if of all. They are no foreign keys: a deleted trigger
+    # ends no more runs.
+    trigger_ids = ArrayField(models.UUIDField(), null=True)
+    # Which final outcomes `run.result` tells: `always`, `failed`, or a list of clauses that must all hold for the
+    # document of the run's status, output and payload.
+    tells_when = models.JSONField(db_default=Value("always", models.JSONField()))
+    # When the channel sends a summary: `at` as HH:MM, `timezone`, and `weekdays`, of which `mon` is the first. NULL if
+    # it sends none.
+    summary = models.JSONField(null=True)
+    # When the next summary is due; NULL if none is, also while the channel is disabled. The transaction that queues a
+    # summary moves it on.
+    summary_due_at = models.DateTimeField(null=True)
+    # From when on the next summary tells what became of due times and runs; NULL like `summary_due_at`.
+    summary_since = models.DateTimeField(null=True)
+    # Whether the channel sends notices. Notices that are pending when the channel is disabled are given up.
+    enabled = models.BooleanField(default=True)
+    # The user who made the channel; NULL if an API key or the service did.
+    created_by = models.UUIDField(null=True)
+    updated_at = models.DateTimeField(db_default=Now())
+    # When the channel was deleted; NULL if it is not. The row stays, because its notices refer to it.
+    deleted_at = models.DateTimeField(null=True)
+    # Since when the channel's notices have been given up; NULL if the last notice that ended was delivered, or if none
+    # has ended. Senders write it.
+    failing_since = models.DateTimeField(null=True)
+    # Why the last notice was given up, in a few words; NULL like `failing_since`.
+    last_error = models.CharField(max_length=100, null=True)
+    # How many of the channel's notices were dropped because too many were pending.
+    dropped_count = models.PositiveIntegerField(default=0, db_default=0)
+
+    class Meta:
+        db_table = "channel"
+        constraints = (
+            own_key("channel", live=lacks("deleted_at")),
+            in_environment("channel"),
+            check("channel_kind", Q(kind__in=("email", "webhook", "slack"))),
+            check(
+                "channel_has_a_target",
+                has("deleted_at")
+                | Q(kind="email", emails__len__gte=1, url__isnull=True)
+                | (~Q(kind="email") & Q(emails__len=0, url__isnull=False)),
+            ),
+            has_its_key("channel", "url"),
+            check(
+                "channel_secret_has_a_key",
+                lacks("secret", "secret_key")
+                | Q(secret__isnull=False, secret_key__isnull=False, kind="webhook"),
+            ),
+            check(
+                "channel_error_has_a_time",
+                has("failing_since") | lacks("last_error"),
+            ),
+            check(
+                "channel_summary_is_due",
+                lacks("summary_due_at", "summary_since")
+                | Q(
+                    summary__isnull=False,
+                    summary_due_at__isnull=False,
+                    summary_since__isnull=False,
+                    enabled=True,
+                    deleted_at__isnull=True,
+                ),
+            ),
+        )
+        indexes = (
+            index(
+                "channel_listed",
+                ["environment", "created_at", "id"],
+                where=lacks("deleted_at"),
+            ),
+            # Admin finds the channels that fail by this index.
+            index("channel_failing", ["id"], where=IS_FAILING),
+            # The end of every run reads this index to find the channels that tell of ended runs. Most environments have
+            # none.
+            index(
+                "channel_of_outcomes",
+                ["environment"],
+                where=Q(
+                    enabled=True,
+                    deleted_at__isnull=True,
+                    events__overlap=["run.ended", "run.result"],
+                ),
+            ),
+            # The scheduler finds the due summaries by this index.
+            index("channel_summary_due", ["summary_due_at"], where=has("summary_due_at")),
+        )
+
+
+class Notice(OutboxRow):
+    """A message of a channel to one address. The transaction that causes it writes this row of the outbox."""
+
+    class Status(models.TextChoices):
+        """Whether a notice still has to be sent, and how it ended."""
+
+        PENDING = "pending"
+        DELIVERED = "delivered"
+        # It was given up: the receiver refused it, the last attempt failed, or it was dropped because too many were
+        # pending.
+        DEAD = "dead"
+        # It was held back and is told in a digest. The column `digest_id` names the digest.
+        DIGESTED = "digested"
+
+    status = models.CharField(max_length=9, choices=Status.choices, default=Status.PENDING)
+    environment = models.ForeignKey(
+        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
+    # The channel that sends the notice. The channel's URL and secret are read at each attempt.
+    channel = tenant_key("notices.Channel", related_name="notices")
+    # What the notice tells: a word from EVENTS, or `channel.test`, `channel.digest`, `channel.summary` or
+    # `address.confirm`.
+    event = models.CharField(max_length=32)
+    # The incident that the notice tells of; NULL if there is none. It is no foreign key, because incidents are pruned.
+    incident_id = models.UUIDField(null=True)
+    # The run that the notice tells of: the incident's cause, or a run that ended; NULL if there is none. It is no
+    # foreign key, because runs are pruned.
+    run_id = models.UUIDField(null=True)
+    # The approval that the notice tells of; NULL if there is none. It is no foreign key, because runs are pruned.
+    approval_id = models.UUIDField(null=True)
+    # The address that a mail goes to; empty for the other kinds.
+    address = models.CharField(max_length=MAX_ADDRESS, default="", db_default="")
+    # The content of the notice as JSON text. A webhook sends this text with the run's output, which is read at each
+    # attempt. The texts of mails and of Slack are made from it at each attempt. The body of a digest grows until the
+    # digest is due.
+    body = models.TextField()
+    # When the notice may first be sent. The notice counts against the hourly limit from this time on. For a digest this
+    # is the time at which the channel may send again.
+    send_at = models.DateTimeField(db_default=Now())
+    # Whether the notice tells the result of a run, or is a digest of results. These have an hourly limit of their own,
+    # so that no flood of them holds back the news of an incident.
+    tells_results = models.BooleanField(default=False, db_default=False)
+    # The digest that tells of this notice; NULL unless the notice is digested.
+    digest_id = models.UUIDField(null=True)
+
+    class Meta:
+        db_table = "notice"
+        constraints = (
+            in_environment("notice"),
+            *outbox_constraints(ended=("delivered", "dead", "digested")),
+            check(
+                "notice_digested_has_a_digest",
+                Q(status="digested", digest_id__isnull=False)
+                | (~Q(status="digested") & lacks("digest_id")),
+            ),
+            # A channel has at most one digest at a time that gathers results for an address, and one that gathers the
+            # rest. A digest gathers until a sender claims it, because the claim changes `next_attempt_at`.
+            unique(
+                "notice_one_open_digest",
+                ["channel", "address", "environment", "tells_results"],
+                where=Q(event="channel.digest", status="pending", next_attempt_at=F("send_at")),
+            ),
+        )
+        indexes = (
+            *outbox_indexes(of_environments=True),
+            index("notice_listed", ["channel", "created_at", "id"]),
+            # This index counts a channel's notices of the last hour.
+            index(
+                "notice_sent_to",
+                ["channel", "address", "tells_results", "send_at"],
+                where=~Q(status="digested"),
+            ),
+            index("notice_pending_of_channel", ["channel", "send_at"], where=Q(status="pending")),
+            # This index counts the mails to an address, of all channels and environments.
+            index(
+                "notice_mailed_to",
+                ["address", "tells_results", "send_at"],
+                where=~Q(status="digested") & ~Q(address=""),
+            ),
+            # This index finds who was told of an incident.
+            index(
+                "notice_of_incident",
+                ["incident_id", "created_at"],
+                where=has("incident_id"),
+            ),
+            # This index finds who was told of a call to decide about.
+            index(
+                "notice_of_approval",
+                ["approval_id", "created_at"],
+                where=has("approval_id"),
+            ),
+            index("notice_prunable", ["created_at"], where=~Q(status="pending")),
+        )
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class NoticeAttempt(SendAttempt):
+    pk = models.CompositePrimaryKey("notice_id", "n")
+    environment = models.ForeignKey(
+        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
+    notice = tenant_key("notices.Notice", related_name="attempts")
+
+    class Meta:
+        db_table = "notice_attempt"
+        constraints = attempt_constraints("notice_attempt_has_an_end")
 
 
 class Incident(TenantRow):
-    """Something that is wrong, until it is over (SPEC §14). A subject has one open incident of each kind."""
+    """Something that is wrong, until it is over. A subject has one open incident of each kind."""
 
     # What is wrong; see `notices.states.Kind`.
     kind = models.CharField(max_length=22, choices=Kind.choices)

@@ -8,13 +8,12 @@ from django.conf import settings
 from notices import receivers  # noqa: F401 - the import connects the receivers
 from notices.budgets import find_reached_budgets
 from notices.channels import files  # noqa: F401 - importing it registers the kind
-from notices.channels.outcomes import tell_outcomes
+from notices.channels.outcomes import remind_of_questions, tell_outcomes
 from notices.channels.sending import NOTICES
 from notices.channels.summaries import send_summaries
 from notices.incidents import remind
 from notices.lateness import find_late_triggers
 from notices.models import Incident
-from notices.questions import remind_of_questions
 from notices.silence import find_offline_pools, find_offline_workers
 from pipedai.loop import Job, register_job
 from pipedai.outgoing import register_kind

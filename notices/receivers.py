@@ -1,5 +1,5 @@
 """Receives the domain events of all apps, in their transactions: opens and closes incidents because of them, gives new
-environments their first channel, and notes who leaves one (SPEC §14).
+environments their first channel, and ends the mail to users who leave one.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -11,8 +11,7 @@ from django.dispatch import receiver
 
 from accounts.models import User
 from notices.channels.consent import agree, leave
-from notices.channels.models import Channel
-from notices.channels.outcomes import note_outcomes
+from notices.channels.outcomes import announce_questions, note_outcomes
 from notices.health import (
     Ended,
     judge_ends,
@@ -22,7 +21,7 @@ from notices.health import (
     watch_new,
 )
 from notices.incidents import Finding, change_incidents
-from notices.questions import announce_questions
+from notices.models import Channel
 from notices.states import USUAL_EVENTS, Kind, SubjectType
 from pipedai.events import SYSTEM, Event, emit, happened
 from pipedai.sql import fetch_all
@@ -44,7 +43,7 @@ SELECT retry_of_id FROM run WHERE retry_of_id = ANY(%(ids)s) AND ended_by IS DIS
 """
 
 # Selects the deliveries that open an incident. A delivery to a URL that the trigger no longer has opens none, because
-# it says nothing about the present URL. A test opens none, because whoever sent it sees its result.
+# it says nothing about the present URL. A test opens none, because the person who sent it sees its result.
 _GIVEN_UP = """
 SELECT d.id, d.environment_id, d.trigger_id, t.name, d.run_id
 FROM delivery d JOIN trigger t ON t.id = d.trigger_id
@@ -69,20 +68,14 @@ _MENDED_BY = {
 _FIRST_CHANNEL = "Mail to the owner"
 
 
-@receiver(happened, dispatch_uid="notices.notice")
-def notice(events: tuple[Event, ...], **_: Any) -> None:
+@receiver(happened, dispatch_uid="notices.follow_events")
+def follow_events(events: tuple[Event, ...], **_: Any) -> None:
     """Opens and closes incidents because of these events. Events that concern no incident cost no statement."""
-    found: dict[str, list[Event]] = {}
-    for event in events:
-        if event.action in _ENDS or event.action in _NOTED:
-            found.setdefault(event.action, []).append(event)
-    if not found:
-        return
     if ends := [event for event in events if event.action in _ENDS]:
         _note_ends(ends, events)
     for action, note in _NOTED.items():
-        if named := found.get(action):
-            note(named)
+        if found := [event for event in events if event.action == action]:
+            note(found)
 
 
 def _note_created(created: Sequence[Event]) -> None:
@@ -96,7 +89,7 @@ def _note_seeded(seeded: Sequence[Event]) -> None:
 
 
 def _note_ends(ends: Sequence[Event], events: Sequence[Event]) -> None:
-    """A failure that a retry follows does not count as an outcome (SPEC §14)."""
+    """A failure that a retry follows does not count as an outcome."""
     retried = {
         event.metadata["retryOf"] for event in events if event.action == "run.retried"
     } | _retried_before([event for event in ends if event.metadata.get("late")])
@@ -246,8 +239,8 @@ def add_first_channel(events: tuple[Event, ...], **_: Any) -> None:
             )
 
 
-@receiver(happened, dispatch_uid="notices.note_leavers")
-def note_leavers(events: tuple[Event, ...], **_: Any) -> None:
+@receiver(happened, dispatch_uid="notices.end_mail_of_leavers")
+def end_mail_of_leavers(events: tuple[Event, ...], **_: Any) -> None:
     for event in events:
         if event.action == "member.removed" and event.environment_id and event.target_id:
             is_removed = event.actor.id != event.target_id

@@ -1,18 +1,42 @@
-"""Renders incidents for the API, and filters their list (SPEC §14)."""
+"""Renders incidents and what needs attention for the API, with who was told of them, and filters incidents."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from typing import Any, Final
+from uuid import UUID
 
 from django.db.models import QuerySet
 from rest_framework import serializers
 
-from notices.channels.models import Channel, Notice
-from notices.models import Incident
-from notices.states import Kind, SubjectType
-from notices.telling import told_of
+from notices.models import Channel, Incident, Notice
+from notices.states import NEEDS, Kind, SubjectType
 from pipedai.api.filters import ApiFilterSet, IdFilter, WordFilter, WordsFilter
 from pipedai.api.serializers import RowSerializer
-from pipedai.sql import Row
+from pipedai.sql import Row, fetch_all
+
+# Receivers are looked for among so many of an incident's newest notices. Eight notices tell one receiver of an incident
+# and its reminders.
+_MOST: Final = 100
+
+_TOLD: Final = f"""
+SELECT DISTINCT ON (i.id, n.channel_id, n.address) i.id AS told_of, n.channel_id, c.name AS channel_name, c.kind,
+    n.address, n.event, n.status, n.created_at, n.delivered_at
+FROM unnest(%(ids)s::uuid[]) AS i (id)
+CROSS JOIN LATERAL (
+    (SELECT * FROM notice WHERE incident_id = i.id ORDER BY created_at DESC LIMIT {_MOST})
+    UNION ALL
+    (SELECT * FROM notice WHERE approval_id = i.id ORDER BY created_at DESC LIMIT {_MOST})) n
+JOIN channel c ON c.id = n.channel_id
+ORDER BY i.id, n.channel_id, n.address, n.created_at DESC, n.id DESC
+"""  # noqa: S608
+
+
+def told_of(ids: Collection[UUID]) -> dict[UUID, list[Row]]:
+    """Returns for each incident or approval who was told of it, as rows for ToldSerializer. It takes one query."""
+    told: dict[UUID, list[Row]] = defaultdict(list)
+    for row in fetch_all(_TOLD, {"ids": list(ids)}):
+        told[row["told_of"]].append({**row, "email": row["address"] or None})
+    return told
 
 
 class IncidentSubjectSerializer(RowSerializer):
@@ -93,3 +117,33 @@ class IncidentFilters(ApiFilterSet):
     status = StatusFilter(choices=[("open", "open"), ("closed", "closed")])
     kind = WordsFilter(field_name="kind", choices=Kind.values)
     triggerId = IdFilter(field_name="subject_id")
+
+
+class AttentionSubjectSerializer(RowSerializer):
+    """The trigger, worker, pool, budget, connection, channel or approval that an item is about."""
+
+    type = serializers.ChoiceField(choices=(*SubjectType.values, "channel", "approval"))
+    id = serializers.UUIDField()
+    name = serializers.CharField()
+
+
+class RemedySerializer(RowSerializer):
+    """What to do about an item."""
+
+    text = serializers.CharField()
+
+
+class AttentionItemSerializer(RowSerializer):
+    """Something that somebody has to see to."""
+
+    kind = serializers.ChoiceField(choices=list(NEEDS))
+    since = serializers.DateTimeField()
+    subject = AttentionSubjectSerializer()
+    summary = serializers.CharField()
+    reason = serializers.CharField(allow_null=True)
+    error = serializers.CharField(allow_null=True)
+    runId = serializers.UUIDField(allow_null=True)
+    incidentId = serializers.UUIDField(allow_null=True)
+    acknowledgedAt = serializers.DateTimeField(allow_null=True)
+    toldTo = ToldSerializer(many=True, source="told")
+    remedy = RemedySerializer()

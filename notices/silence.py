@@ -1,4 +1,4 @@
-"""Finds out in the scheduler which workers and pools are offline although triggers need them (SPEC §14).
+"""Finds out in the scheduler which workers and pools are offline although triggers need them.
 
 A worker that called again before a scheduler looked has left a row of `worker_silence`, which becomes one closed
 incident.

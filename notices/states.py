@@ -76,6 +76,8 @@ class Need:
 
     # The word, the icon and the tone under which the console shows it.
     badge: tuple[str, str, str]
+    # What attention says of it, with a place for the subject's name. It is empty where that depends on more.
+    sentence: str = ""
     # What to do about it. It is empty if that depends on the reason.
     remedy: str = ""
     # Whether the console lists it behind the others: nothing failed to happen, but somebody may not hear of something.
@@ -127,6 +129,7 @@ NEEDS: Final[Mapping[str, Need]] = {
     ),
     CONNECTION_FAILING: Need(
         badge=("Gets no token", "cross", "bad"),
+        sentence="Connection {} gets no fresh token, so its runs wait.",
         remedy="See what the error says of its servers. Schedulers keep trying, and the runs go out when they have a"
         " token.",
     ),
@@ -165,13 +168,17 @@ NEEDS: Final[Mapping[str, Need]] = {
     ),
     CHANNEL_DEAD: Need(
         badge=("Notices given up", "cross", "bad"),
+        sentence="Channel {} reaches nobody: its last notice was given up.",
         remedy="See with GET /channels/:id/notices what became of its notices, correct it with PATCH /channels/:id, and"
         " try it with POST /channels/:id/test.",
         is_quiet=True,
     ),
-    RUN_FAILED: Need(badge=("Failed", "cross", "bad")),
+    RUN_FAILED: Need(
+        badge=("Failed", "cross", "bad"), sentence="The last run of trigger {} failed or timed out."
+    ),
     USER_LEFT: Need(
         badge=("Its user has left", "clock", "warn"),
+        sentence="Connection {} lives on the login of somebody who is no active member any more.",
         remedy="Let a member connect it again on its page, to which POST /connections/:id/authorize leads.",
         is_quiet=True,
     ),

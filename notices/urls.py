@@ -1,12 +1,11 @@
 """The viewsets of the notices app, whose endpoints are below /api/v1/."""
 
-from notices.attention.views import AttentionViewSet
 from notices.channels.views import (
     AddressViewSet,
     ChannelNoticeViewSet,
     ChannelViewSet,
 )
-from notices.views import EnvironmentIncidentViewSet, IncidentViewSet
+from notices.views import AttentionViewSet, EnvironmentIncidentViewSet, IncidentViewSet
 from pipedai.api.views import paths_of
 
 urlpatterns = paths_of(

@@ -1,22 +1,54 @@
-"""The endpoints of incidents: list those of an environment, and acknowledge one."""
+"""The endpoints of what needs attention in an environment, and of its incidents."""
 
 from typing import Any
 from uuid import UUID
 
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from notices.attention import find_attention
 from notices.incidents import acknowledge_incident
 from notices.models import Incident
-from notices.serializers import IncidentFilters, IncidentSerializer, incidents_shown
+from notices.serializers import (
+    AttentionItemSerializer,
+    IncidentFilters,
+    IncidentSerializer,
+    incidents_shown,
+)
 from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.principal import actor_of, principal_of
-from pipedai.api.schema.operation import Operation
+from pipedai.api.schema.operation import Operation, answer
 from pipedai.replica.reading import from_replica
 from triggers.filters import check_tenant_ids
 from workspaces.access import IsOperator, IsViewer, TenantViewSet, find_visible
 
 _ALL_INCIDENTS = "SELECT id, environment_id FROM incident"
+
+
+class AttentionViewSet(TenantViewSet):
+    """What somebody has to see to in an environment."""
+
+    tag = "Overview"
+    permissions = {"retrieve": IsViewer}
+
+    @Operation(
+        "GET /environments/{environmentId}/attention",
+        id="getAttention",
+        summary="Get what needs attention",
+        answers={
+            200: answer(
+                "Attention",
+                "What needs attention, the most urgent first.",
+                items=AttentionItemSerializer(many=True),
+                total=serializers.IntegerField(),
+            )
+        },
+    )
+    def retrieve(self, request: Request, environment_id: UUID) -> Response:
+        """Answers with the most urgent items, and with how many there are."""
+        items, total = find_attention(environment_id)
+        return Response({"items": AttentionItemSerializer(items, many=True).data, "total": total})
 
 
 class IncidentPaginator(KeysetPaginator):

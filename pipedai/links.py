@@ -1,4 +1,4 @@
-"""Makes the links that mails and messages have to the page of the console that they are about."""
+"""Names the pages of the console, for its own links and for those of mails and messages."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -8,7 +8,8 @@ from django.conf import settings
 
 from pipedai.server.request_scope import CONSOLE
 
-# The path of each page below the console's. `{}` is the id of what the page is about.
+# The path of each page below the console's. `{}` is the id of what the page is about, and `{environment}` that of its
+# environment.
 PAGES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "password": "account/password",
@@ -17,8 +18,11 @@ PAGES: Final[Mapping[str, str]] = MappingProxyType(
         "register": "account/register",
         "invitation": "account/invitation",
         "notices": "account/notices",
-        "attention": "environments/{}/attention",
-        "money": "environments/{}/money",
+        "attention": "environments/{environment}/attention",
+        "machines": "environments/{environment}/machines",
+        "approvals": "environments/{environment}/approvals",
+        "budget": "environments/{environment}/money",
+        "environment": "environments/{environment}/settings",
         "trigger": "triggers/{}",
         "run": "runs/{}",
         "approval": "approvals/{}",
@@ -30,9 +34,15 @@ PAGES: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 
-def link_to_page(page: str, about: object = "") -> str:
-    """Returns the URL of a page of `PAGES` about what has that id. A dashboard that DASHBOARD_URL names has its pages
-    at the same paths as the console.
+def path_of_page(page: str, about: object = "", environment: object = "") -> str:
+    """Returns the path of a page of `PAGES` about what has that id."""
+    return f"{CONSOLE}/{PAGES[page].format(about, environment=environment)}"
+
+
+def link_to_page(page: str, about: object = "", environment: object = "") -> str:
+    """Returns the URL of that page. A dashboard that DASHBOARD_URL names has its pages at the paths that the
+    console has below its own.
     """
-    site = settings.DASHBOARD_URL or f"{settings.PUBLIC_URL}{CONSOLE}"
-    return f"{site}/{PAGES[page].format(about)}"
+    path = path_of_page(page, about, environment)
+    dashboard = settings.DASHBOARD_URL
+    return dashboard + path.removeprefix(CONSOLE) if dashboard else settings.PUBLIC_URL + path

@@ -5,7 +5,7 @@ from django.views.generic import RedirectView
 
 from accounts.staff_views import StaffAccount, StaffLogin, StaffLogout
 from audit.views import AuditLogViewSet
-from notices.channels.page import stop_page
+from notices.channels.views import stop_page
 from pipedai.admin.site import site
 from pipedai.api.service import (
     HealthViewSet,

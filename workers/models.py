@@ -189,7 +189,8 @@ class Enrollment(models.Model):
     auth_mode = models.CharField(max_length=10, choices=Worker.AuthMode.choices)
     # The HMAC-SHA256 of the `enr_` code; for a pairing, of the device code with which the host asks for its tokens.
     code_digest = models.BinaryField(max_length=32, unique=True)
-    # The HMAC-SHA256 of the code that a person types on the page /pair. None if the enrollment is an `enr_` code.
+    # The HMAC-SHA256 of the code that a person types in the console to approve a pairing. None if the enrollment is an
+    # `enr_` code.
     user_code_digest = models.BinaryField(max_length=32, null=True, unique=True)
     # The last four characters of the `enr_` code, by which people recognise it; for a pairing, of the device code.
     last_four = models.CharField(max_length=4)

@@ -8,7 +8,7 @@ from unittest.mock import ANY
 import pytest
 
 from audit.tests.calls import CHANGING, Call, entries_since, entry_ids
-from notices.channels.addresses import AskedAddress
+from notices.models import AskedAddress
 from pipedai.ids import current_request_id
 from testing.world.audiences import UNSIGNED
 from testing.world.cast import browser

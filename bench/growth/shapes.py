@@ -30,8 +30,8 @@ from bench.growth.pages import (
     undone,
 )
 from notices.budgets import find_reached_budgets
-from notices.channels.models import Notice
 from notices.channels.sending import NOTICES
+from notices.models import Notice
 from pipedai.events import SYSTEM
 from pipedai.outgoing.due import claim_due
 from pipedai.outgoing.kinds import Kind

@@ -1,4 +1,9 @@
-"""The screens for signing in and out, for registering, for a forgotten password, and of one's own account."""
+"""The screens for signing in and out, for registering, for a forgotten password, of one's own account, and those to
+which the links of mails lead.
+
+The token of a mail is in the URL's fragment, which browsers send to no server and keep through redirects. A script
+moves it into the form; without the script, people copy it there.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -7,22 +12,22 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 
-from console.asking import ask
+from console.asking import Json, ask
 from console.forms import Form, Look
-from console.pages import HOME, safe_next, screen, see_other
+from console.pages import HOME, form_page, safe_next, screen, see_other
 
 _EMAIL = Look("E-mail address", kind="email", autocomplete="username")
-NEW_PASSWORD = Look(
+_NEW_PASSWORD = Look(
     "New password",
     help="At least 10 characters.",
     kind="password",
     autocomplete="new-password",
 )
 _PASSWORD = Look("Password", kind="password", autocomplete="current-password")
-NEW_ACCOUNT = {
+_NEW_ACCOUNT = {
     "name": Look(autocomplete="name"),
     "email": _EMAIL,
-    "password": replace(NEW_PASSWORD, label="Password"),
+    "password": replace(_NEW_PASSWORD, label="Password"),
 }
 
 
@@ -30,23 +35,18 @@ NEW_ACCOUNT = {
 def sign_in(request: HttpRequest) -> HttpResponse:
     # A 401 says that the address or the password is wrong, and belongs at the form.
     form = Form("POST", "auth/login", {"email": _EMAIL, "password": _PASSWORD}, catches={401})
-    return enter(request, form, "console/sign_in.html")
+    return _enter(request, form, "console/sign_in.html")
 
 
 @screen
 def register(request: HttpRequest) -> HttpResponse:
-    return enter(request, Form("POST", "auth/register", NEW_ACCOUNT), "console/register.html")
+    return _enter(request, Form("POST", "auth/register", _NEW_ACCOUNT), "console/register.html")
 
 
-def enter(request: HttpRequest, form: Form, template: str, **said: Any) -> HttpResponse:
+def _enter(request: HttpRequest, form: Form, template: str, **said: Any) -> HttpResponse:
     """Shows a form that opens a session, and then goes on to the page that `next` names."""
     on = safe_next(request)
-    if request.method == "POST" and (answer := form.send(request)):
-        response = see_other(request, on)
-        response.cookies.update(answer.cookies)
-        return response
-    context = {"form": form, "next": on, "home": HOME, **said}
-    return render(request, template, context, status=form.status)
+    return form_page(request, form, lambda _: on, template, next=on, home=HOME, **said)
 
 
 @screen
@@ -62,7 +62,7 @@ def sign_out(request: HttpRequest) -> HttpResponse:
 @screen
 def forgot_password(request: HttpRequest) -> HttpResponse:
     form = Form("POST", "auth/forgot-password", {"email": _EMAIL})
-    sent = request.method == "POST" and form.send(request) is not None
+    sent = form.send(request) is not None
     context = {"form": form, "sent": sent}
     return render(request, "console/forgot_password.html", context, status=form.status)
 
@@ -82,7 +82,7 @@ def account(request: HttpRequest) -> HttpResponse:
 def change_password(request: HttpRequest) -> HttpResponse:
     looks = {
         "currentPassword": replace(_PASSWORD, label="Present password"),
-        "newPassword": replace(NEW_PASSWORD, help="All your other sessions end."),
+        "newPassword": replace(_NEW_PASSWORD, help="All your other sessions end."),
     }
     form = Form("POST", "auth/change-password", looks)
     return _change(request, form, title="Change the password", to="")
@@ -102,21 +102,11 @@ def change_email(request: HttpRequest) -> HttpResponse:
 
 def _change(request: HttpRequest, form: Form, *, title: str, to: str) -> HttpResponse:
     """Shows a form that changes the account, and then goes on to the account's page."""
-    back = reverse("console:account")
-    if request.method == "POST" and (answer := form.send(request)):
-        response = see_other(request, f"{back}{to}")
-        response.cookies.update(answer.cookies)
-        return response
-    user = ask(request, "GET", "auth/me").data["user"]
     # A password manager wants to know whose password it is.
-    context = {
-        "form": form,
-        "title": title,
-        "button": title,
-        "back": back,
-        "username": user["email"],
-    }
-    return render(request, "console/form.html", context, status=form.status)
+    username = ask(request, "GET", "auth/me").data["user"]["email"]
+    back = reverse("console:account")
+    said = {"title": title, "button": title, "back": back, "username": username}
+    return form_page(request, form, lambda _: f"{back}{to}", **said)
 
 
 @screen
@@ -136,3 +126,119 @@ def end_sessions(request: HttpRequest) -> HttpResponse:
         else:
             ask(request, "POST", "auth/sessions/revoke-others")
     return see_other(request, reverse("console:account"))
+
+
+_TOKEN = Look("Token", help="It is what follows “token=” in the link of the mail.")
+
+
+@screen
+def verify(request: HttpRequest) -> HttpResponse:
+    # A visitor without a session is sent to sign in and back, so that they confirm the address of their own account.
+    account = ask(request, "GET", "auth/me").data["user"]
+    form = Form("POST", "auth/verify-email", {"token": _TOKEN})
+    return _answer_link(
+        request,
+        form,
+        "{user[email]} is confirmed.",
+        title="Confirm your address",
+        text="Confirm that this address is yours.",
+        button="Confirm",
+        account=account,
+    )
+
+
+@screen
+def reset(request: HttpRequest) -> HttpResponse:
+    form = Form("POST", "auth/reset-password", {"token": _TOKEN, "newPassword": _NEW_PASSWORD})
+    return _answer_link(
+        request,
+        form,
+        "The new password is set. Sign in with it.",
+        title="Set a new password",
+        text="All sessions of your account end, on every device.",
+        button="Set the password",
+    )
+
+
+@screen
+def register_anew(request: HttpRequest) -> HttpResponse:
+    """Makes an account for the owner of an address that a stranger registered and never confirmed."""
+    form = Form("POST", "auth/register", {"registrationToken": _TOKEN, **_NEW_ACCOUNT})
+    text = (
+        "You get a new account with the address to which the mail came."
+        " The account that somebody made with it and never confirmed is closed."
+    )
+    return _enter(
+        request, form, "console/link.html", title="Register", text=text, button="Register"
+    )
+
+
+@screen
+def invitation(request: HttpRequest) -> HttpResponse:
+    """Who invites me into what, and what do I do to accept?"""
+    look = Form("POST", "invitations/look", {"token": _TOKEN})
+    if (answer := look.send(request)) is None:
+        context = {"form": look, "title": "Invitation", "button": "Look at the invitation"}
+        context |= {"text": "Somebody invites you to work with them.", "at_once": True}
+        return render(request, "console/link.html", context, status=look.status)
+    invited, step, token = answer.data, request.POST.get("step"), request.POST["token"]
+    if step == "accept":
+        member = ask(request, "POST", "invitations/accept", body={"token": token}).data
+        return see_other(request, reverse("console:environment", args=[member["environmentId"]]))
+    form = Form(
+        "POST", "auth/register", {each: _NEW_ACCOUNT[each] for each in ("name", "password")}
+    )
+    proof = {"email": invited["email"], "invitationToken": token}
+    if step == "register" and (made := form.send(request, more=proof)):
+        response = see_other(request, HOME)
+        response.cookies.update(made.cookies)
+        return response
+    context = {"invitation": invited, "form": form, "token": token}
+    return render(request, "console/invitation.html", context, status=form.status)
+
+
+# The answers of an address's owner: the endpoint, what its body has besides the token, and what the page then says.
+_ANSWERS = {
+    "confirm": ("confirm", {}, "Thank you. Notices come to your address from now on."),
+    "refuse-one": (
+        "refuse",
+        {"everywhere": False},
+        "No notices of this environment will come to your address any more.",
+    ),
+    "refuse": ("refuse", {}, "No notices will come to your address any more."),
+}
+_REFUSALS = [("refuse-one", "None of this environment"), ("refuse", "Never send me any")]
+
+
+@screen
+def notices(request: HttpRequest) -> HttpResponse:
+    """Asks the owner of an address whether it shall get notices. Opening the page changes nothing, because some
+    programs open every link of a mail.
+    """
+    endpoint, more, done = _ANSWERS.get(request.POST.get("step", ""), _ANSWERS["confirm"])
+    form = Form("POST", f"addresses/{endpoint}", {"token": _TOKEN})
+    text = (
+        "Somebody wants to have notices sent to your address."
+        " They say when automatic work fails, and when it works again."
+    )
+    return _answer_link(
+        request,
+        form,
+        done,
+        more=more,
+        title="Notices by mail",
+        text=text,
+        button="Send them to me",
+        refusals=_REFUSALS,
+    )
+
+
+def _answer_link(
+    request: HttpRequest, form: Form, done: str, *, more: Json | None = None, **said: Any
+) -> HttpResponse:
+    """Shows the form to which a mail led, or once it is sent, with `more` in its body, what is `done`: a sentence that
+    may have parts of the API's answer.
+    """
+    if answer := form.send(request, more=more):
+        said["done"] = done.format(**answer.data)
+    return render(request, "console/link.html", {"form": form, **said}, status=form.status)

@@ -1,15 +1,19 @@
-"""The first screen of an environment, which says what needs somebody, and the list of its incidents."""
+"""The first screen of an environment, which says what needs somebody, its incidents, and the calls to decide about."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
 
-from console.asking import ask, ask_if_free, words_of
-from console.pages import chosen, environment_of, safe_next, screen, see_other, show
-from console.screens.run_words import page_of
+from console.asking import Json, Refused, ask, ask_if_free, words_of
+from console.pages import chosen, environment_of, listed, safe_next, screen, see_other, show
+from console.screens.runs import page_of
 from notices.states import NEEDS
 from triggers.reasons import without_calls
+
+# What is pending elsewhere is on its way. A call that is pending waits for somebody.
+_UNDECIDED = {"pending": "undecided"}
 
 
 @screen
@@ -38,19 +42,17 @@ def attention(request: HttpRequest, environment_id: UUID) -> HttpResponse:
 @screen
 def incidents(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     """What was wrong, from when until when, and who was told of it?"""
-    environment = environment_of(request, environment_id)
-    query = chosen(request, "status", "kind", "triggerId")
-    path = f"environments/{environment_id}/incidents"
-    page = ask(request, "GET", path, query={**query, "limit": 25}).data
+    filters, path = ("status", "kind", "triggerId"), f"environments/{environment_id}/incidents"
+    page = listed(request, environment_id, "incidents", *filters, limit=25)
     for each in page["items"]:
         each["page"], _ = page_of(each["subject"], environment_id)
     context = {
         "incidents": page["items"],
         "statuses": ("open", "closed"),
         "kinds": words_of(path, "kind"),
-        "filters": query,
+        "filters": chosen(request, *filters),
     }
-    return show(request, environment, "attention", "incidents", context, page)
+    return show(request, environment_id, "attention", "incidents", context, page)
 
 
 @screen
@@ -59,3 +61,44 @@ def acknowledge(request: HttpRequest, incident_id: UUID) -> HttpResponse:
     if request.method == "POST":
         ask(request, "POST", f"incidents/{incident_id}/acknowledge")
     return see_other(request, safe_next(request))
+
+
+@screen
+def approvals(request: HttpRequest, environment_id: UUID) -> HttpResponse:
+    """What do runs ask for, and what was decided before?"""
+    page = listed(request, environment_id, "approvals", "status", limit=25)
+    statuses = words_of(f"environments/{environment_id}/approvals", "status")
+    context = {
+        "approvals": [_with_state(each) for each in page["items"]],
+        "statuses": [(each, _UNDECIDED.get(each, each)) for each in statuses],
+        "filters": chosen(request, "status"),
+    }
+    return show(request, environment_id, "approvals", "approvals", context, page)
+
+
+@screen
+def approval(request: HttpRequest, approval_id: UUID) -> HttpResponse:
+    """May the run make this call? A POST decides. What is shown comes from the API as text, just as it will be done."""
+    errors: list[str] = []
+    status, path = 200, f"approvals/{approval_id}"
+    if request.method == "POST":
+        decision = request.POST.get("decision", "")
+        body = {"decision": decision, "reason": request.POST.get("reason", "").strip() or None}
+        try:
+            ask(request, "POST", f"{path}/decide", body=body)
+            return see_other(request, reverse("console:approval", args=[approval_id]))
+        except Refused as refused:
+            if refused.status not in {400, 403, 409, 429, 503}:
+                raise
+            errors, status = refused.sentences, refused.status
+    found = ask(request, "GET", path).data
+    context = {
+        "approval": _with_state(found),
+        "reason": request.POST.get("reason", ""),
+        "errors": errors,
+    }
+    return show(request, found["environmentId"], "approvals", "approval", context, status=status)
+
+
+def _with_state(found: Json) -> Json:
+    return {**found, "state": _UNDECIDED.get(found["status"], found["status"])}

@@ -9,17 +9,8 @@ from django.shortcuts import render
 from django.urls import reverse
 
 from console.asking import Json, Refused, ask
-from console.forms import Form, Look
-from console.pages import (
-    delete_page,
-    edit_page,
-    environment_of,
-    form_page,
-    screen,
-    see_other,
-    show,
-)
-from console.screens.machines import all_of
+from console.forms import Look
+from console.pages import ResourceScreens, all_of, screen, see_other, show
 
 _NAME = Look(help="Such as Issue tracker.")
 _URL = Look("URL of the MCP server", help="Such as https://mcp.notion.com/mcp. It never changes.")
@@ -31,6 +22,7 @@ _SECRET = Look("Client secret", kind="password", autocomplete="new-password")
 _HEADERS = Look(
     help="One a line, as in Authorization: Bearer … They are sealed, and shown to nobody.",
     kind="headers",
+    required=True,
 )
 # What people read for each grant, and the fields of its form.
 _GRANTS = {
@@ -49,16 +41,11 @@ _LOOKS = {
     "client_credentials": {
         "name": _NAME,
         "mcpUrl": _URL,
-        "clientId": Look("Client id"),
-        "clientSecret": _SECRET,
+        "clientId": Look("Client id", required=True),
+        "clientSecret": replace(_SECRET, required=True),
         "scopes": _SCOPES,
     },
     "headers": {"name": _NAME, "mcpUrl": _URL, "headers": _HEADERS},
-}
-_NEEDED = {
-    "authorization_code": set[str](),
-    "client_credentials": {"clientId", "clientSecret"},
-    "headers": {"headers"},
 }
 _FIXED = {"mcpUrl", "clientId"}
 _UNCHANGED = {
@@ -82,37 +69,38 @@ _REMEDIES = {
 _ORDER = ("needs_login", "failing", "unauthorized", "connected")
 
 
+def _looks(_: HttpRequest, row: Json) -> dict[str, Look]:
+    looks = _LOOKS[row["grant"]]
+    if "id" not in row:
+        return looks
+    secret = _UNCHANGED["clientSecret"]
+    if server := row["nextIssuer"] or row["issuer"]:
+        whose = f"It is sent to {server} alone."
+        if row["nextIssuer"]:
+            whose += f" The present one stays with {row['issuer'] or 'the server before'}."
+        secret = replace(secret, help=f"{secret.help} {whose}")
+    kept = {**_UNCHANGED, "clientSecret": secret}
+    return {name: kept.get(name, look) for name, look in looks.items() if name not in _FIXED}
+
+
+CONNECTIONS = ResourceScreens(
+    noun="connection",
+    menu="connections",
+    looks=_looks,
+    deleting="Its secrets go with it, and its grant is ended at the server where the server can do so.",
+    listed="console:connections",
+    page="console:connection",
+    chooses="grant",
+    choices=_GRANTS,
+)
+
+
 @screen
 def connections(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     """Which servers let runs in, and which do not any more?"""
     found = all_of(request, environment_id, "connections")
-    context = {
-        "connections": sorted(found, key=lambda each: _ORDER.index(each["status"])),
-    }
+    context = {"connections": sorted(found, key=lambda each: _ORDER.index(each["status"]))}
     return show(request, environment_id, "connections", "connections", context)
-
-
-@screen
-def new(request: HttpRequest, environment_id: UUID) -> HttpResponse:
-    environment = environment_of(request, environment_id)
-    grant = request.GET.get("grant", "")
-    grant = grant if grant in _LOOKS else "authorization_code"
-    looks = {**_LOOKS[grant], "grant": Look(kind="hidden")}
-    path = f"environments/{environment_id}/connections"
-    form = Form("POST", path, looks, values={"grant": grant})
-    for each in form.fields:
-        # The API can't say so, since which of them it needs depends on the grant.
-        each.required |= each.name in _NEEDED[grant]
-    return form_page(
-        request,
-        environment,
-        form,
-        "console:connection",
-        menu="connections",
-        title=f"New connection: {_GRANTS[grant]}",
-        button="Make the connection",
-        back=reverse("console:connections", args=[environment_id]),
-    )
 
 
 @screen
@@ -138,38 +126,10 @@ def connect(request: HttpRequest, connection_id: UUID) -> HttpResponse:
     return render(request, "console/go_on.html", context)
 
 
-@screen
-def edit(request: HttpRequest, connection_id: UUID) -> HttpResponse:
-    found = ask(request, "GET", f"connections/{connection_id}").data
-    secret = _UNCHANGED["clientSecret"]
-    if found["nextIssuer"] or found["issuer"]:
-        whose = f"It is sent to {found['nextIssuer'] or found['issuer']} alone."
-        if found["nextIssuer"]:
-            whose += f" The present one stays with {found['issuer'] or 'the server before'}."
-        secret = replace(secret, help=f"{secret.help} {whose}")
-    looks = {
-        name: {**_UNCHANGED, "clientSecret": secret}.get(name, look)
-        for name, look in _LOOKS[found["grant"]].items()
-        if name not in _FIXED
-    }
-    form = Form("PATCH", f"connections/{connection_id}", looks, values=found)
-    return edit_page(request, found, form, "console:connection", menu="connections")
-
-
-@screen
-def delete(request: HttpRequest, connection_id: UUID) -> HttpResponse:
-    path = f"connections/{connection_id}"
-    found = ask(request, "GET", path).data
-    text = (
-        "Its secrets go with it, and its grant is ended at the server where the server can do so."
-    )
-    return delete_page(request, found, path, "console:connections", text, menu="connections")
-
-
 def _show(
     request: HttpRequest, connection_id: UUID, problems: list[str] | None = None
 ) -> HttpResponse:
-    found = ask(request, "GET", f"connections/{connection_id}").data
+    found = CONNECTIONS.find(request, connection_id=connection_id)
     environment_id, status, grant = found["environmentId"], found["status"], found["grant"]
     context = {
         "connection": found,
@@ -179,14 +139,8 @@ def _show(
         "user": _user_of(request, found),
         "problems": problems,
     }
-    return show(
-        request,
-        environment_id,
-        "connections",
-        "connection",
-        context,
-        status=409 if problems else 200,
-    )
+    code = 409 if problems else 200
+    return show(request, environment_id, "connections", "connection", context, status=code)
 
 
 def _user_of(request: HttpRequest, found: Json) -> str:

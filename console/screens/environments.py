@@ -8,7 +8,7 @@ from django.urls import reverse
 
 from console.asking import Json, ask
 from console.forms import Form, Look
-from console.pages import chosen, older, screen, see_other
+from console.pages import chosen, form_page, older, screen, see_other
 
 # Each workspace costs a call, so a page has a few. Most people are in one or two.
 _WORKSPACES = 20
@@ -51,23 +51,24 @@ def _workspaces(request: HttpRequest) -> Json:
 
 @screen
 def new_workspace(request: HttpRequest) -> HttpResponse:
-    ask(request, "GET", "auth/me")  # Whoever is not signed in is sent to sign in before they type.
+    ask(
+        request, "GET", "auth/me"
+    )  # A visitor without a session is sent to sign in before they type.
     form = Form("POST", "workspaces", {"name": Look(help="Such as the name of your company.")})
-    if request.method == "POST" and (answer := form.send(request)):
-        return see_other(request, reverse("console:new-environment", args=[answer.data["id"]]))
-    context = {"form": form, "title": "New workspace", "button": "Make the workspace"}
-    return render(request, "console/form.html", context, status=form.status)
+    said = {"title": "New workspace", "button": "Make the workspace"}
+    return form_page(
+        request, form, lambda made: reverse("console:new-environment", args=[made["id"]]), **said
+    )
 
 
 @screen
 def new_environment(request: HttpRequest, workspace_id: UUID) -> HttpResponse:
     name = Look(help="Such as production. Its members, machines and triggers see no other one's.")
     path = f"workspaces/{workspace_id}/environments"
-    ask(
-        request, "GET", path, query={"limit": 1}
-    )  # A workspace that the visitor can't see is a 404.
+    # A workspace that the visitor can't see is a 404 before they type.
+    ask(request, "GET", path, query={"limit": 1})
     form = Form("POST", path, {"name": name})
-    if request.method == "POST" and (answer := form.send(request)):
-        return see_other(request, reverse("console:environment", args=[answer.data["id"]]))
-    context = {"form": form, "title": "New environment", "button": "Make the environment"}
-    return render(request, "console/form.html", context, status=form.status)
+    said = {"title": "New environment", "button": "Make the environment"}
+    return form_page(
+        request, form, lambda made: reverse("console:environment", args=[made["id"]]), **said
+    )

@@ -1,18 +1,15 @@
-"""The screens of machines: who can work, what is queued for whom, and each machine with what can be done about it."""
+"""The screens of machines and pools: who can work, what is queued for whom, and what can be done about each."""
 
 from collections import Counter
-from typing import Any
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
 from console.asking import Json, ask
-from console.forms import Form, Look
-from console.pages import chosen, delete_page, edit_page, environment_of, screen, see_other, show
+from console.forms import Look
+from console.pages import MOST, ResourceScreens, all_of, listed, screen, see_other, show
 
-# The most rows that the API puts on a page.
-MOST = 200
 _STATUSES = (("", "All"), ("offline", "Offline"), ("online", "Online"))
 # What the buttons of a machine's page send to the API: the method, the rest of the path, and the body.
 _ACTS: dict[str, tuple[str, str, Json]] = {
@@ -22,21 +19,34 @@ _ACTS: dict[str, tuple[str, str, Json]] = {
     "approve": ("POST", "/approve", {}),
     "revoke": ("POST", "/revoke-token", {}),
 }
-
-
-def all_of(request: HttpRequest, environment_id: UUID | str, kind: str, **query: Any) -> list[Json]:
-    """Returns what an environment has of a kind, such as `workers`: so many as the API puts on a page."""
-    path = f"environments/{environment_id}/{kind}"
-    found: list[Json] = ask(request, "GET", path, query={"limit": MOST, **query}).data["items"]
-    return found
+MACHINES = ResourceScreens(
+    noun="worker",
+    menu="machines",
+    looks=lambda *_: {
+        "label": Look("Name"),
+        "maxConcurrency": Look("Slots", help="So many runs it may execute at once."),
+    },
+    deleting="Its token is dead at once, and what it executes is lost. Its runs stay in the ledger.",
+    listed="console:machines",
+    page="console:machine",
+)
+POOLS = ResourceScreens(
+    noun="pool",
+    menu="machines",
+    looks=lambda *_: {
+        "name": Look(help="Such as Build machines."),
+        "description": Look(help="What its machines have in common.", kind="area"),
+    },
+    deleting="Its machines stay. Triggers that name it need another pool or a machine first.",
+    listed="console:machines",
+    page="console:pool",
+)
 
 
 @screen
 def machines(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     """Who can work, what is queued for whom, and how do I add a machine?"""
-    environment = environment_of(request, environment_id)
-    query = chosen(request, "status")
-    page = ask(request, "GET", f"environments/{environment_id}/workers", query=query).data
+    page = listed(request, environment_id, "workers", "status")
     pools = all_of(request, environment_id, "pools")
     queued = all_of(request, environment_id, "runs", status="queued")
     for_worker = Counter(each["workerId"] for each in queued)
@@ -59,10 +69,10 @@ def machines(request: HttpRequest, environment_id: UUID) -> HttpResponse:
         "machines": page["items"],
         "pools": sorted(pools, key=lambda each: each["workers"]["online"] > 0),
         "statuses": _STATUSES,
-        "status": query.get("status", ""),
+        "status": request.GET.get("status", ""),
         "uncounted": len(queued) == MOST,  # There may be more than these.
     }
-    return show(request, environment, "machines", "machines", context, page)
+    return show(request, environment_id, "machines", "machines", context, page)
 
 
 @screen
@@ -72,7 +82,7 @@ def machine(request: HttpRequest, worker_id: UUID) -> HttpResponse:
         if act := _ACTS.get(request.POST.get("do", "")):
             ask(request, act[0], f"workers/{worker_id}{act[1]}", body=act[2])
         return see_other(request, reverse("console:machine", args=[worker_id]))
-    found = ask(request, "GET", f"workers/{worker_id}").data
+    found = MACHINES.find(request, worker_id=worker_id)
     environment_id, ids = found["environmentId"], found["poolIds"]
     unfinished = {"workerId": found["id"], "status": "claimed,running,queued,waiting"}
     runs = all_of(request, environment_id, "runs", **unfinished, limit=25)
@@ -86,20 +96,30 @@ def machine(request: HttpRequest, worker_id: UUID) -> HttpResponse:
 
 
 @screen
-def edit(request: HttpRequest, worker_id: UUID) -> HttpResponse:
-    found = ask(request, "GET", f"workers/{worker_id}").data
-    slots = Look("Slots", help="So many runs it may execute at once.")
-    looks = {"label": Look("Name"), "maxConcurrency": slots}
-    form = Form("PATCH", f"workers/{worker_id}", looks, values=found)
-    return edit_page(request, found, form, "console:machine", menu="machines")
+def delete_machine(request: HttpRequest, worker_id: UUID) -> HttpResponse:
+    """Asks also which other machine shall get its triggers."""
+    found = MACHINES.find(request, worker_id=worker_id)
+    workers = all_of(request, found["environmentId"], "workers")
+    heirs = [each for each in workers if each["id"] != found["id"]]
+    return MACHINES.ask_to_delete(request, found, heirs=heirs)
 
 
 @screen
-def delete(request: HttpRequest, worker_id: UUID) -> HttpResponse:
-    """Deregisters a machine, and gives its triggers to another one if somebody says so."""
-    path = f"workers/{worker_id}"
-    found = ask(request, "GET", path).data
-    workers = all_of(request, found["environmentId"], "workers")
-    heirs = [each for each in workers if each["id"] != found["id"]]
-    text = "Its token is dead at once, and what it executes is lost. Its runs stay in the ledger."
-    return delete_page(request, found, path, "console:machines", text, menu="machines", heirs=heirs)
+def pool(request: HttpRequest, pool_id: UUID) -> HttpResponse:
+    """Who is in it, and what is queued for it? A POST puts the machine `add` into it, or takes `remove` out."""
+    if request.method == "POST":
+        method, name = ("PUT", "add") if "add" in request.POST else ("DELETE", "remove")
+        ask(request, method, f"pools/{pool_id}/workers/{request.POST.get(name)}")
+        return see_other(request, reverse("console:pool", args=[pool_id]))
+    found = POOLS.find(request, pool_id=pool_id)
+    environment_id = found["environmentId"]
+    workers = all_of(request, environment_id, "workers")
+    queued = all_of(request, environment_id, "runs", poolId=found["id"], status="queued")
+    context = {
+        "pool": found,
+        "machines": all_of(request, environment_id, "workers", poolId=found["id"]),
+        "others": [each for each in workers if found["id"] not in each["poolIds"]],
+        "queued": len(queued),
+        "uncounted": len(queued) == MOST,
+    }
+    return show(request, environment_id, "machines", "pool", context)

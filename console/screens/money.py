@@ -5,13 +5,10 @@ from decimal import Decimal
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
-from django.urls import reverse
 
-from console.asking import Json, ask, ask_if_free
-from console.forms import Form, Look
-from console.pages import delete_page, edit_page, environment_of, form_page, midnight, screen
-from console.screens.machines import all_of
+from console.asking import Json, ask_if_free
+from console.forms import Look
+from console.pages import ResourceScreens, all_of, midnight, names_of, screen, show
 
 # What is wrong comes first.
 _STATES = ("used_up", "near", "ok")
@@ -27,23 +24,19 @@ _REACHED = (
     ("reject", "The same, and running a trigger by hand is refused"),
     ("notify", "Only tell; nothing is held back"),
 )
-# The page to which the forms lead, and what names its environment in the API's answers.
-_AFTER = ("console:money", "environmentId")
 
 
 @screen
 def money(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     """What is spent, on what, and what stops it?"""
-    environment = environment_of(request, environment_id)
     budgets = [{**each, **_used(each)} for each in all_of(request, environment_id, "budgets")]
     budgets.sort(key=lambda each: (_STATES.index(each["state"]), -each["percent"]))
     days = request.GET.get("days", "")
     days = days if days in _PERIODS else "30"
-    context = {"environment": environment, "menu": "money", "budgets": budgets, "days": days}
-    context["periods"] = _PERIODS
+    context: Json = {"budgets": budgets, "days": days, "periods": _PERIODS}
     if "HX-Request" not in request.headers:  # When htmx renews the budgets, it needs no chart.
         context |= _spending(request, environment_id, int(days))
-    return render(request, "console/money.html", context)
+    return show(request, environment_id, "money", "money", context)
 
 
 def _used(budget: Json) -> Json:
@@ -130,37 +123,10 @@ def _chart(dates: list[str], parts: list[Json], triggers: dict[str, Json]) -> Js
     return {"days": days, "top": top, "bars": bars, **width}
 
 
-@screen
-def new_budget(request: HttpRequest, environment_id: UUID) -> HttpResponse:
-    environment, looks = environment_of(request, environment_id), _looks(request, environment_id)
-    form = Form("POST", f"environments/{environment_id}/budgets", looks, values={"period": "month"})
-    said = {"title": "New budget", "button": "Make the budget", "menu": "money"}
-    back = reverse("console:money", args=[environment_id])
-    return form_page(request, environment, form, *_AFTER, back=back, **said)
-
-
-@screen
-def edit_budget(request: HttpRequest, budget_id: UUID) -> HttpResponse:
-    found = ask(request, "GET", f"budgets/{budget_id}").data
-    looks = _looks(request, found["environmentId"], found)
-    form = Form("PATCH", f"budgets/{budget_id}", looks, values=found)
-    return edit_page(request, found, form, *_AFTER, menu="money")
-
-
-@screen
-def delete_budget(request: HttpRequest, budget_id: UUID) -> HttpResponse:
-    path = f"budgets/{budget_id}"
-    found = ask(request, "GET", path).data
-    text = "Runs that are queued because of it go out. What it has counted is gone; what runs have cost stays."
-    return delete_page(request, found, path, "console:money", text, menu="money")
-
-
-def _looks(
-    request: HttpRequest, environment_id: UUID | str, budget: Json | None = None
-) -> dict[str, Look]:
-    triggers = {each["id"]: each["name"] for each in all_of(request, environment_id, "triggers")}
-    if budget and budget["triggerId"]:
-        triggers[budget["triggerId"]] = budget["triggerName"]
+def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
+    triggers = names_of(request, row["environmentId"], "triggers")
+    if row.get("triggerId"):
+        triggers[row["triggerId"]] = row["triggerName"]
     no_limit, zone = "Empty: no limit of this kind.", "Its midnight begins the day or month."
     reserve = "A run that is under way counts with this until its real cost is known."
     return {
@@ -175,3 +141,15 @@ def _looks(
         "reserveUsd": Look("Reserved for a run without a limit, in US dollars", help=reserve),
         "countNotional": Look("Count what a subscription has paid for already"),
     }
+
+
+BUDGETS = ResourceScreens(
+    noun="budget",
+    menu="money",
+    looks=_looks,
+    deleting="Runs that are queued because of it go out. What it has counted is gone; what runs have cost stays.",
+    listed="console:money",
+    page="console:money",
+    of="environmentId",
+    usual={"period": "month"},
+)

@@ -1,59 +1,83 @@
-"""The screen of an environment's runs."""
+"""The screens of runs: which there were, why one waits or how it ended, what it tells as it works, rerunning and
+canceling it.
+"""
 
-from collections.abc import Iterable
-from uuid import UUID
+import json
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
 
 from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
 
-from console.asking import Json, Refused, ask
-from console.pages import chosen, environment_of, screen, show
+from console.asking import Json, Refused, ask, ask_if_free, if_there
+from console.pages import (
+    chosen,
+    destroy,
+    environment_of,
+    listed,
+    names_of,
+    screen,
+    see_other,
+    show,
+)
+from console.templatetags.console import may
+from pipedai.links import path_of_page
+from triggers.reasons import ENDS, Why, end_code, without_calls
 
-_FILTERS = ("status", "triggerId", "workerId", "source", "from", "to")
-_STATUSES = (
-    ("failed,timed_out", "Failed or timed out"),
-    ("queued", "Queued"),
-    ("waiting", "Waiting for approval"),
-    ("claimed,running", "Running"),
-    ("succeeded", "Succeeded"),
-    ("canceled", "Canceled"),
-)
-_SOURCES = (
-    ("schedule", "Schedule"),
-    ("manual", "A person"),
-    ("api", "A program"),
-    ("event", "An event"),
-    ("chain", "Another trigger"),
-    ("retry", "Retry"),
-)
-# So many of the newest triggers and machines can be chosen; their own pages lead to the runs of others.
-_MOST = 200
+# An event is shown up to this many characters; console.js has the same number.
+_LONGEST_EVENT = 2000
+# The API's default for the length of a page.
+_EVENTS = 50
+_STATUSES = {
+    "failed,timed_out": "Failed or timed out",
+    "queued": "Queued",
+    "waiting": "Waiting for approval",
+    "claimed,running": "Running",
+    "succeeded": "Succeeded",
+    "canceled": "Canceled",
+}
+_SOURCES = {
+    "schedule": "Schedule",
+    "manual": "A person",
+    "api": "A program",
+    "event": "An event",
+    "chain": "Another trigger",
+    "retry": "Retry",
+}
 
 
 @screen
 def runs(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     """Which runs were there, how did they end, and what did they say?"""
-    environment = environment_of(request, environment_id)
-    query = chosen(request, *_FILTERS)
-    triggers = _named(request, environment_id, "triggers", "name")
-    machines = _named(request, environment_id, "workers", "label")
-    wrong: dict[str, list[str]] = {}
+    # The newest ones can be chosen. The pages of older ones lead to their runs.
+    machines = names_of(request, environment_id, "workers")
+    offered: dict[str, tuple[str, dict[str, str]]] = {
+        "status": ("State", _STATUSES),
+        "triggerId": ("Trigger", names_of(request, environment_id, "triggers")),
+        "workerId": ("Machine", machines),
+        "source": ("Begun by", _SOURCES),
+        "from": ("From (UTC)", {}),
+        "to": ("Until (UTC)", {}),
+    }
+    query, wrong = chosen(request, *offered), dict[str, list[str]]()
     try:
-        page = ask(request, "GET", f"environments/{environment_id}/runs", query=query).data
+        page = listed(request, environment_id, "runs", *offered)
     except Refused as refused:
-        if refused.status != 400 or not refused.fields.keys() & set(_FILTERS):
+        if refused.status != 400 or not refused.fields.keys() & offered.keys():
             raise
         page, wrong = {"items": [], "nextCursor": None}, refused.fields
     for each in page["items"]:
         each["machine"] = machines.get(each["workerId"])
-        each["why"] = dict(_SOURCES).get(each["source"], each["source"])
-    filters = [
-        _filter(query, wrong, "status", "State", _STATUSES),
-        _filter(query, wrong, "triggerId", "Trigger", triggers.items()),
-        _filter(query, wrong, "workerId", "Machine", machines.items()),
-        _filter(query, wrong, "source", "Begun by", _SOURCES),
-        _filter(query, wrong, "from", "From (UTC)"),
-        _filter(query, wrong, "to", "Until (UTC)"),
-    ]
+        each["why"] = _SOURCES.get(each["source"], each["source"])
+    filters = []
+    for name, (label, choices) in offered.items():
+        value, errors = query.get(name, ""), wrong.get(name, [])
+        if choices and value and value not in choices:
+            choices = {**choices, value: "The one of the link"}
+        filters.append(
+            {"name": name, "label": label, "value": value, "choices": choices, "errors": errors}
+        )
     context = {
         "runs": page["items"],
         "first": filters[:2],
@@ -62,28 +86,181 @@ def runs(request: HttpRequest, environment_id: UUID) -> HttpResponse:
         "isFiltered": bool(query),
         "wrong": wrong,
     }
-    return show(
-        request, environment, "runs", "all_runs", context, page, status=400 if wrong else 200
+    status = 400 if wrong else 200
+    return show(request, environment_id, "runs", "all_runs", context, page, status=status)
+
+
+@screen
+def run(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    """Why does it wait, or how did it end?"""
+    found = ask(request, "GET", f"runs/{run_id}").data
+    environment = environment_of(request, found["environmentId"])
+    # The script asks for the part above the events alone, since it appends the events itself. While the API is too busy
+    # to explain, the part is refused, so that it stays as it is.
+    is_part = "HX-Request" in request.headers
+    path = f"runs/{run_id}/explain"
+    explained = ask(request, "GET", path).data if is_part else ask_if_free(request, "GET", path)
+    retry = explained.get("retry") or {}
+    context = {
+        "run": found,
+        "said": _what_is_with(found, explained),
+        "retried": _whether_retried(explained),
+        "retry": retry,
+        "event": explained.get("event"),
+        "machine": if_there(request, f"workers/{found['workerId']}") if found["workerId"] else {},
+        "calls": _tool_calls(request, found),
+        # While it waits, what it waits for may change; afterwards only the run itself and its retry do.
+        "follows": "" if found["status"] == "queued" else f"{run_id} {retry.get('runId') or ''}",
+    }
+    if found["scheduledFor"]:
+        context["zone"] = if_there(request, f"triggers/{found['triggerId']}").get("timezone", "UTC")
+    if may(environment, "operator") and not is_part:
+        context["events"] = _events(request, found)
+    return show(request, environment, "runs", "run", context)
+
+
+@screen
+def rerun(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    """Asks whether to do again what a run did, and shows what that may have changed. The form's key makes sure that a
+    form which is sent twice makes one run.
+    """
+    found = ask(request, "GET", f"runs/{run_id}").data
+    errors: list[str] = []
+    status = 200
+    if request.method == "POST":
+        try:
+            key = request.POST.get("key", "")
+            made = ask(request, "POST", f"runs/{run_id}/rerun", key=key).data
+            return see_other(request, reverse("console:run", args=[made["id"]]))
+        except Refused as refused:
+            if refused.status not in {409, 429, 503}:
+                raise
+            errors, status = refused.sentences, refused.status
+    context = {
+        "run": found,
+        "effects": [each for each in _tool_calls(request, found) if each["effect"] != "none"],
+        "errors": errors,
+        "key": uuid4(),
+    }
+    return show(request, found["environmentId"], "runs", "rerun", context, status=status)
+
+
+@screen
+def cancel(request: HttpRequest, run_id: UUID) -> HttpResponse:
+    found = ask(request, "GET", f"runs/{run_id}").data
+    text = "Its machine stops it as soon as it hears of that. What its tools have changed stays."
+    if found["status"] == "queued":
+        text = "It has not begun, and never will."
+    if found["status"] == "waiting":
+        text = "It stops where it is. The call that it asks for is not made."
+    return destroy(
+        request,
+        found["environmentId"],
+        f"runs/{run_id}/cancel",
+        method="POST",
+        menu="runs",
+        title=f"Cancel this run of {found['triggerName']}?",
+        text=text,
+        button="Cancel the run",
+        back=reverse("console:run", args=[run_id]),
     )
 
 
-def _named(request: HttpRequest, environment_id: UUID, of: str, name: str) -> dict[str | None, str]:
-    path = f"environments/{environment_id}/{of}"
-    items = ask(request, "GET", path, query={"limit": _MOST}).data["items"]
-    items.sort(key=lambda each: each[name].lower())
-    return {each["id"]: each[name] for each in items}
+def _tool_calls(request: HttpRequest, found: Json) -> list[Json]:
+    """Returns the tool calls of a run, which its machine lists when it ends."""
+    if not found["endedAt"] or not found["toolCalls"] or not found["toolCalls"]["total"]:
+        return []
+    calls: list[Json] = ask(request, "GET", f"runs/{found['id']}/tool-calls").data["items"]
+    return calls
 
 
-def _filter(
-    query: dict[str, str],
-    wrong: dict[str, list[str]],
-    name: str,
-    label: str,
-    choices: Iterable[tuple[str | None, str]] = (),
-) -> Json:
-    """Returns one filter for the template. What the URL names beside the choices stays chosen."""
-    value, offered = query.get(name, ""), list(choices)
-    if offered and value and value not in dict(offered):
-        offered.append((value, "The one of the link"))
-    errors = wrong.get(name, [])
-    return {"name": name, "label": label, "value": value, "choices": offered, "errors": errors}
+def _events(request: HttpRequest, found: Json) -> Json:
+    """Returns a page of what a run told: the first one, or what follows the event `after` of the page's URL."""
+    query = chosen(request, "after", "limit")
+    page = ask(request, "GET", f"runs/{found['id']}/events", query=query).data
+    is_whole = query.get("limit") == "1"
+    for each in page["items"]:
+        text = _text_of(each)
+        each["isCut"] = len(text) > _LONGEST_EVENT and not is_whole
+        each["said"] = text[:_LONGEST_EVENT] if each["isCut"] else text
+        each["before"] = each["seq"] - 1
+    read = page["items"][-1]["seq"] if page["items"] else int(query.get("after", 0))
+    return {
+        **page,
+        "read": read,
+        "begin": bool(query),
+        "more": read < page["lastSeq"],
+        "end": max(page["lastSeq"] - _EVENTS, 0),
+        "isLive": not (found["endedAt"] or is_whole or read < page["lastSeq"]),
+    }
+
+
+def _text_of(event: Json) -> str:
+    """Returns an event's text, with the input of a tool call; without a text its data. console.js does the same."""
+    text, data = event["text"] or "", event["data"]
+    shown: Any = data.get("input") if isinstance(data, dict) else None
+    if shown is None and not text:
+        shown = data
+    if shown is None:
+        return text
+    return f"{text} {json.dumps(shown, ensure_ascii=False, separators=(',', ':'))}".strip()
+
+
+@dataclass(frozen=True)
+class _Said:
+    """A sentence, what to do about it, and the page on which that is done: its path, and what its link says."""
+
+    sentence: str
+    remedy: str = ""
+    path: str = ""
+    link: str = ""
+
+
+# What links say that lead to where something is done: by the type of the subject, and by the pages of ENDS.
+_LINKS = {
+    "trigger": "Open the trigger",
+    "worker": "Open the machine",
+    "pool": "Open the pool",
+    "connection": "Open the connection",
+    "channel": "Open the channel",
+    "approval": "Open the call",
+    "budget": "Open Money",
+    "environment": "Open Settings",
+    "machines": "Open Machines",
+    "approvals": "Open Approvals",
+}
+
+
+def page_of(subject: Json, environment_id: object) -> tuple[str, str]:
+    """Returns the path of the page about a subject, by its `type` and `id`, and what a link to it says. Both are empty
+    if there is none.
+    """
+    if link := _LINKS.get(subject["type"], ""):
+        return path_of_page(subject["type"], subject["id"], environment_id), link
+    return "", ""
+
+
+def _what_is_with(run: Json, explained: Json) -> list[_Said]:
+    """Returns what a run waits for, first what somebody must act on; who executes it; or whose fault its end was.
+    Without an explanation, which the API may be too busy for, less is said.
+    """
+    if run["status"] in {"succeeded", "failed", "timed_out"}:
+        by = (explained.get("ended") or {}).get("by")
+        why = ENDS.get(end_code(by, run["faultClass"]) or "", Why(""))
+        sentence = why.because and f"{why.because[0].upper()}{why.because[1:]}."
+        page = page_of({"type": why.page, "id": run["triggerId"]}, run["environmentId"])
+        return [_Said(sentence, without_calls(why.remedy), *page)]
+    told = []
+    for each in explained.get("waitingFor", ()):
+        subject, page = each["subject"], ("", "")
+        if each["remedy"] and subject:
+            page = page_of(subject, run["environmentId"])
+        told.append(_Said(each["message"], without_calls(each["remedy"] or ""), *page))
+    return told or [_Said(explained.get("summary", ""))]
+
+
+def _whether_retried(explained: Json) -> str:
+    """Returns whether a run that failed is tried again. A retry that waits has a link and its due time instead."""
+    retry = explained.get("retry") or {}
+    is_told = retry.get("decision") == "due" or retry.get("code") in {"succeeded", "canceled"}
+    return "" if is_told else str(retry.get("message", ""))

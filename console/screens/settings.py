@@ -1,4 +1,4 @@
-"""The screens of an environment's settings: its API keys, its audit log, and the environment itself."""
+"""The screens of an environment's settings: who may act in it, its API keys, its audit log, and the environment."""
 
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
@@ -10,8 +10,27 @@ from django.urls import reverse
 
 from console.asking import Json, ask, words_of
 from console.forms import Form, Look
-from console.pages import HOME, chosen, destroy, environment_of, midnight, screen, see_other, show
+from console.pages import (
+    HOME,
+    all_of,
+    chosen,
+    destroy,
+    environment_of,
+    listed,
+    midnight,
+    screen,
+    see_other,
+    show,
+)
+from console.templatetags.console import may
 
+# The roles of members and keys, as people choose them.
+_ROLES = [
+    ("viewer", "Viewer: sees everything"),
+    ("operator", "Operator: also runs triggers, and cancels and reruns runs"),
+    ("admin", "Admin: also changes triggers, machines, people and keys"),
+    ("owner", "Owner: also makes owners, and may delete the environment"),
+]
 # The roles of keys, and how many days one may live, as people choose them.
 _KEY_ROLES = [
     ("viewer", "Viewer: reads"),
@@ -19,6 +38,134 @@ _KEY_ROLES = [
     ("admin", "Admin: also changes triggers, machines and budgets"),
 ]
 _DAYS = {"7": "7 days", "30": "30 days", "90": "90 days", "365": "A year"}
+
+
+@screen
+def people(request: HttpRequest, environment_id: UUID) -> HttpResponse:
+    """Who may act here? A POST invites somebody."""
+    environment = environment_of(request, environment_id)
+    return (
+        _invite(request, environment)
+        if request.method == "POST"
+        else _show_people(request, environment)
+    )
+
+
+@screen
+def resend(request: HttpRequest, environment_id: UUID, invitation_id: UUID) -> HttpResponse:
+    """Replaces an invitation by a new one like it, since the link of the former one is shown nowhere any more."""
+    environment = environment_of(request, environment_id)
+    if request.method != "POST":
+        return see_other(request, _people(environment_id))
+    ask(request, "DELETE", f"environments/{environment_id}/invitations/{invitation_id}")
+    return _invite(request, environment)
+
+
+def _invite(request: HttpRequest, environment: Json) -> HttpResponse:
+    form = _invitation(environment)
+    if (answer := form.send(request)) is None:
+        return _show_people(request, environment, form=form)
+    return _show_people(request, environment, invited=answer.data)
+
+
+@screen
+def revoke_invitation(
+    request: HttpRequest, environment_id: UUID, invitation_id: UUID
+) -> HttpResponse:
+    found = _found_in(request, environment_id, "invitations", invitation_id)
+    return destroy(
+        request,
+        environment_id,
+        f"environments/{environment_id}/invitations/{invitation_id}",
+        menu="settings",
+        title=f"Revoke the invitation of {found.get('email', 'this address')}?",
+        text="Its link does not work any more.",
+        button="Revoke it",
+        back=_people(environment_id),
+    )
+
+
+@screen
+def change_role(request: HttpRequest, environment_id: UUID, user_id: UUID) -> HttpResponse:
+    if request.method == "POST":
+        form = Form("PATCH", f"environments/{environment_id}/members/{user_id}", {"role": Look()})
+        if form.send(request) is None:
+            # The row has no place for what the API says, so it stands above the list.
+            wrong = [*form.errors, *(each for field in form.fields for each in field.errors)]
+            environment = environment_of(request, environment_id)
+            return _show_people(request, environment, status=form.status, problems=wrong)
+    return see_other(request, _people(environment_id))
+
+
+@screen
+def remove(request: HttpRequest, environment_id: UUID, user_id: UUID) -> HttpResponse:
+    found = _found_in(request, environment_id, "members", user_id, "userId")
+    return destroy(
+        request,
+        environment_id,
+        f"environments/{environment_id}/members/{user_id}",
+        menu="settings",
+        title=f"Remove {found.get('email', 'this member')}?",
+        text="They lose access at once. API keys that they made stay valid: revoke those that they must not have.",
+        button="Remove",
+        back=_people(environment_id),
+    )
+
+
+@screen
+def leave(request: HttpRequest, environment_id: UUID) -> HttpResponse:
+    environment = environment_of(request, environment_id)
+    me = ask(request, "GET", "auth/me").data["user"]
+    return destroy(
+        request,
+        environment,
+        f"environments/{environment_id}/members/{me['id']}",
+        menu="settings",
+        title=f"Leave {environment['name']}?",
+        text="You lose access at once. Somebody who may invite people can let you in again.",
+        button="Leave",
+        keep="Stay",
+        back=_people(environment_id),
+        to=HOME,
+    )
+
+
+def _people(environment_id: UUID) -> str:
+    return reverse("console:settings", args=[environment_id])
+
+
+def _roles(environment: Json) -> list[tuple[str, str]]:
+    """Returns the roles that the visitor may grant."""
+    return _ROLES if may(environment, "owner") else _ROLES[:-1]
+
+
+def _invitation(environment: Json) -> Form:
+    looks = {
+        "email": Look("E-mail address", kind="email"),
+        "role": Look(choices=_roles(environment)),
+    }
+    return Form("POST", f"environments/{environment['id']}/invitations", looks)
+
+
+def _show_people(
+    request: HttpRequest,
+    environment: Json,
+    *,
+    form: Form | None = None,
+    status: int = 200,
+    **said: Any,
+) -> HttpResponse:
+    page = listed(request, environment["id"], "members")
+    invitations = []
+    if may(environment, "admin"):
+        form = form or _invitation(environment)
+        status = max(status, form.status)
+        invitations = all_of(request, environment["id"], "invitations")
+    for each in invitations:
+        each["isOver"] = datetime.fromisoformat(each["expiresAt"]) <= datetime.now(UTC)
+    roles = [value for value, _ in _roles(environment)]
+    said |= {"members": page["items"], "invitations": invitations, "roles": roles, "form": form}
+    return show_settings(request, environment, "people", said, page, status=status)
 
 
 @screen
@@ -35,8 +182,7 @@ def keys(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     }
     usual = {"role": "operator", "expiresAt": "90"}
     form = Form("POST", path, looks, values=usual)
-    made = form.send(request, more=_more_of_key(request)) if request.method == "POST" else None
-    if made:
+    if made := form.send(request, more=_more_of_key(request)):
         form = Form("POST", path, looks, values=usual)
     page = ask(request, "GET", path, query=chosen(request)).data
     for each in page["items"]:
@@ -64,14 +210,14 @@ def _state_of(key: Json) -> str:
 
 @screen
 def revoke_key(request: HttpRequest, environment_id: UUID, key_id: UUID) -> HttpResponse:
-    path = f"environments/{environment_id}/api-keys"
+    found = _found_in(request, environment_id, "api-keys", key_id)
     return destroy(
         request,
         environment_id,
-        f"{path}/{key_id}",
+        f"environments/{environment_id}/api-keys/{key_id}",
         menu="settings",
-        title=f"Revoke {found_in(request, path, key_id).get('name', 'the key')}?",
-        text="Whatever uses it is refused from then on. This can’t be undone.",
+        title=f"Revoke {found.get('name', 'the key')}?",
+        text="Programs that use it are refused from then on. This can’t be undone.",
         button="Revoke the key",
         back=reverse("console:keys", args=[environment_id]),
     )
@@ -143,7 +289,7 @@ def delete_environment(request: HttpRequest, environment_id: UUID) -> HttpRespon
 
 def show_settings(
     request: HttpRequest,
-    environment: Json,
+    environment: Json | UUID | str,
     section: str,
     context: Json,
     page: Json | None = None,
@@ -156,7 +302,9 @@ def show_settings(
     return show(request, environment, "settings", template or section, context, page, status=status)
 
 
-def found_in(request: HttpRequest, path: str, wanted: UUID, field: str = "id") -> Json:
+def _found_in(
+    request: HttpRequest, environment_id: UUID, kind: str, wanted: UUID, field: str = "id"
+) -> Json:
     """Returns the item of a list that has the id, or nothing if it is not among the first ones."""
-    items: list[Json] = ask(request, "GET", path, query={"limit": 200}).data["items"]
+    items = all_of(request, environment_id, kind)
     return next((each for each in items if each[field] == str(wanted)), {})

@@ -8,15 +8,15 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
 from console.asking import Json, ask, words_of
-from console.forms import Form, Look
+from console.forms import Look
 from console.pages import (
+    ResourceScreens,
     chosen,
-    confirm,
-    delete_page,
     environment_of,
-    form_page,
+    listed,
     screen,
     see_other,
+    show,
 )
 from console.screens.settings import show_settings
 from console.templatetags.console import may
@@ -57,65 +57,55 @@ _LOOKS = {
 }
 
 
+def _looks(_: HttpRequest, row: Json) -> dict[str, Look]:
+    looks = {name: look for name, look in _LOOKS.items() if name != "hmac" or row["scheme"] == name}
+    if "id" in row:
+        stays = "Empty: the present one stays."
+        looks["secrets"] = replace(looks["secrets"], label="New secret", help=stays)
+    return looks
+
+
+SOURCES = ResourceScreens(
+    noun="source",
+    menu="settings",
+    looks=_looks,
+    deleting="Its URL takes nothing any more, and its secrets are removed.",
+    listed="console:sources",
+    page="console:source",
+    usual={"enabled": True},
+    chooses="scheme",
+    choices={scheme: said for scheme, (said, _) in _SCHEMES.items()},
+)
+
+
 @screen
 def sources(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     """Who may send events, and when did the last one come?"""
-    environment = environment_of(request, environment_id)
-    path = f"environments/{environment_id}/sources"
-    page = ask(request, "GET", path, query=chosen(request)).data
-    context = {"sources": [_named(each) for each in page["items"]], "schemes": _SCHEMES}
-    return show_settings(request, environment, "sources", context, page)
+    page = listed(request, environment_id, "sources")
+    context = {"sources": [_shown(each) for each in page["items"]], "schemes": SOURCES.choices}
+    return show_settings(request, environment_id, "sources", context, page)
 
 
-def _named(source: Json) -> Json:
+def _shown(source: Json) -> Json:
     said, how = _SCHEMES[source["scheme"]]
     state = "ok" if source["enabled"] else "disabled"
     return {**source, "said": said, "how": how, "state": state}
 
 
 @screen
-def new_source(request: HttpRequest, environment_id: UUID) -> HttpResponse:
-    environment = environment_of(request, environment_id)
-    scheme = request.GET.get("scheme", "")
-    scheme = scheme if scheme in _SCHEMES else "github"
-    form = Form(
-        "POST",
-        f"environments/{environment_id}/sources",
-        {**_looks(scheme), "scheme": Look(kind="hidden")},
-        values={"scheme": scheme, "enabled": True},
-    )
-    return form_page(
-        request,
-        environment,
-        form,
-        "console:source",
-        menu="settings",
-        title=f"New source: {_SCHEMES[scheme][0]}",
-        button="Make the source",
-        back=reverse("console:sources", args=[environment_id]),
-    )
-
-
-def _looks(scheme: str) -> dict[str, Look]:
-    return {name: look for name, look in _LOOKS.items() if name != "hmac" or scheme == "hmac"}
-
-
-@screen
 def source(request: HttpRequest, source_id: UUID) -> HttpResponse:
     """What came, and what did it start? A POST changes the source."""
-    found = ask(request, "GET", f"sources/{source_id}").data
+    found = SOURCES.find(request, source_id=source_id)
     environment = environment_of(request, found["environmentId"])
-    kept = replace(_LOOKS["secrets"], label="New secret", help="Empty: the present one stays.")
-    looks = {**_looks(found["scheme"]), "secrets": kept}
-    form = Form("PATCH", f"sources/{source_id}", looks, values=found)
-    if request.method == "POST" and form.send(request):
+    form = SOURCES.form(request, found)
+    if form.send(request):
         return see_other(request, request.path)
     path = f"sources/{source_id}/events"
     filters = chosen(request, "decision")
     is_operator = may(environment, "operator")
     events = ask(request, "GET", path, query=filters).data if is_operator else None
     context = {
-        "source": _named(found),
+        "source": _shown(found),
         "url": f"{settings.PUBLIC_URL}{found['url']}",
         "form": form,
         "filters": filters,
@@ -128,19 +118,12 @@ def source(request: HttpRequest, source_id: UUID) -> HttpResponse:
 
 
 @screen
-def delete_source(request: HttpRequest, source_id: UUID) -> HttpResponse:
-    path = f"sources/{source_id}"
-    found = ask(request, "GET", path).data
-    text = "Its URL takes nothing any more, and its secrets are removed."
-    return delete_page(request, found, path, "console:sources", text, menu="settings")
-
-
-@screen
 def event(request: HttpRequest, event_id: UUID) -> HttpResponse:
     """Why did it start something, or nothing?"""
     found = ask(request, "GET", f"events/{event_id}").data
-    environment = environment_of(request, found["environmentId"])
-    return show_settings(request, environment, "sources", {"event": found}, template="source_event")
+    return show_settings(
+        request, found["environmentId"], "sources", {"event": found}, template="source_event"
+    )
 
 
 @screen
@@ -151,13 +134,11 @@ def replay(request: HttpRequest, event_id: UUID) -> HttpResponse:
         made = ask(request, "POST", f"{path}/replay").data
         return see_other(request, reverse("console:event", args=[made["id"]]))
     found = ask(request, "GET", path).data
-    return confirm(
-        request,
-        found["environmentId"],
-        menu="settings",
-        title="Decide the event anew?",
-        text="What listens to its source today is started, also if the event has started it before.",
-        button="Replay it",
-        keep="Leave it",
-        back=reverse("console:event", args=[event_id]),
-    )
+    said = {
+        "title": "Decide the event anew?",
+        "text": "What listens to its source today is started, also if the event has started it before.",
+        "button": "Replay it",
+        "keep": "Leave it",
+        "back": reverse("console:event", args=[event_id]),
+    }
+    return show(request, found["environmentId"], "settings", "confirm", said)

@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 import pytest
 from django.urls import resolve
 
-from console.screens.revisions import _changes
+from console.screens.runs import page_of
+from console.screens.triggers import _changes
 from console.tests.visits import text_of, visitor
-from notices.channels.models import Channel
-from notices.models import Incident
-from notices.states import NEEDS, Kind
+from notices.models import Channel, Incident
+from notices.states import NEEDS, Kind, SubjectType
+from pipedai.ids import new_id
 from pipedai.sql import database_now
 from pipedai_cli import output
 from testing.world.cast import TEST_ACTOR
@@ -88,6 +89,13 @@ def test_every_item_leads_to_a_page(cast, page):
     assert "Open the connection" in html
     for link in re.findall('href="(/console/[^"?]+)', html):
         resolve(link)
+
+
+def test_each_subject_of_an_incident_has_a_page_and_words_for_its_link():
+    for subject in SubjectType.values:
+        path, link = page_of({"type": subject, "id": new_id()}, new_id())
+        assert resolve(path).namespace == "console", subject
+        assert link, subject
 
 
 def test_when_nothing_needs_anybody_it_says_what_is_due_next(cast, page):

@@ -10,7 +10,7 @@ from console.asking import body_of
 from console.forms import Form, Look
 from console.pages import midnight
 from console.tests.visits import HOME, visitor
-from notices.channels.models import Channel
+from notices.models import Channel
 from triggers.states import Scheme
 from workspaces.connections.models import Connection
 

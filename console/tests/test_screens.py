@@ -193,7 +193,7 @@ def test_a_path_without_a_page_and_a_crash_are_pages_too(client, cast, monkeypat
 
 @cases("page", PAGES)
 def test_the_links_of_mails_lead_to_pages_that_there_are(page):
-    assert resolve(urlsplit(link_to_page(page, new_id())).path).namespace == "console"
+    assert resolve(urlsplit(link_to_page(page, new_id(), new_id())).path).namespace == "console"
 
 
 def test_no_other_method_does_anything(client):

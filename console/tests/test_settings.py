@@ -9,7 +9,7 @@ from django.db.models.functions import Now
 
 from accounts.models import AccountMail
 from console.tests.visits import text_of, visitor
-from notices.channels.models import Channel, Notice
+from notices.models import Channel, Notice
 from notices.states import EVENTS, USUAL_EVENTS
 from testing.world.channels import add_channel
 from testing.world.mails import MAIL_SERVER, invite_for_test, prove

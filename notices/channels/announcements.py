@@ -1,4 +1,4 @@
-"""What channels tell, as the JSON from which the texts of mails and of Slack are made (SPEC §14)."""
+"""What channels tell, as the JSON from which the texts of mails and of Slack are made."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -61,7 +61,7 @@ WHERE given.id = ANY(%(ids)s)
 class Announcement:
     environment_id: UUID
     event: str
-    # One sentence for people, without a full stop. Names that others wrote are in it unchanged.
+    # One sentence for people, without a full stop. Names that users wrote are in it unchanged.
     line: str
     at: datetime
     # The keys `subject`, `incident`, `run` and `approval` of the body.

@@ -1,7 +1,8 @@
-"""Says which addresses get an environment's notices, and takes the answers of their owners (SPEC §14).
+"""Says which addresses get an environment's notices, and takes the answers of their owners.
 
-An address gets them if its member proved and named it, or if its owner confirmed, unless the owner refused. Tokens in
-mails are signed ids, and stored nowhere. That of `List-Unsubscribe` reaches servers, so it can only refuse.
+An address gets them if a member has proved and named it as their own, or if its owner has confirmed, and unless the
+owner has refused. The tokens in mails are signed ids, and stored nowhere. The token of `List-Unsubscribe` also reaches
+servers, so it can only refuse.
 """
 
 from collections.abc import Collection
@@ -17,7 +18,7 @@ from django.db.models.functions import Now
 from accounts.addresses import proof_counts
 from accounts.mails import link_to
 from accounts.models import User
-from notices.channels.addresses import AskedAddress, RefusedAddress
+from notices.models import AskedAddress, RefusedAddress
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict
 from pipedai.events import Actor, Event, emit

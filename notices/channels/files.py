@@ -1,8 +1,8 @@
 """How files describe a channel."""
 
-from notices.channels.models import SECRET, URL
 from notices.channels.serializers import DEFAULTS, ChannelBody
 from notices.channels.services import CHANNELS
+from notices.models import SECRET, URL
 from workspaces.files.kinds import OF_ENVIRONMENT, Kind, Secret, register_kind
 from workspaces.roles import Role
 

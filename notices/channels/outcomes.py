@@ -1,7 +1,7 @@
-"""Tells channels of final outcomes: the end of a run notes them, and a scheduler tells them (SPEC §26).
+"""Tells channels of runs: of their final outcomes, and of the calls about which somebody has to decide.
 
-So the end of a run waits neither for channels nor for what the hourly limit counts, and pays nothing if no channel of
-its environment tells of ended runs.
+The end of a run notes its outcome, and a scheduler tells it. So the end of a run waits neither for channels nor for the
+count of the hourly limit, and pays nothing if no channel of its environment tells of ended runs.
 """
 
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from uuid import UUID
 
 from django.db import transaction
 
-from notices.channels.announcements import of_outcomes
-from notices.channels.queueing import queue_notices
-from notices.channels.wanting import channels_wanting
-from notices.states import RUN_ENDED, RUN_RESULT
+from notices.channels.announcements import of_outcomes, of_questions
+from notices.channels.queueing import channels_wanting, queue_notices
+from notices.states import APPROVAL_REQUESTED, RUN_ENDED, RUN_RESULT
 from pipedai.ids import new_id
-from pipedai.sql import execute_later, fetch_all
+from pipedai.sql import Row, execute_later, fetch_all
+from triggers.approvals.services import take_due_reminders
 
 # The SQL condition that a channel `c` is enabled and tells of ended runs. The index `channel_of_outcomes` has it too.
 TELLS_OUTCOMES: Final = """
@@ -77,3 +77,22 @@ def tell_outcomes(*, share: int = 50, limit: int = 200, now: datetime | None = N
             announcements = of_outcomes(run_ids, with_documents=with_documents)
             queue_notices(channels, announcements, now=now)
     return len(taken)
+
+
+def announce_questions(
+    questions: Sequence[Row], *, is_reminder: bool = False, now: datetime | None = None
+) -> None:
+    """Queues the notices about approvals, rows with `id` and `environment_id`, in the caller's transaction."""
+    environments: set[UUID] = {each["environment_id"] for each in questions}
+    if channels := channels_wanting(environments, [APPROVAL_REQUESTED], now=now):
+        at = channels[0]["now"] if is_reminder else None
+        queue_notices(channels, of_questions([each["id"] for each in questions], at), now=now)
+
+
+def remind_of_questions(*, limit: int = 100, now: datetime | None = None) -> int:
+    """Reminds people of up to `limit` calls, of each once. Returns of how many."""
+    with transaction.atomic():
+        questions = take_due_reminders(limit=limit, now=now)
+        if questions:
+            announce_questions(questions, is_reminder=True, now=now)
+    return len(questions)

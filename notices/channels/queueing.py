@@ -1,11 +1,12 @@
-"""Queues notices: writes their rows, within the limits of their receivers (SPEC §14).
+"""Says which channels want to tell of something, and queues their notices, within the limits of their receivers.
 
 An address, or a channel of Slack, gets at most `MAX_AN_HOUR` results of runs an hour, and as many other notices.
 Digests of a channel gather what is beyond, so that a storm of incidents makes one mail.
 """
 
+import json
 from bisect import insort
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -13,12 +14,51 @@ from uuid import UUID
 
 from notices.channels.announcements import Announcement, Digest, body_of
 from notices.channels.consent import Standing, keep_consent, standings
-from notices.channels.models import Channel, Notice
-from notices.channels.wanting import wants
-from notices.states import DIGEST, RUN_RESULT
+from notices.models import Channel, Notice
+from notices.states import ALWAYS, DIGEST, FAILED, RUN_RESULT
 from pipedai.ids import new_id
 from pipedai.outgoing import mail_host
 from pipedai.sql import NOW, Row, execute, fetch_all
+from triggers.events.clauses import first_failing
+from triggers.states import FAILURES
+
+# Selects the channels that subscribe to one of the events, and locks them. The second of two transactions waits for the
+# lock, and so counts what the first one queued. The order of the ids prevents deadlocks.
+_WANTING: Final = f"""
+SELECT id, environment_id, kind, emails, host, events, trigger_ids, tells_when::text AS tells_when, {NOW} AS now
+FROM channel
+WHERE environment_id = ANY(%(environments)s) AND enabled AND deleted_at IS NULL AND events && %(events)s::varchar[]
+ORDER BY id FOR NO KEY UPDATE
+"""  # noqa: S608
+
+
+def channels_wanting(
+    environments: Iterable[UUID], events: Iterable[str], *, now: datetime | None = None
+) -> list[Row]:
+    """Returns the channels that subscribe to one of the events, locked until the transaction ends."""
+    params = {"environments": list(set(environments)), "events": list(set(events)), "now": now}
+    return fetch_all(_WANTING, params)
+
+
+def wants(channel: Row, announcement: Announcement) -> bool:
+    return (
+        announcement.environment_id == channel["environment_id"]
+        and announcement.event in channel["events"]
+        and (announcement.event != RUN_RESULT or _wants_result(channel, announcement))
+    )
+
+
+def _wants_result(channel: Row, announcement: Announcement) -> bool:
+    """Returns whether a final outcome is of a trigger that the channel tells of, and fits its `when`."""
+    run, when = announcement.about["run"], json.loads(channel["tells_when"])
+    if channel["trigger_ids"] is not None and run["triggerId"] not in channel["trigger_ids"]:
+        return False
+    if when == ALWAYS:
+        return True
+    if when == FAILED:
+        return run["status"] in FAILURES
+    return first_failing(when, announcement.document) is None
+
 
 # How many results, and how many other notices, an address or a channel of Slack gets in an hour, and may have pending.
 MAX_AN_HOUR: Final = 20

@@ -9,7 +9,7 @@ from rest_framework import serializers
 
 from accounts.serializers import NewEmailField
 from notices.channels.consent import Standing
-from notices.channels.models import Channel, Notice
+from notices.models import Channel, Notice
 from notices.states import ALWAYS, EVENTS, FAILED, USUAL_EVENTS
 from pipedai.api.fields import (
     IdField,

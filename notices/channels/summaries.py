@@ -1,4 +1,4 @@
-"""Queues the summaries of channels: once a day, what became of all due times and runs since the last one (SPEC §26).
+"""Queues the summaries of channels: once a day, what became of all due times and runs since the last one.
 
 A scheduler claims a channel by moving on when its next summary is due, in the transaction that queues the notices.
 """
@@ -10,19 +10,19 @@ from uuid import UUID
 
 from django.db import transaction
 
-from notices.attention.sources import find_attention
+from notices.attention import find_attention
 from notices.channels.announcements import Announcement
 from notices.channels.queueing import queue_unlimited
 from notices.states import SUMMARY
 from pipedai.clocks import zone_of
-from pipedai.links import PAGES, link_to_page
+from pipedai.links import link_to_page
 from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one, fetch_row
 from triggers.budgets.room import SPENT
 from triggers.schedules.cron import Schedule
 from triggers.states import TERMINAL, FaultClass, Status
 
 # A summary tells of what was over this long before it is made, and before any open transaction began that has written
-# something. Whatever is not committed by then is in the next summary.
+# something. What is not committed by then is in the next summary.
 SETTLED: Final = timedelta(seconds=30)
 # So many items of a kind are told of; the others are counted.
 MOST_ITEMS: Final = 20
@@ -225,11 +225,9 @@ def _waiting(row: Row, environment_id: UUID) -> Row:
     page, about = row["subject"]["type"], row["subject"]["id"]
     if row["run_id"] and page != "approval":
         page, about = "run", row["run_id"]
-    elif page not in PAGES:
-        page, about = "money" if page == "budget" else "attention", environment_id
     return {
         "kind": row["kind"],
         "since": row["since"],
         "summary": row["summary"],
-        "link": link_to_page(page, about),
+        "link": link_to_page(page, about, environment_id),
     }

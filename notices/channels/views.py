@@ -5,12 +5,16 @@ from uuid import UUID
 
 from django.db import transaction
 from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_http_methods
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from notices.channels import consent
-from notices.channels.consent import standings
-from notices.channels.models import Channel, Notice
+from notices.channels.consent import standings, stop_notices
 from notices.channels.serializers import (
     ChannelBody,
     ChannelSerializer,
@@ -20,6 +24,9 @@ from notices.channels.serializers import (
     TokenBody,
 )
 from notices.channels.services import CHANNELS, test_channel
+from notices.models import Channel, Notice
+from pipedai.api.authentication import PostedForm
+from pipedai.api.errors import ApiError
 from pipedai.api.principal import actor_of, address_of
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import NoBody, read_body
@@ -114,7 +121,7 @@ class AddressViewSet(ApiViewSet):
         answers={204: None},
     )
     def confirm(self, request: Request) -> Response:
-        consent.confirm_address(**read_body(TokenBody, request), actor=nobody(request))
+        consent.confirm_address(**read_body(TokenBody, request), actor=_nobody(request))
         return Response(status=204)
 
     @Operation(
@@ -125,9 +132,30 @@ class AddressViewSet(ApiViewSet):
         answers={204: None},
     )
     def refuse(self, request: Request) -> Response:
-        consent.refuse_address(**read_body(RefusalBody, request), actor=nobody(request))
+        consent.refuse_address(**read_body(RefusalBody, request), actor=_nobody(request))
         return Response(status=204)
 
 
-def nobody(request: Request) -> Actor:
+def _nobody(request: Request) -> Actor:
     return Actor("system", None, address_of(request), current_request_id.get() or None)
+
+
+@csrf_exempt
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+def stop_page(request: HttpRequest) -> HttpResponse:
+    """The page `/account/notices/stop`, to which the header `List-Unsubscribe` of mails leads: a button that ends the
+    notices. Mail programs send its POST without cookies and `Origin` (RFC 8058), so it can be no screen of the console.
+    """
+    context: dict[str, str] = {}
+    status = 200
+    if request.method == "POST":
+        actor = _nobody(PostedForm(request))
+        try:
+            stop_notices(token=request.GET.get("token", ""), actor=actor)
+            context["done"] = "No notices of the environment will come to your address any more."
+        except ApiError as error:
+            context["error"], status = error.message, error.status_code
+    response = render(request, "notices/stop.html", context, status=status)
+    response["Referrer-Policy"] = "no-referrer"
+    return response

@@ -1,4 +1,4 @@
-"""At which moments the incidents of budgets open and close (SPEC §14, §17). The clock is passed in."""
+"""At which moments the incidents of budgets open and close. The clock is passed in."""
 
 from decimal import Decimal
 

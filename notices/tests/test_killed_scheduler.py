@@ -9,8 +9,7 @@ from uuid import UUID
 import pytest
 from django.db.models import F
 
-from notices.channels.models import Notice
-from notices.models import Incident
+from notices.models import Incident, Notice
 from pipedai.sql import database_now
 from testing.processes.scheduler_process import scheduling
 from testing.processes.webhook_receiver import Receiver, receiving

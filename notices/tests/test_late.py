@@ -1,4 +1,4 @@
-"""When a trigger is late: a due time passed and no run succeeded in time (SPEC §14). The clock is passed in."""
+"""When a trigger is late: a due time passed and no run succeeded in time. The clock is passed in."""
 
 from datetime import UTC, datetime, timedelta
 

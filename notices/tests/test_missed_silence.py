@@ -1,4 +1,4 @@
-"""What is told of a worker that was silent and called again before a scheduler looked (SPEC §14)."""
+"""What is told of a worker that was silent and called again before a scheduler looked."""
 
 from datetime import UTC, datetime, timedelta
 from functools import partial

@@ -1,4 +1,4 @@
-"""In random histories of a trigger the incidents and an independent model of SPEC §14 never differ."""
+"""In random histories of a trigger the incidents and an independent model of the rules in API.md never differ."""
 
 from collections import Counter
 from dataclasses import dataclass, field

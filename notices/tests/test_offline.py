@@ -1,4 +1,4 @@
-"""Which workers are told to be offline (SPEC §14). The clock is passed in."""
+"""Which workers are told to be offline. The clock is passed in."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""What is told when all schedulers were away: everything that happened meanwhile, once (SPEC §14). The clock is passed
+"""What is told when all schedulers were away: everything that happened meanwhile, once. The clock is passed
 in.
 
 A trigger is due each hour from 12:00 on. All schedulers are away from 11:30 on. What happens meanwhile has its time.

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from notices.channels.addresses import AskedAddress
 from notices.channels.consent import agree, token_of
-from notices.channels.models import Channel
 from notices.channels.services import CHANNELS
+from notices.models import AskedAddress, Channel
 from pipedai.events import Actor
 from pipedai.ids import new_id
 from testing.world.cast import Cast

@@ -109,7 +109,7 @@ function followEnvironment(part) {
   document.addEventListener("htmx:sendError", again);
 }
 
-// What a run tells. The texts are cut and shown as console/screens/run.py does it for the first ones.
+// What a run tells. The texts are cut and shown as console/screens/runs.py does it for the first ones.
 const LONGEST = 2000, MOST_LINES = 1000;
 const unseen = /[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]/gu;
 

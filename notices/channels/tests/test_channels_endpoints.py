@@ -10,9 +10,8 @@ from django.db.models.functions import Now
 
 from accounts.models import User
 from audit.models import AuditEntry
-from notices.channels.addresses import AskedAddress
-from notices.channels.models import Channel, Notice
 from notices.channels.tests.conftest import send_due
+from notices.models import AskedAddress, Channel, Notice
 from pipedai.events import SYSTEM, Actor
 from testing.probes.shapes import A_TIME, AN_ID
 from testing.world.cast import make_cast

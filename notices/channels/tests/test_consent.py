@@ -1,4 +1,4 @@
-"""Nobody gets mail who has not agreed, nobody gets more than twenty an hour, and everybody can end it (SPEC §14)."""
+"""Nobody gets mail who has not agreed, nobody gets more than twenty an hour, and everybody can end it."""
 
 import json
 import re
@@ -11,13 +11,12 @@ from django.db.models.functions import Now
 from django.test import Client
 
 from accounts.models import User
-from notices.channels.addresses import AskedAddress
 from notices.channels.consent import unsubscribe_headers
-from notices.channels.models import Channel, Notice
 from notices.channels.queueing import MAX_AN_HOUR
 from notices.channels.services import CHANNELS
 from notices.channels.tests.conftest import add_incidents, send_due, tell
 from notices.channels.tests.test_limits import NOON, minutes
+from notices.models import AskedAddress, Channel, Notice
 from pipedai.events import Actor
 from pipedai.ids import new_id
 from pipedai.server.request_scope import content_policy

@@ -9,10 +9,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from notices.channels.announcements import MOST_NAMED
-from notices.channels.models import Notice
 from notices.channels.queueing import MAX_AN_HOUR
 from notices.channels.tests.conftest import add_incidents, tell
-from notices.models import Incident
+from notices.models import Incident, Notice
 from testing.world.cast import make_cast
 from testing.world.channels import add_channel
 

@@ -6,10 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from notices.channels import queueing
-from notices.channels.models import Channel, Notice
 from notices.channels.tests.conftest import send_due
 from notices.incidents import Finding, change_incidents
-from notices.models import Incident
+from notices.models import Channel, Incident, Notice
 from notices.states import Kind, SubjectType
 from pipedai.ids import new_id
 from testing.probes.statement_count import counted

@@ -2,9 +2,9 @@
 
 from datetime import UTC, datetime
 
-from notices.channels.models import Channel, Notice, NoticeAttempt
 from notices.channels.services import CHANNELS
 from notices.channels.tests.conftest import send_due
+from notices.models import Channel, Notice, NoticeAttempt
 from notices.ready import prune_notices
 from pipedai.retention import Order
 from testing.world.cast import TEST_ACTOR

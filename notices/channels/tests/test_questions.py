@@ -5,10 +5,10 @@ from functools import partial
 import pytest
 
 from accounts.models import User
-from notices.attention.sources import find_attention
-from notices.channels.models import Notice
+from notices.attention import find_attention
+from notices.channels.outcomes import remind_of_questions
 from notices.channels.tests.conftest import send_due
-from notices.questions import remind_of_questions
+from notices.models import Notice
 from pipedai.sql import database_now
 from testing.probes.plans import explained, prefer_indexes
 from testing.processes.explain_calls import Calls, only

@@ -2,12 +2,10 @@
 
 from django.db import transaction
 
-from notices.channels.addresses import AskedAddress
-from notices.channels.models import Channel, Notice, NoticeAttempt
 from notices.channels.sending import NOTICES
 from notices.channels.services import CHANNELS
 from notices.channels.tests.conftest import LATE, add_incidents, send_due, tell
-from notices.models import Incident
+from notices.models import AskedAddress, Channel, Incident, Notice, NoticeAttempt
 from pipedai.api.errors import ApiError
 from pipedai.outgoing import attempts
 from pipedai.outgoing.due import claim_due

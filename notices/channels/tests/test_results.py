@@ -7,11 +7,10 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from notices.channels.models import Notice
 from notices.channels.outcomes import tell_outcomes
 from notices.channels.queueing import MAX_AN_HOUR
 from notices.channels.tests.conftest import send_due
-from notices.models import UntoldOutcome
+from notices.models import Notice, UntoldOutcome
 from testing.probes.plans import explained, prefer_indexes
 from testing.processes.webhook_receiver import receiving
 from testing.world.cast import make_cast

@@ -8,13 +8,11 @@ from standardwebhooks.webhooks import Webhook
 
 from audit.models import AuditEntry
 from notices.channels import services
-from notices.channels.messages import _page
-from notices.channels.models import Channel, Notice
 from notices.channels.outcomes import tell_outcomes
-from notices.channels.sending import NOTICES
+from notices.channels.sending import NOTICES, _page
 from notices.channels.services import CHANNELS
 from notices.channels.tests.conftest import add_incidents, send_due, tell
-from notices.models import Incident
+from notices.models import Channel, Incident, Notice
 from notices.states import SubjectType
 from pipedai.outgoing.due import claim_due
 from pipedai.sql import execute

@@ -11,11 +11,11 @@ import psycopg
 import pytest
 from django.db import connection
 
-from notices.channels.models import Channel, Notice
 from notices.channels.outcomes import tell_outcomes
 from notices.channels.services import CHANNELS
 from notices.channels.summaries import SETTLED, next_summary, send_summaries
 from notices.channels.tests.conftest import send_due
+from notices.models import Channel, Notice
 from testing.processes.racing import ROUNDS, accepted, at_once
 from testing.processes.webhook_receiver import receiving
 from testing.world.cases import cases

@@ -5,8 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.db.models.functions import Now
 
-from notices.channels.models import Channel
-from notices.models import Incident
+from notices.models import Channel, Incident
 from notices.states import Kind, SubjectType
 from pipedai.admin.site import list_of
 from pipedai.admin.tests.test_pages import ids_in

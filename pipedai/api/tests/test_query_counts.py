@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.db.models.functions import Now
 
-from notices.channels.models import Channel, NoticeAttempt
 from notices.channels.services import test_channel as queue_test
+from notices.models import Channel, NoticeAttempt
 from pipedai.ids import new_id
 from pipedai.sql import database_now
 from testing.probes.api_schema import is_list

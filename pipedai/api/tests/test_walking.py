@@ -8,8 +8,7 @@ import pytest
 from django.utils import timezone
 
 from accounts.models import Session
-from notices.channels.models import Channel, Notice, NoticeAttempt
-from notices.models import Incident
+from notices.models import Channel, Incident, Notice, NoticeAttempt
 from pipedai.api.tests.test_query_counts import BY_NAME, LISTS
 from triggers.models import (
     Approval,

@@ -10,7 +10,7 @@ import pytest
 from django.db import IntegrityError, transaction
 
 from notices.channels import services
-from notices.channels.models import NoticeAttempt
+from notices.models import NoticeAttempt
 from pipedai.events import SYSTEM, Actor
 from pipedai.ids import new_id
 from pipedai.sql import execute, fetch_all

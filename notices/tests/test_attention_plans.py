@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from notices.attention.sources import KINDS, RECENT, SOURCES
+from notices import attention
+from notices.attention import KINDS, RECENT
 from pipedai.sql import database_now, execute, fetch_all
 from testing.probes.plans import Plans, explained, explained_as_kept
 from testing.world.cast import Cast
@@ -37,7 +38,6 @@ INSERT INTO pool_member (environment_id, worker_id, pool_id)
 SELECT w.environment_id, w.id, p.id FROM worker w JOIN pool p ON p.environment_id = w.environment_id
 ON CONFLICT DO NOTHING
 """
-_STATEMENTS = {source.tell.__name__: source.statement for source in SOURCES}
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def cast(committed_cast: Cast) -> Cast:
     return committed_cast
 
 
-def _plans(cast: Cast, name: str, returned: int) -> list[Plans]:
+def _plans(cast: Cast, statement: str, returned: int) -> list[Plans]:
     """Returns the plans for the values of the statement, and for none, which both return so many rows."""
     execute("ANALYZE", {})
     params: dict[str, Any] = {
@@ -58,8 +58,8 @@ def _plans(cast: Cast, name: str, returned: int) -> list[Plans]:
         "now": None,
     }
     with explained(("SELECT", "WITH")) as plans:
-        assert len(fetch_all(_STATEMENTS[name], params)) == returned
-    return [plans, explained_as_kept(_STATEMENTS[name], params)]
+        assert len(fetch_all(statement, params)) == returned
+    return [plans, explained_as_kept(statement, params)]
 
 
 def test_the_members_are_read_once_for_all_approvals(cast: Cast) -> None:
@@ -85,7 +85,7 @@ def test_the_members_are_read_once_for_all_approvals(cast: Cast) -> None:
             },
             run_id=other,
         )  # fmt: skip
-    for plans in _plans(cast, "of_approval", _SHOWN):
+    for plans in _plans(cast, attention._APPROVALS, _SHOWN):
         assert plans.rows_read("membership") <= 3 * (_MEMBERS + 10)
 
 
@@ -97,14 +97,14 @@ def test_only_triggers_of_which_a_run_failed_lately_are_looked_at(cast: Cast) ->
     copy_ended_run(runs.ended(), 300)
     runs.now = database_now()
     runs.ended("failed", faultClass="client")
-    for plans in _plans(cast, "of_failure", 1):
+    for plans in _plans(cast, attention._FAILURES, 1):
         assert plans.buffers < 100
 
 
 def test_the_user_of_each_connection_is_looked_up(cast: Cast) -> None:
     execute(_ADD_MEMBERS, {"id": cast.environment.id, "count": 5 * _MEMBERS})
     copy_row(Connection, add_oauth_connection(cast).id, 9)
-    for plans in _plans(cast, "of_user_left", 0):
+    for plans in _plans(cast, attention._USERS_LEFT, 0):
         assert plans.rows_read("membership") <= 20
 
 
@@ -112,7 +112,7 @@ def test_the_workers_of_pools_that_nothing_waits_for_are_not_read(cast: Cast) ->
     copy_row(Pool, add_pool(cast), _POOLS, name="'Pool ' || n")
     _add_workers(cast)
     execute(_JOIN_ALL, {})
-    for plans in _plans(cast, "of_pool", 0):
+    for plans in _plans(cast, attention._POOLS, 0):
         assert plans.rows_read("pool_member") == 0
 
 
@@ -123,7 +123,7 @@ def test_runs_are_counted_only_of_the_offline_workers_that_are_returned(cast: Ca
     _add_workers(cast)
     for worker_id in Worker.objects.exclude(id=cast.worker.worker_id).values_list("id", flat=True):
         copy_row(Run, queued, _EACH, worker_id=f"'{worker_id}'::uuid")
-    for plans in _plans(cast, "of_worker", _SHOWN):
+    for plans in _plans(cast, attention._WORKERS, _SHOWN):
         assert plans.rows_read("run") <= _WORKERS + 1 + _SHOWN * _EACH
 
 

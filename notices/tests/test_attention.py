@@ -1,4 +1,4 @@
-"""GET /environments/:envId/attention (SPEC §28)"""
+"""GET /environments/:envId/attention"""
 
 from datetime import timedelta
 
@@ -7,11 +7,10 @@ from django.db import transaction
 
 from accounts.models import User
 from audit.models import AuditEntry
-from notices.attention.sources import KINDS, MAX_ITEMS, find_attention
-from notices.channels.models import Channel
+from notices.attention import KINDS, MAX_ITEMS, find_attention
 from notices.incidents import Finding, acknowledge_incident, announce, change_incidents
 from notices.lateness import find_late_triggers
-from notices.models import Incident
+from notices.models import Channel, Incident
 from notices.silence import find_offline_pools, find_offline_workers
 from notices.states import NEEDS, IncidentNeed, Kind, SubjectType
 from pipedai.ids import new_id

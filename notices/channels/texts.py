@@ -1,0 +1,264 @@
+"""Makes plain text of bounded length of what may tell much: the result of a run, and summaries. What runs and users
+wrote makes no links in it, and can't be taken for ours.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from notices.channels.announcements import MAX_IN_A_ROW, error_line
+from notices.states import RUN_RESULT, SUMMARY
+from pipedai.api.renderers import counted
+from pipedai.clocks import zone_of
+from pipedai.outgoing.mails import Own, foreign, unlinked
+from pipedai.sql import Row
+from triggers.explain.answers import RetryDecision
+from triggers.explain.clock_words import duration_words, zoned_words
+from triggers.explain.due_times import why_no_run
+from triggers.reasons import ENDS, end_code
+
+# The events that are plain text alone, also by mail.
+LONG: Final = (RUN_RESULT, SUMMARY)
+
+# A title, and an error or a name in a summary, have so many characters at most, and the name in a title so many.
+_LONGEST: Final = 120
+_LONGEST_NAME: Final = 60
+# A longer line is broken, because a mail's line has 998 bytes at most (RFC 5322 §2.1.1).
+_LONGEST_LINE: Final = 200
+# No text shows more characters of one string than this.
+_LONGEST_STRING: Final = 20 * 1024
+_CUT: Final = "… and more. The page has all of it."
+
+# A label of ours, and what is to be told. Only an `Own` text is ours, too.
+Fact = tuple[Own, str]
+
+
+def long_text(
+    row: Row, most: int, size: Callable[[str], int], *, most_items: int
+) -> tuple[str, list[str]]:
+    """Returns the title and the lines of a claimed notice, which together have the size `most` at most. Of a summary's
+    items, `most_items` of each kind are told.
+    """
+    body, environment = json.loads(row["body"]), row["environment_name"]
+    if row["event"] == SUMMARY:
+        title = _summary_title(body["summary"], environment)
+        lines = _summary_lines(body["summary"], environment, most_items)
+        return title, _fit(lines, most - size(title) - 1, size)
+    run, output = body["run"], row["run_output"]
+    title, facts = _result_title(run), _result_facts(run, environment, row["timezone"])
+    most -= sum(size(line) + 1 for line in (title, "", *facts))
+    said = _said_lines(run, output and json.loads(output), has_output=output is not None)
+    return title, [*_fit(said, most, size), "", *facts]
+
+
+def failure_facts(run: Mapping[str, Any] | None, timezone: str) -> list[Fact]:
+    """Returns what is to be told of a run of a notice's body; nothing if there is none, or if it did not fail."""
+    if run is None or run.get("retry") is None:
+        return []
+    fault = end_code(None, run["faultClass"]) or ""
+    retried, count = str(run["retry"]["message"]), run["failuresInRow"]
+    if run["retry"]["decision"] == RetryDecision.DUE:
+        at = zoned_words(datetime.fromisoformat(run["retry"]["dueAt"]), timezone)
+        retried = f"It is retried at {at}."
+    in_a_row = f"{count} or more" if count == MAX_IN_A_ROW else str(count)
+    return [
+        (Own("Error"), error_line(run) or Own("none was reported")),
+        (Own("Fault"), Own(f"{run['faultClass']}: {ENDS[fault].because}")),
+        (Own("Retry"), Own(retried)),
+        (Own("Failures in a row"), Own(in_a_row)),
+        _cost_fact(run),
+    ]
+
+
+def _result_title(run: Mapping[str, Any]) -> str:
+    """Returns the trigger's name and what the run said, in one line of at most 120 characters."""
+    name = unlinked(run["triggerName"])
+    said = unlinked(run["shortMessage"] or error_line(run)) or _state(run)
+    return _cut(f"{_cut(name, _LONGEST_NAME)}: {said}")
+
+
+def _said_lines(run: Mapping[str, Any], output: Any, *, has_output: bool) -> Iterator[str]:
+    """Yields what the run said and wrote, which may be long."""
+    said = [run["shortMessage"], run["errorMessage"]]
+    for text in dict.fromkeys(text for text in said if text) or [f"The run {_state(run)}."]:
+        yield from _text_lines(text)
+    if has_output:
+        yield ""
+        yield from _value_lines(output)
+
+
+def _result_facts(run: Mapping[str, Any], environment: str, timezone: str) -> list[str]:
+    """Returns the lines that follow, which are always told whole."""
+    ended = zoned_words(datetime.fromisoformat(run["endedAt"]), timezone)
+    took = run["durationMs"]
+    facts = [f"{label}: {foreign(value)}" for label, value in failure_facts(run, timezone)]
+    if not facts:
+        label, value = _cost_fact(run)
+        facts = [f"{label}: {value}"]
+    return [
+        *facts,
+        f"Duration: {'it never started' if took is None else duration_words(timedelta(milliseconds=took))}",
+        f"Ended: {_state(run)} at {ended}",
+        f"Trigger: {foreign(run['triggerName'])}",
+        f"Environment: {foreign(environment)}",
+    ]
+
+
+def _cost_fact(run: Mapping[str, Any]) -> Fact:
+    cost = run["costUsd"]
+    return Own("Cost"), Own("not reported" if cost is None else f"${cost}")
+
+
+def _state(run: Mapping[str, Any]) -> str:
+    return str(run["status"]).replace("_", " ")
+
+
+def _summary_title(told: dict[str, Any], environment: str) -> str:
+    """Returns what became of everything, in one line: `All 28 due, 28 succeeded (production)`."""
+    due, runs = told["due"], told["runs"]
+    troubles = [
+        f", {count} {words}"
+        for count, words in (
+            (told["failures"]["total"], "failed"),
+            (told["withoutRun"]["total"], "without a run"),
+            (runs["unfinished"], "not ended yet"),
+        )
+        if count
+    ]
+    said = f"{due} due, {runs['succeeded']} succeeded{''.join(troubles)}"
+    if not troubles:
+        said = f"All {said}" if due else "Nothing was due"
+    return f"{said} ({foreign(environment)})"
+
+
+def _summary_lines(told: dict[str, Any], environment: str, most_items: int) -> Iterator[str]:
+    """Yields the lines of a summary, with at most `most_items` items of a kind."""
+    since, until = (datetime.fromisoformat(told[name]) for name in ("since", "until"))
+    begun, ended = (zoned_words(moment, told["timezone"]) for moment in (since, until))
+    runs = told["runs"]
+    yield f"Environment: {foreign(environment)}"
+    yield f"From {begun} until {ended}, {duration_words(until - since)}"
+    yield f"Due: {told['due']}, of which {told['due'] - told['withoutRun']['total']} made a run"
+    yield (
+        f"Runs: {runs['succeeded']} succeeded, {runs['failed']} failed, {runs['timedOut']} timed out,"
+        f" {runs['canceled']} canceled, {runs['unfinished']} not ended yet"
+    )
+    yield f"Cost: ${told['costUsd']}"
+    budgets = told["budgets"]
+    for each in budgets["items"][:most_items]:
+        yield f"Budget {foreign(each['name'])}: {_used(each)}"
+    if (more := budgets["total"] - most_items) > 0:
+        yield f"and {more} more"
+    failures, without, waiting = (told[key] for key in ("failures", "withoutRun", "attention"))
+    yield from _section(
+        f"Failed ({failures['total']})", _failures(told), failures["total"], most_items
+    )
+    title = f"Due, but no run ({without['total']})"
+    yield from _section(title, _without_run(told), without["groups"], most_items)
+    items = ([f"- {_short(each['summary'])}", f"  {each['link']}"] for each in waiting["items"])
+    title = f"Waits for somebody ({waiting['total']})"
+    yield from _section(title, items, waiting["total"], most_items)
+
+
+def _section(title: str, items: Iterable[list[str]], total: int, most: int) -> Iterator[str]:
+    shown = list(items)[:most]
+    if not total:
+        return
+    yield from ("", f"{title}:")
+    for lines in shown:
+        yield from lines
+    if more := total - len(shown):
+        yield f"and {more} more"
+
+
+def _failures(told: dict[str, Any]) -> Iterator[list[str]]:
+    for each in told["failures"]["items"]:
+        at = zoned_words(datetime.fromisoformat(each["endedAt"]), told["timezone"])
+        error = each["error"].strip().splitlines()
+        said = f": {_short(error[0])}" if error else ""
+        how = str(each["status"]).replace("_", " ")
+        yield [
+            f"- {_short(each['triggerName'])} {how} at {at} ({each['faultClass']}){said}",
+            f"  {each['link']}",
+        ]
+
+
+def _without_run(told: dict[str, Any]) -> Iterator[list[str]]:
+    for each in told["withoutRun"]["items"]:
+        first, last = (
+            zoned_words(datetime.fromisoformat(each[name]), told["timezone"])
+            for name in ("firstAt", "lastAt")
+        )
+        when = f"at {first}" if each["count"] == 1 else f"from {first} to {last}"
+        due = f"{counted(each['count'], 'due time')} {when}, because {why_no_run(each['decision'])}"
+        yield [f"- {_short(each['triggerName'])}: {due}", f"  {each['link']}"]
+
+
+def _used(budget: dict[str, Any]) -> str:
+    spent, limit, runs = f"${budget['spentUsd']}", budget["limitUsd"], budget["limitRuns"]
+    used = [f"{spent} of ${limit}"] if limit is not None else []
+    used += [f"{budget['runs']} of {counted(runs, 'run')}"] if runs is not None else []
+    words = ", ".join(used) or spent
+    if budget["startsAt"] is None:
+        return words
+    begun = datetime.fromisoformat(budget["startsAt"]).astimezone(zone_of(budget["timezone"]))
+    return f"{words} {f'on {begun:%Y-%m-%d}' if budget['period'] == 'day' else f'in {begun:%Y-%m}'}"
+
+
+def _fit(lines: Iterable[str], most: int, size: Callable[[str], int]) -> list[str]:
+    """Returns the first lines, which together have the size `most` at most, with a line that says so if some are left
+    out.
+    """
+    kept: list[str] = []
+    left = most - size(_CUT) - 1
+    for line in lines:
+        left -= size(line) + 1
+        if left < 0:
+            return [*kept, _CUT]
+        kept.append(line)
+    return kept
+
+
+def _text_lines(text: str, indent: str = "") -> Iterator[str]:
+    """Yields the lines of a text that a run or a user wrote."""
+    for line in text[:_LONGEST_STRING].splitlines():
+        safe = unlinked(line)
+        for start in range(0, len(safe) or 1, _LONGEST_LINE):
+            yield f"{indent}{safe[start : start + _LONGEST_LINE]}"
+
+
+def _value_lines(value: Any, indent: str = "  ") -> Iterator[str]:
+    """Yields a JSON value as indented lines: `key: value`, and `- value` for the items of a list."""
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _item_lines(f"{indent}{unlinked(key)[:_LONGEST_LINE]}:", item, indent)
+    elif isinstance(value, list) and value:
+        for item in value:
+            yield from _item_lines(f"{indent}-", item, indent)
+    elif isinstance(value, str):
+        yield from _text_lines(value, indent)
+    else:
+        yield f"{indent}{json.dumps(value)}"
+
+
+def _item_lines(head: str, item: Any, indent: str) -> Iterator[str]:
+    """Yields an item behind its head, or below it if it has several lines."""
+    if isinstance(item, dict | list) and item:
+        yield head
+        yield from _value_lines(item, f"{indent}  ")
+        return
+    lines = list(_value_lines(item, "")) or [""]
+    if len(lines) == 1:
+        yield f"{head} {lines[0]}".rstrip()
+        return
+    yield head
+    yield from (f"{indent}  {line}" for line in lines)
+
+
+def _short(text: str) -> str:
+    return _cut(unlinked(text))
+
+
+def _cut(text: str, most: int = _LONGEST) -> str:
+    return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"
