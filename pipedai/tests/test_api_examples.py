@@ -47,7 +47,7 @@ EXAMPLES: dict[str, Any] = {
 FREE = {
     *("durationMs", "p50DurationMs", "p95DurationMs"),
     *("digest", "lastFour", "deviceCode", "userCode", "verificationUriComplete"),
-    *("redirectUri", "version", "latest", "url", "sha256", "install"),
+    *("redirectUri", "version", "latest", "url", "sha256", "install", "askedBy"),
     # Sentences that name times.
     *("message", "summary"),
 }

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from rest_framework import serializers
 
-from pipedai.api.fields import NameField, TextField
+from pipedai.api.fields import IdField, NameField, TextField
 from pipedai.api.serializers import Body, NamedSerializer, StrictBody
 from workers.models import Enrollment, Worker
 from workers.serializers import AccountIdField, AuthModeField
@@ -48,7 +48,7 @@ class UserCodeBody(StrictBody):
 class ApprovalBody(UserCodeBody):
     """What a person decides about a pairing: `authMode` is for a host, and `role` for a command line."""
 
-    environmentId = serializers.UUIDField()
+    environmentId = IdField()
     authMode = AuthModeField(choices=Worker.AuthMode.choices, default=Worker.AuthMode.CLAUDE_MAX)
     role = serializers.ChoiceField(
         choices=[role.value for role in KEY_ROLES], default=Role.VIEWER.value

@@ -17,7 +17,9 @@ KEPT_AS = {
     "new_email": "email",
     "client_secret": "grant_secrets",
     **dict.fromkeys(["password", "new_password", "current_password"]),
-    **dict.fromkeys(["token", "registration_token", "invitation_token", "code", "device_code"]),
+    **dict.fromkeys(
+        ["token", "registration_token", "invitation_token", "code", "device_code", "user_code"]
+    ),
     **dict.fromkeys(["count", "wait", "digest", "accept_origins"]),
     # These are parts of JSON.
     **dict.fromkeys(["header", "prefix", "timestampHeader", "path", "windowSeconds"]),
