@@ -25,7 +25,7 @@ from notices.states import (
 from pipedai.api.renderers import counted
 from pipedai.sql import NOW, Row, fetch_all
 from triggers.approvals.rules import DECIDERS_OF_MANY, MEMBERS_OF_ROLES, untold
-from triggers.explain import machine_reasons
+from triggers.explain import candidates
 from triggers.explain.answers import Reason, due_time_words
 from triggers.explain.due_times import LATE_AFTER, why_no_run
 from triggers.reasons import DUE_TIMES, ENDS, PENDING, WaitingFor, end_code
@@ -190,12 +190,12 @@ def of_pool(row: Row) -> Told:
     """Words a pool without an online worker: that of an incident, or one for which `runs` due runs wait."""
     pool = {"pool_id": row["subject_id"], "pool_name": row["subject_name"]}
     if not row["has_workers"]:
-        return _of_machine(row, machine_reasons.empty(pool))
+        return _of_machine(row, candidates.empty(pool))
     said = row.get("message") or ""
     return Told(
         WaitingFor.POOL_OFFLINE,
         f"{headline(row['kind'], row['subject_name'])}. {said or _runs_wait(row)}",
-        machine_reasons.START_ONE,
+        candidates.START_ONE,
     )
 
 
@@ -221,7 +221,7 @@ def of_worker(row: Row) -> Told:
     """Words an offline worker: that of an incident, or one for which `runs` due runs wait."""
     code = WaitingFor.WORKER_OFFLINE if row["has_token"] else WaitingFor.WORKER_REVOKED
     worker = {**row, "worker_id": row["subject_id"], "deleted_at": None}
-    (reason,) = machine_reasons.own_reasons({"pool_id": None, "now": row["now"]}, worker, [code])
+    (reason,) = candidates.own_reasons({"pool_id": None, "now": row["now"]}, worker, [code])
     return _of_machine(row, reason)
 
 
