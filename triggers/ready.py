@@ -15,6 +15,7 @@ from pipedai.retention import Retention, register_retention, rows_where
 from pipedai.server.heart import register_beat
 from pipedai.sql import fetch_all, fetch_by_ids
 from pipedai.wakeups import wake_workers
+from triggers import files  # noqa: F401 - importing it registers the kinds of files
 from triggers.budgets.spending import settle_left_over
 from triggers.changes import (
     Kind,
@@ -110,14 +111,14 @@ def _approval_states(environment_id: UUID, ids: Collection[UUID]) -> list[State]
     ]
 
 
-@receiver(happened, dispatch_uid="triggers.ready")
+@receiver(happened, dispatch_uid="triggers.wake_for_connection")
 def wake(events: Iterable[Event], **_: Any) -> None:
     ids = [event.target_id for event in events if event.action == "connection.authorized"]
     if ids:
         wake_for(fetch_all(_WAITING, {"ids": ids}))
 
 
-@receiver(happened, dispatch_uid="triggers.ready")
+@receiver(happened, dispatch_uid="triggers.pause")
 def pause(events: Iterable[Event], **_: Any) -> None:
     """Waits for the claims of an environment that was just paused, so that none ends after the commit, and cancels its
     runs if that is wanted. A resumed environment's workers are woken.
