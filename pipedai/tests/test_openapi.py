@@ -140,18 +140,6 @@ def test_what_a_read_answers_is_shown_by_an_example(name):
     }  # fmt: skip
 
 
-@by_method("POST", "PATCH")
-def test_every_field_of_a_body_is_explained(name):
-    content = OPERATIONS[name].get("requestBody", {}).get("content", {})
-    pointed = content.get("application/json", {}).get("schema", {}).get("$ref", "/")
-    body = SCHEMA["components"]["schemas"].get(pointed.rpartition("/")[2], {})
-    text = section_of(name).text
-    if "Any of the fields that creating takes" in text:
-        text += section_of("POST /environments/:id/triggers").text
-    missing = {field for field in body.get("properties", ()) if f"`{field}`" not in text}
-    assert missing == set(), "the endpoint's section in API.md explains none of these"
-
-
 def test_anyone_may_read_it_and_nothing_else_may_be_asked_for():
     response = browser().get("/api/v1/openapi.json")
     assert response.status_code == 200
