@@ -10,8 +10,7 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, or_not_found
 from pipedai.api.renderers import compact_json
 from pipedai.api.schema import reference
-from pipedai.api.schema.auto import JSON
-from pipedai.api.schema.operation import Schema
+from pipedai.api.schema.operation import JSON, Schema
 from pipedai.crypto import CannotOpen
 from pipedai.events import SYSTEM, Actor, Event, emit
 from pipedai.ids import new_id

@@ -28,6 +28,7 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.fields import AmountField, MoneyField, TextField
 from pipedai.api.schema import reference
 from pipedai.api.schema.operation import (
+    JSON,
     PAGE,
     REGISTRATION_TOKEN,
     Operation,
@@ -38,8 +39,6 @@ from pipedai.api.schema.operation import (
 from pipedai.api.serializers import Body, StrictBody
 from pipedai.api.throttling import Rate
 from pipedai.api.views import ApiViewSet, IsPublic
-
-JSON = "application/json"
 
 _TEXT: Schema = {"type": "string"}
 _SECONDS: Schema = {"type": "integer", "minimum": 0}

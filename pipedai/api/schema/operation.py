@@ -15,6 +15,7 @@ from pipedai.api.pagination import DEFAULT_LIMIT, MAX_LIMIT
 from pipedai.api.serializers import Body
 
 Schema = dict[str, Any]
+JSON = "application/json"
 # The name of the security scheme whose token registers a worker.
 REGISTRATION_TOKEN = "registrationToken"  # noqa: S105
 Answer = type[Serializer[Any]]
