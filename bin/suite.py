@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -236,9 +237,13 @@ def new_data_dir() -> Path:
 
 
 def kept_files() -> Path:
-    """Return the directory for what later runs need not make again, which all checkouts of this user share."""
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(caches) / "pipedai-tests"
+    """Return the directory for what later runs need not make again. All checkouts share it if the user has a place for
+    such files that can be written to.
+    """
+    shared = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pipedai-tests"
+    with suppress(OSError):
+        shared.mkdir(parents=True, exist_ok=True)
+    return shared if os.access(shared, os.W_OK) else _ROOT / ".cache"
 
 
 def migrated_cluster(environment: Mapping[str, str]) -> Path:

@@ -155,6 +155,12 @@ def test_a_kept_cluster_is_of_these_migrations_and_goes_when_no_run_has_used_it_
     assert [each for each in clusters.iterdir() if each.is_dir()] == [used]
 
 
+def test_files_are_kept_in_the_checkout_if_the_user_has_no_place_for_them(monkeypatch, tmp_path):
+    (tmp_path / "no directory").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no directory"))
+    assert suite.kept_files() == suite._ROOT / ".cache"
+
+
 def test_another_migration_or_what_it_imports_gives_a_kept_cluster_another_name(
     monkeypatch, tmp_path
 ):
