@@ -292,7 +292,12 @@ def _used(kept: Path) -> Path:
     kept.mkdir(parents=True, exist_ok=True)
     os.utime(kept)
     for other in kept.parent.iterdir():
-        if other.is_dir() and other.stat().st_mtime < time.time() - _UNUSED_SECONDS:
+        # The clock of a run may be ahead of the file system's, when somebody tries another date.
+        if (
+            other != kept
+            and other.is_dir()
+            and other.stat().st_mtime < time.time() - _UNUSED_SECONDS
+        ):
             shutil.rmtree(other, ignore_errors=True)
     return kept
 

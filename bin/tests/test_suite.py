@@ -155,6 +155,15 @@ def test_a_kept_cluster_is_of_these_migrations_and_goes_when_no_run_has_used_it_
     assert [each for each in clusters.iterdir() if each.is_dir()] == [used]
 
 
+def test_a_kept_cluster_stays_for_a_run_whose_clock_is_ahead(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    used = suite.kept_files() / "clusters" / suite._name_of_cluster()
+    used.mkdir(parents=True)
+    later = time.time() + 2 * suite._UNUSED_SECONDS
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert suite.migrated_cluster({}).exists()
+
+
 def test_files_are_kept_in_the_checkout_if_the_user_has_no_place_for_them(monkeypatch, tmp_path):
     (tmp_path / "no directory").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no directory"))
