@@ -152,7 +152,7 @@ class ApiViewSet(ViewSet):
         rows: QuerySet[Any, Any] | list[QuerySet[Any, Any]],
         shown: Callable[[list[Any]], Any],
         *,
-        paginator: type[KeysetPaginator] | None = None,
+        paginator: Callable[[], KeysetPaginator] | None = None,
     ) -> Response:
         """Does what `page` does, where `shown` makes what the answer has from the rows of the page. `paginator` divides
         a list that has another order than the others of the viewset.
