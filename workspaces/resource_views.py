@@ -46,7 +46,6 @@ class ResourceViewSet(TenantViewSet):
             "destroy": IsAdmin,
             **cls.permissions,
         }
-        cls.filter_names = cls.filters.binding_names() if cls.filters else ()
         for name, action in _actions(cls).items():
             if name not in vars(cls):
                 setattr(cls, name, action)
@@ -136,7 +135,6 @@ def _actions(of: type[ResourceViewSet]) -> dict[str, Callable[..., Response]]:
         f"DELETE {alone}",
         id=f"delete{name}",
         summary=f"Delete a {noun}",
-        answers={204: None},
     )
     def destroy(self: ResourceViewSet, request: Request, **ids: UUID) -> Response:
         environment_id = self.access.environment_id
