@@ -86,7 +86,6 @@ class TriggerRunListViewSet(TenantViewSet):
     row = tenancy.LIVE_TRIGGERS
     tag = "Triggers"
     permissions = {"list": IsViewer}
-    filter_names = RunFilters.names()
 
     @Operation(
         "GET /triggers/{triggerId}/runs",
@@ -106,7 +105,6 @@ class TriggerRunListViewSet(TenantViewSet):
 class EnvironmentRunViewSet(TenantViewSet):
     tag = "Runs"
     permissions = {"list": IsViewer}
-    filter_names = EnvironmentRunFilters.names()
 
     @Operation(
         "GET /environments/{environmentId}/runs",
