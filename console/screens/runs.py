@@ -115,6 +115,8 @@ def run(request: HttpRequest, run_id: UUID) -> HttpResponse:
     if found["scheduledFor"]:
         context["zone"] = if_there(request, f"triggers/{found['triggerId']}").get("timezone", "UTC")
     if may(environment, "operator") and not is_part:
+        if not found["endedAt"]:
+            ask_if_free(request, "POST", f"runs/{run_id}/watch", changes=False)
         context["events"] = _events(request, found)
     return show(request, environment, "runs", "run", context)
 
