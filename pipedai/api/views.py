@@ -131,7 +131,7 @@ class ApiViewSet(ViewSet):
         than the request that made it.
         """
         filters = operation_of(type(self), self.action).filters
-        return filters.names() if filters else ()
+        return filters.binding_names() if filters else ()
 
     def is_metered(self, method: str) -> bool:
         """Whether a call of the action counts as a write, because the number of writes of each caller is limited."""
@@ -158,7 +158,7 @@ class ApiViewSet(ViewSet):
         rows: QuerySet[Any, Any] | list[QuerySet[Any, Any]],
         shown: Callable[[list[Any]], Any],
         *,
-        paginator: type[KeysetPaginator] | None = None,
+        paginator: Callable[[], KeysetPaginator] | None = None,
     ) -> Response:
         """Does what `page` does, where `shown` makes what the answer has from the rows of the page. `paginator` divides
         a list that has another order than the others of the viewset.

@@ -46,6 +46,8 @@ class Operation:
     answer_headers: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     # The serializer of one item, for an action that answers 200 with a page of a list. Its `answers` don't count.
     items: Answer | None = None
+    # Whether the page has `total` if the caller asks for it with `include=total`.
+    counts: bool = False
     # The media type of the successful answers.
     media_type: str = "application/json"
     # The filter set of a list. The operation's query parameters are made from it.
