@@ -162,7 +162,7 @@ def outcomes(runs: Sequence[Json]) -> Chart:
 
 
 def by_hour(hours: Sequence[Json], open_now: int = 0) -> Chart:
-    """Draws the runs that ended in each hour, with `at`, `succeeded`, `failed` and `timedOut`. Those that have not ended
+    """Draws the runs that ended in each hour, by `key`, `succeeded`, `failed` and `timedOut`. Those that have not ended
     now stand hollow in the last hour.
     """
     ups = [each["succeeded"] for each in hours]
@@ -196,10 +196,10 @@ def by_hour(hours: Sequence[Json], open_now: int = 0) -> Chart:
         height=height,
         marks=mark_safe("".join(marks)),  # noqa: S308
         scale=[f"{abs(up - n) * step:g}" for n in range(up + down + 1)],
-        axis=[when(each["at"], "clock") for each in hours[:: max(len(hours) // 4, 1)]],
+        axis=[when(each["key"], "clock") for each in hours[:: max(len(hours) // 4, 1)]],
         heads=("From", "Succeeded", "Failed", "Timed out"),
         rows=[
-            [when(each["at"]), *(str(each[name]) for name in ("succeeded", "failed", "timedOut"))]
+            [when(each["key"]), *(str(each[name]) for name in ("succeeded", "failed", "timedOut"))]
             for each in hours
         ],
         legend=("succeeded", *(["failed"] if any(downs) else []), *(["open"] if open_now else [])),
@@ -211,9 +211,9 @@ def _halves(x: float, y: float, width: float, height: float) -> list[str]:
     return [_box(x, y, width, half), _box(x, y + height - half, width, half)] if height else []
 
 
-def _hit(x: float, width: float, height: float, said: str) -> SafeString:
-    shape = '<rect class="hit" x="{}" width="{}" height="{}"><title>{}</title></rect>'
-    return format_html(shape, x, width, height, said)
+def _hit(x: float, width: float, height: float, said: str, *, y: float = 0) -> SafeString:
+    shape = '<rect class="hit" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>'
+    return format_html(shape, x, y, width, height, said)
 
 
 @dataclass
@@ -264,7 +264,7 @@ def by_day(days: Sequence[Day], *, tall: bool = False) -> Chart:
                 marks.append(_path(f"{shown} pale", [_box(x, y, 7, pale)]))
             if part.name:
                 said = f"{_day(day.date)}, {part.name}: {money(part.cost)}"
-                marks.append(_hit(place * 10, 10, whole, said).replace("<rect", f'<rect y="{y:g}"'))
+                marks.append(_hit(place * 10, 10, whole, said, y=y))
         if not any(part.name for part in day.parts.values()):
             marks.append(_hit(place * 10, 10, height, f"{_day(day.date)}: {money(day.cost)}"))
     marks.append(format_html('<path class="base" d="M0 {}h{}"/>', height, width))

@@ -108,7 +108,7 @@ def trigger(request: HttpRequest, trigger_id: UUID) -> HttpResponse:
 
 @screen
 def run(request: HttpRequest, trigger_id: UUID) -> HttpResponse:
-    """Runs the trigger now, and opens the run. The form's key makes sure that a form which is sent twice makes one run."""
+    """Runs the trigger now, and opens the run. The form has a key, so one that is sent twice makes one run."""
     form = _run_form(trigger_id)
     if request.method != "POST":
         return see_other(request, reverse("console:trigger", args=[trigger_id]))

@@ -13,6 +13,7 @@ from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 
 from notices.states import NEEDS
+from pipedai.api.renderers import dollars
 
 register = template.Library()
 
@@ -124,8 +125,8 @@ _MARKS = {"good": "✓", "bad": "✕", "warn": "!", "busy": "▸", "calm": "–"
 @register.simple_tag
 def when(moment: str | None, style: str = "") -> str:
     """Shows a time of the API in UTC, which a script turns into the reader's zone. Its `title` has both. The style
-    `seconds` shows the clock with seconds, `clock` without, `day` the date alone, `ago` how long ago or in how long it is, and `since`
-    how long it lasts already.
+    `seconds` shows the clock with seconds, `clock` without, `day` the date alone, `ago` how long ago or in how long it
+    is, and `since` how long it lasts already.
     """
     if not moment:
         return "–"
@@ -155,10 +156,7 @@ def _day(at: datetime) -> str:
 @register.filter
 def money(amount: str | Decimal | None) -> str:
     """Shows an amount of US dollars with cents."""
-    if amount is None:
-        return "–"
-    dollars = Decimal(amount)
-    return "<$0.01" if 0 < dollars < Decimal("0.005") else f"${dollars:,.2f}"
+    return "–" if amount is None else dollars(amount)
 
 
 @register.filter
@@ -235,17 +233,17 @@ def first_line(text: str | None) -> str:
 
 
 _TIMES = re.compile(
-    r"(?:(\d{4}-\d\d-\d\d) )?(\d\d:\d\d(?::\d\d)?) UTC([+-]\d\d:\d\d)?(?: \([^)]*\d\d:\d\d in [^)]*\))?"
+    r"(?:(\d{4}-\d\d-\d\d) )?(\d\d:\d\d(?::\d\d)?) UTC(?: \([^)]*\d\d:\d\d in [^)]*\))?"
 )
 
 
 @register.filter
 def timed(sentence: str | None) -> SafeString:
-    """Shows a sentence of the API with its times in the reader's zone, like all times. One without a date is today's."""
+    """Shows a sentence of the API with its times like all others. One without a date is today's."""
     parts, end, text = [], 0, visible(sentence)
     for found in _TIMES.finditer(text):
-        day, clock, offset = found.groups()
-        moment = f"{day or datetime.now(UTC).date()}T{clock}{offset or '+00:00'}"
+        day, clock = found.groups()
+        moment = f"{day or datetime.now(UTC).date()}T{clock}+00:00"
         parts += [escape(text[end : found.start()]), when(moment)]
         end = found.end()
     return mark_safe("".join([*parts, escape(text[end:])]))  # noqa: S308 - of parts that are escaped
