@@ -91,10 +91,10 @@ def _message(role: str, event: dict[str, Any]) -> Iterator[RunEvent]:
             yield RunEvent(THINKING, thought, about)
         elif kind.endswith("tool_use"):
             tool = str(block.get("name")).removeprefix(TOOL_PREFIX)
-            call = {"id": block.get("id"), "tool": tool, "input": block.get("input")}
+            call = {"callId": block.get("id"), "tool": tool, "input": block.get("input")}
             yield RunEvent(TOOL_CALL, (tool,), {**call, **about})
         elif kind.endswith("tool_result"):
-            answer = {"id": block.get("tool_use_id"), "isError": block.get("is_error") is True}
+            answer = {"callId": block.get("tool_use_id"), "isError": block.get("is_error") is True}
             yield RunEvent(TOOL_RESULT, _texts(block.get("content")), {**answer, **about})
 
 
@@ -150,7 +150,7 @@ _OF_SYSTEM: dict[str, dict[str, str]] = {
         "error_status": "errorStatus",
         "error": "error",
     },
-    "permission_denied": {"tool_name": "tool", "tool_use_id": "id"},
+    "permission_denied": {"tool_name": "tool", "tool_use_id": "callId"},
     "model_fallback": {"original_model": "from", "fallback_model": "to"},
 }
 _SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {

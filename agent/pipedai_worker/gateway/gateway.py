@@ -293,7 +293,7 @@ class Forwarding:
             if tool is not None:
                 effect = self._effects.of(tool)
                 may_change |= effect == POSSIBLE
-                awaited = await self._begin(tool, effect)
+                awaited = await self._begin(tool, effect, messages.call_id_of(message))
                 begun.append(awaited)
             if awaited is not None and id_as_json is not None:
                 self._waiting.expect(post.session, id_as_json, awaited)
@@ -305,10 +305,10 @@ class Forwarding:
         for call in begun:
             call.sent()
 
-    async def _begin(self, tool: str, effect: str) -> Call:
+    async def _begin(self, tool: str, effect: str, call_id: str | None) -> Call:
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(None, self._calls.begin, tool, effect)
+            return await loop.run_in_executor(None, self._calls.begin, tool, effect, call_id)
         except OSError:
             raise NotAllowed(
                 "The worker could not write this call down, so it was not sent."

@@ -16,6 +16,7 @@ from typing import Any, TypeVar, Union
 from pipedai_worker.disk.tool_calls import (
     ERROR,
     IDEMPOTENT,
+    LONGEST_CALL_ID,
     LONGEST_TOOL_NAME,
     NO_EFFECT,
     OK,
@@ -23,6 +24,7 @@ from pipedai_worker.disk.tool_calls import (
     Call,
     ToolCalls,
 )
+from pipedai_worker.executors.base import CALL_KEY
 from pipedai_worker.gateway import faults, limits
 from pipedai_worker.gateway.limits import MOST_TOOLS, MOST_WAITING
 from pipedai_worker.running.stopping import in_background
@@ -103,6 +105,14 @@ def tool_of(message: dict[str, Any]) -> str | None:
     return name if isinstance(name, str) else ""
 
 
+def call_id_of(message: dict[str, Any]) -> str | None:
+    """Return the id by which the client tells of a tool call elsewhere; None if it names none."""
+    params = message.get("params")
+    meta = params.get("_meta") if isinstance(params, dict) else None
+    found = meta.get(CALL_KEY) if isinstance(meta, dict) else None
+    return found if isinstance(found, str) and 0 < len(found) <= LONGEST_CALL_ID else None
+
+
 def is_quick(message: dict[str, Any]) -> bool:
     """Tell whether the server has to answer the message, or confirm that it has come, at once."""
     return request_id(message) is None or message.get("method") in QUICK
@@ -126,7 +136,7 @@ def error(id_as_json: str, code: int, sentence: str) -> bytes:
 def _outline(message: dict[str, Any]) -> dict[str, Any]:
     """Return a message without what would only take memory until it is answered, such as a call's arguments."""
     kept: dict[str, Any] = {name: message[name] for name in ("id", "method") if name in message}
-    return {**kept, "params": {"name": tool_of(message)}}
+    return {**kept, "params": {"name": tool_of(message), "_meta": {CALL_KEY: call_id_of(message)}}}
 
 
 def _id(message: dict[str, Any]) -> str | None:
