@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import logging
 import os
 import sys
 import time
@@ -20,6 +19,7 @@ from typing import Any, TextIO
 
 from pipedai_worker.api import parse_time
 from pipedai_worker.disk import durable
+from pipedai_worker.disk.durable import logged
 from pipedai_worker.executors.base import DEFERRED, TOOL_PREFIX
 from pipedai_worker.executors.watch import text_of
 from pipedai_worker.redact import Redactor
@@ -302,8 +302,7 @@ def make_room(directory: Path, *, most_bytes: float = inf, most: float = inf) ->
         size -= each
 
 
-log = logging.getLogger(__name__)
-
+NOT_WRITTEN = "a run's events can't be written"
 LOCAL_EVENTS_VARIABLE = "PIPEDAI_LOCAL_RUN_EVENTS"
 LOCAL_EVENTS_ROOT = Path("~/.pipedai/runs")
 # The bounds of one file, of one event's payload, and of the number of files. All files stay below 2 GiB.
@@ -329,7 +328,7 @@ class RunEvents:
     def __init__(self, directory: Path, run_id: str, redactor: Redactor) -> None:
         self._redactor = redactor
         self._file: EventFile | None = None
-        with self._or_none():
+        with logged(NOT_WRITTEN):
             durable.private_directory(directory)
             make_room(directory, most=KEPT_RUNS - 1)
             path = directory / f"{run_id}{SUFFIX}"
@@ -340,11 +339,13 @@ class RunEvents:
         if self._file is None or not self._file.open:
             return
         clean, had = self._redacted(payload), {"bytes": self._file.size}
-        with self._or_none():
+        with logged(NOT_WRITTEN):
             self._file.append(
                 lambda seq: self._line(seq, kind, clean),
                 lambda seq: self._line(seq, "events.truncated", had),
             )
+            return
+        self._file.close()
 
     def close(self) -> None:
         if self._file is not None:
@@ -370,14 +371,6 @@ class RunEvents:
         if len(text) >= SHORTEST_CUT_STRING:
             return self._redactor.redact_cut_off(text)
         return self._redactor.redact(text)
-
-    @contextlib.contextmanager
-    def _or_none(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            log.warning("a run's events can't be written: %s", error.strerror)
-            self.close()
 
 
 # While a run's file has nothing new, it is looked at this often.

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar, Union
 
+from pipedai_worker.disk.durable import logged
 from pipedai_worker.disk.tool_calls import (
     ERROR,
     IDEMPOTENT,
@@ -233,10 +234,8 @@ class Waiting:
 
     def end(self, call: Call, outcome: str) -> None:
         """Write down how a tool call ended. If the disk fails, the call counts as one that got no answer."""
-        try:
+        with logged("the end of a tool call can't be written down", logging.ERROR):
             self._calls.end(call, outcome)
-        except OSError as error:
-            log.error("the end of a tool call can't be written down: %s", error.strerror)
 
 
 class Effects:

@@ -4,6 +4,7 @@ them.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import signal
@@ -33,6 +34,7 @@ from pipedai_worker.api import (
     jittered,
 )
 from pipedai_worker.disk import journal
+from pipedai_worker.disk.durable import logged
 from pipedai_worker.disk.journal import Journal
 from pipedai_worker.executors.base import Executor
 from pipedai_worker.running.assigned import AssignedRun
@@ -100,10 +102,9 @@ class InHand:
     def _hand_back(self, run_id: str, body: dict[str, Any]) -> None:
         around = self._around
         try:
-            around.journal.put_outcome(run_id, body)
-            around.journal.drop_next_claim_id()
-        except OSError as error:
-            log.error("run %s: its outcome can't be kept on disk: %s", run_id, error)
+            with logged(f"run {run_id}: its outcome can't be kept on disk", logging.ERROR):
+                around.journal.put_outcome(run_id, body)
+                around.journal.drop_next_claim_id()
         finally:
             around.claimed(run_id)
         report(around, run_id, body)
@@ -295,7 +296,9 @@ class Loop:
     def _take(self, polled: Polled) -> None:
         self._poller.answered(polled)
         self._settings.on_auth_mode(self._api.auth_mode)
-        self._keep_sessions_while_limited()
+        if self._api.limited_seconds is not None:
+            with logged("it can't be written down that sessions are kept"):
+                self._journal.sessions.keep_while_limited(self._api.limited_seconds)
         for run_id in self._api.ended_runs:
             # A run that was decided about since the poll began uses its session again, and has its own end.
             self._journal.sessions.learn_end(run_id, None, self._surroundings.executor)
@@ -329,19 +332,8 @@ class Loop:
             in_hand.launch(Run(run, granted.claim_id, self._surroundings, granted.state))
 
     def _drop_claim_id(self) -> None:
-        try:
+        with logged("a claimId can't be removed from disk"):
             self._journal.drop_next_claim_id()
-        except OSError as error:
-            log.warning("a claimId can't be removed from disk: %s", error.strerror)
-
-    def _keep_sessions_while_limited(self) -> None:
-        seconds = self._api.limited_seconds
-        if seconds is None:
-            return
-        try:
-            self._journal.sessions.keep_while_limited(seconds)
-        except OSError as error:
-            log.warning("it can't be written down that sessions are kept: %s", error.strerror)
 
     def _on_ended(self, run: Run | None, error: ApiError | None) -> None:
         """Go on after the thread of a run; with None, after one that settled something."""
@@ -363,10 +355,8 @@ class Loop:
         self._draining.set()
         count = len(self._in_hand.runs)
         log.info("%s: takes nothing new, and ends after its runs in hand: %d", name, count)
-        try:
+        with logged("it can't be written down that this worker drains"):
             self._journal.tell(draining=True)
-        except OSError as error:
-            log.warning("it can't be written down that this worker drains: %s", error.strerror)
         self._poller.end_wait()
 
     def _on_stop_signal(self, name: str) -> None:
@@ -492,14 +482,14 @@ class Poller:
             return Unavailable(f"the poll failed: {type(error).__name__}")
 
     def end_wait(self) -> None:
-        if self.under_way:
-            run_in_background("end of the wait", self._end_wait)
+        """Let the API answer the poll that waits there. If that fails, the poll ends by itself within a minute."""
 
-    def _end_wait(self) -> None:
-        try:
-            self._api.end_wait(self._features)
-        except ApiError as error:
-            log.debug("the waiting poll can't be ended: %s", error)
+        def end() -> None:
+            with contextlib.suppress(ApiError):
+                self._api.end_wait(self._features)
+
+        if self.under_way:
+            run_in_background("end of the wait", end)
 
     def sign_off(self) -> None:
         """Tell the API that this process ends, if it has polled. It ends soon also if the API does not answer."""
@@ -507,10 +497,8 @@ class Poller:
             return
 
         def tell() -> None:
-            try:
+            with contextlib.suppress(ApiError):
                 self._api.sign_off()
-            except ApiError as error:
-                log.debug("the worker could not sign off: %s", error)
 
         run_in_background("sign-off", tell).join(SIGN_OFF_SECONDS)
 

@@ -25,9 +25,11 @@ from pipedai_worker.api import (
     until_answered,
 )
 from pipedai_worker.disk import spool
+from pipedai_worker.disk.durable import logged
 from pipedai_worker.disk.journal import KEPT, Journal
 from pipedai_worker.disk.spool import (
     MOST_BYTES_OF_ALL,
+    NOT_WRITTEN,
     STATUS,
     STREAMS,
     RunEvent,
@@ -442,34 +444,30 @@ class Recorder:
         `wait` sleeps for so many seconds, and returns True once the worker has to exit. With `go_on`, the events that
         the run had before it waited stay.
         """
-        try:
+        with logged(f"run {run_id}: its events can't be recorded"):
             make_room(path.parent, most_bytes=MOST_BYTES_OF_ALL)
-            writer = SpoolWriter(path, go_on=go_on)
-            sender = Sender(api, run_id, path, wait)
-        except OSError as error:
-            log.warning("run %s: its events can't be recorded: %s", run_id, error.strerror)
-            return None
-        if not path.name.endswith(KEPT):
-            sender.begin()
-        return cls(writer, sender, redactor)
+            recorder = cls(
+                SpoolWriter(path, go_on=go_on), Sender(api, run_id, path, wait), redactor
+            )
+            if not path.name.endswith(KEPT):
+                recorder.sender.begin()
+            return recorder
+        return None
 
     def take(self, kind: str, payload: Any) -> None:
-        if not self._writer.open:
+        if not self._writer.open or self.sender.dropped:
+            self._writer.close()
             return
         try:
-            if self.sender.dropped:
-                self._writer.close()
+            with logged(NOT_WRITTEN):
+                for event in spool.read(kind, payload):
+                    for text, data in self._redacted(event):
+                        self._writer.add(event.type, text, data)
+                self.sender.added()
                 return
-            for event in spool.read(kind, payload):
-                for text, data in self._redacted(event):
-                    self._writer.add(event.type, text, data)
-            self.sender.added()
-        except OSError as error:
-            log.warning("a run's events can't be written: %s", error.strerror)
-            self._writer.close()
         except Exception:
             log.exception("an event can't be recorded; the run goes on without further events")
-            self._writer.close()
+        self._writer.close()
 
     def finish(self, *, waits: bool = False) -> None:
         """Record nothing more. `waits` says that the run will go on, and its events after it."""

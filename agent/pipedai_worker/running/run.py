@@ -18,6 +18,7 @@ from typing import Any
 
 from pipedai_worker.api import Api, NotOurApi, Refused, until_answered
 from pipedai_worker.disk import journal
+from pipedai_worker.disk.durable import logged
 from pipedai_worker.disk.journal import HeldRun
 from pipedai_worker.disk.sessions import HadEffects, Session, Sessions, Workplace, Workplaces
 from pipedai_worker.disk.spool import RunEvents, Sink
@@ -88,11 +89,9 @@ def gate_of(
     session_id = workplace.session.id
 
     def make_room(tool: str, with_effect: set[str]) -> bool:
-        try:
+        with logged("a session can't be kept for a run that waits", logging.ERROR):
             return sessions.make_room(session_id, executor, tool, with_effect)
-        except OSError as error:
-            log.error("a session can't be kept for a run that waits: %s", error.strerror)
-            return False
+        return False
 
     def spend(approval_id: str) -> None:
         # If the worker is killed from here on, claude must not make the call again when the run goes on.
@@ -279,11 +278,9 @@ class Run:
             # The claimId tells which claim this report belongs to. If it is sent again after the run has been claimed
             # anew, it must not end the run.
             body["claimId"] = self._held.claim_id
-        try:
+        with logged(f"run {run_id}: its outcome can't be kept on disk", logging.ERROR):
             journal.put_outcome(run_id, body)
             journal.release(run_id)
-        except OSError as error:
-            log.error("run %s: its outcome can't be kept on disk: %s", run_id, error)
         if self._recorder and not self.stop.hasty:
             self._recorder.sender.flush()
         status = report(around, run_id, body)
@@ -436,12 +433,10 @@ class Run:
         )
 
     def _launched(self, program: Program) -> None:
-        try:
+        with logged(f"run {self.assigned.id}: its process can't be noted on disk"):
             self._held = self._around.journal.update(
                 self._held, pid=program.pid, process_started=program.started
             )
-        except OSError as error:
-            log.warning("run %s: its process can't be noted on disk: %s", self.assigned.id, error)
 
     def _stopped_outcome(self, known: Outcome, reason: StopReason) -> Outcome | None:
         if reason is StopReason.LOST:
@@ -467,13 +462,11 @@ def _disk_failed(error: OSError) -> Outcome:
 
 
 def _open_calls(path: Path, redactor: Redactor) -> ToolCalls | None:
-    try:
+    with logged("a run's tool calls can't be kept on disk", logging.ERROR):
         # An earlier claim of the same run, which got no further, may have left a file.
         path.unlink(missing_ok=True)
         return ToolCalls(path, redactor)
-    except OSError as error:
-        log.error("a run's tool calls can't be kept on disk: %s", error.strerror)
-        return None
+    return None
 
 
 def _to_each(sinks: Sequence[Sink]) -> Sink:
