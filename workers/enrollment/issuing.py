@@ -204,24 +204,6 @@ def find_pending(*, typed: str, user_id: UUID) -> Enrollment:
     return found
 
 
-def approve(
-    *, typed: str, environment_id: UUID, auth_mode: str, role: Role, user_id: UUID, actor: Actor
-) -> Enrollment:
-    """Approves the pairing with the typed code: a host's with `auth_mode`, a command line's with `role`. Raises like
-    `find_pending` and `approve_pairing`.
-    """
-    found = find_pending(typed=typed, user_id=user_id)
-    is_host = found.kind == Enrollment.Kind.DEVICE
-    return approve_pairing(
-        enrollment_id=found.id,
-        environment_id=environment_id,
-        auth_mode=auth_mode if is_host else None,
-        role=None if is_host else role,
-        user_id=user_id,
-        actor=actor,
-    )
-
-
 def approve_pairing(
     *,
     enrollment_id: UUID,

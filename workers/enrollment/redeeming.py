@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models.functions import Now
 
@@ -62,6 +63,11 @@ class Redeemed:
     workspace_id: UUID
     environment_id: UUID
     auth_mode: str
+
+    @property
+    def api_url(self) -> str:
+        url: str = settings.PUBLIC_URL
+        return url
 
 
 class EnrollmentRefused(ApiError):  # noqa: N818 - an answer by its status
@@ -151,12 +157,8 @@ def _check(row: Row) -> None:
 
 
 def _waiting(enrollment_id: UUID) -> EnrollmentRefused:
-    params = {
-        "id": enrollment_id,
-        "most": MAX_POLL_SECONDS,
-        "tolerance": _TOLERANCE_SECONDS,
-    }
-    row = fetch_one(_POLL, params)
+    params = {"most": MAX_POLL_SECONDS, "tolerance": _TOLERANCE_SECONDS}
+    row = fetch_one(_POLL, {**params, "id": enrollment_id})
     too_fast = row is not None and row["too_fast"]
     code = ErrorCode.SLOW_DOWN if too_fast else ErrorCode.AUTHORIZATION_PENDING
     # RFC 8628 has these words in `error`, so both keys of the body hold them.
