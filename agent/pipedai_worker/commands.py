@@ -255,7 +255,7 @@ def _executor(options: argparse.Namespace, paying: Paying) -> Executor:
         argv,
         auth_mode=lambda: paying.mode,
         silence_seconds=options.silence_seconds,
-        offline=options.stand_in,
+        needs_server=not options.stand_in,
         own=identity.own_files(options.config),
     )
 

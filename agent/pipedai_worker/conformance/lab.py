@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -70,26 +70,21 @@ class Skipped(Exception):  # noqa: N818 - a verdict
     """The check is about something that a worker need not do, and that the worker under test does not do."""
 
 
+@dataclass
 class Lab:
     """The surroundings of one check, as a context manager. When it ends, it has ended every process that it started."""
 
-    def __init__(
-        self,
-        command: str,
-        directory: Path,
-        *,
-        patience: float,
-        called_off: threading.Event,
-    ) -> None:
-        self.api = FakeApi()
+    _command: str
+    directory: Path
+    _patience: float
+    _called_off: threading.Event
+    api: FakeApi = field(default_factory=FakeApi)
+    _process: subprocess.Popen[bytes] | None = None
+
+    def __post_init__(self) -> None:
         self.service = Service(self.api)
-        self.directory = directory
-        self._command = command
-        self._patience = patience
-        self._called_off = called_off
-        self._config = directory / "worker.json"
-        self._log = directory / "worker.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._config = self.directory / "worker.json"
+        self._log = self.directory / "worker.log"
 
     def __enter__(self) -> Lab:
         self.service.start()
@@ -348,7 +343,7 @@ def judge(
 
 def _judge_one(command: str, check: Check, patience: float, called_off: threading.Event) -> Verdict:
     with tempfile.TemporaryDirectory(prefix="pipedai-conformance-") as directory:
-        lab = Lab(command, Path(directory), patience=patience, called_off=called_off)
+        lab = Lab(command, Path(directory), patience, called_off)
         try:
             with lab:
                 check.run(lab)

@@ -206,12 +206,7 @@ class Loop:
         )
         self._in_hand = InHand(self._surroundings, self._inbox.put, self._on_ended)
         self._poller = Poller(
-            api,
-            lambda result: self._inbox.put(lambda: self._on_polled(result)),
-            hold=not settings.once,
-            journal=journal,
-            account_id=settings.account_id,
-            features=executor.features,
+            api, journal, settings, executor.features, self._inbox.put, self._on_polled
         )
         # Runs that were granted anew, after a person's decision, while the thread of their earlier claim has not ended.
         self._decided: dict[str, Granted] = {}
@@ -423,53 +418,48 @@ class Polled:
     seconds: float
 
 
+@dataclass
 class Poller:
-    """Sends one poll at a time in another thread, and passes its result or exception to `deliver`. The main thread then
-    calls `answered()` or `tries_again()`, which decide when the next poll is due.
+    """Sends one poll at a time in another thread, and lets the main thread call `_on_polled` with its result or
+    exception. The main thread then calls `answered()` or `tries_again()`, which decide when the next poll is due.
     """
 
-    def __init__(
-        self,
-        api: Api,
-        deliver: Callable[[Polled | ApiError], None],
-        *,
-        hold: bool,
-        journal: Journal,
-        account_id: Callable[[], str | None] = lambda: None,
-        features: Sequence[str] = (),
-    ) -> None:
-        self._api = api
-        self._features = features
-        # Returns the word for the account of claude, which each poll tells.
-        self._account_id = account_id
-        self._deliver = deliver
-        # True if the API may hold a poll until a run is due; false to get every answer at once.
-        self._hold = hold
-        self._journal = journal
-        self._backoff = Backoff()
-        self._outage = Outage()
-        self._clock_warned = False
-        # True while the API may grant a run to a poll.
-        self.under_way = False
-        # True after the API has answered the first poll.
-        self.connected = False
-        # When the next poll is due, as a time of the monotonic clock.
-        self.due_at = 0.0
+    _api: Api
+    _journal: Journal
+    _settings: Settings
+    _features: Sequence[str]
+    _deliver: Callable[[Callable[[], None]], None]
+    _on_polled: Callable[[Polled | ApiError], None]
+    _backoff: Backoff = field(default_factory=Backoff)
+    _outage: Outage = field(default_factory=Outage)
+    _clock_warned: bool = False
+    # True while the API may grant a run to a poll.
+    under_way: bool = False
+    # True after the API has answered the first poll.
+    connected: bool = False
+    # When the next poll is due, as a time of the monotonic clock.
+    due_at: float = 0.0
 
     def begin(self) -> None:
-        """Start a poll. The API answers the first one at once, which shows whether the URL and the token work."""
-        wait = WAIT_SECONDS if self._hold and self.connected else 0.0
+        """Start a poll. The API answers the first one at once, which shows whether the URL and the token work, and with
+        `once` every one.
+        """
+        wait = WAIT_SECONDS if self.connected and not self._settings.once else 0.0
         self.under_way = True
-        run_in_background("poll", lambda: self._deliver(self._poll(wait)))
+
+        def poll() -> None:
+            result = self._poll(wait)
+            self._deliver(lambda: self._on_polled(result))
+
+        run_in_background("poll", poll)
 
     def _poll(self, wait: float) -> Polled | ApiError:
         began = time.monotonic()
         try:
             claim_id = self._journal.next_claim_id()
             waiting = self._journal.sessions.waiting() if self._features else []
-            state = self._api.claim_next(
-                claim_id, wait, self._account_id(), self._features, waiting
-            )
+            account_id = self._settings.account_id()
+            state = self._api.claim_next(claim_id, wait, account_id, self._features, waiting)
             granted = None if state is None else Granted(claim_id, state, AssignedRun.parse(state))
             return Polled(granted, time.monotonic() - began)
         except OSError as error:
