@@ -14,7 +14,6 @@ import shlex
 import shutil
 import signal
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -38,7 +37,7 @@ from pipedai_worker.api import (
 from pipedai_worker.cli import TOKEN_VARIABLE, Exit, path
 from pipedai_worker.disk import durable, spool
 from pipedai_worker.disk.journal import EVENTS, HELD, KEPT, SENT, AlreadyRunning, Holder, Journal
-from pipedai_worker.disk.spool import from_file, shown, wants_colour
+from pipedai_worker.disk.spool import from_file, shown
 from pipedai_worker.executors.base import CommandExecutor, Executor
 from pipedai_worker.executors.claude import Account, ClaudeExecutor
 from pipedai_worker.identity import AUTH_MODES, CLAUDE_MAX, ConfigError, Paying, WorkerConfig
@@ -125,9 +124,8 @@ def doctor(options: argparse.Namespace) -> None:
 @_one_sentence()
 def logs(options: argparse.Namespace) -> None:
     """Carry out `logs`: print a run's events, by default until it ends."""
-    colour = wants_colour(sys.stdout)
     for event in _events_of(options):
-        print(json.dumps(event) if options.json else shown(event, colour=colour), flush=True)
+        print(json.dumps(event) if options.json else shown(event), flush=True)
 
 
 def _events_of(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -265,13 +263,8 @@ def _claude(options: argparse.Namespace) -> list[str]:
 
 
 def _program(command: str) -> list[str]:
-    try:
-        argv = shlex.split(command)
-    except ValueError as error:
-        raise Exit(cli.BAD_CONFIG, f"--command can't be read: {error}.") from None
-    if not argv:
-        raise Exit(cli.BAD_CONFIG, "--command names no program.")
-    return [_absolute(argv[0]), *argv[1:]]
+    program, *arguments = shlex.split(command)
+    return [_absolute(program), *arguments]
 
 
 def _absolute(program: str) -> str:

@@ -23,6 +23,19 @@ TERMINAL = {"succeeded", "failed", "timed_out", "canceled"}
 _OF_A_DECISION = ("approvalId", "tool", "argumentsHash", "toolSchemaHash")
 
 
+# The fields of a run that its worker is told.
+_HANDED_OUT = (
+    *("id", "prompt", "mcp_url", "mcp_headers", "model", "timeout_seconds", "payload", "attempt"),
+    *("output_schema", "retry_after_effects", "record_events", "retry_mode", "resume_session_id"),
+    "max_cost_usd",
+)
+
+
+def _api_name(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(map(str.capitalize, others))
+
+
 @dataclass
 class FakeRun:
     prompt: str = "Say hello."
@@ -79,24 +92,12 @@ class FakeRun:
             "allowHostTools": self.allow_host_tools,
             "decision": self.decision,
         }
+        told = {_api_name(name): getattr(self, name) for name in _HANDED_OUT}
         return {
-            "id": self.id,
+            **told,
             "triggerId": str(uuid4()),
             "triggerName": "Nightly report",
-            "prompt": self.prompt,
-            "mcpUrl": self.mcp_url,
-            "mcpHeaders": self.mcp_headers,
             "headersExpireAt": self.expires_at(),
-            "model": self.model,
-            "timeoutSeconds": self.timeout_seconds,
-            "payload": self.payload,
-            "attempt": self.attempt,
-            "outputSchema": self.output_schema,
-            "retryAfterEffects": self.retry_after_effects,
-            "recordEvents": self.record_events,
-            "retryMode": self.retry_mode,
-            "resumeSessionId": self.resume_session_id,
-            "maxCostUsd": self.max_cost_usd,
             **({} if self.rules is None else {"approvals": gates}),
             "queuedAt": now().isoformat(),
             "somethingNewer": True,

@@ -183,10 +183,15 @@ class Lab:
         run.prompt = "\n".join(("Say hello.", *(f"standin: {line}" for line in noted)))
         return self.api.queue(run)
 
-    def begin(self, *lines: str, **fields: Any) -> FakeRun:
-        """Add a queued run as `add` does, start the worker, and wait until it has launched the run's program."""
+    def start_with(self, *lines: str, **fields: Any) -> FakeRun:
+        """Add a queued run as `add` does, and start the worker."""
         run = self.add(*lines, **fields)
         self.start()
+        return run
+
+    def begin(self, *lines: str, **fields: Any) -> FakeRun:
+        """Do the same, and wait until the worker has launched the run's program."""
+        run = self.start_with(*lines, **fields)
         self.until_running(run)
         return run
 
@@ -309,7 +314,7 @@ class Verdict:
 
 def checks() -> dict[str, Check]:
     """Return all checks by their names. Importing their modules registers them."""
-    for module in ("approvals", "life", "taking", "trouble"):
+    for module in ("life", "optional", "trouble"):
         import_module(f"{__package__}.{module}")
     return dict(sorted(CHECKS.items(), key=lambda item: item[1].run.__module__))
 

@@ -136,9 +136,6 @@ class Scratch:
             directory.mkdir(mode=0o700, exist_ok=root is not None)
         self.mcp_config = self.root / "mcp.json"
 
-    def write_mcp_config(self, content: bytes) -> None:
-        write_private(self.mcp_config, content)
-
 
 def work(root: Path) -> Path:
     return root / "work"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from math import inf
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from pipedai_worker.api import parse_time
 from pipedai_worker.disk import durable
@@ -403,33 +403,15 @@ def _event(text: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) and whole(value.get("seq")) is not None else None
 
 
-# The parameters of the terminal's colours (ECMA-48, SGR).
-_COLOURS = {
-    MESSAGE: "1",
-    THINKING: "2;3",
-    TOOL_CALL: "36",
-    TOOL_RESULT: "2",
-    STATUS: "2",
-    STDERR: "33",
-    RESULT: "32",
-    TRUNCATED: "31",
-}
-_FAILED_COLOUR = "31"
 _TYPE_WIDTH = 11
 _INDENT = " " * (9 + _TYPE_WIDTH + 1)
 LONGEST_SHOWN_DATA = 300
 
 
-def wants_colour(file: TextIO) -> bool:
-    return file.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
-def shown(event: dict[str, Any], *, colour: bool) -> str:
+def shown(event: dict[str, Any]) -> str:
     kind = harmless(str(event.get("type")))
     lines = [harmless(line) for line in _said(event).split("\n")]
     text = f"\n{_INDENT}".join(lines)
-    if colour and (code := _colour(event)):
-        text = f"\x1b[{code}m{text}\x1b[0m"
     return f"{_time(event.get('at'))} {kind:<{_TYPE_WIDTH}} {text}".rstrip()
 
 
@@ -453,13 +435,6 @@ def _said(event: dict[str, Any]) -> str:
     if len(text) > LONGEST_SHOWN_DATA:
         text = f"{text[: LONGEST_SHOWN_DATA - 1]}…"
     return f"{said} {text}".strip()
-
-
-def _colour(event: dict[str, Any]) -> str | None:
-    data = event.get("data")
-    if isinstance(data, dict) and data.get("isError") is True:
-        return _FAILED_COLOUR
-    return _COLOURS.get(str(event.get("type")))
 
 
 def _time(at: object) -> str:

@@ -5,7 +5,7 @@ client's fault if the same prompt would fail again, and else infrastructure's.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from pipedai_worker.executors.base import DEFERRED, SERVER_NAME, TOOL_PREFIX, Execution, Job
@@ -16,6 +16,7 @@ from pipedai_worker.running.outcome import (
     INFRA,
     SUCCEEDED,
     WAITING,
+    Fault,
     Outcome,
     Tokens,
     UsageLimit,
@@ -64,17 +65,6 @@ RATE_LIMIT_STATUS, LARGEST_STATUS = 429, 599
 LONGEST_WORD = 200
 # After an answer with one of these HTTP statuses, the same request may succeed later.
 RETRYABLE_STATUSES = frozenset({408, 409, 425, RATE_LIMIT_STATUS})
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Whose fault a failure is, and a sentence on what happened."""
-
-    fault_class: str
-    sentence: str
-    rate_limited: bool = False
-    # True if claude has spent what it was allowed to spend.
-    over_budget: bool = False
 
 
 def judge(result: dict[str, Any], api_error: str | None, *, limit_reached: bool) -> Fault:
@@ -429,7 +419,7 @@ class Watch:
             return Execution(
                 self._outcome(ending),
                 session_refused=self._session_refused(),
-                nothing_deferred=self._nothing_deferred(),
+                nothing_deferred=self._job.session.deferred and not self._transcript.begun,
             )
         if stopped_by is StopReason.NO_SERVER:
             return Execution(self._failed(ending, self._no_server(), ""))
@@ -449,10 +439,6 @@ class Watch:
         if not self._job.session.resumed or self._transcript.at_work or result is None:
             return False
         return result.get("subtype") == EXECUTION_ERROR and not self._transcript.num_turns
-
-    def _nothing_deferred(self) -> bool:
-        """Tell whether claude has ended at once because its session has no deferred call to go on with."""
-        return self._job.session.deferred and not self._transcript.begun
 
     def _outcome(self, ending: Ending) -> Outcome:
         transcript = self._transcript

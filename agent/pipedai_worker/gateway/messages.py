@@ -52,8 +52,16 @@ async def read_apart(data: bytes, read: Callable[[bytes], Read]) -> Read:
 
 
 def read_outlines(body: bytes) -> list[dict[str, Any]]:
-    """Return what `read_posted` does, but of each message only what the gateway looks at if no call is gated."""
-    return [_outline(message) for message in read_posted(body)]
+    """Return what `read_posted` does, but of each message only what the gateway looks at if no call is gated. The rest,
+    such as a call's arguments, would only take memory until the message is answered.
+    """
+    return [
+        {
+            **{name: message[name] for name in ("id", "method") if name in message},
+            "params": {"name": tool_of(message)},
+        }
+        for message in read_posted(body)
+    ]
 
 
 def read_posted(body: bytes) -> list[dict[str, Any]]:
@@ -122,12 +130,6 @@ def errors(ids: list[str], sentence: str, *, batch: bool) -> bytes:
 def error(id_as_json: str, code: int, sentence: str) -> bytes:
     problem = json.dumps({"code": code, "message": sentence})
     return f'{{"jsonrpc":"2.0","id":{id_as_json},"error":{problem}}}'.encode()
-
-
-def _outline(message: dict[str, Any]) -> dict[str, Any]:
-    """Return a message without what would only take memory until it is answered, such as a call's arguments."""
-    kept: dict[str, Any] = {name: message[name] for name in ("id", "method") if name in message}
-    return {**kept, "params": {"name": tool_of(message)}}
 
 
 def _id(message: dict[str, Any]) -> str | None:
