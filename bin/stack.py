@@ -3,6 +3,7 @@
 import argparse
 import errno
 import fcntl
+import json
 import os
 import shlex
 import shutil
@@ -21,7 +22,7 @@ from django.db import OperationalError, connection
 from gunicorn.util import parse_address
 
 from bin import demo_tools
-from bin.demo import Demo, DemoFailed, read_seeded, wait_until_ready
+from bin.demo import DemoFailed, show, wait_until_ready
 from bin.ending import Afterwards, die_with_parent
 from bin.services import ServiceLogs, Services, is_alarming, procfile
 from pipedai import env
@@ -178,7 +179,8 @@ class Stack:
         )
         services.add("web", self._processes["web"])
         services.add("scheduler", self._processes["scheduler"])
-        seeded = read_seeded(settings.DATA_DIR / "demo.json") if self._demo else None
+        made = settings.DATA_DIR / "demo.json"
+        seeded = json.loads(made.read_text()) if self._demo else None
         if seeded is not None:
             services.add("tools", f"exec python -m bin.demo_tools {self._tools_port}")
             services.add("worker", self._worker())
@@ -198,7 +200,7 @@ class Stack:
             wait_until_ready(self._url)
             if seeded is not None:
                 wait_until_ready(demo_tools.url_at(self._tools_port), path="")
-                Demo(self._url, seeded).show(say)
+                show(self._url, seeded, say)
         except DemoFailed as failure:
             say(str(failure))
             return

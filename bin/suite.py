@@ -122,9 +122,7 @@ class Suite:
         if compiles and _many_tests_are_not_compiled():
             # One process compiles the test modules, before all processes of the tests would. Its output is dropped.
             with tempfile.TemporaryFile() as output:
-                self._wait(
-                    self._begin("", ["pytest", "--collect-only", "-qq", *arguments], {}, output)
-                )
+                self._run("", ["pytest", "--collect-only", "-qq", *arguments], {}, output)
         # There are four processes more than processors, as many tests wait for processes that they have started.
         processes = 4 + min(8, max(2, os.cpu_count() or 2))
         # Each process takes consecutive tests, because the tests of one module share what the module starts. A
@@ -156,43 +154,37 @@ class Suite:
         return 1 if self._failed else 0
 
     def _check(self, name: str, command: list[str], settings: Mapping[str, str] = {}) -> None:
-        self._end(name, self._begin(name, command, settings))
+        if self._run(name, command, settings):
+            self._failed.append(name)
 
     def _check_aside(self, name: str, command: list[str], settings: Mapping[str, str] = {}) -> None:
         """Run a check, and print all of its output in one piece at its end."""
         with tempfile.TemporaryFile() as output:
-            self._end(name, self._begin(name, command, settings, output))
+            if self._run(name, command, settings, output):
+                self._failed.append(name)
             output.seek(0)
             said = output.read().decode(errors="replace")
         print(f"\n{name}: {shlex.join(command)}\n{said}", flush=True)
 
-    def _begin(
+    def _run(
         self,
         name: str,
         command: list[str],
         settings: Mapping[str, str] = {},
         output: IO[bytes] | None = None,
-    ) -> subprocess.Popen[bytes] | None:
+    ) -> int:
+        """Return the exit code of a command, which is ended at the deadline; 0 if a signal came before it began."""
         if self._stopped_by:
-            return None
+            return 0
         if output is None:
             print(f"\n{name}: {shlex.join(command)}", flush=True)
-        return subprocess.Popen(
+        running = subprocess.Popen(
             command,
             env={**self._environment, **settings},
             stdout=output,
             stderr=None if output is None else subprocess.STDOUT,
             preexec_fn=die_with_parent(signal.SIGTERM),
         )
-
-    def _end(self, name: str, running: subprocess.Popen[bytes] | None) -> None:
-        if self._wait(running):
-            self._failed.append(name)
-
-    def _wait(self, running: subprocess.Popen[bytes] | None) -> int:
-        """Wait until the check has ended, and end it at the deadline. Return its exit code, or 0 if it never began."""
-        if running is None:
-            return 0
         while running.poll() is None:
             try:
                 running.wait(timeout=1)
