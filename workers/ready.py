@@ -45,10 +45,6 @@ def _gone_offline(environment_id: UUID, since: datetime, until: datetime) -> Col
     return list(rows.values_list("id", flat=True))
 
 
-def _by_hostname(environment_id: UUID) -> dict[str, UUID]:
-    return dict(_live.filter(environment_id=environment_id).values_list("hostname", "id"))
-
-
 register_changing(Kind("worker", _states, _gone_offline))
 register_dependents("worker", lambda id_: _live.filter(environment_id=id_).count())
 register_retention(Retention("worker-events", "events of workers", lambda: 1, prune_events))
@@ -56,7 +52,11 @@ register_retention(
     Retention("pairings", "requests for pairing that expired", lambda: 1, prune_pairings)
 )
 # Files describe pools, and name workers by their hostnames.
-register_lookup(Lookup("worker", _by_hostname))
+register_lookup(
+    Lookup(
+        "worker", lambda id_: dict(_live.filter(environment_id=id_).values_list("hostname", "id"))
+    )
+)
 register_kind(
     FileKind(
         resource=POOLS,

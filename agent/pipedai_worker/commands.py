@@ -108,7 +108,10 @@ def doctor(options: argparse.Namespace) -> None:
     if options.command is not None:
         of_program = iter([checks.check_program(_program(options.command), "the program")])
     else:
-        paying = None if options.stand_in else _known_paying(options)
+        known = None
+        with contextlib.suppress(ConfigError):
+            known = WorkerConfig.load(options.config).auth_mode
+        paying = None if options.stand_in else Paying(options.auth_mode, known)
         of_program = checks.check_claude(_claude(options), paying)
     of_registration = checks.check_registration(
         options.config, lambda config: _api(options, options.api_url or config.api_url, config)
@@ -224,19 +227,11 @@ def _work(options: argparse.Namespace, config: WorkerConfig) -> None:
 
 def _events(config: WorkerConfig) -> Path:
     try:
-        return spool.local_directory(config.worker_id)
+        return spool.LOCAL_EVENTS_ROOT.expanduser() / config.worker_id
     except RuntimeError:
         raise Exit(
             cli.BAD_CONFIG, "There is no home directory for live run events: set HOME."
         ) from None
-
-
-def _known_paying(options: argparse.Namespace) -> Paying:
-    try:
-        known = WorkerConfig.load(options.config).auth_mode
-    except ConfigError:
-        known = None
-    return Paying(options.auth_mode, known)
 
 
 def _executor(options: argparse.Namespace, paying: Paying) -> Executor:

@@ -216,6 +216,11 @@ class Session:
         return f"{self.api.url}/console/{path}"
 
 
+def examples(*lines: str) -> str:
+    """Return the end of a command's help, with command lines, which click must not wrap."""
+    return "\b\n" + "\n".join(f"  {line}" for line in lines)
+
+
 def with_session(function: Callable[Concatenate[Session, P], R]) -> Callable[P, R]:
     """Pass the Session to a command."""
 

@@ -108,10 +108,6 @@ class FakeRun:
         left = self.headers_expire_in
         return None if left is None else iso(now() + timedelta(seconds=left))
 
-    def has_waited(self) -> bool:
-        """Return whether the last report of the run was that it waits, and no worker has claimed it since."""
-        return self.status == "queued" and self.approval is not None
-
     def shown(self) -> dict[str, Any]:
         """Return the run as the answer to a claim, start, heartbeat or complete shows it."""
         shown = {"id": self.id, "status": self.status, "cancelRequested": self.cancel_requested}
@@ -510,7 +506,9 @@ class FakeApi:
 
     def _complete(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
         status = run.settled(body)
-        if run.status == status or (status == "waiting" and run.has_waited()):
+        # A run that is queued with an approval has waited, and no worker has claimed it since.
+        has_waited = run.status == "queued" and run.approval is not None
+        if run.status == status or (status == "waiting" and has_waited):
             return 200, run.shown()
         if status == "canceled" and not run.cancel_requested:
             return 409, _conflict("No cancel was requested.", "cancel_not_requested", run)

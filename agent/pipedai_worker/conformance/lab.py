@@ -192,7 +192,7 @@ class Lab:
     def begin(self, *lines: str, **fields: Any) -> FakeRun:
         """Do the same, and wait until the worker has launched the run's program."""
         run = self.start_with(*lines, **fields)
-        self.until_running(run)
+        self.until(lambda: self.launched(run), "It did not launch the run's program.")
         return run
 
     def launched(self, run: FakeRun) -> int:
@@ -238,9 +238,6 @@ class Lab:
     def expect_launched_once(self, run: FakeRun) -> None:
         launched = self.launched(run)
         expect(launched == 1, f"It launched the program {launched} times.")
-
-    def until_running(self, run: FakeRun) -> None:
-        self.until(lambda: self.launched(run), "It did not launch the run's program.")
 
 
 def expect(holds: bool, otherwise: str) -> None:

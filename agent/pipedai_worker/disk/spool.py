@@ -318,10 +318,6 @@ def local_events_wanted() -> bool:
     return os.environ.get(LOCAL_EVENTS_VARIABLE, "").lower() in {"1", "true", "yes"}
 
 
-def local_directory(worker_id: str) -> Path:
-    return LOCAL_EVENTS_ROOT.expanduser() / worker_id
-
-
 class RunEvents:
     """The event file of one run, with a line `{ seq, type, ts, payload }` for each. Errors only lose events."""
 

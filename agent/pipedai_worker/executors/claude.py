@@ -330,12 +330,6 @@ def config_directory(environment: Mapping[str, str]) -> Path | None:
     return _directory(environment, "CLAUDE_CONFIG_DIR") or (home and home / ".claude")
 
 
-def state_file(environment: Mapping[str, str]) -> Path | None:
-    """Return the file in which claude keeps its own state, such as the account that it is logged in with."""
-    directory = _directory(environment, "CLAUDE_CONFIG_DIR") or _directory(environment, "HOME")
-    return directory and directory / ".claude.json"
-
-
 def _names(work: Path) -> set[str]:
     return {_NOT_A_LETTER.sub("-", str(path)) for path in (work, work.resolve())}
 
@@ -407,9 +401,10 @@ def account_identity(auth_mode: str) -> str | None:
 
 
 def _login() -> dict[str, Any]:
-    path = state_file(allowed())
+    """Return what claude keeps in its own file of the account that it is logged in with; nothing if it is not."""
+    directory = _directory(allowed(), "CLAUDE_CONFIG_DIR") or _directory(allowed(), "HOME")
     try:
-        content = json.loads(path.read_bytes()) if path else {}
+        content = json.loads((directory / ".claude.json").read_bytes()) if directory else {}
     except (OSError, ValueError, RecursionError):
         return {}
     login = content.get("oauthAccount") if isinstance(content, dict) else None

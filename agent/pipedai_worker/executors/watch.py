@@ -319,12 +319,6 @@ class Transcript:
             self._model_tokens = sum(map(Tokens.read_model, whole_process.values()), Tokens())
 
 
-def deferred_in(result: dict[str, Any]) -> object:
-    """Return the id of the tool call that a result says claude has deferred; None if there is none."""
-    deferred = result.get("deferred_tool_use")
-    return deferred.get("id") if isinstance(deferred, dict) else None
-
-
 def is_success(result: dict[str, Any]) -> bool:
     """Tell whether a result is a success. Its subtype is not enough: an API error has `success` too."""
     return result.get("subtype", "success") == "success" and result.get("is_error") is False
@@ -456,7 +450,8 @@ class Watch:
             return self._failed(ending, fault, text)
         if not transcript.server_connected:
             return self._failed(ending, self._no_server(), text)
-        parked = self._job.parked(deferred_in(result))
+        deferred = result.get("deferred_tool_use")
+        parked = self._job.parked(deferred.get("id") if isinstance(deferred, dict) else None)
         if parked is not None:
             return replace(self._known(ending), status=WAITING, approval=parked)
         fault_of_success = flaw(result)

@@ -82,11 +82,6 @@ def is_plain(posted: list[dict[str, Any]], request: Request) -> bool:
     return True
 
 
-def may_mirror(schema: bytes) -> bool:
-    """Tell whether a schema, in its canonical form, may name headers that repeat arguments."""
-    return f'"{_MIRRORED}"'.encode() in schema
-
-
 def mirrors(schema: Any) -> dict[str, tuple[str, ...]] | None:
     """Return the headers that repeat arguments by the schema of a tool (`x-mcp-header`, MCP 2026-07-28), in lower case,
     and where in the arguments each value is; None if there are too many. The schema must not have too many levels.
@@ -223,7 +218,8 @@ class Schema:
         text = canonical(value, limits.MOST_LEVELS)
         if text is None:
             return None
-        return cls(hashlib.sha256(text).hexdigest(), text if may_mirror(text) else b"")
+        may_mirror = f'"{_MIRRORED}"'.encode() in text
+        return cls(hashlib.sha256(text).hexdigest(), text if may_mirror else b"")
 
 
 class Gate:
