@@ -135,9 +135,7 @@ class Stack:
                     stop_database.now()
 
     def _start_database(self) -> Afterwards | None:
-        """Return what stops the embedded database at the end, or None if it was not started here. Raises CannotStart if
-        the database that the settings name does not answer.
-        """
+        """Return what stops the embedded database, or None if it ran already. Raises CannotStart if none answers."""
         if settings.DATABASES["default"]["ENGINE"] != "pipedai.embedded":
             try:
                 connection.ensure_connection()
@@ -215,10 +213,7 @@ class Stack:
 
 
 def _manage() -> str:
-    """Return the beginning of a command line of manage.py, with the variables by which it finds this service.
-
-    DATABASE_URL is not among them, because it contains a password.
-    """
+    """Return how to call manage.py for this service. DATABASE_URL is left out, because it contains a password."""
     ours = {
         "PIPEDAI_ENV": (settings.PIPEDAI_ENV, "development"),
         "PIPEDAI_DATA_DIR": (str(settings.DATA_DIR), str(env.default_data_dir())),

@@ -201,9 +201,7 @@ class Suite:
 
 
 def _many_tests_are_not_compiled() -> bool:
-    """Whether so many test modules are new or changed that compiling them six times takes longer than collecting them
-    once more.
-    """
+    """Whether so many test modules are new that compiling them six times takes longer than collecting once more."""
     tag = f".{sys.implementation.cache_tag}-pytest-{version('pytest')}.pyc"
     stale = 0
     for source in _ROOT.glob("[!.]*/**/test_*.py"):
@@ -229,9 +227,7 @@ def new_data_dir() -> Path:
 
 
 def kept_files() -> Path:
-    """Return the directory for what later runs need not make again. All checkouts share it if the user has a place for
-    such files that can be written to.
-    """
+    """Return the directory for what later runs need not make again: the user's, for all checkouts, or this one's."""
     shared = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pipedai-tests"
     with suppress(OSError):
         shared.mkdir(parents=True, exist_ok=True)
@@ -270,9 +266,7 @@ def migrated_cluster(environment: Mapping[str, str]) -> Path:
 
 
 def types_cache() -> Path:
-    """Return mypy's cache, which a fresh checkout shares with those that have the same modules. In a cache that knows a
-    module which is no longer there, mypy finds faults that do not exist.
-    """
+    """Return mypy's cache for these modules: by one that knows others, mypy finds faults that do not exist."""
     modules = "\n".join(sorted(str(each) for each in _ROOT.glob("[!.]*/**/*.py"))).replace(
         str(_ROOT), ""
     )

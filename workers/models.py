@@ -265,9 +265,7 @@ class Enrollment(models.Model):
 
 
 class WorkerEvent(models.Model):
-    """Something that happened to a worker. If `is_streamed`, its stream can send it again for an hour; it
-    is deleted after a day.
-    """
+    """Something that happened to a worker. If `is_streamed`, its stream can repeat it for an hour; it is kept a day."""
 
     # A growing number that the database assigns. Streams send events in this order, and a reader who reconnects names
     # the last id that it got.

@@ -32,9 +32,7 @@ def _states(environment_id: UUID, ids: Collection[UUID]) -> list[State]:
 
 
 def _gone_offline(environment_id: UUID, since: datetime, until: datetime) -> Collection[UUID]:
-    """Returns the workers that have been silent for so long, since some time between these two, that they count as
-    offline. No call tells of it, other than that by which a worker signs off.
-    """
+    """Returns the workers that came to count as offline between these times, by a silence of which no call tells."""
     rows = Worker.objects.filter(
         environment_id=environment_id,
         deleted_at__isnull=True,

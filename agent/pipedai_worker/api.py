@@ -225,9 +225,7 @@ def until_answered(
     *,
     again: type[Unanswered] = Unanswered,
 ) -> Answer:
-    """Call `call` until it no longer raises `again`, and return its result. `wait(seconds)` sleeps between attempts. If
-    it returns True the caller gives up, which raises GaveUp.
-    """
+    """Call `call` until it does not raise `again`. Raises GaveUp when `wait(seconds)`, which sleeps, returns True."""
     backoff, outage = Backoff(), Outage()
     while True:
         try:
@@ -452,10 +450,7 @@ class Api:
         self._ask("GET", "poll", params={"wait": "1", **named}, bounds=PAGE)
 
     def sign_off(self) -> None:
-        """Tell the API that this process polls no more, so that nobody counts on the worker. Raises Unavailable.
-
-        It is not sent again, and what the API answers does not matter.
-        """
+        """Tell the API, once, that this process polls no more; its answer does not matter. Raises Unavailable."""
         self._send(
             "POST",
             f"{self._worker}/sign-off",

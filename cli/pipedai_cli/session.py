@@ -232,9 +232,7 @@ def with_session(function: Callable[Concatenate[Session, P], R]) -> Callable[P, 
 
 
 def found_by(session: Session, kind: str, given: str) -> dict[str, Any]:
-    """Return the row of this kind, such as `triggers`, whose id, key or whole name was given. Raises Failure if it is
-    none or several.
-    """
+    """Return the row of a kind (`triggers`) with this id, key or whole name. Raises Failure for none or several."""
     if _is_id(given):
         row: dict[str, Any] = session.api.get(f"/{kind}/{given}")
         return row

@@ -122,9 +122,7 @@ def issue_code(
 
 
 def revoke_enrollment(*, environment_id: UUID, enrollment_id: UUID, actor: Actor) -> None:
-    """Revokes the enrollment. A repetition changes nothing. Raises NotFound, and Conflict if a host has redeemed it:
-    then its `hos_` key must be revoked.
-    """
+    """Revokes the enrollment, once. Raises NotFound, and Conflict if a host has redeemed it: then revoke its key."""
     own = Enrollment.objects.filter(id=enrollment_id, environment_id=environment_id)
     with transaction.atomic():
         hold_environment(environment_id)

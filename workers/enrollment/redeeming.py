@@ -94,9 +94,7 @@ def redeem(
 
 
 def redeem_login(*, device_code: str, actor: Actor) -> tuple[Minted, Environment]:
-    """Makes the key of a command line, ends the pairing, and returns the key with its environment. Raises like
-    `redeem`.
-    """
+    """Makes the key of a command line, ends the pairing, and returns key and environment. Raises like `redeem`."""
     with _locked("key", device_code) as row:
         environment = Environment.objects.get(id=row["environment_id"])
         user = replace(actor, type="user", id=row["decided_by_id"])

@@ -238,9 +238,7 @@ class PollingViewSet(WorkerProtocolViewSet):
         return Response(status=204)
 
     def _begin(self, request: Request, *, waits: bool, features: Collection[str]) -> Limits:
-        """Notes what the request tells, and returns the worker's limits. `features` are those that it names. Raises
-        TooManyRequests.
-        """
+        """Notes what a request with these `features` tells, and returns the worker's limits. Raises TooManyRequests."""
         if not waits and not _POLLS.admits(self.worker.id, request):
             raise TooManyRequests(
                 "Two polls of this worker are being answered already: read their answers first.",

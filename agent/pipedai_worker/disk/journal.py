@@ -151,9 +151,7 @@ class Journal:
         return self._events / f"{run_id}{KEPT if kept else SENT}"
 
     def events(self) -> dict[str, Path]:
-        """Return the files of events that the API has not taken yet, by their run's id. Older ones come first. Those of
-        runs that wait for a person are left out.
-        """
+        """Return the files of unsent events by their runs' ids, older ones first, without those of runs that wait."""
         paths = sorted(self._events.glob("*.ndjson"), key=lambda path: path.stat().st_mtime)
         found = {path.name.partition(".")[0]: path for path in paths}
         waiting = {session.run_id for session in self.sessions.all() if session.waits}
@@ -200,9 +198,7 @@ UNREADABLE = replace(NEVER_BEGUN, error_message="The worker can't read this run.
 
 
 def clean_up(journal: Journal, executor: Executor) -> None:
-    """End the processes of earlier runs, remove their files, and write an outcome for each run in hand. The files of a
-    session that can be resumed stay. Nothing is sent to the API.
-    """
+    """End the programs of earlier runs, remove files that no session to resume needs, and write down the outcomes."""
     spooled = journal.outcomes()
     for run in journal.held():
         end_orphans(run)

@@ -163,9 +163,7 @@ class Sessions:
                 self._write(replace(session, deferred=False))
 
     def keep(self, session: Session, executor: Executor) -> bool:
-        """Keep a session that no run uses, and tell whether it can be resumed. If claude left no conversation or too
-        large files, only whether it had effects is kept. Raises OSError.
-        """
+        """Keep an unused session, or only whether it had effects. Tell whether it can be resumed. Raises OSError."""
         stored = self._find(session.id) or session
         had_files = any(session.work.iterdir()) if session.work.is_dir() else session.had_files
         paths = executor.session_files(session.id, session.work)

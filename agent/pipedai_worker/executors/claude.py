@@ -346,9 +346,7 @@ ASK_AGAIN_SECONDS = 600.0
 
 @dataclass
 class Account:
-    """Claude's account. `auth_mode` returns how it is paid for. `ask_environment` asks the API for the environment's id
-    if it is not known; it raises ApiError, and may return None.
-    """
+    """Claude's account. `ask_environment` asks the API for the environment's id, if that is not known."""
 
     _auth_mode: Callable[[], str]
     _environment_id: str | None
@@ -359,9 +357,7 @@ class Account:
     _word: str | None = None
 
     def word(self) -> str | None:
-        """Return the account's word of 64 characters, or None if it is not known. All machines of an environment make
-        the same word, from which nobody can tell the account.
-        """
+        """Return the account's word, the same on all machines of the environment, which does not tell the account."""
         with self._lock:
             now = time.monotonic()
             if now >= self._look_at:

@@ -68,9 +68,7 @@ RETRYABLE_STATUSES = frozenset({408, 409, 425, RATE_LIMIT_STATUS})
 
 
 def judge(result: dict[str, Any], api_error: str | None, *, limit_reached: bool) -> Fault:
-    """Return whose fault a failed result is. `api_error` is the kind of API error that claude named last, and
-    `limit_reached` says that the host's usage limit is used up.
-    """
+    """Return whose fault a failed result is. `api_error` is the kind of API error that claude named last."""
     subtype = _word(result.get("subtype"))
     if subtype in CLIENT_SUBTYPES:
         sentence = CLIENT_SUBTYPES[subtype]

@@ -38,9 +38,7 @@ def client(sentence: str) -> ServerFailed:
 
 
 def of_status(status: int, *, expiring: bool = False, begins: bool = False) -> ServerFailed | None:
-    """Return the error for an answer's status; None for 2xx. `expiring` headers may be replaced later. `begins`
-    says that the request was `initialize`.
-    """
+    """Return the error for a status; None for 2xx. `expiring` headers may be replaced. `begins` means `initialize`."""
     if 200 <= status < 300:
         return None
     if 300 <= status < 400:

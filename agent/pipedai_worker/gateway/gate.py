@@ -46,9 +46,7 @@ def with_known_headers(request: Request) -> Request:
 
 
 def rebuilt(posted: list[dict[str, Any]], request: Request) -> bytes:
-    """Return a body with the messages of a POST, made from their known members and parameters alone. Raises ValueError
-    for a number that JSON does not have.
-    """
+    """Return a POST's messages, made anew from their known members. Raises ValueError for a number that JSON lacks."""
     made = [_rebuilt(message) for message in posted]
     return _text(made if request.body.lstrip()[:1] == b"[" else made[0])
 
@@ -140,9 +138,7 @@ def shows(shown: Any, value: Any) -> bool:
 
 
 def canonical(value: Any, levels: int) -> bytes | None:
-    """Return the RFC 8785 form of a JSON value; None if it has none, such as a number that not every program reads, or
-    if the value has more levels than these.
-    """
+    """Return the RFC 8785 form of JSON; None for more levels than these, or a number that some programs misread."""
     try:
         return None if is_deeper(value, levels) else rfc8785.dumps(value)
     except ValueError:
@@ -257,9 +253,7 @@ class Gate:
         self._refused: dict[str, str] = {}
 
     def learn(self, name: str, tool: dict[str, Any], effect: str) -> None:
-        """Learn of a tool from the server's list. The worst effect that any list gave counts. It may take a second,
-        so no event loop must call it.
-        """
+        """Learn of a listed tool, whose worst effect counts. As it may take a second, no event loop must call it."""
         # The effect is noted first, and a schema that can't be read is noted as one without canonical form.
         if effect == POSSIBLE:
             with self._lock:

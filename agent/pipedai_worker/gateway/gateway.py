@@ -107,9 +107,7 @@ class Gateway:
         self._thread.join(LEAVE_SECONDS)
 
     def probe(self, stopped: Callable[[], bool] = lambda: False) -> Fault | None:
-        """Initialise the server and list its tools, in 30 s at most. Return None, or why it can't be used. If the
-        gateway is closed or `stopped` returns True meanwhile, return at once.
-        """
+        """Initialise the server and list its tools, until `stopped`. Return None, or why it can't be used."""
         if self._loop is None:
             raise RuntimeError("The gateway is not open.")
         probing = probe(self._upstream, self._effects)
@@ -424,9 +422,7 @@ class Forwarding:
 
 
 def _passed_on(status: int) -> int:
-    """Return the status for claude: never 401, for which it would look for a login, a redirect, or the status of an
-    answer without content.
-    """
+    """Return the status for claude: never 401, for which it looks for a login, a redirect, or one without content."""
     if status in _WITHOUT_CONTENT:
         return HTTPStatus.OK
     if 200 <= status < 300:

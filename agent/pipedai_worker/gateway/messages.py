@@ -142,9 +142,7 @@ def _id(message: dict[str, Any]) -> str | None:
 
 
 def _check(message: dict[str, Any]) -> None:
-    """Raise ValueError unless the message has the members of JSON-RPC alone, a method and an id as MCP has them, and no
-    parameter of a call in other letters.
-    """
+    """Raise ValueError unless a message has only members of JSON-RPC, and method, id and parameters as MCP has them."""
     method, params = message.get("method", TOOLS_LIST), message.get("params")
     if not message.keys() <= _MEMBERS:
         raise ValueError("The message has a member that is none of JSON-RPC's.")

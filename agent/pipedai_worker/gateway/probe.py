@@ -133,9 +133,7 @@ class ServerError(ServerFailed):
 
 
 class Conversation:
-    """A conversation over streamable HTTP that begins with `initialize`. The server may give it a session. The methods
-    raise ServerFailed.
-    """
+    """A conversation over streamable HTTP that begins with `initialize`. Its methods raise ServerFailed."""
 
     client = {"name": "pipedai-worker", "version": __version__}
 

@@ -441,9 +441,7 @@ class Poller:
     due_at: float = 0.0
 
     def begin(self) -> None:
-        """Start a poll. The API answers the first one at once, which shows whether the URL and the token work, and with
-        `once` every one.
-        """
+        """Start a poll. The first is answered at once, which shows whether URL and token work; with `once`, all are."""
         wait = WAIT_SECONDS if self.connected and not self._settings.once else 0.0
         self.under_way = True
 

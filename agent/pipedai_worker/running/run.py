@@ -145,9 +145,7 @@ class RunCredentials:
         known_secrets.remove(self._run_id)
 
     def ask(self, refused: bool = False) -> Credentials:
-        """Return the headers that the run's trigger has by now, as secrets that are known already. `refused` tells the
-        API that the server has refused the present ones. Raises ApiError.
-        """
+        """Return the trigger's present headers, hidden from now on, in place of `refused` ones. Raises ApiError."""
         answer = self._api.credentials(self._run_id, self._expires_at if refused else None)
         # The API can't always tell: after this worker's poll, another one may have been handed the run with a new URL.
         if answer.get("mcpUrl") != self._mcp_url:

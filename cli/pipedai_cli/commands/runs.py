@@ -185,9 +185,7 @@ def _show_queued(session: Session, queued: Json, *, wait: bool) -> None:
 def follow_events(
     session: Session, run_id: str, after: int, *, quiet: bool = False, to_the_end: bool = False
 ) -> Json:
-    """Show the events of a run as they come, until it has ended or waits for a person, and return the run. With
-    `to_the_end` also those that come a moment later.
-    """
+    """Show a run's events until it ends or waits for a person (`to_the_end`: all of them), and return the run."""
     path, last, breaks, is_over = f"/runs/{run_id}", after, 0, False
     while True:
         row: Json = session.api.get(path)
@@ -215,9 +213,7 @@ def follow_events(
 
 
 def _streamed(session: Session, path: str, last: int, *, to_the_end: bool) -> Iterator[Json | None]:
-    """Yield the events after `last`, and None if there is no more to wait for. Until the first one, show that the run
-    goes on.
-    """
+    """Yield the events after `last`, and None if there is no more to wait for. Before the first, show that it runs."""
     stream = session.api.stream(f"{path}/events/stream", last)
     with session.out.progress("It runs.") as hide, stream as events:
         for name, data in events or [("end", {})]:
