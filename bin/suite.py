@@ -70,8 +70,7 @@ def main() -> int:
         if not environment["DATABASE_URL"]:
             copy_cluster(migrated_cluster(environment), data_dir)
             environment[MIGRATED] = "1"
-            # The suite starts the server before its tests do, because only the suite says that it may be fast and lose
-            # data.
+            # The suite starts the server before its tests do, as only the suite lets it be fast and lose data.
             EmbeddedPostgres(data_dir, faster=FASTER).ensure_running()
         pytest_arguments = [each for each in arguments if each not in (NO_CHECKS, ALL, CHANGED)]
         quick = CHANGED in arguments

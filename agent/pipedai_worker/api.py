@@ -280,9 +280,7 @@ CLOCK_TOLERANCE_SECONDS = 60.0
 
 
 class Bounds(NamedTuple):
-    """How many seconds a request may take with its answer, and how many bytes the answer's body may have. The default
-    is far more than what the API says of one run without its prompt.
-    """
+    """The most seconds that a request may take with its answer, and the most bytes of the answer's body."""
 
     seconds: float = 60.0
     largest: int = 2 * 1024 * 1024
@@ -364,8 +362,7 @@ class Api:
         self.limited_seconds: float | None = None
         # The runs named in the last poll that have ended, so that their sessions need not be kept.
         self.ended_runs: list[str] = []
-        # By how many seconds the server's clock is ahead of this machine's. None until an answer has told the server's
-        # time.
+        # By how many seconds the server's clock is ahead of this machine's. None before an answer has told.
         self.clock_offset: float | None = None
 
     def close(self) -> None:
@@ -467,9 +464,7 @@ class Api:
         return self._ask("POST", f"runs/{run_id}/heartbeat", json=known)
 
     def credentials(self, run_id: str, refused_expires_at: object) -> dict[str, Any]:
-        """Return the `headers` that the trigger has by now for its `mcpUrl`, and when they expire, or None. Those that
-        expire at `refused_expires_at` the MCP server has refused.
-        """
+        """Return the trigger's present `headers` for its `mcpUrl`, in place of those that the server refused."""
         told = {"refusedExpiresAt": refused_expires_at} if refused_expires_at else {}
         return self._ask("POST", f"runs/{run_id}/credentials", json=told)
 

@@ -38,8 +38,7 @@ SELECT e.*, environment.workspace_id, e.expires_at <= statement_timestamp() AS i
 FROM enrollment e LEFT JOIN environment ON environment.id = e.environment_id
 WHERE e.kind = %(kind)s AND e.code_digest = ANY(%(digests)s)
 """
-# Records that a host asked. A host that asked too soon must from then on wait 5 s longer between two questions (RFC
-# 8628 §3.5).
+# Records that a host asked. One that asked too soon must from then on wait 5 s longer each time (RFC 8628 §3.5).
 _POLL = """
 UPDATE enrollment e
 SET polled_at = statement_timestamp(),
@@ -124,8 +123,7 @@ def _locked(kind: str, code: str) -> Iterator[Row]:
             lock_environment(row["environment_id"])
         except NotFound:
             raise EnrollmentRefused(403, ErrorCode.ENROLLMENT_DENIED, _REVOKED) from None
-        # The enrollment is read again under the lock, because another call may have redeemed or revoked it in the
-        # meantime.
+        # The enrollment is read again under the lock, as another call may have redeemed or revoked it meanwhile.
         row = _find(found, " FOR NO KEY UPDATE OF e")
         _check(row)
         needs = Role(row["role"]) if row["role"] else Role.ADMIN

@@ -192,9 +192,7 @@ class Sessions:
     def learn_end(
         self, run_id: str, seconds: float | None, executor: Executor, *, waits: bool = False
     ) -> None:
-        """Learn from the API how long the session of this run can be resumed; None if no longer. `waits` says that the
-        run waits for a person's decision, after which it can be resumed for another hour.
-        """
+        """Learn for how long this run's session can be resumed, if it `waits` an hour longer; None if no longer."""
         with self._lock:
             session = self.of_run(run_id)
             if session is None or session.in_use:

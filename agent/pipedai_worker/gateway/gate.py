@@ -98,9 +98,7 @@ def mirrors(schema: Any) -> dict[str, tuple[str, ...]] | None:
 
 
 def repeats(request: Request, arguments: dict[str, Any], schema: bytes | None) -> bool:
-    """Tell whether the headers that may repeat arguments of a call say the same as these. `schema` is the canonical
-    form of the tool's; None if it is not known.
-    """
+    """Tell whether headers that repeat a call's arguments agree with them by the tool's canonical schema, if known."""
     names = {name for name, _ in request.headers if name.startswith(_PARAM)}
     if not names:
         return True
@@ -352,9 +350,7 @@ class Gate:
         return found[0] if len(found) == 1 else short
 
     def admit(self, posted: list[dict[str, Any]], request: Request) -> Admitted:
-        """Check a POST's messages, given whole, and return what may be sent for them. Raises NotAllowed if one of them
-        must not be sent. It may wait for the disk, and large messages take time.
-        """
+        """Return what may be sent for a POST's whole messages, which takes time. Raises NotAllowed if one must not."""
         with self._lock:
             try:
                 if any(is_deeper(message, limits.MOST_LEVELS) for message in posted):

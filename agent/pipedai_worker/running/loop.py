@@ -120,8 +120,7 @@ class InHand:
         except ApiError as caught:
             error = caught
         except GaveUp:
-            # The API did not answer before the worker had to exit. The run stays on disk, and the next start asks the
-            # API again.
+            # The API did not answer before the worker had to exit. The next start asks it again about the run.
             log.info("left to the next start: %s", run.assigned.id if run else "older runs")
         except OSError as caught:
             log.error("the worker's files can't be written: %s", caught)
