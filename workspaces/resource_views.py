@@ -47,7 +47,6 @@ class ResourceViewSet(TenantViewSet):
             "destroy": IsAdmin,
             **cls.permissions,
         }
-        cls.filter_names = cls.filters.names() if cls.filters else ()
         for name, action in _actions(cls).items():
             setattr(cls, name, action)
         super().__init_subclass__(**kwargs)
@@ -138,7 +137,6 @@ def _actions(of: type[ResourceViewSet]) -> dict[str, Callable[..., Response]]:
         f"DELETE {alone}",
         id=f"delete{name}",
         summary=f"Delete a {noun}",
-        answers={204: None},
     )
     def destroy(self: ResourceViewSet, request: Request, **ids: UUID) -> Response:
         environment_id = self.access.environment_id
