@@ -45,6 +45,7 @@ _VIEWS = (
     "workspaces.files.views",
     "audit.views",
     "notices.channels.views",
+    "notices.overview",
     "notices.views",
     "pipedai.api.service",
 )

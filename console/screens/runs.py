@@ -56,7 +56,7 @@ def runs(request: HttpRequest, environment_id: UUID) -> HttpResponse:
         "status": ("State", _STATUSES),
         "triggerId": ("Trigger", names_of(request, environment_id, "triggers")),
         "workerId": ("Machine", machines),
-        "source": ("Begun by", _SOURCES),
+        "source": ("Started by", _SOURCES),
         "from": ("From (UTC)", {}),
         "to": ("Until (UTC)", {}),
     }

@@ -48,6 +48,8 @@ FREE = {
     *("durationMs", "p50DurationMs", "p95DurationMs"),
     *("digest", "lastFour", "deviceCode", "userCode", "verificationUriComplete"),
     *("redirectUri", "version", "latest", "url", "sha256", "install", "askedBy"),
+    # What is due depends on the time of day.
+    "dueToday",
     # Sentences that name times.
     *("message", "summary"),
 }

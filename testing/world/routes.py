@@ -313,7 +313,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "streamWorkerEvents": {"but": _OF_A_HOST, "statements": 7},
     "listPools": {"statements": 4},
     "getPool": {"statements": 4},
-    "getOverview": {"statements": 6},
+    "getOverview": {"statements": 7},
     "getStats": {"body": _constant(groupBy="trigger", to=_THEN)},
     "deregisterWorker": {"answer": 409},
     "claimNextRun": {"body": _constant(claimId="next"), "statements": 6},
