@@ -17,7 +17,7 @@ def run(status, milliseconds=1000, **more):
 def test_the_shape_of_a_tick_says_the_outcome_without_its_colour():
     """The line is at 15.5."""
     boxes = {
-        status: re.search('mark" d="([^"]+)"', charts.strip([run(status)]))[1]
+        status: re.findall('mark" d="([^"]+)"', charts.strip([run(status)]))[0]
         for status in ("succeeded", "failed", "timed_out", "running")
     }
     assert boxes["succeeded"] == "M233 1.5h5v14h-5z"
@@ -70,6 +70,6 @@ def test_a_bar_of_a_trace_stays_on_the_axis_and_is_seen():
         assert 1 <= len(trace.axis) <= 5
         for since in (begun - timedelta(hours=1), begun, begun + length * 2):
             drawn = trace.bar(since, since, "busy-mark")
-            x, width = re.search(r' x="([\d.]+)" y="10" width="([\d.]+)"', drawn).groups()
+            ((x, width),) = re.findall(r' x="([\d.]+)" y="10" width="([\d.]+)"', drawn)
             assert float(x) + float(width) <= 1000
             assert float(width) >= 3
