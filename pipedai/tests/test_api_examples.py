@@ -215,7 +215,8 @@ def test_every_example_is_what_is_answered(monkeypatch):
             "cacheReadTokens", "cacheCreationTokens", "costUsd", "numTurns", "sessionId",
         )
     }  # fmt: skip
-    listed = EXAMPLES["GET /runs/:id/tool-calls"]["items"]
+    items = EXAMPLES["GET /runs/:id/tool-calls"]["items"]
+    listed = [{**each, "at": each["startedAt"]} for each in items]
     counts = {"total": len(listed), "effects": 1, "unknown": 0}
     ended = calls.complete(run, **outcome, toolCalls=counts, toolCallList=listed)
     # The answer to `complete` is the run with one field more.
