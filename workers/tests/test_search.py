@@ -12,7 +12,9 @@ from triggers.models import Run, Trigger
 from workers import search
 from workers.models import Worker
 
-NOTHING = {kind: [] for kind in ("triggers", "workers", "pools", "connections", "runs")}
+NOTHING: dict[str, list[str]] = {
+    kind: [] for kind in ("triggers", "workers", "pools", "connections", "runs")
+}
 
 
 @pytest.fixture
