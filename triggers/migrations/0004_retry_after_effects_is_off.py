@@ -4,15 +4,14 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('triggers', '0003_run_spell_times'),
+        ("triggers", "0003_run_spell_times"),
     ]
 
     operations = [
         migrations.AlterField(
-            model_name='trigger',
-            name='retry_after_effects',
+            model_name="trigger",
+            name="retry_after_effects",
             field=models.BooleanField(db_default=False, default=False),
         ),
     ]
