@@ -164,7 +164,7 @@ def secret_key() -> str | None:
 @rule("pipedai.E002", READABLE)
 def unreadable_master_keys() -> str | None:
     try:
-        crypto.parse_master_keys(tuple(settings.MASTER_KEYS))
+        crypto.masters()
     except ValueError as error:
         return f"{str(error).removesuffix('.')}: {_SET_MASTER_KEYS}."
     return None
@@ -173,7 +173,7 @@ def unreadable_master_keys() -> str | None:
 @rule("pipedai.E002")
 def master_keys() -> str | None:
     """MASTER_KEYS must be readable, and each key secret and random."""
-    keys = crypto.parse_master_keys(tuple(settings.MASTER_KEYS))
+    keys = crypto.masters()
     development = crypto.parse_master_keys(settings.DEVELOPMENT_MASTER_KEYS)
     if {key.key for key in keys} & {key.key for key in development}:
         return f"MASTER_KEYS holds the well-known development key: {_SET_MASTER_KEYS}."

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import Value
 from django.db.models.functions import Greatest, Now
@@ -84,7 +83,7 @@ class WrappedKey:
 def create_data_key(environment_id: UUID, *, not_before: datetime | None = None) -> DataKey:
     """Its `created_at` is not before `not_before`, even if the database's clock was put back."""
     key_id = new_id()
-    master = masters()[0]
+    master = crypto.masters()[0]
     wrapped = crypto.wrap(crypto.new_data_key(str(key_id)), master, str(environment_id))
     return DataKey.objects.create(
         id=key_id,
@@ -148,7 +147,7 @@ def hold_key_in_use(environment_id: UUID) -> WrappedKey:
 def unwrap(environment_id: UUID, key: WrappedKey) -> crypto.DataKey:
     """Raises crypto.UnknownMasterKey or crypto.BrokenDataKey; the caller is to log the alarm."""
     return crypto.unwrap(
-        key.wrapped, str(key.id), key.master_key_id, str(environment_id), masters()
+        key.wrapped, str(key.id), key.master_key_id, str(environment_id), crypto.masters()
     )
 
 
@@ -163,10 +162,6 @@ def opens(environment_id: UUID, key: WrappedKey) -> bool:
 def place(sealed_field: SealedField, environment_id: UUID, row_id: UUID) -> crypto.Place:
     """A value encrypted for one place can't be decrypted for another."""
     return crypto.Place(str(environment_id), sealed_field.table, sealed_field.column, str(row_id))
-
-
-def masters() -> tuple[crypto.MasterKey, ...]:
-    return crypto.parse_master_keys(tuple(settings.MASTER_KEYS))
 
 
 def _alarm_of_key(error: crypto.CannotOpen, environment_id: UUID, key: WrappedKey | None) -> None:

@@ -54,7 +54,7 @@ class Rewrapped:
 
 def older_masters() -> list[Row]:
     """Returns a row for each older master key: how many `data_keys` of how many `environments` it encrypts."""
-    return fetch_all(_OLDER, {"newest": keys.masters()[0].id})
+    return fetch_all(_OLDER, {"newest": crypto.masters()[0].id})
 
 
 def rotate_master_key(
@@ -65,7 +65,7 @@ def rotate_master_key(
     and `say` a sentence at each wait for a lock.
     """
     done, after = Rewrapped(), UUID(int=0)
-    newest = keys.masters()[0]
+    newest = crypto.masters()[0]
     params = {"newest": newest.id, "limit": _BATCH}
     while rows := fetch_all(_WITH_OLDER_KEYS, {**params, "after": after}):
         environment_ids = [row["environment_id"] for row in rows]
