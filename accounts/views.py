@@ -45,11 +45,18 @@ _COOKIE = ("Set-Cookie",)
 SIGNED_IN = answer("SignedIn", "The signed-in user.", user=UserSerializer())
 
 
-class SessionViewSet(ApiViewSet):
+class EntryViewSet(ApiViewSet):
+    """What people may do who have no session yet, or who have forgotten their password."""
+
     tag = "Accounts"
-    permissions = {"register": IsPublic, "login": IsPublic, "logout": IsPublic}
-    browser_entries = frozenset({"register", "login", "logout"})
-    throttles = {"register": throttles.REGISTER, "login": throttles.LOGIN}
+    permissions = dict.fromkeys(("register", "login", "logout", "forgot", "reset"), IsPublic)
+    browser_entries = frozenset(permissions)
+    throttles = {
+        "register": throttles.REGISTER,
+        "login": throttles.LOGIN,
+        "forgot": throttles.FORGOT_PASSWORD,
+        "reset": throttles.RESET_PASSWORD,
+    }
 
     def get_authenticators(self) -> list[BaseAuthentication]:
         return [PresentedSession()]
@@ -101,17 +108,61 @@ class SessionViewSet(ApiViewSet):
         clear_auth_cookie(response)
         return response
 
+    @Operation(
+        "POST /auth/forgot-password",
+        id="forgotPassword",
+        summary="Ask for a new password",
+        body=ForgotPasswordBody,
+        example={"email": "ada@example.com"},
+        answers={202: None},
+    )
+    def forgot(self, request: Request) -> Response:
+        services.forget_password(**read_body(ForgotPasswordBody, request))
+        return Response(status=202)
+
+    @Operation(
+        "POST /auth/reset-password",
+        id="resetPassword",
+        summary="Set a new password by the token of a mail",
+        body=ResetPasswordBody,
+        example={"token": _TOKEN, "newPassword": "another horse battery"},
+    )
+    def reset(self, request: Request) -> Response:
+        services.reset_password(**read_body(ResetPasswordBody, request), actor=caller_of(request))
+        return Response(status=204)
+
     def _with_cookie(self, user: User, session: Session, *, status: int) -> Response:
         response = signed_in(user, status=status)
         set_auth_cookie(response, session)
         return response
 
 
-class MeViewSet(ApiViewSet):
+class AccountViewSet(ApiViewSet):
+    """What a signed-in user may do about their own account, and how they find other users."""
+
     tag = "Accounts"
     authentication_classes = (CookieJWTAuthentication,)
-    permissions = {"retrieve": IsSignedIn, "change_password": IsSignedIn}
-    throttles = {"change_password": throttles.CHANGE_PASSWORD}
+    permissions = dict.fromkeys(
+        (
+            "me",
+            "change_password",
+            "verify",
+            "resend",
+            "change_email",
+            "list_sessions",
+            "end_session",
+            "end_other_sessions",
+            "lookup",
+        ),
+        IsSignedIn,
+    )
+    throttles = {
+        "change_password": throttles.CHANGE_PASSWORD,
+        "verify": throttles.VERIFY_EMAIL,
+        "resend": throttles.RESEND_VERIFICATION,
+        "change_email": throttles.CHANGE_EMAIL,
+        "lookup": throttles.FIND_USER,
+    }
 
     @Operation(
         "GET /auth/me",
@@ -119,7 +170,7 @@ class MeViewSet(ApiViewSet):
         summary="Who am I?",
         answers={200: SIGNED_IN},
     )
-    def retrieve(self, request: Request) -> Response:
+    def me(self, request: Request) -> Response:
         user = User.objects.get(id=principal_of(request).id)
         return signed_in(user)
 
@@ -144,52 +195,6 @@ class MeViewSet(ApiViewSet):
         response = Response(status=204)
         set_auth_cookie(response, session)
         return response
-
-
-class ForgottenPasswordViewSet(ApiViewSet):
-    """The endpoints for people who have forgotten their password. They have no session."""
-
-    tag = "Accounts"
-    permissions = {"forgot": IsPublic, "reset": IsPublic}
-    browser_entries = frozenset({"forgot", "reset"})
-    throttles = {"forgot": throttles.FORGOT_PASSWORD, "reset": throttles.RESET_PASSWORD}
-
-    def get_authenticators(self) -> list[BaseAuthentication]:
-        return [PresentedSession()]
-
-    @Operation(
-        "POST /auth/forgot-password",
-        id="forgotPassword",
-        summary="Ask for a new password",
-        body=ForgotPasswordBody,
-        example={"email": "ada@example.com"},
-        answers={202: None},
-    )
-    def forgot(self, request: Request) -> Response:
-        services.forget_password(**read_body(ForgotPasswordBody, request))
-        return Response(status=202)
-
-    @Operation(
-        "POST /auth/reset-password",
-        id="resetPassword",
-        summary="Set a new password by the token of a mail",
-        body=ResetPasswordBody,
-        example={"token": _TOKEN, "newPassword": "another horse battery"},
-    )
-    def reset(self, request: Request) -> Response:
-        services.reset_password(**read_body(ResetPasswordBody, request), actor=caller_of(request))
-        return Response(status=204)
-
-
-class AddressViewSet(ApiViewSet):
-    tag = "Accounts"
-    authentication_classes = (CookieJWTAuthentication,)
-    permissions = {"verify": IsSignedIn, "resend": IsSignedIn, "change": IsSignedIn}
-    throttles = {
-        "verify": throttles.VERIFY_EMAIL,
-        "resend": throttles.RESEND_VERIFICATION,
-        "change": throttles.CHANGE_EMAIL,
-    }
 
     @Operation(
         "POST /auth/verify-email",
@@ -225,7 +230,7 @@ class AddressViewSet(ApiViewSet):
         example={"newEmail": "ada@example.org", "currentPassword": "correct horse battery"},
         answers={202: None},
     )
-    def change(self, request: Request) -> Response:
+    def change_email(self, request: Request) -> Response:
         addresses.change_email(
             **read_body(ChangeEmailBody, request),
             principal=user_of(request),
@@ -233,19 +238,13 @@ class AddressViewSet(ApiViewSet):
         )
         return Response(status=202)
 
-
-class OwnSessionsViewSet(ApiViewSet):
-    tag = "Accounts"
-    authentication_classes = (CookieJWTAuthentication,)
-    permissions = {"list": IsSignedIn, "destroy": IsSignedIn, "revoke_others": IsSignedIn}
-
     @Operation(
         "GET /auth/sessions",
         id="listSessions",
         summary="List my sessions",
         items=SessionSerializer,
     )
-    def list(self, request: Request) -> Response:
+    def list_sessions(self, request: Request) -> Response:
         principal = user_of(request)
         rows = sessions.live_sessions(principal.id)
         return self.page(request, rows, SessionSerializer, current=principal.session_id)
@@ -255,7 +254,7 @@ class OwnSessionsViewSet(ApiViewSet):
         id="endSession",
         summary="End one of my sessions",
     )
-    def destroy(self, request: Request, session_id: UUID) -> Response:
+    def end_session(self, request: Request, session_id: UUID) -> Response:
         """Ends a session, at once. The cookie goes too if it is the request's own."""
         principal = user_of(request)
         sessions.end_session(principal=principal, session_id=session_id, actor=actor_of(request))
@@ -269,16 +268,9 @@ class OwnSessionsViewSet(ApiViewSet):
         id="endOtherSessions",
         summary="End all my sessions but this one",
     )
-    def revoke_others(self, request: Request) -> Response:
+    def end_other_sessions(self, request: Request) -> Response:
         sessions.end_other_sessions(principal=user_of(request), actor=actor_of(request))
         return Response(status=204)
-
-
-class UserLookupViewSet(ApiViewSet):
-    tag = "Accounts"
-    authentication_classes = (CookieJWTAuthentication,)
-    permissions = {"lookup": IsSignedIn}
-    throttles = {"lookup": throttles.FIND_USER}
 
     @Operation(
         "GET /users/lookup",

@@ -13,7 +13,7 @@ from accounts.sessions import CookieJWTAuthentication, PresentedSession
 from accounts.throttles import ACCEPT_INVITATION, FIND_USER, INVITE, LOOK_AT_INVITATION
 from pipedai.api.errors import NotFound
 from pipedai.api.principal import UserPrincipal, actor_of, principal_of
-from pipedai.api.schema.operation import Operation, answer
+from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import read_body
 from pipedai.api.views import ApiViewSet, IsPublic, IsSignedIn
 from workspaces import api_keys, members, services
@@ -284,6 +284,18 @@ class InvitationViewSet(TenantViewSet):
         return Response(status=204)
 
 
+class InvitedSerializer(serializers.Serializer[Any]):
+    """An invitation, as the owner of its address sees it."""
+
+    email = serializers.CharField(source="invitation.email")
+    role = serializers.ChoiceField(choices=Role.choices, source="invitation.role")
+    inviterName = serializers.CharField(source="invitation.invited_by.name")
+    inviterEmail = serializers.CharField(source="invitation.invited_by.email")
+    workspaceName = serializers.CharField(source="invitation.environment.workspace.name")
+    environmentName = serializers.CharField(source="invitation.environment.name")
+    next = serializers.ChoiceField(choices=list(members.NextStep))
+
+
 class InvitedViewSet(ApiViewSet):
     """What somebody with the token of an invitation sees of it. They may have no account yet."""
 
@@ -301,19 +313,7 @@ class InvitedViewSet(ApiViewSet):
         summary="Look at an invitation",
         body=MailTokenBody,
         example={"token": "acc_2jmGzT6n…"},
-        answers={
-            200: answer(
-                "Invited",
-                "An invitation, as the owner of its address sees it.",
-                email=serializers.CharField(),
-                role=serializers.ChoiceField(choices=Role.choices),
-                inviterName=serializers.CharField(),
-                inviterEmail=serializers.CharField(),
-                workspaceName=serializers.CharField(),
-                environmentName=serializers.CharField(),
-                next=serializers.ChoiceField(choices=list(members.NextStep)),
-            )
-        },
+        answers={200: InvitedSerializer},
     )
     def look(self, request: Request) -> Response:
         principal: object = request.user
@@ -321,17 +321,7 @@ class InvitedViewSet(ApiViewSet):
         invitation, step = members.find_invitation(
             **read_body(MailTokenBody, request), user_id=signed_in
         )
-        return Response(
-            {
-                "email": invitation.email,
-                "role": invitation.role,
-                "inviterName": invitation.invited_by.name,
-                "inviterEmail": invitation.invited_by.email,
-                "workspaceName": invitation.environment.workspace.name,
-                "environmentName": invitation.environment.name,
-                "next": step.value,
-            }
-        )
+        return Response(InvitedSerializer({"invitation": invitation, "next": step}).data)
 
 
 class AcceptViewSet(ApiViewSet):

@@ -35,7 +35,7 @@ from pipedai.api.views import ApiViewSet, IsPublic
 from pipedai.events import Actor
 from pipedai.ids import current_request_id
 from pipedai.replica.reading import from_replica
-from workspaces.access import IsAdmin, TenantViewSet
+from workspaces.access import IsAdmin
 from workspaces.resource_views import ResourceViewSet
 
 _A_MINUTE = 60
@@ -52,7 +52,7 @@ class ChannelViewSet(ResourceViewSet):
     readers = IsAdmin
     example = {"name": "On call", "kind": "email", "emails": ["ada@example.com"]}
     change = {"enabled": False}
-    permissions = {"test": IsAdmin}
+    permissions = {"test": IsAdmin, "list_notices": IsAdmin}
     environment_rates = {"test": Rate("test-channel", 10, _A_MINUTE)}
 
     @classmethod
@@ -78,14 +78,8 @@ class ChannelViewSet(ResourceViewSet):
         with transaction.atomic():
             ids = test_channel(channel_id=channel_id, actor=actor_of(request))
             rows = Notice.objects.filter(id__in=ids).prefetch_related("attempts").order_by("id")
-            body = {"notices": NoticeSerializer(rows, many=True).data}
-        return Response(body, status=201)
-
-
-class ChannelNoticeViewSet(TenantViewSet):
-    row = CHANNELS.row
-    tag = "Notices"
-    permissions = {"list": IsAdmin}
+            shown = NoticeSerializer(rows, many=True, context={"shows_bodies": True}).data
+        return Response({"notices": shown}, status=201)
 
     @Operation(
         "GET /channels/{channelId}/notices",
@@ -95,10 +89,10 @@ class ChannelNoticeViewSet(TenantViewSet):
         filters=NoticeFilters,
     )
     @from_replica
-    def list(self, request: Request, channel_id: UUID) -> Response:
+    def list_notices(self, request: Request, channel_id: UUID) -> Response:
         rows = Notice.objects.filter(channel_id=channel_id).prefetch_related("attempts")
         filters = NoticeFilters.read(rows.defer("body"), request)
-        return self.page(request, filters.qs, NoticeSerializer)
+        return self.page(request, filters.qs, NoticeSerializer, shows_bodies=True)
 
 
 class AddressViewSet(ApiViewSet):

@@ -142,9 +142,10 @@ def _shown(
     )
 
 
-class EnvironmentApprovalViewSet(TenantViewSet):
+class ApprovalViewSet(TenantViewSet):
+    row = tenancy.ALL_APPROVALS
     tag = "Approvals"
-    permissions = {"list": IsViewer}
+    permissions = {"list": IsViewer, "retrieve": IsViewer}
 
     @Operation(
         "GET /environments/{environmentId}/approvals",
@@ -161,12 +162,6 @@ class EnvironmentApprovalViewSet(TenantViewSet):
             filtered,
             lambda page: ApprovalSerializer(_shown(request, self.access, page), many=True).data,
         )
-
-
-class ApprovalViewSet(TenantViewSet):
-    row = tenancy.ALL_APPROVALS
-    tag = "Approvals"
-    permissions = {"retrieve": IsViewer}
 
     @Operation(
         "GET /approvals/{approvalId}",

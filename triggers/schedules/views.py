@@ -78,9 +78,19 @@ class TickSerializer(NamedSerializer):
 _PREVIEWS = RequestLimit(1)
 
 
-class SchedulePreviewViewSet(TenantViewSet):
+class TickPaginator(KeysetPaginator):
+    time_field = "tick_at"
+
+
+class DecidedTickPaginator(TickPaginator):
+    # The index `tick_by_decision` has the ticks of one decision in order, but none has those of all decisions.
+    sorts = False
+
+
+class ScheduleViewSet(TenantViewSet):
+    row = tenancy.LIVE_TRIGGERS
     tag = "Triggers"
-    permissions = {"preview": IsViewer}
+    permissions = {"preview": IsViewer, "list_ticks": IsViewer}
     # The rate is high, because a page that shows a preview asks for a new one at each change of the schedule's field.
     environment_rates = {"preview": Rate("schedule-preview", 120, 60)}
 
@@ -119,21 +129,6 @@ class SchedulePreviewViewSet(TenantViewSet):
         shown = ComingTimeSerializer(times, many=True).data
         return Response({"description": description, "times": shown})
 
-
-class TickPaginator(KeysetPaginator):
-    time_field = "tick_at"
-
-
-class DecidedTickPaginator(TickPaginator):
-    # The index `tick_by_decision` has the ticks of one decision in order, but none has those of all decisions.
-    sorts = False
-
-
-class TickViewSet(TenantViewSet):
-    row = tenancy.LIVE_TRIGGERS
-    tag = "Triggers"
-    permissions = {"list": IsViewer}
-
     @Operation(
         "GET /triggers/{triggerId}/ticks",
         id="listTicks",
@@ -142,7 +137,7 @@ class TickViewSet(TenantViewSet):
         filters=TickFilters,
     )
     @from_replica
-    def list(self, request: Request, trigger_id: UUID) -> Response:
+    def list_ticks(self, request: Request, trigger_id: UUID) -> Response:
         ticks = Tick.objects.filter(trigger_id=trigger_id)
         filters = TickFilters.read(
             ticks, request, zone=partial(tenancy.zone_of_trigger, trigger_id)

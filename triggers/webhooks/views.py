@@ -49,9 +49,9 @@ class DeliverySerializer(NamedSerializer):
     attempts = serializers.SerializerMethodField()
 
     @extend_schema_field(AttemptSerializer(many=True))
-    def get_attempts(self, delivery: Delivery) -> Any:
-        """Returns the attempts of the delivery, the first one first. The view must have prefetched them."""
-        attempts = sorted(delivery.attempts.all(), key=lambda attempt: attempt.n)
+    def get_attempts(self, sent: Any) -> Any:
+        """Returns the attempts of a delivery or a notice, the first one first. The view must have prefetched them."""
+        attempts = sorted(sent.attempts.all(), key=lambda attempt: attempt.n)
         return AttemptSerializer(attempts, many=True, context=self.context).data
 
 

@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
@@ -131,6 +132,23 @@ def unseal(
             wrapped_under=key.master_key_id,
         )
         raise
+
+
+def seal_into(sealed_field: SealedField, row: Any, plaintext: bytes) -> None:
+    """Does what `seal` does, and puts the result into the row, which the caller saves in the same transaction."""
+    sealed = seal(sealed_field, row.environment_id, row.id, plaintext)
+    setattr(row, sealed_field.column, sealed.box)
+    setattr(row, sealed_field.key_column, sealed.data_key_id)
+
+
+def unseal_from(sealed_field: SealedField, row: Any) -> bytes | None:
+    """Does what `unseal` does for a value of the row; None if the row has none."""
+    box = getattr(row, sealed_field.column)
+    if box is None:
+        return None
+    key: DataKey = getattr(row, sealed_field.key_column.removesuffix("_id"))
+    wrapped = WrappedKey(key.id, bytes(key.wrapped), key.master_key_id)
+    return unseal(sealed_field, row.environment_id, row.id, bytes(box), wrapped)
 
 
 def hold_key_in_use(environment_id: UUID) -> WrappedKey:
