@@ -3,7 +3,7 @@
 from accounts.authenticators import rewrap_authenticators
 from accounts.mails import ACCOUNT_MAILS
 from pipedai.loop import Job, register_job
-from pipedai.outgoing import register_kind
+from pipedai.outgoing.pool import register_kind
 from pipedai.retention import Retention, register_retention, rows_where
 
 # The row of a session is kept for at least 30 days after the session's end. The throttles that limit logins read in

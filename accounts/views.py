@@ -1,5 +1,6 @@
 """The endpoints by which users register, log in and out, look after their account, and find other users."""
 
+from typing import Any
 from uuid import UUID
 
 from rest_framework.authentication import BaseAuthentication
@@ -33,7 +34,7 @@ from accounts.sessions import (
 from pipedai.api.errors import Invalid
 from pipedai.api.principal import UserPrincipal, actor_of, address_of, principal_of
 from pipedai.api.schema.operation import Operation, answer, query
-from pipedai.api.serializers import read_body
+from pipedai.api.serializers import Values
 from pipedai.api.views import ApiViewSet, IsPublic, IsSignedIn
 from pipedai.events import Actor
 from pipedai.ids import current_request_id
@@ -70,8 +71,7 @@ class EntryViewSet(ApiViewSet):
         answers={201: SIGNED_IN},
         answer_headers={201: _COOKIE},
     )
-    def register(self, request: Request) -> Response:
-        body = read_body(RegisterBody, request)
+    def register(self, request: Request, body: Values) -> Response:
         user, session = register_user(**body, device=device_of(request), actor=caller_of(request))
         return self._with_cookie(user, session, status=201)
 
@@ -84,8 +84,7 @@ class EntryViewSet(ApiViewSet):
         answers={200: SIGNED_IN},
         answer_headers={200: _COOKIE},
     )
-    def login(self, request: Request) -> Response:
-        body = read_body(LoginBody, request)
+    def login(self, request: Request, body: Values) -> Response:
         user, session = services.log_in(
             **body,
             replaces=_presented(request),
@@ -116,9 +115,8 @@ class EntryViewSet(ApiViewSet):
         example={"email": "ada@example.com"},
         answers={202: None},
     )
-    def forgot(self, request: Request) -> Response:
-        services.forget_password(**read_body(ForgotPasswordBody, request))
-        return Response(status=202)
+    def forgot(self, request: Request, body: Values) -> None:
+        services.forget_password(**body)
 
     @Operation(
         "POST /auth/reset-password",
@@ -127,12 +125,11 @@ class EntryViewSet(ApiViewSet):
         body=ResetPasswordBody,
         example={"token": _TOKEN, "newPassword": "another horse battery"},
     )
-    def reset(self, request: Request) -> Response:
-        services.reset_password(**read_body(ResetPasswordBody, request), actor=caller_of(request))
-        return Response(status=204)
+    def reset(self, request: Request, body: Values) -> None:
+        services.reset_password(**body, actor=caller_of(request))
 
     def _with_cookie(self, user: User, session: Session, *, status: int) -> Response:
-        response = signed_in(user, status=status)
+        response = Response({"user": UserSerializer(user).data}, status=status)
         set_auth_cookie(response, session)
         return response
 
@@ -170,9 +167,8 @@ class AccountViewSet(ApiViewSet):
         summary="Who am I?",
         answers={200: SIGNED_IN},
     )
-    def me(self, request: Request) -> Response:
-        user = User.objects.get(id=principal_of(request).id)
-        return signed_in(user)
+    def me(self, request: Request) -> Any:
+        return {"user": User.objects.get(id=principal_of(request).id)}
 
     @Operation(
         "POST /auth/change-password",
@@ -185,9 +181,9 @@ class AccountViewSet(ApiViewSet):
         },
         answer_headers={204: _COOKIE},
     )
-    def change_password(self, request: Request) -> Response:
+    def change_password(self, request: Request, body: Values) -> Response:
         session = services.change_password(
-            **read_body(ChangePasswordBody, request),
+            **body,
             user_id=principal_of(request).id,
             actor=caller_of(request),
             enter=lambda user: open_session(user, device_of(request)),
@@ -204,13 +200,9 @@ class AccountViewSet(ApiViewSet):
         example={"token": _TOKEN},
         answers={200: SIGNED_IN},
     )
-    def verify(self, request: Request) -> Response:
-        user = addresses.verify_email(
-            **read_body(MailTokenBody, request),
-            principal=user_of(request),
-            actor=actor_of(request),
-        )
-        return signed_in(user)
+    def verify(self, request: Request, body: Values) -> Any:
+        user = addresses.verify_email(**body, principal=user_of(request), actor=actor_of(request))
+        return {"user": user}
 
     @Operation(
         "POST /auth/resend-verification",
@@ -218,9 +210,8 @@ class AccountViewSet(ApiViewSet):
         summary="Send the mail that confirms the address once more",
         answers={202: None},
     )
-    def resend(self, request: Request) -> Response:
+    def resend(self, request: Request) -> None:
         addresses.resend_verification(principal=user_of(request), actor=actor_of(request))
-        return Response(status=202)
 
     @Operation(
         "POST /auth/change-email",
@@ -230,13 +221,8 @@ class AccountViewSet(ApiViewSet):
         example={"newEmail": "ada@example.org", "currentPassword": "correct horse battery"},
         answers={202: None},
     )
-    def change_email(self, request: Request) -> Response:
-        addresses.change_email(
-            **read_body(ChangeEmailBody, request),
-            principal=user_of(request),
-            actor=actor_of(request),
-        )
-        return Response(status=202)
+    def change_email(self, request: Request, body: Values) -> None:
+        addresses.change_email(**body, principal=user_of(request), actor=actor_of(request))
 
     @Operation(
         "GET /auth/sessions",
@@ -268,9 +254,8 @@ class AccountViewSet(ApiViewSet):
         id="endOtherSessions",
         summary="End all my sessions but this one",
     )
-    def end_other_sessions(self, request: Request) -> Response:
+    def end_other_sessions(self, request: Request) -> None:
         sessions.end_other_sessions(principal=user_of(request), actor=actor_of(request))
-        return Response(status=204)
 
     @Operation(
         "GET /users/lookup",
@@ -292,7 +277,7 @@ class AccountViewSet(ApiViewSet):
             )
         },
     )
-    def lookup(self, request: Request) -> Response:
+    def lookup(self, request: Request) -> Any:
         email = request.query_params.get("email")
         if not email:
             raise Invalid({"email": ["This parameter is required."]})
@@ -300,11 +285,7 @@ class AccountViewSet(ApiViewSet):
             user = services.find_user(read_email(email))
         except NotAnEmail as error:
             raise Invalid({"email": [str(error)]}) from None
-        return Response({"user": FoundUserSerializer(user).data})
-
-
-def signed_in(user: User, *, status: int = 200) -> Response:
-    return Response({"user": UserSerializer(user).data}, status=status)
+        return {"user": user}
 
 
 def user_of(request: Request) -> UserPrincipal:

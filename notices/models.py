@@ -7,7 +7,7 @@ from django.db.models.functions import Now
 
 from notices.states import Kind, SubjectType
 from pipedai.ids import new_id
-from pipedai.outgoing import (
+from pipedai.outgoing.kinds import (
     OutboxRow,
     SendAttempt,
     attempt_constraints,

@@ -16,7 +16,7 @@ from notices.lateness import find_late_triggers
 from notices.models import Incident
 from notices.silence import find_offline_pools, find_offline_workers
 from pipedai.loop import Job, register_job
-from pipedai.outgoing import register_kind
+from pipedai.outgoing.pool import register_kind
 from pipedai.retention import Batch, Order, Retention, register_retention, rows_where
 from triggers.changes import Kind, State, register_changing
 

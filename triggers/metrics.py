@@ -10,8 +10,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from pipedai.events import Event, on_committed
 from pipedai.metrics.database import ROW_LIMIT, read_at_scrape
-from pipedai.outgoing import Answer
 from pipedai.outgoing.attempts import attempted
+from pipedai.outgoing.posts import Answer
 from pipedai.sql import fetch_all, fetch_row
 from triggers.heartbeats import ALIVE_WITHIN
 from triggers.models import Delivery

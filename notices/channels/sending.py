@@ -25,19 +25,9 @@ from pipedai.api.renderers import compact_json
 from pipedai.crypto import CannotOpen
 from pipedai.events import SYSTEM, Event, emit
 from pipedai.links import link_to_page
-from pipedai.outgoing import (
-    Attempt,
-    CannotSend,
-    Kind,
-    Mail,
-    NeverSend,
-    Post,
-    SendStatus,
-    compose,
-    foreign,
-    signed_post,
-)
-from pipedai.outgoing.mails import Own
+from pipedai.outgoing.kinds import Attempt, CannotSend, Kind, NeverSend, SendStatus
+from pipedai.outgoing.mails import Mail, Own, compose, foreign
+from pipedai.outgoing.posts import Post, signed_post
 from pipedai.sql import Row, execute
 from triggers.explain.answers import duration_words, zoned_words
 from workspaces.encryption import keys

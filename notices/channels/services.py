@@ -23,7 +23,7 @@ from pipedai.api.outside_urls import is_elsewhere
 from pipedai.api.throttling import Rate, count_hit
 from pipedai.crypto import CannotOpen
 from pipedai.events import Actor, is_rehearsal
-from pipedai.outgoing import host_of
+from pipedai.outgoing.posts import host_of
 from pipedai.redaction import REDACTED
 from pipedai.sql import Row, database_now, execute, fetch_one
 from triggers.models import Trigger

@@ -29,7 +29,7 @@ from pipedai.api.authentication import PostedForm
 from pipedai.api.errors import ApiError
 from pipedai.api.principal import actor_of, address_of
 from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.serializers import NoBody, read_body
+from pipedai.api.serializers import NoBody, Values
 from pipedai.api.throttling import Rate, Throttle, by_address
 from pipedai.api.views import ApiViewSet, IsPublic
 from pipedai.events import Actor
@@ -73,7 +73,6 @@ class ChannelViewSet(ResourceViewSet):
         answers={201: _QUEUED},
     )
     def test(self, request: Request, channel_id: UUID) -> Response:
-        read_body(NoBody, request)
         # The answer is read in the transaction that queues the notices, so that a 503 leaves none behind.
         with transaction.atomic():
             ids = test_channel(channel_id=channel_id, actor=actor_of(request))
@@ -112,9 +111,8 @@ class AddressViewSet(ApiViewSet):
         summary="Agree to get notices",
         body=TokenBody,
     )
-    def confirm(self, request: Request) -> Response:
-        consent.confirm_address(**read_body(TokenBody, request), actor=_nobody(request))
-        return Response(status=204)
+    def confirm(self, request: Request, body: Values) -> None:
+        consent.confirm_address(**body, actor=_nobody(request))
 
     @Operation(
         "POST /addresses/refuse",
@@ -122,9 +120,8 @@ class AddressViewSet(ApiViewSet):
         summary="Refuse notices",
         body=RefusalBody,
     )
-    def refuse(self, request: Request) -> Response:
-        consent.refuse_address(**read_body(RefusalBody, request), actor=_nobody(request))
-        return Response(status=204)
+    def refuse(self, request: Request, body: Values) -> None:
+        consent.refuse_address(**body, actor=_nobody(request))
 
 
 def _nobody(request: Request) -> Actor:

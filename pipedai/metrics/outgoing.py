@@ -7,8 +7,10 @@ from prometheus_client import Counter
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from pipedai.metrics.database import ROW_LIMIT, read_at_scrape
-from pipedai.outgoing import Answer, Kind, Result, SendStatus, registered_kinds
 from pipedai.outgoing.attempts import attempted
+from pipedai.outgoing.kinds import Kind, SendStatus
+from pipedai.outgoing.pool import registered_kinds
+from pipedai.outgoing.posts import Answer, Result
 from pipedai.sql import fetch_row
 
 ATTEMPTS = Counter(

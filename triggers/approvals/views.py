@@ -16,7 +16,7 @@ from pipedai.api.fields import TextField
 from pipedai.api.filters import ApiFilterSet, WordsFilter
 from pipedai.api.principal import UserPrincipal, actor_of, principal_of
 from pipedai.api.schema.operation import Operation
-from pipedai.api.serializers import RowSerializer, StrictBody, read_body
+from pipedai.api.serializers import RowSerializer, StrictBody, Values
 from triggers import tenancy
 from triggers.approvals.rules import APPROVER_ROLES, DECISIONS
 from triggers.approvals.services import decide_approval
@@ -189,8 +189,7 @@ class ApprovalDecisionViewSet(TenantViewSet):
         example={"decision": "reject", "reason": "Not to this address."},
         answers={200: ApprovalDetailSerializer},
     )
-    def decide(self, request: Request, approval_id: UUID) -> Response:
-        body = read_body(DecisionBody, request)
+    def decide(self, request: Request, approval_id: UUID, body: Values) -> Response:
         decide_approval(
             approval_id=approval_id,
             approve=body["decision"] == "approve",

@@ -18,7 +18,7 @@ from pipedai.api.filters import (
 )
 from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.serializers import NamedSerializer, StrictBody, read_body
+from pipedai.api.serializers import NamedSerializer, StrictBody, Values
 from pipedai.api.throttling import Rate, TooManyRequests
 from pipedai.replica.reading import from_replica
 from pipedai.server.memory_budget import RequestLimit
@@ -109,8 +109,7 @@ class ScheduleViewSet(TenantViewSet):
             )
         },
     )
-    def preview(self, request: Request, environment_id: UUID) -> Response:
-        body = read_body(SchedulePreviewBody, request)
+    def preview(self, request: Request, environment_id: UUID, body: Values) -> Response:
         if not _PREVIEWS.admits(environment_id, request):
             raise TooManyRequests(
                 "A preview is being worked out already: ask again when it is there.",

@@ -14,7 +14,7 @@ from django.db.models.functions import Now
 from pipedai.api.outside_urls import MAX_URL
 from pipedai.events import Actor
 from pipedai.ids import new_id
-from pipedai.outgoing import (
+from pipedai.outgoing.kinds import (
     OutboxRow,
     SendAttempt,
     attempt_constraints,
