@@ -109,7 +109,7 @@ class Connection:
         return Answer(head, data[end:])
 
     def call(self, method: str, path: str, **parts: Any) -> Answer:
-        """Send a request made of `request`'s arguments, and return its answer. Raises ProcessFailed unless it is 2xx."""
+        """Send a request of `request`'s arguments, and return its answer. Raises ProcessFailed unless it is 2xx."""
         sent = request(method, path, **parts)
         return check(sent, self.exchange(sent))
 
