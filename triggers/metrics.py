@@ -65,7 +65,8 @@ def count_run_event(event: Event) -> None:
             QUEUED.labels(event.metadata["source"]).inc()
         case "run.scheduled":
             QUEUED.labels(Source.SCHEDULE.value).inc()
-            FIRING_LAG.observe(max(0.0, time.time() - _seconds(event.metadata["tickAt"])))
+            due_at = datetime.fromisoformat(event.metadata["tickAt"])
+            FIRING_LAG.observe(max(0.0, time.time() - due_at.timestamp()))
         case "run.retried":
             QUEUED.labels(Source.RETRY.value).inc()
         case "run.claimed":
@@ -210,10 +211,6 @@ def read_waiting_runs() -> Iterator[Metric]:
 def _figures(sql: str) -> dict[str, float]:
     row = fetch_row(sql, {"limit": ROW_LIMIT, "alive": ALIVE_WITHIN})
     return {name: float(value) for name, value in row.items()}
-
-
-def _seconds(iso: str) -> float:
-    return datetime.fromisoformat(iso).timestamp()
 
 
 def _start_at_zero() -> None:

@@ -214,7 +214,8 @@ def _rows(
 ) -> Iterator[Batch]:
     params = {"environment_id": environment_id, "before": order.before, **params}
     if order.dry_run:
-        count = _count(select(""), {**params, "limit": None})
+        found = f"SELECT count(*) AS n FROM ({select('')}) old"
+        count = fetch_all(found, {**params, "limit": None})[0]["n"]
         yield Batch(count, count)
         return
 
@@ -244,10 +245,6 @@ def _remove(
             {"before": iso_time(order.before), **told},
         )
     )
-
-
-def _count(select: str, params: dict[str, Any]) -> int:
-    return int(fetch_all(f"SELECT count(*) AS n FROM ({select}) old", params)[0]["n"])
 
 
 AT_LEAST_DAYS = 2

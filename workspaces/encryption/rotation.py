@@ -227,7 +227,7 @@ def rotate_data_keys(
             say=say,
             what=f"the data key of environment {each}",
         )
-        for old in _retired_keys(each):
+        for old in map(WrappedKey.of, fetch_all(_RETIRED, {"environment_id": each})):
             _empty(each, old, done, on_progress, say)
             done.dropped += _drop(each, old.id)
         done.environments += 1
@@ -270,10 +270,6 @@ def _replace_key(environment_id: UUID, before: datetime, *, replace_lost: bool) 
     metadata = {"dataKeyId": [str(row["key_id"]) if row else None, str(new.id)]}
     emit(Event("data-key.rotated", SYSTEM, environment_id, "data-key", new.id, metadata))
     return True
-
-
-def _retired_keys(environment_id: UUID) -> list[WrappedKey]:
-    return [WrappedKey.of(row) for row in fetch_all(_RETIRED, {"environment_id": environment_id})]
 
 
 def _empty(
