@@ -220,9 +220,7 @@ class Execution:
 
 
 class Executor:
-    """Executes one job per call. Several threads may call it at the same time. Unless an executor says otherwise, its
-    program is one of which the worker knows nothing.
-    """
+    """Executes one job per call, also several at a time. By default nothing is known of the program that it runs."""
 
     # True if the run's MCP server has to answer before the program is launched.
     needs_server = False
