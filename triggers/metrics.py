@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
+from django.dispatch import receiver
 from prometheus_client import Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 
@@ -112,31 +113,26 @@ def _count_end(event: Event) -> None:
     ENDED.labels(event.metadata["status"], event.metadata["faultClass"]).inc()
 
 
+@receiver(attempted, sender=Delivery, dispatch_uid="triggers.metrics")
 def count_attempt(answer: Answer, **_: Any) -> None:
     answered = answer.error is None and answer.status_code is not None
     result = f"{(answer.status_code or 0) // 100}xx" if answered else "error"
     ATTEMPT_SECONDS.labels(result).observe(answer.duration_ms / 1000)
 
 
-attempted.connect(count_attempt, sender=Delivery, dispatch_uid="triggers.metrics")
-
-
+@receiver(lengthened, dispatch_uid="triggers.metrics")
 def count_lengthened(decisions: Sequence[str], **_: Any) -> None:
     """Counts due times that lengthened a stretch. Its first one emits an event, which `count_outcome` counts."""
     for decision in decisions:
         TICKS_SKIPPED.labels(decision).inc()
 
 
-lengthened.connect(count_lengthened, dispatch_uid="triggers.metrics")
-
-
+@receiver(stored, dispatch_uid="triggers.metrics")
 def count_stored(count: int, is_truncated: bool, **_: Any) -> None:
     RUN_EVENTS.inc(count)
     if is_truncated:
         RUN_EVENTS_TRUNCATED.inc()
 
-
-stored.connect(count_stored, dispatch_uid="triggers.metrics")
 
 _SCHEDULE = """
 SELECT coalesce(extract(epoch FROM statement_timestamp() - min(next_run_at)), 0) AS overdue
