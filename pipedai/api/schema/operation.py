@@ -8,7 +8,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from django.http.response import HttpResponseBase
 from rest_framework.request import Request
@@ -24,7 +24,6 @@ JSON = "application/json"
 # The name of the security scheme whose token registers a worker.
 REGISTRATION_TOKEN = "registrationToken"  # noqa: S105
 Answer = type[Serializer[Any]]
-_Action = TypeVar("_Action", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +72,7 @@ class Operation:
         path = self.endpoint.partition(" /")[2]
         return re.sub(r"{([a-z]+)Id}", r"<uuid:\1_id>", path)
 
-    def __call__(self, action: _Action) -> _Action:
+    def __call__(self, action: Callable[..., Any]) -> Callable[..., HttpResponseBase]:
         takes_body = "body" in inspect.signature(action).parameters
 
         @functools.wraps(action)
@@ -85,7 +84,7 @@ class Operation:
             return returned if isinstance(returned, HttpResponseBase) else self._answer(returned)
 
         vars(act)["operation"] = self
-        return cast("_Action", act)
+        return act
 
     def _answer(self, returned: Any) -> Response:
         ((status, serializer),) = self.answers.items()

@@ -1,6 +1,7 @@
 """A viewset class that does not declare what the base viewset demands can't be defined. What it declares is done."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rest_framework import serializers
@@ -126,7 +127,7 @@ def test_an_action_gets_the_values_of_the_body_and_answers_by_the_declared_seria
     def create(view, request, body):
         return {**body, "secret": "not declared"}
 
-    made = create(None, SimpleNamespace(data={"name": "lamp"}))
+    made: Any = create(None, SimpleNamespace(data={"name": "lamp"}))
     assert (made.status_code, made.data) == (201, {"name": "lamp"})
     with pytest.raises(serializers.ValidationError):
         create(None, SimpleNamespace(data={"name": "lamp", "more": 1}))
@@ -137,7 +138,7 @@ def test_an_action_without_values_answers_204_and_takes_no_field_if_it_declares_
     def try_out(view, request, thing_id):
         """Returns nothing."""
 
-    tried = try_out(None, SimpleNamespace(data={}), thing_id=1)
+    tried: Any = try_out(None, SimpleNamespace(data={}), thing_id=1)
     assert (tried.status_code, tried.data) == (204, None)
     with pytest.raises(serializers.ValidationError):
         try_out(None, SimpleNamespace(data={"more": 1}), thing_id=1)
