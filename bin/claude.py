@@ -1,7 +1,4 @@
-"""Installs the real Claude CLI, which is not free software, into a cache.
-
-Only tests need it, and `bin/setup --claude` installs it.
-"""
+"""Installs the real Claude CLI, which is not free software, into a cache for tests (`bin/setup --claude`)."""
 
 import fcntl
 import os

@@ -1,6 +1,4 @@
-"""`python -m bin.source_check` fails if API.md has changed and CHANGELOG.md has no new line or lacks a section, if a
-test breaks when a year comes or SQL asks PostgreSQL about a time zone.
-"""
+"""`python -m bin.source_check` fails for a lacking line of the changelog, and for risky dates and time zones."""
 
 import ast
 import re

@@ -1,6 +1,4 @@
-"""Authenticates workers by their `wkt_` token, and defines the base of the endpoints that they call: it finds the
-worker, notes what the call tells of it, and locks it for a claim.
-"""
+"""Authenticates workers by their `wkt_` token, and defines the base of the endpoints that they call."""
 
 from typing import Any
 

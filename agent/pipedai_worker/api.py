@@ -1,6 +1,4 @@
-"""Calls the API: one method for each request, within bounds of size and time. An answer becomes its JSON object or an
-exception, and `until_answered` repeats a request until there is an answer.
-"""
+"""Calls the API, one method for each request, within bounds of size and time, and repeats what got no answer."""
 
 from __future__ import annotations
 

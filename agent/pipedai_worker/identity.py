@@ -1,6 +1,4 @@
-"""Reads and writes the worker's registration, a JSON file that only its owner can read, and decides how claude is paid
-for on this machine: by a subscription or by an API key, as operator or API choose.
-"""
+"""Reads and writes the worker's registration, and decides how claude is paid for on this machine."""
 
 from __future__ import annotations
 

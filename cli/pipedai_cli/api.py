@@ -1,6 +1,4 @@
-"""Sends requests to the API, bounds what an answer may take, and makes one sentence of each failure, with the exit code
-by which scripts tell why (docs/cli.md).
-"""
+"""Sends requests to the API, bounds its answers, and makes a sentence and an exit code of each failure."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""What each command begins with: the API, the output, and the key of this person, which is kept in the system's keyring
-if there is one, else in a file that only they can read.
-"""
+"""What each command begins with: the API, the output, and the person's key, in a keyring or a private file."""
 
 from __future__ import annotations
 

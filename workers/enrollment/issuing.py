@@ -1,6 +1,4 @@
-"""Lets hosts and command lines in: an admin issues a code for a host, or a host or a command line asks for a pairing
-(RFC 8628) and shows its code, which a person types and decides about.
-"""
+"""Issues codes for hosts, and lets hosts and command lines ask for a pairing, which a person decides about."""
 
 import secrets
 from dataclasses import dataclass

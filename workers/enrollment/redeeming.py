@@ -1,6 +1,4 @@
-"""Redeems an enrollment: a host exchanges a code or an approved pairing, once, for a worker and a `hos_` key; a
-command line an approved pairing for the `pwk_` key that acts for whoever approved it.
-"""
+"""Exchanges a code or an approved pairing, once: a host for a worker and its keys, a command line for a key."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,6 +1,4 @@
-"""Checks what a worker need not know: one of the ways of taking runs (`claim-next`, or poll, claim and start), and tool
-calls that a person must approve.
-"""
+"""Checks what a worker need not know: one of the ways of taking runs, and calls that a person must approve."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Keeps the worker's current runs and unreported outcomes on disk, so that they survive if the worker is killed. At the
-next start it cleans up what a killed worker left behind: programs, files, outcomes and claims.
-"""
+"""Keeps runs in hand and unreported outcomes on disk, and cleans up what a killed worker has left behind."""
 
 from __future__ import annotations
 

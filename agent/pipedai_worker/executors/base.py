@@ -1,6 +1,4 @@
-"""Defines what an executor, which runs the program of a run, receives and returns, makes what the program gets (its
-stdin, and an environment without this machine's secrets), and executes runs with any program.
-"""
+"""Defines what an executor receives and returns, what a run's program gets, and the executor for any program."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Serves one run's gateway in a thread of its own: passes a client's requests on to the MCP server and the answers
-back, and writes the tool calls to the journal.
-"""
+"""Serves one run's gateway in a thread: passes requests and answers on, and writes tool calls to the journal."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Accepts connections on the loopback interface, lets only requests pass that are meant for this gateway, and writes
-their answers; h11 knows the rules of HTTP/1.1.
-"""
+"""Accepts connections on the loopback interface, and lets only requests pass that are meant for this gateway."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Reads a run from the answer that hands it out, with the tool calls that a person must approve. The repr of a run
-shows none of its secrets.
-"""
+"""Reads a run, with its rules for approvals, from the API's answer. The repr of a run shows none of its secrets."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Tells the API of a run: by heartbeats while it is executed, which renew its lease, by the events of what its program
-does, without secrets and in order, and by the report of its end.
-"""
+"""Tells the API of a run: by heartbeats, which renew its lease, by events in order, and by the report of its end."""
 
 from __future__ import annotations
 

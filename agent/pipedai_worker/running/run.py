@@ -1,6 +1,4 @@
-"""Takes one run that was granted through its life on this machine: execute it, with a gate if a person approves its
-tool calls and with headers that may change, write its outcome down, report it.
-"""
+"""Takes one granted run through its life on this machine: executes it, writes its outcome down, and reports it."""
 
 from __future__ import annotations
 

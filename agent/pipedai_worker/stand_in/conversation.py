@@ -1,6 +1,4 @@
-"""Writes the events of one conversation to stdout, with the fields that claude gives them, and makes up what claude
-would tell of a model: an output that fits a schema, its tokens and its failures.
-"""
+"""Writes the events of one conversation as claude does, and makes up what claude would tell of a model."""
 
 from __future__ import annotations
 

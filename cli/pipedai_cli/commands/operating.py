@@ -1,6 +1,4 @@
-"""What needs somebody: `attention`, `approval`, `event`, `worker`; `open`, which leads to the console; and `mcp`,
-which serves tools to an agent.
-"""
+"""`attention`, `approval`, `event` and `worker`; `open`, which leads to the console; `mcp`, for agents."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""`pipedai trigger …`: look at triggers, run, pause and resume them; `pipedai run …`: look at runs, follow, explain,
-repeat and cancel them.
-"""
+"""`pipedai trigger …` and `pipedai run …`: look at triggers and runs, and run, repeat or stop them."""
 
 from __future__ import annotations
 
