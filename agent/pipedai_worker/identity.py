@@ -43,12 +43,11 @@ class WorkerConfig:
             "apiUrl": self.api_url,
             "workspaceId": self.workspace_id,
             "isPool": False,
+            "authMode": self.auth_mode,
+            "environmentId": self.environment_id,
         }
-        if self.auth_mode is not None:
-            content["authMode"] = self.auth_mode
-        if self.environment_id is not None:
-            content["environmentId"] = self.environment_id
-        durable.write_json(path, content)
+        known = {name: value for name, value in content.items() if value is not None}
+        durable.write_json(path, known)
 
     @classmethod
     def load(cls, path: Path) -> WorkerConfig:

@@ -1,7 +1,5 @@
 """Sends requests to the API, bounds its answers, and makes a sentence and an exit code of each failure."""
 
-from __future__ import annotations
-
 import json
 import re
 import ssl

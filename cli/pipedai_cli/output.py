@@ -1,7 +1,5 @@
 """Writes tables and details to stdout, progress to a terminal alone, and all text harmless for a terminal."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """What each command begins with: the API, the output, and the person's key, in a keyring or a private file."""
 
-from __future__ import annotations
-
 import contextlib
 import difflib
 import json

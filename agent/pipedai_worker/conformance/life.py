@@ -1,7 +1,5 @@
 """Checks what a worker does with a run while nothing fails: claiming, starting, heartbeats, stopping, reporting."""
 
-from __future__ import annotations
-
 import json
 import time
 from datetime import timedelta

@@ -1,7 +1,5 @@
 """Checks what a worker need not know: one of the ways of taking runs, and calls that a person must approve."""
 
-from __future__ import annotations
-
 import hashlib
 from functools import partial
 from typing import Any

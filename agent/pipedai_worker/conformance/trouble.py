@@ -1,7 +1,5 @@
 """Checks what a worker does when answers are lost, late or refused, or when the API can't be reached."""
 
-from __future__ import annotations
-
 import json
 from functools import partial
 

@@ -1,7 +1,5 @@
 """`attention`, `approval`, `event` and `worker`; `open`, which leads to the console; `mcp`, for agents."""
 
-from __future__ import annotations
-
 import os
 import sys
 import webbrowser

@@ -1,7 +1,5 @@
 """`pipedai trigger …` and `pipedai run …`: look at triggers and runs, and run, repeat or stop them."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Iterator
