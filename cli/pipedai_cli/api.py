@@ -161,9 +161,7 @@ class Api:
                 return
 
     def ask(self, method: str, path: str, **options: Any) -> Any:
-        """Send a request, and return the answer's JSON, or None for an empty one. A read is tried again after 429 and
-        503 if the answer says when. Raises Refused, or Failure if there is no answer of the API.
-        """
+        """Return an answer's JSON, None for an empty one. Reads are tried again when the API says. Raises Failure."""
         _check_path(path)
         for left in reversed(range(_TRIES)):
             try:

@@ -153,9 +153,7 @@ def begin_pairing(
     address: str | None,
     program: str | None,
 ) -> Pairing:
-    """Begins a pairing of this Enrollment.Kind, which has no environment yet and so no audit entry. Raises
-    TooManyRequests if MAX_PENDING of the caller's address (the /64 network for IPv6) wait already.
-    """
+    """Begins a pairing, which has no environment yet. Raises TooManyRequests if MAX_PENDING of its network wait."""
     device_code, user_code = make_device_code(), make_user_code()
     with transaction.atomic():
         if address is not None:

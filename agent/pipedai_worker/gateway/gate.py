@@ -81,9 +81,7 @@ def is_plain(posted: list[dict[str, Any]], request: Request) -> bool:
 
 
 def mirrors(schema: Any) -> dict[str, tuple[str, ...]] | None:
-    """Return the headers that repeat arguments by the schema of a tool (`x-mcp-header`, MCP 2026-07-28), in lower case,
-    and where in the arguments each value is; None if there are too many. The schema must not have too many levels.
-    """
+    """Return which arguments headers repeat by a tool's schema (`x-mcp-header`); None if there are too many."""
     found: dict[str, tuple[str, ...]] = {}
     waiting: list[tuple[tuple[str, ...], Any]] = [((), schema)]
     while waiting and len(found) <= limits.MOST_MIRRORS:

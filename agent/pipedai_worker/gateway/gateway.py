@@ -272,9 +272,7 @@ class Forwarding:
     async def _announce(
         self, post: Posted, posted: list[dict[str, Any]], admitted: Admitted | None
     ) -> None:
-        """Write a POST's tool calls to the journal, and wait if one may change something or its approval has to be
-        spent. Raises NotAllowed if a call can't be written down or must not be sent.
-        """
+        """Write tool calls to the journal, and wait for what must come before them. Raises NotAllowed."""
         may_change = False
         begun: list[Call] = []
         for message in posted:

@@ -121,9 +121,7 @@ MOST_REMEMBERED = 20
 
 
 class RunCredentials:
-    """A context manager during which the worker's log hides the run's secrets. `redactor` hides them elsewhere: the
-    run's headers, the worker's token, and what claude logs in with. No text with them may leave the worker.
-    """
+    """A context manager in which the worker's log hides the run's secrets. `redactor` hides them elsewhere."""
 
     def __init__(self, api: Api, run: AssignedRun) -> None:
         self._api = api
