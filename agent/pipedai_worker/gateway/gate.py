@@ -23,7 +23,7 @@ from pipedai_worker.executors.base import TOOL_PREFIX
 from pipedai_worker.gateway import limits, messages
 from pipedai_worker.gateway.listener import Request
 from pipedai_worker.gateway.messages import NotAllowed
-from pipedai_worker.running.assigned import EVERY_TOOL, Approvals, Decision
+from pipedai_worker.running.assigned import EVERY_TOOL, Approvals, Decision, GatedCall
 from pipedai_worker.running.outcome import storable
 from pipedai_worker.values import is_deeper, parse
 
@@ -166,20 +166,6 @@ _REPLACED = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 @dataclass(frozen=True)
-class GatedCall:
-    tool: str
-    arguments_hash: str
-    tool_schema_hash: str
-
-    def fits(self, decision: Decision) -> bool:
-        return (self.tool, self.arguments_hash, self.tool_schema_hash) == (
-            decision.tool,
-            decision.arguments_hash,
-            decision.tool_schema_hash,
-        )
-
-
-@dataclass(frozen=True)
 class Parked:
     """A call that the hook defers: claude's id of the call, and its description for the API."""
 
@@ -314,7 +300,7 @@ class Gate:
         if agent_id:
             raise NotAllowed(SUB_AGENT)
         call, text = self._described(tool, arguments)
-        if self._decision is not None and call.fits(self._decision):
+        if self._decision is not None and call == self._decision.call:
             return {}
         other = self._parked is not None and self._parked.tool_use_id != tool_use_id
         if other and not self._was_sent:
@@ -391,7 +377,7 @@ class Gate:
 
     def _decision_on(self, call: GatedCall) -> Decision:
         decision = self._decision
-        if decision is None or not call.fits(decision):
+        if decision is None or call != decision.call:
             self._was_sent |= self._parked is not None and self._parked.call == call
             raise NotAllowed(UNAPPROVED)
         if not decision.approved:
@@ -410,7 +396,7 @@ class Gate:
 
     def _is_gated(self, tool: str) -> bool:
         # What was decided on a call holds, whatever the rules have become since the run asked.
-        if self._decision is not None and self._decision.tool == tool:
+        if self._decision is not None and self._decision.call.tool == tool:
             return True
         may_change = tool not in self._schemas or self._redacted(tool) in self._with_effect
         return any(

@@ -10,6 +10,7 @@ import logging
 import re
 import secrets
 import socket
+import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, wait
 from dataclasses import dataclass, field
@@ -294,7 +295,7 @@ class Forwarding:
             # The call is in the journal by now, so a crash from here on leaves it there as one of unknown outcome.
             await in_background("gateway spend", partial(self._gate.spend, admitted.approval_id))
         for call in begun:
-            call.sent()
+            call.started = time.monotonic()
 
     async def _begin(self, tool: str, effect: str) -> Call:
         try:
