@@ -192,8 +192,6 @@ def test_a_page_offers_what_the_role_and_the_state_allow(cast, runs):
         client = visitor(getattr(cast, role))
         pages = [client.get(path_of(each)).content.decode() for each in (queued, ended)]
         assert re.findall('/(cancel|rerun)"', "".join(pages)) == offered
-        listed = client.get(f"/console/environments/{cast.environment.id}/runs").content.decode()
-        assert (">Rerun<" in listed) == (role == "operator")
 
 
 def test_the_list_is_filtered_in_the_url_and_goes_on(cast, runs):
@@ -203,7 +201,7 @@ def test_the_list_is_filtered_in_the_url_and_goes_on(cast, runs):
     client, path = visitor(cast.viewer), f"/console/environments/{cast.environment.id}/runs"
 
     def rows(**query):
-        return client.get(path, query).content.decode().count('<th scope="row">')
+        return client.get(path, query).content.decode().count('<th scope="row"')
 
     assert rows() == 50
     assert rows(status="failed,timed_out") == 1
@@ -216,7 +214,7 @@ def test_the_list_is_filtered_in_the_url_and_goes_on(cast, runs):
     (older,) = re.findall(r'href="(\?[^"]+)" rel="next"', first)
     assert "source=manual" in older
     assert (
-        client.get(f"{path}{html.unescape(older)}").content.decode().count('<th scope="row">') == 2
+        client.get(f"{path}{html.unescape(older)}").content.decode().count('<th scope="row"') == 2
     )
 
 
