@@ -24,6 +24,7 @@ _VIEWS = (
     "workers.protocol.run_views",
     "workers.protocol.run_events",
     "workers.views",
+    "workers.search",
     "workers.pools.views",
     "workers.enrollment.views",
     "workers.host_views",

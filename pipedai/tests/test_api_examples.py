@@ -230,6 +230,8 @@ def test_every_example_is_what_is_answered(monkeypatch):
     story.tell("The budget", call("get", budget))
     overview = f"{environment}/dashboard/overview"
     story.tell("GET /environments/:envId/dashboard/overview", call("get", overview))
+    found = call("get", f"{environment}/search", {"q": "morning"})
+    story.tell("GET /environments/:envId/search", found)
     stats = call("get", f"{environment}/stats", {"groupBy": "trigger"})
     story.tell("GET /environments/:envId/stats", stats)
 

@@ -314,6 +314,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "listPools": {"statements": 4},
     "getPool": {"statements": 4},
     "getOverview": {"statements": 7},
+    "search": {"body": _constant(q="0123456789ab"), "statements": 4},
     "getStats": {"body": _constant(groupBy="trigger", to=_THEN)},
     "deregisterWorker": {"answer": 409},
     "claimNextRun": {"body": _constant(claimId="next"), "statements": 6},
