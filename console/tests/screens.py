@@ -112,7 +112,7 @@ SCREENS = (
     Screen("delete-source", "sources/{source_id}/delete", 3, role="admin"),
     Screen("event", "events/{event_id}", 3, role="operator"),
     Screen("replay-event", "events/{event_id}/replay", 3, role="operator"),
-    Screen("audit", "environments/{environment_id}/settings/audit", 3, role="admin"),
+    Screen("audit", "environments/{environment_id}/settings/audit", 4, role="admin"),
     Screen("environment", "environments/{environment_id}/settings/environment", 2),
     Screen(
         "delete-environment",
