@@ -22,7 +22,7 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid
 from pipedai.api.principal import UserPrincipal
 from pipedai.events import Actor, Event, emit
-from pipedai.outgoing import mail_is_on
+from pipedai.outgoing.mails import mail_is_on
 
 _PLACEHOLDER = "@displaced.invalid"
 

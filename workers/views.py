@@ -1,6 +1,4 @@
-"""The endpoints of workers for people and their scripts: list, read, change, approve and deregister them. Besides, the
-endpoint by which callers learn who they are, because it accepts the tokens of workers too.
-"""
+"""The endpoints of workers for people and their scripts, and the one by which callers learn who they are."""
 
 from datetime import datetime
 from typing import Any
@@ -55,7 +53,6 @@ class WorkerViewSet(TenantViewSet):
         "destroy": IsAdmin,
         "revoke_token": IsAdmin,
     }
-    filter_names = WorkerFilters.names()
 
     @Operation(
         "GET /environments/{environmentId}/workers",
@@ -107,7 +104,6 @@ class WorkerViewSet(TenantViewSet):
                 description="The worker that takes over its triggers and queued runs.",
             ),
         ),
-        answers={204: None},
     )
     def destroy(self, request: Request, worker_id: UUID) -> Response:
         """`?reassignTo=` names the worker that takes over triggers and queued runs."""
@@ -127,7 +123,6 @@ class WorkerViewSet(TenantViewSet):
         "POST /workers/{workerId}/revoke-token",
         id="revokeWorkerToken",
         summary="Revoke a worker's token",
-        answers={204: None},
     )
     def revoke_token(self, request: Request, worker_id: UUID) -> Response:
         """Makes the service refuse the worker's token from now on."""

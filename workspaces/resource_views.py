@@ -15,7 +15,7 @@ from rest_framework.serializers import Serializer
 from pipedai.api.filters import ApiFilterSet
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
-from pipedai.api.serializers import StrictBody, read_body
+from pipedai.api.serializers import StrictBody, Values
 from pipedai.replica.reading import from_replica
 from workspaces.access import IsAdmin, IsViewer, TenantViewSet
 from workspaces.resources import Resource
@@ -47,7 +47,6 @@ class ResourceViewSet(TenantViewSet):
             "destroy": IsAdmin,
             **cls.permissions,
         }
-        cls.filter_names = cls.filters.names() if cls.filters else ()
         for name, action in _actions(cls).items():
             setattr(cls, name, action)
         super().__init_subclass__(**kwargs)
@@ -71,7 +70,7 @@ class ResourceViewSet(TenantViewSet):
         return self.filters.read(rows, request).qs if self.filters else rows
 
 
-def _actions(of: type[ResourceViewSet]) -> dict[str, Callable[..., Response]]:
+def _actions(of: type[ResourceViewSet]) -> dict[str, Callable[..., Any]]:
     """Returns the five actions of a viewset, each with its `@Operation`."""
     resource, noun = of.resource, of.resource.noun
     name = noun.capitalize()
@@ -97,11 +96,12 @@ def _actions(of: type[ResourceViewSet]) -> dict[str, Callable[..., Response]]:
         example=of.example,
         answers={201: of.serializer},
     )
-    def create(self: ResourceViewSet, request: Request, environment_id: UUID) -> Response:
-        values = read_body(self.body, request)
+    def create(
+        self: ResourceViewSet, request: Request, environment_id: UUID, body: Values
+    ) -> Response:
         with transaction.atomic() if self.reads_inside else nullcontext():
             row_id = resource.create(
-                environment_id=environment_id, values=values, actor=actor_of(request)
+                environment_id=environment_id, values=body, actor=actor_of(request)
             )
             shown = self.one(row_id)
         return Response(shown, status=201)
@@ -124,12 +124,12 @@ def _actions(of: type[ResourceViewSet]) -> dict[str, Callable[..., Response]]:
         example=of.change,
         answers={200: of.serializer},
     )
-    def update(self: ResourceViewSet, request: Request, **ids: UUID) -> Response:
+    def update(self: ResourceViewSet, request: Request, body: Values, **ids: UUID) -> Response:
         row_id = ids[self.row[0]]
         resource.update(
             row_id,
             environment_id=self.access.environment_id,
-            values=read_body(self.body, request, partial=True),
+            values=body,
             actor=actor_of(request),
         )
         return Response(self.one(row_id))
@@ -138,12 +138,10 @@ def _actions(of: type[ResourceViewSet]) -> dict[str, Callable[..., Response]]:
         f"DELETE {alone}",
         id=f"delete{name}",
         summary=f"Delete a {noun}",
-        answers={204: None},
     )
-    def destroy(self: ResourceViewSet, request: Request, **ids: UUID) -> Response:
+    def destroy(self: ResourceViewSet, request: Request, **ids: UUID) -> None:
         environment_id = self.access.environment_id
         resource.delete(ids[self.row[0]], environment_id=environment_id, actor=actor_of(request))
-        return Response(status=204)
 
     return {
         "list": from_replica(list_) if of.grows else list_,

@@ -82,11 +82,6 @@ class KeysetPaginator(BasePagination):
     # Whether PostgreSQL may sort rows. False makes it read an index that has them in the order of the list.
     sorts: bool = True
 
-    def paginate_queryset(
-        self, queryset: Any, request: Request, view: APIView | None = None
-    ) -> list[Any]:
-        return self.paginate_parts([queryset], request, view)
-
     def paginate_parts(
         self, parts: Sequence[Any], request: Request, view: APIView | None = None
     ) -> list[Any]:

@@ -63,7 +63,7 @@ def test_it_knows_every_route_that_the_resolver_knows_and_no_other():
     known = {(method, bare(route)) for method, route in api_routes()}
     told = {(name.split(" ")[0], bare(name.split(" ")[1])) for name in OPERATIONS}
     assert known - told == set(), "the schema lacks these"
-    assert told - known == set(), "the schema has these, but no viewset in a urls.py"
+    assert told - known == set(), "the schema has these, but no module in pipedai/urls.py"
 
 
 def test_each_operation_has_a_name_of_its_own_that_languages_can_use():

@@ -85,7 +85,6 @@ class TriggerRunListViewSet(TenantViewSet):
     row = tenancy.LIVE_TRIGGERS
     tag = "Triggers"
     permissions = {"list": IsViewer}
-    filter_names = RunFilters.names()
 
     @Operation(
         "GET /triggers/{triggerId}/runs",
@@ -105,7 +104,6 @@ class TriggerRunListViewSet(TenantViewSet):
 class EnvironmentRunViewSet(TenantViewSet):
     tag = "Runs"
     permissions = {"list": IsViewer}
-    filter_names = EnvironmentRunFilters.names()
 
     @Operation(
         "GET /environments/{environmentId}/runs",

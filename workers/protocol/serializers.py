@@ -26,7 +26,7 @@ from pipedai.api.fields import (
 )
 from pipedai.api.parsers import TOO_DEEP
 from pipedai.api.renderers import compact_json, iso_time
-from pipedai.api.serializers import Body, RowSerializer
+from pipedai.api.serializers import Body, NamedSerializer, RowSerializer
 from triggers.approvals.rules import (
     DECISIONS,
     MAX_ARGUMENTS_BYTES,
@@ -338,6 +338,17 @@ class RegistrationBody(RegisterBody):
     """Is for the OpenAPI schema only. The view takes the token, from header or body, before it reads fields."""
 
     token = TextField(required=False)
+
+
+class RegisteredSerializer(NamedSerializer):
+    """A registered worker and its token, which is shown this once."""
+
+    workerId = serializers.UUIDField()
+    workerToken = serializers.CharField()
+    workspaceId = serializers.UUIDField()
+    environmentId = serializers.UUIDField()
+    approved = serializers.BooleanField()
+    authMode = serializers.ChoiceField(choices=Worker.AuthMode.choices)
 
 
 class ClaimBody(Body):

@@ -20,7 +20,7 @@ from uuid import UUID
 from django.conf import settings
 
 from pipedai.api.outside_urls import MAX_URL, same_origin, without_query
-from pipedai.outgoing import Answer, fetch, target_problem
+from pipedai.outgoing.posts import Answer, fetch, target_problem
 from workspaces.connections.models import MAX_HEADERS_BYTES
 
 # The headers of each request that asks a server for JSON.

@@ -46,9 +46,6 @@ class Call:
     started: float = field(default_factory=time.monotonic)
     ended: bool = False
 
-    def sent(self) -> None:
-        self.started = time.monotonic()
-
 
 @dataclass
 class RecordedCalls:
@@ -92,9 +89,7 @@ class ToolCalls:
     """One run's tool calls. Safe to use from several threads."""
 
     def __init__(self, path: Path, redactor: Redactor | None = None) -> None:
-        """Make the file, mode 0600, in which `redactor` hides secrets. Raises FileExistsError if it is there already,
-        and OSError.
-        """
+        """Make the file, mode 0600, in which `redactor` hides secrets. Raises FileExistsError, and OSError."""
         self._path = path
         self._redactor = redactor or Redactor()
         # Guards the file. A thread may hold this lock as long as a write to the disk takes.

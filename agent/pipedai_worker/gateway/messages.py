@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar, Union
 
+from pipedai_worker.disk.durable import logged
 from pipedai_worker.disk.tool_calls import (
     ERROR,
     IDEMPOTENT,
@@ -51,8 +52,16 @@ async def read_apart(data: bytes, read: Callable[[bytes], Read]) -> Read:
 
 
 def read_outlines(body: bytes) -> list[dict[str, Any]]:
-    """Return what `read_posted` does, but of each message only what the gateway looks at if no call is gated."""
-    return [_outline(message) for message in read_posted(body)]
+    """Return what `read_posted` does, but of each message only what the gateway looks at if no call is gated. The rest,
+    such as a call's arguments, would only take memory until the message is answered.
+    """
+    return [
+        {
+            **{name: message[name] for name in ("id", "method") if name in message},
+            "params": {"name": tool_of(message)},
+        }
+        for message in read_posted(body)
+    ]
 
 
 def read_posted(body: bytes) -> list[dict[str, Any]]:
@@ -71,9 +80,7 @@ def read_posted(body: bytes) -> list[dict[str, Any]]:
 
 
 def read_answered(data: bytes) -> list[dict[str, Any]]:
-    """Return the messages of an answer or event; none if it is no JSON-RPC. Raises ServerFailed for too many values,
-    and for another encoding than UTF-8, as a client would read that differently.
-    """
+    """Return the messages of an answer; none if it is no JSON-RPC. Raises ServerFailed for too many, or no UTF-8."""
     try:
         value = parse(data.decode("utf-8-sig"))
     except TooManyValues:
@@ -123,12 +130,6 @@ def error(id_as_json: str, code: int, sentence: str) -> bytes:
     return f'{{"jsonrpc":"2.0","id":{id_as_json},"error":{problem}}}'.encode()
 
 
-def _outline(message: dict[str, Any]) -> dict[str, Any]:
-    """Return a message without what would only take memory until it is answered, such as a call's arguments."""
-    kept: dict[str, Any] = {name: message[name] for name in ("id", "method") if name in message}
-    return {**kept, "params": {"name": tool_of(message)}}
-
-
 def _id(message: dict[str, Any]) -> str | None:
     found = message.get("id")
     is_id = isinstance(found, (str, int, float)) and not isinstance(found, bool)
@@ -139,9 +140,7 @@ def _id(message: dict[str, Any]) -> str | None:
 
 
 def _check(message: dict[str, Any]) -> None:
-    """Raise ValueError unless the message has the members of JSON-RPC alone, a method and an id as MCP has them, and no
-    parameter of a call in other letters.
-    """
+    """Raise ValueError unless a message has only members of JSON-RPC, and method, id and parameters as MCP has them."""
     method, params = message.get("method", TOOLS_LIST), message.get("params")
     if not message.keys() <= _MEMBERS:
         raise ValueError("The message has a member that is none of JSON-RPC's.")
@@ -233,10 +232,8 @@ class Waiting:
 
     def end(self, call: Call, outcome: str) -> None:
         """Write down how a tool call ended. If the disk fails, the call counts as one that got no answer."""
-        try:
+        with logged("the end of a tool call can't be written down", logging.ERROR):
             self._calls.end(call, outcome)
-        except OSError as error:
-            log.error("the end of a tool call can't be written down: %s", error.strerror)
 
 
 class Effects:
