@@ -87,13 +87,13 @@ def _spending(request: HttpRequest, environment_id: UUID, days: int) -> Json:
     for place, each in enumerate(costliest):
         each["series"] = place if is_split and place < _COLOURED else _COLOURED
     dates = [f"{first + timedelta(days=number):%Y-%m-%d}" for number in range(days)]
-    days = _days(dates, parts["items"], {each["key"]: each for each in costliest})
+    spent = _days(dates, parts["items"], {each["key"]: each for each in costliest})
     return {
         "total": by_trigger["total"],
         "triggers": costliest[:_LISTED],
         "unlisted": max(0, by_trigger["groups"] - _LISTED),
         "is_split": is_split,
-        "chart": by_day(days, tall=True),
+        "chart": by_day(spent, tall=True),
     }
 
 
