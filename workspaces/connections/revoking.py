@@ -12,6 +12,7 @@ from uuid import UUID
 from pipedai.crypto import CannotOpen
 from pipedai.ids import new_id
 from pipedai.outgoing import Attempt, CannotSend, Kind, Post, SendStatus, host_of
+from pipedai.outgoing.oauth import ASKING, Client, authenticated
 from pipedai.sql import Row, execute
 from workspaces.connections import secrets
 from workspaces.connections.models import (
@@ -22,7 +23,6 @@ from workspaces.connections.models import (
     RevocationAttempt,
 )
 from workspaces.connections.secrets import GrantSecrets
-from workspaces.connections.servers import ASKING, Client, authenticated
 from workspaces.encryption import keys
 from workspaces.encryption.keys import WrappedKey
 
