@@ -86,6 +86,17 @@ _MAILS: Mapping[str, _Mails] = MappingProxyType(
             lifetime=INVITATION_LIFETIME,
             counted_as="invitation",
         ),
+        Purpose.LINK: _Mails(
+            "Link your account",
+            "You get this mail because somebody with this address has signed in to PipedAI through {issuer}.",
+            page="link",
+            lifetime=timedelta(hours=1),
+            counted_as="recovery",
+        ),
+        Purpose.LINK_NOTICE: _Mails(
+            "Your account was linked",
+            "You get this mail because a PipedAI account has this address.",
+        ),
     }
 )
 
@@ -176,6 +187,11 @@ def find_mail(token: str, *purposes: Purpose) -> AccountMail:
     if found is None:
         raise LinkUnusable
     return found
+
+
+def has_live_mail(purpose: Purpose, address: str) -> bool:
+    """Whether a token of a mail of this purpose to the address works."""
+    return _usable(Q(purpose=purpose, address=address)).exists()
 
 
 def use_up(mail: AccountMail) -> None:

@@ -34,7 +34,14 @@ from accounts.mails import (
     use_up,
 )
 from accounts.models import Session, User
-from accounts.passwords import WRONG, check_strength, hash_password, hold_password, is_password_of
+from accounts.passwords import (
+    WRONG,
+    check_passwords_are_on,
+    check_strength,
+    hash_password,
+    hold_password,
+    is_password_of,
+)
 from accounts.sessions import (
     Device,
     SessionStore,
@@ -51,22 +58,23 @@ from pipedai.api.throttling import count_hit
 from pipedai.events import Actor, Event, emit
 
 Opened = TypeVar("Opened")
-_WRONG_OR_CODE = "The e-mail address, the password or the code is wrong."
+WRONG_OR_CODE = "The e-mail address, the password or the code is wrong."
 
 
 def log_in(
     *, email: Email, password: str, replaces: UserPrincipal | None, device: Device, actor: Actor
 ) -> tuple[User, Session]:
     """Opens a session, and ends the session that `replaces` names. Raises Unauthenticated after the same time and with
-    the same sentence whether or not there is such a user.
+    the same sentence whether or not there is such a user, and SsoOnly.
     """
+    check_passwords_are_on()
 
     def enter(user: User) -> tuple[User, Session]:
         if replaces is not None:
-            _revoke(replaces.session_id)
+            revoke(replaces.session_id)
         return user, open_session(user, device)
 
-    return _admit(email, password, actor, enter, WRONG)
+    return admit(email, password, actor, enter, WRONG)
 
 
 def log_in_staff(
@@ -77,13 +85,15 @@ def log_in_staff(
     """
 
     def enter(user: User) -> SessionStore | None:
+        if settings.OIDC_ONLY and not user.password_allowed:
+            return None
         may = user.is_staff and accept_code(user.id, code)
         return open_staff_session(user, device) if may else None
 
-    return _admit(email, password, actor, enter, _WRONG_OR_CODE)
+    return admit(email, password, actor, enter, WRONG_OR_CODE)
 
 
-def _admit(
+def admit(
     email: Email,
     password: str,
     actor: Actor,
@@ -108,7 +118,7 @@ def _admit(
 def log_out(*, principal: UserPrincipal, actor: Actor) -> None:
     """Ends the session on the server, so that a copy of its cookie does not work any more."""
     with transaction.atomic():
-        if _revoke(principal.session_id):
+        if revoke(principal.session_id):
             _emit("user.logged-out", principal.id, actor)
 
 
@@ -126,8 +136,11 @@ def change_password(
     actor: Actor,
     enter: Callable[[User], Opened],
 ) -> Opened:
-    """Sets the password, ends all sessions of the user, and returns the one that `enter` opens. Raises Invalid."""
+    """Sets the password, ends all sessions of the user, and returns the one that `enter` opens. Raises Invalid, and
+    SsoOnly.
+    """
     user = User.objects.get(id=user_id)
+    check_passwords_are_on(user)
     if not is_password_of(user, current_password):
         raise Invalid({"currentPassword": ["Not your password."]})
     check_strength(new_password, user, field="newPassword")
@@ -147,6 +160,7 @@ def forget_password(*, email: Email) -> None:
     proved its address gets no new password: the owner of the address gets a mail with which they make an account of
     their own, if anybody may register.
     """
+    check_passwords_are_on()
     check_mail_is_on()
     user = User.objects.filter(email=email).first()
     purpose = Purpose.RESET
@@ -161,6 +175,7 @@ def forget_password(*, email: Email) -> None:
 
 def reset_password(*, token: str, new_password: str, actor: Actor) -> None:
     """Sets the password and ends all sessions. Raises LinkUnusable, and Invalid, which leaves the token usable."""
+    check_passwords_are_on()
     mail = find_mail(token, Purpose.RESET)
     if mail.user is None:
         raise LinkUnusable
@@ -197,9 +212,14 @@ def create_user_with_link(
     return user, link
 
 
-def create_staff(*, email: Email, password: str, name: str, actor: Actor) -> User:
-    """Makes a staff user, who may do everything in Django admin. Raises the errors of `create_user`."""
-    return _create(User(email=email, name=name, is_staff=True), password, "staff.created", actor)
+def create_staff(
+    *, email: Email, password: str, name: str, password_allowed: bool = False, actor: Actor
+) -> User:
+    """Makes a staff user, who may do everything in Django admin, with `password_allowed` also by their password while
+    OIDC_ONLY is set. Raises the errors of `create_user`.
+    """
+    user = User(email=email, name=name, is_staff=True, password_allowed=password_allowed)
+    return _create(user, password, "staff.created", actor)
 
 
 def promote_to_staff(*, email: Email, actor: Actor) -> bool:
@@ -283,7 +303,7 @@ def note_failed_login(user: User | None, email: Email, actor: Actor) -> None:
             emit(Event("user.login-failed", actor, None, "user", user.id))
 
 
-def _revoke(session_id: UUID) -> bool:
+def revoke(session_id: UUID) -> bool:
     return end(Session.objects.filter(id=session_id, revoked_at__isnull=True)) == 1
 
 

@@ -6,13 +6,15 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts import addresses, services, sessions, throttles
+from accounts import addresses, own_account, services, sessions, throttles
 from accounts.emails import NotAnEmail, read_email
 from accounts.models import Session, User
 from accounts.registration import register_user
 from accounts.serializers import (
+    AccountBody,
     ChangeEmailBody,
     ChangePasswordBody,
+    DeleteAccountBody,
     ForgotPasswordBody,
     FoundUserSerializer,
     LoginBody,
@@ -81,7 +83,7 @@ class SessionViewSet(ApiViewSet):
         body = read_body(LoginBody, request)
         user, session = services.log_in(
             **body,
-            replaces=_presented(request),
+            replaces=presented_by(request),
             device=device_of(request),
             actor=caller_of(request),
         )
@@ -96,7 +98,7 @@ class SessionViewSet(ApiViewSet):
     )
     def logout(self, request: Request) -> Response:
         """Succeeds also if the session has ended already or the request came without one."""
-        if principal := _presented(request):
+        if principal := presented_by(request):
             services.log_out(principal=principal, actor=caller_of(request))
         response = Response(status=204, headers={"Clear-Site-Data": '"cache"'})
         clear_auth_cookie(response)
@@ -111,8 +113,16 @@ class SessionViewSet(ApiViewSet):
 class MeViewSet(ApiViewSet):
     tag = "Accounts"
     authentication_classes = (CookieJWTAuthentication,)
-    permissions = {"retrieve": IsSignedIn, "change_password": IsSignedIn}
-    throttles = {"change_password": throttles.CHANGE_PASSWORD}
+    permissions = {
+        "retrieve": IsSignedIn,
+        "update": IsSignedIn,
+        "destroy": IsSignedIn,
+        "change_password": IsSignedIn,
+    }
+    throttles = {
+        "change_password": throttles.CHANGE_PASSWORD,
+        "destroy": throttles.CHANGE_PASSWORD,
+    }
 
     @Operation(
         "GET /auth/me",
@@ -123,6 +133,41 @@ class MeViewSet(ApiViewSet):
     def retrieve(self, request: Request) -> Response:
         user = User.objects.get(id=principal_of(request).id)
         return signed_in(user)
+
+    @Operation(
+        "PATCH /auth/me",
+        id="updateMe",
+        summary="Change my name or time zone",
+        body=AccountBody,
+        example={"name": "Ada Lovelace", "timezone": "Europe/London"},
+        answers={200: SIGNED_IN},
+    )
+    def update(self, request: Request) -> Response:
+        user = own_account.update_account(
+            principal=user_of(request),
+            values=read_body(AccountBody, request),
+            actor=actor_of(request),
+        )
+        return signed_in(user)
+
+    @Operation(
+        "DELETE /auth/me",
+        id="deleteMe",
+        summary="Delete my account",
+        body=DeleteAccountBody,
+        example={"password": _CREDENTIALS["password"]},
+        answers={204: None},
+        answer_headers={204: _COOKIE},
+    )
+    def destroy(self, request: Request) -> Response:
+        own_account.delete_account(
+            **read_body(DeleteAccountBody, request),
+            principal=user_of(request),
+            actor=actor_of(request),
+        )
+        response = Response(status=204)
+        clear_auth_cookie(response)
+        return response
 
     @Operation(
         "POST /auth/change-password",
@@ -331,6 +376,6 @@ def caller_of(request: Request) -> Actor:
     return Actor("user", None, address_of(request), current_request_id.get() or None)
 
 
-def _presented(request: Request) -> UserPrincipal | None:
+def presented_by(request: Request) -> UserPrincipal | None:
     principal: object = request.user
     return principal if isinstance(principal, UserPrincipal) else None

@@ -17,6 +17,7 @@ PAGES: Final[Mapping[str, str]] = MappingProxyType(
         "reset": "account/reset",
         "register": "account/register",
         "invitation": "account/invitation",
+        "link": "account/link",
         "notices": "account/notices",
         "attention": "environments/{environment}/attention",
         "machines": "environments/{environment}/machines",

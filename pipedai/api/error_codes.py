@@ -41,6 +41,10 @@ class ErrorCode(StrEnum):
     FOREIGN_ORIGIN = "foreign_origin"
     # 403: nobody may register here, or only people with an invitation.
     REGISTRATION_CLOSED = "registration_closed"
+    # 403: the operator has turned passwords off, and everybody signs in at the issuer.
+    SSO_ONLY = "sso_only"
+    # 403: an account without a password is deleted only by somebody who has signed in within the last five minutes.
+    SIGN_IN_AGAIN = "sign_in_again"
     # 403: the enrollment was denied or revoked, or the person who approved the host is no admin any more.
     ENROLLMENT_DENIED = "enrollment_denied"
 
@@ -64,6 +68,10 @@ class ErrorCode(StrEnum):
     MAIL_OFF = "mail_off"
     # 409: the token of a mail is unknown, used, expired, or for another account or purpose.
     LINK_UNUSABLE = "link_unusable"
+    # 409: a sign-in at the issuer came to nothing. The sentence says why.
+    SSO_FAILED = "sso_failed"
+    # 409: an account has the address of who has signed in at the issuer. Its password or a mail must link it first.
+    LINK_NEEDED = "link_needed"
     # 409: the e-mail address has an open invitation to the environment already.
     ALREADY_INVITED = "already_invited"
     # 409: another environment of the workspace, or another pool of the environment, has the name.
@@ -184,6 +192,8 @@ class ErrorCode(StrEnum):
     # 503: no scheduler has an answer yet of the servers that the connection names. The same call, a moment later, gets
     # it.
     STILL_ASKING = "still_asking"
+    # 503: the issuer at which people sign in does not answer in time, or not as it should.
+    ISSUER_UNAVAILABLE = "issuer_unavailable"
     # 502, 503, 504: the proxy in front of the service got no answer from the service, and answers in its place. The
     # call may have been carried out or not.
     SERVICE_UNAVAILABLE = "service_unavailable"

@@ -396,6 +396,29 @@ def _overlap(one: Network, other: Network) -> bool:
     return isinstance(other, ipaddress.IPv6Network) and one.overlaps(other)
 
 
+@rule("pipedai.E018", READABLE)
+def unreadable_issuer() -> str | None:
+    """OIDC_ISSUER must be a URL, and the three settings of the client go together."""
+    client = (settings.OIDC_CLIENT_ID, settings.OIDC_CLIENT_SECRET)
+    if not settings.OIDC_ISSUER and not any(client):
+        return "OIDC_ONLY needs OIDC_ISSUER: set it too." if settings.OIDC_ONLY else None
+    if not settings.OIDC_ISSUER or not all(client):
+        return (
+            "OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET go together: set all three or none."
+        )
+    if _leads_to_a_server(settings.OIDC_ISSUER, ("http", "https")):
+        return None
+    return "OIDC_ISSUER is no http or https URL: set it to one such as https://login.example.com."
+
+
+@rule("pipedai.E018")
+def issuer() -> str | None:
+    """OIDC_ISSUER must be asked over TLS, because its answers say who signs in."""
+    if not settings.OIDC_ISSUER or _leads_to_a_server(settings.OIDC_ISSUER, ("https",)):
+        return None
+    return "OIDC_ISSUER is no https URL: set it to one such as https://login.example.com."
+
+
 @rule("pipedai.E013")
 def python_debug() -> str | None:
     """Python's asyncio debug mode must be off, because it logs calls together with their values."""
