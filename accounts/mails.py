@@ -88,7 +88,7 @@ _MAILS: Mapping[str, _Mails] = MappingProxyType(
         ),
         Purpose.LINK: _Mails(
             "Link your account",
-            "You get this mail because somebody with this address has signed in to PipedAI through {issuer}.",
+            "You get this mail because somebody with this address has signed in at the sign-in service of PipedAI.",
             page="link",
             lifetime=timedelta(hours=1),
             counted_as="recovery",
@@ -234,7 +234,7 @@ def _message(row: Row) -> Mail:
     mails = _MAILS[row["purpose"]]
     if row["purpose"] == Purpose.RESET and row["user_id"] is None:
         raise NeverSend("no account has this address")
-    link = link_to_page("password")
+    link = link_to_page("account" if row["purpose"] == Purpose.LINK_NOTICE else "password")
     if mails.page:
         if row["ended_at"] is not None or row["expires_at"] <= row["claimed_at"]:
             raise NeverSend("its link would not work any more")

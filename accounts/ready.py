@@ -4,9 +4,12 @@ from collections.abc import Iterator
 
 from django.db import transaction
 
+from accounts import issuer
 from accounts.authenticators import rewrap_authenticators
+from accounts.issuer_probe import issuer_lets_us_in
 from accounts.mails import ACCOUNT_MAILS
 from accounts.models import AccountMail
+from pipedai.checks import register_probe
 from pipedai.loop import Job, register_job
 from pipedai.outgoing import register_kind
 from pipedai.retention import (
@@ -48,6 +51,8 @@ def prune_account_mails(order: Order) -> Iterator[Batch]:
 
 
 register_kind(ACCOUNT_MAILS)
+if issuer.is_on():
+    register_probe("sign-in", issuer_lets_us_in, needs_database=False)
 register_job(Job("rewrap-authenticators", every_seconds=60.0, work=rewrap_authenticators))
 register_retention(
     Retention(

@@ -47,6 +47,7 @@ from accounts.sessions import (
     SessionStore,
     end,
     end_sessions,
+    has_just_signed_in,
     open_session,
     open_staff_session,
 )
@@ -91,6 +92,19 @@ def log_in_staff(
         return open_staff_session(user, device) if may else None
 
     return admit(email, password, actor, enter, WRONG_OR_CODE)
+
+
+def log_in_staff_at_issuer(
+    *, principal: UserPrincipal, device: Device, actor: Actor
+) -> SessionStore | None:
+    """Opens a session of Django admin for staff whose session of the API began at the issuer just now, else None."""
+    with transaction.atomic():
+        staff = User.objects.filter(id=principal.id, is_staff=True, is_active=True)
+        user = staff.select_for_update(no_key=True).first()
+        if user is None or not has_just_signed_in(principal.session_id, at_issuer=True):
+            return None
+        _emit("user.logged-in", user.id, actor)
+        return open_staff_session(user, device, began=Session.Began.SSO.value)
 
 
 def admit(

@@ -246,6 +246,7 @@ def link_by_mail(*, token: str, code: str, actor: Actor) -> None:
     their authenticator, which leaves the token usable.
     """
     mail = find_mail(token, Purpose.LINK)
+    assert mail.user_id is not None, "the mail is about an account"
     with transaction.atomic():
         users = User.objects.select_for_update(no_key=True)
         user = users.filter(id=mail.user_id, email=mail.address, is_active=True).first()
@@ -267,7 +268,7 @@ def _pending(cookie: str | None) -> dict[str, Any]:
 def account_to_link(cookie: str | None) -> str | None:
     """Returns the id of the account that the cookie names, by which tries of its password are counted."""
     pending = opened(cookie, PENDING)
-    return pending and str(pending["user"])
+    return str(pending["user"]) if pending else None
 
 
 def _link(user: User, issuer_name: str, sub: str, actor: Actor) -> None:
@@ -281,8 +282,7 @@ def _link(user: User, issuer_name: str, sub: str, actor: Actor) -> None:
         raise SignInFailed(_TAKEN)
     emit(_event("user.linked", user, actor, issuer=issuer_name))
     if mail_is_on():
-        facts = {"issuer": issuer_name}
-        queue_mail(Purpose.LINK_NOTICE, address=user.email, user_id=user.id, facts=facts)
+        queue_mail(Purpose.LINK_NOTICE, address=user.email, user_id=user.id)
 
 
 def _event(action: str, user: User, actor: Actor, **metadata: str) -> Event:

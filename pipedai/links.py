@@ -12,6 +12,7 @@ from pipedai.server.request_scope import CONSOLE
 # environment.
 PAGES: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "account": "account",
         "password": "account/password",
         "verify": "account/verify",
         "reset": "account/reset",

@@ -3,7 +3,7 @@
 from django.urls import include, path
 from django.views.generic import RedirectView
 
-from accounts.staff_views import StaffAccount, StaffLogin, StaffLogout
+from accounts.staff_views import StaffAccount, StaffLogin, StaffLoginAtIssuer, StaffLogout
 from audit.views import AuditLogViewSet
 from notices.channels.views import stop_page
 from pipedai.admin.site import site
@@ -52,6 +52,7 @@ urlpatterns = [
     path("admin", RedirectView.as_view(url="/admin/")),
     # Our own pages for login, logout and the account replace Django's, which have no throttles and write no audit rows.
     path("admin/login/", StaffLogin.as_view()),
+    path("admin/login/sso/", StaffLoginAtIssuer.as_view()),
     path("admin/logout/", StaffLogout.as_view()),
     path("admin/account/", StaffAccount.as_view(), name="staff-account"),
     path("admin/password_change/", RedirectView.as_view(pattern_name="staff-account")),

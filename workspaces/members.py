@@ -362,7 +362,7 @@ def lock_environments(user_id: UUID | None, mail: AccountMail | None) -> None:
     """Locks the environments whose members change, then the inviter. That comes before the address is taken, because an
     inviter who takes the same address at the same moment could deadlock. Raises LinkUnusable.
     """
-    invitation = mail and Invitation.objects.filter(mail_id=mail.id).first()
+    invitation = Invitation.objects.filter(mail_id=mail.id).first() if mail else None
     environments = {invitation.environment_id} if invitation else set()
     if user_id is not None:
         theirs = Membership.objects.filter(user_id=user_id)
@@ -442,7 +442,7 @@ def _queue(
         "role": role.value,
         "inviter": inviter.name or inviter.email,
         "inviter_email": inviter.email,
-        "closed": settings.REGISTRATION == "closed",
+        "closed": settings.REGISTRATION == "closed" and not settings.OIDC_ISSUER,
     }
     if not proof_counts():
         return hand_over(Purpose.INVITATION, address=email, user_id=None, facts=facts)
