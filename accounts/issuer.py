@@ -334,9 +334,8 @@ def _user_info(endpoint: str, tokens: Tokens, sub: str, until: float) -> dict[st
 
 
 def _email(issuer: Issuer, said: Mapping[str, Any]) -> str | None:
-    proved = said.get("email_verified") is True or (
-        urlsplit(issuer.name).hostname == _ENTRA
-        and said.get(_PROVED_BY_ENTRA) in (True, "1", "true")
-    )
+    proved = said.get("email_verified")
+    if proved is None and urlsplit(issuer.name).hostname == _ENTRA:
+        proved = said.get(_PROVED_BY_ENTRA) in (True, "1", "true")
     email = said.get("email")
-    return email if proved and isinstance(email, str) else None
+    return email if proved is True and isinstance(email, str) else None
