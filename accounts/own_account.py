@@ -46,9 +46,14 @@ def delete_account(*, principal: UserPrincipal, password: str, actor: Actor) -> 
             )
     elif not is_password_of(user, password):
         raise Invalid({"password": ["Not your password."]})
+    erase_account(user_id=user.id, actor=actor)
+
+
+def erase_account(*, user_id: UUID, actor: Actor) -> None:
+    """Does what `delete_account` says, once it is known who asks."""
     with transaction.atomic():
-        registered_rights().lock(user.id, None)
-        user = _locked(user.id)
+        registered_rights().lock(user_id, None)
+        user = _locked(user_id)
         registered_rights().end_of_deleted(user.id, actor)
         remove_authenticator(user.id, actor=actor)
         free_address(user.id, DELETED)
