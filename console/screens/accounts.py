@@ -107,7 +107,9 @@ def change_account(request: HttpRequest) -> HttpResponse:
     }
     user = ask(request, "GET", "auth/me").data["user"]
     form = Form("PATCH", "auth/me", looks, values=user)
-    return _change(request, form, title="Change name or time zone", to="")
+    back = reverse("console:account")
+    said = {"title": "Change name or time zone", "button": "Save", "back": back}
+    return form_page(request, form, lambda _: back, **said)
 
 
 @screen
