@@ -117,10 +117,11 @@ class _Handler(BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def openid_issuer() -> Iterator[OpenIdIssuer]:
     """Runs the issuer for the time of the block."""
-    handler = type("Handler", (_Handler,), {})
+    handler: Any = type("Handler", (_Handler,), {})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
-        issuer = handler.issuer = OpenIdIssuer(f"http://127.0.0.1:{server.server_address[1]}")
+        issuer = OpenIdIssuer(f"http://127.0.0.1:{server.server_address[1]}")
+        handler.issuer = issuer
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:
