@@ -93,7 +93,6 @@ class SessionViewSet(ApiViewSet):
         "POST /auth/logout",
         id="logout",
         summary="Log out",
-        answers={204: None},
         answer_headers={204: (*_COOKIE, "Clear-Site-Data")},
     )
     def logout(self, request: Request) -> Response:
@@ -178,7 +177,6 @@ class MeViewSet(ApiViewSet):
             "currentPassword": _CREDENTIALS["password"],
             "newPassword": "another horse battery",
         },
-        answers={204: None},
         answer_headers={204: _COOKIE},
     )
     def change_password(self, request: Request) -> Response:
@@ -222,7 +220,6 @@ class ForgottenPasswordViewSet(ApiViewSet):
         summary="Set a new password by the token of a mail",
         body=ResetPasswordBody,
         example={"token": _TOKEN, "newPassword": "another horse battery"},
-        answers={204: None},
     )
     def reset(self, request: Request) -> Response:
         services.reset_password(**read_body(ResetPasswordBody, request), actor=caller_of(request))
@@ -302,7 +299,6 @@ class OwnSessionsViewSet(ApiViewSet):
         "DELETE /auth/sessions/{sessionId}",
         id="endSession",
         summary="End one of my sessions",
-        answers={204: None},
     )
     def destroy(self, request: Request, session_id: UUID) -> Response:
         """Ends a session, at once. The cookie goes too if it is the request's own."""
@@ -317,7 +313,6 @@ class OwnSessionsViewSet(ApiViewSet):
         "POST /auth/sessions/revoke-others",
         id="endOtherSessions",
         summary="End all my sessions but this one",
-        answers={204: None},
     )
     def revoke_others(self, request: Request) -> Response:
         sessions.end_other_sessions(principal=user_of(request), actor=actor_of(request))

@@ -20,18 +20,51 @@ from pipedai.redaction import redact
 from pipedai.retention import Batch, Order, remove
 from pipedai.sql import NOW, execute_later, fetch_all
 
+# Where the name of a target stands, by its type. People have no name here, because entries are kept when they leave.
+_NAMES = {
+    **{
+        each: f"x.name FROM {each} x"
+        for each in (
+            "workspace",
+            "environment",
+            "trigger",
+            "pool",
+            "connection",
+            "budget",
+            "channel",
+        )
+    },
+    "source": "x.name FROM event_source x",
+    "api-key": "x.name FROM api_key x",
+    "worker": "x.label FROM worker x",
+    "enrollment": "x.label FROM enrollment x",
+    "incident": "x.subject_name FROM incident x",
+    **{
+        each: f"t.name FROM {each} x JOIN trigger t ON t.id = x.trigger_id"
+        for each in ("run", "delivery", "approval")
+    },
+}
+_CASES = (
+    f"WHEN '{kind}' THEN (SELECT {name} WHERE x.id = e.target_id)" for kind, name in _NAMES.items()
+)
+# The name that the target has now, or had when it was deleted, as the event of that says.
+_TARGET_NAME = f"""coalesce(
+    CASE target_type {" ".join(_CASES)} END,
+    CASE WHEN action LIKE '%%.deleted' THEN metadata ->> 'name' END)"""
+
 # The statement is raw SQL, since the scheduler sends hundreds of events at once and the ORM takes three times as long.
 # All rows are in one JSON parameter, since passing eleven arrays would take longer than all other statements of a run's
 # change of state together.
-_INSERT = """
+_INSERT = f"""
 INSERT INTO audit_entry (
-    id, environment_id, action, actor_type, actor_id, target_type, target_id, metadata, ip, request_id, created_at)
+    id, environment_id, action, actor_type, actor_id, target_type, target_id, metadata, ip, request_id, created_at,
+    target_name)
 SELECT id, environment_id, action, actor_type, actor_id, target_type, target_id, metadata, ip, request_id,
-    coalesce(moment, statement_timestamp())
+    coalesce(moment, statement_timestamp()), left({_TARGET_NAME}, 255)
 FROM json_to_recordset(%(entries)s::json) AS e (
     id uuid, environment_id uuid, action text, actor_type text, actor_id uuid, target_type text, target_id uuid,
     metadata jsonb, ip inet, request_id text, moment timestamptz)
-"""
+"""  # noqa: S608 - our own text
 
 
 @receiver(happened, dispatch_uid="audit.write_entries")

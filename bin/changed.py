@@ -1,6 +1,5 @@
 """Finds the tests that a change concerns, by what imports what (`bin/test --changed`)."""
 
-import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -8,6 +7,8 @@ from functools import cache
 from pathlib import Path
 
 import grimp
+
+from bin.source_check import git
 
 # These folders have packages of their own: the worker and the command line, with their tests.
 _OTHER_ROOTS = ("agent", "cli", "cli/tests")
@@ -82,7 +83,4 @@ def _module(path: str) -> str:
 
 
 def _git(root: Path, *arguments: str) -> list[str]:
-    done = subprocess.run(
-        ["git", *arguments], cwd=root, capture_output=True, text=True, check=False
-    )
-    return done.stdout.splitlines() if done.returncode == 0 else []
+    return git(root, *arguments).splitlines()

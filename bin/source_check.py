@@ -89,8 +89,8 @@ def _parts(release: str) -> list[int]:
 
 def names_changed(root: Path) -> list[str]:
     """Return what API.md gained (`+ …`) and lost (`- …`) since the last commit of CHANGELOG.md; nothing without one."""
-    last = _git(root, "log", "-1", "--format=%H", "--", _CHANGELOG)
-    then = last and _git(root, "show", f"{last.strip()}:{_REFERENCE}")
+    last = git(root, "log", "-1", "--format=%H", "--", _CHANGELOG)
+    then = last and git(root, "show", f"{last.strip()}:{_REFERENCE}")
     if not then:
         return []
     before, now = names_in(then), names_in((root / _REFERENCE).read_text())
@@ -101,7 +101,7 @@ def names_changed(root: Path) -> list[str]:
 
 def has_new_line(root: Path) -> bool:
     """Tell whether the [Unreleased] section of CHANGELOG.md has a line that the last commit lacks."""
-    committed = _unreleased(_git(root, "show", f"HEAD:{_CHANGELOG}"))
+    committed = _unreleased(git(root, "show", f"HEAD:{_CHANGELOG}"))
     return bool(_unreleased((root / _CHANGELOG).read_text()) - committed)
 
 
@@ -115,7 +115,7 @@ def names_in(reference: str) -> set[str]:
     return {*calls, *re.findall(r"`\??(\w+)=?`", reference), *re.findall(r'"(\w+)":', reference)}
 
 
-def _git(root: Path, *arguments: str) -> str:
+def git(root: Path, *arguments: str) -> str:
     """Return the output of a Git command; an empty text if Git is not installed or the command fails."""
     try:
         done = subprocess.run(

@@ -6,7 +6,7 @@ incidents.
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from notices.health import IS_FINAL
@@ -23,7 +23,7 @@ from notices.states import (
     headline,
 )
 from pipedai.api.renderers import counted
-from pipedai.sql import NOW, Row, fetch_all
+from pipedai.sql import NOW, Row, fetch_all, fetch_row
 from triggers.approvals.rules import DECIDERS_OF_MANY, MEMBERS_OF_ROLES, untold
 from triggers.explain import candidates
 from triggers.explain.answers import Reason, due_time_words
@@ -346,20 +346,34 @@ SOURCES: Final[tuple[tuple[str, Callable[[Row], Told]], ...]] = (
     (_USERS_LEFT, of_kind),
 )
 _NOTHING: Row = dict.fromkeys(("run_id", "error", "incident_id", "acknowledged_at"))
+_COUNT = f"""
+SELECT coalesce(sum(total), 0)::int AS total FROM (
+    {" UNION ALL ".join(f"(SELECT total FROM ({each}) source LIMIT 1)" for each, _ in SOURCES)}) sources
+"""  # noqa: S608
+
+
+def _params(environment_id: UUID, limit: int, now: datetime | None) -> dict[str, Any]:
+    return {
+        "environment_id": environment_id,
+        "kinds": list(KINDS),
+        "limit": limit,
+        "late_after": LATE_AFTER,
+        "recent": RECENT,
+        "now": now,
+    }
+
+
+def count_attention(environment_id: UUID, *, now: datetime | None = None) -> int:
+    """Returns how many items need attention in an environment, in one query."""
+    total: int = fetch_row(_COUNT, _params(environment_id, 1, now))["total"]
+    return total
 
 
 def find_attention(environment_id: UUID, *, now: datetime | None = None) -> tuple[list[Row], int]:
     """Returns what needs attention in an environment, as rows for AttentionItemSerializer, the most urgent first, and
     how many items there are. At most MAX_ITEMS are returned. It takes a query for each source, and one more.
     """
-    params = {
-        "environment_id": environment_id,
-        "kinds": list(KINDS),
-        "limit": MAX_ITEMS,
-        "late_after": LATE_AFTER,
-        "recent": RECENT,
-        "now": now,
-    }
+    params = _params(environment_id, MAX_ITEMS, now)
     found: list[tuple[Row, Callable[[Row], Told]]] = []
     total = 0
     for statement, tell in SOURCES:

@@ -98,9 +98,7 @@ class WorkerProtocolViewSet(ApiViewSet):
 
 
 def locked_limits(worker: WorkerPrincipal, *, takes_approvals: bool) -> Limits:
-    """Locks the worker's row. `takes_approvals` is what the call says of it. Raises Unauthenticated if the token was
-    revoked since authentication.
-    """
+    """Locks the row of a worker that `takes_approvals` or not. Raises Unauthenticated if its token was revoked."""
     row = fetch_one(
         "SELECT max_concurrency, disabled_at IS NOT NULL AS disabled, unapproved_since IS NULL AS approved,"
         " coalesce(limited_until > statement_timestamp(), false) AS limited FROM worker"

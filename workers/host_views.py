@@ -36,7 +36,13 @@ from workers import services
 from workers.models import Worker
 from workers.pools.services import pools_of_host
 from workers.releases import Package, cli_package, worker_package
-from workers.serializers import RegistrationTokenBody, WorkerFilters, WorkerSerializer, worker_rows
+from workers.serializers import (
+    RegistrationTokenBody,
+    RegistrationTokenSerializer,
+    WorkerFilters,
+    WorkerSerializer,
+    worker_rows,
+)
 from workers.worker_events import read_events
 from workspaces.access import (
     Access,
@@ -96,7 +102,6 @@ class WorkspaceWorkerViewSet(HostViewSet):
         "destroy": IsAdmin,
         "mint_token": IsAdmin,
     }
-    filter_names = WorkerFilters.names()
     pagination_class = HostPaginator
 
     @Operation(
@@ -136,7 +141,6 @@ class WorkspaceWorkerViewSet(HostViewSet):
         "DELETE /workspaces/{workspaceId}/workers/{workerId}",
         id="deregisterHostWorker",
         summary="Deregister a worker of a host",
-        answers={204: None},
     )
     def destroy(self, request: Request, workspace_id: UUID, worker_id: UUID) -> Response:
         services.deregister_worker(worker=self.worker, reassign_to=None, actor=actor_of(request))
@@ -148,16 +152,7 @@ class WorkspaceWorkerViewSet(HostViewSet):
         summary="Mint a registration token",
         body=RegistrationTokenBody,
         example={"label": "build-2"},
-        answers={
-            201: answer(
-                "RegistrationToken",
-                "A registration token, which is shown this once.",
-                id=serializers.UUIDField(),
-                token=serializers.CharField(),
-                lastFour=serializers.CharField(),
-                expiresAt=serializers.DateTimeField(),
-            )
-        },
+        answers={201: RegistrationTokenSerializer},
     )
     def mint_token(self, request: Request, workspace_id: UUID) -> Response:
         """Mints a `wrk_` token, which only this answer holds."""
@@ -173,15 +168,7 @@ class WorkspaceWorkerViewSet(HostViewSet):
             environment_id=self.access.environment_id,
             actor=actor_of(request),
         )
-        return Response(
-            {
-                "id": minted.key.id,
-                "token": minted.token,
-                "lastFour": minted.key.last_four,
-                "expiresAt": minted.key.expires_at,
-            },
-            status=201,
-        )
+        return Response(RegistrationTokenSerializer(minted).data, status=201)
 
     def _set_disabled(self, request: Request, *, disabled: bool) -> Response:
         read_body(Body, request)

@@ -11,7 +11,7 @@ from rest_framework import serializers
 
 from pipedai.api.fields import NameField, TextField, TrueFalseField, WholeNumberField
 from pipedai.api.filters import ApiFilterSet, IdFilter, WordFilter
-from pipedai.api.serializers import Body, RowSerializer, StrictBody, sources_of
+from pipedai.api.serializers import Body, NamedSerializer, RowSerializer, StrictBody, sources_of
 from triggers.models import Run
 from workers.models import MAX_CONCURRENCY, ONLINE_WITHIN, PoolMember, Worker
 from workspaces.serializers import PoolIdsField
@@ -102,6 +102,15 @@ class WorkerSerializer(RowSerializer):
 class RegistrationTokenBody(Body):
     label = NameField(max_length=200, allow_null=True, default=None)  # type: ignore[assignment]
     poolIds = PoolIdsField()
+
+
+class RegistrationTokenSerializer(NamedSerializer):
+    """A registration token, which is shown this once."""
+
+    id = serializers.UUIDField(source="key.id")
+    token = serializers.CharField()
+    lastFour = serializers.CharField(source="key.last_four")
+    expiresAt = serializers.DateTimeField(source="key.expires_at")
 
 
 class WorkerFilters(ApiFilterSet):

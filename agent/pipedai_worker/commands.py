@@ -14,7 +14,6 @@ import shlex
 import shutil
 import signal
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -38,7 +37,7 @@ from pipedai_worker.api import (
 from pipedai_worker.cli import TOKEN_VARIABLE, Exit, path
 from pipedai_worker.disk import durable, spool
 from pipedai_worker.disk.journal import EVENTS, HELD, KEPT, SENT, AlreadyRunning, Holder, Journal
-from pipedai_worker.disk.spool import from_file, shown, wants_colour
+from pipedai_worker.disk.spool import from_file, shown
 from pipedai_worker.executors.base import CommandExecutor, Executor
 from pipedai_worker.executors.claude import Account, ClaudeExecutor
 from pipedai_worker.identity import AUTH_MODES, CLAUDE_MAX, ConfigError, Paying, WorkerConfig
@@ -109,7 +108,10 @@ def doctor(options: argparse.Namespace) -> None:
     if options.command is not None:
         of_program = iter([checks.check_program(_program(options.command), "the program")])
     else:
-        paying = None if options.stand_in else _known_paying(options)
+        known = None
+        with contextlib.suppress(ConfigError):
+            known = WorkerConfig.load(options.config).auth_mode
+        paying = None if options.stand_in else Paying(options.auth_mode, known)
         of_program = checks.check_claude(_claude(options), paying)
     of_registration = checks.check_registration(
         options.config, lambda config: _api(options, options.api_url or config.api_url, config)
@@ -125,9 +127,8 @@ def doctor(options: argparse.Namespace) -> None:
 @_one_sentence()
 def logs(options: argparse.Namespace) -> None:
     """Carry out `logs`: print a run's events, by default until it ends."""
-    colour = wants_colour(sys.stdout)
     for event in _events_of(options):
-        print(json.dumps(event) if options.json else shown(event, colour=colour), flush=True)
+        print(json.dumps(event) if options.json else shown(event), flush=True)
 
 
 def _events_of(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -226,19 +227,11 @@ def _work(options: argparse.Namespace, config: WorkerConfig) -> None:
 
 def _events(config: WorkerConfig) -> Path:
     try:
-        return spool.local_directory(config.worker_id)
+        return spool.LOCAL_EVENTS_ROOT.expanduser() / config.worker_id
     except RuntimeError:
         raise Exit(
             cli.BAD_CONFIG, "There is no home directory for live run events: set HOME."
         ) from None
-
-
-def _known_paying(options: argparse.Namespace) -> Paying:
-    try:
-        known = WorkerConfig.load(options.config).auth_mode
-    except ConfigError:
-        known = None
-    return Paying(options.auth_mode, known)
 
 
 def _executor(options: argparse.Namespace, paying: Paying) -> Executor:
@@ -255,7 +248,7 @@ def _executor(options: argparse.Namespace, paying: Paying) -> Executor:
         argv,
         auth_mode=lambda: paying.mode,
         silence_seconds=options.silence_seconds,
-        offline=options.stand_in,
+        needs_server=not options.stand_in,
         own=identity.own_files(options.config),
     )
 
@@ -265,13 +258,8 @@ def _claude(options: argparse.Namespace) -> list[str]:
 
 
 def _program(command: str) -> list[str]:
-    try:
-        argv = shlex.split(command)
-    except ValueError as error:
-        raise Exit(cli.BAD_CONFIG, f"--command can't be read: {error}.") from None
-    if not argv:
-        raise Exit(cli.BAD_CONFIG, "--command names no program.")
-    return [_absolute(argv[0]), *argv[1:]]
+    program, *arguments = shlex.split(command)
+    return [_absolute(program), *arguments]
 
 
 def _absolute(program: str) -> str:

@@ -118,10 +118,7 @@ def check_program(argv: Sequence[str], name: str) -> Finding:
 
 
 def check_claude(argv: Sequence[str], paying: Paying | None) -> Iterator[Finding]:
-    """Check that claude is installed, that it starts, and that it has something to log in with.
-
-    `paying` is None for the stand-in, which needs no login.
-    """
+    """Check that claude is there, starts and can log in; the stand-in, for which `paying` is None, needs no login."""
     on_path = check_program(argv, "claude")
     yield on_path
     if on_path.passed:

@@ -134,20 +134,15 @@ CREDENTIALS = {
 EVERY_CREDENTIAL = tuple(name for names in CREDENTIALS.values() for name in names)
 
 
+@dataclass
 class Paying:
     """The present way of paying for claude: what the operator chose, else what the API says, else a subscription."""
 
-    def __init__(
-        self,
-        chosen: str | None,
-        from_api: str | None = None,
-        remember: Callable[[str], None] = lambda _: None,
-    ) -> None:
-        """Take the operator's choice, and what the API said last. `remember` is called when that changes."""
-        self._lock = threading.Lock()
-        self._chosen = chosen
-        self._from_api = from_api if from_api in AUTH_MODES else None
-        self._remember = remember
+    _chosen: str | None
+    # What the API said last. `_remember` is called when that changes.
+    _from_api: str | None = None
+    _remember: Callable[[str], None] = lambda _: None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def mode(self) -> str:

@@ -57,6 +57,7 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -154,36 +155,30 @@ _STREAMING, _TOOLS = "aborted_streaming", "aborted_tools"
 _ACCEPTED = {"permission_decision": {"decision": "accept", "source": "config"}}
 
 
+@dataclass
 class Player:
     """Carries out one prompt in claude's place. `schema` is for the run's output; None if none is asked for."""
 
-    def __init__(
-        self,
-        prompt: str,
-        talk: Conversation,
-        server: Server,
-        config: Path | None,
-        schema: Any,
-        session: StoredSession,
-        hook: Hook,
-    ) -> None:
-        self._talk = talk
-        self._session = session
-        self._hook = hook
-        self._server = server
-        self._config = config
-        self._schema = schema
-        self._words = len(prompt.split())
-        marked = session.lines()
+    _prompt: str
+    _talk: Conversation
+    _server: Server
+    _config: Path | None
+    _schema: Any
+    _session: StoredSession
+    _hook: Hook
+    _shown: str = ""
+    # The number of the line that is being carried out, from 1 on.
+    _number: int = 0
+    # The id of the tool call whose answer the model waits for; None if it waits for none.
+    _calling: str | None = None
+
+    def __post_init__(self) -> None:
+        marked = self._session.lines()
         if marked is None:
-            marked = [line[len(MARK) :] for line in prompt.splitlines() if line.startswith(MARK)]
+            lines = self._prompt.splitlines()
+            marked = [line[len(MARK) :] for line in lines if line.startswith(MARK)]
         self._marked = marked
         self._lines = [line.strip().partition(" ") for line in marked]
-        self._shown = ""
-        # The number of the line that is being carried out, from 1 on.
-        self._number = 0
-        # The id of the tool call whose answer the model waits for; None if it waits for none.
-        self._calling: str | None = None
 
     def play(self) -> int:
         """Carry out the prompt, and return the exit code. SIGINT ends it with a result."""
@@ -243,7 +238,8 @@ class Player:
         return 0
 
     def _succeed(self, text: str, did: str = "did nothing else", **more: Any) -> int:
-        words = "1 word" if self._words == 1 else f"{self._words} words"
+        count = len(self._prompt.split())
+        words = "1 word" if count == 1 else f"{count} words"
         text = text or f"The stand-in for Claude read a prompt of {words} and {did}."
         self._talk.say(text + self._shown)
         return self._done(text + self._shown, **more)

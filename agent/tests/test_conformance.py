@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from pipedai_worker import cli
-from pipedai_worker.conformance import approvals, lab, taking
+from pipedai_worker.conformance import lab, optional
 from pipedai_worker.conformance.fake_api import FakeApi, FakeRun
 from pipedai_worker.conformance.lab import CHECKS
 
@@ -51,9 +51,7 @@ def test_our_own_worker_passes_every_check_and_so_does_one_that_shares_no_code_w
     # A worker may keep the headers with which a run was handed out, as the other one does.
     by_claim_next.remove("credentials")
     assert by_claim_next | by_poll == {
-        name
-        for name, check in CHECKS.items()
-        if check.run.__module__ in {taking.__name__, approvals.__name__}
+        name for name, check in CHECKS.items() if check.run.__module__ == optional.__name__
     }
     assert "takes-the-next-run" in by_claim_next
     assert not by_claim_next & by_poll

@@ -216,6 +216,11 @@ class Session:
         return f"{self.api.url}/console/{path}"
 
 
+def examples(*lines: str) -> str:
+    """Return the end of a command's help, with command lines, which click must not wrap."""
+    return "\b\n" + "\n".join(f"  {line}" for line in lines)
+
+
 def with_session(function: Callable[Concatenate[Session, P], R]) -> Callable[P, R]:
     """Pass the Session to a command."""
 
@@ -227,9 +232,7 @@ def with_session(function: Callable[Concatenate[Session, P], R]) -> Callable[P, 
 
 
 def found_by(session: Session, kind: str, given: str) -> dict[str, Any]:
-    """Return the row of this kind, such as `triggers`, whose id, key or whole name was given. Raises Failure if it is
-    none or several.
-    """
+    """Return the row of a kind (`triggers`) with this id, key or whole name. Raises Failure for none or several."""
     if _is_id(given):
         row: dict[str, Any] = session.api.get(f"/{kind}/{given}")
         return row

@@ -48,6 +48,8 @@ FREE = {
     *("durationMs", "p50DurationMs", "p95DurationMs"),
     *("digest", "lastFour", "deviceCode", "userCode", "verificationUriComplete"),
     *("redirectUri", "version", "latest", "url", "sha256", "install", "askedBy"),
+    # What is due depends on the time of day.
+    "dueToday",
     # Sentences that name times.
     *("message", "summary"),
 }
@@ -213,7 +215,8 @@ def test_every_example_is_what_is_answered(monkeypatch):
             "cacheReadTokens", "cacheCreationTokens", "costUsd", "numTurns", "sessionId",
         )
     }  # fmt: skip
-    listed = EXAMPLES["GET /runs/:id/tool-calls"]["items"]
+    items = EXAMPLES["GET /runs/:id/tool-calls"]["items"]
+    listed = [{**each, "at": each["startedAt"]} for each in items]
     counts = {"total": len(listed), "effects": 1, "unknown": 0}
     ended = calls.complete(run, **outcome, toolCalls=counts, toolCallList=listed)
     # The answer to `complete` is the run with one field more.
@@ -227,6 +230,8 @@ def test_every_example_is_what_is_answered(monkeypatch):
     story.tell("The budget", call("get", budget))
     overview = f"{environment}/dashboard/overview"
     story.tell("GET /environments/:envId/dashboard/overview", call("get", overview))
+    found = call("get", f"{environment}/search", {"q": "morning"})
+    story.tell("GET /environments/:envId/search", found)
     stats = call("get", f"{environment}/stats", {"groupBy": "trigger"})
     story.tell("GET /environments/:envId/stats", stats)
 

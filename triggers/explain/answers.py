@@ -170,11 +170,13 @@ def moment_words(moment: datetime, now: datetime, *, to_the_second: bool = False
 
 
 def zoned_words(moment: datetime, timezone: str = "UTC") -> str:
-    """Returns a moment in a time zone, with its offset from UTC: `2026-11-24 09:00 UTC+01:00`. It is in UTC if this
-    machine does not know the zone any more. No mail program makes a link of it.
+    """Returns a moment in a time zone: `Tue 24 Nov 2026, 09:00 CET`, or with the zone's name if it has no letters for
+    its time. It is in UTC if this machine does not know the zone any more. No mail program makes a link of it.
     """
-    words = moment.astimezone(zone_of(timezone)).isoformat(" ", "minutes")
-    return f"{words[:16]} UTC{words[16:].replace('+00:00', '')}"
+    there = moment.astimezone(zone_of(timezone))
+    letters = f"{there:%Z}"
+    zone = letters if letters.isalpha() else f"in {timezone}"
+    return f"{there:%a} {there.day} {there:%b %Y, %H:%M} {zone}"
 
 
 def duration_words(length: timedelta) -> str:

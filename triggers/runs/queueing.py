@@ -132,14 +132,16 @@ def queue_run(
     coalesce_key: bytes | None = None,
     delay: timedelta = timedelta(0),
     requesters: Sequence[UUID] = (),
+    watched: bool = False,
     room: QueueRoom | None = None,
     now: datetime | None = None,
 ) -> Row:
     """Queues a run of a trigger, due after `delay`, in the caller's transaction. `rerun_of` is the run whose payload is
     used again, and `event_id` the event from which the payload comes. A user or key as the actor requests the run,
-    beside `requesters`. Who queues several runs gives their `room`, so that the queue is not counted for each. Raises
-    NotFound; Conflict if the trigger is disabled or has neither worker nor pool, if the environment is paused, or if a
-    budget refuses; CeilingReached; and IntegrityError if a queued run has the `coalesce_key`.
+    beside `requesters`. `watched` says that a person asks who will look at it. Who queues several runs gives their
+    `room`, so that the queue is not counted for each. Raises NotFound; Conflict if the trigger is disabled or has
+    neither worker nor pool, if the environment is paused, or if a budget refuses; CeilingReached; and IntegrityError if
+    a queued run has the `coalesce_key`.
     """
     if room is not None:
         room.check(trigger_id)
@@ -157,6 +159,7 @@ def queue_run(
         "delay_seconds": delay.total_seconds(),
         "requested_by": first,
         "also_requested_by": others or None,
+        "watched": watched,
         "now": now,
         "room": None if room else room_without_turns(),
     }
@@ -291,6 +294,7 @@ def run_trigger(
     payload: Any,
     source: Source,
     actor: Actor,
+    watched: bool = False,
 ) -> Queued:
     """Queues a run. A request that repeats a `key` within 24 hours gets the first one's run, in its present state. A
     failed request may be repeated. Raises Conflict if the key came with another body, and the errors of `queue_run`.
@@ -301,13 +305,20 @@ def run_trigger(
         key=key,
         digest=None if key is None else body_digest(payload),
         source=source,
+        watched=watched,
         actor=actor,
         payload=payload,
     )
 
 
 def rerun_run(
-    *, run_id: UUID, caller_id: UUID, key: str | None, source: Source, actor: Actor
+    *,
+    run_id: UUID,
+    caller_id: UUID,
+    key: str | None,
+    source: Source,
+    actor: Actor,
+    watched: bool = False,
 ) -> Queued:
     """Queues a new run of the run's trigger as it is now, with the same payload. `key` works as in `run_trigger`.
     Raises Refused if the run has not ended, Conflict, NotFound, and the errors of `queue_run`.
@@ -333,6 +344,7 @@ def rerun_run(
             key=key,
             digest=hashlib.sha256(f"rerun {run_id}".encode()).digest(),
             source=source,
+            watched=watched,
             actor=actor,
             payload=original["text__payload"],
             rerun_of=run_id,

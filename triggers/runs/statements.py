@@ -61,6 +61,11 @@ ALLOWS_HOST_TOOLS = "t.allow_host_tools AND coalesce(asked.allow_host_tools, tru
 
 LOCK = "SELECT FROM run WHERE id = %(run_id)s FOR NO KEY UPDATE"
 
+# Which events of a run `r` of the trigger `t` its worker is to send, as a value of `RecordEvents`.
+RECORD_EVENTS = (
+    "CASE WHEN r.watched AND t.record_events = 'failures' THEN 'always' ELSE t.record_events END"
+)
+
 # Locks a trigger, so that those who do come one after the other, and the next statement sees what the one before did:
 # claims, where the trigger limits how many of its runs may be held at once, changes of the trigger, and decisions.
 LOCK_TRIGGER = "SELECT FROM trigger WHERE id = %(trigger_id)s FOR NO KEY UPDATE"
@@ -123,12 +128,12 @@ _INSERT = """INSERT INTO run (
         available_at, start_deadline_at, model)"""
 # The same INSERT with the columns that only runs of people, programs and events have.
 _INSERT_REQUESTED = _INSERT.replace(
-    "model)", "model, requested_by, also_requested_by, coalesce_key)"
+    "model)", "model, requested_by, also_requested_by, coalesce_key, watched)"
 )
 # The same INSERT with the columns that only retries have.
 _INSERT_RETRY = _INSERT.replace(
     "model)",
-    "model, requested_by, also_requested_by, avoided_worker_id, resume_until, had_effects, limit_retries)",
+    "model, requested_by, also_requested_by, avoided_worker_id, resume_until, had_effects, limit_retries, watched)",
 )
 
 
@@ -158,7 +163,7 @@ r AS (
     SELECT %(id)s, t.environment_id, t.id, t.revision_id, t.worker_id, t.pool_id, {pool_from(_DELAYED, NOW)}, 'queued',
         %(source)s, 1, t.max_retries, t.timeout_seconds, NULL, %(rerun_of_id)s, %(event_id)s, %(chain_depth)s, NULL,
         {NOW}, {_DELAYED}, {_start_deadline(_DELAYED)}, v.model, %(requested_by)s, %(also_requested_by)s::uuid[],
-        %(coalesce_key)s
+        %(coalesce_key)s, %(watched)s
     FROM t JOIN trigger_revision v ON v.id = t.revision_id
     RETURNING *),
 kept AS (
@@ -166,6 +171,9 @@ kept AS (
     SELECT id, environment_id, %(payload)s::json FROM r WHERE %(payload)s::json IS NOT NULL)
 SELECT {RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message, NULL AS mcp_url, NULL AS late_result,
     v.prompt, NULL AS output, NULL AS tool_calls_total, NULL AS denials_total,
+    NULL AS spell_times, NULL AS next_run_id, (
+        SELECT id FROM run WHERE trigger_id = t.id AND environment_id = t.environment_id
+        ORDER BY queued_at DESC, id DESC LIMIT 1) AS previous_run_id,
     {CAN_REJECT} AS budgets_can_reject
 FROM t LEFT JOIN r ON true LEFT JOIN trigger_revision v ON v.id = r.revision_id
 """
@@ -225,7 +233,7 @@ retry AS (
         r.scheduled_for, r.ended_at, n.due, {_start_deadline("n.due")}, v.model, r.requested_by,
         r.also_requested_by,
         CASE WHEN NOT n.resumes AND NOT n.at_limit THEN {avoided_worker("r.worker_id", "r.ended_at")} END,
-        n.resume_until, n.had_effects, r.limit_retries + n.at_limit::int
+        n.resume_until, n.had_effects, r.limit_retries + n.at_limit::int, r.watched
     FROM planned n
     JOIN run r ON r.id = n.run_id AND r.environment_id = n.environment_id
         AND r.environment_id = ANY(%(environment_ids)s)
@@ -331,8 +339,12 @@ SET lease_expires_at = {_LEASE}, session_id = coalesce(%(session_id)s, r.session
         ELSE {_UNKNOWN} END
 WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL
     AND r.{OF_ENVIRONMENT}
-RETURNING r.status, r.cancel_requested_at, r.lease_expires_at
+RETURNING r.status, r.cancel_requested_at, r.lease_expires_at,
+    (SELECT {RECORD_EVENTS} FROM trigger t WHERE t.id = r.trigger_id) AS record_events
 """
+
+# Notes that somebody watches an unfinished run.
+WATCH = "UPDATE run SET watched = true WHERE id = %(run_id)s AND ended_at IS NULL AND NOT watched"
 
 # What a report says of the spell of a run that it ends. Numbers are added to those of earlier spells.
 _SPELL = f"""
@@ -385,6 +397,7 @@ WAIT = f"""
 UPDATE run r SET status = 'waiting', {_RELEASED}, claim_id = NULL, spells = r.spells + 1,
     active_ms = coalesce(r.active_ms, 0)
         + coalesce(floor(extract(epoch FROM {NOW} - r.started_at) * 1000)::bigint, 0),
+    spell_times = r.spell_times || ARRAY[r.claimed_at, coalesce(r.started_at, {NOW}), {NOW}],
     earlier_calls = CASE WHEN coalesce({_TOTAL}, r.tool_calls_total) IS NOT NULL THEN ARRAY[{_COUNTS}] END,
     resume_until = {NOW} + %(expires_after)s * interval '1 second', {_SPELL}
 FROM trigger t
@@ -400,7 +413,7 @@ RETURNING {RUN}, {_NOT_ENDED}, {LAST_RESUME} AS resume_until, t.max_concurrent_r
 # decision would have been over, or an hour from now if that is later.
 CONTINUE = f"""
 UPDATE run r SET status = 'queued', claimed_at = NULL, started_at = NULL, start_deadline_at = NULL,
-    resume_until = greatest(r.resume_until, {NOW} + interval '{RESUMABLE_FOR}'),
+    spell_times = r.spell_times || {NOW}, resume_until = greatest(r.resume_until, {NOW} + interval '{RESUMABLE_FOR}'),
     pool_from = CASE WHEN r.pool_id IS NOT NULL
         THEN greatest(r.resume_until, {NOW} + interval '{RESUMABLE_FOR}') END
 WHERE r.id = %(run_id)s AND r.environment_id = %(environment_id)s AND r.status = 'waiting' AND r.resume_until > {NOW}

@@ -122,9 +122,7 @@ def issue_code(
 
 
 def revoke_enrollment(*, environment_id: UUID, enrollment_id: UUID, actor: Actor) -> None:
-    """Revokes the enrollment. A repetition changes nothing. Raises NotFound, and Conflict if a host has redeemed it:
-    then its `hos_` key must be revoked.
-    """
+    """Revokes the enrollment, once. Raises NotFound, and Conflict if a host has redeemed it: then revoke its key."""
     own = Enrollment.objects.filter(id=enrollment_id, environment_id=environment_id)
     with transaction.atomic():
         hold_environment(environment_id)
@@ -202,24 +200,6 @@ def find_pending(*, typed: str, user_id: UUID) -> Enrollment:
     found = or_not_found(pending.first() if code else None)
     take_back_hit(WRONG_ENTRIES, str(user_id))
     return found
-
-
-def approve(
-    *, typed: str, environment_id: UUID, auth_mode: str, role: Role, user_id: UUID, actor: Actor
-) -> Enrollment:
-    """Approves the pairing with the typed code: a host's with `auth_mode`, a command line's with `role`. Raises like
-    `find_pending` and `approve_pairing`.
-    """
-    found = find_pending(typed=typed, user_id=user_id)
-    is_host = found.kind == Enrollment.Kind.DEVICE
-    return approve_pairing(
-        enrollment_id=found.id,
-        environment_id=environment_id,
-        auth_mode=auth_mode if is_host else None,
-        role=None if is_host else role,
-        user_id=user_id,
-        actor=actor,
-    )
 
 
 def approve_pairing(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models.functions import Now
 
@@ -37,8 +38,7 @@ SELECT e.*, environment.workspace_id, e.expires_at <= statement_timestamp() AS i
 FROM enrollment e LEFT JOIN environment ON environment.id = e.environment_id
 WHERE e.kind = %(kind)s AND e.code_digest = ANY(%(digests)s)
 """
-# Records that a host asked. A host that asked too soon must from then on wait 5 s longer between two questions (RFC
-# 8628 §3.5).
+# Records that a host asked. One that asked too soon must from then on wait 5 s longer each time (RFC 8628 §3.5).
 _POLL = """
 UPDATE enrollment e
 SET polled_at = statement_timestamp(),
@@ -62,6 +62,11 @@ class Redeemed:
     workspace_id: UUID
     environment_id: UUID
     auth_mode: str
+
+    @property
+    def api_url(self) -> str:
+        url: str = settings.PUBLIC_URL
+        return url
 
 
 class EnrollmentRefused(ApiError):  # noqa: N818 - an answer by its status
@@ -88,9 +93,7 @@ def redeem(
 
 
 def redeem_login(*, device_code: str, actor: Actor) -> tuple[Minted, Environment]:
-    """Makes the key of a command line, ends the pairing, and returns the key with its environment. Raises like
-    `redeem`.
-    """
+    """Makes the key of a command line, ends the pairing, and returns key and environment. Raises like `redeem`."""
     with _locked("key", device_code) as row:
         environment = Environment.objects.get(id=row["environment_id"])
         user = replace(actor, type="user", id=row["decided_by_id"])
@@ -120,8 +123,7 @@ def _locked(kind: str, code: str) -> Iterator[Row]:
             lock_environment(row["environment_id"])
         except NotFound:
             raise EnrollmentRefused(403, ErrorCode.ENROLLMENT_DENIED, _REVOKED) from None
-        # The enrollment is read again under the lock, because another call may have redeemed or revoked it in the
-        # meantime.
+        # The enrollment is read again under the lock, as another call may have redeemed or revoked it meanwhile.
         row = _find(found, " FOR NO KEY UPDATE OF e")
         _check(row)
         needs = Role(row["role"]) if row["role"] else Role.ADMIN
@@ -151,12 +153,8 @@ def _check(row: Row) -> None:
 
 
 def _waiting(enrollment_id: UUID) -> EnrollmentRefused:
-    params = {
-        "id": enrollment_id,
-        "most": MAX_POLL_SECONDS,
-        "tolerance": _TOLERANCE_SECONDS,
-    }
-    row = fetch_one(_POLL, params)
+    params = {"most": MAX_POLL_SECONDS, "tolerance": _TOLERANCE_SECONDS}
+    row = fetch_one(_POLL, {**params, "id": enrollment_id})
     too_fast = row is not None and row["too_fast"]
     code = ErrorCode.SLOW_DOWN if too_fast else ErrorCode.AUTHORIZATION_PENDING
     # RFC 8628 has these words in `error`, so both keys of the body hold them.

@@ -103,6 +103,18 @@ class RedeemBody(Body):
         return attrs
 
 
+class RedeemedSerializer(NamedSerializer):
+    """A host's worker and its two tokens, which are shown this once."""
+
+    workerId = serializers.UUIDField()
+    workerToken = serializers.CharField()
+    operatorToken = serializers.CharField()
+    apiUrl = serializers.CharField()
+    workspaceId = serializers.UUIDField()
+    environmentId = serializers.UUIDField()
+    authMode = serializers.ChoiceField(choices=Worker.AuthMode.choices)
+
+
 class EnrollmentSerializer(NamedSerializer):
     """An enrollment without its code. Only the answer to the call that issues a code shows the code."""
 

@@ -25,15 +25,14 @@ from workers.enrollment.serializers import (
     IssuedEnrollmentSerializer,
     PairingBody,
     RedeemBody,
+    RedeemedSerializer,
     RedeemLoginBody,
     UserCodeBody,
     WaitingPairingSerializer,
 )
-from workers.models import Enrollment, Worker
+from workers.models import Enrollment
 from workspaces.access import IsAdmin, TenantViewSet
 from workspaces.serializers import ApiKeySerializer
-
-_LONGEST_PROGRAM = 255
 
 
 class EnvironmentEnrollmentViewSet(TenantViewSet):
@@ -75,7 +74,6 @@ class EnvironmentEnrollmentViewSet(TenantViewSet):
         "DELETE /environments/{environmentId}/enrollments/{enrollmentId}",
         id="revokeEnrollment",
         summary="Revoke an enrollment",
-        answers={204: None},
     )
     def destroy(self, request: Request, environment_id: UUID, enrollment_id: UUID) -> Response:
         issuing.revoke_enrollment(
@@ -109,14 +107,18 @@ class PairingViewSet(ApiViewSet):
         id="approvePairing",
         summary="Approve a pairing",
         body=ApprovalBody,
-        answers={204: None},
     )
     def approve(self, request: Request) -> Response:
         body = read_body(ApprovalBody, request)
-        issuing.approve(
-            typed=body.pop("user_code"),
-            **body,
-            user_id=principal_of(request).id,
+        user_id = principal_of(request).id
+        found = issuing.find_pending(typed=body["user_code"], user_id=user_id)
+        unused = "role" if found.kind == Enrollment.Kind.DEVICE else "auth_mode"
+        decided = {"auth_mode": body["auth_mode"], "role": body["role"], unused: None}
+        issuing.approve_pairing(
+            enrollment_id=found.id,
+            environment_id=body["environment_id"],
+            **decided,
+            user_id=user_id,
             actor=actor_of(request),
         )
         return Response(status=204)
@@ -126,7 +128,6 @@ class PairingViewSet(ApiViewSet):
         id="denyPairing",
         summary="Deny a pairing",
         body=UserCodeBody,
-        answers={204: None},
     )
     def deny(self, request: Request) -> Response:
         user_id = principal_of(request).id
@@ -178,7 +179,7 @@ class EnrollmentViewSet(ApiViewSet):
         begun = issuing.begin_pairing(
             **read_body(PairingBody, request),
             address=address_of(request),
-            program=_printable(program)[:_LONGEST_PROGRAM] if program else None,
+            program="".join(filter(str.isprintable, program))[:255] if program else None,
         )
         uri = f"{settings.PUBLIC_URL}/pair"
         return Response(
@@ -202,19 +203,7 @@ class EnrollmentViewSet(ApiViewSet):
         summary="Redeem an enrollment",
         body=RedeemBody,
         example={"code": "enr_…", "hostname": "build-2", "os": "linux", "version": "0.1.0"},
-        answers={
-            201: answer(
-                "Redeemed",
-                "A host's worker and its two tokens, which are shown this once.",
-                workerId=serializers.UUIDField(),
-                workerToken=serializers.CharField(),
-                operatorToken=serializers.CharField(),
-                apiUrl=serializers.CharField(),
-                workspaceId=serializers.UUIDField(),
-                environmentId=serializers.UUIDField(),
-                authMode=serializers.ChoiceField(choices=Worker.AuthMode.choices),
-            )
-        },
+        answers={201: RedeemedSerializer},
     )
     def redeem(self, request: Request) -> Response:
         """Exchanges a code for the host's two tokens, which only this answer holds."""
@@ -225,18 +214,7 @@ class EnrollmentViewSet(ApiViewSet):
             values=body,
             actor=Actor("api_key", None, address_of(request), current_request_id.get() or None),
         )
-        return Response(
-            {
-                "workerId": redeemed.worker_id,
-                "workerToken": redeemed.worker_token,
-                "operatorToken": redeemed.operator_token,
-                "apiUrl": settings.PUBLIC_URL,
-                "workspaceId": redeemed.workspace_id,
-                "environmentId": redeemed.environment_id,
-                "authMode": redeemed.auth_mode,
-            },
-            status=201,
-        )
+        return Response(RedeemedSerializer(redeemed).data, status=201)
 
     @Operation(
         "POST /enrollments/key",
@@ -272,7 +250,3 @@ class EnrollmentViewSet(ApiViewSet):
             },
             status=201,
         )
-
-
-def _printable(text: str) -> str:
-    return "".join(character for character in text if character.isprintable())

@@ -26,7 +26,7 @@ from pipedai.api.fields import (
 )
 from pipedai.api.parsers import TOO_DEEP
 from pipedai.api.renderers import compact_json, iso_time
-from pipedai.api.serializers import Body, RowSerializer
+from pipedai.api.serializers import Body, NamedSerializer, RowSerializer
 from triggers.approvals.rules import (
     DECISIONS,
     MAX_ARGUMENTS_BYTES,
@@ -74,6 +74,9 @@ _IN_OUR_FORM = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 
 _COUNT = {"type": "integer", "minimum": 0, "maximum": _INT4}
 
+# The longest id of a tool call.
+MAX_CALL_ID = 200
+
 
 @extend_schema_field(
     {
@@ -108,6 +111,7 @@ class ToolCallsField(serializers.Field[Any, Any, Any, Any]):
                 "durationMs": {"type": ["integer", "null"], "minimum": 0},
                 "outcome": {"type": "string", "enum": list(CALL_OUTCOMES)},
                 "effect": {"type": "string", "enum": list(CALL_EFFECTS)},
+                "callId": {"type": ["string", "null"], "minLength": 1, "maxLength": MAX_CALL_ID},
             },
         },
     }
@@ -133,12 +137,17 @@ def _calls(items: list[Any]) -> Iterator[dict[str, Any]]:
             and effect in CALL_EFFECTS
         ):
             yield {
-                "at": at,
+                "callId": _call_id(item.get("callId")),
+                "startedAt": at,
                 "tool": tool[:MAX_TOOL_NAME],
                 "durationMs": _whole_count(item.get("durationMs")),
                 "outcome": outcome,
                 "effect": effect,
             }
+
+
+def _call_id(value: Any) -> str | None:
+    return value if isinstance(value, str) and 0 < len(value) <= MAX_CALL_ID else None
 
 
 def _whole_count(value: Any) -> int | None:
@@ -338,6 +347,17 @@ class RegistrationBody(RegisterBody):
     """Is for the OpenAPI schema only. The view takes the token, from header or body, before it reads fields."""
 
     token = TextField(required=False)
+
+
+class RegisteredSerializer(NamedSerializer):
+    """A registered worker and its token, which is shown this once."""
+
+    workerId = serializers.UUIDField()
+    workerToken = serializers.CharField()
+    workspaceId = serializers.UUIDField()
+    environmentId = serializers.UUIDField()
+    approved = serializers.BooleanField()
+    authMode = serializers.ChoiceField(choices=Worker.AuthMode.choices)
 
 
 class ClaimBody(Body):

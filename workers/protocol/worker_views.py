@@ -43,6 +43,7 @@ from workers.protocol.serializers import (
     HandedOutRunSerializer,
     NextRunSerializer,
     RegisterBody,
+    RegisteredSerializer,
     RegistrationBody,
 )
 from workers.registration import find_registration_key, register_worker
@@ -85,18 +86,7 @@ class RegistrationViewSet(ApiViewSet):
         summary="Register a worker",
         body=RegistrationBody,
         example={"token": "wrk_…", "hostname": "build-1", "os": "Linux 6.1", "version": "0.1.0"},
-        answers={
-            201: answer(
-                "Registered",
-                "A registered worker and its token, which is shown this once.",
-                workerId=serializers.UUIDField(),
-                workerToken=serializers.CharField(),
-                workspaceId=serializers.UUIDField(),
-                environmentId=serializers.UUIDField(),
-                approved=serializers.BooleanField(),
-                authMode=serializers.ChoiceField(choices=Worker.AuthMode.choices),
-            )
-        },
+        answers={201: RegisteredSerializer},
         security=({}, {REGISTRATION_TOKEN: []}),
     )
     def register(self, request: Request) -> Response:
@@ -108,17 +98,7 @@ class RegistrationViewSet(ApiViewSet):
             values=read_body(RegisterBody, request),
             actor=Actor("api_key", None, address_of(request), current_request_id.get() or None),
         )
-        return Response(
-            {
-                "workerId": registered.worker_id,
-                "workerToken": registered.worker_token,
-                "workspaceId": registered.workspace_id,
-                "environmentId": registered.environment_id,
-                "approved": registered.approved,
-                "authMode": registered.auth_mode,
-            },
-            status=201,
-        )
+        return Response(RegisteredSerializer(registered).data, status=201)
 
 
 def _registration_token(request: Request) -> str:
@@ -250,7 +230,6 @@ class PollingViewSet(WorkerProtocolViewSet):
         id="signOffWorker",
         summary="Sign a worker off",
         parameters=(VERSION, PROCESS),
-        answers={204: None},
     )
     def sign_off(self, request: Request, worker_id: UUID) -> Response:
         """Makes the worker offline at once, unless another process of it has polled since."""
@@ -258,9 +237,7 @@ class PollingViewSet(WorkerProtocolViewSet):
         return Response(status=204)
 
     def _begin(self, request: Request, *, waits: bool, features: Collection[str]) -> Limits:
-        """Notes what the request tells, and returns the worker's limits. `features` are those that it names. Raises
-        TooManyRequests.
-        """
+        """Notes what a request with these `features` tells, and returns the worker's limits. Raises TooManyRequests."""
         if not waits and not _POLLS.admits(self.worker.id, request):
             raise TooManyRequests(
                 "Two polls of this worker are being answered already: read their answers first.",

@@ -23,6 +23,19 @@ TERMINAL = {"succeeded", "failed", "timed_out", "canceled"}
 _OF_A_DECISION = ("approvalId", "tool", "argumentsHash", "toolSchemaHash")
 
 
+# The fields of a run that its worker is told.
+_HANDED_OUT = (
+    *("id", "prompt", "mcp_url", "mcp_headers", "model", "timeout_seconds", "payload", "attempt"),
+    *("output_schema", "retry_after_effects", "retry_mode", "resume_session_id"),
+    "max_cost_usd",
+)
+
+
+def _api_name(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(map(str.capitalize, others))
+
+
 @dataclass
 class FakeRun:
     prompt: str = "Say hello."
@@ -38,6 +51,8 @@ class FakeRun:
     output_schema: Any = None
     retry_after_effects: bool = True
     record_events: str = "failures"
+    # Whether somebody watches the run, of which heartbeats then say so.
+    watched: bool = False
     retry_mode: str = "restart"
     resume_session_id: str | None = None
     max_cost_usd: Any = None
@@ -79,37 +94,26 @@ class FakeRun:
             "allowHostTools": self.allow_host_tools,
             "decision": self.decision,
         }
+        told = {_api_name(name): getattr(self, name) for name in _HANDED_OUT}
         return {
-            "id": self.id,
+            **told,
+            "recordEvents": self.recorded,
             "triggerId": str(uuid4()),
             "triggerName": "Nightly report",
-            "prompt": self.prompt,
-            "mcpUrl": self.mcp_url,
-            "mcpHeaders": self.mcp_headers,
             "headersExpireAt": self.expires_at(),
-            "model": self.model,
-            "timeoutSeconds": self.timeout_seconds,
-            "payload": self.payload,
-            "attempt": self.attempt,
-            "outputSchema": self.output_schema,
-            "retryAfterEffects": self.retry_after_effects,
-            "recordEvents": self.record_events,
-            "retryMode": self.retry_mode,
-            "resumeSessionId": self.resume_session_id,
-            "maxCostUsd": self.max_cost_usd,
             **({} if self.rules is None else {"approvals": gates}),
             "queuedAt": now().isoformat(),
             "somethingNewer": True,
             **self.newer,
         }
 
+    @property
+    def recorded(self) -> str:
+        return "always" if self.watched and self.record_events == "failures" else self.record_events
+
     def expires_at(self) -> str | None:
         left = self.headers_expire_in
         return None if left is None else iso(now() + timedelta(seconds=left))
-
-    def has_waited(self) -> bool:
-        """Return whether the last report of the run was that it waits, and no worker has claimed it since."""
-        return self.status == "queued" and self.approval is not None
 
     def shown(self) -> dict[str, Any]:
         """Return the run as the answer to a claim, start, heartbeat or complete shows it."""
@@ -122,8 +126,8 @@ class FakeRun:
 
     def take_events(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Add those events that the run has not got yet, and return the status and the answer."""
-        failed = self.record_events == "failures" and self.status in TERMINAL - {"succeeded"}
-        if self.record_events != "always" and not failed:
+        failed = self.recorded == "failures" and self.status in TERMINAL - {"succeeded"}
+        if self.recorded != "always" and not failed:
             return 409, {"error": "The run's trigger records no events.", "code": "events_off"}
         for event in body["events"]:
             expected = len(self.events) + 1
@@ -482,7 +486,8 @@ class FakeApi:
         if run.status not in IN_HAND:
             return 409, _conflict(f"The run is {run.status}.", "run_state", run)
         self._note_tool_calls("heartbeat", run, body)
-        return 200, {**run.shown(), "leaseExpiresAt": self._time(self.lease_seconds)}
+        told = {"leaseExpiresAt": self._time(self.lease_seconds), "recordEvents": run.recorded}
+        return 200, {**run.shown(), **told}
 
     def _time(self, later: float = 0.0) -> str:
         return iso(now() + self.clock_ahead + timedelta(seconds=later))
@@ -509,7 +514,9 @@ class FakeApi:
 
     def _complete(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
         status = run.settled(body)
-        if run.status == status or (status == "waiting" and run.has_waited()):
+        # A run that is queued with an approval has waited, and no worker has claimed it since.
+        has_waited = run.status == "queued" and run.approval is not None
+        if run.status == status or (status == "waiting" and has_waited):
             return 200, run.shown()
         if status == "canceled" and not run.cancel_requested:
             return 409, _conflict("No cancel was requested.", "cancel_not_requested", run)

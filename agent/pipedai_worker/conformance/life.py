@@ -29,8 +29,7 @@ LONGER_THAN_THE_LEASE = 14.0
 
 @check("a run is claimed, started, executed once, and reported as succeeded")
 def does_a_run(lab: Lab) -> None:
-    run = lab.add()
-    lab.start()
+    run = lab.start_with()
     expect_status(lab.until_ended(run), "succeeded")
     expect(run.history == ["claimed", "running", "succeeded"], f"The run went {run.history}.")
     lab.expect_launched_once(run)
@@ -41,8 +40,7 @@ def does_a_run(lab: Lab) -> None:
 
 @check("a program that fails is reported as failed, with whose fault it was")
 def reports_a_failure(lab: Lab) -> None:
-    run = lab.add("crash 3")
-    lab.start()
+    run = lab.start_with("crash 3")
     outcome = lab.until_ended(run)
     expect_status(outcome, "failed")
     fault = outcome.get("faultClass")
@@ -75,8 +73,7 @@ def keeps_the_lease_by_the_apis_clock(lab: Lab) -> None:
 
 def _keep_the_lease(lab: Lab) -> None:
     lab.api.lease_seconds = LEASE_SECONDS
-    run = lab.add(f"sleep {LONGER_THAN_THE_LEASE:g}")
-    lab.start()
+    run = lab.start_with(f"sleep {LONGER_THAN_THE_LEASE:g}")
     lab.until_ended(run, times=2)
     silence = run.longest_silence
     expect(
@@ -107,8 +104,7 @@ def honours_a_cancel(lab: Lab) -> None:
 
 @check("a program over its time limit is ended, and reported as timed_out")
 def honours_the_time_limit(lab: Lab) -> None:
-    run = lab.add("sleep 60", timeout_seconds=1)
-    lab.start()
+    run = lab.start_with("sleep 60", timeout_seconds=1)
     expect_status(lab.until_ended(run), "timed_out")
     lab.until(lambda: not lab.running(run), "The program goes on after its time limit.")
 
@@ -186,15 +182,13 @@ def leaves_at_once_when_idle(lab: Lab) -> None:
 def ignores_what_is_newer(lab: Lab) -> None:
     lab.api.newer = NEWER
     lab.api.lease_seconds = 3
-    run = lab.add("sleep 2")
-    lab.start()
+    run = lab.start_with("sleep 2")
     lab.must_end_once(run)
 
 
 @check("fields of a run that it does not know, whatever they hold, change nothing")
 def ignores_what_is_newer_in_a_run(lab: Lab) -> None:
-    run = lab.add(newer={**NEWER, "enabled": False, "priority": None, "poolId": 7, "": [[]]})
-    lab.start()
+    run = lab.start_with(newer={**NEWER, "enabled": False, "priority": None, "poolId": 7, "": [[]]})
     lab.must_end_once(run)
 
 
@@ -252,8 +246,7 @@ def waits_while_it_is_limited(lab: Lab) -> None:
 )
 def does_not_repeat_what_it_cannot_resume(lab: Lab) -> None:
     session_id = str(uuid4())
-    run = lab.add(retry_mode="resume", resume_session_id=session_id)
-    lab.start()
+    run = lab.start_with(retry_mode="resume", resume_session_id=session_id)
     outcome = lab.until_ended(run)
     expect(lab.launched(run) == 0, "It began the run anew, which may repeat what was done before.")
     expect_handed_back(outcome)

@@ -21,8 +21,7 @@ from pipedai_worker.conformance.lab import (
 @check("a report whose answer was lost is repeated with the same status")
 def repeats_a_lost_report(lab: Lab) -> None:
     lab.api.fail("complete", DROP)
-    run = lab.add()
-    lab.start()
+    run = lab.start_with()
     lab.must_end_once(run)
     lab.until(lambda: lab.api.count("complete", run) >= 2, "It did not repeat its report.")
     statuses = {body.get("status") for body in lab.api.bodies("complete", run)}
@@ -34,8 +33,7 @@ def tries_again_after_5xx(lab: Lab) -> None:
     for kind in ("poll", "claim", "claim-next", "start", "heartbeat", "complete"):
         lab.api.fail(kind, 502, body="<html>Bad gateway</html>")
         lab.api.fail(kind, 503)
-    run = lab.add()
-    lab.start()
+    run = lab.start_with()
     lab.must_end_once(run)
 
 
@@ -51,8 +49,7 @@ def backs_off(lab: Lab) -> None:
 @check("Retry-After is honoured")
 def honours_retry_after(lab: Lab) -> None:
     lab.api.fail("complete", 429, headers={"Retry-After": "4"})
-    run = lab.add()
-    lab.start()
+    run = lab.start_with()
     lab.until_ended(run)
     first, second, *_ = lab.api.times("complete", run)
     # The worker must wait 4 s. The limit is a little less, because some clocks are not exact.
@@ -76,8 +73,7 @@ def accepts_a_refused_report(lab: Lab) -> None:
 @check("a slow network, where every answer takes seconds and comes in pieces, loses nothing")
 def stands_a_slow_network(lab: Lab) -> None:
     lab.api.latency = 1.0
-    run = lab.add()
-    lab.start()
+    run = lab.start_with()
     lab.must_end_once(run, times=2)
 
 

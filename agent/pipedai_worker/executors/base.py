@@ -37,6 +37,8 @@ from pipedai_worker.running.stopping import StopReason
 # The name of the run's only MCP server; claude then names its tools `mcp__trigger__…`.
 SERVER_NAME = "trigger"
 TOOL_PREFIX = f"mcp__{SERVER_NAME}__"
+# The key in `_meta` of a request to the MCP server by which claude says which call of the model the request makes.
+CALL_KEY = "claudecode/toolUseId"
 # Claude's word in a result for the end at a tool call that waits for a person.
 DEFERRED = "tool_deferred"
 # Claude takes a text that begins with a slash for a command of its own. After an empty line it does not.
@@ -220,9 +222,7 @@ class Execution:
 
 
 class Executor:
-    """Executes one job per call. Several threads may call it at the same time. Unless an executor says otherwise, its
-    program is one of which the worker knows nothing.
-    """
+    """Executes one job per call, also several at a time. By default nothing is known of the program that it runs."""
 
     # True if the run's MCP server has to answer before the program is launched.
     needs_server = False

@@ -23,7 +23,7 @@ import httpx
 
 from pipedai_worker.disk.tool_calls import POSSIBLE, Call, ToolCalls
 from pipedai_worker.gateway import faults, limits, messages
-from pipedai_worker.gateway.faults import ServerFailed, ServerFault
+from pipedai_worker.gateway.faults import ServerFailed
 from pipedai_worker.gateway.gate import Admitted, Gate, with_known_headers
 from pipedai_worker.gateway.listener import Answer, Listener, Request
 from pipedai_worker.gateway.messages import (
@@ -49,6 +49,7 @@ from pipedai_worker.gateway.upstream import (
     read_whole,
     session_in,
 )
+from pipedai_worker.running.outcome import Fault
 from pipedai_worker.running.stopping import in_background, run_in_background
 
 log = logging.getLogger(__name__)
@@ -105,10 +106,8 @@ class Gateway:
                 log.debug("the gateway had ended already")
         self._thread.join(LEAVE_SECONDS)
 
-    def probe(self, stopped: Callable[[], bool] = lambda: False) -> ServerFault | None:
-        """Initialise the server and list its tools, in 30 s at most. Return None, or why it can't be used. If the
-        gateway is closed or `stopped` returns True meanwhile, return at once.
-        """
+    def probe(self, stopped: Callable[[], bool] = lambda: False) -> Fault | None:
+        """Initialise the server and list its tools, until `stopped`. Return None, or why it can't be used."""
         if self._loop is None:
             raise RuntimeError("The gateway is not open.")
         probing = probe(self._upstream, self._effects)
@@ -176,7 +175,8 @@ class Gateway:
             if path == self._path.encode():
                 await self._answer_main(request, answer)
             elif self._gate and path == f"{self._base}/hook".encode() and request.method == "POST":
-                await self._answer_hook(self._gate, request, answer)
+                told = await asyncio.to_thread(self._gate.answer_hook, request.body)
+                await answer.send(HTTPStatus.OK, json.dumps(told).encode())
             else:
                 await answer.send(HTTPStatus.NOT_FOUND)
         except ServerFailed as failed:
@@ -185,11 +185,6 @@ class Gateway:
                 raise ConnectionError from None
             problem = messages.error("null", messages.SERVER_ERROR, str(failed))
             await answer.send(HTTPStatus.BAD_GATEWAY, problem)
-
-    async def _answer_hook(self, gate: Gate, request: Request, answer: Answer) -> None:
-        loop = asyncio.get_running_loop()
-        told = await loop.run_in_executor(None, gate.answer_hook, request.body)
-        await answer.send(HTTPStatus.OK, json.dumps(told).encode())
 
     async def _answer_main(self, request: Request, answer: Answer) -> None:
         ways = {
@@ -293,7 +288,7 @@ class Forwarding:
             if tool is not None:
                 effect = self._effects.of(tool)
                 may_change |= effect == POSSIBLE
-                awaited = await self._begin(tool, effect)
+                awaited = await self._begin(tool, effect, messages.call_id_of(message))
                 begun.append(awaited)
             if awaited is not None and id_as_json is not None:
                 self._waiting.expect(post.session, id_as_json, awaited)
@@ -305,10 +300,9 @@ class Forwarding:
         for call in begun:
             call.sent()
 
-    async def _begin(self, tool: str, effect: str) -> Call:
-        loop = asyncio.get_running_loop()
+    async def _begin(self, tool: str, effect: str, call_id: str | None) -> Call:
         try:
-            return await loop.run_in_executor(None, self._calls.begin, tool, effect)
+            return await asyncio.to_thread(self._calls.begin, tool, effect, call_id)
         except OSError:
             raise NotAllowed(
                 "The worker could not write this call down, so it was not sent."
@@ -428,9 +422,7 @@ class Forwarding:
 
 
 def _passed_on(status: int) -> int:
-    """Return the status for claude: never 401, for which it would look for a login, a redirect, or the status of an
-    answer without content.
-    """
+    """Return the status for claude: never 401, for which it looks for a login, a redirect, or one without content."""
     if status in _WITHOUT_CONTENT:
         return HTTPStatus.OK
     if 200 <= status < 300:

@@ -16,8 +16,7 @@ MOST_CONNECTIONS = 128
 MOST_UNTAKEN = 4096
 # How many connections may be open that have not sent a request with the secret path. Beyond that the oldest is closed.
 MOST_STRANGERS = 64
-# In a run with rules, a message and a tool's schema may have so many levels of lists and objects, and so many refused
-# calls are counted.
+# In a run with rules: the most levels of a message or a tool's schema, and the most refused calls that are counted.
 MOST_LEVELS = 100
 MOST_REFUSED = 10_000
 # How many bytes of request bodies the gateway may have in memory at the same time.

@@ -243,9 +243,7 @@ class Listener:
             await _linger(connection.reader, writer)
 
     def _admit(self, connection: _Connection, head: Request) -> None:
-        """Count a connection as that of a client. Raises BadRequest for a request that a web page sends, one without
-        the secret path, and that of one client too many.
-        """
+        """Count a client's connection. Raises BadRequest for a web page, a wrong path, or one client too many."""
         if head.has("origin"):
             raise BadRequest(HTTPStatus.FORBIDDEN)
         if head.header("host") != self._host:

@@ -15,7 +15,7 @@ import httpx
 
 from pipedai_worker import __version__
 from pipedai_worker.gateway import faults, limits, messages
-from pipedai_worker.gateway.faults import ServerFailed, ServerFault
+from pipedai_worker.gateway.faults import ServerFailed
 from pipedai_worker.gateway.messages import Effects
 from pipedai_worker.gateway.upstream import (
     EVENTS,
@@ -29,7 +29,7 @@ from pipedai_worker.gateway.upstream import (
     media_type,
     session_in,
 )
-from pipedai_worker.running.outcome import CLIENT
+from pipedai_worker.running.outcome import CLIENT, Fault
 
 # The versions of MCP in which a conversation begins with `initialize`. The probe offers the first one to the server.
 VERSIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
@@ -43,7 +43,7 @@ TOO_LARGE = f"What the MCP server tells of its tools is larger than {_LARGEST_MI
 USER_AGENT = ("User-Agent", f"pipedai-worker/{__version__}")
 
 
-async def probe(upstream: Upstream, effects: Effects) -> ServerFault | None:
+async def probe(upstream: Upstream, effects: Effects) -> Fault | None:
     """Initialise the server, list its tools, and end the session, in 30 s at most. Return None if it can be used."""
     try:
         await asyncio.wait_for(_probe(upstream, effects), limits.PROBE_SECONDS)
@@ -133,9 +133,7 @@ class ServerError(ServerFailed):
 
 
 class Conversation:
-    """A conversation over streamable HTTP that begins with `initialize`. The server may give it a session. The methods
-    raise ServerFailed.
-    """
+    """A conversation over streamable HTTP that begins with `initialize`. Its methods raise ServerFailed."""
 
     client = {"name": "pipedai-worker", "version": __version__}
 

@@ -244,9 +244,7 @@ _PIECE_BYTES = 16 * 1024
 
 
 class JsonLines:
-    """Calls `sink` with each line that is a JSON object. In a line that is too long or has too many values, long
-    strings are cut; if it is still too long, it is skipped.
-    """
+    """Calls `sink` with each line that is a JSON object. In a line that is too long, long strings are cut first."""
 
     def __init__(self, sink: Callable[[dict[str, Any]], None]) -> None:
         self._sink = sink

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,11 @@ from pipedai_worker.api import (
     until_answered,
 )
 from pipedai_worker.disk import spool
+from pipedai_worker.disk.durable import logged
 from pipedai_worker.disk.journal import KEPT, Journal
 from pipedai_worker.disk.spool import (
     MOST_BYTES_OF_ALL,
+    NOT_WRITTEN,
     STATUS,
     STREAMS,
     RunEvent,
@@ -39,6 +41,7 @@ from pipedai_worker.disk.spool import (
 )
 from pipedai_worker.executors.base import Executor
 from pipedai_worker.redact import RedactingTexts, Redactor
+from pipedai_worker.running.assigned import ALWAYS
 from pipedai_worker.running.outcome import SUCCEEDED, WAITING, bare, size_of, storable
 from pipedai_worker.running.stopping import StopReason, StopRequest, run_in_background
 from pipedai_worker.values import is_deeper, whole, with_strings
@@ -59,26 +62,23 @@ class NotTold(Exception):  # noqa: N818 - a state of knowledge
     """The run ended or was stopped before the API had answered the heartbeat."""
 
 
+@dataclass
 class Heartbeat:
     """A context manager that sends heartbeats, with what `counts` returns and, once it is set, with `session_id`."""
 
-    def __init__(
-        self,
-        api: Api,
-        run_id: str,
-        stop: StopRequest,
-        counts: Callable[[], Counts | None] = lambda: None,
-    ) -> None:
-        self._api = api
-        self._run_id = run_id
-        self._stop = stop
-        self._counts = counts
-        self.session_id: str | None = None
-        self._interval = LONGEST_SECONDS
-        self._condition = threading.Condition()
-        self._ended = False
-        # How often `tell()` was called, and how often it had been when the last answered heartbeat was sent.
-        self._asked = self._answered = 0
+    _api: Api
+    _run_id: str
+    _stop: StopRequest
+    _counts: Callable[[], Counts | None] = lambda: None
+    # Called with each answer that says that the run's events are to be sent as they come.
+    _watched: Callable[[], None] = lambda: None
+    session_id: str | None = None
+    _interval: float = LONGEST_SECONDS
+    _condition: threading.Condition = field(default_factory=threading.Condition)
+    _ended: bool = False
+    # How often `tell()` was called, and how often it had been when the last answered heartbeat was sent.
+    _asked: int = 0
+    _answered: int = 0
 
     def __enter__(self) -> Heartbeat:
         run_in_background(f"heartbeat {self._run_id}", self._beat)
@@ -132,6 +132,8 @@ class Heartbeat:
                 delay = self._interval = self._next_interval(answer)
                 if answer.get("cancelRequested"):
                     self._stop.request(StopReason.CANCELED)
+                if answer.get("recordEvents") == ALWAYS:
+                    self._watched()
                 with self._condition:
                     self._answered = asked
                     self._condition.notify_all()
@@ -234,55 +236,52 @@ class _Dropped(Exception):  # noqa: N818 - an end, not an error
     """The API takes no more events of this run."""
 
 
+@dataclass
 class Sender:
     """Sends what a run's file has and what is added to it, in a thread of its own from `begin()` or `end()` on.
 
     `wait` sleeps for so many seconds, and returns True once the worker has to exit. `clock` returns seconds.
     """
 
-    def __init__(
-        self,
-        api: Api,
-        run_id: str,
-        path: Path,
-        wait: Wait,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._api = api
-        self._run_id = run_id
-        self._path = path
-        self._wait = wait
-        self._clock = clock
-        self._news = threading.Event()
-        self._ended = threading.Event()
-        self._ended_at: float | None = None
-        # False while the API does not answer.
-        self._answered = True
-        self._gaps = 0
-        self._begun = self._over = False
-        # True once the API has said that it takes no more events of this run.
-        self.dropped = False
-        # True if the run waits for a person. Its file stays then, because the run's later events follow in it.
-        self.waits = False
-        # Set once nothing more is sent: everything has been, the API takes no more, or the worker exits.
-        self.done = threading.Event()
-
-    def added(self) -> None:
-        self._news.set()
+    _api: Api
+    _run_id: str
+    _path: Path
+    _wait: Wait
+    _clock: Callable[[], float] = time.monotonic
+    # Set when events have been added to the file.
+    news: threading.Event = field(default_factory=threading.Event)
+    _ended: threading.Event = field(default_factory=threading.Event)
+    _ended_at: float | None = None
+    # False while the API does not answer.
+    _answered: bool = True
+    _gaps: int = 0
+    _begun: bool = False
+    _over: bool = False
+    # Held while it is decided whether the file is sent, because heartbeats come in a thread of their own.
+    _deciding: threading.Lock = field(default_factory=threading.Lock)
+    # True once the API has said that it takes no more events of this run.
+    dropped: bool = False
+    # True if the run waits for a person. Its file stays then, because the run's later events follow in it.
+    waits: bool = False
+    # Set once nothing more is sent: everything has been, the API takes no more, or the worker exits.
+    done: threading.Event = field(default_factory=threading.Event)
 
     def finish(self) -> None:
         self._ended_at = self._clock()
-        self._ended.set()
-        self._news.set()
-
-    @property
-    def ended(self) -> bool:
-        return self._ended.is_set()
+        with self._deciding:
+            self._ended.set()
+        self.news.set()
 
     def begin(self) -> None:
         self._begun = True
         self.done.clear()
         run_in_background(f"events {self._run_id}", self.run)
+
+    def watch(self) -> None:
+        """Send from now on what the file has and gets, even if it was to be kept until the run's end."""
+        with self._deciding:
+            if not (self._begun or self._ended.is_set() or self.dropped):
+                self.begin()
 
     def flush(self) -> None:
         """After `finish()`, give the last events a moment to arrive, if they are being sent."""
@@ -340,15 +339,15 @@ class Sender:
 
     def _send_all(self, reader: SpoolReader) -> None:
         while True:
-            self._news.clear()
-            ended = self.ended
+            self.news.clear()
+            ended = self._ended.is_set()
             lines = reader.lines()
             if lines:
                 self._send(reader, lines)
             elif ended:
                 return
             else:
-                self._news.wait()
+                self.news.wait()
                 continue
             self._ended.wait(seconds_to_gather(lines))
             if self._wait(0):
@@ -442,34 +441,30 @@ class Recorder:
         `wait` sleeps for so many seconds, and returns True once the worker has to exit. With `go_on`, the events that
         the run had before it waited stay.
         """
-        try:
+        with logged(f"run {run_id}: its events can't be recorded"):
             make_room(path.parent, most_bytes=MOST_BYTES_OF_ALL)
-            writer = SpoolWriter(path, go_on=go_on)
-            sender = Sender(api, run_id, path, wait)
-        except OSError as error:
-            log.warning("run %s: its events can't be recorded: %s", run_id, error.strerror)
-            return None
-        if not path.name.endswith(KEPT):
-            sender.begin()
-        return cls(writer, sender, redactor)
+            recorder = cls(
+                SpoolWriter(path, go_on=go_on), Sender(api, run_id, path, wait), redactor
+            )
+            if not path.name.endswith(KEPT):
+                recorder.sender.begin()
+            return recorder
+        return None
 
     def take(self, kind: str, payload: Any) -> None:
-        if not self._writer.open:
+        if not self._writer.open or self.sender.dropped:
+            self._writer.close()
             return
         try:
-            if self.sender.dropped:
-                self._writer.close()
+            with logged(NOT_WRITTEN):
+                for event in spool.read(kind, payload):
+                    for text, data in self._redacted(event):
+                        self._writer.add(event.type, text, data)
+                self.sender.news.set()
                 return
-            for event in spool.read(kind, payload):
-                for text, data in self._redacted(event):
-                    self._writer.add(event.type, text, data)
-            self.sender.added()
-        except OSError as error:
-            log.warning("a run's events can't be written: %s", error.strerror)
-            self._writer.close()
         except Exception:
             log.exception("an event can't be recorded; the run goes on without further events")
-            self._writer.close()
+        self._writer.close()
 
     def finish(self, *, waits: bool = False) -> None:
         """Record nothing more. `waits` says that the run will go on, and its events after it."""

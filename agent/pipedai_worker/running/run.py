@@ -4,26 +4,28 @@ tool calls and with headers that may change, write its outcome down, report it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from pipedai_worker.api import Api, NotOurApi, Refused, until_answered
-from pipedai_worker.disk import journal
+from pipedai_worker.disk import durable, journal
+from pipedai_worker.disk.durable import logged
 from pipedai_worker.disk.journal import HeldRun
-from pipedai_worker.disk.sessions import HadEffects, Session, Sessions, Workplace, Workplaces
+from pipedai_worker.disk.sessions import HadEffects, Session, Workplace, Workplaces
 from pipedai_worker.disk.spool import RunEvents, Sink
 from pipedai_worker.disk.tool_calls import ToolCalls
 from pipedai_worker.executors import claude
-from pipedai_worker.executors.base import Execution, Executor, Job, allowed
+from pipedai_worker.executors.base import Execution, Job, allowed
 from pipedai_worker.gateway import Credentials, Gate, Gateway
 from pipedai_worker.identity import EVERY_CREDENTIAL
 from pipedai_worker.redact import Redactor, known_secrets
@@ -74,10 +76,7 @@ class Ending:
 def gate_of(
     run: AssignedRun,
     workplace: Workplace,
-    *,
-    api: Api,
-    sessions: Sessions,
-    executor: Executor,
+    around: Surroundings,
     redactor: Redactor,
     ending: Ending,
 ) -> Gate | None:
@@ -88,16 +87,15 @@ def gate_of(
     session_id = workplace.session.id
 
     def make_room(tool: str, with_effect: set[str]) -> bool:
-        try:
-            return sessions.make_room(session_id, executor, tool, with_effect)
-        except OSError as error:
-            log.error("a session can't be kept for a run that waits: %s", error.strerror)
-            return False
+        with logged("a session can't be kept for a run that waits", logging.ERROR):
+            sessions = around.journal.sessions
+            return sessions.make_room(session_id, around.executor, tool, with_effect)
+        return False
 
     def spend(approval_id: str) -> None:
         # If the worker is killed from here on, claude must not make the call again when the run goes on.
-        sessions.undefer(session_id)
-        until_answered(lambda: api.spend(run.id, approval_id), ending.within)
+        around.journal.sessions.undefer(session_id)
+        until_answered(lambda: around.api.spend(run.id, approval_id), ending.within)
 
     return Gate(
         approvals,
@@ -148,9 +146,7 @@ class RunCredentials:
         known_secrets.remove(self._run_id)
 
     def ask(self, refused: bool = False) -> Credentials:
-        """Return the headers that the run's trigger has by now, as secrets that are known already. `refused` tells the
-        API that the server has refused the present ones. Raises ApiError.
-        """
+        """Return the trigger's present headers, hidden from now on, in place of `refused` ones. Raises ApiError."""
         answer = self._api.credentials(self._run_id, self._expires_at if refused else None)
         # The API can't always tell: after this worker's poll, another one may have been handed the run with a new URL.
         if answer.get("mcpUrl") != self._mcp_url:
@@ -212,7 +208,7 @@ class Run:
         self._kept_session = assigned.resume_session_id
         # Decides which of the run's tool calls may be sent; None if none needs a person's approval.
         self._gate: Gate | None = None
-        self._heartbeat = Heartbeat(around.api, assigned.id, self.stop, self._counts)
+        self._heartbeat = Heartbeat(around.api, assigned.id, self.stop, self._counts, self._watched)
 
     def live(self) -> None:
         """Execute and report the run, in the calling thread. Raises TokenRefused, GaveUp, OSError."""
@@ -254,6 +250,10 @@ class Run:
     def _counts(self) -> dict[str, int] | None:
         return self._calls.counts() if self._calls else None
 
+    def _watched(self) -> None:
+        if self._recorder:
+            self._recorder.sender.watch()
+
     def _report(self, outcome: Outcome) -> str | None:
         """Report the run, and return the status that the API then says it has."""
         around, journal, run_id = self._around, self._around.journal, self.assigned.id
@@ -279,11 +279,9 @@ class Run:
             # The claimId tells which claim this report belongs to. If it is sent again after the run has been claimed
             # anew, it must not end the run.
             body["claimId"] = self._held.claim_id
-        try:
+        with logged(f"run {run_id}: its outcome can't be kept on disk", logging.ERROR):
             journal.put_outcome(run_id, body)
             journal.release(run_id)
-        except OSError as error:
-            log.error("run %s: its outcome can't be kept on disk: %s", run_id, error)
         if self._recorder and not self.stop.hasty:
             self._recorder.sender.flush()
         status = report(around, run_id, body)
@@ -316,9 +314,13 @@ class Run:
         waits = False
         events = RunEvents(directory, self.assigned.id, self._redactor) if directory else None
         recorder = self._recorder = self._begin_recording()
-        on_event = _to_each(
-            [each for each in (events and events.write, recorder and recorder.take) if each]
-        )
+
+        def on_event(kind: str, payload: Any) -> None:
+            if events:
+                events.write(kind, payload)
+            if recorder:
+                recorder.take(kind, payload)
+
         try:
             workplace = self._workplaces.find(lambda: self.stop.reason is not None)
             execution = self._execute_at(workplace, self._calls, on_event, deadline)
@@ -341,8 +343,12 @@ class Run:
         if self.assigned.record_events not in {ALWAYS, FAILURES}:
             return None
         around, run_id = self._around, self.assigned.id
-        path = around.journal.events_of(run_id, kept=self.assigned.record_events == FAILURES)
-        go_on = self.assigned.is_decided
+        kept, go_on = self.assigned.record_events == FAILURES, self.assigned.is_decided
+        path = around.journal.events_of(run_id, kept=kept)
+        if go_on:
+            # Whether the run is watched may have changed while it waited.
+            with contextlib.suppress(FileNotFoundError):
+                around.journal.events_of(run_id, kept=not kept).rename(path)
         return Recorder.begin(around.api, run_id, path, self._redactor, around.leaving, go_on=go_on)
 
     def _execute_at(
@@ -354,15 +360,7 @@ class Run:
             if workplace.session.resumed:
                 self._heartbeat.session_id = workplace.session.id
             self._held = around.journal.update(self._held, scratch=str(scratch.root))
-            self._gate = gate_of(
-                self.assigned,
-                workplace,
-                api=around.api,
-                sessions=around.journal.sessions,
-                executor=executor,
-                redactor=self._redactor,
-                ending=ending,
-            )
+            self._gate = gate_of(self.assigned, workplace, around, self._redactor, ending)
             with Gateway(
                 url=self.assigned.mcp_url,
                 credentials=self._credentials.present,
@@ -374,7 +372,8 @@ class Run:
                 execution = self._probe(gateway) if executor.needs_server else None
                 if execution is None:
                     limit = self.assigned.timeout_seconds
-                    scratch.write_mcp_config(claude.mcp_configuration(gateway.url, limit))
+                    configuration = claude.mcp_configuration(gateway.url, limit)
+                    durable.write_private(scratch.mcp_config, configuration)
                     job = self._job(workplace, gateway.url, on_event, deadline)
                     execution = executor.execute(job)
                     if execution.nothing_deferred:
@@ -436,12 +435,10 @@ class Run:
         )
 
     def _launched(self, program: Program) -> None:
-        try:
+        with logged(f"run {self.assigned.id}: its process can't be noted on disk"):
             self._held = self._around.journal.update(
                 self._held, pid=program.pid, process_started=program.started
             )
-        except OSError as error:
-            log.warning("run %s: its process can't be noted on disk: %s", self.assigned.id, error)
 
     def _stopped_outcome(self, known: Outcome, reason: StopReason) -> Outcome | None:
         if reason is StopReason.LOST:
@@ -467,18 +464,8 @@ def _disk_failed(error: OSError) -> Outcome:
 
 
 def _open_calls(path: Path, redactor: Redactor) -> ToolCalls | None:
-    try:
+    with logged("a run's tool calls can't be kept on disk", logging.ERROR):
         # An earlier claim of the same run, which got no further, may have left a file.
         path.unlink(missing_ok=True)
         return ToolCalls(path, redactor)
-    except OSError as error:
-        log.error("a run's tool calls can't be kept on disk: %s", error.strerror)
-        return None
-
-
-def _to_each(sinks: Sequence[Sink]) -> Sink:
-    def on_event(kind: str, payload: Any) -> None:
-        for sink in sinks:
-            sink(kind, payload)
-
-    return on_event
+    return None

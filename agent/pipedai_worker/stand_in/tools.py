@@ -18,7 +18,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipedai_worker.executors.base import SERVER_NAME, TOOL_PREFIX
+from pipedai_worker.executors.base import CALL_KEY, SERVER_NAME, TOOL_PREFIX
 from pipedai_worker.stand_in.conversation import Conversation
 
 PROTOCOL_VERSION = "2025-06-18"
@@ -58,11 +58,10 @@ class McpClient:
                 return
             page = {"cursor": listed["nextCursor"]}
 
-    def call(self, tool: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def call(self, tool: str, arguments: Mapping[str, Any], number: str = "") -> dict[str, Any]:
         """Call a tool and return its result: `content` and `isError`, perhaps more. Raises McpError."""
-        return self._ask(
-            "tools/call", {"name": tool, "arguments": dict(arguments)}, self._call_seconds
-        )
+        asked = {"name": tool, "arguments": dict(arguments), "_meta": {CALL_KEY: number}}
+        return self._ask("tools/call", asked, self._call_seconds)
 
     def close(self) -> None:
         if "Mcp-Session-Id" in self._headers:
@@ -257,7 +256,7 @@ class _Call:
             return
         try:
             with _progress(self._talk, self.number, TOOL_PREFIX + self._tool):
-                result = self._client.call(self._tool, self._arguments)
+                result = self._client.call(self._tool, self._arguments, self.number)
         except McpError as error:
             result = {"content": str(error), "isError": True}
         self._write(result)

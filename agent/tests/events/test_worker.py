@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 from pipedai_worker.conformance.fake_api import DROP, FakeApi, FakeRun
+from pipedai_worker.stand_in.mcp_server import Tool
 from tests.conftest import Worker, Workers, until
 
 SECRET = "sk-live-0123456789abcdef"
@@ -112,6 +113,25 @@ def memory_kib(worker: Worker, kind: str) -> int:
     return int(size)
 
 
+def test_a_run_that_somebody_watches_meanwhile_tells_what_it_has_kept_and_what_comes(
+    api: FakeApi, workers: Workers
+) -> None:
+    go, api.lease_seconds = workers.directory / "go", 1
+    run = api.add(f"standin: say before\nstandin: wait-for {go}\nstandin: success Done.")
+    workers.start()
+    until(lambda: [b"before" in path.read_bytes() for path in spooled(workers)] == [True])
+    assert api.count("events") == 0
+    with api.lock:
+        run.watched = True
+    api.until(lambda: "message" in kinds(run))
+    assert run.status == "running"
+    go.touch()
+    assert api.until_ended(run)["status"] == "succeeded"
+    assert in_order(run)
+    assert kinds(run)[-2:] == ["message", "result"]
+    until(lambda: not spooled(workers))
+
+
 def test_with_failures_events_stay_on_disk_until_a_run_has_not_succeeded(
     api: FakeApi, workers: Workers
 ) -> None:
@@ -158,3 +178,19 @@ def test_kept_events_outlive_an_outage_and_a_kill_of_the_worker(
     assert "message" in kinds(cut)
     assert api.until_ended(cut)["errorMessage"] == "worker restarted"
     assert (well.status, api.count("events", well)) == ("succeeded", 0)
+
+
+def test_a_call_has_one_id_in_the_events_and_in_the_report(api: FakeApi, workers: Workers) -> None:
+    api.tools = {
+        "look": Tool({"name": "look", "annotations": {"readOnlyHint": True}}, lambda _: "Here.")
+    }
+    run = api.add("Look.", record_events="always")
+    workers.start("--once")
+    (call,) = api.until_ended(run)["toolCallList"]
+    ids = [
+        event["data"]["callId"]
+        for event in run.events
+        if event["type"] in {"tool_call", "tool_result"}
+    ]
+    assert call["callId"].startswith("toolu_")
+    assert ids == [call["callId"]] * 2

@@ -407,9 +407,7 @@ def test_a_call_about_which_an_earlier_run_has_asked_stays_gated_in_its_session(
     def opened(**session: Any) -> Way:
         known = Session("s", run.id, "", **session)
         place = Workplace(nothing, JobSession("s", resumed=True), known)
-        ending = Ending(StopRequest())
-        rest = {"api": nothing, "sessions": nothing, "executor": nothing, "ending": ending}
-        found = gate_of(run, place, redactor=Redactor([]), **rest)
+        found = gate_of(run, place, nothing, Redactor([]), Ending(StopRequest()))
         way = open_way(server.url, gate=found)
         assert way.gateway.probe() is None
         return way

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from pipedai_worker.gateway import ServerFault, limits
-from pipedai_worker.running.outcome import CLIENT, INFRA
+from pipedai_worker.gateway import limits
+from pipedai_worker.running.outcome import CLIENT, INFRA, Fault
 
 from .conftest import Way
 from .servers import TOKEN, TOOLS, Exchange, McpServer, raw_server, serving
@@ -22,7 +22,7 @@ Open = Callable[..., Way]
 
 def probe(way: Way) -> tuple[str, str]:
     fault = way.gateway.probe()
-    assert isinstance(fault, ServerFault)
+    assert isinstance(fault, Fault)
     assert "planted" not in fault.sentence
     assert fault.sentence.endswith(".")
     return fault.fault_class, fault.sentence
@@ -360,7 +360,7 @@ def test_the_end_of_the_gateway_ends_the_probe(open_way: Open) -> None:
 
     with raw_server(talk) as url:
         way = open_way(url)
-        found: list[ServerFault | None] = []
+        found: list[Fault | None] = []
         thread = threading.Thread(target=lambda: found.append(way.gateway.probe()))
         thread.start()
         assert asked.wait(30)
