@@ -22,7 +22,7 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid
 from pipedai.api.principal import UserPrincipal
 from pipedai.events import Actor, Event, emit
-from pipedai.outgoing import mail_is_on
+from pipedai.outgoing.mails import mail_is_on
 
 # The ends of the placeholders that displaced and deleted accounts have for an address.
 _DISPLACED, DELETED = "@displaced.invalid", "@deleted.invalid"

@@ -24,7 +24,8 @@ from pipedai.api.errors import Conflict
 from pipedai.api.throttling import count_hit
 from pipedai.ids import new_id
 from pipedai.links import link_to_page
-from pipedai.outgoing import Kind, Mail, NeverSend, compose, mail_host
+from pipedai.outgoing.kinds import Kind, NeverSend
+from pipedai.outgoing.mails import Mail, compose, mail_host
 from pipedai.sql import Row
 
 Purpose = AccountMail.Purpose

@@ -9,7 +9,7 @@ from django.db.models.functions import Lower, Now
 
 from accounts.emails import NotAnEmail, read_email
 from pipedai.ids import new_id
-from pipedai.outgoing import (
+from pipedai.outgoing.kinds import (
     OutboxRow,
     SendAttempt,
     attempt_constraints,

@@ -23,7 +23,7 @@ from accounts.sessions import Device, open_session
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Forbidden, Invalid
 from pipedai.events import Actor, Event, emit
-from pipedai.outgoing import mail_is_on
+from pipedai.outgoing.mails import mail_is_on
 
 _UNPROVED = (
     "Somebody registered this e-mail address and never confirmed it. If it is yours, open the link in the mail that"

@@ -48,7 +48,7 @@ from pipedai.api.fields import NameField
 from pipedai.api.principal import UserPrincipal
 from pipedai.api.throttling import Rate, count_hit
 from pipedai.events import Actor, Event, emit
-from pipedai.outgoing import mail_is_on
+from pipedai.outgoing.mails import mail_is_on
 from pipedai.outgoing.oauth import new_verifier
 
 LIFETIME_SECONDS = 600

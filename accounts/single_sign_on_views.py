@@ -20,7 +20,7 @@ from accounts.single_sign_on import BEGUN, LIFETIME_SECONDS, PENDING, LinkNeeded
 from accounts.views import caller_of, presented_by
 from pipedai.api.errors import NotFound
 from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.serializers import read_body
+from pipedai.api.serializers import Values
 from pipedai.api.throttling import Rate, Throttle, by_address
 from pipedai.api.views import ApiViewSet, IsPublic
 
@@ -78,9 +78,8 @@ class SingleSignOnViewSet(ApiViewSet):
         },
         answer_headers={200: _COOKIE},
     )
-    def begin(self, request: Request) -> Response:
-        path = read_body(BeginBody, request)["next"]
-        url, cookie = single_sign_on.begin(on=path, address=by_address(request))
+    def begin(self, request: Request, body: Values) -> Response:
+        url, cookie = single_sign_on.begin(on=body["next"], address=by_address(request))
         response = Response({"url": url})
         _set_cookie(response, BEGUN, cookie)
         return response
@@ -94,12 +93,11 @@ class SingleSignOnViewSet(ApiViewSet):
         answers={200: _ENTERED},
         answer_headers={200: _COOKIE},
     )
-    def finish(self, request: Request) -> Response:
-        brought = read_body(FinishBody, request)
+    def finish(self, request: Request, body: Values) -> Response:
         try:
             response = _entered(
                 *single_sign_on.finish(
-                    **brought,
+                    **body,
                     cookie=_cookie(request, BEGUN),
                     address=by_address(request),
                     replaces=presented_by(request),
@@ -122,10 +120,10 @@ class SingleSignOnViewSet(ApiViewSet):
         answers={200: _ENTERED},
         answer_headers={200: _COOKIE},
     )
-    def link(self, request: Request) -> Response:
+    def link(self, request: Request, body: Values) -> Response:
         response = _entered(
             *single_sign_on.link(
-                **read_body(LinkBody, request),
+                **body,
                 cookie=_cookie(request, PENDING),
                 device=device_of(request),
                 actor=caller_of(request),
@@ -140,9 +138,8 @@ class SingleSignOnViewSet(ApiViewSet):
         summary="Have a mail sent that links the account with the issuer's address",
         answers={202: None},
     )
-    def mail_link(self, request: Request) -> Response:
+    def mail_link(self, request: Request) -> None:
         single_sign_on.mail_link(cookie=_cookie(request, PENDING))
-        return Response(status=202)
 
     @Operation(
         "POST /auth/sso/link-by-mail",
@@ -150,11 +147,9 @@ class SingleSignOnViewSet(ApiViewSet):
         summary="Link an account by the token of a mail",
         body=LinkByMailBody,
         example={"token": "acc_2jmGzT6n…"},
-        answers={204: None},
     )
-    def link_by_mail(self, request: Request) -> Response:
-        single_sign_on.link_by_mail(**read_body(LinkByMailBody, request), actor=caller_of(request))
-        return Response(status=204)
+    def link_by_mail(self, request: Request, body: Values) -> None:
+        single_sign_on.link_by_mail(**body, actor=caller_of(request))
 
 
 def _entered(user: User, session: Session, path: str) -> Response:

@@ -19,9 +19,13 @@ from django.dispatch import Signal
 
 ActorType = Literal["user", "api_key", "worker", "staff", "system"]
 
+# The kinds of things that users make, change and delete. Each has the actions `created`, `updated` and `deleted`.
+_KINDS = ("environment", "trigger", "pool", "connection", "source", "channel", "budget")
+
 # All actions that an event may name. `emit` refuses any other action.
 ACTIONS = frozenset(
     [
+        *(f"{kind}.{action}" for kind in _KINDS for action in ("created", "updated", "deleted")),
         "user.registered",
         "user.logged-in",
         "user.login-failed",
@@ -44,9 +48,6 @@ ACTIONS = frozenset(
         "authenticator.disabled",
         "workspace.created",
         "workspace.updated",
-        "environment.created",
-        "environment.updated",
-        "environment.deleted",
         "member.added",
         "member.role-changed",
         "member.removed",
@@ -60,9 +61,6 @@ ACTIONS = frozenset(
         "enrollment.approved",
         "enrollment.denied",
         "enrollment.redeemed",
-        "trigger.created",
-        "trigger.updated",
-        "trigger.deleted",
         "mcp-token.rotated",
         "run.created",
         "run.not-started",
@@ -88,9 +86,6 @@ ACTIONS = frozenset(
         "worker.limited",
         "worker.token-revoked",
         "worker.deregistered",
-        "pool.created",
-        "pool.updated",
-        "pool.deleted",
         "pool.worker-added",
         "pool.worker-removed",
         "approval.decided",
@@ -99,27 +94,15 @@ ACTIONS = frozenset(
         "webhook.failed",
         "webhook.redelivered",
         "webhook.tested",
-        "connection.created",
-        "connection.updated",
         "files.applied",
-        "connection.deleted",
         "connection.authorized",
         "connection.login-needed",
         "connection.user-left",
-        "source.created",
-        "source.updated",
-        "source.deleted",
         "event.replayed",
-        "channel.created",
-        "channel.updated",
-        "channel.deleted",
         "channel.tested",
         "notice.failed",
         "address.confirmed",
         "address.refused",
-        "budget.created",
-        "budget.updated",
-        "budget.deleted",
         "incident.opened",
         "incident.closed",
         "incident.acknowledged",

@@ -9,7 +9,7 @@ from accounts.addresses import Rights, register_rights
 from pipedai.checks import register_probe
 from pipedai.events import Event, emit, happened
 from pipedai.loop import register_job
-from pipedai.outgoing import register_kind
+from pipedai.outgoing.pool import register_kind
 from pipedai.retention import Retention, register_retention, rows_where
 from pipedai.wakeups import wake_workers
 from workspaces.api_keys import end_keys_of_deactivated

@@ -1,6 +1,4 @@
-"""Calls the API: one method for each request, within bounds of size and time. An answer becomes its JSON object or an
-exception, and `until_answered` repeats a request until there is an answer.
-"""
+"""Calls the API, one method for each request, within bounds of size and time, and repeats what got no answer."""
 
 from __future__ import annotations
 
@@ -562,9 +560,7 @@ class _EventLoop(asyncio.SelectorEventLoop):
 
 @cache
 def _event_loop() -> asyncio.AbstractEventLoop:
-    """Return the event loop of all requests to the API, which runs in a thread until the process ends. Only with an
-    event loop can a request be given up at any moment, such as while a name is looked up or an answer's head drips.
-    """
+    """Return the event loop of all requests, in a thread: in a loop alone can any request be given up at any moment."""
     loop = _EventLoop()
     run_in_background("api", loop.run_forever)
     return loop

@@ -8,7 +8,6 @@ from uuid import UUID
 from django.forms import ValidationError
 from rest_framework import serializers
 from rest_framework.request import Request
-from rest_framework.response import Response
 
 from pipedai.api.errors import Invalid, or_not_found
 from pipedai.api.filters import TimeField
@@ -152,10 +151,9 @@ class RunExplanationViewSet(TenantViewSet):
         summary="Explain why a run has not run",
         answers={200: RunExplanationSerializer},
     )
-    def retrieve(self, request: Request, run_id: UUID) -> Response:
+    def retrieve(self, request: Request, run_id: UUID) -> Any:
         _count_request(self.access.environment_id, request)
-        explanation = or_not_found(explain_run(run_id))
-        return Response(RunExplanationSerializer(explanation).data)
+        return or_not_found(explain_run(run_id))
 
 
 class TriggerExplanationViewSet(TenantViewSet):
@@ -179,12 +177,11 @@ class TriggerExplanationViewSet(TenantViewSet):
         ),
         answers={200: TriggerExplanationSerializer},
     )
-    def retrieve(self, request: Request, trigger_id: UUID) -> Response:
+    def retrieve(self, request: Request, trigger_id: UUID) -> Any:
         at = _time_in_question(request, trigger_id)
         _count_request(self.access.environment_id, request)
         shows_values = self.access.role.includes(Role.OPERATOR)
-        explanation = or_not_found(explain_trigger(trigger_id, at=at, shows_values=shows_values))
-        return Response(TriggerExplanationSerializer(explanation).data)
+        return or_not_found(explain_trigger(trigger_id, at=at, shows_values=shows_values))
 
 
 def _count_request(environment_id: UUID, request: Request) -> None:

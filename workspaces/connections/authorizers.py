@@ -22,7 +22,7 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import ApiError, Conflict, Unavailable, or_not_found
 from pipedai.crypto import CannotOpen
 from pipedai.logs import get_logger
-from pipedai.outgoing import Lane, Queue
+from pipedai.outgoing.kinds import Queue
 from pipedai.outgoing.oauth import (
     CannotDiscover,
     Client,
@@ -33,6 +33,7 @@ from pipedai.outgoing.oauth import (
     deadline,
     new_verifier,
 )
+from pipedai.outgoing.pool import Lane
 from pipedai.sql import NOW, Row, database_now
 from pipedai.wakeups import wake_workers
 from workspaces.connections import revoking, secrets

@@ -19,7 +19,7 @@ from pipedai import timeouts
 from pipedai.crypto import CannotOpen
 from pipedai.events import SYSTEM
 from pipedai.logs import get_logger
-from pipedai.outgoing import Lane, Queue
+from pipedai.outgoing.kinds import Queue
 from pipedai.outgoing.oauth import (
     GRANT_ENDED,
     CannotDiscover,
@@ -29,6 +29,7 @@ from pipedai.outgoing.oauth import (
     ask_for_tokens,
     deadline,
 )
+from pipedai.outgoing.pool import Lane
 from pipedai.sql import NOW, Row, execute
 from pipedai.wakeups import announce_things, watches
 from workspaces.connections import secrets

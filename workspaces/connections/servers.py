@@ -14,7 +14,6 @@ from uuid import UUID
 from django.conf import settings
 
 from pipedai.api.outside_urls import MAX_URL, same_origin, without_query
-from pipedai.outgoing import target_problem
 from pipedai.outgoing.oauth import (
     ASKING,
     AUTH_METHODS,
@@ -31,6 +30,7 @@ from pipedai.outgoing.oauth import (
     well_known,
     words_in,
 )
+from pipedai.outgoing.posts import target_problem
 
 _RESOURCE_METADATA = re.compile(r'[\s,]resource_metadata="([^"\\]*)"', re.IGNORECASE)
 _SCOPE = re.compile(r'[\s,]scope="([^"\\]*)"', re.IGNORECASE)

@@ -1,6 +1,4 @@
-"""The worker's main loop: asks the API for runs, gives each run a thread, and on a signal lets the runs finish or stops
-them.
-"""
+"""The worker's main loop: asks for runs, gives each a thread, and on a signal lets them finish or stops them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""`pipedai trigger …`: look at triggers, run, pause and resume them; `pipedai run …`: look at runs, follow, explain,
-repeat and cancel them.
-"""
-
-from __future__ import annotations
+"""`pipedai trigger …` and `pipedai run …`: look at triggers and runs, and run, repeat or stop them."""
 
 import contextlib
 import json

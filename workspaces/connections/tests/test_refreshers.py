@@ -21,11 +21,11 @@ from notices.models import Incident
 from pipedai.api.outside_urls import server_of
 from pipedai.events import Actor
 from pipedai.ids import new_id
-from pipedai.outgoing import Answer
 from pipedai.outgoing.due import Memory, Taker, taker_of
 from pipedai.outgoing.due import claim_due as claim_of
 from pipedai.outgoing.oauth import Client, Tokens
 from pipedai.outgoing.pool import Senders
+from pipedai.outgoing.posts import Answer
 from pipedai.sql import database_now, execute
 from testing.probes.plan_nodes import nodes
 from testing.probes.plans import explained
