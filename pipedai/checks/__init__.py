@@ -322,7 +322,7 @@ def unreadable_issuer() -> str | None:
     """OIDC_ISSUER must be a URL, the settings of its client come with it, and OIDC_ONLY needs it."""
     given = (settings.OIDC_ISSUER, settings.OIDC_CLIENT_ID, settings.OIDC_CLIENT_SECRET)
     if any(given) != all(given) or (settings.OIDC_ONLY and not all(given)):
-        return "OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET go together, and OIDC_ONLY needs them: set all three."
+        return "OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET go together, and OIDC_ONLY needs them: set all."
     return _no_url("OIDC_ISSUER", "http", "https") if settings.OIDC_ISSUER else None
 
 
