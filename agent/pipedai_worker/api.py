@@ -405,11 +405,12 @@ class Api:
         account_id: str | None = None,
         features: Sequence[str] = (),
         waiting_runs: Sequence[str] = (),
+        problems: Sequence[dict[str, str]] | None = None,
     ) -> dict[str, Any] | None:
         """Take and start the next due run, waiting up to `wait` seconds for one; return None if there is none. The same
         `claim_id` gives the same run again, in case an answer is lost. `account_id` is the word for claude's account,
-        `features` names what this worker can do that not every one can, and `waiting_runs` the runs for whose sessions
-        it keeps room.
+        `features` names what this worker can do that not every one can, `waiting_runs` the runs for whose sessions
+        it keeps room, and `problems` what is wrong with this machine, None if that is as it was.
         """
         sent_at = time.time()
         answer = self._ask(
@@ -421,6 +422,7 @@ class Api:
                 "wait": int(wait),
                 **({"features": list(features)} if features else {}),
                 **({"waitingRuns": list(waiting_runs)} if waiting_runs else {}),
+                **({} if problems is None else {"problems": list(problems)}),
             },
             timeout=httpx.Timeout(wait + POLL_MARGIN_SECONDS, connect=10.0),
             headers={ACCOUNT_HEADER: account_id} if account_id else {},

@@ -279,7 +279,7 @@ ROWS: dict[str, dict[str, Any]] = {
     # It reads each kind of rows, and the hostnames of workers.
     "exportFiles": {"statements": 10},
     "listIncidents": {"statements": 4},
-    "getAttention": {"statements": 12},
+    "getAttention": {"statements": 13},
     # The stage's connection has headers, so that no server is asked. What begins can be seen nowhere.
     "authorizeConnection": {"answer": 409, "writes": False},
     "listChannels": {"statements": 4},
@@ -295,7 +295,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "explainTrigger": {"body": _constant(at=_THEN), "statements": 7},
     "streamRunEvents": {"statements": 4},
     "streamEnvironmentEvents": {"statements": 5},
-    "explainRun": {"statements": 5},
+    "explainRun": {"statements": 6},
     "listRuns": {"statements": 4},
     "listTriggerRuns": {"statements": 4},
     "rerunRun": {"run": "ended"},

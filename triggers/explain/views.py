@@ -57,6 +57,14 @@ class WaitingForSerializer(serializers.Serializer[Any]):
     place = serializers.IntegerField(allow_null=True)
 
 
+class AdviceSerializer(serializers.Serializer[Any]):
+    """What a worker that may take or holds the run says is wrong with its machine."""
+
+    code = serializers.CharField()
+    message = serializers.CharField()
+    subject = SubjectSerializer()
+
+
 class HeldSerializer(NamedSerializer):
     """Which worker holds a claimed or running run, and until when."""
 
@@ -115,6 +123,7 @@ class RunExplanationSerializer(NamedSerializer):
     status = serializers.ChoiceField(choices=Status.choices)
     summary = serializers.CharField()
     waitingFor = WaitingForSerializer(many=True)
+    advice = AdviceSerializer(many=True)
     held = HeldSerializer(allow_null=True)
     ended = EndedSerializer(allow_null=True)
     retry = RetrySerializer(allow_null=True)

@@ -105,6 +105,8 @@ def explain(session: Session, run: str) -> None:
         session.out.line(f"- {reason['message']} ({reason['code']})")
         if reason["remedy"]:
             session.out.line(f"  → {without_calls(reason['remedy'])}")
+    for told in answer["advice"]:
+        session.out.line(f"! {told['subject']['name']}: {told['message']}")
     ended = answer["ended"]
     if ended and ended["message"] and answer["status"] != "succeeded":
         session.out.line(ended["message"])
