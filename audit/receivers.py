@@ -9,16 +9,14 @@ from functools import partial
 from typing import Any
 
 import orjson
-from django.db import connection
 from django.dispatch import receiver
-from psycopg import sql
 
 from pipedai.api.renderers import iso_time
 from pipedai.events import SYSTEM, Event, emit, happened
 from pipedai.ids import new_id
 from pipedai.redaction import redact
-from pipedai.retention import Batch, Order, remove
-from pipedai.sql import NOW, execute_later, fetch_all
+from pipedai.retention import Batch, Order, partitions_before, remove
+from pipedai.sql import NOW, execute, execute_later, fetch_all
 
 # Where the name of a target stands, by its type. People have no name here, because entries are kept when they leave.
 _NAMES = {
@@ -115,17 +113,6 @@ SELECT (date_trunc('month', {NOW} AT TIME ZONE 'UTC') + n * interval '1 month'):
 FROM generate_series(0, %(months)s) n
 """  # noqa: S608
 
-# Reads the partitions and their ends from PostgreSQL's catalogue: the upper bound of a partition is the end of its
-# month. The default partition has no bound and is never dropped.
-_PARTITIONS = """
-SELECT name, ends_at FROM (
-    SELECT c.oid::regclass::text AS name,
-        substring(pg_get_expr(c.relpartbound, c.oid) FROM 'TO \\(''([^'']+)''\\)')::timestamptz AS ends_at
-    FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-    WHERE i.inhparent = 'audit_entry'::regclass) months
-WHERE ends_at <= %(before)s ORDER BY ends_at
-"""
-
 
 def add_partitions(*, now: datetime | None = None) -> int:
     """Makes the partitions that are missing for this month and the three that follow, and returns how many it made."""
@@ -143,11 +130,9 @@ def drop_partitions(order: Order) -> Iterator[Batch]:
     """Drops partitions that ended before `order.before`, the oldest first, and yields their numbers of rows. That locks
     the whole table for an instant. Raises InUse if other transactions use it for some seconds.
     """
-    for month in fetch_all(_PARTITIONS, {"before": order.before}):
+    for month in partitions_before("audit_entry", order.before):
         # They are counted before the partition is locked, so that nobody waits for the counting.
-        with connection.cursor() as cursor:
-            cursor.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(month["name"])))
-            (entries,) = cursor.fetchone()
+        entries = fetch_all(f"SELECT count(*) AS n FROM {month['name']}", {})[0]["n"]  # noqa: S608
         if not order.dry_run:
             remove(partial(_drop, month["name"], month["ends_at"], entries), tries=_TRIES)
         yield Batch(entries, entries)
@@ -159,8 +144,7 @@ def _add(months: Iterable[date]) -> int:
 
 
 def _drop(name: str, ends_at: datetime, entries: int) -> int:
-    with connection.cursor() as cursor:
-        cursor.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
+    execute(f"DROP TABLE {name}", {})
     metadata = {
         "month": name.removeprefix("audit_entry_"),
         "endedAt": iso_time(ends_at),

@@ -25,10 +25,7 @@ def files(root: Path) -> list[str]:
 
 
 def tests(root: Path, changed: list[str]) -> list[str]:
-    """Return the files of tests that these files concern: those that changed, those beside what changed, those that
-    import it (also through others of the product, but not through what all tests share), and those that name a file
-    that is no module, such as API.md.
-    """
+    """Return the files of tests that changed, lie beside what changed, import it, or name it if it is no module."""
     graph = _graph(root)
     modules = {_module(path): path for path in _git(root, "ls-files", "-co", "*.py")}
     found: set[str] = set()

@@ -24,9 +24,7 @@ class DemoFailed(Exception):  # noqa: N818
 
 
 def show(url: str, seeded: dict[str, str], say: Callable[[str], None]) -> None:
-    """Start a run of the demo's trigger through the API at `url`, and call `say` with a line for each state of the run.
-    `seeded` has the ids and tokens that `manage.py seed_demo` has made. Raises DemoFailed.
-    """
+    """Start a run of the demo's trigger through the API, and `say` each state of it. Raises DemoFailed."""
     ask = partial(_ask, f"{url}/api/v1", seeded["apiKey"])
     run = ask("POST", f"/triggers/{seeded['triggerId']}/run")
     say(f"Fired the demo's trigger; its run is {run['id']}:")

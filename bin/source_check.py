@@ -1,6 +1,4 @@
-"""`python -m bin.source_check` fails if API.md has changed and CHANGELOG.md has no new line or lacks a section, if a
-test breaks when a year comes or SQL asks PostgreSQL about a time zone.
-"""
+"""`python -m bin.source_check` fails for a lacking line of the changelog, and for risky dates and time zones."""
 
 import ast
 import re
@@ -63,11 +61,7 @@ def changelog_problems(root: Path) -> Iterator[str]:
 
 
 def sections_wrong(text: str, version: str) -> str | None:
-    """Return a sentence about what is wrong with the sections of a changelog, or None.
-
-    The first section is [Unreleased]. The next one has the newest release and its day: this version, or for one that is
-    in development (`.dev0`) a release before it.
-    """
+    """Return what is wrong with a changelog's first sections: [Unreleased], and the newest release; or None."""
     sections = re.findall(r"^## (.*)$", text, re.MULTILINE)
     if not sections or sections[0] != "[Unreleased]":
         return f"The first section of {_CHANGELOG} must be [Unreleased]."

@@ -234,10 +234,7 @@ def kept_files() -> Path:
 
 
 def migrated_cluster(environment: Mapping[str, str]) -> Path:
-    """Return a directory with a stopped server's cluster, which `manage.py release` has prepared, for `copy_cluster`.
-
-    The first run with these migrations makes it. Those that no run has used for a day are removed.
-    """
+    """Return a stopped cluster for `copy_cluster`, with these migrations, which the first run with them makes."""
     clusters = kept_files() / "clusters"
     clusters.mkdir(parents=True, exist_ok=True)
     kept = clusters / _name_of_cluster()

@@ -19,6 +19,7 @@ from notices.states import (
     NEEDS,
     RUN_FAILED,
     USER_LEFT,
+    WORKER_PROBLEM,
     Kind,
     headline,
 )
@@ -238,6 +239,25 @@ def _runs_wait(row: Row) -> str:
     return f"{least}{counted(runs, 'due run')} {'waits' if runs == 1 else 'wait'} for it."
 
 
+# The enabled workers that say that something is wrong with their machines, which also those with runs in hand may do.
+_PROBLEMS = f"""
+SELECT '{WORKER_PROBLEM}' AS kind, w.problems_since AS since, 'worker' AS subject_type, w.id AS subject_id,
+    w.label AS subject_name, w.problems -> 0 ->> 'code' AS reason, (
+        SELECT string_agg(p ->> 'message', ' ' ORDER BY n)
+        FROM jsonb_array_elements(w.problems) WITH ORDINALITY AS each (p, n)) AS said,
+    count(*) OVER () AS total
+FROM worker w
+WHERE w.{_OF_ENVIRONMENT} AND w.deleted_at IS NULL AND w.disabled_at IS NULL AND w.problems_since IS NOT NULL
+ORDER BY since DESC, w.id LIMIT %(limit)s
+"""  # noqa: S608
+
+
+def of_problems(row: Row) -> Told:
+    need = NEEDS[WORKER_PROBLEM]
+    said = f"{need.sentence.format(row['subject_name'])} {row['said']}"
+    return Told(row["reason"], said, need.remedy)
+
+
 # The triggers of which a due time has passed, and about which no scheduler has decided for longer than usual.
 _UNDECIDED = f"""
 SELECT '{Kind.TRIGGER_LATE.value}' AS kind, t.next_run_at AS since, 'trigger' AS subject_type, t.id AS subject_id,
@@ -339,6 +359,7 @@ SOURCES: Final[tuple[tuple[str, Callable[[Row], Told]], ...]] = (
     (_INCIDENTS, of_incident),
     (_POOLS, of_pool),
     (_WORKERS, of_worker),
+    (_PROBLEMS, of_problems),
     (_UNDECIDED, of_undecided),
     (_FAILING_CONNECTIONS, of_kind),
     (_CHANNELS, of_kind),

@@ -1,6 +1,4 @@
-"""Authenticates workers by their `wkt_` token, and defines the base of the endpoints that they call: it finds the
-worker, notes what the call tells of it, and locks it for a claim.
-"""
+"""Authenticates workers by their `wkt_` token, and defines the base of the endpoints that they call."""
 
 from typing import Any
 
@@ -98,7 +96,7 @@ class WorkerProtocolViewSet(ApiViewSet):
 
 
 def locked_limits(worker: WorkerPrincipal, *, takes_approvals: bool) -> Limits:
-    """Locks the row of a worker that `takes_approvals` or not. Raises Unauthenticated if its token was revoked."""
+    """Locks the worker's row, and returns its limits. Raises Unauthenticated if its token was revoked."""
     row = fetch_one(
         "SELECT max_concurrency, disabled_at IS NOT NULL AS disabled, unapproved_since IS NULL AS approved,"
         " coalesce(limited_until > statement_timestamp(), false) AS limited FROM worker"

@@ -3,7 +3,7 @@
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import Q
+from django.db.models import Q, Value
 from django.db.models.functions import Lower, Now
 
 from pipedai.ids import new_id
@@ -67,6 +67,10 @@ class Worker(models.Model):
     # Whether the worker can stop a run to wait for a person's decision, as its last poll said. It gets no run whose
     # trigger has rules for approvals otherwise.
     takes_approvals = models.BooleanField(default=False, db_default=False)
+    # What the worker says is wrong with its machine: a list of `code` and `message`, empty if nothing is.
+    problems = models.JSONField(default=list, db_default=Value([], models.JSONField()))
+    # Since when it has said so. None if nothing is wrong.
+    problems_since = models.DateTimeField(null=True)
     # When somebody disabled the worker, which then finishes its runs and gets no others. None if it is enabled.
     disabled_at = models.DateTimeField(null=True)
     # Since when the worker waits for an admin's approval, because a `pwk_` key minted its `wrk_` token. Until the

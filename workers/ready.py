@@ -8,8 +8,8 @@ from pipedai.retention import Retention, register_retention, rows_where
 from triggers.changes import Kind, State, register_changing
 from workers import worker_events  # noqa: F401 - importing it connects the receiver
 from workers.models import ONLINE_WITHIN, Worker
-from workers.pools.serializers import PoolBody
 from workers.pools.services import POOLS
+from workers.pools.views import PoolBody
 from workers.serializers import WorkerSerializer, worker_rows
 from workspaces.files.kinds import OF_ENVIRONMENT, Lookup, register_kind, register_lookup
 from workspaces.files.kinds import Kind as FileKind

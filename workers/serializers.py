@@ -60,6 +60,13 @@ class WorkerBody(StrictBody):
     limitedUntil = NullField()
 
 
+class ProblemSerializer(RowSerializer):
+    """What a worker says is wrong with its machine."""
+
+    code = serializers.CharField()
+    message = serializers.CharField()
+
+
 class WorkerSerializer(RowSerializer):
     """A worker as the API shows it. `status`, `derivedStatus`, `currentRunId` and `heldRuns` are computed, not
     stored."""
@@ -80,6 +87,7 @@ class WorkerSerializer(RowSerializer):
     disabled = serializers.BooleanField()
     approved = serializers.BooleanField()
     limitedUntil = serializers.DateTimeField(source="limit_ends_at", allow_null=True)
+    problems = ProblemSerializer(many=True)
     poolIds = serializers.ListField(child=serializers.UUIDField())
     lastSeenAt = serializers.DateTimeField(allow_null=True)
     createdAt = serializers.DateTimeField()

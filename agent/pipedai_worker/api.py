@@ -1,6 +1,4 @@
-"""Calls the API: one method for each request, within bounds of size and time. An answer becomes its JSON object or an
-exception, and `until_answered` repeats a request until there is an answer.
-"""
+"""Calls the API, one method for each request, within bounds of size and time, and repeats what got no answer."""
 
 from __future__ import annotations
 
@@ -407,11 +405,12 @@ class Api:
         account_id: str | None = None,
         features: Sequence[str] = (),
         waiting_runs: Sequence[str] = (),
+        problems: Sequence[dict[str, str]] | None = None,
     ) -> dict[str, Any] | None:
         """Take and start the next due run, waiting up to `wait` seconds for one; return None if there is none. The same
         `claim_id` gives the same run again, in case an answer is lost. `account_id` is the word for claude's account,
-        `features` names what this worker can do that not every one can, and `waiting_runs` the runs for whose sessions
-        it keeps room.
+        `features` names what this worker can do that not every one can, `waiting_runs` the runs for whose sessions
+        it keeps room, and `problems` what is wrong with this machine, None if that is as it was.
         """
         sent_at = time.time()
         answer = self._ask(
@@ -423,6 +422,7 @@ class Api:
                 "wait": int(wait),
                 **({"features": list(features)} if features else {}),
                 **({"waitingRuns": list(waiting_runs)} if waiting_runs else {}),
+                **({} if problems is None else {"problems": list(problems)}),
             },
             timeout=httpx.Timeout(wait + POLL_MARGIN_SECONDS, connect=10.0),
             headers={ACCOUNT_HEADER: account_id} if account_id else {},
@@ -562,9 +562,7 @@ class _EventLoop(asyncio.SelectorEventLoop):
 
 @cache
 def _event_loop() -> asyncio.AbstractEventLoop:
-    """Return the event loop of all requests to the API, which runs in a thread until the process ends. Only with an
-    event loop can a request be given up at any moment, such as while a name is looked up or an answer's head drips.
-    """
+    """Return the event loop of all requests, in a thread: in a loop alone can any request be given up at any moment."""
     loop = _EventLoop()
     run_in_background("api", loop.run_forever)
     return loop

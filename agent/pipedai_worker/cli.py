@@ -1,6 +1,4 @@
-"""Defines the worker's command line: its commands, their options and exit codes. What a command needs is imported when
-it is carried out.
-"""
+"""Defines the worker's command line. What a command needs is imported only when it is carried out."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -172,6 +172,7 @@ def _register(options: argparse.Namespace) -> WorkerConfig:
         label=options.label,
         auth_mode=options.auth_mode or CLAUDE_MAX,
         max_concurrency=options.max_concurrency or 1,
+        problems=_problems(options, options.auth_mode or CLAUDE_MAX, options.config.parent, None),
     )
     try:
         with contextlib.closing(_api(options, options.api_url)) as api:
@@ -211,6 +212,7 @@ def _work(options: argparse.Namespace, config: WorkerConfig) -> None:
         events=_events(config) if spool.local_events_wanted() else None,
         on_auth_mode=paying.learn,
         account_id=account.word if is_claude else lambda: None,
+        problems=lambda ahead: _problems(options, paying.mode, state, ahead),
     )
     share_one_arena()
     try:
@@ -223,6 +225,16 @@ def _work(options: argparse.Namespace, config: WorkerConfig) -> None:
                 " worker was deregistered. Register again with a new wrk_ token.",
             ) from None
         raise fatal.cause from None
+
+
+def _problems(
+    options: argparse.Namespace, auth_mode: str, directory: Path, ahead: float | None
+) -> list[dict[str, str]]:
+    """Return what is wrong with this machine. `register` has no options for the program, which is claude then."""
+    given = {"command": None, "stand_in": False, "claude": "claude", **vars(options)}
+    argv = None if given["command"] else _claude(argparse.Namespace(**given))
+    mode = None if argv is None or given["stand_in"] else auth_mode
+    return checks.problems(argv, mode, directory, ahead)
 
 
 def _events(config: WorkerConfig) -> Path:
@@ -342,6 +354,7 @@ class Registration:
     label: str = ""
     auth_mode: str = CLAUDE_MAX
     max_concurrency: int = 1
+    problems: Sequence[dict[str, str]] = ()
 
     def body(self) -> dict[str, object]:
         body: dict[str, object] = {
@@ -351,6 +364,7 @@ class Registration:
             "version": __version__,
             "authMode": self.auth_mode,
             "maxConcurrency": self.max_concurrency,
+            "problems": list(self.problems),
         }
         if self.label:
             body["label"] = self.label[:NAME_LENGTH]

@@ -1,6 +1,4 @@
-"""Reads and writes the worker's registration, a JSON file that only its owner can read, and decides how claude is paid
-for on this machine: by a subscription or by an API key, as operator or API choose.
-"""
+"""Reads and writes the worker's registration, and decides how claude is paid for on this machine."""
 
 from __future__ import annotations
 
@@ -45,12 +43,11 @@ class WorkerConfig:
             "apiUrl": self.api_url,
             "workspaceId": self.workspace_id,
             "isPool": False,
+            "authMode": self.auth_mode,
+            "environmentId": self.environment_id,
         }
-        if self.auth_mode is not None:
-            content["authMode"] = self.auth_mode
-        if self.environment_id is not None:
-            content["environmentId"] = self.environment_id
-        durable.write_json(path, content)
+        known = {name: value for name, value in content.items() if value is not None}
+        durable.write_json(path, known)
 
     @classmethod
     def load(cls, path: Path) -> WorkerConfig:

@@ -73,7 +73,7 @@ from pipedai_worker.stand_in.conversation import (
     api_error_of,
     sample,
 )
-from pipedai_worker.stand_in.tools import BackgroundTask, Hook, Server
+from pipedai_worker.stand_in.tools import BackgroundTask, Server, ask_hook
 
 VERSION = "0.0.0 (PipedAI stand-in for Claude Code)"
 DEFAULT_MODEL = "stand-in-1"
@@ -126,9 +126,8 @@ def main() -> int:
         print("Error: No deferred tool marker found in the resumed session.", file=sys.stderr)
         return 1
     server = Server(configuration, optional=options.offline)
-    hook = Hook(options.settings, talk.session_id)
     return Player(
-        prompt, talk, server, options.mcp_config, options.json_schema, session, hook
+        prompt, talk, server, options.mcp_config, options.settings, options.json_schema, session
     ).play()
 
 
@@ -163,9 +162,9 @@ class Player:
     _talk: Conversation
     _server: Server
     _config: Path | None
+    _settings: Mapping[str, Any]
     _schema: Any
     _session: StoredSession
-    _hook: Hook
     _shown: str = ""
     # The number of the line that is being carried out, from 1 on.
     _number: int = 0
@@ -297,7 +296,9 @@ class Player:
         given = json.loads(arguments or "{}")
         call = self._server.call(self._talk, tool, given)
         name = TOOL_PREFIX + tool
-        decision, why = self._hook.ask(name, call.number, given) if hooked else ("", "")
+        asked = {"tool_use_id": call.number, "tool_input": given}
+        settings = self._settings if hooked else {}
+        decision, why = ask_hook(settings, name, session_id=self._talk.session_id, **asked)
         if decision == "deny":
             self._talk.deny(call.number, name, given, why)
         elif decision == "defer":

@@ -3,8 +3,6 @@ read as people mean it, by YAML 1.2: PyYAML follows YAML 1.1, which reads the fi
 as 450.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import re

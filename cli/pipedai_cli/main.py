@@ -1,7 +1,5 @@
 """The program `pipedai`: its groups of commands, and how it ends."""
 
-from __future__ import annotations
-
 import io
 import signal
 import sys

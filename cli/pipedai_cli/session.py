@@ -1,8 +1,4 @@
-"""What each command begins with: the API, the output, and the key of this person, which is kept in the system's keyring
-if there is one, else in a file that only they can read.
-"""
-
-from __future__ import annotations
+"""What each command begins with: the API, the output, and the person's key, in a keyring or a private file."""
 
 import contextlib
 import difflib

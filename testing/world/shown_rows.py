@@ -78,6 +78,7 @@ def shown_worker(cast: Cast, **changes: Any) -> dict[str, Any]:
         "disabled": False,
         "approved": True,
         "limitedUntil": None,
+        "problems": [],
         "poolIds": [],
         "lastSeenAt": None,
         "createdAt": A_TIME,

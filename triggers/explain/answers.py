@@ -68,6 +68,15 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True)
+class Advice:
+    """What a worker that may take or holds the run says is wrong with its machine. It keeps no run from the worker."""
+
+    code: str
+    message: str
+    subject: Subject
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """Which worker holds a claimed or running run, and until when.
 
@@ -127,14 +136,15 @@ class EventExplanation:
 @dataclass(frozen=True, slots=True)
 class RunExplanation:
     """Where a run stands, and why. A queued or waiting run has `waiting_for`, which is empty if an online worker gets
-    the run at its next poll. A claimed or running run has `held`. An ended run has `ended` and `retry`. `event` queued
-    the run.
+    the run at its next poll. `advice` stands beside it until the run ends. A claimed or running run has `held`. An
+    ended run has `ended` and `retry`. `event` queued the run.
     """
 
     run_id: UUID
     status: str
     summary: str
     waiting_for: tuple[Reason, ...] = ()
+    advice: tuple[Advice, ...] = ()
     held: Held | None = None
     ended: Ended | None = None
     retry: Retry | None = None

@@ -16,7 +16,7 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 from psycopg.types.json import Json
 
-from pipedai.outgoing import (
+from pipedai.outgoing.kinds import (
     OutboxRow,
     SendAttempt,
     attempt_constraints,

@@ -1,6 +1,4 @@
-"""Lets hosts and command lines in: an admin issues a code for a host, or a host or a command line asks for a pairing
-(RFC 8628) and shows its code, which a person types and decides about.
-"""
+"""Issues codes for hosts, and lets hosts and command lines ask for a pairing, which a person decides about."""
 
 import secrets
 from dataclasses import dataclass
@@ -155,9 +153,7 @@ def begin_pairing(
     address: str | None,
     program: str | None,
 ) -> Pairing:
-    """Begins a pairing of this Enrollment.Kind, which has no environment yet and so no audit entry. Raises
-    TooManyRequests if MAX_PENDING of the caller's address (the /64 network for IPv6) wait already.
-    """
+    """Begins a pairing, which has no environment yet. Raises TooManyRequests if MAX_PENDING of its network wait."""
     device_code, user_code = make_device_code(), make_user_code()
     with transaction.atomic():
         if address is not None:

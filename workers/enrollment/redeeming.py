@@ -1,6 +1,4 @@
-"""Redeems an enrollment: a host exchanges a code or an approved pairing, once, for a worker and a `hos_` key; a
-command line an approved pairing for the `pwk_` key that acts for whoever approved it.
-"""
+"""Exchanges a code or an approved pairing, once: a host for a worker and its keys, a command line for a key."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,10 +78,7 @@ class EnrollmentRefused(ApiError):  # noqa: N818 - an answer by its status
 def redeem(
     *, code: str | None, device_code: str | None, values: dict[str, Any], actor: Actor
 ) -> Redeemed:
-    """Makes the host's worker and its `hos_` key, whose id the actor gets, and ends the enrollment. Raises NotFound for
-    an unknown code; EnrollmentRefused with 400 while a pairing waits, 410 if the enrollment has expired, 403 if it was
-    denied or revoked, 409 if it was redeemed; CeilingReached.
-    """
+    """Makes a host's worker and key, and ends the enrollment. Raises NotFound, EnrollmentRefused, CeilingReached."""
     if code is not None and tokens.prefix_of(code) != "enr":
         # The code's checksum is wrong, so the database need not be asked.
         raise NotFound

@@ -77,6 +77,10 @@ _COUNT = {"type": "integer", "minimum": 0, "maximum": _INT4}
 # The longest id of a tool call.
 MAX_CALL_ID = 200
 
+# The most problems of a worker, the form of their codes, and the longest message.
+MAX_PROBLEMS, MAX_PROBLEM = 5, 200
+_PROBLEM_CODE = re.compile(r"[a-z0-9_]{1,64}", re.ASCII)
+
 
 @extend_schema_field(
     {
@@ -318,6 +322,39 @@ class FeaturesField(serializers.Field[Any, Any, Any, Any]):
         return data if isinstance(data, list) else []
 
 
+@extend_schema_field(
+    {
+        "type": ["array", "null"],
+        "items": {
+            "type": "object",
+            "required": ["code", "message"],
+            "properties": {
+                "code": {"type": "string", "pattern": f"^{_PROBLEM_CODE.pattern}$"},
+                "message": {"type": "string", "minLength": 1},
+            },
+        },
+    }
+)
+class ProblemsField(serializers.Field[Any, Any, Any, Any]):
+    """What is wrong with the worker's machine, as the JSON to store. Malformed problems are left out."""
+
+    def __init__(self) -> None:
+        super().__init__(required=False, allow_null=True, default=None)
+
+    def to_internal_value(self, data: Any) -> str:
+        found = [
+            {"code": code, "message": message[:MAX_PROBLEM]}
+            for each in (data if isinstance(data, list) else ())
+            if isinstance(each, dict)
+            and isinstance(code := each.get("code"), str)
+            and _PROBLEM_CODE.fullmatch(code)
+            and isinstance(message := each.get("message"), str)
+            and message.strip()
+            and message.isprintable()
+        ]
+        return compact_json(found[:MAX_PROBLEMS])
+
+
 class ClaimIdField(TextField):
     """The word by which a worker knows its claim of a run again; null for none."""
 
@@ -341,6 +378,7 @@ class RegisterBody(Body):
     authMode = AuthModeField(choices=Worker.AuthMode.choices, default=Worker.AuthMode.CLAUDE_MAX)
     maxConcurrency = WholeNumberField(min_value=1, max_value=MAX_CONCURRENCY, default=1)
     accountId = AccountIdField()
+    problems = ProblemsField()
 
 
 class RegistrationBody(RegisterBody):
@@ -378,6 +416,7 @@ class ClaimNextBody(Body):
         allow_null=True,
         default=None,
     )
+    problems = ProblemsField()
 
 
 class CredentialsBody(Body):

@@ -35,7 +35,7 @@ from workers.authentication import (
     locked_limits,
 )
 from workers.models import Worker
-from workers.presence import note_account, note_features, sign_off
+from workers.presence import note_account, note_features, note_problems, sign_off
 from workers.protocol.serializers import (
     APPROVALS,
     MAX_WAIT_SECONDS,
@@ -198,6 +198,8 @@ class PollingViewSet(WorkerProtocolViewSet):
         body = read_body(ClaimNextBody, request)
         features = body["features"] or ()
         limits = self._begin(request, waits=bool(body["wait"]), features=features)
+        if body["problems"] is not None:
+            note_problems(self.worker, body["problems"])
         run, was_late = claim_next_run(
             worker_id=worker_id,
             claim_id=body["claim_id"],

@@ -499,9 +499,7 @@ class FakeApi:
         return 200, {"mcpUrl": run.mcp_url, "headers": run.mcp_headers, "expiresAt": expires_at}
 
     def admits(self, path: str, headers: Any, message: dict[str, Any]) -> FakeRun | bool:
-        """Say whether the MCP server at this path takes a message. A run's own server has the run's id in its path. It
-        takes what has the run's present headers, counts the calls that it takes, and returns the run.
-        """
+        """Tell whether an MCP server at this path takes a message. A run's own counts calls, and returns the run."""
         with self.lock:
             run = self.runs.get(path.rpartition("/")[2])
             if run is None:

@@ -1,6 +1,4 @@
-"""Runs the conformance checks against a worker's command line, each in a lab of its own: a fake API, a home directory,
-and the worker under test as a process.
-"""
+"""Runs the conformance checks against a worker's command line, each in a lab of its own, with a fake API."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """Checks what a worker does with a run while nothing fails: claiming, starting, heartbeats, stopping, reporting."""
 
-from __future__ import annotations
-
 import json
 import time
 from datetime import timedelta
@@ -197,9 +195,7 @@ RESETS_IN_SECONDS = 3600
 TOLERANCE_SECONDS = 60.0
 
 
-@check(
-    "a usage limit of its account is reported as infra, with usageLimit, so that others take over"
-)
+@check("a usage limit of its account is reported as infra with usageLimit: others take over")
 def tells_a_usage_limit(lab: Lab) -> None:
     lab.start()
     ends_at = time.time() + RESETS_IN_SECONDS
@@ -219,9 +215,7 @@ def tells_a_usage_limit(lab: Lab) -> None:
     expect_status(lab.until_ended(lab.add()), "succeeded")
 
 
-@check(
-    "while the API gives it no runs, such as during a usage limit, it ends what it holds and asks on"
-)
+@check("while the API gives it no runs, as during a usage limit, it ends what it holds and asks on")
 def waits_while_it_is_limited(lab: Lab) -> None:
     lab.api.lease_seconds = 3
     # Each poll is answered at once, so that the worker learns of the limit.
@@ -241,9 +235,7 @@ def waits_while_it_is_limited(lab: Lab) -> None:
     expect_status(lab.until_ended(waiting), "succeeded")
 
 
-@check(
-    "a run that is to resume a session which it does not have is handed back, and not begun anew"
-)
+@check("a run that is to resume a session which it lacks is handed back, and not begun anew")
 def does_not_repeat_what_it_cannot_resume(lab: Lab) -> None:
     session_id = str(uuid4())
     run = lab.start_with(retry_mode="resume", resume_session_id=session_id)

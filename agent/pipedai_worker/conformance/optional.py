@@ -1,8 +1,4 @@
-"""Checks what a worker need not know: one of the ways of taking runs (`claim-next`, or poll, claim and start), and tool
-calls that a person must approve.
-"""
-
-from __future__ import annotations
+"""Checks what a worker need not know: one of the ways of taking runs, and calls that a person must approve."""
 
 import hashlib
 from functools import partial
@@ -43,9 +39,7 @@ def takes_the_next_run(lab: Lab) -> None:
     expect_well_formed(lab)
 
 
-@check(
-    "a claim-next whose answer was lost is repeated with the same claimId, and the run done once"
-)
+@check("a claim-next whose answer was lost is repeated with its claimId, and the run done once")
 def repeats_a_lost_claim_next(lab: Lab) -> None:
     lab.api.fail("claim-next", DROP)
     run = lab.start_with()
@@ -121,9 +115,7 @@ def leaves_a_refused_start_alone(lab: Lab) -> None:
     expect(lab.launched(run) == 0, "It launched a run whose start was refused.")
 
 
-@check(
-    "a run that another worker of the pool has claimed (409, 404) is left alone, and the next done"
-)
+@check("a run that another of the pool has claimed (409, 404) is left alone, and the next done")
 def leaves_a_lost_race_alone(lab: Lab) -> None:
     lab.start()
     _skip_unless_used(lab, "poll")
@@ -138,9 +130,7 @@ def leaves_a_lost_race_alone(lab: Lab) -> None:
             expect(sent == 0, f"It sent {kind} for a run that another worker had claimed.")
 
 
-@check(
-    "a run whose claim is refused because the worker is limited meanwhile is claimed again later"
-)
+@check("a run whose claim is refused while the worker is limited is claimed again later")
 def comes_back_after_a_refusal(lab: Lab) -> None:
     lab.api.fail(
         "claim",
@@ -271,9 +261,7 @@ def sends_nothing_unspent(lab: Lab) -> None:
     till.until_ended(paid=0)
 
 
-@check(
-    "a run that waits is named in waitingRuns, and no more once the API has said that it has ended"
-)
+@check("a run that waits is named in waitingRuns, and no more once the API says that it has ended")
 def learns_that_a_run_ended(lab: Lab) -> None:
     till = Till(lab, f"call {CALL}", "success")
     till.until_waiting()

@@ -1,7 +1,5 @@
 """Checks what a worker does when answers are lost, late or refused, or when the API can't be reached."""
 
-from __future__ import annotations
-
 import json
 from functools import partial
 
@@ -86,10 +84,7 @@ def stands_a_restart_of_the_api(lab: Lab) -> None:
     lab.must_end_once(run)
 
 
-@check(
-    "SIGTERM while the API is away and the program is deaf: it leaves within 30 s, and reports after"
-    " its restart"
-)
+@check("SIGTERM, the API away, the program deaf: it leaves within 30 s, and reports at its restart")
 def leaves_while_the_api_is_away(lab: Lab) -> None:
     run = lab.begin("ignore-term", "sleep 60")
     lab.service.stop()
@@ -151,9 +146,7 @@ OLD_TOKEN, NEW_TOKEN = "old-token-0123456789abcdef", "new-token-0123456789abcdef
 SHORTEST_GAP_SECONDS = 4.5
 
 
-@check(
-    "headers that are replaced during a run are asked for, and a call that the server refused is sent once more"
-)
+@check("headers that are replaced during a run are asked for, and a refused call is sent once more")
 def credentials(lab: Lab) -> None:
     replaced = lab.directory / "replaced"
     run = lab.add(

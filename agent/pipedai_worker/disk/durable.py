@@ -1,6 +1,4 @@
-"""Writes files and directories that only their owner can read, so that a crash leaves the old file or the new one, and
-makes and removes the directory of a run.
-"""
+"""Writes files that only their owner can read, and that no crash leaves half written, and a run's directory."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Keeps the worker's current runs and unreported outcomes on disk, so that they survive if the worker is killed. At the
-next start it cleans up what a killed worker left behind: programs, files, outcomes and claims.
-"""
+"""Keeps runs in hand and unreported outcomes on disk, and cleans up what a killed worker has left behind."""
 
 from __future__ import annotations
 
@@ -92,9 +90,7 @@ class Journal:
         return claim_id
 
     def next_claim_id(self) -> str:
-        """Return the claimId for the next run. It is on disk before it is sent, and stays until `drop_next_claim_id()`,
-        because its answer may be lost. Raises OSError, also while an earlier run could not be written down.
-        """
+        """Return the claimId for the next run, on disk from before it is sent until it is dropped. Raises OSError."""
         if self._could_not_hold:
             durable.try_writing(self._held)
             self._could_not_hold = False

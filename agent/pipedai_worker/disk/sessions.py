@@ -1,6 +1,4 @@
-"""Keeps the sessions of claude in which a later attempt of a run may go on, and gives each attempt its workplace: a
-directory and a session, new or of an earlier attempt.
-"""
+"""Keeps the sessions of claude in which later attempts may go on, and gives each attempt directory and session."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Keeps what a run's program does in files without secrets and of bounded size: one until the API has taken the events,
-and one for a dashboard on the same machine. `pipedai-worker logs` reads the first.
-"""
+"""Keeps what a run's program does in bounded files without secrets, for the API and for this machine."""
 
 from __future__ import annotations
 

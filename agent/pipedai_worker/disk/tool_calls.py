@@ -46,9 +46,6 @@ class Call:
     started: float = field(default_factory=time.monotonic)
     ended: bool = False
 
-    def sent(self) -> None:
-        self.started = time.monotonic()
-
 
 @dataclass
 class RecordedCalls:

@@ -1,6 +1,4 @@
-"""Defines what an executor, which runs the program of a run, receives and returns, makes what the program gets (its
-stdin, and an environment without this machine's secrets), and executes runs with any program.
-"""
+"""Defines what an executor receives and returns, what a run's program gets, and the executor for any program."""
 
 from __future__ import annotations
 
@@ -73,9 +71,7 @@ def stdin_for_claude(run: AssignedRun) -> bytes:
 
 
 def stdin_to_resume(unanswered: tuple[str, ...]) -> bytes:
-    """Return the text with which claude resumes a session. `unanswered` names tools whose calls the session may call
-    interrupted, although the server may have carried them out.
-    """
+    """Return the text with which claude resumes. The server may have carried out calls of `unanswered` tools."""
     text = (
         "The session was interrupted: the task above is not finished. Go on where it stopped."
         " Do not repeat a tool call that is already done."
@@ -135,9 +131,7 @@ GATEWAY_HOST = "127.0.0.1"
 
 
 def allowed(extra: Iterable[str] = ()) -> dict[str, str]:
-    """Return the allowed variables of this process's environment, and those in `extra`. If one names a proxy, NO_PROXY
-    is set as well, so that calls of the run's gateway, on this machine, don't go through it.
-    """
+    """Return the allowed variables, those in `extra`, and beside a proxy a NO_PROXY with the run's gateway."""
     names = ALLOWED.union(extra)
     environment = {
         name: value

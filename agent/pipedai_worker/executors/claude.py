@@ -1,6 +1,4 @@
-"""Executes runs with `claude -p`: its command line, its settings and limits, the account that pays for it, and what it
-leaves outside the run's directory.
-"""
+"""Executes runs with `claude -p`: its command line, settings and limits, its account, and what it leaves behind."""
 
 from __future__ import annotations
 

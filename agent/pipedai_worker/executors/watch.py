@@ -1,6 +1,4 @@
-"""Follows one claude process: reads its events, says when to stop it, and derives the outcome. A failure is the
-client's fault if the same prompt would fail again, and else infrastructure's.
-"""
+"""Follows one claude process by its events, says when to stop it, and derives the outcome and whose fault it is."""
 
 from __future__ import annotations
 

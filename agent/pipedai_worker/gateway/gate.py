@@ -23,7 +23,7 @@ from pipedai_worker.executors.base import TOOL_PREFIX
 from pipedai_worker.gateway import limits, messages
 from pipedai_worker.gateway.listener import Request
 from pipedai_worker.gateway.messages import NotAllowed
-from pipedai_worker.running.assigned import EVERY_TOOL, Approvals, Decision
+from pipedai_worker.running.assigned import EVERY_TOOL, Approvals, Decision, GatedCall
 from pipedai_worker.running.outcome import storable
 from pipedai_worker.values import is_deeper, parse
 
@@ -81,9 +81,7 @@ def is_plain(posted: list[dict[str, Any]], request: Request) -> bool:
 
 
 def mirrors(schema: Any) -> dict[str, tuple[str, ...]] | None:
-    """Return the headers that repeat arguments by the schema of a tool (`x-mcp-header`, MCP 2026-07-28), in lower case,
-    and where in the arguments each value is; None if there are too many. The schema must not have too many levels.
-    """
+    """Return which arguments headers repeat by a tool's schema (`x-mcp-header`); None if there are too many."""
     found: dict[str, tuple[str, ...]] = {}
     waiting: list[tuple[tuple[str, ...], Any]] = [((), schema)]
     while waiting and len(found) <= limits.MOST_MIRRORS:
@@ -165,20 +163,6 @@ UNSPENT = "The approval of this call could not be used, so the call was not sent
 REJECTED = "A person has rejected this call. Nothing was done."
 # Claude replaces these characters of a tool's name.
 _REPLACED = re.compile(r"[^a-zA-Z0-9_-]")
-
-
-@dataclass(frozen=True)
-class GatedCall:
-    tool: str
-    arguments_hash: str
-    tool_schema_hash: str
-
-    def fits(self, decision: Decision) -> bool:
-        return (self.tool, self.arguments_hash, self.tool_schema_hash) == (
-            decision.tool,
-            decision.arguments_hash,
-            decision.tool_schema_hash,
-        )
 
 
 @dataclass(frozen=True)
@@ -316,7 +300,7 @@ class Gate:
         if agent_id:
             raise NotAllowed(SUB_AGENT)
         call, text = self._described(tool, arguments)
-        if self._decision is not None and call.fits(self._decision):
+        if self._decision is not None and call == self._decision.call:
             return {}
         other = self._parked is not None and self._parked.tool_use_id != tool_use_id
         if other and not self._was_sent:
@@ -393,7 +377,7 @@ class Gate:
 
     def _decision_on(self, call: GatedCall) -> Decision:
         decision = self._decision
-        if decision is None or not call.fits(decision):
+        if decision is None or call != decision.call:
             self._was_sent |= self._parked is not None and self._parked.call == call
             raise NotAllowed(UNAPPROVED)
         if not decision.approved:
@@ -412,7 +396,7 @@ class Gate:
 
     def _is_gated(self, tool: str) -> bool:
         # What was decided on a call holds, whatever the rules have become since the run asked.
-        if self._decision is not None and self._decision.tool == tool:
+        if self._decision is not None and self._decision.call.tool == tool:
             return True
         may_change = tool not in self._schemas or self._redacted(tool) in self._with_effect
         return any(

@@ -1,6 +1,4 @@
-"""Serves one run's gateway in a thread of its own: passes a client's requests on to the MCP server and the answers
-back, and writes the tool calls to the journal.
-"""
+"""Serves one run's gateway in a thread: passes requests and answers on, and writes tool calls to the journal."""
 
 from __future__ import annotations
 
@@ -12,6 +10,7 @@ import logging
 import re
 import secrets
 import socket
+import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, wait
 from dataclasses import dataclass, field
@@ -274,9 +273,7 @@ class Forwarding:
     async def _announce(
         self, post: Posted, posted: list[dict[str, Any]], admitted: Admitted | None
     ) -> None:
-        """Write a POST's tool calls to the journal, and wait if one may change something or its approval has to be
-        spent. Raises NotAllowed if a call can't be written down or must not be sent.
-        """
+        """Write tool calls to the journal, and wait for what must come before them. Raises NotAllowed."""
         may_change = False
         begun: list[Call] = []
         for message in posted:
@@ -298,7 +295,7 @@ class Forwarding:
             # The call is in the journal by now, so a crash from here on leaves it there as one of unknown outcome.
             await in_background("gateway spend", partial(self._gate.spend, admitted.approval_id))
         for call in begun:
-            call.sent()
+            call.started = time.monotonic()
 
     async def _begin(self, tool: str, effect: str, call_id: str | None) -> Call:
         try:

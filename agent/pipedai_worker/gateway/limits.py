@@ -1,7 +1,5 @@
 """Bounds what a run's gateway takes from the run's program and from the MCP server, in bytes, seconds and numbers."""
 
-from __future__ import annotations
-
 KIB = 1024
 MIB = 1024 * KIB
 

@@ -82,9 +82,7 @@ def read_posted(body: bytes) -> list[dict[str, Any]]:
 
 
 def read_answered(data: bytes) -> list[dict[str, Any]]:
-    """Return the messages of an answer or event; none if it is no JSON-RPC. Raises ServerFailed for too many values,
-    and for another encoding than UTF-8, as a client would read that differently.
-    """
+    """Return the messages of an answer; none if it is no JSON-RPC. Raises ServerFailed for too many, or no UTF-8."""
     try:
         value = parse(data.decode("utf-8-sig"))
     except TooManyValues:

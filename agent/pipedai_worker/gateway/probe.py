@@ -1,6 +1,4 @@
-"""Asks a run's MCP server for its tools as a client would, before the run uses the model: a server that can't be used
-fails the run at no cost (docs/decisions/gateway.md).
-"""
+"""Asks a run's MCP server for its tools, as one that fails costs nothing then (docs/decisions/gateway.md)."""
 
 from __future__ import annotations
 

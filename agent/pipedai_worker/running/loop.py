@@ -1,6 +1,4 @@
-"""The worker's main loop: asks the API for runs, gives each run a thread, and on a signal lets the runs finish or stops
-them.
-"""
+"""The worker's main loop: asks for runs, gives each a thread, and on a signal lets them finish or stops them."""
 
 from __future__ import annotations
 
@@ -169,6 +167,8 @@ class Settings:
     on_auth_mode: Callable[[str | None], None] = lambda _: None
     # Returns the word for the account of claude that pays for the runs, for the polls to tell; None if it is not known.
     account_id: Callable[[], str | None] = lambda: None
+    # Returns what is wrong with this machine, given by how many seconds the API's clock is ahead, or None.
+    problems: Callable[[float | None], list[dict[str, str]]] = lambda _: []
 
 
 class Fatal(Exception):  # noqa: N818 - the end, with a sentence for the operator
@@ -432,6 +432,8 @@ class Poller:
     _backoff: Backoff = field(default_factory=Backoff)
     _outage: Outage = field(default_factory=Outage)
     _clock_warned: bool = False
+    # The problems that the API knows; None before the first answer.
+    _told: list[dict[str, str]] | None = None
     # True while the API may grant a run to a poll.
     under_way: bool = False
     # True after the API has answered the first poll.
@@ -456,7 +458,10 @@ class Poller:
             claim_id = self._journal.next_claim_id()
             waiting = self._journal.sessions.waiting() if self._features else []
             account_id = self._settings.account_id()
-            state = self._api.claim_next(claim_id, wait, account_id, self._features, waiting)
+            found = self._settings.problems(self._api.clock_offset)
+            news = None if found == self._told else found
+            state = self._api.claim_next(claim_id, wait, account_id, self._features, waiting, news)
+            self._told = found
             granted = None if state is None else Granted(claim_id, state, AssignedRun.parse(state))
             return Polled(granted, time.monotonic() - began)
         except OSError as error:

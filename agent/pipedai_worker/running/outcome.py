@@ -1,6 +1,4 @@
-"""Describes how a run ended, in the form of the API's request `complete`, with every value within its bounds, and
-decides whether a run's output is accepted: whether it is there, is small enough, and fits the trigger's schema.
-"""
+"""Describes how a run ended, as the API's `complete` takes it, and decides whether its output is accepted."""
 
 from __future__ import annotations
 

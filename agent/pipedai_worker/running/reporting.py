@@ -1,6 +1,4 @@
-"""Tells the API of a run: by heartbeats while it is executed, which renew its lease, by the events of what its program
-does, without secrets and in order, and by the report of its end.
-"""
+"""Tells the API of a run: by heartbeats, which renew its lease, by events in order, and by the report of its end."""
 
 from __future__ import annotations
 
@@ -56,6 +54,8 @@ SHORTEST_SECONDS, LONGEST_SECONDS = 0.2, 20.0
 LOOK_SECONDS = 0.2
 
 Counts = dict[str, int]
+# Sleeps for so many seconds, and returns True once the worker has to exit.
+Wait = Callable[[float], bool]
 
 
 class NotTold(Exception):  # noqa: N818 - a state of knowledge
@@ -165,8 +165,7 @@ class Surroundings:
     pass_env: tuple[str, ...]
     # The directory for live run events; None if nobody asked for them.
     events: Path | None
-    # Sleeps for so many seconds; returns True once the worker has to exit.
-    leaving: Callable[[float], bool]
+    leaving: Wait
     # Called with a run's id when the run is on disk, or can't be written there.
     claimed: Callable[[str], None]
     # Called with a run's id before the API is told that the run waits for a person. The worker takes no run meanwhile.
@@ -174,13 +173,8 @@ class Surroundings:
 
 
 def report(around: Surroundings, run_id: str, body: dict[str, Any]) -> str | None:
-    """Send the outcome of a run, and remove it from disk after a 2xx or a 4xx that is final.
-
-    Return the status that the run then has, or None if the API refuses the outcome. If the API can't store the outcome
-    (400, 413), only its status and fault are sent. The answer says how long the run's session can be resumed.
-
-    Raises GaveUp when the worker has to exit, and TokenRefused if the API refuses the token. In both cases the outcome
-    stays on disk, and the worker's next start sends it.
+    """Send the outcome of a run, and remove it from disk unless GaveUp or TokenRefused is raised. Return the status of
+    the run; None if the API refuses the outcome. One that it can't store is sent without its details.
     """
     journal, status = around.journal, None
     try:
@@ -222,8 +216,6 @@ MOST_GAPS = 3
 FLUSH_SECONDS = 2.0
 _LOOK_SECONDS = 0.02
 
-Wait = Callable[[float], bool]
-
 
 def seconds_to_gather(lines: list[bytes]) -> float:
     """Return for how long the next events are gathered after a call with these."""
@@ -238,10 +230,7 @@ class _Dropped(Exception):  # noqa: N818 - an end, not an error
 
 @dataclass
 class Sender:
-    """Sends what a run's file has and what is added to it, in a thread of its own from `begin()` or `end()` on.
-
-    `wait` sleeps for so many seconds, and returns True once the worker has to exit. `clock` returns seconds.
-    """
+    """Sends what a run's file has and is added to it, in a thread of its own from `begin()` or `end()` on."""
 
     _api: Api
     _run_id: str
@@ -291,10 +280,8 @@ class Sender:
                 return
 
     def end(self, status: str | None, *, hasty: bool = False) -> None:
-        """After `finish()`, send the file if that has not begun, or remove it if it is kept and the run has succeeded.
-
-        `status` is that of the run, as the API has said; None if it is not known, so that the API decides. With `hasty`
-        the last events get no moment to arrive.
+        """After `finish()`, send the file if that has not begun, or remove it if it is kept and the run has succeeded
+        (`status`, if the API told). With `hasty` the last events get no moment to arrive.
         """
         self._over = True
         if self.waits and status in {None, WAITING}:
@@ -432,15 +419,11 @@ class Recorder:
         run_id: str,
         path: Path,
         redactor: Redactor,
-        wait: Callable[[float], bool],
+        wait: Wait,
         *,
         go_on: bool = False,
     ) -> Recorder | None:
-        """Make the run's file, and begin to send it unless it is kept for the run's end. Return None if the disk fails.
-
-        `wait` sleeps for so many seconds, and returns True once the worker has to exit. With `go_on`, the events that
-        the run had before it waited stay.
-        """
+        """Make the run's file, or `go_on` in it, and begin to send it unless it is kept; None if the disk fails."""
         with logged(f"run {run_id}: its events can't be recorded"):
             make_room(path.parent, most_bytes=MOST_BYTES_OF_ALL)
             recorder = cls(

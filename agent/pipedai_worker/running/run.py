@@ -1,6 +1,4 @@
-"""Takes one run that was granted through its life on this machine: execute it, with a gate if a person approves its
-tool calls and with headers that may change, write its outcome down, report it.
-"""
+"""Takes one granted run through its life on this machine: executes it, writes its outcome down, and reports it."""
 
 from __future__ import annotations
 
@@ -124,9 +122,7 @@ MOST_REMEMBERED = 20
 
 
 class RunCredentials:
-    """A context manager during which the worker's log hides the run's secrets. `redactor` hides them elsewhere: the
-    run's headers, the worker's token, and what claude logs in with. No text with them may leave the worker.
-    """
+    """A context manager in which the worker's log hides the run's secrets. `redactor` hides them elsewhere."""
 
     def __init__(self, api: Api, run: AssignedRun) -> None:
         self._api = api

@@ -214,23 +214,17 @@ class Server:
         return self._client.tools if self._client else []
 
 
-class Hook:
-    """The PreToolUse hook in claude's settings, if there is one."""
-
-    def __init__(self, settings: Mapping[str, Any], session_id: str) -> None:
-        self._hooks = (settings.get("hooks") or {}).get("PreToolUse") or []
-        self._session_id = session_id
-
-    def ask(self, name: str, number: str, arguments: Mapping[str, Any]) -> tuple[str, str]:
-        """Return what the hook decides on a call, and why. Both are empty if it fails, says nothing or is missing."""
-        asked = {"session_id": self._session_id, "hook_event_name": "PreToolUse", "tool_name": name}
-        text = json.dumps({**asked, "tool_use_id": number, "tool_input": arguments})
-        for entry in self._hooks:
-            for hook in entry["hooks"] if re.fullmatch(entry["matcher"], name) else ():
-                with contextlib.suppress(ValueError, KeyError):
-                    told = json.loads(_output(hook["command"], text))["hookSpecificOutput"]
-                    return told["permissionDecision"], told.get("permissionDecisionReason", "")
-        return "", ""
+def ask_hook(settings: Mapping[str, Any], name: str, **call: Any) -> tuple[str, str]:
+    """Return what the PreToolUse hook in claude's settings decides on a call of a tool, and why. Both are empty if it
+    fails, says nothing or is missing.
+    """
+    text = json.dumps({"hook_event_name": "PreToolUse", "tool_name": name, **call})
+    for entry in (settings.get("hooks") or {}).get("PreToolUse") or []:
+        for hook in entry["hooks"] if re.fullmatch(entry["matcher"], name) else ():
+            with contextlib.suppress(ValueError, KeyError):
+                told = json.loads(_output(hook["command"], text))["hookSpecificOutput"]
+                return told["permissionDecision"], told.get("permissionDecisionReason", "")
+    return "", ""
 
 
 def _output(command: str, text: str) -> str:

@@ -1,7 +1,5 @@
 """`login`, `logout`, `whoami`: who this program acts for."""
 
-from __future__ import annotations
-
 import platform
 import time
 import webbrowser

@@ -1,7 +1,5 @@
 """`plan`, `apply`, `export`: what the files say, and what the service has."""
 
-from __future__ import annotations
-
 import difflib
 import json
 import re

@@ -1,8 +1,4 @@
-"""What needs somebody: `attention`, `approval`, `event`, `worker`; `open`, which leads to the console; and `mcp`,
-which serves tools to an agent.
-"""
-
-from __future__ import annotations
+"""`attention`, `approval`, `event` and `worker`; `open`, which leads to the console; `mcp`, for agents."""
 
 import os
 import sys

@@ -1,8 +1,4 @@
-"""`pipedai trigger …`: look at triggers, run, pause and resume them; `pipedai run …`: look at runs, follow, explain,
-repeat and cancel them.
-"""
-
-from __future__ import annotations
+"""`pipedai trigger …` and `pipedai run …`: look at triggers and runs, and run, repeat or stop them."""
 
 import contextlib
 import json
@@ -109,6 +105,8 @@ def explain(session: Session, run: str) -> None:
         session.out.line(f"- {reason['message']} ({reason['code']})")
         if reason["remedy"]:
             session.out.line(f"  → {without_calls(reason['remedy'])}")
+    for told in answer["advice"]:
+        session.out.line(f"! {told['subject']['name']}: {told['message']}")
     ended = answer["ended"]
     if ended and ended["message"] and answer["status"] != "succeeded":
         session.out.line(ended["message"])

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from pipedai.outgoing import foreign
+from pipedai.outgoing.mails import foreign
 from testing.world.cases import cases
 from triggers.explain.answers import duration_words, zoned_words
 

@@ -1,6 +1,4 @@
-"""`manage.py seed_demo`: makes the demo that bin/run shows, with a week of runs. These take the steps of real runs, at
-past times, so that budgets, incidents, notices and the audit log follow from them.
-"""
+"""`manage.py seed_demo`: makes the demo that bin/run shows, with a week of runs that take a real run's steps."""
 
 import platform
 import secrets
