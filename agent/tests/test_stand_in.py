@@ -149,3 +149,12 @@ def test_an_unscripted_run_waits_for_a_person_and_goes_on(api: FakeApi, workers:
     api.decide(run, "approve")
     api.until(lambda: run.status == "succeeded")
     assert (run.spent, run.tool_calls and run.tool_calls["total"]) == (1, 1)
+
+
+def test_a_run_without_a_server_has_no_tools(api: FakeApi, workers: Workers) -> None:
+    plain = api.add("Say something.", mcp_url=None)
+    gated = api.add("Say something.", mcp_url=None, rules=[{"tools": "*", "when": "always"}])
+    workers.start()
+    for run in (plain, gated):
+        assert api.until_ended(run)["status"] == "succeeded"
+        assert run.tool_calls == {"total": 0, "effects": 0, "unknown": 0}
