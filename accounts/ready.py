@@ -1,7 +1,10 @@
 """What the app adds to the service: its mails, a job, and how long its rows are kept."""
 
+from accounts import issuer
 from accounts.authenticators import rewrap_authenticators
+from accounts.issuer_probe import issuer_lets_us_in
 from accounts.mails import ACCOUNT_MAILS
+from pipedai.checks import register_probe
 from pipedai.loop import Job, register_job
 from pipedai.outgoing.pool import register_kind
 from pipedai.retention import Retention, register_retention, rows_where
@@ -24,6 +27,8 @@ prune_account_mails = rows_where(
 
 
 register_kind(ACCOUNT_MAILS)
+if issuer.is_on():
+    register_probe("sign-in", issuer_lets_us_in, needs_database=False)
 register_job(Job("rewrap-authenticators", every_seconds=60.0, work=rewrap_authenticators))
 register_retention(
     Retention(

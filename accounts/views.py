@@ -7,13 +7,15 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts import addresses, services, sessions, throttles
+from accounts import addresses, own_account, services, sessions, throttles
 from accounts.emails import NotAnEmail, read_email
 from accounts.models import Session, User
 from accounts.registration import register_user
 from accounts.serializers import (
+    AccountBody,
     ChangeEmailBody,
     ChangePasswordBody,
+    DeleteAccountBody,
     ForgotPasswordBody,
     FoundUserSerializer,
     LoginBody,
@@ -87,7 +89,7 @@ class EntryViewSet(ApiViewSet):
     def login(self, request: Request, body: Values) -> Response:
         user, session = services.log_in(
             **body,
-            replaces=_presented(request),
+            replaces=presented_by(request),
             device=device_of(request),
             actor=caller_of(request),
         )
@@ -101,7 +103,7 @@ class EntryViewSet(ApiViewSet):
     )
     def logout(self, request: Request) -> Response:
         """Succeeds also if the session has ended already or the request came without one."""
-        if principal := _presented(request):
+        if principal := presented_by(request):
             services.log_out(principal=principal, actor=caller_of(request))
         response = Response(status=204, headers={"Clear-Site-Data": '"cache"'})
         clear_auth_cookie(response)
@@ -142,6 +144,8 @@ class AccountViewSet(ApiViewSet):
     permissions = dict.fromkeys(
         (
             "me",
+            "update",
+            "destroy",
             "change_password",
             "verify",
             "resend",
@@ -155,6 +159,7 @@ class AccountViewSet(ApiViewSet):
     )
     throttles = {
         "change_password": throttles.CHANGE_PASSWORD,
+        "destroy": throttles.CHANGE_PASSWORD,
         "verify": throttles.VERIFY_EMAIL,
         "resend": throttles.RESEND_VERIFICATION,
         "change_email": throttles.CHANGE_EMAIL,
@@ -169,6 +174,34 @@ class AccountViewSet(ApiViewSet):
     )
     def me(self, request: Request) -> Any:
         return {"user": User.objects.get(id=principal_of(request).id)}
+
+    @Operation(
+        "PATCH /auth/me",
+        id="updateMe",
+        summary="Change my name or time zone",
+        body=AccountBody,
+        example={"name": "Ada Lovelace", "timezone": "Europe/London"},
+        answers={200: SIGNED_IN},
+    )
+    def update(self, request: Request, body: Values) -> Any:
+        user = own_account.update_account(
+            principal=user_of(request), values=body, actor=actor_of(request)
+        )
+        return {"user": user}
+
+    @Operation(
+        "DELETE /auth/me",
+        id="deleteMe",
+        summary="Delete my account",
+        body=DeleteAccountBody,
+        example={"password": _CREDENTIALS["password"]},
+        answer_headers={204: _COOKIE},
+    )
+    def destroy(self, request: Request, body: Values) -> Response:
+        own_account.delete_account(**body, principal=user_of(request), actor=actor_of(request))
+        response = Response(status=204)
+        clear_auth_cookie(response)
+        return response
 
     @Operation(
         "POST /auth/change-password",
@@ -299,6 +332,6 @@ def caller_of(request: Request) -> Actor:
     return Actor("user", None, address_of(request), current_request_id.get() or None)
 
 
-def _presented(request: Request) -> UserPrincipal | None:
+def presented_by(request: Request) -> UserPrincipal | None:
     principal: object = request.user
     return principal if isinstance(principal, UserPrincipal) else None

@@ -33,6 +33,9 @@ SCREENS = (
     Screen("invitation", "account/invitation", 0, role="nobody"),
     Screen("notices", "account/notices", 0, role="nobody"),
     Screen("account", "account", 2, role="user"),
+    Screen("change-account", "account/change", 1, role="user"),
+    Screen("delete-account", "account/delete", 1, role="user"),
+    Screen("link-by-mail", "account/link", 0, role="nobody"),
     Screen("change-password", "account/password", 1, role="user"),
     Screen("change-email", "account/email", 1, role="user"),
     # One call for the workspaces, and one for the environments of each.
@@ -112,7 +115,7 @@ SCREENS = (
     Screen("delete-source", "sources/{source_id}/delete", 3, role="admin"),
     Screen("event", "events/{event_id}", 3, role="operator"),
     Screen("replay-event", "events/{event_id}/replay", 3, role="operator"),
-    Screen("audit", "environments/{environment_id}/settings/audit", 3, role="admin"),
+    Screen("audit", "environments/{environment_id}/settings/audit", 4, role="admin"),
     Screen("environment", "environments/{environment_id}/settings/environment", 2),
     Screen(
         "delete-environment",

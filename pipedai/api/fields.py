@@ -101,10 +101,11 @@ class TimezoneField(TextField):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(max_length=64, **kwargs)
 
-    def run_validation(self, data: Any = empty) -> str:
-        value: str = super().run_validation(data)
+    def run_validation(self, data: Any = empty) -> str | None:
+        value: str | None = super().run_validation(data)
         try:
-            check_timezone(value)
+            if value is not None:
+                check_timezone(value)
         except BadTimezone as error:
             raise serializers.ValidationError(str(error)) from None
         return value

@@ -291,6 +291,7 @@ def cookie_samesite() -> str | None:
 _SET_URLS = {
     "PUBLIC_URL": "set it to where clients reach the service, such as https://api.example.com",
     "DASHBOARD_URL": "set it to one such as https://app.example.com, or leave it out",
+    "OIDC_ISSUER": "set it to what the provider calls itself, such as https://login.example.com",
 }
 
 
@@ -314,6 +315,21 @@ def unreadable_dashboard_url() -> str | None:
 def dashboard_url() -> str | None:
     """DASHBOARD_URL must lead to a server over TLS, because the links in mails begin with it and carry tokens."""
     return _no_url("DASHBOARD_URL", "https") if settings.DASHBOARD_URL else None
+
+
+@rule("pipedai.E018", READABLE)
+def unreadable_issuer() -> str | None:
+    """OIDC_ISSUER must be a URL, the settings of its client come with it, and OIDC_ONLY needs it."""
+    given = (settings.OIDC_ISSUER, settings.OIDC_CLIENT_ID, settings.OIDC_CLIENT_SECRET)
+    if any(given) != all(given) or (settings.OIDC_ONLY and not all(given)):
+        return "OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET go together, and OIDC_ONLY needs them: set all."
+    return _no_url("OIDC_ISSUER", "http", "https") if settings.OIDC_ISSUER else None
+
+
+@rule("pipedai.E018")
+def issuer() -> str | None:
+    """OIDC_ISSUER must be asked over TLS, because its answers say who signs in."""
+    return _no_url("OIDC_ISSUER", "https") if settings.OIDC_ISSUER else None
 
 
 def _no_url(setting: str, *schemes: str) -> str | None:

@@ -17,6 +17,7 @@ from rest_framework.test import APIClient
 from accounts.models import User
 from pipedai.env import BASE_DIR
 from pipedai.ids import current_request_id, new_id
+from pipedai.outgoing.oauth import Tokens
 from pipedai.server.ticket import STREAM, EnvironmentStreamTicket
 from pipedai.sql import database_now
 from testing.probes.shapes import A_TIME, AN_ID, a_token
@@ -32,7 +33,6 @@ from triggers.schedules.firing import fire_due_ticks
 from workers.enrollment.issuing import approve_pairing
 from workers.models import Worker
 from workers.registration import Registered
-from workspaces.connections.servers import Tokens
 from workspaces.models import Environment
 from workspaces.roles import Role
 

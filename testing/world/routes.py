@@ -239,6 +239,13 @@ ROWS: dict[str, dict[str, Any]] = {
     "register": {"as_": BROWSER},
     "login": {"body": _login, "as_": BROWSER},
     "logout": {"as_": BROWSER},
+    # There is no issuer: accounts/tests/test_single_sign_on.py calls them with one.
+    **{
+        name: {"as_": BROWSER, "answer": 404, "reads_body": False, "writes": False}
+        for name in ("beginSignIn", "finishSignIn", "linkAccount", "mailLink", "linkByMail")
+    },
+    # The stranger alone owns an environment.
+    "deleteMe": {"body": _constant(password=PASSWORD), "but": {"stranger": 409}},
     "changePassword": {
         "body": _constant(currentPassword=PASSWORD, newPassword=f"another {PASSWORD}")
     },

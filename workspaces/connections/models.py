@@ -55,7 +55,7 @@ class AuthorizedClient(models.Model):
 
     # The client id, which somebody gave or the server made.
     client_id = models.CharField(max_length=MAX_URL, null=True)
-    # How the client authenticates at the token endpoint: a word from `servers.AUTH_METHODS`.
+    # How the client authenticates at the token endpoint: a word from `AUTH_METHODS` in pipedai/outgoing/oauth.py.
     auth_method = models.CharField(max_length=19, null=True)
     # The name of the MCP server in requests for tokens (RFC 8707), from its metadata.
     resource = models.CharField(max_length=MAX_URL, null=True)

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from pipedai.outgoing.oauth import LONGEST_LIFE, Tokens
 from workspaces.connections.models import (
     AUTHORIZATION_CARRIED,
     AUTHORIZATION_SECRETS,
@@ -13,7 +14,6 @@ from workspaces.connections.models import (
     Authorization,
     Connection,
 )
-from workspaces.connections.servers import LONGEST_LIFE, Tokens
 from workspaces.encryption import keys
 
 # A run may be handed out only with a token that lives so long, or half its life if that is shorter.
