@@ -280,7 +280,6 @@ class TestWhatIsRefused:
         {"prompt": ""},
         {"prompt": None},
         {"prompt": "x" * (256 * 1024 + 1)},
-        {"mcpUrl": None},
         {"mcpUrl": "ftp://mcp.example/"},
         {"mcpUrl": "https://user:pass@mcp.example/"},
         {"mcpUrl": "https://mcp.example/" + "x" * 2048},
