@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("triggers", "0003_run_spell_times"),
+        ("triggers", "0004_no_mcp_server"),
     ]
 
     operations = [
