@@ -42,8 +42,8 @@ BULK_ANSWER: Final[dict[int, Answer | None]] = {
 def done_to_each(
     rows: QuerySet[Any], ids: Sequence[UUID], do: Callable[[UUID], Any]
 ) -> dict[str, Any]:
-    """Calls `do` once for each id that is one of `rows`, and tells of the others that they were not found. `do` leaves a
-    row as it was if it raises an ApiError.
+    """Calls `do` once for each id that is one of `rows`, and tells of the others that they were not found. If it raises
+    an ApiError, it leaves the row as it was.
     """
     known = set(rows.filter(id__in=ids).values_list("id", flat=True))
     items: list[dict[str, Any]] = []
