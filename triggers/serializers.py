@@ -91,7 +91,7 @@ class TriggerBody(StrictBody):
         choices=Trigger.OverlapPolicy.choices, default=Trigger.OverlapPolicy.QUEUE
     )
     retryMode = serializers.ChoiceField(choices=RetryMode.choices, default=RetryMode.RESTART)
-    retryAfterEffects = TrueFalseField(default=True)
+    retryAfterEffects = TrueFalseField(default=False)
     recordEvents = serializers.ChoiceField(
         choices=RecordEvents.choices, default=RecordEvents.FAILURES
     )

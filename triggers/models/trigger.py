@@ -127,7 +127,7 @@ class Trigger(FileColumns):
     )
     # Whether a run that failed through the fault of infrastructure is retried even if its tool calls may have changed
     # something. Users set it. If it is false, `triggers.runs.ending` decides by the run's counts of tool calls.
-    retry_after_effects = models.BooleanField(default=True, db_default=True)
+    retry_after_effects = models.BooleanField(default=False, db_default=False)
     # Of which runs workers send what the CLI tells, as events of the run, and when. Users set it.
     record_events = models.CharField(
         max_length=8,
