@@ -156,7 +156,7 @@ class TriggerViewSet(ResourceViewSet):
         answers=BULK_ANSWER,
     )
     def bulk(self, request: Request, environment_id: UUID, body: dict[str, Any]) -> dict[str, Any]:
-        of = {"environment_id": environment_id, "actor": actor_of(request)}
+        of: dict[str, Any] = {"environment_id": environment_id, "actor": actor_of(request)}
         rows, values = self.resource.live, {"enabled": body["action"] == "resume"}
 
         def change(trigger_id: UUID) -> None:
