@@ -72,6 +72,7 @@ class LinkNeeded(Conflict):
         super().__init__(
             f"An account with the address {holder.email} exists. Link it once, by its password or by a mail to it.",
             code=ErrorCode.LINK_NEEDED,
+            email=holder.email,
         )
         self.cookie = {"issuer": claims.issuer, "sub": claims.sub, "user": str(holder.id)}
 
