@@ -4,6 +4,7 @@ from functools import partial
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from django.core import signing
 
 from accounts import issuer, single_sign_on
 from accounts.models import Identity, Session, User
@@ -44,10 +45,12 @@ def sign_ins(there, *people):
             partial(
                 single_sign_on.finish,
                 cookie=cookie,
-                state=parse_qs(urlsplit(url).query)["state"][0],
-                code=code,
-                iss="",
-                error="",
+                brought={
+                    "state": parse_qs(urlsplit(url).query)["state"][0],
+                    "code": code,
+                    "iss": "",
+                    "error": "",
+                },
                 address=str(number),
                 replaces=None,
                 device=Device(b"", None, ""),
@@ -87,7 +90,7 @@ def test_one_link_of_a_mail_works_once(there, round_):
     ada = UserFactory.create(email="ada@example.com")
     prove(ada)
     said = {"issuer": there.origin, "sub": "a", "user": str(ada.id), "next": "/"}
-    single_sign_on.mail_link(cookie=single_sign_on.closed(said, single_sign_on.PENDING))
+    single_sign_on.mail_link(cookie=signing.dumps(said, salt=single_sign_on.PENDING))
     use = partial(
         single_sign_on.link_by_mail,
         token=token_to("ada@example.com", "link"),

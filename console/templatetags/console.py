@@ -203,6 +203,35 @@ def rhythm(schedule: str | None) -> str:
     return schedule
 
 
+# The words of a User-Agent by which a browser, and a system, is known. Most browsers also name others, after their own.
+_BROWSERS = {
+    "Edg/": "Edge",
+    "OPR/": "Opera",
+    "Firefox/": "Firefox",
+    "Chrome/": "Chrome",
+    "Safari/": "Safari",
+}
+_SYSTEMS = {
+    "Android": "Android",
+    "iPhone": "iPhone",
+    "iPad": "iPad",
+    "Windows": "Windows",
+    "Mac OS X": "macOS",
+    "CrOS": "ChromeOS",
+    "Linux": "Linux",
+}
+
+
+@register.filter
+def device(user_agent: str) -> str:
+    """Returns a browser and its system, such as `Chrome on Linux`, or the beginning of what a program calls itself."""
+    browser, system = (
+        next((known for word, known in words.items() if word in user_agent), "")
+        for words in (_BROWSERS, _SYSTEMS)
+    )
+    return f"{browser} on {system}" if browser and system else user_agent[:80] or "–"
+
+
 @register.filter
 def may(environment: dict[str, str], role: str) -> bool:
     """Whether the visitor's role in the environment is the given one or a higher one. A page offers nothing that the
