@@ -311,13 +311,15 @@ def _with_url_of_connection(environment_id: UUID, values: dict[str, Any]) -> dic
     url = hold_connection(environment_id, values["connection_id"])
     if url is None:
         raise Invalid({"connectionId": ["No such connection in this environment."]})
-    if values.get("mcp_url", url) != url:
+    if values.get("mcp_url") not in (None, url):
         raise Invalid({"mcpUrl": ["The trigger's connection is for another URL. Leave it out."]})
     return {**values, "mcp_url": url}
 
 
 def _seal_headers(trigger: Trigger, headers: dict[str, str] | None) -> None:
-    """Raises Invalid if a trigger with a connection has an `Authorization` of its own."""
+    """Raises Invalid for a trigger without a server, or with a connection and an `Authorization` of its own."""
+    if headers and trigger.mcp_url is None:
+        raise Invalid({"mcpHeaders": ["There is no MCP server to send them to: give mcpUrl."]})
     if trigger.connection_id and "authorization" in map(str.lower, headers or ()):
         raise Invalid({"mcpHeaders": ["The trigger's connection has the Authorization."]})
     trigger.mcp_headers, trigger.mcp_key_id = None, None

@@ -65,7 +65,7 @@ from typing import Any
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pipedai_worker.executors.base import DEFERRED, TOOL_PREFIX
+from pipedai_worker.executors.claude_names import DEFERRED, TOOL_PREFIX
 from pipedai_worker.stand_in.conversation import (
     ApiError,
     Conversation,
@@ -214,8 +214,8 @@ class Player:
     def _do_something(self) -> int:
         """Do what no MCP server minds: call a tool that only reads, and give an output that fits the schema."""
         tool = self._server.harmless()
-        if tool is not None:
-            self.do_call(tool)
+        if tool is not None and (code := self.do_call(tool)) is not None:
+            return code
         if self._schema is not None:
             return self.do_output(json.dumps(sample(self._schema)))
         return self._succeed("", f"called {tool}" if tool else "did nothing else")

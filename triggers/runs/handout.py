@@ -162,7 +162,7 @@ SELECT r.id, r.environment_id, r.trigger_id, t.name AS trigger_name, v.prompt, v
     1024 + 6 * octet_length(t.name) + octet_length(v.prompt) + coalesce(octet_length(x.payload::text), 0)
         + coalesce(octet_length(v.output_schema::text), 0) + coalesce(octet_length(t.approvals::text), 0)
         + coalesce(octet_length(asked.rules::text), 0)
-        + 2 * octet_length(t.mcp_url)
+        + 2 * coalesce(octet_length(t.mcp_url), 0)
         + 2 * (coalesce(octet_length(t.mcp_headers), 0) + coalesce(octet_length(c.headers), 0)) AS weight
 FROM {runs}
 JOIN trigger_revision v ON v.id = r.revision_id

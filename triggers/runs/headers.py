@@ -86,7 +86,7 @@ WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL A
 @dataclass(frozen=True, slots=True, repr=False)
 class Credentials:
     # The URL for which the headers are.
-    mcp_url: str
+    mcp_url: str | None
     headers: dict[str, str]
     # When they expire; None if they do not.
     expires_at: datetime | None

@@ -21,8 +21,6 @@ from typing import Any
 from pipedai_worker.api import ApiError
 from pipedai_worker.executors.base import (
     APPROVALS,
-    SERVER_NAME,
-    TOOL_PREFIX,
     Execution,
     Executor,
     Job,
@@ -32,6 +30,7 @@ from pipedai_worker.executors.base import (
     stdin_for_claude,
     stdin_to_resume,
 )
+from pipedai_worker.executors.claude_names import SERVER_NAME, TOOL_PREFIX
 from pipedai_worker.executors.watch import Watch
 from pipedai_worker.identity import CLAUDE_MAX, CREDENTIALS
 from pipedai_worker.running.assigned import Approvals
@@ -142,7 +141,9 @@ def _refusal(job: Job) -> str | None:
 
 
 def mcp_configuration(url: str, timeout_seconds: float) -> bytes:
-    """Return the text for `--mcp-config`. `timeout_seconds` is how long a tool call may take."""
+    """Return the text for `--mcp-config`, without a server if `url` is empty. `timeout_seconds` is how long a tool call
+    may take.
+    """
     server = {
         "type": "http",
         "url": url,
@@ -151,7 +152,7 @@ def mcp_configuration(url: str, timeout_seconds: float) -> bytes:
         # Without this limit claude would end a tool call when nothing came from it for 300 s.
         "timeout": round(timeout_seconds * 1000),
     }
-    return json.dumps({"mcpServers": {SERVER_NAME: server}}).encode()
+    return json.dumps({"mcpServers": {SERVER_NAME: server} if url else {}}).encode()
 
 
 # With these variables claude reads no file that the prompt mentions, keeps no memory from run to run, and calls no

@@ -6,7 +6,8 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from pipedai_worker.executors.base import DEFERRED, SERVER_NAME, TOOL_PREFIX, Execution, Job
+from pipedai_worker.executors.base import Execution, Job
+from pipedai_worker.executors.claude_names import DEFERRED, SERVER_NAME, TOOL_PREFIX
 from pipedai_worker.running.outcome import (
     ABSENT,
     CLIENT,
@@ -444,7 +445,7 @@ class Watch:
                 sentence = f"Claude reached the run's cost limit of ${self._job.run.max_cost_usd}."
                 fault = replace(fault, sentence=sentence)
             return self._failed(ending, fault, text)
-        if not transcript.server_connected:
+        if self._job.mcp_url and not transcript.server_connected:
             return self._failed(ending, self._no_server(), text)
         deferred = result.get("deferred_tool_use")
         parked = self._job.parked(deferred.get("id") if isinstance(deferred, dict) else None)

@@ -18,7 +18,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipedai_worker.executors.base import CALL_KEY, SERVER_NAME, TOOL_PREFIX
+from pipedai_worker.executors.claude_names import CALL_KEY, SERVER_NAME, TOOL_PREFIX
 from pipedai_worker.stand_in.conversation import Conversation
 
 PROTOCOL_VERSION = "2025-06-18"
@@ -158,8 +158,8 @@ class Server:
         self._optional = optional
         self._client: McpClient | None = None
         self.status: str | None = None
-        if configuration is not None:
-            entry = configuration["mcpServers"].get(SERVER_NAME) or {}
+        entry = (configuration or {"mcpServers": {}})["mcpServers"].get(SERVER_NAME)
+        if entry is not None:
             self._client = McpClient(entry, OPTIONAL_SECONDS) if optional else McpClient(entry)
 
     def connect(self, status: str | None = None) -> None:
