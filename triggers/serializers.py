@@ -25,10 +25,11 @@ from pipedai.api.fields import (
 from pipedai.api.serializers import RowSerializer, StrictBody, sources_of
 from pipedai.sql import database_now, fetch_by_ids
 from triggers.approvals.rules import ApprovalRulesField
+from triggers.events.clauses import LookBody
 from triggers.events.listening import OF_SOURCE, OF_TRIGGER, Entry, EntryBody, OnField, entry_of
-from triggers.models import BOUNDS, Listener, Run, Tick, Trigger
+from triggers.models import BOUNDS, REVISED, Listener, Run, Tick, Trigger
 from triggers.schedules import cron
-from triggers.states import Health, RecordEvents, RetryMode, Status
+from triggers.states import Carry, Health, RecordEvents, RetryMode, Status
 from workspaces.connections.serializers import McpHeadersField
 from workspaces.tenant_columns import KeyField, LabelField
 
@@ -103,6 +104,8 @@ class TriggerBody(StrictBody):
     approvals = ApprovalRulesField(allow_null=True, default=None)
     allowHostTools = TrueFalseField(default=False)
     failOnDenied = TrueFalseField(default=False)
+    before = LookBody(allow_null=True, default=None)
+    carry = serializers.ChoiceField(choices=Carry.choices, default=Carry.NONE)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Accepts a new trigger without `mcpUrl` only if it has a connection, whose URL it takes."""
@@ -196,6 +199,8 @@ class TriggerSerializer(RowSerializer):
     approvals = ApprovalRulesField(allow_null=True)
     allowHostTools = serializers.BooleanField()
     failOnDenied = serializers.BooleanField()
+    before = LookBody(allow_null=True)
+    carry = serializers.ChoiceField(choices=Carry.choices)
     webhookUrl = serializers.CharField(allow_null=True)
     hasWebhookSecret = serializers.BooleanField()
     lastDueAt = serializers.DateTimeField(allow_null=True)
@@ -247,9 +252,7 @@ def triggers() -> QuerySet[Trigger, dict[str, Any]]:
     rows: QuerySet[Trigger, dict[str, Any]] = (
         Trigger.objects.filter(deleted_at__isnull=True)
         .annotate(
-            prompt=F("revision__prompt"),
-            model=F("revision__model"),
-            output_schema=F("revision__output_schema"),
+            **{name: F(f"revision__{name}") for name in REVISED},
             has_mcp_headers=Q(mcp_headers__isnull=False) | Q(connection__isnull=False),
             has_webhook_secret=Q(webhook_secret__isnull=False),
             health=HEALTH,

@@ -71,10 +71,16 @@ def trigger(request: HttpRequest, trigger_id: UUID) -> HttpResponse:
 
 @screen
 def run(request: HttpRequest, trigger_id: UUID) -> HttpResponse:
-    """Runs the trigger now. The form's key makes sure that a form which is sent twice makes one run."""
+    """Runs the trigger now, or lets its machine only look. The form's key makes sure that a form which is sent twice
+    makes one run.
+    """
     form = _run_form(trigger_id)
-    if request.method == "POST" and form.send(request, key=request.POST.get("key", "")) is None:
+    more = {"lookOnly": True} if request.POST.get("lookOnly") else {}
+    made = form.send(request, more=more, key=request.POST.get("key", ""))
+    if request.method == "POST" and made is None:
         return _show(request, trigger_id, form)
+    if made is not None and more:
+        return see_other(request, reverse("console:run", args=[made.data["id"]]))
     return see_other(request, reverse("console:trigger", args=[trigger_id]))
 
 
@@ -88,8 +94,11 @@ def switch(request: HttpRequest, trigger_id: UUID) -> HttpResponse:
 
 
 def _run_form(trigger_id: UUID) -> Form:
-    payload = Look(help="JSON that the run gets beside the prompt.", kind="json")
-    return Form("POST", f"triggers/{trigger_id}/run", {"payload": payload})
+    looks = {
+        "payload": Look(help="JSON that the run gets beside the prompt.", kind="json"),
+        "force": Look("Start the agent also if nothing is new"),
+    }
+    return Form("POST", f"triggers/{trigger_id}/run", looks)
 
 
 def _show(request: HttpRequest, trigger_id: UUID, form: Form) -> HttpResponse:
@@ -265,6 +274,21 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
             row="Rule",
             looks=_RULE,
         ),
+        "before.tool": Look(
+            "Only when something is new: look with this tool",
+            help="The machine calls it before it starts the agent. If nothing is new, the run ends at once and costs"
+            " nothing. It must only read, as its server says. Empty: the agent always starts.",
+        ),
+        "before.arguments": Look("With these arguments", help="A JSON object. All members see it."),
+        "before.runIf": Look(
+            "Start the agent if",
+            help="changed: the result is another than before. Or clauses as JSON, which all have to hold for it.",
+            kind="clauses",
+        ),
+        "carry": Look(
+            "From the run before, the agent gets",
+            choices=[("none", "nothing"), ("output", "the output, if that had something new")],
+        ),
         "allowHostTools": Look(
             "With such rules, the machine’s own tools for shell, web and files too"
         ),
@@ -364,7 +388,7 @@ def restore(request: HttpRequest, trigger_id: UUID, revision_id: UUID) -> HttpRe
         raise Refused(404, {"error": "There is no such revision.", "code": "not_found"})
     context = {
         "title": f"Restore this revision of {trigger['name']}?",
-        "text": "Runs from now on have its prompt, its model and its output schema. All else of the trigger stays.",
+        "text": "Runs from now on have what it says. All else of the trigger stays.",
         "button": "Restore it",
         "keep": "Keep the present one",
         "back": reverse("console:revisions", args=[trigger_id]),
@@ -385,6 +409,8 @@ def _changes(old: Json, new: Json) -> list[Json]:
         ("prompt", "Prompt"),
         ("model", "Model"),
         ("outputSchema", "Output schema"),
+        ("before", "Only when something is new"),
+        ("carry", "From the run before"),
     ):
         before, after = _lines_of(old.get(field)), _lines_of(new.get(field))
         if before != after:

@@ -130,9 +130,8 @@ class ErrorCode(StrEnum):
     WORKER_LIMITED = "worker_limited"
     # 409: the run's trigger has secret headers, and no admin has approved the worker for them yet.
     WORKER_UNAPPROVED = "worker_unapproved"
-    # 409: the run's trigger has rules for approvals, and the worker's call does not say that the worker can wait for
-    # one.
-    WORKER_LACKS_APPROVALS = "worker_lacks_approvals"
+    # 409: the worker's call does not name a feature that the run needs: `approvals` or `before`.
+    WORKER_LACKS_FEATURES = "worker_lacks_features"
     # 409: somebody has decided about the call already, or the run was canceled. The body's `status` says which.
     APPROVAL_DECIDED = "approval_decided"
     # 409: nobody decided in time. The run has failed, or is about to.

@@ -314,7 +314,7 @@ class Verdict:
 
 def checks() -> dict[str, Check]:
     """Return all checks by their names. Importing their modules registers them."""
-    for module in ("approvals", "life", "taking", "trouble"):
+    for module in ("approvals", "life", "looks", "taking", "trouble"):
         import_module(f"{__package__}.{module}")
     return dict(sorted(CHECKS.items(), key=lambda item: item[1].run.__module__))
 

@@ -69,7 +69,8 @@ class RecordedCalls:
             self.effects += line["effect"] == POSSIBLE
             if len(self.items) < LONGEST_LIST:
                 told = {name: str(line[name]) for name in ("at", "tool", "effect")}
-                self.items.append({**told, "durationMs": None, "outcome": UNKNOWN})
+                looked = {"before": True} if line.get("before") is True else {}
+                self.items.append({**told, **looked, "durationMs": None, "outcome": UNKNOWN})
         elif line["is"] == "end":
             self.answered += 1
             if (number := int(line["call"])) < len(self.items):
@@ -119,8 +120,10 @@ class ToolCalls:
                     story.take(json.loads(line))
         return story
 
-    def begin(self, tool: str, effect: str) -> Call:
-        """Write down that this tool is about to be called. This is on the disk when `begin` returns. Raises OSError."""
+    def begin(self, tool: str, effect: str, *, before: bool = False) -> Call:
+        """Write down that this tool is about to be called: by the agent, or `before` it is started. This is on the disk
+        when `begin` returns. Raises OSError.
+        """
         # A character that is left out might stand in the middle of a secret, so it is left out first.
         name = tool.translate(_UNFIT) if len(tool) <= LONGEST_SEARCHED else ""
         line = {
@@ -128,6 +131,7 @@ class ToolCalls:
             "at": iso(time.time()),
             "tool": self._redactor.redact(name)[:LONGEST_TOOL_NAME] or UNNAMED,
             "effect": effect,
+            **({"before": True} if before else {}),
         }
         with self._lock:
             self._write(line)

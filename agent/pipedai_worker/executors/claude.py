@@ -22,6 +22,7 @@ from typing import Any
 from pipedai_worker.api import ApiError
 from pipedai_worker.executors.base import (
     APPROVALS,
+    BEFORE,
     SERVER_NAME,
     TOOL_PREFIX,
     Execution,
@@ -46,7 +47,7 @@ class ClaudeExecutor(Executor):
     """
 
     resumes = True
-    features = (APPROVALS,)
+    features = (APPROVALS, BEFORE)
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from pipedai_worker.gateway.faults import ServerFault
 from pipedai_worker.gateway.gate import Gate
 from pipedai_worker.gateway.gateway import Gateway
+from pipedai_worker.gateway.look import Look, Looked
 from pipedai_worker.gateway.upstream import Credentials
 
-__all__ = ["Credentials", "Gate", "Gateway", "ServerFault"]
+__all__ = ["Credentials", "Gate", "Gateway", "Look", "Looked", "ServerFault"]

@@ -26,6 +26,7 @@ from pipedai_worker.gateway import faults, limits, messages
 from pipedai_worker.gateway.faults import ServerFailed, ServerFault
 from pipedai_worker.gateway.gate import Admitted, Gate, with_known_headers
 from pipedai_worker.gateway.listener import Answer, Listener, Request
+from pipedai_worker.gateway.look import Look, Looked
 from pipedai_worker.gateway.messages import (
     Awaited,
     Effects,
@@ -105,13 +106,16 @@ class Gateway:
                 log.debug("the gateway had ended already")
         self._thread.join(LEAVE_SECONDS)
 
-    def probe(self, stopped: Callable[[], bool] = lambda: False) -> ServerFault | None:
-        """Initialise the server and list its tools, in 30 s at most. Return None, or why it can't be used. If the
-        gateway is closed or `stopped` returns True meanwhile, return at once.
+    def probe(
+        self, stopped: Callable[[], bool] = lambda: False, look: Look | None = None
+    ) -> Looked | ServerFault | None:
+        """Initialise the server and list its tools, in 30 s at most, and take the `look`. Return what it has seen, None
+        without one, or why the server can't be used. If the gateway is closed or `stopped` returns True meanwhile,
+        return at once.
         """
         if self._loop is None:
             raise RuntimeError("The gateway is not open.")
-        probing = probe(self._upstream, self._effects)
+        probing = probe(self._upstream, self._effects, look)
         try:
             asked = asyncio.run_coroutine_threadsafe(probing, self._loop)
             while not wait([asked], LOOK_SECONDS).done:

@@ -110,7 +110,7 @@ def test_a_worker_that_nobody_approved(calls: Calls, cast: Cast) -> None:
 def test_a_worker_that_cant_wait_for_approvals(calls: Calls, runs: Runs) -> None:
     Trigger.objects.filter(id=runs.trigger_id).update(approvals=RULES)
     reason = only(calls.explain(str(runs.queue())))
-    assert reason["code"] == "worker_lacks_approvals"
+    assert reason["code"] == "worker_lacks_features"
     assert reason["message"].startswith("Worker host-1 can't wait for approvals")
 
 
