@@ -91,7 +91,6 @@ class SessionViewSet(ApiViewSet):
         "POST /auth/logout",
         id="logout",
         summary="Log out",
-        answers={204: None},
         answer_headers={204: (*_COOKIE, "Clear-Site-Data")},
     )
     def logout(self, request: Request) -> Response:
@@ -133,7 +132,6 @@ class MeViewSet(ApiViewSet):
             "currentPassword": _CREDENTIALS["password"],
             "newPassword": "another horse battery",
         },
-        answers={204: None},
         answer_headers={204: _COOKIE},
     )
     def change_password(self, request: Request) -> Response:
@@ -177,7 +175,6 @@ class ForgottenPasswordViewSet(ApiViewSet):
         summary="Set a new password by the token of a mail",
         body=ResetPasswordBody,
         example={"token": _TOKEN, "newPassword": "another horse battery"},
-        answers={204: None},
     )
     def reset(self, request: Request) -> Response:
         services.reset_password(**read_body(ResetPasswordBody, request), actor=caller_of(request))
@@ -257,7 +254,6 @@ class OwnSessionsViewSet(ApiViewSet):
         "DELETE /auth/sessions/{sessionId}",
         id="endSession",
         summary="End one of my sessions",
-        answers={204: None},
     )
     def destroy(self, request: Request, session_id: UUID) -> Response:
         """Ends a session, at once. The cookie goes too if it is the request's own."""
@@ -272,7 +268,6 @@ class OwnSessionsViewSet(ApiViewSet):
         "POST /auth/sessions/revoke-others",
         id="endOtherSessions",
         summary="End all my sessions but this one",
-        answers={204: None},
     )
     def revoke_others(self, request: Request) -> Response:
         sessions.end_other_sessions(principal=user_of(request), actor=actor_of(request))

@@ -21,7 +21,6 @@ class AuditLogViewSet(TenantViewSet):
     tag = "Audit log"
     permissions = {"list": IsAdmin}
     pagination_class = AuditPaginator
-    filter_names = AuditFilters.names()
 
     @Operation(
         "GET /environments/{environmentId}/audit-log",

@@ -141,6 +141,12 @@ def body_of(method: str, path: str) -> type[Body]:
     return body
 
 
+def role_of(method: str, path: str) -> str:
+    """Returns the role that an endpoint needs in its environment, or an empty text if it needs none."""
+    view: Any = resolve(f"{API}/{path}").func
+    return str(getattr(view.cls.permissions[view.actions[method.lower()]], "role", ""))
+
+
 def words_of(path: str, name: str) -> list[str]:
     """Returns the words that a filter of a list knows."""
     view: Any = resolve(f"{API}/{path}").func

@@ -13,7 +13,7 @@ from django.http import HttpRequest
 from rest_framework import serializers
 from rest_framework.exceptions import ParseError
 
-from console.asking import Answer, Json, Refused, ask, body_of
+from console.asking import Answer, Json, Refused, ask, body_of, role_of
 from pipedai.api.parsers import parse_json
 
 
@@ -96,7 +96,7 @@ class Look:
 
 # Every row that files may describe has it.
 _KEY = Look(
-    "Key in files",
+    "Git key",
     help="How files in Git name it: small letters, digits, dots, hyphens and underscores.",
 )
 
@@ -157,6 +157,8 @@ class Form:
         self.method, self.path = method, path
         self._catches = _ABOUT_THE_FORM | set(catches)
         self._partial = method == "PATCH"
+        # The role that sending it needs.
+        self.needs = role_of(method, path)
         fields = body_of(method, path)().fields
         if "managedBy" in fields:
             looks = {**looks, "key": _KEY}

@@ -14,18 +14,21 @@ from django.http import (
     HttpResponseNotAllowed,
     HttpResponseRedirect,
 )
+from django.middleware.gzip import GZipMiddleware
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.encoding import iri_to_uri
 from django.utils.http import url_has_allowed_host_and_scheme
 
-from console.asking import REFUSED, Json, Refused, ask
+from console.asking import REFUSED, Json, Refused, ask, ask_if_free, role_of
 from console.forms import Form, Look
+from console.templatetags.console import may
 from pipedai.api.authentication import is_from_own_page
 
 Screen = Callable[..., HttpResponse]
 
 HOME = "/console/"
+_COMPRESSED = GZipMiddleware(lambda _: HttpResponse())
 # Django redirects to no URL of more than 2,048 characters, and one within another is three times as long at most.
 _LONGEST_NEXT = 600
 
@@ -35,7 +38,7 @@ def screen(view: Screen) -> Screen:
 
     A POST must come from a page of this service, and so needs no CSRF token. What the API refuses and the function does
     not catch becomes a page with the API's status; a visitor without a session is sent to sign in. Each page with the
-    status of a refusal says when to try again, as the API did.
+    status of a refusal says when to try again, as the API did. Pages are compressed.
     """
 
     @wraps(view)
@@ -54,6 +57,7 @@ def screen(view: Screen) -> Screen:
         last: Refused | None = request.META.get(REFUSED)
         if last and last.retry_after and last.status == response.status_code:
             response["Retry-After"] = last.retry_after
+        _COMPRESSED.process_response(request, response)
         return response
 
     return answer
@@ -122,6 +126,55 @@ def environment_of(request: HttpRequest, environment_id: UUID | str) -> Json:
     return ask(request, "GET", f"environments/{environment_id}").data
 
 
+def overview_of(request: HttpRequest, environment_id: UUID | str) -> Json:
+    """Returns the figures of an environment, which the frame of each of its pages shows. They are asked for once, and
+    are empty while the API is too busy for them.
+    """
+    path = f"environments/{environment_id}/dashboard/overview"
+    if path not in request.META:
+        request.META[path] = ask_if_free(request, "GET", path)
+    found: Json = request.META[path]
+    return found
+
+
+# The entries of the menu, which are also the names of their pages and of their icons.
+_MENU = (
+    "attention",
+    "triggers",
+    "runs",
+    "approvals",
+    "machines",
+    "connections",
+    "money",
+    "settings",
+)
+
+
+def _frame(request: HttpRequest, environment: Json, needs: str) -> Json:
+    """Returns the menu with what waits behind its entries and, if the visitor's role is below the one that the page
+    `needs`, the address of somebody who may do what it offers.
+    """
+    figures = overview_of(request, environment["id"])
+    tones = {"attention": "bad", "approvals": "warn"}
+    menu = [
+        {
+            "name": name,
+            "word": name.capitalize(),
+            "path": reverse(f"console:{name}", args=[environment["id"]]),
+            "count": figures.get(name) if name in tones else None,
+            "tone": tones.get(name),
+        }
+        for name in _MENU
+    ]
+    if not needs or may(environment, needs):
+        return {"menu": menu}
+    members = ask_if_free(request, "GET", f"environments/{environment['id']}/members")
+    able = [each for each in members.get("items", ()) if may(each, needs)]
+    helper = able[0]["email"] if able else f"an {needs}"
+    article = "an" if environment["role"] == "operator" else "a"
+    return {"menu": menu, "helper": helper, "article": article}
+
+
 def show(
     request: HttpRequest,
     environment: Json | UUID | str,
@@ -131,13 +184,15 @@ def show(
     page: Json | None = None,
     *,
     status: int = 200,
+    needs: str = "",
 ) -> HttpResponse:
     """Renders a screen of an environment, or of the one with this id. `menu` is its entry in the menu, and `page` the
-    page of a list on it.
+    page of a list on it. Somebody whose role is below the one that it `needs` is told so before they try.
     """
     if not isinstance(environment, dict):
         environment = environment_of(request, environment)
     context |= {"environment": environment, "menu": menu, "older": page and older(request, page)}
+    context["frame"] = _frame(request, environment, needs)
     return render(request, f"console/{template}.html", context, status=status)
 
 
@@ -182,7 +237,8 @@ def destroy(
             if refused.status != 409:
                 raise
             status, said["problems"] = 409, refused.sentences
-    return show(request, environment, menu, "confirm", said, status=status)
+    needs = role_of(method, path)
+    return show(request, environment, menu, "confirm", said, status=status, needs=needs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,7 +315,8 @@ class ResourceScreens:
         if answer := form.send(request):
             return see_other(request, self.page_of(answer.data))
         said["form"] = form
-        return show(request, row["environmentId"], self.menu, "form", said, status=form.status)
+        where, needs = row["environmentId"], form.needs
+        return show(request, where, self.menu, "form", said, status=form.status, needs=needs)
 
 
 def _name_of(row: Json) -> str:

@@ -58,7 +58,6 @@ class IncidentPaginator(KeysetPaginator):
 class EnvironmentIncidentViewSet(TenantViewSet):
     tag = "Incidents"
     permissions = {"list": IsViewer}
-    filter_names = IncidentFilters.names()
 
     @Operation(
         "GET /environments/{environmentId}/incidents",

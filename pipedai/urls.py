@@ -1,20 +1,14 @@
 """The service's URLs. All URLs of the API begin with /api/v1/."""
 
+from importlib import import_module
+
 from django.urls import include, path
 from django.views.generic import RedirectView
 
 from accounts.staff_views import StaffAccount, StaffLogin, StaffLogout
-from audit.views import AuditLogViewSet
 from notices.channels.views import stop_page
 from pipedai.admin.site import site
-from pipedai.api.service import (
-    HealthViewSet,
-    OpenApiViewSet,
-    ServiceRootViewSet,
-    docs_page,
-    document_page,
-    start_page,
-)
+from pipedai.api.service import ServiceRootViewSet, docs_page, document_page, start_page
 from pipedai.api.views import paths_of
 from workers.host_views import download
 from workspaces.connections.pages import CallbackPage, client_document
@@ -24,15 +18,40 @@ handler400 = "pipedai.api.exceptions.bad_request"
 handler404 = "pipedai.api.exceptions.not_found"
 handler500 = "pipedai.api.exceptions.server_error"
 
+# The modules that have viewsets.
+_VIEWS = (
+    "workers.protocol.worker_views",
+    "workers.protocol.run_views",
+    "workers.protocol.run_events",
+    "workers.views",
+    "workers.pools.views",
+    "workers.enrollment.views",
+    "workers.host_views",
+    "triggers.runs.views",
+    "triggers.changes",
+    "triggers.schedules.views",
+    "triggers.views",
+    "triggers.revisions",
+    "triggers.explain.views",
+    "triggers.webhooks.views",
+    "triggers.events.views",
+    "triggers.budgets.views",
+    "triggers.approvals.views",
+    "triggers.runs.stats",
+    "triggers.run_events.views",
+    "accounts.views",
+    "workspaces.views",
+    "workspaces.connections.views",
+    "workspaces.files.views",
+    "audit.views",
+    "notices.channels.views",
+    "notices.views",
+    "pipedai.api.service",
+)
+
 urlpatterns = [
-    path("api/v1/", include("workers.urls")),
-    path("api/v1/", include("triggers.urls")),
-    path("api/v1/", include("accounts.urls")),
-    path("api/v1/", include("workspaces.urls")),
-    path("api/v1/", include(paths_of(AuditLogViewSet))),
-    path("api/v1/", include("notices.urls")),
+    path("api/v1/", include(paths_of(*map(import_module, _VIEWS)))),
     path("api/v1", ServiceRootViewSet.as_view({"get": "retrieve"})),
-    path("api/v1/", include(paths_of(HealthViewSet, OpenApiViewSet))),
     path("api/docs", docs_page),
     path("api/docs/", RedirectView.as_view(url="/api/docs")),
     path("api/docs/<path:name>", document_page),

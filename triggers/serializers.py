@@ -29,7 +29,7 @@ from triggers.events.clauses import LookBody
 from triggers.events.listening import OF_SOURCE, OF_TRIGGER, Entry, EntryBody, OnField, entry_of
 from triggers.models import BOUNDS, REVISED, Listener, Run, Tick, Trigger
 from triggers.schedules import cron
-from triggers.states import Carry, Health, RecordEvents, RetryMode, Status
+from triggers.states import TERMINAL, Carry, Health, RecordEvents, RetryMode, Status
 from workspaces.connections.serializers import McpHeadersField
 from workspaces.tenant_columns import KeyField, LabelField
 
@@ -160,6 +160,15 @@ class LastRunSerializer(RowSerializer):
     endedAt = serializers.DateTimeField(allow_null=True)
 
 
+class RecentRunSerializer(RowSerializer):
+    """How one of a trigger's last runs ended."""
+
+    id = serializers.UUIDField()
+    status = serializers.ChoiceField(choices=[(each.value, each.label) for each in TERMINAL])
+    durationMs = serializers.IntegerField(allow_null=True)
+    endedAt = serializers.DateTimeField()
+
+
 class TriggerSerializer(RowSerializer):
     """A trigger. Instead of its secrets it shows whether there are any."""
 
@@ -212,6 +221,12 @@ class TriggerSerializer(RowSerializer):
     @extend_schema_field(EntryBody(many=True))
     def get_on(self, trigger: dict[str, Any]) -> list[Entry]:
         return [entry_of(row) for row in trigger["listens_to"]]
+
+
+class ListedTriggerSerializer(TriggerSerializer):
+    """A trigger of a list. `recent` is there if it was asked for with `include=recent`."""
+
+    recent = RecentRunSerializer(many=True, required=False)
 
 
 # The columns of triggers that are read: those that the serializer shows. Only the id of the last run is read here,

@@ -1,5 +1,6 @@
 """The endpoints of triggers: list, make, read, change and delete them, and replace their MCP headers."""
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -11,17 +12,26 @@ from rest_framework.response import Response
 from pipedai.api.filters import (
     ApiFilterSet,
     IdFilter,
+    IncludeFilter,
     TextFilter,
     TrueFalseFilter,
+    WordFilter,
     WordsFilter,
 )
-from pipedai.api.pagination import HeavyPaginator
+from pipedai.api.pagination import HeavyPaginator, SortedPaginator
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import read_body
+from pipedai.replica.reading import from_replica
 from triggers import serializers, services
+from triggers.listing import MOST_COUNTED, SORTS, sort_keys, with_recent_runs
 from triggers.models import Listener
-from triggers.serializers import RotateBody, TriggerBody, TriggerSerializer
+from triggers.serializers import (
+    ListedTriggerSerializer,
+    RotateBody,
+    TriggerBody,
+    TriggerSerializer,
+)
 from triggers.states import Health, RecordEvents
 from triggers.tenancy import check_tenant_ids
 from workspaces.access import IsAdmin
@@ -39,7 +49,9 @@ class ListensToFilter(IdFilter):
 
 
 class TriggerFilters(ApiFilterSet):
-    """The filters of a list of triggers. `name` is a part of the name, in any case."""
+    """The filters of a list of triggers. `name` is a part of the name, and `search` one of the name or the key, in any
+    case.
+    """
 
     workerId = IdFilter(field_name="worker_id")
     poolId = IdFilter(field_name="pool_id")
@@ -49,6 +61,16 @@ class TriggerFilters(ApiFilterSet):
     recordEvents = WordsFilter(field_name="record_events", choices=RecordEvents.values)
     health = WordsFilter(field_name="health", choices=Health.values)
     name = TextFilter(field_name="name", lookup_expr="icontains", max_length=200)
+    search = TextFilter(method="named", max_length=200)
+    sort = WordFilter(choices=[(each, each) for each in SORTS], method="as_they_are")
+    include = IncludeFilter(choices=["total", "recent"])
+
+    def named(self, rows: QuerySet[Any], _name: str, text: str) -> QuerySet[Any]:
+        return rows.filter(Q(name__icontains=text) | Q(key__icontains=text))
+
+    def as_they_are(self, rows: QuerySet[Any], _name: str, _value: str) -> QuerySet[Any]:
+        """Leaves the order to the paginator."""
+        return rows
 
 
 def octets_of(prompt: F, *documents: F) -> Any:
@@ -67,6 +89,10 @@ class TriggerPaginator(HeavyPaginator):
     weight = octets_of(F("revision__prompt"), F("revision__output_schema"), F("revision__before"))
 
 
+class SortedTriggerPaginator(SortedPaginator):
+    weight = TriggerPaginator.weight
+
+
 class TriggerViewSet(ResourceViewSet):
     tag = "Triggers"
     resource = services.TRIGGERS
@@ -74,7 +100,6 @@ class TriggerViewSet(ResourceViewSet):
     serializer = TriggerSerializer
     filters = TriggerFilters
     pagination_class = TriggerPaginator
-    grows = True
     reads_inside = True
     example = {
         "name": "Morning report",
@@ -95,10 +120,32 @@ class TriggerViewSet(ResourceViewSet):
     def shown(cls, rows: list[Any]) -> Any:
         return super().shown(serializers.with_last_runs(rows))
 
-    def filtered(self, rows: QuerySet[Any, Any], request: Request) -> QuerySet[Any, Any]:
+    @Operation(
+        "GET /environments/{environmentId}/triggers",
+        id="listTriggers",
+        summary="List triggers",
+        items=ListedTriggerSerializer,
+        filters=TriggerFilters,
+        counts=True,
+    )
+    @from_replica
+    def list(self, request: Request, environment_id: UUID) -> Response:
+        rows = self.rows().filter(environment_id=environment_id)
         filters = TriggerFilters.read(rows, request)
-        check_tenant_ids(self.access.environment_id, filters)
-        return filters.qs
+        check_tenant_ids(environment_id, filters)
+        include, sort = filters.values["include"], filters.values["sort"]
+
+        def shown(rows: Any) -> Any:
+            if "recent" not in include:
+                return self.shown(rows)
+            rows = with_recent_runs(serializers.with_last_runs(rows))
+            return ListedTriggerSerializer(rows, many=True).data
+
+        pages = partial(SortedTriggerPaginator, *sort_keys(sort, environment_id)) if sort else None
+        response = self.page_shown(request, filters.qs, shown, paginator=pages)
+        if "total" in include:
+            response.data["total"] = filters.qs.values("id")[:MOST_COUNTED].count()
+        return response
 
     @Operation(
         "POST /triggers/{triggerId}/rotate-mcp-token",

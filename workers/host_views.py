@@ -96,7 +96,6 @@ class WorkspaceWorkerViewSet(HostViewSet):
         "destroy": IsAdmin,
         "mint_token": IsAdmin,
     }
-    filter_names = WorkerFilters.names()
     pagination_class = HostPaginator
 
     @Operation(
@@ -136,7 +135,6 @@ class WorkspaceWorkerViewSet(HostViewSet):
         "DELETE /workspaces/{workspaceId}/workers/{workerId}",
         id="deregisterHostWorker",
         summary="Deregister a worker of a host",
-        answers={204: None},
     )
     def destroy(self, request: Request, workspace_id: UUID, worker_id: UUID) -> Response:
         services.deregister_worker(worker=self.worker, reassign_to=None, actor=actor_of(request))

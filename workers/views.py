@@ -55,7 +55,6 @@ class WorkerViewSet(TenantViewSet):
         "destroy": IsAdmin,
         "revoke_token": IsAdmin,
     }
-    filter_names = WorkerFilters.names()
 
     @Operation(
         "GET /environments/{environmentId}/workers",
@@ -107,7 +106,6 @@ class WorkerViewSet(TenantViewSet):
                 description="The worker that takes over its triggers and queued runs.",
             ),
         ),
-        answers={204: None},
     )
     def destroy(self, request: Request, worker_id: UUID) -> Response:
         """`?reassignTo=` names the worker that takes over triggers and queued runs."""
@@ -127,7 +125,6 @@ class WorkerViewSet(TenantViewSet):
         "POST /workers/{workerId}/revoke-token",
         id="revokeWorkerToken",
         summary="Revoke a worker's token",
-        answers={204: None},
     )
     def revoke_token(self, request: Request, worker_id: UUID) -> Response:
         """Makes the service refuse the worker's token from now on."""

@@ -36,7 +36,7 @@ from workspaces.roles import Role, check_includes
 # Finds a key by its token's digest. `used_lately` says whether `last_used_at` was written in the last 10 s; it is not
 # written again so soon.
 _FIND = """
-SELECT k.id, k.environment_id, e.workspace_id, k.role,
+SELECT k.id, k.environment_id, e.workspace_id, k.role, k.is_login,
     coalesce(k.expires_at <= statement_timestamp(), false) AS is_over,
     coalesce(k.last_used_at > statement_timestamp() - interval '10 seconds', false) AS used_lately
 FROM api_key k JOIN environment e ON e.id = k.environment_id
@@ -58,7 +58,8 @@ class ApiKeyAuthentication(BearerAuthentication):
         row = _find(digest, self.prefix)
         if row is None:
             return None
-        return KeyPrincipal(row["id"], row["environment_id"], row["workspace_id"], row["role"])
+        columns = ("id", "environment_id", "workspace_id", "role", "is_login")
+        return KeyPrincipal(*(row[column] for column in columns))
 
 
 class HostKeyAuthentication(BearerAuthentication):

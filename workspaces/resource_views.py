@@ -16,21 +16,20 @@ from pipedai.api.filters import ApiFilterSet
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import StrictBody, read_body
-from pipedai.replica.reading import from_replica
 from workspaces.access import IsAdmin, IsViewer, TenantViewSet
 from workspaces.resources import Resource
 
 
 class ResourceViewSet(TenantViewSet):
-    """A subclass names its resource, its body and its serializer, and may have actions of its own."""
+    """A subclass names its resource, its body and its serializer. It may have actions of its own, also in place of one
+    of the five.
+    """
 
     resource: ClassVar[Resource[Any]]
     body: ClassVar[type[StrictBody]]
     serializer: ClassVar[type[Serializer[Any]]]
     readers: ClassVar[type[BasePermission]] = IsViewer
     filters: ClassVar[type[ApiFilterSet] | None] = None
-    # Whether a replica may answer the list.
-    grows: ClassVar[bool] = False
     # Whether the answer to a creation is read in its transaction, so that no row stays behind if the caller gets a 503.
     reads_inside: ClassVar[bool] = False
     # The bodies that the documentation shows for a creation and for a change.
@@ -47,9 +46,9 @@ class ResourceViewSet(TenantViewSet):
             "destroy": IsAdmin,
             **cls.permissions,
         }
-        cls.filter_names = cls.filters.names() if cls.filters else ()
         for name, action in _actions(cls).items():
-            setattr(cls, name, action)
+            if name not in vars(cls):
+                setattr(cls, name, action)
         super().__init_subclass__(**kwargs)
 
     @classmethod
@@ -65,10 +64,6 @@ class ResourceViewSet(TenantViewSet):
     @classmethod
     def one(cls, row_id: UUID) -> Any:
         return cls.shown([cls.rows().get(id=row_id)])[0]
-
-    def filtered(self, rows: QuerySet[Any, Any], request: Request) -> QuerySet[Any, Any]:
-        """Returns those rows of the list that the query asks for."""
-        return self.filters.read(rows, request).qs if self.filters else rows
 
 
 def _actions(of: type[ResourceViewSet]) -> dict[str, Callable[..., Response]]:
@@ -86,7 +81,9 @@ def _actions(of: type[ResourceViewSet]) -> dict[str, Callable[..., Response]]:
         filters=of.filters,
     )
     def list_(self: ResourceViewSet, request: Request, environment_id: UUID) -> Response:
-        rows = self.filtered(self.rows().filter(environment_id=environment_id), request)
+        rows = self.rows().filter(environment_id=environment_id)
+        if self.filters:
+            rows = self.filters.read(rows, request).qs
         return self.page_shown(request, rows, self.shown)
 
     @Operation(
@@ -138,7 +135,6 @@ def _actions(of: type[ResourceViewSet]) -> dict[str, Callable[..., Response]]:
         f"DELETE {alone}",
         id=f"delete{name}",
         summary=f"Delete a {noun}",
-        answers={204: None},
     )
     def destroy(self: ResourceViewSet, request: Request, **ids: UUID) -> Response:
         environment_id = self.access.environment_id
@@ -146,7 +142,7 @@ def _actions(of: type[ResourceViewSet]) -> dict[str, Callable[..., Response]]:
         return Response(status=204)
 
     return {
-        "list": from_replica(list_) if of.grows else list_,
+        "list": list_,
         "create": create,
         "retrieve": retrieve,
         "update": update,

@@ -156,7 +156,6 @@ class EnvironmentViewSet(TenantViewSet):
         "DELETE /environments/{environmentId}",
         id="deleteEnvironment",
         summary="Delete an environment",
-        answers={204: None},
     )
     def destroy(self, request: Request, environment_id: UUID) -> Response:
         services.delete_environment(environment_id=environment_id, actor=actor_of(request))
@@ -228,7 +227,6 @@ class MemberViewSet(TenantViewSet):
         "DELETE /environments/{environmentId}/members/{userId}",
         id="removeMember",
         summary="Remove a member",
-        answers={204: None},
     )
     def destroy(self, request: Request, environment_id: UUID, user_id: UUID) -> Response:
         members.remove_member(
@@ -276,7 +274,6 @@ class InvitationViewSet(TenantViewSet):
         "DELETE /environments/{environmentId}/invitations/{invitationId}",
         id="revokeInvitation",
         summary="Revoke an invitation",
-        answers={204: None},
     )
     def destroy(self, request: Request, environment_id: UUID, invitation_id: UUID) -> Response:
         members.revoke_invitation(
@@ -398,7 +395,6 @@ class ApiKeyViewSet(TenantViewSet):
         "DELETE /environments/{environmentId}/api-keys/{keyId}",
         id="revokeApiKey",
         summary="Revoke an API key",
-        answers={204: None},
     )
     def destroy(self, request: Request, environment_id: UUID, key_id: UUID) -> Response:
         api_keys.revoke_api_key(

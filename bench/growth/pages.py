@@ -81,7 +81,7 @@ def api_pages(on: Subjects, values: int | None) -> Iterator[Page]:
                 continue
             if (moment := middle(each.table, each.column, each.where)) is not None:
                 asked = Request(RequestFactory().get(each.path, query))
-                cursor = _sign(_salt(asked, each.filter_names), moment, _NO_ID)
+                cursor = _sign(_salt(asked, each.filter_names), [moment.isoformat(), _NO_ID.hex])
                 deep = {**query, "cursor": cursor}
                 yield Page(f"{each.name}{shown(query)}, deep", get(client, each.path, deep))
     others = {

@@ -41,7 +41,7 @@ _TARGETS = {
     "slack": {
         "url": Look(
             "Incoming webhook",
-            help="Its URL, from Slack. It is sealed, and shown to nobody.",
+            help="Its URL, from Slack. It is encrypted, and shown to nobody.",
             required=True,
         )
     },

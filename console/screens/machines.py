@@ -26,7 +26,7 @@ MACHINES = ResourceScreens(
         "label": Look("Name"),
         "maxConcurrency": Look("Slots", help="So many runs it may execute at once."),
     },
-    deleting="Its token is dead at once, and what it executes is lost. Its runs stay in the ledger.",
+    deleting="Its token is dead at once, and what it executes is lost. Its runs stay listed.",
     listed="console:machines",
     page="console:machine",
 )

@@ -56,7 +56,7 @@ def runs(request: HttpRequest, environment_id: UUID) -> HttpResponse:
         "status": ("State", _STATUSES),
         "triggerId": ("Trigger", names_of(request, environment_id, "triggers")),
         "workerId": ("Machine", machines),
-        "source": ("Begun by", _SOURCES),
+        "source": ("Started by", _SOURCES),
         "from": ("From (UTC)", {}),
         "to": ("Until (UTC)", {}),
     }
@@ -115,6 +115,8 @@ def run(request: HttpRequest, run_id: UUID) -> HttpResponse:
     if found["scheduledFor"]:
         context["zone"] = if_there(request, f"triggers/{found['triggerId']}").get("timezone", "UTC")
     if may(environment, "operator") and not is_part:
+        if not found["endedAt"]:
+            ask_if_free(request, "POST", f"runs/{run_id}/watch", changes=False)
         context["events"] = _events(request, found)
     return show(request, environment, "runs", "run", context)
 

@@ -44,7 +44,7 @@ _LOOKS = {
     "name": Look(help="Such as the name of the repository."),
     "secrets": Look(
         "Secret",
-        help="16 characters or more. It is sealed, and shown to nobody. While you replace it: both, one a line.",
+        help="16 characters or more. It is encrypted, and shown to nobody. While you replace it: both, one a line.",
         kind="secrets",
     ),
     "hmac": Look(

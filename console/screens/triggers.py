@@ -229,7 +229,7 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
         ),
         "mcpHeaders": Look(
             "Headers for the MCP server",
-            help="One a line, as in Authorization: Bearer … They are sealed, and shown to nobody.",
+            help="One a line, as in Authorization: Bearer … They are encrypted, and shown to nobody.",
             kind="headers",
         ),
         "schedule": Look(
@@ -320,7 +320,7 @@ TRIGGERS = _Triggers(
     noun="trigger",
     menu="triggers",
     looks=_looks,
-    deleting="It does not run any more, and can't be brought back. Its runs stay in the ledger.",
+    deleting="It does not run any more, and can't be brought back. Its runs stay listed.",
     listed="console:triggers",
     page="console:trigger",
     complete=True,

@@ -7,10 +7,8 @@ import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from django import template
-from django.template.loader import render_to_string
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -21,8 +19,8 @@ register = template.Library()
 # What people read for each state of the API, with the icon and the tone that go with the word.
 _STATES = {
     "failing": ("Failing", "cross", "bad"),
-    "late": ("Late", "clock", "bad"),
-    "ok": ("Well", "check", "good"),
+    "late": ("Late", "clock", "warn"),
+    "ok": ("Healthy", "check", "good"),
     "idle": ("Idle", "dash", "calm"),
     "paused": ("Environment paused", "pause", "warn"),
     "disabled": ("Paused", "pause", "calm"),
@@ -53,7 +51,7 @@ _STATES = {
     "limited": ("At its usage limit", "clock", "warn"),
     "used_up": ("Used up", "cross", "bad"),
     "near": ("Nearly used up", "clock", "warn"),
-    "awaited": ("Waiting for it", "clock", "calm"),
+    "awaited": ("Waiting for the machine", "clock", "calm"),
     "registered": ("Registered", "play", "busy"),
     "arrived": ("It is here", "check", "good"),
     "over": ("Not valid any more", "cross", "bad"),
@@ -95,27 +93,54 @@ def word(state: str) -> str:
 
 
 @register.simple_tag
-def badge(state: str) -> SafeString:
-    """Shows a state as an icon and a word, so that it does not depend on the colour."""
-    said, icon, tone = _STATES.get(state, (state, "dash", "calm"))
-    return render_to_string("console/badge.html", {"word": said, "icon": icon, "tone": tone})
+def icon(name: str) -> SafeString:
+    """Shows an icon of pipedai/icons.html. It says nothing by itself: a word stands beside it, or labels its link."""
+    return format_html('<svg class="icon" aria-hidden="true"><use href="#i-{}"/></svg>', name)
 
 
 @register.simple_tag
-def when(moment: str | None, zone: str | None = None) -> str:
-    """Shows a time of the API: in the zone of a trigger with UTC beside it, or without one in UTC, which a script turns
-    into the browser's zone.
+def badge(state: str) -> SafeString:
+    """Shows a state as an icon and a word, so that it does not depend on the colour."""
+    said, shown, tone = _STATES.get(state, (state, "dash", "calm"))
+    return format_html('<span class="badge {}">{}{}</span>', tone, icon(shown), said)
+
+
+@register.filter
+def tone(state: str) -> str:
+    """Returns the tone of a state: `good`, `bad`, `warn`, `busy` or `calm`."""
+    return _STATES.get(state, ("", "", "calm"))[2]
+
+
+@register.filter
+def titled(state: str) -> str:
+    """Returns a state as the title of a browser's tab begins with it: `✕ Failed`."""
+    said, _, tone = _STATES.get(state, (state, "", "calm"))
+    return f"{_MARKS[tone]} {said}"
+
+
+_MARKS = {"good": "✓", "bad": "✕", "warn": "!", "busy": "▸", "calm": "–"}
+
+
+@register.simple_tag
+def when(moment: str | None, style: str = "") -> str:
+    """Shows a time of the API in UTC, which a script turns into the reader's zone. Its `title` has both. The style
+    `seconds` shows the clock with seconds, `day` the date alone, `ago` how long ago or in how long it is, and `since`
+    how long it lasts already.
     """
     if not moment:
         return "–"
-    at = datetime.fromisoformat(moment).astimezone(UTC)
-    if zone is None:
-        return format_html('<time datetime="{}" data-local>{} UTC</time>', moment, _day(at))
-    there = at.astimezone(ZoneInfo(zone))
-    utc = f"{at:%H:%M} UTC"
-    beside = "" if zone == "UTC" else format_html(' <span class="soft">{}</span>', utc)
-    shown = f"{_day(there)} {there:%Z}"
-    return format_html('<time datetime="{}" title="{}">{}</time>{}', moment, zone, shown, beside)
+    at, now = datetime.fromisoformat(moment).astimezone(UTC), datetime.now(UTC)
+    words = f"{_day(at)} UTC"
+    if style in {"ago", "since"}:
+        away = (at - now).total_seconds()
+        apart = duration(int(abs(away)) * 1000, parts=1 if style == "ago" else 2)
+        shown = f"in {apart}" if away > 0 else f"{apart} ago"
+        shown = apart if style == "since" else "now" if abs(away) < 1 else shown
+    else:
+        shown = {"seconds": f"{at:%H:%M:%S} UTC", "day": f"{at.day} {at:%b}"}.get(style, words)
+    return format_html(
+        '<time datetime="{}" data-local="{}" title="{}">{}</time>', moment, style, words, shown
+    )
 
 
 def _day(at: datetime) -> str:
@@ -124,31 +149,31 @@ def _day(at: datetime) -> str:
 
 
 @register.filter
-def money(amount: str | None) -> str:
-    """Shows an amount of US dollars: with cents, or below a dollar with four places where cents say too little."""
+def money(amount: str | Decimal | None) -> str:
+    """Shows an amount of US dollars with cents."""
     if amount is None:
         return "–"
     dollars = Decimal(amount)
-    places = 2 if dollars >= 1 or dollars == round(dollars, 2) else 4
-    return f"${dollars:,.{places}f}"
+    return "<$0.01" if 0 < dollars < Decimal("0.005") else f"${dollars:,.2f}"
 
 
 @register.filter
-def duration(milliseconds: int | None) -> str:
-    """Shows a duration of some milliseconds in its two largest units."""
+def duration(milliseconds: int | None, *, parts: int = 2) -> str:
+    """Shows a duration of some milliseconds in its two largest units, or fewer."""
     if milliseconds is None:
         return "–"
     seconds = milliseconds // 1000
-    if seconds < 1:
-        return f"{milliseconds} ms"
-    parts = [
+    if milliseconds < 10_000 and milliseconds % 1000:
+        return f"{milliseconds} ms" if seconds < 1 else f"{milliseconds / 1000:.1f} s"
+    units = [
         (seconds // 86400, "d"),
         (seconds // 3600 % 24, "h"),
         (seconds // 60 % 60, "min"),
         (seconds % 60, "s"),
     ]
-    first = next(index for index, (number, _) in enumerate(parts) if number)
-    return " ".join(f"{number} {unit}" for number, unit in parts[first : first + 2] if number)
+    first = next((index for index, (number, _) in enumerate(units) if number), 3)
+    shown = [f"{number} {unit}" for number, unit in units[first : first + parts] if number]
+    return " ".join(shown) or "0 s"
 
 
 @register.filter
@@ -157,12 +182,6 @@ def may(environment: dict[str, str], role: str) -> bool:
     API would refuse.
     """
     return _ROLES.index(environment["role"]) >= _ROLES.index(role)
-
-
-@register.simple_tag
-def icon(name: str) -> SafeString:
-    """Shows an icon of console/icons. It says nothing by itself: a word stands beside it, or is its link's label."""
-    return render_to_string(f"console/icons/{name}.svg")
 
 
 # Control characters, such as the escapes that colour a terminal, and those that turn the direction of the text around

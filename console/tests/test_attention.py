@@ -74,8 +74,8 @@ def test_a_remedy_names_no_call_of_the_api(cast, page):
         said = without_calls(remedy)
         assert not re.search(r"/|[A-Z]{3,4} |[a-z][A-Z]|_", said.replace("MCP ", "")), said
         assert said == output.without_calls(remedy), "the command line says the same"
-    asked = "Decide on its page, https://a.example/approvals/1. Or not."
-    assert without_calls(asked) == "Decide on its page. Or not."
+    asked = "Decide on its page, https://a.example/approvals/1. All."
+    assert without_calls(asked) == "Decide on its page. All."
 
 
 def test_every_item_leads_to_a_page(cast, page):
@@ -105,7 +105,7 @@ def test_when_nothing_needs_anybody_it_says_what_is_due_next(cast, page):
     Trigger.objects.filter(id=trigger_id).update(next_run_at=due)
     text = text_of(visitor(cast.viewer).get(page))
     assert "Nothing needs you" in text
-    assert "Next due: Report Mon 4 Jan 2100, 06:00 CET 05:00 UTC" in text
+    assert "Next due: Report Mon 4 Jan 2100, 05:00 UTC" in text
 
 
 def test_incidents_tell_who_was_told_and_when_it_was_over(cast):

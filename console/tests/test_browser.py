@@ -84,6 +84,7 @@ def test_one_signs_in_by_the_keyboard_and_out(committed_cast, server, tmp_path, 
         page.keyboard.type(PASSWORD)
         page.keyboard.press("Enter")
         page.wait_for_url("**/attention")
+        page.click("text=Account")
         page.click("text=Sign out")
         assert "You are signed out" in page.inner_text("h1")
         page.goto("/console/")
@@ -141,7 +142,7 @@ def test_a_page_shows_a_machine_arrive_whose_lines_it_gave(committed_cast, serve
         page.goto(f"{of_environment}/machines/new")
         page.fill("[name=name]", "laptop")
         page.click("text=Make its key")
-        page.wait_for_selector("#arrival:has-text('Waiting for it')")
+        page.wait_for_selector("#arrival:has-text('Waiting for the machine')")
         assert axe_finds(page) == ""
         screenshot(page, "console-paste", full_page=True)
         token = page.inner_text("pre").partition("TOKEN=")[2].partition(" ")[0]

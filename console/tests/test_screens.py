@@ -1,5 +1,6 @@
 """Each screen as a page: who sees it, what it costs, and that nothing that people wrote becomes a part of the page."""
 
+import gzip
 import re
 from urllib.parse import urlsplit
 
@@ -102,6 +103,7 @@ def test_what_people_wrote_is_text(path, cast):
         ({}, 403),
         ({"origin": "null"}, 403),
         ({"origin": "https://dashboard.example", "sec-fetch-site": "cross-site"}, 403),
+        ({"origin": "https://dashboard.example", "sec-fetch-site": "same-origin"}, 403),
         ({"sec-fetch-site": "same-site"}, 403),
     ],
 )
@@ -218,3 +220,18 @@ def test_a_new_user_makes_a_workspace_and_an_environment(cast):
     opened = client.post(made["Location"], {"name": "production"}, follow=True)
     assert "Nothing is due" in text_of(opened)
     assert "/machines/new" in opened.content.decode()
+
+
+def test_pages_are_compressed(cast):
+    url = f"/console/environments/{cast.environment.id}/triggers"
+    page = visitor(cast.viewer).get(url, headers={"accept-encoding": "gzip"})
+    assert page["Content-Encoding"] == "gzip"
+    assert b"<h1" in gzip.decompress(page.content)
+
+
+def test_who_may_not_do_what_a_page_offers_is_told_whom_to_ask(cast):
+    url = f"/console/environments/{cast.environment.id}/pools/new"
+    told = text_of(visitor(cast.viewer).get(url))
+    whom = "|".join(re.escape(each.email) for each in (cast.admin, cast.owner))
+    assert re.search(f"You are a viewer here, and can’t change this; ask ({whom})", told)
+    assert "can’t change this" not in text_of(visitor(cast.admin).get(url))

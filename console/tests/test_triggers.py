@@ -158,7 +158,7 @@ def test_the_line_shows_what_became_of_each_due_time_and_what_comes(cast, page_o
     line = shown[shown.index("Due times") : shown.rindex(" Runs ")]
     assert line.count("Running") == 1
     assert line.count("To come") == 5
-    assert re.search(r"To come \w+ \d+ \w+( \d{4})?, 06:00 CES?T 0[45]:00 UTC", line)
+    assert re.search(r"To come \w+ \d+ \w+( \d{4})?, 0[45]:00 UTC", line)
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,6 @@ class ChannelNoticeViewSet(TenantViewSet):
     row = CHANNELS.row
     tag = "Notices"
     permissions = {"list": IsAdmin}
-    filter_names = NoticeFilters.names()
 
     @Operation(
         "GET /channels/{channelId}/notices",
@@ -118,7 +117,6 @@ class AddressViewSet(ApiViewSet):
         id="confirmAddress",
         summary="Agree to get notices",
         body=TokenBody,
-        answers={204: None},
     )
     def confirm(self, request: Request) -> Response:
         consent.confirm_address(**read_body(TokenBody, request), actor=_nobody(request))
@@ -129,7 +127,6 @@ class AddressViewSet(ApiViewSet):
         id="refuseAddress",
         summary="Refuse notices",
         body=RefusalBody,
-        answers={204: None},
     )
     def refuse(self, request: Request) -> Response:
         consent.refuse_address(**read_body(RefusalBody, request), actor=_nobody(request))

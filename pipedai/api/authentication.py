@@ -50,13 +50,15 @@ def check_origin(request: Request) -> None:
 
 
 def is_from_own_page(request: HttpRequest) -> bool:
-    """Whether a page of this service itself made the browser send the request, by its `Origin` or `Sec-Fetch-Site`.
+    """Whether a page of this service itself made the browser send the request, by its `Origin` or, without one and for
+    `null`, by its `Sec-Fetch-Site`.
 
     Pages of the origins in ALLOWED_ORIGINS call the API, and have no business with our own forms.
     """
     origin = request.META.get("HTTP_ORIGIN")
-    own = origin is not None and _is_own(origin, request)
-    return own or request.META.get("HTTP_SEC_FETCH_SITE") == "same-origin"
+    if origin not in {None, "null"}:
+        return _is_own(origin, request)
+    return request.META.get("HTTP_SEC_FETCH_SITE") == "same-origin"
 
 
 def _is_own(origin: str, request: Request | HttpRequest) -> bool:

@@ -182,6 +182,13 @@ class WordsFilter(ApiFilter):
         return qs.filter(**{f"{self.field_name}__in": value}) if value else qs
 
 
+class IncludeFilter(WordsFilter):
+    """A parameter with the words for what the answer shall have besides. It keeps all rows."""
+
+    def filter(self, qs: QuerySet[Any], value: list[str]) -> QuerySet[Any]:
+        return qs
+
+
 class ApiFilterSet(django_filters.FilterSet):
     @property
     def time_field(self) -> str | None:
@@ -190,6 +197,12 @@ class ApiFilterSet(django_filters.FilterSet):
     @classmethod
     def names(cls) -> tuple[str, ...]:
         return tuple(cls.base_filters)
+
+    @classmethod
+    def binding_names(cls) -> tuple[str, ...]:
+        """Returns the parameters that a cursor depends on."""
+        filters = cls.base_filters.items()
+        return tuple(name for name, each in filters if not isinstance(each, IncludeFilter))
 
     @classmethod
     def read(

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.core import signing
 from django.db.models import BooleanField, F, Func, Model, Q, QuerySet, Value
-from django.db.models.lookups import GreaterThanOrEqual, LessThan
+from django.db.models.lookups import GreaterThan, GreaterThanOrEqual, LessThan
 from rest_framework.pagination import BasePagination
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -82,11 +82,6 @@ class KeysetPaginator(BasePagination):
     # Whether PostgreSQL may sort rows. False makes it read an index that has them in the order of the list.
     sorts: bool = True
 
-    def paginate_queryset(
-        self, queryset: Any, request: Request, view: APIView | None = None
-    ) -> list[Any]:
-        return self.paginate_parts([queryset], request, view)
-
     def paginate_parts(
         self, parts: Sequence[Any], request: Request, view: APIView | None = None
     ) -> list[Any]:
@@ -104,7 +99,7 @@ class KeysetPaginator(BasePagination):
         )
         with planned_for_values(), nullcontext() if self.sorts else without_sorting():
             rows, last = self._read_page(ordered, limit)
-        self._next = _sign(self._salt, *last) if last else None
+        self._next = _sign(self._salt, [last[0].isoformat(), last[1].hex]) if last else None
         return rows
 
     def get_paginated_response(self, data: Any) -> Response:
@@ -118,12 +113,15 @@ class KeysetPaginator(BasePagination):
         read = row.__getitem__ if isinstance(row, dict) else row.__getattribute__
         return read(self.time_field), read(self.id_field)
 
-    def _open(self, cursor: str) -> Place:
+    def _open(self, cursor: str) -> Sequence[Any]:
         try:
-            moment, row_id = signing.Signer(salt=self._salt).unsign_object(cursor)
-            return datetime.fromisoformat(moment), UUID(row_id)
+            return self._read_place(signing.Signer(salt=self._salt).unsign_object(cursor))
         except (signing.BadSignature, ValueError, TypeError):
             raise Invalid({"cursor": ["Not a cursor of this list with these filters."]}) from None
+
+    def _read_place(self, signed: list[str]) -> Sequence[Any]:
+        moment, row_id = signed
+        return datetime.fromisoformat(moment), UUID(row_id)
 
 
 class HeavyPaginator(KeysetPaginator):
@@ -135,16 +133,52 @@ class HeavyPaginator(KeysetPaginator):
     def _read_page(self, ordered: Any, limit: int) -> tuple[list[Any], Place | None]:
         light = ordered.values("id", self.time_field, page_weight=self.weight)
         candidates = list(light[: limit + 1])
-        sums = accumulate(row["page_weight"] for row in candidates[:limit])
-        count = max(1, sum(total <= MAX_PAGE_BYTES for total in sums))
-        chosen = candidates[:count]
+        chosen = self._fitting(candidates[:limit])
         # The chosen rows are read by their ids, so that rows inserted meanwhile don't push the last ones off the page.
         rows = list(ordered.filter(id__in=[row["id"] for row in chosen])) if chosen else []
-        return rows, self._place_of(chosen[-1]) if len(candidates) > count else None
+        return rows, self._place_of(chosen[-1]) if len(candidates) > len(chosen) else None
+
+    def _fitting(self, candidates: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        sums = accumulate(row["page_weight"] for row in candidates)
+        return candidates[: max(1, sum(total <= MAX_PAGE_BYTES for total in sums))]
 
 
-def _sign(salt: str, moment: datetime, row_id: UUID) -> str:
-    return signing.Signer(salt=salt).sign_object([moment.isoformat(), row_id.hex])
+class SortedPaginator(HeavyPaginator):
+    """Pages in ascending order of some expressions, none of which is ever NULL, and of the ids of rows that are equal
+    in these. A cursor has the values of the last row, so a row whose own values stay is on exactly one page.
+    """
+
+    def __init__(self, *keys: Any) -> None:
+        self._keys = {f"key_{n}": each for n, each in enumerate(keys)}
+
+    def paginate_parts(
+        self, parts: Sequence[Any], request: Request, view: APIView | None = None
+    ) -> list[Any]:
+        (rows,) = parts
+        limit = limit_of(request, self.default_limit)
+        self._salt = _salt(request, getattr(view, "filter_names", ()))
+        names = [*self._keys, "id"]
+        light = rows.annotate(**self._keys)
+        keys = [light.query.annotations[name].output_field for name in self._keys]
+        self._fields = [*keys, rows.model._meta.pk]
+        if (cursor := request.query_params.get("cursor")) is not None:
+            light = light.filter(GreaterThan(*_rows(names, self._open(cursor))))
+        light = light.order_by(*names).values(*names, page_weight=self.weight)
+        with planned_for_values():
+            candidates = list(light[: limit + 1])
+            chosen = self._fitting(candidates[:limit])
+            found = {row["id"]: row for row in rows.filter(id__in=[row["id"] for row in chosen])}
+        is_last = len(chosen) == len(candidates)
+        place = [] if is_last else [str(chosen[-1][name]) for name in names]
+        self._next = _sign(self._salt, place) if place else None
+        return [found[row["id"]] for row in chosen if row["id"] in found]
+
+    def _read_place(self, signed: list[str]) -> Sequence[Any]:
+        return [field.to_python(text) for field, text in zip(self._fields, signed, strict=True)]
+
+
+def _sign(salt: str, place: list[str]) -> str:
+    return signing.Signer(salt=salt).sign_object(place)
 
 
 def limit_of(request: Request, default: int) -> int:

@@ -36,6 +36,8 @@ class KeyPrincipal(Principal):
     environment_id: UUID
     workspace_id: UUID
     role: str
+    # Whether a person got the key by the login of the command line.
+    is_login: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
 from typing import Any, ClassVar, TypeVar
 from uuid import UUID
 
@@ -66,9 +67,6 @@ class ApiViewSet(ViewSet):
     # The actions that don't count as writes, of which each caller may do a limited number. Safe methods such as GET
     # never count.
     unmetered: ClassVar[frozenset[str]] = frozenset()
-    # The query parameters that a list's cursor depends on. A cursor is refused if the request gives them other values
-    # than the request that made the cursor.
-    filter_names: ClassVar[tuple[str, ...]] = ()
     # How `page` divides a list.
     pagination_class: ClassVar[type[KeysetPaginator]] = KeysetPaginator
     http_method_names = ["get", "head", "post", "put", "patch", "delete"]
@@ -127,6 +125,14 @@ class ApiViewSet(ViewSet):
         self.check_permissions(request)
         check_encoding(request)
 
+    @property
+    def filter_names(self) -> tuple[str, ...]:
+        """The query parameters that the list's cursor depends on: it is refused if a request gives them other values
+        than the request that made it.
+        """
+        filters = operation_of(type(self), self.action).filters
+        return filters.binding_names() if filters else ()
+
     def is_metered(self, method: str) -> bool:
         """Whether a call of the action counts as a write, because the number of writes of each caller is limited."""
         return method not in SAFE_METHODS and self.action not in self.unmetered
@@ -152,7 +158,7 @@ class ApiViewSet(ViewSet):
         rows: QuerySet[Any, Any] | list[QuerySet[Any, Any]],
         shown: Callable[[list[Any]], Any],
         *,
-        paginator: type[KeysetPaginator] | None = None,
+        paginator: Callable[[], KeysetPaginator] | None = None,
     ) -> Response:
         """Does what `page` does, where `shown` makes what the answer has from the rows of the page. `paginator` divides
         a list that has another order than the others of the viewset.
@@ -167,13 +173,21 @@ class ApiViewSet(ViewSet):
         return all(self.permissions[action] is IsPublic for action in named)
 
 
-def paths_of(*viewsets: type[ApiViewSet]) -> list[URLPattern]:
+def paths_of(*modules: ModuleType) -> list[URLPattern]:
+    """Returns the paths below /api/v1/ of all viewsets that the modules define."""
     urls: dict[tuple[type[ApiViewSet], str], dict[str, Any]] = {}
-    for viewset in viewsets:
-        for action in viewset.permissions:
-            operation = operation_of(viewset, action)
-            urls.setdefault((viewset, operation.route), {})[operation.method.lower()] = action
-    return [path(route, viewset.as_view(actions)) for (viewset, route), actions in urls.items()]
+    for module in modules:
+        for viewset in filter(inspect.isclass, vars(module).values()):
+            if viewset.__module__ == module.__name__ and issubclass(viewset, ApiViewSet):
+                for action in viewset.permissions:
+                    operation = operation_of(viewset, action)
+                    actions = urls.setdefault((viewset, operation.route), {})
+                    actions[operation.method.lower()] = action
+    return [
+        path(route, viewset.as_view(actions))
+        for (viewset, route), actions in urls.items()
+        if route  # GET /api/v1 itself is not below it.
+    ]
 
 
 def _actions_of(cls: type) -> set[str]:

@@ -75,7 +75,7 @@ def _action(method: str, route: str) -> tuple[Any, str]:
         if known == f"api/v1/{route}" and method.lower() in actions:
             return getattr(pattern.callback, "cls"), actions[method.lower()]  # noqa: B009 - DRF sets it
     raise LookupError(
-        f"No viewset in a urls.py has {method} {route}: see An endpoint in CONTRIBUTING.md."
+        f"No viewset of a module in pipedai/urls.py has {method} {route}: see An endpoint in CONTRIBUTING.md."
     )
 
 

@@ -145,7 +145,6 @@ def _shown(
 class EnvironmentApprovalViewSet(TenantViewSet):
     tag = "Approvals"
     permissions = {"list": IsViewer}
-    filter_names = ApprovalFilters.names()
 
     @Operation(
         "GET /environments/{environmentId}/approvals",

@@ -266,7 +266,6 @@ class EnvironmentEventFilters(EventFilters):
 class EnvironmentSourceEventViewSet(TenantViewSet):
     tag = "Events"
     permissions = {"list": IsOperator}
-    filter_names = EnvironmentEventFilters.names()
 
     @Operation(
         "GET /environments/{environmentId}/events",
@@ -288,7 +287,6 @@ class SourceEventViewSet(TenantViewSet):
     row = SOURCES.row
     tag = "Events"
     permissions = {"list": IsOperator}
-    filter_names = EventFilters.names()
 
     @Operation(
         "GET /sources/{sourceId}/events",

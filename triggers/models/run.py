@@ -240,6 +240,9 @@ class Run(TenantRow):
     # How many calls the run was denied, as its worker reported: by the CLI's permissions, or by the trigger's rules for
     # approvals. NULL if the worker did not report it.
     denials_total = models.IntegerField(null=True)
+    # Whether somebody watches the run, so that its worker sends its events as they come, unless the trigger's
+    # `record_events` is `never`: a person queued it, or asked for its events. A retry copies it.
+    watched = models.BooleanField(default=False, db_default=False)
     # The names of the tools of the first denied calls, MAX_DENIED_TOOLS at most.
     denied_tools = ArrayField(models.CharField(max_length=200), null=True)
 

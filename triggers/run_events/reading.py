@@ -12,6 +12,7 @@ from pipedai.server.ticket import Piece, StreamTicket
 from pipedai.sql import Row, fetch_all, fetch_row
 from pipedai.wakeups import announce_watch
 from triggers.run_events.recording import TAKEN_AFTER_END
+from triggers.runs.statements import RECORD_EVENTS
 from triggers.states import RecordEvents, Status
 
 # How many events, and how many bytes, a stream sends at a time.
@@ -29,8 +30,9 @@ SOON_SECONDS = 1.0
 
 # Reads how far a run and its events are. `silent_seconds` is how long ago the run ended, or its latest event was stored
 # if that was later; NULL while the run has not ended.
-_PROGRESS = """
-SELECT r.status, t.record_events, coalesce(l.stored, 0) AS stored, l.first_at, l.last_at,
+_PROGRESS = f"""
+SELECT r.status, {RECORD_EVENTS} AS record_events, t.record_events AS of_trigger,
+    coalesce(l.stored, 0) AS stored, l.first_at, l.last_at,
     r.claimed_at IS NOT NULL OR r.spells > 0 AS was_claimed,
     CASE WHEN r.ended_at IS NOT NULL
         THEN extract(epoch FROM statement_timestamp() - greatest(r.ended_at, l.last_at))::float8
@@ -195,8 +197,8 @@ _SUCCEEDED = (
 )
 
 _KEPT = (
-    "The run has no events before its end, because its trigger's recordEvents is failures: set it to always to have"
-    " those of the next runs as they come."
+    "The run has no events yet, because only those of failures are kept, and sent after the end: to see this one as it"
+    " happens, watch it (POST /runs/:id/watch)."
 )
 
 _UNCLAIMED = "The run has no events yet, because no worker has claimed it."
@@ -228,7 +230,7 @@ def why_none(progress: Row) -> str | None:
         if mode == RecordEvents.FAILURES:
             return _KEPT
         return _SILENT if progress["was_claimed"] else _UNCLAIMED
-    if mode == RecordEvents.FAILURES and progress["status"] == Status.SUCCEEDED:
+    if progress["of_trigger"] == RecordEvents.FAILURES and progress["status"] == Status.SUCCEEDED:
         return _SUCCEEDED
     if not progress["was_claimed"]:
         return _UNEXECUTED

@@ -18,6 +18,7 @@ from pipedai.sql import NOW, Row, execute, fetch_one
 from pipedai.wakeups import announce_events_of_run, watches
 from triggers.models.run import MAX_RUN_EVENTS
 from triggers.runs.lifecycle import Refused
+from triggers.runs.statements import RECORD_EVENTS
 from triggers.states import RecordEvents
 
 KIB = 1024
@@ -70,7 +71,7 @@ def fitting(events: Sequence[RunEvent], room: int) -> Sequence[RunEvent]:
 stored = Signal()
 
 # Whether the trigger `t` lets the run `r` have events: any run, or one that has ended otherwise than succeeded.
-_IS_ON = """(t.record_events = 'always'
+_IS_ON = f"""({RECORD_EVENTS} = 'always'
     OR (t.record_events = 'failures' AND r.status IN ('failed', 'timed_out', 'canceled')))"""
 
 # Whether no worker has claimed the run `r` yet. A run that a person's decision has queued again was claimed before.
@@ -119,7 +120,7 @@ _STORE_IN_LOCKED = _STORE.format(
 _LOCK = f"""
 SELECT r.environment_id, r.status, {_IS_UNCLAIMED} AS is_unclaimed,
     coalesce(r.ended_at < {NOW} - %(taken_after_end)s, false) AS is_over,
-    t.record_events, {_IS_ON} AS is_on, l.next_seq, l.stored, l.bytes, l.is_truncated, {NOW} AS now
+    {RECORD_EVENTS} AS record_events, {_IS_ON} AS is_on, l.next_seq, l.stored, l.bytes, l.is_truncated, {NOW} AS now
 FROM run_event_log l JOIN run r ON r.id = l.run_id JOIN trigger t ON t.id = r.trigger_id
 WHERE l.run_id = %(run_id)s AND r.worker_id = %(worker_id)s
 FOR UPDATE OF l
@@ -138,7 +139,7 @@ FOR UPDATE
 
 _OFF = {
     RecordEvents.NEVER: "The run's trigger records no events.",
-    RecordEvents.FAILURES: "The run's trigger records only events of runs that have ended otherwise than succeeded.",
+    RecordEvents.FAILURES: "The run's trigger keeps only events of failed runs, after their end, and of watched ones.",
 }
 _RUN_IS_FULL = "The run has as many events as it may have: 20,000, or 5 MiB. The rest is not kept."
 _DAY_IS_FULL = "The environment has 1 GiB of events of this day. The rest of the run is not kept."

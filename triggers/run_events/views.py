@@ -12,6 +12,7 @@ from pipedai.api.errors import Invalid
 from pipedai.api.pagination import DEFAULT_LIMIT, MAX_LIMIT, MAX_PAGE_BYTES, limit_of
 from pipedai.api.renderers import compact_json
 from pipedai.api.schema.operation import Operation, answer, query
+from pipedai.api.throttling import Rate, Throttle, by_caller
 from pipedai.api.views import (
     LAST_EVENT_ID,
     MEDIA_TYPE,
@@ -25,6 +26,7 @@ from pipedai.server.memory_budget import room_for_answer
 from pipedai.server.ticket import StreamTicket
 from triggers import tenancy
 from triggers.run_events.reading import news_of_run, page_of_events
+from triggers.runs.lifecycle import watch_run
 from workspaces.access import IsOperator, TenantViewSet
 
 # The form of an event's number. A number of nine digits fits into the database's column.
@@ -44,7 +46,10 @@ RunEventSerializer = answer(
 class RunEventListViewSet(TenantViewSet):
     row = tenancy.ALL_RUNS
     tag = "Runs"
-    permissions = {"list": IsOperator}
+    permissions = {"list": IsOperator, "watch": IsOperator}
+    # Watching changes nothing but what is sent, and has a rate of its own.
+    unmetered = frozenset({"watch"})
+    throttles = {"watch": (Throttle(Rate("watch-run", 30, 60), by_caller),)}
 
     @Operation(
         "GET /runs/{runId}/events",
@@ -82,6 +87,16 @@ class RunEventListViewSet(TenantViewSet):
         events = ",".join(event.json for event in page.events)
         rest = f'"lastSeq":{page.last_seq},"whyNone":{compact_json(page.why_none)}'
         return HttpResponse(f'{{"items":[{events}],{rest}}}', content_type="application/json")
+
+    @Operation(
+        "POST /runs/{runId}/watch",
+        id="watchRun",
+        summary="Have a run's events sent as they come",
+        answers={204: None},
+    )
+    def watch(self, request: Request, run_id: UUID) -> Response:
+        watch_run(run_id=run_id)
+        return Response(status=204)
 
 
 class RunEventStreamViewSet(StreamViewMixin, TenantViewSet):

@@ -42,7 +42,7 @@ from triggers.runs.conditions import (
 )
 from triggers.runs.headers import SEALED_HEADERS, WITH_SEALED_HEADERS, note_receiver, opened_headers
 from triggers.runs.lifecycle import Refused
-from triggers.runs.statements import ALLOWS_HOST_TOOLS, LAST_ASKED
+from triggers.runs.statements import ALLOWS_HOST_TOOLS, LAST_ASKED, RECORD_EVENTS
 from triggers.states import HELD, Status
 
 log = get_logger(__name__)
@@ -154,7 +154,7 @@ WITH due AS (
 SELECT r.id, r.environment_id, r.trigger_id, t.name AS trigger_name, v.prompt, v.model, t.mcp_url,
     {SEALED_HEADERS}, r.timeout_seconds, x.payload, v.output_schema,
     CASE WHEN r.looks AND r.spells = 0 THEN v.before END AS before, r.look_only, v.carry, x.previous_id,
-    t.retry_after_effects, t.retry_mode, t.max_cost_usd, t.record_events, r.attempt, r.queued_at,
+    t.retry_after_effects, t.retry_mode, t.max_cost_usd, {RECORD_EVENTS} AS record_events, r.attempt, r.queued_at,
     CASE WHEN r.resume_until > {resumed_at} AND r.worker_id = %(worker_id)s THEN r.resume_until END AS resume_until,
     CASE WHEN r.resume_until > {resumed_at} AND r.worker_id = %(worker_id)s THEN CASE
         WHEN r.spells > 0 THEN r.session_id

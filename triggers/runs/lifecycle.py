@@ -156,9 +156,9 @@ def heartbeat_run(
     session_id: str | None = None,
     now: datetime | None = None,
 ) -> Row:
-    """Renews the lease of a held run, and returns `status`, `cancel_requested_at` and `lease_expires_at`. Stores
-    `tool_calls`, unless later counts are there, and `session_id`, to know it if the worker is lost. Raises NotFound,
-    and Refused if the worker must stop the run.
+    """Renews the lease of a held run, and returns `status`, `cancel_requested_at`, `lease_expires_at` and
+    `record_events`. Stores `tool_calls`, unless later counts are there, and `session_id`, to know it if the worker is
+    lost. Raises NotFound, and Refused if the worker must stop the run.
     """
     params = {
         **_leasing(run_id, worker_id, now),
@@ -170,6 +170,11 @@ def heartbeat_run(
         run = read_own_run(run_id, worker_id, now)
         raise Refused(f"The run is {run['status']}: this worker does not hold it.", run)
     return beat
+
+
+def watch_run(*, run_id: UUID) -> None:
+    """Lets the worker of a run that has not ended send its events as they come, from its next heartbeat on."""
+    execute(sql.WATCH, {"run_id": run_id})
 
 
 def cancel_run(*, run_id: UUID, actor: Actor, now: datetime | None = None) -> Row:

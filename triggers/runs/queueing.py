@@ -134,15 +134,17 @@ def queue_run(
     look_only: bool = False,
     delay: timedelta = timedelta(0),
     requesters: Sequence[UUID] = (),
+    watched: bool = False,
     room: QueueRoom | None = None,
     now: datetime | None = None,
 ) -> Row:
     """Queues a run of a trigger, due after `delay`, in the caller's transaction. `rerun_of` is the run whose payload is
     used again, and `event_id` the event from which the payload comes. With `force` it does not look for something new
     before the agent starts, and with `look_only` it does no more than that. A user or key as the actor requests the
-    run, beside `requesters`. Who queues several runs gives their `room`, so that the queue is not counted for each. Raises
-    NotFound; Conflict if the trigger is disabled or has neither worker nor pool, if the environment is paused, or if a
-    budget refuses; CeilingReached; and IntegrityError if a queued run has the `coalesce_key`.
+    run, beside `requesters`. `watched` says that a person asks who will look at it. Who queues several runs gives their
+    `room`, so that the queue is not counted for each. Raises NotFound; Conflict if the trigger is disabled or has
+    neither worker nor pool, if the environment is paused, or if a budget refuses; CeilingReached; and IntegrityError if
+    a queued run has the `coalesce_key`.
     """
     if room is not None:
         room.check(trigger_id)
@@ -162,6 +164,7 @@ def queue_run(
         "delay_seconds": delay.total_seconds(),
         "requested_by": first,
         "also_requested_by": others or None,
+        "watched": watched,
         "now": now,
         "room": None if room else room_without_turns(),
     }
@@ -302,6 +305,7 @@ def run_trigger(
     look_only: bool = False,
     source: Source,
     actor: Actor,
+    watched: bool = False,
 ) -> Queued:
     """Queues a run. A request that repeats a `key` within 24 hours gets the first one's run, in its present state. A
     failed request may be repeated. Raises Conflict if the key came with another body, and the errors of `queue_run`.
@@ -314,6 +318,7 @@ def run_trigger(
         force=force,
         look_only=look_only,
         source=source,
+        watched=watched,
         actor=actor,
         payload=payload,
     )
@@ -327,6 +332,7 @@ def rerun_run(
     force: bool = False,
     source: Source,
     actor: Actor,
+    watched: bool = False,
 ) -> Queued:
     """Queues a new run of the run's trigger as it is now, with the same payload. `key` works as in `run_trigger`.
     Raises Refused if the run has not ended, Conflict, NotFound, and the errors of `queue_run`.
@@ -353,6 +359,7 @@ def rerun_run(
             digest=hashlib.sha256(f"rerun {run_id}{' force' * force}".encode()).digest(),
             force=force,
             source=source,
+            watched=watched,
             actor=actor,
             payload=original["text__payload"],
             rerun_of=run_id,

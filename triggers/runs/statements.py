@@ -61,6 +61,11 @@ ALLOWS_HOST_TOOLS = "t.allow_host_tools AND coalesce(asked.allow_host_tools, tru
 
 LOCK = "SELECT FROM run WHERE id = %(run_id)s FOR NO KEY UPDATE"
 
+# Which events of a run `r` of the trigger `t` its worker is to send, as a value of `RecordEvents`.
+RECORD_EVENTS = (
+    "CASE WHEN r.watched AND t.record_events = 'failures' THEN 'always' ELSE t.record_events END"
+)
+
 # Locks a trigger, so that those who do come one after the other, and the next statement sees what the one before did:
 # claims, where the trigger limits how many of its runs may be held at once, changes of the trigger, and decisions.
 LOCK_TRIGGER = "SELECT FROM trigger WHERE id = %(trigger_id)s FOR NO KEY UPDATE"
@@ -123,13 +128,13 @@ _INSERT = """INSERT INTO run (
         available_at, start_deadline_at, looks, model)"""
 # The same INSERT with the columns that only runs of people, programs and events have.
 _INSERT_REQUESTED = _INSERT.replace(
-    "model)", "model, requested_by, also_requested_by, coalesce_key, look_only)"
+    "model)", "model, requested_by, also_requested_by, coalesce_key, watched, look_only)"
 )
 # The same INSERT with the columns that only retries have.
 _INSERT_RETRY = _INSERT.replace(
     "model)",
-    "model, requested_by, also_requested_by, avoided_worker_id, resume_until, had_effects, limit_retries, look_digest,"
-    " looked_at, look_only)",
+    "model, requested_by, also_requested_by, avoided_worker_id, resume_until, had_effects, limit_retries, watched,"
+    " look_digest, looked_at, look_only)",
 )
 
 
@@ -159,7 +164,7 @@ r AS (
     SELECT %(id)s, t.environment_id, t.id, t.revision_id, t.worker_id, t.pool_id, {pool_from(_DELAYED, NOW)}, 'queued',
         %(source)s, 1, t.max_retries, t.timeout_seconds, NULL, %(rerun_of_id)s, %(event_id)s, %(chain_depth)s, NULL,
         {NOW}, {_DELAYED}, {_start_deadline(_DELAYED)}, v.before IS NOT NULL AND NOT %(force)s, v.model,
-        %(requested_by)s, %(also_requested_by)s::uuid[], %(coalesce_key)s,
+        %(requested_by)s, %(also_requested_by)s::uuid[], %(coalesce_key)s, %(watched)s,
         v.before IS NOT NULL AND %(look_only)s AND NOT %(force)s
     FROM t JOIN trigger_revision v ON v.id = t.revision_id
     RETURNING *),
@@ -227,7 +232,7 @@ retry AS (
         r.scheduled_for, r.ended_at, n.due, {_start_deadline("n.due")}, r.looks, v.model, r.requested_by,
         r.also_requested_by,
         CASE WHEN NOT n.resumes AND NOT n.at_limit THEN {avoided_worker("r.worker_id", "r.ended_at")} END,
-        n.resume_until, n.had_effects, r.limit_retries + n.at_limit::int,
+        n.resume_until, n.had_effects, r.limit_retries + n.at_limit::int, r.watched,
         CASE WHEN n.resumes THEN r.look_digest END, CASE WHEN n.resumes THEN r.looked_at END, r.look_only
     FROM planned n
     JOIN run r ON r.id = n.run_id AND r.environment_id = n.environment_id
@@ -334,8 +339,12 @@ SET lease_expires_at = {_LEASE}, session_id = coalesce(%(session_id)s, r.session
         ELSE {_UNKNOWN} END
 WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL
     AND r.{OF_ENVIRONMENT}
-RETURNING r.status, r.cancel_requested_at, r.lease_expires_at
+RETURNING r.status, r.cancel_requested_at, r.lease_expires_at,
+    (SELECT {RECORD_EVENTS} FROM trigger t WHERE t.id = r.trigger_id) AS record_events
 """
+
+# Notes that somebody watches an unfinished run.
+WATCH = "UPDATE run SET watched = true WHERE id = %(run_id)s AND ended_at IS NULL AND NOT watched"
 
 # Whether a run succeeds without its agent, because its worker looked and found nothing new. `nothing_new` is what the
 # worker says; only a started run that was to look can have found nothing.

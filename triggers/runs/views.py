@@ -76,6 +76,7 @@ class TriggerRunViewSet(TenantViewSet):
             key=_idempotency_key(request),
             **read_body(RunBody, request),
             source=_source(principal),
+            watched=_is_person(principal),
             actor=actor_of(request),
         )
         return _answer(queued)
@@ -85,7 +86,6 @@ class TriggerRunListViewSet(TenantViewSet):
     row = tenancy.LIVE_TRIGGERS
     tag = "Triggers"
     permissions = {"list": IsViewer}
-    filter_names = RunFilters.names()
 
     @Operation(
         "GET /triggers/{triggerId}/runs",
@@ -105,7 +105,6 @@ class TriggerRunListViewSet(TenantViewSet):
 class EnvironmentRunViewSet(TenantViewSet):
     tag = "Runs"
     permissions = {"list": IsViewer}
-    filter_names = EnvironmentRunFilters.names()
 
     @Operation(
         "GET /environments/{environmentId}/runs",
@@ -190,6 +189,7 @@ class RunViewSet(TenantViewSet):
             key=key,
             **body,
             source=_source(principal),
+            watched=_is_person(principal),
             actor=actor_of(request),
         )
         return _answer(queued)
@@ -204,6 +204,11 @@ def _answer(queued: Queued) -> Response:
 
 def _source(principal: Principal) -> Source:
     return Source.API if isinstance(principal, KeyPrincipal) else Source.MANUAL
+
+
+def _is_person(principal: Principal) -> bool:
+    """Whether somebody asks who will look at the run: in a browser, or with the command line's login."""
+    return not isinstance(principal, KeyPrincipal) or principal.is_login
 
 
 def _run_page(filters: RunFilters, request: Request, view: TenantViewSet) -> Response:

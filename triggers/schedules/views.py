@@ -133,7 +133,6 @@ class TickViewSet(TenantViewSet):
     row = tenancy.LIVE_TRIGGERS
     tag = "Triggers"
     permissions = {"list": IsViewer}
-    filter_names = TickFilters.names()
 
     @Operation(
         "GET /triggers/{triggerId}/ticks",

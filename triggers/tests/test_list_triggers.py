@@ -138,7 +138,11 @@ def of_declared(declared):
 # For each filter: the values of a trigger that it keeps, and what is asked for. It keeps none of the cast. What a
 # filter of a text or of a boolean keeps follows from its declaration.
 KEPT = {
-    **{name: of_declared(each) for name, each in TriggerFilters.base_filters.items()},
+    **{
+        name: of_declared(each)
+        for name, each in TriggerFilters.base_filters.items()
+        if name not in ("sort", "include")
+    },
     "health": of_another_health,
     "workerId": of_another_worker,
     "poolId": of_a_pool,
@@ -146,6 +150,7 @@ KEPT = {
     "listensTo": of_a_source,
     "recordEvents": lambda _: ({"record_events": "never"}, "never"),
     "name": lambda _: ({"name": "Umsätze 100 %_x\\"}, "sÄTze 100 %_X\\"),
+    "search": lambda _: ({"name": "Umsätze", "key": "100-x_y"}, "0-X_"),
 }
 
 

@@ -75,7 +75,6 @@ class EnvironmentEnrollmentViewSet(TenantViewSet):
         "DELETE /environments/{environmentId}/enrollments/{enrollmentId}",
         id="revokeEnrollment",
         summary="Revoke an enrollment",
-        answers={204: None},
     )
     def destroy(self, request: Request, environment_id: UUID, enrollment_id: UUID) -> Response:
         issuing.revoke_enrollment(
@@ -109,7 +108,6 @@ class PairingViewSet(ApiViewSet):
         id="approvePairing",
         summary="Approve a pairing",
         body=ApprovalBody,
-        answers={204: None},
     )
     def approve(self, request: Request) -> Response:
         body = read_body(ApprovalBody, request)
@@ -126,7 +124,6 @@ class PairingViewSet(ApiViewSet):
         id="denyPairing",
         summary="Deny a pairing",
         body=UserCodeBody,
-        answers={204: None},
     )
     def deny(self, request: Request) -> Response:
         user_id = principal_of(request).id

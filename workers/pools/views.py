@@ -39,7 +39,6 @@ class PoolViewSet(ResourceViewSet):
         "PUT /pools/{poolId}/workers/{workerId}",
         id="addWorkerToPool",
         summary="Put a worker into a pool",
-        answers={204: None},
     )
     def add(self, request: Request, pool_id: UUID, worker_id: UUID) -> Response:
         services.add_worker(pool=self._pool(pool_id), worker_id=worker_id, actor=actor_of(request))
@@ -49,7 +48,6 @@ class PoolViewSet(ResourceViewSet):
         "DELETE /pools/{poolId}/workers/{workerId}",
         id="removeWorkerFromPool",
         summary="Take a worker out of a pool",
-        answers={204: None},
     )
     def remove(self, request: Request, pool_id: UUID, worker_id: UUID) -> Response:
         """Takes a worker out of the pool."""

@@ -17,7 +17,7 @@ from triggers.runs import lifecycle, reports
 from triggers.runs.headers import renew_credentials
 from triggers.runs.lifecycle import CREDENTIALS_SECONDS, NotReady
 from triggers.runs.serializers import RunSerializer
-from triggers.states import Status
+from triggers.states import RecordEvents, Status
 from workers.authentication import VERSION, WorkerProtocolViewSet, locked_limits
 from workers.protocol.serializers import (
     ClaimBody,
@@ -107,6 +107,7 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
                 status=serializers.ChoiceField(choices=Status.choices),
                 cancelRequested=serializers.BooleanField(),
                 leaseExpiresAt=serializers.DateTimeField(),
+                recordEvents=serializers.ChoiceField(choices=RecordEvents.choices),
             )
         },
     )
@@ -118,6 +119,7 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
                 "status": beat["status"],
                 "cancelRequested": beat["cancel_requested_at"] is not None,
                 "leaseExpiresAt": beat["lease_expires_at"],
+                "recordEvents": beat["record_events"],
             }
         )
 

@@ -249,7 +249,6 @@ class PollingViewSet(WorkerProtocolViewSet):
         id="signOffWorker",
         summary="Sign a worker off",
         parameters=(VERSION, PROCESS),
-        answers={204: None},
     )
     def sign_off(self, request: Request, worker_id: UUID) -> Response:
         """Makes the worker offline at once, unless another process of it has polled since."""

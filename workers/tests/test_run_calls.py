@@ -40,7 +40,12 @@ def test_a_run_is_claimed_started_kept_and_completed(calls, run_id, shown):
     assert started.json()["startedAt"] == A_TIME
     beat = calls.heartbeat(run_id)
     assert beat.status_code == 200
-    assert beat.json() == {"status": "running", "cancelRequested": False, "leaseExpiresAt": A_TIME}
+    assert beat.json() == {
+        "status": "running",
+        "cancelRequested": False,
+        "leaseExpiresAt": A_TIME,
+        "recordEvents": "failures",
+    }
     completed = calls.complete(run_id, status="succeeded", costUsd="0.0120", shortMessage="Done.")
     assert completed.status_code == 200
     ended = completed.json()

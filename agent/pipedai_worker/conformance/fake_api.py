@@ -38,6 +38,8 @@ class FakeRun:
     output_schema: Any = None
     retry_after_effects: bool = True
     record_events: str = "failures"
+    # Whether somebody watches the run, of which heartbeats then say so.
+    watched: bool = False
     retry_mode: str = "restart"
     resume_session_id: str | None = None
     max_cost_usd: Any = None
@@ -96,7 +98,7 @@ class FakeRun:
             "attempt": self.attempt,
             "outputSchema": self.output_schema,
             "retryAfterEffects": self.retry_after_effects,
-            "recordEvents": self.record_events,
+            "recordEvents": self.recorded,
             "retryMode": self.retry_mode,
             "resumeSessionId": self.resume_session_id,
             "maxCostUsd": self.max_cost_usd,
@@ -107,6 +109,10 @@ class FakeRun:
             "somethingNewer": True,
             **self.newer,
         }
+
+    @property
+    def recorded(self) -> str:
+        return "always" if self.watched and self.record_events == "failures" else self.record_events
 
     def expires_at(self) -> str | None:
         left = self.headers_expire_in
@@ -133,8 +139,8 @@ class FakeRun:
 
     def take_events(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Add those events that the run has not got yet, and return the status and the answer."""
-        failed = self.record_events == "failures" and self.status in TERMINAL - {"succeeded"}
-        if self.record_events != "always" and not failed:
+        failed = self.recorded == "failures" and self.status in TERMINAL - {"succeeded"}
+        if self.recorded != "always" and not failed:
             return 409, {"error": "The run's trigger records no events.", "code": "events_off"}
         for event in body["events"]:
             expected = len(self.events) + 1
@@ -494,7 +500,8 @@ class FakeApi:
         if run.status not in IN_HAND:
             return 409, _conflict(f"The run is {run.status}.", "run_state", run)
         self._note_tool_calls("heartbeat", run, body)
-        return 200, {**run.shown(), "leaseExpiresAt": self._time(self.lease_seconds)}
+        told = {"leaseExpiresAt": self._time(self.lease_seconds), "recordEvents": run.recorded}
+        return 200, {**run.shown(), **told}
 
     def _time(self, later: float = 0.0) -> str:
         return iso(now() + self.clock_ahead + timedelta(seconds=later))

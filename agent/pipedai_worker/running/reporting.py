@@ -39,6 +39,7 @@ from pipedai_worker.disk.spool import (
 )
 from pipedai_worker.executors.base import Executor
 from pipedai_worker.redact import RedactingTexts, Redactor
+from pipedai_worker.running.assigned import ALWAYS
 from pipedai_worker.running.outcome import SUCCEEDED, WAITING, bare, size_of, storable
 from pipedai_worker.running.stopping import StopReason, StopRequest, run_in_background
 from pipedai_worker.values import is_deeper, whole, with_strings
@@ -68,11 +69,14 @@ class Heartbeat:
         run_id: str,
         stop: StopRequest,
         counts: Callable[[], Counts | None] = lambda: None,
+        watched: Callable[[], None] = lambda: None,
     ) -> None:
         self._api = api
         self._run_id = run_id
         self._stop = stop
         self._counts = counts
+        # Called with each answer that says that the run's events are to be sent as they come.
+        self._watched = watched
         self.session_id: str | None = None
         self._interval = LONGEST_SECONDS
         self._condition = threading.Condition()
@@ -132,6 +136,8 @@ class Heartbeat:
                 delay = self._interval = self._next_interval(answer)
                 if answer.get("cancelRequested"):
                     self._stop.request(StopReason.CANCELED)
+                if answer.get("recordEvents") == ALWAYS:
+                    self._watched()
                 with self._condition:
                     self._answered = asked
                     self._condition.notify_all()
@@ -260,6 +266,8 @@ class Sender:
         self._answered = True
         self._gaps = 0
         self._begun = self._over = False
+        # Held while it is decided whether the file is sent, because heartbeats come in a thread of their own.
+        self._deciding = threading.Lock()
         # True once the API has said that it takes no more events of this run.
         self.dropped = False
         # True if the run waits for a person. Its file stays then, because the run's later events follow in it.
@@ -272,7 +280,8 @@ class Sender:
 
     def finish(self) -> None:
         self._ended_at = self._clock()
-        self._ended.set()
+        with self._deciding:
+            self._ended.set()
         self._news.set()
 
     @property
@@ -283,6 +292,12 @@ class Sender:
         self._begun = True
         self.done.clear()
         run_in_background(f"events {self._run_id}", self.run)
+
+    def watch(self) -> None:
+        """Send from now on what the file has and gets, even if it was to be kept until the run's end."""
+        with self._deciding:
+            if not (self._begun or self.ended or self.dropped):
+                self.begin()
 
     def flush(self) -> None:
         """After `finish()`, give the last events a moment to arrive, if they are being sent."""

@@ -4,6 +4,7 @@ tool calls and with headers that may change, write its outcome down, report it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -216,7 +217,7 @@ class Run:
         self._seen: Any = ABSENT
         # Decides which of the run's tool calls may be sent; None if none needs a person's approval.
         self._gate: Gate | None = None
-        self._heartbeat = Heartbeat(around.api, assigned.id, self.stop, self._counts)
+        self._heartbeat = Heartbeat(around.api, assigned.id, self.stop, self._counts, self._watched)
 
     def live(self) -> None:
         """Execute and report the run, in the calling thread. Raises TokenRefused, GaveUp, OSError."""
@@ -257,6 +258,10 @@ class Run:
 
     def _counts(self) -> dict[str, int] | None:
         return self._calls.counts() if self._calls else None
+
+    def _watched(self) -> None:
+        if self._recorder:
+            self._recorder.sender.watch()
 
     def _report(self, outcome: Outcome) -> str | None:
         """Report the run, and return the status that the API then says it has."""
@@ -346,8 +351,12 @@ class Run:
         if self.assigned.record_events not in {ALWAYS, FAILURES}:
             return None
         around, run_id = self._around, self.assigned.id
-        path = around.journal.events_of(run_id, kept=self.assigned.record_events == FAILURES)
-        go_on = self.assigned.is_decided
+        kept, go_on = self.assigned.record_events == FAILURES, self.assigned.is_decided
+        path = around.journal.events_of(run_id, kept=kept)
+        if go_on:
+            # Whether the run is watched may have changed while it waited.
+            with contextlib.suppress(FileNotFoundError):
+                around.journal.events_of(run_id, kept=not kept).rename(path)
         return Recorder.begin(around.api, run_id, path, self._redactor, around.leaving, go_on=go_on)
 
     def _execute_at(

@@ -112,6 +112,25 @@ def memory_kib(worker: Worker, kind: str) -> int:
     return int(size)
 
 
+def test_a_run_that_somebody_watches_meanwhile_tells_what_it_has_kept_and_what_comes(
+    api: FakeApi, workers: Workers
+) -> None:
+    go, api.lease_seconds = workers.directory / "go", 1
+    run = api.add(f"standin: say before\nstandin: wait-for {go}\nstandin: success Done.")
+    workers.start()
+    until(lambda: [b"before" in path.read_bytes() for path in spooled(workers)] == [True])
+    assert api.count("events") == 0
+    with api.lock:
+        run.watched = True
+    api.until(lambda: "message" in kinds(run))
+    assert run.status == "running"
+    go.touch()
+    assert api.until_ended(run)["status"] == "succeeded"
+    assert in_order(run)
+    assert kinds(run)[-2:] == ["message", "result"]
+    until(lambda: not spooled(workers))
+
+
 def test_with_failures_events_stay_on_disk_until_a_run_has_not_succeeded(
     api: FakeApi, workers: Workers
 ) -> None:

@@ -4,6 +4,7 @@ repeat and cancel them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -83,7 +84,8 @@ def show(session: Session, run: str) -> None:
 def logs(session: Session, run: str, follow: bool) -> None:
     """Show what happened during a run.
 
-    Which runs have events is the trigger's recordEvents; with `always` they come while it runs.
+    Which runs have events is the trigger's recordEvents. With `--follow` they come while it
+    runs, unless that is `never`.
 
     \b
       pipedai run logs RUN --follow
@@ -214,6 +216,9 @@ def follow_events(
     `to_the_end` also those that come a moment later.
     """
     path, last, breaks, is_over = f"/runs/{run_id}", after, 0, False
+    # Without it the events that are kept anyway are shown, so whoever has asked too often follows all the same.
+    with contextlib.suppress(Failure):
+        session.api.post(f"{path}/watch")
     while True:
         row: Json = session.api.get(path)
         if is_over or row["status"] == "waiting":

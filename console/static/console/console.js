@@ -1,23 +1,43 @@
-// Shows times in the browser's zone, reads a page's live part again when something that it shows has changed, and
-// appends what a run tells. Without this script times are in UTC, and a page is as new as when it was opened.
+// Shows times in the reader's zone, reads a page's live part again when something that it shows has changed, and answers
+// to keys. Without this script times are in UTC, and a page is as new as when it was opened.
 "use strict";
 
-const day = { weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" };
-const clock = { hour: "2-digit", minute: "2-digit", second: "2-digit" };
+const all = (selector, root = document) => root.querySelectorAll(selector);
+const byId = (id) => document.getElementById(id);
+
+// Times. `data-local` says how one is shown, as the tag `when` does.
+const clock = { hour: "2-digit", minute: "2-digit" }, day = { weekday: "short", day: "numeric", month: "short" };
+const format = (options) => new Intl.DateTimeFormat("en-GB", options);
 const formats = {
-  "": new Intl.DateTimeFormat("en-GB", day),
-  seconds: new Intl.DateTimeFormat("en-GB", clock),
-  year: new Intl.DateTimeFormat("en-GB", { ...day, year: "numeric" }),
+  "": format({ ...day, ...clock }), year: format({ ...day, year: "numeric", ...clock }), clock: format(clock),
+  seconds: format({ ...clock, second: "2-digit" }), day: format({ day: "numeric", month: "short" }),
+  whole: format({ ...day, year: "numeric", ...clock, timeZoneName: "short" }), date: format({ dateStyle: "short" }),
 };
+const days = [[0, "today"], [-1, "yesterday"], [1, "tomorrow"]];
+const tidy = (words) => words.replaceAll(",", "").replace(/ (?=\d\d:)/, ", ");
+
+function apart(seconds, parts) {
+  const units = [[Math.floor(seconds / 86400), "d"], [Math.floor(seconds / 3600) % 24, "h"], [Math.floor(seconds / 60) % 60, "min"], [Math.floor(seconds) % 60, "s"]];
+  const first = units.findIndex(([number]) => number);
+  return first < 0 ? "0 s" : units.slice(first, first + parts).filter(([number]) => number).map((each) => each.join(" ")).join(" ");
+}
+
+function wordsOf(at, style) {
+  const away = (at - Date.now()) / 1000;
+  if (style === "since") return apart(-away, 2);
+  if (style === "ago") return away > 1 ? `in ${apart(away, 1)}` : away > -1 ? "now" : `${apart(-away, 1)} ago`;
+  if (style) return formats[style].format(at);
+  const near = days.find(([number]) => formats.date.format(Date.now() + number * 864e5) === formats.date.format(at));
+  if (near) return `${near[1]} ${formats.clock.format(at)}`;
+  return tidy(formats[at.getFullYear() === new Date().getFullYear() ? "" : "year"].format(at));
+}
 
 function localize(root) {
-  for (const each of root.querySelectorAll("time[data-local]")) {
-    each.title = each.textContent;
+  for (const each of all("time[data-local]", root)) {
     const at = new Date(each.dateTime);
-    const format = each.dataset.local || (at.getFullYear() === new Date().getFullYear() ? "" : "year");
-    const words = formats[format].format(at);
-    each.textContent = words.replaceAll(",", "").replace(/ (?=\d\d:)/, ", ");
-    each.removeAttribute("data-local");
+    if (!each.dataset.utc) each.title = `${tidy(formats.whole.format(at))} (${each.dataset.utc = each.title.split(", ")[1]})`;
+    const words = wordsOf(at, each.dataset.local);
+    if (each.textContent !== words) each.textContent = words;
   }
 }
 
@@ -62,31 +82,33 @@ function follow(url, last, hear, opened = () => {}) {
 }
 
 // The live part. `data-follows` names what it shows: types of the environment's stream (run, worker, incident) or ids;
-// without it everything counts.
+// without it everything counts. `data-events` is the stream of a run, whose trace is drawn anew as it grows.
 const changed = new Set();
-let isStale = false;
+let isStale = false, opened = [];
 const news = document.createElement("p");
 news.className = "news";
 news.setAttribute("role", "status");
 const show = document.createElement("button");
-show.onclick = () => { refresh(true); document.getElementById("live").scrollIntoView(); };
+show.onclick = () => { refresh(true); byId("live").scrollIntoView(); };
 
 function noteChange({ type, id }) {
-  const follows = document.getElementById("live").dataset.follows?.split(" ");
+  const follows = byId("live").dataset.follows?.split(" ");
   if (type !== "all" && follows && !follows.includes(type) && !follows.includes(id)) return;
   isStale = true;
   if (id) changed.add(id);
 }
 
 // Nothing jumps while somebody reads or types: who has scrolled into the part, has the focus in it or has selected
-// some text gets a button instead.
+// some text gets a button instead. A trace only grows, so it waits for who types or has selected something.
 function isInUse(part) {
   const { top, bottom } = part.getBoundingClientRect();
-  return (top < 0 && bottom > 0) || part.matches(":focus-within") || !getSelection().isCollapsed;
+  const isHeld = part.dataset.events ? part.querySelector(":is(input, textarea):focus")
+    : (top < 0 && bottom > 0) || part.matches(":focus-within") || part.querySelector(".pick :checked");
+  return isHeld || !getSelection().isCollapsed;
 }
 
 function refresh(isAsked) {
-  const part = document.getElementById("live");
+  const part = byId("live");
   const waits = !isAsked && isInUse(part);
   if (waits && changed.size) {
     const words = `Show ${changed.size} new`;
@@ -103,53 +125,88 @@ function refresh(isAsked) {
 function followEnvironment(part) {
   document.body.append(news);
   follow(part.dataset.stream, "", noteChange, () => { isStale = true; });
+  if (part.dataset.events) follow(part.dataset.events, part.dataset.last, () => { isStale = true; });
   setInterval(refresh, 1000);
   const again = () => setTimeout(() => { isStale = true; }, 5000);
   document.addEventListener("htmx:responseError", again);
   document.addEventListener("htmx:sendError", again);
+  document.addEventListener("htmx:beforeSwap", () => {
+    opened = [...all("details[open][id]"), document.activeElement].map((each) => each.id).filter(Boolean);
+  });
 }
 
-// What a run tells. The texts are cut and shown as console/screens/runs.py does it for the first ones.
-const LONGEST = 2000, MOST_LINES = 1000;
-const unseen = /[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]/gu;
+// What buttons do that the server has no part in.
+const acts = {
+  async copy(button, of) {
+    await navigator.clipboard.writeText(of.value ?? of.textContent);
+    button.textContent = "Copied";
+  },
+  generate(button, of) {
+    const bytes = crypto.getRandomValues(new Uint8Array(32));
+    of.value = `${button.dataset.prefix ?? ""}${btoa(String.fromCharCode(...bytes))}`;
+    if (of.type === "password") of.type = "text";
+    button.nextElementSibling.hidden = false;
+  },
+  set(button, of) {
+    of.value = button.dataset.value;
+    of.dispatchEvent(new Event("input", { bubbles: true }));
+  },
+};
 
-function visible(text) {
-  return text.replace(/\r\n/g, "\n").replace(unseen, (each) => `\\u${each.charCodeAt().toString(16).padStart(4, "0")}`);
-}
-
-function textOf({ text, data }) {
-  const shown = data?.input ?? (text ? null : data);
-  return [text, shown === null ? "" : JSON.stringify(shown)].join(" ").trim();
-}
-
-function append(list, event) {
-  const item = document.getElementById("event").content.cloneNode(true).firstElementChild;
-  const time = item.querySelector("time"), text = textOf(event), isError = Boolean(event.data?.isError);
-  time.dateTime = event.at;
-  time.textContent = `${event.at.slice(11, 19)} UTC`;
-  localize(item);
-  item.classList.toggle("failed", isError);
-  item.querySelector(".kind").textContent = visible(event.type.replaceAll("_", " ")) + (isError ? ", failed" : "");
-  item.querySelector(".words").textContent = visible(text.slice(0, LONGEST));
-  if (text.length > LONGEST) {
-    const whole = document.createElement("a");
-    whole.href = `?after=${event.seq - 1}&limit=1#events`;
-    whole.textContent = "Show it whole";
-    item.append(whole);
+function prepare(root) {
+  localize(root);
+  for (const each of all("[data-act]", root)) each.hidden = each.dataset.later === "";
+  for (const each of all("[data-without-script]", root)) each.hidden = true;
+  const zones = byId("zones"), own = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  if (zones && !zones.childElementCount) {
+    zones.append(...[own, ...Intl.supportedValuesOf("timeZone")].map((each) => new Option(each, each)));
+    const zone = document.querySelector("[data-fresh][list=zones]");
+    if (zone?.value === "UTC") zone.value = own;
   }
-  // Who has scrolled to the last line follows the lines that come.
-  const page = document.documentElement;
-  const isAtEnd = scrollY > 0 && scrollY + innerHeight > page.scrollHeight - 80;
-  list.append(item);
-  if (isAtEnd) scrollTo(0, page.scrollHeight);
-  if (list.childElementCount > MOST_LINES) list.firstElementChild.remove();
-  document.getElementById("nothing")?.remove();
 }
 
-for (const each of document.querySelectorAll("[data-without-script]")) each.hidden = true;
-localize(document);
-document.addEventListener("htmx:load", (event) => localize(event.detail.elt));
-const live = document.getElementById("live");
+document.addEventListener("click", ({ target }) => {
+  const button = target.closest("[data-act]");
+  if (button) acts[button.dataset.act](button, byId(button.dataset.of));
+  if (target.closest("[data-find]")) find();
+});
+
+// Keys: Ctrl-K finds, / filters, j and k move from row to row, and the arrows among what was found.
+function find() {
+  byId("find").showModal();
+  byId("find").querySelector("input").select();
+}
+
+function move(list, step) {
+  const at = [...list].indexOf(document.activeElement);
+  list[Math.min(Math.max(at + step, 0), list.length - 1)]?.focus();
+}
+
+document.addEventListener("keydown", (event) => {
+  const { key, target } = event, dialog = byId("find");
+  const step = { j: 1, k: -1, ArrowDown: 1, ArrowUp: -1 }[key];
+  if (key === "k" && (event.ctrlKey || event.metaKey) && dialog) find();
+  else if (dialog?.open && key.startsWith("Arrow") && step) move(all("input, .found a", dialog), step);
+  else if (dialog?.open && key === "Enter" && target.tagName === "INPUT") dialog.querySelector(".found a")?.click();
+  else if (event.ctrlKey || event.metaKey || event.altKey || target.closest("input, select, textarea, dialog")) return;
+  else if (key === "/") document.querySelector("main [type=search], main .filters :is(select, input)")?.focus();
+  else if (step && key.length === 1) move(all("main :is(tbody th, .items h2) a"), step);
+  else return;
+  event.preventDefault();
+});
+
+prepare(document);
+setInterval(() => localize(document), 1000);
+document.addEventListener("htmx:load", ({ detail }) => {
+  prepare(detail.elt);
+  for (const id of opened.splice(0)) {
+    const each = byId(id);
+    if (each?.tagName === "DETAILS") each.open = true;
+    else each?.focus({ preventScroll: true });
+  }
+});
+if (byId("zone")) byId("zone").textContent = `${Intl.DateTimeFormat().resolvedOptions().timeZone} (${formats.whole.formatToParts(Date.now()).at(-1).value})`;
+if (byId("keys")) byId("keys").hidden = false;
+document.querySelector("[aria-invalid=true]:not(fieldset)")?.focus();
+const live = byId("live");
 if (live) followEnvironment(live);
-const told = document.getElementById("told");
-if (told?.dataset.stream) follow(told.dataset.stream, told.dataset.last, (event) => append(told, event));

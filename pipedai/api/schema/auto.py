@@ -342,6 +342,7 @@ class ApiSchema(AutoSchema):
 
     def _page(self, serializer: Any) -> Schema:
         item = self.resolve_serializer(serializer, "response")
+        total = {"type": "integer", "description": "How many there are, with `include=total`."}
         page = ResolvedComponent(
             name=f"{item.name}Page",
             type=ResolvedComponent.SCHEMA,
@@ -355,6 +356,7 @@ class ApiSchema(AutoSchema):
                         "type": ["string", "null"],
                         "description": "The `cursor` of the next page; null on the last.",
                     },
+                    **({"total": total} if self._operation.counts else {}),
                 },
             },
         )

@@ -40,12 +40,14 @@ class Operation:
     # A body that the documentation shows.
     example: Mapping[str, Any] | None = None
     # The serializers of the successes, by status; None for an answer without a body. `answer` makes one for an object
-    # that the view puts together itself.
-    answers: Mapping[int, Answer | None] = field(default_factory=dict)
+    # that the view puts together itself. The default is for an action that answers 204.
+    answers: Mapping[int, Answer | None] = field(default_factory=lambda: {204: None})
     # The headers of a success by its status, in addition to those that every answer has.
     answer_headers: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
-    # The serializer of one item, for an action that answers 200 with a page of a list. Such an action has no `answers`.
+    # The serializer of one item, for an action that answers 200 with a page of a list. Its `answers` don't count.
     items: Answer | None = None
+    # Whether the page has `total` if the caller asks for it with `include=total`.
+    counts: bool = False
     # The media type of the successful answers.
     media_type: str = "application/json"
     # The filter set of a list. The operation's query parameters are made from it.

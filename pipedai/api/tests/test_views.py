@@ -97,7 +97,7 @@ def test_every_action_of_every_viewset_has_a_url():
     told = [(each.method, each.route) for each in operations]
     assert len(told) == len(set(told)), "two actions name the same endpoint"
     # GET /api/v1 itself stands in pipedai/urls.py.
-    assert set(told) - api_routes() == {("GET", "")}, "no urls.py names the viewsets of these"
+    assert set(told) - api_routes() == {("GET", "")}, "pipedai/urls.py lacks the modules of these"
 
 
 def test_every_path_is_one_viewsets_and_has_explicit_methods():

@@ -64,7 +64,7 @@ def test_a_run_without_events_says_why_and_how_the_next_has_some(cast, runs, cal
         ("always", queued, "because no worker has claimed it"),
         ("always", running, "because its worker has sent none."),
         ("always", succeeded, "until 24 hours after the run's end"),
-        ("failures", running, "always to have those of the next runs as they come"),
+        ("failures", running, "watch it (POST /runs/:id/watch)"),
         ("failures", succeeded, "because it succeeded"),
         ("failures", failed, "until 24 hours after the run's end"),
         ("failures", old, "its log may say why"),

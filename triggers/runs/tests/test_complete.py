@@ -52,7 +52,12 @@ def test_a_heartbeat_renews_the_lease_and_nothing_else(runs: Runs) -> None:
     runs.wait(seconds=100)
     beat = runs.heartbeat(run_id)
     lease = NOON + timedelta(seconds=100 + 180)
-    assert beat == {"status": "running", "cancel_requested_at": None, "lease_expires_at": lease}
+    assert beat == {
+        "status": "running",
+        "cancel_requested_at": None,
+        "lease_expires_at": lease,
+        "record_events": "failures",
+    }
     assert runs.stored(run_id) == {**before, "lease_expires_at": lease}
 
 
@@ -311,7 +316,12 @@ def test_a_worker_that_does_not_hold_the_run_is_told_so(worker: WorkerCalls, run
 def test_a_heartbeat_tells_of_a_requested_cancel(
     cast: Cast, worker: WorkerCalls, run_id: UUID
 ) -> None:
-    beat = {"status": "running", "cancelRequested": False, "leaseExpiresAt": A_TIME}
+    beat = {
+        "status": "running",
+        "cancelRequested": False,
+        "leaseExpiresAt": A_TIME,
+        "recordEvents": "failures",
+    }
     assert worker.heartbeat(run_id).json() == beat
     cast.client(cast.operator).post(f"/api/v1/runs/{run_id}/cancel")
     assert worker.heartbeat(run_id).json() == {**beat, "cancelRequested": True}
