@@ -156,6 +156,7 @@ class LastRunSerializer(RowSerializer):
 
     id = serializers.UUIDField()
     status = serializers.ChoiceField(choices=Status.choices)
+    nothingNew = serializers.BooleanField()
     queuedAt = serializers.DateTimeField()
     endedAt = serializers.DateTimeField(allow_null=True)
 
@@ -165,6 +166,7 @@ class RecentRunSerializer(RowSerializer):
 
     id = serializers.UUIDField()
     status = serializers.ChoiceField(choices=[(each.value, each.label) for each in TERMINAL])
+    nothingNew = serializers.BooleanField()
     durationMs = serializers.IntegerField(allow_null=True)
     endedAt = serializers.DateTimeField()
 

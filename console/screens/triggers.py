@@ -21,7 +21,7 @@ from console.pages import (
     see_other,
     show,
 )
-from console.templatetags.console import word
+from console.templatetags.console import ending, word
 
 # What is wrong comes first.
 _HEALTH = ("failing", "late", "paused", "ok", "idle")
@@ -136,7 +136,7 @@ def _due_times(request: HttpRequest, found: Json, runs: list[Json]) -> Json:
     """Returns the line of due times, the earliest first, and the schedule in words. A due time that made a run has the
     state of the run, if that is among the given ones.
     """
-    states = {each["id"]: each["status"] for each in runs}
+    states = {each["id"]: ending(each) for each in runs}
     ticks = ask(request, "GET", f"triggers/{found['id']}/ticks", query={"limit": _DECIDED}).data
     line = [
         {
