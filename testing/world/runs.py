@@ -73,6 +73,7 @@ class Runs:
         *,
         payload: Any = None,
         force: bool = False,
+        look_only: bool = False,
         source: Source = Source.MANUAL,
         trigger_id: UUID | None = None,
     ) -> UUID:
@@ -84,6 +85,7 @@ class Runs:
                 actor=USER,
                 payload=payload,
                 force=force,
+                look_only=look_only,
                 now=self.now,
             )
         run_id: UUID = run["id"]

@@ -3,6 +3,7 @@ output.
 """
 
 import json
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -11,18 +12,21 @@ import pytest
 from pipedai.sql import database_now
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.budgets import add_budget, used
+from testing.world.cases import cases
 from testing.world.cast import Cast
 from testing.world.events import listen
 from testing.world.runs import RULES, Runs, allow
 from triggers.explain.runs import explain_run
 from triggers.models import Delivery, Event, Run, RunText, Trigger, TriggerRevision
 from triggers.runs.handout import MAX_CARRIED_BYTES
+from triggers.runs.lifecycle import Refused
 from workers.models import Worker
 from workers.protocol.serializers import carried
 
 LOOK = {"tool": "list_pulls", "arguments": {"state": "open"}, "runIf": "changed"}
+WHOLE = {**LOOK, "lastDigest": None, "lookOnly": False}
 OLD, NEW = "a" * 64, "b" * 64
-AT = "2026-12-01T09:00:00.000Z"
+AT = "2001-12-01T09:00:00.000Z"
 
 
 def saw(digest: str = OLD, *, nothing_new: bool = True) -> dict[str, Any]:
@@ -39,7 +43,7 @@ def looking(cast: Cast) -> Runs:
     """Runs of a trigger that looks first, as of now, whose worker can."""
     allow(cast.worker.worker_id, 9)
     looking = Runs.of(cast, before=LOOK)
-    looking.now = database_now()
+    looking.now = database_now() - timedelta(minutes=1)
     looking.take_features("approvals", "before")
     return looking
 
@@ -53,8 +57,8 @@ def ends(runs: Runs, **before: Any) -> UUID:
 
 
 def handed(runs: Runs, calls: WorkerCalls, run_id: UUID | None = None) -> Any:
-    """Returns a new run, or the given one, as a poll hands it out."""
-    run_id = run_id or runs.queue()
+    """Returns a new run, or the given one, as a poll hands it out now, whatever time it is for `runs`."""
+    run_id = run_id or Runs(runs.cast, runs.trigger_id, now=database_now()).queue()
     given = {each["id"]: each for each in calls.poll(features="before").json()["runs"]}
     return given[str(run_id)]
 
@@ -67,9 +71,9 @@ def test_a_run_that_finds_nothing_new_succeeds_at_no_cost(
     assert calls.claim_next(claimId="a").json()["run"] is None
     refused = calls.claim(run_id)
     assert (refused.status_code, refused.json()["code"]) == (409, "worker_lacks_features")
-    assert handed(looking, calls, run_id)["before"] == {**LOOK, "lastDigest": None}
+    assert handed(looking, calls, run_id)["before"] == WHOLE
     claimed = calls.claim_next(claimId="b", start=True, features=["before", "x"]).json()["run"]
-    assert claimed["before"] == {**LOOK, "lastDigest": None}
+    assert claimed["before"] == WHOLE
     ended = calls.complete(run_id, status="succeeded", before=saw()).json()
     assert (ended["nothingNew"], ended["costUsd"], ended["warnings"]) == (True, "0", [])
     again = calls.complete(run_id, status="succeeded", before=saw()).json()
@@ -77,7 +81,7 @@ def test_a_run_that_finds_nothing_new_succeeds_at_no_cost(
     assert handed(looking, calls)["before"]["lastDigest"] == OLD
     told = explain_run(run_id)
     assert told is not None
-    assert "looked at 2026-12-01 09:00 UTC, and nothing was new yet" in told.summary
+    assert "its worker looked at 2001-12-01 09:00 UTC, and nothing was new yet" in told.summary
     shown = cast.client(cast.viewer).get(f"/api/v1/runs/{run_id}").json()
     assert (shown["status"], shown["nothingNew"]) == ("succeeded", True)
 
@@ -103,7 +107,7 @@ def test_neither_an_output_nor_denials_are_asked_of_such_a_run(looking: Runs) ->
     assert (other["status"], other["nothing_new"]) == ("failed", False)
 
 
-@pytest.mark.parametrize(
+@cases(
     ("report", "warning", "digest"),
     [
         ({"costUsd": "0.01"}, "has a cost", OLD),
@@ -114,7 +118,7 @@ def test_neither_an_output_nor_denials_are_asked_of_such_a_run(looking: Runs) ->
         ({"before": "x"}, "can't be read", None),
         ({"before": {**saw(), "digest": "A" * 64}}, "can't be read", None),
         ({"before": {**saw(), "digest": f"{OLD}\n"}}, "can't be read", None),
-        ({"before": {**saw(), "lookedAt": "2026-12-01T09:00"}}, "can't be read", None),
+        ({"before": {**saw(), "lookedAt": "2001-12-01T09:00"}}, "can't be read", None),
         ({"before": {**saw(), "nothingNew": 1}}, "can't be read", None),
         ({"before": None}, None, None),
     ],
@@ -180,12 +184,14 @@ class TestWhatTheLastSuccessSaw:
                 looking.wait(minutes=1)
                 looking.claim(Run.objects.get(retry_of_id=run_id).id)
             digest = "c" * 64 if claims_first else NEW
-            late = calls.complete(run_id, status="succeeded", before=saw(digest))
-            assert late.status_code == (409 if claims_first else 200)
-            assert looking.stored(run_id)["nothing_new"] is not claims_first
+            if claims_first:
+                with pytest.raises(Refused):
+                    looking.complete(run_id, before=saw(digest))
+            else:
+                assert looking.complete(run_id, before=saw(digest))["nothing_new"]
         assert handed(looking, calls)["before"]["lastDigest"] == NEW
         kept = RunText.objects.get(late_result__isnull=False).late_result
-        assert json.loads(kept)["before"] == saw("c" * 64)
+        assert kept["before"] == saw("c" * 64)
 
     def test_a_new_revision_forgets_it_and_runs_of_the_old_one_do_not_bring_it_back(
         self, cast: Cast, looking: Runs, calls: WorkerCalls
@@ -372,7 +378,7 @@ class TestMoney:
 
 def test_its_end_is_told_to_webhooks_and_starts_no_other_trigger(cast: Cast, looking: Runs) -> None:
     other = cast.add_trigger()
-    listen(other, upstream_id=looking.trigger_id, outcome=["succeeded"])
+    listen(other, upstream_id=looking.trigger_id, outcome="succeeded")
     run_id = ends(looking)
     body = json.loads(Delivery.objects.get(run_id=run_id).body)
     assert (body["status"], body["nothingNew"], body["costUsd"]) == ("succeeded", True, "0")
@@ -402,3 +408,105 @@ def test_lists_statistics_and_the_overview_count_it(cast: Cast, looking: Runs) -
         assert sum(each["nothingNew"] for each in stats["items"]) == 1
     overview = client.get(f"{environment}/dashboard/overview").json()
     assert (overview["nothingNewToday"], overview["successRatePct"]) == (1, 100.0)
+
+
+class TestOnlyLooking:
+    def test_it_ends_as_canceled_with_what_the_machine_saw_and_counts_for_nothing(
+        self, cast: Cast, looking: Runs, calls: WorkerCalls
+    ) -> None:
+        ends(looking)
+        url = f"/api/v1/triggers/{looking.trigger_id}/run"
+        queued = cast.client(cast.operator).post(url, {"lookOnly": True})
+        assert queued.status_code == 201
+        claimed = calls.claim_next(claimId="a", start=True, features=["before"]).json()["run"]
+        assert (claimed["before"]["lookOnly"], claimed["before"]["lastDigest"]) == (True, OLD)
+        tried = {"wouldRun": True, "result": [7]}
+        report = {"status": "canceled", "output": tried, "costUsd": "0"}
+        ended = calls.complete(claimed["id"], **report, before=saw(NEW)).json()
+        assert (ended["status"], ended["nothingNew"]) == ("canceled", False)
+        shown = cast.client(cast.viewer).get(f"/api/v1/runs/{claimed['id']}").json()
+        assert shown["output"] == tried
+        assert handed(looking, calls)["before"]["lastDigest"] == OLD
+
+    def test_it_takes_a_trigger_that_looks_and_a_run_that_is_not_forced(
+        self, cast: Cast, looking: Runs
+    ) -> None:
+        client = cast.client(cast.operator)
+        for trigger_id, force in ((cast.trigger_id, False), (looking.trigger_id, True)):
+            body = {"lookOnly": True, "force": force}
+            refused = client.post(f"/api/v1/triggers/{trigger_id}/run", body)
+            assert (refused.status_code, [*refused.json()["details"]["fieldErrors"]]) == (
+                400,
+                ["lookOnly"],
+            )
+        assert not Run.objects.exists()
+
+    def test_only_such_a_run_may_end_as_canceled_unasked(
+        self, looking: Runs, calls: WorkerCalls
+    ) -> None:
+        answer = calls.complete(looking.running(), status="canceled")
+        assert answer.json()["code"] == "cancel_not_requested"
+        retried = looking.running(look_only=True)
+        looking.complete(retried, "failed", faultClass="infra")
+        assert Run.objects.get(retry_of_id=retried).look_only
+
+
+class TestTheFieldOfATrigger:
+    @pytest.fixture
+    def patch(self, cast: Cast, looking: Runs) -> Any:
+        client, url = cast.client(cast.owner), f"/api/v1/triggers/{looking.trigger_id}"
+        return lambda **body: client.patch(url, body)
+
+    def test_it_has_defaults_is_replaced_as_a_whole_and_belongs_to_the_revision(
+        self, cast: Cast, looking: Runs, patch: Any
+    ) -> None:
+        whole = {"tool": "x", "arguments": {}, "runIf": "changed"}
+        assert patch(before={"tool": "x"}).json()["before"] == whole
+        assert patch(name="Another").json()["before"] == whole
+        first = TriggerRevision.objects.filter(trigger_id=looking.trigger_id).earliest("created_at")
+        assert patch(before=None, carry="output").json()["carry"] == "output"
+        restored = cast.client(cast.owner).post(
+            f"/api/v1/triggers/{looking.trigger_id}/revisions/{first.id}/restore", {}
+        )
+        assert (restored.json()["before"], restored.json()["carry"]) == (LOOK, "none")
+
+    @cases(
+        ("before", "where"),
+        [
+            ({}, "before.tool"),
+            ({"tool": ""}, "before.tool"),
+            ({"tool": "x" * 201}, "before.tool"),
+            ({"tool": "x", "arguments": []}, "before.arguments"),
+            ({"tool": "x", "arguments": {"a": "x" * 8 * 1024}}, "before.arguments"),
+            ({"tool": "x", "runIf": "always"}, "before.runIf"),
+            ({"tool": "x", "runIf": []}, "before.runIf"),
+            ({"tool": "x", "runIf": None}, "before.runIf"),
+            (
+                {"tool": "x", "runIf": [{"path": "a", "op": "eq", "value": 1}]},
+                "before.runIf.0.path",
+            ),
+            ({"tool": "x", "other": 1}, "before.other"),
+        ],
+    )
+    def test_what_is_wrong_is_named(self, patch: Any, before: Any, where: str) -> None:
+        refused = patch(before=before)
+        assert refused.status_code == 400
+        assert [*refused.json()["details"]["fieldErrors"]] == ["before", where]
+
+    def test_a_tool_that_always_needs_an_approval_is_refused_whichever_changes(
+        self, cast: Cast, looking: Runs, patch: Any
+    ) -> None:
+        rule = {"tools": ["list_pulls"], "when": "always"}
+        refused = patch(approvals=[rule])
+        assert (refused.status_code, [*refused.json()["details"]["fieldErrors"]]) == (
+            400,
+            ["before"],
+        )
+        assert patch(approvals=[{**rule, "tools": "*"}]).status_code == 400
+        assert patch(approvals=[{**rule, "when": "possible_effect"}]).status_code == 200
+        assert patch(approvals=[rule], before={"tool": "other"}).status_code == 200
+        first = TriggerRevision.objects.filter(trigger_id=looking.trigger_id).earliest("created_at")
+        restored = cast.client(cast.owner).post(
+            f"/api/v1/triggers/{looking.trigger_id}/revisions/{first.id}/restore", {}
+        )
+        assert restored.status_code == 400

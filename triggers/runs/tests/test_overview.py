@@ -24,6 +24,7 @@ MINUTE = timedelta(minutes=1)
 NOBODY_DID_ANYTHING = {
     "onlineWorkers": 0,
     "todaysRuns": 0,
+    "nothingNewToday": 0,
     "successRatePct": None,
     "monthTokenSpendUsd": 0,
     "nextDue": None,
@@ -61,6 +62,7 @@ def test_the_figures_of_a_day(cast, url, today):
     assert read(cast, url) == {
         "onlineWorkers": 1,
         "todaysRuns": 5,
+        "nothingNewToday": 0,
         "successRatePct": 66.7,
         "monthTokenSpendUsd": 3.512,
         "nextDue": None,
