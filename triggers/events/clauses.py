@@ -264,7 +264,7 @@ class LookBody(InnerBody):
 
     tool = TextField(max_length=MAX_TOOL_NAME, trim_whitespace=False)
     arguments = ArgumentsField(default=dict)
-    runIf = RunIfField(default=CHANGED)
+    runIf = RunIfField(default=CHANGED)  # type: ignore[arg-type]
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         return dict(attrs)

@@ -78,6 +78,9 @@ class Look:
     nothing_new: bool
 
 
+UNREADABLE = Look(None, None, nothing_new=False)
+
+
 @dataclass(frozen=True, slots=True)
 class UsageLimit:
     """When a usage limit ends, and a word for what it limits, such as `five_hour`."""

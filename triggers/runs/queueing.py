@@ -186,7 +186,7 @@ def queue_run(
         raise Invalid({"lookOnly": ["The trigger has no `before`, or the run is forced."]})
     if run["budgets_can_reject"]:
         check_budgets(run_id=run["id"], now=now)
-    about = {"source": source.value}
+    about: dict[str, Any] = {"source": source.value}
     about |= {"rerunOf": str(rerun_of)} if rerun_of else {}
     about |= {"eventId": str(event_id)} if event_id else {}
     about |= {"force": True} if force else {}

@@ -49,6 +49,7 @@ from triggers.runs.outcome import (
     MAX_LISTED_CALLS,
     MAX_OUTPUT_BYTES,
     MAX_SHORT_MESSAGE,
+    UNREADABLE,
     Denials,
     Look,
     Outcome,
@@ -314,7 +315,7 @@ class DenialsField(serializers.Field[Any, Any, Any, Any]):
     }
 )
 class LookedField(serializers.Field[Any, Any, Any, Any]):
-    """What a worker saw before it started the agent, or did not. A malformed one has no digest and raises no error."""
+    """What a worker saw before it started the agent, or did not. A malformed one is UNREADABLE and raises no error."""
 
     def to_internal_value(self, data: Any) -> Look:
         digest, at, nothing_new = (
@@ -324,7 +325,7 @@ class LookedField(serializers.Field[Any, Any, Any, Any]):
         is_digest = isinstance(digest, str) and _SHA256.fullmatch(digest) is not None
         moment = time_of(at)
         if not is_digest or moment is None or not isinstance(nothing_new, bool):
-            return Look(None, None, False)
+            return UNREADABLE
         return Look(digest, datetime.fromisoformat(moment), nothing_new)
 
 

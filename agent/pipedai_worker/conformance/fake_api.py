@@ -530,7 +530,8 @@ class FakeApi:
         status = run.settled(body)
         if run.status == status or (status == "waiting" and run.has_waited()):
             return 200, run.shown()
-        if status == "canceled" and not run.cancel_requested:
+        only_looks = (run.before or {}).get("lookOnly") is True
+        if status == "canceled" and not (run.cancel_requested or only_looks):
             return 409, _conflict("No cancel was requested.", "cancel_not_requested", run)
         if status == "waiting" and run.status in IN_HAND and body.get("claimId") != run.claim_id:
             sentence = "The run was claimed with another claimId."

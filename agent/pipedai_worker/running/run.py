@@ -419,16 +419,17 @@ class Run:
             )
         only = self.assigned.before is not None and self.assigned.before.only
         if isinstance(found, ServerFault):
-            told = {"short_message": found.sentence, "error_message": found.sentence}
-            how = {"status": CANCELED} if only else {"fault_class": found.fault_class}
-            return Execution(replace(ended, **how, **told))
+            sentence = found.sentence
+            ended = replace(ended, short_message=sentence, error_message=sentence)
+            if only:
+                return Execution(replace(ended, status=CANCELED))
+            return Execution(replace(ended, fault_class=found.fault_class))
         if found is None:
             return None
         if only:
             would = {"wouldRun": found.is_new, "result": cut(found.value)}
             message = "Something is new." if found.is_new else "Nothing is new."
-            tried = replace(ended, status=CANCELED, short_message=message, output=would)
-            return Execution(tried)
+            return Execution(replace(ended, status=CANCELED, short_message=message, output=would))
         told = {"digest": found.digest, "lookedAt": found.at, "nothingNew": not found.is_new}
         self._held = self._around.journal.update(self._held, before=told)
         if found.is_new:

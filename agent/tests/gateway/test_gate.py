@@ -20,7 +20,7 @@ import pytest
 from pipedai_worker.disk.sessions import Session, Workplace
 from pipedai_worker.executors import claude
 from pipedai_worker.executors.base import JobSession
-from pipedai_worker.gateway import Credentials, Gate, gate, limits
+from pipedai_worker.gateway import Credentials, Gate, ServerFault, gate, limits
 from pipedai_worker.redact import Redactor
 from pipedai_worker.running.assigned import Approvals, AssignedRun
 from pipedai_worker.running.run import Ending, gate_of
@@ -614,7 +614,7 @@ def test_learning_holds_up_neither_the_loop_nor_the_parser_of_other_runs(
     monkeypatch.setattr(limits, "PROBE_SECONDS", 0.5)
     fault = way.gateway.probe()
     may_end.set()
-    assert fault is not None
+    assert isinstance(fault, ServerFault)
     assert "did not tell its tools within" in fault.sentence
 
 
