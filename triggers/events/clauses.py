@@ -263,7 +263,7 @@ class LookBody(InnerBody):
     """The call by which a run looks for something new before its agent starts. A change replaces it as a whole."""
 
     tool = TextField(max_length=MAX_TOOL_NAME, trim_whitespace=False)
-    arguments = ArgumentsField(default=dict)
+    arguments = ArgumentsField(default={})
     runIf = RunIfField(default=CHANGED)  # type: ignore[arg-type]
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
