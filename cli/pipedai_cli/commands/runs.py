@@ -169,7 +169,7 @@ def show_run(session: Session, row: Json) -> None:
         [
             ("run", row["id"]),
             ("trigger", row["triggerName"]),
-            ("status", f"{row['status']}{', nothing was new' * row['nothingNew']}"),
+            ("status", f"{row['status']}{', nothing was new' * bool(row.get('nothingNew'))}"),
             ("fault", row["faultClass"] if row["faultClass"] not in (None, "none") else None),
             ("error", row["errorMessage"]),
             ("message", row["shortMessage"]),
