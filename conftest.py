@@ -42,6 +42,24 @@ _SERVER_MIB = 512
 # After so many tests a process renews its database, which costs as much as the dead rows of this many tests.
 _TESTS_OF_A_DATABASE = 150
 
+# How many seconds the long tests of a file take beside the whole suite on two cores, where it is a minute or more.
+_SECONDS = {
+    "bench/tests/test_bench.py": 410.0,
+    "pipedai/tests/test_contract.py": 240.0,
+    "console/tests/test_browser.py": 190.0,
+    "agent/tests/real/test_faults.py": 150.0,
+    "agent/tests/test_conformance.py": 130.0,
+    "deploy/tests/test_vm.py": 120.0,
+    "agent/tests/real/test_approval_kills.py": 120.0,
+    "bin/tests/test_stack.py": 110.0,
+    "deploy/tests/test_image.py": 90.0,
+    "bin/tests/test_tour.py": 80.0,
+    "agent/tests/test_installing.py": 60.0,
+    "workers/tests/test_published_client.py": 60.0,
+}
+# A long test of another file.
+_USUAL_SECONDS = 5.0
+
 # Hypothesis has no time limit, since machines may be slow, and makes the same examples each time, so that
 # a failure shows up in the change that caused it. `--hypothesis-profile default` tries other examples.
 hypothesis_settings.register_profile(
@@ -220,20 +238,24 @@ def pytest_terminal_summary(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Deals the files of long tests out to all processes of the suite but two, so that each begins with its share.
+    """Deals the files of long tests out to all processes of the suite but one, so that each begins with its share.
 
-    The long tests mostly wait for the processes that they start. The two others have the processors meanwhile, and
-    take over from the rest in the end. pytest-xdist gives each process consecutive tests, as many as every other. The
-    long tests of a file stay together, as they share what the file starts. The order is random otherwise.
+    The shares take about equally long, because a process that begins a file of minutes late ends alone. The long tests
+    mostly wait for the processes that they start. The last process has the processors meanwhile, and the others take
+    over from it in the end. pytest-xdist gives each process consecutive tests, as many as every other. The long tests
+    of a file stay together, as they share what the file starts. The order is random otherwise.
     """
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     files: dict[Path, list[pytest.Item]] = defaultdict(list)
     for item in items:
         if item.get_closest_marker("long"):
             files[item.path].append(item)
-    shares: list[list[pytest.Item]] = [[] for _ in range(max(1, processes - 2))]
-    for file in sorted(files.values(), key=lambda file: (_limit_of(file), len(file)), reverse=True):
-        min(shares, key=len).extend(file)
+    shares: list[list[pytest.Item]] = [[] for _ in range(max(1, processes - 1))]
+    seconds = [0.0 for _ in shares]
+    for path, file in sorted(files.items(), key=lambda each: _seconds_of(*each), reverse=True):
+        least = seconds.index(min(seconds))
+        shares[least] += file
+        seconds[least] += _seconds_of(path, file)
     others = [item for item in items if not item.get_closest_marker("long")]
     each = len(items) // processes
     items.clear()
@@ -245,10 +267,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items += others
 
 
-def _limit_of(file: list[pytest.Item]) -> float:
-    """Returns the most seconds that a test of the file may take. Those that take minutes have a limit of their own."""
-    limits = [item.get_closest_marker("timeout") for item in file]
-    return max(float(limit.args[0]) if limit else 0 for limit in limits)
+def _seconds_of(path: Path, file: list[pytest.Item]) -> float:
+    """Returns about how many seconds the long tests of a file take, of which some may have been selected."""
+    return _SECONDS.get(str(path.relative_to(settings.BASE_DIR)), _USUAL_SECONDS * len(file))
 
 
 def pytest_collection_finish() -> None:

@@ -15,16 +15,17 @@ from django.db.models.functions import Now
 
 from accounts.emails import Email
 from accounts.mails import LinkUnusable, Purpose, find_mail, make_void, queue_mail, use_up
-from accounts.models import AccountMail, User
-from accounts.passwords import hold_password, is_password_of
+from accounts.models import AccountMail, Identity, User
+from accounts.passwords import check_passwords_are_on, hold_password, is_password_of
 from accounts.sessions import end_sessions, session_ended
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid
 from pipedai.api.principal import UserPrincipal
 from pipedai.events import Actor, Event, emit
-from pipedai.outgoing import mail_is_on
+from pipedai.outgoing.mails import mail_is_on
 
-_PLACEHOLDER = "@displaced.invalid"
+# The ends of the placeholders that displaced and deleted accounts have for an address.
+_DISPLACED, DELETED = "@displaced.invalid", "@deleted.invalid"
 
 
 class EmailTaken(Conflict):
@@ -66,14 +67,16 @@ class Rights:
     """The functions by which the app that knows users' rights takes part in changes of accounts."""
 
     # Locks the rows that come before users in the order of locks (docs/architecture.md), before users are locked. Its
-    # arguments are the id of the account that may be displaced, or None, and the mail whose token is used.
-    lock: Callable[[UUID | None, AccountMail], None]
+    # arguments are the id of the account that may be displaced or deleted, or None, and the mail whose token is used.
+    lock: Callable[[UUID | None, AccountMail | None], None]
     # Accepts the invitation in the mail for a user who has just registered with its token.
     accept: Callable[[AccountMail, User, Actor], None]
     # Ends what a displaced account, with this id, must not keep.
     end_of_displaced: Callable[[UUID, Actor], None]
     # Ends what a deactivated user, with this id, must not keep, such as keys. The user's row is locked.
     end_of_deactivated: Callable[[UUID, Actor], None]
+    # Ends what a user who deletes their account, with this id, must not keep. Raises Conflict for a last owner.
+    end_of_deleted: Callable[[UUID, Actor], None]
 
 
 _registered: list[Rights] = []
@@ -91,11 +94,12 @@ def keeps_address(holder: User) -> bool:
     return holder.has_proved_email or not proof_counts()
 
 
-def lock_holder(mail: AccountMail, *also: UUID) -> User | None:
-    """Returns the account with the mail's address, or None, and locks it and the users in `also`, in the order of ids.
-    Call it before any other lock. While it is locked, nobody adds rows that refer to it, such as memberships.
+def lock_holder(address: str, *also: UUID, mail: AccountMail | None = None) -> User | None:
+    """Returns the account with the address, which may be that of a mail, or None, and locks it and the users in `also`,
+    in the order of ids. Call it before any other lock. While it is locked, nobody adds rows that refer to it, such as
+    memberships.
     """
-    holders = User.objects.filter(email=mail.address)
+    holders = User.objects.filter(email=address)
     holder_id = holders.values_list("id", flat=True).first()
     may_be_displaced = None if holder_id in also else holder_id
     registered_rights().lock(may_be_displaced, mail)
@@ -106,19 +110,27 @@ def lock_holder(mail: AccountMail, *also: UUID) -> User | None:
 
 
 def is_displaced(user: User) -> bool:
-    return not user.is_active and user.email.endswith(_PLACEHOLDER)
+    """Whether the account has a placeholder for its address, because it was displaced or deleted."""
+    return not user.is_active and user.email.endswith((_DISPLACED, DELETED))
+
+
+def free_address(user_id: UUID, placeholder: str) -> None:
+    """Deactivates an account and gives it a placeholder for its address. Its sessions, its link to the issuer and the
+    tokens in its mails end.
+    """
+    # The placeholder is random. The stranger knows the account's id, and could register a placeholder that followed
+    # from it beforehand, so that the address could never be taken back.
+    User.objects.filter(id=user_id).update(email=f"{uuid4()}{placeholder}", is_active=False)
+    Identity.objects.filter(user_id=user_id).delete()
+    end_sessions(user_id)
+    make_void(Q(user_id=user_id))
 
 
 def displace(holder: User, *, actor: Actor) -> None:
     """Deactivates an account that `lock_holder` has locked, and frees its address. Raises EmailTaken."""
     if keeps_address(holder):
         raise EmailTaken
-    # The placeholder is random. The stranger knows the account's id, and could register a placeholder that followed
-    # from it beforehand, so that the address could never be taken back.
-    placeholder = f"{uuid4()}{_PLACEHOLDER}"
-    User.objects.filter(id=holder.id).update(email=placeholder, is_active=False)
-    end_sessions(holder.id)
-    make_void(Q(user_id=holder.id))
+    free_address(holder.id, _DISPLACED)
     emit(Event("user.displaced", actor, None, "user", holder.id))
     registered_rights().end_of_displaced(holder.id, actor)
 
@@ -133,7 +145,7 @@ def verify_email(*, principal: UserPrincipal, token: str, actor: Actor) -> User:
         raise LinkUnusable
     try:
         with transaction.atomic():
-            holder = lock_holder(mail, principal.id)
+            holder = lock_holder(mail.address, principal.id, mail=mail)
             user = User.objects.get(id=principal.id)
             if not user.is_active:
                 raise session_ended()
@@ -173,6 +185,7 @@ def change_email(
     Raises Invalid for a wrong password or the present address, EmailTaken, and Conflict while the service sends no
     mail.
     """
+    check_passwords_are_on()
     check_mail_is_on()
     user = User.objects.get(id=principal.id)
     if not is_password_of(user, current_password):

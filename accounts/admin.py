@@ -5,7 +5,8 @@ from django.http import HttpRequest
 
 from accounts.addresses import is_displaced
 from accounts.authenticators import has_authenticator, remove_authenticator
-from accounts.models import AccountMail, AccountMailAttempt, Session, User
+from accounts.models import AccountMail, AccountMailAttempt, Identity, Session, User
+from accounts.own_account import erase_account
 from accounts.services import deactivate_user, reactivate_user
 from pipedai.admin.base import OF_CUSTOMERS, StaffModelAdmin, SupportAction
 from pipedai.admin.columns import Panel, attempts
@@ -14,22 +15,28 @@ from pipedai.api.errors import Forbidden
 from pipedai.events import Actor
 
 _DISPLACED = (
-    "Somebody else proved that the address was theirs, and has an account with it. This one has a placeholder instead,"
-    " and can't be reactivated."
+    "Somebody else proved that the address was theirs, or the account was deleted. It has a placeholder instead, and"
+    " can't be reactivated."
 )
 
 
 def _account(user: User, _: HttpRequest) -> Panel:
-    authenticator = "on" if has_authenticator(user.id) else "off"
-    return Panel(
-        "Account", _DISPLACED if is_displaced(user) else "", [("Authenticator", authenticator)]
-    )
+    facts = [("Authenticator", "on" if has_authenticator(user.id) else "off")]
+    if identity := Identity.objects.filter(user=user).first():
+        facts.append(("Signs in at", f"{identity.issuer} as {identity.sub}"))
+    return Panel("Account", _DISPLACED if is_displaced(user) else "", facts)
 
 
 def _deactivate(user: User, actor: Actor) -> None:
     if user.id == actor.id:
         raise Forbidden("You can't deactivate yourself: another of the staff can.")
     deactivate_user(user_id=user.id, actor=actor)
+
+
+def _delete(user: User, actor: Actor) -> None:
+    if user.id == actor.id:
+        raise Forbidden("Your own is deleted on your account's page in the console.")
+    erase_account(user_id=user.id, actor=actor)
 
 
 def _remove_authenticator(user: User, actor: Actor) -> None:
@@ -59,6 +66,12 @@ class UserAdmin(StaffModelAdmin):
             "Reactivate the user", "They can log in again. Sessions and keys that have ended stay so.",
             lambda user, actor: reactivate_user(user_id=user.id, actor=actor),
             lambda user: not user.is_active and not is_displaced(user),
+        ),
+        "delete": SupportAction(
+            "Delete the account",
+            "It can't be brought back. Its sessions, memberships and keys of command lines end, and its address is"
+            " free for somebody else. What it made in environments stays.",
+            _delete, lambda user: user.is_active,
         ),
         "remove-authenticator": SupportAction(
             "Turn off the authenticator",

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import pyotp
-from django.conf import settings
 from django.db import transaction
 from django.db.models.functions import Now
 
@@ -102,7 +101,7 @@ def disable(user_id: UUID, code: str, *, actor: Actor) -> bool:
 
 def rewrap_authenticators(*, limit: int = 100) -> int:
     """Encrypts older authenticator secrets under the newest master key. Returns how many."""
-    newest, *older = (master.id for master in _masters())
+    newest, *older = (master.id for master in crypto.masters())
     with transaction.atomic():
         # If the master key of a secret is not in this process's setting MASTER_KEYS, the process can't decrypt the
         # secret, so the secret stays as it is.
@@ -172,19 +171,15 @@ def _totp(held: Authenticator) -> pyotp.TOTP:
 
 
 def _wrap(held: Authenticator, secret: bytes) -> None:
-    master = _masters()[0]
+    master = crypto.masters()[0]
     held.master_key_id = master.id
     held.secret = crypto.wrap(crypto.DataKey(str(held.pk), secret), master, _PLACE)
 
 
 def _open(held: Authenticator) -> bytes:
     return crypto.unwrap(
-        bytes(held.secret), str(held.pk), held.master_key_id, _PLACE, _masters()
+        bytes(held.secret), str(held.pk), held.master_key_id, _PLACE, crypto.masters()
     ).key
-
-
-def _masters() -> tuple[crypto.MasterKey, ...]:
-    return crypto.parse_master_keys(tuple(settings.MASTER_KEYS))
 
 
 # This text is authenticated together with the encrypted secret of an authenticator. Data keys are authenticated

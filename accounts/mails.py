@@ -24,7 +24,8 @@ from pipedai.api.errors import Conflict
 from pipedai.api.throttling import count_hit
 from pipedai.ids import new_id
 from pipedai.links import link_to_page
-from pipedai.outgoing import Kind, Mail, NeverSend, compose, mail_host
+from pipedai.outgoing.kinds import Kind, NeverSend
+from pipedai.outgoing.mails import Mail, compose, mail_host
 from pipedai.sql import Row
 
 Purpose = AccountMail.Purpose
@@ -85,6 +86,17 @@ _MAILS: Mapping[str, _Mails] = MappingProxyType(
             page="invitation",
             lifetime=INVITATION_LIFETIME,
             counted_as="invitation",
+        ),
+        Purpose.LINK: _Mails(
+            "Link your account",
+            "You get this mail because somebody with this address has signed in at the sign-in service of PipedAI.",
+            page="link",
+            lifetime=timedelta(hours=1),
+            counted_as="recovery",
+        ),
+        Purpose.LINK_NOTICE: _Mails(
+            "Your account was linked",
+            "You get this mail because a PipedAI account has this address.",
         ),
     }
 )
@@ -178,6 +190,11 @@ def find_mail(token: str, *purposes: Purpose) -> AccountMail:
     return found
 
 
+def has_live_mail(purpose: Purpose, address: str) -> bool:
+    """Whether a token of a mail of this purpose to the address works."""
+    return _usable(Q(purpose=purpose, address=address)).exists()
+
+
 def use_up(mail: AccountMail) -> None:
     """Raises LinkUnusable if another request used the token first, or if it has expired or become void."""
     if not _usable(Q(id=mail.id)).update(ended_at=Now()):
@@ -218,7 +235,7 @@ def _message(row: Row) -> Mail:
     mails = _MAILS[row["purpose"]]
     if row["purpose"] == Purpose.RESET and row["user_id"] is None:
         raise NeverSend("no account has this address")
-    link = link_to_page("password")
+    link = link_to_page("account" if row["purpose"] == Purpose.LINK_NOTICE else "password")
     if mails.page:
         if row["ended_at"] is not None or row["expires_at"] <= row["claimed_at"]:
             raise NeverSend("its link would not work any more")

@@ -9,7 +9,7 @@ from django.db.models.functions import Lower, Now
 
 from accounts.emails import NotAnEmail, read_email
 from pipedai.ids import new_id
-from pipedai.outgoing import (
+from pipedai.outgoing.kinds import (
     OutboxRow,
     SendAttempt,
     attempt_constraints,
@@ -48,6 +48,11 @@ class User(AbstractBaseUser):
     is_active = models.BooleanField(default=True)
     # Whether the user may log in to Django admin; `create_staff` sets it. It permits nothing under /api/v1.
     is_staff = models.BooleanField(default=False)
+    # The IANA name of the time zone in which the user wants to see times; None if they have not said.
+    timezone = models.CharField(max_length=64, null=True)
+    # Whether this account may also log in to Django admin with its password while OIDC_ONLY is set. `create_staff
+    # --password` sets it, as the way back in when the issuer is away.
+    password_allowed = models.BooleanField(default=False, db_default=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     # Django's base class has a column `last_login`; setting None leaves it out, since the sessions say when a user
     # logged in.
@@ -66,6 +71,8 @@ class User(AbstractBaseUser):
     class Meta:
         db_table = "user_account"
         constraints = (check("user_account_email_is_lower_case", Q(email=Lower("email"))),)
+        # The login page of Django admin looks here for an account that may use its password.
+        indexes = (index("user_password_allowed", ["id"], where=Q(password_allowed=True)),)
 
     def __str__(self) -> str:
         return self.email
@@ -77,18 +84,49 @@ class User(AbstractBaseUser):
         return self.is_active and self.is_staff
 
 
+class Identity(models.Model):
+    """The account that somebody has at the issuer, by which they sign in to the user's account here."""
+
+    # The issuer of OpenID Connect, as its ID tokens name it, and what they call the account there. Unlike an e-mail
+    # address, it never changes and is never another person's.
+    issuer = models.CharField(max_length=2048)
+    sub = models.CharField(max_length=255)
+    # The user who signs in by it.
+    user = models.OneToOneField(
+        User, primary_key=True, on_delete=models.CASCADE, related_name="identity"
+    )
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        db_table = "identity"
+        constraints = (unique("identity_once", ["issuer", "sub"]),)
+
+
 class Session(models.Model):
     """A user's login in one browser, to the API or to Django admin. The JWT in the cookie `auth_token` names a session
     of the API; the key in the cookie `staff_session` names one of admin, which alone has `key_digest` and `data`. The
     row outlives the session, because login throttles look up the addresses of earlier logins.
     """
 
+    class Began(models.TextChoices):
+        """How a session began."""
+
+        # With the password, or by registering.
+        PASSWORD = "password"  # noqa: S105
+        # At the issuer that the operator has named.
+        SSO = "sso"
+
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     user = models.ForeignKey(
         User, on_delete=models.CASCADE, related_name="sessions", db_index=False
     )
+    # How the session began, which decides how long it lasts.
+    began = models.CharField(
+        max_length=8, choices=Began.choices, default=Began.PASSWORD, db_default=Began.PASSWORD
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
-    # When the session expires: seven days after the login, in Django admin eight hours. Use does not lengthen it.
+    # When the session expires: seven days after the login, twelve hours after one at the issuer, in Django admin eight.
+    # Use does not lengthen it.
     expires_at = models.DateTimeField()
     # The HMAC-SHA256 of the IP address from which the user logged in. The limit on failed logins to an account does not
     # apply to such addresses.
@@ -197,6 +235,10 @@ class AccountMail(OutboxRow):
         REGISTRATION = "registration"
         # The token accepts an invitation into an environment.
         INVITATION = "invitation"
+        # The token links the account to the one at the issuer that `facts` name.
+        LINK = "link"
+        # Tells the owner of an account that it was linked. It has no token.
+        LINK_NOTICE = "link_notice"
 
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.PENDING)
     # What the mail is for; it never changes.

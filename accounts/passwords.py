@@ -13,7 +13,7 @@ from django.core.exceptions import ValidationError
 
 from accounts.models import User
 from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import Invalid, Overloaded, Unauthenticated
+from pipedai.api.errors import Forbidden, Invalid, Overloaded, Unauthenticated
 from pipedai.env import HASH_MIB
 from pipedai.server.ticket import PASSWORD
 
@@ -48,6 +48,20 @@ def is_password_of(user: User | None, password: str) -> bool:
             make_password(password)
             return False
         return check_password(password, user.password)
+
+
+class SsoOnly(Forbidden):
+    """403: OIDC_ONLY is set, so that nobody signs in, or changes how they do, with a password."""
+
+    def __init__(self) -> None:
+        sentence = "Passwords are turned off here: sign in with your organization's account."
+        super().__init__(sentence, code=ErrorCode.SSO_ONLY)
+
+
+def check_passwords_are_on(user: User | None = None) -> None:
+    """Raises SsoOnly if passwords are turned off, unless this user's may still be used."""
+    if settings.OIDC_ONLY and not (user and user.password_allowed):
+        raise SsoOnly
 
 
 def check_strength(password: str, user: User, *, field: str) -> None:

@@ -1,22 +1,13 @@
 """What the app adds to the service: its mails, a job, and how long its rows are kept."""
 
-from collections.abc import Iterator
-
-from django.db import transaction
-
+from accounts import issuer
 from accounts.authenticators import rewrap_authenticators
+from accounts.issuer_probe import issuer_lets_us_in
 from accounts.mails import ACCOUNT_MAILS
-from accounts.models import AccountMail
+from pipedai.checks import register_probe
 from pipedai.loop import Job, register_job
-from pipedai.outgoing import register_kind
-from pipedai.retention import (
-    Batch,
-    Order,
-    Retention,
-    register_retention,
-    rows_where,
-    until_short,
-)
+from pipedai.outgoing.pool import register_kind
+from pipedai.retention import Retention, register_retention, rows_where
 
 # The row of a session is kept for at least 30 days after the session's end. The throttles that limit logins read in
 # these rows from which IP addresses a user has logged in.
@@ -27,27 +18,17 @@ _MAILS_KEPT_DAYS = 30
 
 # Pruning sessions writes no audit row, because an expired session permits nothing any more.
 prune_sessions = rows_where("session", "t.expires_at < %(before)s", by="t.expires_at")
-
-
-def prune_account_mails(order: Order) -> Iterator[Batch]:
-    """Deletes mails queued before `order.before`, unless they wait to be sent or have a working token."""
-    old = AccountMail.objects.filter(created_at__lt=order.before)
-    if order.dry_run:
-        count = old.count()
-        yield Batch(count, count)
-        return
-
-    def remove() -> int:
-        with transaction.atomic():
-            locked = old.select_for_update(skip_locked=True).order_by("created_at")
-            ids = list(locked.values_list("id", flat=True)[: order.limit])
-            AccountMail.objects.filter(id__in=ids).delete()
-        return len(ids)
-
-    yield from until_short(remove, order.limit)
+prune_account_mails = rows_where(
+    "account_mail",
+    "t.created_at < %(before)s",
+    by="t.created_at",
+    children={"account_mail_attempt": "mail_id", "invitation": "mail_id"},
+)
 
 
 register_kind(ACCOUNT_MAILS)
+if issuer.is_on():
+    register_probe("sign-in", issuer_lets_us_in, needs_database=False)
 register_job(Job("rewrap-authenticators", every_seconds=60.0, work=rewrap_authenticators))
 register_retention(
     Retention(

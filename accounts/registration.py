@@ -18,12 +18,12 @@ from accounts.addresses import (
 from accounts.emails import Email
 from accounts.mails import LinkUnusable, Purpose, find_mail, make_void, queue_mail, use_up
 from accounts.models import AccountMail, Session, User
-from accounts.passwords import check_strength, hash_password
+from accounts.passwords import check_passwords_are_on, check_strength, hash_password
 from accounts.sessions import Device, open_session
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Forbidden, Invalid
 from pipedai.events import Actor, Event, emit
-from pipedai.outgoing import mail_is_on
+from pipedai.outgoing.mails import mail_is_on
 
 _UNPROVED = (
     "Somebody registered this e-mail address and never confirmed it. If it is yours, open the link in the mail that"
@@ -58,12 +58,13 @@ def register_user(
     device: Device,
     actor: Actor,
 ) -> tuple[User, Session]:
-    """Makes a user and logs them in. Raises RegistrationClosed, Invalid for a weak password, and Conflict for a taken
-    e-mail address.
+    """Makes a user and logs them in. Raises RegistrationClosed, SsoOnly, Invalid for a weak password, and Conflict
+    for a taken e-mail address.
 
     A token from a mail proves the address, and an account that has the address without proof loses it. If there is no
     token and the address is taken but not proved, a mail with a token goes to the address, and the error says so.
     """
+    check_passwords_are_on()
     check_registration(invited=invitation_token is not None)
     mail = _proof_of(email, registration_token, invitation_token)
     user = User(email=email, name=name, must_prove_email=proof_counts())
@@ -73,7 +74,7 @@ def register_user(
     try:
         with transaction.atomic():
             if mail is not None:
-                holder = lock_holder(mail)
+                holder = lock_holder(mail.address, mail=mail)
                 use_up(mail)
                 if holder is not None:
                     displace(holder, actor=actor)

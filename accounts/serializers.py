@@ -1,10 +1,11 @@
 from typing import Any
 
+from django.utils.http import url_has_allowed_host_and_scheme
 from rest_framework import serializers
 
 from accounts.emails import Email, NotAnEmail, looks_like_itself, read_email
 from accounts.models import Session, User
-from pipedai.api.fields import NameField, TextField
+from pipedai.api.fields import NameField, TextField, TimezoneField
 from pipedai.api.serializers import NamedSerializer, StrictBody
 
 # The longest password that is accepted, in characters. Hashing a megabyte would cost a second of CPU.
@@ -89,21 +90,67 @@ class ChangePasswordBody(StrictBody):
     newPassword = TextField(max_length=_MAX_PASSWORD, trim_whitespace=False)
 
 
+class AccountBody(StrictBody):
+    name = NameField(max_length=200, allow_blank=True, required=False)
+    timezone = TimezoneField(required=False, allow_null=True)
+
+
+class DeleteAccountBody(StrictBody):
+    password = TextField(
+        max_length=_MAX_PASSWORD, trim_whitespace=False, allow_blank=True, default=""
+    )
+
+
+class BeginBody(StrictBody):
+    next = TextField(max_length=1024, default="/console/")
+
+    def validate_next(self, path: str) -> str:
+        if not path.startswith("/") or not url_has_allowed_host_and_scheme(path, None):
+            raise serializers.ValidationError("Must be a path of this service.")
+        return path
+
+
+class _BroughtField(TextField):
+    """What the browser brings from the issuer."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(max_length=4096, allow_blank=True, default="", **options)
+
+
+class FinishBody(StrictBody):
+    state = _BroughtField()
+    code = _BroughtField()
+    iss = _BroughtField()
+    error = _BroughtField()
+
+
+class LinkBody(StrictBody):
+    password = TextField(max_length=_MAX_PASSWORD, trim_whitespace=False)
+    code = TextField(max_length=64, allow_blank=True, default="")
+
+
+class LinkByMailBody(StrictBody):
+    token = MailTokenField()
+    code = TextField(max_length=64, allow_blank=True, default="")
+
+
 class UserSerializer(serializers.ModelSerializer[User]):
     """A user, as the API shows them to themselves."""
 
     emailVerified = serializers.BooleanField(source="has_proved_email")
+    hasPassword = serializers.BooleanField(source="has_usable_password")
     createdAt = serializers.DateTimeField(source="created_at")
 
     class Meta:
         model = User
-        fields = ("id", "email", "emailVerified", "name", "createdAt")
+        fields = ("id", "email", "emailVerified", "name", "timezone", "hasPassword", "createdAt")
 
 
 class SessionSerializer(NamedSerializer):
     """A live session, as its user sees it."""
 
     id = serializers.UUIDField()
+    began = serializers.ChoiceField(choices=Session.Began.choices)
     createdAt = serializers.DateTimeField()
     lastUsedAt = serializers.DateTimeField(allow_null=True)
     address = serializers.CharField(allow_null=True)

@@ -34,12 +34,20 @@ from accounts.mails import (
     use_up,
 )
 from accounts.models import Session, User
-from accounts.passwords import WRONG, check_strength, hash_password, hold_password, is_password_of
+from accounts.passwords import (
+    WRONG,
+    check_passwords_are_on,
+    check_strength,
+    hash_password,
+    hold_password,
+    is_password_of,
+)
 from accounts.sessions import (
     Device,
     SessionStore,
     end,
     end_sessions,
+    has_just_signed_in,
     open_session,
     open_staff_session,
 )
@@ -51,22 +59,23 @@ from pipedai.api.throttling import count_hit
 from pipedai.events import Actor, Event, emit
 
 Opened = TypeVar("Opened")
-_WRONG_OR_CODE = "The e-mail address, the password or the code is wrong."
+WRONG_OR_CODE = "The e-mail address, the password or the code is wrong."
 
 
 def log_in(
     *, email: Email, password: str, replaces: UserPrincipal | None, device: Device, actor: Actor
 ) -> tuple[User, Session]:
     """Opens a session, and ends the session that `replaces` names. Raises Unauthenticated after the same time and with
-    the same sentence whether or not there is such a user.
+    the same sentence whether or not there is such a user, and SsoOnly.
     """
+    check_passwords_are_on()
 
     def enter(user: User) -> tuple[User, Session]:
         if replaces is not None:
-            _revoke(replaces.session_id)
+            revoke(replaces.session_id)
         return user, open_session(user, device)
 
-    return _admit(email, password, actor, enter, WRONG)
+    return admit(email, password, actor, enter, WRONG)
 
 
 def log_in_staff(
@@ -77,13 +86,28 @@ def log_in_staff(
     """
 
     def enter(user: User) -> SessionStore | None:
+        if settings.OIDC_ONLY and not user.password_allowed:
+            return None
         may = user.is_staff and accept_code(user.id, code)
         return open_staff_session(user, device) if may else None
 
-    return _admit(email, password, actor, enter, _WRONG_OR_CODE)
+    return admit(email, password, actor, enter, WRONG_OR_CODE)
 
 
-def _admit(
+def log_in_staff_at_issuer(
+    *, principal: UserPrincipal, device: Device, actor: Actor
+) -> SessionStore | None:
+    """Opens a session of Django admin for staff whose session of the API began at the issuer just now, else None."""
+    with transaction.atomic():
+        staff = User.objects.filter(id=principal.id, is_staff=True, is_active=True)
+        user = staff.select_for_update(no_key=True).first()
+        if user is None or not has_just_signed_in(principal.session_id, at_issuer=True):
+            return None
+        _emit("user.logged-in", user.id, actor)
+        return open_staff_session(user, device, began=Session.Began.SSO.value)
+
+
+def admit(
     email: Email,
     password: str,
     actor: Actor,
@@ -108,7 +132,7 @@ def _admit(
 def log_out(*, principal: UserPrincipal, actor: Actor) -> None:
     """Ends the session on the server, so that a copy of its cookie does not work any more."""
     with transaction.atomic():
-        if _revoke(principal.session_id):
+        if revoke(principal.session_id):
             _emit("user.logged-out", principal.id, actor)
 
 
@@ -126,8 +150,11 @@ def change_password(
     actor: Actor,
     enter: Callable[[User], Opened],
 ) -> Opened:
-    """Sets the password, ends all sessions of the user, and returns the one that `enter` opens. Raises Invalid."""
+    """Sets the password, ends all sessions of the user, and returns the one that `enter` opens. Raises Invalid, and
+    SsoOnly.
+    """
     user = User.objects.get(id=user_id)
+    check_passwords_are_on(user)
     if not is_password_of(user, current_password):
         raise Invalid({"currentPassword": ["Not your password."]})
     check_strength(new_password, user, field="newPassword")
@@ -147,6 +174,7 @@ def forget_password(*, email: Email) -> None:
     proved its address gets no new password: the owner of the address gets a mail with which they make an account of
     their own, if anybody may register.
     """
+    check_passwords_are_on()
     check_mail_is_on()
     user = User.objects.filter(email=email).first()
     purpose = Purpose.RESET
@@ -161,6 +189,7 @@ def forget_password(*, email: Email) -> None:
 
 def reset_password(*, token: str, new_password: str, actor: Actor) -> None:
     """Sets the password and ends all sessions. Raises LinkUnusable, and Invalid, which leaves the token usable."""
+    check_passwords_are_on()
     mail = find_mail(token, Purpose.RESET)
     if mail.user is None:
         raise LinkUnusable
@@ -197,9 +226,14 @@ def create_user_with_link(
     return user, link
 
 
-def create_staff(*, email: Email, password: str, name: str, actor: Actor) -> User:
-    """Makes a staff user, who may do everything in Django admin. Raises the errors of `create_user`."""
-    return _create(User(email=email, name=name, is_staff=True), password, "staff.created", actor)
+def create_staff(
+    *, email: Email, password: str, name: str, password_allowed: bool = False, actor: Actor
+) -> User:
+    """Makes a staff user, who may do everything in Django admin, with `password_allowed` also by their password while
+    OIDC_ONLY is set. Raises the errors of `create_user`.
+    """
+    user = User(email=email, name=name, is_staff=True, password_allowed=password_allowed)
+    return _create(user, password, "staff.created", actor)
 
 
 def promote_to_staff(*, email: Email, actor: Actor) -> bool:
@@ -283,7 +317,7 @@ def note_failed_login(user: User | None, email: Email, actor: Actor) -> None:
             emit(Event("user.login-failed", actor, None, "user", user.id))
 
 
-def _revoke(session_id: UUID) -> bool:
+def revoke(session_id: UUID) -> bool:
     return end(Session.objects.filter(id=session_id, revoked_at__isnull=True)) == 1
 
 

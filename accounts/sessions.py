@@ -56,11 +56,14 @@ from pipedai.events import Actor, Event, emit
 from pipedai.sql import execute
 
 LIFETIME = timedelta(days=7)
+# A session that began at the issuer ends sooner, so that who loses the account there is soon out here as well.
+_LIFETIMES = {Session.Began.PASSWORD.value: LIFETIME, Session.Began.SSO.value: timedelta(hours=12)}
 _SAME_SITE = cast("Literal['Lax', 'Strict', 'None']", settings.COOKIE_SAMESITE)
 _ALGORITHM = "HS256"
 _AUDIENCE = "pipedai-api"
 _MAX_USER_AGENT = 255
 _STAFF_LIFETIME = timedelta(hours=8)
+_JUST = timedelta(minutes=5)
 _BACKEND = "django.contrib.auth.backends.ModelBackend"
 # The length of a session's key in characters. 43 letters and digits have 256 bits.
 _KEY_LENGTH = 43
@@ -79,7 +82,7 @@ def set_auth_cookie(response: HttpResponse, session: Session) -> None:
     response.set_cookie(
         AUTH_COOKIE,
         new_session_token(session.user_id, session.id),
-        max_age=LIFETIME,
+        max_age=_LIFETIMES[session.began],
         path="/",
         secure=settings.PRODUCTION or settings.COOKIE_SAMESITE == "None",
         httponly=True,
@@ -168,12 +171,18 @@ def device_of(request: Request) -> Device:
 
 
 def open_session(
-    user: User, device: Device, lifetime: timedelta = LIFETIME, **columns: Any
+    user: User,
+    device: Device,
+    lifetime: timedelta | None = None,
+    *,
+    began: str = Session.Began.PASSWORD.value,
+    **columns: Any,
 ) -> Session:
     """Opens a session for a user who has just logged in or registered: one of the API, unless `columns` say more."""
     return Session.objects.create(
         user=user,
-        expires_at=Now() + lifetime,
+        began=began,
+        expires_at=Now() + (lifetime or _LIFETIMES[began]),
         address_digest=device.digest,
         address=device.address,
         user_agent=device.user_agent,
@@ -265,7 +274,16 @@ class SessionStore(SessionBase):
         return _live(self.session_key) if self.session_key else Session.objects.none()
 
 
-def open_staff_session(user: User, device: Device) -> SessionStore:
+def has_just_signed_in(session_id: UUID, *, at_issuer: bool) -> bool:
+    """Whether a live session of the API began within the last five minutes, at the issuer or in any way."""
+    began = {"began": Session.Began.SSO} if at_issuer else {}
+    lately = Session.objects.filter(id=session_id, created_at__gt=Now() - _JUST, **began)
+    return lately.filter(revoked_at__isnull=True).exists()
+
+
+def open_staff_session(
+    user: User, device: Device, *, began: str = Session.Began.PASSWORD.value
+) -> SessionStore:
     """Opens an admin session in the login's transaction. Its key is stored only in the response's cookie."""
     key = get_random_string(_KEY_LENGTH)
     data = {
@@ -273,7 +291,7 @@ def open_staff_session(user: User, device: Device) -> SessionStore:
         BACKEND_SESSION_KEY: _BACKEND,
         HASH_SESSION_KEY: user.get_session_auth_hash(),
     }
-    open_session(user, device, _STAFF_LIFETIME, key_digest=_digest(key), data=data)
+    open_session(user, device, _STAFF_LIFETIME, began=began, key_digest=_digest(key), data=data)
     session = SessionStore(key)
     session.modified = True  # Django's session middleware sets the cookie of a modified session.
     return session

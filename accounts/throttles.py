@@ -66,6 +66,9 @@ LOGIN = (
     Throttle(Rate("login-account-address", limit=10, seconds=60), _account_and_address),
     Throttle(Rate("login-account", limit=60, seconds=3600), _account_from_an_unknown_address),
 )
+# Both begin and end of a sign-in at the issuer.
+SIGN_IN_AT_ISSUER = (Throttle(Rate("sso", limit=60, seconds=60), by_address),)
+MAIL_LINK = (Throttle(Rate("mail-link", limit=30, seconds=3600), by_address),)
 REGISTER = (Throttle(Rate("register", limit=30, seconds=3600), by_address),)
 CHANGE_PASSWORD = (Throttle(Rate("change-password", limit=10, seconds=60), by_caller),)
 # How often a staff user may try passwords and codes on the page of their own account in admin.

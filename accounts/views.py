@@ -1,18 +1,21 @@
 """The endpoints by which users register, log in and out, look after their account, and find other users."""
 
+from typing import Any
 from uuid import UUID
 
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts import addresses, services, sessions, throttles
+from accounts import addresses, own_account, services, sessions, throttles
 from accounts.emails import NotAnEmail, read_email
 from accounts.models import Session, User
 from accounts.registration import register_user
 from accounts.serializers import (
+    AccountBody,
     ChangeEmailBody,
     ChangePasswordBody,
+    DeleteAccountBody,
     ForgotPasswordBody,
     FoundUserSerializer,
     LoginBody,
@@ -33,7 +36,7 @@ from accounts.sessions import (
 from pipedai.api.errors import Invalid
 from pipedai.api.principal import UserPrincipal, actor_of, address_of, principal_of
 from pipedai.api.schema.operation import Operation, answer, query
-from pipedai.api.serializers import read_body
+from pipedai.api.serializers import Values
 from pipedai.api.views import ApiViewSet, IsPublic, IsSignedIn
 from pipedai.events import Actor
 from pipedai.ids import current_request_id
@@ -45,11 +48,18 @@ _COOKIE = ("Set-Cookie",)
 SIGNED_IN = answer("SignedIn", "The signed-in user.", user=UserSerializer())
 
 
-class SessionViewSet(ApiViewSet):
+class EntryViewSet(ApiViewSet):
+    """What people may do who have no session yet, or who have forgotten their password."""
+
     tag = "Accounts"
-    permissions = {"register": IsPublic, "login": IsPublic, "logout": IsPublic}
-    browser_entries = frozenset({"register", "login", "logout"})
-    throttles = {"register": throttles.REGISTER, "login": throttles.LOGIN}
+    permissions = dict.fromkeys(("register", "login", "logout", "forgot", "reset"), IsPublic)
+    browser_entries = frozenset(permissions)
+    throttles = {
+        "register": throttles.REGISTER,
+        "login": throttles.LOGIN,
+        "forgot": throttles.FORGOT_PASSWORD,
+        "reset": throttles.RESET_PASSWORD,
+    }
 
     def get_authenticators(self) -> list[BaseAuthentication]:
         return [PresentedSession()]
@@ -63,8 +73,7 @@ class SessionViewSet(ApiViewSet):
         answers={201: SIGNED_IN},
         answer_headers={201: _COOKIE},
     )
-    def register(self, request: Request) -> Response:
-        body = read_body(RegisterBody, request)
+    def register(self, request: Request, body: Values) -> Response:
         user, session = register_user(**body, device=device_of(request), actor=caller_of(request))
         return self._with_cookie(user, session, status=201)
 
@@ -77,11 +86,10 @@ class SessionViewSet(ApiViewSet):
         answers={200: SIGNED_IN},
         answer_headers={200: _COOKIE},
     )
-    def login(self, request: Request) -> Response:
-        body = read_body(LoginBody, request)
+    def login(self, request: Request, body: Values) -> Response:
         user, session = services.log_in(
             **body,
-            replaces=_presented(request),
+            replaces=presented_by(request),
             device=device_of(request),
             actor=caller_of(request),
         )
@@ -95,23 +103,68 @@ class SessionViewSet(ApiViewSet):
     )
     def logout(self, request: Request) -> Response:
         """Succeeds also if the session has ended already or the request came without one."""
-        if principal := _presented(request):
+        if principal := presented_by(request):
             services.log_out(principal=principal, actor=caller_of(request))
         response = Response(status=204, headers={"Clear-Site-Data": '"cache"'})
         clear_auth_cookie(response)
         return response
 
+    @Operation(
+        "POST /auth/forgot-password",
+        id="forgotPassword",
+        summary="Ask for a new password",
+        body=ForgotPasswordBody,
+        example={"email": "ada@example.com"},
+        answers={202: None},
+    )
+    def forgot(self, request: Request, body: Values) -> None:
+        services.forget_password(**body)
+
+    @Operation(
+        "POST /auth/reset-password",
+        id="resetPassword",
+        summary="Set a new password by the token of a mail",
+        body=ResetPasswordBody,
+        example={"token": _TOKEN, "newPassword": "another horse battery"},
+    )
+    def reset(self, request: Request, body: Values) -> None:
+        services.reset_password(**body, actor=caller_of(request))
+
     def _with_cookie(self, user: User, session: Session, *, status: int) -> Response:
-        response = signed_in(user, status=status)
+        response = Response({"user": UserSerializer(user).data}, status=status)
         set_auth_cookie(response, session)
         return response
 
 
-class MeViewSet(ApiViewSet):
+class AccountViewSet(ApiViewSet):
+    """What a signed-in user may do about their own account, and how they find other users."""
+
     tag = "Accounts"
     authentication_classes = (CookieJWTAuthentication,)
-    permissions = {"retrieve": IsSignedIn, "change_password": IsSignedIn}
-    throttles = {"change_password": throttles.CHANGE_PASSWORD}
+    permissions = dict.fromkeys(
+        (
+            "me",
+            "update",
+            "destroy",
+            "change_password",
+            "verify",
+            "resend",
+            "change_email",
+            "list_sessions",
+            "end_session",
+            "end_other_sessions",
+            "lookup",
+        ),
+        IsSignedIn,
+    )
+    throttles = {
+        "change_password": throttles.CHANGE_PASSWORD,
+        "destroy": throttles.CHANGE_PASSWORD,
+        "verify": throttles.VERIFY_EMAIL,
+        "resend": throttles.RESEND_VERIFICATION,
+        "change_email": throttles.CHANGE_EMAIL,
+        "lookup": throttles.FIND_USER,
+    }
 
     @Operation(
         "GET /auth/me",
@@ -119,9 +172,36 @@ class MeViewSet(ApiViewSet):
         summary="Who am I?",
         answers={200: SIGNED_IN},
     )
-    def retrieve(self, request: Request) -> Response:
-        user = User.objects.get(id=principal_of(request).id)
-        return signed_in(user)
+    def me(self, request: Request) -> Any:
+        return {"user": User.objects.get(id=principal_of(request).id)}
+
+    @Operation(
+        "PATCH /auth/me",
+        id="updateMe",
+        summary="Change my name or time zone",
+        body=AccountBody,
+        example={"name": "Ada Lovelace", "timezone": "Europe/London"},
+        answers={200: SIGNED_IN},
+    )
+    def update(self, request: Request, body: Values) -> Any:
+        user = own_account.update_account(
+            principal=user_of(request), values=body, actor=actor_of(request)
+        )
+        return {"user": user}
+
+    @Operation(
+        "DELETE /auth/me",
+        id="deleteMe",
+        summary="Delete my account",
+        body=DeleteAccountBody,
+        example={"password": _CREDENTIALS["password"]},
+        answer_headers={204: _COOKIE},
+    )
+    def destroy(self, request: Request, body: Values) -> Response:
+        own_account.delete_account(**body, principal=user_of(request), actor=actor_of(request))
+        response = Response(status=204)
+        clear_auth_cookie(response)
+        return response
 
     @Operation(
         "POST /auth/change-password",
@@ -134,9 +214,9 @@ class MeViewSet(ApiViewSet):
         },
         answer_headers={204: _COOKIE},
     )
-    def change_password(self, request: Request) -> Response:
+    def change_password(self, request: Request, body: Values) -> Response:
         session = services.change_password(
-            **read_body(ChangePasswordBody, request),
+            **body,
             user_id=principal_of(request).id,
             actor=caller_of(request),
             enter=lambda user: open_session(user, device_of(request)),
@@ -144,52 +224,6 @@ class MeViewSet(ApiViewSet):
         response = Response(status=204)
         set_auth_cookie(response, session)
         return response
-
-
-class ForgottenPasswordViewSet(ApiViewSet):
-    """The endpoints for people who have forgotten their password. They have no session."""
-
-    tag = "Accounts"
-    permissions = {"forgot": IsPublic, "reset": IsPublic}
-    browser_entries = frozenset({"forgot", "reset"})
-    throttles = {"forgot": throttles.FORGOT_PASSWORD, "reset": throttles.RESET_PASSWORD}
-
-    def get_authenticators(self) -> list[BaseAuthentication]:
-        return [PresentedSession()]
-
-    @Operation(
-        "POST /auth/forgot-password",
-        id="forgotPassword",
-        summary="Ask for a new password",
-        body=ForgotPasswordBody,
-        example={"email": "ada@example.com"},
-        answers={202: None},
-    )
-    def forgot(self, request: Request) -> Response:
-        services.forget_password(**read_body(ForgotPasswordBody, request))
-        return Response(status=202)
-
-    @Operation(
-        "POST /auth/reset-password",
-        id="resetPassword",
-        summary="Set a new password by the token of a mail",
-        body=ResetPasswordBody,
-        example={"token": _TOKEN, "newPassword": "another horse battery"},
-    )
-    def reset(self, request: Request) -> Response:
-        services.reset_password(**read_body(ResetPasswordBody, request), actor=caller_of(request))
-        return Response(status=204)
-
-
-class AddressViewSet(ApiViewSet):
-    tag = "Accounts"
-    authentication_classes = (CookieJWTAuthentication,)
-    permissions = {"verify": IsSignedIn, "resend": IsSignedIn, "change": IsSignedIn}
-    throttles = {
-        "verify": throttles.VERIFY_EMAIL,
-        "resend": throttles.RESEND_VERIFICATION,
-        "change": throttles.CHANGE_EMAIL,
-    }
 
     @Operation(
         "POST /auth/verify-email",
@@ -199,13 +233,9 @@ class AddressViewSet(ApiViewSet):
         example={"token": _TOKEN},
         answers={200: SIGNED_IN},
     )
-    def verify(self, request: Request) -> Response:
-        user = addresses.verify_email(
-            **read_body(MailTokenBody, request),
-            principal=user_of(request),
-            actor=actor_of(request),
-        )
-        return signed_in(user)
+    def verify(self, request: Request, body: Values) -> Any:
+        user = addresses.verify_email(**body, principal=user_of(request), actor=actor_of(request))
+        return {"user": user}
 
     @Operation(
         "POST /auth/resend-verification",
@@ -213,9 +243,8 @@ class AddressViewSet(ApiViewSet):
         summary="Send the mail that confirms the address once more",
         answers={202: None},
     )
-    def resend(self, request: Request) -> Response:
+    def resend(self, request: Request) -> None:
         addresses.resend_verification(principal=user_of(request), actor=actor_of(request))
-        return Response(status=202)
 
     @Operation(
         "POST /auth/change-email",
@@ -225,19 +254,8 @@ class AddressViewSet(ApiViewSet):
         example={"newEmail": "ada@example.org", "currentPassword": "correct horse battery"},
         answers={202: None},
     )
-    def change(self, request: Request) -> Response:
-        addresses.change_email(
-            **read_body(ChangeEmailBody, request),
-            principal=user_of(request),
-            actor=actor_of(request),
-        )
-        return Response(status=202)
-
-
-class OwnSessionsViewSet(ApiViewSet):
-    tag = "Accounts"
-    authentication_classes = (CookieJWTAuthentication,)
-    permissions = {"list": IsSignedIn, "destroy": IsSignedIn, "revoke_others": IsSignedIn}
+    def change_email(self, request: Request, body: Values) -> None:
+        addresses.change_email(**body, principal=user_of(request), actor=actor_of(request))
 
     @Operation(
         "GET /auth/sessions",
@@ -245,7 +263,7 @@ class OwnSessionsViewSet(ApiViewSet):
         summary="List my sessions",
         items=SessionSerializer,
     )
-    def list(self, request: Request) -> Response:
+    def list_sessions(self, request: Request) -> Response:
         principal = user_of(request)
         rows = sessions.live_sessions(principal.id)
         return self.page(request, rows, SessionSerializer, current=principal.session_id)
@@ -255,7 +273,7 @@ class OwnSessionsViewSet(ApiViewSet):
         id="endSession",
         summary="End one of my sessions",
     )
-    def destroy(self, request: Request, session_id: UUID) -> Response:
+    def end_session(self, request: Request, session_id: UUID) -> Response:
         """Ends a session, at once. The cookie goes too if it is the request's own."""
         principal = user_of(request)
         sessions.end_session(principal=principal, session_id=session_id, actor=actor_of(request))
@@ -269,16 +287,8 @@ class OwnSessionsViewSet(ApiViewSet):
         id="endOtherSessions",
         summary="End all my sessions but this one",
     )
-    def revoke_others(self, request: Request) -> Response:
+    def end_other_sessions(self, request: Request) -> None:
         sessions.end_other_sessions(principal=user_of(request), actor=actor_of(request))
-        return Response(status=204)
-
-
-class UserLookupViewSet(ApiViewSet):
-    tag = "Accounts"
-    authentication_classes = (CookieJWTAuthentication,)
-    permissions = {"lookup": IsSignedIn}
-    throttles = {"lookup": throttles.FIND_USER}
 
     @Operation(
         "GET /users/lookup",
@@ -300,7 +310,7 @@ class UserLookupViewSet(ApiViewSet):
             )
         },
     )
-    def lookup(self, request: Request) -> Response:
+    def lookup(self, request: Request) -> Any:
         email = request.query_params.get("email")
         if not email:
             raise Invalid({"email": ["This parameter is required."]})
@@ -308,11 +318,7 @@ class UserLookupViewSet(ApiViewSet):
             user = services.find_user(read_email(email))
         except NotAnEmail as error:
             raise Invalid({"email": [str(error)]}) from None
-        return Response({"user": FoundUserSerializer(user).data})
-
-
-def signed_in(user: User, *, status: int = 200) -> Response:
-    return Response({"user": UserSerializer(user).data}, status=status)
+        return {"user": user}
 
 
 def user_of(request: Request) -> UserPrincipal:
@@ -326,6 +332,6 @@ def caller_of(request: Request) -> Actor:
     return Actor("user", None, address_of(request), current_request_id.get() or None)
 
 
-def _presented(request: Request) -> UserPrincipal | None:
+def presented_by(request: Request) -> UserPrincipal | None:
     principal: object = request.user
     return principal if isinstance(principal, UserPrincipal) else None

@@ -28,6 +28,8 @@ class AuditEntry(models.Model):
     target_type = models.CharField(max_length=32)
     # The id of the row to which the action was done; None if the action concerns several rows or none.
     target_id = models.UUIDField(null=True)
+    # The name that the row had then: of a run, that of its trigger. None for people, and for rows without a name.
+    target_name = models.CharField(max_length=255, null=True)
     # What the action changed, under the names that API.md lists for each action. It holds no token and no secret.
     metadata = models.JSONField(default=dict)
     # The IP address of the client whose request caused the action; None if no request did.

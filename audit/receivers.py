@@ -9,29 +9,60 @@ from functools import partial
 from typing import Any
 
 import orjson
-from django.db import connection
 from django.dispatch import receiver
-from psycopg import sql
 
 from pipedai.api.renderers import iso_time
 from pipedai.events import SYSTEM, Event, emit, happened
 from pipedai.ids import new_id
 from pipedai.redaction import redact
-from pipedai.retention import Batch, Order, remove
-from pipedai.sql import NOW, execute_later, fetch_all
+from pipedai.retention import Batch, Order, partitions_before, remove
+from pipedai.sql import NOW, execute, execute_later, fetch_all
+
+# Where the name of a target stands, by its type. People have no name here, because entries are kept when they leave.
+_NAMES = {
+    **{
+        each: f"x.name FROM {each} x"
+        for each in (
+            "workspace",
+            "environment",
+            "trigger",
+            "pool",
+            "connection",
+            "budget",
+            "channel",
+        )
+    },
+    "source": "x.name FROM event_source x",
+    "api-key": "x.name FROM api_key x",
+    "worker": "x.label FROM worker x",
+    "enrollment": "x.label FROM enrollment x",
+    "incident": "x.subject_name FROM incident x",
+    **{
+        each: f"t.name FROM {each} x JOIN trigger t ON t.id = x.trigger_id"
+        for each in ("run", "delivery", "approval")
+    },
+}
+_CASES = (
+    f"WHEN '{kind}' THEN (SELECT {name} WHERE x.id = e.target_id)" for kind, name in _NAMES.items()
+)
+# The name that the target has now, or had when it was deleted, as the event of that says.
+_TARGET_NAME = f"""coalesce(
+    CASE target_type {" ".join(_CASES)} END,
+    CASE WHEN action LIKE '%%.deleted' THEN metadata ->> 'name' END)"""
 
 # The statement is raw SQL, since the scheduler sends hundreds of events at once and the ORM takes three times as long.
 # All rows are in one JSON parameter, since passing eleven arrays would take longer than all other statements of a run's
 # change of state together.
-_INSERT = """
+_INSERT = f"""
 INSERT INTO audit_entry (
-    id, environment_id, action, actor_type, actor_id, target_type, target_id, metadata, ip, request_id, created_at)
+    id, environment_id, action, actor_type, actor_id, target_type, target_id, metadata, ip, request_id, created_at,
+    target_name)
 SELECT id, environment_id, action, actor_type, actor_id, target_type, target_id, metadata, ip, request_id,
-    coalesce(moment, statement_timestamp())
+    coalesce(moment, statement_timestamp()), left({_TARGET_NAME}, 255)
 FROM json_to_recordset(%(entries)s::json) AS e (
     id uuid, environment_id uuid, action text, actor_type text, actor_id uuid, target_type text, target_id uuid,
     metadata jsonb, ip inet, request_id text, moment timestamptz)
-"""
+"""  # noqa: S608 - our own text
 
 
 @receiver(happened, dispatch_uid="audit.write_entries")
@@ -82,17 +113,6 @@ SELECT (date_trunc('month', {NOW} AT TIME ZONE 'UTC') + n * interval '1 month'):
 FROM generate_series(0, %(months)s) n
 """  # noqa: S608
 
-# Reads the partitions and their ends from PostgreSQL's catalogue: the upper bound of a partition is the end of its
-# month. The default partition has no bound and is never dropped.
-_PARTITIONS = """
-SELECT name, ends_at FROM (
-    SELECT c.oid::regclass::text AS name,
-        substring(pg_get_expr(c.relpartbound, c.oid) FROM 'TO \\(''([^'']+)''\\)')::timestamptz AS ends_at
-    FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-    WHERE i.inhparent = 'audit_entry'::regclass) months
-WHERE ends_at <= %(before)s ORDER BY ends_at
-"""
-
 
 def add_partitions(*, now: datetime | None = None) -> int:
     """Makes the partitions that are missing for this month and the three that follow, and returns how many it made."""
@@ -110,11 +130,9 @@ def drop_partitions(order: Order) -> Iterator[Batch]:
     """Drops partitions that ended before `order.before`, the oldest first, and yields their numbers of rows. That locks
     the whole table for an instant. Raises InUse if other transactions use it for some seconds.
     """
-    for month in fetch_all(_PARTITIONS, {"before": order.before}):
+    for month in partitions_before("audit_entry", order.before):
         # They are counted before the partition is locked, so that nobody waits for the counting.
-        with connection.cursor() as cursor:
-            cursor.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(month["name"])))
-            (entries,) = cursor.fetchone()
+        entries = fetch_all(f"SELECT count(*) AS n FROM {month['name']}", {})[0]["n"]  # noqa: S608
         if not order.dry_run:
             remove(partial(_drop, month["name"], month["ends_at"], entries), tries=_TRIES)
         yield Batch(entries, entries)
@@ -126,8 +144,7 @@ def _add(months: Iterable[date]) -> int:
 
 
 def _drop(name: str, ends_at: datetime, entries: int) -> int:
-    with connection.cursor() as cursor:
-        cursor.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
+    execute(f"DROP TABLE {name}", {})
     metadata = {
         "month": name.removeprefix("audit_entry_"),
         "endedAt": iso_time(ends_at),

@@ -1,6 +1,6 @@
 """Renders audit entries with the names that their actors have now, and filters their list."""
 
-from typing import Any
+from typing import Any, get_args
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
@@ -8,7 +8,7 @@ from rest_framework import serializers
 from audit.models import AuditEntry
 from pipedai.api.filters import ApiFilterSet, EndFilter, IdFilter, TimeFilter, WordsFilter
 from pipedai.api.serializers import RowSerializer
-from pipedai.events import ACTIONS
+from pipedai.events import ACTIONS, ActorType
 from workspaces.serializers import ActorSerializer, actors_shown
 
 
@@ -25,6 +25,7 @@ class AuditEntrySerializer(RowSerializer):
     actor = ActorSerializer()
     targetType = serializers.CharField()
     targetId = serializers.UUIDField(allow_null=True)
+    targetName = serializers.CharField(allow_null=True)
     metadata = MetadataField()
     ip = serializers.CharField(allow_null=True)
     requestId = serializers.CharField(allow_null=True)
@@ -38,10 +39,12 @@ def with_actors(entries: list[AuditEntry]) -> list[dict[str, Any]]:
 
 
 class AuditFilters(ApiFilterSet):
-    """The filters `?action=&actions=a,b&targetId=&from=&to=`, where `from` ≤ `createdAt` < `to`."""
+    """The filters `?action=&actions=a,b&actorType=&actorId=&targetId=&from=&to=`, where `from` ≤ `createdAt` < `to`."""
 
     action = WordsFilter(field_name="action", choices=sorted(ACTIONS))
     actions = WordsFilter(field_name="action", choices=sorted(ACTIONS))
+    actorType = WordsFilter(field_name="actor_type", choices=get_args(ActorType))
+    actorId = IdFilter(field_name="actor_id")
     targetId = IdFilter(field_name="target_id")
     to = EndFilter(field_name="created_at")
     # `from` is a keyword of Python, so it cannot be assigned directly.

@@ -13,7 +13,6 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 
 from bench import console, events_in, firing, idle, lifecycle, peer
-from bench.failure import BenchFailed
 from bench.figures import Json, print_machine
 from bench.growth import benchmark as growth
 from bench.kill import benchmark as kill
@@ -83,7 +82,7 @@ def measure(options: dict[str, Any], result: Json) -> None:
 
 
 def measure_all(result: Json) -> None:
-    """Do so with every benchmark. One that fails costs the others nothing. Raises BenchFailed at the end."""
+    """Do so with every benchmark. One that fails costs the others nothing. Raises ProcessFailed at the end."""
     result |= {"benchmark": "all", "results": {}}
     failed = []
     for name, benchmark in BENCHMARKS.items():
@@ -103,7 +102,7 @@ def measure_all(result: Json) -> None:
             print(flush=True)
             result["results"][words] = {**one, "tookSeconds": round(time.monotonic() - began)}
     if failed:
-        raise BenchFailed(f"Failed: {', '.join(failed)}.")
+        raise ProcessFailed(f"Failed: {', '.join(failed)}.")
 
 
 def _say(text: str) -> None:

@@ -7,11 +7,11 @@ import subprocess
 import time
 from pathlib import Path
 
-from bench.failure import BenchFailed
 from bench.figures import Json, latencies
 from bench.load import Window, sleep_until
 from bin.ending import die_with_parent
 from pipedai.embedded.cluster import wheel_bin
+from testing.processes.failure import ProcessFailed
 from testing.processes.stack import Database
 from testing.processes.usage import cpu_seconds
 
@@ -24,7 +24,7 @@ def prepare(database: Database) -> None:
 
 
 def measure(database: Database, *, clients: int, seconds: float) -> Json:
-    """Run pgbench's clients, one lifecycle after another, and return their figures. Raises BenchFailed."""
+    """Run pgbench's clients, one lifecycle after another, and return their figures. Raises ProcessFailed."""
     database.settle()
     window = Window.of(seconds)
     log = database.directory / f"pgbench-{clients}"
@@ -52,10 +52,10 @@ def measure(database: Database, *, clients: int, seconds: float) -> Json:
     used = cpu_seconds(database.pid) - before
     said, _ = pgbench.communicate()
     if pgbench.returncode or "number of failed transactions: 0 " not in said:
-        raise BenchFailed(f"pgbench failed:\n{said}")
+        raise ProcessFailed(f"pgbench failed:\n{said}")
     lifecycles = _read(log, window)
     if not lifecycles:
-        raise BenchFailed("No lifecycle ended within the time: give it more --seconds.")
+        raise ProcessFailed("No lifecycle ended within the time: give it more --seconds.")
     return {
         "lifecyclesPerSecond": round(len(lifecycles) / seconds, 2),
         "lifecycle": latencies(lifecycles),

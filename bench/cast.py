@@ -90,7 +90,7 @@ class Customer:
         )
 
     def post(self, path: str, **body: Any) -> Any:
-        """Post the body as the customer, and return the answer's body. Raises BenchFailed."""
+        """Post the body as the customer, and return the answer's body. Raises ProcessFailed."""
         return self._connection.call("POST", path, cookie=self._cookie, body=body).json()
 
     def _key(self, environment_id: str, prefix: str) -> str:

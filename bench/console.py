@@ -23,9 +23,9 @@ from unittest.mock import patch
 
 import django
 
-from bench.failure import BenchFailed
 from bench.figures import Json, machine, print_table
 from bench.options import count
+from testing.processes.failure import ProcessFailed
 from testing.processes.stack import database
 
 IN_ALL = ("",)
@@ -81,7 +81,7 @@ def _slowest(screen: Json) -> str:
 
 
 def main(triggers: int, runs: int, repeats: int, file: Path) -> None:
-    """Fill the database, measure, and write the result. Raises BenchFailed if a screen can't be seen."""
+    """Fill the database, measure, and write the result. Raises ProcessFailed if a screen can't be seen."""
     django.setup()
     from console.tests.screens import SCREENS
     from console.tests.visits import visitor
@@ -101,7 +101,7 @@ def main(triggers: int, runs: int, repeats: int, file: Path) -> None:
         def call(url: str = screen.url(stage), client: Any = client) -> bytes:
             answer = client.get(url)
             if answer.status_code != 200:
-                raise BenchFailed(f"GET {url} answered {answer.status_code}.")
+                raise ProcessFailed(f"GET {url} answered {answer.status_code}.")
             content: bytes = answer.content
             return content
 

@@ -15,12 +15,12 @@ from multiprocessing.synchronize import Event
 from threading import local
 
 from bench.cast import Customer, make_pairs
-from bench.failure import BenchFailed
 from bench.figures import Json, latencies, machine, print_table
 from bench.http import BASE_PATH, Connection
 from bench.lifecycle import drive
 from bench.load import Load, event, measure
 from bench.options import count, seconds
+from testing.processes.failure import ProcessFailed
 from testing.processes.stack import HOST, database, web
 
 IN_ALL = ("",)
@@ -42,7 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(
     *, rate: int, clients: int, seconds: float, web_processes: int, say: Callable[[str], None]
 ) -> Json:
-    """Send `rate` events a second beside lifecycles. Raises BenchFailed if an answered event has no run."""
+    """Send `rate` events a second beside lifecycles. Raises ProcessFailed if an answered event has no run."""
     say("Starting PostgreSQL and the web server…")
     with database() as on, web(on, processes=web_processes) as served:
         found = machine(on)
@@ -59,7 +59,7 @@ def run(
         taken = [took for took, failure in sent if failure is None]
         queued = on.one(_QUEUED)["count"]
     if queued != len(taken):
-        raise BenchFailed(f"{len(taken)} events were answered 202, and {queued} runs queued.")
+        raise ProcessFailed(f"{len(taken)} events were answered 202, and {queued} runs queued.")
     return {
         "machine": found,
         "events": latencies(taken),
@@ -70,7 +70,7 @@ def run(
 
 
 def show(result: Json) -> None:
-    """Print the tables of a result. Raises BenchFailed if an event was refused."""
+    """Print the tables of a result. Raises ProcessFailed if an event was refused."""
     events = result["events"]
     print_table(
         ["events a second", "events", "request to queued run, p50 ms", "p99 ms"],
@@ -83,7 +83,7 @@ def show(result: Json) -> None:
     ]
     print_table([f"lifecycles of {result['clients']} clients", "per s", "p50 ms", "p99 ms"], rows)
     if result["failures"]:
-        raise BenchFailed(f"Events failed: {result['failures']}.")
+        raise ProcessFailed(f"Events failed: {result['failures']}.")
 
 
 def _send(
@@ -101,7 +101,7 @@ def _send(
                 kept.connection = Connection(port)
             answer = kept.connection.exchange(sent)
             failure = None if answer.status == 202 else f"{answer.status} {answer.body[:100]!r}"
-        except (OSError, BenchFailed) as error:
+        except (OSError, ProcessFailed) as error:
             failure = str(error) or type(error).__name__
             vars(kept).pop("connection", None)
         return time.monotonic() - due, failure

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from bench.failure import BenchFailed
 from bench.figures import Json, latencies, machine, print_table
 from bench.options import count
+from testing.processes.failure import ProcessFailed
 from testing.processes.stack import Database, database, scheduler_processes
 from testing.processes.usage import cpu_seconds
 
@@ -65,7 +65,7 @@ def run(
     them comes due, and then all at once.
     """
     if each_second * seconds > triggers or seconds > _MOST_SECONDS:
-        raise BenchFailed(f"{triggers} triggers are too few, or {seconds} seconds too many.")
+        raise ProcessFailed(f"{triggers} triggers are too few, or {seconds} seconds too many.")
     say("Starting PostgreSQL…")
     with database() as on:
         found = machine(on)
@@ -118,7 +118,7 @@ def _fire(on: Database, which: str) -> Json:
         # The runs that are new since the last look are at most as late as this look.
         lags += [lag] * (seen["count"] - len(lags))
         if lag > _LONGEST_SECONDS:
-            raise BenchFailed(f"Only {len(lags)} of {expected} triggers have fired.")
+            raise ProcessFailed(f"Only {len(lags)} of {expected} triggers have fired.")
         time.sleep(_LOOK_SECONDS)
     return latencies(lags)
 
@@ -148,7 +148,7 @@ def _fire_each_second(on: Database, each_second: int, seconds: int, pids: Sequen
             lags += [elapsed - due[row["at"]]] * (row["count"] - seen[row["at"]])
             seen[row["at"]] = row["count"]
         if elapsed > seconds + _LONGEST_AFTER:
-            raise BenchFailed(f"Only {len(lags)} of {each_second * seconds} triggers have fired.")
+            raise ProcessFailed(f"Only {len(lags)} of {each_second * seconds} triggers have fired.")
         time.sleep(_STEADY_LOOK_SECONDS)
     *schedulers, postgres = (
         cpu_seconds(pid) - before for pid, before in zip((*pids, on.pid), used, strict=True)

@@ -6,7 +6,7 @@ import socket
 from dataclasses import dataclass
 from typing import Any, Self
 
-from bench.failure import BenchFailed
+from testing.processes.failure import ProcessFailed
 from testing.processes.stack import HOST
 
 BASE_PATH = "/api/v1"
@@ -30,10 +30,10 @@ class Answer:
 
     @property
     def session_cookie(self) -> str:
-        """The session cookie that the answer sets. Raises BenchFailed if it sets none."""
+        """The session cookie that the answer sets. Raises ProcessFailed if it sets none."""
         found = _SESSION.search(self.head)
         if found is None:
-            raise BenchFailed("An answer that should set the session cookie set none.")
+            raise ProcessFailed("An answer that should set the session cookie set none.")
         return found[1].decode()
 
     def json(self) -> Any:
@@ -66,20 +66,20 @@ def request(
 
 
 def _body_length(head: bytes) -> int:
-    """Return the length of the body after this head. Raises BenchFailed if the head does not state it."""
+    """Return the length of the body after this head. Raises ProcessFailed if the head does not state it."""
     if head[9:12] == b"204":
         return 0
     found = _LENGTH.search(head)
     if found is None:
-        raise BenchFailed(f"An answer came without its length: {head[:80]!r}.")
+        raise ProcessFailed(f"An answer came without its length: {head[:80]!r}.")
     return int(found[1])
 
 
 def check(sent: bytes, answer: Answer) -> Answer:
-    """Return the answer if it is a success, and raise BenchFailed otherwise."""
+    """Return the answer if it is a success, and raise ProcessFailed otherwise."""
     if not 200 <= answer.status < 300:
         line = sent.split(b" HTTP/", 1)[0].decode()
-        raise BenchFailed(f"{line} answered {answer.status}: {answer.body[:300].decode()}")
+        raise ProcessFailed(f"{line} answered {answer.status}: {answer.body[:300].decode()}")
     return answer
 
 
@@ -109,12 +109,12 @@ class Connection:
         return Answer(head, data[end:])
 
     def call(self, method: str, path: str, **parts: Any) -> Answer:
-        """Send a request made of `request`'s arguments, and return the answer. Raises BenchFailed unless it is 2xx."""
+        """Send a request of `request`'s arguments, and return its answer. Raises ProcessFailed unless it is 2xx."""
         sent = request(method, path, **parts)
         return check(sent, self.exchange(sent))
 
     def _more(self) -> bytes:
         received = self._socket.recv(_CHUNK)
         if not received:
-            raise BenchFailed("The server closed a connection in the middle of an answer.")
+            raise ProcessFailed("The server closed a connection in the middle of an answer.")
         return received

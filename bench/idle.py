@@ -12,11 +12,11 @@ from multiprocessing.synchronize import Event
 from typing import Any
 
 from bench.cast import Pair, make_pairs
-from bench.failure import BenchFailed
 from bench.figures import Json, latencies, machine, print_table
 from bench.http import Answer, Connection, check, request
 from bench.load import Cpu, Load, Window, allow_files, event
 from bench.options import count, seconds
+from testing.processes.failure import ProcessFailed
 from testing.processes.stack import Database, Web, database, web
 
 IN_ALL = ("", "--waiters 4000")
@@ -121,7 +121,7 @@ def _wait_until_all_wait(on: Database, waiters: int, waiting: Load[Any]) -> None
     while seen < waiters:
         waiting.check()
         if time.monotonic() > deadline:
-            raise BenchFailed(f"Only {seen} of {waiters} polls were taken up.")
+            raise ProcessFailed(f"Only {seen} of {waiters} polls were taken up.")
         time.sleep(_SETTLE_SECONDS)
         seen = on.one("SELECT count(*) FROM worker WHERE last_seen_at IS NOT NULL")["count"]
     time.sleep(_SETTLE_SECONDS)
@@ -148,13 +148,13 @@ def _wait_and_wake(
     Return how many seconds after the request for each run it was answered, and its worker had the run. A worker that
     gets a run claims it, completes it and polls again.
     """
-    finished: queue.Queue[tuple[str, float] | BenchFailed] = queue.Queue()
+    finished: queue.Queue[tuple[str, float] | ProcessFailed] = queue.Queue()
     threading.stack_size(_STACK_BYTES)
     for pair in pairs:
         threading.Thread(target=_work, args=(port, pair, finished), daemon=True).start()
     while not wake.wait(_SETTLE_SECONDS):
         if not finished.empty():
-            raise BenchFailed(f"A worker did not wait: {finished.get()}")
+            raise ProcessFailed(f"A worker did not wait: {finished.get()}")
     created, handed_out = [], []
     with Connection(port) as connection:
         for pair in pairs:
@@ -164,16 +164,20 @@ def _wait_and_wake(
             try:
                 done = finished.get(timeout=_WAKE_SECONDS)
             except queue.Empty:
-                raise BenchFailed(f"No worker did a run in {_WAKE_SECONDS:.0f} s.") from None
-            if isinstance(done, BenchFailed):
+                raise ProcessFailed(f"No worker did a run in {_WAKE_SECONDS:.0f} s.") from None
+            if isinstance(done, ProcessFailed):
                 raise done
             if done[0] != answer.json()["id"]:
-                raise BenchFailed(f"Run {answer.json()['id']} was queued, and {done[0]} was done.")
+                raise ProcessFailed(
+                    f"Run {answer.json()['id']} was queued, and {done[0]} was done."
+                )
             handed_out.append(done[1] - began)
     return created, handed_out
 
 
-def _work(port: int, pair: Pair, finished: "queue.Queue[tuple[str, float] | BenchFailed]") -> None:
+def _work(
+    port: int, pair: Pair, finished: "queue.Queue[tuple[str, float] | ProcessFailed]"
+) -> None:
     """Poll again and again, execute the runs that come, and put each into `finished` with the time when it came."""
 
     def call(method: str, path: str, body: object = None) -> Answer:
@@ -188,5 +192,5 @@ def _work(port: int, pair: Pair, finished: "queue.Queue[tuple[str, float] | Benc
                     call("POST", f"/runs/{run['id']}/claim", {"claimId": "bench"})
                     call("POST", f"/runs/{run['id']}/complete", {"status": "succeeded"})
                     finished.put((run["id"], came))
-    except (BenchFailed, OSError) as error:
-        finished.put(BenchFailed(str(error) or type(error).__name__))
+    except (ProcessFailed, OSError) as error:
+        finished.put(ProcessFailed(str(error) or type(error).__name__))

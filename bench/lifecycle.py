@@ -12,11 +12,11 @@ from typing import Any
 
 from bench import bare_sql
 from bench.cast import Pair, make_pairs
-from bench.failure import BenchFailed
 from bench.figures import Json, machine, print_table, ratio, show_calls
 from bench.http import Answer, Connection, check, request
 from bench.load import Measured, Window, keep_running, measure
 from bench.options import count, one_or_more, seconds
+from testing.processes.failure import ProcessFailed
 from testing.processes.stack import Database, database, web
 
 IN_ALL = ("", "--clients 16 --web-processes 2")
@@ -104,7 +104,7 @@ def _verify(on: Database) -> None:
         " (SELECT count(*) FROM audit_entry WHERE target_type = 'run') AS entries FROM run"
     )
     if found["unfinished"] or found["entries"] != _AUDIT_ROWS * found["runs"]:
-        raise BenchFailed(f"The ledger and the audit log disagree: {found}.")
+        raise ProcessFailed(f"The ledger and the audit log disagree: {found}.")
 
 
 def drive(port: int, pair: Pair, window: Window) -> Measured:
@@ -118,7 +118,7 @@ def drive_short(port: int, pair: Pair, window: Window) -> Measured:
 
 
 def _run_once(connection: Connection, pair: Pair, *, short: bool) -> dict[str, float]:
-    """Run one lifecycle, and return the seconds of each call. Raises BenchFailed if anything is wrong."""
+    """Run one lifecycle, and return the seconds of each call. Raises ProcessFailed if anything is wrong."""
     times: dict[str, float] = {}
 
     def timed(name: str, sent: bytes) -> Answer:
@@ -137,14 +137,14 @@ def _run_once(connection: Connection, pair: Pair, *, short: bool) -> dict[str, f
     if short:
         taken = work("claim-next", "POST", "/claim-next", {**claim, "start": True})["run"] or {}
         if (taken.get("id"), taken.get("status")) != (run["id"], "running"):
-            raise BenchFailed(f"claim-next should have started run {run['id']}, and did not.")
+            raise ProcessFailed(f"claim-next should have started run {run['id']}, and did not.")
     else:
         if [each["id"] for each in work("poll", "GET", "/poll")["runs"]] != [run["id"]]:
-            raise BenchFailed(f"A poll should have handed out run {run['id']} alone.")
+            raise ProcessFailed(f"A poll should have handed out run {run['id']} alone.")
         work("claim", "POST", f"{path}/claim", claim)
         work("start", "POST", f"{path}/start", {})
     work("heartbeat", "POST", f"{path}/heartbeat", {})
     ended = work("complete", "POST", f"{path}/complete", OUTCOME)
     if ended["status"] != "succeeded":
-        raise BenchFailed(f"Run {run['id']} should have succeeded, and is {ended['status']}.")
+        raise ProcessFailed(f"Run {run['id']} should have succeeded, and is {ended['status']}.")
     return times

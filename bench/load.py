@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from multiprocessing.synchronize import Event
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
-from bench.failure import BenchFailed
 from bench.figures import Json, latencies
 from bench.http import Connection
 from bin.ending import die_with_parent
+from testing.processes.failure import ProcessFailed
 from testing.processes.stack import Database, Web
 from testing.processes.usage import cpu_seconds
 
@@ -92,10 +92,10 @@ def sleep_until(moment: float) -> None:
 
 
 def allow_files(number: int) -> None:
-    """Let this process and its children open `number` files. Raises BenchFailed if the system does not allow it."""
+    """Let this process and its children open `number` files. Raises ProcessFailed if the system does not allow it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < number:
-        raise BenchFailed(f"This needs {number} open files, and {hard} are allowed.")
+        raise ProcessFailed(f"This needs {number} open files, and {hard} are allowed.")
     if soft != resource.RLIM_INFINITY and soft < number:
         resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
 
@@ -120,20 +120,20 @@ class Load(Generic[T]):
         self._process.join()
 
     def check(self) -> None:
-        """Raise BenchFailed if the function has failed already."""
+        """Raise ProcessFailed if the function has failed already."""
         if self._receiver.poll(0):
             self.result(within=0)
 
     def result(self, *, within: float) -> T:
-        """Wait at most `within` seconds for the function's result. Raises BenchFailed with the function's reason."""
+        """Wait at most `within` seconds for the function's result. Raises ProcessFailed with the function's reason."""
         if not self._receiver.poll(within + _PATIENCE_SECONDS):
-            raise BenchFailed("A load generator did not finish.")
+            raise ProcessFailed("A load generator did not finish.")
         try:
             failure, value = self._receiver.recv()
         except EOFError:
-            raise BenchFailed("A load generator ended without a word.") from None
+            raise ProcessFailed("A load generator ended without a word.") from None
         if failure is not None:
-            raise BenchFailed(failure)
+            raise ProcessFailed(failure)
         result: T = value
         return result
 
@@ -148,7 +148,7 @@ def _run(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles a Ctrl-C
     try:
         sender.send((None, function(*arguments)))
-    except (BenchFailed, OSError) as error:
+    except (ProcessFailed, OSError) as error:
         sender.send((str(error) or type(error).__name__, None))
 
 
@@ -181,7 +181,7 @@ def measure(
     seconds: float,
 ) -> Json:
     """Run `drive(port, client, window)` for each client, each in a process of its own. Return the figures of lifecycles
-    and of each call in them. Raises BenchFailed if no lifecycle ended.
+    and of each call in them. Raises ProcessFailed if no lifecycle ended.
     """
     on.settle()
     window = Window.of(seconds)
@@ -197,7 +197,7 @@ def measure(
     lifecycles = [each for one in measured for each in one.lifecycles]
     done = len(lifecycles)
     if not done:
-        raise BenchFailed("No lifecycle ended within the time: give it more --seconds.")
+        raise ProcessFailed("No lifecycle ended within the time: give it more --seconds.")
     names = {name: None for one in measured for name in one.calls}
     return {
         "lifecyclesPerSecond": round(done / seconds, 2),

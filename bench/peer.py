@@ -9,11 +9,11 @@ from typing import Any
 
 from bench import prefect
 from bench.cast import make_pairs
-from bench.failure import BenchFailed
 from bench.figures import Json, machine, print_table, ratio, show_calls
 from bench.lifecycle import CALLS, drive
 from bench.load import measure
 from bench.options import count, one_or_more, seconds
+from testing.processes.failure import ProcessFailed
 from testing.processes.stack import database, web
 
 IN_ALL = ("--clients 16",)
@@ -47,7 +47,7 @@ def run(*, clients: Sequence[int], seconds: float, say: Callable[[str], None]) -
                 {"clients": number, "pipedai": here, "prefect": there, **_ratios(here, there)}
             )
         if left := on.one("SELECT count(*) FROM run WHERE status <> 'succeeded'")["count"]:
-            raise BenchFailed(f"{left} runs have not succeeded.")
+            raise ProcessFailed(f"{left} runs have not succeeded.")
     return {"machine": found, "prefectVersion": prefect.VERSION, "results": results}
 
 

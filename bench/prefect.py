@@ -14,11 +14,11 @@ from urllib.parse import quote
 
 import psutil
 
-from bench.failure import BenchFailed
 from bench.http import Answer, Connection, check, request
 from bench.load import Measured, Window, keep_running
 from bin.ending import die_with_parent
 from pipedai import env
+from testing.processes.failure import ProcessFailed
 from testing.processes.stack import HOST, Database, free_port
 from testing.processes.usage import cpu_seconds
 
@@ -55,7 +55,7 @@ class Server:
 
 
 def install() -> Path:
-    """Install Prefect into a virtual environment below PIPEDAI_DATA_DIR, which stays. Raises BenchFailed."""
+    """Install Prefect into a virtual environment below PIPEDAI_DATA_DIR, which stays. Raises ProcessFailed."""
     directory = env.data_dir() / f"prefect-{VERSION}"
     program = directory / "bin" / "prefect"
     if not program.exists():
@@ -70,7 +70,7 @@ def install() -> Path:
 
 @contextmanager
 def server(on: Database, program: Path) -> Iterator[Server]:
-    """Run Prefect's server, on a database beside the product's. Raises BenchFailed."""
+    """Run Prefect's server, on a database beside the product's. Raises ProcessFailed."""
     port, log, home = free_port(), on.directory / "prefect.log", on.directory / "prefect"
     home.mkdir()
     command = [str(program), "server", "start", "--host", HOST, "--port", str(port)]
@@ -98,7 +98,7 @@ def server(on: Database, program: Path) -> Iterator[Server]:
         deadline = time.monotonic() + _START_SECONDS
         while not _serves(port):
             if time.monotonic() > deadline or process.poll() is not None:
-                raise BenchFailed(f"Prefect did not start:\n{log.read_text()[-2000:]}")
+                raise ProcessFailed(f"Prefect did not start:\n{log.read_text()[-2000:]}")
             time.sleep(0.2)
         yield Server(port, process.pid)
     finally:
@@ -158,7 +158,7 @@ def _run_once(connection: Connection, assigned: Assigned) -> dict[str, float]:
         sent = {"state": {"type": state.upper(), "name": state}}
         told = timed(name, f"/flow_runs/{run_id}/set_state", sent).json()
         if told["status"] != "ACCEPT":
-            raise BenchFailed(f"Prefect did not take {state}: {told}")
+            raise ProcessFailed(f"Prefect did not take {state}: {told}")
 
     pool = f"/work_pools/{assigned.pool}"
     run_id = timed("create", f"/deployments/{assigned.deployment_id}/create_flow_run", {}).json()[
@@ -167,7 +167,7 @@ def _run_once(connection: Connection, assigned: Assigned) -> dict[str, float]:
     soon = (datetime.now(UTC) + timedelta(seconds=10)).isoformat()
     found = timed("poll", f"{pool}/get_scheduled_flow_runs", {"scheduled_before": soon, "limit": 1})
     if [each["flow_run"]["id"] for each in found.json()] != [run_id]:
-        raise BenchFailed(
+        raise ProcessFailed(
             f"A poll should have handed out flow run {run_id}, and handed out others."
         )
     set_state("claim", "Pending")
@@ -182,4 +182,4 @@ def _run(*command: str) -> None:
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
     if done.returncode:
-        raise BenchFailed(f"Prefect could not be installed:\n{done.stdout[-2000:]}")
+        raise ProcessFailed(f"Prefect could not be installed:\n{done.stdout[-2000:]}")

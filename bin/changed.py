@@ -1,6 +1,5 @@
 """Finds the tests that a change concerns, by what imports what (`bin/test --changed`)."""
 
-import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -8,6 +7,8 @@ from functools import cache
 from pathlib import Path
 
 import grimp
+
+from bin.source_check import git
 
 # These folders have packages of their own: the worker and the command line, with their tests.
 _OTHER_ROOTS = ("agent", "cli", "cli/tests")
@@ -24,10 +25,7 @@ def files(root: Path) -> list[str]:
 
 
 def tests(root: Path, changed: list[str]) -> list[str]:
-    """Return the files of tests that these files concern: those that changed, those beside what changed, those that
-    import it (also through others of the product, but not through what all tests share), and those that name a file
-    that is no module, such as API.md.
-    """
+    """Return the files of tests that changed, lie beside what changed, import it, or name it if it is no module."""
     graph = _graph(root)
     modules = {_module(path): path for path in _git(root, "ls-files", "-co", "*.py")}
     found: set[str] = set()
@@ -82,7 +80,4 @@ def _module(path: str) -> str:
 
 
 def _git(root: Path, *arguments: str) -> list[str]:
-    done = subprocess.run(
-        ["git", *arguments], cwd=root, capture_output=True, text=True, check=False
-    )
-    return done.stdout.splitlines() if done.returncode == 0 else []
+    return git(root, *arguments).splitlines()

@@ -1,7 +1,4 @@
-"""Installs the real Claude CLI, which is not free software, into a cache.
-
-Only tests need it, and `bin/setup --claude` installs it.
-"""
+"""Installs the real Claude CLI, which is not free software, into a cache for tests (`bin/setup --claude`)."""
 
 import fcntl
 import os
@@ -38,10 +35,6 @@ _HASHES = {
 }
 VERSIONS = (PINNED, NODE_20)
 
-_LICENCES = (
-    "The claude CLI belongs to Anthropic and is licensed under its commercial terms"
-    " (https://code.claude.com/docs/en/legal-and-compliance)."
-)
 # A folder has this file when its installation was finished.
 _FINISHED = ".finished"
 
@@ -53,9 +46,10 @@ class CannotInstallError(Exception):
 def main() -> int:
     """Install what the cache lacks. If that is impossible, print a sentence that says why, and return 1."""
     try:
-        install()
+        if not all(map(cli, VERSIONS)):
+            _install()
     except CannotInstallError as error:
-        print(error, file=sys.stderr)
+        _say(str(error))
         return 1
     return 0
 
@@ -71,11 +65,11 @@ def cli(version: str = PINNED) -> Path | None:
     return found if _finished(folder) else None
 
 
-def install() -> None:
-    """Install whatever is missing. Raises CannotInstallError."""
-    if all(map(cli, VERSIONS)):
-        return
-    _say(_LICENCES)
+def _install() -> None:
+    _say(
+        "The claude CLI belongs to Anthropic and is licensed under its commercial terms"
+        " (https://code.claude.com/docs/en/legal-and-compliance)."
+    )
     cache().mkdir(parents=True, exist_ok=True)
     # Another process may install into this cache: then this one waits. The lock ends with the process.
     with (cache() / ".lock").open("w") as lock:
@@ -119,10 +113,9 @@ def _install_cli(folder: Path, version: str) -> None:
 
 
 def _platform() -> str:
-    machine = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64"}.get(
-        platform.machine().lower(), platform.machine().lower()
-    )
-    return f"{platform.system().lower()}-{machine}"
+    machine = platform.machine().lower()
+    known = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64"}
+    return f"{platform.system().lower()}-{known.get(machine, machine)}"
 
 
 def _cli_folder(version: str) -> Path:

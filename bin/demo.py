@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,53 +23,38 @@ class DemoFailed(Exception):  # noqa: N818
     """The demo can't continue. The exception's message is one sentence that says why."""
 
 
-def read_seeded(path: Path) -> dict[str, str]:
-    """Return the ids and tokens that `manage.py seed_demo` made, from the file that it writes."""
-    seeded: dict[str, str] = json.loads(path.read_text())
-    return seeded
+def show(url: str, seeded: dict[str, str], say: Callable[[str], None]) -> None:
+    """Start a run of the demo's trigger through the API, and `say` each state of it. Raises DemoFailed."""
+    ask = partial(_ask, f"{url}/api/v1", seeded["apiKey"])
+    run = ask("POST", f"/triggers/{seeded['triggerId']}/run")
+    say(f"Fired the demo's trigger; its run is {run['id']}:")
+    said: set[str] = set()
+    deadline = time.monotonic() + _RUN_SECONDS
+    while True:
+        for moment, state in _MOMENTS:
+            if run[moment] and state not in said:
+                said.add(state)
+                say(f"  {state:<9} {_clock(run[moment])}")
+        if run["endedAt"]:
+            message = run["shortMessage"] or run["errorMessage"] or ""
+            say(f"  {run['status']:<9} {_clock(run['endedAt'])}  {message}")
+            say(f"  {_figures(run)}")
+            return
+        if time.monotonic() > deadline:
+            raise DemoFailed(f"The demo's run is still {run['status']}.")
+        time.sleep(_PAUSE_SECONDS)
+        run = ask("GET", f"/runs/{run['id']}")
 
 
-class Demo:
-    """A client of the API at `url`, which uses the `pwk_` API key that is `apiKey` of `seeded`."""
-
-    def __init__(self, url: str, seeded: dict[str, str]) -> None:
-        self._seeded = seeded
-        self._http = httpx.Client(
-            base_url=f"{url}/api/v1",
-            headers={"Authorization": f"Bearer {seeded['apiKey']}"},
-            trust_env=False,
-            timeout=10,
-        )
-
-    def show(self, say: Callable[[str], None]) -> None:
-        """Start a run of the trigger, and call `say` with a line for each state of the run. Raises DemoFailed."""
-        run = self._ask("POST", f"/triggers/{self._seeded['triggerId']}/run")
-        say(f"Fired the demo's trigger; its run is {run['id']}:")
-        said: set[str] = set()
-        deadline = time.monotonic() + _RUN_SECONDS
-        while True:
-            for moment, state in _MOMENTS:
-                if run[moment] and state not in said:
-                    said.add(state)
-                    say(f"  {state:<9} {_clock(run[moment])}")
-            if run["endedAt"]:
-                message = run["shortMessage"] or run["errorMessage"] or ""
-                say(f"  {run['status']:<9} {_clock(run['endedAt'])}  {message}")
-                say(f"  {_figures(run)}")
-                return
-            if time.monotonic() > deadline:
-                raise DemoFailed(f"The demo's run is still {run['status']}.")
-            time.sleep(_PAUSE_SECONDS)
-            run = self._ask("GET", f"/runs/{run['id']}")
-
-    def _ask(self, method: str, path: str) -> Any:
-        try:
-            answer = self._http.request(method, path)
-        except httpx.HTTPError as error:
-            raise DemoFailed(f"{method} {path} got no answer: {error}.") from None
-        if answer.is_error:
-            raise DemoFailed(f"{method} {path} answered {answer.status_code}: {answer.text}")
-        return answer.json()
+def _ask(url: str, key: str, method: str, path: str) -> Any:
+    headers = {"Authorization": f"Bearer {key}"}
+    try:
+        answer = httpx.request(method, f"{url}{path}", headers=headers, trust_env=False, timeout=10)
+    except httpx.HTTPError as error:
+        raise DemoFailed(f"{method} {path} got no answer: {error}.") from None
+    if answer.is_error:
+        raise DemoFailed(f"{method} {path} answered {answer.status_code}: {answer.text}")
+    return answer.json()
 
 
 def wait_until_ready(url: str, path: str = "/api/v1/health") -> None:
@@ -113,7 +99,7 @@ def main(url: str, file: str) -> int:
     """Show a run of the demo in `file`, written by `manage.py seed_demo`, at the API at `url`. Return the exit code."""
     try:
         wait_until_ready(url)
-        Demo(url, read_seeded(Path(file))).show(print)
+        show(url, json.loads(Path(file).read_text()), print)
     except DemoFailed as failure:
         print(failure, file=sys.stderr)
         return 1

@@ -61,8 +61,7 @@ _PATIENCE_SECONDS = 5
 def clean_up(data_dir: Path) -> None:
     """The calling process and its ancestors must no longer use the directory, or they would be ended too."""
     while users := _users_of(data_dir):
-        # The processes get only a few seconds to end. With more time, some would start the database server again for
-        # their last statements.
+        # The processes get only a few seconds, as some would start the database server again for last statements.
         for process in users:
             process.terminate()
         _, stubborn = psutil.wait_procs(users, timeout=_PATIENCE_SECONDS)

@@ -1,6 +1,4 @@
-"""Runs several command lines at the same time with honcho, until one of them ends or a signal comes. What they print is
-kept in files, and what a person should see at once is shown.
-"""
+"""Runs command lines at the same time with honcho, keeps in files what they print, and shows what matters."""
 
 # honcho has no type annotations, so mypy must allow calls of its functions in this file:
 # mypy: disallow-untyped-calls=False

@@ -1,6 +1,4 @@
-"""`python -m bin.source_check` fails if API.md has changed and CHANGELOG.md has no new line or lacks a section, if a
-test breaks when a year comes or SQL asks PostgreSQL about a time zone.
-"""
+"""`python -m bin.source_check` fails for a lacking line of the changelog, and for risky dates and time zones."""
 
 import ast
 import re
@@ -63,11 +61,7 @@ def changelog_problems(root: Path) -> Iterator[str]:
 
 
 def sections_wrong(text: str, version: str) -> str | None:
-    """Return a sentence about what is wrong with the sections of a changelog, or None.
-
-    The first section is [Unreleased]. The next one has the newest release and its day: this version, or for one that is
-    in development (`.dev0`) a release before it.
-    """
+    """Return what is wrong with a changelog's first sections: [Unreleased], and the newest release; or None."""
     sections = re.findall(r"^## (.*)$", text, re.MULTILINE)
     if not sections or sections[0] != "[Unreleased]":
         return f"The first section of {_CHANGELOG} must be [Unreleased]."
@@ -89,8 +83,8 @@ def _parts(release: str) -> list[int]:
 
 def names_changed(root: Path) -> list[str]:
     """Return what API.md gained (`+ …`) and lost (`- …`) since the last commit of CHANGELOG.md; nothing without one."""
-    last = _git(root, "log", "-1", "--format=%H", "--", _CHANGELOG)
-    then = last and _git(root, "show", f"{last.strip()}:{_REFERENCE}")
+    last = git(root, "log", "-1", "--format=%H", "--", _CHANGELOG)
+    then = last and git(root, "show", f"{last.strip()}:{_REFERENCE}")
     if not then:
         return []
     before, now = names_in(then), names_in((root / _REFERENCE).read_text())
@@ -101,7 +95,7 @@ def names_changed(root: Path) -> list[str]:
 
 def has_new_line(root: Path) -> bool:
     """Tell whether the [Unreleased] section of CHANGELOG.md has a line that the last commit lacks."""
-    committed = _unreleased(_git(root, "show", f"HEAD:{_CHANGELOG}"))
+    committed = _unreleased(git(root, "show", f"HEAD:{_CHANGELOG}"))
     return bool(_unreleased((root / _CHANGELOG).read_text()) - committed)
 
 
@@ -115,7 +109,7 @@ def names_in(reference: str) -> set[str]:
     return {*calls, *re.findall(r"`\??(\w+)=?`", reference), *re.findall(r'"(\w+)":', reference)}
 
 
-def _git(root: Path, *arguments: str) -> str:
+def git(root: Path, *arguments: str) -> str:
     """Return the output of a Git command; an empty text if Git is not installed or the command fails."""
     try:
         done = subprocess.run(

@@ -3,6 +3,7 @@
 import argparse
 import errno
 import fcntl
+import json
 import os
 import shlex
 import shutil
@@ -21,7 +22,7 @@ from django.db import OperationalError, connection
 from gunicorn.util import parse_address
 
 from bin import demo_tools
-from bin.demo import Demo, DemoFailed, read_seeded, wait_until_ready
+from bin.demo import DemoFailed, show, wait_until_ready
 from bin.ending import Afterwards, die_with_parent
 from bin.services import ServiceLogs, Services, is_alarming, procfile
 from pipedai import env
@@ -134,9 +135,7 @@ class Stack:
                     stop_database.now()
 
     def _start_database(self) -> Afterwards | None:
-        """Return what stops the embedded database at the end, or None if it was not started here. Raises CannotStart if
-        the database that the settings name does not answer.
-        """
+        """Return what stops the embedded database, or None if it ran already. Raises CannotStart if none answers."""
         if settings.DATABASES["default"]["ENGINE"] != "pipedai.embedded":
             try:
                 connection.ensure_connection()
@@ -178,7 +177,8 @@ class Stack:
         )
         services.add("web", self._processes["web"])
         services.add("scheduler", self._processes["scheduler"])
-        seeded = read_seeded(settings.DATA_DIR / "demo.json") if self._demo else None
+        made = settings.DATA_DIR / "demo.json"
+        seeded = json.loads(made.read_text()) if self._demo else None
         if seeded is not None:
             services.add("tools", f"exec python -m bin.demo_tools {self._tools_port}")
             services.add("worker", self._worker())
@@ -198,7 +198,7 @@ class Stack:
             wait_until_ready(self._url)
             if seeded is not None:
                 wait_until_ready(demo_tools.url_at(self._tools_port), path="")
-                Demo(self._url, seeded).show(say)
+                show(self._url, seeded, say)
         except DemoFailed as failure:
             say(str(failure))
             return
@@ -213,10 +213,7 @@ class Stack:
 
 
 def _manage() -> str:
-    """Return the beginning of a command line of manage.py, with the variables by which it finds this service.
-
-    DATABASE_URL is not among them, because it contains a password.
-    """
+    """Return how to call manage.py for this service. DATABASE_URL is left out, because it contains a password."""
     ours = {
         "PIPEDAI_ENV": (settings.PIPEDAI_ENV, "development"),
         "PIPEDAI_DATA_DIR": (str(settings.DATA_DIR), str(env.default_data_dir())),

@@ -70,8 +70,7 @@ def main() -> int:
         if not environment["DATABASE_URL"]:
             copy_cluster(migrated_cluster(environment), data_dir)
             environment[MIGRATED] = "1"
-            # The suite starts the server before its tests do, because only the suite says that it may be fast and lose
-            # data.
+            # The suite starts the server before its tests do, as only the suite lets it be fast and lose data.
             EmbeddedPostgres(data_dir, faster=FASTER).ensure_running()
         pytest_arguments = [each for each in arguments if each not in (NO_CHECKS, ALL, CHANGED)]
         quick = CHANGED in arguments
@@ -122,9 +121,7 @@ class Suite:
         if compiles and _many_tests_are_not_compiled():
             # One process compiles the test modules, before all processes of the tests would. Its output is dropped.
             with tempfile.TemporaryFile() as output:
-                self._wait(
-                    self._begin("", ["pytest", "--collect-only", "-qq", *arguments], {}, output)
-                )
+                self._run("", ["pytest", "--collect-only", "-qq", *arguments], {}, output)
         # There are four processes more than processors, as many tests wait for processes that they have started.
         processes = 4 + min(8, max(2, os.cpu_count() or 2))
         # Each process takes consecutive tests, because the tests of one module share what the module starts. A
@@ -156,43 +153,37 @@ class Suite:
         return 1 if self._failed else 0
 
     def _check(self, name: str, command: list[str], settings: Mapping[str, str] = {}) -> None:
-        self._end(name, self._begin(name, command, settings))
+        if self._run(name, command, settings):
+            self._failed.append(name)
 
     def _check_aside(self, name: str, command: list[str], settings: Mapping[str, str] = {}) -> None:
         """Run a check, and print all of its output in one piece at its end."""
         with tempfile.TemporaryFile() as output:
-            self._end(name, self._begin(name, command, settings, output))
+            if self._run(name, command, settings, output):
+                self._failed.append(name)
             output.seek(0)
             said = output.read().decode(errors="replace")
         print(f"\n{name}: {shlex.join(command)}\n{said}", flush=True)
 
-    def _begin(
+    def _run(
         self,
         name: str,
         command: list[str],
         settings: Mapping[str, str] = {},
         output: IO[bytes] | None = None,
-    ) -> subprocess.Popen[bytes] | None:
+    ) -> int:
+        """Return the exit code of a command, which is ended at the deadline; 0 if a signal came before it began."""
         if self._stopped_by:
-            return None
+            return 0
         if output is None:
             print(f"\n{name}: {shlex.join(command)}", flush=True)
-        return subprocess.Popen(
+        running = subprocess.Popen(
             command,
             env={**self._environment, **settings},
             stdout=output,
             stderr=None if output is None else subprocess.STDOUT,
             preexec_fn=die_with_parent(signal.SIGTERM),
         )
-
-    def _end(self, name: str, running: subprocess.Popen[bytes] | None) -> None:
-        if self._wait(running):
-            self._failed.append(name)
-
-    def _wait(self, running: subprocess.Popen[bytes] | None) -> int:
-        """Wait until the check has ended, and end it at the deadline. Return its exit code, or 0 if it never began."""
-        if running is None:
-            return 0
         while running.poll() is None:
             try:
                 running.wait(timeout=1)
@@ -209,9 +200,7 @@ class Suite:
 
 
 def _many_tests_are_not_compiled() -> bool:
-    """Whether so many test modules are new or changed that compiling them six times takes longer than collecting them
-    once more.
-    """
+    """Whether so many test modules are new that compiling them six times takes longer than collecting once more."""
     tag = f".{sys.implementation.cache_tag}-pytest-{version('pytest')}.pyc"
     stale = 0
     for source in _ROOT.glob("[!.]*/**/test_*.py"):
@@ -237,9 +226,7 @@ def new_data_dir() -> Path:
 
 
 def kept_files() -> Path:
-    """Return the directory for what later runs need not make again. All checkouts share it if the user has a place for
-    such files that can be written to.
-    """
+    """Return the directory for what later runs need not make again: the user's, for all checkouts, or this one's."""
     shared = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pipedai-tests"
     with suppress(OSError):
         shared.mkdir(parents=True, exist_ok=True)
@@ -247,10 +234,7 @@ def kept_files() -> Path:
 
 
 def migrated_cluster(environment: Mapping[str, str]) -> Path:
-    """Return a directory with a stopped server's cluster, which `manage.py release` has prepared, for `copy_cluster`.
-
-    The first run with these migrations makes it. Those that no run has used for a day are removed.
-    """
+    """Return a stopped cluster for `copy_cluster`, with these migrations, which the first run with them makes."""
     clusters = kept_files() / "clusters"
     clusters.mkdir(parents=True, exist_ok=True)
     kept = clusters / _name_of_cluster()
@@ -278,9 +262,7 @@ def migrated_cluster(environment: Mapping[str, str]) -> Path:
 
 
 def types_cache() -> Path:
-    """Return mypy's cache, which a fresh checkout shares with those that have the same modules. In a cache that knows a
-    module which is no longer there, mypy finds faults that do not exist.
-    """
+    """Return mypy's cache for these modules: by one that knows others, mypy finds faults that do not exist."""
     modules = "\n".join(sorted(str(each) for each in _ROOT.glob("[!.]*/**/*.py"))).replace(
         str(_ROOT), ""
     )

@@ -50,9 +50,16 @@ class Answer:
 class Refused(Exception):  # noqa: N818 - named as what the API did
     """The API answered with an error. `fields` has the messages by field, and `form` those about no single field."""
 
-    def __init__(self, status: int, body: Json, retry_after: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        body: Json,
+        retry_after: str | None = None,
+        cookies: SimpleCookie | None = None,
+    ) -> None:
         super().__init__(body["error"])
         self.status = status
+        self.cookies = cookies or SimpleCookie()
         self.code: str = body["code"]
         self.retry_after = retry_after
         details: Json = body.get("details") or {}
@@ -105,7 +112,8 @@ def ask(
         response.render()
     data: Json = json.loads(response.content) if response.content else {}
     if response.status_code >= 400:
-        refused = Refused(response.status_code, data, response.get("Retry-After"))
+        retry_after = response.get("Retry-After")
+        refused = Refused(response.status_code, data, retry_after, response.cookies)
         request.META[REFUSED] = refused
         raise refused
     return Answer(response.status_code, data, response.cookies)

@@ -191,7 +191,8 @@ def show(
     """
     if not isinstance(environment, dict):
         environment = environment_of(request, environment)
-    context |= {"environment": environment, "menu": menu, "older": page and older(request, page)}
+    context |= {"environment": environment, "menu": menu}
+    context |= pages_beside(request, page) if page else {}
     context["frame"] = _frame(request, environment, needs)
     return render(request, f"console/{template}.html", context, status=status)
 
@@ -344,15 +345,22 @@ def listed(
     request: HttpRequest, environment_id: UUID, kind: str, *filters: str, **query: Any
 ) -> Json:
     """Returns a page of what an environment has of a kind, with the filters and the cursor of the page's URL."""
-    query |= chosen(request, *filters)
+    if filters or not query:
+        query |= chosen(request, *filters)
     return ask(request, "GET", f"environments/{environment_id}/{kind}", query=query).data
 
 
-def older(request: HttpRequest, page: Json) -> str | None:
-    """Returns the link to the next page of a list with the same filters, or None on the last page."""
-    if page["nextCursor"] is None:
-        return None
-    return f"?{urlencode({**request.GET.dict(), 'cursor': page['nextCursor']})}"
+def pages_beside(request: HttpRequest, page: Json) -> Json:
+    """Returns the links from a page of a list to the `newer` and the `older` one with the same filters, each None where
+    there is none. A page knows only the cursor of the one before it, so from there the way back is the first page.
+    """
+    query = request.GET.dict()
+    before, cursor = query.pop("before", ""), query.pop("cursor", "")
+    newer = urlencode({**query, **({"cursor": before} if before else {})}) if cursor else None
+    later = page["nextCursor"] and urlencode(
+        {**query, "cursor": page["nextCursor"], **({"before": cursor} if cursor else {})}
+    )
+    return {"newer": newer if newer is None else f"?{newer}", "older": later and f"?{later}"}
 
 
 def chosen(request: HttpRequest, *names: str) -> dict[str, str]:

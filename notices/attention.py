@@ -6,7 +6,7 @@ incidents.
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from notices.health import IS_FINAL
@@ -19,11 +19,12 @@ from notices.states import (
     NEEDS,
     RUN_FAILED,
     USER_LEFT,
+    WORKER_PROBLEM,
     Kind,
     headline,
 )
 from pipedai.api.renderers import counted
-from pipedai.sql import NOW, Row, fetch_all
+from pipedai.sql import NOW, Row, fetch_all, fetch_row
 from triggers.approvals.rules import DECIDERS_OF_MANY, MEMBERS_OF_ROLES, untold
 from triggers.explain import candidates
 from triggers.explain.answers import Reason, due_time_words
@@ -238,6 +239,25 @@ def _runs_wait(row: Row) -> str:
     return f"{least}{counted(runs, 'due run')} {'waits' if runs == 1 else 'wait'} for it."
 
 
+# The enabled workers that say that something is wrong with their machines, which also those with runs in hand may do.
+_PROBLEMS = f"""
+SELECT '{WORKER_PROBLEM}' AS kind, w.problems_since AS since, 'worker' AS subject_type, w.id AS subject_id,
+    w.label AS subject_name, w.problems -> 0 ->> 'code' AS reason, (
+        SELECT string_agg(p ->> 'message', ' ' ORDER BY n)
+        FROM jsonb_array_elements(w.problems) WITH ORDINALITY AS each (p, n)) AS said,
+    count(*) OVER () AS total
+FROM worker w
+WHERE w.{_OF_ENVIRONMENT} AND w.deleted_at IS NULL AND w.disabled_at IS NULL AND w.problems_since IS NOT NULL
+ORDER BY since DESC, w.id LIMIT %(limit)s
+"""  # noqa: S608
+
+
+def of_problems(row: Row) -> Told:
+    need = NEEDS[WORKER_PROBLEM]
+    said = f"{need.sentence.format(row['subject_name'])} {row['said']}"
+    return Told(row["reason"], said, need.remedy)
+
+
 # The triggers of which a due time has passed, and about which no scheduler has decided for longer than usual.
 _UNDECIDED = f"""
 SELECT '{Kind.TRIGGER_LATE.value}' AS kind, t.next_run_at AS since, 'trigger' AS subject_type, t.id AS subject_id,
@@ -339,6 +359,7 @@ SOURCES: Final[tuple[tuple[str, Callable[[Row], Told]], ...]] = (
     (_INCIDENTS, of_incident),
     (_POOLS, of_pool),
     (_WORKERS, of_worker),
+    (_PROBLEMS, of_problems),
     (_UNDECIDED, of_undecided),
     (_FAILING_CONNECTIONS, of_kind),
     (_CHANNELS, of_kind),
@@ -346,20 +367,34 @@ SOURCES: Final[tuple[tuple[str, Callable[[Row], Told]], ...]] = (
     (_USERS_LEFT, of_kind),
 )
 _NOTHING: Row = dict.fromkeys(("run_id", "error", "incident_id", "acknowledged_at"))
+_COUNT = f"""
+SELECT coalesce(sum(total), 0)::int AS total FROM (
+    {" UNION ALL ".join(f"(SELECT total FROM ({each}) source LIMIT 1)" for each, _ in SOURCES)}) sources
+"""  # noqa: S608
+
+
+def _params(environment_id: UUID, limit: int, now: datetime | None) -> dict[str, Any]:
+    return {
+        "environment_id": environment_id,
+        "kinds": list(KINDS),
+        "limit": limit,
+        "late_after": LATE_AFTER,
+        "recent": RECENT,
+        "now": now,
+    }
+
+
+def count_attention(environment_id: UUID, *, now: datetime | None = None) -> int:
+    """Returns how many items need attention in an environment, in one query."""
+    total: int = fetch_row(_COUNT, _params(environment_id, 1, now))["total"]
+    return total
 
 
 def find_attention(environment_id: UUID, *, now: datetime | None = None) -> tuple[list[Row], int]:
     """Returns what needs attention in an environment, as rows for AttentionItemSerializer, the most urgent first, and
     how many items there are. At most MAX_ITEMS are returned. It takes a query for each source, and one more.
     """
-    params = {
-        "environment_id": environment_id,
-        "kinds": list(KINDS),
-        "limit": MAX_ITEMS,
-        "late_after": LATE_AFTER,
-        "recent": RECENT,
-        "now": now,
-    }
+    params = _params(environment_id, MAX_ITEMS, now)
     found: list[tuple[Row, Callable[[Row], Told]]] = []
     total = 0
     for statement, tell in SOURCES:

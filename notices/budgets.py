@@ -12,7 +12,7 @@ from django.db import transaction
 
 from notices.incidents import Finding, change_incidents
 from notices.states import Kind, SubjectType
-from pipedai.api.renderers import counted, money
+from pipedai.api.renderers import counted, dollars
 from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one
 from triggers.budgets.spending import AMOUNT, IS_HOLDING, SPENT
 from triggers.explain.answers import zoned_words
@@ -137,7 +137,7 @@ def _use(row: Row) -> _Use:
     if (limit := row["limit_usd"]) is not None:
         spent, least = row["spent"], row["least_amount"]
         pct = _percent(spent, limit)
-        words = f"${money(spent)} of ${money(limit)} is spent"
+        words = f"{dollars(spent)} of {dollars(limit)} is spent"
         if least is not None and spent + least > limit:
             pct, words = max(pct, Decimal(100)), f"{words}, and no run has room any more"
         uses.append(_Use(pct, words))

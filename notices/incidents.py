@@ -129,7 +129,8 @@ def change_incidents(
     last. Returns how many it opened and closed. Call it in a transaction. It locks incidents before channels, because
     another order could deadlock.
     """
-    opened = _open(kind, subject_type, begun, now)
+    values = [_values(finding) for finding in begun]
+    opened = _insert(_OPEN, kind, subject_type, values, now) if values else []
     well = _close(kind, recovered, now)
     dropped = _close(kind, withdrawn, now)
     emit(
@@ -179,14 +180,6 @@ def announce(moments: Mapping[Moment, Sequence[Row]], *, now: datetime | None = 
     queued = queue_notices(channels, of_incidents(incidents, channels[0]["now"]), now=now)
     if counts := Counter(notice.incident_id for notice in queued if notice.incident_id):
         execute(_COUNT, {"ids": list(counts), "counts": list(counts.values())})
-
-
-def _open(
-    kind: Kind, subject_type: SubjectType, findings: Sequence[Finding], now: datetime | None
-) -> list[Row]:
-    if not findings:
-        return []
-    return _insert(_OPEN, kind, subject_type, [_values(each) for each in findings], now)
 
 
 def _insert(

@@ -7,7 +7,7 @@ from django.db.models.functions import Now
 
 from notices.states import Kind, SubjectType
 from pipedai.ids import new_id
-from pipedai.outgoing import (
+from pipedai.outgoing.kinds import (
     OutboxRow,
     SendAttempt,
     attempt_constraints,
@@ -15,10 +15,10 @@ from pipedai.outgoing import (
     outbox_indexes,
 )
 from pipedai.table_rules import check, has, index, lacks, unique
-from workspaces.models import Environment
 from workspaces.tenant_columns import (
     FileColumns,
     TenantRow,
+    environment_key,
     has_its_key,
     in_environment,
     own_key,
@@ -38,9 +38,7 @@ class AskedAddress(models.Model):
     # The row's id, which the tokens in mails name. Links in earlier mails end when it changes, as it does if the owner
     # of the address is removed from the environment by somebody else.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
+    environment = environment_key()
     # The address, in lower case.
     address = models.CharField(max_length=MAX_ADDRESS)
     # The user who first named the address: by adding it to a channel, also with an API key that they minted, or by
@@ -219,9 +217,7 @@ class Notice(OutboxRow):
         DIGESTED = "digested"
 
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.PENDING)
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
+    environment = environment_key()
     # The channel that sends the notice. The channel's URL and secret are read at each attempt.
     channel = tenant_key("notices.Channel", related_name="notices")
     # What the notice tells: a word from EVENTS, or `channel.test`, `channel.digest`, `channel.summary` or
@@ -304,9 +300,7 @@ class Notice(OutboxRow):
 
 class NoticeAttempt(SendAttempt):
     pk = models.CompositePrimaryKey("notice_id", "n")
-    environment = models.ForeignKey(
-        Environment, on_delete=models.PROTECT, related_name="+", db_index=False
-    )
+    environment = environment_key()
     notice = tenant_key("notices.Notice", related_name="attempts")
 
     class Meta:

@@ -16,53 +16,30 @@ from notices.lateness import find_late_triggers
 from notices.models import Incident
 from notices.silence import find_offline_pools, find_offline_workers
 from pipedai.loop import Job, register_job
-from pipedai.outgoing import register_kind
-from pipedai.retention import (
-    Batch,
-    Order,
-    Retention,
-    register_retention,
-    rows_where,
-    until_short,
-)
-from pipedai.sql import execute, fetch_all
+from pipedai.outgoing.pool import register_kind
+from pipedai.retention import Batch, Order, Retention, register_retention, rows_where
 from triggers.changes import Kind, State, register_changing
 
-_OLD_NOTICES = """
-SELECT id FROM notice WHERE created_at < %(before)s AND status <> 'pending' ORDER BY created_at LIMIT %(limit)s
-"""
-_COUNT_NOTICES = f"SELECT count(*) AS n FROM ({_OLD_NOTICES}) old"  # noqa: S608
-_REMOVE_ATTEMPTS = "DELETE FROM notice_attempt WHERE notice_id = ANY(%(ids)s)"
-_REMOVE_NOTICES = "DELETE FROM notice WHERE id = ANY(%(ids)s)"
-_REMOVE_CHANNELS = """
-WITH old AS MATERIALIZED (
-    SELECT id FROM channel c WHERE deleted_at < %(before)s
-        AND NOT EXISTS (SELECT FROM notice n WHERE n.channel_id = c.id)
-    LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
-DELETE FROM channel c USING old WHERE c.id = old.id
-"""
-
+_prune_ended = rows_where(
+    "notice",
+    "t.created_at < %(before)s AND t.status <> 'pending'",
+    by="t.created_at",
+    children={"notice_attempt": "notice_id"},
+)
+_prune_channels = rows_where(
+    "channel",
+    "t.deleted_at < %(before)s AND NOT EXISTS (SELECT FROM notice n WHERE n.channel_id = t.id)",
+    by="t.deleted_at",
+)
 # The audit log keeps the events of incidents.
 prune_incidents = rows_where("incident", "t.closed_at < %(before)s", by="t.closed_at")
 
 
 def prune_notices(order: Order) -> Iterator[Batch]:
     """Removes notices queued before `order.before` that are no longer pending, and channels deleted before."""
-    params = {"before": order.before, "limit": order.limit}
-    if order.dry_run:
-        count = fetch_all(_COUNT_NOTICES, {**params, "limit": None})[0]["n"]
-        yield Batch(count, count)
-        return
-
-    def step() -> int:
-        ids = [row["id"] for row in fetch_all(f"{_OLD_NOTICES} FOR UPDATE SKIP LOCKED", params)]
-        if ids:
-            execute(_REMOVE_ATTEMPTS, {"ids": ids})
-            execute(_REMOVE_NOTICES, {"ids": ids})
-        return len(ids)
-
-    yield from until_short(step, order.limit)
-    yield from until_short(lambda: execute(_REMOVE_CHANNELS, params), order.limit)
+    yield from _prune_ended(order)
+    if not order.dry_run:
+        yield from _prune_channels(order)
 
 
 def _states(environment_id: UUID, ids: Collection[UUID]) -> list[State]:

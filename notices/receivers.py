@@ -78,10 +78,6 @@ def follow_events(events: tuple[Event, ...], **_: Any) -> None:
             note(found)
 
 
-def _note_created(created: Sequence[Event]) -> None:
-    watch_new([_target(event) for event in created])
-
-
 def _note_seeded(seeded: Sequence[Event]) -> None:
     for event in seeded:
         if event.target_type == "workspace":
@@ -208,7 +204,7 @@ def _target(event: Event) -> UUID:
 # The functions that act on the other events, in the order in which they are called.
 _NOTED: Mapping[str, Callable[[Sequence[Event]], None]] = {
     "environment.updated": _note_environments,
-    "trigger.created": _note_created,
+    "trigger.created": lambda created: watch_new([_target(event) for event in created]),
     "trigger.updated": _note_settings,
     "trigger.deleted": _note_deleted,
     "demo.seeded": _note_seeded,

@@ -60,12 +60,14 @@ def kind_of(event: str) -> Kind:
 
 
 # What needs somebody's attention besides incidents: a call to decide about, a connection that gets no fresh token, a
-# channel whose last notice was given up, a failure that raised no incident, and a connection whose user has left.
+# channel whose last notice was given up, a failure that raised no incident, a connection whose user has left, and a
+# machine with which something is wrong.
 APPROVAL: Final = "approval"
 CONNECTION_FAILING: Final = "connection_failing"
 CHANNEL_DEAD: Final = "channel_dead"
 RUN_FAILED: Final = "run_failed"
 USER_LEFT: Final = "connection_user_left"
+WORKER_PROBLEM: Final = "worker_problem"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +117,11 @@ NEEDS: Final[Mapping[str, Need]] = {
         badge=("Offline", "cross", "bad"),
         sentences=("Worker {} is offline", "Worker {} is online again", "It was offline"),
         choices=("A machine is offline", "It is back"),
+    ),
+    WORKER_PROBLEM: Need(
+        badge=("Has a problem", "cross", "bad"),
+        sentence="Something is wrong with the machine of worker {}.",
+        remedy="Do there what it says. `pipedai-worker doctor` on that machine checks everything.",
     ),
     Kind.CONNECTION_NEEDS_LOGIN.value: IncidentNeed(
         badge=("Needs a new login", "cross", "bad"),

@@ -1,6 +1,5 @@
 """The endpoints of what needs attention in an environment, and of its incidents."""
 
-from typing import Any
 from uuid import UUID
 
 from rest_framework import serializers
@@ -17,13 +16,11 @@ from notices.serializers import (
     incidents_shown,
 )
 from pipedai.api.pagination import KeysetPaginator
-from pipedai.api.principal import actor_of, principal_of
+from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.replica.reading import from_replica
 from triggers.tenancy import check_tenant_ids
-from workspaces.access import IsOperator, IsViewer, TenantViewSet, find_visible
-
-_ALL_INCIDENTS = "SELECT id, environment_id FROM incident"
+from workspaces.access import IsOperator, IsViewer, TenantViewSet
 
 
 class AttentionViewSet(TenantViewSet):
@@ -55,9 +52,11 @@ class IncidentPaginator(KeysetPaginator):
     time_field = "opened_at"
 
 
-class EnvironmentIncidentViewSet(TenantViewSet):
+class IncidentViewSet(TenantViewSet):
+    row = ("incident_id", "SELECT id, environment_id FROM incident")
     tag = "Incidents"
-    permissions = {"list": IsViewer}
+    permissions = {"list": IsViewer, "acknowledge": IsOperator}
+    pagination_class = IncidentPaginator
 
     @Operation(
         "GET /environments/{environmentId}/incidents",
@@ -71,17 +70,7 @@ class EnvironmentIncidentViewSet(TenantViewSet):
         rows = Incident.objects.filter(environment_id=environment_id)
         filters = IncidentFilters.read(rows, request)
         check_tenant_ids(environment_id, filters)
-        paginator = IncidentPaginator()
-        page = paginator.paginate_parts(filters.parts, request, self)
-        return paginator.get_paginated_response(incidents_shown(page))
-
-
-class IncidentViewSet(TenantViewSet):
-    tag = "Incidents"
-    permissions = {"acknowledge": IsOperator}
-
-    def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        self.access = find_visible(principal_of(request), _ALL_INCIDENTS, kwargs["incident_id"])
+        return self.page_shown(request, filters.parts, incidents_shown)
 
     @Operation(
         "POST /incidents/{incidentId}/acknowledge",

@@ -17,6 +17,7 @@ import nacl.exceptions
 import nacl.hash
 import nacl.secret
 import nacl.utils
+from django.conf import settings
 
 KEY_BYTES = nacl.secret.SecretBox.KEY_SIZE
 _VERSION = b"\x01"
@@ -79,6 +80,11 @@ def parse_master_keys(entries: tuple[str, ...]) -> tuple[MasterKey, ...]:
     if not keys or len({key.id for key in keys}) != len(keys):
         raise ValueError("MASTER_KEYS must hold at least one key, and no id twice.")
     return tuple(keys)
+
+
+def masters() -> tuple[MasterKey, ...]:
+    """Returns this process's master keys, newest first."""
+    return parse_master_keys(tuple(settings.MASTER_KEYS))
 
 
 def new_data_key(data_key_id: str) -> DataKey:

@@ -12,11 +12,13 @@ from pipedai.server.request_scope import CONSOLE
 # environment.
 PAGES: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "account": "account",
         "password": "account/password",
         "verify": "account/verify",
         "reset": "account/reset",
         "register": "account/register",
         "invitation": "account/invitation",
+        "link": "account/link",
         "notices": "account/notices",
         "attention": "environments/{environment}/attention",
         "machines": "environments/{environment}/machines",

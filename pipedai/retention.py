@@ -4,7 +4,7 @@ Each batch is a small transaction that waits only briefly for a lock, so a kille
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -15,7 +15,7 @@ from django.db import DatabaseError
 
 from pipedai import timeouts
 from pipedai.logs import get_logger
-from pipedai.sql import database_now, execute, fetch_all, sqlstate
+from pipedai.sql import Row, database_now, execute, fetch_all, sqlstate
 
 log = get_logger(__name__)
 
@@ -108,18 +108,27 @@ def until_short(step: Callable[[], int], limit: int) -> Iterator[Batch]:
 
 
 def rows_where(
-    table: str, old: str, *, by: str, key: Sequence[str] = ("id",)
+    table: str,
+    old: str,
+    *,
+    by: str,
+    key: Sequence[str] = ("id",),
+    children: Mapping[str, str] | None = None,
 ) -> Callable[[Order], Iterator[Batch]]:
     """Returns the `prune` of a table's rows for which the SQL condition `old` is true, which may use `before` and the
     table as `t`. The smallest `by` are deleted first, and rows that another process deletes are skipped. `key` is the
-    primary key.
+    primary key. The rows of the tables `children` go too: each names the column that refers to the `id` of `table`.
     """
     ours, theirs = (", ".join(f"{of}.{name}" for name in key) for of in ("t", "old"))
     # The names and the conditions are constants of modules.
     count = f"SELECT count(*) AS n FROM {table} t WHERE {old}"  # noqa: S608
+    gone = "".join(
+        f",\n{child}_gone AS (DELETE FROM {child} c USING old WHERE c.{column} = old.id)"  # noqa: S608
+        for child, column in (children or {}).items()
+    )
     remove = f"""
 WITH old AS MATERIALIZED (
-    SELECT {ours} FROM {table} t WHERE {old} ORDER BY {by} LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
+    SELECT {ours} FROM {table} t WHERE {old} ORDER BY {by} LIMIT %(limit)s FOR UPDATE SKIP LOCKED){gone}
 DELETE FROM {table} t USING old WHERE ({ours}) = ({theirs})
 """  # noqa: S608
 
@@ -132,6 +141,23 @@ DELETE FROM {table} t USING old WHERE ({ours}) = ({theirs})
             yield from until_short(lambda: execute(remove, params), order.limit)
 
     return prune
+
+
+# Reads a table's partitions and their ends from PostgreSQL's catalogue: the upper bound of a partition is the end of
+# its month or day. The default partition has no bound, so it is never among them.
+_PARTITIONS = """
+SELECT name, ends_at FROM (
+    SELECT c.oid::regclass::text AS name,
+        substring(pg_get_expr(c.relpartbound, c.oid) FROM 'TO \\(''([^'']+)''\\)')::timestamptz AS ends_at
+    FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+    WHERE i.inhparent = to_regclass(%(table)s)) parts
+WHERE ends_at <= %(before)s ORDER BY ends_at
+"""
+
+
+def partitions_before(table: str, moment: datetime) -> list[Row]:
+    """Returns `name` and `ends_at` of the partitions that ended by this moment, the oldest first."""
+    return fetch_all(_PARTITIONS, {"table": table, "before": moment})
 
 
 class Rounds:

@@ -33,6 +33,11 @@ TRUSTED_PROXIES = env.words("TRUSTED_PROXIES")
 THROTTLES_ENABLED = True
 # Who may register: anybody, only people with an invitation, or nobody.
 REGISTRATION = env.choice("REGISTRATION", ("open", "invited", "closed"), "open")
+# The OpenID provider, the issuer, at which people sign in, and who we are to it. With OIDC_ONLY nobody uses a password.
+OIDC_ISSUER = env.text("OIDC_ISSUER", "")
+OIDC_CLIENT_ID = env.text("OIDC_CLIENT_ID", "")
+OIDC_CLIENT_SECRET = env.text("OIDC_CLIENT_SECRET", "")
+OIDC_ONLY = env.flag("OIDC_ONLY", default=False)
 COOKIE_SAMESITE = env.choice("COOKIE_SAMESITE", ("Lax", "Strict", "None"), "Lax")
 
 CORS_ALLOWED_ORIGINS = ALLOWED_ORIGINS

@@ -5,13 +5,14 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
+from django.dispatch import receiver
 from prometheus_client import Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from pipedai.events import Event, on_committed
 from pipedai.metrics.database import ROW_LIMIT, read_at_scrape
-from pipedai.outgoing import Answer
 from pipedai.outgoing.attempts import attempted
+from pipedai.outgoing.posts import Answer
 from pipedai.sql import fetch_all, fetch_row
 from triggers.heartbeats import ALIVE_WITHIN
 from triggers.models import Delivery
@@ -65,7 +66,8 @@ def count_run_event(event: Event) -> None:
             QUEUED.labels(event.metadata["source"]).inc()
         case "run.scheduled":
             QUEUED.labels(Source.SCHEDULE.value).inc()
-            FIRING_LAG.observe(max(0.0, time.time() - _seconds(event.metadata["tickAt"])))
+            due_at = datetime.fromisoformat(event.metadata["tickAt"])
+            FIRING_LAG.observe(max(0.0, time.time() - due_at.timestamp()))
         case "run.retried":
             QUEUED.labels(Source.RETRY.value).inc()
         case "run.claimed":
@@ -111,31 +113,26 @@ def _count_end(event: Event) -> None:
     ENDED.labels(event.metadata["status"], event.metadata["faultClass"]).inc()
 
 
+@receiver(attempted, sender=Delivery, dispatch_uid="triggers.metrics")
 def count_attempt(answer: Answer, **_: Any) -> None:
     answered = answer.error is None and answer.status_code is not None
     result = f"{(answer.status_code or 0) // 100}xx" if answered else "error"
     ATTEMPT_SECONDS.labels(result).observe(answer.duration_ms / 1000)
 
 
-attempted.connect(count_attempt, sender=Delivery, dispatch_uid="triggers.metrics")
-
-
+@receiver(lengthened, dispatch_uid="triggers.metrics")
 def count_lengthened(decisions: Sequence[str], **_: Any) -> None:
     """Counts due times that lengthened a stretch. Its first one emits an event, which `count_outcome` counts."""
     for decision in decisions:
         TICKS_SKIPPED.labels(decision).inc()
 
 
-lengthened.connect(count_lengthened, dispatch_uid="triggers.metrics")
-
-
+@receiver(stored, dispatch_uid="triggers.metrics")
 def count_stored(count: int, is_truncated: bool, **_: Any) -> None:
     RUN_EVENTS.inc(count)
     if is_truncated:
         RUN_EVENTS_TRUNCATED.inc()
 
-
-stored.connect(count_stored, dispatch_uid="triggers.metrics")
 
 _SCHEDULE = """
 SELECT coalesce(extract(epoch FROM statement_timestamp() - min(next_run_at)), 0) AS overdue
@@ -210,10 +207,6 @@ def read_waiting_runs() -> Iterator[Metric]:
 def _figures(sql: str) -> dict[str, float]:
     row = fetch_row(sql, {"limit": ROW_LIMIT, "alive": ALIVE_WITHIN})
     return {name: float(value) for name, value in row.items()}
-
-
-def _seconds(iso: str) -> float:
-    return datetime.fromisoformat(iso).timestamp()
 
 
 def _start_at_zero() -> None:

@@ -13,7 +13,7 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
-from pipedai.api.renderers import compact_json
+from pipedai.api.renderers import compact_json, cut
 
 MAX_BYTES = 32 * 1024
 MAX_DEPTH = 32
@@ -31,7 +31,6 @@ _LONGEST_PATTERNS = 4 * 1024
 # The largest number of names that a list under the keyword `type` may have. The check compares each name with each
 # other, so a long list would take long; JSON Schema has only seven types.
 _MOST_TYPES = 64
-_LONGEST_SHOWN = 200
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _REFERENCES = ("$ref", "$dynamicRef")
@@ -60,9 +59,7 @@ def check_output_schema(schema: Any) -> None:
     error = next(iter(_METASCHEMA.iter_errors(schema)), None)
     if error is not None:
         place = "/".join(("", *map(str, error.absolute_path)))
-        raise BadOutputSchema(
-            f"Not a JSON Schema 2020-12: at {place or '/'}: {_cut(error.message)}"
-        )
+        raise BadOutputSchema(f"Not a JSON Schema 2020-12: at {place or '/'}: {cut(error.message)}")
     places = list(_subschemas(schema))
     for place in places:
         _check_dialect(place)
@@ -133,14 +130,12 @@ def _check_patterns(places: list[Any]) -> None:
     for pattern in patterns:
         if _INLINE_FLAGS.search(pattern):
             raise BadOutputSchema(
-                f"The pattern {_cut(pattern)} has flags, which JSON Schema does not know."
+                f"The pattern {cut(pattern)} has flags, which JSON Schema does not know."
             )
         try:
             re.compile(pattern)
         except (re.error, RecursionError, OverflowError):
-            raise BadOutputSchema(
-                f"The pattern {_cut(pattern)} is no regular expression."
-            ) from None
+            raise BadOutputSchema(f"The pattern {cut(pattern)} is no regular expression.") from None
 
 
 def _check_references(schema: dict[str, Any], places: list[Any]) -> None:
@@ -164,12 +159,10 @@ def _check_reference(reference: str, resolver: Any, known: set[int]) -> None:
         target = resolver.lookup(reference).contents
     except Unresolvable:
         raise BadOutputSchema(
-            f"The reference {_cut(reference)} names no place in this schema; others are never loaded."
+            f"The reference {cut(reference)} names no place in this schema; others are never loaded."
         ) from None
     if not isinstance(target, bool) and id(target) not in known:
-        raise BadOutputSchema(
-            f"The reference {_cut(reference)} names a place that holds no schema."
-        )
+        raise BadOutputSchema(f"The reference {cut(reference)} names a place that holds no schema.")
 
 
 def _resolvers(schema: Any, resolver: Any) -> Iterator[tuple[Any, Any]]:
@@ -179,10 +172,6 @@ def _resolvers(schema: Any, resolver: Any) -> Iterator[tuple[Any, Any]]:
         yield schema, resolver
         for each in DRAFT202012.subresources_of(schema):
             yield from _resolvers(each, resolver)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def schema_validator() -> Any:

@@ -10,12 +10,9 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from django.db import connection
-from psycopg import sql
-
 from pipedai.api.renderers import iso_time
 from pipedai.events import SYSTEM, Event, emit
-from pipedai.retention import Batch, InUse, Order, remove, until_short
+from pipedai.retention import Batch, InUse, Order, partitions_before, remove, until_short
 from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one
 
 _ENVIRONMENTS = "SELECT id FROM environment ORDER BY id"
@@ -217,7 +214,8 @@ def _rows(
 ) -> Iterator[Batch]:
     params = {"environment_id": environment_id, "before": order.before, **params}
     if order.dry_run:
-        count = _count(select(""), {**params, "limit": None})
+        found = f"SELECT count(*) AS n FROM ({select('')}) old"
+        count = fetch_all(found, {**params, "limit": None})[0]["n"]
         yield Batch(count, count)
         return
 
@@ -249,21 +247,8 @@ def _remove(
     )
 
 
-def _count(select: str, params: dict[str, Any]) -> int:
-    return int(fetch_all(f"SELECT count(*) AS n FROM ({select}) old", params)[0]["n"])
-
-
 AT_LEAST_DAYS = 2
 
-# Reads the partitions and their ends from PostgreSQL's catalogue. The default partition has no bound.
-_PARTITIONS = """
-SELECT name FROM (
-    SELECT c.oid::regclass::text AS name,
-        substring(pg_get_expr(c.relpartbound, c.oid) FROM 'TO \\(''([^'']+)''\\)')::timestamptz AS ends_at
-    FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-    WHERE i.inhparent = 'run_event_batch'::regclass) days
-WHERE ends_at <= %(before)s ORDER BY ends_at
-"""
 # Batches in the default partition: their day had no partition when they were stored.
 _STRAYS = """
 DELETE FROM run_event_batch_default WHERE ctid = ANY(ARRAY(
@@ -280,7 +265,7 @@ def drop_partitions(order: Order) -> Iterator[Batch]:
     """Drops the partitions of days before `order.before`, and yields how many batches each had. A partition in use
     stays until the next time. It writes no audit row, because events are no part of the ledger.
     """
-    for day in fetch_all(_PARTITIONS, {"before": order.before}):
+    for day in partitions_before("run_event_batch", order.before):
         batches = _batches(day["name"])
         if not order.dry_run:
             try:
@@ -295,8 +280,7 @@ def drop_partitions(order: Order) -> Iterator[Batch]:
 
 
 def _drop(name: str, batches: int) -> int:
-    with connection.cursor() as cursor:
-        cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(name)))
+    execute(f"DROP TABLE IF EXISTS {name}", {})
     return batches
 
 

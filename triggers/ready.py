@@ -10,7 +10,7 @@ from django.dispatch import receiver
 from pipedai.checks import register_probe
 from pipedai.events import Event, emit, happened
 from pipedai.loop import Job, register_job
-from pipedai.outgoing import register_kind
+from pipedai.outgoing.pool import register_kind
 from pipedai.retention import Retention, register_retention, rows_where
 from pipedai.server.heart import register_beat
 from pipedai.sql import fetch_all, fetch_by_ids

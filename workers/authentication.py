@@ -1,6 +1,4 @@
-"""Authenticates workers by their `wkt_` token, and defines the base of the endpoints that they call: it finds the
-worker, notes what the call tells of it, and locks it for a claim.
-"""
+"""Authenticates workers by their `wkt_` token, and defines the base of the endpoints that they call."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -99,9 +97,7 @@ class WorkerProtocolViewSet(ApiViewSet):
 
 
 def locked_limits(worker: WorkerPrincipal, *, features: Sequence[str]) -> Limits:
-    """Locks the worker's row. `features` are those that the call names. Raises Unauthenticated if the token was
-    revoked since authentication.
-    """
+    """Locks the worker's row, and returns its limits. Raises Unauthenticated if its token was revoked."""
     row = fetch_one(
         "SELECT max_concurrency, disabled_at IS NOT NULL AS disabled, unapproved_since IS NULL AS approved,"
         " coalesce(limited_until > statement_timestamp(), false) AS limited FROM worker"

@@ -36,7 +36,13 @@ from workers import services
 from workers.models import Worker
 from workers.pools.services import pools_of_host
 from workers.releases import Package, cli_package, worker_package
-from workers.serializers import RegistrationTokenBody, WorkerFilters, WorkerSerializer, worker_rows
+from workers.serializers import (
+    RegistrationTokenBody,
+    RegistrationTokenSerializer,
+    WorkerFilters,
+    WorkerSerializer,
+    worker_rows,
+)
 from workers.worker_events import read_events
 from workspaces.access import (
     Access,
@@ -146,16 +152,7 @@ class WorkspaceWorkerViewSet(HostViewSet):
         summary="Mint a registration token",
         body=RegistrationTokenBody,
         example={"label": "build-2"},
-        answers={
-            201: answer(
-                "RegistrationToken",
-                "A registration token, which is shown this once.",
-                id=serializers.UUIDField(),
-                token=serializers.CharField(),
-                lastFour=serializers.CharField(),
-                expiresAt=serializers.DateTimeField(),
-            )
-        },
+        answers={201: RegistrationTokenSerializer},
     )
     def mint_token(self, request: Request, workspace_id: UUID) -> Response:
         """Mints a `wrk_` token, which only this answer holds."""
@@ -171,15 +168,7 @@ class WorkspaceWorkerViewSet(HostViewSet):
             environment_id=self.access.environment_id,
             actor=actor_of(request),
         )
-        return Response(
-            {
-                "id": minted.key.id,
-                "token": minted.token,
-                "lastFour": minted.key.last_four,
-                "expiresAt": minted.key.expires_at,
-            },
-            status=201,
-        )
+        return Response(RegistrationTokenSerializer(minted).data, status=201)
 
     def _set_disabled(self, request: Request, *, disabled: bool) -> Response:
         read_body(Body, request)

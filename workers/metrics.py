@@ -8,8 +8,7 @@ from pipedai.metrics.database import ROW_LIMIT, read_at_scrape
 from pipedai.sql import fetch_all, fetch_row
 from triggers.runs.conditions import is_online
 
-# Queued runs are counted by the state of their worker: many queued runs of a worker that is switched off mean no
-# trouble.
+# Queued runs are counted by their worker's state, as many of a worker that is switched off mean no trouble.
 _ONLINE_NOW = is_online("w", "statement_timestamp()")
 _QUEUE = f"""
 SELECT CASE WHEN r.worker_id IS NULL THEN 'none'

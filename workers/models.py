@@ -3,7 +3,7 @@
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import Q
+from django.db.models import Q, Value
 from django.db.models.functions import Lower, Now
 
 from pipedai.ids import new_id
@@ -32,14 +32,12 @@ class Worker(models.Model):
 
     # A UUIDv7, made when the worker registers.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment to which the worker belongs: that of the `wrk_` token or the enrollment with which it registered.
-    # It never changes.
+    # The environment of the `wrk_` token or the enrollment with which the worker registered. It never changes.
     environment = environment_key("workers")
     # The worker's name for people. The first registration writes it, by default the hostname; admins may change it.
     label = models.CharField(max_length=255)
-    # The machine's own name, which it reports at registration. Within an environment it identifies the machine: a
-    # machine that registers again under the same hostname is the same worker, unless an API key minted its `wrk_`
-    # token.
+    # The machine's own name, which it reports at registration and which identifies it within an environment: a machine
+    # that registers again under it is the same worker, unless an API key minted its `wrk_` token.
     hostname = models.CharField(max_length=255)
     # The operating system that the machine reported at its last registration.
     os = models.CharField(max_length=255)
@@ -69,21 +67,22 @@ class Worker(models.Model):
     # What the worker can do that not every one can, as its last poll said: of FEATURES (`triggers.runs.conditions`). It
     # gets no run that needs another one.
     features = ArrayField(models.CharField(max_length=16), default=list, db_default=[])
-    # When somebody disabled the worker: it then finishes the runs that it holds and gets no others. None if it is
-    # enabled.
+    # What the worker says is wrong with its machine: a list of `code` and `message`, empty if nothing is.
+    problems = models.JSONField(default=list, db_default=Value([], models.JSONField()))
+    # Since when it has said so. None if nothing is wrong.
+    problems_since = models.DateTimeField(null=True)
+    # When somebody disabled the worker, which then finishes its runs and gets no others. None if it is enabled.
     disabled_at = models.DateTimeField(null=True)
     # Since when the worker waits for an admin's approval, because a `pwk_` key minted its `wrk_` token. Until the
     # approval it gets no run whose trigger has MCP headers. Registration sets this, approval clears it. None if
     # approved.
     unapproved_since = models.DateTimeField(null=True)
-    # When the worker last polled or sent a heartbeat. Its calls write this, at most every 10 s. None if it has never
-    # called.
+    # When the worker last polled or sent a heartbeat, to within 10 s. None if it has never called.
     last_seen_at = models.DateTimeField(null=True)
     # The word by which the process that polled last names itself. Polls write it, so that a process that ends signs off
     # only while no other one has polled since. None if the process sends no such word.
     process_id = models.CharField(max_length=64, null=True)
-    # When the worker's process said that it ends. The worker is offline from then on. The first poll of another process
-    # clears it.
+    # When the worker's process said that it ends: it is offline until the first poll of another process.
     signed_off_at = models.DateTimeField(null=True)
     # When the worker registered for the first time. The database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
@@ -176,8 +175,7 @@ class Enrollment(models.Model):
         KEY = "key"
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # The environment in which the host gets its worker. Issuing a code or approving a pairing writes it. None for a
-    # pairing that was not approved.
+    # The environment in which the host gets its worker. None for a pairing that was not approved.
     environment = environment_key("enrollments", null=True)
     kind = models.CharField(max_length=6, choices=Kind.choices)
     # The label for the worker that the host will get. It was chosen by the admin who issued the code, or by the host
@@ -189,18 +187,15 @@ class Enrollment(models.Model):
     auth_mode = models.CharField(max_length=10, choices=Worker.AuthMode.choices)
     # The HMAC-SHA256 of the `enr_` code; for a pairing, of the device code with which the host asks for its tokens.
     code_digest = models.BinaryField(max_length=32, unique=True)
-    # The HMAC-SHA256 of the code that a person types in the console to approve a pairing. None if the enrollment is an
-    # `enr_` code.
+    # The HMAC-SHA256 of the code that a person types in the console to approve a pairing. None for an `enr_` code.
     user_code_digest = models.BinaryField(max_length=32, null=True, unique=True)
     # The last four characters of the `enr_` code, by which people recognise it; for a pairing, of the device code.
     last_four = models.CharField(max_length=4)
     # The IP address of the host that asked for the pairing, shown to the person who decides. None for an `enr_` code.
     asked_from = models.GenericIPAddressField(null=True)
-    # The program that the pairing's host named in its User-Agent header, shown to the person who decides. None for an
-    # `enr_` code.
+    # The program that the pairing's host named in its User-Agent header, for the person who decides.
     asked_by = models.CharField(max_length=255, null=True)
-    # How many seconds the host of a pairing must wait between two requests for its tokens. Each request that comes too
-    # soon adds 5 (RFC 8628 §3.5).
+    # The seconds between two requests of a pairing's host for its tokens. Too early a one adds 5 (RFC 8628 §3.5).
     poll_seconds = models.PositiveSmallIntegerField(default=5)
     # When the host of a pairing last asked for its tokens before the approval. Each such request writes it.
     polled_at = models.DateTimeField(null=True)
@@ -209,11 +204,9 @@ class Enrollment(models.Model):
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
     )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
-    # From this time on nobody can approve or redeem the enrollment. By default a code lives for a day; a pairing lives
-    # for 10 minutes.
+    # From this time on nobody can approve or redeem it: by default after a day for a code, 10 minutes for a pairing.
     expires_at = models.DateTimeField()
-    # When the code was issued or the pairing approved. None if the pairing waits for a decision, was denied, or
-    # expired.
+    # When the code was issued or the pairing approved. None for one that waits, was denied, or expired.
     approved_at = models.DateTimeField(null=True)
     # When an admin revoked the enrollment or somebody denied the pairing. None if neither happened.
     revoked_at = models.DateTimeField(null=True)
@@ -265,17 +258,13 @@ class Enrollment(models.Model):
 
 
 class WorkerEvent(models.Model):
-    """Something that happened to a worker. If `is_streamed`, its stream can send it again for an hour; it
-    is deleted after a day.
-    """
+    """Something that happened to a worker. If `is_streamed`, its stream can repeat it for an hour; it is kept a day."""
 
-    # A growing number that the database assigns. Streams send events in this order, and a reader who reconnects names
-    # the last id that it got.
+    # A growing number that the database assigns, in whose order streams send events and go on after a reconnect.
     id = models.BigAutoField(primary_key=True)
     environment = environment_key()
     worker = tenant_key("workers.Worker")
-    # What happened, such as `run.claimed` or `poll.error`; API.md lists all types. The module `worker_events` writes
-    # it.
+    # What happened, such as `run.claimed`: API.md lists all types. The module `worker_events` writes it.
     type = models.CharField(max_length=32)
     # When the event happened; the database writes it. For an event that reports silence, the moment at which the worker
     # had been silent for too long.
@@ -301,9 +290,7 @@ class WorkerEvent(models.Model):
 
 
 class WorkerSilence(models.Model):
-    """A silence that a worker's call has ended, if it was long enough for an incident. The next look of a
-    scheduler tells of it, if no incident did, and deletes the row.
-    """
+    """A silence that a call has ended, long enough for an incident. A scheduler tells of it, and deletes the row."""
 
     id = models.BigAutoField(primary_key=True)
     environment = environment_key()

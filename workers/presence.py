@@ -160,6 +160,20 @@ def note_features(worker: WorkerPrincipal, features: list[str]) -> None:
         )
 
 
+_NOTE_PROBLEMS = f"""
+UPDATE worker SET problems = %(problems)s::jsonb,
+    problems_since = CASE WHEN %(problems)s::jsonb <> '[]' THEN statement_timestamp() END
+WHERE {_IS_CALLER} AND problems <> %(problems)s::jsonb
+"""  # noqa: S608
+
+
+def note_problems(worker: WorkerPrincipal, problems: str) -> None:
+    """Stores what the worker says is wrong with its machine, a JSON list, if it says another thing than before."""
+    changed = execute(_NOTE_PROBLEMS, {**_caller(worker), "problems": problems})
+    if changed and watches.is_watched(worker.environment_id):
+        announce_things(worker.environment_id, "worker", [worker.id])
+
+
 def note_account(worker: WorkerPrincipal, *, header: str | None) -> None:
     """Stores the account in a poll's `header`, if it is a new one. A worker can name it only when it knows its
     environment, and somebody may log in to another account, so each poll has it.

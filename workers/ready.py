@@ -8,8 +8,8 @@ from pipedai.retention import Retention, register_retention, rows_where
 from triggers.changes import Kind, State, register_changing
 from workers import worker_events  # noqa: F401 - importing it connects the receiver
 from workers.models import ONLINE_WITHIN, Worker
-from workers.pools.serializers import PoolBody
 from workers.pools.services import POOLS
+from workers.pools.views import PoolBody
 from workers.serializers import WorkerSerializer, worker_rows
 from workspaces.files.kinds import OF_ENVIRONMENT, Lookup, register_kind, register_lookup
 from workspaces.files.kinds import Kind as FileKind
@@ -32,9 +32,7 @@ def _states(environment_id: UUID, ids: Collection[UUID]) -> list[State]:
 
 
 def _gone_offline(environment_id: UUID, since: datetime, until: datetime) -> Collection[UUID]:
-    """Returns the workers that have been silent for so long, since some time between these two, that they count as
-    offline. No call tells of it, other than that by which a worker signs off.
-    """
+    """Returns the workers that came to count as offline between these times, by a silence of which no call tells."""
     rows = Worker.objects.filter(
         environment_id=environment_id,
         deleted_at__isnull=True,
@@ -45,10 +43,6 @@ def _gone_offline(environment_id: UUID, since: datetime, until: datetime) -> Col
     return list(rows.values_list("id", flat=True))
 
 
-def _by_hostname(environment_id: UUID) -> dict[str, UUID]:
-    return dict(_live.filter(environment_id=environment_id).values_list("hostname", "id"))
-
-
 register_changing(Kind("worker", _states, _gone_offline))
 register_dependents("worker", lambda id_: _live.filter(environment_id=id_).count())
 register_retention(Retention("worker-events", "events of workers", lambda: 1, prune_events))
@@ -56,7 +50,11 @@ register_retention(
     Retention("pairings", "requests for pairing that expired", lambda: 1, prune_pairings)
 )
 # Files describe pools, and name workers by their hostnames.
-register_lookup(Lookup("worker", _by_hostname))
+register_lookup(
+    Lookup(
+        "worker", lambda id_: dict(_live.filter(environment_id=id_).values_list("hostname", "id"))
+    )
+)
 register_kind(
     FileKind(
         resource=POOLS,

@@ -49,15 +49,18 @@ FOR NO KEY UPDATE
 _UPSERT = """
 INSERT INTO worker (
     id, environment_id, label, hostname, os, version, auth_mode, max_concurrency, token_digest, registered_from,
-    host_key_id, unapproved_since)
+    host_key_id, unapproved_since, problems, problems_since)
 VALUES (
     %(id)s, %(environment_id)s, %(label)s, %(hostname)s, %(os)s, %(version)s, %(auth_mode)s, %(max_concurrency)s,
-    %(token_digest)s, %(address)s, %(host_key_id)s, CASE WHEN NOT %(approved)s THEN statement_timestamp() END)
+    %(token_digest)s, %(address)s, %(host_key_id)s, CASE WHEN NOT %(approved)s THEN statement_timestamp() END,
+    coalesce(%(problems)s::jsonb, '[]'), CASE WHEN %(problems)s::jsonb <> '[]' THEN statement_timestamp() END)
 ON CONFLICT (environment_id, lower(hostname)) WHERE deleted_at IS NULL DO UPDATE
 SET os = excluded.os, version = excluded.version, auth_mode = excluded.auth_mode,
     max_concurrency = excluded.max_concurrency, token_digest = excluded.token_digest,
     registered_from = excluded.registered_from, host_key_id = excluded.host_key_id,
-    unapproved_since = excluded.unapproved_since
+    unapproved_since = excluded.unapproved_since,
+    problems = CASE WHEN %(problems)s::jsonb IS NULL THEN worker.problems ELSE excluded.problems END,
+    problems_since = CASE WHEN %(problems)s::jsonb IS NULL THEN worker.problems_since ELSE excluded.problems_since END
 WHERE %(may_replace)s
 RETURNING id
 """
@@ -195,6 +198,7 @@ def seat_worker(
         "environment_id": environment_id,
         "hostname": hostname,
         "label": values.get("label") or hostname,
+        "problems": values.get("problems"),
         "token_digest": minted.digest,
         "address": address,
         "host_key_id": host_key_id,

@@ -11,7 +11,7 @@ from rest_framework import serializers
 
 from pipedai.api.fields import NameField, TextField, TrueFalseField, WholeNumberField
 from pipedai.api.filters import ApiFilterSet, IdFilter, WordFilter
-from pipedai.api.serializers import Body, RowSerializer, StrictBody, sources_of
+from pipedai.api.serializers import Body, NamedSerializer, RowSerializer, StrictBody, sources_of
 from triggers.models import Run
 from workers.models import MAX_CONCURRENCY, ONLINE_WITHIN, PoolMember, Worker
 from workspaces.serializers import PoolIdsField
@@ -60,6 +60,13 @@ class WorkerBody(StrictBody):
     limitedUntil = NullField()
 
 
+class ProblemSerializer(RowSerializer):
+    """What a worker says is wrong with its machine."""
+
+    code = serializers.CharField()
+    message = serializers.CharField()
+
+
 class WorkerSerializer(RowSerializer):
     """A worker as the API shows it. `status`, `derivedStatus`, `currentRunId` and `heldRuns` are computed, not
     stored."""
@@ -80,6 +87,7 @@ class WorkerSerializer(RowSerializer):
     disabled = serializers.BooleanField()
     approved = serializers.BooleanField()
     limitedUntil = serializers.DateTimeField(source="limit_ends_at", allow_null=True)
+    problems = ProblemSerializer(many=True)
     poolIds = serializers.ListField(child=serializers.UUIDField())
     lastSeenAt = serializers.DateTimeField(allow_null=True)
     createdAt = serializers.DateTimeField()
@@ -102,6 +110,15 @@ class WorkerSerializer(RowSerializer):
 class RegistrationTokenBody(Body):
     label = NameField(max_length=200, allow_null=True, default=None)  # type: ignore[assignment]
     poolIds = PoolIdsField()
+
+
+class RegistrationTokenSerializer(NamedSerializer):
+    """A registration token, which is shown this once."""
+
+    id = serializers.UUIDField(source="key.id")
+    token = serializers.CharField()
+    lastFour = serializers.CharField(source="key.last_four")
+    expiresAt = serializers.DateTimeField(source="key.expires_at")
 
 
 class WorkerFilters(ApiFilterSet):

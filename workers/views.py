@@ -1,6 +1,4 @@
-"""The endpoints of workers for people and their scripts: list, read, change, approve and deregister them. Besides, the
-endpoint by which callers learn who they are, because it accepts the tokens of workers too.
-"""
+"""The endpoints of workers for people and their scripts, and the one by which callers learn who they are."""
 
 from datetime import datetime
 from typing import Any

@@ -22,8 +22,7 @@ from pipedai.wakeups import announce_events
 
 # The most events that one call of `read_events` returns. The stream calls it again for more.
 PIECE = 200
-# A worker should call every 30 s. After 90 s without a call a `poll.error` is recorded, and after 180 s a
-# `worker.stopped`.
+# A worker should call every 30 s. After 90 s of silence `poll.error` is recorded, after 180 s `worker.stopped`.
 LATE_SECONDS, GONE_SECONDS = 90, 180
 
 _STOPPED = "worker.stopped"
@@ -126,10 +125,7 @@ def record_events(events: tuple[Event, ...], **_: Any) -> None:
 
 
 def record_presence(worker_id: UUID, silence_seconds: float | None) -> None:
-    """Records an event if the worker calls again after a long silence, or for the first time.
-
-    `silence_seconds` is the time since the worker's last call; None means that it never called before, or signed off.
-    """
+    """Records that a worker calls again after a long silence, or (None) for the first time or after signing off."""
     if silence_seconds is None or silence_seconds > GONE_SECONDS:
         type_ = "worker.started"
     elif silence_seconds > LATE_SECONDS:

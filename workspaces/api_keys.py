@@ -118,10 +118,6 @@ def mint_registration_token(
     return minted
 
 
-def end_minted_tokens(parent_id: UUID) -> list[UUID]:
-    return [key.id for key in _revoke(Q(parent_id=parent_id))]
-
-
 def revoke_api_key(*, environment_id: UUID, key_id: UUID, actor: Actor) -> None:
     """Revokes a key, and the unused `wrk_` keys that were made at its request. Raises NotFound."""
     own = ApiKey.objects.filter(id=key_id, environment_id=environment_id)
@@ -129,7 +125,7 @@ def revoke_api_key(*, environment_id: UUID, key_id: UUID, actor: Actor) -> None:
         hold_environment(environment_id)
         hold_role(actor, environment_id, Role.ADMIN)
         if own.filter(revoked_at__isnull=True).update(revoked_at=Now()):
-            minted = end_minted_tokens(key_id)
+            minted = [key.id for key in _revoke(Q(parent_id=key_id))]
             metadata = {"keysRevoked": [str(token_id) for token_id in minted]} if minted else {}
             wake_workers([key_id])  # This ends the event streams that the revoked key opened.
             emit(Event("api-key.revoked", actor, environment_id, "api-key", key_id, metadata))

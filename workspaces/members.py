@@ -121,13 +121,34 @@ def remove_member(*, environment_id: UUID, user_id: UUID, actor: Actor) -> None:
             check_includes(own, Role.ADMIN)
             _check_may_take(own, member)
         _check_another_owner(member)
-        Membership.objects.filter(id=member.id).delete()
-        changes = {
-            "role": [member.role, None],
-            **_revoke_keys(environment_id, user_id, None),
-            "keysLivingOn": [str(key) for key in _keys_living_on(environment_id, user_id)],
-        }
-        emit(_event("member.removed", environment_id, user_id, actor, changes))
+        _remove(member, actor)
+
+
+def _remove(member: Membership, actor: Actor) -> None:
+    environment_id, user_id = member.environment_id, member.user_id
+    Membership.objects.filter(id=member.id).delete()
+    changes = {
+        "role": [member.role, None],
+        **_revoke_keys(environment_id, user_id, None),
+        "keysLivingOn": [str(key) for key in _keys_living_on(environment_id, user_id)],
+    }
+    emit(_event("member.removed", environment_id, user_id, actor, changes))
+
+
+def leave_all(user_id: UUID, actor: Actor) -> None:
+    """Ends all memberships of a user who deletes their account, as `remove_member` does. The caller has locked their
+    environments (`lock_environments`). Raises Conflict with the environments that they alone own.
+    """
+    members = Membership.objects.filter(user_id=user_id, environment__deleted_at__isnull=True)
+    members = members.select_related("environment").order_by("environment_id")
+    if alone := [each.environment for each in members if is_last_owner(each)]:
+        raise Conflict(
+            "You alone own environments: make somebody else an owner, or delete them.",
+            code=ErrorCode.LAST_OWNER,
+            environments=[{"id": str(each.id), "name": each.name} for each in alone],
+        )
+    for member in members:
+        _remove(member, actor)
 
 
 def end_rights(user_id: UUID, actor: Actor) -> None:
@@ -337,11 +358,11 @@ def accept_by_registering(mail: AccountMail, user: User, actor: Actor) -> None:
     _accept(_invitation_of(mail), user, actor)
 
 
-def lock_environments(user_id: UUID | None, mail: AccountMail) -> None:
+def lock_environments(user_id: UUID | None, mail: AccountMail | None) -> None:
     """Locks the environments whose members change, then the inviter. That comes before the address is taken, because an
     inviter who takes the same address at the same moment could deadlock. Raises LinkUnusable.
     """
-    invitation = Invitation.objects.filter(mail_id=mail.id).first()
+    invitation = Invitation.objects.filter(mail_id=mail.id).first() if mail else None
     environments = {invitation.environment_id} if invitation else set()
     if user_id is not None:
         theirs = Membership.objects.filter(user_id=user_id)
@@ -421,7 +442,7 @@ def _queue(
         "role": role.value,
         "inviter": inviter.name or inviter.email,
         "inviter_email": inviter.email,
-        "closed": settings.REGISTRATION == "closed",
+        "closed": settings.REGISTRATION == "closed" and not settings.OIDC_ISSUER,
     }
     if not proof_counts():
         return hand_over(Purpose.INVITATION, address=email, user_id=None, facts=facts)

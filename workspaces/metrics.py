@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from django.dispatch import receiver
 from prometheus_client import Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 
@@ -24,18 +25,16 @@ REFRESH_SECONDS = Histogram(
 )
 
 
+@receiver(alarmed, dispatch_uid="workspaces.metrics")
 def count_alarm(**_: Any) -> None:
     ALARMS.inc()
 
 
-alarmed.connect(count_alarm, dispatch_uid="workspaces.metrics")
-
-
+@receiver(refreshed, dispatch_uid="workspaces.metrics")
 def observe_refresh(result: str, seconds: float, **_: Any) -> None:
     REFRESH_SECONDS.labels(result).observe(seconds)
 
 
-refreshed.connect(observe_refresh, dispatch_uid="workspaces.metrics")
 for _result in RESULTS:
     REFRESH_SECONDS.labels(_result)
 

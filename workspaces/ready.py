@@ -9,7 +9,7 @@ from accounts.addresses import Rights, register_rights
 from pipedai.checks import register_probe
 from pipedai.events import Event, emit, happened
 from pipedai.loop import register_job
-from pipedai.outgoing import register_kind
+from pipedai.outgoing.pool import register_kind
 from pipedai.retention import Retention, register_retention, rows_where
 from pipedai.wakeups import wake_workers
 from workspaces.api_keys import end_keys_of_deactivated
@@ -21,7 +21,12 @@ from workspaces.connections.models import (
 from workspaces.connections.refreshing import Ailing, Healthy, Refreshers
 from workspaces.connections.revoking import REVOCATIONS
 from workspaces.encryption.check import keys_open
-from workspaces.members import accept_by_registering, end_rights, lock_environments
+from workspaces.members import (
+    accept_by_registering,
+    end_rights,
+    leave_all,
+    lock_environments,
+)
 from workspaces.services import register_dependents
 
 # The actions that may take somebody's access away. Their targets are users, or the environment itself. The revocation
@@ -36,6 +41,7 @@ _ENDING = frozenset(
         "user.password-reset",
         "user.displaced",
         "user.deactivated",
+        "user.deleted",
         "environment.deleted",
     }
 )
@@ -81,7 +87,7 @@ prune_authorizations = rows_where(
 
 register_probe("keys", keys_open)
 register_rights(
-    Rights(lock_environments, accept_by_registering, end_rights, end_keys_of_deactivated)
+    Rights(lock_environments, accept_by_registering, end_rights, end_keys_of_deactivated, leave_all)
 )
 register_dependents("connection", lambda id_: Connection.objects.filter(environment_id=id_).count())
 register_job(Refreshers(Healthy()).job("refresh-connections"))

@@ -15,7 +15,7 @@ from rest_framework.serializers import Serializer
 from pipedai.api.filters import ApiFilterSet
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
-from pipedai.api.serializers import StrictBody, read_body
+from pipedai.api.serializers import StrictBody, Values
 from workspaces.access import IsAdmin, IsViewer, TenantViewSet
 from workspaces.resources import Resource
 
@@ -66,7 +66,7 @@ class ResourceViewSet(TenantViewSet):
         return cls.shown([cls.rows().get(id=row_id)])[0]
 
 
-def _actions(of: type[ResourceViewSet]) -> dict[str, Callable[..., Response]]:
+def _actions(of: type[ResourceViewSet]) -> dict[str, Callable[..., Any]]:
     """Returns the five actions of a viewset, each with its `@Operation`."""
     resource, noun = of.resource, of.resource.noun
     name = noun.capitalize()
@@ -94,11 +94,12 @@ def _actions(of: type[ResourceViewSet]) -> dict[str, Callable[..., Response]]:
         example=of.example,
         answers={201: of.serializer},
     )
-    def create(self: ResourceViewSet, request: Request, environment_id: UUID) -> Response:
-        values = read_body(self.body, request)
+    def create(
+        self: ResourceViewSet, request: Request, environment_id: UUID, body: Values
+    ) -> Response:
         with transaction.atomic() if self.reads_inside else nullcontext():
             row_id = resource.create(
-                environment_id=environment_id, values=values, actor=actor_of(request)
+                environment_id=environment_id, values=body, actor=actor_of(request)
             )
             shown = self.one(row_id)
         return Response(shown, status=201)
@@ -121,12 +122,12 @@ def _actions(of: type[ResourceViewSet]) -> dict[str, Callable[..., Response]]:
         example=of.change,
         answers={200: of.serializer},
     )
-    def update(self: ResourceViewSet, request: Request, **ids: UUID) -> Response:
+    def update(self: ResourceViewSet, request: Request, body: Values, **ids: UUID) -> Response:
         row_id = ids[self.row[0]]
         resource.update(
             row_id,
             environment_id=self.access.environment_id,
-            values=read_body(self.body, request, partial=True),
+            values=body,
             actor=actor_of(request),
         )
         return Response(self.one(row_id))
@@ -136,10 +137,9 @@ def _actions(of: type[ResourceViewSet]) -> dict[str, Callable[..., Response]]:
         id=f"delete{name}",
         summary=f"Delete a {noun}",
     )
-    def destroy(self: ResourceViewSet, request: Request, **ids: UUID) -> Response:
+    def destroy(self: ResourceViewSet, request: Request, **ids: UUID) -> None:
         environment_id = self.access.environment_id
         resource.delete(ids[self.row[0]], environment_id=environment_id, actor=actor_of(request))
-        return Response(status=204)
 
     return {
         "list": list_,

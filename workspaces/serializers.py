@@ -8,6 +8,7 @@ from uuid import UUID
 from django.apps import apps
 from rest_framework import serializers
 
+from accounts.addresses import DELETED
 from accounts.serializers import EmailField, NewEmailField
 from pipedai.api.fields import IdField, NameField, TextField, TrueFalseField
 from pipedai.api.serializers import NamedSerializer, RowSerializer, StrictBody
@@ -227,5 +228,8 @@ def actors_shown(actors: Iterable[_Key]) -> dict[_Key, dict[str, Any]]:
         if ids:
             rows = apps.get_model(model)._default_manager.filter(id__in=ids)
             named = rows.values_list("id", column)
-            labels |= {(actor_type, row_id): label for row_id, label in named}
+            labels |= {
+                (actor_type, row_id): "deleted user" if (label or "").endswith(DELETED) else label
+                for row_id, label in named
+            }
     return {key: {"type": key[0], "id": key[1], "label": labels.get(key)} for key in keys}

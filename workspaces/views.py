@@ -13,8 +13,8 @@ from accounts.sessions import CookieJWTAuthentication, PresentedSession
 from accounts.throttles import ACCEPT_INVITATION, FIND_USER, INVITE, LOOK_AT_INVITATION
 from pipedai.api.errors import NotFound
 from pipedai.api.principal import UserPrincipal, actor_of, principal_of
-from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.serializers import read_body
+from pipedai.api.schema.operation import Operation
+from pipedai.api.serializers import Values
 from pipedai.api.views import ApiViewSet, IsPublic, IsSignedIn
 from workspaces import api_keys, members, services
 from workspaces.access import (
@@ -71,13 +71,10 @@ class WorkspaceViewSet(ApiViewSet):
         example={"name": "Acme"},
         answers={201: WorkspaceSerializer},
     )
-    def create(self, request: Request) -> Response:
-        workspace = services.create_workspace(
-            **read_body(NameBody, request),
-            user_id=principal_of(request).id,
-            actor=actor_of(request),
+    def create(self, request: Request, body: Values) -> Any:
+        return services.create_workspace(
+            **body, user_id=principal_of(request).id, actor=actor_of(request)
         )
-        return Response(WorkspaceSerializer(workspace).data, status=201)
 
 
 class WorkspaceEnvironmentViewSet(ApiViewSet):
@@ -111,15 +108,15 @@ class WorkspaceEnvironmentViewSet(ApiViewSet):
         example={"name": "production"},
         answers={201: EnvironmentSerializer},
     )
-    def create(self, request: Request, workspace_id: UUID) -> Response:
+    def create(self, request: Request, workspace_id: UUID, body: Values) -> Any:
         environment: Any = services.create_environment(
-            **read_body(NameBody, request),
+            **body,
             workspace_id=workspace_id,
             user_id=principal_of(request).id,
             actor=actor_of(request),
         )
         environment.caller_role = Role.OWNER.value
-        return Response(EnvironmentSerializer(environment).data, status=201)
+        return environment
 
 
 class EnvironmentViewSet(TenantViewSet):
@@ -144,10 +141,10 @@ class EnvironmentViewSet(TenantViewSet):
         example={"paused": True, "pauseReason": "The database is being moved."},
         answers={200: EnvironmentSerializer},
     )
-    def update(self, request: Request, environment_id: UUID) -> Response:
+    def update(self, request: Request, environment_id: UUID, body: Values) -> Response:
         services.update_environment(
             environment_id=environment_id,
-            values=read_body(EnvironmentBody, request, partial=True),
+            values=body,
             actor=actor_of(request),
         )
         return Response(self._shown(environment_id))
@@ -157,9 +154,8 @@ class EnvironmentViewSet(TenantViewSet):
         id="deleteEnvironment",
         summary="Delete an environment",
     )
-    def destroy(self, request: Request, environment_id: UUID) -> Response:
+    def destroy(self, request: Request, environment_id: UUID) -> None:
         services.delete_environment(environment_id=environment_id, actor=actor_of(request))
-        return Response(status=204)
 
     def _shown(self, environment_id: UUID) -> Any:
         environment: Any = Environment.objects.get(id=environment_id)
@@ -198,13 +194,8 @@ class MemberViewSet(TenantViewSet):
         example={"email": "grace@example.com", "role": "operator"},
         answers={201: MemberSerializer},
     )
-    def create(self, request: Request, environment_id: UUID) -> Response:
-        member = members.add_member(
-            **read_body(MemberBody, request),
-            environment_id=environment_id,
-            actor=actor_of(request),
-        )
-        return Response(MemberSerializer(member).data, status=201)
+    def create(self, request: Request, environment_id: UUID, body: Values) -> Any:
+        return members.add_member(**body, environment_id=environment_id, actor=actor_of(request))
 
     @Operation(
         "PATCH /environments/{environmentId}/members/{userId}",
@@ -214,25 +205,20 @@ class MemberViewSet(TenantViewSet):
         example={"role": "admin"},
         answers={200: MemberSerializer},
     )
-    def update(self, request: Request, environment_id: UUID, user_id: UUID) -> Response:
-        member = members.change_role(
-            **read_body(RoleBody, request),
-            environment_id=environment_id,
-            user_id=user_id,
-            actor=actor_of(request),
+    def update(self, request: Request, environment_id: UUID, user_id: UUID, body: Values) -> Any:
+        return members.change_role(
+            **body, environment_id=environment_id, user_id=user_id, actor=actor_of(request)
         )
-        return Response(MemberSerializer(member).data)
 
     @Operation(
         "DELETE /environments/{environmentId}/members/{userId}",
         id="removeMember",
         summary="Remove a member",
     )
-    def destroy(self, request: Request, environment_id: UUID, user_id: UUID) -> Response:
+    def destroy(self, request: Request, environment_id: UUID, user_id: UUID) -> None:
         members.remove_member(
             environment_id=environment_id, user_id=user_id, actor=actor_of(request)
         )
-        return Response(status=204)
 
 
 class InvitationViewSet(TenantViewSet):
@@ -261,11 +247,9 @@ class InvitationViewSet(TenantViewSet):
         example={"email": "grace@example.com", "role": "operator"},
         answers={201: NewInvitationSerializer},
     )
-    def create(self, request: Request, environment_id: UUID) -> Response:
+    def create(self, request: Request, environment_id: UUID, body: Values) -> Response:
         invitation, link = members.invite(
-            **read_body(InvitationBody, request),
-            environment_id=environment_id,
-            actor=actor_of(request),
+            **body, environment_id=environment_id, actor=actor_of(request)
         )
         shown = NewInvitationSerializer(invitation, context={"link": link})
         return Response(shown.data, status=201)
@@ -275,13 +259,24 @@ class InvitationViewSet(TenantViewSet):
         id="revokeInvitation",
         summary="Revoke an invitation",
     )
-    def destroy(self, request: Request, environment_id: UUID, invitation_id: UUID) -> Response:
+    def destroy(self, request: Request, environment_id: UUID, invitation_id: UUID) -> None:
         members.revoke_invitation(
             environment_id=environment_id,
             invitation_id=invitation_id,
             actor=actor_of(request),
         )
-        return Response(status=204)
+
+
+class InvitedSerializer(serializers.Serializer[Any]):
+    """An invitation, as the owner of its address sees it."""
+
+    email = serializers.CharField(source="invitation.email")
+    role = serializers.ChoiceField(choices=Role.choices, source="invitation.role")
+    inviterName = serializers.CharField(source="invitation.invited_by.name")
+    inviterEmail = serializers.CharField(source="invitation.invited_by.email")
+    workspaceName = serializers.CharField(source="invitation.environment.workspace.name")
+    environmentName = serializers.CharField(source="invitation.environment.name")
+    next = serializers.ChoiceField(choices=list(members.NextStep))
 
 
 class InvitedViewSet(ApiViewSet):
@@ -301,37 +296,13 @@ class InvitedViewSet(ApiViewSet):
         summary="Look at an invitation",
         body=MailTokenBody,
         example={"token": "acc_2jmGzT6n…"},
-        answers={
-            200: answer(
-                "Invited",
-                "An invitation, as the owner of its address sees it.",
-                email=serializers.CharField(),
-                role=serializers.ChoiceField(choices=Role.choices),
-                inviterName=serializers.CharField(),
-                inviterEmail=serializers.CharField(),
-                workspaceName=serializers.CharField(),
-                environmentName=serializers.CharField(),
-                next=serializers.ChoiceField(choices=list(members.NextStep)),
-            )
-        },
+        answers={200: InvitedSerializer},
     )
-    def look(self, request: Request) -> Response:
+    def look(self, request: Request, body: Values) -> Any:
         principal: object = request.user
         signed_in = principal.id if isinstance(principal, UserPrincipal) else None
-        invitation, step = members.find_invitation(
-            **read_body(MailTokenBody, request), user_id=signed_in
-        )
-        return Response(
-            {
-                "email": invitation.email,
-                "role": invitation.role,
-                "inviterName": invitation.invited_by.name,
-                "inviterEmail": invitation.invited_by.email,
-                "workspaceName": invitation.environment.workspace.name,
-                "environmentName": invitation.environment.name,
-                "next": step.value,
-            }
-        )
+        invitation, step = members.find_invitation(**body, user_id=signed_in)
+        return {"invitation": invitation, "next": step}
 
 
 class AcceptViewSet(ApiViewSet):
@@ -348,13 +319,10 @@ class AcceptViewSet(ApiViewSet):
         example={"token": "acc_2jmGzT6n…"},
         answers={200: AcceptedSerializer},
     )
-    def accept(self, request: Request) -> Response:
-        member = members.accept_invitation(
-            **read_body(MailTokenBody, request),
-            user_id=principal_of(request).id,
-            actor=actor_of(request),
+    def accept(self, request: Request, body: Values) -> Any:
+        return members.accept_invitation(
+            **body, user_id=principal_of(request).id, actor=actor_of(request)
         )
-        return Response(AcceptedSerializer(member).data)
 
 
 class ApiKeyViewSet(TenantViewSet):
@@ -382,9 +350,9 @@ class ApiKeyViewSet(TenantViewSet):
         example={"name": "deploy script", "prefix": "pwk", "role": "operator"},
         answers={201: MintedApiKeySerializer},
     )
-    def create(self, request: Request, environment_id: UUID) -> Response:
+    def create(self, request: Request, environment_id: UUID, body: Values) -> Response:
         key, token = api_keys.mint_api_key(
-            **read_body(ApiKeyBody, request),
+            **body,
             environment_id=environment_id,
             user_id=principal_of(request).id,
             actor=actor_of(request),
@@ -396,8 +364,7 @@ class ApiKeyViewSet(TenantViewSet):
         id="revokeApiKey",
         summary="Revoke an API key",
     )
-    def destroy(self, request: Request, environment_id: UUID, key_id: UUID) -> Response:
+    def destroy(self, request: Request, environment_id: UUID, key_id: UUID) -> None:
         api_keys.revoke_api_key(
             environment_id=environment_id, key_id=key_id, actor=actor_of(request)
         )
-        return Response(status=204)

@@ -36,6 +36,8 @@ def test_the_user_is_answered_and_has_a_session(ada):
             "email": "ada@example.com",
             "emailVerified": False,
             "name": "Ada",
+            "timezone": None,
+            "hasPassword": True,
             "createdAt": A_TIME,
         }
     }

@@ -30,6 +30,8 @@ def test_it_answers_the_user_of_the_session(ada):
             "email": "ada@example.com",
             "emailVerified": False,
             "name": "Ada",
+            "timezone": None,
+            "hasPassword": True,
             "createdAt": A_TIME,
         }
     }

@@ -35,6 +35,7 @@ def test_a_session_shows_where_it_was_opened(client):
         "items": [
             {
                 "id": AN_ID,
+                "began": "password",
                 "createdAt": A_TIME,
                 "lastUsedAt": A_TIME,
                 "address": "198.51.100.7",

@@ -24,6 +24,8 @@ def test_a_new_user_is_answered_and_logged_in():
             "email": "ada@example.com",
             "emailVerified": False,
             "name": "Ada",
+            "timezone": None,
+            "hasPassword": True,
             "createdAt": A_TIME,
         }
     }

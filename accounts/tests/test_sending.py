@@ -64,8 +64,9 @@ def test_a_mail_has_its_link_in_both_parts_and_no_other(receiver, ada, purpose):
     plain, html = mail.part("plain"), mail.part("html")
     links = set(re.findall(r"https?://[^\s\"<]+", plain + html))
     page = {"change": "verify", "registration": "register"}.get(purpose, purpose)
-    if purpose == Purpose.CHANGE_NOTICE:
-        assert links == {"https://api.example.com/console/account/password"}
+    notices = {Purpose.CHANGE_NOTICE: "account/password", Purpose.LINK_NOTICE: "account"}
+    if purpose in notices:
+        assert links == {f"https://api.example.com/console/{notices[purpose]}"}
     else:
         token = token_to("ada@example.com", purpose)
         assert links == {f"https://api.example.com/console/account/{page}#token={token}"}

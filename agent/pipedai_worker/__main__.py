@@ -1,7 +1,5 @@
 """Makes `python -m pipedai_worker` the same command as `pipedai-worker`."""
 
-from __future__ import annotations
-
 import sys
 
 from pipedai_worker.cli import main

@@ -1,6 +1,4 @@
-"""Calls the API: one method for each request, within bounds of size and time. An answer becomes its JSON object or an
-exception, and `until_answered` repeats a request until there is an answer.
-"""
+"""Calls the API, one method for each request, within bounds of size and time, and repeats what got no answer."""
 
 from __future__ import annotations
 
@@ -225,9 +223,7 @@ def until_answered(
     *,
     again: type[Unanswered] = Unanswered,
 ) -> Answer:
-    """Call `call` until it no longer raises `again`, and return its result. `wait(seconds)` sleeps between attempts. If
-    it returns True the caller gives up, which raises GaveUp.
-    """
+    """Call `call` until it does not raise `again`. Raises GaveUp when `wait(seconds)`, which sleeps, returns True."""
     backoff, outage = Backoff(), Outage()
     while True:
         try:
@@ -282,9 +278,7 @@ CLOCK_TOLERANCE_SECONDS = 60.0
 
 
 class Bounds(NamedTuple):
-    """How many seconds a request may take with its answer, and how many bytes the answer's body may have. The default
-    is far more than what the API says of one run without its prompt.
-    """
+    """The most seconds that a request may take with its answer, and the most bytes of the answer's body."""
 
     seconds: float = 60.0
     largest: int = 2 * 1024 * 1024
@@ -366,8 +360,7 @@ class Api:
         self.limited_seconds: float | None = None
         # The runs named in the last poll that have ended, so that their sessions need not be kept.
         self.ended_runs: list[str] = []
-        # By how many seconds the server's clock is ahead of this machine's. None until an answer has told the server's
-        # time.
+        # By how many seconds the server's clock is ahead of this machine's. None before an answer has told.
         self.clock_offset: float | None = None
 
     def close(self) -> None:
@@ -412,11 +405,12 @@ class Api:
         account_id: str | None = None,
         features: Sequence[str] = (),
         waiting_runs: Sequence[str] = (),
+        problems: Sequence[dict[str, str]] | None = None,
     ) -> dict[str, Any] | None:
         """Take and start the next due run, waiting up to `wait` seconds for one; return None if there is none. The same
         `claim_id` gives the same run again, in case an answer is lost. `account_id` is the word for claude's account,
-        `features` names what this worker can do that not every one can, and `waiting_runs` the runs for whose sessions
-        it keeps room.
+        `features` names what this worker can do that not every one can, `waiting_runs` the runs for whose sessions
+        it keeps room, and `problems` what is wrong with this machine, None if that is as it was.
         """
         sent_at = time.time()
         answer = self._ask(
@@ -428,6 +422,7 @@ class Api:
                 "wait": int(wait),
                 **({"features": list(features)} if features else {}),
                 **({"waitingRuns": list(waiting_runs)} if waiting_runs else {}),
+                **({} if problems is None else {"problems": list(problems)}),
             },
             timeout=httpx.Timeout(wait + POLL_MARGIN_SECONDS, connect=10.0),
             headers={ACCOUNT_HEADER: account_id} if account_id else {},
@@ -452,10 +447,7 @@ class Api:
         self._ask("GET", "poll", params={"wait": "1", **named}, bounds=PAGE)
 
     def sign_off(self) -> None:
-        """Tell the API that this process polls no more, so that nobody counts on the worker. Raises Unavailable.
-
-        It is not sent again, and what the API answers does not matter.
-        """
+        """Tell the API, once, that this process polls no more; its answer does not matter. Raises Unavailable."""
         self._send(
             "POST",
             f"{self._worker}/sign-off",
@@ -472,9 +464,7 @@ class Api:
         return self._ask("POST", f"runs/{run_id}/heartbeat", json=known)
 
     def credentials(self, run_id: str, refused_expires_at: object) -> dict[str, Any]:
-        """Return the `headers` that the trigger has by now for its `mcpUrl`, and when they expire, or None. Those that
-        expire at `refused_expires_at` the MCP server has refused.
-        """
+        """Return the trigger's present `headers` for its `mcpUrl`, in place of those that the server refused."""
         told = {"refusedExpiresAt": refused_expires_at} if refused_expires_at else {}
         return self._ask("POST", f"runs/{run_id}/credentials", json=told)
 
@@ -572,9 +562,7 @@ class _EventLoop(asyncio.SelectorEventLoop):
 
 @cache
 def _event_loop() -> asyncio.AbstractEventLoop:
-    """Return the event loop of all requests to the API, which runs in a thread until the process ends. Only with an
-    event loop can a request be given up at any moment, such as while a name is looked up or an answer's head drips.
-    """
+    """Return the event loop of all requests, in a thread: in a loop alone can any request be given up at any moment."""
     loop = _EventLoop()
     run_in_background("api", loop.run_forever)
     return loop

@@ -1,6 +1,4 @@
-"""Defines the worker's command line: its commands, their options and exit codes. What a command needs is imported when
-it is carried out.
-"""
+"""Defines the worker's command line. What a command needs is imported only when it is carried out."""
 
 from __future__ import annotations
 
@@ -243,6 +241,7 @@ def add_executor(parser: argparse.ArgumentParser) -> None:
     executor.add_argument(
         "--command",
         metavar="PROGRAM",
+        type=_command_line,
         help="execute this command line (split as by a shell, but without one) and not claude: it"
         " gets the prompt on stdin, the MCP server's address in PIPEDAI_MCP_URL, and its configuration's"
         " path in PIPEDAI_MCP_CONFIG",
@@ -286,7 +285,7 @@ def add_work(parser: argparse.ArgumentParser) -> None:
 
 
 def add_logs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", type=_run_id, help="the run's id")
+    parser.add_argument("run", metavar="RUN", type=UUID, help="the run's id")
     parser.add_argument(
         "--after",
         metavar="SEQ",
@@ -387,13 +386,6 @@ def positive(text: str) -> int:
 
 def _count(text: str) -> int:
     return 0 if text == "0" else positive(text)
-
-
-def _run_id(text: str) -> str:
-    try:
-        return str(UUID(text))
-    except ValueError:
-        raise argparse.ArgumentTypeError("must be the id of a run, which is a UUID") from None
 
 
 def seconds(text: str) -> float:

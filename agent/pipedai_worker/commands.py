@@ -14,9 +14,8 @@ import shlex
 import shutil
 import signal
 import socket
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -38,7 +37,7 @@ from pipedai_worker.api import (
 from pipedai_worker.cli import TOKEN_VARIABLE, Exit, path
 from pipedai_worker.disk import durable, spool
 from pipedai_worker.disk.journal import EVENTS, HELD, KEPT, SENT, AlreadyRunning, Holder, Journal
-from pipedai_worker.disk.spool import from_file, shown, wants_colour
+from pipedai_worker.disk.spool import from_file, shown
 from pipedai_worker.executors.base import CommandExecutor, Executor
 from pipedai_worker.executors.claude import Account, ClaudeExecutor
 from pipedai_worker.identity import AUTH_MODES, CLAUDE_MAX, ConfigError, Paying, WorkerConfig
@@ -109,7 +108,10 @@ def doctor(options: argparse.Namespace) -> None:
     if options.command is not None:
         of_program = iter([checks.check_program(_program(options.command), "the program")])
     else:
-        paying = None if options.stand_in else _known_paying(options)
+        known = None
+        with contextlib.suppress(ConfigError):
+            known = WorkerConfig.load(options.config).auth_mode
+        paying = None if options.stand_in else Paying(options.auth_mode, known)
         of_program = checks.check_claude(_claude(options), paying)
     of_registration = checks.check_registration(
         options.config, lambda config: _api(options, options.api_url or config.api_url, config)
@@ -125,9 +127,8 @@ def doctor(options: argparse.Namespace) -> None:
 @_one_sentence()
 def logs(options: argparse.Namespace) -> None:
     """Carry out `logs`: print a run's events, by default until it ends."""
-    colour = wants_colour(sys.stdout)
     for event in _events_of(options):
-        print(json.dumps(event) if options.json else shown(event, colour=colour), flush=True)
+        print(json.dumps(event) if options.json else shown(event), flush=True)
 
 
 def _events_of(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -171,6 +172,7 @@ def _register(options: argparse.Namespace) -> WorkerConfig:
         label=options.label,
         auth_mode=options.auth_mode or CLAUDE_MAX,
         max_concurrency=options.max_concurrency or 1,
+        problems=_problems(options, options.auth_mode or CLAUDE_MAX, options.config.parent, None),
     )
     try:
         with contextlib.closing(_api(options, options.api_url)) as api:
@@ -210,6 +212,7 @@ def _work(options: argparse.Namespace, config: WorkerConfig) -> None:
         events=_events(config) if spool.local_events_wanted() else None,
         on_auth_mode=paying.learn,
         account_id=account.word if is_claude else lambda: None,
+        problems=lambda ahead: _problems(options, paying.mode, state, ahead),
     )
     share_one_arena()
     try:
@@ -224,21 +227,23 @@ def _work(options: argparse.Namespace, config: WorkerConfig) -> None:
         raise fatal.cause from None
 
 
+def _problems(
+    options: argparse.Namespace, auth_mode: str, directory: Path, ahead: float | None
+) -> list[dict[str, str]]:
+    """Return what is wrong with this machine. `register` has no options for the program, which is claude then."""
+    given = {"command": None, "stand_in": False, "claude": "claude", **vars(options)}
+    argv = None if given["command"] else _claude(argparse.Namespace(**given))
+    mode = None if argv is None or given["stand_in"] else auth_mode
+    return checks.problems(argv, mode, directory, ahead)
+
+
 def _events(config: WorkerConfig) -> Path:
     try:
-        return spool.local_directory(config.worker_id)
+        return spool.LOCAL_EVENTS_ROOT.expanduser() / config.worker_id
     except RuntimeError:
         raise Exit(
             cli.BAD_CONFIG, "There is no home directory for live run events: set HOME."
         ) from None
-
-
-def _known_paying(options: argparse.Namespace) -> Paying:
-    try:
-        known = WorkerConfig.load(options.config).auth_mode
-    except ConfigError:
-        known = None
-    return Paying(options.auth_mode, known)
 
 
 def _executor(options: argparse.Namespace, paying: Paying) -> Executor:
@@ -255,7 +260,7 @@ def _executor(options: argparse.Namespace, paying: Paying) -> Executor:
         argv,
         auth_mode=lambda: paying.mode,
         silence_seconds=options.silence_seconds,
-        offline=options.stand_in,
+        needs_server=not options.stand_in,
         own=identity.own_files(options.config),
     )
 
@@ -265,13 +270,8 @@ def _claude(options: argparse.Namespace) -> list[str]:
 
 
 def _program(command: str) -> list[str]:
-    try:
-        argv = shlex.split(command)
-    except ValueError as error:
-        raise Exit(cli.BAD_CONFIG, f"--command can't be read: {error}.") from None
-    if not argv:
-        raise Exit(cli.BAD_CONFIG, "--command names no program.")
-    return [_absolute(argv[0]), *argv[1:]]
+    program, *arguments = shlex.split(command)
+    return [_absolute(program), *arguments]
 
 
 def _absolute(program: str) -> str:
@@ -354,6 +354,7 @@ class Registration:
     label: str = ""
     auth_mode: str = CLAUDE_MAX
     max_concurrency: int = 1
+    problems: Sequence[dict[str, str]] = ()
 
     def body(self) -> dict[str, object]:
         body: dict[str, object] = {
@@ -363,6 +364,7 @@ class Registration:
             "version": __version__,
             "authMode": self.auth_mode,
             "maxConcurrency": self.max_concurrency,
+            "problems": list(self.problems),
         }
         if self.label:
             body["label"] = self.label[:NAME_LENGTH]

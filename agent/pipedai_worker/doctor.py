@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from pipedai_worker.identity import API_KEY, CREDENTIALS, ConfigError, Paying, W
 PROGRAM_TIMEOUT_SECONDS = 30
 # An older version does not know the options that the worker gives it, and ends at once.
 OLDEST_CLAUDE = (2, 1, 197)
+# The API takes 5 problems, with messages of so many characters.
+LONGEST_PROBLEM = 200
 _CLAUDES_VERSION = re.compile(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9}) \(Claude Code\)")
 
 
@@ -118,10 +121,7 @@ def check_program(argv: Sequence[str], name: str) -> Finding:
 
 
 def check_claude(argv: Sequence[str], paying: Paying | None) -> Iterator[Finding]:
-    """Check that claude is installed, that it starts, and that it has something to log in with.
-
-    `paying` is None for the stand-in, which needs no login.
-    """
+    """Check that claude is there, starts and can log in; the stand-in, for which `paying` is None, needs no login."""
     on_path = check_program(argv, "claude")
     yield on_path
     if on_path.passed:
@@ -134,6 +134,38 @@ def check_claude(argv: Sequence[str], paying: Paying | None) -> Iterator[Finding
         # `_check_login` has named a missing credential, so only unused ones are named here.
         if "is kept from claude" in complaint:
             yield Finding("credentials not used", True, complaint)
+
+
+# With less room than this on a disk that runs need, they fail soon.
+LEAST_FREE_MIB = 100
+# With a clock that is off by more seconds than this, times are told wrongly.
+MOST_SECONDS_OFF = 5
+
+
+def problems(
+    argv: Sequence[str] | None, auth_mode: str | None, directory: Path, ahead: float | None
+) -> list[dict[str, str]]:
+    """Return what will make runs fail on this machine, for the API to show. A message tells no number that
+    changes from poll to poll, since each other one is stored. `argv` is claude, or None for another
+    program, `auth_mode` None for the stand-in, and `ahead` by how many seconds the API's clock is ahead of ours.
+    """
+    found = []
+    if argv is not None and shutil.which(argv[0]) is None:
+        found.append(
+            ("no_claude", f"There is no {argv[0]}: install claude, or name it by --claude.")
+        )
+    elif auth_mode is not None and not (login := _check_login(auth_mode)).passed:
+        found.append(("not_signed_in", f"claude is not signed in ({login.detail}). {login.hint}"))
+    for path in dict.fromkeys((directory, Path(tempfile.gettempdir()))):
+        with contextlib.suppress(OSError):
+            free = shutil.disk_usage(path).free // 2**20
+            if free < LEAST_FREE_MIB:
+                found.append(("disk_full", f"The disk of {path} is almost full: make room."))
+    if ahead is not None and abs(ahead) > MOST_SECONDS_OFF:
+        direction = "behind" if ahead > 0 else "ahead of"
+        said = f"The machine's clock is more than {MOST_SECONDS_OFF} s {direction} the service's"
+        found.append(("clock_off", f"{said}: set it right, best by NTP."))
+    return [{"code": code, "message": message[:LONGEST_PROBLEM]} for code, message in found[:5]]
 
 
 def _check_version(argv: Sequence[str], credentials: Sequence[str]) -> Finding:

@@ -1,6 +1,4 @@
-"""Reads and writes the worker's registration, a JSON file that only its owner can read, and decides how claude is paid
-for on this machine: by a subscription or by an API key, as operator or API choose.
-"""
+"""Reads and writes the worker's registration, and decides how claude is paid for on this machine."""
 
 from __future__ import annotations
 
@@ -45,12 +43,11 @@ class WorkerConfig:
             "apiUrl": self.api_url,
             "workspaceId": self.workspace_id,
             "isPool": False,
+            "authMode": self.auth_mode,
+            "environmentId": self.environment_id,
         }
-        if self.auth_mode is not None:
-            content["authMode"] = self.auth_mode
-        if self.environment_id is not None:
-            content["environmentId"] = self.environment_id
-        durable.write_json(path, content)
+        known = {name: value for name, value in content.items() if value is not None}
+        durable.write_json(path, known)
 
     @classmethod
     def load(cls, path: Path) -> WorkerConfig:
@@ -134,20 +131,15 @@ CREDENTIALS = {
 EVERY_CREDENTIAL = tuple(name for names in CREDENTIALS.values() for name in names)
 
 
+@dataclass
 class Paying:
     """The present way of paying for claude: what the operator chose, else what the API says, else a subscription."""
 
-    def __init__(
-        self,
-        chosen: str | None,
-        from_api: str | None = None,
-        remember: Callable[[str], None] = lambda _: None,
-    ) -> None:
-        """Take the operator's choice, and what the API said last. `remember` is called when that changes."""
-        self._lock = threading.Lock()
-        self._chosen = chosen
-        self._from_api = from_api if from_api in AUTH_MODES else None
-        self._remember = remember
+    _chosen: str | None
+    # What the API said last. `_remember` is called when that changes.
+    _from_api: str | None = None
+    _remember: Callable[[str], None] = lambda _: None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def mode(self) -> str:

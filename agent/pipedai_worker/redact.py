@@ -83,9 +83,7 @@ class Redactor:
         return index < len(forms) and forms[index].startswith(beginning)
 
     def redact_json(self, value: Any, redact_string: Change | None = None) -> Any:
-        """Return the JSON value redacted, or `{"redacted": true}` if that is no JSON any more. `redact_string`, by
-        default `redact`, is for strings. Raises RecursionError if it is nested too deep.
-        """
+        """Return the JSON redacted, or a mark if that is no JSON any more. Raises RecursionError if it is too deep."""
         clean = with_strings(value, redact_string or self.redact, self.redact)
         text = json.dumps(clean, ensure_ascii=False)
         # The JSON text is redacted as a whole too, because a secret may also be a number or extend over several values.

@@ -59,6 +59,7 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ from pipedai_worker.stand_in.conversation import (
     api_error_of,
     sample,
 )
-from pipedai_worker.stand_in.tools import BackgroundTask, Hook, Server
+from pipedai_worker.stand_in.tools import BackgroundTask, Server, ask_hook
 
 VERSION = "0.0.0 (PipedAI stand-in for Claude Code)"
 DEFAULT_MODEL = "stand-in-1"
@@ -127,9 +128,8 @@ def main() -> int:
         print("Error: No deferred tool marker found in the resumed session.", file=sys.stderr)
         return 1
     server = Server(configuration, optional=options.offline)
-    hook = Hook(options.settings, talk.session_id)
     return Player(
-        prompt, talk, server, options.mcp_config, options.json_schema, session, hook
+        prompt, talk, server, options.mcp_config, options.settings, options.json_schema, session
     ).play()
 
 
@@ -167,37 +167,30 @@ def _json_or_text(text: str) -> Any:
         return text
 
 
+@dataclass
 class Player:
     """Carries out one prompt in claude's place. `schema` is for the run's output; None if none is asked for."""
 
-    def __init__(
-        self,
-        prompt: str,
-        talk: Conversation,
-        server: Server,
-        config: Path | None,
-        schema: Any,
-        session: StoredSession,
-        hook: Hook,
-    ) -> None:
-        self._talk = talk
-        self._session = session
-        self._hook = hook
-        self._server = server
-        self._config = config
-        self._schema = schema
-        self._words = len(prompt.split())
-        self._given = {kind: _json_or_text(text) for _, kind, text in _FENCED.findall(prompt)}
-        marked = session.lines()
+    _prompt: str
+    _talk: Conversation
+    _server: Server
+    _config: Path | None
+    _settings: Mapping[str, Any]
+    _schema: Any
+    _session: StoredSession
+    _shown: str = ""
+    # The number of the line that is being carried out, from 1 on.
+    _number: int = 0
+    # The id of the tool call whose answer the model waits for; None if it waits for none.
+    _calling: str | None = None
+
+    def __post_init__(self) -> None:
+        marked = self._session.lines()
         if marked is None:
-            marked = [line[len(MARK) :] for line in prompt.splitlines() if line.startswith(MARK)]
+            lines = self._prompt.splitlines()
+            marked = [line[len(MARK) :] for line in lines if line.startswith(MARK)]
         self._marked = marked
         self._lines = [line.strip().partition(" ") for line in marked]
-        self._shown = ""
-        # The number of the line that is being carried out, from 1 on.
-        self._number = 0
-        # The id of the tool call whose answer the model waits for; None if it waits for none.
-        self._calling: str | None = None
 
     def play(self) -> int:
         """Carry out the prompt, and return the exit code. SIGINT ends it with a result."""
@@ -257,7 +250,8 @@ class Player:
         return 0
 
     def _succeed(self, text: str, did: str = "did nothing else", **more: Any) -> int:
-        words = "1 word" if self._words == 1 else f"{self._words} words"
+        count = len(self._prompt.split())
+        words = "1 word" if count == 1 else f"{count} words"
         text = text or f"The stand-in for Claude read a prompt of {words} and {did}."
         self._talk.say(text + self._shown)
         return self._done(text + self._shown, **more)
@@ -315,7 +309,9 @@ class Player:
         given = json.loads(arguments or "{}")
         call = self._server.call(self._talk, tool, given)
         name = TOOL_PREFIX + tool
-        decision, why = self._hook.ask(name, call.number, given) if hooked else ("", "")
+        asked = {"tool_use_id": call.number, "tool_input": given}
+        settings = self._settings if hooked else {}
+        decision, why = ask_hook(settings, name, session_id=self._talk.session_id, **asked)
         if decision == "deny":
             self._talk.deny(call.number, name, given, why)
         elif decision == "defer":
@@ -409,7 +405,9 @@ class Player:
         )
 
     def do_given(self, _: str) -> int:
-        return self.do_output(json.dumps(self._given))
+        found = _FENCED.findall(self._prompt)
+        given = {kind: _json_or_text(text) for _, kind, text in found}
+        return self.do_output(json.dumps(given))
 
     def do_big_result(self, megabytes: str) -> int:
         self._talk.say("It is long.")

@@ -25,7 +25,7 @@ from pipedai_worker.executors.claude import ClaudeExecutor
 from pipedai_worker.gateway import Gate
 from pipedai_worker.running import assigned, reporting, stopping
 from pipedai_worker.running.assigned import AssignedRun, Decision
-from pipedai_worker.running.loop import Loop
+from pipedai_worker.running.loop import Loop, Polled
 from pipedai_worker.running.outcome import Outcome, UsageLimit
 from pipedai_worker.running.run import RunCredentials
 from tests import plain_worker
@@ -254,11 +254,14 @@ def tells_usage_limits_as_a_number() -> None:
 
 @caught_by("waits-while-it-is-limited")
 def ends_when_it_is_limited() -> None:
-    def end(self: Loop) -> None:
+    take = Loop._take
+
+    def take_and_end(self: Loop, polled: Polled) -> None:
+        take(self, polled)
         if self._api.limited_seconds is not None:
             self._drain(0.0)
 
-    replace(Loop, "_keep_sessions_while_limited", end)
+    replace(Loop, "_take", take_and_end)
 
 
 @caught_by("does-not-repeat-what-it-cannot-resume")

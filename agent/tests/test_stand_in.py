@@ -73,7 +73,15 @@ def test_it_calls_the_servers_tools_over_each_transport(tmp_path: Path, kind: st
     called = [
         message for *_, message in server.seen if message and message["method"] == "tools/call"
     ]
-    assert called[0]["params"] == {"name": "send", "arguments": {"to": "x"}}
+    calls = [
+        block["id"]
+        for event in events
+        if event["type"] == "assistant"
+        for block in event["message"]["content"]
+        if block["type"] == "tool_use"
+    ]
+    meta = {"claudecode/toolUseId": calls[0]}
+    assert called[0]["params"] == {"name": "send", "arguments": {"to": "x"}, "_meta": meta}
     assert len(called) == 2
     assert server.seen[-1][0] == "DELETE"
 

@@ -47,6 +47,8 @@ ROWS: dict[str, Row | None] = {
     "POST auth/register": Row("user.registered", "user", "user.id", {}),
     "POST auth/login": Row("user.logged-in", "user", "owner", {}),
     "POST auth/logout": Row("user.logged-out", "user", "owner", {}),
+    "PATCH auth/me": Row("user.updated", "user", "owner", {"changed": ["name", "timezone"]}),
+    "DELETE auth/me": Row("user.deleted", "user", "user_id", {}, besides=("member.removed",)),
     "POST auth/change-password": Row("user.password-changed", "user", "owner", {}),
     # This call writes no row: nobody has shown who they are, and the mail has a row of its own.
     "POST auth/forgot-password": None,

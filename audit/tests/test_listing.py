@@ -16,6 +16,7 @@ from testing.probes.shapes import A_TIME, AN_ID, invalid
 from testing.probes.statement_count import counted
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.cast import TEST_ACTOR
+from testing.world.connections import add_connection
 from testing.world.runs import Runs
 
 
@@ -59,11 +60,45 @@ def test_an_entry_says_who_what_on_which_target_and_whence(cast, read):
         "actor": {"type": "user", "id": str(cast.owner.id), "label": cast.owner.email},
         "targetType": "environment",
         "targetId": str(cast.environment.id),
+        "targetName": "staging",
         "metadata": {"name": ["production", "staging"]},
         "ip": "203.0.113.7",
         "requestId": entry["requestId"],
         "createdAt": A_TIME,
     }
+
+
+def test_the_name_of_a_target_is_kept_as_it_was(cast, read):
+    client = cast.client(cast.owner)
+    run = client.post(f"/api/v1/triggers/{cast.trigger_id}/run", {}).json()["id"]
+    trigger = f"/api/v1/triggers/{cast.add_trigger(name='Old')}"
+    client.patch(trigger, {"name": "New"})
+    client.delete(trigger)
+    connection = f"/api/v1/connections/{add_connection(cast)}"
+    name = client.get(connection).json()["name"]
+    client.delete(connection)
+    client.delete(f"/api/v1/environments/{cast.environment.id}/members/{cast.viewer.id}")
+    found = [(each["action"], each["targetName"]) for each in read()]
+    assert found[::-1] == [
+        ("run.created", "Nightly report"),
+        ("trigger.created", "Old"),
+        ("trigger.updated", "New"),
+        ("trigger.deleted", "New"),
+        ("connection.created", name),
+        ("connection.deleted", name),
+        ("member.removed", None),
+    ]
+    assert any(each["targetId"] == run for each in read(actorType="user,staff"))
+
+
+def test_entries_are_filtered_by_who_acted(cast, read):
+    worker = Actor("worker", cast.worker.worker_id)
+    mine, its = act(cast, actor=Actor("user", cast.owner.id)), act(cast, actor=worker)
+    act(cast, actor=SYSTEM)
+    targets = lambda **query: [entry["targetId"] for entry in read(**query)]  # noqa: E731
+    assert targets(actorId=str(cast.owner.id)) == [mine]
+    assert targets(actorType="user,worker") == [its, mine]
+    assert targets(actorType="user", actorId=str(worker.id)) == []
 
 
 def test_the_newest_comes_first(cast, read):

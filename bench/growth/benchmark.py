@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from bench.failure import BenchFailed
 from bench.figures import Json, machine, print_table, ratio
 from bench.growth.ledger import ENVIRONMENTS
 from bench.growth.verdicts import SHAPES, show_shapes
 from bench.options import count, one_or_more, size
 from testing.probes.plan_nodes import sequential_scans
+from testing.processes.failure import ProcessFailed
 from testing.processes.stack import Database, database
 
 IN_ALL = ("",)
@@ -65,7 +65,7 @@ def run(
     rows: Sequence[int],
     say: Callable[[str], None],
 ) -> Json:
-    """Measure with each of these numbers of runs in the ledger. Raises BenchFailed if a statement read a table of the
+    """Measure with each of these numbers of runs in the ledger. Raises ProcessFailed if a statement read a table of the
     ledger from end to end.
     """
     results: list[Json] = []
@@ -96,7 +96,7 @@ def run(
                 result |= json.loads(file.read_text())
         results.append(result)
     if scans := [scan for result in results for scan in _scans(result)]:
-        raise BenchFailed("Read from end to end:\n" + "\n".join(scans))
+        raise ProcessFailed("Read from end to end:\n" + "\n".join(scans))
     return {
         "machine": results[0]["machine"],
         "runsOfTheBusyMonth": month,
@@ -119,7 +119,7 @@ def _full_pages(on: Database) -> Iterator[None]:
 
 
 def show(result: Json) -> None:
-    """Print the tables of a result. Raises BenchFailed if a statement of a shape breaks the rule."""
+    """Print the tables of a result. Raises ProcessFailed if a statement of a shape breaks the rule."""
     if "pages" in result["results"][0]:
         _show_ledgers(result)
     if result["shapes"]:

@@ -13,7 +13,6 @@ from rest_framework.request import Request
 
 from accounts.models import User
 from audit.serializers import AuditFilters
-from bench.failure import BenchFailed
 from bench.growth.ledger import DUE, LOST
 from bench.growth.subjects import Subjects, middle, quarters
 from bench.lifecycle import OUTCOME
@@ -21,6 +20,7 @@ from pipedai.api.authentication import AUTH_COOKIE
 from pipedai.api.pagination import _salt, _sign
 from pipedai.outgoing.due import claim_due
 from pipedai.sql import database_now
+from testing.processes.failure import ProcessFailed
 from testing.world.cast import session_cookie
 from triggers.models import Run, Trigger
 from triggers.runs.lifecycle import expire_runs
@@ -140,11 +140,11 @@ def machine_pages(on: Subjects) -> Iterator[Page]:
 
     def fire() -> None:
         if fire_due_ticks(now=due_at) != DUE:
-            raise BenchFailed(f"Not {DUE} triggers came due.")
+            raise ProcessFailed(f"Not {DUE} triggers came due.")
 
     def expire() -> None:
         if expire_runs(now=later) != LOST:
-            raise BenchFailed(f"Not {LOST} runs were lost.")
+            raise ProcessFailed(f"Not {LOST} runs were lost.")
 
     def claim() -> None:
         claim_due(WEBHOOKS, room=32, busy={}, per_host=4, now=later)
@@ -246,7 +246,7 @@ def get(client: Client, path: str, query: Query) -> Callable[[], object]:
     def call() -> object:
         answer = client.get(url)
         if answer.status_code != 200:
-            raise BenchFailed(f"GET {url} answered {answer.status_code}.")
+            raise ProcessFailed(f"GET {url} answered {answer.status_code}.")
         return answer.content
 
     return call
@@ -255,7 +255,7 @@ def get(client: Client, path: str, query: Query) -> Callable[[], object]:
 def post(client: Client, path: str, body: object) -> Any:
     answer = client.post(path, body, content_type="application/json")
     if answer.status_code not in (200, 201):
-        raise BenchFailed(f"POST {path} answered {answer.status_code}: {answer.content!r}")
+        raise ProcessFailed(f"POST {path} answered {answer.status_code}: {answer.content!r}")
     return answer.json()
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bench.failure import BenchFailed
 from bench.figures import Json, print_table
+from testing.processes.failure import ProcessFailed
 
 # The names of the shapes, which `bench.growth.shapes` makes, and the states in which each is measured.
 SHAPES = (
@@ -36,7 +36,7 @@ def judge(costs: Sequence[Json | None], *, counted: Sequence[int], most_ms: floa
 
 
 def show_shapes(calls: Sequence[Json], sizes: Sequence[int]) -> None:
-    """Print a table of each shape, and raise BenchFailed if a statement breaks the rule."""
+    """Print a table of each shape, and raise ProcessFailed if a statement breaks the rule."""
     heads = ["call: statement"]
     heads += [f"{state}: {what}" for state in STATES for what in ("ms", "rows read")]
     broken: dict[str, list[str]] = {}
@@ -65,7 +65,7 @@ def show_shapes(calls: Sequence[Json], sizes: Sequence[int]) -> None:
         print()
     if broken:
         told = (f"{shape} ({', '.join(dict.fromkeys(names))})" for shape, names in broken.items())
-        raise BenchFailed(
+        raise ProcessFailed(
             f"NOT met: statements are slow, or read what they do not return, in {'; '.join(told)}."
         )
     print("Each statement of the shapes meets its target.")

@@ -27,7 +27,7 @@ _SURELY_SLOW_SECONDS = 0.1
 
 
 def walk_ledger(repeats: int, month: int, values: int | None) -> Any:
-    """Measures every page. Of each list it tries so many queries, or all. Raises BenchFailed if a page fails."""
+    """Measures every page. Of each list it tries so many queries, or all. Raises ProcessFailed if a page fails."""
     from bench.growth.admin_pages import admin_pages
     from bench.growth.ledger import add_ended
     from bench.growth.pages import api_pages, busy_pages, first_of_month, machine_pages
@@ -53,7 +53,7 @@ def walk_ledger(repeats: int, month: int, values: int | None) -> Any:
 
 
 def walk_shapes(repeats: int, sizes: Sequence[int], names: Sequence[str]) -> Any:
-    """Measures the shapes with these names. Raises BenchFailed if a call fails."""
+    """Measures the shapes with these names. Raises ProcessFailed if a call fails."""
     from bench.growth.shapes import SHAPES
     from testing.world.database_copy import database_copy, instead_of_the_default
 

@@ -9,8 +9,8 @@ from typing import Any
 import psycopg
 
 from bench.cast import Pair, make_pairs
-from bench.failure import BenchFailed
 from bench.kill.processes import Scheduler, Worker
+from testing.processes.failure import ProcessFailed
 from testing.processes.stack import Database, Web, web
 
 # With this lease no outage may end a run. A shorter one is not safe: an outage of up to 2 s counts as none (see
@@ -92,7 +92,7 @@ class Crew:
         _LOST_SECONDS: after an outage no lease ends for a minute.
 
         Returns False if the worker has nevertheless an outcome of the run, or if PostgreSQL is away; it is then started
-        again. Raises BenchFailed if the worker ended by itself.
+        again. Raises ProcessFailed if the worker ended by itself.
         """
         if not worker.kill(away=math.inf):
             return False
@@ -134,17 +134,17 @@ class Crew:
             return True
 
     def settle(self) -> None:
-        """Wait until all runs have ended. Raises BenchFailed if some do not."""
+        """Wait until all runs have ended. Raises ProcessFailed if some do not."""
         deadline = time.monotonic() + _SETTLE_SECONDS
         while time.monotonic() < deadline:
             self.go_on(time.monotonic() + 0.2)
             if not self.has_unfinished_runs():
                 return
         left = self.on.all("SELECT * FROM run WHERE ended_at IS NULL")
-        raise BenchFailed(f"These runs do not end: {left}")
+        raise ProcessFailed(f"These runs do not end: {left}")
 
     def stop(self) -> None:
-        """Stop workers and scheduler. Raises BenchFailed if one does not stop at SIGTERM."""
+        """Stop workers and scheduler. Raises ProcessFailed if one does not stop at SIGTERM."""
         for process in (*self.workers, self.scheduler):
             process.stop()
         self._session.close()

@@ -9,7 +9,6 @@ from contextlib import suppress
 import psycopg
 
 from bench.cast import register
-from bench.failure import BenchFailed
 from bench.figures import Json, machine, print_table
 from bench.http import Connection
 from bench.kill.client import Client, plan
@@ -17,6 +16,7 @@ from bench.kill.crew import CAPACITY, LEASE_SECONDS, WEB_PROCESSES, Crew, crew
 from bench.kill.processes import Scheduler
 from bench.kill.siege import LOAD
 from bench.kill.verdict import Evidence, judge, judge_given_up
+from testing.processes.failure import ProcessFailed
 from testing.processes.postgres_nodes import Nodes, nodes
 
 _WORKERS = 3
@@ -34,7 +34,7 @@ FROM pg_stat_activity WHERE datname = current_database()
 
 
 def run(*, runs: int, seconds: float, seed: int, say: Callable[[str], None]) -> Json:
-    """Fail over for `seconds`, judge, and return the result as JSON. Raises BenchFailed if anything is wrong."""
+    """Fail over for `seconds`, judge, and return the result as JSON. Raises ProcessFailed if anything is wrong."""
     say("Starting a primary, a synchronous standby, the web server, the scheduler and workers…")
     rng = random.Random(seed)
     with (
@@ -101,7 +101,7 @@ def _fail_over(on: Nodes, crew: Crew, cookie: str, rng: random.Random) -> Json:
     assert probe.answered is not None
     late = {name: at for name, at in found.items() if at > FOUND_SECONDS}
     if late:
-        raise BenchFailed(f"Seconds after the promotion until the new primary was found: {late}.")
+        raise ProcessFailed(f"Seconds after the promotion until the new primary was found: {late}.")
     rebuild = rng.choice((on.standby.copy, on.standby.rewind))
     rebuild(on.primary)
     on.follow()
@@ -118,7 +118,7 @@ def _found(on: Nodes, probe: "_WriteProbe", promoted: float) -> dict[str, float]
     found: dict[str, float] = {}
     while len(found) < 3:
         if time.monotonic() - promoted > _LONGEST_SECONDS:
-            raise BenchFailed(f"Not all found the new primary within a minute, only {found}.")
+            raise ProcessFailed(f"Not all found the new primary within a minute, only {found}.")
         if probe.answered is not None:
             found.setdefault("web", max(0.0, probe.answered - promoted))
         for name in _with_sessions(on):
@@ -132,7 +132,7 @@ def _wait_until_all_use(on: Nodes) -> None:
     deadline = time.monotonic() + _LONGEST_SECONDS
     while len(_with_sessions(on)) < 2:
         if time.monotonic() > deadline:
-            raise BenchFailed("Scheduler and LISTEN have not connected within a minute.")
+            raise ProcessFailed("Scheduler and LISTEN have not connected within a minute.")
         time.sleep(_PAUSE_SECONDS)
 
 
@@ -160,7 +160,7 @@ class _WriteProbe:
     def _ask(self) -> None:
         while self.answered is None:
             with (
-                suppress(OSError, BenchFailed),
+                suppress(OSError, ProcessFailed),
                 Connection(self._port, timeout=_REQUEST_SECONDS) as connection,
             ):
                 body = {"name": "Probe"}

@@ -8,11 +8,11 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
-from bench.failure import BenchFailed
 from bench.figures import Json, machine, print_table
 from bench.kill.client import Client, Request
 from bench.kill.crew import CAPACITY, LEASE_SECONDS, Crew, crew
 from bench.kill.verdict import Evidence, judge, judge_given_up
+from testing.processes.failure import ProcessFailed
 from testing.processes.postgres_nodes import Nodes, nodes
 
 PARTS = ("database", "web", "scheduler")
@@ -30,7 +30,7 @@ _PAUSE_SECONDS = 0.2
 def run(*, outages: Sequence[float], seed: int, say: Callable[[str], None]) -> Json:
     """Take each part away for so many seconds, once for each of `outages`, judge, and return JSON.
 
-    Raises BenchFailed if anything is wrong.
+    Raises ProcessFailed if anything is wrong.
     """
     say("Starting PostgreSQL, the web server, the scheduler and workers…")
     plan = [(part, seconds) for part in PARTS for seconds in outages]
@@ -126,11 +126,11 @@ class _Case:
         }
 
     def _check_healthy(self) -> None:
-        """Raise BenchFailed if a healthy worker's run was retried: it was given up, though its worker lived."""
+        """Raise ProcessFailed if a healthy worker's run was retried: it was given up, though its worker lived."""
         ids = ",".join(run_id for run_id in self.answers.values() if run_id != self.doomed_run)
         statement = f"SELECT count(*) FROM run WHERE retry_of_id = ANY('{{{ids}}}'::uuid[])"
         if given_up := self._on.one(statement)["count"]:
-            raise BenchFailed(
+            raise ProcessFailed(
                 f"{self.part} away for {self.seconds:g} s: {given_up} healthy runs were given up."
             )
 
@@ -159,5 +159,5 @@ class _Case:
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while not is_so():
             if time.monotonic() > deadline:
-                raise BenchFailed(f"{self.part} away for {self.seconds:g} s: it did not {what}.")
+                raise ProcessFailed(f"{self.part} away for {self.seconds:g} s: it did not {what}.")
             self._crew.go_on(time.monotonic() + _PAUSE_SECONDS)

@@ -16,10 +16,10 @@ from typing import Any
 import psutil
 
 from bench.cast import Pair
-from bench.failure import BenchFailed
 from bench.kill import program
 from bin.ending import die_with_parent
 from pipedai import env
+from testing.processes.failure import ProcessFailed
 from testing.processes.stack import HOST, Database, Web
 
 _STOP_SECONDS = 40.0
@@ -51,12 +51,12 @@ class Kept:
         return self._back_at == math.inf
 
     def kill(self, *, away: float) -> bool:
-        """Kill it (kill -9) and keep it away for so many seconds. Returns False if it is away. Raises BenchFailed."""
+        """Kill it (kill -9) and keep it away for so many seconds. Returns False if it is away. Raises ProcessFailed."""
         if not self.is_there:
             return False
         if self._process.poll() is not None:
             said = self._log.read_text()[-2000:]
-            raise BenchFailed(f"{self._name} ended by itself:\n{said}")
+            raise ProcessFailed(f"{self._name} ended by itself:\n{said}")
         self._process.kill()
         self._process.wait()
         self.killed()
@@ -77,15 +77,15 @@ class Kept:
         self._back_at = 0.0
 
     def stop(self) -> None:
-        """Send SIGTERM, and kill -9 if it does not end. Raises BenchFailed in that case, or for a bad exit code."""
+        """Send SIGTERM, and kill -9 if it does not end. Raises ProcessFailed in that case, or for a bad exit code."""
         self._process.terminate()
         try:
             code = self._process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self.end()
-            raise BenchFailed(f"{self._name} does not stop at SIGTERM.") from None
+            raise ProcessFailed(f"{self._name} does not stop at SIGTERM.") from None
         if code:
-            raise BenchFailed(f"{self._name} exited with {code} at SIGTERM.")
+            raise ProcessFailed(f"{self._name} exited with {code} at SIGTERM.")
 
     def end(self) -> None:
         """Kill it (kill -9) and don't start it again."""

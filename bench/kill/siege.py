@@ -8,13 +8,13 @@ from contextlib import suppress
 
 from psycopg import OperationalError
 
-from bench.failure import BenchFailed
 from bench.figures import Json, machine, print_table
 from bench.kill.client import Client, plan
 from bench.kill.crew import CAPACITY, WEB_PROCESSES, Crew, crew
 from bench.kill.processes import Worker, kill_postgres, kill_web_process
 from bench.kill.verdict import Evidence, judge, judge_lost
 from testing.probes.budget_use import complaints_about_budgets
+from testing.processes.failure import ProcessFailed
 from testing.processes.stack import database
 
 _WORKERS = 3
@@ -42,7 +42,7 @@ _TICK_SECONDS = 0.05
 
 
 def run(*, runs: int, seconds: float, seed: int, say: Callable[[str], None]) -> Json:
-    """Kill for `seconds`, judge, and return the result as JSON. Raises BenchFailed if anything is wrong."""
+    """Kill for `seconds`, judge, and return the result as JSON. Raises ProcessFailed if anything is wrong."""
     say("Starting PostgreSQL, the web server, the scheduler and workers…")
     rng = random.Random(seed)
     with (
@@ -71,7 +71,7 @@ def run(*, runs: int, seconds: float, seed: int, say: Callable[[str], None]) -> 
     judge(evidence, requests)
     judge_lost(evidence, set(all_of_them.lost))
     if wrong:
-        raise BenchFailed("\n".join(wrong))
+        raise ProcessFailed("\n".join(wrong))
     return {
         "machine": found,
         "seconds": seconds,

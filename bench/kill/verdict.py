@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.failure import BenchFailed
 from bench.figures import Json
 from bench.kill.client import Request
 from bench.kill.processes import Worker
+from testing.processes.failure import ProcessFailed
 from testing.processes.stack import Database
 
 Row = dict[str, Any]
@@ -106,27 +106,27 @@ def complaints(evidence: Evidence, requests: Sequence[Request]) -> list[str]:
 
 
 def judge(evidence: Evidence, requests: Sequence[Request]) -> None:
-    """Raise BenchFailed with what is wrong, if anything is."""
+    """Raise ProcessFailed with what is wrong, if anything is."""
     if wrong := complaints(evidence, requests):
-        raise BenchFailed("\n".join(wrong))
+        raise ProcessFailed("\n".join(wrong))
 
 
 def judge_given_up(evidence: Evidence, allowed: set[str]) -> None:
-    """Raise BenchFailed unless exactly the allowed runs, those of dead workers, were given up and retried."""
+    """Raise ProcessFailed unless exactly the allowed runs, those of dead workers, were given up and retried."""
     given_up = {run_id for run_id in evidence.runs if evidence.audited(run_id)["run.lost"]}
     retried = {run["retry_of"] for run in evidence.runs.values() if run["retry_of"]}
     if wrong := (given_up | retried) - allowed:
         runs = [evidence.attempts(run_id) for run_id in sorted(wrong)]
-        raise BenchFailed(f"Runs were given up though their workers lived: {runs}")
+        raise ProcessFailed(f"Runs were given up though their workers lived: {runs}")
     if lacking := allowed - (given_up & retried):
         runs = [evidence.attempts(run_id) for run_id in sorted(lacking)]
-        raise BenchFailed(f"Runs of dead workers were not given up and retried: {runs}")
+        raise ProcessFailed(f"Runs of dead workers were not given up and retried: {runs}")
 
 
 def judge_lost(evidence: Evidence, lost: set[str]) -> None:
-    """Raise BenchFailed unless these runs of pools failed with their workers, and others of the pool did them."""
+    """Raise ProcessFailed unless these runs of pools failed with their workers, and others of the pool did them."""
     if not lost:
-        raise BenchFailed("No worker was killed while it executed a run of a pool.")
+        raise ProcessFailed("No worker was killed while it executed a run of a pool.")
     wrong = []
     for run_id in lost:
         run, *retries = evidence.attempts(run_id)
@@ -140,7 +140,7 @@ def judge_lost(evidence: Evidence, lost: set[str]) -> None:
         if not failed or not others[:1] == retries[:1] != []:
             wrong.append([run, *retries])
     if wrong:
-        raise BenchFailed(f"Runs of pools were not done by another worker: {wrong}")
+        raise ProcessFailed(f"Runs of pools were not done by another worker: {wrong}")
 
 
 def _of_run(evidence: Evidence, run: Row) -> Iterator[str]:

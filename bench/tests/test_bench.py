@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from bench import __main__ as command
-from bench.failure import BenchFailed
 from bench.figures import latencies, print_table, quantile
 from bench.growth.benchmark import misses
 from bench.growth.verdicts import judge, show_shapes
@@ -23,6 +22,7 @@ from bin.suite import new_data_dir
 from console.tests.screens import SCREENS
 from pipedai.env import BASE_DIR
 from testing.probes.plan_nodes import sequential_scans
+from testing.processes.failure import ProcessFailed
 from triggers.runs.stats import GROUPINGS
 
 # How many seconds a benchmark may take on a machine with other work.
@@ -264,7 +264,7 @@ def test_a_shape_whose_statement_breaks_the_rule_fails_the_benchmark(capsys):
     costs = [{"ms": 1.0, "rowsRead": 300}, {"ms": 2.0, "rowsRead": 3000}]
     statement = {"sql": "SELECT 1\nFROM run", "lag": [costs[0], costs[0]], "analysed": costs}
     call = {"shape": "burst", "call": "runs", "mostMs": 20.0, "counted": [1, 1]}
-    with pytest.raises(BenchFailed, match=r"^NOT met: .* in burst \(runs\)\.$"):
+    with pytest.raises(ProcessFailed, match=r"^NOT met: .* in burst \(runs\)\.$"):
         show_shapes([{**call, "statements": [statement]}], [1000, 10_000])
     assert "runs: SELECT 1 FROM run" in capsys.readouterr().out
     show_shapes([{**call, "counted": [1, 10], "statements": [statement]}], [1000, 10_000])
@@ -287,7 +287,7 @@ def test_one_that_fails_costs_the_others_nothing_and_its_figures_are_kept(capsys
     """`bin/bench all` runs the benchmarks one after another, for most of an hour."""
 
     def fails(result):
-        raise BenchFailed("NOT met.")
+        raise ProcessFailed("NOT met.")
 
     def benchmark(show, *arguments):
         return SimpleNamespace(
@@ -301,7 +301,7 @@ def test_one_that_fails_costs_the_others_nothing_and_its_figures_are_kept(capsys
     monkeypatch.setattr(command, "BENCHMARKS", both)
     monkeypatch.setattr(command, "print_machine", lambda machine: None)
     result: dict[str, Any] = {}
-    with pytest.raises(BenchFailed, match=r"^Failed: bad\.$"):
+    with pytest.raises(ProcessFailed, match=r"^Failed: bad\.$"):
         command.measure_all(result)
     bad, good = result["results"]["bad"], result["results"]["good --figure 2"]
     assert (bad["measured"], bad["failed"]) == (1, "NOT met.")

@@ -90,7 +90,7 @@ def steps(monkeypatch, *arguments):
     """The names of the steps that `bin/test ARGUMENTS` would take, and the arguments that pytest gets."""
     taken = {}
     monkeypatch.setattr(
-        suite.Suite, "_begin", lambda _, name, command, *rest: taken.update({name: command})
+        suite.Suite, "_run", lambda _, name, command, *rest: taken.update({name: command})
     )
     monkeypatch.setattr(suite, "Afterwards", MagicMock())
     # Nothing cleans up after these steps, so they may start no server and make no directory.

@@ -1,8 +1,4 @@
-"""Sends requests to the API, bounds what an answer may take, and makes one sentence of each failure, with the exit code
-by which scripts tell why (docs/cli.md).
-"""
-
-from __future__ import annotations
+"""Sends requests to the API, bounds its answers, and makes a sentence and an exit code of each failure."""
 
 import json
 import re
@@ -165,9 +161,7 @@ class Api:
                 return
 
     def ask(self, method: str, path: str, **options: Any) -> Any:
-        """Send a request, and return the answer's JSON, or None for an empty one. A read is tried again after 429 and
-        503 if the answer says when. Raises Refused, or Failure if there is no answer of the API.
-        """
+        """Return an answer's JSON, None for an empty one. Reads are tried again when the API says. Raises Failure."""
         _check_path(path)
         for left in reversed(range(_TRIES)):
             try:

@@ -3,8 +3,6 @@ read as people mean it, by YAML 1.2: PyYAML follows YAML 1.1, which reads the fi
 as 450.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import re
@@ -224,9 +222,7 @@ def _text(path: Path, most: int) -> str:
 
 
 def _secret_names(document: Any) -> list[str]:
-    """Return the names in each `{ secret: NAME }`. Raises ValueError if the document means too many values, or has one
-    that JSON has not.
-    """
+    """Return the names in each `{ secret: NAME }`. Raises ValueError for too many values, or one that JSON has not."""
     names, rest, count = [], [document], 0
     while rest:
         value = rest.pop()
@@ -256,9 +252,7 @@ _SHORT_PROMPT = 80
 def write_files(
     folder: Path, managed_by: str, resources: list[dict[str, Any]], *, force: bool, schema_url: str
 ) -> list[Path]:
-    """Write an export, and return the files. Raises Failure if one is there already, unless `force`, or would lie
-    outside the folder, as by a link or by a key that is a path.
-    """
+    """Write an export, and return its files. Raises Failure for one out of the folder, or there, unless `force`."""
     document: dict[str, Any] = {"managedBy": managed_by}
     texts: dict[Path, str] = {}
     for many, kind in KINDS.items():

@@ -1,7 +1,5 @@
 """The program `pipedai`: its groups of commands, and how it ends."""
 
-from __future__ import annotations
-
 import io
 import signal
 import sys
@@ -16,8 +14,7 @@ from pipedai_cli.commands import account, changes, operating, runs
 from pipedai_cli.output import one_line
 from pipedai_cli.session import DEFAULT_PROFILE, Session
 
-# With the list of commands it fits on a terminal of 24 lines, as each command's help does. So `--help` and `--version`
-# are not listed.
+# With the list of commands it fits on a terminal of 24 lines, without `--help` and `--version`.
 _HELP = """\b
 Begin with `pipedai login --url URL`, or set PIPEDAI_URL and PIPEDAI_KEY.
 Reads PIPEDAI_SECRET_*, XDG_CONFIG_HOME, HTTPS_PROXY, SSL_CERT_FILE, NO_COLOR.

@@ -4,8 +4,6 @@ The text of a run, of an event's sender, or of a name may try to instruct the ag
 result is between two marks with a number that nobody could know when they wrote, and says that it is data.
 """
 
-from __future__ import annotations
-
 import json
 import secrets
 from collections.abc import Callable

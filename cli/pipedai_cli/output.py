@@ -1,8 +1,4 @@
-"""Writes tables and details to stdout, and progress to a terminal alone. Text of unknown origin is made harmless for a
-terminal first.
-"""
-
-from __future__ import annotations
+"""Writes tables and details to stdout, progress to a terminal alone, and all text harmless for a terminal."""
 
 import json
 import os

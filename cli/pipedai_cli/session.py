@@ -1,8 +1,4 @@
-"""What each command begins with: the API, the output, and the key of this person, which is kept in the system's keyring
-if there is one, else in a file that only they can read.
-"""
-
-from __future__ import annotations
+"""What each command begins with: the API, the output, and the person's key, in a keyring or a private file."""
 
 import contextlib
 import difflib
@@ -216,6 +212,11 @@ class Session:
         return f"{self.api.url}/console/{path}"
 
 
+def examples(*lines: str) -> str:
+    """Return the end of a command's help, with command lines, which click must not wrap."""
+    return "\b\n" + "\n".join(f"  {line}" for line in lines)
+
+
 def with_session(function: Callable[Concatenate[Session, P], R]) -> Callable[P, R]:
     """Pass the Session to a command."""
 
@@ -227,9 +228,7 @@ def with_session(function: Callable[Concatenate[Session, P], R]) -> Callable[P, 
 
 
 def found_by(session: Session, kind: str, given: str) -> dict[str, Any]:
-    """Return the row of this kind, such as `triggers`, whose id, key or whole name was given. Raises Failure if it is
-    none or several.
-    """
+    """Return the row of a kind (`triggers`) with this id, key or whole name. Raises Failure for none or several."""
     if _is_id(given):
         row: dict[str, Any] = session.api.get(f"/{kind}/{given}")
         return row

@@ -7,14 +7,16 @@ moves it into the form; without the script, people copy it there.
 
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 
 from console.asking import Json, ask
 from console.forms import Form, Look
-from console.pages import HOME, form_page, safe_next, screen, see_other
+from console.pages import HOME, Screen, form_page, safe_next, screen, see_other
 
 _EMAIL = Look("E-mail address", kind="email", autocomplete="username")
 _NEW_PASSWORD = Look(
@@ -23,7 +25,7 @@ _NEW_PASSWORD = Look(
     kind="password",
     autocomplete="new-password",
 )
-_PASSWORD = Look("Password", kind="password", autocomplete="current-password")
+PASSWORD = Look("Password", kind="password", autocomplete="current-password")
 _NEW_ACCOUNT = {
     "name": Look(autocomplete="name"),
     "email": _EMAIL,
@@ -31,14 +33,32 @@ _NEW_ACCOUNT = {
 }
 
 
+def ways_in() -> Json:
+    """Returns what pages say about how one signs in here: at which host, and whether by password at all."""
+    issuer = urlsplit(settings.OIDC_ISSUER).netloc
+    return {"issuer": issuer, "by_password": not settings.OIDC_ONLY}
+
+
+def of_passwords(view: Screen) -> Screen:
+    """Makes a screen that there is only while people may use passwords."""
+
+    @screen
+    def answer(request: HttpRequest) -> HttpResponse:
+        if settings.OIDC_ONLY:
+            return see_other(request, reverse("console:sign-in"))
+        return view(request)
+
+    return answer
+
+
 @screen
 def sign_in(request: HttpRequest) -> HttpResponse:
     # A 401 says that the address or the password is wrong, and belongs at the form.
-    form = Form("POST", "auth/login", {"email": _EMAIL, "password": _PASSWORD}, catches={401})
-    return _enter(request, form, "console/sign_in.html")
+    form = Form("POST", "auth/login", {"email": _EMAIL, "password": PASSWORD}, catches={401})
+    return _enter(request, form, "console/sign_in.html", **ways_in())
 
 
-@screen
+@of_passwords
 def register(request: HttpRequest) -> HttpResponse:
     return _enter(request, Form("POST", "auth/register", _NEW_ACCOUNT), "console/register.html")
 
@@ -59,7 +79,7 @@ def sign_out(request: HttpRequest) -> HttpResponse:
     return response
 
 
-@screen
+@of_passwords
 def forgot_password(request: HttpRequest) -> HttpResponse:
     form = Form("POST", "auth/forgot-password", {"email": _EMAIL})
     sent = form.send(request) is not None
@@ -74,27 +94,61 @@ def account(request: HttpRequest) -> HttpResponse:
         "user": ask(request, "GET", "auth/me").data["user"],
         "sessions": ask(request, "GET", "auth/sessions", query={"limit": 100}).data["items"],
         "sent": request.GET.get("sent"),
+        **ways_in(),
     }
     return render(request, "console/account.html", context)
 
 
 @screen
+def change_account(request: HttpRequest) -> HttpResponse:
+    looks = {
+        "name": Look(autocomplete="name"),
+        "timezone": Look("Time zone", help="As in Europe/London. Empty for UTC."),
+    }
+    user = ask(request, "GET", "auth/me").data["user"]
+    form = Form("PATCH", "auth/me", looks, values=user)
+    back = reverse("console:account")
+    said = {"title": "Change name or time zone", "button": "Save", "back": back}
+    return form_page(request, form, lambda _: back, **said)
+
+
+@screen
+def delete_account(request: HttpRequest) -> HttpResponse:
+    user = ask(request, "GET", "auth/me").data["user"]
+    asks = user["hasPassword"] and not settings.OIDC_ONLY
+    form = Form("DELETE", "auth/me", {"password": PASSWORD} if asks else {})
+    if deleted := form.send(request):
+        response = render(request, "console/signed_out.html", {"deleted": True})
+        response.cookies.update(deleted.cookies)
+        return response
+    said = {
+        "title": "Delete the account?",
+        "text": "You leave all environments, and your sessions and the keys of your command lines end. What you made"
+        " there stays. Nothing brings the account back.",
+        "button": "Delete the account",
+        "back": reverse("console:account"),
+        "username": user["email"],
+    }
+    return render(request, "console/form.html", {"form": form, **said}, status=form.status)
+
+
+@of_passwords
 def change_password(request: HttpRequest) -> HttpResponse:
     looks = {
-        "currentPassword": replace(_PASSWORD, label="Present password"),
+        "currentPassword": replace(PASSWORD, label="Present password"),
         "newPassword": replace(_NEW_PASSWORD, help="All your other sessions end."),
     }
     form = Form("POST", "auth/change-password", looks)
     return _change(request, form, title="Change the password", to="")
 
 
-@screen
+@of_passwords
 def change_email(request: HttpRequest) -> HttpResponse:
     looks = {
         "newEmail": replace(
             _EMAIL, label="New address", help="A mail to it has the link that confirms it."
         ),
-        "currentPassword": _PASSWORD,
+        "currentPassword": PASSWORD,
     }
     form = Form("POST", "auth/change-email", looks)
     return _change(request, form, title="Change the address", to="?sent=address")
@@ -128,15 +182,15 @@ def end_sessions(request: HttpRequest) -> HttpResponse:
     return see_other(request, reverse("console:account"))
 
 
-_TOKEN = Look("Token", help="It is what follows “token=” in the link of the mail.")
+TOKEN = Look("Token", help="It is what follows “token=” in the link of the mail.")
 
 
 @screen
 def verify(request: HttpRequest) -> HttpResponse:
     # A visitor without a session is sent to sign in and back, so that they confirm the address of their own account.
     account = ask(request, "GET", "auth/me").data["user"]
-    form = Form("POST", "auth/verify-email", {"token": _TOKEN})
-    return _answer_link(
+    form = Form("POST", "auth/verify-email", {"token": TOKEN})
+    return answer_link(
         request,
         form,
         "{user[email]} is confirmed.",
@@ -147,10 +201,10 @@ def verify(request: HttpRequest) -> HttpResponse:
     )
 
 
-@screen
+@of_passwords
 def reset(request: HttpRequest) -> HttpResponse:
-    form = Form("POST", "auth/reset-password", {"token": _TOKEN, "newPassword": _NEW_PASSWORD})
-    return _answer_link(
+    form = Form("POST", "auth/reset-password", {"token": TOKEN, "newPassword": _NEW_PASSWORD})
+    return answer_link(
         request,
         form,
         "The new password is set. Sign in with it.",
@@ -160,10 +214,10 @@ def reset(request: HttpRequest) -> HttpResponse:
     )
 
 
-@screen
+@of_passwords
 def register_anew(request: HttpRequest) -> HttpResponse:
     """Makes an account for the owner of an address that a stranger registered and never confirmed."""
-    form = Form("POST", "auth/register", {"registrationToken": _TOKEN, **_NEW_ACCOUNT})
+    form = Form("POST", "auth/register", {"registrationToken": TOKEN, **_NEW_ACCOUNT})
     text = (
         "You get a new account with the address to which the mail came."
         " The account that somebody made with it and never confirmed is closed."
@@ -176,7 +230,7 @@ def register_anew(request: HttpRequest) -> HttpResponse:
 @screen
 def invitation(request: HttpRequest) -> HttpResponse:
     """Who invites me into what, and what do I do to accept?"""
-    look = Form("POST", "invitations/look", {"token": _TOKEN})
+    look = Form("POST", "invitations/look", {"token": TOKEN})
     if (answer := look.send(request)) is None:
         context = {"form": look, "title": "Invitation", "button": "Look at the invitation"}
         context |= {"text": "Somebody invites you to work with them.", "at_once": True}
@@ -193,7 +247,7 @@ def invitation(request: HttpRequest) -> HttpResponse:
         response = see_other(request, HOME)
         response.cookies.update(made.cookies)
         return response
-    context = {"invitation": invited, "form": form, "token": token}
+    context = {"invitation": invited, "form": form, "token": token, **ways_in()}
     return render(request, "console/invitation.html", context, status=form.status)
 
 
@@ -216,12 +270,12 @@ def notices(request: HttpRequest) -> HttpResponse:
     programs open every link of a mail.
     """
     endpoint, more, done = _ANSWERS.get(request.POST.get("step", ""), _ANSWERS["confirm"])
-    form = Form("POST", f"addresses/{endpoint}", {"token": _TOKEN})
+    form = Form("POST", f"addresses/{endpoint}", {"token": TOKEN})
     text = (
         "Somebody wants to have notices sent to your address."
         " They say when automatic work fails, and when it works again."
     )
-    return _answer_link(
+    return answer_link(
         request,
         form,
         done,
@@ -233,7 +287,7 @@ def notices(request: HttpRequest) -> HttpResponse:
     )
 
 
-def _answer_link(
+def answer_link(
     request: HttpRequest, form: Form, done: str, *, more: Json | None = None, **said: Any
 ) -> HttpResponse:
     """Shows the form to which a mail led, or once it is sent, with `more` in its body, what is `done`: a sentence that

@@ -1,19 +1,33 @@
 """The first screen of an environment, which says what needs somebody, its incidents, and the calls to decide about."""
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
 from console.asking import Json, Refused, ask, ask_if_free, words_of
-from console.pages import chosen, environment_of, listed, safe_next, screen, see_other, show
+from console.charts import Day, Part, by_day, by_hour, spark
+from console.pages import (
+    chosen,
+    environment_of,
+    listed,
+    midnight,
+    overview_of,
+    safe_next,
+    screen,
+    see_other,
+    show,
+)
 from console.screens.runs import page_of
 from notices.states import NEEDS
 from triggers.reasons import without_calls
 
 # What is pending elsewhere is on its way. A call that is pending waits for somebody.
 _UNDECIDED = {"pending": "undecided"}
+# So many days of cost the first screen shows.
+_DAYS = 14
 
 
 @screen
@@ -26,17 +40,44 @@ def attention(request: HttpRequest, environment_id: UUID) -> HttpResponse:
         each["quiet"] = each["acknowledgedAt"] is not None or NEEDS[each["kind"]].is_quiet
         each["page"], _ = page_of(each["subject"], environment_id)
         each["remedy"] = without_calls(each["remedy"]["text"])
-    since = datetime.now(UTC) - timedelta(days=1)
-    query = {"groupBy": "trigger", "from": since.isoformat()}
     context = {
         "items": sorted(found["items"], key=lambda each: each["quiet"]),
         "total": found["total"],
-        "figures": ask(request, "GET", f"{path}/dashboard/overview").data,
-        # The sums of the last day are left out while the API is too busy for them.
-        "night": ask_if_free(request, "GET", f"{path}/stats", query=query).get("total"),
-        "since": f"{since:%FT%H:%MZ}",
+        "figures": overview_of(request, environment_id),
+        **_pictures(request, path, overview_of(request, environment_id)),
     }
     return show(request, environment, "attention", "attention", context)
+
+
+def _pictures(request: HttpRequest, path: str, figures: Json) -> Json:
+    """Returns what the last 24 hours and the last 14 days looked like. The API may be too busy to add them up."""
+    now = datetime.now(UTC)
+    this_hour = now.replace(minute=0, second=0, microsecond=0)
+    first = midnight(now.date() - timedelta(days=_DAYS - 1))
+    hours, days = (
+        ask_if_free(request, "GET", f"{path}/stats", query={"groupBy": group, "from": since})
+        for group, since in (("hour", this_hour - timedelta(hours=23)), ("day", first))
+    )
+    context: Json = {}
+    if hours:
+        total = hours["total"]
+        context["night"] = {**total, "bad": total["failed"] + total["timedOut"]}
+        context["since"] = f"{datetime.fromisoformat(hours['from']):%FT%H:%MZ}"
+        bad = [each["failed"] + each["timedOut"] for each in hours["items"]]
+        context["trends"] = {
+            "good": spark([each["succeeded"] for each in hours["items"]]),
+            "bad": spark(bad, bad=True),
+        }
+        if total["runs"]:
+            open_now = sum(figures.get("waiting", {}).values())
+            context["hours"] = by_hour(hours["items"], open_now)
+    if days and days["total"]["costUsd"] != "0":
+        spent = [
+            Day(each["key"], {0: Part(Decimal(each["costUsd"]), Decimal(each["notionalUsd"]))})
+            for each in days["items"]
+        ]
+        context |= {"days": by_day(spent), "spent": days["total"], "today": spent[-1].cost}
+    return context
 
 
 @screen

@@ -8,7 +8,7 @@ from django.urls import reverse
 
 from console.asking import Json, ask
 from console.forms import Form, Look
-from console.pages import chosen, form_page, older, screen, see_other
+from console.pages import chosen, form_page, pages_beside, screen, see_other
 
 # Each workspace costs a call, so a page has a few. Most people are in one or two.
 _WORKSPACES = 20
@@ -33,7 +33,7 @@ def open_environment(request: HttpRequest, environment_id: UUID) -> HttpResponse
 @screen
 def choose(request: HttpRequest) -> HttpResponse:
     page = _workspaces(request)
-    context = {"workspaces": page["items"], "older": older(request, page)}
+    context = {"workspaces": page["items"], **pages_beside(request, page)}
     return render(request, "console/choose.html", context)
 
 

@@ -7,6 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
 from console.asking import Json, ask
+from console.charts import slots
 from console.forms import Look
 from console.pages import MOST, ResourceScreens, all_of, listed, screen, see_other, show
 
@@ -45,34 +46,46 @@ POOLS = ResourceScreens(
 
 @screen
 def machines(request: HttpRequest, environment_id: UUID) -> HttpResponse:
-    """Who can work, what is queued for whom, and how do I add a machine?"""
+    """Who can work, what does each do, what is queued for whom, and how do I add a machine?"""
     page = listed(request, environment_id, "workers", "status")
     pools = all_of(request, environment_id, "pools")
-    queued = all_of(request, environment_id, "runs", status="queued")
+    runs = all_of(request, environment_id, "runs", status="queued,claimed,running,waiting")
+    queued = [each for each in runs if each["status"] == "queued"]
     for_worker = Counter(each["workerId"] for each in queued)
     for_pool = Counter(each["poolId"] for each in queued)
     names = {each["id"]: each["name"] for each in pools}
     for each in page["items"]:
         each["queued"] = for_worker[each["id"]]
         each["pools"] = [names[pool] for pool in each["poolIds"] if pool in names]
+        each["slots"] = slots(each["heldRuns"], each["maxConcurrency"])
+        each["does"] = [run for run in runs if _is_held(run, each)]
     for each in pools:
         each["queued"] = for_pool[each["id"]]
     # A silent machine comes first even if it holds runs, since these are about to be lost.
     page["items"].sort(
         key=lambda each: (
             each["status"] == "online" or each["disabled"],
+            not each["problems"],
             not each["disabled"],
             -each["queued"],
         )
     )
+    working = [each for each in page["items"] if each["status"] == "online"]
     context = {
         "machines": page["items"],
+        "taken": sum(each["heldRuns"] for each in working),
+        "slots": sum(each["maxConcurrency"] for each in working),
+        "waiting": len(queued),
         "pools": sorted(pools, key=lambda each: each["workers"]["online"] > 0),
         "statuses": _STATUSES,
         "status": request.GET.get("status", ""),
-        "uncounted": len(queued) == MOST,  # There may be more than these.
+        "uncounted": len(runs) == MOST,  # There may be more than these.
     }
     return show(request, environment_id, "machines", "machines", context, page)
+
+
+def _is_held(run: Json, worker: Json) -> bool:
+    return run["workerId"] == worker["id"] and run["status"] in {"claimed", "running"}
 
 
 @screen
@@ -117,7 +130,10 @@ def pool(request: HttpRequest, pool_id: UUID) -> HttpResponse:
     queued = all_of(request, environment_id, "runs", poolId=found["id"], status="queued")
     context = {
         "pool": found,
-        "machines": all_of(request, environment_id, "workers", poolId=found["id"]),
+        "machines": [
+            {**each, "slots": slots(each["heldRuns"], each["maxConcurrency"])}
+            for each in all_of(request, environment_id, "workers", poolId=found["id"])
+        ],
         "others": [each for each in workers if found["id"] not in each["poolIds"]],
         "queued": len(queued),
         "uncounted": len(queued) == MOST,

@@ -7,6 +7,7 @@ from uuid import UUID
 from django.http import HttpRequest, HttpResponse
 
 from console.asking import Json, ask_if_free
+from console.charts import Day, Part, by_day, filled
 from console.forms import Look
 from console.pages import ResourceScreens, all_of, midnight, names_of, screen, show
 
@@ -17,8 +18,6 @@ _PERIODS = ("7", "30", "90")
 _COLOURED, _LISTED = 5, 20
 # The most groups of which the API's statistics tell.
 _MOST_GROUPS = 1_000
-# The chart's height and the width of a day, in the units of its drawing, and the gap between two bars.
-_HEIGHT, _WIDTH, _GAP = 100, 10, 2
 _REACHED = (
     ("hold", "Runs stay queued until the next day or month"),
     ("reject", "The same, and running a trigger by hand is refused"),
@@ -40,8 +39,8 @@ def money(request: HttpRequest, environment_id: UUID) -> HttpResponse:
 
 
 def _used(budget: Json) -> Json:
-    """Returns how full a budget is: its `state`, the `percent` of its limits that is spent, the percent `reserved`, and
-    whether `too_little` is left for what a run reserves.
+    """Returns how full a budget is: its `state`, the `percent` of its limits that is spent, the `bar` that shows it and
+    what is reserved, and whether `too_little` is left for what a run reserves.
     """
     spent, reserved, of_runs = (
         _percent(budget[part], budget[whole])
@@ -54,11 +53,12 @@ def _used(budget: Json) -> Json:
     percent, left = max(spent, of_runs), budget["remainingUsd"]
     used_up = of_runs == 100 or left == "0"
     too_little = not used_up and left is not None and Decimal(left) < Decimal(budget["reserveUsd"])
+    held = min(reserved, 100 - percent) if spent == percent else 0
     near = too_little or percent >= min(budget["noticeAtPct"], default=100)
     return {
-        "state": "used_up" if used_up else "near" if near else "ok",
+        "state": (state := "used_up" if used_up else "near" if near else "ok"),
         "percent": percent,
-        "reserved": min(reserved, 100 - percent) if spent == percent else 0,
+        "bar": filled(percent, held, state),
         "too_little": too_little,
     }
 
@@ -87,40 +87,26 @@ def _spending(request: HttpRequest, environment_id: UUID, days: int) -> Json:
     for place, each in enumerate(costliest):
         each["series"] = place if is_split and place < _COLOURED else _COLOURED
     dates = [f"{first + timedelta(days=number):%Y-%m-%d}" for number in range(days)]
+    spent = _days(dates, parts["items"], {each["key"]: each for each in costliest})
     return {
         "total": by_trigger["total"],
         "triggers": costliest[:_LISTED],
         "unlisted": max(0, by_trigger["groups"] - _LISTED),
         "is_split": is_split,
-        "chart": _chart(dates, parts["items"], {each["key"]: each for each in costliest}),
+        "chart": by_day(spent, tall=True),
     }
 
 
-def _chart(dates: list[str], parts: list[Json], triggers: dict[str, Json]) -> Json:
-    """Returns what each day cost, and the bars that show it. A bar is a pile with a part for each coloured trigger, and
-    one for all others, which has no `name`.
-    """
-    days: list[Json] = [{"date": date, "cost": 0, "notional": 0, "pile": {}} for date in dates]
-    by_date = {each["date"]: each for each in days}
+def _days(dates: list[str], parts: list[Json], triggers: dict[str, Json]) -> list[Day]:
+    """Returns what each day cost: a part for each coloured trigger, and one without a name for all others."""
+    days = {date: Day(date) for date in dates}
     for each in parts:
-        day, trigger = by_date[each["day"]], triggers.get(each["key"], {"series": _COLOURED})
-        part = day["pile"].setdefault(trigger["series"], {"cost": 0, "notional": 0})
-        part["name"] = trigger["name"] if trigger["series"] < _COLOURED else ""
-        for sums in (day, part):
-            sums["cost"] += Decimal(each["costUsd"])
-            sums["notional"] += Decimal(each["notionalUsd"])
-    top, bars = max(each["cost"] for each in days), []
-    for number, day in enumerate(days):
-        y = Decimal(_HEIGHT)
-        for series, part in sorted(day["pile"].items()):
-            if part["cost"]:
-                height, striped = (part[name] * _HEIGHT / top for name in ("cost", "notional"))
-                y -= height
-                place = {"x": number * _WIDTH, "y": round(y, 2), "height": round(height, 2)}
-                drawn = {"series": series, "striped": round(striped, 2), "date": day["date"]}
-                bars.append({**part, **place, **drawn})
-    width = {"width": len(days) * _WIDTH - _GAP, "bar": _WIDTH - _GAP, "height": _HEIGHT}
-    return {"days": days, "top": top, "bars": bars, **width}
+        trigger = triggers.get(each["key"], {"series": _COLOURED})
+        part = days[each["day"]].parts.setdefault(trigger["series"], Part())
+        part.name = trigger["name"] if trigger["series"] < _COLOURED else ""
+        part.cost += Decimal(each["costUsd"])
+        part.notional += Decimal(each["notionalUsd"])
+    return [*days.values()]
 
 
 def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:

@@ -2,9 +2,7 @@
 canceling it.
 """
 
-import json
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID, uuid4
 
 from django.http import HttpRequest, HttpResponse
@@ -21,14 +19,11 @@ from console.pages import (
     see_other,
     show,
 )
+from console.screens.traces import calls_of, events_of, trace_of
 from console.templatetags.console import may
 from pipedai.links import path_of_page
 from triggers.reasons import ENDS, Why, end_code, without_calls
 
-# An event is shown up to this many characters; console.js has the same number.
-_LONGEST_EVENT = 2000
-# The API's default for the length of a page.
-_EVENTS = 50
 _STATUSES = {
     "failed,timed_out": "Failed or timed out",
     "queued": "Queued",
@@ -92,32 +87,33 @@ def runs(request: HttpRequest, environment_id: UUID) -> HttpResponse:
 
 @screen
 def run(request: HttpRequest, run_id: UUID) -> HttpResponse:
-    """Why does it wait, or how did it end?"""
+    """Why does it wait, what does it do, or how did it end?"""
     found = ask(request, "GET", f"runs/{run_id}").data
     environment = environment_of(request, found["environmentId"])
-    # The script asks for the part above the events alone, since it appends the events itself. While the API is too busy
-    # to explain, the part is refused, so that it stays as it is.
+    # While the API is too busy to explain, a part is refused, so that the page stays as it is.
     is_part = "HX-Request" in request.headers
     path = f"runs/{run_id}/explain"
     explained = ask(request, "GET", path).data if is_part else ask_if_free(request, "GET", path)
     retry = explained.get("retry") or {}
+    machine = if_there(request, f"workers/{found['workerId']}") if found["workerId"] else {}
+    events: Json = {}
+    if may(environment, "operator"):
+        if not found["endedAt"] and not is_part:
+            ask_if_free(request, "POST", f"runs/{run_id}/watch", changes=False)
+        events = events_of(request, found)
     context = {
         "run": found,
         "said": _what_is_with(found, explained),
         "retried": _whether_retried(explained),
         "retry": retry,
         "event": explained.get("event"),
-        "machine": if_there(request, f"workers/{found['workerId']}") if found["workerId"] else {},
-        "calls": _tool_calls(request, found),
+        "machine": machine,
+        "source": _SOURCES.get(found["source"], found["source"]),
+        "trace": trace_of(request, found, events, machine.get("label", "")),
+        "events": events,
         # While it waits, what it waits for may change; afterwards only the run itself and its retry do.
         "follows": "" if found["status"] == "queued" else f"{run_id} {retry.get('runId') or ''}",
     }
-    if found["scheduledFor"]:
-        context["zone"] = if_there(request, f"triggers/{found['triggerId']}").get("timezone", "UTC")
-    if may(environment, "operator") and not is_part:
-        if not found["endedAt"]:
-            ask_if_free(request, "POST", f"runs/{run_id}/watch", changes=False)
-        context["events"] = _events(request, found)
     return show(request, environment, "runs", "run", context)
 
 
@@ -140,7 +136,7 @@ def rerun(request: HttpRequest, run_id: UUID) -> HttpResponse:
             errors, status = refused.sentences, refused.status
     context = {
         "run": found,
-        "effects": [each for each in _tool_calls(request, found) if each["effect"] != "none"],
+        "effects": [each for each in calls_of(request, found) if each["effect"] != "none"],
         "errors": errors,
         "key": uuid4(),
     }
@@ -166,46 +162,6 @@ def cancel(request: HttpRequest, run_id: UUID) -> HttpResponse:
         button="Cancel the run",
         back=reverse("console:run", args=[run_id]),
     )
-
-
-def _tool_calls(request: HttpRequest, found: Json) -> list[Json]:
-    """Returns the tool calls of a run, which its machine lists when it ends."""
-    if not found["endedAt"] or not found["toolCalls"] or not found["toolCalls"]["total"]:
-        return []
-    calls: list[Json] = ask(request, "GET", f"runs/{found['id']}/tool-calls").data["items"]
-    return calls
-
-
-def _events(request: HttpRequest, found: Json) -> Json:
-    """Returns a page of what a run told: the first one, or what follows the event `after` of the page's URL."""
-    query = chosen(request, "after", "limit")
-    page = ask(request, "GET", f"runs/{found['id']}/events", query=query).data
-    is_whole = query.get("limit") == "1"
-    for each in page["items"]:
-        text = _text_of(each)
-        each["isCut"] = len(text) > _LONGEST_EVENT and not is_whole
-        each["said"] = text[:_LONGEST_EVENT] if each["isCut"] else text
-        each["before"] = each["seq"] - 1
-    read = page["items"][-1]["seq"] if page["items"] else int(query.get("after", 0))
-    return {
-        **page,
-        "read": read,
-        "begin": bool(query),
-        "more": read < page["lastSeq"],
-        "end": max(page["lastSeq"] - _EVENTS, 0),
-        "isLive": not (found["endedAt"] or is_whole or read < page["lastSeq"]),
-    }
-
-
-def _text_of(event: Json) -> str:
-    """Returns an event's text, with the input of a tool call; without a text its data. console.js does the same."""
-    text, data = event["text"] or "", event["data"]
-    shown: Any = data.get("input") if isinstance(data, dict) else None
-    if shown is None and not text:
-        shown = data
-    if shown is None:
-        return text
-    return f"{text} {json.dumps(shown, ensure_ascii=False, separators=(',', ':'))}".strip()
 
 
 @dataclass(frozen=True)

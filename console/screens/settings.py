@@ -223,22 +223,47 @@ def revoke_key(request: HttpRequest, environment_id: UUID, key_id: UUID) -> Http
     )
 
 
+# Whose actions the audit log shows: what people read, and the kinds of actors. Those of people come first.
+_WHO = {
+    "people": ("People", "user,staff"),
+    "programs": ("Programs", "api_key"),
+    "machines": ("Machines", "worker"),
+    "service": ("The service", "system"),
+    "all": ("All", ""),
+}
+
+
 @screen
 def audit(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     """Who did what, and when?"""
     environment = environment_of(request, environment_id)
     path = f"environments/{environment_id}/audit-log"
-    filters = chosen(request, "action", "targetId", "from", "to")
+    filters = chosen(request, "action", "actorId", "targetId", "from", "to")
     # `to` is the last day that is shown. What is no day goes to the API as it was typed.
     query: dict[str, Any] = dict(filters)
     for name, days in (("from", 0), ("to", 1)):
         with suppress(KeyError, ValueError, OverflowError):
             query[name] = midnight(date.fromisoformat(query[name]) + timedelta(days=days))
+    usual = "all" if filters.keys() & {"targetId", "actorId"} else "people"
+    who = request.GET.get("who", usual)
+    who = who if who in _WHO else usual
+    if kinds := _WHO[who][1]:
+        query["actorType"] = kinds
     page = ask(request, "GET", path, query=query).data
     for each in page["items"]:
         each["done"] = _done(each["action"])
-    actions = [(each, _done(each)) for each in words_of(path, "action")]
-    context = {"entries": page["items"], "actions": actions, "filters": filters}
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for each in sorted(words_of(path, "action")):
+        groups.setdefault(_done(each.partition(".")[0]), []).append((each, _done(each)))
+    members = all_of(request, environment_id, "members")
+    context = {
+        "entries": page["items"],
+        "groups": groups,
+        "members": [(each["userId"], each["name"] or each["email"]) for each in members],
+        "filters": filters,
+        "who": who,
+        "chips": [(value, said) for value, (said, _) in _WHO.items()],
+    }
     return show_settings(request, environment, "audit", context, page)
 
 

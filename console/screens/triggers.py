@@ -4,6 +4,7 @@ the forms that make and change one.
 
 import json
 from difflib import unified_diff
+from urllib.parse import urlencode
 from uuid import UUID, uuid4
 
 from django.http import HttpRequest, HttpResponse
@@ -11,24 +12,39 @@ from django.shortcuts import render
 from django.urls import reverse
 
 from console.asking import Json, Refused, ask, ask_if_free, if_there
+from console.charts import STRIP, counted, outcomes, strip
 from console.forms import Form, Look
 from console.pages import (
     ResourceScreens,
     all_of,
     chosen,
     listed,
+    names_of,
     screen,
     see_other,
     show,
 )
 from console.templatetags.console import ending, word
 
-# What is wrong comes first.
-_HEALTH = ("failing", "late", "paused", "ok", "idle")
+# The chips of the list: what each says, and its filters.
+_CHIPS: dict[str, dict[str, str]] = {
+    "Failing": {"health": "failing"},
+    "Late": {"health": "late"},
+    "Paused": {"enabled": "false"},
+}
+_FILTERS = ("health", "enabled", "search")
+# The columns by which the list may be sorted: what trouble there is comes first.
+_SORTS = ("attention", "name", "nextDueAt", "-costThisMonth")
 # How many due times the line shows: those about which something was decided, and those to come.
-_DECIDED, _TO_COME = 8, 5
-_RUN_STATES = ("queued", "running", "waiting", "succeeded", "failed", "timed_out", "canceled")
+_DECIDED, _TO_COME = 5, 5
+_RUN_STATES = {
+    "All": "",
+    "Failed": "failed,timed_out",
+    "Succeeded": "succeeded",
+    "Not ended": "queued,claimed,running,waiting",
+}
 _ON_A_PAGE = 20
+_ON_A_LIST = 50
 # How many lines of a difference a page shows, and around each change how many that are the same.
 _MOST_LINES, _CONTEXT = 60, 2
 # Comparing takes more than the square of the lines that differ. Above so many, the old ones stand before the new ones.
@@ -41,26 +57,47 @@ _FIRST = 10
 
 @screen
 def triggers(request: HttpRequest, environment_id: UUID) -> HttpResponse:
-    """Which triggers are well, which are not, when is each due, and what does it cost?"""
-    filters = ("health", "enabled", "name")
-    page = listed(request, environment_id, "triggers", *filters)
-    costs = _costs_this_month(request, environment_id)
+    """Which triggers are healthy, which are not, when is each due, and what does it cost?"""
+    sort = request.GET.get("sort", "")
+    sort = sort if sort in _SORTS else _SORTS[0]
+    asked = {"sort": sort, "include": "total,recent", "limit": _ON_A_LIST}
+    page = listed(request, environment_id, "triggers", *_FILTERS, **asked)
+    month = _this_month(request, environment_id)
+    machines = names_of(request, environment_id, "workers")
+    machines |= names_of(request, environment_id, "pools")
     for each in page["items"]:
-        each["cost"] = costs.get(each["id"])
-    page["items"].sort(key=lambda each: _HEALTH.index(each["health"]))
+        sums = month.get(each["id"], {})
+        each |= {"cost": sums.get("costUsd"), "took": sums.get("p50DurationMs")}
+        each["machine"] = machines.get(each["poolId"] or each["workerId"], "–")
+        each["strip"] = strip(each["recent"])
+    filters = chosen(request, *_FILTERS)
     context = {
         "triggers": page["items"],
-        "filters": chosen(request, *filters),
-        "healths": _HEALTH,
+        "total": page["total"],
+        "filters": {name: value for name, value in filters.items() if name != "cursor"},
+        "chips": _chips(request, environment_id, filters),
+        "sort": sort,
     }
     return show(request, environment_id, "triggers", "triggers", context, page)
 
 
-def _costs_this_month(request: HttpRequest, environment_id: UUID) -> dict[str, str]:
-    """Returns what each trigger has cost this month, by its id. It is empty while the API is too busy to sum it up."""
+def _chips(request: HttpRequest, environment_id: UUID, filters: Json) -> list[Json]:
+    """Returns the filters by which most people look, with how many triggers each keeps."""
+    chips: list[Json] = [{"said": "All", "query": {}, "is_chosen": not filters}]
+    for said, query in _CHIPS.items():
+        found = listed(request, environment_id, "triggers", limit=1, include="total", **query)
+        chips.append({"said": said, "query": query, "count": found["total"]})
+        chips[-1]["is_chosen"] = query.items() <= filters.items()
+    return [{**each, "query": urlencode(each["query"])} for each in chips]
+
+
+def _this_month(request: HttpRequest, environment_id: UUID) -> dict[str, Json]:
+    """Returns the sums of each trigger's runs of this month, by its id. It is empty while the API is too busy to add
+    them up.
+    """
     query = {"groupBy": "trigger", "period": "month"}
     stats = ask_if_free(request, "GET", f"environments/{environment_id}/stats", query=query)
-    return {each["key"]: each["costUsd"] for each in stats.get("items", ())}
+    return {each["key"]: each for each in stats.get("items", ())}
 
 
 @screen
@@ -71,17 +108,16 @@ def trigger(request: HttpRequest, trigger_id: UUID) -> HttpResponse:
 
 @screen
 def run(request: HttpRequest, trigger_id: UUID) -> HttpResponse:
-    """Runs the trigger now, or lets its machine only look. The form's key makes sure that a form which is sent twice
-    makes one run.
+    """Runs the trigger now, or lets its machine only look, and opens the run. The form has a key, so one that is sent
+    twice makes one run.
     """
     form = _run_form(trigger_id)
+    if request.method != "POST":
+        return see_other(request, reverse("console:trigger", args=[trigger_id]))
     more = {"lookOnly": True} if request.POST.get("lookOnly") else {}
-    made = form.send(request, more=more, key=request.POST.get("key", ""))
-    if request.method == "POST" and made is None:
-        return _show(request, trigger_id, form)
-    if made is not None and more:
+    if made := form.send(request, more=more, key=request.POST.get("key", "")):
         return see_other(request, reverse("console:run", args=[made.data["id"]]))
-    return see_other(request, reverse("console:trigger", args=[trigger_id]))
+    return _show(request, trigger_id, form)
 
 
 @screen
@@ -105,24 +141,58 @@ def _show(request: HttpRequest, trigger_id: UUID, form: Form) -> HttpResponse:
     path = f"triggers/{trigger_id}"
     found = ask(request, "GET", path).data
     query = chosen(request, "status")
-    runs = ask(request, "GET", f"{path}/runs", query={**query, "limit": 25}).data
+    newest = ask(request, "GET", f"{path}/runs", query={"limit": STRIP}).data
+    runs = newest
+    if query:
+        runs = ask(request, "GET", f"{path}/runs", query={**query, "limit": STRIP}).data
     why = ask_if_free(request, "GET", f"{path}/explain")
     context = {
         "trigger": found,
-        "why": why.get("message"),
+        "state": found["health"] if found["enabled"] else "disabled",
+        "why": _why(found, why, newest["items"]),
         "last_event": why.get("lastEvent"),
         "listens_to": [_listening(request, entry) for entry in found["on"]],
         "heard_by": all_of(request, found["environmentId"], "triggers", listensTo=found["id"]),
-        **_due_times(request, found, runs["items"]),
+        "runs_on": _runs_on(request, found),
+        **_due_times(request, found, newest["items"]),
         "form": form,
         "key": uuid4(),
         "runs": runs["items"],
-        "statuses": _RUN_STATES,
-        "filters": query,
+        "chips": [{"said": said, "status": status} for said, status in _RUN_STATES.items()],
+        "status": query.get("status", ""),
     }
+    if newest["items"]:
+        context["outcomes"] = outcomes(newest["items"][::-1])
+        context["counted"] = counted(newest["items"])
     return show(
         request, found["environmentId"], "triggers", "trigger", context, runs, status=form.status
     )
+
+
+def _why(found: Json, why: Json, runs: list[Json]) -> Json:
+    """Returns what to say about the trigger's state: a `sentence`, and the last `run` if it is about that one. What the
+    API explains is about the last due time, which is another matter for a trigger that fails.
+    """
+    if not found["enabled"]:
+        return {"sentence": "It is paused: it runs when somebody resumes it."}
+    if found["health"] == "failing":
+        ended = [each for each in runs if each["status"] in {"succeeded", "failed", "timed_out"}]
+        failed = next((n for n, each in enumerate(ended) if each["status"] == "succeeded"), None)
+        number = len(ended) if failed is None else failed
+        said = "The last run failed." if number == 1 else f"The last {number} runs failed."
+        return {"sentence": said, "run": ended[0] if ended else None}
+    return {"sentence": "" if why.get("decision") == "fired" else why.get("message")}
+
+
+def _runs_on(request: HttpRequest, found: Json) -> Json:
+    """Returns the machine, or the pool, on which the trigger runs, with the path of its page."""
+    for kind, path in (("pool", "pools"), ("worker", "workers")):
+        if id_ := found[f"{kind}Id"]:
+            row = if_there(request, f"{path}/{id_}")
+            page = reverse("console:machine" if kind == "worker" else "console:pool", args=[id_])
+            name = row.get("label") or row.get("name", "?")
+            return {"name": name, "page": page, "state": row.get("status")}
+    return {}
 
 
 def _listening(request: HttpRequest, entry: Json) -> Json:

@@ -9,10 +9,11 @@ from decimal import Decimal
 from typing import Any
 
 from django import template
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.html import escape, format_html
+from django.utils.safestring import SafeString, mark_safe
 
 from notices.states import NEEDS
+from pipedai.api.renderers import dollars
 
 register = template.Library()
 
@@ -131,8 +132,8 @@ _MARKS = {"good": "✓", "bad": "✕", "warn": "!", "busy": "▸", "calm": "–"
 @register.simple_tag
 def when(moment: str | None, style: str = "") -> str:
     """Shows a time of the API in UTC, which a script turns into the reader's zone. Its `title` has both. The style
-    `seconds` shows the clock with seconds, `day` the date alone, `ago` how long ago or in how long it is, and `since`
-    how long it lasts already.
+    `seconds` shows the clock with seconds, `clock` without, `day` the date alone, `ago` how long ago or in how long it
+    is, and `since` how long it lasts already.
     """
     if not moment:
         return "–"
@@ -144,7 +145,11 @@ def when(moment: str | None, style: str = "") -> str:
         shown = f"in {apart}" if away > 0 else f"{apart} ago"
         shown = apart if style == "since" else "now" if abs(away) < 1 else shown
     else:
-        shown = {"seconds": f"{at:%H:%M:%S} UTC", "day": f"{at.day} {at:%b}"}.get(style, words)
+        shown = {
+            "seconds": f"{at:%H:%M:%S} UTC",
+            "day": f"{at.day} {at:%b}",
+            "clock": f"{at:%H:%M}",
+        }.get(style, words)
     return format_html(
         '<time datetime="{}" data-local="{}" title="{}">{}</time>', moment, style, words, shown
     )
@@ -158,10 +163,7 @@ def _day(at: datetime) -> str:
 @register.filter
 def money(amount: str | Decimal | None) -> str:
     """Shows an amount of US dollars with cents."""
-    if amount is None:
-        return "–"
-    dollars = Decimal(amount)
-    return "<$0.01" if 0 < dollars < Decimal("0.005") else f"${dollars:,.2f}"
+    return "–" if amount is None else dollars(amount)
 
 
 @register.filter
@@ -181,6 +183,31 @@ def duration(milliseconds: int | None, *, parts: int = 2) -> str:
     first = next((index for index, (number, _) in enumerate(units) if number), 3)
     shown = [f"{number} {unit}" for number, unit in units[first : first + parts] if number]
     return " ".join(shown) or "0 s"
+
+
+_WEEKDAYS = ("Sundays", "Mondays", "Tuesdays", "Wednesdays", "Thursdays", "Fridays", "Saturdays")
+_OF_WEEKS = {"*": "every day", "1-5": "weekdays", "mon-fri": "weekdays", "0,6": "weekends"} | {
+    key: said
+    for number, said in enumerate(_WEEKDAYS)
+    for key in (str(number), said[:3].lower(), said[:3])
+}
+
+
+@register.filter
+def rhythm(schedule: str | None) -> str:
+    """Returns a schedule in a few words, such as `06:00, weekdays`, or as it is where there are none for it."""
+    if schedule is None:
+        return ""
+    minute, hour, day, month, weekday = [*schedule.split(), "", "", "", "", ""][:5]
+    is_usual = minute.isdecimal() and (day, month) == ("*", "*") and weekday in _OF_WEEKS
+    if is_usual and (hour, weekday) == ("*", "*"):
+        return f"hourly at :{minute:0>2}"
+    if minute.startswith("*/") and (hour, day, month, weekday) == ("*", "*", "*", "*"):
+        return f"every {minute[2:]} minutes"
+    if is_usual and hour.replace(",", "").isdecimal():
+        at = " and ".join(f"{each:0>2}:{minute:0>2}" for each in hour.split(",")[:3])
+        return f"{at}, {_OF_WEEKS[weekday]}"
+    return schedule
 
 
 @register.filter
@@ -210,6 +237,23 @@ def first_line(text: str | None) -> str:
     """Returns the first line of a message, or its beginning if the line is long."""
     line = visible((text or "").strip()[:2000]).partition("\n")[0]
     return line if len(line) <= 300 else f"{line[:299]}…"
+
+
+_TIMES = re.compile(
+    r"(?:(\d{4}-\d\d-\d\d) )?(\d\d:\d\d(?::\d\d)?) UTC(?: \([^)]*\d\d:\d\d in [^)]*\))?"
+)
+
+
+@register.filter
+def timed(sentence: str | None) -> SafeString:
+    """Shows a sentence of the API with its times like all others. One without a date is today's."""
+    parts, end, text = [], 0, visible(sentence)
+    for found in _TIMES.finditer(text):
+        day, clock = found.groups()
+        moment = f"{day or datetime.now(UTC).date()}T{clock}+00:00"
+        parts += [escape(text[end : found.start()]), when(moment)]
+        end = found.end()
+    return mark_safe("".join([*parts, escape(text[end:])]))  # noqa: S308 - of parts that are escaped
 
 
 @register.filter
@@ -256,3 +300,9 @@ _OF_CALLS = {
 def of_call(word: str) -> str:
     """Returns what people read for the outcome or the effect of a tool call."""
     return _OF_CALLS.get(word, word)
+
+
+@register.filter
+def seconds(number: int) -> str:
+    """Shows a number of seconds as a duration."""
+    return duration(number * 1000)

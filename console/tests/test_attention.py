@@ -39,7 +39,7 @@ def test_a_failure_says_why_who_was_told_and_what_to_do(cast, page):
     answer = visitor(cast.admin).get(page)
     text, html = text_of(answer), answer.content.decode()
     assert "1 thing needs you" in text
-    assert "In the last 24 hours 1 run ended: 0 succeeded, 1 failed" in text
+    assert "1 ended: 0 succeeded, 1 failed" in text
     assert "Trigger Morning report is failing." in text
     assert "correct the trigger's prompt, model, MCP server or headers; then run it again." in text
     assert f"On its way {cast.admin.email} by On call" in text

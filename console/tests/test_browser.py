@@ -4,11 +4,12 @@ Screenshots go to the directory that PIPEDAI_SCREENSHOTS names. Without it there
 """
 
 from contextlib import contextmanager
+from typing import Literal
 
 import pytest
 
 from console.tests.screens import SCREENS
-from testing.processes.browser import axe_finds, chromium, screenshot, sideways_overflow
+from testing.processes.browser import COLOURS, axe_finds, chromium, screenshot, sideways_overflow
 from testing.processes.grant_server import grant_server
 from testing.processes.scheduler_process import scheduling
 from testing.processes.web_process import serve
@@ -18,9 +19,13 @@ from workspaces.connections.tests.test_authorizing import add
 
 pytestmark = pytest.mark.long
 
-WIDTHS = (1280, 390)
-# The rules of axe that each colour scheme is asked for: our style sheet gives a dark page other colours, nothing else.
-RULES = {"light": (), "dark": ("color-contrast", "link-in-text-block")}
+# How each page is looked at: its colour scheme and width, and the rules that axe tries, which are all if none is named.
+# The colours of a scheme are the same at each width.
+LOOKS: tuple[tuple[Literal["light", "dark"], int, tuple[str, ...]], ...] = (
+    ("light", 1280, ()),
+    ("dark", 1280, COLOURS),
+    ("light", 390, ()),
+)
 
 
 @contextmanager
@@ -46,14 +51,13 @@ def sign_in(page, cookie):
 
 def look_at(page, name):
     """Asserts that a page fits and that axe finds nothing on it, wide and narrow, light and dark."""
-    for width in WIDTHS:
+    for scheme, width, rules in LOOKS:
         page.set_viewport_size({"width": width, "height": 900})
-        for scheme, rules in RULES.items():
-            page.emulate_media(color_scheme=scheme)
-            place = f"{name}-{width}-{scheme}"
-            screenshot(page, f"console-{place}", full_page=True)
-            assert sideways_overflow(page) == [], place
-            assert axe_finds(page, *rules) == "", place
+        page.emulate_media(color_scheme=scheme)
+        place = f"{name}-{width}-{scheme}"
+        screenshot(page, f"console-{place}", full_page=True)
+        assert sideways_overflow(page) == [], place
+        assert axe_finds(page, *rules) == "", place
 
 
 def test_every_screen_fits_and_axe_finds_nothing(committed_stage, server, tmp_path):

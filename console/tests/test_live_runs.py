@@ -41,6 +41,11 @@ def event(seq, text=HOSTILE):
     return {"seq": seq, "at": "2026-05-04T12:00:00.000Z", "type": "message", "text": text}
 
 
+def called(seq):
+    data = {"callId": CALL["callId"], "tool": "send_mail", "input": {"to": "team"}}
+    return {**event(seq, "send_mail"), "type": "tool_call", "data": data}
+
+
 def test_a_run_is_followed_live_and_a_hidden_tab_reads_on_where_it_was(
     committed_stage, server, tmp_path, tell
 ):
@@ -49,17 +54,26 @@ def test_a_run_is_followed_live_and_a_hidden_tab_reads_on_where_it_was(
         sign_in(page, cookie)
         page.goto(f"runs/{run_id}")
         tell("events", events=[event(1)])
-        page.wait_for_selector("#told li:nth-child(1)")
-        assert page.inner_text("#told .words") == SEEN
-        assert page.query_selector("#told img") is None
+        words = page.locator(".trace .words p")
+        words.nth(0).wait_for()
+        assert words.nth(0).inner_text() == SEEN
+        assert page.query_selector(".trace img") is None
 
         hide(page, True)
         tell("events", events=[event(2, "x" * 200_000)])
         with page.expect_request("**/runs/*/events/stream") as again:
             hide(page, False)
         assert again.value.headers["last-event-id"] == "1"
-        page.wait_for_selector("#told li:nth-child(2) a:has-text('Show it whole')")
-        assert page.inner_text("#told li:nth-child(2) .words") == "x" * 2000
+        page.wait_for_selector(".trace .words a:has-text('Show it whole')")
+        assert words.nth(1).inner_text() == "x" * 2000 + " Show it whole"
+
+        tell("events", events=[called(3)])
+        page.click(".trace summary:has-text('send_mail')")
+        tell("events", events=[event(4, "I have sent it.")])
+        words.nth(2).wait_for()
+        assert (
+            page.locator(".trace details[open]").count() == 1
+        )  # It stays open as the trace grows.
 
         tell(
             "complete",
@@ -72,9 +86,9 @@ def test_a_run_is_followed_live_and_a_hidden_tab_reads_on_where_it_was(
             toolCallList=[CALL],
         )
         page.wait_for_selector("#live .badge:has-text('Failed')")
-        assert "$0.0312" in page.inner_text("#live .facts")
-        assert page.inner_text("#live .error") == SEEN
-        assert page.locator("#told li").count() == 2
+        assert "$0.03" in page.inner_text("#live .facts")
+        assert page.inner_text("#error") == f"{SEEN}\nat line 2"
+        assert words.count() == 3
         look_at(page, "run-failed")
         page.click("text=Rerun")
         page.wait_for_selector("text=send_mail")
@@ -115,8 +129,8 @@ def test_without_a_script_a_page_shows_what_there_is(committed_stage, server, tm
     with browsing(server, tmp_path, java_script_enabled=False) as page:
         sign_in(page, cookie)
         page.goto(f"runs/{run_id}")
-        assert page.inner_text("#told .words") == SEEN
-        page.click("text=Cancel")
+        assert page.inner_text(".trace .words p") == SEEN
+        page.click("text=Cancel the run")
         page.click("button:has-text('Cancel the run')")
         page.wait_for_url(f"**/runs/{run_id}")
         assert "was asked to cancel it" in page.inner_text("main")

@@ -199,7 +199,7 @@ def test_the_audit_log_is_filtered_by_the_url_and_shows_text(cast, settings_page
     page = admin.get(path, {"action": "environment.updated", "from": "2026-01-01"})
     assert HOSTILE in text_of(page)
     assert "<img src=x" not in page.content.decode()
-    assert text_of(page).count("environment …") == 1
+    assert 'href="?targetId=' in page.content.decode()
     # A text has its lines, none of which looks like a field of the row.
     url = f"/api/v1/triggers/{cast.trigger_id}"
     cast.client(cast.admin).patch(url, {"prompt": "Look.\r\nrole: owner", "maxRetries": 2})

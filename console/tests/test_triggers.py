@@ -92,9 +92,9 @@ def test_a_trigger_is_made_and_changed_and_its_secrets_stay(cast, page_of):
 def test_running_twice_with_one_form_makes_one_run(cast, page_of):
     operator = visitor(cast.operator)
     form = {"key": key_on(operator.get(page_of())), "payload": '{"day": "monday"}'}
-    for _ in range(2):
-        assert operator.post(page_of() + "/run", form)["Location"] == page_of()
+    led = {operator.post(page_of() + "/run", form)["Location"] for _ in range(2)}
     (run,) = Run.objects.filter(trigger_id=cast.trigger_id)
+    assert led == {f"/console/runs/{run.id}"}
     got = cast.client(cast.viewer).get(f"/api/v1/runs/{run.id}").json()
     assert got["payload"] == {"day": "monday"}
     assert "Queued" in text_of(operator.get(page_of()))
@@ -155,10 +155,10 @@ def test_the_line_shows_what_became_of_each_due_time_and_what_comes(cast, page_o
     )
     shown = text_of(visitor(cast.viewer).get(page_of(scheduled)))
     assert "At 06:00, in Europe/Berlin" in shown
-    line = shown[shown.index("Due times") : shown.rindex(" Runs ")]
+    line = shown[shown.index("Due times") :]
     assert line.count("Running") == 1
     assert line.count("To come") == 5
-    assert re.search(r"To come \w+ \d+ \w+( \d{4})?, 0[45]:00 UTC", line)
+    assert re.search(r"\w+ \d+ \w+( \d{4})?, 0[45]:00 UTC To come in ", line)
 
 
 @pytest.mark.parametrize(
@@ -209,15 +209,17 @@ def test_a_list_is_filtered_in_the_url_and_goes_on(cast):
     for number in range(51):
         cast.add_trigger(name=f"Report {number:02}")
     client = visitor(cast.viewer)
-    page = client.get(f"/console/environments/{cast.environment.id}/triggers", {"name": "report 0"})
+    page = client.get(
+        f"/console/environments/{cast.environment.id}/triggers", {"search": "report 0"}
+    )
     assert page.content.decode().count("<tr>") == 11
-    first = client.get(f"/console/environments/{cast.environment.id}/triggers?name=report")
+    first = client.get(f"/console/environments/{cast.environment.id}/triggers?search=report")
     (older,) = re.findall(r'href="(\?[^"]+)" rel="next"', first.content.decode())
-    assert "name=report" in older
+    assert "search=report" in older
     second = client.get(
         f"/console/environments/{cast.environment.id}/triggers{older.replace('&amp;', '&')}"
     )
-    assert "Report 00" in text_of(second)
+    assert second.content.decode().count("<tr>") == 3
     assert (
         client.get(
             f"/console/environments/{cast.environment.id}/triggers", {"health": "x"}

@@ -17,7 +17,7 @@ from notices.channels.consent import Standing, keep_consent, standings
 from notices.models import Channel, Notice
 from notices.states import ALWAYS, DIGEST, FAILED, RUN_RESULT
 from pipedai.ids import new_id
-from pipedai.outgoing import mail_host
+from pipedai.outgoing.mails import mail_host
 from pipedai.sql import NOW, Row, execute, fetch_all
 from triggers.events.clauses import first_failing
 from triggers.states import FAILURES

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
-from uuid import UUID
 
 from notices.channels import consent
 from notices.channels.announcements import Digest, read_body
@@ -26,19 +25,9 @@ from pipedai.api.renderers import compact_json
 from pipedai.crypto import CannotOpen
 from pipedai.events import SYSTEM, Event, emit
 from pipedai.links import link_to_page
-from pipedai.outgoing import (
-    Attempt,
-    CannotSend,
-    Kind,
-    Mail,
-    NeverSend,
-    Post,
-    SendStatus,
-    compose,
-    foreign,
-    signed_post,
-)
-from pipedai.outgoing.mails import Own
+from pipedai.outgoing.kinds import Attempt, CannotSend, Kind, NeverSend, SendStatus
+from pipedai.outgoing.mails import Mail, Own, compose, foreign
+from pipedai.outgoing.posts import Post, signed_post
 from pipedai.sql import Row, execute
 from triggers.explain.answers import duration_words, zoned_words
 from workspaces.encryption import keys
@@ -291,15 +280,10 @@ def _question(row: Row) -> Mail:
 
 
 def _opened(row: Row, column: str, field: SealedField) -> str:
-    names = {"key_id": f"{column}_key_id", "key_wrapped": f"{column}_key_wrapped"}
-    key = {name: row[source] for name, source in names.items()}
-    key["master_key_id"] = row[f"{column}_master_key_id"]
-    channel_id: UUID = row["channel_id"]
-    box = bytes(row[column])
+    place = (field, row["environment_id"], row["channel_id"])
+    key = keys.WrappedKey.of(row, f"{column}_")
     try:
-        return keys.unseal(
-            field, row["environment_id"], channel_id, box, keys.WrappedKey.of(key)
-        ).decode()
+        return keys.unseal(*place, bytes(row[column]), key).decode()
     except CannotOpen:
         raise CannotSend(f"the channel's {column} does not open") from None
 

@@ -24,7 +24,7 @@ from pipedai.api.fields import (
 from pipedai.api.filters import ApiFilterSet, WordsFilter
 from pipedai.api.serializers import StrictBody
 from triggers.events.clauses import MAX_CLAUSES, WhereField
-from triggers.webhooks.views import AttemptSerializer
+from triggers.webhooks.views import DeliverySerializer
 from workspaces.tenant_columns import KeyField, LabelField
 
 MAX_EMAILS = 20
@@ -231,11 +231,7 @@ class NoticeSerializer(serializers.Serializer[Any]):
     def get_email(self, notice: Notice) -> str | None:
         return notice.address or None
 
-    @extend_schema_field(AttemptSerializer(many=True))
-    def get_attempts(self, notice: Notice) -> Any:
-        """Returns the attempts of the notice, the first one first. The view must have prefetched them."""
-        attempts = sorted(notice.attempts.all(), key=lambda attempt: attempt.n)
-        return AttemptSerializer(attempts, many=True, context={"shows_bodies": True}).data
+    get_attempts = DeliverySerializer.get_attempts
 
 
 class NoticeFilters(ApiFilterSet):

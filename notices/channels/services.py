@@ -23,13 +23,13 @@ from pipedai.api.outside_urls import is_elsewhere
 from pipedai.api.throttling import Rate, count_hit
 from pipedai.crypto import CannotOpen
 from pipedai.events import Actor, is_rehearsal
-from pipedai.outgoing import host_of
+from pipedai.outgoing.posts import host_of
 from pipedai.redaction import REDACTED
 from pipedai.sql import Row, database_now, execute, fetch_one
 from triggers.models import Trigger
 from workspaces.ceilings import PROFILE
 from workspaces.encryption import keys
-from workspaces.models import ApiKey, DataKey
+from workspaces.models import ApiKey
 from workspaces.resources import Resource
 
 # The values that the audit log does not show.
@@ -95,9 +95,7 @@ class Channels(Resource[Channel]):
         if "secret" in values and (values["secret"] or channel.secret is not None):
             channel.secret, channel.secret_key_id = None, None
             if values["secret"]:
-                secret = values["secret"].encode()
-                sealed = keys.seal(SECRET, channel.environment_id, channel.id, secret)
-                channel.secret, channel.secret_key_id = sealed.box, sealed.data_key_id
+                keys.seal_into(SECRET, channel, values["secret"].encode())
             changes["secret"] = REDACTED
         return changes
 
@@ -161,8 +159,7 @@ def _apply_url(channel: Channel, values: dict[str, Any], changes: dict[str, Any]
     old = _url_of(channel)
     if url == old:
         return values
-    sealed = keys.seal(URL, channel.environment_id, channel.id, url.encode())
-    channel.url, channel.url_key_id = sealed.box, sealed.data_key_id
+    keys.seal_into(URL, channel, url.encode())
     channel.host = host_of(url)
     changes["url"] = REDACTED
     if old is None or is_elsewhere(old, url):
@@ -172,15 +169,11 @@ def _apply_url(channel: Channel, values: dict[str, Any], changes: dict[str, Any]
 
 def _url_of(channel: Channel) -> str | None:
     """Returns the URL that the channel has; None if it has none or it can't be decrypted."""
-    if channel.url is None or channel.url_key_id is None:
-        return None
-    key = DataKey.objects.get(id=channel.url_key_id)
-    wrapped = keys.WrappedKey(key.id, bytes(key.wrapped), key.master_key_id)
     try:
-        url = keys.unseal(URL, channel.environment_id, channel.id, bytes(channel.url), wrapped)
+        url = keys.unseal_from(URL, channel)
     except CannotOpen:
         return None
-    return url.decode()
+    return None if url is None else url.decode()
 
 
 def _check_fit(channel: Channel, values: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from notices.channels.announcements import MAX_IN_A_ROW, error_line
 from notices.states import RUN_RESULT, SUMMARY
-from pipedai.api.renderers import counted
+from pipedai.api.renderers import counted, dollars
 from pipedai.clocks import zone_of
 from pipedai.outgoing.mails import Own, foreign, unlinked
 from pipedai.sql import Row
@@ -27,6 +27,11 @@ _LONGEST_NAME: Final = 60
 _LONGEST_LINE: Final = 200
 # No text shows more characters of one string than this.
 _LONGEST_STRING: Final = 20 * 1024
+# What a summary says of whose fault a failure was.
+_FAULTS: Final = {
+    "client": " by its own settings or limits",
+    "infra": " by what it depends on",
+}
 _CUT: Final = "… and more. The page has all of it."
 
 # A label of ours, and what is to be told. Only an `Own` text is ours, too.
@@ -55,7 +60,7 @@ def failure_facts(run: Mapping[str, Any] | None, timezone: str) -> list[Fact]:
     """Returns what is to be told of a run of a notice's body; nothing if there is none, or if it did not fail."""
     if run is None or run.get("retry") is None:
         return []
-    fault = end_code(None, run["faultClass"]) or ""
+    because = ENDS[end_code(None, run["faultClass"]) or ""].because
     retried, count = str(run["retry"]["message"]), run["failuresInRow"]
     if run["retry"]["decision"] == RetryDecision.DUE:
         at = zoned_words(datetime.fromisoformat(run["retry"]["dueAt"]), timezone)
@@ -63,7 +68,7 @@ def failure_facts(run: Mapping[str, Any] | None, timezone: str) -> list[Fact]:
     in_a_row = f"{count} or more" if count == MAX_IN_A_ROW else str(count)
     return [
         (Own("Error"), error_line(run) or Own("none was reported")),
-        (Own("Fault"), Own(f"{run['faultClass']}: {ENDS[fault].because}")),
+        (Own("Why"), Own(f"{because[0].upper()}{because[1:]}.")),
         (Own("Retry"), Own(retried)),
         (Own("Failures in a row"), Own(in_a_row)),
         _cost_fact(run),
@@ -106,7 +111,7 @@ def _result_facts(run: Mapping[str, Any], environment: str, timezone: str) -> li
 
 def _cost_fact(run: Mapping[str, Any]) -> Fact:
     cost = run["costUsd"]
-    return Own("Cost"), Own("not reported" if cost is None else f"${cost}")
+    return Own("Cost"), Own("not reported" if cost is None else dollars(cost))
 
 
 def _state(run: Mapping[str, Any]) -> str:
@@ -152,7 +157,7 @@ def _summary_lines(told: dict[str, Any], environment: str, most_items: int) -> I
         f"Runs: {runs['succeeded']} succeeded{_of_which(runs)}, {runs['failed']} failed, {runs['timedOut']} timed out,"
         f" {runs['canceled']} canceled, {runs['unfinished']} not ended yet"
     )
-    yield f"Cost: ${told['costUsd']}"
+    yield f"Cost: {dollars(told['costUsd'])}"
     budgets = told["budgets"]
     for each in budgets["items"][:most_items]:
         yield f"Budget {foreign(each['name'])}: {_used(each)}"
@@ -187,7 +192,7 @@ def _failures(told: dict[str, Any]) -> Iterator[list[str]]:
         said = f": {_short(error[0])}" if error else ""
         how = str(each["status"]).replace("_", " ")
         yield [
-            f"- {_short(each['triggerName'])} {how} at {at} ({each['faultClass']}){said}",
+            f"- {_short(each['triggerName'])} {how} at {at}{_FAULTS.get(each['faultClass'], '')}{said}",
             f"  {each['link']}",
         ]
 
@@ -204,14 +209,15 @@ def _without_run(told: dict[str, Any]) -> Iterator[list[str]]:
 
 
 def _used(budget: dict[str, Any]) -> str:
-    spent, limit, runs = f"${budget['spentUsd']}", budget["limitUsd"], budget["limitRuns"]
-    used = [f"{spent} of ${limit}"] if limit is not None else []
+    spent, limit, runs = dollars(budget["spentUsd"]), budget["limitUsd"], budget["limitRuns"]
+    used = [f"{spent} of {dollars(limit)}"] if limit is not None else []
     used += [f"{budget['runs']} of {counted(runs, 'run')}"] if runs is not None else []
     words = ", ".join(used) or spent
     if budget["startsAt"] is None:
         return words
     begun = datetime.fromisoformat(budget["startsAt"]).astimezone(zone_of(budget["timezone"]))
-    return f"{words} {f'on {begun:%Y-%m-%d}' if budget['period'] == 'day' else f'in {begun:%Y-%m}'}"
+    window = f"on {begun.day} {begun:%b %Y}" if budget["period"] == "day" else f"in {begun:%b %Y}"
+    return f"{words} {window}"
 
 
 def _fit(lines: Iterable[str], most: int, size: Callable[[str], int]) -> list[str]:

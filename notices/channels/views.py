@@ -29,13 +29,13 @@ from pipedai.api.authentication import PostedForm
 from pipedai.api.errors import ApiError
 from pipedai.api.principal import actor_of, address_of
 from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.serializers import NoBody, read_body
+from pipedai.api.serializers import NoBody, Values
 from pipedai.api.throttling import Rate, Throttle, by_address
 from pipedai.api.views import ApiViewSet, IsPublic
 from pipedai.events import Actor
 from pipedai.ids import current_request_id
 from pipedai.replica.reading import from_replica
-from workspaces.access import IsAdmin, TenantViewSet
+from workspaces.access import IsAdmin
 from workspaces.resource_views import ResourceViewSet
 
 _A_MINUTE = 60
@@ -52,7 +52,7 @@ class ChannelViewSet(ResourceViewSet):
     readers = IsAdmin
     example = {"name": "On call", "kind": "email", "emails": ["ada@example.com"]}
     change = {"enabled": False}
-    permissions = {"test": IsAdmin}
+    permissions = {"test": IsAdmin, "list_notices": IsAdmin}
     environment_rates = {"test": Rate("test-channel", 10, _A_MINUTE)}
 
     @classmethod
@@ -73,19 +73,12 @@ class ChannelViewSet(ResourceViewSet):
         answers={201: _QUEUED},
     )
     def test(self, request: Request, channel_id: UUID) -> Response:
-        read_body(NoBody, request)
         # The answer is read in the transaction that queues the notices, so that a 503 leaves none behind.
         with transaction.atomic():
             ids = test_channel(channel_id=channel_id, actor=actor_of(request))
             rows = Notice.objects.filter(id__in=ids).prefetch_related("attempts").order_by("id")
-            body = {"notices": NoticeSerializer(rows, many=True).data}
-        return Response(body, status=201)
-
-
-class ChannelNoticeViewSet(TenantViewSet):
-    row = CHANNELS.row
-    tag = "Notices"
-    permissions = {"list": IsAdmin}
+            shown = NoticeSerializer(rows, many=True, context={"shows_bodies": True}).data
+        return Response({"notices": shown}, status=201)
 
     @Operation(
         "GET /channels/{channelId}/notices",
@@ -95,10 +88,10 @@ class ChannelNoticeViewSet(TenantViewSet):
         filters=NoticeFilters,
     )
     @from_replica
-    def list(self, request: Request, channel_id: UUID) -> Response:
+    def list_notices(self, request: Request, channel_id: UUID) -> Response:
         rows = Notice.objects.filter(channel_id=channel_id).prefetch_related("attempts")
         filters = NoticeFilters.read(rows.defer("body"), request)
-        return self.page(request, filters.qs, NoticeSerializer)
+        return self.page(request, filters.qs, NoticeSerializer, shows_bodies=True)
 
 
 class AddressViewSet(ApiViewSet):
@@ -118,9 +111,8 @@ class AddressViewSet(ApiViewSet):
         summary="Agree to get notices",
         body=TokenBody,
     )
-    def confirm(self, request: Request) -> Response:
-        consent.confirm_address(**read_body(TokenBody, request), actor=_nobody(request))
-        return Response(status=204)
+    def confirm(self, request: Request, body: Values) -> None:
+        consent.confirm_address(**body, actor=_nobody(request))
 
     @Operation(
         "POST /addresses/refuse",
@@ -128,9 +120,8 @@ class AddressViewSet(ApiViewSet):
         summary="Refuse notices",
         body=RefusalBody,
     )
-    def refuse(self, request: Request) -> Response:
-        consent.refuse_address(**read_body(RefusalBody, request), actor=_nobody(request))
-        return Response(status=204)
+    def refuse(self, request: Request, body: Values) -> None:
+        consent.refuse_address(**body, actor=_nobody(request))
 
 
 def _nobody(request: Request) -> Actor:

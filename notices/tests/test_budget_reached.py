@@ -45,11 +45,11 @@ def test_each_percentage_is_told_once(runs: Runs) -> None:
     runs.ended(costUsd="7.99")
     assert looked(runs) == []
     runs.ended(costUsd="0.01")
-    assert looked(runs) == ["$8 of $10 is spent"]
+    assert looked(runs) == ["$8.00 of $10.00 is spent"]
     runs.ended(costUsd="0.5")
-    assert looked(runs) == ["$8 of $10 is spent"]
+    assert looked(runs) == ["$8.00 of $10.00 is spent"]
     runs.ended(costUsd="1.5")
-    assert looked(runs) == ["$10 of $10 is spent"]
+    assert looked(runs) == ["$10.00 of $10.00 is spent"]
     assert audited(runs) == [
         ("incident.opened", None),
         ("incident.closed", False),
@@ -60,7 +60,7 @@ def test_each_percentage_is_told_once(runs: Runs) -> None:
 def test_when_no_run_has_room_the_limit_counts_as_reached(runs: Runs) -> None:
     budget = add_budget(runs.cast, limit_usd="10", reserve_usd="3")
     runs.ended(costUsd="7.5")
-    assert looked(runs) == ["$7.5 of $10 is spent, and no run has room any more"]
+    assert looked(runs) == ["$7.50 of $10.00 is spent, and no run has room any more"]
     BUDGETS.update(budget.id, values={"reserve_usd": Decimal(1)}, actor=actor(runs))
     assert looked(runs) == []
 
@@ -123,7 +123,7 @@ def test_raising_the_limit_is_a_recovery(runs: Runs) -> None:
     assert looked(runs) == []
     assert audited(runs)[-1] == ("incident.closed", True)
     runs.ended(costUsd="8")
-    assert looked(runs) == ["$9 of $10 is spent"]
+    assert looked(runs) == ["$9.00 of $10.00 is spent"]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_a_new_window_that_is_reached_at_once_has_its_own_incident(runs: Runs) -
     assert looked(runs) != []
     runs.wait(hours=12)
     runs.ended(costUsd="0.8")
-    assert looked(runs) == ["$0.8 of $1 is spent, and no run has room any more"]
+    assert looked(runs) == ["$0.80 of $1.00 is spent, and no run has room any more"]
     assert Incident.objects.count() == 2
 
 
@@ -169,7 +169,7 @@ def test_a_former_window_that_is_seen_late_leaves_the_incident_of_the_present_on
     former = BudgetWindow.objects.filter(noticed_pct=100)
     former_id = former.get().id
     former.update(noticed_pct=0)
-    expected = ["$0.8 of $1 is spent, and no run has room any more"]
+    expected = ["$0.80 of $1.00 is spent, and no run has room any more"]
     assert looked(runs) == expected
     BudgetWindow.objects.filter(id=former_id).update(noticed_pct=100)
     assert looked(runs) == expected

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 import pytest
 
 from notices.models import Incident
-from pipedai.outgoing import Answer, attempts
+from pipedai.outgoing import attempts
 from pipedai.outgoing.due import claim_due
+from pipedai.outgoing.posts import Answer
 from testing.world.cast import TEST_ACTOR
 from testing.world.runs import Runs
 from triggers.services import TRIGGERS

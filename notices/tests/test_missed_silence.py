@@ -69,7 +69,7 @@ def test_it_is_told_once_with_its_beginning_and_its_end(world):
     assert incident.opened_at == seen + timedelta(minutes=10)
     assert incident.closed_at == back
     assert incident.remind_at is None
-    assert incident.message.startswith("The worker did not call after 2")
+    assert incident.message.startswith("The worker did not call after ")
     assert incident.message.endswith(", before a scheduler noticed.")
 
 

@@ -39,7 +39,7 @@ def test_after_ten_minutes_of_silence_it_is_told_once(cast, worker):
     assert found(minutes=30) == 1
     incident = Incident.objects.get()
     assert (incident.subject_type, incident.subject_id) == ("worker", cast.worker.worker_id)
-    assert incident.message == "The worker has not called since 2100-03-01 12:00 UTC."
+    assert incident.message == "The worker has not called since Mon 1 Mar 2100, 12:00 UTC."
 
 
 def test_a_worker_that_never_called_is_told_too(worker):

@@ -37,7 +37,7 @@ def found(**after_noon):
     return list(rows.values_list("kind", "message"))
 
 
-AWAY = [("pool_offline", "No worker of the pool has called since 2100-03-01 12:00 UTC.")]
+AWAY = [("pool_offline", "No worker of the pool has called since Mon 1 Mar 2100, 12:00 UTC.")]
 
 
 def test_a_pool_is_told_when_all_its_workers_are_away_and_when_one_is_back(members):

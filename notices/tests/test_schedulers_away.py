@@ -152,8 +152,8 @@ def test_it_says_from_when_until_when_and_how_often(cast):
     world.look("13:55")
     (incident,) = Incident.objects.all()
     assert incident.message == (
-        "No run succeeded within 1,800 s after the due time 2100-03-01 12:00 UTC. It happened 2 times until a run"
-        " succeeded at 2100-03-01 13:50 UTC, before a scheduler noticed."
+        "No run succeeded within 1,800 s after the due time Mon 1 Mar 2100, 12:00 UTC. It happened 2 times until a run"
+        " succeeded at Mon 1 Mar 2100, 13:50 UTC, before a scheduler noticed."
     )
     assert incident.remind_at is None
     assert incident.notice_count == 2

@@ -101,10 +101,11 @@ class TimezoneField(TextField):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(max_length=64, **kwargs)
 
-    def run_validation(self, data: Any = empty) -> str:
-        value: str = super().run_validation(data)
+    def run_validation(self, data: Any = empty) -> str | None:
+        value: str | None = super().run_validation(data)
         try:
-            check_timezone(value)
+            if value is not None:
+                check_timezone(value)
         except BadTimezone as error:
             raise serializers.ValidationError(str(error)) from None
         return value
@@ -145,16 +146,21 @@ class MoneyField(serializers.Field[Decimal | None, Any, Decimal | None, Any]):
     PLACES = Decimal("0.000001")
     MAX = Decimal(99999999)
 
+    default_error_messages = {"invalid": "Must be a number or a decimal string."}
+
     def to_internal_value(self, data: Any) -> Decimal | None:
+        amount = self.read_number(data)
+        if not amount.is_finite() or not 0 <= amount <= self.MAX:
+            return None
+        return amount.quantize(self.PLACES)
+
+    def read_number(self, data: Any) -> Decimal:
         if isinstance(data, bool) or not isinstance(data, str | int | float):
-            raise serializers.ValidationError("Must be a number or a decimal string.")
+            self.fail("invalid")
         try:
-            amount = Decimal(str(data))
-            if not amount.is_finite() or not 0 <= amount <= self.MAX:
-                return None
-            return amount.quantize(self.PLACES)
+            return Decimal(str(data))
         except InvalidOperation:
-            raise serializers.ValidationError("Must be a number or a decimal string.") from None
+            self.fail("invalid")
 
     def to_representation(self, value: Decimal | None) -> Decimal | None:
         return value
@@ -185,11 +191,9 @@ class AmountField(MoneyField):
         super().__init__(**kwargs)
 
     def to_internal_value(self, data: Any) -> Decimal:
-        if isinstance(data, bool) or not isinstance(data, str | int | float):
-            raise serializers.ValidationError("Must be a number or a decimal string.")
         if isinstance(data, str) and not _AMOUNT.fullmatch(data):
-            raise serializers.ValidationError("Must be a number or a decimal string.")
-        amount = Decimal(str(data))
+            self.fail("invalid")
+        amount = self.read_number(data)
         if not amount.is_finite() or amount < 0 or (self.above_zero and not amount):
             least = "more than 0" if self.above_zero else "at least 0"
             raise serializers.ValidationError(f"Must be {least}.")

@@ -118,7 +118,8 @@ class TextFilter(ApiFilter):
 
     @property
     def described(self) -> dict[str, Any]:
-        return {"schema": {"type": "string", "maxLength": self.extra["max_length"]}}
+        schema = {"type": "string", "maxLength": self.extra["max_length"]}
+        return {"schema": schema, "required": self.extra["required"]}
 
 
 class TimeFilter(ApiFilter):

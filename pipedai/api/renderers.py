@@ -76,6 +76,12 @@ def money(amount: Decimal) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def dollars(amount: Decimal | str) -> str:
+    """Returns an amount of US dollars as people read it, with cents: `$1,234.50`."""
+    usd = Decimal(amount)
+    return "under $0.01" if 0 < usd < Decimal("0.01") else f"${usd:,.2f}"
+
+
 class JSONEncoder(DRFJSONEncoder):
     """Encodes the Python types that rows hold and that JSON lacks, such as times and UUIDs."""
 

@@ -18,6 +18,10 @@ from pipedai.api.renderers import attribute_name
 _MOST_UNKNOWN = 100
 
 
+# The validated values of a request's body, under their names in snake_case.
+Values = dict[str, Any]
+
+
 class NamedSerializer(serializers.Serializer[Any]):
     """Finds the value of a field under the field's name in snake_case, unless the field has a `source`."""
 

@@ -164,7 +164,7 @@ def secret_key() -> str | None:
 @rule("pipedai.E002", READABLE)
 def unreadable_master_keys() -> str | None:
     try:
-        crypto.parse_master_keys(tuple(settings.MASTER_KEYS))
+        crypto.masters()
     except ValueError as error:
         return f"{str(error).removesuffix('.')}: {_SET_MASTER_KEYS}."
     return None
@@ -173,7 +173,7 @@ def unreadable_master_keys() -> str | None:
 @rule("pipedai.E002")
 def master_keys() -> str | None:
     """MASTER_KEYS must be readable, and each key secret and random."""
-    keys = crypto.parse_master_keys(tuple(settings.MASTER_KEYS))
+    keys = crypto.masters()
     development = crypto.parse_master_keys(settings.DEVELOPMENT_MASTER_KEYS)
     if {key.key for key in keys} & {key.key for key in development}:
         return f"MASTER_KEYS holds the well-known development key: {_SET_MASTER_KEYS}."
@@ -288,50 +288,59 @@ def cookie_samesite() -> str | None:
     return None
 
 
+_SET_URLS = {
+    "PUBLIC_URL": "set it to where clients reach the service, such as https://api.example.com",
+    "DASHBOARD_URL": "set it to one such as https://app.example.com, or leave it out",
+    "OIDC_ISSUER": "set it to what the provider calls itself, such as https://login.example.com",
+}
+
+
 @rule("pipedai.E010", READABLE)
 def unreadable_public_url() -> str | None:
-    if _leads_to_a_server(settings.PUBLIC_URL, ("http", "https")):
-        return None
-    return (
-        "PUBLIC_URL is not an http or https URL:"
-        " set it to where clients reach the service, such as http://localhost:8000."
-    )
-
-
-def _leads_to_a_server(text: str, schemes: tuple[str, ...]) -> bool:
-    try:
-        url = urlsplit(text)
-        sane = url.scheme in schemes and url.hostname and (url.port is None or url.port > 0)
-    except ValueError:
-        return False
-    return bool(sane) and "@" not in url.netloc and not url.query and not url.fragment
-
-
-@rule("pipedai.E017")
-def dashboard_url() -> str | None:
-    """DASHBOARD_URL must lead to a server over TLS, because the links in mails begin with it and carry tokens."""
-    if not settings.DASHBOARD_URL or _leads_to_a_server(settings.DASHBOARD_URL, ("https",)):
-        return None
-    return "DASHBOARD_URL is no https URL: set it to one such as https://app.example.com, or leave it out."
-
-
-@rule("pipedai.E017", READABLE)
-def unreadable_dashboard_url() -> str | None:
-    url = settings.DASHBOARD_URL
-    if not url or _leads_to_a_server(url, ("http", "https")):
-        return None
-    return "DASHBOARD_URL is no http or https URL: set it to one such as https://app.example.com, or leave it out."
+    return _no_url("PUBLIC_URL", "http", "https")
 
 
 @rule("pipedai.E010")
 def public_url() -> str | None:
     """PUBLIC_URL must lead to us over TLS, because the links that we hand out begin with it."""
-    if _leads_to_a_server(settings.PUBLIC_URL, ("https",)):
+    return _no_url("PUBLIC_URL", "https")
+
+
+@rule("pipedai.E017", READABLE)
+def unreadable_dashboard_url() -> str | None:
+    return _no_url("DASHBOARD_URL", "http", "https") if settings.DASHBOARD_URL else None
+
+
+@rule("pipedai.E017")
+def dashboard_url() -> str | None:
+    """DASHBOARD_URL must lead to a server over TLS, because the links in mails begin with it and carry tokens."""
+    return _no_url("DASHBOARD_URL", "https") if settings.DASHBOARD_URL else None
+
+
+@rule("pipedai.E018", READABLE)
+def unreadable_issuer() -> str | None:
+    """OIDC_ISSUER must be a URL, the settings of its client come with it, and OIDC_ONLY needs it."""
+    given = (settings.OIDC_ISSUER, settings.OIDC_CLIENT_ID, settings.OIDC_CLIENT_SECRET)
+    if any(given) != all(given) or (settings.OIDC_ONLY and not all(given)):
+        return "OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET go together, and OIDC_ONLY needs them: set all."
+    return _no_url("OIDC_ISSUER", "http", "https") if settings.OIDC_ISSUER else None
+
+
+@rule("pipedai.E018")
+def issuer() -> str | None:
+    """OIDC_ISSUER must be asked over TLS, because its answers say who signs in."""
+    return _no_url("OIDC_ISSUER", "https") if settings.OIDC_ISSUER else None
+
+
+def _no_url(setting: str, *schemes: str) -> str | None:
+    try:
+        url = urlsplit(getattr(settings, setting))
+        sane = url.scheme in schemes and url.hostname and (url.port is None or url.port > 0)
+    except ValueError:
+        sane = False
+    if sane and "@" not in url.netloc and not url.query and not url.fragment:
         return None
-    return (
-        "PUBLIC_URL is not set to an https URL:"
-        " set it to where clients reach the service, such as https://api.example.com."
-    )
+    return f"{setting} is no {' or '.join(schemes)} URL: {_SET_URLS[setting]}."
 
 
 @rule("pipedai.E011", READABLE)

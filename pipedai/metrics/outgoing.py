@@ -3,12 +3,15 @@
 from collections.abc import Iterator
 from typing import Any
 
+from django.dispatch import receiver
 from prometheus_client import Counter
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from pipedai.metrics.database import ROW_LIMIT, read_at_scrape
-from pipedai.outgoing import Answer, Kind, Result, SendStatus, registered_kinds
 from pipedai.outgoing.attempts import attempted
+from pipedai.outgoing.kinds import Kind, SendStatus
+from pipedai.outgoing.pool import registered_kinds
+from pipedai.outgoing.posts import Answer, Result
 from pipedai.sql import fetch_row
 
 ATTEMPTS = Counter(
@@ -21,13 +24,11 @@ SETTLED = Counter(
 )
 
 
+@receiver(attempted, dispatch_uid="pipedai.metrics.outgoing")
 def count_attempt(kind: Kind, status: SendStatus, answer: Answer, **_: Any) -> None:
     ATTEMPTS.labels(kind.name, answer.result.value).inc()
     if status is not SendStatus.PENDING:
         SETTLED.labels(kind.name, status.value).inc()
-
-
-attempted.connect(count_attempt, dispatch_uid="pipedai.metrics.outgoing")
 
 
 def start_at_zero() -> None:

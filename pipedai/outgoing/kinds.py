@@ -133,10 +133,6 @@ class Attempt:
     answer: Answer
 
 
-def _nothing(attempts: Sequence[Attempt]) -> None:
-    pass
-
-
 class Queue:
     """Rows that wait until they are due, as the SQL of `due` finds and claims them. The texts are SQL about columns of
     the table, and the defaults are those of an outbox.
@@ -181,7 +177,7 @@ class Kind(Queue):
     # time of the claim. It may raise CannotSend or NeverSend.
     message: Callable[[Row], Post | Mail]
     # Is called with the attempts that a transaction records, in that transaction, and writes what follows from them.
-    after_attempts: Callable[[Sequence[Attempt]], None] = _nothing
+    after_attempts: Callable[[Sequence[Attempt]], None] = lambda _: None
     # The table of the environments that own the rows, with the columns `id` and `workspace_id`. Workspaces then take
     # turns. None means that the rows are mails of no workspace, and that the domains of the recipients take turns.
     tenants: str | None = None

@@ -176,6 +176,7 @@ CONNECTION_ATTEMPTS = 2
 
 # For how many seconds this machine's own addresses are remembered. Reading them takes a tenth of a request's CPU time.
 _KNOWN_SECONDS = 10
+_EVERYWHERE = ("0.0.0.0/0", "::/0")
 _LOOPBACK_NAMES = frozenset(
     {"localhost", "localhost.localdomain", "localhost6", "localhost6.localdomain6", "ip6-localhost"}
     | {"ip6-loopback", "localhost4", "localhost4.localdomain4"}
@@ -184,24 +185,28 @@ _LOOPBACK_NAMES = frozenset(
 _DOTS = str.maketrans({"。": ".", "．": ".", "｡": "."})
 
 
-def policy() -> Policy:
-    """Requests may go to the public internet and to the networks in the settings, but not to this machine."""
-    allowed, age = tuple(settings.WEBHOOK_ALLOWED_NETWORKS), int(time.monotonic() // _KNOWN_SECONDS)
+def policy(*, anywhere: bool = False) -> Policy:
+    """Requests may go to the public internet and to the networks in the settings, but not to this machine. Only those
+    to servers that the operator has named may go `anywhere`.
+    """
+    allowed = _EVERYWHERE if anywhere else tuple(settings.WEBHOOK_ALLOWED_NETWORKS)
+    age = int(time.monotonic() // _KNOWN_SECONDS)
     return _policy(allowed, _own_addresses(psutil.net_if_addrs, age))
 
 
-def may_use_port(port: int, addresses: Iterable[IPAddress]) -> bool:
+def may_use_port(port: int, addresses: Iterable[IPAddress], *, anywhere: bool = False) -> bool:
     if port in PORTS:
         return True
-    allowed = policy().allowed_networks
+    allowed = policy(anywhere=anywhere).allowed_networks
     return all(any(address in network for network in allowed) for address in addresses)
 
 
-def target_problem(url: str) -> str | None:
+def target_problem(url: str, *, anywhere: bool = False) -> str | None:
     """Returns None for a URL to which a request may be sent, in production with https alone, or else a sentence on what
-    is wrong with it.
+    is wrong with it. With `anywhere`, its address and port may be any.
     """
-    if problem := check_url(url, https_only=settings.PRODUCTION):
+    problem = check_url(url, https_only=settings.PRODUCTION)
+    if problem or anywhere:
         return problem
     if names_forbidden_address(url):
         return (
@@ -327,19 +332,29 @@ def fetch(
     headers: Mapping[str, str],
     body: bytes = b"",
     timeout: float = TIMEOUT_SECONDS,
+    anywhere: bool = False,
 ) -> Answer:
-    """Does what `post` does, for an answer that is needed whole: one over MOST_ANSWER_BYTES is an error."""
-    answer = _answer(method, url, headers, body, timeout, MOST_ANSWER_BYTES + 1)
+    """Does what `post` does, for an answer that is needed whole: one over MOST_ANSWER_BYTES is an error. With
+    `anywhere`, the operator has named the server, which may have any address.
+    """
+    answer = _answer(method, url, headers, body, timeout, MOST_ANSWER_BYTES + 1, anywhere=anywhere)
     if len(answer.body or b"") > MOST_ANSWER_BYTES:
         return replace(answer, error="answer too long", body=None)
     return answer
 
 
 def _answer(
-    method: str, url: str, headers: Mapping[str, str], body: bytes, timeout: float, kept: int
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    timeout: float,
+    kept: int,
+    *,
+    anywhere: bool = False,
 ) -> Answer:
     begun = time.monotonic()
-    exchange = _Exchange(begun + timeout, kept)
+    exchange = _Exchange(begun + timeout, kept, anywhere=anywhere)
     try:
         exchange.run(method, url, headers, body)
     except Exception as error:
@@ -355,9 +370,10 @@ def _answer(
 
 
 class _Exchange:
-    def __init__(self, deadline: float, kept: int) -> None:
+    def __init__(self, deadline: float, kept: int, *, anywhere: bool) -> None:
         self._deadline = deadline
         self._kept = kept
+        self._anywhere = anywhere
         self.challenge: str | None = None
         self.status_code: int | None = None
         self.retry_after: str | None = None
@@ -365,7 +381,7 @@ class _Exchange:
         self.error: str | None = None
 
     def run(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> None:
-        allowed = policy()
+        allowed = policy(anywhere=self._anywhere)
         allowed.check_url(url)
         parsed = httpx.URL(url)
         target = httpcore.URL(
@@ -376,7 +392,7 @@ class _Exchange:
         )
         sent: dict[bytes | str, bytes | str] = dict(headers.items())
         sent |= {"Host": parsed.netloc.decode("ascii"), "Accept-Encoding": "identity"}
-        backend = _BoundedBackend(policy=allowed, deadline=self._deadline)
+        backend = _BoundedBackend(allowed, self._deadline, anywhere=self._anywhere)
         with (
             httpcore.ConnectionPool(ssl_context=_tls(), network_backend=backend) as pool,
             pool.stream(method, target, headers=sent, content=body) as response,
@@ -391,9 +407,10 @@ class _Exchange:
 
 
 class _BoundedBackend(SafeBackend):
-    def __init__(self, *, policy: Any, deadline: float) -> None:
+    def __init__(self, policy: Any, deadline: float, *, anywhere: bool) -> None:
         super().__init__(policy=policy, resolver=self._resolve)
         self._deadline = deadline
+        self._anywhere = anywhere
 
     def connect_tcp(self, host: str, port: int, *args: Any, **kwargs: Any) -> Any:
         share = _left(self._deadline, httpcore.ConnectTimeout) / (CONNECTION_ATTEMPTS + 1)
@@ -404,7 +421,8 @@ class _BoundedBackend(SafeBackend):
         """Returns the addresses of a host. `getaddrinfo` has no timeout, so the wait is a third of the time left."""
         share = _left(self._deadline, httpcore.ConnectTimeout) / (CONNECTION_ATTEMPTS + 1)
         found = look_up_within(share, host, port, *args)
-        if not may_use_port(port, [ip_address(answer[4][0]) for answer in found]):
+        addresses = [ip_address(answer[4][0]) for answer in found]
+        if not may_use_port(port, addresses, anywhere=self._anywhere):
             raise _PortNotAllowed
         return found
 

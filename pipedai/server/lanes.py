@@ -209,7 +209,7 @@ _MOST_WAITING = 500
 # may try within a minute.
 _MOST_OF_AN_ADDRESS = 100
 
-# The paths whose POST may hash a password. accounts/tests/test_password_routes.py fails if one is missing.
+# The paths whose POST or DELETE may hash a password. accounts/tests/test_password_routes.py fails if one is missing.
 # See docs/decisions/fast-paths.md.
 _PASSWORD_PATHS = frozenset(
     {
@@ -218,8 +218,12 @@ _PASSWORD_PATHS = frozenset(
         "/api/v1/auth/change-password",
         "/api/v1/auth/change-email",
         "/api/v1/auth/reset-password",
+        "/api/v1/auth/me",
+        "/api/v1/auth/sso/link",
         "/console/sign-in",
         "/console/register",
+        "/console/sso/link",
+        "/console/account/delete",
         "/console/account/password",
         "/console/account/email",
         "/console/account/invitation",
@@ -233,7 +237,7 @@ _PASSWORD_PATHS = frozenset(
 
 def may_hash(scope: Scope) -> bool:
     """Whether this request may have to hash a password. The endpoint decides whether there is a password to hash."""
-    return scope["path"] in _PASSWORD_PATHS and scope["method"] == "POST"
+    return scope["path"] in _PASSWORD_PATHS and scope["method"] in {"POST", "DELETE"}
 
 
 def password_turns(permits: int) -> Turns:

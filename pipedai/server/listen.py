@@ -378,10 +378,8 @@ class RunNews:
             return
         self._listener.hear_events(map(str, runs))
         try:
-            await self._in_thread(partial(_announce, runs, self._listener.name))
+            await self._in_thread(
+                partial(announce_runs_with_events, runs, told_by=self._listener.name)
+            )
         except Exception as error:
             log.warning("wakeup.lost", error=type(error).__name__)
-
-
-def _announce(runs: Iterable[UUID], name: str) -> None:
-    announce_runs_with_events(runs, told_by=name)

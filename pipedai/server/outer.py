@@ -234,7 +234,7 @@ class Reply:
             raise overloaded(unread=False)
 
     async def _pass_on(self, chunk: bytes, *, more: bool) -> None:
-        if self._has_no_body():
+        if self._method == "HEAD" or self.status in _WITHOUT_BODY:
             chunk = b""
         size = len(chunk)
         self.body_bytes += size
@@ -267,9 +267,6 @@ class Reply:
     def _is_json(self) -> bool:
         types = [value.lower() for name, value in self._headers if name == b"content-type"]
         return bool(types) and types[0].startswith(b"application/json")
-
-    def _has_no_body(self) -> bool:
-        return self._method == "HEAD" or self.status in _WITHOUT_BODY
 
 
 _WITHOUT_BODY = frozenset({204, 304})

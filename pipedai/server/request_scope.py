@@ -123,6 +123,8 @@ _SCRIPTS = (
 _POLICIES = {
     # The code in the URL's fragment is to be typed by a person, so no script runs that could read it.
     f"{CONSOLE}/pair": _FORMS,
+    # The URL of the page to which the issuer sends the browser back has a code, which no script shall see.
+    f"{CONSOLE}/sso": _FORMS,
     CONSOLE: _SCRIPTS,
     "/admin": _SCRIPTS,
     "/account/notices/stop": _FORMS,

@@ -17,6 +17,7 @@ from rest_framework.test import APIClient
 from accounts.models import User
 from pipedai.env import BASE_DIR
 from pipedai.ids import current_request_id, new_id
+from pipedai.outgoing.oauth import Tokens
 from pipedai.server.ticket import STREAM, EnvironmentStreamTicket
 from pipedai.sql import database_now
 from testing.probes.shapes import A_TIME, AN_ID, a_token
@@ -32,7 +33,6 @@ from triggers.schedules.firing import fire_due_ticks
 from workers.enrollment.issuing import approve_pairing
 from workers.models import Worker
 from workers.registration import Registered
-from workspaces.connections.servers import Tokens
 from workspaces.models import Environment
 from workspaces.roles import Role
 
@@ -48,6 +48,8 @@ FREE = {
     *("durationMs", "p50DurationMs", "p95DurationMs"),
     *("digest", "lastFour", "deviceCode", "userCode", "verificationUriComplete"),
     *("redirectUri", "version", "latest", "url", "sha256", "install", "askedBy"),
+    # What is due depends on the time of day.
+    "dueToday",
     # Sentences that name times.
     *("message", "summary"),
 }
@@ -213,7 +215,8 @@ def test_every_example_is_what_is_answered(monkeypatch):
             "cacheReadTokens", "cacheCreationTokens", "costUsd", "numTurns", "sessionId",
         )
     }  # fmt: skip
-    listed = EXAMPLES["GET /runs/:id/tool-calls"]["items"]
+    items = EXAMPLES["GET /runs/:id/tool-calls"]["items"]
+    listed = [{**each, "at": each["startedAt"]} for each in items]
     counts = {"total": len(listed), "effects": 1, "unknown": 0}
     ended = calls.complete(run, **outcome, toolCalls=counts, toolCallList=listed)
     # The answer to `complete` is the run with two fields more.
@@ -227,6 +230,8 @@ def test_every_example_is_what_is_answered(monkeypatch):
     story.tell("The budget", call("get", budget))
     overview = f"{environment}/dashboard/overview"
     story.tell("GET /environments/:envId/dashboard/overview", call("get", overview))
+    found = call("get", f"{environment}/search", {"q": "morning"})
+    story.tell("GET /environments/:envId/search", found)
     stats = call("get", f"{environment}/stats", {"groupBy": "trigger"})
     story.tell("GET /environments/:envId/stats", stats)
 

@@ -36,6 +36,7 @@ MAIL_SERVER = "smtp+tls://us:word@mail.example.com"
 DEVELOPMENT_SECRET_KEY = "development-only-secret-key-refused-in-production-0123456789"
 DEVELOPMENT_MASTER_KEY = "ZGV2ZWxvcG1lbnQtb25seS1tYXN0ZXIta2V5LTMyYnQ="
 
+CLIENT = {"OIDC_CLIENT_ID": "pipedai", "OIDC_CLIENT_SECRET": "a-secret"}
 UNSAFE = [
     ("E001", {"SECRET_KEY": DEVELOPMENT_SECRET_KEY}, "SECRET_KEY"),
     ("E001", {"SECRET_KEY_FALLBACKS": [DEVELOPMENT_SECRET_KEY]}, "SECRET_KEY"),
@@ -106,6 +107,11 @@ UNSAFE = [
     ),
     ("E017", {"DASHBOARD_URL": "http://app.example.com"}, "DASHBOARD_URL"),
     ("E017", {"DASHBOARD_URL": "app.example.com"}, "DASHBOARD_URL"),
+    ("E018", {**CLIENT, "OIDC_ISSUER": "http://login.example.com"}, "OIDC_ISSUER"),
+    ("E018", {**CLIENT, "OIDC_ISSUER": "https://login.example.com?a"}, "OIDC_ISSUER"),
+    ("E018", CLIENT, "go together"),
+    ("E018", {"OIDC_ISSUER": "https://login.example.com"}, "go together"),
+    ("E018", {"OIDC_ONLY": True}, "OIDC_ONLY"),
 ]
 # These variables are not in the settings, because the code that uses them reads them from the environment.
 OF_THE_ENVIRONMENT = ("PYTHONASYNCIODEBUG", "PYTHONDEVMODE")
@@ -243,6 +249,7 @@ UNREADABLE = {
     "E011": ("TRUSTED_PROXIES", ["heroku"]),
     "E015": ("EMAIL_FROM", "PipedAI"),
     "E017": ("DASHBOARD_URL", "app.example.com"),
+    "E018": ("OIDC_ISSUER", "login.example.com"),
 }
 
 

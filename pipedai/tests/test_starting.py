@@ -95,11 +95,11 @@ UNSAFE = [
         {"WEBHOOK_ALLOWED_NETWORKS": "169.254.169.254"},
         "WEBHOOK_ALLOWED_NETWORKS holds 169.254.169.254, which has cloud metadata addresses in it",
     ),
-    ("E010", {"PUBLIC_URL": ""}, "PUBLIC_URL is not set to an https URL: set it"),
+    ("E010", {"PUBLIC_URL": ""}, "PUBLIC_URL is no https URL: set it"),
     (
         "E010",
         {"PUBLIC_URL": "http://api.example.com"},
-        "PUBLIC_URL is not set to an https URL: set it",
+        "PUBLIC_URL is no https URL: set it",
     ),
     (
         "E011",
@@ -157,8 +157,8 @@ MALFORMED = [
         {"WEBHOOK_ALLOWED_NETWORKS": "intranet"},
         "WEBHOOK_ALLOWED_NETWORKS holds intranet, which is no network: set it",
     ),
-    ({"PUBLIC_URL": "api.example.com"}, "PUBLIC_URL is not an http or https URL: set it"),
-    ({"PUBLIC_URL": "https://[api"}, "PUBLIC_URL is not an http or https URL: set it"),
+    ({"PUBLIC_URL": "api.example.com"}, "PUBLIC_URL is no http or https URL: set it"),
+    ({"PUBLIC_URL": "https://[api"}, "PUBLIC_URL is no http or https URL: set it"),
     ({"EMAIL_FROM": "PipedAI"}, "EMAIL_FROM is no address: set it"),
     ({"DASHBOARD_URL": "app.example.com"}, "DASHBOARD_URL is no http or https URL: set it"),
 ]

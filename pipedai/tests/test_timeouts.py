@@ -10,8 +10,9 @@ from django.db import OperationalError, connection, transaction
 from pipedai import timeouts
 from pipedai.loop import Job, registered_jobs, run_jobs
 from pipedai.management.operator_command import OperatorCommand
-from pipedai.outgoing import Answer, attempts
+from pipedai.outgoing import attempts
 from pipedai.outgoing.pool import Senders
+from pipedai.outgoing.posts import Answer
 from pipedai.sql import database_now, execute, fetch_one
 from pipedai.timeouts import (
     COMMAND,

@@ -7,6 +7,7 @@ from uuid import UUID
 from django.db import transaction
 
 from pipedai.outgoing import due
+from pipedai.outgoing.oauth import Tokens
 from pipedai.sql import Row, database_now
 from testing.world.cast import TEST_ACTOR, Cast
 from workspaces.connections import secrets
@@ -14,7 +15,6 @@ from workspaces.connections.authorizers import ToDiscover, ToExchange, carry_out
 from workspaces.connections.models import Connection
 from workspaces.connections.refreshing import Ailing, Healthy
 from workspaces.connections.secrets import GrantSecrets, seal_grant, store_tokens
-from workspaces.connections.servers import Tokens
 from workspaces.connections.services import CONNECTIONS
 
 CONNECTION_URL = "https://mcp.example/of-a-connection"

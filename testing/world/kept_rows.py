@@ -14,6 +14,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Model
 
+from accounts import issuer
 from pipedai.api import throttling
 from pipedai.wakeups import watches
 from testing.probes.planted import Planted, plant_all, planted
@@ -136,3 +137,4 @@ def _forget() -> None:
     receiving._unsigned._buckets.clear()
     alarms._told.clear()
     watches.forget()
+    issuer.forget()

@@ -6,7 +6,7 @@ from accounts.mails import INVITATION_LIFETIME, lifetime_of, new_token, token_wi
 from accounts.models import AccountMail, User
 from pipedai.api.tokens import digest
 from pipedai.ids import new_id
-from pipedai.outgoing import mail_host
+from pipedai.outgoing.mails import mail_host
 from workspaces.models import Environment, Invitation
 
 MAIL_SERVER = "smtp://mail.example:25"

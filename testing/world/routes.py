@@ -239,6 +239,13 @@ ROWS: dict[str, dict[str, Any]] = {
     "register": {"as_": BROWSER},
     "login": {"body": _login, "as_": BROWSER},
     "logout": {"as_": BROWSER},
+    # There is no issuer: accounts/tests/test_single_sign_on.py calls them with one.
+    **{
+        name: {"as_": BROWSER, "answer": 404, "reads_body": False, "writes": False}
+        for name in ("beginSignIn", "finishSignIn", "linkAccount", "mailLink", "linkByMail")
+    },
+    # The stranger alone owns an environment.
+    "deleteMe": {"body": _constant(password=PASSWORD), "but": {"stranger": 409}},
     "changePassword": {
         "body": _constant(currentPassword=PASSWORD, newPassword=f"another {PASSWORD}")
     },
@@ -272,7 +279,7 @@ ROWS: dict[str, dict[str, Any]] = {
     # It reads each kind of rows, and the hostnames of workers.
     "exportFiles": {"statements": 10},
     "listIncidents": {"statements": 4},
-    "getAttention": {"statements": 12},
+    "getAttention": {"statements": 13},
     # The stage's connection has headers, so that no server is asked. What begins can be seen nowhere.
     "authorizeConnection": {"answer": 409, "writes": False},
     "listChannels": {"statements": 4},
@@ -288,7 +295,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "explainTrigger": {"body": _constant(at=_THEN), "statements": 7},
     "streamRunEvents": {"statements": 4},
     "streamEnvironmentEvents": {"statements": 5},
-    "explainRun": {"statements": 5},
+    "explainRun": {"statements": 6},
     "listRuns": {"statements": 4},
     "listTriggerRuns": {"statements": 4},
     "rerunRun": {"run": "ended"},
@@ -313,7 +320,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "streamWorkerEvents": {"but": _OF_A_HOST, "statements": 7},
     "listPools": {"statements": 4},
     "getPool": {"statements": 4},
-    "getOverview": {"statements": 6},
+    "getOverview": {"statements": 7},
+    "search": {"body": _constant(q="0123456789ab"), "statements": 4},
     "getStats": {"body": _constant(groupBy="trigger", to=_THEN)},
     "deregisterWorker": {"answer": 409},
     "claimNextRun": {"body": _constant(claimId="next"), "statements": 6},

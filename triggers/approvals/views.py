@@ -16,7 +16,7 @@ from pipedai.api.fields import TextField
 from pipedai.api.filters import ApiFilterSet, WordsFilter
 from pipedai.api.principal import UserPrincipal, actor_of, principal_of
 from pipedai.api.schema.operation import Operation
-from pipedai.api.serializers import RowSerializer, StrictBody, read_body
+from pipedai.api.serializers import RowSerializer, StrictBody, Values
 from triggers import tenancy
 from triggers.approvals.rules import APPROVER_ROLES, DECISIONS
 from triggers.approvals.services import decide_approval
@@ -142,9 +142,10 @@ def _shown(
     )
 
 
-class EnvironmentApprovalViewSet(TenantViewSet):
+class ApprovalViewSet(TenantViewSet):
+    row = tenancy.ALL_APPROVALS
     tag = "Approvals"
-    permissions = {"list": IsViewer}
+    permissions = {"list": IsViewer, "retrieve": IsViewer}
 
     @Operation(
         "GET /environments/{environmentId}/approvals",
@@ -161,12 +162,6 @@ class EnvironmentApprovalViewSet(TenantViewSet):
             filtered,
             lambda page: ApprovalSerializer(_shown(request, self.access, page), many=True).data,
         )
-
-
-class ApprovalViewSet(TenantViewSet):
-    row = tenancy.ALL_APPROVALS
-    tag = "Approvals"
-    permissions = {"retrieve": IsViewer}
 
     @Operation(
         "GET /approvals/{approvalId}",
@@ -194,8 +189,7 @@ class ApprovalDecisionViewSet(TenantViewSet):
         example={"decision": "reject", "reason": "Not to this address."},
         answers={200: ApprovalDetailSerializer},
     )
-    def decide(self, request: Request, approval_id: UUID) -> Response:
-        body = read_body(DecisionBody, request)
+    def decide(self, request: Request, approval_id: UUID, body: Values) -> Response:
         decide_approval(
             approval_id=approval_id,
             approve=body["decision"] == "approve",

@@ -16,7 +16,7 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid
 from pipedai.api.renderers import counted
 from pipedai.events import Actor
-from pipedai.outgoing import standard_key
+from pipedai.outgoing.posts import standard_key
 from pipedai.redaction import REDACTED
 from triggers.models import SECRETS, EventSource
 from triggers.states import Scheme

@@ -68,6 +68,15 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True)
+class Advice:
+    """What a worker that may take or holds the run says is wrong with its machine. It keeps no run from the worker."""
+
+    code: str
+    message: str
+    subject: Subject
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """Which worker holds a claimed or running run, and until when.
 
@@ -127,14 +136,15 @@ class EventExplanation:
 @dataclass(frozen=True, slots=True)
 class RunExplanation:
     """Where a run stands, and why. A queued or waiting run has `waiting_for`, which is empty if an online worker gets
-    the run at its next poll. A claimed or running run has `held`. An ended run has `ended` and `retry`. `event` queued
-    the run.
+    the run at its next poll. `advice` stands beside it until the run ends. A claimed or running run has `held`. An
+    ended run has `ended` and `retry`. `event` queued the run.
     """
 
     run_id: UUID
     status: str
     summary: str
     waiting_for: tuple[Reason, ...] = ()
+    advice: tuple[Advice, ...] = ()
     held: Held | None = None
     ended: Ended | None = None
     retry: Retry | None = None
@@ -170,11 +180,13 @@ def moment_words(moment: datetime, now: datetime, *, to_the_second: bool = False
 
 
 def zoned_words(moment: datetime, timezone: str = "UTC") -> str:
-    """Returns a moment in a time zone, with its offset from UTC: `2026-11-24 09:00 UTC+01:00`. It is in UTC if this
-    machine does not know the zone any more. No mail program makes a link of it.
+    """Returns a moment in a time zone: `Tue 24 Nov 2026, 09:00 CET`, or with the zone's name if it has no letters for
+    its time. It is in UTC if this machine does not know the zone any more. No mail program makes a link of it.
     """
-    words = moment.astimezone(zone_of(timezone)).isoformat(" ", "minutes")
-    return f"{words[:16]} UTC{words[16:].replace('+00:00', '')}"
+    there = moment.astimezone(zone_of(timezone))
+    letters = f"{there:%Z}"
+    zone = letters if letters.isalpha() else f"in {timezone}"
+    return f"{there:%a} {there.day} {there:%b %Y, %H:%M} {zone}"
 
 
 def duration_words(length: timedelta) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pipedai.sql import NOW, Row, fetch_all
-from triggers.explain.answers import Reason, Subject, moment_words
+from triggers.explain.answers import Advice, Reason, Subject, moment_words
 from triggers.reasons import HINDRANCES, NEVER_CALLED, WaitingFor
 from triggers.runs.conditions import (
     EVALUATED,
@@ -38,6 +38,26 @@ LEFT JOIN LATERAL (
 WHERE r.id = %(run_id)s
 ORDER BY c.id
 """
+
+
+# The problems that the run's worker and those of its pool tell of their machines.
+_PROBLEMS = """
+SELECT w.id, w.label, p ->> 'code' AS code, p ->> 'message' AS message
+FROM worker w CROSS JOIN LATERAL jsonb_array_elements(w.problems) WITH ORDINALITY AS each (p, n)
+WHERE w.problems_since IS NOT NULL AND w.disabled_at IS NULL AND w.deleted_at IS NULL AND (w.id = %(worker_id)s
+    OR %(asks_pool)s AND w.id IN (SELECT m.worker_id FROM pool_member m WHERE m.pool_id = %(pool_id)s))
+ORDER BY w.id <> %(worker_id)s, w.label, w.id, n LIMIT %(most)s
+"""
+MOST_ADVICE = 10
+
+
+def advice(run: Row) -> tuple[Advice, ...]:
+    """Returns what is wrong with the machines that may take a run, a row of `triggers.explain.runs`, or hold it."""
+    params = {**run, "asks_pool": run["claimed_at"] is None, "most": MOST_ADVICE}
+    return tuple(
+        Advice(row["code"], row["message"], Subject("worker", row["id"], row["label"]))
+        for row in fetch_all(_PROBLEMS, params)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from triggers.explain.answers import (
     moment_words,
     without_scheduler,
 )
+from triggers.explain.candidates import advice
 from triggers.explain.waiting import awaited_decision, reasons
 from triggers.models import Event, EventDecision
 from triggers.reasons import ENDS, INFRA_FAULT
@@ -116,8 +117,8 @@ _RETRY_WORDS = {
 
 
 def explain_run(run_id: UUID, *, now: datetime | None = None) -> RunExplanation | None:
-    """It takes one statement, those of `reasons` for a queued run, one for a held run that is overdue, and one for a
-    run that an event queued.
+    """It takes one statement, another one for a run that has not ended, those of `reasons` for a queued run, one for a
+    held run that is overdue, and one for a run that an event queued.
     """
     run = fetch_one(_RUN, {"run_ids": [run_id], "now": now})
     if run is None:
@@ -128,6 +129,8 @@ def explain_run(run_id: UUID, *, now: datetime | None = None) -> RunExplanation 
         run["status"],
         event=event_of_run(run["event_id"]) if run["event_id"] else None,
     )
+    if run["ended_at"] is None:
+        told = partial(told, advice=advice(run))
     if run["status"] == Status.QUEUED:
         waiting_for = tuple(reasons(run, now=now))
         return told(_waiting_words(run, waiting_for), waiting_for=waiting_for)

@@ -8,7 +8,6 @@ from uuid import UUID
 from django.forms import ValidationError
 from rest_framework import serializers
 from rest_framework.request import Request
-from rest_framework.response import Response
 
 from pipedai.api.errors import Invalid, or_not_found
 from pipedai.api.filters import TimeField
@@ -56,6 +55,14 @@ class WaitingForSerializer(serializers.Serializer[Any]):
     until = serializers.DateTimeField(allow_null=True)
     remedy = serializers.CharField(allow_null=True)
     place = serializers.IntegerField(allow_null=True)
+
+
+class AdviceSerializer(serializers.Serializer[Any]):
+    """What a worker that may take or holds the run says is wrong with its machine."""
+
+    code = serializers.CharField()
+    message = serializers.CharField()
+    subject = SubjectSerializer()
 
 
 class HeldSerializer(NamedSerializer):
@@ -116,6 +123,7 @@ class RunExplanationSerializer(NamedSerializer):
     status = serializers.ChoiceField(choices=Status.choices)
     summary = serializers.CharField()
     waitingFor = WaitingForSerializer(many=True)
+    advice = AdviceSerializer(many=True)
     held = HeldSerializer(allow_null=True)
     ended = EndedSerializer(allow_null=True)
     retry = RetrySerializer(allow_null=True)
@@ -152,10 +160,9 @@ class RunExplanationViewSet(TenantViewSet):
         summary="Explain why a run has not run",
         answers={200: RunExplanationSerializer},
     )
-    def retrieve(self, request: Request, run_id: UUID) -> Response:
+    def retrieve(self, request: Request, run_id: UUID) -> Any:
         _count_request(self.access.environment_id, request)
-        explanation = or_not_found(explain_run(run_id))
-        return Response(RunExplanationSerializer(explanation).data)
+        return or_not_found(explain_run(run_id))
 
 
 class TriggerExplanationViewSet(TenantViewSet):
@@ -179,12 +186,11 @@ class TriggerExplanationViewSet(TenantViewSet):
         ),
         answers={200: TriggerExplanationSerializer},
     )
-    def retrieve(self, request: Request, trigger_id: UUID) -> Response:
+    def retrieve(self, request: Request, trigger_id: UUID) -> Any:
         at = _time_in_question(request, trigger_id)
         _count_request(self.access.environment_id, request)
         shows_values = self.access.role.includes(Role.OPERATOR)
-        explanation = or_not_found(explain_trigger(trigger_id, at=at, shows_values=shows_values))
-        return Response(TriggerExplanationSerializer(explanation).data)
+        return or_not_found(explain_trigger(trigger_id, at=at, shows_values=shows_values))
 
 
 def _count_request(environment_id: UUID, request: Request) -> None:

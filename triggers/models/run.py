@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
+from itertools import cycle
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 from psycopg.types.json import Json
 
-from pipedai.outgoing import (
+from pipedai.outgoing.kinds import (
     OutboxRow,
     SendAttempt,
     attempt_constraints,
@@ -70,6 +71,25 @@ def duration_ms(run: Row) -> int | None:
         return earlier
     last = int((run["ended_at"] - run["started_at"]) / timedelta(milliseconds=1))
     return last + (earlier or 0)
+
+
+PHASES = ("queued", "claimed", "running", "waiting")
+MOST_PHASES = 50
+
+
+def phases(run: Row) -> list[dict[str, Any]]:
+    """Returns in which phases the run was from when to when, the last MOST_PHASES of them. A phase without a duration
+    is left out, such as `claimed` of a run that was started with its claim.
+    """
+    begun = [run["queued_at"], *(run["spell_times"] or ())]
+    if len(begun) % len(PHASES) == 1:
+        begun += filter(None, (run["claimed_at"], run["started_at"]))
+    told = [
+        {"phase": phase, "from": since, "to": until}
+        for phase, since, until in zip(cycle(PHASES), begun, [*begun[1:], run["ended_at"]])
+        if since != until
+    ]
+    return told[-MOST_PHASES:]
 
 
 def tool_calls(run: Row) -> dict[str, int] | None:
@@ -231,6 +251,9 @@ class Run(TenantRow):
     # The three counts of tool calls at the end of the last such spell, in the order total, effects, unknown. NULL if
     # there was none, or its worker reported no counts.
     earlier_calls = ArrayField(models.IntegerField(), size=3, null=True)
+    # When the phases of the spells before this one began, four times for each spell: claimed, running, waiting, and
+    # queued again. Of a run that waits, or ended as it waited, the last one is missing. NULL if it never waited.
+    spell_times = ArrayField(models.DateTimeField(), null=True)
     # The user or the API key that requested the run, for rules by which nobody may approve what they requested: who
     # queued it, or replayed the event that did. NULL for a run of a schedule or of another event.
     requested_by = models.UUIDField(null=True)

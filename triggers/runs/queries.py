@@ -10,7 +10,7 @@ from itertools import product
 from typing import Any, Self
 from uuid import UUID
 
-from django.db.models import Case, F, QuerySet, When
+from django.db.models import Case, F, Func, QuerySet, UUIDField, When
 from django.db.models.functions import Left
 from rest_framework.request import Request
 
@@ -65,6 +65,18 @@ def failures(rows: QuerySet[Run, Any]) -> QuerySet[Run, Any]:
     return in_states(rows, FAILURES).filter(attempt__gte=1)
 
 
+def _beside(comparison: str, order: str) -> Func:
+    """Returns the trigger's run that was queued right before or after a run of the query, which the index has next."""
+    return Func(
+        template=f"""(SELECT n.id FROM run n
+        WHERE n.trigger_id = run.trigger_id AND n.environment_id = run.environment_id
+            AND (n.queued_at, n.id) {comparison} (run.queued_at, run.id)
+        ORDER BY n.queued_at {order}, n.id {order} LIMIT 1)
+        """,
+        output_field=UUIDField(),
+    )
+
+
 def run_in_full(run_id: UUID) -> dict[str, Any]:
     """Returns one run as a dict for RunDetailSerializer. Raises Run.DoesNotExist."""
     row: dict[str, Any] = (
@@ -75,6 +87,8 @@ def run_in_full(run_id: UUID) -> dict[str, Any]:
             mcp_url=F("text__mcp_url"),
             prompt=F("revision__prompt"),
             output=F("result__output"),
+            previous_run_id=_beside("<", "DESC"),
+            next_run_id=_beside(">", "ASC"),
         )
         .values(
             *RUN_COLUMNS,
@@ -88,7 +102,10 @@ def run_in_full(run_id: UUID) -> dict[str, Any]:
             "tool_calls_unknown",
             "denials_total",
             "denied_tools",
+            "spell_times",
             "output",
+            "previous_run_id",
+            "next_run_id",
         )
         .get(id=run_id)
     )

@@ -8,7 +8,7 @@ from rest_framework import serializers
 from pipedai.api.fields import MoneyField, TrueFalseField
 from pipedai.api.renderers import compact_json
 from pipedai.api.serializers import RowSerializer, StrictBody
-from triggers.models.run import duration_ms, tool_calls
+from triggers.models.run import PHASES, duration_ms, phases, tool_calls
 from triggers.runs.outcome import CALL_EFFECTS, CALL_OUTCOMES
 from triggers.states import FaultClass, Source, Status
 
@@ -114,6 +114,14 @@ class LateResultField(serializers.JSONField):
     """A worker's report about a run that came too late to count."""
 
 
+class RunPhaseSerializer(serializers.Serializer[Any]):
+    """A phase of a run. Its end is null while it lasts."""
+
+    phase = serializers.ChoiceField(choices=PHASES)
+    vars()["from"] = serializers.DateTimeField()
+    to = serializers.DateTimeField(allow_null=True)
+
+
 class RunDetailSerializer(RunSerializer):
     """A single run with all its fields, also those that lists leave out."""
 
@@ -125,6 +133,13 @@ class RunDetailSerializer(RunSerializer):
     denials = serializers.SerializerMethodField()
     output = serializers.JSONField(allow_null=True)
     lateResult = LateResultField(allow_null=True)
+    phases = serializers.SerializerMethodField()
+    previousRunId = serializers.UUIDField(allow_null=True)
+    nextRunId = serializers.UUIDField(allow_null=True)
+
+    @extend_schema_field(RunPhaseSerializer(many=True))
+    def get_phases(self, run: dict[str, Any]) -> list[dict[str, Any]]:
+        return phases(run)
 
     def get_payloadHidden(self, run: dict[str, Any]) -> bool:  # noqa: N802
         """Whether there is a payload that the caller may not see, as it comes from an event."""
@@ -145,7 +160,8 @@ class RunDetailSerializer(RunSerializer):
 class ToolCallSerializer(serializers.Serializer[Any]):
     """A call of an MCP tool. Its arguments and its result are kept nowhere."""
 
-    at = serializers.DateTimeField()
+    callId = serializers.CharField(allow_null=True)
+    startedAt = serializers.DateTimeField()
     tool = serializers.CharField()
     durationMs = serializers.IntegerField(allow_null=True)
     outcome = serializers.ChoiceField(choices=CALL_OUTCOMES)

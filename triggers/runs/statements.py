@@ -173,6 +173,9 @@ kept AS (
     SELECT id, environment_id, %(payload)s::json FROM r WHERE %(payload)s::json IS NOT NULL)
 SELECT {RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message, NULL AS mcp_url, NULL AS late_result,
     v.prompt, NULL AS output, NULL AS tool_calls_total, NULL AS denials_total,
+    NULL AS spell_times, NULL AS next_run_id, (
+        SELECT id FROM run WHERE trigger_id = t.id AND environment_id = t.environment_id
+        ORDER BY queued_at DESC, id DESC LIMIT 1) AS previous_run_id,
     {CAN_REJECT} AS budgets_can_reject
 FROM t LEFT JOIN r ON true LEFT JOIN trigger_revision v ON v.id = r.revision_id
 """
@@ -410,6 +413,7 @@ WAIT = f"""
 UPDATE run r SET status = 'waiting', {_RELEASED}, claim_id = NULL, spells = r.spells + 1,
     active_ms = coalesce(r.active_ms, 0)
         + coalesce(floor(extract(epoch FROM {NOW} - r.started_at) * 1000)::bigint, 0),
+    spell_times = r.spell_times || ARRAY[r.claimed_at, coalesce(r.started_at, {NOW}), {NOW}],
     earlier_calls = CASE WHEN coalesce({_TOTAL}, r.tool_calls_total) IS NOT NULL THEN ARRAY[{_COUNTS}] END,
     resume_until = {NOW} + %(expires_after)s * interval '1 second', {_SPELL}
 FROM trigger t
@@ -425,7 +429,7 @@ RETURNING {RUN}, {_NOT_ENDED}, {LAST_RESUME} AS resume_until, t.max_concurrent_r
 # decision would have been over, or an hour from now if that is later.
 CONTINUE = f"""
 UPDATE run r SET status = 'queued', claimed_at = NULL, started_at = NULL, start_deadline_at = NULL,
-    resume_until = greatest(r.resume_until, {NOW} + interval '{RESUMABLE_FOR}'),
+    spell_times = r.spell_times || {NOW}, resume_until = greatest(r.resume_until, {NOW} + interval '{RESUMABLE_FOR}'),
     pool_from = CASE WHEN r.pool_id IS NOT NULL
         THEN greatest(r.resume_until, {NOW} + interval '{RESUMABLE_FOR}') END
 WHERE r.id = %(run_id)s AND r.environment_id = %(environment_id)s AND r.status = 'waiting' AND r.resume_until > {NOW}

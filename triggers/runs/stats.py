@@ -1,4 +1,6 @@
-"""Computes the figures of an environment's dashboard, and sums up its ended runs by trigger, worker, model or day."""
+"""Computes the figures of an environment's dashboard, and sums up its ended runs by trigger, worker, model, day or
+hour.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,10 +28,9 @@ from pipedai.api.throttling import TooManyRequests
 from pipedai.clocks import zone_of
 from pipedai.replica.reading import read_for
 from pipedai.server.memory_budget import RequestLimit
-from pipedai.sql import Row, database_now, fetch_all, fetch_one, fetch_row, without_sorting
+from pipedai.sql import Row, database_now, fetch_all, fetch_row, without_sorting
 from triggers.budgets.spending import midnight, period_around
 from triggers.models import Budget, Run
-from triggers.runs.conditions import is_online
 from workspaces.access import IsViewer, TenantViewSet
 
 # The percentage of successes among ended runs, to one decimal, or NULL if no run counts. Canceled runs do not count:
@@ -60,32 +61,6 @@ FROM (
         ORDER BY ended_at) r) spent
 """
 
-_ONLINE = f"""
-SELECT count(*) AS online, statement_timestamp() AS now FROM worker w
-WHERE w.environment_id = %(environment_id)s AND w.deleted_at IS NULL AND {is_online("w")}
-"""
-
-
-def count_online_workers(environment_id: UUID) -> tuple[int, datetime]:
-    """Returns how many workers of the environment are online now, and the time on the database's clock."""
-    row = fetch_row(_ONLINE, {"environment_id": environment_id, "now": None})
-    return row["online"], row["now"]
-
-
-# The enabled trigger that is due next. The CTE keeps PostgreSQL from reading the due times of all environments.
-_NEXT_DUE = """
-WITH scheduled AS MATERIALIZED (
-    SELECT id, name, timezone, next_run_at FROM trigger
-    WHERE environment_id = %(environment_id)s AND deleted_at IS NULL AND enabled AND next_run_at IS NOT NULL)
-SELECT id AS trigger_id, name AS trigger_name, next_run_at AS at, timezone FROM scheduled
-ORDER BY next_run_at, id LIMIT 1
-"""
-
-
-def next_due(environment_id: UUID) -> Row | None:
-    """Returns the trigger that is due next, and when, as a NextDueSerializer shows it; None if no schedule is on."""
-    return fetch_one(_NEXT_DUE, {"environment_id": environment_id})
-
 
 def run_figures(*, environment_id: UUID, timezone: str, now: datetime) -> Row:
     """Returns the figures of the day and the month of `now`, which begin at midnight in the time zone. `success_rate`
@@ -105,10 +80,13 @@ DEFAULT_DAYS = 30
 
 MAX_DAYS = 400
 
+MAX_DAYS_OF_HOURS = 7
+
 # A longer window has no percentiles, because PostgreSQL must sort the durations of all its runs for them.
 MAX_DAYS_OF_PERCENTILES = 93
 
 _DAY = timedelta(days=1)
+_HOUR = timedelta(hours=1)
 
 _MOMENT = timedelta(microseconds=1)
 
@@ -121,16 +99,18 @@ _COLUMNS: Mapping[str, tuple[str, str, str]] = {
 
 DAY_AND_TRIGGER = "day,trigger"
 
-GROUPINGS = (*_COLUMNS, "day", DAY_AND_TRIGGER)
+GROUPINGS = (*_COLUMNS, "hour", "day", DAY_AND_TRIGGER)
 
 _RUNS_OF_WINDOW = """
 FROM run r
 WHERE r.environment_id = %(environment_id)s AND r.ended_at IS NOT NULL
     AND r.ended_at >= %(begin)s AND r.ended_at < %(end)s"""
 
-# The day of a run, by the beginnings of the days, which the caller works out. Converting the time of each run to a zone
-# would take PostgreSQL a third of the whole statement.
-_DAY_OF_RUN = """(%(days)s::date[])[width_bucket(r.ended_at, %(begins)s::timestamptz[])]"""
+# The day or hour of a run, by the beginnings of these, which the caller works out. Converting the time of each run to a
+# zone would take PostgreSQL a third of the whole statement.
+_NTH_PERIOD = "width_bucket(r.ended_at, %(begins)s::timestamptz[])"
+_DAY_OF_RUN = f"(%(periods)s::date[])[{_NTH_PERIOD}]"
+_HOUR_OF_RUN = f"(%(periods)s::timestamptz[])[{_NTH_PERIOD}]"
 
 # The percentiles are nearest-rank ones, so each is the time that some run really took. They are in microseconds,
 # because whole numbers are sorted faster than intervals. PostgreSQL leaves out the runs that never started, whose
@@ -160,7 +140,7 @@ _FIGURES = f"""count(*) AS runs,
         coalesce(sum(r.output_tokens), 0) AS output_tokens,
         {{durations}} AS durations"""
 
-# The figures of a day without runs.
+# The figures of a day or an hour without runs.
 _NO_RUNS: Row = {
     **dict.fromkeys(
         ("runs", "succeeded", "failed", "timed_out", "canceled", "nothing_new", "retries"), 0
@@ -216,9 +196,12 @@ class Window:
         cls, begin: datetime | None, end: datetime, timezone: str, period: str | None = None
     ) -> "Window":
         """Returns the window. Without `begin` it begins with the day or month, as `period` says, of the last moment
-        before `end`. Without both it has DEFAULT_DAYS days, and the last of them is the day of that moment.
+        before `end`. If `period` is `hour`, it has the hour of this moment and the 23 before it. Without both it has
+        DEFAULT_DAYS days, and the last of them is the day of that moment.
         """
-        if begin is None and period:
+        if begin is None and period == "hour":
+            begin = _hour(end - _MOMENT, zone_of(timezone)) - _HOUR * 23
+        elif begin is None and period:
             begin, _ = period_around(end - _MOMENT, period, timezone)
         elif begin is None:
             zone = zone_of(timezone)
@@ -242,6 +225,14 @@ class Window:
         last = max(first, _last_day(self.end, zone))
         dates = [first + _DAY * n for n in range((last - first).days + 1)]
         return [(first, self.begin), *((each, midnight(each, zone)) for each in dates[1:])]
+
+    @property
+    def hours(self) -> list[tuple[datetime, datetime]]:
+        """Returns each hour of the zone's clocks by its beginning, twice. The first begins with the window."""
+        zone, begins = zone_of(self.timezone), [self.begin]
+        while (following := _hour(begins[-1], zone) + _HOUR) < self.end:
+            begins.append(following)
+        return [(each, each) for each in begins]
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,14 +259,18 @@ def run_stats(*, environment_id: UUID, group_by: str, window: Window) -> Stats:
         "end": window.end,
         "most": MAX_GROUPS,
     }
-    if group_by in ("day", DAY_AND_TRIGGER):
-        params["days"], params["begins"] = map(list, zip(*window.days, strict=True))
+    if group_by in ("hour", "day", DAY_AND_TRIGGER):
+        periods = window.hours if group_by == "hour" else window.days
+        params["periods"], params["begins"] = map(list, zip(*periods, strict=True))
     has_durations = window.length <= MAX_DAYS_OF_PERCENTILES * _DAY
     rows = fetch_all(_statement(group_by, durations=has_durations), params)
     total, *items = map(_converted, rows)
-    if group_by == "day":
-        found = {row["day"]: row for row in items}
-        items = [found.get(day, {**_NO_RUNS, "key": day, "day": day}) for day in params["days"]]
+    if group_by in ("hour", "day"):
+        found = {row["key"]: row for row in items}
+        items = [
+            found.get(key, {**_NO_RUNS, "key": key, "day": key if group_by == "day" else None})
+            for key in params["periods"]
+        ]
         total["groups"] = len(items)
     return Stats(items, total, total["groups"])
 
@@ -298,15 +293,15 @@ def _statement(group_by: str, *, durations: bool) -> str:
     figures = _FIGURES.format(durations=_DURATIONS if durations else _NO_DURATIONS)
     if group_by == DAY_AND_TRIGGER:
         return _STATS_OF_PAIRS.format(day=_DAY_OF_RUN, figures=figures, runs=_RUNS_OF_WINDOW)
-    is_by_day = group_by == "day"
-    key, table, column = _COLUMNS.get(group_by, (_DAY_OF_RUN, "", ""))
+    periods = {"hour": _HOUR_OF_RUN, "day": _DAY_OF_RUN}
+    key, table, column = _COLUMNS.get(group_by) or (periods[group_by], "", "")
     names = f"LEFT JOIN {table} n ON n.environment_id = %(environment_id)s AND n.id = shown.key"
     return _STATS.format(
         key=key,
-        day=key if is_by_day else "NULL::date",
+        day=key if group_by == "day" else "NULL::date",
         figures=figures,
         runs=_RUNS_OF_WINDOW,
-        most="key" if is_by_day else "runs DESC, key",
+        most="key" if group_by in periods else "runs DESC, key",
         name=f"n.{column}" if table else "NULL",
         names=names if table else "",
     )
@@ -316,6 +311,12 @@ def _on_the_clock(moment: datetime, zone: tzinfo) -> datetime:
     return moment.astimezone(zone).replace(tzinfo=None)
 
 
+def _hour(moment: datetime, zone: tzinfo) -> datetime:
+    """Returns when the hour of a moment began on the zone's clocks."""
+    on_the_clock = _on_the_clock(moment, zone)
+    return moment - (on_the_clock - on_the_clock.replace(minute=0, second=0, microsecond=0))
+
+
 def _last_day(end: datetime, zone: tzinfo) -> date:
     return _on_the_clock(end - _MOMENT, zone).date()
 
@@ -323,10 +324,6 @@ def _last_day(end: datetime, zone: tzinfo) -> date:
 # Each environment may have two statistics under way in a process, because a long window of a busy environment takes a
 # thread, and a core of the database, for a second.
 _UNDER_WAY = RequestLimit(2)
-
-
-class OverviewFilters(ApiFilterSet):
-    timezone = TimezoneFilter()
 
 
 class StatsFilters(ApiFilterSet):
@@ -363,62 +360,8 @@ class _KeySerializer(RowSerializer):
     day = serializers.DateField(allow_null=True)
 
 
-class NextDueSerializer(RowSerializer):
-    """The trigger that is due next, and when."""
-
-    triggerId = serializers.UUIDField()
-    triggerName = serializers.CharField()
-    at = serializers.DateTimeField()
-    timezone = serializers.CharField()
-
-
 class GroupStatsSerializer(_KeySerializer, StatsSerializer):
     """The sums of the runs that have one key."""
-
-
-class OverviewViewSet(TenantViewSet):
-    """The figures of an environment's dashboard."""
-
-    tag = "Overview"
-    permissions = {"retrieve": IsViewer}
-
-    @Operation(
-        "GET /environments/{environmentId}/dashboard/overview",
-        id="getOverview",
-        summary="Get the figures of a dashboard",
-        filters=OverviewFilters,
-        answers={
-            200: answer(
-                "Overview",
-                "The figures of a dashboard.",
-                onlineWorkers=serializers.IntegerField(),
-                todaysRuns=serializers.IntegerField(),
-                nothingNewToday=serializers.IntegerField(),
-                successRatePct=serializers.FloatField(allow_null=True),
-                monthTokenSpendUsd=serializers.FloatField(),
-                nextDue=NextDueSerializer(allow_null=True),
-            )
-        },
-    )
-    def retrieve(self, request: Request, environment_id: UUID) -> Response:
-        timezone = OverviewFilters.read(Run.objects.none(), request).values["timezone"]
-        # This is read from the primary, because a replica that is some seconds behind would show workers as offline.
-        online, now = count_online_workers(environment_id)
-        figures = read_for(
-            principal_of(request).id,
-            lambda: run_figures(environment_id=environment_id, timezone=timezone, now=now),
-        )
-        rate, due = figures["success_rate"], next_due(environment_id)
-        return Response(
-            {
-                "onlineWorkers": online,
-                "todaysRuns": figures["todays_runs"],
-                "nothingNewToday": figures["nothing_new"],
-                "successRatePct": None if rate is None else float(rate),
-                "monthTokenSpendUsd": float(figures["month_cost_usd"]),
-                "nextDue": due and NextDueSerializer(due).data,
-            }
-        )
 
 
 class StatsViewSet(TenantViewSet):
@@ -446,7 +389,8 @@ class StatsViewSet(TenantViewSet):
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
         sent = StatsFilters.read(Run.objects.none(), request).values
-        window = _window(sent["from"], sent["to"], sent["period"], sent["timezone"])
+        by_hour = sent["groupBy"] == "hour"
+        window = _window(sent["from"], sent["to"], sent["period"], sent["timezone"], by_hour)
         if not _UNDER_WAY.admits(environment_id, request):
             raise TooManyRequests(
                 "Two statistics are being worked out already: ask again when they are there.",
@@ -471,17 +415,19 @@ class StatsViewSet(TenantViewSet):
 
 
 def _window(
-    begin: datetime | None, end: datetime | None, period: str | None, timezone: str
+    begin: datetime | None, end: datetime | None, period: str | None, timezone: str, by_hour: bool
 ) -> Window:
     if begin and period:
         raise Invalid({"from": ["Must not be given together with `period`."]})
     try:
-        window = Window.of(begin, end or database_now(), timezone, period)
+        window = Window.of(
+            begin, end or database_now(), timezone, period or ("hour" if by_hour else None)
+        )
         length = window.length
     except OverflowError:
         raise Invalid({"from" if begin else "to": ["Too far away."]}) from None
     if window.begin >= window.end:
         raise Invalid({"to": ["Must be later than `from`."]})
-    if length > timedelta(days=MAX_DAYS):
-        raise Invalid({"from": [f"Must be at most {MAX_DAYS} days before `to`."]})
+    if length > timedelta(days=(most := MAX_DAYS_OF_HOURS if by_hour else MAX_DAYS)):
+        raise Invalid({"from": [f"Must be at most {most} days before `to`."]})
     return window

@@ -18,7 +18,7 @@ from pipedai.api.filters import (
 )
 from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.serializers import NamedSerializer, StrictBody, read_body
+from pipedai.api.serializers import NamedSerializer, StrictBody, Values
 from pipedai.api.throttling import Rate, TooManyRequests
 from pipedai.replica.reading import from_replica
 from pipedai.server.memory_budget import RequestLimit
@@ -78,9 +78,19 @@ class TickSerializer(NamedSerializer):
 _PREVIEWS = RequestLimit(1)
 
 
-class SchedulePreviewViewSet(TenantViewSet):
+class TickPaginator(KeysetPaginator):
+    time_field = "tick_at"
+
+
+class DecidedTickPaginator(TickPaginator):
+    # The index `tick_by_decision` has the ticks of one decision in order, but none has those of all decisions.
+    sorts = False
+
+
+class ScheduleViewSet(TenantViewSet):
+    row = tenancy.LIVE_TRIGGERS
     tag = "Triggers"
-    permissions = {"preview": IsViewer}
+    permissions = {"preview": IsViewer, "list_ticks": IsViewer}
     # The rate is high, because a page that shows a preview asks for a new one at each change of the schedule's field.
     environment_rates = {"preview": Rate("schedule-preview", 120, 60)}
 
@@ -99,8 +109,7 @@ class SchedulePreviewViewSet(TenantViewSet):
             )
         },
     )
-    def preview(self, request: Request, environment_id: UUID) -> Response:
-        body = read_body(SchedulePreviewBody, request)
+    def preview(self, request: Request, environment_id: UUID, body: Values) -> Response:
         if not _PREVIEWS.admits(environment_id, request):
             raise TooManyRequests(
                 "A preview is being worked out already: ask again when it is there.",
@@ -119,21 +128,6 @@ class SchedulePreviewViewSet(TenantViewSet):
         shown = ComingTimeSerializer(times, many=True).data
         return Response({"description": description, "times": shown})
 
-
-class TickPaginator(KeysetPaginator):
-    time_field = "tick_at"
-
-
-class DecidedTickPaginator(TickPaginator):
-    # The index `tick_by_decision` has the ticks of one decision in order, but none has those of all decisions.
-    sorts = False
-
-
-class TickViewSet(TenantViewSet):
-    row = tenancy.LIVE_TRIGGERS
-    tag = "Triggers"
-    permissions = {"list": IsViewer}
-
     @Operation(
         "GET /triggers/{triggerId}/ticks",
         id="listTicks",
@@ -142,7 +136,7 @@ class TickViewSet(TenantViewSet):
         filters=TickFilters,
     )
     @from_replica
-    def list(self, request: Request, trigger_id: UUID) -> Response:
+    def list_ticks(self, request: Request, trigger_id: UUID) -> Response:
         ticks = Tick.objects.filter(trigger_id=trigger_id)
         filters = TickFilters.read(
             ticks, request, zone=partial(tenancy.zone_of_trigger, trigger_id)

@@ -14,7 +14,8 @@ from pipedai.api.schema.operation import JSON, Schema
 from pipedai.crypto import CannotOpen
 from pipedai.events import SYSTEM, Actor, Event, emit
 from pipedai.ids import new_id
-from pipedai.outgoing import Attempt, CannotSend, Kind, Post, SendStatus, host_of, signed_post
+from pipedai.outgoing.kinds import Attempt, CannotSend, Kind, SendStatus
+from pipedai.outgoing.posts import Post, host_of, signed_post
 from pipedai.sql import Row, database_now, fetch_one
 from triggers import secrets
 from triggers.locks import hold_trigger_environment

@@ -12,7 +12,7 @@ from rest_framework.response import Response
 
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
-from pipedai.api.serializers import NamedSerializer, NoBody, read_body
+from pipedai.api.serializers import NamedSerializer, NoBody
 from pipedai.api.throttling import Rate
 from pipedai.replica.reading import from_replica
 from triggers import tenancy
@@ -49,9 +49,9 @@ class DeliverySerializer(NamedSerializer):
     attempts = serializers.SerializerMethodField()
 
     @extend_schema_field(AttemptSerializer(many=True))
-    def get_attempts(self, delivery: Delivery) -> Any:
-        """Returns the attempts of the delivery, the first one first. The view must have prefetched them."""
-        attempts = sorted(delivery.attempts.all(), key=lambda attempt: attempt.n)
+    def get_attempts(self, sent: Any) -> Any:
+        """Returns the attempts of a delivery or a notice, the first one first. The view must have prefetched them."""
+        attempts = sorted(sent.attempts.all(), key=lambda attempt: attempt.n)
         return AttemptSerializer(attempts, many=True, context=self.context).data
 
 
@@ -97,7 +97,6 @@ class TriggerDeliveryViewSet(_DeliveriesShown):
         answers={201: DeliverySerializer},
     )
     def test(self, request: Request, trigger_id: UUID) -> Response:
-        read_body(NoBody, request)
         return self._created(sending.send_test, request, trigger_id=trigger_id)
 
 
@@ -115,5 +114,4 @@ class DeliveryViewSet(_DeliveriesShown):
         answers={201: DeliverySerializer},
     )
     def redeliver(self, request: Request, delivery_id: UUID) -> Response:
-        read_body(NoBody, request)
         return self._created(sending.redeliver, request, delivery_id=delivery_id)

@@ -1,6 +1,4 @@
-"""Lets hosts and command lines in: an admin issues a code for a host, or a host or a command line asks for a pairing
-(RFC 8628) and shows its code, which a person types and decides about.
-"""
+"""Issues codes for hosts, and lets hosts and command lines ask for a pairing, which a person decides about."""
 
 import secrets
 from dataclasses import dataclass
@@ -122,9 +120,7 @@ def issue_code(
 
 
 def revoke_enrollment(*, environment_id: UUID, enrollment_id: UUID, actor: Actor) -> None:
-    """Revokes the enrollment. A repetition changes nothing. Raises NotFound, and Conflict if a host has redeemed it:
-    then its `hos_` key must be revoked.
-    """
+    """Revokes the enrollment, once. Raises NotFound, and Conflict if a host has redeemed it: then revoke its key."""
     own = Enrollment.objects.filter(id=enrollment_id, environment_id=environment_id)
     with transaction.atomic():
         hold_environment(environment_id)
@@ -157,9 +153,7 @@ def begin_pairing(
     address: str | None,
     program: str | None,
 ) -> Pairing:
-    """Begins a pairing of this Enrollment.Kind, which has no environment yet and so no audit entry. Raises
-    TooManyRequests if MAX_PENDING of the caller's address (the /64 network for IPv6) wait already.
-    """
+    """Begins a pairing, which has no environment yet. Raises TooManyRequests if MAX_PENDING of its network wait."""
     device_code, user_code = make_device_code(), make_user_code()
     with transaction.atomic():
         if address is not None:
@@ -202,24 +196,6 @@ def find_pending(*, typed: str, user_id: UUID) -> Enrollment:
     found = or_not_found(pending.first() if code else None)
     take_back_hit(WRONG_ENTRIES, str(user_id))
     return found
-
-
-def approve(
-    *, typed: str, environment_id: UUID, auth_mode: str, role: Role, user_id: UUID, actor: Actor
-) -> Enrollment:
-    """Approves the pairing with the typed code: a host's with `auth_mode`, a command line's with `role`. Raises like
-    `find_pending` and `approve_pairing`.
-    """
-    found = find_pending(typed=typed, user_id=user_id)
-    is_host = found.kind == Enrollment.Kind.DEVICE
-    return approve_pairing(
-        enrollment_id=found.id,
-        environment_id=environment_id,
-        auth_mode=auth_mode if is_host else None,
-        role=None if is_host else role,
-        user_id=user_id,
-        actor=actor,
-    )
 
 
 def approve_pairing(

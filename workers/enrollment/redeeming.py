@@ -1,6 +1,4 @@
-"""Redeems an enrollment: a host exchanges a code or an approved pairing, once, for a worker and a `hos_` key; a
-command line an approved pairing for the `pwk_` key that acts for whoever approved it.
-"""
+"""Exchanges a code or an approved pairing, once: a host for a worker and its keys, a command line for a key."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models.functions import Now
 
@@ -37,8 +36,7 @@ SELECT e.*, environment.workspace_id, e.expires_at <= statement_timestamp() AS i
 FROM enrollment e LEFT JOIN environment ON environment.id = e.environment_id
 WHERE e.kind = %(kind)s AND e.code_digest = ANY(%(digests)s)
 """
-# Records that a host asked. A host that asked too soon must from then on wait 5 s longer between two questions (RFC
-# 8628 §3.5).
+# Records that a host asked. One that asked too soon must from then on wait 5 s longer each time (RFC 8628 §3.5).
 _POLL = """
 UPDATE enrollment e
 SET polled_at = statement_timestamp(),
@@ -63,6 +61,11 @@ class Redeemed:
     environment_id: UUID
     auth_mode: str
 
+    @property
+    def api_url(self) -> str:
+        url: str = settings.PUBLIC_URL
+        return url
+
 
 class EnrollmentRefused(ApiError):  # noqa: N818 - an answer by its status
     """With status 400 the pairing still waits for approval, and the host may ask again. Any other is final."""
@@ -75,10 +78,7 @@ class EnrollmentRefused(ApiError):  # noqa: N818 - an answer by its status
 def redeem(
     *, code: str | None, device_code: str | None, values: dict[str, Any], actor: Actor
 ) -> Redeemed:
-    """Makes the host's worker and its `hos_` key, whose id the actor gets, and ends the enrollment. Raises NotFound for
-    an unknown code; EnrollmentRefused with 400 while a pairing waits, 410 if the enrollment has expired, 403 if it was
-    denied or revoked, 409 if it was redeemed; CeilingReached.
-    """
+    """Makes a host's worker and key, and ends the enrollment. Raises NotFound, EnrollmentRefused, CeilingReached."""
     if code is not None and tokens.prefix_of(code) != "enr":
         # The code's checksum is wrong, so the database need not be asked.
         raise NotFound
@@ -88,9 +88,7 @@ def redeem(
 
 
 def redeem_login(*, device_code: str, actor: Actor) -> tuple[Minted, Environment]:
-    """Makes the key of a command line, ends the pairing, and returns the key with its environment. Raises like
-    `redeem`.
-    """
+    """Makes the key of a command line, ends the pairing, and returns key and environment. Raises like `redeem`."""
     with _locked("key", device_code) as row:
         environment = Environment.objects.get(id=row["environment_id"])
         user = replace(actor, type="user", id=row["decided_by_id"])
@@ -120,8 +118,7 @@ def _locked(kind: str, code: str) -> Iterator[Row]:
             lock_environment(row["environment_id"])
         except NotFound:
             raise EnrollmentRefused(403, ErrorCode.ENROLLMENT_DENIED, _REVOKED) from None
-        # The enrollment is read again under the lock, because another call may have redeemed or revoked it in the
-        # meantime.
+        # The enrollment is read again under the lock, as another call may have redeemed or revoked it meanwhile.
         row = _find(found, " FOR NO KEY UPDATE OF e")
         _check(row)
         needs = Role(row["role"]) if row["role"] else Role.ADMIN
@@ -151,12 +148,8 @@ def _check(row: Row) -> None:
 
 
 def _waiting(enrollment_id: UUID) -> EnrollmentRefused:
-    params = {
-        "id": enrollment_id,
-        "most": MAX_POLL_SECONDS,
-        "tolerance": _TOLERANCE_SECONDS,
-    }
-    row = fetch_one(_POLL, params)
+    params = {"most": MAX_POLL_SECONDS, "tolerance": _TOLERANCE_SECONDS}
+    row = fetch_one(_POLL, {**params, "id": enrollment_id})
     too_fast = row is not None and row["too_fast"]
     code = ErrorCode.SLOW_DOWN if too_fast else ErrorCode.AUTHORIZATION_PENDING
     # RFC 8628 has these words in `error`, so both keys of the body hold them.

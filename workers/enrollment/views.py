@@ -9,31 +9,153 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.sessions import CookieJWTAuthentication
+from pipedai.api.fields import IdField, NameField, TextField
 from pipedai.api.principal import actor_of, address_of, principal_of
 from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.serializers import read_body
+from pipedai.api.serializers import Body, NamedSerializer, StrictBody, read_body
 from pipedai.api.throttling import Rate, Throttle, by_address
 from pipedai.api.views import ApiViewSet, IsPublic, IsSignedIn
 from pipedai.events import Actor
 from pipedai.ids import current_request_id
 from workers.enrollment import issuing
 from workers.enrollment.redeeming import redeem, redeem_login
-from workers.enrollment.serializers import (
-    ApprovalBody,
-    EnrollmentBody,
-    EnrollmentSerializer,
-    IssuedEnrollmentSerializer,
-    PairingBody,
-    RedeemBody,
-    RedeemLoginBody,
-    UserCodeBody,
-    WaitingPairingSerializer,
-)
 from workers.models import Enrollment, Worker
-from workspaces.access import IsAdmin, TenantViewSet
-from workspaces.serializers import ApiKeySerializer
+from workers.serializers import AccountIdField, AuthModeField
+from workspaces.access import IsAdmin, TenantViewSet, environments_with
+from workspaces.roles import KEY_ROLES, Role
+from workspaces.serializers import ApiKeySerializer, PoolIdsField, check_expires_at
 
-_LONGEST_PROGRAM = 255
+
+class EnrollmentBody(StrictBody):
+    label = NameField(max_length=255, allow_null=True, default=None)  # type: ignore[assignment]
+    authMode = AuthModeField(choices=Worker.AuthMode.choices, default=Worker.AuthMode.CLAUDE_MAX)
+    expiresAt = serializers.DateTimeField(allow_null=True, default=None)
+    poolIds = PoolIdsField()
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        check_expires_at(attrs["expires_at"], short_lived="A code")
+        return attrs
+
+
+# What asks for a pairing, and the kind of enrollment that it begins.
+_PAIRED = {"host": Enrollment.Kind.DEVICE.value, "command_line": Enrollment.Kind.KEY.value}
+
+
+class PairingBody(Body):
+    label = NameField(max_length=255, allow_null=True, default=None)  # type: ignore[assignment]
+
+    def get_fields(self) -> dict[str, Any]:
+        # `for` is a word of Python.
+        choice = serializers.ChoiceField(source="kind", choices=list(_PAIRED), default="host")
+        return {**super().get_fields(), "for": choice}
+
+    def validate_for(self, value: str) -> str:
+        return _PAIRED[value]
+
+
+class UserCodeBody(StrictBody):
+    userCode = TextField(max_length=64)
+
+
+class ApprovalBody(UserCodeBody):
+    """What a person decides about a pairing: `authMode` is for a host, and `role` for a command line."""
+
+    environmentId = IdField()
+    authMode = AuthModeField(choices=Worker.AuthMode.choices, default=Worker.AuthMode.CLAUDE_MAX)
+    role = serializers.ChoiceField(
+        choices=[role.value for role in KEY_ROLES], default=Role.VIEWER.value
+    )
+
+    def validate_role(self, value: str) -> Role:
+        return Role(value)
+
+
+class WaitingPairingSerializer(NamedSerializer):
+    """A pairing that waits, for whoever typed its code. All that it says of itself is unverified."""
+
+    label = serializers.CharField(allow_null=True)  # type: ignore[assignment]
+    askedFrom = serializers.CharField(allow_null=True)
+    askedBy = serializers.CharField(allow_null=True)
+    createdAt = serializers.DateTimeField()
+    expiresAt = serializers.DateTimeField()
+    environments = serializers.SerializerMethodField()
+
+    def get_fields(self) -> dict[str, Any]:
+        return {"for": serializers.SerializerMethodField(), **super().get_fields()}
+
+    def get_for(self, pairing: Enrollment) -> str:
+        """`host` or `command_line`."""
+        return next(name for name, kind in _PAIRED.items() if kind == pairing.kind)
+
+    def get_environments(self, pairing: Enrollment) -> list[dict[str, Any]]:
+        """The environments for which the visitor may approve it."""
+        needs = Role.VIEWER if pairing.kind == Enrollment.Kind.KEY else Role.ADMIN
+        return [
+            {"id": each.id, "name": each.name, "workspaceName": each.workspace.name}
+            for each in environments_with(needs, self.context["user_id"])
+        ]
+
+
+class RedeemLoginBody(Body):
+    deviceCode = TextField(max_length=255)
+
+
+class RedeemBody(Body):
+    code = TextField(max_length=255, default=None)
+    deviceCode = TextField(max_length=255, default=None)
+    hostname = NameField(max_length=255)
+    os = NameField(max_length=255)
+    version = NameField(max_length=64)
+    label = NameField(max_length=255, allow_null=True, default=None)  # type: ignore[assignment]
+    accountId = AccountIdField()
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if (attrs["code"] is None) == (attrs["device_code"] is None):
+            raise serializers.ValidationError("Send either code or deviceCode.")
+        return attrs
+
+
+class RedeemedSerializer(NamedSerializer):
+    """A host's worker and its two tokens, which are shown this once."""
+
+    workerId = serializers.UUIDField()
+    workerToken = serializers.CharField()
+    operatorToken = serializers.CharField()
+    apiUrl = serializers.CharField()
+    workspaceId = serializers.UUIDField()
+    environmentId = serializers.UUIDField()
+    authMode = serializers.ChoiceField(choices=Worker.AuthMode.choices)
+
+
+class EnrollmentSerializer(NamedSerializer):
+    """An enrollment without its code. Only the answer to the call that issues a code shows the code."""
+
+    id = serializers.UUIDField()
+    kind = serializers.ChoiceField(choices=Enrollment.Kind.choices)
+    label = serializers.CharField(allow_null=True)  # type: ignore[assignment]
+    authMode = serializers.ChoiceField(choices=Worker.AuthMode.choices)
+    lastFour = serializers.SerializerMethodField()
+    createdBy = serializers.UUIDField(source="decided_by_id", allow_null=True)
+    createdAt = serializers.DateTimeField()
+    expiresAt = serializers.DateTimeField()
+    poolIds = serializers.SerializerMethodField()
+    revokedAt = serializers.DateTimeField(allow_null=True)
+    consumedAt = serializers.DateTimeField(allow_null=True)
+    workerId = serializers.UUIDField(allow_null=True)
+
+    def get_lastFour(self, enrollment: Enrollment) -> str | None:  # noqa: N802
+        """The last four characters of the `enr_` code; null for a pairing, whose code is never shown."""
+        return enrollment.last_four if enrollment.kind == Enrollment.Kind.CODE else None
+
+    def get_poolIds(self, enrollment: Enrollment) -> list[UUID]:  # noqa: N802
+        """The pools that the host's worker joins; empty for a pairing."""
+        return enrollment.pool_ids or []
+
+
+class IssuedEnrollmentSerializer(EnrollmentSerializer):
+    """A new enrollment with its code, which is shown this once."""
+
+    code = serializers.CharField()
 
 
 class EnvironmentEnrollmentViewSet(TenantViewSet):
@@ -111,10 +233,15 @@ class PairingViewSet(ApiViewSet):
     )
     def approve(self, request: Request) -> Response:
         body = read_body(ApprovalBody, request)
-        issuing.approve(
-            typed=body.pop("user_code"),
-            **body,
-            user_id=principal_of(request).id,
+        user_id = principal_of(request).id
+        found = issuing.find_pending(typed=body["user_code"], user_id=user_id)
+        unused = "role" if found.kind == Enrollment.Kind.DEVICE else "auth_mode"
+        decided = {"auth_mode": body["auth_mode"], "role": body["role"], unused: None}
+        issuing.approve_pairing(
+            enrollment_id=found.id,
+            environment_id=body["environment_id"],
+            **decided,
+            user_id=user_id,
             actor=actor_of(request),
         )
         return Response(status=204)
@@ -175,7 +302,7 @@ class EnrollmentViewSet(ApiViewSet):
         begun = issuing.begin_pairing(
             **read_body(PairingBody, request),
             address=address_of(request),
-            program=_printable(program)[:_LONGEST_PROGRAM] if program else None,
+            program="".join(filter(str.isprintable, program))[:255] if program else None,
         )
         uri = f"{settings.PUBLIC_URL}/pair"
         return Response(
@@ -199,19 +326,7 @@ class EnrollmentViewSet(ApiViewSet):
         summary="Redeem an enrollment",
         body=RedeemBody,
         example={"code": "enr_…", "hostname": "build-2", "os": "linux", "version": "0.1.0"},
-        answers={
-            201: answer(
-                "Redeemed",
-                "A host's worker and its two tokens, which are shown this once.",
-                workerId=serializers.UUIDField(),
-                workerToken=serializers.CharField(),
-                operatorToken=serializers.CharField(),
-                apiUrl=serializers.CharField(),
-                workspaceId=serializers.UUIDField(),
-                environmentId=serializers.UUIDField(),
-                authMode=serializers.ChoiceField(choices=Worker.AuthMode.choices),
-            )
-        },
+        answers={201: RedeemedSerializer},
     )
     def redeem(self, request: Request) -> Response:
         """Exchanges a code for the host's two tokens, which only this answer holds."""
@@ -222,18 +337,7 @@ class EnrollmentViewSet(ApiViewSet):
             values=body,
             actor=Actor("api_key", None, address_of(request), current_request_id.get() or None),
         )
-        return Response(
-            {
-                "workerId": redeemed.worker_id,
-                "workerToken": redeemed.worker_token,
-                "operatorToken": redeemed.operator_token,
-                "apiUrl": settings.PUBLIC_URL,
-                "workspaceId": redeemed.workspace_id,
-                "environmentId": redeemed.environment_id,
-                "authMode": redeemed.auth_mode,
-            },
-            status=201,
-        )
+        return Response(RedeemedSerializer(redeemed).data, status=201)
 
     @Operation(
         "POST /enrollments/key",
@@ -269,7 +373,3 @@ class EnrollmentViewSet(ApiViewSet):
             },
             status=201,
         )
-
-
-def _printable(text: str) -> str:
-    return "".join(character for character in text if character.isprintable())

@@ -131,9 +131,7 @@ class WorkerRunEventViewSet(WorkerProtocolViewSet):
 
 
 def append_plain_call(request: Request, worker_id: UUID, run_id: UUID) -> Sequence[RunEvent]:
-    """Stores the events of a call and returns them. If anything is bad or unusual it returns none and changes nothing,
-    and the view decides by its checks.
-    """
+    """Stores the events of a call as workers usually send it, and returns them; else changes nothing, returns none."""
     try:
         token = bearer_token(request)
     except ApiError:

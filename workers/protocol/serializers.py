@@ -27,7 +27,7 @@ from pipedai.api.fields import (
 )
 from pipedai.api.parsers import TOO_DEEP
 from pipedai.api.renderers import compact_json, iso_time
-from pipedai.api.serializers import Body, RowSerializer
+from pipedai.api.serializers import Body, NamedSerializer, RowSerializer
 from triggers.approvals.rules import (
     DECISIONS,
     MAX_ARGUMENTS_BYTES,
@@ -77,6 +77,13 @@ _IN_OUR_FORM = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 
 _COUNT = {"type": "integer", "minimum": 0, "maximum": _INT4}
 
+# The longest id of a tool call.
+MAX_CALL_ID = 200
+
+# The most problems of a worker, the form of their codes, and the longest message.
+MAX_PROBLEMS, MAX_PROBLEM = 5, 200
+_PROBLEM_CODE = re.compile(r"[a-z0-9_]{1,64}", re.ASCII)
+
 
 @extend_schema_field(
     {
@@ -112,6 +119,7 @@ class ToolCallsField(serializers.Field[Any, Any, Any, Any]):
                 "outcome": {"type": "string", "enum": list(CALL_OUTCOMES)},
                 "effect": {"type": "string", "enum": list(CALL_EFFECTS)},
                 "before": {"type": "boolean"},
+                "callId": {"type": ["string", "null"], "minLength": 1, "maxLength": MAX_CALL_ID},
             },
         },
     }
@@ -137,13 +145,18 @@ def _calls(items: list[Any]) -> Iterator[dict[str, Any]]:
             and effect in CALL_EFFECTS
         ):
             yield {
-                "at": at,
+                "callId": _call_id(item.get("callId")),
+                "startedAt": at,
                 "tool": tool[:MAX_TOOL_NAME],
                 "durationMs": _whole_count(item.get("durationMs")),
                 "outcome": outcome,
                 "effect": effect,
                 **({"before": True} if item.get("before") is True else {}),
             }
+
+
+def _call_id(value: Any) -> str | None:
+    return value if isinstance(value, str) and 0 < len(value) <= MAX_CALL_ID else None
 
 
 def _whole_count(value: Any) -> int | None:
@@ -348,6 +361,39 @@ def known_features(named: Collection[Any]) -> list[str]:
     return [feature for feature in FEATURES if feature in named]
 
 
+@extend_schema_field(
+    {
+        "type": ["array", "null"],
+        "items": {
+            "type": "object",
+            "required": ["code", "message"],
+            "properties": {
+                "code": {"type": "string", "pattern": f"^{_PROBLEM_CODE.pattern}$"},
+                "message": {"type": "string", "minLength": 1},
+            },
+        },
+    }
+)
+class ProblemsField(serializers.Field[Any, Any, Any, Any]):
+    """What is wrong with the worker's machine, as the JSON to store. Malformed problems are left out."""
+
+    def __init__(self) -> None:
+        super().__init__(required=False, allow_null=True, default=None)
+
+    def to_internal_value(self, data: Any) -> str:
+        found = [
+            {"code": code, "message": message[:MAX_PROBLEM]}
+            for each in (data if isinstance(data, list) else ())
+            if isinstance(each, dict)
+            and isinstance(code := each.get("code"), str)
+            and _PROBLEM_CODE.fullmatch(code)
+            and isinstance(message := each.get("message"), str)
+            and message.strip()
+            and message.isprintable()
+        ]
+        return compact_json(found[:MAX_PROBLEMS])
+
+
 class ClaimIdField(TextField):
     """The word by which a worker knows its claim of a run again; null for none."""
 
@@ -371,12 +417,24 @@ class RegisterBody(Body):
     authMode = AuthModeField(choices=Worker.AuthMode.choices, default=Worker.AuthMode.CLAUDE_MAX)
     maxConcurrency = WholeNumberField(min_value=1, max_value=MAX_CONCURRENCY, default=1)
     accountId = AccountIdField()
+    problems = ProblemsField()
 
 
 class RegistrationBody(RegisterBody):
     """Is for the OpenAPI schema only. The view takes the token, from header or body, before it reads fields."""
 
     token = TextField(required=False)
+
+
+class RegisteredSerializer(NamedSerializer):
+    """A registered worker and its token, which is shown this once."""
+
+    workerId = serializers.UUIDField()
+    workerToken = serializers.CharField()
+    workspaceId = serializers.UUIDField()
+    environmentId = serializers.UUIDField()
+    approved = serializers.BooleanField()
+    authMode = serializers.ChoiceField(choices=Worker.AuthMode.choices)
 
 
 class ClaimBody(Body):
@@ -397,6 +455,7 @@ class ClaimNextBody(Body):
         allow_null=True,
         default=None,
     )
+    problems = ProblemsField()
 
 
 class CredentialsBody(Body):

@@ -34,13 +34,14 @@ from workers.authentication import (
     locked_limits,
 )
 from workers.models import Worker
-from workers.presence import note_account, note_features, sign_off
+from workers.presence import note_account, note_features, note_problems, sign_off
 from workers.protocol.serializers import (
     MAX_WAIT_SECONDS,
     ClaimNextBody,
     HandedOutRunSerializer,
     NextRunSerializer,
     RegisterBody,
+    RegisteredSerializer,
     RegistrationBody,
     known_features,
 )
@@ -84,18 +85,7 @@ class RegistrationViewSet(ApiViewSet):
         summary="Register a worker",
         body=RegistrationBody,
         example={"token": "wrk_…", "hostname": "build-1", "os": "Linux 6.1", "version": "0.1.0"},
-        answers={
-            201: answer(
-                "Registered",
-                "A registered worker and its token, which is shown this once.",
-                workerId=serializers.UUIDField(),
-                workerToken=serializers.CharField(),
-                workspaceId=serializers.UUIDField(),
-                environmentId=serializers.UUIDField(),
-                approved=serializers.BooleanField(),
-                authMode=serializers.ChoiceField(choices=Worker.AuthMode.choices),
-            )
-        },
+        answers={201: RegisteredSerializer},
         security=({}, {REGISTRATION_TOKEN: []}),
     )
     def register(self, request: Request) -> Response:
@@ -107,17 +97,7 @@ class RegistrationViewSet(ApiViewSet):
             values=read_body(RegisterBody, request),
             actor=Actor("api_key", None, address_of(request), current_request_id.get() or None),
         )
-        return Response(
-            {
-                "workerId": registered.worker_id,
-                "workerToken": registered.worker_token,
-                "workspaceId": registered.workspace_id,
-                "environmentId": registered.environment_id,
-                "approved": registered.approved,
-                "authMode": registered.auth_mode,
-            },
-            status=201,
-        )
+        return Response(RegisteredSerializer(registered).data, status=201)
 
 
 def _registration_token(request: Request) -> str:
@@ -217,6 +197,8 @@ class PollingViewSet(WorkerProtocolViewSet):
         body = read_body(ClaimNextBody, request)
         features = body["features"]
         limits = self._begin(request, waits=bool(body["wait"]), features=features)
+        if body["problems"] is not None:
+            note_problems(self.worker, body["problems"])
         run, was_late = claim_next_run(
             worker_id=worker_id,
             claim_id=body["claim_id"],
@@ -256,9 +238,7 @@ class PollingViewSet(WorkerProtocolViewSet):
         return Response(status=204)
 
     def _begin(self, request: Request, *, waits: bool, features: list[str]) -> Limits:
-        """Notes what the request tells, and returns the worker's limits. `features` are those that it names. Raises
-        TooManyRequests.
-        """
+        """Notes what a request with these `features` tells, and returns the worker's limits. Raises TooManyRequests."""
         if not waits and not _POLLS.admits(self.worker.id, request):
             raise TooManyRequests(
                 "Two polls of this worker are being answered already: read their answers first.",

@@ -6,7 +6,7 @@ import pytest
 
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.runs import Runs
-from testing.world.tool_calls import CALL
+from testing.world.tool_calls import CALL, shown
 
 COUNTS = {"total": 3, "effects": 2, "unknown": 1}
 
@@ -86,9 +86,10 @@ BAD: dict[str, list[Any]] = {
     ids=repr,
 )
 def test_a_malformed_call_is_left_out(listed, field, value):
-    assert listed([{**CALL, field: value}, CALL]) == [CALL]
+    assert listed([{**CALL, field: value}, CALL]) == [shown(CALL)]
 
 
+NO_IDS: list[Any] = [None, 5, "", "c" * 201, []]
 NO_DURATIONS: list[Any] = [None, -1, 1.5, "5", 2**31, True, []]
 # (field, what is sent, what is shown)
 SHOWN: list[tuple[str, Any, Any]] = [
@@ -97,19 +98,20 @@ SHOWN: list[tuple[str, Any, Any]] = [
     ("tool", "\x00\ud800", "\ufffd\ufffd"),
     ("durationMs", 5.0, 5),
     *(("durationMs", value, None) for value in NO_DURATIONS),
+    *(("callId", value, None) for value in NO_IDS),
     *(("outcome", word, word) for word in ("ok", "error", "unknown")),
     *(("effect", word, word) for word in ("none", "idempotent", "possible")),
 ]
 
 
-@pytest.mark.parametrize(("field", "value", "shown"), SHOWN, ids=repr)
-def test_a_call_is_shown_in_the_form_of_the_api(listed, field, value, shown):
-    assert listed([{**CALL, field: value, "arguments": {"a": 1}}]) == [{**CALL, field: shown}]
+@pytest.mark.parametrize(("field", "value", "kept"), SHOWN, ids=repr)
+def test_a_call_is_shown_in_the_form_of_the_api(listed, field, value, kept):
+    assert listed([{**CALL, field: value, "arguments": {"a": 1}}]) == [shown({**CALL, field: kept})]
 
 
 def test_the_first_500_are_kept(listed):
     sent = [{**CALL, "durationMs": n} for n in range(1000)]
-    assert listed([{}, *sent]) == sent[:500]
+    assert listed([{}, *sent]) == [shown(each) for each in sent[:500]]
 
 
 def test_a_list_that_is_nested_too_deep_costs_no_outcome(listed):

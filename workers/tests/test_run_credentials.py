@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.db import transaction
 
+from pipedai.outgoing.oauth import Tokens
 from pipedai.sql import database_now, execute
 from testing.probes.audited import audited
 from testing.processes.worker_calls import WorkerCalls
@@ -27,7 +28,6 @@ from triggers.models import Trigger
 from triggers.services import TRIGGERS
 from workers.models import Worker
 from workspaces.connections.secrets import GrantSecrets, store_tokens
-from workspaces.connections.servers import Tokens
 from workspaces.models import Connection
 
 HEADERS = {"Authorization": f"Bearer {ACCESS_TOKEN}"}

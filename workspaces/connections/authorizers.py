@@ -22,7 +22,18 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import ApiError, Conflict, Unavailable, or_not_found
 from pipedai.crypto import CannotOpen
 from pipedai.logs import get_logger
-from pipedai.outgoing import Lane, Queue
+from pipedai.outgoing.kinds import Queue
+from pipedai.outgoing.oauth import (
+    CannotDiscover,
+    Client,
+    NoTokens,
+    Tokens,
+    ask_for_tokens,
+    challenge_of,
+    deadline,
+    new_verifier,
+)
+from pipedai.outgoing.pool import Lane
 from pipedai.sql import NOW, Row, database_now
 from pipedai.wakeups import wake_workers
 from workspaces.connections import revoking, secrets
@@ -35,18 +46,10 @@ from workspaces.connections.models import (
 from workspaces.connections.refreshing import surely
 from workspaces.connections.secrets import GrantSecrets, store_tokens
 from workspaces.connections.servers import (
-    CannotDiscover,
-    Client,
     Discovered,
-    NoTokens,
     Registered,
-    Tokens,
-    ask_for_tokens,
-    challenge_of,
-    deadline,
     discover,
     document_of,
-    new_verifier,
     register_client,
 )
 from workspaces.connections.services import CONNECTIONS, bind_secret

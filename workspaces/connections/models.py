@@ -14,7 +14,7 @@ from django.db.models.functions import Now
 from pipedai.api.outside_urls import MAX_URL
 from pipedai.events import Actor
 from pipedai.ids import new_id
-from pipedai.outgoing import (
+from pipedai.outgoing.kinds import (
     OutboxRow,
     SendAttempt,
     attempt_constraints,
@@ -26,6 +26,7 @@ from workspaces.tenant_columns import (
     FileColumns,
     environment_key,
     has_its_key,
+    in_environment,
     own_key,
     sealed_column,
     tenant_key,
@@ -54,7 +55,7 @@ class AuthorizedClient(models.Model):
 
     # The client id, which somebody gave or the server made.
     client_id = models.CharField(max_length=MAX_URL, null=True)
-    # How the client authenticates at the token endpoint: a word from `servers.AUTH_METHODS`.
+    # How the client authenticates at the token endpoint: a word from `AUTH_METHODS` in pipedai/outgoing/oauth.py.
     auth_method = models.CharField(max_length=19, null=True)
     # The name of the MCP server in requests for tokens (RFC 8707), from its metadata.
     resource = models.CharField(max_length=MAX_URL, null=True)
@@ -351,24 +352,18 @@ class Revocation(OutboxRow):
     class Meta:
         db_table = "connection_revocation"
         constraints = (
-            models.UniqueConstraint(
-                fields=["environment", "id"], name="connection_revocation_in_environment"
-            ),
+            in_environment("connection_revocation"),
             *outbox_constraints(),
             has_its_key("connection_revocation", "request"),
-            models.CheckConstraint(
-                condition=Q(status="pending", request__isnull=False)
-                | (~Q(status="pending") & Q(request__isnull=True)),
-                name="connection_revocation_is_forgotten",
+            check(
+                "connection_revocation_is_forgotten",
+                Q(status="pending", request__isnull=False)
+                | (~Q(status="pending") & lacks("request")),
             ),
         )
         indexes = (
             *outbox_indexes(of_environments=True),
-            models.Index(
-                fields=["created_at"],
-                name="connection_revocation_old",
-                condition=~Q(status="pending"),
-            ),
+            index("connection_revocation_old", ["created_at"], where=~Q(status="pending")),
         )
 
     def __str__(self) -> str:
@@ -378,13 +373,7 @@ class Revocation(OutboxRow):
 class RevocationAttempt(SendAttempt):
     pk = models.CompositePrimaryKey("revocation_id", "n")
     environment = environment_key()
-    revocation = models.ForeignKey(
-        Revocation,
-        on_delete=models.PROTECT,
-        related_name="attempts",
-        db_constraint=False,
-        db_index=False,
-    )
+    revocation = tenant_key("workspaces.Revocation", related_name="attempts")
 
     class Meta:
         db_table = "connection_revocation_attempt"

@@ -19,14 +19,8 @@ from pipedai import timeouts
 from pipedai.crypto import CannotOpen
 from pipedai.events import SYSTEM
 from pipedai.logs import get_logger
-from pipedai.outgoing import Lane, Queue
-from pipedai.sql import NOW, Row, execute
-from pipedai.wakeups import announce_things, watches
-from workspaces.connections import secrets
-from workspaces.connections.models import SERVER, Connection
-from workspaces.connections.revoking import queue_revocation
-from workspaces.connections.secrets import GrantSecrets, store_tokens
-from workspaces.connections.servers import (
+from pipedai.outgoing.kinds import Queue
+from pipedai.outgoing.oauth import (
     GRANT_ENDED,
     CannotDiscover,
     Client,
@@ -34,8 +28,15 @@ from workspaces.connections.servers import (
     Tokens,
     ask_for_tokens,
     deadline,
-    discover,
 )
+from pipedai.outgoing.pool import Lane
+from pipedai.sql import NOW, Row, execute
+from pipedai.wakeups import announce_things, watches
+from workspaces.connections import secrets
+from workspaces.connections.models import SERVER, Connection
+from workspaces.connections.revoking import queue_revocation
+from workspaces.connections.secrets import GrantSecrets, store_tokens
+from workspaces.connections.servers import discover
 from workspaces.connections.services import CONNECTIONS, bind_secret
 from workspaces.encryption.keys import WrappedKey
 

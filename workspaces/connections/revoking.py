@@ -11,7 +11,9 @@ from uuid import UUID
 
 from pipedai.crypto import CannotOpen
 from pipedai.ids import new_id
-from pipedai.outgoing import Attempt, CannotSend, Kind, Post, SendStatus, host_of
+from pipedai.outgoing.kinds import Attempt, CannotSend, Kind, SendStatus
+from pipedai.outgoing.oauth import ASKING, Client, authenticated
+from pipedai.outgoing.posts import Post, host_of
 from pipedai.sql import Row, execute
 from workspaces.connections import secrets
 from workspaces.connections.models import (
@@ -22,7 +24,6 @@ from workspaces.connections.models import (
     RevocationAttempt,
 )
 from workspaces.connections.secrets import GrantSecrets
-from workspaces.connections.servers import ASKING, Client, authenticated
 from workspaces.encryption import keys
 from workspaces.encryption.keys import WrappedKey
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from pipedai.outgoing.oauth import LONGEST_LIFE, Tokens
 from workspaces.connections.models import (
     AUTHORIZATION_CARRIED,
     AUTHORIZATION_SECRETS,
@@ -13,10 +14,7 @@ from workspaces.connections.models import (
     Authorization,
     Connection,
 )
-from workspaces.connections.servers import LONGEST_LIFE, Tokens
 from workspaces.encryption import keys
-from workspaces.models import DataKey
-from workspaces.tenant_columns import SealedField
 
 # A run may be handed out only with a token that lives so long, or half its life if that is shorter.
 _LEAST_LIFE = timedelta(seconds=60)
@@ -72,28 +70,22 @@ def store_tokens(
 
 def seal_headers(connection: Connection, headers: dict[str, str]) -> None:
     """Encrypts headers for this connection only, in the transaction that saves it."""
-    _seal(HEADERS, connection, json.dumps(headers))
+    keys.seal_into(HEADERS, connection, json.dumps(headers).encode())
 
 
 def seal_grant(connection: Connection, held: GrantSecrets) -> None:
     """Encrypts what is secret of a grant for this connection only, in the transaction that saves it."""
-    _seal(GRANT_SECRETS, connection, held.as_json())
+    keys.seal_into(GRANT_SECRETS, connection, held.as_json().encode())
 
 
 def seal_authorization(begun: Authorization, held: GrantSecrets) -> None:
     """Encrypts what is secret of an authorization for it only, in the transaction that saves it."""
-    _seal(AUTHORIZATION_SECRETS, begun, held.as_json())
+    keys.seal_into(AUTHORIZATION_SECRETS, begun, held.as_json().encode())
 
 
 def carry(begun: Authorization, carried: str) -> None:
     """Encrypts what an authorization carries to its next step, in the transaction that saves it."""
-    _seal(AUTHORIZATION_CARRIED, begun, carried)
-
-
-def _seal(field: SealedField, row: Connection | Authorization, text: str) -> None:
-    sealed = keys.seal(field, row.environment_id, row.id, text.encode())
-    setattr(row, field.column, sealed.box)
-    setattr(row, field.key_column, sealed.data_key_id)
+    keys.seal_into(AUTHORIZATION_CARRIED, begun, carried.encode())
 
 
 # The functions below raise crypto.CannotOpen, after an alarm, if a value can't be decrypted.
@@ -120,28 +112,20 @@ def open_carried(
 
 
 def grant_of(connection: Connection) -> GrantSecrets:
-    opened = _opened(GRANT_SECRETS, connection)
+    opened = keys.unseal_from(GRANT_SECRETS, connection)
     return GrantSecrets(**json.loads(opened)) if opened else GrantSecrets()
 
 
 def authorization_of(begun: Authorization) -> GrantSecrets:
     """Returns what is secret of an authorization that is not finished."""
-    return GrantSecrets(**json.loads(_opened(AUTHORIZATION_SECRETS, begun) or "{}"))
+    return GrantSecrets(**json.loads(keys.unseal_from(AUTHORIZATION_SECRETS, begun) or "{}"))
 
 
 def carried_of(begun: Authorization) -> str:
-    return (_opened(AUTHORIZATION_CARRIED, begun) or b"").decode()
+    return (keys.unseal_from(AUTHORIZATION_CARRIED, begun) or b"").decode()
 
 
 def access_token_of(connection: Connection) -> str | None:
     """Returns the access token, or None if the connection has none."""
-    opened = _opened(HEADERS, connection)
+    opened = keys.unseal_from(HEADERS, connection)
     return json.loads(opened)["Authorization"].removeprefix("Bearer ") if opened else None
-
-
-def _opened(field: SealedField, row: Connection | Authorization) -> bytes | None:
-    if (box := getattr(row, field.column)) is None:
-        return None
-    key: DataKey = getattr(row, field.key_column.removesuffix("_id"))
-    wrapped = keys.WrappedKey(key.id, bytes(key.wrapped), key.master_key_id)
-    return keys.unseal(field, row.environment_id, row.id, bytes(box), wrapped)

@@ -11,7 +11,7 @@ from pipedai.api.errors import Conflict, Invalid
 from pipedai.api.renderers import counted
 from pipedai.crypto import CannotOpen
 from pipedai.events import Actor, once
-from pipedai.outgoing import target_problem
+from pipedai.outgoing.posts import target_problem
 from pipedai.redaction import REDACTED
 from pipedai.sql import fetch_one
 from workspaces.connections import secrets

@@ -89,7 +89,7 @@ class KeyReport:
     @property
     def under_master(self) -> Counter[str]:
         """Returns how many data keys each master key encrypts: 0 for one that is set and not used."""
-        found = Counter({master.id: 0 for master in keys.masters()})
+        found = Counter({master.id: 0 for master in crypto.masters()})
         found.update(key.master_key_id for key in self.data_keys)
         return found
 
@@ -133,7 +133,7 @@ def check_keys(
 
 def keys_open() -> CheckMessage:
     try:
-        known = {master.id for master in keys.masters()}
+        known = {master.id for master in crypto.masters()}
     except ValueError as error:
         return Error(str(error), hint="Set MASTER_KEYS to keys of that form.")
     found = fetch_all(_MASTERS, {})
@@ -157,7 +157,7 @@ def keys_open() -> CheckMessage:
 
 
 def key_lines(report: KeyReport, *, each_data_key: bool = False) -> Iterator[str]:
-    known = [master.id for master in keys.masters()]
+    known = [master.id for master in crypto.masters()]
     under = report.under_master
     for master_id in dict.fromkeys((*under, *report.authenticators)):
         held, authenticators = under[master_id], report.authenticators[master_id]

@@ -8,9 +8,9 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import Value
 from django.db.models.functions import Greatest, Now
@@ -84,7 +84,7 @@ class WrappedKey:
 def create_data_key(environment_id: UUID, *, not_before: datetime | None = None) -> DataKey:
     """Its `created_at` is not before `not_before`, even if the database's clock was put back."""
     key_id = new_id()
-    master = masters()[0]
+    master = crypto.masters()[0]
     wrapped = crypto.wrap(crypto.new_data_key(str(key_id)), master, str(environment_id))
     return DataKey.objects.create(
         id=key_id,
@@ -134,6 +134,23 @@ def unseal(
         raise
 
 
+def seal_into(sealed_field: SealedField, row: Any, plaintext: bytes) -> None:
+    """Does what `seal` does, and puts the result into the row, which the caller saves in the same transaction."""
+    sealed = seal(sealed_field, row.environment_id, row.id, plaintext)
+    setattr(row, sealed_field.column, sealed.box)
+    setattr(row, sealed_field.key_column, sealed.data_key_id)
+
+
+def unseal_from(sealed_field: SealedField, row: Any) -> bytes | None:
+    """Does what `unseal` does for a value of the row; None if the row has none."""
+    box = getattr(row, sealed_field.column)
+    if box is None:
+        return None
+    key: DataKey = getattr(row, sealed_field.key_column.removesuffix("_id"))
+    wrapped = WrappedKey(key.id, bytes(key.wrapped), key.master_key_id)
+    return unseal(sealed_field, row.environment_id, row.id, bytes(box), wrapped)
+
+
 def hold_key_in_use(environment_id: UUID) -> WrappedKey:
     """Returns the data key in use, and keeps it so until the transaction ends. Raises crypto.NoDataKey."""
     if not transaction.get_connection().in_atomic_block:
@@ -148,7 +165,7 @@ def hold_key_in_use(environment_id: UUID) -> WrappedKey:
 def unwrap(environment_id: UUID, key: WrappedKey) -> crypto.DataKey:
     """Raises crypto.UnknownMasterKey or crypto.BrokenDataKey; the caller is to log the alarm."""
     return crypto.unwrap(
-        key.wrapped, str(key.id), key.master_key_id, str(environment_id), masters()
+        key.wrapped, str(key.id), key.master_key_id, str(environment_id), crypto.masters()
     )
 
 
@@ -163,10 +180,6 @@ def opens(environment_id: UUID, key: WrappedKey) -> bool:
 def place(sealed_field: SealedField, environment_id: UUID, row_id: UUID) -> crypto.Place:
     """A value encrypted for one place can't be decrypted for another."""
     return crypto.Place(str(environment_id), sealed_field.table, sealed_field.column, str(row_id))
-
-
-def masters() -> tuple[crypto.MasterKey, ...]:
-    return crypto.parse_master_keys(tuple(settings.MASTER_KEYS))
 
 
 def _alarm_of_key(error: crypto.CannotOpen, environment_id: UUID, key: WrappedKey | None) -> None:

@@ -54,7 +54,7 @@ class Rewrapped:
 
 def older_masters() -> list[Row]:
     """Returns a row for each older master key: how many `data_keys` of how many `environments` it encrypts."""
-    return fetch_all(_OLDER, {"newest": keys.masters()[0].id})
+    return fetch_all(_OLDER, {"newest": crypto.masters()[0].id})
 
 
 def rotate_master_key(
@@ -65,7 +65,7 @@ def rotate_master_key(
     and `say` a sentence at each wait for a lock.
     """
     done, after = Rewrapped(), UUID(int=0)
-    newest = keys.masters()[0]
+    newest = crypto.masters()[0]
     params = {"newest": newest.id, "limit": _BATCH}
     while rows := fetch_all(_WITH_OLDER_KEYS, {**params, "after": after}):
         environment_ids = [row["environment_id"] for row in rows]
@@ -227,7 +227,7 @@ def rotate_data_keys(
             say=say,
             what=f"the data key of environment {each}",
         )
-        for old in _retired_keys(each):
+        for old in map(WrappedKey.of, fetch_all(_RETIRED, {"environment_id": each})):
             _empty(each, old, done, on_progress, say)
             done.dropped += _drop(each, old.id)
         done.environments += 1
@@ -270,10 +270,6 @@ def _replace_key(environment_id: UUID, before: datetime, *, replace_lost: bool) 
     metadata = {"dataKeyId": [str(row["key_id"]) if row else None, str(new.id)]}
     emit(Event("data-key.rotated", SYSTEM, environment_id, "data-key", new.id, metadata))
     return True
-
-
-def _retired_keys(environment_id: UUID) -> list[WrappedKey]:
-    return [WrappedKey.of(row) for row in fetch_all(_RETIRED, {"environment_id": environment_id})]
 
 
 def _empty(

@@ -8,7 +8,7 @@ from rest_framework.response import Response
 
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation, answer, query
-from pipedai.api.serializers import read_body
+from pipedai.api.serializers import Values
 from pipedai.api.throttling import Rate, Throttle, TooManyRequests, by_caller
 from pipedai.server.memory_budget import RequestLimit
 from workspaces.access import IsAdmin, IsViewer, TenantViewSet
@@ -43,11 +43,11 @@ class FileViewSet(TenantViewSet):
         example=_EXAMPLE,
         answers={200: _PLAN},
     )
-    def plan(self, request: Request, environment_id: UUID) -> Response:
+    def plan(self, request: Request, environment_id: UUID, body: Values) -> Response:
         _count_request("plan", environment_id, request)
         planned = planning.plan(
             environment_id=environment_id,
-            request=changes.Request(**read_body(PlanBody, request)),
+            request=changes.Request(**body),
             actor=actor_of(request),
             role=self.access.role,
         )
@@ -61,11 +61,11 @@ class FileViewSet(TenantViewSet):
         example={**_EXAMPLE, "digest": "0" * 64},
         answers={200: _PLAN},
     )
-    def apply(self, request: Request, environment_id: UUID) -> Response:
+    def apply(self, request: Request, environment_id: UUID, body: Values) -> Response:
         _count_request("apply", environment_id, request)
         applied = planning.apply(
             environment_id=environment_id,
-            request=changes.Request(**read_body(ApplyBody, request)),
+            request=changes.Request(**body),
             actor=actor_of(request),
         )
         return Response(applied)

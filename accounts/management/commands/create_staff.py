@@ -23,6 +23,7 @@ class Command(AccountCommand):
   manage.py create_staff ada@example.com --generate                prints a generated password, once
   manage.py create_staff ada@example.com < password.txt            reads the password's one line
   manage.py create_staff ada@example.com --promote                 for somebody who has registered
+  manage.py create_staff ada@example.com --password                whose password works with OIDC_ONLY, too
 
 Exits with 0 when the user is staff, else with 1 and one sentence that says why.
 """
@@ -39,11 +40,19 @@ Exits with 0 when the user is staff, else with 1 and one sentence that says why.
             help="make an existing user staff, who keeps name and password; nothing if they are",
         )
 
+        parser.add_argument(
+            "--password",
+            action="store_true",
+            help="let the password open admin also while OIDC_ONLY is set: the way in if the issuer is away",
+        )
+
     def handle(self, *args: Any, email: str, name: str, **options: Any) -> None:
+        if options["promote"] and options["password"]:
+            raise CommandError("--password is for a new user: --promote keeps the one there is.")
         if options["promote"]:
             self.promote(email)
         else:
-            self.create(email, name, generate=options["generate"])
+            self.create(email, name, generate=options["generate"], allowed=options["password"])
 
     def promote(self, email: str) -> None:
         try:
@@ -52,10 +61,10 @@ Exits with 0 when the user is staff, else with 1 and one sentence that says why.
             raise CommandError(f"There is no active user {email}.") from None
         self.stdout.write(f"{email} is staff{' now' if changed else ' already'}.")
 
-    def create(self, email: str, name: str, *, generate: bool) -> None:
+    def create(self, email: str, name: str, *, generate: bool, allowed: bool) -> None:
         password = secrets.token_urlsafe(15) if generate else typed_password()
         fields = read_account(email=email, name=name, password=password)
-        user = create_staff(**fields, actor=SYSTEM)
+        user = create_staff(**fields, password_allowed=allowed, actor=SYSTEM)
         self.stdout.write(f"{user.email} is staff now.")
         if generate:
             self.stdout.write(f"Password: {password}")

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
+from accounts.passwords import check_passwords_are_on
 from accounts.serializers import RegisterBody
 from accounts.services import create_user, create_user_with_link
 from pipedai.api.errors import ApiError, Invalid
@@ -81,6 +82,8 @@ Exits with 0 when the user is made, else with 1 and one sentence that says why.
         )
 
     def handle(self, *args: Any, email: str, name: str, link: bool, **options: Any) -> None:
+        if link:
+            check_passwords_are_on()
         # With a link, nobody ever learns the first password.
         password = secrets.token_urlsafe(32) if link else typed_password()
         fields = read_account(email=email, name=name, password=password)

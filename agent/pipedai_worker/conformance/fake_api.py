@@ -23,6 +23,19 @@ TERMINAL = {"succeeded", "failed", "timed_out", "canceled"}
 _OF_A_DECISION = ("approvalId", "tool", "argumentsHash", "toolSchemaHash")
 
 
+# The fields of a run that its worker is told.
+_HANDED_OUT = (
+    *("id", "prompt", "mcp_url", "mcp_headers", "model", "timeout_seconds", "payload", "attempt"),
+    *("output_schema", "retry_after_effects", "retry_mode", "resume_session_id"),
+    "max_cost_usd",
+)
+
+
+def _api_name(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(map(str.capitalize, others))
+
+
 @dataclass
 class FakeRun:
     prompt: str = "Say hello."
@@ -84,24 +97,13 @@ class FakeRun:
             "allowHostTools": self.allow_host_tools,
             "decision": self.decision,
         }
+        told = {_api_name(name): getattr(self, name) for name in _HANDED_OUT}
         return {
-            "id": self.id,
+            **told,
+            "recordEvents": self.recorded,
             "triggerId": str(uuid4()),
             "triggerName": "Nightly report",
-            "prompt": self.prompt,
-            "mcpUrl": self.mcp_url,
-            "mcpHeaders": self.mcp_headers,
             "headersExpireAt": self.expires_at(),
-            "model": self.model,
-            "timeoutSeconds": self.timeout_seconds,
-            "payload": self.payload,
-            "attempt": self.attempt,
-            "outputSchema": self.output_schema,
-            "retryAfterEffects": self.retry_after_effects,
-            "recordEvents": self.recorded,
-            "retryMode": self.retry_mode,
-            "resumeSessionId": self.resume_session_id,
-            "maxCostUsd": self.max_cost_usd,
             **({} if self.rules is None else {"approvals": gates}),
             **({} if self.before is None else {"before": self.before}),
             **({} if self.previous is None else {"previous": self.previous}),
@@ -123,10 +125,6 @@ class FakeRun:
         """The features that a worker must announce to be given the run."""
         needed = {"approvals": self.rules, "before": self.before}
         return {feature for feature, why in needed.items() if why is not None}
-
-    def has_waited(self) -> bool:
-        """Return whether the last report of the run was that it waits, and no worker has claimed it since."""
-        return self.status == "queued" and self.approval is not None
 
     def shown(self) -> dict[str, Any]:
         """Return the run as the answer to a claim, start, heartbeat or complete shows it."""
@@ -513,9 +511,7 @@ class FakeApi:
         return 200, {"mcpUrl": run.mcp_url, "headers": run.mcp_headers, "expiresAt": expires_at}
 
     def admits(self, path: str, headers: Any, message: dict[str, Any]) -> FakeRun | bool:
-        """Say whether the MCP server at this path takes a message. A run's own server has the run's id in its path. It
-        takes what has the run's present headers, counts the calls that it takes, and returns the run.
-        """
+        """Tell whether an MCP server at this path takes a message. A run's own counts calls, and returns the run."""
         with self.lock:
             run = self.runs.get(path.rpartition("/")[2])
             if run is None:
@@ -528,7 +524,9 @@ class FakeApi:
 
     def _complete(self, run: FakeRun, body: Any) -> tuple[int, dict[str, Any]]:
         status = run.settled(body)
-        if run.status == status or (status == "waiting" and run.has_waited()):
+        # A run that is queued with an approval has waited, and no worker has claimed it since.
+        has_waited = run.status == "queued" and run.approval is not None
+        if run.status == status or (status == "waiting" and has_waited):
             return 200, run.shown()
         only_looks = (run.before or {}).get("lookOnly") is True
         if status == "canceled" and not (run.cancel_requested or only_looks):

@@ -1,6 +1,4 @@
-"""Runs the conformance checks against a worker's command line, each in a lab of its own: a fake API, a home directory,
-and the worker under test as a process.
-"""
+"""Runs the conformance checks against a worker's command line, each in a lab of its own, with a fake API."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -70,26 +68,21 @@ class Skipped(Exception):  # noqa: N818 - a verdict
     """The check is about something that a worker need not do, and that the worker under test does not do."""
 
 
+@dataclass
 class Lab:
     """The surroundings of one check, as a context manager. When it ends, it has ended every process that it started."""
 
-    def __init__(
-        self,
-        command: str,
-        directory: Path,
-        *,
-        patience: float,
-        called_off: threading.Event,
-    ) -> None:
-        self.api = FakeApi()
+    _command: str
+    directory: Path
+    _patience: float
+    _called_off: threading.Event
+    api: FakeApi = field(default_factory=FakeApi)
+    _process: subprocess.Popen[bytes] | None = None
+
+    def __post_init__(self) -> None:
         self.service = Service(self.api)
-        self.directory = directory
-        self._command = command
-        self._patience = patience
-        self._called_off = called_off
-        self._config = directory / "worker.json"
-        self._log = directory / "worker.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._config = self.directory / "worker.json"
+        self._log = self.directory / "worker.log"
 
     def __enter__(self) -> Lab:
         self.service.start()
@@ -188,11 +181,16 @@ class Lab:
         run.prompt = "\n".join(("Say hello.", *(f"standin: {line}" for line in noted)))
         return self.api.queue(run)
 
-    def begin(self, *lines: str, **fields: Any) -> FakeRun:
-        """Add a queued run as `add` does, start the worker, and wait until it has launched the run's program."""
+    def start_with(self, *lines: str, **fields: Any) -> FakeRun:
+        """Add a queued run as `add` does, and start the worker."""
         run = self.add(*lines, **fields)
         self.start()
-        self.until_running(run)
+        return run
+
+    def begin(self, *lines: str, **fields: Any) -> FakeRun:
+        """Do the same, and wait until the worker has launched the run's program."""
+        run = self.start_with(*lines, **fields)
+        self.until(lambda: self.launched(run), "It did not launch the run's program.")
         return run
 
     def launched(self, run: FakeRun) -> int:
@@ -238,9 +236,6 @@ class Lab:
     def expect_launched_once(self, run: FakeRun) -> None:
         launched = self.launched(run)
         expect(launched == 1, f"It launched the program {launched} times.")
-
-    def until_running(self, run: FakeRun) -> None:
-        self.until(lambda: self.launched(run), "It did not launch the run's program.")
 
 
 def expect(holds: bool, otherwise: str) -> None:
@@ -314,7 +309,7 @@ class Verdict:
 
 def checks() -> dict[str, Check]:
     """Return all checks by their names. Importing their modules registers them."""
-    for module in ("approvals", "life", "looks", "taking", "trouble"):
+    for module in ("life", "looks", "optional", "trouble"):
         import_module(f"{__package__}.{module}")
     return dict(sorted(CHECKS.items(), key=lambda item: item[1].run.__module__))
 
@@ -348,7 +343,7 @@ def judge(
 
 def _judge_one(command: str, check: Check, patience: float, called_off: threading.Event) -> Verdict:
     with tempfile.TemporaryDirectory(prefix="pipedai-conformance-") as directory:
-        lab = Lab(command, Path(directory), patience=patience, called_off=called_off)
+        lab = Lab(command, Path(directory), patience, called_off)
         try:
             with lab:
                 check.run(lab)

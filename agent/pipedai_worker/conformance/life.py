@@ -1,7 +1,5 @@
 """Checks what a worker does with a run while nothing fails: claiming, starting, heartbeats, stopping, reporting."""
 
-from __future__ import annotations
-
 import json
 import time
 from datetime import timedelta
@@ -29,8 +27,7 @@ LONGER_THAN_THE_LEASE = 14.0
 
 @check("a run is claimed, started, executed once, and reported as succeeded")
 def does_a_run(lab: Lab) -> None:
-    run = lab.add()
-    lab.start()
+    run = lab.start_with()
     expect_status(lab.until_ended(run), "succeeded")
     expect(run.history == ["claimed", "running", "succeeded"], f"The run went {run.history}.")
     lab.expect_launched_once(run)
@@ -41,8 +38,7 @@ def does_a_run(lab: Lab) -> None:
 
 @check("a program that fails is reported as failed, with whose fault it was")
 def reports_a_failure(lab: Lab) -> None:
-    run = lab.add("crash 3")
-    lab.start()
+    run = lab.start_with("crash 3")
     outcome = lab.until_ended(run)
     expect_status(outcome, "failed")
     fault = outcome.get("faultClass")
@@ -75,8 +71,7 @@ def keeps_the_lease_by_the_apis_clock(lab: Lab) -> None:
 
 def _keep_the_lease(lab: Lab) -> None:
     lab.api.lease_seconds = LEASE_SECONDS
-    run = lab.add(f"sleep {LONGER_THAN_THE_LEASE:g}")
-    lab.start()
+    run = lab.start_with(f"sleep {LONGER_THAN_THE_LEASE:g}")
     lab.until_ended(run, times=2)
     silence = run.longest_silence
     expect(
@@ -107,8 +102,7 @@ def honours_a_cancel(lab: Lab) -> None:
 
 @check("a program over its time limit is ended, and reported as timed_out")
 def honours_the_time_limit(lab: Lab) -> None:
-    run = lab.add("sleep 60", timeout_seconds=1)
-    lab.start()
+    run = lab.start_with("sleep 60", timeout_seconds=1)
     expect_status(lab.until_ended(run), "timed_out")
     lab.until(lambda: not lab.running(run), "The program goes on after its time limit.")
 
@@ -186,15 +180,13 @@ def leaves_at_once_when_idle(lab: Lab) -> None:
 def ignores_what_is_newer(lab: Lab) -> None:
     lab.api.newer = NEWER
     lab.api.lease_seconds = 3
-    run = lab.add("sleep 2")
-    lab.start()
+    run = lab.start_with("sleep 2")
     lab.must_end_once(run)
 
 
 @check("fields of a run that it does not know, whatever they hold, change nothing")
 def ignores_what_is_newer_in_a_run(lab: Lab) -> None:
-    run = lab.add(newer={**NEWER, "enabled": False, "priority": None, "poolId": 7, "": [[]]})
-    lab.start()
+    run = lab.start_with(newer={**NEWER, "enabled": False, "priority": None, "poolId": 7, "": [[]]})
     lab.must_end_once(run)
 
 
@@ -203,9 +195,7 @@ RESETS_IN_SECONDS = 3600
 TOLERANCE_SECONDS = 60.0
 
 
-@check(
-    "a usage limit of its account is reported as infra, with usageLimit, so that others take over"
-)
+@check("a usage limit of its account is reported as infra with usageLimit: others take over")
 def tells_a_usage_limit(lab: Lab) -> None:
     lab.start()
     ends_at = time.time() + RESETS_IN_SECONDS
@@ -225,9 +215,7 @@ def tells_a_usage_limit(lab: Lab) -> None:
     expect_status(lab.until_ended(lab.add()), "succeeded")
 
 
-@check(
-    "while the API gives it no runs, such as during a usage limit, it ends what it holds and asks on"
-)
+@check("while the API gives it no runs, as during a usage limit, it ends what it holds and asks on")
 def waits_while_it_is_limited(lab: Lab) -> None:
     lab.api.lease_seconds = 3
     # Each poll is answered at once, so that the worker learns of the limit.
@@ -247,13 +235,10 @@ def waits_while_it_is_limited(lab: Lab) -> None:
     expect_status(lab.until_ended(waiting), "succeeded")
 
 
-@check(
-    "a run that is to resume a session which it does not have is handed back, and not begun anew"
-)
+@check("a run that is to resume a session which it lacks is handed back, and not begun anew")
 def does_not_repeat_what_it_cannot_resume(lab: Lab) -> None:
     session_id = str(uuid4())
-    run = lab.add(retry_mode="resume", resume_session_id=session_id)
-    lab.start()
+    run = lab.start_with(retry_mode="resume", resume_session_id=session_id)
     outcome = lab.until_ended(run)
     expect(lab.launched(run) == 0, "It began the run anew, which may repeat what was done before.")
     expect_handed_back(outcome)

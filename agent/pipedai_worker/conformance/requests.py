@@ -61,9 +61,7 @@ def problem(kind: str, query: dict[str, list[str]], body: dict[str, Any]) -> str
 
 
 def flaws(kind: str, body: dict[str, Any], earlier: dict[str, int] | None = None) -> Iterator[str]:
-    """Yield what the API would leave out of a heartbeat or report: forgiven fields that it can't take, or that
-    contradict others. Counts of tool calls must not be below `earlier`.
-    """
+    """Yield what the API would ignore in a heartbeat or report, such as counts of tool calls below `earlier`."""
     misfits = [text for field, text in _misfits(kind, body) if field in FORGIVEN]
     yield from misfits
     if not misfits:

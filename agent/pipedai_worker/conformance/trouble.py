@@ -1,7 +1,5 @@
 """Checks what a worker does when answers are lost, late or refused, or when the API can't be reached."""
 
-from __future__ import annotations
-
 import json
 from functools import partial
 
@@ -21,8 +19,7 @@ from pipedai_worker.conformance.lab import (
 @check("a report whose answer was lost is repeated with the same status")
 def repeats_a_lost_report(lab: Lab) -> None:
     lab.api.fail("complete", DROP)
-    run = lab.add()
-    lab.start()
+    run = lab.start_with()
     lab.must_end_once(run)
     lab.until(lambda: lab.api.count("complete", run) >= 2, "It did not repeat its report.")
     statuses = {body.get("status") for body in lab.api.bodies("complete", run)}
@@ -34,8 +31,7 @@ def tries_again_after_5xx(lab: Lab) -> None:
     for kind in ("poll", "claim", "claim-next", "start", "heartbeat", "complete"):
         lab.api.fail(kind, 502, body="<html>Bad gateway</html>")
         lab.api.fail(kind, 503)
-    run = lab.add()
-    lab.start()
+    run = lab.start_with()
     lab.must_end_once(run)
 
 
@@ -51,8 +47,7 @@ def backs_off(lab: Lab) -> None:
 @check("Retry-After is honoured")
 def honours_retry_after(lab: Lab) -> None:
     lab.api.fail("complete", 429, headers={"Retry-After": "4"})
-    run = lab.add()
-    lab.start()
+    run = lab.start_with()
     lab.until_ended(run)
     first, second, *_ = lab.api.times("complete", run)
     # The worker must wait 4 s. The limit is a little less, because some clocks are not exact.
@@ -76,8 +71,7 @@ def accepts_a_refused_report(lab: Lab) -> None:
 @check("a slow network, where every answer takes seconds and comes in pieces, loses nothing")
 def stands_a_slow_network(lab: Lab) -> None:
     lab.api.latency = 1.0
-    run = lab.add()
-    lab.start()
+    run = lab.start_with()
     lab.must_end_once(run, times=2)
 
 
@@ -90,10 +84,7 @@ def stands_a_restart_of_the_api(lab: Lab) -> None:
     lab.must_end_once(run)
 
 
-@check(
-    "SIGTERM while the API is away and the program is deaf: it leaves within 30 s, and reports after"
-    " its restart"
-)
+@check("SIGTERM, the API away, the program deaf: it leaves within 30 s, and reports at its restart")
 def leaves_while_the_api_is_away(lab: Lab) -> None:
     run = lab.begin("ignore-term", "sleep 60")
     lab.service.stop()
@@ -155,9 +146,7 @@ OLD_TOKEN, NEW_TOKEN = "old-token-0123456789abcdef", "new-token-0123456789abcdef
 SHORTEST_GAP_SECONDS = 4.5
 
 
-@check(
-    "headers that are replaced during a run are asked for, and a call that the server refused is sent once more"
-)
+@check("headers that are replaced during a run are asked for, and a refused call is sent once more")
 def credentials(lab: Lab) -> None:
     replaced = lab.directory / "replaced"
     run = lab.add(

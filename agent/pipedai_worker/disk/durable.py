@@ -1,6 +1,4 @@
-"""Writes files and directories that only their owner can read, so that a crash leaves the old file or the new one, and
-makes and removes the directory of a run.
-"""
+"""Writes files that only their owner can read, and that no crash leaves half written, and a run's directory."""
 
 from __future__ import annotations
 
@@ -79,6 +77,23 @@ def set_aside(path: Path, error: Exception) -> None:
         path.rename(path.with_suffix(".unreadable"))
 
 
+class logged:  # noqa: N801 - it reads as a function, like `contextlib.suppress`
+    """A context whose block an OSError ends. The log then says what could not be done, and why."""
+
+    def __init__(self, sentence: str, level: int = logging.WARNING) -> None:
+        self._sentence = sentence
+        self._level = level
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> bool:
+        if not isinstance(error, OSError):
+            return False
+        log.log(self._level, "%s: %s", self._sentence, error.strerror)
+        return True
+
+
 def remove(path: Path) -> None:
     """Remove a file if it exists, so that it stays removed even if the machine crashes right afterwards."""
     with contextlib.suppress(FileNotFoundError):
@@ -118,9 +133,6 @@ class Scratch:
         for directory in (self.work, self.temporary, self.files):
             directory.mkdir(mode=0o700, exist_ok=root is not None)
         self.mcp_config = self.root / "mcp.json"
-
-    def write_mcp_config(self, content: bytes) -> None:
-        write_private(self.mcp_config, content)
 
 
 def work(root: Path) -> Path:

@@ -1,6 +1,4 @@
-"""Keeps the worker's current runs and unreported outcomes on disk, so that they survive if the worker is killed. At the
-next start it cleans up what a killed worker left behind: programs, files, outcomes and claims.
-"""
+"""Keeps runs in hand and unreported outcomes on disk, and cleans up what a killed worker has left behind."""
 
 from __future__ import annotations
 
@@ -18,7 +16,8 @@ from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 from pipedai_worker.disk import durable
-from pipedai_worker.disk.sessions import Session, Sessions, session_of
+from pipedai_worker.disk.durable import logged
+from pipedai_worker.disk.sessions import NOT_KEPT, Session, Sessions, session_of
 from pipedai_worker.disk.tool_calls import RecordedCalls, ToolCalls
 from pipedai_worker.executors.base import Executor
 from pipedai_worker.running import process
@@ -93,9 +92,7 @@ class Journal:
         return claim_id
 
     def next_claim_id(self) -> str:
-        """Return the claimId for the next run. It is on disk before it is sent, and stays until `drop_next_claim_id()`,
-        because its answer may be lost. Raises OSError, also while an earlier run could not be written down.
-        """
+        """Return the claimId for the next run, on disk from before it is sent until it is dropped. Raises OSError."""
         if self._could_not_hold:
             durable.try_writing(self._held)
             self._could_not_hold = False
@@ -152,9 +149,7 @@ class Journal:
         return self._events / f"{run_id}{KEPT if kept else SENT}"
 
     def events(self) -> dict[str, Path]:
-        """Return the files of events that the API has not taken yet, by their run's id. Older ones come first. Those of
-        runs that wait for a person are left out.
-        """
+        """Return the files of unsent events by their runs' ids, older ones first, without those of runs that wait."""
         paths = sorted(self._events.glob("*.ndjson"), key=lambda path: path.stat().st_mtime)
         found = {path.name.partition(".")[0]: path for path in paths}
         waiting = {session.run_id for session in self.sessions.all() if session.waits}
@@ -201,9 +196,7 @@ UNREADABLE = replace(NEVER_BEGUN, error_message="The worker can't read this run.
 
 
 def clean_up(journal: Journal, executor: Executor) -> None:
-    """End the processes of earlier runs, remove their files, and write an outcome for each run in hand. The files of a
-    session that can be resumed stay. Nothing is sent to the API.
-    """
+    """End the programs of earlier runs, remove files that no session to resume needs, and write down the outcomes."""
     spooled = journal.outcomes()
     for run in journal.held():
         end_orphans(run)
@@ -227,7 +220,8 @@ def clean_up(journal: Journal, executor: Executor) -> None:
     for session in journal.sessions.all():
         if session.in_use:
             # The file of the session's run was lost, so nobody knows what the run has done.
-            _keep(journal, executor, replace(session, had_effects=True))
+            with logged(NOT_KEPT):
+                journal.sessions.keep(replace(session, had_effects=True), executor)
     journal.sweep()
 
 
@@ -245,26 +239,16 @@ def _leave_session(
         # If its tool calls are not known, the run may have had effects.
         had_effects = replace(session, had_effects=True)
         known = session.after(calls.counts(), calls.listed()) if calls else had_effects
-        _keep(journal, executor, replace(known, waits=False))
-
-
-def _keep(journal: Journal, executor: Executor, session: Session) -> None:
-    try:
-        journal.sessions.keep(session, executor)
-    except OSError as error:
-        log.warning("a run's session can't be kept: %s", error.strerror)
+        with logged(NOT_KEPT):
+            journal.sessions.keep(replace(known, waits=False), executor)
 
 
 def _calls_of(journal: Journal, run: HeldRun) -> RecordedCalls | None:
     """Return the tool calls of an earlier process's run; None if they are not known."""
     path = journal.calls_of(run.run_id)
-    if not path.exists():
-        return None
-    try:
-        return ToolCalls.read(path)
-    except OSError as error:
-        log.warning("the tool calls of run %s can't be read: %s", run.run_id, error.strerror)
-        return None
+    with logged(f"the tool calls of run {run.run_id} can't be read"):
+        return ToolCalls.read(path) if path.exists() else None
+    return None
 
 
 # This variable marks the processes of a run, which inherit it. Its value is the random id of the run's claim.

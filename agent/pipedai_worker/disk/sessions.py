@@ -1,6 +1,4 @@
-"""Keeps the sessions of claude in which a later attempt of a run may go on, and gives each attempt its workplace: a
-directory and a session, new or of an earlier attempt.
-"""
+"""Keeps the sessions of claude in which later attempts may go on, and gives each attempt directory and session."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from pipedai_worker.disk import durable
-from pipedai_worker.disk.durable import Scratch
+from pipedai_worker.disk.durable import Scratch, logged
 from pipedai_worker.disk.tool_calls import UNKNOWN, ToolCalls
 from pipedai_worker.executors.base import Execution, Executor, JobSession
 from pipedai_worker.running.assigned import AssignedRun
@@ -40,6 +38,7 @@ MOST_KEPT = 100
 MOST_KNOWN = 1000
 MOST_UNANSWERED = 50
 TIDY_SECONDS = 60.0
+NOT_KEPT = "a run's session can't be kept"
 # A run may have to wait for the end of the attempt before it, which the API has given up.
 TAKE_SECONDS = 60.0
 LOOK_SECONDS = 0.1
@@ -162,9 +161,7 @@ class Sessions:
                 self._write(replace(session, deferred=False))
 
     def keep(self, session: Session, executor: Executor) -> bool:
-        """Keep a session that no run uses, and tell whether it can be resumed. If claude left no conversation or too
-        large files, only whether it had effects is kept. Raises OSError.
-        """
+        """Keep an unused session, or only whether it had effects. Tell whether it can be resumed. Raises OSError."""
         stored = self._find(session.id) or session
         had_files = any(session.work.iterdir()) if session.work.is_dir() else session.had_files
         paths = executor.session_files(session.id, session.work)
@@ -193,9 +190,7 @@ class Sessions:
     def learn_end(
         self, run_id: str, seconds: float | None, executor: Executor, *, waits: bool = False
     ) -> None:
-        """Learn from the API how long the session of this run can be resumed; None if no longer. `waits` says that the
-        run waits for a person's decision, after which it can be resumed for another hour.
-        """
+        """Learn for how long this run's session can be resumed, if it `waits` an hour longer; None if no longer."""
         with self._lock:
             session = self.of_run(run_id)
             if session is None or session.in_use:
@@ -253,10 +248,8 @@ class Sessions:
 
     def _forget(self, session: Session, executor: Executor) -> None:
         self._without_files(session, executor)
-        try:
+        with logged("a session can't be forgotten"):
             durable.remove(self._path(session.id))
-        except OSError as error:
-            log.warning("a session can't be forgotten: %s", error.strerror)
 
     def _without_files(self, session: Session, executor: Executor) -> Session:
         if session.root:
@@ -404,11 +397,9 @@ class Workplaces:
         if known is not None and workplace.session.kept and goes_on:
             executor.clean_up(known.id, scratch.work, pid, keep_session=True)
             durable.strip(scratch.root)
-            try:
+            with logged(NOT_KEPT):
                 after = known.after(calls.counts(), calls.listed())
                 return self._sessions.keep(replace(after, waits=waits), executor)
-            except OSError as error:
-                log.warning("a run's session can't be kept: %s", error.strerror)
         executor.clean_up(workplace.session.id, scratch.work, pid)
         durable.remove_tree(scratch.root)
         if known is not None:
@@ -434,8 +425,6 @@ def _open_again(session: Session, executor: Executor) -> Scratch | None:
         return None
     if not executor.session_files(session.id, session.work):
         return None
-    try:
+    with logged("the directory of a session can't be used"):
         return Scratch(Path(session.root))
-    except OSError as error:
-        log.warning("the directory of a session can't be used: %s", error.strerror)
-        return None
+    return None

@@ -1,13 +1,10 @@
-"""Keeps what a run's program does in files without secrets and of bounded size: one until the API has taken the events,
-and one for a dashboard on the same machine. `pipedai-worker logs` reads the first.
-"""
+"""Keeps what a run's program does in bounded files without secrets, for the API and for this machine."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import json
-import logging
 import os
 import sys
 import time
@@ -16,10 +13,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from math import inf
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from pipedai_worker.api import parse_time
 from pipedai_worker.disk import durable
+from pipedai_worker.disk.durable import logged
 from pipedai_worker.executors.base import DEFERRED, TOOL_PREFIX
 from pipedai_worker.executors.watch import text_of
 from pipedai_worker.redact import Redactor
@@ -91,10 +89,10 @@ def _message(role: str, event: dict[str, Any]) -> Iterator[RunEvent]:
             yield RunEvent(THINKING, thought, about)
         elif kind.endswith("tool_use"):
             tool = str(block.get("name")).removeprefix(TOOL_PREFIX)
-            call = {"id": block.get("id"), "tool": tool, "input": block.get("input")}
+            call = {"callId": block.get("id"), "tool": tool, "input": block.get("input")}
             yield RunEvent(TOOL_CALL, (tool,), {**call, **about})
         elif kind.endswith("tool_result"):
-            answer = {"id": block.get("tool_use_id"), "isError": block.get("is_error") is True}
+            answer = {"callId": block.get("tool_use_id"), "isError": block.get("is_error") is True}
             yield RunEvent(TOOL_RESULT, _texts(block.get("content")), {**answer, **about})
 
 
@@ -150,7 +148,7 @@ _OF_SYSTEM: dict[str, dict[str, str]] = {
         "error_status": "errorStatus",
         "error": "error",
     },
-    "permission_denied": {"tool_name": "tool", "tool_use_id": "id"},
+    "permission_denied": {"tool_name": "tool", "tool_use_id": "callId"},
     "model_fallback": {"original_model": "from", "fallback_model": "to"},
 }
 _SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -302,8 +300,7 @@ def make_room(directory: Path, *, most_bytes: float = inf, most: float = inf) ->
         size -= each
 
 
-log = logging.getLogger(__name__)
-
+NOT_WRITTEN = "a run's events can't be written"
 LOCAL_EVENTS_VARIABLE = "PIPEDAI_LOCAL_RUN_EVENTS"
 LOCAL_EVENTS_ROOT = Path("~/.pipedai/runs")
 # The bounds of one file, of one event's payload, and of the number of files. All files stay below 2 GiB.
@@ -319,17 +316,13 @@ def local_events_wanted() -> bool:
     return os.environ.get(LOCAL_EVENTS_VARIABLE, "").lower() in {"1", "true", "yes"}
 
 
-def local_directory(worker_id: str) -> Path:
-    return LOCAL_EVENTS_ROOT.expanduser() / worker_id
-
-
 class RunEvents:
     """The event file of one run, with a line `{ seq, type, ts, payload }` for each. Errors only lose events."""
 
     def __init__(self, directory: Path, run_id: str, redactor: Redactor) -> None:
         self._redactor = redactor
         self._file: EventFile | None = None
-        with self._or_none():
+        with logged(NOT_WRITTEN):
             durable.private_directory(directory)
             make_room(directory, most=KEPT_RUNS - 1)
             path = directory / f"{run_id}{SUFFIX}"
@@ -340,11 +333,13 @@ class RunEvents:
         if self._file is None or not self._file.open:
             return
         clean, had = self._redacted(payload), {"bytes": self._file.size}
-        with self._or_none():
+        with logged(NOT_WRITTEN):
             self._file.append(
                 lambda seq: self._line(seq, kind, clean),
                 lambda seq: self._line(seq, "events.truncated", had),
             )
+            return
+        self._file.close()
 
     def close(self) -> None:
         if self._file is not None:
@@ -370,14 +365,6 @@ class RunEvents:
         if len(text) >= SHORTEST_CUT_STRING:
             return self._redactor.redact_cut_off(text)
         return self._redactor.redact(text)
-
-    @contextlib.contextmanager
-    def _or_none(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            log.warning("a run's events can't be written: %s", error.strerror)
-            self.close()
 
 
 # While a run's file has nothing new, it is looked at this often.
@@ -410,33 +397,15 @@ def _event(text: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) and whole(value.get("seq")) is not None else None
 
 
-# The parameters of the terminal's colours (ECMA-48, SGR).
-_COLOURS = {
-    MESSAGE: "1",
-    THINKING: "2;3",
-    TOOL_CALL: "36",
-    TOOL_RESULT: "2",
-    STATUS: "2",
-    STDERR: "33",
-    RESULT: "32",
-    TRUNCATED: "31",
-}
-_FAILED_COLOUR = "31"
 _TYPE_WIDTH = 11
 _INDENT = " " * (9 + _TYPE_WIDTH + 1)
 LONGEST_SHOWN_DATA = 300
 
 
-def wants_colour(file: TextIO) -> bool:
-    return file.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
-def shown(event: dict[str, Any], *, colour: bool) -> str:
+def shown(event: dict[str, Any]) -> str:
     kind = harmless(str(event.get("type")))
     lines = [harmless(line) for line in _said(event).split("\n")]
     text = f"\n{_INDENT}".join(lines)
-    if colour and (code := _colour(event)):
-        text = f"\x1b[{code}m{text}\x1b[0m"
     return f"{_time(event.get('at'))} {kind:<{_TYPE_WIDTH}} {text}".rstrip()
 
 
@@ -460,13 +429,6 @@ def _said(event: dict[str, Any]) -> str:
     if len(text) > LONGEST_SHOWN_DATA:
         text = f"{text[: LONGEST_SHOWN_DATA - 1]}…"
     return f"{said} {text}".strip()
-
-
-def _colour(event: dict[str, Any]) -> str | None:
-    data = event.get("data")
-    if isinstance(data, dict) and data.get("isError") is True:
-        return _FAILED_COLOUR
-    return _COLOURS.get(str(event.get("type")))
 
 
 def _time(at: object) -> str:

@@ -25,7 +25,7 @@ OK, ERROR, UNKNOWN = "ok", "error", "unknown"
 # What a call may change, by the server's own annotation of its tool.
 NO_EFFECT, IDEMPOTENT, POSSIBLE = "none", "idempotent", "possible"
 LONGEST_LIST = 500
-LONGEST_TOOL_NAME = 200
+LONGEST_TOOL_NAME = LONGEST_CALL_ID = 200
 # The name of a call is searched for secrets before it is cut. One that is longer than this counts as none.
 LONGEST_SEARCHED = 64 * 1024
 # Stands for the name of a tool in a call that names none. The API takes no empty name.
@@ -46,9 +46,6 @@ class Call:
     started: float = field(default_factory=time.monotonic)
     ended: bool = False
 
-    def sent(self) -> None:
-        self.started = time.monotonic()
-
 
 @dataclass
 class RecordedCalls:
@@ -68,9 +65,11 @@ class RecordedCalls:
             self.total += 1
             self.effects += line["effect"] == POSSIBLE
             if len(self.items) < LONGEST_LIST:
-                told = {name: str(line[name]) for name in ("at", "tool", "effect")}
-                looked = {"before": True} if line.get("before") is True else {}
-                self.items.append({**told, **looked, "durationMs": None, "outcome": UNKNOWN})
+                told: dict[str, Any] = {name: str(line[name]) for name in ("at", "tool", "effect")}
+                told["callId"] = line.get("callId")
+                if line.get("before") is True:
+                    told["before"] = True
+                self.items.append({**told, "durationMs": None, "outcome": UNKNOWN})
         elif line["is"] == "end":
             self.answered += 1
             if (number := int(line["call"])) < len(self.items):
@@ -93,9 +92,7 @@ class ToolCalls:
     """One run's tool calls. Safe to use from several threads."""
 
     def __init__(self, path: Path, redactor: Redactor | None = None) -> None:
-        """Make the file, mode 0600, in which `redactor` hides secrets. Raises FileExistsError if it is there already,
-        and OSError.
-        """
+        """Make the file, mode 0600, in which `redactor` hides secrets. Raises FileExistsError, and OSError."""
         self._path = path
         self._redactor = redactor or Redactor()
         # Guards the file. A thread may hold this lock as long as a write to the disk takes.
@@ -120,9 +117,13 @@ class ToolCalls:
                     story.take(json.loads(line))
         return story
 
-    def begin(self, tool: str, effect: str, *, before: bool = False) -> Call:
+    def begin(
+        self, tool: str, effect: str, call_id: str | None = None, *, before: bool = False
+    ) -> Call:
         """Write down that this tool is about to be called: by the agent, or `before` it is started. This is on the disk
         when `begin` returns. Raises OSError.
+
+        `call_id` is the id that the run's events have of the call.
         """
         # A character that is left out might stand in the middle of a secret, so it is left out first.
         name = tool.translate(_UNFIT) if len(tool) <= LONGEST_SEARCHED else ""
@@ -131,6 +132,7 @@ class ToolCalls:
             "at": iso(time.time()),
             "tool": self._redactor.redact(name)[:LONGEST_TOOL_NAME] or UNNAMED,
             "effect": effect,
+            "callId": call_id and self._redactor.redact(call_id.translate(_UNFIT)),
             **({"before": True} if before else {}),
         }
         with self._lock:

@@ -1,6 +1,4 @@
-"""Defines what an executor, which runs the program of a run, receives and returns, makes what the program gets (its
-stdin, and an environment without this machine's secrets), and executes runs with any program.
-"""
+"""Defines what an executor receives and returns, what a run's program gets, and the executor for any program."""
 
 from __future__ import annotations
 
@@ -37,6 +35,8 @@ from pipedai_worker.running.stopping import StopReason
 # The name of the run's only MCP server; claude then names its tools `mcp__trigger__…`.
 SERVER_NAME = "trigger"
 TOOL_PREFIX = f"mcp__{SERVER_NAME}__"
+# The key in `_meta` of a request to the MCP server by which claude says which call of the model the request makes.
+CALL_KEY = "claudecode/toolUseId"
 # Claude's word in a result for the end at a tool call that waits for a person.
 DEFERRED = "tool_deferred"
 # Claude takes a text that begins with a slash for a command of its own. After an empty line it does not.
@@ -99,9 +99,7 @@ def stdin_for_claude(run: AssignedRun) -> bytes:
 
 
 def stdin_to_resume(unanswered: tuple[str, ...]) -> bytes:
-    """Return the text with which claude resumes a session. `unanswered` names tools whose calls the session may call
-    interrupted, although the server may have carried them out.
-    """
+    """Return the text with which claude resumes. The server may have carried out calls of `unanswered` tools."""
     text = (
         "The session was interrupted: the task above is not finished. Go on where it stopped."
         " Do not repeat a tool call that is already done."
@@ -162,9 +160,7 @@ GATEWAY_HOST = "127.0.0.1"
 
 
 def allowed(extra: Iterable[str] = ()) -> dict[str, str]:
-    """Return the allowed variables of this process's environment, and those in `extra`. If one names a proxy, NO_PROXY
-    is set as well, so that calls of the run's gateway, on this machine, don't go through it.
-    """
+    """Return the allowed variables, those in `extra`, and beside a proxy a NO_PROXY with the run's gateway."""
     names = ALLOWED.union(extra)
     environment = {
         name: value
@@ -250,9 +246,7 @@ class Execution:
 
 
 class Executor:
-    """Executes one job per call. Several threads may call it at the same time. Unless an executor says otherwise, its
-    program is one of which the worker knows nothing.
-    """
+    """Executes one job per call, also several at a time. By default nothing is known of the program that it runs."""
 
     # True if the run's MCP server has to answer before the program is launched.
     needs_server = False

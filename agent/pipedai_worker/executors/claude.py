@@ -1,6 +1,4 @@
-"""Executes runs with `claude -p`: its command line, its settings and limits, the account that pays for it, and what it
-leaves outside the run's directory.
-"""
+"""Executes runs with `claude -p`: its command line, settings and limits, its account, and what it leaves behind."""
 
 from __future__ import annotations
 
@@ -16,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,33 +39,25 @@ from pipedai_worker.running.assigned import Approvals
 from pipedai_worker.running.outcome import CLIENT, FAILED, Outcome
 
 
+@dataclass
 class ClaudeExecutor(Executor):
     """Runs `argv`, which is claude or behaves like it. `auth_mode` returns how claude is paid for. A program that is
-    silent for `silence_seconds` is stopped; 0 sets no limit. With `offline` it needs no MCP server. No run's claude may
-    read or change the worker's `own` files and directories.
+    silent for `silence_seconds` is stopped; 0 sets no limit. No run's claude may read or change the worker's `own`
+    files and directories.
     """
 
     resumes = True
     features = (APPROVALS, BEFORE)
 
-    def __init__(
-        self,
-        argv: Sequence[str],
-        *,
-        auth_mode: Callable[[], str],
-        silence_seconds: float,
-        offline: bool = False,
-        own: Sequence[Path] = (),
-    ) -> None:
-        self._argv = tuple(argv)
-        self._auth_mode = auth_mode
-        self._silence_seconds = silence_seconds
-        self._own = tuple(own)
-        self.needs_server = not offline
+    argv: Sequence[str]
+    auth_mode: Callable[[], str]
+    silence_seconds: float
+    needs_server: bool = True
+    own: Sequence[Path] = ()
 
     @property
     def credentials(self) -> tuple[str, ...]:
-        return CREDENTIALS[self._auth_mode()]
+        return CREDENTIALS[self.auth_mode()]
 
     def execute(self, job: Job) -> Execution:
         why = _refusal(job)
@@ -89,7 +80,7 @@ class ClaudeExecutor(Executor):
         program = launch(job, self._command_line(job), stdin)
         if isinstance(program, Outcome):
             return Execution(program)
-        watch = Watch(job, self._silence_seconds)
+        watch = Watch(job, self.silence_seconds)
         ending = program.supervise(
             stdout=watch.read,
             stderr=watch.stderr.feed,
@@ -117,7 +108,7 @@ class ClaudeExecutor(Executor):
 
     def _command_line(self, job: Job) -> list[str]:
         command_line = [
-            *self._argv,
+            *self.argv,
             "-p",
             "--mcp-config",
             str(job.mcp_config),
@@ -129,7 +120,7 @@ class ClaudeExecutor(Executor):
             # tool needs a permission in this machine's settings for claude.
             "--allowedTools",
             f"mcp__{SERVER_NAME}",
-            *limiting_options(job.run.approvals, job.mcp_config, self._own),
+            *limiting_options(job.run.approvals, job.mcp_config, self.own),
             *([] if job.session.kept else [FORGET_SESSION]),
             "--resume" if job.session.resumed else "--session-id",
             job.session.id,
@@ -338,12 +329,6 @@ def config_directory(environment: Mapping[str, str]) -> Path | None:
     return _directory(environment, "CLAUDE_CONFIG_DIR") or (home and home / ".claude")
 
 
-def state_file(environment: Mapping[str, str]) -> Path | None:
-    """Return the file in which claude keeps its own state, such as the account that it is logged in with."""
-    directory = _directory(environment, "CLAUDE_CONFIG_DIR") or _directory(environment, "HOME")
-    return directory and directory / ".claude.json"
-
-
 def _names(work: Path) -> set[str]:
     return {_NOT_A_LETTER.sub("-", str(path)) for path in (work, work.resolve())}
 
@@ -358,36 +343,26 @@ LOOK_SECONDS = 60.0
 ASK_AGAIN_SECONDS = 600.0
 
 
+@dataclass
 class Account:
-    """Claude's account. `auth_mode` returns how it is paid for. `ask_environment` asks the API for the environment's id
-    if it is not known; it raises ApiError, and may return None.
-    """
+    """Claude's account. `ask_environment` asks the API for the environment's id, if that is not known."""
 
-    def __init__(
-        self,
-        auth_mode: Callable[[], str],
-        environment_id: str | None,
-        ask_environment: Callable[[], str | None],
-    ) -> None:
-        self._auth_mode = auth_mode
-        self._environment_id = environment_id
-        self._ask_environment = ask_environment
-        self._lock = threading.Lock()
-        self._ask_at = self._look_at = 0.0
-        self._word: str | None = None
+    _auth_mode: Callable[[], str]
+    _environment_id: str | None
+    _ask_environment: Callable[[], str | None]
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _ask_at: float = 0.0
+    _look_at: float = 0.0
+    _word: str | None = None
 
     def word(self) -> str | None:
-        """Return the account's word of 64 characters, or None if it is not known. All machines of an environment make
-        the same word, from which nobody can tell the account.
-        """
+        """Return the account's word, the same on all machines of the environment, which does not tell the account."""
         with self._lock:
             now = time.monotonic()
             if now >= self._look_at:
                 self._look_at = now + LOOK_SECONDS
-                environment_id, identity = (
-                    self._environment(now),
-                    account_identity(self._auth_mode()),
-                )
+                environment_id = self._environment(now)
+                identity = account_identity(self._auth_mode())
                 known = environment_id is not None and identity is not None
                 self._word = account_word(str(environment_id), str(identity)) if known else None
             return self._word
@@ -421,9 +396,10 @@ def account_identity(auth_mode: str) -> str | None:
 
 
 def _login() -> dict[str, Any]:
-    path = state_file(allowed())
+    """Return what claude keeps in its own file of the account that it is logged in with; nothing if it is not."""
+    directory = _directory(allowed(), "CLAUDE_CONFIG_DIR") or _directory(allowed(), "HOME")
     try:
-        content = json.loads(path.read_bytes()) if path else {}
+        content = json.loads((directory / ".claude.json").read_bytes()) if directory else {}
     except (OSError, ValueError, RecursionError):
         return {}
     login = content.get("oauthAccount") if isinstance(content, dict) else None

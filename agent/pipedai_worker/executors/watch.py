@@ -1,11 +1,9 @@
-"""Follows one claude process: reads its events, says when to stop it, and derives the outcome. A failure is the
-client's fault if the same prompt would fail again, and else infrastructure's.
-"""
+"""Follows one claude process by its events, says when to stop it, and derives the outcome and whose fault it is."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from pipedai_worker.executors.base import DEFERRED, SERVER_NAME, TOOL_PREFIX, Execution, Job
@@ -16,6 +14,7 @@ from pipedai_worker.running.outcome import (
     INFRA,
     SUCCEEDED,
     WAITING,
+    Fault,
     Outcome,
     Tokens,
     UsageLimit,
@@ -66,21 +65,8 @@ LONGEST_WORD = 200
 RETRYABLE_STATUSES = frozenset({408, 409, 425, RATE_LIMIT_STATUS})
 
 
-@dataclass(frozen=True)
-class Fault:
-    """Whose fault a failure is, and a sentence on what happened."""
-
-    fault_class: str
-    sentence: str
-    rate_limited: bool = False
-    # True if claude has spent what it was allowed to spend.
-    over_budget: bool = False
-
-
 def judge(result: dict[str, Any], api_error: str | None, *, limit_reached: bool) -> Fault:
-    """Return whose fault a failed result is. `api_error` is the kind of API error that claude named last, and
-    `limit_reached` says that the host's usage limit is used up.
-    """
+    """Return whose fault a failed result is. `api_error` is the kind of API error that claude named last."""
     subtype = _word(result.get("subtype"))
     if subtype in CLIENT_SUBTYPES:
         sentence = CLIENT_SUBTYPES[subtype]
@@ -329,12 +315,6 @@ class Transcript:
             self._model_tokens = sum(map(Tokens.read_model, whole_process.values()), Tokens())
 
 
-def deferred_in(result: dict[str, Any]) -> object:
-    """Return the id of the tool call that a result says claude has deferred; None if there is none."""
-    deferred = result.get("deferred_tool_use")
-    return deferred.get("id") if isinstance(deferred, dict) else None
-
-
 def is_success(result: dict[str, Any]) -> bool:
     """Tell whether a result is a success. Its subtype is not enough: an API error has `success` too."""
     return result.get("subtype", "success") == "success" and result.get("is_error") is False
@@ -429,7 +409,7 @@ class Watch:
             return Execution(
                 self._outcome(ending),
                 session_refused=self._session_refused(),
-                nothing_deferred=self._nothing_deferred(),
+                nothing_deferred=self._job.session.deferred and not self._transcript.begun,
             )
         if stopped_by is StopReason.NO_SERVER:
             return Execution(self._failed(ending, self._no_server(), ""))
@@ -450,10 +430,6 @@ class Watch:
             return False
         return result.get("subtype") == EXECUTION_ERROR and not self._transcript.num_turns
 
-    def _nothing_deferred(self) -> bool:
-        """Tell whether claude has ended at once because its session has no deferred call to go on with."""
-        return self._job.session.deferred and not self._transcript.begun
-
     def _outcome(self, ending: Ending) -> Outcome:
         transcript = self._transcript
         result = self._result if self._stopping else transcript.result
@@ -470,7 +446,8 @@ class Watch:
             return self._failed(ending, fault, text)
         if not transcript.server_connected:
             return self._failed(ending, self._no_server(), text)
-        parked = self._job.parked(deferred_in(result))
+        deferred = result.get("deferred_tool_use")
+        parked = self._job.parked(deferred.get("id") if isinstance(deferred, dict) else None)
         if parked is not None:
             return replace(self._known(ending), status=WAITING, approval=parked)
         fault_of_success = flaw(result)

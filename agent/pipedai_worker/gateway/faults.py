@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import socket
 import ssl
-from dataclasses import dataclass
 
 import httpx
 
 from pipedai_worker.api import causes
-from pipedai_worker.running.outcome import CLIENT, INFRA
+from pipedai_worker.running.outcome import CLIENT, INFRA, Fault
 
 TOO_MANY_REQUESTS = 429
 PROXY_REFUSED = 407
@@ -20,17 +19,11 @@ INFRA_STATUSES = frozenset({408, TOO_MANY_REQUESTS})
 NO_POSTS = frozenset({404, 405})
 
 
-@dataclass(frozen=True)
-class ServerFault:
-    fault_class: str
-    sentence: str
-
-
 class ServerFailed(Exception):  # noqa: N818 - it carries a fault
     def __init__(self, fault_class: str, sentence: str, *, unanswered: bool = False) -> None:
         """`unanswered` says that the server may have got the request, and that its answer did not come."""
         super().__init__(sentence)
-        self.fault = ServerFault(fault_class, sentence)
+        self.fault = Fault(fault_class, sentence)
         self.unanswered = unanswered
 
 
@@ -45,9 +38,7 @@ def client(sentence: str) -> ServerFailed:
 
 
 def of_status(status: int, *, expiring: bool = False, begins: bool = False) -> ServerFailed | None:
-    """Return the error for an answer's status; None for 2xx. `expiring` headers may be replaced later. `begins`
-    says that the request was `initialize`.
-    """
+    """Return the error for a status; None for 2xx. `expiring` headers may be replaced. `begins` means `initialize`."""
     if 200 <= status < 300:
         return None
     if 300 <= status < 400:

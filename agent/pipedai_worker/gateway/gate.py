@@ -23,7 +23,7 @@ from pipedai_worker.executors.base import TOOL_PREFIX
 from pipedai_worker.gateway import limits, messages
 from pipedai_worker.gateway.listener import Request
 from pipedai_worker.gateway.messages import NotAllowed
-from pipedai_worker.running.assigned import EVERY_TOOL, Approvals, Decision
+from pipedai_worker.running.assigned import EVERY_TOOL, Approvals, Decision, GatedCall
 from pipedai_worker.running.outcome import storable
 from pipedai_worker.values import is_deeper, parse
 
@@ -46,9 +46,7 @@ def with_known_headers(request: Request) -> Request:
 
 
 def rebuilt(posted: list[dict[str, Any]], request: Request) -> bytes:
-    """Return a body with the messages of a POST, made from their known members and parameters alone. Raises ValueError
-    for a number that JSON does not have.
-    """
+    """Return a POST's messages, made anew from their known members. Raises ValueError for a number that JSON lacks."""
     made = [_rebuilt(message) for message in posted]
     return _text(made if request.body.lstrip()[:1] == b"[" else made[0])
 
@@ -82,15 +80,8 @@ def is_plain(posted: list[dict[str, Any]], request: Request) -> bool:
     return True
 
 
-def may_mirror(schema: bytes) -> bool:
-    """Tell whether a schema, in its canonical form, may name headers that repeat arguments."""
-    return f'"{_MIRRORED}"'.encode() in schema
-
-
 def mirrors(schema: Any) -> dict[str, tuple[str, ...]] | None:
-    """Return the headers that repeat arguments by the schema of a tool (`x-mcp-header`, MCP 2026-07-28), in lower case,
-    and where in the arguments each value is; None if there are too many. The schema must not have too many levels.
-    """
+    """Return which arguments headers repeat by a tool's schema (`x-mcp-header`); None if there are too many."""
     found: dict[str, tuple[str, ...]] = {}
     waiting: list[tuple[tuple[str, ...], Any]] = [((), schema)]
     while waiting and len(found) <= limits.MOST_MIRRORS:
@@ -105,9 +96,7 @@ def mirrors(schema: Any) -> dict[str, tuple[str, ...]] | None:
 
 
 def repeats(request: Request, arguments: dict[str, Any], schema: bytes | None) -> bool:
-    """Tell whether the headers that may repeat arguments of a call say the same as these. `schema` is the canonical
-    form of the tool's; None if it is not known.
-    """
+    """Tell whether headers that repeat a call's arguments agree with them by the tool's canonical schema, if known."""
     names = {name for name, _ in request.headers if name.startswith(_PARAM)}
     if not names:
         return True
@@ -145,9 +134,7 @@ def shows(shown: Any, value: Any) -> bool:
 
 
 def canonical(value: Any, levels: int) -> bytes | None:
-    """Return the RFC 8785 form of a JSON value; None if it has none, such as a number that not every program reads, or
-    if the value has more levels than these.
-    """
+    """Return the RFC 8785 form of JSON; None for more levels than these, or a number that some programs misread."""
     try:
         return None if is_deeper(value, levels) else rfc8785.dumps(value)
     except ValueError:
@@ -176,20 +163,6 @@ UNSPENT = "The approval of this call could not be used, so the call was not sent
 REJECTED = "A person has rejected this call. Nothing was done."
 # Claude replaces these characters of a tool's name.
 _REPLACED = re.compile(r"[^a-zA-Z0-9_-]")
-
-
-@dataclass(frozen=True)
-class GatedCall:
-    tool: str
-    arguments_hash: str
-    tool_schema_hash: str
-
-    def fits(self, decision: Decision) -> bool:
-        return (self.tool, self.arguments_hash, self.tool_schema_hash) == (
-            decision.tool,
-            decision.arguments_hash,
-            decision.tool_schema_hash,
-        )
 
 
 @dataclass(frozen=True)
@@ -223,7 +196,8 @@ class Schema:
         text = canonical(value, limits.MOST_LEVELS)
         if text is None:
             return None
-        return cls(hashlib.sha256(text).hexdigest(), text if may_mirror(text) else b"")
+        may_mirror = f'"{_MIRRORED}"'.encode() in text
+        return cls(hashlib.sha256(text).hexdigest(), text if may_mirror else b"")
 
 
 class Gate:
@@ -261,9 +235,7 @@ class Gate:
         self._refused: dict[str, str] = {}
 
     def learn(self, name: str, tool: dict[str, Any], effect: str) -> None:
-        """Learn of a tool from the server's list. The worst effect that any list gave counts. It may take a second,
-        so no event loop must call it.
-        """
+        """Learn of a listed tool, whose worst effect counts. As it may take a second, no event loop must call it."""
         # The effect is noted first, and a schema that can't be read is noted as one without canonical form.
         if effect == POSSIBLE:
             with self._lock:
@@ -328,7 +300,7 @@ class Gate:
         if agent_id:
             raise NotAllowed(SUB_AGENT)
         call, text = self._described(tool, arguments)
-        if self._decision is not None and call.fits(self._decision):
+        if self._decision is not None and call == self._decision.call:
             return {}
         other = self._parked is not None and self._parked.tool_use_id != tool_use_id
         if other and not self._was_sent:
@@ -362,9 +334,7 @@ class Gate:
         return found[0] if len(found) == 1 else short
 
     def admit(self, posted: list[dict[str, Any]], request: Request) -> Admitted:
-        """Check a POST's messages, given whole, and return what may be sent for them. Raises NotAllowed if one of them
-        must not be sent. It may wait for the disk, and large messages take time.
-        """
+        """Return what may be sent for a POST's whole messages, which takes time. Raises NotAllowed if one must not."""
         with self._lock:
             try:
                 if any(is_deeper(message, limits.MOST_LEVELS) for message in posted):
@@ -407,7 +377,7 @@ class Gate:
 
     def _decision_on(self, call: GatedCall) -> Decision:
         decision = self._decision
-        if decision is None or not call.fits(decision):
+        if decision is None or call != decision.call:
             self._was_sent |= self._parked is not None and self._parked.call == call
             raise NotAllowed(UNAPPROVED)
         if not decision.approved:
@@ -431,7 +401,7 @@ class Gate:
 
     def _is_gated(self, tool: str) -> bool:
         # What was decided on a call holds, whatever the rules have become since the run asked.
-        if self._decision is not None and self._decision.tool == tool:
+        if self._decision is not None and self._decision.call.tool == tool:
             return True
         may_change = tool not in self._schemas or self._redacted(tool) in self._with_effect
         return any(

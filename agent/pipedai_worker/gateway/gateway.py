@@ -1,6 +1,4 @@
-"""Serves one run's gateway in a thread of its own: passes a client's requests on to the MCP server and the answers
-back, and writes the tool calls to the journal.
-"""
+"""Serves one run's gateway in a thread: passes requests and answers on, and writes tool calls to the journal."""
 
 from __future__ import annotations
 
@@ -12,6 +10,7 @@ import logging
 import re
 import secrets
 import socket
+import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, wait
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ import httpx
 
 from pipedai_worker.disk.tool_calls import POSSIBLE, Call, ToolCalls
 from pipedai_worker.gateway import faults, limits, messages
-from pipedai_worker.gateway.faults import ServerFailed, ServerFault
+from pipedai_worker.gateway.faults import ServerFailed
 from pipedai_worker.gateway.gate import Admitted, Gate, with_known_headers
 from pipedai_worker.gateway.listener import Answer, Listener, Request
 from pipedai_worker.gateway.look import Look, Looked
@@ -50,6 +49,7 @@ from pipedai_worker.gateway.upstream import (
     read_whole,
     session_in,
 )
+from pipedai_worker.running.outcome import Fault
 from pipedai_worker.running.stopping import in_background, run_in_background
 
 log = logging.getLogger(__name__)
@@ -108,10 +108,9 @@ class Gateway:
 
     def probe(
         self, stopped: Callable[[], bool] = lambda: False, look: Look | None = None
-    ) -> Looked | ServerFault | None:
-        """Initialise the server and list its tools, in 30 s at most, and take the `look`. Return what it has seen, None
-        without one, or why the server can't be used. If the gateway is closed or `stopped` returns True meanwhile,
-        return at once.
+    ) -> Looked | Fault | None:
+        """Initialise the server, list its tools and take the `look`, until `stopped`. Return what that has seen, None
+        without one, or why the server can't be used.
         """
         if self._loop is None:
             raise RuntimeError("The gateway is not open.")
@@ -180,7 +179,8 @@ class Gateway:
             if path == self._path.encode():
                 await self._answer_main(request, answer)
             elif self._gate and path == f"{self._base}/hook".encode() and request.method == "POST":
-                await self._answer_hook(self._gate, request, answer)
+                told = await asyncio.to_thread(self._gate.answer_hook, request.body)
+                await answer.send(HTTPStatus.OK, json.dumps(told).encode())
             else:
                 await answer.send(HTTPStatus.NOT_FOUND)
         except ServerFailed as failed:
@@ -189,11 +189,6 @@ class Gateway:
                 raise ConnectionError from None
             problem = messages.error("null", messages.SERVER_ERROR, str(failed))
             await answer.send(HTTPStatus.BAD_GATEWAY, problem)
-
-    async def _answer_hook(self, gate: Gate, request: Request, answer: Answer) -> None:
-        loop = asyncio.get_running_loop()
-        told = await loop.run_in_executor(None, gate.answer_hook, request.body)
-        await answer.send(HTTPStatus.OK, json.dumps(told).encode())
 
     async def _answer_main(self, request: Request, answer: Answer) -> None:
         ways = {
@@ -283,9 +278,7 @@ class Forwarding:
     async def _announce(
         self, post: Posted, posted: list[dict[str, Any]], admitted: Admitted | None
     ) -> None:
-        """Write a POST's tool calls to the journal, and wait if one may change something or its approval has to be
-        spent. Raises NotAllowed if a call can't be written down or must not be sent.
-        """
+        """Write tool calls to the journal, and wait for what must come before them. Raises NotAllowed."""
         may_change = False
         begun: list[Call] = []
         for message in posted:
@@ -297,7 +290,7 @@ class Forwarding:
             if tool is not None:
                 effect = self._effects.of(tool)
                 may_change |= effect == POSSIBLE
-                awaited = await self._begin(tool, effect)
+                awaited = await self._begin(tool, effect, messages.call_id_of(message))
                 begun.append(awaited)
             if awaited is not None and id_as_json is not None:
                 self._waiting.expect(post.session, id_as_json, awaited)
@@ -307,12 +300,11 @@ class Forwarding:
             # The call is in the journal by now, so a crash from here on leaves it there as one of unknown outcome.
             await in_background("gateway spend", partial(self._gate.spend, admitted.approval_id))
         for call in begun:
-            call.sent()
+            call.started = time.monotonic()
 
-    async def _begin(self, tool: str, effect: str) -> Call:
-        loop = asyncio.get_running_loop()
+    async def _begin(self, tool: str, effect: str, call_id: str | None) -> Call:
         try:
-            return await loop.run_in_executor(None, self._calls.begin, tool, effect)
+            return await asyncio.to_thread(self._calls.begin, tool, effect, call_id)
         except OSError:
             raise NotAllowed(
                 "The worker could not write this call down, so it was not sent."
@@ -432,9 +424,7 @@ class Forwarding:
 
 
 def _passed_on(status: int) -> int:
-    """Return the status for claude: never 401, for which it would look for a login, a redirect, or the status of an
-    answer without content.
-    """
+    """Return the status for claude: never 401, for which it looks for a login, a redirect, or one without content."""
     if status in _WITHOUT_CONTENT:
         return HTTPStatus.OK
     if 200 <= status < 300:

@@ -1,7 +1,5 @@
 """Bounds what a run's gateway takes from the run's program and from the MCP server, in bytes, seconds and numbers."""
 
-from __future__ import annotations
-
 KIB = 1024
 MIB = 1024 * KIB
 
@@ -16,8 +14,7 @@ MOST_CONNECTIONS = 128
 MOST_UNTAKEN = 4096
 # How many connections may be open that have not sent a request with the secret path. Beyond that the oldest is closed.
 MOST_STRANGERS = 64
-# In a run with rules, a message and a tool's schema may have so many levels of lists and objects, and so many refused
-# calls are counted.
+# In a run with rules: the most levels of a message or a tool's schema, and the most refused calls that are counted.
 MOST_LEVELS = 100
 MOST_REFUSED = 10_000
 # How many bytes of request bodies the gateway may have in memory at the same time.

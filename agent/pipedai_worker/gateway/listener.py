@@ -1,6 +1,4 @@
-"""Accepts connections on the loopback interface, lets only requests pass that are meant for this gateway, and writes
-their answers; h11 knows the rules of HTTP/1.1.
-"""
+"""Accepts connections on the loopback interface, and lets only requests pass that are meant for this gateway."""
 
 from __future__ import annotations
 
@@ -48,31 +46,6 @@ class Request:
         return any(one == name for one, _ in self.headers)
 
 
-class Share:
-    """The bytes of memory that one request's body takes. It is a context manager, whose exit gives them back."""
-
-    def __init__(self, listener: Listener) -> None:
-        self._listener = listener
-        self._taken = 0
-
-    def __enter__(self) -> Share:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.room += self._taken
-
-    def take(self, size: int) -> None:
-        """Have `size` bytes altogether. Raises BadRequest if the body is too large, or if there is no room for it."""
-        if size > limits.LARGEST_REQUEST:
-            raise BadRequest(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        more = size - self._taken
-        if more > self._listener.room:
-            raise BadRequest(HTTPStatus.SERVICE_UNAVAILABLE)
-        if more > 0:
-            self._listener.room -= more
-            self._taken = size
-
-
 class Wire:
     """The HTTP of one connection: its requests come one after the other, each with its answer before the next."""
 
@@ -97,18 +70,18 @@ class Wire:
         headers = tuple((name.decode(), value.decode("latin-1")) for name, value in head.headers)
         return Request(head.method.decode(), head.target.decode("latin-1"), headers, b"")
 
-    async def read_body(self, request: Request, share: Share) -> Request | None:
+    async def read_body(self, request: Request, take: Callable[[int], None]) -> Request | None:
         """Return the request with its body; None when the client has closed the connection. Raises BadRequest."""
         if request.has("content-length"):
             if request.has("transfer-encoding"):
                 raise BadRequest(HTTPStatus.BAD_REQUEST)
-            share.take(int(request.header("content-length") or 0))
+            take(int(request.header("content-length") or 0))
         if self._http.they_are_waiting_for_100_continue:
             go_on = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
             await self.write(go_on)
         body = bytearray()
         while isinstance(event := await self._next(), h11.Data):
-            share.take(len(body) + len(event.data))
+            take(len(body) + len(event.data))
             body += event.data
         return replace(request, body=bytes(body)) if isinstance(event, h11.EndOfMessage) else None
 
@@ -190,7 +163,7 @@ class Listener:
         # The connections that are not (or no longer) known to be a client's, the oldest first.
         self._strangers: dict[_Connection, None] = {}
         # How many bytes of request bodies may still be taken into memory.
-        self.room = limits.MOST_HELD
+        self._room = limits.MOST_HELD
         self._server: asyncio.AbstractServer | None = None
 
     async def open(self) -> None:
@@ -228,9 +201,9 @@ class Listener:
                 head = await wire.read_head()
             while head is not None:
                 self._admit(connection, head)
-                with Share(self) as share:
+                with self._memory() as take:
                     with connection.time_limit():
-                        request = await wire.read_body(head, share)
+                        request = await wire.read_body(head, take)
                     if request is None:
                         return
                     await self._handler(request, Answer(wire, connection))
@@ -242,10 +215,28 @@ class Listener:
             await Answer(wire, connection).send(bad.status, close=True)
             await _linger(connection.reader, writer)
 
+    @contextlib.contextmanager
+    def _memory(self) -> Iterator[Callable[[int], None]]:
+        """Give a function that takes so much memory for a request's body, or raises BadRequest."""
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            if size > limits.LARGEST_REQUEST:
+                raise BadRequest(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            if size - taken > self._room:
+                raise BadRequest(HTTPStatus.SERVICE_UNAVAILABLE)
+            if size > taken:
+                self._room -= size - taken
+                taken = size
+
+        try:
+            yield take
+        finally:
+            self._room += taken
+
     def _admit(self, connection: _Connection, head: Request) -> None:
-        """Count a connection as that of a client. Raises BadRequest for a request that a web page sends, one without
-        the secret path, and that of one client too many.
-        """
+        """Count a client's connection. Raises BadRequest for a web page, a wrong path, or one client too many."""
         if head.has("origin"):
             raise BadRequest(HTTPStatus.FORBIDDEN)
         if head.header("host") != self._host:

@@ -93,7 +93,7 @@ class Look:
     async def _ask(self, talk: Talk, call: Call) -> dict[str, Any]:
         tool, arguments = self._before.tool, self._before.arguments
         talk.allow(limits.LARGEST_TOOLS_LIST, f"The result of {tool!r} is larger than {_MIB} MiB.")
-        call.sent()
+        call.started = time.monotonic()
         try:
             return await talk.request(messages.TOOLS_CALL, {"name": tool, "arguments": arguments})
         except ServerFailed as failed:

@@ -13,9 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar, Union
 
+from pipedai_worker.disk.durable import logged
 from pipedai_worker.disk.tool_calls import (
     ERROR,
     IDEMPOTENT,
+    LONGEST_CALL_ID,
     LONGEST_TOOL_NAME,
     NO_EFFECT,
     OK,
@@ -23,6 +25,7 @@ from pipedai_worker.disk.tool_calls import (
     Call,
     ToolCalls,
 )
+from pipedai_worker.executors.base import CALL_KEY
 from pipedai_worker.gateway import faults, limits
 from pipedai_worker.gateway.limits import MOST_TOOLS, MOST_WAITING
 from pipedai_worker.running.outcome import CLIENT
@@ -52,8 +55,16 @@ async def read_apart(data: bytes, read: Callable[[bytes], Read]) -> Read:
 
 
 def read_outlines(body: bytes) -> list[dict[str, Any]]:
-    """Return what `read_posted` does, but of each message only what the gateway looks at if no call is gated."""
-    return [_outline(message) for message in read_posted(body)]
+    """Return what `read_posted` does, but of each message only what the gateway looks at if no call is gated. The rest,
+    such as a call's arguments, would only take memory until the message is answered.
+    """
+    return [
+        {
+            **{name: message[name] for name in ("id", "method") if name in message},
+            "params": {"name": tool_of(message), "_meta": {CALL_KEY: call_id_of(message)}},
+        }
+        for message in read_posted(body)
+    ]
 
 
 def read_posted(body: bytes) -> list[dict[str, Any]]:
@@ -72,9 +83,7 @@ def read_posted(body: bytes) -> list[dict[str, Any]]:
 
 
 def read_answered(data: bytes) -> list[dict[str, Any]]:
-    """Return the messages of an answer or event; none if it is no JSON-RPC. Raises ServerFailed for too many values,
-    and for another encoding than UTF-8, as a client would read that differently.
-    """
+    """Return the messages of an answer; none if it is no JSON-RPC. Raises ServerFailed for too many, or no UTF-8."""
     try:
         value = parse(data.decode("utf-8-sig"))
     except TooManyValues:
@@ -104,6 +113,14 @@ def tool_of(message: dict[str, Any]) -> str | None:
     return name if isinstance(name, str) else ""
 
 
+def call_id_of(message: dict[str, Any]) -> str | None:
+    """Return the id by which the client tells of a tool call elsewhere; None if it names none."""
+    params = message.get("params")
+    meta = params.get("_meta") if isinstance(params, dict) else None
+    found = meta.get(CALL_KEY) if isinstance(meta, dict) else None
+    return found if isinstance(found, str) and 0 < len(found) <= LONGEST_CALL_ID else None
+
+
 def is_quick(message: dict[str, Any]) -> bool:
     """Tell whether the server has to answer the message, or confirm that it has come, at once."""
     return request_id(message) is None or message.get("method") in QUICK
@@ -124,12 +141,6 @@ def error(id_as_json: str, code: int, sentence: str) -> bytes:
     return f'{{"jsonrpc":"2.0","id":{id_as_json},"error":{problem}}}'.encode()
 
 
-def _outline(message: dict[str, Any]) -> dict[str, Any]:
-    """Return a message without what would only take memory until it is answered, such as a call's arguments."""
-    kept: dict[str, Any] = {name: message[name] for name in ("id", "method") if name in message}
-    return {**kept, "params": {"name": tool_of(message)}}
-
-
 def _id(message: dict[str, Any]) -> str | None:
     found = message.get("id")
     is_id = isinstance(found, (str, int, float)) and not isinstance(found, bool)
@@ -140,9 +151,7 @@ def _id(message: dict[str, Any]) -> str | None:
 
 
 def _check(message: dict[str, Any]) -> None:
-    """Raise ValueError unless the message has the members of JSON-RPC alone, a method and an id as MCP has them, and no
-    parameter of a call in other letters.
-    """
+    """Raise ValueError unless a message has only members of JSON-RPC, and method, id and parameters as MCP has them."""
     method, params = message.get("method", TOOLS_LIST), message.get("params")
     if not message.keys() <= _MEMBERS:
         raise ValueError("The message has a member that is none of JSON-RPC's.")
@@ -244,10 +253,8 @@ class Waiting:
 
     def end(self, call: Call, outcome: str) -> None:
         """Write down how a tool call ended. If the disk fails, the call counts as one that got no answer."""
-        try:
+        with logged("the end of a tool call can't be written down", logging.ERROR):
             self._calls.end(call, outcome)
-        except OSError as error:
-            log.error("the end of a tool call can't be written down: %s", error.strerror)
 
 
 class Effects:

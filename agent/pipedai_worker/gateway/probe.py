@@ -1,6 +1,4 @@
-"""Asks a run's MCP server for its tools as a client would, before the run uses the model: a server that can't be used
-fails the run at no cost (docs/decisions/gateway.md).
-"""
+"""Asks a run's MCP server for its tools, as one that fails costs nothing then (docs/decisions/gateway.md)."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ import httpx
 
 from pipedai_worker import __version__
 from pipedai_worker.gateway import faults, limits, messages
-from pipedai_worker.gateway.faults import ServerFailed, ServerFault
+from pipedai_worker.gateway.faults import ServerFailed
 from pipedai_worker.gateway.look import Look, Looked
 from pipedai_worker.gateway.messages import Effects, ServerError
 from pipedai_worker.gateway.upstream import (
@@ -30,6 +28,7 @@ from pipedai_worker.gateway.upstream import (
     media_type,
     session_in,
 )
+from pipedai_worker.running.outcome import Fault
 
 # The versions of MCP in which a conversation begins with `initialize`. The probe offers the first one to the server.
 VERSIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
@@ -45,7 +44,7 @@ USER_AGENT = ("User-Agent", f"pipedai-worker/{__version__}")
 
 async def probe(
     upstream: Upstream, effects: Effects, look: Look | None = None
-) -> Looked | ServerFault | None:
+) -> Looked | Fault | None:
     """Initialise the server, list its tools, in 30 s at most, take the `look`, and end the session. Return what the
     look has seen, None without one, or why the server can't be used.
     """
@@ -134,9 +133,7 @@ async def _list_tools(conversation: Conversation, effects: Effects) -> None:
 
 
 class Conversation:
-    """A conversation over streamable HTTP that begins with `initialize`. The server may give it a session. The methods
-    raise ServerFailed.
-    """
+    """A conversation over streamable HTTP that begins with `initialize`. Its methods raise ServerFailed."""
 
     client = {"name": "pipedai-worker", "version": __version__}
 

@@ -71,9 +71,7 @@ class Renewal:
         return self._expire_at is not None
 
     async def ask(self) -> None:
-        """After a refusal, wait for the present credentials to be used, but not for long, and not if they came a moment
-        ago.
-        """
+        """After a refusal, wait for the present credentials, but not for long, and not if they have just come."""
         last = self._answered_at
         came_now = last is not None and time.monotonic() - last < limits.RENEWAL_PAUSE
         if self._asking is not None or not came_now:

@@ -1,13 +1,11 @@
-"""Reads a run from the answer that hands it out, with the tool calls that a person must approve. The repr of a run
-shows none of its secrets.
-"""
+"""Reads a run, with its rules for approvals, from the API's answer. The repr of a run shows none of its secrets."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from pipedai_worker.clauses import OPS
@@ -37,15 +35,19 @@ class Rule:
         return cls(names, item["when"] == POSSIBLE_EFFECT)
 
 
-@dataclass(frozen=True)
-class Decision:
-    """What a person decided on one call. The hashes are SHA-256 of RFC 8785 forms, in hexadecimal digits."""
+class GatedCall(NamedTuple):
+    """A call that a person must approve. The hashes are SHA-256 of RFC 8785 forms, in hexadecimal digits."""
 
-    approval_id: str
-    approved: bool
     tool: str
     arguments_hash: str
     tool_schema_hash: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    approval_id: str
+    approved: bool
+    call: GatedCall
     reason: str = field(repr=False)
 
     @classmethod
@@ -54,11 +56,9 @@ class Decision:
         texts = [item[name] for name in names]
         if not all(isinstance(text, str) for text in texts) or texts[1] not in {APPROVE, REJECT}:
             raise ValueError
-        approval_id, decision, tool, arguments_hash, schema_hash = texts
-        return cls(
-            *(str(UUID(approval_id)), decision == APPROVE, tool, arguments_hash, schema_hash),
-            reason=str(item.get("reason") or ""),
-        )
+        approval_id, decision, *call = texts
+        reason = str(item.get("reason") or "")
+        return cls(str(UUID(approval_id)), decision == APPROVE, GatedCall(*call), reason)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
-"""The worker's main loop: asks the API for runs, gives each run a thread, and on a signal lets the runs finish or stops
-them.
-"""
+"""The worker's main loop: asks for runs, gives each a thread, and on a signal lets them finish or stops them."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import signal
@@ -33,6 +32,7 @@ from pipedai_worker.api import (
     jittered,
 )
 from pipedai_worker.disk import journal
+from pipedai_worker.disk.durable import logged
 from pipedai_worker.disk.journal import Journal
 from pipedai_worker.executors.base import Executor
 from pipedai_worker.running.assigned import AssignedRun
@@ -100,10 +100,9 @@ class InHand:
     def _hand_back(self, run_id: str, body: dict[str, Any]) -> None:
         around = self._around
         try:
-            around.journal.put_outcome(run_id, body)
-            around.journal.drop_next_claim_id()
-        except OSError as error:
-            log.error("run %s: its outcome can't be kept on disk: %s", run_id, error)
+            with logged(f"run {run_id}: its outcome can't be kept on disk", logging.ERROR):
+                around.journal.put_outcome(run_id, body)
+                around.journal.drop_next_claim_id()
         finally:
             around.claimed(run_id)
         report(around, run_id, body)
@@ -119,8 +118,7 @@ class InHand:
         except ApiError as caught:
             error = caught
         except GaveUp:
-            # The API did not answer before the worker had to exit. The run stays on disk, and the next start asks the
-            # API again.
+            # The API did not answer before the worker had to exit. The next start asks it again about the run.
             log.info("left to the next start: %s", run.assigned.id if run else "older runs")
         except OSError as caught:
             log.error("the worker's files can't be written: %s", caught)
@@ -169,6 +167,8 @@ class Settings:
     on_auth_mode: Callable[[str | None], None] = lambda _: None
     # Returns the word for the account of claude that pays for the runs, for the polls to tell; None if it is not known.
     account_id: Callable[[], str | None] = lambda: None
+    # Returns what is wrong with this machine, given by how many seconds the API's clock is ahead, or None.
+    problems: Callable[[float | None], list[dict[str, str]]] = lambda _: []
 
 
 class Fatal(Exception):  # noqa: N818 - the end, with a sentence for the operator
@@ -205,12 +205,7 @@ class Loop:
         )
         self._in_hand = InHand(self._surroundings, self._inbox.put, self._on_ended)
         self._poller = Poller(
-            api,
-            lambda result: self._inbox.put(lambda: self._on_polled(result)),
-            hold=not settings.once,
-            journal=journal,
-            account_id=settings.account_id,
-            features=executor.features,
+            api, journal, settings, executor.features, self._inbox.put, self._on_polled
         )
         # Runs that were granted anew, after a person's decision, while the thread of their earlier claim has not ended.
         self._decided: dict[str, Granted] = {}
@@ -295,7 +290,9 @@ class Loop:
     def _take(self, polled: Polled) -> None:
         self._poller.answered(polled)
         self._settings.on_auth_mode(self._api.auth_mode)
-        self._keep_sessions_while_limited()
+        if self._api.limited_seconds is not None:
+            with logged("it can't be written down that sessions are kept"):
+                self._journal.sessions.keep_while_limited(self._api.limited_seconds)
         for run_id in self._api.ended_runs:
             # A run that was decided about since the poll began uses its session again, and has its own end.
             self._journal.sessions.learn_end(run_id, None, self._surroundings.executor)
@@ -329,19 +326,8 @@ class Loop:
             in_hand.launch(Run(run, granted.claim_id, self._surroundings, granted.state))
 
     def _drop_claim_id(self) -> None:
-        try:
+        with logged("a claimId can't be removed from disk"):
             self._journal.drop_next_claim_id()
-        except OSError as error:
-            log.warning("a claimId can't be removed from disk: %s", error.strerror)
-
-    def _keep_sessions_while_limited(self) -> None:
-        seconds = self._api.limited_seconds
-        if seconds is None:
-            return
-        try:
-            self._journal.sessions.keep_while_limited(seconds)
-        except OSError as error:
-            log.warning("it can't be written down that sessions are kept: %s", error.strerror)
 
     def _on_ended(self, run: Run | None, error: ApiError | None) -> None:
         """Go on after the thread of a run; with None, after one that settled something."""
@@ -363,10 +349,8 @@ class Loop:
         self._draining.set()
         count = len(self._in_hand.runs)
         log.info("%s: takes nothing new, and ends after its runs in hand: %d", name, count)
-        try:
+        with logged("it can't be written down that this worker drains"):
             self._journal.tell(draining=True)
-        except OSError as error:
-            log.warning("it can't be written down that this worker drains: %s", error.strerror)
         self._poller.end_wait()
 
     def _on_stop_signal(self, name: str) -> None:
@@ -433,53 +417,51 @@ class Polled:
     seconds: float
 
 
+@dataclass
 class Poller:
-    """Sends one poll at a time in another thread, and passes its result or exception to `deliver`. The main thread then
-    calls `answered()` or `tries_again()`, which decide when the next poll is due.
+    """Sends one poll at a time in another thread, and lets the main thread call `_on_polled` with its result or
+    exception. The main thread then calls `answered()` or `tries_again()`, which decide when the next poll is due.
     """
 
-    def __init__(
-        self,
-        api: Api,
-        deliver: Callable[[Polled | ApiError], None],
-        *,
-        hold: bool,
-        journal: Journal,
-        account_id: Callable[[], str | None] = lambda: None,
-        features: Sequence[str] = (),
-    ) -> None:
-        self._api = api
-        self._features = features
-        # Returns the word for the account of claude, which each poll tells.
-        self._account_id = account_id
-        self._deliver = deliver
-        # True if the API may hold a poll until a run is due; false to get every answer at once.
-        self._hold = hold
-        self._journal = journal
-        self._backoff = Backoff()
-        self._outage = Outage()
-        self._clock_warned = False
-        # True while the API may grant a run to a poll.
-        self.under_way = False
-        # True after the API has answered the first poll.
-        self.connected = False
-        # When the next poll is due, as a time of the monotonic clock.
-        self.due_at = 0.0
+    _api: Api
+    _journal: Journal
+    _settings: Settings
+    _features: Sequence[str]
+    _deliver: Callable[[Callable[[], None]], None]
+    _on_polled: Callable[[Polled | ApiError], None]
+    _backoff: Backoff = field(default_factory=Backoff)
+    _outage: Outage = field(default_factory=Outage)
+    _clock_warned: bool = False
+    # The problems that the API knows; None before the first answer.
+    _told: list[dict[str, str]] | None = None
+    # True while the API may grant a run to a poll.
+    under_way: bool = False
+    # True after the API has answered the first poll.
+    connected: bool = False
+    # When the next poll is due, as a time of the monotonic clock.
+    due_at: float = 0.0
 
     def begin(self) -> None:
-        """Start a poll. The API answers the first one at once, which shows whether the URL and the token work."""
-        wait = WAIT_SECONDS if self._hold and self.connected else 0.0
+        """Start a poll. The first is answered at once, which shows whether URL and token work; with `once`, all are."""
+        wait = WAIT_SECONDS if self.connected and not self._settings.once else 0.0
         self.under_way = True
-        run_in_background("poll", lambda: self._deliver(self._poll(wait)))
+
+        def poll() -> None:
+            result = self._poll(wait)
+            self._deliver(lambda: self._on_polled(result))
+
+        run_in_background("poll", poll)
 
     def _poll(self, wait: float) -> Polled | ApiError:
         began = time.monotonic()
         try:
             claim_id = self._journal.next_claim_id()
             waiting = self._journal.sessions.waiting() if self._features else []
-            state = self._api.claim_next(
-                claim_id, wait, self._account_id(), self._features, waiting
-            )
+            account_id = self._settings.account_id()
+            found = self._settings.problems(self._api.clock_offset)
+            news = None if found == self._told else found
+            state = self._api.claim_next(claim_id, wait, account_id, self._features, waiting, news)
+            self._told = found
             granted = None if state is None else Granted(claim_id, state, AssignedRun.parse(state))
             return Polled(granted, time.monotonic() - began)
         except OSError as error:
@@ -492,14 +474,14 @@ class Poller:
             return Unavailable(f"the poll failed: {type(error).__name__}")
 
     def end_wait(self) -> None:
-        if self.under_way:
-            run_in_background("end of the wait", self._end_wait)
+        """Let the API answer the poll that waits there. If that fails, the poll ends by itself within a minute."""
 
-    def _end_wait(self) -> None:
-        try:
-            self._api.end_wait(self._features)
-        except ApiError as error:
-            log.debug("the waiting poll can't be ended: %s", error)
+        def end() -> None:
+            with contextlib.suppress(ApiError):
+                self._api.end_wait(self._features)
+
+        if self.under_way:
+            run_in_background("end of the wait", end)
 
     def sign_off(self) -> None:
         """Tell the API that this process ends, if it has polled. It ends soon also if the API does not answer."""
@@ -507,10 +489,8 @@ class Poller:
             return
 
         def tell() -> None:
-            try:
+            with contextlib.suppress(ApiError):
                 self._api.sign_off()
-            except ApiError as error:
-                log.debug("the worker could not sign off: %s", error)
 
         run_in_background("sign-off", tell).join(SIGN_OFF_SECONDS)
 

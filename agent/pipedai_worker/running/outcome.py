@@ -1,6 +1,4 @@
-"""Describes how a run ended, in the form of the API's request `complete`, with every value within its bounds, and
-decides whether a run's output is accepted: whether it is there, is small enough, and fits the trigger's schema.
-"""
+"""Describes how a run ended, as the API's `complete` takes it, and decides whether its output is accepted."""
 
 from __future__ import annotations
 
@@ -38,6 +36,17 @@ INFRA, CLIENT, NONE = "infra", "client", "none"
 ABSENT: Any = type("Absent", (), {"__repr__": lambda _: "ABSENT"})()
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Whose fault a failure is, and a sentence on what happened."""
+
+    fault_class: str
+    sentence: str
+    rate_limited: bool = False
+    # True if claude has spent what it was allowed to spend.
+    over_budget: bool = False
 
 
 @dataclass(frozen=True)
@@ -236,20 +245,14 @@ def settle(success: Outcome, schema: Any, output: Any, redactor: Redactor) -> Ou
             else f"The output has {size} bytes of JSON, more than {LARGEST_BYTES}.",
         )
     if schema is not None:
-        complaint = check(schema, output, redactor)
-        if complaint is not None:
-            return _failed(success, complaint.sentence, complaint.fault_class)
+        fault = check(schema, output, redactor)
+        if fault is not None:
+            return _failed(success, fault.sentence, fault.fault_class)
     return replace(success, output=output)
 
 
-class Complaint:
-    def __init__(self, sentence: str, fault_class: str = CLIENT) -> None:
-        self.sentence = _shortened(sentence, LONGEST_SENTENCE)
-        self.fault_class = fault_class
-
-
-def check(schema: Any, output: Any, redactor: Redactor) -> Complaint | None:
-    """Check in a process of its own. Return None if it fits, else a complaint without secrets."""
+def check(schema: Any, output: Any, redactor: Redactor) -> Fault | None:
+    """Check in a process of its own. Return None if it fits, else what is wrong, without secrets."""
     try:
         checked = subprocess.run(
             [sys.executable, "-m", CHECKER, str(CPU_SECONDS)],
@@ -264,25 +267,25 @@ def check(schema: Any, output: Any, redactor: Redactor) -> Complaint | None:
         )
         answer = json.loads(checked.stdout)
     except subprocess.TimeoutExpired:
-        return Complaint("The output could not be checked against its schema in time.")
+        return Fault(CLIENT, "The output could not be checked against its schema in time.")
     except OSError as error:
-        return Complaint(f"The output could not be checked: {error.strerror}.", INFRA)
+        return Fault(INFRA, f"The output could not be checked: {error.strerror}.")
     except ValueError:
         if checked.returncode == -signal.SIGKILL:
             # Linux kills a program by SIGKILL when the machine has no memory left.
-            return Complaint("The output could not be checked: the checker was killed.", INFRA)
+            return Fault(INFRA, "The output could not be checked: the checker was killed.")
         if checked.returncode < 0:
             # SIGXCPU ends the checker when its processor time is used up, SIGSEGV when it recurses without end.
-            return Complaint("The output could not be checked against its schema in time.")
-        return Complaint("The output could not be checked: the checker failed.", INFRA)
+            return Fault(CLIENT, "The output could not be checked against its schema in time.")
+        return Fault(INFRA, "The output could not be checked: the checker failed.")
     if answer.get("missing"):
-        return Complaint("The worker lacks the package jsonschema to check the output.", INFRA)
+        return Fault(INFRA, "The worker lacks the package jsonschema to check the output.")
+    sentence = answer.get("sentence")
     if "misfit" in answer:
         pointer, misfit = redactor.redact(answer["pointer"]), redactor.redact(answer["misfit"])
         where = f"At {_shortened(pointer, LONGEST_POINTER)}" if pointer else "As a whole"
-        return Complaint(f"{where}, the output does not fit its schema: {misfit}.")
-    sentence = answer.get("sentence")
-    return Complaint(str(sentence)) if sentence else None
+        sentence = f"{where}, the output does not fit its schema: {misfit}."
+    return Fault(CLIENT, _shortened(str(sentence), LONGEST_SENTENCE)) if sentence else None
 
 
 def _shortened(text: str, longest: int) -> str:

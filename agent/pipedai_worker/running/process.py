@@ -12,7 +12,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -86,9 +86,8 @@ class Program:
         """
         try:
             with _Pipes(self._process, stdout, stderr) as pipes:
-                stopped_by = self._follow(
-                    pipes, should_stop, _Stop(self, term_grace, interrupt_first)
-                )
+                stopping = _stopping(self, term_grace, interrupt_first)
+                stopped_by = self._follow(pipes, should_stop, stopping)
                 signal_group(self.pid, signal.SIGKILL)
                 pipes.read_rest()
         finally:
@@ -106,7 +105,7 @@ class Program:
         self,
         pipes: _Pipes,
         should_stop: Callable[[], StopReason | None],
-        stop: _Stop,
+        stopping: Iterator[None],
     ) -> StopReason | None:
         stopped_by: StopReason | None = None
         while not self._has_ended():
@@ -114,7 +113,7 @@ class Program:
             if stopped_by is None:
                 stopped_by = should_stop()
             if stopped_by is not None:
-                stop.go_on()
+                next(stopping)
         # The program has ended, but a process that it left behind may still hold its output open.
         ended_at = time.monotonic()
         while pipes.open and time.monotonic() - ended_at < PIPE_GRACE_SECONDS:
@@ -137,29 +136,23 @@ class Program:
             signal_group(self.pid, number)
 
 
-class _Stop:
-    """Ends a program by signals: SIGINT to the program alone if wanted, then SIGTERM and SIGKILL to its group."""
-
-    def __init__(self, program: Program, grace: Callable[[], float], interrupt_first: bool) -> None:
-        self._program = program
-        self._grace = grace
-        self._began_at: float | None = None
-        self._next = [signal.SIGINT] if interrupt_first else []
-        self._next += [signal.SIGTERM, signal.SIGKILL]
-        self._asks_twice = interrupt_first
-
-    def go_on(self) -> None:
-        """Send the signals that are due by now. Call it again and again until the program has ended."""
-        now = time.monotonic()
-        if self._began_at is None:
-            self._began_at = now
-        while self._next and now - self._began_at >= self._due(self._next[0]):
-            self._program.send(self._next.pop(0))
-
-    def _due(self, number: signal.Signals) -> float:
-        if number == signal.SIGKILL:
-            return self._grace()
-        return self._grace() / 2 if number == signal.SIGTERM and self._asks_twice else 0.0
+def _stopping(
+    program: Program, grace: Callable[[], float], interrupt_first: bool
+) -> Iterator[None]:
+    """Send a program the signals that end it, each as soon as it is due: SIGINT to the program alone if wanted, then
+    SIGTERM and SIGKILL to its group.
+    """
+    began_at = time.monotonic()
+    if interrupt_first:
+        program.send(signal.SIGINT)
+        while time.monotonic() - began_at < grace() / 2:
+            yield
+    program.send(signal.SIGTERM)
+    while time.monotonic() - began_at < grace():
+        yield
+    program.send(signal.SIGKILL)
+    while True:
+        yield
 
 
 class _Pipes:
@@ -244,9 +237,7 @@ _PIECE_BYTES = 16 * 1024
 
 
 class JsonLines:
-    """Calls `sink` with each line that is a JSON object. In a line that is too long or has too many values, long
-    strings are cut; if it is still too long, it is skipped.
-    """
+    """Calls `sink` with each line that is a JSON object. In a line that is too long, long strings are cut first."""
 
     def __init__(self, sink: Callable[[dict[str, Any]], None]) -> None:
         self._sink = sink

@@ -1,6 +1,4 @@
-"""Tells the API of a run: by heartbeats while it is executed, which renew its lease, by the events of what its program
-does, without secrets and in order, and by the report of its end.
-"""
+"""Tells the API of a run: by heartbeats, which renew its lease, by events in order, and by the report of its end."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -25,9 +23,11 @@ from pipedai_worker.api import (
     until_answered,
 )
 from pipedai_worker.disk import spool
+from pipedai_worker.disk.durable import logged
 from pipedai_worker.disk.journal import KEPT, Journal
 from pipedai_worker.disk.spool import (
     MOST_BYTES_OF_ALL,
+    NOT_WRITTEN,
     STATUS,
     STREAMS,
     RunEvent,
@@ -54,35 +54,31 @@ SHORTEST_SECONDS, LONGEST_SECONDS = 0.2, 20.0
 LOOK_SECONDS = 0.2
 
 Counts = dict[str, int]
+# Sleeps for so many seconds, and returns True once the worker has to exit.
+Wait = Callable[[float], bool]
 
 
 class NotTold(Exception):  # noqa: N818 - a state of knowledge
     """The run ended or was stopped before the API had answered the heartbeat."""
 
 
+@dataclass
 class Heartbeat:
     """A context manager that sends heartbeats, with what `counts` returns and, once it is set, with `session_id`."""
 
-    def __init__(
-        self,
-        api: Api,
-        run_id: str,
-        stop: StopRequest,
-        counts: Callable[[], Counts | None] = lambda: None,
-        watched: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._api = api
-        self._run_id = run_id
-        self._stop = stop
-        self._counts = counts
-        # Called with each answer that says that the run's events are to be sent as they come.
-        self._watched = watched
-        self.session_id: str | None = None
-        self._interval = LONGEST_SECONDS
-        self._condition = threading.Condition()
-        self._ended = False
-        # How often `tell()` was called, and how often it had been when the last answered heartbeat was sent.
-        self._asked = self._answered = 0
+    _api: Api
+    _run_id: str
+    _stop: StopRequest
+    _counts: Callable[[], Counts | None] = lambda: None
+    # Called with each answer that says that the run's events are to be sent as they come.
+    _watched: Callable[[], None] = lambda: None
+    session_id: str | None = None
+    _interval: float = LONGEST_SECONDS
+    _condition: threading.Condition = field(default_factory=threading.Condition)
+    _ended: bool = False
+    # How often `tell()` was called, and how often it had been when the last answered heartbeat was sent.
+    _asked: int = 0
+    _answered: int = 0
 
     def __enter__(self) -> Heartbeat:
         run_in_background(f"heartbeat {self._run_id}", self._beat)
@@ -169,8 +165,7 @@ class Surroundings:
     pass_env: tuple[str, ...]
     # The directory for live run events; None if nobody asked for them.
     events: Path | None
-    # Sleeps for so many seconds; returns True once the worker has to exit.
-    leaving: Callable[[float], bool]
+    leaving: Wait
     # Called with a run's id when the run is on disk, or can't be written there.
     claimed: Callable[[str], None]
     # Called with a run's id before the API is told that the run waits for a person. The worker takes no run meanwhile.
@@ -178,13 +173,8 @@ class Surroundings:
 
 
 def report(around: Surroundings, run_id: str, body: dict[str, Any]) -> str | None:
-    """Send the outcome of a run, and remove it from disk after a 2xx or a 4xx that is final.
-
-    Return the status that the run then has, or None if the API refuses the outcome. If the API can't store the outcome
-    (400, 413), only its status and fault are sent. The answer says how long the run's session can be resumed.
-
-    Raises GaveUp when the worker has to exit, and TokenRefused if the API refuses the token. In both cases the outcome
-    stays on disk, and the worker's next start sends it.
+    """Send the outcome of a run, and remove it from disk unless GaveUp or TokenRefused is raised. Return the status of
+    the run; None if the API refuses the outcome. One that it can't store is sent without its details.
     """
     journal, status = around.journal, None
     try:
@@ -226,8 +216,6 @@ MOST_GAPS = 3
 FLUSH_SECONDS = 2.0
 _LOOK_SECONDS = 0.02
 
-Wait = Callable[[float], bool]
-
 
 def seconds_to_gather(lines: list[bytes]) -> float:
     """Return for how long the next events are gathered after a call with these."""
@@ -240,53 +228,38 @@ class _Dropped(Exception):  # noqa: N818 - an end, not an error
     """The API takes no more events of this run."""
 
 
+@dataclass
 class Sender:
-    """Sends what a run's file has and what is added to it, in a thread of its own from `begin()` or `end()` on.
+    """Sends what a run's file has and is added to it, in a thread of its own from `begin()` or `end()` on."""
 
-    `wait` sleeps for so many seconds, and returns True once the worker has to exit. `clock` returns seconds.
-    """
-
-    def __init__(
-        self,
-        api: Api,
-        run_id: str,
-        path: Path,
-        wait: Wait,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._api = api
-        self._run_id = run_id
-        self._path = path
-        self._wait = wait
-        self._clock = clock
-        self._news = threading.Event()
-        self._ended = threading.Event()
-        self._ended_at: float | None = None
-        # False while the API does not answer.
-        self._answered = True
-        self._gaps = 0
-        self._begun = self._over = False
-        # Held while it is decided whether the file is sent, because heartbeats come in a thread of their own.
-        self._deciding = threading.Lock()
-        # True once the API has said that it takes no more events of this run.
-        self.dropped = False
-        # True if the run waits for a person. Its file stays then, because the run's later events follow in it.
-        self.waits = False
-        # Set once nothing more is sent: everything has been, the API takes no more, or the worker exits.
-        self.done = threading.Event()
-
-    def added(self) -> None:
-        self._news.set()
+    _api: Api
+    _run_id: str
+    _path: Path
+    _wait: Wait
+    _clock: Callable[[], float] = time.monotonic
+    # Set when events have been added to the file.
+    news: threading.Event = field(default_factory=threading.Event)
+    _ended: threading.Event = field(default_factory=threading.Event)
+    _ended_at: float | None = None
+    # False while the API does not answer.
+    _answered: bool = True
+    _gaps: int = 0
+    _begun: bool = False
+    _over: bool = False
+    # Held while it is decided whether the file is sent, because heartbeats come in a thread of their own.
+    _deciding: threading.Lock = field(default_factory=threading.Lock)
+    # True once the API has said that it takes no more events of this run.
+    dropped: bool = False
+    # True if the run waits for a person. Its file stays then, because the run's later events follow in it.
+    waits: bool = False
+    # Set once nothing more is sent: everything has been, the API takes no more, or the worker exits.
+    done: threading.Event = field(default_factory=threading.Event)
 
     def finish(self) -> None:
         self._ended_at = self._clock()
         with self._deciding:
             self._ended.set()
-        self._news.set()
-
-    @property
-    def ended(self) -> bool:
-        return self._ended.is_set()
+        self.news.set()
 
     def begin(self) -> None:
         self._begun = True
@@ -296,7 +269,7 @@ class Sender:
     def watch(self) -> None:
         """Send from now on what the file has and gets, even if it was to be kept until the run's end."""
         with self._deciding:
-            if not (self._begun or self.ended or self.dropped):
+            if not (self._begun or self._ended.is_set() or self.dropped):
                 self.begin()
 
     def flush(self) -> None:
@@ -307,10 +280,8 @@ class Sender:
                 return
 
     def end(self, status: str | None, *, hasty: bool = False) -> None:
-        """After `finish()`, send the file if that has not begun, or remove it if it is kept and the run has succeeded.
-
-        `status` is that of the run, as the API has said; None if it is not known, so that the API decides. With `hasty`
-        the last events get no moment to arrive.
+        """After `finish()`, send the file if that has not begun, or remove it if it is kept and the run has succeeded
+        (`status`, if the API told). With `hasty` the last events get no moment to arrive.
         """
         self._over = True
         if self.waits and status in {None, WAITING}:
@@ -355,15 +326,15 @@ class Sender:
 
     def _send_all(self, reader: SpoolReader) -> None:
         while True:
-            self._news.clear()
-            ended = self.ended
+            self.news.clear()
+            ended = self._ended.is_set()
             lines = reader.lines()
             if lines:
                 self._send(reader, lines)
             elif ended:
                 return
             else:
-                self._news.wait()
+                self.news.wait()
                 continue
             self._ended.wait(seconds_to_gather(lines))
             if self._wait(0):
@@ -448,43 +419,35 @@ class Recorder:
         run_id: str,
         path: Path,
         redactor: Redactor,
-        wait: Callable[[float], bool],
+        wait: Wait,
         *,
         go_on: bool = False,
     ) -> Recorder | None:
-        """Make the run's file, and begin to send it unless it is kept for the run's end. Return None if the disk fails.
-
-        `wait` sleeps for so many seconds, and returns True once the worker has to exit. With `go_on`, the events that
-        the run had before it waited stay.
-        """
-        try:
+        """Make the run's file, or `go_on` in it, and begin to send it unless it is kept; None if the disk fails."""
+        with logged(f"run {run_id}: its events can't be recorded"):
             make_room(path.parent, most_bytes=MOST_BYTES_OF_ALL)
-            writer = SpoolWriter(path, go_on=go_on)
-            sender = Sender(api, run_id, path, wait)
-        except OSError as error:
-            log.warning("run %s: its events can't be recorded: %s", run_id, error.strerror)
-            return None
-        if not path.name.endswith(KEPT):
-            sender.begin()
-        return cls(writer, sender, redactor)
+            recorder = cls(
+                SpoolWriter(path, go_on=go_on), Sender(api, run_id, path, wait), redactor
+            )
+            if not path.name.endswith(KEPT):
+                recorder.sender.begin()
+            return recorder
+        return None
 
     def take(self, kind: str, payload: Any) -> None:
-        if not self._writer.open:
+        if not self._writer.open or self.sender.dropped:
+            self._writer.close()
             return
         try:
-            if self.sender.dropped:
-                self._writer.close()
+            with logged(NOT_WRITTEN):
+                for event in spool.read(kind, payload):
+                    for text, data in self._redacted(event):
+                        self._writer.add(event.type, text, data)
+                self.sender.news.set()
                 return
-            for event in spool.read(kind, payload):
-                for text, data in self._redacted(event):
-                    self._writer.add(event.type, text, data)
-            self.sender.added()
-        except OSError as error:
-            log.warning("a run's events can't be written: %s", error.strerror)
-            self._writer.close()
         except Exception:
             log.exception("an event can't be recorded; the run goes on without further events")
-            self._writer.close()
+        self._writer.close()
 
     def finish(self, *, waits: bool = False) -> None:
         """Record nothing more. `waits` says that the run will go on, and its events after it."""

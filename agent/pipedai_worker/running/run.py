@@ -1,6 +1,4 @@
-"""Takes one run that was granted through its life on this machine: execute it, with a gate if a person approves its
-tool calls and with headers that may change, write its outcome down, report it.
-"""
+"""Takes one granted run through its life on this machine: executes it, writes its outcome down, and reports it."""
 
 from __future__ import annotations
 
@@ -11,21 +9,22 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from pipedai_worker.api import Api, NotOurApi, Refused, until_answered
-from pipedai_worker.disk import journal
+from pipedai_worker.disk import durable, journal
+from pipedai_worker.disk.durable import logged
 from pipedai_worker.disk.journal import HeldRun
-from pipedai_worker.disk.sessions import HadEffects, Session, Sessions, Workplace, Workplaces
+from pipedai_worker.disk.sessions import HadEffects, Session, Workplace, Workplaces
 from pipedai_worker.disk.spool import RunEvents, Sink
 from pipedai_worker.disk.tool_calls import ToolCalls
 from pipedai_worker.executors import claude
-from pipedai_worker.executors.base import Execution, Executor, Job, allowed, cut
-from pipedai_worker.gateway import Credentials, Gate, Gateway, Look, ServerFault
+from pipedai_worker.executors.base import Execution, Job, allowed, cut
+from pipedai_worker.gateway import Credentials, Gate, Gateway, Look
 from pipedai_worker.identity import EVERY_CREDENTIAL
 from pipedai_worker.redact import Redactor, known_secrets
 from pipedai_worker.running.assigned import (
@@ -46,6 +45,7 @@ from pipedai_worker.running.outcome import (
     SUCCEEDED,
     TIMED_OUT,
     WAITING,
+    Fault,
     Outcome,
 )
 from pipedai_worker.running.process import Program
@@ -77,10 +77,7 @@ class Ending:
 def gate_of(
     run: AssignedRun,
     workplace: Workplace,
-    *,
-    api: Api,
-    sessions: Sessions,
-    executor: Executor,
+    around: Surroundings,
     redactor: Redactor,
     ending: Ending,
 ) -> Gate | None:
@@ -91,16 +88,15 @@ def gate_of(
     session_id = workplace.session.id
 
     def make_room(tool: str, with_effect: set[str]) -> bool:
-        try:
-            return sessions.make_room(session_id, executor, tool, with_effect)
-        except OSError as error:
-            log.error("a session can't be kept for a run that waits: %s", error.strerror)
-            return False
+        with logged("a session can't be kept for a run that waits", logging.ERROR):
+            sessions = around.journal.sessions
+            return sessions.make_room(session_id, around.executor, tool, with_effect)
+        return False
 
     def spend(approval_id: str) -> None:
         # If the worker is killed from here on, claude must not make the call again when the run goes on.
-        sessions.undefer(session_id)
-        until_answered(lambda: api.spend(run.id, approval_id), ending.within)
+        around.journal.sessions.undefer(session_id)
+        until_answered(lambda: around.api.spend(run.id, approval_id), ending.within)
 
     return Gate(
         approvals,
@@ -129,9 +125,7 @@ MOST_REMEMBERED = 20
 
 
 class RunCredentials:
-    """A context manager during which the worker's log hides the run's secrets. `redactor` hides them elsewhere: the
-    run's headers, the worker's token, and what claude logs in with. No text with them may leave the worker.
-    """
+    """A context manager in which the worker's log hides the run's secrets. `redactor` hides them elsewhere."""
 
     def __init__(self, api: Api, run: AssignedRun) -> None:
         self._api = api
@@ -151,9 +145,7 @@ class RunCredentials:
         known_secrets.remove(self._run_id)
 
     def ask(self, refused: bool = False) -> Credentials:
-        """Return the headers that the run's trigger has by now, as secrets that are known already. `refused` tells the
-        API that the server has refused the present ones. Raises ApiError.
-        """
+        """Return the trigger's present headers, hidden from now on, in place of `refused` ones. Raises ApiError."""
         answer = self._api.credentials(self._run_id, self._expires_at if refused else None)
         # The API can't always tell: after this worker's poll, another one may have been handed the run with a new URL.
         if answer.get("mcpUrl") != self._mcp_url:
@@ -289,11 +281,9 @@ class Run:
             # The claimId tells which claim this report belongs to. If it is sent again after the run has been claimed
             # anew, it must not end the run.
             body["claimId"] = self._held.claim_id
-        try:
+        with logged(f"run {run_id}: its outcome can't be kept on disk", logging.ERROR):
             journal.put_outcome(run_id, body)
             journal.release(run_id)
-        except OSError as error:
-            log.error("run %s: its outcome can't be kept on disk: %s", run_id, error)
         if self._recorder and not self.stop.hasty:
             self._recorder.sender.flush()
         status = report(around, run_id, body)
@@ -326,9 +316,13 @@ class Run:
         waits = False
         events = RunEvents(directory, self.assigned.id, self._redactor) if directory else None
         recorder = self._recorder = self._begin_recording()
-        on_event = _to_each(
-            [each for each in (events and events.write, recorder and recorder.take) if each]
-        )
+
+        def on_event(kind: str, payload: Any) -> None:
+            if events:
+                events.write(kind, payload)
+            if recorder:
+                recorder.take(kind, payload)
+
         try:
             workplace = self._workplaces.find(lambda: self.stop.reason is not None)
             execution = self._execute_at(workplace, self._calls, on_event, deadline)
@@ -368,15 +362,7 @@ class Run:
             if workplace.session.resumed:
                 self._heartbeat.session_id = workplace.session.id
             self._held = around.journal.update(self._held, scratch=str(scratch.root))
-            self._gate = gate_of(
-                self.assigned,
-                workplace,
-                api=around.api,
-                sessions=around.journal.sessions,
-                executor=executor,
-                redactor=self._redactor,
-                ending=ending,
-            )
+            self._gate = gate_of(self.assigned, workplace, around, self._redactor, ending)
             with Gateway(
                 url=self.assigned.mcp_url,
                 credentials=self._credentials.present,
@@ -391,7 +377,8 @@ class Run:
                     execution = self._probe(gateway, look, deadline)
                 if execution is None:
                     limit = self.assigned.timeout_seconds
-                    scratch.write_mcp_config(claude.mcp_configuration(gateway.url, limit))
+                    configuration = claude.mcp_configuration(gateway.url, limit)
+                    durable.write_private(scratch.mcp_config, configuration)
                     job = self._job(workplace, gateway.url, on_event, deadline)
                     execution = executor.execute(job)
                     if execution.nothing_deferred:
@@ -418,7 +405,7 @@ class Run:
                 replace(ended, fault_class=INFRA, error_message=late), self.stop.reason
             )
         only = self.assigned.before is not None and self.assigned.before.only
-        if isinstance(found, ServerFault):
+        if isinstance(found, Fault):
             sentence = found.sentence
             ended = replace(ended, short_message=sentence, error_message=sentence)
             if only:
@@ -474,12 +461,10 @@ class Run:
         )
 
     def _launched(self, program: Program) -> None:
-        try:
+        with logged(f"run {self.assigned.id}: its process can't be noted on disk"):
             self._held = self._around.journal.update(
                 self._held, pid=program.pid, process_started=program.started
             )
-        except OSError as error:
-            log.warning("run %s: its process can't be noted on disk: %s", self.assigned.id, error)
 
     def _stopped_outcome(self, known: Outcome, reason: StopReason) -> Outcome | None:
         if reason is StopReason.LOST:
@@ -505,18 +490,8 @@ def _disk_failed(error: OSError) -> Outcome:
 
 
 def _open_calls(path: Path, redactor: Redactor) -> ToolCalls | None:
-    try:
+    with logged("a run's tool calls can't be kept on disk", logging.ERROR):
         # An earlier claim of the same run, which got no further, may have left a file.
         path.unlink(missing_ok=True)
         return ToolCalls(path, redactor)
-    except OSError as error:
-        log.error("a run's tool calls can't be kept on disk: %s", error.strerror)
-        return None
-
-
-def _to_each(sinks: Sequence[Sink]) -> Sink:
-    def on_event(kind: str, payload: Any) -> None:
-        for sink in sinks:
-            sink(kind, payload)
-
-    return on_event
+    return None

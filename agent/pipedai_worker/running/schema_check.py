@@ -4,8 +4,6 @@ It reads `{"schema": …, "output": …}` from stdin, and writes `{"sentence": �
 …, "misfit": …}`. These texts may hold whole secrets, which the worker redacts.
 """
 
-from __future__ import annotations
-
 import atexit
 import gc
 import json

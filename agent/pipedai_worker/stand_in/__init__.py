@@ -1,7 +1,5 @@
 """Plays Claude Code for people and tests that do not have it: what `standin.py` does after it has read its options."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,6 +1,4 @@
-"""Writes the events of one conversation to stdout, with the fields that claude gives them, and makes up what claude
-would tell of a model: an output that fits a schema, its tokens and its failures.
-"""
+"""Writes the events of one conversation as claude does, and makes up what claude would tell of a model."""
 
 from __future__ import annotations
 
@@ -10,6 +8,7 @@ import os
 import re
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,32 +32,29 @@ def sample(schema: Any) -> Any:
 
 # The tokens that each message of the model is said to use. The constant below them is its cost in US dollars.
 INPUT, OUTPUT, CACHE_READ, CACHE_CREATION = 12, 34, 56, 78
+_OF_MESSAGE = {
+    "input_tokens": INPUT,
+    "output_tokens": OUTPUT,
+    "cache_read_input_tokens": CACHE_READ,
+    "cache_creation_input_tokens": CACHE_CREATION,
+}
 COST_USD = 0.0123
 
 
+@dataclass
 class Usage:
     """The tokens and the cost of `messages` messages of the model, which all count the same."""
 
-    def __init__(self) -> None:
-        self.messages = 0
+    messages: int = 0
 
     @property
     def cost(self) -> float:
         return round(self.messages * COST_USD, 6)
 
-    def of_message(self) -> dict[str, Any]:
-        return {
-            "input_tokens": INPUT,
-            "output_tokens": OUTPUT,
-            "cache_read_input_tokens": CACHE_READ,
-            "cache_creation_input_tokens": CACHE_CREATION,
-        }
-
     def of_result(self) -> dict[str, Any]:
         """Return the field `usage` of a `result` event, which adds up all the messages."""
-        tokens = {name: self.messages * each for name, each in self.of_message().items()}
         return {
-            **tokens,
+            **{name: self.messages * each for name, each in _OF_MESSAGE.items()},
             **_DETAILS,
             "output_tokens_details": {"thinking_tokens": 0},
             "service_tier": "standard",
@@ -90,17 +86,18 @@ class Usage:
         return {model: usage}
 
 
-def of_no_model() -> dict[str, Any]:
-    """Return the field `usage` of a message that claude itself wrote, without a model: all numbers are 0."""
-    nothing = dict.fromkeys(Usage().of_message(), 0)
-    unknown = ("output_tokens_details", "service_tier", "inference_geo", "iterations", "speed")
-    return {**nothing, **_DETAILS, **dict.fromkeys(unknown)}
-
-
 _DETAILS = {
     "server_tool_use": {"web_search_requests": 0, "web_fetch_requests": 0},
     "cache_creation": {"ephemeral_1h_input_tokens": 0, "ephemeral_5m_input_tokens": 0},
     "fallback_credit": None,
+}
+# The field `usage` of a message that claude itself wrote, without a model.
+_OF_NO_MODEL = {
+    **dict.fromkeys(_OF_MESSAGE, 0),
+    **_DETAILS,
+    **dict.fromkeys(
+        ("output_tokens_details", "service_tier", "inference_geo", "iterations", "speed")
+    ),
 }
 
 
@@ -250,7 +247,7 @@ class Conversation:
             "model": self.model,
             "stop_reason": None,
             "stop_sequence": None,
-            "usage": self._turn.of_message(),
+            "usage": _OF_MESSAGE,
             "content": [block],
             "context_management": None,
         }
@@ -300,7 +297,7 @@ class Conversation:
             "model": SYNTHETIC,
             "stop_reason": "stop_sequence",
             "stop_sequence": "",
-            "usage": of_no_model(),
+            "usage": _OF_NO_MODEL,
             "content": [{"type": "text", "text": text}],
         }
         self._write("assistant", message, error=error, is_api_error_message=True, **fields)

@@ -1,7 +1,5 @@
 """A small MCP server over streamable HTTP: the demo, the conformance kit, the benchmark and the tests serve it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler

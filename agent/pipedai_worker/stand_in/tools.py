@@ -18,7 +18,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipedai_worker.executors.base import SERVER_NAME, TOOL_PREFIX
+from pipedai_worker.executors.base import CALL_KEY, SERVER_NAME, TOOL_PREFIX
 from pipedai_worker.stand_in.conversation import Conversation
 
 PROTOCOL_VERSION = "2025-06-18"
@@ -58,11 +58,10 @@ class McpClient:
                 return
             page = {"cursor": listed["nextCursor"]}
 
-    def call(self, tool: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def call(self, tool: str, arguments: Mapping[str, Any], number: str = "") -> dict[str, Any]:
         """Call a tool and return its result: `content` and `isError`, perhaps more. Raises McpError."""
-        return self._ask(
-            "tools/call", {"name": tool, "arguments": dict(arguments)}, self._call_seconds
-        )
+        asked = {"name": tool, "arguments": dict(arguments), "_meta": {CALL_KEY: number}}
+        return self._ask("tools/call", asked, self._call_seconds)
 
     def close(self) -> None:
         if "Mcp-Session-Id" in self._headers:
@@ -215,23 +214,17 @@ class Server:
         return self._client.tools if self._client else []
 
 
-class Hook:
-    """The PreToolUse hook in claude's settings, if there is one."""
-
-    def __init__(self, settings: Mapping[str, Any], session_id: str) -> None:
-        self._hooks = (settings.get("hooks") or {}).get("PreToolUse") or []
-        self._session_id = session_id
-
-    def ask(self, name: str, number: str, arguments: Mapping[str, Any]) -> tuple[str, str]:
-        """Return what the hook decides on a call, and why. Both are empty if it fails, says nothing or is missing."""
-        asked = {"session_id": self._session_id, "hook_event_name": "PreToolUse", "tool_name": name}
-        text = json.dumps({**asked, "tool_use_id": number, "tool_input": arguments})
-        for entry in self._hooks:
-            for hook in entry["hooks"] if re.fullmatch(entry["matcher"], name) else ():
-                with contextlib.suppress(ValueError, KeyError):
-                    told = json.loads(_output(hook["command"], text))["hookSpecificOutput"]
-                    return told["permissionDecision"], told.get("permissionDecisionReason", "")
-        return "", ""
+def ask_hook(settings: Mapping[str, Any], name: str, **call: Any) -> tuple[str, str]:
+    """Return what the PreToolUse hook in claude's settings decides on a call of a tool, and why. Both are empty if it
+    fails, says nothing or is missing.
+    """
+    text = json.dumps({"hook_event_name": "PreToolUse", "tool_name": name, **call})
+    for entry in (settings.get("hooks") or {}).get("PreToolUse") or []:
+        for hook in entry["hooks"] if re.fullmatch(entry["matcher"], name) else ():
+            with contextlib.suppress(ValueError, KeyError):
+                told = json.loads(_output(hook["command"], text))["hookSpecificOutput"]
+                return told["permissionDecision"], told.get("permissionDecisionReason", "")
+    return "", ""
 
 
 def _output(command: str, text: str) -> str:
@@ -257,7 +250,7 @@ class _Call:
             return
         try:
             with _progress(self._talk, self.number, TOOL_PREFIX + self._tool):
-                result = self._client.call(self._tool, self._arguments)
+                result = self._client.call(self._tool, self._arguments, self.number)
         except McpError as error:
             result = {"content": str(error), "isError": True}
         self._write(result)

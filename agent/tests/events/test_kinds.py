@@ -25,17 +25,17 @@ ANSWER = {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text
             message({"type": "text", "text": "I begin."}, CALL),
             [
                 ("message", "I begin.", {"role": "assistant"}),
-                ("tool_call", "look_up", {"id": "t1", "tool": "look_up", "input": {"day": 1}}),
+                ("tool_call", "look_up", {"callId": "t1", "tool": "look_up", "input": {"day": 1}}),
             ],
         ),
         (
             message({"type": "thinking", "thinking": "Hm.", "signature": "x"}),
             [("thinking", "Hm.", None)],
         ),
-        (message(ANSWER, role="user"), [("tool_result", "ok", {"id": "t1", "isError": False})]),
+        (message(ANSWER, role="user"), [("tool_result", "ok", {"callId": "t1", "isError": False})]),
         (
             message({**ANSWER, "content": "no", "is_error": True}, role="user"),
-            [("tool_result", "no", {"id": "t1", "isError": True})],
+            [("tool_result", "no", {"callId": "t1", "isError": True})],
         ),
         (
             message({"type": "text", "text": "Go."}, role="user", parent_tool_use_id="t1"),
@@ -104,7 +104,13 @@ ANSWER = {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text
         (message({"type": "thinking", "thinking": "", "signature": "x"}), []),
         (
             message({**CALL, "type": "server_tool_use", "name": "web_search"}),
-            [("tool_call", "web_search", {"id": "t1", "tool": "web_search", "input": {"day": 1}})],
+            [
+                (
+                    "tool_call",
+                    "web_search",
+                    {"callId": "t1", "tool": "web_search", "input": {"day": 1}},
+                )
+            ],
         ),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from pipedai_worker import cli
 from pipedai_worker.disk import spool
 from pipedai_worker.disk.durable import private_directory, write_private
-from pipedai_worker.disk.spool import shown, wants_colour
+from pipedai_worker.disk.spool import shown
 from pipedai_worker.identity import WorkerConfig
 
 from .parts import written
@@ -118,19 +117,4 @@ def test_an_event_is_shown_without_what_a_terminal_acts_upon(
 ) -> None:
     if line is None:
         line = f'--:--:-- None        "{"x" * 298}…'
-    assert shown(told, colour=False) == line
-
-
-def test_colour_is_for_terminals_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    assert wants_colour(Terminal())
-    assert not wants_colour(io.StringIO())
-    monkeypatch.setenv("NO_COLOR", "1")
-    assert not wants_colour(Terminal())
-    failed = event(1, "no\n", "tool_result", isError=True)
-    assert shown(failed, colour=True).endswith("\x1b[31mno\x1b[0m")
+    assert shown(told) == line

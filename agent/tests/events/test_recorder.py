@@ -130,7 +130,7 @@ def test_what_the_api_would_refuse_is_left_out(tmp_path: Path, value: Any) -> No
     if value == "\ud800\0":
         assert event["data"]["input"] == "\ufffd\ufffd"
     else:
-        assert event["data"] == {"id": "t", "tool": "go", "dataLeftOut": True}
+        assert event["data"] == {"callId": "t", "tool": "go", "dataLeftOut": True}
 
 
 def test_trouble_with_the_disk_or_with_an_event_reaches_nobody(
@@ -155,7 +155,7 @@ def test_an_event_too_deep_to_look_through_costs_only_itself(tmp_path: Path) -> 
     recording = Recording(tmp_path, SECRET)
     block = {"type": "tool_use", "id": "t", "name": "go", "input": deep}
     (event,) = recording.told("assistant", {"message": {"content": [block]}})
-    assert event["data"] == {"id": "t", "tool": "go", "dataLeftOut": True}
+    assert event["data"] == {"callId": "t", "tool": "go", "dataLeftOut": True}
     assert recording.told("assistant", saying("on"))
 
 

@@ -82,12 +82,12 @@ def test_while_the_api_is_away_for_five_minutes_events_wait_and_then_arrive_once
 
     def go_on() -> None:
         # The run goes on: it tells something all the time, and ends while the API is away.
-        if not sending.sender.ended:
+        if not sending.sender._ended.is_set():
             sending.writer.add("message", "on", None)
-            sending.sender.added()
+            sending.sender.news.set()
         away = 10 <= sending.clock.now < 310
         sending.api.failure = Unavailable("away") if away else None
-        if sending.clock.now > 250 and not sending.sender.ended:
+        if sending.clock.now > 250 and not sending.sender._ended.is_set():
             sending.writer.close()
             sending.sender.finish()
         elif not away:

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 from pipedai_worker.conformance.fake_api import DROP, FakeApi, FakeRun
+from pipedai_worker.stand_in.mcp_server import Tool
 from tests.conftest import Worker, Workers, until
 
 SECRET = "sk-live-0123456789abcdef"
@@ -177,3 +178,19 @@ def test_kept_events_outlive_an_outage_and_a_kill_of_the_worker(
     assert "message" in kinds(cut)
     assert api.until_ended(cut)["errorMessage"] == "worker restarted"
     assert (well.status, api.count("events", well)) == ("succeeded", 0)
+
+
+def test_a_call_has_one_id_in_the_events_and_in_the_report(api: FakeApi, workers: Workers) -> None:
+    api.tools = {
+        "look": Tool({"name": "look", "annotations": {"readOnlyHint": True}}, lambda _: "Here.")
+    }
+    run = api.add("Look.", record_events="always")
+    workers.start("--once")
+    (call,) = api.until_ended(run)["toolCallList"]
+    ids = [
+        event["data"]["callId"]
+        for event in run.events
+        if event["type"] in {"tool_call", "tool_result"}
+    ]
+    assert call["callId"].startswith("toolu_")
+    assert ids == [call["callId"]] * 2

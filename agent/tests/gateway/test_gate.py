@@ -20,9 +20,10 @@ import pytest
 from pipedai_worker.disk.sessions import Session, Workplace
 from pipedai_worker.executors import claude
 from pipedai_worker.executors.base import JobSession
-from pipedai_worker.gateway import Credentials, Gate, ServerFault, gate, limits
+from pipedai_worker.gateway import Credentials, Gate, gate, limits
 from pipedai_worker.redact import Redactor
 from pipedai_worker.running.assigned import Approvals, AssignedRun
+from pipedai_worker.running.outcome import Fault
 from pipedai_worker.running.run import Ending, gate_of
 from pipedai_worker.running.stopping import StopRequest
 
@@ -407,9 +408,7 @@ def test_a_call_about_which_an_earlier_run_has_asked_stays_gated_in_its_session(
     def opened(**session: Any) -> Way:
         known = Session("s", run.id, "", **session)
         place = Workplace(nothing, JobSession("s", resumed=True), known)
-        ending = Ending(StopRequest())
-        rest = {"api": nothing, "sessions": nothing, "executor": nothing, "ending": ending}
-        found = gate_of(run, place, redactor=Redactor([]), **rest)
+        found = gate_of(run, place, nothing, Redactor([]), Ending(StopRequest()))
         way = open_way(server.url, gate=found)
         assert way.gateway.probe() is None
         return way
@@ -614,7 +613,7 @@ def test_learning_holds_up_neither_the_loop_nor_the_parser_of_other_runs(
     monkeypatch.setattr(limits, "PROBE_SECONDS", 0.5)
     fault = way.gateway.probe()
     may_end.set()
-    assert isinstance(fault, ServerFault)
+    assert isinstance(fault, Fault)
     assert "did not tell its tools within" in fault.sentence
 
 

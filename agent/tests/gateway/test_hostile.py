@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from pipedai_worker.disk.tool_calls import ToolCalls
-from pipedai_worker.gateway import ServerFault, limits, messages
-from pipedai_worker.running.outcome import CLIENT
+from pipedai_worker.gateway import limits, messages
+from pipedai_worker.running.outcome import CLIENT, Fault
 from pipedai_worker.values import MOST_VALUES
 
 from .conftest import Way, held_gateway
@@ -81,7 +81,7 @@ def test_brackets_are_the_clients_fault(server: McpServer, open_way: Open, as_ev
             exchange.whole(200, body, "application/json")
 
     server.ways["tools/list"] = answer
-    assert open_way(server.url).gateway.probe() == ServerFault(CLIENT, TOO_MANY)
+    assert open_way(server.url).gateway.probe() == Fault(CLIENT, TOO_MANY)
 
 
 def test_a_large_answer_with_few_values_is_passed_on(server: McpServer, open_way: Open) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from pipedai_worker.disk.tool_calls import ToolCalls
-from pipedai_worker.gateway import Gate, Look, Looked, ServerFault, limits
+from pipedai_worker.gateway import Gate, Look, Looked, limits
 from pipedai_worker.gateway.upstream import Upstream
 from pipedai_worker.running.assigned import Approvals, Before, Rule
-from pipedai_worker.running.outcome import CLIENT, INFRA
+from pipedai_worker.running.outcome import CLIENT, INFRA, Fault
 
 from .conftest import Way
 from .servers import Exchange, McpServer
@@ -43,7 +43,7 @@ def text(said: str, **more: Any) -> dict[str, Any]:
 
 def failed(way: Way, **given: Any) -> tuple[str, str]:
     fault = look(way, **given)
-    assert isinstance(fault, ServerFault)
+    assert isinstance(fault, Fault)
     assert "planted" not in fault.sentence
     return fault.fault_class, fault.sentence
 
@@ -212,7 +212,7 @@ def test_a_slow_tool_is_given_up_also_if_the_run_is_stopped(
     stopped = way.gateway.probe(
         lambda: True, Look(Before("look", {}, None, None, False), way.calls, None)
     )
-    assert isinstance(stopped, ServerFault)
+    assert isinstance(stopped, Fault)
     over.set()
 
 

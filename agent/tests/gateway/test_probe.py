@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from pipedai_worker.gateway import ServerFault, limits
-from pipedai_worker.running.outcome import CLIENT, INFRA
+from pipedai_worker.gateway import limits
+from pipedai_worker.running.outcome import CLIENT, INFRA, Fault
 
 from .conftest import Way
 from .servers import TOKEN, TOOLS, Exchange, McpServer, raw_server, serving
@@ -22,7 +22,7 @@ Open = Callable[..., Way]
 
 def probe(way: Way) -> tuple[str, str]:
     fault = way.gateway.probe()
-    assert isinstance(fault, ServerFault)
+    assert isinstance(fault, Fault)
     assert "planted" not in fault.sentence
     assert fault.sentence.endswith(".")
     return fault.fault_class, fault.sentence

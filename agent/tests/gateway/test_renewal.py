@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pipedai_worker.api import Refused, Unavailable
-from pipedai_worker.gateway import Credentials, ServerFault, limits
-from pipedai_worker.running.outcome import INFRA
+from pipedai_worker.gateway import Credentials, limits
+from pipedai_worker.running.outcome import INFRA, Fault
 
 from .conftest import Way, until
 from .servers import TOKEN, Exchange, McpServer
@@ -118,7 +118,7 @@ def test_a_401_that_remains_at_the_probe_is_infra_where_headers_expire(
 ) -> None:
     api.answer = Refused("The connection is not ready.", 409, "connection_not_ready")
     fault = open_way(server.url, headers=OLD, ask=api.ask, expire_in=3600).gateway.probe()
-    assert isinstance(fault, ServerFault)
+    assert isinstance(fault, Fault)
     assert fault.fault_class == INFRA
     assert "401" in fault.sentence
     assert "connection" in fault.sentence

@@ -47,5 +47,5 @@ def test_what_the_cli_does_is_told(
     assert (statuses[0]["version"], statuses[1]["errorStatus"]) == (version, 529)
     kinds = [event["type"] for event in events]
     call, answer = (events[kinds.index(kind)] for kind in ("tool_call", "tool_result"))
-    assert call["data"]["id"] == answer["data"]["id"]
+    assert call["data"]["callId"] == answer["data"]["callId"]
     assert call["data"]["input"] == {"text": "It is [redacted]."}

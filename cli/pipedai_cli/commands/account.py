@@ -1,7 +1,5 @@
 """`login`, `logout`, `whoami`: who this program acts for."""
 
-from __future__ import annotations
-
 import platform
 import time
 import webbrowser
@@ -15,6 +13,7 @@ from pipedai_cli.session import (
     DEFAULT_PROFILE,
     Profile,
     Session,
+    examples,
     load_profile,
     remove_profile,
     save_profile,
@@ -25,7 +24,12 @@ from pipedai_cli.session import (
 _THIS_MACHINE = {"localhost", "127.0.0.1", "::1"}
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "pipedai login --url https://pipedai.example",
+        "pipedai --profile staging login --url https://pipedai.example",
+    )
+)
 @click.option("--url", envvar="PIPEDAI_URL", help="The service; by default that of the last login.")
 @click.option("--no-browser", is_flag=True, help="Only print the page's address.")
 @with_session
@@ -34,10 +38,6 @@ def login(session: Session, url: str | None, no_browser: bool) -> None:
 
     You type the code that is shown here, and choose the environment and the role of the key that this
     program gets, at most your own. The key is good for 90 days, and Settings lists it.
-
-    \b
-      pipedai login --url https://pipedai.example
-      pipedai --profile staging login --url https://pipedai.example
     """
     known = load_profile(session.profile_name) or load_profile(DEFAULT_PROFILE)
     url = url or (known.url if known else None)
@@ -95,15 +95,12 @@ def _wait_for_key(api: Api, begun: Json) -> Json:
                 raise
 
 
-@click.command()
+@click.command(epilog=examples("pipedai logout"))
 @with_session
 def logout(session: Session) -> None:
     """Forget the key of this machine.
 
     The key itself stays good until it expires; an admin revokes it in Settings.
-
-    \b
-      pipedai logout
     """
     remove_profile(session.profile_name)
     session.out.line(
@@ -111,14 +108,10 @@ def logout(session: Session) -> None:
     )
 
 
-@click.command()
+@click.command(epilog=examples("pipedai whoami --json"))
 @with_json
 def whoami(session: Session) -> None:
-    """Show what the key may do, where, and until when.
-
-    \b
-      pipedai whoami --json
-    """
+    """Show what the key may do, where, and until when."""
     answer = session.api.get("/whoami")
     if session.out.printed_json(answer):
         return

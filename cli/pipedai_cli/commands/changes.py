@@ -1,7 +1,5 @@
 """`plan`, `apply`, `export`: what the files say, and what the service has."""
 
-from __future__ import annotations
-
 import difflib
 import json
 import re
@@ -15,7 +13,7 @@ import click
 from pipedai_cli.api import Json, wrong_usage
 from pipedai_cli.files import SECRET_PREFIX, Files, read_files, write_files
 from pipedai_cli.output import local_time, one_line, shorten
-from pipedai_cli.session import Session, with_json
+from pipedai_cli.session import Session, examples, with_json
 
 _SIGNS = {"create": "+", "update": "~", "delete": "-"}
 _STYLES = {"create": "green", "update": "yellow", "delete": "red"}
@@ -31,7 +29,7 @@ _accept_origin = click.option(
 )
 
 
-@click.command()
+@click.command(epilog=examples("pipedai plan", "pipedai plan agents/pipedai.yaml --json"))
 @_files
 @_accept_origin
 @with_json
@@ -39,10 +37,6 @@ def plan(session: Session, files: Path, origins: tuple[str, ...]) -> None:
     """Show what pipedai.yaml would change. Nothing is changed or sent.
 
     FILES is the file or its folder, by default this folder.
-
-    \b
-      pipedai plan
-      pipedai plan agents/pipedai.yaml --json
     """
     read = read_files(files)
     answer = session.api.post(f"{session.environment}/plan", read.body(origins))
@@ -50,7 +44,9 @@ def plan(session: Session, files: Path, origins: tuple[str, ...]) -> None:
         _show(session, read, answer, prune=False)
 
 
-@click.command()
+@click.command(
+    epilog=examples("pipedai apply", "PIPEDAI_SECRET_GITHUB=… pipedai apply --yes --prune")
+)
 @_files
 @click.option("--prune", is_flag=True, help="Delete what the files had once and have no more.")
 @click.option("--yes", is_flag=True, help="Ask nothing.")
@@ -61,10 +57,6 @@ def apply(session: Session, files: Path, prune: bool, yes: bool, origins: tuple[
 
     It plans first, and asks. If something changed in between, nothing is done. Secrets, written as
     { secret: NAME }, come from the variables PIPEDAI_SECRET_NAME; one without a value stays as it is.
-
-    \b
-      pipedai apply
-      PIPEDAI_SECRET_GITHUB=… pipedai apply --yes --prune
     """
     read = read_files(files)
     body = read.body(origins)
@@ -138,7 +130,7 @@ def _counts(changes: list[Json], words: dict[str, str]) -> str:
     return ", ".join(f"{counts[action]} {word}" for action, word in words.items())
 
 
-@click.command()
+@click.command(epilog=examples("pipedai export --managed-by acme/agents --to agents --assign-keys"))
 @click.option(
     "--managed-by", default="pipedai.yaml", show_default=True, help="The label for the file."
 )
@@ -153,9 +145,6 @@ def export(session: Session, managed_by: str, to: Path, force: bool, assign_keys
 
     What other files manage is left out, and what has no key, unless --assign-keys gives it one. Secrets are
     written as { secret: NAME }, without their values. The first plan shows that the files take all of it over.
-
-    \b
-      pipedai export --managed-by acme/agents --to agents --assign-keys
     """
     path = f"{session.environment}/export"
     answer = session.api.get(path, managedBy=managed_by)

@@ -1,8 +1,4 @@
-"""What needs somebody: `attention`, `approval`, `event`, `worker`; `open`, which leads to the console; and `mcp`,
-which serves tools to an agent.
-"""
-
-from __future__ import annotations
+"""`attention`, `approval`, `event` and `worker`; `open`, which leads to the console; `mcp`, for agents."""
 
 import os
 import sys
@@ -17,6 +13,7 @@ from pipedai_cli.output import local_time, without_calls
 from pipedai_cli.session import (
     DEFAULT_PROFILE,
     Session,
+    examples,
     load_profile,
     with_json,
     with_limit,
@@ -24,14 +21,10 @@ from pipedai_cli.session import (
 )
 
 
-@click.command()
+@click.command(epilog=examples("pipedai attention"))
 @with_json
 def attention(session: Session) -> None:
-    """Show what somebody has to see to, why, and what to do.
-
-    \b
-      pipedai attention
-    """
+    """Show what somebody has to see to, why, and what to do."""
     answer = session.api.get(f"{session.environment}/attention")
     if session.out.printed_json(answer):
         return
@@ -51,23 +44,15 @@ def attention(session: Session) -> None:
         session.out.line(f"And {answer['total'] - len(answer['items'])} more.")
 
 
-@click.group()
+@click.group(epilog=examples("pipedai worker list"))
 def worker() -> None:
-    """Look at the machines that execute runs.
-
-    \b
-      pipedai worker list
-    """
+    """Look at the machines that execute runs."""
 
 
-@worker.command("list")
+@worker.command("list", epilog=examples("pipedai worker list"))
 @with_limit
 def list_workers(session: Session, limit: int) -> None:
-    """List workers. Files name them by their hostnames.
-
-    \b
-      pipedai worker list
-    """
+    """List workers. Files name them by their hostnames."""
     session.show_rows(
         "workers",
         limit,
@@ -84,16 +69,12 @@ def list_workers(session: Session, limit: int) -> None:
     )
 
 
-@click.group()
+@click.group(epilog=examples("pipedai approval list"))
 def approval() -> None:
-    """Look at calls that wait for a person. A person decides, in the console.
-
-    \b
-      pipedai approval list
-    """
+    """Look at calls that wait for a person. A person decides, in the console."""
 
 
-@approval.command("list")
+@approval.command("list", epilog=examples("pipedai approval list"))
 @click.option(
     "--status",
     default="pending",
@@ -102,11 +83,7 @@ def approval() -> None:
 )
 @with_limit
 def list_approvals(session: Session, status: str, limit: int) -> None:
-    """List approvals.
-
-    \b
-      pipedai approval list
-    """
+    """List approvals."""
     session.show_rows(
         "approvals",
         limit,
@@ -124,38 +101,30 @@ def list_approvals(session: Session, status: str, limit: int) -> None:
     )
 
 
-@approval.command("open")
+@approval.command(
+    "open", epilog=examples("pipedai approval open 01a20e61-ca1d-70a4-93ed-0e69c8149037")
+)
 @click.argument("approval")
 @with_session
 def open_approval(session: Session, approval: str) -> None:
-    """Open an approval in the console, where you decide.
-
-    \b
-      pipedai approval open 01a20e61-ca1d-70a4-93ed-0e69c8149037
-    """
+    """Open an approval in the console, where you decide."""
     _open(session, f"approvals/{session.api.get(f'/approvals/{approval}')['id']}")
 
 
-@click.group()
+@click.group(epilog=examples("pipedai event list"))
 def event() -> None:
-    """Look at events, what was decided about each, and replay them.
-
-    \b
-      pipedai event list
-    """
+    """Look at events, what was decided about each, and replay them."""
 
 
-@event.command("list")
+@event.command(
+    "list",
+    epilog=examples("pipedai event list", "pipedai event list --source github --decision filtered"),
+)
 @click.option("--source", help="Only those of this source: its id, key or name.")
 @click.option("--decision", help="Only those with this: fired, filtered, coalesced or refused.")
 @with_limit
 def list_events(session: Session, source: str | None, decision: str | None, limit: int) -> None:
-    """List events with what was decided about each.
-
-    \b
-      pipedai event list
-      pipedai event list --source github --decision filtered
-    """
+    """List events with what was decided about each."""
     session.show_rows(
         "events",
         limit,
@@ -177,15 +146,11 @@ def _decided(decision: Json) -> str:
     return f"{decision['decision']} ({code})" if code else str(decision["decision"])
 
 
-@event.command()
+@event.command(epilog=examples("pipedai event replay 01a20e61-ca1d-70a4-93ed-0e69c8149037"))
 @click.argument("event")
 @with_json
 def replay(session: Session, event: str) -> None:
-    """Decide anew about an event, as a new one.
-
-    \b
-      pipedai event replay 01a20e61-ca1d-70a4-93ed-0e69c8149037
-    """
+    """Decide anew about an event, as a new one."""
     answer = session.api.post(f"/events/{event}/replay")
     if not session.out.printed_json(answer):
         session.out.line(f"The event is decided anew as {answer['id']}.")
@@ -194,17 +159,12 @@ def replay(session: Session, event: str) -> None:
 _PAGES = {"trigger": "triggers", "run": "runs", "approval": "approvals"}
 
 
-@click.command("open")
+@click.command("open", epilog=examples("pipedai open", "pipedai open trigger nightly"))
 @click.argument("kind", required=False, type=click.Choice([*_PAGES, "console"]), default="console")
 @click.argument("id", required=False)
 @with_session
 def open_page(session: Session, kind: str, id: str | None) -> None:  # noqa: A002 - the argument's name in --help
-    """Open the console, or a page of it.
-
-    \b
-      pipedai open
-      pipedai open trigger nightly
-    """
+    """Open the console, or a page of it."""
     if kind == "console":
         _open(session, f"environments/{session.environment_id}/attention")
         return
@@ -226,7 +186,12 @@ AGENTS_PROFILE = "mcp"
 _AGENTS_ROLES = ("viewer", "operator")
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "pipedai --profile mcp login --url https://pipedai.example",
+        "claude mcp add pipedai -- pipedai mcp --write",
+    )
+)
 @click.option("--write", is_flag=True, help="Also offer tools that run, rerun, cancel and plan.")
 @click.option(
     "--files",
@@ -239,10 +204,6 @@ def mcp(session: Session, write: bool, files: Path) -> None:
     """Serve tools to an agent, over MCP on stdin and stdout.
 
     It wants a key of its own, of a viewer or an operator. It decides no approval and applies no plan.
-
-    \b
-      pipedai --profile mcp login --url https://pipedai.example
-      claude mcp add pipedai -- pipedai mcp --write
     """
     try:
         from pipedai_cli.mcp_tools import serve

@@ -1,8 +1,4 @@
-"""`pipedai trigger …`: look at triggers, run, pause and resume them; `pipedai run …`: look at runs, follow, explain,
-repeat and cancel them.
-"""
-
-from __future__ import annotations
+"""`pipedai trigger …` and `pipedai run …`: look at triggers and runs, and run, repeat or stop them."""
 
 import contextlib
 import json
@@ -14,7 +10,7 @@ import click
 
 from pipedai_cli.api import Exit, Failure, Json, wrong_usage
 from pipedai_cli.output import dollars, duration, local_time, shorten, without_calls
-from pipedai_cli.session import Session, found_by, with_json, with_limit
+from pipedai_cli.session import Session, examples, found_by, with_json, with_limit
 
 _ENDINGS = {"failed": "failed", "timed_out": "timed out", "canceled": "was canceled"}
 # How often a run in the queue, of which no stream tells, is asked for.
@@ -26,26 +22,22 @@ _LONGEST_EVENT = 2000
 _FORCE = click.option("--force", is_flag=True, help="Start the agent also if nothing is new.")
 
 
-@click.group()
+@click.group(epilog=examples("pipedai run list --status failed"))
 def run() -> None:
-    """Look at runs: list, follow, explain, repeat and cancel them.
-
-    \b
-      pipedai run list --status failed
-    """
+    """Look at runs: list, follow, explain, repeat and cancel them."""
 
 
-@run.command("list")
+@run.command(
+    "list",
+    epilog=examples(
+        "pipedai run list --status failed,timed_out", "pipedai run list --trigger nightly --limit 5"
+    ),
+)
 @click.option("--trigger", help="Only the runs of this trigger: its id, key or name.")
 @click.option("--status", help="Only runs in these states, separated by commas.")
 @with_limit
 def list_runs(session: Session, trigger: str | None, status: str | None, limit: int) -> None:
-    """List runs, the newest first.
-
-    \b
-      pipedai run list --status failed,timed_out
-      pipedai run list --trigger nightly --limit 5
-    """
+    """List runs, the newest first."""
     session.show_rows(
         "runs",
         limit,
@@ -65,19 +57,15 @@ def list_runs(session: Session, trigger: str | None, status: str | None, limit: 
     )
 
 
-@run.command()
+@run.command(epilog=examples("pipedai run show 01a20e61-ca1d-70a4-93ed-0e69c8149037"))
 @click.argument("run")
 @with_json
 def show(session: Session, run: str) -> None:
-    """Show a run: how it ended, what it said, took and cost.
-
-    \b
-      pipedai run show 01a20e61-ca1d-70a4-93ed-0e69c8149037
-    """
+    """Show a run: how it ended, what it said, took and cost."""
     show_run(session, session.api.get(f"/runs/{run}"))
 
 
-@run.command()
+@run.command(epilog=examples("pipedai run logs RUN --follow"))
 @click.argument("run")
 @click.option("--follow", "-f", is_flag=True, help="Go on until the run ends.")
 @with_json
@@ -86,9 +74,6 @@ def logs(session: Session, run: str, follow: bool) -> None:
 
     Which runs have events is the trigger's recordEvents. With `--follow` they come while it
     runs, unless that is `never`.
-
-    \b
-      pipedai run logs RUN --follow
     """
     last = 0
     why_none = None
@@ -106,16 +91,13 @@ def logs(session: Session, run: str, follow: bool) -> None:
         session.out.note(why_none)
 
 
-@run.command()
+@run.command(epilog=examples("pipedai run explain 01a20e61-ca1d-70a4-93ed-0e69c8149037"))
 @click.argument("run")
 @with_json
 def explain(session: Session, run: str) -> None:
     """Say why a run waits, or how it ended.
 
     It also says who holds a run that goes on, and whether one that failed is retried.
-
-    \b
-      pipedai run explain 01a20e61-ca1d-70a4-93ed-0e69c8149037
     """
     answer = session.api.get(f"/runs/{run}/explain")
     if session.out.printed_json(answer):
@@ -125,13 +107,15 @@ def explain(session: Session, run: str) -> None:
         session.out.line(f"- {reason['message']} ({reason['code']})")
         if reason["remedy"]:
             session.out.line(f"  → {without_calls(reason['remedy'])}")
+    for told in answer["advice"]:
+        session.out.line(f"! {told['subject']['name']}: {told['message']}")
     ended = answer["ended"]
     if ended and ended["message"] and answer["status"] != "succeeded":
         session.out.line(ended["message"])
         session.out.line(f"→ `pipedai run logs {run}` shows what it did.")
 
 
-@run.command()
+@run.command(epilog=examples("pipedai run rerun 01a20e61-ca1d-70a4-93ed-0e69c8149037 --wait"))
 @click.argument("run")
 @_FORCE
 @click.option("--wait", is_flag=True, help="Follow the new run, and exit as it ends.")
@@ -140,23 +124,16 @@ def rerun(session: Session, run: str, force: bool, wait: bool) -> None:
     """Run the trigger again with the payload of this run.
 
     What the first run did, it may do once more: `pipedai run show` counts its effects.
-
-    \b
-      pipedai run rerun 01a20e61-ca1d-70a4-93ed-0e69c8149037 --wait
     """
     body = {"force": True} if force else None
     _show_queued(session, session.api.queue(f"/runs/{run}/rerun", body), wait=wait)
 
 
-@run.command()
+@run.command(epilog=examples("pipedai run cancel 01a20e61-ca1d-70a4-93ed-0e69c8149037"))
 @click.argument("run")
 @with_json
 def cancel(session: Session, run: str) -> None:
-    """Cancel a run: at once in the queue, else when its worker hears.
-
-    \b
-      pipedai run cancel 01a20e61-ca1d-70a4-93ed-0e69c8149037
-    """
+    """Cancel a run: at once in the queue, else when its worker hears."""
     show_run(session, session.api.post(f"/runs/{run}/cancel"))
 
 
@@ -212,9 +189,7 @@ def _show_queued(session: Session, queued: Json, *, wait: bool) -> None:
 def follow_events(
     session: Session, run_id: str, after: int, *, quiet: bool = False, to_the_end: bool = False
 ) -> Json:
-    """Show the events of a run as they come, until it has ended or waits for a person, and return the run. With
-    `to_the_end` also those that come a moment later.
-    """
+    """Show a run's events until it ends or waits for a person (`to_the_end`: all of them), and return the run."""
     path, last, breaks, is_over = f"/runs/{run_id}", after, 0, False
     # Without it the events that are kept anyway are shown, so whoever has asked too often follows all the same.
     with contextlib.suppress(Failure):
@@ -245,9 +220,7 @@ def follow_events(
 
 
 def _streamed(session: Session, path: str, last: int, *, to_the_end: bool) -> Iterator[Json | None]:
-    """Yield the events after `last`, and None if there is no more to wait for. Until the first one, show that the run
-    goes on.
-    """
+    """Yield the events after `last`, and None if there is no more to wait for. Before the first, show that it runs."""
     stream = session.api.stream(f"{path}/events/stream", last)
     with session.out.progress("It runs.") as hide, stream as events:
         for name, data in events or [("end", {})]:
@@ -290,25 +263,17 @@ def _show_event(session: Session, event: Json) -> None:
 _LARGEST_PAYLOAD = 64 * 1024
 
 
-@click.group()
+@click.group(epilog=examples("pipedai trigger list"))
 def trigger() -> None:
-    """Look at triggers, run them, pause and resume them.
-
-    \b
-      pipedai trigger list
-    """
+    """Look at triggers, run them, pause and resume them."""
 
 
-@trigger.command("list")
+@trigger.command("list", epilog=examples("pipedai trigger list --health failing,late"))
 @click.option("--health", help="Only those that are idle, failing, late, paused or ok.")
 @click.option("--name", help="Only those whose name contains this.")
 @with_limit
 def list_triggers(session: Session, health: str | None, name: str | None, limit: int) -> None:
-    """List triggers, the newest first.
-
-    \b
-      pipedai trigger list --health failing,late
-    """
+    """List triggers, the newest first."""
     session.show_rows(
         "triggers",
         limit,
@@ -327,15 +292,11 @@ def list_triggers(session: Session, health: str | None, name: str | None, limit:
     )
 
 
-@trigger.command("show")
+@trigger.command("show", epilog=examples('pipedai trigger show "Morning report"'))
 @click.argument("trigger")
 @with_json
 def show_trigger(session: Session, trigger: str) -> None:
-    """Show a trigger, by its id, key or name.
-
-    \b
-      pipedai trigger show "Morning report"
-    """
+    """Show a trigger, by its id, key or name."""
     row = found_by(session, "triggers", trigger)
     if session.out.printed_json(row):
         return
@@ -360,7 +321,13 @@ def show_trigger(session: Session, trigger: str) -> None:
     )
 
 
-@trigger.command("run")
+@trigger.command(
+    "run",
+    epilog=examples(
+        "pipedai trigger run nightly --wait",
+        "pipedai trigger run nightly --payload '{\"ticket\": 7}'",
+    ),
+)
 @click.argument("trigger")
 @click.option("--payload", help="JSON for the run, or @FILE.")
 @_FORCE
@@ -372,10 +339,6 @@ def run_trigger(
     """Queue a run of a trigger.
 
     With --wait it exits with 0 if the run succeeded, 1 if it ended otherwise, 5 if it waits for a person.
-
-    \b
-      pipedai trigger run nightly --wait
-      pipedai trigger run nightly --payload '{"ticket": 7}'
     """
     row = found_by(session, "triggers", trigger)
     body: Json = {"payload": _payload(payload)} if payload is not None else {}
@@ -400,29 +363,22 @@ def _payload(given: str) -> Any:
         raise wrong_usage(f"The payload is no JSON: {error}.") from None
 
 
-@trigger.command()
+@trigger.command(epilog=examples("pipedai trigger pause nightly"))
 @click.argument("trigger")
 @with_json
 def pause(session: Session, trigger: str) -> None:
     """Let a trigger fire no more, until you resume it.
 
     Runs that are queued still run.
-
-    \b
-      pipedai trigger pause nightly
     """
     _enable(session, trigger, enabled=False)
 
 
-@trigger.command()
+@trigger.command(epilog=examples("pipedai trigger resume nightly"))
 @click.argument("trigger")
 @with_json
 def resume(session: Session, trigger: str) -> None:
-    """Let a paused trigger fire again.
-
-    \b
-      pipedai trigger resume nightly
-    """
+    """Let a paused trigger fire again."""
     _enable(session, trigger, enabled=True)
 
 

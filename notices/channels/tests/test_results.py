@@ -57,7 +57,7 @@ def test_a_mail_of_a_result_has_the_message_the_output_the_cost_and_a_link(
         "Two rows are new.\n\n"
         "  found: 2\n  rows:\n    -\n      name: a\n      ok: true\n    - null\n"
         "  note:\n    one\n    two\n  of: []\n\n"
-        "Cost: $0.12\nDuration: 3 minutes 2 seconds\nEnded: succeeded at 2026-05-04 17:33 UTC+05:30\n"
+        "Cost: $0.12\nDuration: 3 minutes 2 seconds\nEnded: succeeded at Mon 4 May 2026, 17:33 IST\n"
         f"Trigger: Nightly report\nEnvironment: {cast.environment.name}\n"
     )
     assert f"https://api.example.com/console/runs/{run_id}\n" in text

@@ -173,7 +173,7 @@ def test_a_run_that_waits_for_a_decision_is_told_with_the_page_to_decide_on(
     assert f"/console/approvals/{approval_id}" in text
     assert "Nothing is done until somebody approves the call." in text
     assert "Wants to call: mail[.]to[:]//evil[.]example Can be decided until:" in text
-    assert "17:40 UTC+05:30 Who may decide: operator or above" in text
+    assert "17:40 IST Who may decide: operator or above" in text
     bodies = [json.loads(received.body) for received in receiver.received]
     slack = next(body["text"] for body in bodies if "text" in body)
     assert slack.endswith(f"/console/approvals/{approval_id}")
@@ -204,7 +204,7 @@ def test_a_mail_of_a_recovery_says_how_long_it_took_in_the_triggers_zone(cast, m
         .replace("\r\n", "\n")
         .startswith(
             "Trigger Nightly report succeeds again. It was failing for 2 hours 5 minutes, from"
-            " 2026-11-27 03:49 UTC+05:30 until 2026-11-27 05:54 UTC+05:30.\n"
+            " Fri 27 Nov 2026, 03:49 IST until Fri 27 Nov 2026, 05:54 IST.\n"
             "\n"
             f"Environment: {cast.environment.name}\n"
             "What had happened: The last run failed or timed out.\n"

@@ -3,28 +3,36 @@
 Web processes import this, so it must not import drf-spectacular.
 """
 
+import functools
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
+from django.http.response import HttpResponseBase
+from rest_framework.request import Request
+from rest_framework.response import Response
 from rest_framework.serializers import Field, Serializer
 
 from pipedai.api.filters import ApiFilter, ApiFilterSet
 from pipedai.api.pagination import DEFAULT_LIMIT, MAX_LIMIT
-from pipedai.api.serializers import Body
+from pipedai.api.serializers import Body, NoBody, read_body
 
 Schema = dict[str, Any]
 JSON = "application/json"
 # The name of the security scheme whose token registers a worker.
 REGISTRATION_TOKEN = "registrationToken"  # noqa: S105
 Answer = type[Serializer[Any]]
-_Action = TypeVar("_Action", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """Decorates an action's method: `@Operation("GET /runs/{runId}", id="getRun", …)`. Requests never read it."""
+    """Decorates an action's method: `@Operation("GET /runs/{runId}", id="getRun", …)`.
+
+    An action with an argument `body` gets the validated values of the request's body. The serializer in `answers` makes
+    the answer from what it returns, unless that is a response: one with other headers, or whose serializer needs more.
+    """
 
     # The method, and the path below /api/v1 as the schema has it. Each name in braces stands for a UUID, which the
     # action gets as an argument: `{runId}` as `run_id`.
@@ -66,9 +74,23 @@ class Operation:
         path = self.endpoint.partition(" /")[2]
         return re.sub(r"{([a-z]+)Id}", r"<uuid:\1_id>", path)
 
-    def __call__(self, action: _Action) -> _Action:
-        vars(action)["operation"] = self
-        return action
+    def __call__(self, action: Callable[..., Any]) -> Callable[..., HttpResponseBase]:
+        takes_body = "body" in inspect.signature(action).parameters
+
+        @functools.wraps(action)
+        def act(view: Any, request: Request, **arguments: Any) -> HttpResponseBase:
+            if self.body is not None and (takes_body or self.body is NoBody):
+                values = read_body(self.body, request, partial=self.partial)
+                arguments |= {"body": values} if takes_body else {}
+            returned = action(view, request, **arguments)
+            return returned if isinstance(returned, HttpResponseBase) else self._answer(returned)
+
+        vars(act)["operation"] = self
+        return act
+
+    def _answer(self, returned: Any) -> Response:
+        ((status, serializer),) = self.answers.items()
+        return Response(serializer(returned).data if serializer else None, status=status)
 
 
 def answer(name: str, description: str, /, **fields: Field[Any, Any, Any, Any]) -> Answer:

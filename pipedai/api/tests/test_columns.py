@@ -21,6 +21,10 @@ KEPT_AS = {
         ["token", "registration_token", "invitation_token", "code", "device_code", "user_code"]
     ),
     **dict.fromkeys(["count", "wait", "digest", "accept_origins"]),
+    # What a browser brings is kept nowhere.
+    **dict.fromkeys(
+        ["BeginBody.next", *(f"FinishBody.{name}" for name in ("state", "iss", "error"))]
+    ),
     # These are parts of JSON.
     **dict.fromkeys(["header", "prefix", "timestampHeader", "path", "windowSeconds"]),
     "expiresAfterSeconds": None,

@@ -1,8 +1,9 @@
 """Metrics tell what is sent, by kind."""
 
 from pipedai.metrics.outgoing import ATTEMPTS, SETTLED, read_waiting
-from pipedai.outgoing import Answer, attempts
+from pipedai.outgoing import attempts
 from pipedai.outgoing.due import claim_due
+from pipedai.outgoing.posts import Answer
 from testing.world.cast import TEST_ACTOR, Cast
 from triggers.webhooks.sending import WEBHOOKS, send_test
 

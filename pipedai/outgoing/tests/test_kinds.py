@@ -11,25 +11,21 @@ from django.db import connection, models
 from django.test.utils import isolate_apps
 
 from pipedai.ids import new_id
-from pipedai.outgoing import (
+from pipedai.outgoing import attempts, pool
+from pipedai.outgoing.attempts import BACKOFF_SECONDS
+from pipedai.outgoing.due import CLAIM_SECONDS, Memory, Taker, claim_due, taker_of
+from pipedai.outgoing.kinds import (
     CannotSend,
     Kind,
-    Mail,
     NeverSend,
     OutboxRow,
     SendAttempt,
     attempt_constraints,
-    attempts,
-    mail_host,
     outbox_constraints,
     outbox_indexes,
-    pool,
-    register_kind,
-    registered_kinds,
 )
-from pipedai.outgoing.attempts import BACKOFF_SECONDS
-from pipedai.outgoing.due import CLAIM_SECONDS, Memory, Taker, claim_due, taker_of
-from pipedai.outgoing.pool import Senders
+from pipedai.outgoing.mails import Mail, mail_host
+from pipedai.outgoing.pool import Senders, register_kind, registered_kinds
 from pipedai.sql import execute
 from testing.probes.plans import explained, prefer_indexes
 from testing.processes.mail_receiver import MailReceiver, receiving_mail

@@ -16,8 +16,9 @@ from django.core.mail import DNS_NAME, EmailMultiAlternatives
 
 from pipedai import env
 from pipedai.checks.probes import mail_server_answers
-from pipedai.outgoing import Mail, Result, compose, mail_is_on, mails
-from pipedai.outgoing.mails import BoundedBackend, check_server, deliver
+from pipedai.outgoing import mails
+from pipedai.outgoing.mails import BoundedBackend, Mail, check_server, compose, deliver, mail_is_on
+from pipedai.outgoing.posts import Result
 from testing.processes.certificate import self_signed
 from testing.processes.mail_receiver import MailReceiver, receiving_mail
 

@@ -3,8 +3,7 @@
 import pytest
 from django.utils.safestring import mark_safe
 
-from pipedai.outgoing import compose, foreign
-from pipedai.outgoing.mails import Own
+from pipedai.outgoing.mails import Own, compose, foreign
 from testing.world.cases import cases
 
 LINK = "https://app.example.com/#token=a&b"

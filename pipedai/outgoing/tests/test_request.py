@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from pipedai.outgoing import post, posts
-from pipedai.outgoing.posts import names_forbidden_address, names_forbidden_port
+from pipedai.outgoing import posts
+from pipedai.outgoing.posts import names_forbidden_address, names_forbidden_port, post
 from testing.probes.shapes import invalid
 from testing.processes.webhook_receiver import Receiver
 from testing.world.cases import cases

@@ -1,7 +1,7 @@
 """Hides from our own programs what is installed for the tests alone. Python runs this when a test's child starts.
 
 Libraries of the service import these packages if they find any: Django REST framework does with requests and Pygments,
-structlog with rich, httpx with click, PyJWT with cryptography, Sentry with mcp and Starlette. In production they find
+structlog with rich, httpx with click, Sentry with mcp, Starlette and Flask. In production they find
 none, and start in three quarters of the time. Only tracing brings requests along (requirements-otel.txt), so a process
 that traces finds it.
 """
@@ -9,7 +9,7 @@ that traces finds it.
 import os
 import sys
 
-_HIDDEN = ["rich", "jinja2", "click", "pygments", "cryptography", "mcp", "starlette"]
+_HIDDEN = ["rich", "jinja2", "click", "pygments", "mcp", "starlette", "flask"]
 if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
     _HIDDEN.append("requests")
 # How the words begin or end that name our programs. Modules of bench but the first one use what the tests use.

@@ -484,6 +484,14 @@ class TestSpells:
             12_000,
             {"total": 3, "tools": ["x", "y"]},
         )
+        seconds = [
+            (
+                each["phase"],
+                (datetime.fromisoformat(each["to"]) - datetime.fromisoformat(each["from"])).seconds,
+            )
+            for each in shown["phases"]
+        ]
+        assert seconds == [("running", 7), ("waiting", 100), ("running", 5)]
 
     def test_the_time_of_waiting_is_none_of_the_duration(self, asking: Runs) -> None:
         run_id = asking.running()

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from pipedai.outgoing import foreign
+from pipedai.outgoing.mails import foreign
 from testing.world.cases import cases
 from triggers.explain.answers import duration_words, zoned_words
 
@@ -10,14 +10,15 @@ from triggers.explain.answers import duration_words, zoned_words
 @cases(
     ("timezone", "words"),
     [
-        ("UTC", "2026-01-31 23:30 UTC"),
-        ("Europe/London", "2026-01-31 23:30 UTC"),
-        ("Asia/Kolkata", "2026-02-01 05:00 UTC+05:30"),
-        ("America/New_York", "2026-01-31 18:30 UTC-05:00"),
-        ("No/Where", "2026-01-31 23:30 UTC"),
+        ("UTC", "Sat 31 Jan 2026, 23:30 UTC"),
+        ("Europe/London", "Sat 31 Jan 2026, 23:30 GMT"),
+        ("Asia/Kolkata", "Sun 1 Feb 2026, 05:00 IST"),
+        ("America/New_York", "Sat 31 Jan 2026, 18:30 EST"),
+        ("Asia/Dubai", "Sun 1 Feb 2026, 03:30 in Asia/Dubai"),
+        ("No/Where", "Sat 31 Jan 2026, 23:30 UTC"),
     ],
 )
-def test_a_moment_has_its_offset_and_a_mail_shows_it_as_it_is(timezone: str, words: str) -> None:
+def test_a_moment_has_its_zone_and_a_mail_shows_it_as_it_is(timezone: str, words: str) -> None:
     assert zoned_words(datetime(2026, 1, 31, 23, 30, 59, 123456, tzinfo=UTC), timezone) == words
     assert foreign(words) == words
 

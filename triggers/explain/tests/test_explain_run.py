@@ -37,6 +37,7 @@ def test_a_run_that_the_next_poll_returns_waits_for_nothing(calls: Calls) -> Non
         "status": "queued",
         "summary": "Is due, and goes to worker host-1 with its next poll (last poll or heartbeat 3 s ago).",
         "waitingFor": [],
+        "advice": [],
         "held": None,
         "ended": None,
         "retry": None,

@@ -1,11 +1,13 @@
 """GET /runs/:id"""
 
+from datetime import timedelta
+
 import pytest
 
 from testing.probes.shapes import A_TIME
 from testing.world.runs import NOON, Runs
 from testing.world.shown_rows import shown_run
-from triggers.models import Trigger
+from triggers.models import Run, Trigger
 
 
 @pytest.fixture
@@ -78,7 +80,34 @@ def test_an_ended_run_tells_all(cast, runs, get):
         endedAt="2026-05-04T12:01:04.534Z",
         durationMs=62034,
         willRetry=False,
+        phases=[
+            {"phase": phase, "from": f"2026-05-04T12:{since}Z", "to": f"2026-05-04T12:{to}Z"}
+            for phase, since, to in (
+                ("queued", "00:00.000", "00:01.000"),
+                ("claimed", "00:01.000", "00:02.500"),
+                ("running", "00:02.500", "01:04.534"),
+            )
+        ],
     )
+
+
+def test_a_run_names_those_before_and_after_it_of_its_trigger(cast, runs, get):
+    first = runs.ended()
+    Runs.of(cast, name="Another").queue()
+    second, third = runs.queue(), runs.queue()
+    beside = [(get(each)["previousRunId"], get(each)["nextRunId"]) for each in (first, second)]
+    assert beside == [(None, str(second)), (str(first), str(third))]
+    path = f"/api/v1/triggers/{runs.trigger_id}/run"
+    made = cast.client(cast.operator).post(path, {}, content_type="application/json").json()
+    assert (made["previousRunId"], made["nextRunId"]) == (str(third), None)
+
+
+def test_no_more_than_the_last_50_phases_are_shown(runs, get):
+    run_id = runs.ended()
+    times = [NOON + timedelta(seconds=number) for number in range(1, 77)]
+    Run.objects.filter(id=run_id).update(spell_times=times)
+    shown = get(run_id)["phases"]
+    assert (len(shown), shown[0]["phase"], shown[-1]["phase"]) == (50, "waiting", "queued")
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,7 @@ class TestTheIdempotencyKey:
             "faultClass": "none",
             "willRetry": False,
             "cancelRequested": True,
+            "phases": [{"phase": "queued", "from": A_TIME, "to": A_TIME}],
         }
 
     def test_another_body_is_a_conflict(self, cast, url):

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
+from itertools import pairwise
 from math import ceil
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -43,6 +44,7 @@ NO_RUNS = {
     "p95DurationMs": None,
 }
 MILLISECOND = timedelta(milliseconds=1)
+MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 # A window of eight days around the time at which the runs of these tests end.
 AROUND = {"from": "2026-05-01T00:00:00Z", "to": "2026-05-09T00:00:00Z"}
 
@@ -191,6 +193,51 @@ def test_runs_without_a_worker_or_a_model_have_a_group_of_their_own(cast):
 def test_without_runs_there_is_a_total_and_no_item(cast, group_by):
     answer = read(cast, group_by)
     assert (answer["items"], answer["groups"], answer["total"]) == ([], 0, NO_RUNS)
+
+
+def test_each_hour_of_the_window_is_there(cast):
+    add(
+        run_that(cast),
+        run_that(cast, NOON + timedelta(minutes=59)),
+        run_that(cast, NOON + 2 * HOUR),
+    )
+    span = {"from": "2026-05-04T10:20:00Z", "to": "2026-05-04T14:30:00Z"}
+    answer = read(cast, "hour", **span)
+    assert answer["groups"] == 5
+    assert [(item["key"][11:16], item["runs"]) for item in answer["items"]] == [
+        ("10:20", 0), ("11:00", 0), ("12:00", 2), ("13:00", 0), ("14:00", 1),
+    ]  # fmt: skip
+    assert answer["items"][0] == {
+        **NO_RUNS,
+        "key": iso_time(NOON - 100 * MINUTE),
+        "name": None,
+        "day": None,
+    }
+    answer = read(cast, "hour", timezone="Asia/Kolkata", **span)
+    assert [item["key"][11:16] for item in answer["items"]] == [
+        "10:20", "10:30", "11:30", "12:30", "13:30",
+    ]  # fmt: skip
+
+
+def test_by_hour_there_are_seven_days_at_most_and_a_day_by_default(cast):
+    assert len(read(cast, "hour", **{"from": "2026-05-02T00:00:00Z"})["items"]) == 7 * 24
+    fields = ask(cast, "hour", **AROUND).json()["details"]["fieldErrors"]
+    assert fields == {"from": ["Must be at most 7 days before `to`."]}
+    items = ask(cast, "hour").json()["items"]
+    assert len(items) == 24
+    assert datetime.fromisoformat(items[-1]["key"]) <= database_now()
+
+
+@pytest.mark.parametrize("instant", INSTANTS)
+def test_hours_begin_on_the_hour_of_every_zone_and_miss_nothing(instant):
+    now = INSTANTS[instant]
+    for zone in ZONES:
+        window = Window.of(None, now, zone, "hour")
+        begins = [begin for _, begin in window.hours]
+        assert begins[0] == window.begin
+        assert begins[-1] < now <= begins[-1] + HOUR
+        assert all(begin.astimezone(ZoneInfo(zone)).minute == 0 for begin in begins[1:])
+        assert all(timedelta() < later - begin <= HOUR for begin, later in pairwise(begins))
 
 
 def test_each_day_of_the_window_is_there(cast):

@@ -12,7 +12,7 @@ from testing.probes.statement_count import counted
 from testing.processes.racing import ROUNDS, at_once
 from testing.world.cast import Cast
 from testing.world.runs import Runs
-from testing.world.tool_calls import CALL
+from testing.world.tool_calls import CALL, shown
 from triggers.models import RunResult, Trigger
 
 
@@ -88,11 +88,11 @@ class TestTheEndpoint:
     def test_it_has_the_calls_and_how_many_there_were(self, cast: Cast, runs: Runs) -> None:
         run_id = runs.ended(toolCalls=told(700, 1, 0), toolCallList=[CALL, {**CALL, "tool": "b"}])
         assert self.get(cast, run_id).json() == {
-            "items": [CALL, {**CALL, "tool": "b"}],
+            "items": [shown(CALL), shown({**CALL, "tool": "b"})],
             "total": 700,
         }
-        shown = cast.client(cast.viewer).get(f"/api/v1/runs/{run_id}").json()
-        assert shown["toolCalls"] == told(700, 1, 0)
+        run = cast.client(cast.viewer).get(f"/api/v1/runs/{run_id}").json()
+        assert run["toolCalls"] == told(700, 1, 0)
 
     def test_a_run_of_a_worker_that_tells_nothing_has_none(self, cast: Cast, runs: Runs) -> None:
         assert self.get(cast, runs.ended()).json() == {"items": [], "total": None}

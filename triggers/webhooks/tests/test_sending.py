@@ -25,7 +25,7 @@ from audit.models import AuditEntry
 from pipedai import loop
 from pipedai.env import BASE_DIR
 from pipedai.loop import registered_jobs
-from pipedai.outgoing import Answer, attempts
+from pipedai.outgoing import attempts
 from pipedai.outgoing import pool as senders_module
 from pipedai.outgoing.attempts import BACKOFF_SECONDS, verdict
 from pipedai.outgoing.due import (
@@ -37,7 +37,7 @@ from pipedai.outgoing.due import (
     taker_of,
 )
 from pipedai.outgoing.pool import Crew, Senders
-from pipedai.outgoing.posts import OwnAnswer
+from pipedai.outgoing.posts import Answer, OwnAnswer
 from pipedai.sql import execute, fetch_one
 from testing.probes.statement_count import counted
 from testing.processes.racing import at_once

@@ -9,9 +9,10 @@ from uuid import UUID
 import pytest
 
 from pipedai.ids import new_id
-from pipedai.outgoing import Answer, attempts
+from pipedai.outgoing import attempts
 from pipedai.outgoing import due as due_module
 from pipedai.outgoing.due import Memory, Taker, claim_due, taker_of
+from pipedai.outgoing.posts import Answer
 from pipedai.sql import Row, execute, fetch_all
 from testing.probes.plans import explained, prefer_indexes
 from testing.processes.racing import accepted, at_once

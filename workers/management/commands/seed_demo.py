@@ -1,10 +1,9 @@
-"""`manage.py seed_demo`: makes the demo that bin/run shows, with a week of runs. These take the steps of real runs, at
-past times, so that budgets, incidents, notices and the audit log follow from them.
-"""
+"""`manage.py seed_demo`: makes the demo that bin/run shows, with a week of runs that take a real run's steps."""
 
 import platform
 import secrets
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -13,6 +12,7 @@ from uuid import UUID
 from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 from django.db import connection, transaction
+from django.db.models import QuerySet
 
 from accounts.emails import Email
 from accounts.models import User
@@ -160,6 +160,10 @@ class Seed:
         self.worker_file = data_dir / "demo-worker.json"
         self.made: list[str] = []
         self._kept: dict[str, Any] = {}
+        self._user: User
+        self._environment: Environment
+        # What each service gets that makes something in the environment.
+        self._of_it: dict[str, Any] = {}
 
     def sow(self, *, now: datetime | None = None) -> None:
         """Makes what is missing in one transaction, and the demo's two files. The week of runs ends `now`. A lock makes
@@ -169,35 +173,28 @@ class Seed:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
             self._kept = _read(self.file)
-            user, password = self._account("user", create_user, EMAIL, "Demo", "password")
+            self._user, password = self._account("user", create_user, EMAIL, "Demo", "password")
             _, staff_password = self._account(
                 "staff user", create_staff, STAFF_EMAIL, "Demo staff", "staffPassword"
             )
-            environment = self._environment(user)
-            api_key = self._api_key(environment, user)
-            worker_id, registration = self._worker(environment, user)
-            trigger_id = self._trigger("trigger", environment, TRIGGER, worker_id=worker_id)
-            pool_id = self._pool(environment, user, worker_id)
-            self._trigger("pool's trigger", environment, POOL_TRIGGER, pool_id=pool_id)
-            self._budget(environment)
+            self._environment = self._find_environment()
+            self._of_it = {"environment_id": self._environment.id, "actor": SYSTEM}
+            api_key = self._api_key()
+            worker_id, registration = self._worker()
+            trigger_id = self._trigger("trigger", TRIGGER, worker_id=worker_id)
+            pool_id = self._pool(worker_id)
+            self._trigger("pool's trigger", POOL_TRIGGER, pool_id=pool_id)
+            self._budget()
             is_new = "environment" in self.made
             if is_new:
                 self.made.append("a week of runs")
             else:
-                self._move_week(environment)
+                self._move_week()
             if self.made:
-                emit(
-                    Event(
-                        "demo.seeded",
-                        SYSTEM,
-                        environment.id,
-                        "environment",
-                        environment.id,
-                        {"made": self.made},
-                    )
-                )
+                id_, about = self._environment.id, {"made": self.made}
+                emit(Event("demo.seeded", SYSTEM, id_, "environment", id_, about))
             if is_new:  # The event has made the channel that tells of the incident of the week.
-                self._week(environment, user, worker_id, now or database_now())
+                self._week(worker_id, now or database_now())
             registration.save(self.worker_file)
             durable.write_json(
                 self.file,
@@ -206,7 +203,7 @@ class Seed:
                     "password": password,
                     "staffEmail": STAFF_EMAIL,
                     "staffPassword": staff_password,
-                    "environmentId": str(environment.id),
+                    "environmentId": str(self._environment.id),
                     "triggerId": str(trigger_id),
                     "apiKey": api_key,
                 },
@@ -231,41 +228,35 @@ class Seed:
             self.made.append(f"{what}'s password")
         return user, password
 
-    def _environment(self, user: User) -> Environment:
+    def _find_environment(self) -> Environment:
         environment = Environment.objects.filter(
-            workspace__created_by=user,
+            workspace__created_by=self._user,
             workspace__name=WORKSPACE,
             name=ENVIRONMENT,
             deleted_at__isnull=True,
         ).first()
         if environment is None:
-            workspace = create_workspace(name=WORKSPACE, user_id=user.id, actor=SYSTEM)
-            environment = create_environment(
-                workspace_id=workspace.id, name=ENVIRONMENT, user_id=user.id, actor=SYSTEM
-            )
+            by: dict[str, Any] = {"user_id": self._user.id, "actor": SYSTEM}
+            workspace = create_workspace(name=WORKSPACE, **by)
+            environment = create_environment(workspace_id=workspace.id, name=ENVIRONMENT, **by)
             self.made += ["workspace", "environment"]
         return environment
 
-    def _api_key(self, environment: Environment, user: User) -> str:
+    def _api_key(self) -> str:
         token = str(self._kept.get("apiKey"))
-        live = ApiKey.objects.filter(environment=environment, revoked_at__isnull=True)
+        live = ApiKey.objects.filter(environment=self._environment, revoked_at__isnull=True)
         if not live.filter(token_digest=tokens.digest(token)).exists():
-            _, token = self._mint("pwk", environment, user)
+            _, token = self._mint("pwk")
             self.made.append("API key")
         return token
 
-    def _worker(self, environment: Environment, user: User) -> tuple[UUID, WorkerConfig]:
-        try:
+    def _worker(self) -> tuple[UUID, WorkerConfig]:
+        with suppress(ConfigError, Worker.DoesNotExist):
             registration = WorkerConfig.load(self.worker_file)
-        except ConfigError:
-            registration = None
-        if registration is not None:
-            worker = Worker.objects.filter(
-                environment=environment, token_digest=tokens.digest(registration.worker_token)
-            ).first()
-            if worker is not None:
-                return worker.id, registration
-        registered = self._register(HOSTNAME, "Demo worker", environment, user)
+            digest = tokens.digest(registration.worker_token)
+            worker = Worker.objects.get(environment=self._environment, token_digest=digest)
+            return worker.id, registration
+        registered = self._register(HOSTNAME, "Demo worker")
         self.made.append("worker")
         return registered.worker_id, WorkerConfig(
             worker_id=str(registered.worker_id),
@@ -274,9 +265,7 @@ class Seed:
             workspace_id=str(registered.workspace_id),
         )
 
-    def _register(
-        self, hostname: str, label: str, environment: Environment, user: User, **key: Any
-    ) -> Registered:
+    def _register(self, hostname: str, label: str, **key: Any) -> Registered:
         values = validated(
             RegisterBody,
             {
@@ -286,39 +275,34 @@ class Seed:
                 "version": worker_version,
             },
         )
-        _, token = self._mint("wrk", environment, user, **key)
+        _, token = self._mint("wrk", **key)
         return register_worker(token=token, values=values, actor=SYSTEM)
 
-    def _pool(self, environment: Environment, user: User, worker_id: UUID) -> UUID:
+    def _pool(self, worker_id: UUID) -> UUID:
         """Returns the id of the pool, in which the demo's worker and a spare one are."""
-        live = Pool.objects.filter(environment=environment, deleted_at__isnull=True)
+        live = Pool.objects.filter(environment=self._environment, deleted_at__isnull=True)
         pool = live.filter(name=POOL).first()
         if pool is None:
             values = {"name": POOL, "description": "Made by seed_demo."}
-            POOLS.create(environment_id=environment.id, values=values, actor=SYSTEM)
+            POOLS.create(**self._of_it, values=values)
             pool = live.get(name=POOL)
-            self._register(SPARE_HOSTNAME, "Spare worker", environment, user, pool_ids=[pool.id])
+            self._register(SPARE_HOSTNAME, "Spare worker", pool_ids=[pool.id])
             self.made.append("pool")
         add_worker(pool=pool, worker_id=worker_id, actor=SYSTEM)
         return pool.id
 
-    def _trigger(
-        self, what: str, environment: Environment, values: dict[str, Any], **runs_on: UUID
-    ) -> UUID:
+    def _trigger(self, what: str, values: dict[str, Any], **runs_on: UUID) -> UUID:
         """Returns the id of the trigger with these values. `runs_on` is its `worker_id` or its `pool_id`."""
-        trigger = Trigger.objects.filter(
-            environment=environment, name=values["name"], deleted_at__isnull=True, **runs_on
-        ).first()
+        trigger = self._triggers().filter(name=values["name"], **runs_on).first()
         if trigger is not None:
             self._move(what, trigger)
             return trigger.id
         values = validated(TriggerBody, {**values, **self._server})
         self.made.append(what)
-        return TRIGGERS.create(
-            environment_id=environment.id,
-            actor=SYSTEM,
-            values={**values, **runs_on},
-        )
+        return TRIGGERS.create(**self._of_it, values={**values, **runs_on})
+
+    def _triggers(self) -> QuerySet[Trigger]:
+        return Trigger.objects.filter(environment=self._environment, deleted_at__isnull=True)
 
     def _move(self, what: str, trigger: Trigger) -> None:
         """Gives the trigger another MCP server, if the command names one. The headers move with it. The server of a
@@ -333,42 +317,30 @@ class Seed:
         TRIGGERS.update(trigger.id, values=values, actor=SYSTEM)
         self.made.append(f"MCP server of the {what}")
 
-    def _week(self, environment: Environment, user: User, worker_id: UUID, now: datetime) -> None:
-        spare = Worker.objects.get(environment=environment, hostname=SPARE_HOSTNAME)
+    def _week(self, worker_id: UUID, now: datetime) -> None:
+        spare = Worker.objects.get(environment=self._environment, hostname=SPARE_HOSTNAME)
         machines = ((HEALTHY, worker_id), (FAILING, worker_id), (STRANDED, spare.id))
         server = {name: TRIGGER[name] for name in ("mcpUrl", "mcpHeaders")}
         ids = [
-            self._trigger(values["name"], environment, {**server, **values}, worker_id=machine)
+            self._trigger(values["name"], {**server, **values}, worker_id=machine)
             for values, machine in machines
         ]
         healthy, failing, stranded = (Trigger.objects.get(id=id_) for id_ in ids)
-        live_through(healthy, failing, stranded, offline=spare, user_id=user.id, now=now)
+        live_through(healthy, failing, stranded, offline=spare, user_id=self._user.id, now=now)
 
-    def _move_week(self, environment: Environment) -> None:
+    def _move_week(self) -> None:
         names = [values["name"] for values in (HEALTHY, FAILING, STRANDED)]
-        for trigger in Trigger.objects.filter(
-            environment=environment, name__in=names, deleted_at__isnull=True
-        ):
+        for trigger in self._triggers().filter(name__in=names):
             self._move(trigger.name, trigger)
 
-    def _budget(self, environment: Environment) -> None:
-        if Budget.objects.filter(environment=environment, deleted_at__isnull=True).exists():
+    def _budget(self) -> None:
+        if Budget.objects.filter(environment=self._environment, deleted_at__isnull=True).exists():
             return
-        values = validated(BudgetBody, BUDGET)
-        BUDGETS.create(environment_id=environment.id, actor=SYSTEM, values=values)
+        BUDGETS.create(**self._of_it, values=validated(BudgetBody, BUDGET))
         self.made.append("budget")
 
-    def _mint(
-        self, kind: str, environment: Environment, user: User, **key: Any
-    ) -> tuple[ApiKey, str]:
-        return mint_api_key(
-            environment_id=environment.id,
-            name="Demo",
-            kind=kind,
-            user_id=user.id,
-            actor=SYSTEM,
-            **key,
-        )
+    def _mint(self, kind: str, **key: Any) -> tuple[ApiKey, str]:
+        return mint_api_key(**self._of_it, name="Demo", kind=kind, user_id=self._user.id, **key)
 
 
 def _read(path: Path) -> dict[str, Any]:

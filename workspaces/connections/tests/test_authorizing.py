@@ -18,6 +18,7 @@ from accounts.sessions import read_session_token
 from pipedai.events import Actor
 from pipedai.outgoing import attempts
 from pipedai.outgoing.due import claim_due
+from pipedai.outgoing.oauth import ask_for_tokens, challenge_of
 from pipedai.sql import database_now
 from testing.processes.forks import forked
 from testing.processes.racing import at_once
@@ -27,7 +28,7 @@ from testing.world.connections import REFRESH_TOKEN, add_connection, add_oauth_c
 from workspaces.connections import authorizers, authorizing, secrets
 from workspaces.connections.authorizing import Returned
 from workspaces.connections.revoking import REVOCATIONS
-from workspaces.connections.servers import ask_for_tokens, challenge_of, discover, register_client
+from workspaces.connections.servers import discover, register_client
 from workspaces.connections.services import CONNECTIONS
 from workspaces.encryption.check import check_keys
 from workspaces.encryption.rotation import rotate_data_keys

@@ -2,8 +2,9 @@
 
 import pytest
 
+from pipedai.outgoing.oauth import CannotDiscover
 from testing.processes.told_server import told_server
-from workspaces.connections.servers import CannotDiscover, Discovered, register_client
+from workspaces.connections.servers import Discovered, register_client
 
 MADE = {
     "client_id": "made-for-us",

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from pipedai.outgoing.oauth import CannotDiscover
 from testing.processes.told_server import told_server
-from workspaces.connections.servers import CannotDiscover, Discovered, discover
+from workspaces.connections.servers import Discovered, discover
 
 RESOURCE = {
     "resource": "{origin}/mcp",

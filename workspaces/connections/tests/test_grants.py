@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from django.db import transaction
 
+from pipedai.outgoing.oauth import UNSAID_LIFE, Tokens
 from pipedai.sql import database_now, fetch_all
 from testing.world.connections import ACCESS_TOKEN, REFRESH_TOKEN, add_oauth_connection
 from workspaces.connections.secrets import GrantSecrets, open_grant, open_headers, store_tokens
-from workspaces.connections.servers import UNSAID_LIFE, Tokens
 from workspaces.encryption.keys import WrappedKey
 
 _KEY = "SELECT id AS key_id, wrapped AS key_wrapped, master_key_id FROM data_key WHERE id = %(id)s"

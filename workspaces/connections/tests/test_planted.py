@@ -8,6 +8,7 @@ from audit.models import AuditEntry
 from console.tests.visits import visitor
 from pipedai.crypto import CannotOpen
 from pipedai.events import Event, happened
+from pipedai.outgoing.oauth import Client, NoTokens
 from testing.probes.planted import plant
 from testing.processes.told_server import told_server
 from testing.world.connections import (
@@ -18,7 +19,7 @@ from testing.world.connections import (
 from workspaces.connections import secrets
 from workspaces.connections.authorizing import Returned
 from workspaces.connections.refreshing import ask, record
-from workspaces.connections.servers import Client, NoTokens, Registered
+from workspaces.connections.servers import Registered
 from workspaces.connections.tests.test_authorizing import Browser, add, pages
 from workspaces.models import Authorization, Connection
 

@@ -21,10 +21,11 @@ from notices.models import Incident
 from pipedai.api.outside_urls import server_of
 from pipedai.events import Actor
 from pipedai.ids import new_id
-from pipedai.outgoing import Answer
 from pipedai.outgoing.due import Memory, Taker, taker_of
 from pipedai.outgoing.due import claim_due as claim_of
+from pipedai.outgoing.oauth import Client, Tokens
 from pipedai.outgoing.pool import Senders
+from pipedai.outgoing.posts import Answer
 from pipedai.sql import database_now, execute
 from testing.probes.plan_nodes import nodes
 from testing.probes.plans import explained
@@ -48,7 +49,6 @@ from workspaces.connections.authorizing import Returned
 from workspaces.connections.models import REVOCATION_REQUEST
 from workspaces.connections.refreshing import Ailing, Given, Healthy, Refreshers, want_refresh
 from workspaces.connections.revoking import REVOCATIONS
-from workspaces.connections.servers import Client, Tokens
 from workspaces.connections.services import CONNECTIONS
 from workspaces.encryption import keys
 from workspaces.encryption.keys import WrappedKey
@@ -375,7 +375,7 @@ def test_failing_and_new_connections_wait_for_none_of_the_healthy_ones_threads(
                 asked.append(timeout)
                 return Answer(None, 0, "timed out")
 
-            monkeypatch.setattr("workspaces.connections.servers.fetch", fetch)
+            monkeypatch.setattr("pipedai.outgoing.oauth.fetch", fetch)
             refreshing.ask(row)
             limits[row["id"]] = (type(lane), round(max(asked)))
     assert limits == {

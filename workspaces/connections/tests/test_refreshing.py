@@ -11,6 +11,7 @@ from audit.models import AuditEntry
 from notices.models import Incident, Notice
 from pipedai.events import SYSTEM, Event, emit
 from pipedai.ids import new_id
+from pipedai.outgoing.oauth import UNSAID_LIFE
 from testing.world.cast import TEST_ACTOR
 from testing.world.channels import add_channel
 from testing.world.connections import (
@@ -22,7 +23,6 @@ from testing.world.connections import (
 )
 from workspaces.connections import secrets
 from workspaces.connections.refreshing import LEASE_SECONDS, ask, record, want_refresh
-from workspaces.connections.servers import UNSAID_LIFE
 from workspaces.connections.services import CONNECTIONS
 from workspaces.encryption.rotation import rotate_data_keys
 from workspaces.models import Connection, Revocation

@@ -5,8 +5,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from testing.processes.told_server import told_server
-from workspaces.connections.servers import (
+from pipedai.outgoing.oauth import (
     LONGEST_LIFE,
     UNSAID_LIFE,
     Client,
@@ -15,6 +14,7 @@ from workspaces.connections.servers import (
     challenge_of,
     new_verifier,
 )
+from testing.processes.told_server import told_server
 
 SECRET = "planted-secret of a client"
 TOKENS = {"access_token": "planted-access", "token_type": "Bearer", "expires_in": 20}

@@ -7,6 +7,7 @@ from uuid import UUID
 from django.core.management.base import CommandError, CommandParser
 
 from accounts.authenticators import rewrap_authenticators
+from pipedai import crypto
 from pipedai.api.renderers import counted
 from pipedai.management.operator_command import OperatorCommand, Progress
 from workspaces.encryption.check import (
@@ -16,7 +17,6 @@ from workspaces.encryption.check import (
     counted_values,
     does_not_open,
 )
-from workspaces.encryption.keys import masters
 from workspaces.encryption.rotation import (
     Plan,
     older_masters,
@@ -86,7 +86,7 @@ Exits with 0 when all is rotated and everything opens, else with 1 and where it 
                 f" {counted(plan.values, 'value')} to re-encrypt."
             )
             return
-        newest = masters()[0].id
+        newest = crypto.masters()[0].id
         for row in older_masters():
             self.stdout.write(
                 f"{counted(row['data_keys'], 'data key')} of"
@@ -102,7 +102,7 @@ Exits with 0 when all is rotated and everything opens, else with 1 and where it 
             done = rotate_master_key(on_progress=progress.add, say=progress.say)
         self.stdout.write(
             f"{counted(done.data_keys, 'data key')} of"
-            f" {counted(done.environments, 'environment')} moved to master key {masters()[0].id}."
+            f" {counted(done.environments, 'environment')} moved to master key {crypto.masters()[0].id}."
         )
         moved = 0
         while batch := rewrap_authenticators():
@@ -139,7 +139,7 @@ Exits with 0 when all is rotated and everything opens, else with 1 and where it 
         self.stdout.write(f"Everything opens: {counted_values(report)}.")
 
     def _verify_moved(self, report: KeyReport) -> None:
-        newest = masters()[0].id
+        newest = crypto.masters()[0].id
         if older := report.under_master.total() - report.under_master[newest]:
             raise CommandError(
                 f"{counted(older, 'data key')} under an older master key again: a process still has"

@@ -8,11 +8,13 @@ from zoneinfo import ZoneInfo, available_timezones
 import pytest
 from django.db.models.functions import Now
 
-from pipedai.sql import database_now, execute
+from notices.overview import _DUE, MOST_DUE, due_until
+from pipedai.sql import database_now, execute, fetch_all
 from testing.probes.plans import explained
 from testing.probes.shapes import invalid
 from testing.world.cast import make_cast
 from testing.world.copied_rows import copy_ended_run
+from testing.world.incidents import open_incident
 from testing.world.instants import INSTANTS, ZONES
 from testing.world.runs import Runs
 from triggers.budgets.spending import period_around
@@ -23,11 +25,15 @@ from workers.models import ONLINE_WITHIN, Worker
 MINUTE = timedelta(minutes=1)
 NOBODY_DID_ANYTHING = {
     "onlineWorkers": 0,
+    "waiting": {"person": 0, "machine": 0},
+    "attention": 0,
+    "approvals": 0,
     "todaysRuns": 0,
     "nothingNewToday": 0,
     "successRatePct": None,
     "monthTokenSpendUsd": 0,
     "nextDue": None,
+    "dueToday": [],
 }
 
 
@@ -61,11 +67,15 @@ def test_the_figures_of_a_day(cast, url, today):
     today.queue()
     assert read(cast, url) == {
         "onlineWorkers": 1,
+        "waiting": {"person": 0, "machine": 1},
+        "attention": 1,
+        "approvals": 0,
         "todaysRuns": 5,
         "nothingNewToday": 0,
         "successRatePct": 66.7,
         "monthTokenSpendUsd": 3.512,
         "nextDue": None,
+        "dueToday": [],
     }
 
 
@@ -81,6 +91,79 @@ def test_the_next_due_trigger_is_told(cast, url):
         "at": "2026-05-04T12:30:00.000Z",
         "timezone": "Europe/Berlin",
     }
+
+
+def test_what_waits_for_a_person_or_a_machine_is_counted_and_what_needs_attention(cast, url):
+    runs = Runs.of(cast)
+    runs.now = database_now()
+    run_id = runs.waiting()
+    late = Runs(cast, cast.trigger_id, now=database_now())
+    late.queue()
+    Run.objects.filter(id=late.queue()).update(available_at=Now() + timedelta(hours=1))
+    open_incident(cast)
+    found = read(cast, url)
+    assert found["waiting"] == {"person": 1, "machine": 1}
+    assert found["approvals"] == 1
+    attention = cast.client(cast.viewer).get(url.replace("dashboard/overview", "attention")).json()
+    assert found["attention"] == attention["total"] >= 2
+    runs.cancel(run_id)
+    assert read(cast, url)["waiting"]["person"] == 0
+
+
+def due(cast, name, at, schedule, timezone="UTC", **values):
+    trigger_id = cast.add_trigger(name=name, schedule=schedule, timezone=timezone, **values)
+    Trigger.objects.filter(id=trigger_id).update(next_run_at=at)
+    return trigger_id
+
+
+def told(cast, end):
+    found = fetch_all(_DUE, {"environment_id": cast.environment.id, "now": None})
+    return [
+        (f"{row['at']:%H:%M}", row["count"], row["trigger_name"]) for row in due_until(end, found)
+    ]
+
+
+def test_the_due_times_until_midnight_are_told_with_the_first_trigger_by_name(cast):
+    noon, midnight = datetime(2026, 5, 4, 12, tzinfo=UTC), datetime(2026, 5, 5, tzinfo=UTC)
+    due(cast, "b", noon, "0 */4 * * *")
+    due(cast, "a", noon + timedelta(hours=4), "0 16 * * *")
+    due(cast, "c", noon, "0 14 * * *", "Europe/Berlin")
+    gone = due(cast, "Z", noon + timedelta(hours=8), "30 18-20 * * *")
+    Trigger.objects.filter(id=gone).update(timezone="Mars/Gone")
+    due(cast, "tomorrow", midnight, "0 0 * * *")
+    assert told(cast, midnight) == [("12:00", 2, "b"), ("16:00", 2, "a"), ("20:00", 2, "Z")]
+    assert told(cast, noon) == []
+
+
+def test_the_due_times_are_twenty_at_most_and_end_where_thousands_recur(cast, monkeypatch):
+    noon, midnight = datetime(2026, 5, 4, 12, tzinfo=UTC), datetime(2026, 5, 5, tzinfo=UTC)
+    due(cast, "each minute", noon, "* * * * *")
+    for n in range(3):
+        due(cast, f"other {n}", noon, f"{n} 0-23 * * *")
+    found = told(cast, midnight)
+    assert len(found) == MOST_DUE
+    assert found[:3] == [
+        ("12:00", 4, "each minute"),
+        ("12:01", 2, "each minute"),
+        ("12:02", 2, "each minute"),
+    ]
+    monkeypatch.setattr("notices.overview._MOST_RECURRING", 6)
+    assert told(cast, midnight) == found[:3]
+
+
+@pytest.mark.parametrize("instant", INSTANTS)
+def test_what_is_due_ends_with_the_day_at_each_instant_of_the_calendar(cast, instant):
+    now = INSTANTS[instant]
+    due(cast, "hourly", now.replace(minute=0, second=0) + timedelta(hours=1), "0 * * * *")
+    for zone in ZONES:
+        _, midnight = period_around(now, "day", zone)
+        times = due_until(
+            midnight, fetch_all(_DUE, {"environment_id": cast.environment.id, "now": None})
+        )
+        assert all(now < row["at"] < midnight for row in times)
+        assert (
+            len(times) == MOST_DUE or not times or midnight - times[-1]["at"] <= timedelta(hours=1)
+        )
 
 
 def test_online_workers_are_counted_disabled_or_not(cast, url):

@@ -5,7 +5,7 @@ from django.db.models import Index, Q
 
 class Migration(migrations.Migration):
     atomic = False
-    dependencies = (("triggers", "0003_looks"),)
+    dependencies = (("triggers", "0004_looks"),)
 
     operations = (
         AddIndexConcurrently(

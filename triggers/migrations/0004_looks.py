@@ -6,7 +6,7 @@ import triggers.models.run
 
 
 class Migration(migrations.Migration):
-    dependencies = (("triggers", "0002_run_watched"),)
+    dependencies = (("triggers", "0003_run_spell_times"),)
 
     operations = (
         migrations.AddField("run", "look_digest", models.CharField(max_length=64, null=True)),

@@ -3,7 +3,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = (("workers", "0001_initial"),)
+    dependencies = (("workers", "0002_problems"),)
 
     operations = (
         migrations.AddField(

@@ -1,0 +1,341 @@
+"""Asks the OpenID provider that the operator has named, the issuer, who signs in (OpenID Connect Core and Discovery).
+
+A sign-in may take three seconds of it in all. At most two requests of a process ask at once, and one of a client
+address, so that an issuer that hangs leaves the other threads alone.
+"""
+
+import hmac
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import jwt
+from django.conf import settings
+
+from pipedai.api.error_codes import ErrorCode
+from pipedai.api.errors import Conflict, Unavailable
+from pipedai.outgoing.oauth import (
+    ASKING,
+    AUTH_METHODS,
+    CannotDiscover,
+    Client,
+    NoTokens,
+    Tokens,
+    ask,
+    ask_for_tokens,
+    challenge_of,
+    deadline,
+    endpoint_of,
+    first_of,
+    needed,
+    server_metadata,
+    words_in,
+)
+
+SECONDS = 3.0
+_AT_ONCE = 2
+# For how many seconds metadata and keys are remembered, and that they could not be had, and how long a key must be
+# unknown until the keys are fetched anew.
+_KNOWN_SECONDS, _AWAY_SECONDS, _ANEW_SECONDS = 3600, 10, 60
+_SKEW_SECONDS = 60
+# No method with a shared key is here: the issuer's public key, which everybody knows, could pass for one.
+_ALGORITHMS = frozenset(
+    f"{family}{bits}" for family in ("RS", "PS", "ES") for bits in (256, 384, 512)
+) | {"EdDSA"}
+_LONGEST_TOKEN = 16 * 1024
+_LONGEST_SUB = 255
+# Entra says by this claim that the domain of an address is proved, and never says `email_verified`.
+_ENTRA, _PROVED_BY_ENTRA = "login.microsoftonline.com", "xms_edov"
+
+
+def is_on() -> bool:
+    return bool(settings.OIDC_ISSUER)
+
+
+class SignInFailed(Conflict):
+    """409: this sign-in came to nothing. The sentence says why, and nothing was changed."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(f"{sentence} Nothing was changed.", code=ErrorCode.SSO_FAILED)
+
+
+class IssuerAway(Unavailable):
+    """503: the issuer did not answer in time, or not as OpenID Connect says."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(
+            f"The sign-in service can't be used at the moment: {words}",
+            code=ErrorCode.ISSUER_UNAVAILABLE,
+            retry_after=_AWAY_SECONDS,
+        )
+
+
+class NoSlot(Unavailable):
+    """503: as many sign-ins ask the issuer as may, so nothing was done for this one."""
+
+    def __init__(self) -> None:
+        sentence = "Too many people sign in at this moment: try again in a few seconds."
+        super().__init__(sentence, code=ErrorCode.OVERLOADED, retry_after=round(SECONDS))
+
+
+_asking: set[str] = set()
+_lock = threading.Lock()
+
+
+@contextmanager
+def slot(address: str) -> Iterator[float]:
+    """Yields the deadline until which the caller, from this client address, may ask the issuer. Raises NoSlot."""
+    with _lock:
+        if len(_asking) >= _AT_ONCE or address in _asking:
+            raise NoSlot
+        _asking.add(address)
+    try:
+        yield deadline(SECONDS)
+    finally:
+        with _lock:
+            _asking.discard(address)
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """The issuer, as its metadata describe it; all URLs are checked."""
+
+    name: str
+    authorization_endpoint: str
+    token_endpoint: str
+    jwks_uri: str
+    userinfo_endpoint: str | None
+    algorithms: frozenset[str]
+    client: Client = field(repr=False)
+    # Whether it names itself beside each code (RFC 9207).
+    names_itself: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What the issuer says of who has signed in. `email` is None unless the issuer vouches for it."""
+
+    issuer: str
+    sub: str
+    email: str | None
+    name: str
+
+
+@dataclass(slots=True)
+class _Known:
+    """What this process remembers of the issuer, and until when, as `time.monotonic` counts."""
+
+    issuer: Issuer | None = None
+    keys: tuple[Mapping[str, Any], ...] = ()
+    until: float = 0.0
+    keys_until: float = 0.0
+    # When keys may be fetched anew because one is unknown.
+    anew_at: float = 0.0
+    away: str = ""
+    away_until: float = 0.0
+
+
+_known = _Known()
+
+
+def forget() -> None:
+    """Forgets what the process knows of the issuer, as after other settings."""
+    global _known
+    _known = _Known()
+
+
+def known() -> Issuer | None:
+    """Returns the issuer if nobody needs to be asked for its metadata. Raises IssuerAway if it has just failed."""
+    now = time.monotonic()
+    if _known.issuer is not None and now < _known.until:
+        return _known.issuer
+    if now < _known.away_until:
+        raise IssuerAway(_known.away)
+    return None
+
+
+def discover(until: float) -> Issuer:
+    """Returns the issuer, and asks it for its metadata unless they are remembered. Raises IssuerAway."""
+    if found := known():
+        return found
+    try:
+        found = _discovered(until)
+    except CannotDiscover as error:
+        raise _away(str(error)) from None
+    _known.issuer, _known.until = found, time.monotonic() + _KNOWN_SECONDS
+    return found
+
+
+def _away(words: str) -> IssuerAway:
+    """Remembers that the issuer has just failed, and returns the error that says so."""
+    _known.away, _known.away_until = words, time.monotonic() + _AWAY_SECONDS
+    return IssuerAway(words)
+
+
+def _discovered(until: float) -> Issuer:
+    said = server_metadata(settings.OIDC_ISSUER, until, of_openid=True, anywhere=True)
+    methods = words_in(said.get("token_endpoint_auth_methods_supported", [AUTH_METHODS[0]]))
+    method = next((each for each in AUTH_METHODS[:2] if each in methods), None)
+    if method is None:
+        raise CannotDiscover("The issuer takes no client secret.")
+    return Issuer(
+        name=said["issuer"],
+        authorization_endpoint=needed(said, "authorization_endpoint", anywhere=True),
+        token_endpoint=needed(said, "token_endpoint", anywhere=True),
+        jwks_uri=needed(said, "jwks_uri", anywhere=True),
+        userinfo_endpoint=endpoint_of(said, "userinfo_endpoint", anywhere=True),
+        algorithms=_ALGORITHMS
+        & {*words_in(said.get("id_token_signing_alg_values_supported", ["RS256"]))},
+        client=Client(settings.OIDC_CLIENT_ID, settings.OIDC_CLIENT_SECRET, method),
+        names_itself=said.get("authorization_response_iss_parameter_supported") is True,
+    )
+
+
+def redirect_uri() -> str:
+    return f"{settings.PUBLIC_URL}/console/sso/callback"
+
+
+def url_at(issuer: Issuer, *, state: str, nonce: str, verifier: str, **more: str) -> str:
+    """Returns where the browser is to go to sign in."""
+    query = {
+        "response_type": "code",
+        "scope": "openid email profile",
+        "client_id": issuer.client.id,
+        "redirect_uri": redirect_uri(),
+        "state": state,
+        "nonce": nonce,
+        "code_challenge": challenge_of(verifier),
+        "code_challenge_method": "S256",
+        **more,
+    }
+    endpoint = issuer.authorization_endpoint
+    return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(query)}"
+
+
+def who(*, code: str, iss: str, nonce: str, verifier: str, until: float) -> Claims:
+    """Exchanges a code, and returns who has signed in. Raises SignInFailed, IssuerAway."""
+    issuer = discover(until)
+    if (issuer.names_itself or iss) and iss != issuer.name:
+        raise SignInFailed("The answer did not come from the sign-in service that was asked.")
+    tokens = exchange(issuer, code, verifier, until)
+    said = _verified(issuer, tokens.id_token or "", nonce, until)
+    if "email" not in said and issuer.userinfo_endpoint:
+        said = {**_user_info(issuer.userinfo_endpoint, tokens, said["sub"], until), **said}
+    name = said.get("name")
+    return Claims(
+        issuer.name, said["sub"], _email(issuer, said), name if isinstance(name, str) else ""
+    )
+
+
+def exchange(issuer: Issuer, code: str, verifier: str, until: float) -> Tokens:
+    """Raises SignInFailed if the issuer refuses the code or us, and IssuerAway if it does not answer."""
+    form = {
+        "grant_type": "authorization_code",
+        "code": code,
+        "redirect_uri": redirect_uri(),
+        "code_verifier": verifier,
+    }
+    try:
+        return ask_for_tokens(
+            issuer.token_endpoint,
+            client=issuer.client,
+            form=form,
+            until=until,
+            longest=_LONGEST_TOKEN,
+            anywhere=True,
+        )
+    except NoTokens as error:
+        if error.code is None:
+            raise IssuerAway(f"{error}.") from None
+        raise SignInFailed(f"The sign-in service gave no token: {error}.") from None
+
+
+def _verified(issuer: Issuer, token: str, nonce: str, until: float) -> dict[str, Any]:
+    """Returns the claims of an ID token that the issuer has signed for us and for this sign-in (OpenID Connect Core
+    §3.1.3.7).
+    """
+    try:
+        header = jwt.get_unverified_header(token)
+        algorithm = header["alg"]
+        if algorithm not in issuer.algorithms:
+            raise SignInFailed(
+                "The sign-in service signed its answer in a way that is not allowed."
+            )
+        claims: dict[str, Any] = jwt.decode(
+            token,
+            jwt.PyJWK(dict(_key(issuer, header.get("kid"), until)), algorithm),
+            algorithms=[algorithm],
+            audience=issuer.client.id,
+            issuer=issuer.name,
+            leeway=_SKEW_SECONDS,
+            options={"require": ["iss", "aud", "exp", "iat", "sub"]},
+        )
+    except (jwt.PyJWTError, ArithmeticError, LookupError, TypeError, ValueError):
+        raise SignInFailed(
+            "The answer of the sign-in service is not for us, or not valid."
+        ) from None
+    several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
+    if (several or "azp" in claims) and claims.get("azp") != issuer.client.id:
+        raise SignInFailed("The answer of the sign-in service is for somebody else.")
+    if not hmac.compare_digest(str(claims.get("nonce")).encode(), nonce.encode()):
+        raise SignInFailed("The answer of the sign-in service is for another sign-in.")
+    sub = claims["sub"]
+    if not (
+        isinstance(sub, str)
+        and 0 < len(sub) <= _LONGEST_SUB
+        and sub.isascii()
+        and sub.isprintable()
+    ):
+        raise SignInFailed("The sign-in service gave no name of the account that can be used.")
+    return claims
+
+
+def _key(issuer: Issuer, kid: Any, until: float) -> Mapping[str, Any]:
+    """Returns the issuer's key with this id, or its only one if the token names none. Raises LookupError."""
+    now = time.monotonic()
+    found = _keys_named(kid)
+    if now >= _known.keys_until or (not found and now >= _known.anew_at):
+        if now < _known.away_until:
+            raise IssuerAway(_known.away)
+        _known.anew_at = now + _ANEW_SECONDS
+        try:
+            said = first_of([issuer.jwks_uri], "It has no keys", until, anywhere=True).get("keys")
+        except CannotDiscover as error:
+            raise _away(str(error)) from None
+        keys = said if isinstance(said, list) else []
+        _known.keys = tuple(
+            key for key in keys if isinstance(key, dict) and key.get("use", "sig") == "sig"
+        )
+        _known.keys_until = now + _KNOWN_SECONDS
+        found = _keys_named(kid)
+    if len(found) != 1:
+        raise LookupError
+    return found[0]
+
+
+def _keys_named(kid: Any) -> list[Mapping[str, Any]]:
+    return [key for key in _known.keys if kid is None or key.get("kid") == kid]
+
+
+def _user_info(endpoint: str, tokens: Tokens, sub: str, until: float) -> dict[str, Any]:
+    """Returns the claims that the issuer keeps out of its ID tokens (OpenID Connect Core §5.3)."""
+    headers = {**ASKING, "Authorization": f"Bearer {tokens.access_token}"}
+    answer = ask(endpoint, until, headers=headers, anywhere=True)
+    said = answer.json_object
+    if answer.error is not None or answer.status_code != 200 or said is None:
+        raise IssuerAway("it does not say who has signed in.")
+    if said.get("sub") != sub:
+        raise SignInFailed("The sign-in service told of somebody else.")
+    return said
+
+
+def _email(issuer: Issuer, said: Mapping[str, Any]) -> str | None:
+    proved = said.get("email_verified")
+    if proved is None and urlsplit(issuer.name).hostname == _ENTRA:
+        proved = said.get(_PROVED_BY_ENTRA) in (True, "1", "true")
+    email = said.get("email")
+    return email if proved is True and isinstance(email, str) else None

@@ -1,0 +1,289 @@
+"""Signs people in who have an account at the issuer, and links the accounts that they have here to those there.
+
+Two signed cookies remember the way for ten minutes: what a browser has begun, and which account is to be linked.
+"""
+
+import hashlib
+import hmac
+import re
+from dataclasses import replace
+from secrets import token_urlsafe
+from typing import Any
+
+from django.conf import settings
+from django.core import signing
+from django.db import IntegrityError, transaction
+from django.db.models import Q
+from django.db.models.functions import Now
+from rest_framework import serializers
+
+from accounts import issuer
+from accounts.addresses import (
+    check_mail_is_on,
+    displace,
+    keeps_address,
+    lock_holder,
+    proof_counts,
+)
+from accounts.authenticators import accept_code
+from accounts.emails import Email
+from accounts.issuer import Claims, SignInFailed
+from accounts.mails import (
+    LinkUnusable,
+    Purpose,
+    find_mail,
+    has_live_mail,
+    make_void,
+    queue_mail,
+    use_up,
+)
+from accounts.models import Identity, Session, User
+from accounts.registration import RegistrationClosed
+from accounts.serializers import NewEmailField
+from accounts.services import admit, revoke
+from accounts.sessions import Device, open_session
+from pipedai.api.error_codes import ErrorCode
+from pipedai.api.errors import Conflict, Invalid
+from pipedai.api.fields import NameField
+from pipedai.api.principal import UserPrincipal
+from pipedai.api.throttling import Rate, count_hit
+from pipedai.events import Actor, Event, emit
+from pipedai.outgoing.mails import mail_is_on
+from pipedai.outgoing.oauth import new_verifier
+
+LIFETIME_SECONDS = 600
+BEGUN, PENDING = "pipedai.sso.begun", "pipedai.sso.pending"
+# A state works once in all processes. Its count outlives the cookie, by which a browser shows that it has begun.
+_STATE = Rate("sso-state", limit=1, seconds=2 * LIFETIME_SECONDS, in_a_row=True)
+_ERROR = re.compile(r"[a-z_]{1,40}", re.ASCII)
+_NOT_BEGUN = "This sign-in was not begun in this browser, was finished already, or took more than ten minutes."
+_INACTIVE = "The account is deactivated: ask the operator of this service."
+_TAKEN = (
+    "Another account of the sign-in service is linked to the account with this address: ask the operator of this"
+    " service."
+)
+_WRONG = "The password or the code is wrong."
+
+
+class LinkNeeded(Conflict):
+    """409: an account has the address. `cookie` says which one is to be linked, and to what."""
+
+    def __init__(self, holder: User, claims: Claims) -> None:
+        super().__init__(
+            f"An account with the address {holder.email} exists. Link it once, by its password or by a mail to it.",
+            code=ErrorCode.LINK_NEEDED,
+        )
+        self.cookie = {"issuer": claims.issuer, "sub": claims.sub, "user": str(holder.id)}
+
+
+def opened(cookie: str | None, kind: str) -> dict[str, Any] | None:
+    """Returns what a cookie of ours of this kind says, or None if it is not ours or is too old."""
+    try:
+        found: dict[str, Any] = signing.loads(cookie or "", salt=kind, max_age=LIFETIME_SECONDS)
+    except signing.BadSignature:
+        return None
+    return found
+
+
+def closed(said: dict[str, Any], kind: str) -> str:
+    return signing.dumps(said, salt=kind)
+
+
+def begin(*, on: str, address: str) -> tuple[str, str]:
+    """Returns where the browser is to go, and the cookie by which it comes back. `on` is the page to which it goes on
+    from there. Raises IssuerAway, NoSlot.
+    """
+    said = {"state": token_urlsafe(32), "nonce": token_urlsafe(32), "verifier": new_verifier()}
+    found = issuer.known()
+    if found is None:
+        with issuer.slot(address) as until:
+            found = issuer.discover(until)
+    return issuer.url_at(found, **said), closed({**said, "next": on}, BEGUN)
+
+
+def finish(
+    *,
+    cookie: str | None,
+    state: str,
+    code: str,
+    iss: str,
+    error: str,
+    address: str,
+    replaces: UserPrincipal | None,
+    device: Device,
+    actor: Actor,
+) -> tuple[User, Session, str]:
+    """Signs in who comes back from the issuer. Returns the user, their session, and the page to go on to. Raises
+    SignInFailed, LinkNeeded, RegistrationClosed, IssuerAway, and NoSlot, after which the same request may come again.
+    """
+    begun = opened(cookie, BEGUN)
+    if begun is None or not hmac.compare_digest(begun["state"].encode(), state.encode()):
+        raise SignInFailed(_NOT_BEGUN)
+    with issuer.slot(address) as until:
+        if count_hit(_STATE, hashlib.sha256(state.encode()).hexdigest())[0] > 1:
+            raise SignInFailed(_NOT_BEGUN)
+        if error or not code:
+            why = error if _ERROR.fullmatch(error) else "it did not say why"
+            raise SignInFailed(f"The sign-in service let nobody in ({why}).")
+        claims = issuer.who(
+            code=code, iss=iss, nonce=begun["nonce"], verifier=begun["verifier"], until=until
+        )
+
+    def enter() -> tuple[User, Session, str]:
+        with transaction.atomic():
+            user = _user_of(claims, actor)
+            if replaces is not None:
+                revoke(replaces.session_id)
+            return user, open_session(user, device, began=Session.Began.SSO.value), begun["next"]
+
+    try:
+        try:
+            return enter()
+        except IntegrityError:
+            # Another request has just made the account, or taken the address. Now this one finds it.
+            return enter()
+    except LinkNeeded as needed:
+        needed.cookie["next"] = begun["next"]
+        raise
+
+
+def _user_of(claims: Claims, actor: Actor) -> User:
+    """Returns the user who signs in, locked. The first time it makes an account, if the address has none."""
+    linked = User.objects.filter(identity__issuer=claims.issuer, identity__sub=claims.sub)
+    user = User.objects.select_for_update(no_key=True).filter(id__in=linked.values("id")).first()
+    if user is not None:
+        if not user.is_active:
+            raise SignInFailed(_INACTIVE)
+        _follow_address(user, claims, actor)
+        emit(_event("user.logged-in", user, actor))
+        return user
+    email = _email_of(claims)
+    if email is None:
+        raise SignInFailed("The sign-in service does not vouch for an e-mail address of yours.")
+    holder = lock_holder(email)
+    if holder is not None and keeps_address(holder):
+        if Identity.objects.filter(user=holder, issuer=claims.issuer).exists():
+            raise SignInFailed(_TAKEN)
+        if not holder.is_active:
+            raise SignInFailed(_INACTIVE)
+        raise LinkNeeded(holder, claims)
+    if settings.REGISTRATION == "closed" and not has_live_mail(Purpose.INVITATION, email):
+        raise RegistrationClosed
+    if holder is not None:
+        displace(holder, actor=actor)
+    return _create(claims, email, actor)
+
+
+def _create(claims: Claims, email: Email, actor: Actor) -> User:
+    try:
+        name = NameField(max_length=200).run_validation(claims.name)
+    except serializers.ValidationError:
+        name = ""
+    user = User(email=email, name=name, must_prove_email=proof_counts())
+    user.set_unusable_password()
+    user.email_verified_at = Now()
+    user.save(force_insert=True)
+    Identity.objects.create(user=user, issuer=claims.issuer, sub=claims.sub)
+    make_void(Q(address=email, purpose=Purpose.REGISTRATION))
+    emit(_event("user.registered", user, actor, issuer=claims.issuer))
+    user.refresh_from_db(fields=["email_verified_at"])
+    return user
+
+
+def _follow_address(user: User, claims: Claims, actor: Actor) -> None:
+    """Gives the user the address that they have at the issuer now, if nobody else has it."""
+    email = _email_of(claims)
+    if email is None or (user.email == email and user.has_proved_email):
+        return
+    if User.objects.filter(email=email).exclude(id=user.id).exists():
+        return
+    action = "user.email-verified" if user.email == email else "user.email-changed"
+    User.objects.filter(id=user.id).update(email=email, email_verified_at=Now())
+    make_void(Q(user_id=user.id))
+    user.refresh_from_db(fields=["email", "email_verified_at"])
+    emit(_event(action, user, actor))
+
+
+def _email_of(claims: Claims) -> Email | None:
+    try:
+        return Email(NewEmailField().run_validation(claims.email))
+    except serializers.ValidationError:
+        return None
+
+
+def link(
+    *, cookie: str | None, password: str, code: str, device: Device, actor: Actor
+) -> tuple[User, Session, str]:
+    """Links the account that the cookie names, and signs its user in. Staff also need a code of their authenticator if
+    they have one. Raises Unauthenticated for a wrong password or code, and SignInFailed.
+    """
+    pending = _pending(cookie)
+
+    def enter(user: User) -> tuple[User, Session, str] | None:
+        if str(user.id) != pending["user"] or (user.is_staff and not accept_code(user.id, code)):
+            return None
+        _link(user, pending["issuer"], pending["sub"], actor)
+        session = open_session(user, device, began=Session.Began.SSO.value)
+        return user, session, pending["next"]
+
+    email = User.objects.values_list("email", flat=True).get(id=pending["user"])
+    return admit(Email(email), password, actor, enter, _WRONG)
+
+
+def mail_link(*, cookie: str | None) -> None:
+    """Sends a mail by which the account that the cookie names is linked. Raises SignInFailed, Conflict without mail."""
+    check_mail_is_on()
+    pending = _pending(cookie)
+    user = User.objects.get(id=pending["user"])
+    facts = {"issuer": pending["issuer"], "sub": pending["sub"]}
+    with transaction.atomic():
+        if user.is_active:
+            queue_mail(Purpose.LINK, address=user.email, user_id=user.id, facts=facts)
+
+
+def link_by_mail(*, token: str, code: str, actor: Actor) -> None:
+    """Links the account to which the mail went. Raises LinkUnusable, SignInFailed, and Invalid if staff send no code of
+    their authenticator, which leaves the token usable.
+    """
+    mail = find_mail(token, Purpose.LINK)
+    assert mail.user_id is not None, "the mail is about an account"
+    with transaction.atomic():
+        users = User.objects.select_for_update(no_key=True)
+        user = users.filter(id=mail.user_id, email=mail.address, is_active=True).first()
+        if user is None:
+            raise LinkUnusable
+        if user.is_staff and not accept_code(user.id, code):
+            raise Invalid({"code": ["Staff need a code of their authenticator."]})
+        use_up(mail)
+        _link(user, mail.facts["issuer"], mail.facts["sub"], actor)
+
+
+def _pending(cookie: str | None) -> dict[str, Any]:
+    pending = opened(cookie, PENDING)
+    if pending is None:
+        raise SignInFailed(_NOT_BEGUN)
+    return pending
+
+
+def account_to_link(cookie: str | None) -> str | None:
+    """Returns the id of the account that the cookie names, by which tries of its password are counted."""
+    pending = opened(cookie, PENDING)
+    return str(pending["user"]) if pending else None
+
+
+def _link(user: User, issuer_name: str, sub: str, actor: Actor) -> None:
+    """Links a user, whom the caller has locked. A link to a former issuer ends. Raises SignInFailed if the user or the
+    account at the issuer is linked otherwise.
+    """
+    Identity.objects.filter(user=user).exclude(issuer=issuer_name).delete()
+    identity = Identity(user=user, issuer=issuer_name, sub=sub)
+    Identity.objects.bulk_create([identity], ignore_conflicts=True)
+    if not Identity.objects.filter(user=user, issuer=issuer_name, sub=sub).exists():
+        raise SignInFailed(_TAKEN)
+    emit(_event("user.linked", user, actor, issuer=issuer_name))
+    if mail_is_on():
+        queue_mail(Purpose.LINK_NOTICE, address=user.email, user_id=user.id)
+
+
+def _event(action: str, user: User, actor: Actor, **metadata: str) -> Event:
+    return Event(action, replace(actor, id=user.id), None, "user", user.id, metadata)

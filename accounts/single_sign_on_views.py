@@ -1,0 +1,175 @@
+"""The endpoints by which people sign in who have an account at the operator's OpenID provider, the issuer.
+
+The console's pages below /console/sso call them, since the issuer sends browsers back to one URL alone. Without an
+issuer in the settings there are no such endpoints.
+"""
+
+from typing import Any
+
+from django.conf import settings
+from rest_framework import serializers
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from accounts import issuer, single_sign_on, throttles
+from accounts.models import Session, User
+from accounts.serializers import BeginBody, FinishBody, LinkBody, LinkByMailBody, UserSerializer
+from accounts.sessions import PresentedSession, device_of, set_auth_cookie
+from accounts.single_sign_on import BEGUN, LIFETIME_SECONDS, PENDING, LinkNeeded
+from accounts.views import caller_of, presented_by
+from pipedai.api.errors import NotFound
+from pipedai.api.schema.operation import Operation, answer
+from pipedai.api.serializers import Values
+from pipedai.api.throttling import Rate, Throttle, by_address
+from pipedai.api.views import ApiViewSet, IsPublic
+
+# The cookies, by what they say.
+_NAMES = {BEGUN: "sso", PENDING: "sso_link"}
+_PATH = "/console/sso"
+_COOKIE = ("Set-Cookie",)
+_ENTERED = answer(
+    "SignedInAtIssuer",
+    "The signed-in user, and the page to go on to.",
+    user=UserSerializer(),
+    next=serializers.CharField(),
+)
+
+
+def _account(request: Request) -> str | None:
+    return single_sign_on.account_to_link(_cookie(request, PENDING))
+
+
+# As often as passwords may be tried elsewhere.
+_LINK = (
+    throttles.LOGIN[0],
+    Throttle(Rate("link-account", limit=10, seconds=60), _account),
+    Throttle(Rate("link-account-hour", limit=60, seconds=3600), _account),
+)
+
+
+class SingleSignOnViewSet(ApiViewSet):
+    tag = "Accounts"
+    permissions = dict.fromkeys(("begin", "finish", "link", "mail_link", "link_by_mail"), IsPublic)
+    browser_entries = frozenset(permissions)
+    throttles = {
+        "begin": throttles.SIGN_IN_AT_ISSUER,
+        "finish": throttles.SIGN_IN_AT_ISSUER,
+        "link": _LINK,
+        "mail_link": throttles.MAIL_LINK,
+        "link_by_mail": throttles.MAIL_LINK,
+    }
+
+    def get_authenticators(self) -> list[BaseAuthentication]:
+        return [PresentedSession()]
+
+    def find_tenant(self, request: Request, **kwargs: Any) -> None:
+        if not issuer.is_on():
+            raise NotFound
+
+    @Operation(
+        "POST /auth/sso/begin",
+        id="beginSignIn",
+        summary="Begin to sign in at the issuer",
+        body=BeginBody,
+        example={"next": "/console/"},
+        answers={
+            200: answer("SignInBegun", "Where the browser goes.", url=serializers.CharField())
+        },
+        answer_headers={200: _COOKIE},
+    )
+    def begin(self, request: Request, body: Values) -> Response:
+        url, cookie = single_sign_on.begin(on=body["next"], address=by_address(request))
+        response = Response({"url": url})
+        _set_cookie(response, BEGUN, cookie)
+        return response
+
+    @Operation(
+        "POST /auth/sso/finish",
+        id="finishSignIn",
+        summary="Sign in with what the issuer sent back",
+        body=FinishBody,
+        example={"state": "n0nZ…", "code": "SplxlOBe…"},
+        answers={200: _ENTERED},
+        answer_headers={200: _COOKIE},
+    )
+    def finish(self, request: Request, body: Values) -> Response:
+        try:
+            response = _entered(
+                *single_sign_on.finish(
+                    **body,
+                    cookie=_cookie(request, BEGUN),
+                    address=by_address(request),
+                    replaces=presented_by(request),
+                    device=device_of(request),
+                    actor=caller_of(request),
+                )
+            )
+        except LinkNeeded as needed:
+            response = Response(needed.body(), status=needed.status_code)
+            _set_cookie(response, PENDING, single_sign_on.closed(needed.cookie, PENDING))
+        response.delete_cookie(_NAMES[BEGUN], path=_PATH)
+        return response
+
+    @Operation(
+        "POST /auth/sso/link",
+        id="linkAccount",
+        summary="Link the account with the issuer's address by its password",
+        body=LinkBody,
+        example={"password": "correct horse battery"},
+        answers={200: _ENTERED},
+        answer_headers={200: _COOKIE},
+    )
+    def link(self, request: Request, body: Values) -> Response:
+        response = _entered(
+            *single_sign_on.link(
+                **body,
+                cookie=_cookie(request, PENDING),
+                device=device_of(request),
+                actor=caller_of(request),
+            )
+        )
+        response.delete_cookie(_NAMES[PENDING], path=_PATH)
+        return response
+
+    @Operation(
+        "POST /auth/sso/link-mail",
+        id="mailLink",
+        summary="Have a mail sent that links the account with the issuer's address",
+        answers={202: None},
+    )
+    def mail_link(self, request: Request) -> None:
+        single_sign_on.mail_link(cookie=_cookie(request, PENDING))
+
+    @Operation(
+        "POST /auth/sso/link-by-mail",
+        id="linkByMail",
+        summary="Link an account by the token of a mail",
+        body=LinkByMailBody,
+        example={"token": "acc_2jmGzT6n…"},
+    )
+    def link_by_mail(self, request: Request, body: Values) -> None:
+        single_sign_on.link_by_mail(**body, actor=caller_of(request))
+
+
+def _entered(user: User, session: Session, path: str) -> Response:
+    response = Response({"user": UserSerializer(user).data, "next": path})
+    set_auth_cookie(response, session)
+    return response
+
+
+def _cookie(request: Request, kind: str) -> str | None:
+    return request.COOKIES.get(_NAMES[kind])
+
+
+def _set_cookie(response: Response, kind: str, value: str) -> None:
+    """Sets a cookie that the issuer's redirect brings back, which SameSite=Strict would not let it."""
+    response.set_cookie(
+        _NAMES[kind],
+        value,
+        max_age=LIFETIME_SECONDS,
+        path=_PATH,
+        secure=settings.PRODUCTION,
+        httponly=True,
+        samesite="Lax",
+    )

@@ -1,0 +1,120 @@
+"""With OIDC_ONLY nobody uses a password, and staff have a way back in."""
+
+from datetime import timedelta
+from io import StringIO
+
+import pytest
+from django.core.management import call_command
+from django.db.models import F
+from django.test import Client
+
+from accounts.models import Identity, Session, User
+from accounts.tests.test_single_sign_on import begin, finish, sign_in, there  # noqa: F401
+from audit.models import AuditEntry
+from testing.world.cast import browser
+from testing.world.mails import issue_token, prove
+from testing.world.users import PASSWORD, UserFactory
+
+AUTH = "/api/v1/auth"
+LOGIN = "/admin/login/"
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def only(settings, there):  # noqa: F811
+    settings.OIDC_ONLY = True
+
+
+def test_passwords_are_off_and_sessions_and_keys_go_on(cast, only):
+    client, key = cast.client(cast.viewer), cast.key_client()
+    account = {"email": cast.viewer.email, "password": PASSWORD}
+    token = issue_token("reset", cast.viewer.email, cast.viewer)
+    for path, body in {
+        "login": account,
+        "register": {**account, "email": "new@example.com"},
+        "forgot-password": {"email": cast.viewer.email},
+        "reset-password": {"token": token, "newPassword": f"another {PASSWORD}"},
+        "change-password": {"currentPassword": PASSWORD, "newPassword": f"another {PASSWORD}"},
+        "change-email": {"newEmail": "new@example.com", "currentPassword": PASSWORD},
+    }.items():
+        answer = client.post(f"{AUTH}/{path}", body)
+        assert (answer.status_code, answer.json()["code"]) == (403, "sso_only"), path
+    assert client.get(f"{AUTH}/me").status_code == 200
+    assert key.get("/api/v1/whoami").status_code == 200
+
+
+def test_an_account_is_still_linked_by_its_password(there, only):  # noqa: F811
+    user = UserFactory.create(email="ada@example.com")
+    prove(user)
+    client = browser()
+    assert sign_in(there, client).status_code == 409
+    assert client.post(f"{AUTH}/sso/link", {"password": PASSWORD}).status_code == 200
+
+
+def test_the_console_has_no_forms_for_passwords(cast, only):
+    visitor = Client()
+    page = visitor.get("/console/sign-in").content.decode()
+    assert 'name="password"' not in page
+    assert "/console/sso" in page
+    for path in ("register", "forgot-password", "account/password", "account/email"):
+        answer = visitor.get(f"/console/{path}")
+        assert (answer.status_code, answer["Location"]) == (303, "/console/sign-in"), path
+
+
+class TestStaff:
+    @pytest.fixture
+    def boss(self, there):  # noqa: F811
+        user = UserFactory.create(email="ada@example.com", is_staff=True)
+        Identity.objects.create(user=user, issuer=there.origin, sub="ada-at-work")
+        return user
+
+    def signed_in(self, there):  # noqa: F811
+        client = browser()
+        assert sign_in(there, client).status_code == 200
+        visitor = Client()
+        visitor.cookies["auth_token"] = client.cookies["auth_token"].value
+        return visitor
+
+    def test_log_in_by_a_session_that_has_just_begun_there(self, boss, there, only):  # noqa: F811
+        visitor = self.signed_in(there)
+        answer = visitor.get(f"{LOGIN}sso/")
+        assert (answer.status_code, answer["Location"]) == (302, "/admin/")
+        assert visitor.get("/admin/").status_code == 200
+        session = Session.objects.get(user=boss, key_digest__isnull=False)
+        assert session.began == "sso"
+        assert AuditEntry.objects.filter(action="user.logged-in", actor_type="staff").count() == 1
+
+    def test_by_no_other(self, boss, cast, there):  # noqa: F811
+        visitor = self.signed_in(there)
+        sessions = Session.objects.filter(user=boss)
+        for change in (
+            {"created_at": F("created_at") - timedelta(minutes=6)},
+            {"created_at": F("created_at") + timedelta(minutes=6), "began": "password"},
+        ):
+            sessions.update(**change)
+            assert visitor.get(f"{LOGIN}sso/").status_code == 403
+        sessions.update(began="sso")
+        User.objects.filter(id=boss.id).update(is_staff=False)
+        assert visitor.get(f"{LOGIN}sso/").status_code == 403
+        assert Client().get(f"{LOGIN}sso/").status_code == 403
+        assert not Session.objects.filter(key_digest__isnull=False).exists()
+
+    def test_with_a_password_only_by_the_way_back_in(self, boss, only, monkeypatch):
+        page = Client().get(LOGIN).content.decode()
+        assert 'name="password"' not in page
+        assert "next=/admin/login/sso/" in page
+        form = {"email": boss.email, "password": PASSWORD}
+        assert Client().post(LOGIN, form).status_code == 401
+        said = StringIO()
+        call_command("create_staff", "root@example.com", "--password", "--generate", stdout=said)
+        password = said.getvalue().rpartition("Password: ")[2].strip()
+        assert 'name="password"' in Client().get(LOGIN).content.decode()
+        form = {"email": "root@example.com", "password": password}
+        assert Client().post(LOGIN, form).status_code == 302
+        assert browser().post(f"{AUTH}/login", form).status_code == 403
+
+
+def test_an_account_without_a_usable_password_is_deleted_after_a_sign_in(there, only, cast):  # noqa: F811
+    client = cast.client(cast.viewer)
+    assert client.delete(f"{AUTH}/me", {}).status_code == 204

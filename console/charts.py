@@ -1,0 +1,411 @@
+"""Draws all charts of the console as SVG: outcomes of runs, cost by day, the load of machines, the trace of a run.
+
+Marks are SVG that the page stretches, and words are HTML, which never shrinks. What succeeded stands on the line, what
+failed hangs below it, what timed out hangs in two pieces, and what has not ended, or found nothing new, is hollow. So
+the shape says it without the colour. Each chart has a sentence or a table for who does not see it.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from math import ceil
+from statistics import median
+from typing import Any
+
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
+
+from console.asking import Json
+from console.templatetags.console import duration, money, when, word
+
+# So many runs a strip has room for.
+STRIP = 30
+_UNENDED = ("queued", "claimed", "running", "waiting")
+
+
+@dataclass(kw_only=True)
+class Chart:
+    """A chart with its axes and its table, ready for the template console/chart.html.
+
+    `label` says what it shows. `scale` has the words beside its lines from the top to the bottom, all as far apart, and
+    `axis` those below it, each at the beginning of its part of the width.
+    """
+
+    label: str
+    width: float
+    height: float
+    marks: SafeString
+    scale: Sequence[str]
+    axis: Sequence[str]
+    heads: Sequence[str]
+    rows: list[list[str]]
+    legend: Sequence[str] = ()
+    tall: bool = False
+
+
+def _box(x: float, y: float, width: float, height: float) -> str:
+    return f"M{x:.6g} {y:.6g}h{width:.6g}v{height:.6g}h-{width:.6g}z"
+
+
+def _path(shown: str, boxes: Iterable[str]) -> SafeString:
+    drawn = "".join(boxes)
+    return format_html('<path class="{}" d="{}"/>', shown, drawn) if drawn else SafeString("")
+
+
+def _lines(ys: Iterable[float], width: float) -> SafeString:
+    return _path("grid", (f"M0 {y:.6g}h{width:g}" for y in ys))
+
+
+def _steps(top: float, most: int = 3) -> tuple[float, int]:
+    """Returns the size of a scale's steps, which is 1, 2 or 5 with zeros, and how many of them reach the top."""
+    step = 10.0**-2
+    while top > step * most:
+        step *= 2.5 if f"{step:e}"[0] == "2" else 2
+    return step, max(1, ceil(round(top / step, 6)))
+
+
+def _tick(run: Json, x: float, width: float, line: float, size: float) -> tuple[str, str]:
+    """Returns the class of a run's mark, and its boxes: `size` high, from the line upwards or downwards."""
+    match run["status"]:
+        case "succeeded":
+            shown = "hollow good-mark" if run.get("nothingNew") else "good-mark"
+            return shown, _box(x, line - size, width, size)
+        case "failed":
+            return "bad-mark", _box(x, line, width, size)
+        case "timed_out":
+            half = size * 0.4
+            return "bad-mark", _box(x, line, width, half) + _box(x, line + size - half, width, half)
+        case "canceled":
+            return "calm-mark", _box(x, line - size / 8, width, size / 4)
+    return "hollow busy-mark", _box(x, line - size, width, size)
+
+
+def counted(runs: Iterable[Json]) -> str:
+    """Returns how many of the runs ended in which way, as in `28 succeeded, 2 failed`."""
+    counts = dict[str, int]()
+    for each in runs:
+        said = "not ended" if each["status"] in _UNENDED else word(each["status"]).lower()
+        counts[said] = counts.get(said, 0) + 1
+    return ", ".join(f"{number} {said}" for said, number in counts.items()) or "none so far"
+
+
+def strip(runs: Sequence[Json]) -> SafeString:
+    """Draws the last runs of a trigger, the newest last, as ticks in one line of a list."""
+    runs = runs[-STRIP:]
+    top = max((each["durationMs"] or 0 for each in runs), default=0) or 1
+    boxes = dict[str, list[str]]()
+    for place, each in enumerate(runs, start=STRIP - len(runs)):
+        part = max((each["durationMs"] or 0) / top, 0.25)
+        size = round(part * (14 if each["status"] in {"succeeded", *_UNENDED} else 8))
+        shown, drawn = _tick(each, place * 8 + 1, 5, 15.5, size)
+        boxes.setdefault(shown, []).append(drawn)
+    marks = mark_safe("".join(_path(shown, drawn) for shown, drawn in boxes.items()))  # noqa: S308
+    return format_html(
+        '<svg class="strip" viewBox="0 0 240 24" role="img"><title>{}</title>'
+        '<path class="base" d="M0 15.5h240"/>{}</svg>',
+        f"Last {STRIP} runs: {counted(runs)}",
+        marks,
+    )
+
+
+def outcomes(runs: Sequence[Json]) -> Chart:
+    """Draws the last runs of a trigger, the newest last, with how long each took. Each tick leads to its run."""
+    took = [each["durationMs"] or 0 for each in runs]
+    unit, said = next(
+        (each for each in ((3600e3, "h"), (60e3, "min")) if max(took) > 2 * each[0]), (1e3, "s")
+    )
+    step, up = _steps(max(took) / unit, 2)
+    down = up if any(each["status"] in {"failed", "timed_out"} for each in runs) else 0
+    line, scale = up * 36.0, 36 / (step * unit)
+    height, drawn = line + down * 36 + 1, list[SafeString]()
+    for place, (each, ms) in enumerate(zip(runs, took, strict=True)):
+        shown, boxes = _tick(each, place * 10 + 2, 6, line, max(ms * scale, 3))
+        cost = f", {money(each['costUsd'])}" if each.get("costUsd") else ""
+        drawn.append(
+            format_html(
+                '<a href="{}" tabindex="-1"><title>{}</title>{}<rect class="hit" x="{}" width="10" height="{}"/></a>',
+                reverse("console:run", args=[each["id"]]),
+                f"{word(each['status'])}, {duration(each['durationMs'])}{cost}",
+                _path(shown, [boxes]),
+                place * 10,
+                height,
+            )
+        )
+    width, middle = STRIP * 10, line - median(took) * scale
+    lines = _lines([n * 36 + 0.5 for n in range(up + down + 1)], width)
+    base = format_html(
+        '<path class="base" d="M0 {0}h{2}"/><path class="median" d="M0 {1}h{2}"/>',
+        line + 0.5,
+        round(middle, 1),
+        width,
+    )
+    numbers = [f"{abs(up - n) * step:g} {said}" if n != up else "0" for n in range(up + down + 1)]
+    labels = [when(each["queuedAt"], "day") for each in runs[:: STRIP // 5]]
+    labels += [""] * (5 - len(labels))
+    return Chart(
+        label="Runs by outcome and duration",
+        width=width,
+        height=height,
+        marks=mark_safe(lines + "".join(drawn) + base),  # noqa: S308 - of parts that are escaped
+        scale=numbers,
+        axis=labels,
+        heads=("Run", "State", "Took"),
+        rows=[
+            [when(each["queuedAt"]), word(each["status"]), duration(each["durationMs"])]
+            for each in runs
+        ],
+        legend=("succeeded", "failed", "median"),
+        tall=True,
+    )
+
+
+def by_hour(hours: Sequence[Json], open_now: int = 0) -> Chart:
+    """Draws the runs that ended in each hour, by `key`, `succeeded`, `failed` and `timedOut`. Those that have not ended
+    now stand hollow in the last hour.
+    """
+    ups = [each["succeeded"] for each in hours]
+    ups[-1] += open_now
+    downs = [each["failed"] + each["timedOut"] for each in hours]
+    step, up = _steps(max(*ups, 1), 2)
+    step = max(step, 1)
+    up, down = ceil(max(*ups, 1) / step), ceil(max(downs) / step)
+    line, unit, width = up * 40.0, 40 / step, len(hours) * 10
+    height = line + down * 40
+    marks = [_lines([n * 40 + 0.5 for n in range(up + down + 1)], width)]
+    for place, each in enumerate(hours):
+        x, good = place * 10 + 1.5, each["succeeded"] * unit
+        hung, late = each["failed"] * unit, each["timedOut"] * unit
+        marks += [
+            _path("good-mark", [_box(x, line - good, 7, good)] if good else []),
+            _path("bad-mark", [_box(x, line + 0.5, 7, hung)] if hung else []),
+            _path("bad-mark", _halves(x, line + hung + 0.5, 7, late)),
+        ]
+        if place == len(hours) - 1 and open_now:
+            above = open_now * unit
+            marks.append(_path("hollow", [_box(x, line - good - above, 7, above)]))
+        said = (
+            f"{each['succeeded']} succeeded, {each['failed']} failed, {each['timedOut']} timed out"
+        )
+        marks.append(_hit(place * 10, 10, height, said))
+    marks.append(format_html('<path class="base" d="M0 {}h{}"/>', line, width))
+    return Chart(
+        label="Runs that ended, by hour and outcome",
+        width=width,
+        height=height,
+        marks=mark_safe("".join(marks)),  # noqa: S308
+        scale=[f"{abs(up - n) * step:g}" for n in range(up + down + 1)],
+        axis=[when(each["key"], "clock") for each in hours[:: max(len(hours) // 4, 1)]],
+        heads=("From", "Succeeded", "Failed", "Timed out"),
+        rows=[
+            [when(each["key"]), *(str(each[name]) for name in ("succeeded", "failed", "timedOut"))]
+            for each in hours
+        ],
+        legend=("succeeded", *(["failed"] if any(downs) else []), *(["open"] if open_now else [])),
+    )
+
+
+def _halves(x: float, y: float, width: float, height: float) -> list[str]:
+    half = height * 0.4
+    return [_box(x, y, width, half), _box(x, y + height - half, width, half)] if height else []
+
+
+def _hit(x: float, width: float, height: float, said: str, *, y: float = 0) -> SafeString:
+    shape = '<rect class="hit" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>'
+    return format_html(shape, x, y, width, height, said)
+
+
+@dataclass
+class Part:
+    """A part of what a day cost: by which `series` of the chart, with the `name` of its trigger, and how much of it a
+    subscription has paid for already.
+    """
+
+    cost: Decimal = Decimal(0)
+    notional: Decimal = Decimal(0)
+    name: str = ""
+
+
+@dataclass
+class Day:
+    """What a day cost, in parts by the number of their series."""
+
+    date: str
+    parts: dict[int, Part] = field(default_factory=dict)
+
+    @property
+    def cost(self) -> Decimal:
+        return sum((each.cost for each in self.parts.values()), Decimal(0))
+
+    @property
+    def notional(self) -> Decimal:
+        return sum((each.notional for each in self.parts.values()), Decimal(0))
+
+
+def by_day(days: Sequence[Day], *, tall: bool = False) -> Chart:
+    """Draws what each day cost, as a pile of its parts. What a subscription covers is paler, and today is hollow if it
+    has one part alone.
+    """
+    step, up = _steps(float(max(each.cost for each in days)), 4 if tall else 3)
+    width, height, unit = len(days) * 10, up * 40.0, 40 / step
+    marks = [_lines([n * 40 + 0.5 for n in range(up + 1)], width)]
+    for place, day in enumerate(days):
+        y, x = height, place * 10 + 1.5
+        is_today = place == len(days) - 1 and not tall
+        for series, part in sorted(day.parts.items()):
+            whole, pale = float(part.cost) * unit, float(part.notional) * unit
+            shown = f"busy-mark s{series}" if series else "busy-mark"
+            shown = f"hollow {shown}" if is_today else shown
+            y -= whole
+            boxes = [_box(x, y + pale, 7, whole - pale)] if whole > pale else []
+            marks += [_path(shown, boxes)]
+            if pale:
+                marks.append(_path(f"{shown} pale", [_box(x, y, 7, pale)]))
+            if part.name:
+                said = f"{_day(day.date)}, {part.name}: {money(part.cost)}"
+                marks.append(_hit(place * 10, 10, whole, said, y=y))
+        if not any(part.name for part in day.parts.values()):
+            marks.append(_hit(place * 10, 10, height, f"{_day(day.date)}: {money(day.cost)}"))
+    marks.append(format_html('<path class="base" d="M0 {}h{}"/>', height, width))
+    places = 2 if step < 1 else 0
+    return Chart(
+        label="Cost by day",
+        width=width,
+        height=height,
+        marks=mark_safe("".join(marks)),  # noqa: S308
+        scale=[f"${(up - n) * step:.{places}f}" for n in range(up + 1)],
+        axis=[_day(each.date).split(" ", 1)[1] for each in days[:: max(len(days) // 4, 1)]],
+        heads=("Day in UTC", "Cost", "Covered by subscription"),
+        rows=[[_day(each.date), money(each.cost), money(each.notional)] for each in days],
+        tall=tall,
+    )
+
+
+def _day(date: str) -> str:
+    at = datetime.fromisoformat(date)
+    return f"{at:%a} {at.day} {at:%b}"
+
+
+def spark(numbers: Sequence[float], *, bad: bool = False) -> SafeString:
+    """Draws how a number went, as a line without axes."""
+    top, width = max(*numbers, 1), max(len(numbers) - 1, 1)
+    points = "L".join(
+        f"{n * 72 / width:.4g} {23 - 20 * number / top:.4g}" for n, number in enumerate(numbers)
+    )
+    return format_html(
+        '<svg viewBox="0 0 72 24" aria-hidden="true"><path class="spark{}" d="M{}"/></svg>',
+        " bad" if bad else "",
+        points,
+    )
+
+
+def load(hours: Sequence[int]) -> SafeString:
+    """Draws how many runs of a machine ended in each of the last hours, in one line of a list."""
+    top = max(*hours, 1)
+    boxes = (
+        _box(n * 6 + 1, 21 - round(18 * number / top), 4, round(18 * number / top))
+        for n, number in enumerate(hours)
+        if number
+    )
+    return format_html(
+        '<svg class="strip load" viewBox="0 0 144 24" role="img"><title>{}</title>'
+        '<path class="base" d="M0 21.5h144"/>{}</svg>',
+        f"{sum(hours)} runs ended in the last {len(hours)} hours",
+        _path("busy-mark", boxes),
+    )
+
+
+def slots(taken: int, of: int) -> SafeString:
+    """Draws the slots of a machine, the taken ones filled. Where there are too many, the words beside must do."""
+    if of > 12:
+        return SafeString("")
+    boxes = format_html_join(
+        "",
+        '<rect class="{}" x="{}" y="3.5" width="9" height="9" rx="2"/>',
+        (("taken" if n < taken else "", n * 12 + 0.5) for n in range(of)),
+    )
+    return format_html(
+        '<svg class="slots" viewBox="0 0 {0} 16" width="{0}" height="16" aria-hidden="true">{1}</svg>',
+        of * 12,
+        boxes,
+    )
+
+
+def filled(percent: int, reserved: int, state: str) -> SafeString:
+    """Draws how much of a limit is used."""
+    marks = {"used_up": "bad", "near": "warn"}
+    return format_html(
+        '<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
+        '<rect class="{}-mark" width="{}" height="10"/><rect class="calm-mark" x="{}" width="{}" height="10"/></svg>',
+        marks.get(state, "good"),
+        percent,
+        percent,
+        reserved,
+    )
+
+
+# The steps that the time axis of a trace may have, in seconds.
+_SECONDS = (
+    0.1,
+    0.2,
+    0.5,
+    1,
+    2,
+    5,
+    10,
+    15,
+    30,
+    60,
+    120,
+    300,
+    600,
+    900,
+    1800,
+    3600,
+    7200,
+    14400,
+    43200,
+)
+
+
+class Trace:
+    """The time axis of a run, from its beginning until its end or until now, on which each step has its bar."""
+
+    def __init__(self, begun: datetime, until: datetime, *, is_live: bool) -> None:
+        self._begun = begun
+        seconds = max((until - begun).total_seconds(), 0.1)
+        step = next((each for each in _SECONDS if seconds / each <= 5), ceil(seconds / 5))
+        parts = max(1, ceil(seconds / step))
+        self._whole = parts * step
+        self.axis = [
+            duration(round(n * step * 1000)).replace(" ms", "\u00a0ms") for n in range(parts)
+        ]
+        grid = "".join(f"M{n * 1000 / parts:.6g} 0v32" for n in range(parts + 1))
+        now = _path("now", [f"M{self._x(until):.6g} 0v32"] if is_live else [])
+        self._ground = mark_safe(_path("grid", [grid]) + now)  # noqa: S308
+
+    def _x(self, at: datetime) -> float:
+        part = (at - self._begun).total_seconds() / self._whole
+        return 1000 * min(max(part, 0), 1)
+
+    def bar(self, since: datetime, until: datetime, shown: str) -> SafeString:
+        """Draws one step. The shortest ones are still seen."""
+        x = self._x(since)
+        return format_html(
+            '<svg class="track" viewBox="0 0 1000 32" preserveAspectRatio="none" aria-hidden="true">{}'
+            '<rect class="{}" x="{}" y="10" width="{}" height="12"/></svg>',
+            self._ground,
+            shown,
+            f"{min(x, 997):.6g}",
+            f"{max(self._x(until) - x, 3):.6g}",
+        )
+
+    def after(self, at: datetime) -> str:
+        """Returns how long after the beginning something was."""
+        return duration(max(round((at - self._begun) / timedelta(milliseconds=1)), 0), parts=1)
+
+
+def moment(text: Any) -> datetime:
+    """Returns a time of the API."""
+    return datetime.fromisoformat(text).astimezone(UTC)

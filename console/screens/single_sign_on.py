@@ -1,0 +1,103 @@
+"""The screens for signing in at the operator's OpenID provider, and for linking an account to the one there.
+
+The provider sends the browser back from another site, so no page here redirects to what needs the session's cookie: a
+page of ours that leads on by itself does, after which browsers send also a cookie with SameSite=Strict.
+"""
+
+from dataclasses import replace
+from urllib.parse import quote, urlsplit
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils.encoding import iri_to_uri
+
+from console.asking import Json, Refused, ask
+from console.forms import Form, Look
+from console.pages import problem, safe_next, screen, see_other
+from console.screens.accounts import PASSWORD, TOKEN, answer_link
+
+_CODE = Look(
+    "Code",
+    help="From your authenticator, or a recovery code; empty if you have none.",
+    autocomplete="one-time-code",
+)
+
+
+@screen
+def begin(request: HttpRequest) -> HttpResponse:
+    """Leads the browser to the provider. A form may bring the token of an invitation, whose page then goes on."""
+    on = safe_next(request)
+    if token := request.POST.get("token"):
+        on = f"{reverse('console:invitation')}#token={quote(token)}"
+    begun = ask(request, "POST", "auth/sso/begin", body={"next": on}, changes=False)
+    response = _lead_on(request, begun.data["url"])
+    response.cookies.update(begun.cookies)
+    return response
+
+
+@screen
+def callback(request: HttpRequest) -> HttpResponse:
+    """Takes what the provider sent back with the browser."""
+    brought = {name: request.GET.get(name, "") for name in ("state", "code", "iss", "error")}
+    try:
+        entered = ask(request, "POST", "auth/sso/finish", body=brought, changes=False)
+    except Refused as refused:
+        if refused.status == 503:
+            raise
+        if refused.code == "link_needed":
+            response = _show_link(request, _link_form())
+            response.cookies.update(refused.cookies)
+        else:
+            response = problem(request, refused.status, refused.sentences)
+            response.delete_cookie("sso", path=reverse("console:sso"))
+        return response
+    response = _lead_on(request, entered.data["next"])
+    response.cookies.update(entered.cookies)
+    return response
+
+
+@screen
+def link(request: HttpRequest) -> HttpResponse:
+    """Links the account that has the address, by its password or by a mail."""
+    form = _link_form()
+    if request.method != "POST":
+        return see_other(request, reverse("console:sign-in"))
+    if request.POST.get("step") == "mail":
+        ask(request, "POST", "auth/sso/link-mail")
+        return _show_link(request, form, sent=True)
+    if (entered := form.send(request)) is None:
+        return _show_link(request, form)
+    response = _lead_on(request, entered.data["next"])
+    response.cookies.update(entered.cookies)
+    return response
+
+
+@screen
+def link_by_mail(request: HttpRequest) -> HttpResponse:
+    form = Form("POST", "auth/sso/link-by-mail", {"token": TOKEN, "code": _CODE})
+    return answer_link(
+        request,
+        form,
+        "Your account is linked. Sign in again at the same place as before.",
+        title="Link your account",
+        text="From now on your sign-in at the sign-in service opens your account here.",
+        button="Link the account",
+    )
+
+
+def _link_form() -> Form:
+    looks = {"password": replace(PASSWORD, label="Password of the account"), "code": _CODE}
+    return Form("POST", "auth/sso/link", looks, catches={401})
+
+
+def _show_link(request: HttpRequest, form: Form, **said: bool) -> HttpResponse:
+    context: Json = {"form": form, **said}
+    return render(request, "console/link_account.html", context, status=form.status)
+
+
+def _lead_on(request: HttpRequest, url: str) -> HttpResponse:
+    context = {"url": url, "host": urlsplit(url).netloc}
+    response = render(request, "console/lead_on.html", context)
+    response["Refresh"] = f"0;url={iri_to_uri(url)}"
+    return response

@@ -1,0 +1,224 @@
+"""What a run did, as rows on one time axis: its phases, its calls of tools with what they got and gave, its words."""
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.http import HttpRequest
+
+from console.asking import Json, ask
+from console.charts import Trace, moment
+from console.pages import chosen
+from console.templatetags.console import duration, indented, of_call, spaced, visible
+
+# A text is shown up to this many characters, and a page has so many events.
+_LONGEST, _EVENTS = 2000, 200
+# What people read for each phase, with its icon and the class of its bar.
+_PHASES = {
+    "queued": ("Queued", "clock", "calm-mark"),
+    "claimed": ("Claimed", "clock", "calm-mark"),
+    "running": ("Running", "play", "busy-mark"),
+    "waiting": ("Waits for approval", "pause", "hollow"),
+}
+_WORDS = {"message": "The agent", "thinking": "The agent thinks", "status": "Status"}
+
+
+@dataclass(kw_only=True)
+class Row:
+    """One row: `kind` is `phase`, `call` or `words`. `parts` are what is folded below it, with their headings. `cut` is
+    the number of the event before the one whose text is too long for the page.
+    """
+
+    kind: str
+    name: str
+    icon: str
+    since: datetime
+    until: datetime | None = None
+    mark: str = "good-mark"
+    note: str = ""
+    words: str = ""
+    took: str = ""
+    parts: list[tuple[str, str]] = field(default_factory=list)
+    is_bad: bool = False
+    cut: int | None = None
+    id: str = ""
+    bar: str = ""
+    after: str = ""
+
+
+def trace_of(request: HttpRequest, run: Json, events: Json, machine: str) -> Json:
+    """Returns the `rows` of a run's trace, the words of its `axis`, and how many `calls` it made, and `failed`."""
+    now = datetime.now(UTC)
+    phases = [_phase(each, machine) for each in run["phases"]]
+    rows = _steps(events.get("items", []), calls_of(request, run))
+    if run["endedAt"]:
+        now = moment(run["endedAt"])
+        phases[-1:] = [_ended(each, run) for each in phases[-1:]]
+    begun = _beginning(phases, now)
+    trace = Trace(begun, now, is_live=not run["endedAt"])
+    for row in (shown := sorted([*phases, *rows], key=lambda each: each.since)):
+        is_open = row.until is None and not run["endedAt"]
+        until = row.until or (now if is_open or row.kind == "phase" else row.since)
+        if row.kind != "words":
+            mark = "hollow busy-mark" if is_open and row.kind == "call" else row.mark
+            row.bar = trace.bar(row.since, until, f"{mark} live" if is_open else mark)
+        if row.kind == "phase":
+            row.took = duration(_milliseconds(until - row.since)) + (" so far" if is_open else "")
+        row.after = trace.after(row.since)
+    calls = [each for each in rows if each.kind == "call"]
+    return {
+        "rows": shown,
+        "axis": trace.axis,
+        "calls": len(calls),
+        "failed": sum(each.is_bad for each in calls),
+    }
+
+
+def _beginning(phases: list[Row], now: datetime) -> datetime:
+    """Returns where the axis begins. A queue that was much longer than all that followed is cut off, or else the rest
+    would be too short to be seen.
+    """
+    begun = phases[0].since if phases else now
+    if len(phases) > 1:
+        rest = now - phases[1].since
+        begun = max(begun, phases[1].since - max(rest / 4, timedelta(seconds=1)))
+    return begun
+
+
+def _phase(phase: Json, machine: str) -> Row:
+    name, icon, mark = _PHASES[phase["phase"]]
+    name = f"{name} by {machine}" if machine and phase["phase"] == "claimed" else name
+    until = phase["to"] and moment(phase["to"])
+    return Row(
+        kind="phase", name=name, icon=icon, mark=mark, since=moment(phase["from"]), until=until
+    )
+
+
+def _ended(last: Row, run: Json) -> Row:
+    """Shows at a run's last phase how it ended."""
+    last.until = last.until or moment(run["endedAt"])
+    last.is_bad = run["status"] in {"failed", "timed_out"}
+    last.icon = "cross" if last.is_bad else last.icon
+    return last
+
+
+def calls_of(request: HttpRequest, run: Json) -> list[Json]:
+    """Returns the tool calls of a run, which its machine lists when it ends."""
+    if not run["endedAt"] or not run["toolCalls"] or not run["toolCalls"]["total"]:
+        return []
+    found: list[Json] = ask(request, "GET", f"runs/{run['id']}/tool-calls").data["items"]
+    return found
+
+
+def _steps(events: list[Json], listed: list[Json]) -> list[Row]:
+    """Returns a row for each call and each word of a run. The events have what a call got and gave, and the list of
+    calls, which comes with the run's end, has how long it took and what it may have changed.
+    """
+    rows: list[Row] = []
+    open_calls: dict[str, Row] = {}
+    for event in events:
+        data = event["data"] if isinstance(event["data"], dict) else {}
+        key = str(data.get("callId") or "")
+        if event["type"] == "tool_call":
+            row = Row(
+                kind="call",
+                name=visible(str(data.get("tool") or event["text"])),
+                icon="check",
+                since=moment(event["at"]),
+                id=f"step-{event['seq']}",
+            )
+            _fold(row, event, "Arguments", indented(data.get("input", data)))
+            open_calls[key] = row
+        elif event["type"] == "tool_result" and key in open_calls:
+            row = open_calls[key]
+            row.until = row.until or moment(event["at"])
+            row.is_bad = data.get("isError") is True
+            _fold(row, event, "Error" if row.is_bad else "Result", visible(event["text"]))
+            continue
+        else:
+            row = _words(event, is_bad=data.get("isError") is True)
+        rows.append(row)
+    for each in listed:
+        row = open_calls.get(each["callId"] or "\0") or Row(
+            kind="call",
+            name=visible(each["tool"]),
+            icon="check",
+            since=moment(each["startedAt"]),
+        )
+        if row not in rows:
+            rows.append(row)
+        if each["durationMs"] is not None:
+            row.until = row.since + timedelta(milliseconds=each["durationMs"])
+        row.is_bad = each["outcome"] == "error"
+        notes = [of_call(each["outcome"])] if each["outcome"] != "ok" else []
+        notes += [of_call(each["effect"])] if each["effect"] == "possible" else []
+        row.note = ", ".join(notes)
+    for row in open_calls.values():
+        row.mark, row.icon = ("bad-mark", "cross") if row.is_bad else (row.mark, row.icon)
+    for row in rows:
+        if row.kind == "call":
+            row.took = (
+                duration(_milliseconds(row.until - row.since)) if row.until else "no answer yet"
+            )
+            row.mark = "bad-mark" if row.is_bad else row.mark if row.until else "warn-mark"
+            row.icon = "cross" if row.is_bad else row.icon
+    return rows
+
+
+def _fold(row: Row, event: Json, heading: str, text: str) -> None:
+    if len(text) > _LONGEST and not event.get("isWhole"):
+        row.cut = event["seq"] - 1
+        text = f"{text[:_LONGEST]}…"
+    row.parts.append((heading, text))
+
+
+def _words(event: Json, *, is_bad: bool) -> Row:
+    text = visible(_text_of(event))
+    row = Row(
+        kind="words",
+        name=_WORDS.get(event["type"], visible(spaced(event["type"])).capitalize()),
+        icon="says",
+        since=moment(event["at"]),
+        is_bad=is_bad,
+        words=text,
+    )
+    if len(text) > _LONGEST and not event.get("isWhole"):
+        row.words, row.cut = text[:_LONGEST], event["seq"] - 1
+    return row
+
+
+def _text_of(event: Json) -> str:
+    """Returns an event's text, or without a text its data."""
+    shown: Any = None if event["text"] else event["data"]
+    text = event["text"] or ""
+    return text if shown is None else json.dumps(shown, ensure_ascii=False)
+
+
+def _milliseconds(time: timedelta) -> int:
+    return max(round(time / timedelta(milliseconds=1)), 0)
+
+
+def events_of(request: HttpRequest, run: Json) -> Json:
+    """Returns a page of what a run told: the first one, or what follows the event `after` of the page's URL. Of a run
+    that goes on it is the last one.
+    """
+    path = f"runs/{run['id']}/events"
+    query: Json = {"limit": _EVENTS, **chosen(request, "after", "limit")}
+    page = ask(request, "GET", path, query=query).data
+    last = page["lastSeq"]
+    if not run["endedAt"] and "after" not in query and last > _EVENTS:
+        query["after"] = last - _EVENTS
+        page = ask(request, "GET", path, query=query).data
+    is_whole = query["limit"] == "1"
+    for each in page["items"]:
+        each["isWhole"] = is_whole
+    read = page["items"][-1]["seq"] if page["items"] else int(query.get("after", 0))
+    return {
+        **page,
+        "read": read,
+        "begin": "after" in query,
+        "more": read < last,
+        "end": max(last - _EVENTS, 0),
+        "isLive": not (run["endedAt"] or is_whole or read < last),
+    }
