@@ -67,7 +67,7 @@ from typing import Any
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pipedai_worker.executors.base import DEFERRED, TOOL_PREFIX
+from pipedai_worker.executors.claude_names import DEFERRED, TOOL_PREFIX
 from pipedai_worker.stand_in.conversation import (
     ApiError,
     Conversation,

@@ -19,9 +19,9 @@ from pipedai_worker.api import Api, Refused
 from pipedai_worker.conformance.fake_api import FakeRun
 from pipedai_worker.disk.journal import Journal
 from pipedai_worker.disk.sessions import Sessions
-from pipedai_worker.executors import base
 from pipedai_worker.executors.base import Execution, Job
 from pipedai_worker.executors.claude import ClaudeExecutor
+from pipedai_worker.executors.claude_names import SERVER_NAME
 from pipedai_worker.gateway import Gate
 from pipedai_worker.running import assigned, reporting, stopping
 from pipedai_worker.running.assigned import AssignedRun, Decision
@@ -215,7 +215,7 @@ def lets_claude_expand_variables() -> None:
 
     def execute_with_the_servers_headers(self: ClaudeExecutor, job: Job) -> Execution:
         server = {"type": "http", "url": job.run.mcp_url, "headers": dict(job.run.mcp_headers)}
-        job.mcp_config.write_text(json.dumps({"mcpServers": {base.SERVER_NAME: server}}))
+        job.mcp_config.write_text(json.dumps({"mcpServers": {SERVER_NAME: server}}))
         return execute(self, job)
 
     replace(ClaudeExecutor, "execute", execute_with_the_servers_headers)

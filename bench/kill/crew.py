@@ -133,6 +133,13 @@ class Crew:
         except psycopg.OperationalError:
             return True
 
+    def count(self, statement: str) -> int:
+        """Return what a query counts, or 0 while PostgreSQL is away. It opens no session, so it may be called often."""
+        try:
+            return int(self._rows(statement)[0]["count"])
+        except psycopg.OperationalError:
+            return 0
+
     def settle(self) -> None:
         """Wait until all runs have ended. Raises ProcessFailed if some do not."""
         deadline = time.monotonic() + _SETTLE_SECONDS

@@ -153,7 +153,7 @@ class _Case:
         """Wait until this many of the case's runs fulfil the condition."""
         ids = ",".join(self.answers.values())
         statement = f"SELECT count(*) FROM run WHERE id = ANY('{{{ids}}}'::uuid[]) AND {condition}"
-        self._until(what, lambda: self._on.one(statement)["count"] >= count)
+        self._until(what, lambda: self._crew.count(statement) >= count)
 
     def _until(self, what: str, is_so: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _PATIENCE_SECONDS

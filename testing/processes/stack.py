@@ -340,10 +340,12 @@ def scheduler_processes(on: Database, count: int) -> Iterator[list[int]]:
         ]
     try:
         deadline = time.monotonic() + _START_SECONDS
-        while on.one("SELECT count(*) FROM scheduler_heartbeat")["count"] < count:
-            if time.monotonic() > deadline:
-                raise ProcessFailed("The schedulers do not start.")
-            time.sleep(0.05)
+        with on.session() as session:
+            beating = "SELECT FROM scheduler_heartbeat"
+            while session.execute(beating).rowcount < count:
+                if time.monotonic() > deadline:
+                    raise ProcessFailed("The schedulers do not start.")
+                time.sleep(0.05)
         yield [process.pid for process in processes]
     finally:
         for process in processes:

@@ -18,7 +18,7 @@ from typing import Any
 from pipedai_worker.api import parse_time
 from pipedai_worker.disk import durable
 from pipedai_worker.disk.durable import logged
-from pipedai_worker.executors.base import DEFERRED, TOOL_PREFIX
+from pipedai_worker.executors.claude_names import DEFERRED, TOOL_PREFIX
 from pipedai_worker.executors.watch import text_of
 from pipedai_worker.redact import Redactor
 from pipedai_worker.running.outcome import iso

@@ -32,13 +32,6 @@ from pipedai_worker.running.outcome import (
 from pipedai_worker.running.process import Head, Program, Tail
 from pipedai_worker.running.stopping import StopReason
 
-# The name of the run's only MCP server; claude then names its tools `mcp__trigger__…`.
-SERVER_NAME = "trigger"
-TOOL_PREFIX = f"mcp__{SERVER_NAME}__"
-# The key in `_meta` of a request to the MCP server by which claude says which call of the model the request makes.
-CALL_KEY = "claudecode/toolUseId"
-# Claude's word in a result for the end at a tool call that waits for a person.
-DEFERRED = "tool_deferred"
 # Claude takes a text that begins with a slash for a command of its own. After an empty line it does not.
 BEFORE_COMMANDS = "\n"
 # JSON may write any character by its number, and these characters are written so. Claude takes the text after an `@`

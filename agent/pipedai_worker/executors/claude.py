@@ -22,8 +22,6 @@ from pipedai_worker.api import ApiError
 from pipedai_worker.executors.base import (
     APPROVALS,
     BEFORE,
-    SERVER_NAME,
-    TOOL_PREFIX,
     Execution,
     Executor,
     Job,
@@ -33,6 +31,7 @@ from pipedai_worker.executors.base import (
     stdin_for_claude,
     stdin_to_resume,
 )
+from pipedai_worker.executors.claude_names import SERVER_NAME, TOOL_PREFIX
 from pipedai_worker.executors.watch import Watch
 from pipedai_worker.identity import CLAUDE_MAX, CREDENTIALS
 from pipedai_worker.running.assigned import Approvals

@@ -6,7 +6,8 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from pipedai_worker.executors.base import DEFERRED, SERVER_NAME, TOOL_PREFIX, Execution, Job
+from pipedai_worker.executors.base import Execution, Job
+from pipedai_worker.executors.claude_names import DEFERRED, SERVER_NAME, TOOL_PREFIX
 from pipedai_worker.running.outcome import (
     ABSENT,
     CLIENT,

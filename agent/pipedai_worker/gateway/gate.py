@@ -19,7 +19,7 @@ from typing import Any
 import rfc8785
 
 from pipedai_worker.disk.tool_calls import POSSIBLE
-from pipedai_worker.executors.base import TOOL_PREFIX
+from pipedai_worker.executors.claude_names import TOOL_PREFIX
 from pipedai_worker.gateway import limits, messages
 from pipedai_worker.gateway.listener import Request
 from pipedai_worker.gateway.messages import NotAllowed

@@ -25,7 +25,7 @@ from pipedai_worker.disk.tool_calls import (
     Call,
     ToolCalls,
 )
-from pipedai_worker.executors.base import CALL_KEY
+from pipedai_worker.executors.claude_names import CALL_KEY
 from pipedai_worker.gateway import faults, limits
 from pipedai_worker.gateway.limits import MOST_TOOLS, MOST_WAITING
 from pipedai_worker.running.outcome import CLIENT

@@ -18,7 +18,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipedai_worker.executors.base import CALL_KEY, SERVER_NAME, TOOL_PREFIX
+from pipedai_worker.executors.claude_names import CALL_KEY, SERVER_NAME, TOOL_PREFIX
 from pipedai_worker.stand_in.conversation import Conversation
 
 PROTOCOL_VERSION = "2025-06-18"

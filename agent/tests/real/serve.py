@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pipedai_worker.executors.base import TOOL_PREFIX
+from pipedai_worker.executors.claude_names import TOOL_PREFIX
 from pipedai_worker.stand_in.conversation import sample
 
 from .mcp_server import mcp_server
