@@ -16,6 +16,7 @@ _TRIGGER = {
     "prompt": "Summarise yesterday's tickets, and name the three that need an answer first.",
     "model": "sonnet",
     "maxRetries": 10,
+    "retryAfterEffects": True,
     "mcpUrl": "https://mcp.example.com/mcp",
     "mcpHeaders": {"Authorization": "Bearer not-a-real-token"},
 }

@@ -67,7 +67,7 @@ class TriggerBody(StrictBody):
     description = TextField(max_length=2000, allow_blank=True, default="")
     prompt = PromptField()
     model = NameField(max_length=200, allow_null=True, default=None)
-    mcpUrl = UrlField(required=False)
+    mcpUrl = UrlField(required=False, allow_null=True)
     connectionId = IdField(allow_null=True, default=None)
     mcpHeaders = McpHeadersField(allow_null=True, default=None)
     webhookUrl = TargetUrlField(
@@ -92,7 +92,7 @@ class TriggerBody(StrictBody):
         choices=Trigger.OverlapPolicy.choices, default=Trigger.OverlapPolicy.QUEUE
     )
     retryMode = serializers.ChoiceField(choices=RetryMode.choices, default=RetryMode.RESTART)
-    retryAfterEffects = TrueFalseField(default=True)
+    retryAfterEffects = TrueFalseField(default=False)
     recordEvents = serializers.ChoiceField(
         choices=RecordEvents.choices, default=RecordEvents.FAILURES
     )
@@ -108,9 +108,9 @@ class TriggerBody(StrictBody):
     carry = serializers.ChoiceField(choices=Carry.choices, default=Carry.NONE)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Accepts a new trigger without `mcpUrl` only if it has a connection, whose URL it takes."""
-        if not self.partial and "mcp_url" not in attrs and attrs["connection_id"] is None:
-            raise serializers.ValidationError({"mcpUrl": ["This field is required."]})
+        """Gives a new trigger no tools if it has neither `mcpUrl` nor a connection, whose URL it would take."""
+        if not self.partial and attrs["connection_id"] is None:
+            attrs.setdefault("mcp_url", None)
         return attrs
 
     def validate_runOnceAt(self, value: datetime | None) -> datetime | None:  # noqa: N802
@@ -186,7 +186,7 @@ class TriggerSerializer(RowSerializer):
     name = serializers.CharField()
     description = serializers.CharField()
     prompt = serializers.CharField()
-    mcpUrl = serializers.CharField()
+    mcpUrl = serializers.CharField(allow_null=True)
     connectionId = serializers.UUIDField(allow_null=True)
     hasMcpHeaders = serializers.BooleanField()
     model = serializers.CharField(allow_null=True)

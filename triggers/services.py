@@ -23,7 +23,7 @@ from pipedai.ids import new_id
 from pipedai.redaction import REDACTED
 from pipedai.sql import database_now, execute, fetch_row
 from triggers import secrets
-from triggers.approvals.rules import Rule, rules_about
+from triggers.approvals.rules import rules_about
 from triggers.events.listening import check_unheard, set_listeners
 from triggers.locks import hold_trigger_environment, lock_workers
 from triggers.models import MAX_CONCURRENT_RUNS, REVISED, Trigger, TriggerRevision
@@ -83,7 +83,7 @@ class Triggers(Resource[Trigger]):
             _seal_headers(trigger, values["mcp_headers"])
             _seal_secret(trigger, values["webhook_secret"])
             trigger.save(force_insert=True)
-            _check_look(values["before"], values["approvals"])
+            _check_look(values["before"], trigger)
             _revise(trigger, actor, {name: values[name] for name in REVISED})
             if values["on"]:
                 set_listeners(trigger, values["on"])
@@ -157,8 +157,8 @@ class Triggers(Resource[Trigger]):
             _seal_secret(trigger, values["webhook_secret"])
             changes["webhookSecret"] = REDACTED
         changes |= _apply_revision(trigger, values, actor)
-        if changes.keys() & {"before", "approvals"}:
-            _check_look(values.get("before", trigger.revision.before), trigger.approvals)
+        if changes.keys() & {"before", "approvals", "mcpUrl"}:
+            _check_look(values.get("before", trigger.revision.before), trigger)
         return changes
 
     def shown(self, column: str, value: Any) -> Any:
@@ -242,9 +242,11 @@ def _apply_revision(trigger: Trigger, values: dict[str, Any], actor: Actor) -> d
     return changes
 
 
-def _check_look(before: dict[str, Any] | None, approvals: list[Rule] | None) -> None:
-    """Raises Invalid if a person has to approve the call by which runs look for something new."""
-    always = [rule for rule in approvals or () if rule["when"] == "always"]
+def _check_look(before: dict[str, Any] | None, trigger: Trigger) -> None:
+    """Raises Invalid if runs are to look for something new without a server, or by a call that a person approves."""
+    if before and trigger.mcp_url is None:
+        raise Invalid({"before": ["The trigger has no MCP server."]})
+    always = [rule for rule in trigger.approvals or () if rule["when"] == "always"]
     if before and rules_about(before["tool"], always):
         raise Invalid({"before": ["Its tool needs an approval by the trigger's rules."]})
 
@@ -316,13 +318,15 @@ def _with_url_of_connection(environment_id: UUID, values: dict[str, Any]) -> dic
     url = hold_connection(environment_id, values["connection_id"])
     if url is None:
         raise Invalid({"connectionId": ["No such connection in this environment."]})
-    if values.get("mcp_url", url) != url:
+    if values.get("mcp_url") not in (None, url):
         raise Invalid({"mcpUrl": ["The trigger's connection is for another URL. Leave it out."]})
     return {**values, "mcp_url": url}
 
 
 def _seal_headers(trigger: Trigger, headers: dict[str, str] | None) -> None:
-    """Raises Invalid if a trigger with a connection has an `Authorization` of its own."""
+    """Raises Invalid for a trigger without a server, or with a connection and an `Authorization` of its own."""
+    if headers and trigger.mcp_url is None:
+        raise Invalid({"mcpHeaders": ["There is no MCP server to send them to: give mcpUrl."]})
     if trigger.connection_id and "authorization" in map(str.lower, headers or ()):
         raise Invalid({"mcpHeaders": ["The trigger's connection has the Authorization."]})
     trigger.mcp_headers, trigger.mcp_key_id = None, None

@@ -227,8 +227,8 @@ class Player:
     def _do_something(self) -> int:
         """Do what no MCP server minds: call a tool that only reads, and give an output that fits the schema."""
         tool = self._server.harmless()
-        if tool is not None:
-            self.do_call(tool)
+        if tool is not None and (code := self.do_call(tool)) is not None:
+            return code
         if self._schema is not None:
             return self.do_output(json.dumps(sample(self._schema)))
         return self._succeed("", f"called {tool}" if tool else "did nothing else")

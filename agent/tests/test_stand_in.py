@@ -16,9 +16,12 @@ import pytest
 from testing.world.cases import cases
 
 from pipedai_worker.commands import STAND_IN
+from pipedai_worker.conformance.fake_api import FakeApi
 from pipedai_worker.disk.durable import write_private
 from pipedai_worker.executors import claude
+from pipedai_worker.stand_in.mcp_server import Tool
 from pipedai_worker.stand_in.tools import McpClient, McpError
+from tests.conftest import Workers
 
 from .gateway.servers import TOKEN, McpServer, serving
 
@@ -133,3 +136,25 @@ def connect_and_call(url: str) -> None:
     client = McpClient({"url": url, "headers": HEADERS})
     client.connect()
     client.call("look", {})
+
+
+def test_an_unscripted_run_waits_for_a_person_and_goes_on(api: FakeApi, workers: Workers) -> None:
+    look = {"name": "look", "annotations": {"readOnlyHint": True}}
+    api.tools = {"look": Tool(look, lambda _: "Here.")}
+    run = api.add("Look.", rules=[{"tools": "*", "when": "always"}])
+    workers.start()
+    api.until(lambda: run.status == "waiting")
+    assert run.approval is not None
+    assert run.approval["tool"] == "look"
+    api.decide(run, "approve")
+    api.until(lambda: run.status == "succeeded")
+    assert (run.spent, run.tool_calls and run.tool_calls["total"]) == (1, 1)
+
+
+def test_a_run_without_a_server_has_no_tools(api: FakeApi, workers: Workers) -> None:
+    plain = api.add("Say something.", mcp_url=None)
+    gated = api.add("Say something.", mcp_url=None, rules=[{"tools": "*", "when": "always"}])
+    workers.start()
+    for run in (plain, gated):
+        assert api.until_ended(run)["status"] == "succeeded"
+        assert run.tool_calls == {"total": 0, "effects": 0, "unknown": 0}

@@ -290,7 +290,7 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
         "prompt": Look(help="What the agent is to do.", kind="area"),
         "mcpUrl": Look(
             "URL of the MCP server",
-            help="The server whose tools the agent uses. Empty with a connection, which has its own.",
+            help="The server whose tools the agent uses. Empty for none, or for that of the connection.",
         ),
         "connectionId": Look(
             "Connection",

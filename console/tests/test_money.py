@@ -43,7 +43,7 @@ def test_what_is_used_up_comes_first_with_its_numbers(cast, below):
     assert shown.index("Full") < shown.index("Tight") < shown.index("Roomy")
     assert "Used up Its runs stay queued. 100 % $0.00, $1.00 reserved, 1 run 1 run" in shown
     assert "A run reserves $1.00, more than what is left. 0 %" in shown
-    assert page.content.decode().count('<svg class="bar') == 3
+    assert page.content.decode().count('<svg class="bar') == 4
     assert "Edit" not in shown
     # When htmx renews the budgets, no statistics are worked out for it.
     part = visitor(cast.viewer).get(below("money"), headers={"HX-Request": "true"})

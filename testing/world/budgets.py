@@ -13,10 +13,12 @@ from triggers.models import Budget, BudgetWindow
 
 def add_budget(cast: Cast, **values: Any) -> Budget:
     """Adds a budget of the cast's environment, as its owner does. Values have their attribute names; the budget lasts a
-    day unless they say otherwise.
+    day unless they say otherwise. Without a limit among them it gets one that is never reached.
     """
     body = BudgetBody(data={"name": "Everything", "period": "day"})
     body.is_valid(raise_exception=True)
+    if values.get("limit_usd") is None and values.get("limit_runs") is None:
+        values["limit_runs"] = 2**31 - 1
     for name in ("limit_usd", "reserve_usd"):
         if values.get(name) is not None:
             values[name] = Decimal(values[name])

@@ -43,6 +43,8 @@ class Budgets(Resource[Budget]):
             )
             if not triggers.filter(id=budget.trigger_id).exists():
                 raise Invalid({"triggerId": ["No such trigger in this environment."]})
+        if budget.limit_usd is None and budget.limit_runs is None:
+            raise Invalid({"limitUsd": ["Give a limit in US dollars, a limit of runs, or both."]})
         if changes.keys() & _COUNTED_BY and not budget._state.adding:
             budget.generation += 1
         return changes

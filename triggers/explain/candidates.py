@@ -40,12 +40,16 @@ ORDER BY c.id
 """
 
 
-# The problems that the run's worker and those of its pool tell of their machines.
+# The problems that the run's worker and those of its pool tell of their machines. OFFSET 0 looks up each of these
+# workers, and does not read all workers.
 _PROBLEMS = """
 SELECT w.id, w.label, p ->> 'code' AS code, p ->> 'message' AS message
-FROM worker w CROSS JOIN LATERAL jsonb_array_elements(w.problems) WITH ORDINALITY AS each (p, n)
-WHERE w.problems_since IS NOT NULL AND w.disabled_at IS NULL AND w.deleted_at IS NULL AND (w.id = %(worker_id)s
-    OR %(asks_pool)s AND w.id IN (SELECT m.worker_id FROM pool_member m WHERE m.pool_id = %(pool_id)s))
+FROM (
+    SELECT %(worker_id)s::uuid AS id
+    UNION SELECT m.worker_id FROM pool_member m WHERE m.pool_id = %(pool_id)s AND %(asks_pool)s) given
+CROSS JOIN LATERAL (SELECT * FROM worker WHERE id = given.id OFFSET 0) w
+CROSS JOIN LATERAL jsonb_array_elements(w.problems) WITH ORDINALITY AS each (p, n)
+WHERE w.problems_since IS NOT NULL AND w.disabled_at IS NULL AND w.deleted_at IS NULL
 ORDER BY w.id <> %(worker_id)s, w.label, w.id, n LIMIT %(most)s
 """
 MOST_ADVICE = 10

@@ -83,9 +83,9 @@ class Trigger(FileColumns):
     revision = tenant_key("triggers.TriggerRevision")
     # Free text for people; empty if there is none.
     description = models.CharField(max_length=2000, blank=True)
-    # The URL of the MCP server that runs may use: that of the connection, if there is one. If its origin changes and no
-    # new headers are given, the secret headers are removed.
-    mcp_url = models.CharField(max_length=2048)
+    # The URL of the MCP server that runs may use: that of the connection, if there is one. NULL if runs have no tools.
+    # If its origin changes and no new headers are given, the secret headers are removed.
+    mcp_url = models.CharField(max_length=2048, null=True)
     # The connection whose headers runs send besides `mcp_headers`; NULL for none. Users set it, and deleting the
     # trigger removes it. The database refers to it together with the URL, so that its headers go nowhere else.
     connection = tenant_key("workspaces.Connection", null=True, related_name="triggers")
@@ -127,7 +127,7 @@ class Trigger(FileColumns):
     )
     # Whether a run that failed through the fault of infrastructure is retried even if its tool calls may have changed
     # something. Users set it. If it is false, `triggers.runs.ending` decides by the run's counts of tool calls.
-    retry_after_effects = models.BooleanField(default=True, db_default=True)
+    retry_after_effects = models.BooleanField(default=False, db_default=False)
     # Of which runs workers send what the CLI tells, as events of the run, and when. Users set it.
     record_events = models.CharField(
         max_length=8,

@@ -153,7 +153,8 @@ def _reading_due(
 WITH due AS (
 SELECT r.id, r.environment_id, r.trigger_id, t.name AS trigger_name, v.prompt, v.model, t.mcp_url,
     {SEALED_HEADERS}, r.timeout_seconds, x.payload, v.output_schema,
-    CASE WHEN r.looks AND r.spells = 0 THEN v.before END AS before, r.look_only, v.carry, x.previous_id,
+    CASE WHEN r.looks AND r.spells = 0 THEN v.before END AS before, r.look_only, v.carry,
+    x.previous_id AS kept_previous_id,
     t.retry_after_effects, t.retry_mode, t.max_cost_usd, {RECORD_EVENTS} AS record_events, r.attempt, r.queued_at,
     CASE WHEN r.resume_until > {resumed_at} AND r.worker_id = %(worker_id)s THEN r.resume_until END AS resume_until,
     CASE WHEN r.resume_until > {resumed_at} AND r.worker_id = %(worker_id)s THEN CASE
@@ -167,7 +168,7 @@ SELECT r.id, r.environment_id, r.trigger_id, t.name AS trigger_name, v.prompt, v
         + coalesce(octet_length(v.output_schema::text), 0) + coalesce(octet_length(t.approvals::text), 0)
         + coalesce(octet_length(asked.rules::text), 0) + coalesce(octet_length(v.before::text), 0)
         + CASE v.carry WHEN 'output' THEN {MAX_CARRIED_BYTES} ELSE 0 END
-        + 2 * octet_length(t.mcp_url)
+        + 2 * coalesce(octet_length(t.mcp_url), 0)
         + 2 * (coalesce(octet_length(t.mcp_headers), 0) + coalesce(octet_length(c.headers), 0)) AS weight
 FROM {runs}
 JOIN trigger_revision v ON v.id = r.revision_id
@@ -300,9 +301,9 @@ LEFT JOIN run_result o ON o.run_id = p.id
 """
 
 
-def _with_past(runs: list[HandedOut]) -> list[HandedOut]:
+def _with_past(runs: list[HandedOut], *, is_first: bool = True) -> list[HandedOut]:
     """Adds `last_digest` to runs that look for something new, and `previous` to those that carry an output over. It
-    takes one statement if there are such runs.
+    takes one statement if there are such runs. `is_first` is false for a run that was claimed before.
     """
     of = [run.row for run in runs if run.row["before"] is not None or run.row["carry"] != "none"]
     if not of:
@@ -310,8 +311,10 @@ def _with_past(runs: list[HandedOut]) -> list[HandedOut]:
     params = {
         "run_ids": [row["id"] for row in of],
         # A run that was handed out before, and a retry, keep what they have, even if that is nothing.
-        "firsts": [row["handed_out_url"] is None and row["attempt"] == 1 for row in of],
-        "previous_ids": [row["previous_id"] for row in of],
+        "firsts": [
+            is_first and row["handed_out_url"] is None and row["attempt"] == 1 for row in of
+        ],
+        "previous_ids": [row["kept_previous_id"] for row in of],
     }
     past = {row["id"]: row for row in fetch_all(_PAST, params)}
     return [HandedOut({**run.row, **past.get(run.row["id"], {})}, run.mcp_headers) for run in runs]
@@ -378,7 +381,7 @@ def read_claimed(
         "now": now,
         "most_bytes": MOST_BYTES,
     }
-    runs = _with_past(_opened(fetch_all(CLAIMED, params)))
+    runs = _with_past(_opened(fetch_all(CLAIMED, params)), is_first=False)
     return runs[0] if runs else None
 
 

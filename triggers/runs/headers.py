@@ -86,7 +86,7 @@ WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL A
 @dataclass(frozen=True, slots=True, repr=False)
 class Credentials:
     # The URL for which the headers are.
-    mcp_url: str
+    mcp_url: str | None
     headers: dict[str, str]
     # When they expire; None if they do not.
     expires_at: datetime | None
@@ -173,7 +173,8 @@ def note_receiver(runs: Iterable[Row], *, worker_id: UUID, actor: Actor) -> None
     for row in runs:
         has_headers = row["mcp_headers"] is not None or row["connection_id"] is not None
         gets_headers = has_headers and row["handed_to"] != receiver
-        if gets_headers or row["handed_out_url"] != row["mcp_url"]:
+        is_fixed = row.get("previous_id") == row.get("kept_previous_id")
+        if gets_headers or row["handed_out_url"] != row["mcp_url"] or not is_fixed:
             news[row["id"]] = {**row, "receiver": receiver if gets_headers else None}
     # Runs whose headers nobody has received yet are stored first. Usually all runs are of this kind, and no second
     # statement is needed.

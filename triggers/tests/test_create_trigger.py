@@ -6,6 +6,7 @@ import pytest
 
 from testing.probes.audited import audited
 from testing.probes.shapes import A_TIME, invalid
+from testing.processes.worker_calls import WorkerCalls
 from testing.world.cast import TEST_ACTOR
 from testing.world.plain_fields import bounds_taken_by, plain_fields, refused_by
 from testing.world.trigger_values import (
@@ -231,8 +232,8 @@ def test_a_bad_value_is_named(create):
     assert Trigger.objects.count() == 1  # only the cast's
 
 
-def test_each_of_the_three_is_required(create):
-    for name in REQUIRED:
+def test_name_and_prompt_are_required(create):
+    for name in ("name", "prompt"):
         assert create(name).json() == invalid({name: ["This field is required."]})
 
 
@@ -329,3 +330,22 @@ class TestTheWorker:
 )
 def test_what_is_only_read_cannot_be_written(create, name):
     assert create(**{name: "x"}).json() == invalid({name: ["Unknown field."]})
+
+
+def test_without_mcp_server_an_agent_has_no_tools_of_one(cast, create):
+    worker = str(cast.worker.worker_id)
+    for made in (create("mcpUrl", workerId=worker), create(mcpUrl=None, workerId=worker)):
+        assert made.status_code == 201
+        assert made.json()["mcpUrl"] is None
+    refused = create("mcpUrl", mcpHeaders={"X-Key": "planted-secret"})
+    problem = "There is no MCP server to send them to: give mcpUrl."
+    assert refused.json() == invalid({"mcpHeaders": [problem]})
+    client = cast.client(cast.owner)
+    path = f"/api/v1/triggers/{made.json()['id']}"
+    client.post(f"{path}/run", {}, content_type="application/json")
+    (run,) = WorkerCalls(cast.worker).poll().json()["runs"]
+    assert (run["mcpUrl"], run["mcpHeaders"]) == (None, {})
+    given = {"mcpUrl": "https://mcp.example/", "mcpHeaders": {"X-Key": "planted-secret"}}
+    assert client.patch(path, given).json()["hasMcpHeaders"]
+    taken = client.patch(path, {"mcpUrl": None}).json()
+    assert (taken["mcpUrl"], taken["hasMcpHeaders"]) == (None, False)

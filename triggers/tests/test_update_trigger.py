@@ -68,6 +68,7 @@ class TestWhatChanges:
             f"{field} has no sample in SAMPLES of testing/world/trigger_values.py:"
             ' see CONTRIBUTING.md, "A field of a trigger"'
         )
+        Trigger.objects.update(retry_after_effects=False)
         before = cast.client(cast.viewer).get(url).json()
         value, shown_as = SECRET_SAMPLES.get(field) or (SAMPLES[field], field)
         with audited() as rows:
@@ -279,7 +280,6 @@ class TestWhatIsRefused:
         {"prompt": ""},
         {"prompt": None},
         {"prompt": "x" * (256 * 1024 + 1)},
-        {"mcpUrl": None},
         {"mcpUrl": "ftp://mcp.example/"},
         {"mcpUrl": "https://user:pass@mcp.example/"},
         {"mcpUrl": "https://mcp.example/" + "x" * 2048},

@@ -133,7 +133,7 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
             200: answer(
                 "RunCredentials",
                 "The MCP headers that a run's trigger has by now.",
-                mcpUrl=serializers.CharField(),
+                mcpUrl=serializers.CharField(allow_null=True),
                 headers=serializers.DictField(child=serializers.CharField()),
                 expiresAt=serializers.DateTimeField(allow_null=True),
             )

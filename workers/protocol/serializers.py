@@ -640,7 +640,7 @@ class HandedOutRunSerializer(RowSerializer):
     triggerId = serializers.UUIDField()
     triggerName = serializers.CharField()
     prompt = serializers.CharField()
-    mcpUrl = serializers.CharField()
+    mcpUrl = serializers.CharField(allow_null=True)
     mcpHeaders = serializers.DictField(child=serializers.CharField())
     headersExpireAt = serializers.DateTimeField(allow_null=True)
     model = serializers.CharField(allow_null=True)

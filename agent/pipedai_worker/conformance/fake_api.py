@@ -40,7 +40,7 @@ def _api_name(name: str) -> str:
 class FakeRun:
     prompt: str = "Say hello."
     id: str = field(default_factory=lambda: str(uuid4()))
-    mcp_url: str = "https://mcp.example.com/mcp"
+    mcp_url: str | None = "https://mcp.example.com/mcp"
     # The headers that the run's trigger has at present, and in how many seconds they expire; None if they do not.
     mcp_headers: dict[str, str] = field(default_factory=dict)
     headers_expire_in: float | None = None

@@ -154,7 +154,7 @@ def credentials(lab: Lab) -> None:
         mcp_headers={"Authorization": f"Bearer {OLD_TOKEN}"},
         headers_expire_in=3600,
     )
-    run.mcp_url += f"/{run.id}"
+    run.mcp_url = f"{run.mcp_url}/{run.id}"
     lab.start()
     lab.until(lambda: run.calls_taken, "No tool call came with the run's headers.")
     with lab.api.lock:

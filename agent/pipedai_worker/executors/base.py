@@ -201,7 +201,7 @@ class Job:
     directory: Path
     # The file with the MCP configuration, mode 0600.
     mcp_config: Path
-    # The URL of the worker's gateway, the server on this machine that leads to the run's MCP server.
+    # The URL of the worker's gateway, the server on this machine that leads to the run's MCP server; empty without one.
     mcp_url: str
     # A directory for files that an executor makes for the run. It is removed with the run.
     files: Path

@@ -142,7 +142,9 @@ def _refusal(job: Job) -> str | None:
 
 
 def mcp_configuration(url: str, timeout_seconds: float) -> bytes:
-    """Return the text for `--mcp-config`. `timeout_seconds` is how long a tool call may take."""
+    """Return the text for `--mcp-config`, without a server if `url` is empty. `timeout_seconds` is how long a tool call
+    may take.
+    """
     server = {
         "type": "http",
         "url": url,
@@ -151,7 +153,7 @@ def mcp_configuration(url: str, timeout_seconds: float) -> bytes:
         # Without this limit claude would end a tool call when nothing came from it for 300 s.
         "timeout": round(timeout_seconds * 1000),
     }
-    return json.dumps({"mcpServers": {SERVER_NAME: server}}).encode()
+    return json.dumps({"mcpServers": {SERVER_NAME: server} if url else {}}).encode()
 
 
 # With these variables claude reads no file that the prompt mentions, keeps no memory from run to run, and calls no

@@ -445,7 +445,7 @@ class Watch:
                 sentence = f"Claude reached the run's cost limit of ${self._job.run.max_cost_usd}."
                 fault = replace(fault, sentence=sentence)
             return self._failed(ending, fault, text)
-        if not transcript.server_connected:
+        if self._job.mcp_url and not transcript.server_connected:
             return self._failed(ending, self._no_server(), text)
         deferred = result.get("deferred_tool_use")
         parked = self._job.parked(deferred.get("id") if isinstance(deferred, dict) else None)

@@ -134,7 +134,8 @@ class AssignedRun:
     id: str
     trigger_name: str
     prompt: str = field(repr=False)
-    mcp_url: str = field(repr=False)
+    # None for a run without tools of an MCP server.
+    mcp_url: str | None = field(repr=False)
     mcp_headers: Mapping[str, str] = field(repr=False)
     # When the headers expire, as the API writes times; None if they do not.
     headers_expire_at: object
@@ -173,7 +174,7 @@ class AssignedRun:
                 id=str(UUID(item["id"])),
                 trigger_name=str(item.get("triggerName") or ""),
                 prompt=_text(item["prompt"]),
-                mcp_url=_text(item["mcpUrl"]),
+                mcp_url=None if item["mcpUrl"] is None else _text(item["mcpUrl"]),
                 mcp_headers=parse_headers(item.get("mcpHeaders") or {}),
                 headers_expire_at=item.get("headersExpireAt"),
                 model=_text(item.get("model") or "") or None,

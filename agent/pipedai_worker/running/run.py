@@ -364,7 +364,7 @@ class Run:
             self._held = around.journal.update(self._held, scratch=str(scratch.root))
             self._gate = gate_of(self.assigned, workplace, around, self._redactor, ending)
             with Gateway(
-                url=self.assigned.mcp_url,
+                url=self.assigned.mcp_url or "",
                 credentials=self._credentials.present,
                 ask=self._credentials.ask,
                 calls=calls,
@@ -373,13 +373,16 @@ class Run:
             ) as gateway:
                 before = None if workplace.session.resumed else self.assigned.before
                 look = Look(before, calls, self._gate) if before else None
-                if look or executor.needs_server:
+                has_server = self.assigned.mcp_url is not None
+                if look or (executor.needs_server and has_server):
                     execution = self._probe(gateway, look, deadline)
                 if execution is None:
                     limit = self.assigned.timeout_seconds
-                    configuration = claude.mcp_configuration(gateway.url, limit)
+                    # Without a server the gateway is there for the hook of rules alone.
+                    url = gateway.url if has_server else ""
+                    configuration = claude.mcp_configuration(url, limit)
                     durable.write_private(scratch.mcp_config, configuration)
-                    job = self._job(workplace, gateway.url, on_event, deadline)
+                    job = self._job(workplace, url, on_event, deadline)
                     execution = executor.execute(job)
                     if execution.nothing_deferred:
                         going_on = replace(job.session, deferred=False)

@@ -158,8 +158,8 @@ class Server:
         self._optional = optional
         self._client: McpClient | None = None
         self.status: str | None = None
-        if configuration is not None:
-            entry = configuration["mcpServers"].get(SERVER_NAME) or {}
+        entry = (configuration or {"mcpServers": {}})["mcpServers"].get(SERVER_NAME)
+        if entry is not None:
             self._client = McpClient(entry, OPTIONAL_SECONDS) if optional else McpClient(entry)
 
     def connect(self, status: str | None = None) -> None:

@@ -3,13 +3,13 @@
 import pytest
 
 from pipedai.ids import new_id
-from testing.probes.shapes import A_TIME, AN_ID
+from testing.probes.shapes import A_TIME, AN_ID, invalid
 from testing.world.budgets import add_budget
 from testing.world.cast import Cast
 from testing.world.runs import Runs
 from triggers.models import Budget
 
-LEAST = {"name": "Everything", "period": "month"}
+LEAST = {"name": "Everything", "period": "month", "limitRuns": 5}
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_a_minimal_body_makes_a_budget_that_counts_and_tells(cast: Cast, owner) 
         "period": "month",
         "timezone": "UTC",
         "limitUsd": None,
-        "limitRuns": None,
+        "limitRuns": 5,
         "whenReached": "hold",
         "noticeAtPct": [80, 100],
         "reserveUsd": "1",
@@ -138,11 +138,19 @@ def test_the_trigger_of_another_environment_is_as_one_that_does_not_exist(cast, 
 
 
 def test_a_change_keeps_what_it_does_not_name(cast: Cast, owner) -> None:
-    budget = add_budget(cast, limit_usd="5", notice_at_pct=[10])
+    budget = add_budget(cast, limit_usd="5", limit_runs=3, notice_at_pct=[10])
     shown = owner.patch(f"/api/v1/budgets/{budget.id}", {"limitUsd": None}).json()
     assert (shown["limitUsd"], shown["noticeAtPct"]) == (None, [10])
     owner.patch(f"/api/v1/budgets/{budget.id}", {"name": shown["name"]})
     assert owner.get(f"/api/v1/budgets/{budget.id}").json()["updatedAt"] == shown["updatedAt"]
+
+
+def test_a_budget_has_a_limit(cast: Cast, owner) -> None:
+    refused = invalid({"limitUsd": ["Give a limit in US dollars, a limit of runs, or both."]})
+    assert owner.post(url(cast), {**LEAST, "limitRuns": None}).json() == refused
+    budget = f"/api/v1/budgets/{add_budget(cast, limit_usd='5').id}"
+    assert owner.patch(budget, {"limitUsd": None}).json() == refused
+    assert owner.patch(budget, {"limitUsd": None, "limitRuns": 0}).status_code == 200
 
 
 def test_a_deleted_budget_is_gone(cast: Cast, owner) -> None:

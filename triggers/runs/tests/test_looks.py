@@ -333,6 +333,19 @@ class TestCarry:
         assert retries[run_id]["runId"] == str(first)
         assert handed(carrying, calls)["previous"]["runId"] == str(second)
 
+    def test_it_is_fixed_also_for_a_trigger_without_a_server(
+        self, cast: Cast, calls: WorkerCalls
+    ) -> None:
+        carrying = Runs.of(cast, carry="output", mcp_url=None)
+        carrying.now = database_now() - timedelta(minutes=1)
+        allow(cast.worker.worker_id, 9)
+        first = carrying.running()
+        carrying.complete(first, output=1)
+        run_id = carrying.queue()
+        assert handed(carrying, calls, run_id)["previous"]["runId"] == str(first)
+        carrying.complete(carrying.running(), output=2)
+        assert handed(carrying, calls, run_id)["previous"]["runId"] == str(first)
+
     def test_what_is_long_is_cut_at_a_character_with_a_note(self) -> None:
         fits = "é" * ((MAX_CARRIED_BYTES - 2) // 2)
         assert carried(json.dumps(fits, ensure_ascii=False)) == fits
@@ -492,6 +505,12 @@ class TestTheFieldOfATrigger:
         refused = patch(before=before)
         assert refused.status_code == 400
         assert [*refused.json()["details"]["fieldErrors"]] == ["before", where]
+
+    def test_a_trigger_without_a_server_has_nothing_to_look_at(self, patch: Any) -> None:
+        refused = patch(mcpUrl=None)
+        assert [*refused.json()["details"]["fieldErrors"]] == ["before"]
+        assert patch(mcpUrl=None, before=None).status_code == 200
+        assert patch(before=LOOK).status_code == 400
 
     def test_a_tool_that_always_needs_an_approval_is_refused_whichever_changes(
         self, cast: Cast, looking: Runs, patch: Any

@@ -139,7 +139,7 @@ def test_others_do_their_work_while_a_plan_of_all_their_rows_is_under_way(paused
     made = [
         client.post(f"{base}/triggers", {**body, "workerId": str(cast.worker.worker_id)}),
         client.post(f"{base}/pools", same),
-        client.post(f"{base}/budgets", {**same, "period": "day"}),
+        client.post(f"{base}/budgets", {**same, "period": "day", "limitRuns": 5}),
         client.patch(f"/api/v1/triggers/{trigger_id}", {"maxConcurrentRuns": 1}),
         client.patch(base, {"paused": True}),
         client.delete(f"/api/v1/pools/{Pool.objects.get(key='gone').id}"),

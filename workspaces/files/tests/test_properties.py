@@ -124,6 +124,7 @@ def files(draw: st.DrawFn) -> list[dict[str, Any]]:
             {
                 "period": st.sampled_from(["day", "month"]),
                 "?trigger": keys_of(triggers),
+                "limitRuns": st.just(5),
                 "?limitUsd": st.sampled_from([None, 0, "2.5", 100]),
                 "?noticeAtPct": st.sampled_from([[], [50, 50, 10]]),
             },
@@ -160,7 +161,7 @@ def holds(cast: Any, before: Any, wanted: Any, secrets: Any, wrong_at: int, prun
     apply(cast, before, secrets)
     others = [
         {"kind": "pool", "key": "others", "name": "Others"},
-        {"kind": "budget", "key": "others", "name": "Others", "period": "day"},
+        {"kind": "budget", "key": "others", "name": "Others", "period": "day", "limitRuns": 5},
     ]
     apply(cast, others, {}, label="others")
     state = snapshot(cast)

@@ -5,7 +5,7 @@ from django.db.models import Index, Q
 
 class Migration(migrations.Migration):
     atomic = False
-    dependencies = (("triggers", "0004_looks"),)
+    dependencies = (("triggers", "0006_looks"),)
 
     operations = (
         AddIndexConcurrently(

@@ -3,7 +3,7 @@ from django.db import migrations
 
 
 class Migration(migrations.Migration):
-    dependencies = (("triggers", "0005_indexes_of_looks"),)
+    dependencies = (("triggers", "0007_indexes_of_looks"),)
 
     operations = (
         ValidateConstraint("run", "run_look"),

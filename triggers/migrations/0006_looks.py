@@ -6,7 +6,7 @@ import triggers.models.run
 
 
 class Migration(migrations.Migration):
-    dependencies = (("triggers", "0003_run_spell_times"),)
+    dependencies = (("triggers", "0005_retry_after_effects_is_off"),)
 
     operations = (
         migrations.AddField("run", "look_digest", models.CharField(max_length=64, null=True)),
