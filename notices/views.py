@@ -19,6 +19,8 @@ from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.replica.reading import from_replica
+from triggers.explain.answers import times_told
+from triggers.explain.views import TimeToldSerializer
 from triggers.tenancy import check_tenant_ids
 from workspaces.access import IsOperator, IsViewer, TenantViewSet
 
@@ -39,13 +41,17 @@ class AttentionViewSet(TenantViewSet):
                 "What needs attention, the most urgent first.",
                 items=AttentionItemSerializer(many=True),
                 total=serializers.IntegerField(),
+                times=TimeToldSerializer(many=True),
             )
         },
     )
     def retrieve(self, request: Request, environment_id: UUID) -> Response:
         """Answers with the most urgent items, and with how many there are."""
-        items, total = find_attention(environment_id)
-        return Response({"items": AttentionItemSerializer(items, many=True).data, "total": total})
+        with times_told() as times:
+            items, total = find_attention(environment_id)
+        shown = AttentionItemSerializer(items, many=True).data
+        told = TimeToldSerializer(times, many=True).data
+        return Response({"items": shown, "total": total, "times": told})
 
 
 class IncidentPaginator(KeysetPaginator):

@@ -51,7 +51,7 @@ FREE = {
     # What is due depends on the time of day.
     "dueToday",
     # Sentences that name times.
-    *("message", "summary"),
+    *("message", "summary", "words"),
 }
 
 

@@ -1,9 +1,13 @@
 """The form and the words of explanations, which the API, the staff admin and `manage.py explain` show."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final
+from functools import wraps
+from typing import Any, Final, ParamSpec, TypeVar
 from uuid import UUID
 
 from pipedai.api.renderers import counted
@@ -40,6 +44,14 @@ RETRY_CODES: Final = (*NoRetry, INFRA_FAULT, USAGE_LIMIT, RETRY_CANCELED, SETTIN
 NOT_SCHEDULED: Final = "not_scheduled"
 DISABLED: Final = "disabled"
 DECISIONS: Final = (*Decision.values, PENDING, NOT_SCHEDULED, DISABLED)
+
+
+@dataclass(frozen=True, slots=True)
+class TimeTold:
+    """A time in the sentences of an answer: the words that stand for it there, and the moment."""
+
+    words: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +161,8 @@ class RunExplanation:
     ended: Ended | None = None
     retry: Retry | None = None
     event: EventNamed | None = None
+    # What the sentences tell of times.
+    times: tuple[TimeTold, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +180,46 @@ class TriggerExplanation:
     previous_due_at: datetime | None = None
     next_due_at: datetime | None = None
     last_event: EventExplanation | None = None
+    times: tuple[TimeTold, ...] = ()
+
+
+_Asked = ParamSpec("_Asked")
+_Explained = TypeVar("_Explained", RunExplanation, TriggerExplanation)
+_told: ContextVar[dict[str, datetime] | None] = ContextVar("times_told", default=None)
+
+
+@contextmanager
+def times_told() -> Iterator[list[TimeTold]]:
+    """Gives a list that has, afterwards, each time of the sentences that were made meanwhile. Whoever shows them writes
+    the times in the reader's zone: the words are those of UTC.
+    """
+    outer, mine, times = _told.get(), {}, []  # type: ignore[var-annotated]
+    token = _told.set(mine)
+    try:
+        yield times
+    finally:
+        _told.reset(token)
+        times += [TimeTold(words, at) for words, at in mine.items()]
+        if outer is not None:
+            outer |= mine
+
+
+def _note(words: str, moment: datetime) -> str:
+    if (told := _told.get()) is not None:
+        told[words] = moment
+    return words
+
+
+def with_times(explain: Callable[_Asked, _Explained | None]) -> Callable[_Asked, _Explained | None]:
+    """Adds to an explanation the times that its sentences tell."""
+
+    @wraps(explain)
+    def explaining(*args: _Asked.args, **options: _Asked.kwargs) -> _Explained | None:
+        with times_told() as times:
+            found = explain(*args, **options)
+        return found and replace(found, times=tuple(times))
+
+    return explaining
 
 
 _UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
@@ -176,7 +230,7 @@ def moment_words(moment: datetime, now: datetime, *, to_the_second: bool = False
     moment, now = moment.astimezone(UTC), now.astimezone(UTC)
     clock = "%H:%M:%S" if to_the_second else "%H:%M"
     day = "" if moment.date() == now.date() else "%Y-%m-%d "
-    return f"{moment:{day}{clock}} UTC"
+    return _note(f"{moment:{day}{clock}} UTC", moment)
 
 
 def zoned_words(moment: datetime, timezone: str = "UTC") -> str:
@@ -206,10 +260,11 @@ def due_time_words(moment: datetime, timezone: str) -> str:
     words = f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     zone = zone_of(timezone)
     if str(zone) == "UTC":
-        return words
+        return _note(words, moment)
     local = moment.astimezone(zone)
     same_day = local.date() == moment.astimezone(UTC).date()
-    return f"{words} ({local:{'%H:%M' if same_day else '%Y-%m-%d %H:%M'}} in {timezone})"
+    there = f"{local:{'%H:%M' if same_day else '%Y-%m-%d %H:%M'}} in {timezone}"
+    return _note(f"{words} ({there})", moment)
 
 
 _BEATS = f"""

@@ -5,6 +5,7 @@ Ticks have the decisions about due times before `next_run_at`. Later ones follow
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from uuid import UUID
 from zoneinfo import ZoneInfoNotFoundError
 
@@ -17,6 +18,7 @@ from triggers.explain.answers import (
     TriggerExplanation,
     due_time_words,
     moment_words,
+    with_times,
     without_scheduler,
 )
 from triggers.explain.runs import explain_run, last_event
@@ -80,6 +82,7 @@ def check_time_in_question(at: datetime | None) -> None:
         raise ValueError(f"Must be at most {FURTHEST_AHEAD.days} days ahead.")
 
 
+@with_times
 def explain_trigger(
     trigger_id: UUID,
     *,
@@ -179,17 +182,15 @@ def _decided(asked: _Question, row: Tick, now: datetime | None) -> TriggerExplan
 
 
 def _decision_words(asked: _Question, row: Tick, due_at: datetime) -> str:
-    due, decided = asked.words(due_at), moment_words(row.decided_at, asked.now)
+    due, decided = asked.words(due_at), partial(moment_words, row.decided_at, asked.now)
     if row.decision != Decision.FIRED:
         words = f"{due} was due and made no run, because {why_no_run(row.decision)}."
         if row.decision == Decision.SKIPPED_MISSED:
-            words += f" A scheduler decided so at {decided}."
+            words += f" A scheduler decided so at {decided()}."
         elif row.blocked_by_id:
             words += f" The earlier run is {row.blocked_by_id}."
     elif row.decided_at - due_at > LATE_AFTER:
-        words = (
-            f"{due} was due and made a run late, at {decided}: no scheduler had come to it before."
-        )
+        words = f"{due} was due and made a run late, at {decided()}: no scheduler had come to it before."
     else:
         words = f"{due} was due and made a run."
     if row.missed_count > 1:

@@ -25,6 +25,7 @@ from triggers.explain.answers import (
     RunExplanation,
     Subject,
     moment_words,
+    with_times,
     without_scheduler,
 )
 from triggers.explain.candidates import advice
@@ -116,6 +117,7 @@ _RETRY_WORDS = {
 }
 
 
+@with_times
 def explain_run(run_id: UUID, *, now: datetime | None = None) -> RunExplanation | None:
     """It takes one statement, another one for a run that has not ended, those of `reasons` for a queued run, one for a
     held run that is overdue, and one for a run that an event queued.

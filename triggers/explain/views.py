@@ -45,6 +45,13 @@ class SubjectSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
 
 
+class TimeToldSerializer(serializers.Serializer[Any]):
+    """A time in the sentences of an answer: the words that stand for it there, and the moment."""
+
+    words = serializers.CharField()
+    at = serializers.DateTimeField()
+
+
 class WaitingForSerializer(serializers.Serializer[Any]):
     """One thing that a queued or waiting run waits for."""
 
@@ -128,6 +135,7 @@ class RunExplanationSerializer(NamedSerializer):
     ended = EndedSerializer(allow_null=True)
     retry = RetrySerializer(allow_null=True)
     event = EventNamedSerializer(allow_null=True)
+    times = TimeToldSerializer(many=True)
 
 
 class TriggerExplanationSerializer(NamedSerializer):
@@ -142,6 +150,7 @@ class TriggerExplanationSerializer(NamedSerializer):
     previousDueAt = serializers.DateTimeField(allow_null=True)
     nextDueAt = serializers.DateTimeField(allow_null=True)
     lastEvent = EventExplanationSerializer(allow_null=True)
+    times = TimeToldSerializer(many=True)
 
 
 # Each environment may have two explanations under way in a process, because an explanation of a run in a long queue

@@ -42,6 +42,7 @@ def test_a_run_that_the_next_poll_returns_waits_for_nothing(calls: Calls) -> Non
         "ended": None,
         "retry": None,
         "event": None,
+        "times": [],
     }
 
 

@@ -76,6 +76,7 @@ def test_a_due_time_that_fired_is_told_with_its_run(hourly: Cast) -> None:
         "previousDueAt": "2026-05-04T11:00:00.000Z",
         "nextDueAt": "2026-05-04T13:00:00.000Z",
         "lastEvent": None,
+        "times": [{"words": "2026-05-04 12:00 UTC", "at": "2026-05-04T12:00:00.000Z"}],
     }  # fmt: skip
     assert told["run"]["runId"] == run_id
     assert told["run"]["waitingFor"][0]["code"] == "worker_offline"
