@@ -14,6 +14,7 @@ from rest_framework import serializers
 from rest_framework.exceptions import ParseError
 
 from console.asking import Answer, Json, Refused, ask, body_of, role_of
+from pipedai.api.fields import TimezoneField
 from pipedai.api.parsers import parse_json
 
 
@@ -47,8 +48,6 @@ def value_of(kind: str, text: str) -> Any:
             return parse_json(text.encode())
         except ParseError as error:
             raise ValueError(str(error.detail)) from None
-    if kind == "headers":
-        return _headers(text)
     if kind == "secrets":
         return [line for line in text.split("\n") if line.strip()]
     if kind == "names":
@@ -56,13 +55,6 @@ def value_of(kind: str, text: str) -> Any:
         return "*" if "*" in names else names
     # The browser's field for a time knows no zone; its label says that the time is in UTC.
     return f"{text}Z" if kind == "time" else text
-
-
-def _headers(text: str) -> dict[str, str]:
-    pairs = [line.partition(":") for line in text.splitlines() if line.strip()]
-    if not all(colon for _, colon, _ in pairs):
-        raise ValueError("Write each header on a line of its own, as in Authorization: Bearer …")
-    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 # The kinds of fields that keep a secret. The API never shows their value, so a form that leaves one empty changes
@@ -78,9 +70,9 @@ class Look:
     know by other words than its name has a `label` and a `help_text` where the body declares it.
 
     `kind` is `text`, `area`, `number`, `check`, `choice`, `choices`, `list`, `email`, `password`, `headers`, `secrets`,
-    `json`, `clauses` (a word, or a list as JSON), `names` (one a line, or `*`), `time`, `hidden` or `rows` (a list of
-    objects, each called `row`, with the fields of `looks`); "" takes the one that fits the type. `choices` are pairs of
-    a value and what people read; those of a list are boxes to check, and a list without them has a line for each item.
+    `json`, `clauses` (a word, or a list as JSON), `names` (one a line, or `*`), `time`, `zone`, `hidden` or `rows` (a
+    list of objects, each called `row`, with the fields of `looks`); "" takes the one that fits the type. `choices` are
+    pairs of a value and what people read; those of a list are boxes to check, and without them it has a line an item.
     `required` is for what the API needs for some values of another field, which its declaration can't say.
     """
 
@@ -92,6 +84,10 @@ class Look:
     row: str = ""
     looks: Mapping[str, "Look"] = field(default_factory=dict)
     required: bool = False
+    # What the number counts, such as `seconds`.
+    unit: str = ""
+    # Whether the page offers to make the secret, and with what it begins.
+    generates: str | None = None
 
 
 # Every row that files may describe has it.
@@ -118,6 +114,8 @@ class Field:
     value: Any = ""
     errors: list[str] = field(default_factory=list)
     rows: list[list["Field"]] = field(default_factory=list)
+    # The names and the values of headers, as they were typed.
+    pairs: list[tuple[str, str]] = field(default_factory=list)
     # Whether the page opens with the field in focus.
     focused: bool = False
 
@@ -129,6 +127,11 @@ class Field:
     @property
     def is_wrong(self) -> bool:
         return any(part.errors for part in self.parts)
+
+    @property
+    def said(self) -> str:
+        """What is wrong with it, for a summary that links to it."""
+        return " ".join(self.errors)
 
     def put(self, rows: list[list["Field"]]) -> None:
         """Takes these rows, and names their fields by their places, as the API does in its errors."""
@@ -157,6 +160,7 @@ class Form:
         self.method, self.path = method, path
         self._catches = _ABOUT_THE_FORM | set(catches)
         self._partial = method == "PATCH"
+        self.is_new = not self._partial
         # The role that sending it needs.
         self.needs = role_of(method, path)
         fields = body_of(method, path)().fields
@@ -187,6 +191,7 @@ class Form:
         body = {**self.read(request), **(more or {})}
         if any(each.is_wrong for each in self.fields):
             self.status = 400
+            self._focus()
             return None
         try:
             return ask(request, self.method, self.path, body=body, key=key)
@@ -196,12 +201,24 @@ class Form:
             self._show(refused)
             return None
 
+    @property
+    def wrong(self) -> list[Field]:
+        """The fields that need correcting, in their order."""
+        return [part for each in self.fields for part in each.parts if part.errors]
+
+    def _focus(self) -> None:
+        for each in self.wrong[:1]:
+            each.focused = True
+
     def read(self, request: HttpRequest) -> Json:
         """Keeps what was typed, to show it again, and returns it as the JSON of the body."""
         body: Json = {}
         for each in self.fields:
             if each.kind == "rows":
-                body[each.name] = self._read_rows(each, request) or None
+                rows = self._read_rows(each, request)
+                body[each.name] = rows or (None if each.declared.allow_null else [])
+            elif each.kind == "headers":
+                self._read_headers(each, request, body)
             else:
                 self._read(each, request.POST.getlist(each.name), body, each.name)
         for name in [name for name in body if "." in name]:
@@ -216,10 +233,18 @@ class Form:
     def changes_rows(self, request: HttpRequest) -> bool:
         """Adds or removes a row, if a button of the form says so, and keeps what was typed. Tells whether one did."""
         added, removed = request.POST.get("add"), request.POST.get("remove")
+        if added or removed:
+            self.read(request)
         for each in self.fields if added or removed else ():
+            each.errors = []
+            if each.kind == "headers":
+                if added == each.name:
+                    each.pairs.append(("", ""))
+                each.pairs = [
+                    pair for n, pair in enumerate(each.pairs) if removed != f"{each.name}.{n}"
+                ]
             if each.kind != "rows":
                 continue
-            self.read(request)
             rows = [row for n, row in enumerate(each.rows) if removed != f"{each.name}.{n}"]
             each.focused = len(rows) < len(each.rows)
             if added == each.name:
@@ -242,6 +267,15 @@ class Form:
         each.put(rows)
         return found
 
+    def _read_headers(self, each: Field, request: HttpRequest, body: Json) -> None:
+        names, values = (request.POST.getlist(f"{each.name}.{part}") for part in ("name", "value"))
+        typed = [(name.strip(), value.strip()) for name, value in zip(names, values, strict=False)]
+        each.pairs = [pair for pair in typed if any(pair)]
+        if not all(map(all, each.pairs)):
+            each.errors = ["Type the name and the value of each header."]
+        elif each.pairs or not self._partial:
+            body[each.name] = dict(each.pairs) or None
+
     def _read(self, each: Field, typed: list[str], body: Json, name: str) -> None:
         """Puts the JSON of one field into the body, unless the field was left empty and may be absent."""
         text = "\n".join(typed).replace("\r\n", "\n")
@@ -259,7 +293,7 @@ class Form:
         elif not text.strip() and each.kind in _SECRET and self._partial:
             return
         elif not text.strip() and isinstance(declared, serializers.ListField):
-            body[name] = []
+            body[name] = None if declared.allow_null else []
         elif text.strip():
             try:
                 body[name] = value_of(each.kind, text)
@@ -286,6 +320,7 @@ class Form:
             if any(part.errors for part in each.parts[1:]):
                 # The API says it of the whole field too. Beside the field of the row it is enough.
                 each.errors = []
+        self._focus()
 
 
 def _declared(fields: Mapping[str, Any], name: str) -> Any:
@@ -348,6 +383,7 @@ _KINDS: tuple[tuple[type, str], ...] = (
     (serializers.BooleanField, "check"),
     (serializers.IntegerField, "number"),
     (serializers.EmailField, "email"),
+    (TimezoneField, "zone"),
     (serializers.DateTimeField, "time"),
     (serializers.ListField, "list"),
     (serializers.JSONField, "json"),

@@ -22,7 +22,7 @@ from console.screens.connections import CONNECTIONS
 from console.screens.machines import MACHINES, POOLS
 from console.screens.money import BUDGETS
 from console.screens.sources import SOURCES
-from console.screens.triggers import TRIGGERS
+from console.screens.trigger_forms import TRIGGERS, schedule_preview
 
 app_name = "console"
 
@@ -54,7 +54,7 @@ of_environment: list[URLPattern | URLResolver] = [
     path("incidents", attention.incidents, name="incidents"),
     path("triggers", triggers.triggers, name="triggers"),
     path("triggers/new", TRIGGERS.new, name="new-trigger"),
-    path("schedule-preview", triggers.schedule_preview, name="schedule-preview"),
+    path("schedule-preview", schedule_preview, name="schedule-preview"),
     path("runs", runs.runs, name="runs"),
     path("approvals", attention.approvals, name="approvals"),
     path("machines", machines.machines, name="machines"),

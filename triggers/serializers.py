@@ -9,6 +9,7 @@ from django.db.models.functions import JSONObject
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from pipedai.api.bulk import BulkBody
 from pipedai.api.fields import (
     AmountField,
     IdField,
@@ -142,6 +143,10 @@ class TriggerBody(StrictBody):
             return cron.parse(value, "UTC").expression
         except cron.BadSchedule as error:
             raise serializers.ValidationError(str(error)) from None
+
+
+class BulkTriggersBody(BulkBody):
+    action = serializers.ChoiceField(choices=["pause", "resume", "delete"])
 
 
 class RotateBody(StrictBody):

@@ -47,7 +47,7 @@ _TARGETS = {
     },
     "webhook": {
         "url": Look(required=True),
-        "secret": Look(autocomplete="new-password"),
+        "secret": Look(autocomplete="new-password", generates="whsec_"),
     },
 }
 # What is sealed stays unless somebody types it anew.

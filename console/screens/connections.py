@@ -20,7 +20,7 @@ _ID = Look(
 )
 _SECRET = Look("Client secret", kind="password", autocomplete="new-password")
 _HEADERS = Look(
-    help="One a line, as in Authorization: Bearer … They are encrypted, and shown to nobody.",
+    help="They are encrypted, and shown to nobody.",
     kind="headers",
     required=True,
 )

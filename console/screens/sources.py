@@ -46,6 +46,7 @@ _LOOKS = {
         "Secret",
         help="16 characters or more. It is encrypted, and shown to nobody. While you replace it: both, one a line.",
         kind="secrets",
+        generates="",
     ),
     "hmac": Look(
         "Signature",

@@ -1,6 +1,4 @@
-"""The screens of triggers: which are well, what became of one's due times, what can be done with it, its revisions, and
-the forms that make and change one.
-"""
+"""The screens of triggers: which are healthy, how one's runs ended, what can be done with it, and its revisions."""
 
 import json
 from difflib import unified_diff
@@ -8,14 +6,12 @@ from urllib.parse import urlencode
 from uuid import UUID, uuid4
 
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
 from django.urls import reverse
 
 from console.asking import Json, Refused, ask, ask_if_free, if_there
 from console.charts import STRIP, counted, outcomes, strip
 from console.forms import Form, Look
 from console.pages import (
-    ResourceScreens,
     all_of,
     chosen,
     listed,
@@ -24,7 +20,7 @@ from console.pages import (
     see_other,
     show,
 )
-from console.templatetags.console import word
+from console.screens.trigger_forms import coming_times
 
 # The chips of the list: what each says, and its filters.
 _CHIPS: dict[str, dict[str, str]] = {
@@ -35,8 +31,8 @@ _CHIPS: dict[str, dict[str, str]] = {
 _FILTERS = ("health", "enabled", "search")
 # The columns by which the list may be sorted: what trouble there is comes first.
 _SORTS = ("attention", "name", "nextDueAt", "-costThisMonth")
-# How many due times the line shows: those about which something was decided, and those to come.
-_DECIDED, _TO_COME = 5, 5
+# How many due times the line shows about which something was decided.
+_DECIDED = 5
 _RUN_STATES = {
     "All": "",
     "Failed": "failed,timed_out",
@@ -51,8 +47,6 @@ _MOST_LINES, _CONTEXT = 60, 2
 _MOST_COMPARED = 200
 
 Lines = list[tuple[str, str]]
-# So many fields of a form come first; the others have good defaults, and are folded.
-_FIRST = 10
 
 
 @screen
@@ -211,7 +205,7 @@ def _due_times(request: HttpRequest, found: Json, runs: list[Json]) -> Json:
         for each in reversed(ticks["items"])
     ]
     coming = (
-        _coming(request, found["environmentId"], found["schedule"], found["timezone"])
+        coming_times(request, found["environmentId"], found["schedule"], found["timezone"])
         if found["schedule"]
         else {}
     )
@@ -220,185 +214,6 @@ def _due_times(request: HttpRequest, found: Json, runs: list[Json]) -> Json:
         times |= {found["runOnceAt"]} - {None}
         line += [{"at": at, "state": "coming"} for at in sorted(times)]
     return {"line": line, "words": coming.get("description")}
-
-
-def _coming(
-    request: HttpRequest,
-    environment_id: str,
-    schedule: str | None,
-    timezone: str,
-    once: str | None = None,
-) -> Json:
-    """Returns a schedule's `description` and the next due times, with the single one. It returns nothing while the API
-    works out another preview.
-    """
-    body = {"schedule": schedule, "timezone": timezone, "runOnceAt": once, "count": _TO_COME}
-    path = f"environments/{environment_id}/schedule-preview"
-    return ask_if_free(request, "POST", path, body=body, changes=False)
-
-
-# The fields of a rule for approvals.
-_RULE = {
-    "tools": Look(
-        help="One a line, as the MCP server names them, such as send_mail. * is all of them.",
-        kind="names",
-    ),
-    "when": Look(
-        "Wait before",
-        choices=[
-            ("always", "Each call"),
-            ("possible_effect", "Calls that may change something, as the server says"),
-        ],
-    ),
-    "approverRole": Look(
-        "Who may approve",
-        choices=[
-            ("operator", "Operators and above"),
-            ("admin", "Admins and owners"),
-            ("owner", "Owners"),
-        ],
-    ),
-    "notRequester": Look("But not who requested the run or changed the trigger"),
-    "expiresAfterSeconds": Look(
-        "Wait for a decision, in seconds", help="3600 is an hour, 86400 a day. Then the run fails."
-    ),
-}
-
-
-def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
-    machines, found_pools, found_connections = (
-        all_of(request, row["environmentId"], kind) for kind in ("workers", "pools", "connections")
-    )
-    if "id" not in row and len(machines) == 1 and not found_pools:
-        # Where there is one machine, a new trigger has it.
-        row["workerId"] = machines[0]["id"]
-    none = ("", "None")
-    workers = [none, *((each["id"], f"{each['label']} ({each['status']})") for each in machines)]
-    pools = [none, *((each["id"], each["name"]) for each in found_pools)]
-    connections = [none]
-    connections += [
-        (each["id"], f"{each['name']} ({word(each['status'])})") for each in found_connections
-    ]
-    return {
-        "name": Look(),
-        "prompt": Look(help="What the agent is to do.", kind="area"),
-        "mcpUrl": Look(
-            "URL of the MCP server",
-            help="The server whose tools the agent uses. Empty for none, or for that of the connection.",
-        ),
-        "connectionId": Look(
-            "Connection",
-            help="The credentials for a server that triggers share.",
-            choices=connections,
-        ),
-        "mcpHeaders": Look(
-            "Headers for the MCP server",
-            help="One a line, as in Authorization: Bearer … They are encrypted, and shown to nobody.",
-            kind="headers",
-        ),
-        "schedule": Look(
-            help="Minute, hour, day, month, weekday, as in 0 6 * * mon-fri. Without one it runs when you say."
-        ),
-        "timezone": Look("Time zone", help="Such as Europe/Berlin."),
-        "runOnceAt": Look("Once, at (UTC)", help="A single time, with a schedule or without."),
-        "workerId": Look("Machine", choices=workers),
-        "poolId": Look("Pool", help="Any machine of it may take a run.", choices=pools),
-        "description": Look(),
-        "model": Look(help="Empty: the machine's own choice."),
-        "timeoutSeconds": Look("A run may take, in seconds"),
-        "maxCostUsd": Look("A run may cost, in US dollars"),
-        "maxRetries": Look("Retries after a fault of the infrastructure"),
-        "retryMode": Look(
-            "A retry", choices=[("restart", "begins anew"), ("resume", "goes on where it was")]
-        ),
-        "retryAfterEffects": Look("Retry also what may have changed something"),
-        "overlapPolicy": Look(
-            "Due while a run is unfinished",
-            choices=[("queue", "Queue another run"), ("skip", "Skip it")],
-        ),
-        "maxConcurrentRuns": Look("Runs at once, at most"),
-        "preferSeconds": Look("Seconds for which the machine comes before its pool"),
-        "startDeadlineSeconds": Look("A run must be taken within, in seconds"),
-        "alertAfterFailures": Look("Failing after so many failures in a row", help="Empty: never."),
-        "successDeadlineSeconds": Look(
-            "Late if no run succeeded within, in seconds",
-            help="Counted from each due time. Empty: never.",
-        ),
-        "recordEvents": Look("Show what happens during a run"),
-        "outputSchema": Look("Schema of the output", help="A JSON Schema 2020-12.", kind="json"),
-        "on": Look(
-            "Listens to",
-            help="JSON: the sources and triggers whose events start it, as API.md explains under on.",
-            kind="json",
-        ),
-        "approvals": Look(
-            "Calls that somebody has to approve",
-            help="Without a rule the agent calls its tools by itself.",
-            kind="rows",
-            row="Rule",
-            looks=_RULE,
-        ),
-        "allowHostTools": Look(
-            "With such rules, the machine’s own tools for shell, web and files too"
-        ),
-        "failOnDenied": Look("A run that was denied a call fails"),
-        "webhookUrl": Look(),
-        "webhookSecret": Look(autocomplete="new-password"),
-        "enabled": Look("Runs when it is due"),
-    }
-
-
-class _Triggers(ResourceScreens):
-    """The form also shows the next due times, has rules as rows, and folds most of its fields."""
-
-    def answer(self, request: HttpRequest, row: Json, form: Form, said: Json) -> HttpResponse:
-        changed, coming = form.changes_rows(request), Json()
-        if "preview" in request.POST:  # Without JavaScript a button shows the next due times.
-            form.read(request)
-            coming = _preview(request, row["environmentId"])
-        elif not changed and (answer := form.send(request)):
-            return see_other(request, self.page_of(answer.data))
-        others = form.fields[_FIRST:]
-        said |= {"form": form, "first": form.fields[:_FIRST], "others": others, "coming": coming}
-        said |= {"row": row, "open": changed or any(each.is_wrong for each in others)}
-        where = row["environmentId"]
-        return show(request, where, self.menu, "trigger_form", said, status=form.status)
-
-
-TRIGGERS = _Triggers(
-    noun="trigger",
-    menu="triggers",
-    looks=_looks,
-    deleting="It does not run any more, and can't be brought back. Its runs stay listed.",
-    listed="console:triggers",
-    page="console:trigger",
-    complete=True,
-)
-
-
-@screen
-def schedule_preview(request: HttpRequest, environment_id: UUID) -> HttpResponse:
-    """The part of a form that says when its trigger is next due, for htmx."""
-    coming = _preview(request, str(environment_id))
-    return render(request, "console/coming.html", {"coming": coming})
-
-
-def _preview(request: HttpRequest, environment_id: str) -> Json:
-    """Returns the schedule in words and its next due times, or what is wrong with it."""
-    schedule, zone, once = (
-        request.POST.get(name, "").strip() for name in ("schedule", "timezone", "runOnceAt")
-    )
-    if not schedule and not once:
-        return {}
-    # The browser's field for a time knows no zone; its label says UTC.
-    single = f"{once}Z" if once else None
-    try:
-        coming = _coming(request, environment_id, schedule or None, zone or "UTC", single)
-    except Refused as refused:
-        if refused.status != 400:
-            raise
-        return {"wrong": " ".join(each for said in refused.fields.values() for each in said)}
-    return {**coming, "zone": zone or "UTC"}
 
 
 @screen

@@ -73,7 +73,7 @@ def test_rules_are_added_and_removed_by_buttons_that_keep_what_was_typed(cast):
     typed = {**TYPED, "name": "Typed", **rule(0, "pay", "owner"), **rule(3, "send_mail")}
     page = admin.post(path, {**typed, "add": "approvals"})
     shown = page.content.decode()
-    assert (page.status_code, "<details open>" in shown) == (200, True)
+    assert page.status_code == 200
     assert 'value="Typed"' in shown
     assert ">\nsend_mail</textarea>" in shown
     assert shown.count(">Remove rule") == 3
@@ -92,7 +92,6 @@ def test_rules_are_saved_and_what_is_wrong_is_said_at_its_field(cast):
     page = admin.post(path, {**TYPED, **wrong})
     said = dict(re.findall(r'id="field-(approvals.*?)-error">(.*?)</p>', page.content.decode()))
     assert page.status_code == 400
-    assert "<details open>" in page.content.decode()
     assert list(said) == [
         *(f"approvals.1.{name}" for name in ("tools", "approverRole", "expiresAfterSeconds")),
         "approvals.2.tools",

@@ -20,7 +20,10 @@ from workspaces.models import Connection
 NEW = {
     "authorization_code": {},
     "client_credentials": {"clientId": "ours", "clientSecret": "planted-secret-of-a-client"},
-    "headers": {"headers": "Authorization: Bearer planted-header-of-ours"},
+    "headers": {
+        "headers.name": "Authorization",
+        "headers.value": "Bearer planted-header-of-ours",
+    },
 }
 
 

@@ -51,7 +51,8 @@ def test_each_type_of_field_has_its_json(sent):
     _, body = sent(
         {
             **TYPED,
-            "mcpHeaders": "Authorization: Bearer a:b\n\nX-Team:  blue ",
+            "mcpHeaders.name": ["Authorization", "", "X-Team"],
+            "mcpHeaders.value": ["Bearer a:b", "", " blue "],
             "maxRetries": "2",
             "alertAfterFailures": "",
             "maxCostUsd": "0.50",
@@ -102,12 +103,18 @@ def test_a_secret_that_is_left_empty_stays_and_what_is_no_number_goes_to_the_api
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"outputSchema": "{"}, {"outputSchema": "[" * 99_999}, {"mcpHeaders": "Bearer x"}]
+    "wrong",
+    [
+        {"outputSchema": "{"},
+        {"outputSchema": "[" * 99_999},
+        {"mcpHeaders.name": "", "mcpHeaders.value": "Bearer x"},
+    ],
 )
 def test_what_is_no_json_is_said_at_its_field_and_not_sent(sent, wrong):
     form, body = sent({**TYPED, **wrong})
     assert body is None
-    assert [each.name for each in form.fields if each.errors] == list(wrong)
+    assert [each.name for each in form.wrong] == [next(iter(wrong)).partition(".")[0]]
+    assert form.wrong[0].focused
     assert form.status == 400
 
 

@@ -1,6 +1,5 @@
 """The list of triggers, a trigger's page, and the forms that make and change one."""
 
-import json
 import re
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
@@ -18,7 +17,8 @@ TYPED = {
     "name": "Morning report",
     "prompt": "Say what happened.",
     "mcpUrl": "https://mcp.example.com/mcp",
-    "mcpHeaders": "Authorization: Bearer planted-console-secret",
+    "mcpHeaders.name": "Authorization",
+    "mcpHeaders.value": "Bearer planted-console-secret",
     "schedule": "0 6 * * mon-fri",
     "timezone": "Europe/Berlin",
     "enabled": "true",
@@ -72,7 +72,7 @@ def test_a_trigger_is_made_and_changed_and_its_secrets_stay(cast, page_of):
     assert wrong.status_code == 400
     page = wrong.content.decode()
     assert 'id="field-schedule-error"' in page
-    assert "<details open>" in page
+    assert "2 fields need correcting" in text_of(wrong)
     assert "planted-console-secret" in page  # It is still the visitor's own typing.
     made = admin.post(path, TYPED)
     trigger = Trigger.objects.get(name="Morning report")
@@ -82,7 +82,7 @@ def test_a_trigger_is_made_and_changed_and_its_secrets_stay(cast, page_of):
     form = admin.get(page_of(trigger.id) + "/edit").content.decode()
     assert "planted-console-secret" not in form
     assert "It has headers" in form
-    changed = {**TYPED, "name": "Evening report", "mcpHeaders": ""}
+    changed = {**TYPED, "name": "Evening report", "mcpHeaders.name": "", "mcpHeaders.value": ""}
     assert admin.post(page_of(trigger.id) + "/edit", changed).status_code == 303
     trigger.refresh_from_db()
     assert trigger.name == "Evening report"
@@ -231,15 +231,15 @@ def test_a_list_is_filtered_in_the_url_and_goes_on(cast):
 def test_a_page_says_to_whom_a_trigger_listens_and_who_listens_to_it(cast, page_of):
     admin, upstream = visitor(cast.admin), cast.add_trigger(name="Collect")
     edit = f"{page_of()}/edit"
-    entries = json.dumps([{"triggerId": str(upstream), "outcome": "failed"}])
-    assert admin.post(edit, {**TYPED, "on": entries}).status_code == 303
+    entry = {"on.0.triggerId": str(upstream), "on.0.outcome": "failed"}
+    assert admin.post(edit, {**TYPED, **entry}).status_code == 303
     page = text_of(admin.get(page_of()))
     assert "It listens to Collect , when a run of it has failed." in page
     assert "Its ends start Morning report ." in text_of(admin.get(page_of(upstream)))
     assert str(upstream) in admin.get(edit).content.decode()
-    wrong = admin.post(edit, {**TYPED, "on": '[{"triggerId": "x"}]'})
-    assert "0.triggerId: Must be a valid UUID." in text_of(wrong)
-    assert admin.post(edit, {**TYPED, "on": ""}).status_code == 303
+    wrong = admin.post(edit, {**TYPED, "on.0.triggerId": "x"})
+    assert "Or a trigger: Must be a valid UUID." in text_of(wrong)
+    assert admin.post(edit, TYPED).status_code == 303
     assert "listens" not in text_of(admin.get(page_of()))
 
 

@@ -228,6 +228,9 @@ def test_every_example_is_what_is_answered(monkeypatch):
     (item,) = call("get", f"{trigger}/revisions")["items"]
     story.tell("GET /triggers/:id/revisions", item)
     story.tell("The budget", call("get", budget))
+    paused = {"ids": [trigger.rpartition("/")[2]], "action": "resume"}
+    told = call("post", f"{environment}/triggers/bulk", paused)
+    story.tell("POST /environments/:envId/triggers/bulk", told)
     overview = f"{environment}/dashboard/overview"
     story.tell("GET /environments/:envId/dashboard/overview", call("get", overview))
     found = call("get", f"{environment}/search", {"q": "morning"})

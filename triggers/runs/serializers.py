@@ -5,6 +5,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from pipedai.api.bulk import BulkBody
 from pipedai.api.fields import MoneyField
 from pipedai.api.renderers import compact_json
 from pipedai.api.serializers import RowSerializer, StrictBody
@@ -22,6 +23,10 @@ class RunBody(StrictBody):
         if len(compact_json(value).encode()) > MAX_PAYLOAD_BYTES:
             raise serializers.ValidationError("Must not be longer than 64 KiB.")
         return value
+
+
+class BulkRunsBody(BulkBody):
+    action = serializers.ChoiceField(choices=["rerun", "cancel"])
 
 
 class RerunBody(StrictBody):

@@ -167,7 +167,7 @@ function prepare(root) {
 
 document.addEventListener("click", ({ target }) => {
   const button = target.closest("[data-act]");
-  if (button) acts[button.dataset.act](button, byId(button.dataset.of));
+  if (button) acts[button.dataset.act]?.(button, byId(button.dataset.of));
   if (target.closest("[data-find]")) find();
 });
 
