@@ -34,6 +34,7 @@ _STATES = {
     "undecided": ("Waiting for approval", "pause", "warn"),
     "running": ("Running", "play", "busy"),
     "succeeded": ("Succeeded", "check", "good"),
+    "nothing_new": ("Nothing new", "tick", "calm"),
     "failed": ("Failed", "cross", "bad"),
     "timed_out": ("Timed out", "clock", "bad"),
     "canceled": ("Canceled", "dash", "calm"),
@@ -104,6 +105,12 @@ def badge(state: str) -> SafeString:
     """Shows a state as an icon and a word, so that it does not depend on the colour."""
     said, shown, tone = _STATES.get(state, (state, "dash", "calm"))
     return format_html('<span class="badge {}">{}{}</span>', tone, icon(shown), said)
+
+
+@register.filter
+def ending(run: dict[str, Any]) -> str:
+    """Returns the state of a run, for `badge`: a success may be one that found nothing new."""
+    return "nothing_new" if run["nothingNew"] else str(run["status"])
 
 
 @register.filter
