@@ -69,6 +69,10 @@ class ProblemSerializer(RowSerializer):
     message = serializers.CharField()
 
 
+# The states of a worker that is here, or is not, for the schema.
+PRESENCE = ("online", "offline")
+
+
 class WorkerSerializer(RowSerializer):
     """A worker as the API shows it. `status`, `derivedStatus`, `currentRunId` and `heldRuns` are computed, not
     stored."""
@@ -124,7 +128,7 @@ class RegistrationTokenSerializer(NamedSerializer):
 
 
 class WorkerFilters(ApiFilterSet):
-    status = WordFilter(choices=[("online", "online"), ("offline", "offline")], method="by_status")
+    status = WordFilter(choices=[(each, each) for each in PRESENCE], method="by_status")
     poolId = IdFilter(method="by_pool")
 
     def by_status(self, queryset: QuerySet[Worker], name: str, value: str) -> QuerySet[Worker]:
