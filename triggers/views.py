@@ -75,9 +75,10 @@ class TriggerFilters(ApiFilterSet):
         return rows
 
 
-def octets_of(prompt: F, output_schema: F) -> Any:
+def octets_of(prompt: F, *documents: F) -> Any:
     """Returns the SQL expression for the size of a revision's long texts, in bytes."""
-    return _octets(prompt) + Coalesce(_octets(Cast(output_schema, TextField())), 0)
+    sizes = (Coalesce(_octets(Cast(document, TextField())), 0) for document in documents)
+    return sum(sizes, _octets(prompt))
 
 
 def _octets(text: Any) -> Func:
@@ -87,7 +88,7 @@ def _octets(text: Any) -> Func:
 class TriggerPaginator(HeavyPaginator):
     """The size of a page is also limited in bytes, because triggers have prompts and output schemas."""
 
-    weight = octets_of(F("revision__prompt"), F("revision__output_schema"))
+    weight = octets_of(F("revision__prompt"), F("revision__output_schema"), F("revision__before"))
 
 
 class SortedTriggerPaginator(SortedPaginator):

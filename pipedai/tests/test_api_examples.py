@@ -219,9 +219,9 @@ def test_every_example_is_what_is_answered(monkeypatch):
     listed = [{**each, "at": each["startedAt"]} for each in items]
     counts = {"total": len(listed), "effects": 1, "unknown": 0}
     ended = calls.complete(run, **outcome, toolCalls=counts, toolCallList=listed)
-    # The answer to `complete` is the run with one field more.
+    # The answer to `complete` is the run with two fields more.
     shown = ended.json()
-    assert shown.pop("resumeUntil") is None
+    assert (shown.pop("resumeUntil"), shown.pop("warnings")) == (None, [])
     story.tell("The run", shown)
     story.tell("GET /runs/:id/tool-calls", call("get", f"runs/{run}/tool-calls"))
     story.tell("The trigger", call("get", trigger))

@@ -212,12 +212,13 @@ class RunViewSet(TenantViewSet):
     )
     def rerun(self, request: Request, run_id: UUID) -> Response:
         key = _idempotency_key(request)
-        read_body(RerunBody, request)
+        body = read_body(RerunBody, request)
         principal = principal_of(request)
         queued = rerun_run(
             run_id=run_id,
             caller_id=principal.id,
             key=key,
+            **body,
             source=_source(principal),
             watched=_is_person(principal),
             actor=actor_of(request),

@@ -20,7 +20,6 @@ from triggers.runs.serializers import RunSerializer
 from triggers.states import RecordEvents, Status
 from workers.authentication import VERSION, WorkerProtocolViewSet, locked_limits
 from workers.protocol.serializers import (
-    APPROVALS,
     ClaimBody,
     ClaimedRunSerializer,
     CompleteBody,
@@ -66,14 +65,14 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
     def claim(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
         """Gives a queued run a lease that the worker must renew; with `start` it is running at once."""
         body = read_body(ClaimBody, request)
-        takes_approvals = APPROVALS in (body.pop("features") or ())
+        features = body.pop("features")
         try:
             with transaction.atomic():
                 run = lifecycle.claim_run(
                     worker_id=worker_id,
                     run_id=run_id,
                     **body,
-                    **locked_limits(self.worker, takes_approvals=takes_approvals),
+                    **locked_limits(self.worker, features=features),
                     actor=self._actor(request),
                 )
         except NotReady as refused:
@@ -198,11 +197,12 @@ class RunEndViewSet(WorkerProtocolViewSet):
     )
     def complete(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
         values = read_body(CompleteBody, request)
+        outcome = outcome_of(values)
         run = reports.complete_run(
             worker_id=worker_id,
             run_id=run_id,
-            outcome=outcome_of(values),
+            outcome=outcome,
             reported=as_reported(values),
             actor=self._actor(request),
         )
-        return Response(CompletedRunSerializer(run).data)
+        return Response(CompletedRunSerializer({**run, "warnings": outcome.dropped(run)}).data)
