@@ -176,7 +176,8 @@ def _why(found: Json, why: Json, runs: list[Json]) -> Json:
         number = len(ended) if failed is None else failed
         said = "The last run failed." if number == 1 else f"The last {number} runs failed."
         return {"sentence": said, "run": ended[0] if ended else None}
-    return {"sentence": "" if why.get("decision") == "fired" else why.get("message")}
+    of_due_time = "" if why.get("decision") == "fired" else why.get("message")
+    return {"sentence": why.get("healthMessage") or of_due_time}
 
 
 def _runs_on(request: HttpRequest, found: Json) -> Json:
