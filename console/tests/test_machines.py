@@ -140,7 +140,7 @@ def lines_of(page):
 
 
 def arrival_of(page):
-    (found,) = re.findall('hx-get="([^"]+)"', page.content.decode())
+    (found,) = re.findall('hx-get="([^"]+seen=[^"]+)"', page.content.decode())
     return html.unescape(found)
 
 
