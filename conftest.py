@@ -58,7 +58,7 @@ _SECONDS = {
     "workers/tests/test_published_client.py": 60.0,
 }
 # A long test of another file.
-_USUAL_SECONDS = 5.0
+_USUAL_SECONDS = 3.0
 
 # Hypothesis has no time limit, since machines may be slow, and makes the same examples each time, so that
 # a failure shows up in the change that caused it. `--hypothesis-profile default` tries other examples.
