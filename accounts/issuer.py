@@ -60,7 +60,7 @@ class SignInFailed(Conflict):
     """409: this sign-in came to nothing. The sentence says why, and nothing was changed."""
 
     def __init__(self, sentence: str) -> None:
-        super().__init__(f"{sentence} Nothing was changed.", code=ErrorCode.SSO_FAILED)
+        super().__init__(sentence, code=ErrorCode.SSO_FAILED)
 
 
 class IssuerAway(Unavailable):
@@ -216,12 +216,12 @@ def url_at(issuer: Issuer, *, state: str, nonce: str, verifier: str, **more: str
     return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(query)}"
 
 
-def who(*, code: str, iss: str, nonce: str, verifier: str, until: float) -> Claims:
-    """Exchanges a code, and returns who has signed in. Raises SignInFailed, IssuerAway."""
+def who(brought: Mapping[str, str], *, nonce: str, verifier: str, until: float) -> Claims:
+    """Exchanges the code that a browser brought, and returns who has signed in. Raises SignInFailed, IssuerAway."""
     issuer = discover(until)
-    if (issuer.names_itself or iss) and iss != issuer.name:
+    if (issuer.names_itself or brought["iss"]) and brought["iss"] != issuer.name:
         raise SignInFailed("The answer did not come from the sign-in service that was asked.")
-    tokens = exchange(issuer, code, verifier, until)
+    tokens = exchange(issuer, brought["code"], verifier, until)
     said = _verified(issuer, tokens.id_token or "", nonce, until)
     if "email" not in said and issuer.userinfo_endpoint:
         said = {**_user_info(issuer.userinfo_endpoint, tokens, said["sub"], until), **said}

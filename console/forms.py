@@ -167,7 +167,8 @@ class Form:
         if "managedBy" in fields:
             looks = {**looks, "key": _KEY}
         if complete:
-            others = [name for name, _ in fields.items() if name not in {*looks, "managedBy"}]
+            shown = {"managedBy", *looks, *(name.partition(".")[0] for name in looks)}
+            others = [name for name, _ in fields.items() if name not in shown]
             looks = {**looks, **{name: Look() for name in others}}
         # The files that describe what the form changes, if there are any.
         self.managed_by = (values or {}).get("managedBy")

@@ -21,13 +21,17 @@ from triggers.models import Budget
 # Lets one scheduler at a time look, so that no incident is opened twice.
 _TAKE_TURN = "SELECT pg_try_advisory_xact_lock(hashtext('find_reached_budgets')) AS is_ours"
 
-# Reads what decides about each window that has changed or is over. The windows are not locked, because claims and ends
-# of runs lock them after everything else. `least_amount` is the least that any run would reserve; it is read only if it
-# can matter, and the triggers of an environment only once for all its budgets. `is_followed` says whether the budget's
-# open incident is about its present window and no longer about this one. Such an incident stays open.
+# A run that looks for something new first counts only once it has ended, since it may find nothing. Reads what decides
+# about each window that has changed or is over. The windows are not locked, because claims and ends of runs lock them
+# after everything else. `least_amount` is the least that any run would reserve; it is read only if it can matter, and
+# the triggers of an environment only once for all its budgets. `is_followed` says whether the budget's open incident is
+# about its present window and no longer about this one. Such an incident stays open.
 _READ = f"""
 WITH looked_at AS MATERIALIZED (
-    SELECT w.id, w.environment_id, w.budget_id, w.ends_at, w.runs, w.changes, w.noticed_pct, {SPENT} AS spent,
+    SELECT w.id, w.environment_id, w.budget_id, w.ends_at, w.changes, w.noticed_pct, {SPENT} AS spent,
+        w.runs - CASE WHEN b.limit_runs IS NULL THEN 0 ELSE (
+            SELECT count(*) FROM run_reservation x JOIN run r ON r.id = x.run_id
+            WHERE x.window_id = w.id AND x.settled_at IS NULL AND r.looks) END AS runs,
         b.name, b.timezone, b.limit_usd, b.limit_runs, b.notice_at_pct, b.when_reached, b.trigger_id, b.reserve_usd,
         b.deleted_at IS NULL AND w.generation = b.generation AS is_live, w.ends_at <= {NOW} AS is_over,
         w.noticed_pct > 0 AND EXISTS (

@@ -43,7 +43,7 @@ from triggers.explain.answers import Subject
 from triggers.explain.due_times import check_time_in_question, explain_trigger, why_no_run
 from triggers.explain.runs import explain_run
 from triggers.heartbeats import ALIVE_WITHIN
-from triggers.models import Delivery, Run, Tick, Trigger
+from triggers.models import REVISED, Delivery, Run, Tick, Trigger
 from triggers.run_events.reading import page_of_events, stored_events
 from triggers.runs.lifecycle import cancel_run
 from triggers.serializers import HEALTH
@@ -204,7 +204,7 @@ class TriggerAdmin(StaffModelAdmin):
     found_by_user = BY_MEMBER
     looks_through = OF_CUSTOMERS
     indexes = {("worker",): "id", ("pool",): "id"}
-    also_shown = ("revision__model", "revision__prompt", "revision__output_schema")
+    also_shown = tuple(f"revision__{name}" for name in REVISED)
     reads = ("enabled", "deleted_at")
     annotations = {"health": HEALTH}
     panels = (due_time,)

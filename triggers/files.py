@@ -19,7 +19,7 @@ from triggers.events.listening import entry_of
 from triggers.events.sources import SOURCES
 from triggers.events.views import SourceBody
 from triggers.locks import lock_workers
-from triggers.models import SECRETS
+from triggers.models import REVISED, SECRETS
 from triggers.models.trigger import MCP_HEADERS, WEBHOOK_SECRET
 from triggers.schedules import cron
 from triggers.serializers import LISTENS_TO, TriggerBody
@@ -76,7 +76,7 @@ register_kind(
         resource=services.TRIGGERS,
         body=TriggerBody,
         annotated={
-            **{name: F(f"revision__{name}") for name in ("prompt", "model", "output_schema")},
+            **{name: F(f"revision__{name}") for name in REVISED},
             "on": LISTENS_TO,
         },
         long="prompt",

@@ -33,7 +33,7 @@ _AT_LIMIT = f"""trigger.enabled AND coalesce(trigger.worker_id, trigger.pool_id)
         GROUP BY m.pool_id HAVING bool_and(coalesce(w.limited_until > statement_timestamp(), false))))"""  # noqa: S608
 
 # What a trigger's runs that ended since a time have cost. The sums of all triggers are worked out once, from the index
-# `run_ended` alone.
+# `run_ended_figures` alone.
 _COST = """coalesce(((
     SELECT jsonb_object_agg(trigger_id, cost_usd) FROM (
         SELECT trigger_id, sum(cost_usd) AS cost_usd FROM run
@@ -71,7 +71,7 @@ _OF_STATE = f"""(
     ORDER BY ended_at DESC, id DESC LIMIT {RECENT_RUNS})"""  # noqa: S608
 # Of each trigger, the last runs that ended in each state are merged, because the index has the runs of each in order.
 _RECENT = f"""
-SELECT t.id AS trigger_id, r.id, r.status, r.started_at, r.ended_at, r.active_ms
+SELECT t.id AS trigger_id, r.id, r.status, r.nothing_new, r.started_at, r.ended_at, r.active_ms
 FROM unnest(%(trigger_ids)s::uuid[]) t (id) CROSS JOIN LATERAL (
     {" UNION ALL ".join(map(_OF_STATE.format, TERMINAL))}
     ORDER BY ended_at DESC, id DESC LIMIT {RECENT_RUNS}) r

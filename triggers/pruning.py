@@ -17,7 +17,7 @@ from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one
 
 _ENVIRONMENTS = "SELECT id FROM environment ORDER BY id"
 
-# Reads a page of an environment's ended runs, the oldest first, by the index `run_ended`.
+# Reads a page of an environment's ended runs, the oldest first, by the index `run_ended_figures`.
 _PAGE = """
 SELECT id, ended_at FROM run
 WHERE environment_id = %(environment_id)s AND ended_at IS NOT NULL

@@ -48,8 +48,9 @@ class WaitingFor(StrEnum):
     HEADERS_UNREADABLE = "headers_unreadable"
     # The trigger has secret headers, and no admin has approved the worker for them.
     WORKER_UNAPPROVED = "worker_unapproved"
-    # The trigger has rules for approvals, and the worker's last poll did not say that the worker can wait for one.
-    WORKER_LACKS_APPROVALS = "worker_lacks_approvals"
+    # The run needs a feature that the worker's last poll did not name: it may have to wait for an approval, or it looks
+    # for something new before the agent starts.
+    WORKER_LACKS_FEATURES = "worker_lacks_features"
     # The usage limit of the worker's account was reached.
     WORKER_LIMITED = "worker_limited"
     # The run's waiting time, such as that of a retry, is not over.
@@ -125,11 +126,11 @@ HINDRANCES: Final[Mapping[WaitingFor, Hindrance]] = {
         remedy="Approve {it} with POST /workers/:id/approve",
         since="unapproved_since",
     ),
-    WaitingFor.WORKER_LACKS_APPROVALS: Hindrance(
-        own="Worker {name} can't wait for approvals, and the run may need one.",
-        one="can't wait for approvals.",
-        several="can't wait for approvals.",
-        remedy="Update the program of {name}",
+    WaitingFor.WORKER_LACKS_FEATURES: Hindrance(
+        own="Worker {name} can't wait for an approval or look for something new first, which the run may need.",
+        one="can't wait for an approval or look for something new first, which it may need.",
+        several="can't wait for an approval or look for something new first, which it may need.",
+        remedy="Run the newest worker program, without --command, on {name}",
     ),
     WaitingFor.WORKER_FULL: Hindrance(
         own="Worker {name} holds as many runs as it may: {most}.",

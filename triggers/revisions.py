@@ -15,28 +15,30 @@ from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import NoBody, RowSerializer, read_body
 from pipedai.events import Actor
 from triggers import tenancy
-from triggers.models import TriggerRevision
+from triggers.events.clauses import LookBody
+from triggers.models import REVISED, TriggerRevision
 from triggers.serializers import TriggerSerializer
 from triggers.services import TRIGGERS
+from triggers.states import Carry
 from triggers.views import TriggerViewSet, octets_of
 from workspaces.access import IsAdmin, IsViewer, TenantViewSet
 from workspaces.serializers import ActorSerializer, actors_shown
 
 
 def restore_revision(*, trigger_id: UUID, revision_id: UUID, actor: Actor) -> None:
-    """Gives a trigger the prompt, model and output schema of one of its revisions again, as a new revision. It changes
-    nothing if the trigger has them already, so a call may be repeated.
+    """Gives a trigger what one of its revisions has, as a new revision. It changes nothing if the trigger has that
+    already, so a call may be repeated.
 
-    Raises NotFound, also for a revision of another trigger, and whatever `hold_role` raises.
+    Raises NotFound, also for a revision of another trigger, Invalid, and whatever `hold_role` raises.
     """
     # The row is read before the trigger is locked, because it never changes.
     rows = TriggerRevision.objects.filter(id=revision_id, trigger_id=trigger_id)
-    values = or_not_found(rows.values("prompt", "model", "output_schema").first())
+    values = or_not_found(rows.values(*REVISED).first())
     TRIGGERS.update(trigger_id, values=dict(values), actor=actor, restored_id=revision_id)
 
 
 class RevisionSerializer(RowSerializer):
-    """A prompt, model and output schema that a trigger has or had, and who made them."""
+    """What a trigger gives, or gave, its runs to do, and who made it."""
 
     id = serializers.UUIDField()
     createdAt = serializers.DateTimeField()
@@ -44,6 +46,8 @@ class RevisionSerializer(RowSerializer):
     prompt = serializers.CharField()
     model = serializers.CharField(allow_null=True)
     outputSchema = serializers.JSONField(allow_null=True)
+    before = LookBody(allow_null=True)
+    carry = serializers.ChoiceField(choices=Carry.choices)
 
 
 def revisions_shown(rows: list[TriggerRevision]) -> Any:
@@ -60,7 +64,7 @@ def revisions_shown(rows: list[TriggerRevision]) -> Any:
 class RevisionPaginator(HeavyPaginator):
     """Makes pages of revisions, whose size is also limited in bytes."""
 
-    weight = octets_of(F("prompt"), F("output_schema"))
+    weight = octets_of(F("prompt"), F("output_schema"), F("before"))
 
 
 class TriggerRevisionViewSet(TenantViewSet):

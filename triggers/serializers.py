@@ -9,6 +9,7 @@ from django.db.models.functions import JSONObject
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from pipedai.api.bulk import BulkBody
 from pipedai.api.fields import (
     AmountField,
     IdField,
@@ -25,10 +26,11 @@ from pipedai.api.fields import (
 from pipedai.api.serializers import RowSerializer, StrictBody, sources_of
 from pipedai.sql import database_now, fetch_by_ids
 from triggers.approvals.rules import ApprovalRulesField
+from triggers.events.clauses import LookBody
 from triggers.events.listening import OF_SOURCE, OF_TRIGGER, Entry, EntryBody, OnField, entry_of
-from triggers.models import BOUNDS, Listener, Run, Tick, Trigger
+from triggers.models import BOUNDS, REVISED, Listener, Run, Tick, Trigger
 from triggers.schedules import cron
-from triggers.states import TERMINAL, Health, RecordEvents, RetryMode, Status
+from triggers.states import Carry, Health, RecordEvents, RetryMode, Status
 from workspaces.connections.serializers import McpHeadersField
 from workspaces.tenant_columns import KeyField, LabelField
 
@@ -103,6 +105,8 @@ class TriggerBody(StrictBody):
     approvals = ApprovalRulesField(allow_null=True, default=None)
     allowHostTools = TrueFalseField(default=False)
     failOnDenied = TrueFalseField(default=False)
+    before = LookBody(allow_null=True, default=None)
+    carry = serializers.ChoiceField(choices=Carry.choices, default=Carry.NONE)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Gives a new trigger no tools if it has neither `mcpUrl` nor a connection, whose URL it would take."""
@@ -144,6 +148,10 @@ class TriggerBody(StrictBody):
             raise serializers.ValidationError(str(error)) from None
 
 
+class BulkTriggersBody(BulkBody):
+    action = serializers.ChoiceField(choices=["pause", "resume", "delete"])
+
+
 class RotateBody(StrictBody):
     mcpHeaders = McpHeadersField(allow_empty=False)
 
@@ -153,6 +161,7 @@ class LastRunSerializer(RowSerializer):
 
     id = serializers.UUIDField()
     status = serializers.ChoiceField(choices=Status.choices)
+    nothingNew = serializers.BooleanField()
     queuedAt = serializers.DateTimeField()
     endedAt = serializers.DateTimeField(allow_null=True)
 
@@ -161,7 +170,8 @@ class RecentRunSerializer(RowSerializer):
     """How one of a trigger's last runs ended."""
 
     id = serializers.UUIDField()
-    status = serializers.ChoiceField(choices=[(each.value, each.label) for each in TERMINAL])
+    status = serializers.ChoiceField(choices=Status.choices)
+    nothingNew = serializers.BooleanField()
     durationMs = serializers.IntegerField(allow_null=True)
     endedAt = serializers.DateTimeField()
 
@@ -205,6 +215,8 @@ class TriggerSerializer(RowSerializer):
     approvals = ApprovalRulesField(allow_null=True)
     allowHostTools = serializers.BooleanField()
     failOnDenied = serializers.BooleanField()
+    before = LookBody(allow_null=True)
+    carry = serializers.ChoiceField(choices=Carry.choices)
     webhookUrl = serializers.CharField(allow_null=True)
     hasWebhookSecret = serializers.BooleanField()
     lastDueAt = serializers.DateTimeField(allow_null=True)
@@ -262,9 +274,7 @@ def triggers() -> QuerySet[Trigger, dict[str, Any]]:
     rows: QuerySet[Trigger, dict[str, Any]] = (
         Trigger.objects.filter(deleted_at__isnull=True)
         .annotate(
-            prompt=F("revision__prompt"),
-            model=F("revision__model"),
-            output_schema=F("revision__output_schema"),
+            **{name: F(f"revision__{name}") for name in REVISED},
             has_mcp_headers=Q(mcp_headers__isnull=False) | Q(connection__isnull=False),
             has_webhook_secret=Q(webhook_secret__isnull=False),
             health=HEALTH,

@@ -23,9 +23,10 @@ from pipedai.ids import new_id
 from pipedai.redaction import REDACTED
 from pipedai.sql import database_now, execute, fetch_row
 from triggers import secrets
+from triggers.approvals.rules import rules_about
 from triggers.events.listening import check_unheard, set_listeners
 from triggers.locks import hold_trigger_environment, lock_workers
-from triggers.models import MAX_CONCURRENT_RUNS, Trigger, TriggerRevision
+from triggers.models import MAX_CONCURRENT_RUNS, REVISED, Trigger, TriggerRevision
 from triggers.runs.routing import give_trigger_slots, prefer_anew, reassign_queued_runs, wake_for
 from triggers.runs.waiting import note_change
 from triggers.schedules import cron
@@ -40,7 +41,7 @@ from workspaces.tenant_columns import keeping_keys
 # the columns of the trigger's revision, and `on`, which has rows of its own. All other values need no code of their own
 # here. They are copied to the column with the same name, and written to the audit log under the name that they have in
 # the API.
-_NO_COLUMNS = frozenset({"mcp_headers", "webhook_secret", "prompt", "model", "output_schema", "on"})
+_NO_COLUMNS = frozenset({"mcp_headers", "webhook_secret", "on", *REVISED})
 
 # The secrets that are for the server of a URL, by the column of the URL.
 _SECRETS_OF_URLS = {"mcp_url": "mcp_headers", "webhook_url": "webhook_secret"}
@@ -82,7 +83,8 @@ class Triggers(Resource[Trigger]):
             _seal_headers(trigger, values["mcp_headers"])
             _seal_secret(trigger, values["webhook_secret"])
             trigger.save(force_insert=True)
-            _revise(trigger, actor, values["prompt"], values["model"], values["output_schema"])
+            _check_look(values["before"], trigger)
+            _revise(trigger, actor, {name: values[name] for name in REVISED})
             if values["on"]:
                 set_listeners(trigger, values["on"])
             self.emit("created", trigger, actor, {"name": trigger.name})
@@ -154,7 +156,10 @@ class Triggers(Resource[Trigger]):
         ):
             _seal_secret(trigger, values["webhook_secret"])
             changes["webhookSecret"] = REDACTED
-        return changes | _apply_revision(trigger, values, actor)
+        changes |= _apply_revision(trigger, values, actor)
+        if changes.keys() & {"before", "approvals", "mcpUrl"}:
+            _check_look(values.get("before", trigger.revision.before), trigger)
+        return changes
 
     def shown(self, column: str, value: Any) -> Any:
         """URLs lose their query, which may be a secret."""
@@ -221,23 +226,29 @@ def keep_triggers(trigger_ids: Collection[UUID]) -> None:
 
 
 def _apply_revision(trigger: Trigger, values: dict[str, Any], actor: Actor) -> dict[str, Any]:
-    """Makes a new revision if prompt, model or output schema differ. Queued runs keep the revision that they have."""
-    old = trigger.revision
-    prompt, model = values.get("prompt", old.prompt), values.get("model", old.model)
-    schema = values.get("output_schema", old.output_schema)
-    changes: dict[str, Any] = {}
-    if prompt != old.prompt:
-        changes["prompt"] = [for_audit(old.prompt), for_audit(prompt)]
-    if model != old.model:
-        changes["model"] = [old.model, model]
-    # The schemas are compared as JSON text, because in Python 1, 1.0 and True are equal.
-    if compact_json(schema) != compact_json(old.output_schema):
-        both = (old.output_schema, schema)
-        changes["outputSchema"] = [for_audit(value) for value in both]
+    """Makes a new revision if one of its columns differs. Queued runs keep the revision that they have."""
+    old = {name: getattr(trigger.revision, name) for name in REVISED}
+    new = {name: values.get(name, value) for name, value in old.items()}
+    # The values are compared as JSON text, because in Python 1, 1.0 and True are equal.
+    changes = {
+        api_name(name): [for_audit(value), for_audit(new[name])]
+        for name, value in old.items()
+        if compact_json(new[name]) != compact_json(value)
+    }
     if changes:
-        trigger.revision_id = new_id()
-        _revise(trigger, actor, prompt, model, schema)
+        revision_id = new_id()
+        trigger.revision_id = revision_id
+        _revise(trigger, actor, new)
     return changes
+
+
+def _check_look(before: dict[str, Any] | None, trigger: Trigger) -> None:
+    """Raises Invalid if runs are to look for something new without a server, or by a call that a person approves."""
+    if before and trigger.mcp_url is None:
+        raise Invalid({"before": ["The trigger has no MCP server."]})
+    always = [rule for rule in trigger.approvals or () if rule["when"] == "always"]
+    if before and rules_about(before["tool"], always):
+        raise Invalid({"before": ["Its tool needs an approval by the trigger's rules."]})
 
 
 def _adjust_slots(trigger: Trigger, old: int | None, new: int | None) -> None:
@@ -259,16 +270,12 @@ def _columns_of(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in _NO_COLUMNS}
 
 
-def _revise(
-    trigger: Trigger, actor: Actor, prompt: str, model: str | None, output_schema: Any
-) -> None:
+def _revise(trigger: Trigger, actor: Actor, values: dict[str, Any]) -> None:
     TriggerRevision.objects.create(
         id=trigger.revision_id,
         environment_id=trigger.environment_id,
         trigger_id=trigger.id,
-        prompt=prompt,
-        model=model,
-        output_schema=output_schema,
+        **values,
         created_by_type=actor.type,
         created_by_id=actor.id,
     )

@@ -221,6 +221,14 @@ class RetryMode(TextChoices):
     RESUME = "resume"
 
 
+class Carry(TextChoices):
+    """What of a trigger's earlier runs a new run gets."""
+
+    NONE = "none"
+    # The output, or else the message, of the last success that had something new.
+    OUTPUT = "output"
+
+
 class RecordEvents(TextChoices):
     """Which events of a trigger's runs the service takes, and when the worker sends them."""
 

@@ -9,6 +9,7 @@ from django.db.models.functions import Cast, Coalesce
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from pipedai.api.bulk import BULK_ANSWER, done_to_each
 from pipedai.api.filters import (
     ApiFilterSet,
     IdFilter,
@@ -27,6 +28,7 @@ from triggers import serializers, services
 from triggers.listing import MOST_COUNTED, SORTS, sort_keys, with_recent_runs
 from triggers.models import Listener
 from triggers.serializers import (
+    BulkTriggersBody,
     ListedTriggerSerializer,
     RotateBody,
     TriggerBody,
@@ -73,9 +75,10 @@ class TriggerFilters(ApiFilterSet):
         return rows
 
 
-def octets_of(prompt: F, output_schema: F) -> Any:
+def octets_of(prompt: F, *documents: F) -> Any:
     """Returns the SQL expression for the size of a revision's long texts, in bytes."""
-    return _octets(prompt) + Coalesce(_octets(Cast(output_schema, TextField())), 0)
+    sizes = (Coalesce(_octets(Cast(document, TextField())), 0) for document in documents)
+    return sum(sizes, _octets(prompt))
 
 
 def _octets(text: Any) -> Func:
@@ -85,7 +88,7 @@ def _octets(text: Any) -> Func:
 class TriggerPaginator(HeavyPaginator):
     """The size of a page is also limited in bytes, because triggers have prompts and output schemas."""
 
-    weight = octets_of(F("revision__prompt"), F("revision__output_schema"))
+    weight = octets_of(F("revision__prompt"), F("revision__output_schema"), F("revision__before"))
 
 
 class SortedTriggerPaginator(SortedPaginator):
@@ -109,7 +112,7 @@ class TriggerViewSet(ResourceViewSet):
         "timezone": "Europe/Berlin",
     }
     change = {"enabled": False}
-    permissions = {"rotate_mcp_token": IsAdmin}
+    permissions = {"rotate_mcp_token": IsAdmin, "bulk": IsAdmin}
 
     @classmethod
     def rows(cls) -> QuerySet[Any, Any]:
@@ -145,6 +148,25 @@ class TriggerViewSet(ResourceViewSet):
         if "total" in include:
             response.data["total"] = filters.qs.values("id")[:MOST_COUNTED].count()
         return response
+
+    @Operation(
+        "POST /environments/{environmentId}/triggers/bulk",
+        id="changeTriggers",
+        summary="Pause, resume or delete several triggers",
+        body=BulkTriggersBody,
+        answers=BULK_ANSWER,
+    )
+    def bulk(self, request: Request, environment_id: UUID, body: dict[str, Any]) -> dict[str, Any]:
+        of: dict[str, Any] = {"environment_id": environment_id, "actor": actor_of(request)}
+        rows, values = self.resource.live, {"enabled": body["action"] == "resume"}
+
+        def change(trigger_id: UUID) -> None:
+            if body["action"] == "delete":
+                self.resource.delete(trigger_id, **of)
+            else:
+                self.resource.update(trigger_id, values=values, **of)
+
+        return done_to_each(rows.filter(environment_id=environment_id), body["ids"], change)
 
     @Operation(
         "POST /triggers/{triggerId}/rotate-mcp-token",

@@ -1,5 +1,6 @@
 """Authenticates workers by their `wkt_` token, and defines the base of the endpoints that they call."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from rest_framework.request import Request
@@ -21,7 +22,7 @@ from workers.worker_events import actor_of_worker
 # last 10 s and need not be written again.
 _FIND = """
 SELECT w.id, w.environment_id, e.workspace_id, w.max_concurrency, w.auth_mode, w.disabled_at IS NOT NULL AS disabled,
-    w.unapproved_since IS NULL AS approved, w.account_id, w.takes_approvals,
+    w.unapproved_since IS NULL AS approved, w.account_id, w.features,
     CASE WHEN w.limited_until > statement_timestamp() THEN w.limited_until END AS limited_until,
     ARRAY(SELECT m.pool_id FROM pool_member m WHERE m.worker_id = w.id) AS pool_ids, w.version, w.last_seen_at,
     w.process_id, w.signed_off_at IS NOT NULL AS signed_off, w.is_streamed,
@@ -95,7 +96,7 @@ class WorkerProtocolViewSet(ApiViewSet):
         return actor_of_worker(actor_of(request), self.worker)
 
 
-def locked_limits(worker: WorkerPrincipal, *, takes_approvals: bool) -> Limits:
+def locked_limits(worker: WorkerPrincipal, *, features: Sequence[str]) -> Limits:
     """Locks the worker's row, and returns its limits. Raises Unauthenticated if its token was revoked."""
     row = fetch_one(
         "SELECT max_concurrency, disabled_at IS NOT NULL AS disabled, unapproved_since IS NULL AS approved,"
@@ -105,4 +106,4 @@ def locked_limits(worker: WorkerPrincipal, *, takes_approvals: bool) -> Limits:
     )
     if row is None:
         raise bad_token()
-    return limits_of(**row, takes_approvals=takes_approvals)
+    return limits_of(**row, features=features)

@@ -64,9 +64,9 @@ class Worker(models.Model):
     host_key = tenant_key("workspaces.ApiKey", null=True)
     # Whether the worker's events are recorded. The first request for its event stream sets this, and nothing unsets it.
     is_streamed = models.BooleanField(db_default=False)
-    # Whether the worker can stop a run to wait for a person's decision, as its last poll said. It gets no run whose
-    # trigger has rules for approvals otherwise.
-    takes_approvals = models.BooleanField(default=False, db_default=False)
+    # What the worker can do that not every one can, as its last poll said: of FEATURES (`triggers.runs.conditions`). It
+    # gets no run that needs another one.
+    features = ArrayField(models.CharField(max_length=16), default=list, db_default=[])
     # What the worker says is wrong with its machine: a list of `code` and `message`, empty if nothing is.
     problems = models.JSONField(default=list, db_default=Value([], models.JSONField()))
     # Since when it has said so. None if nothing is wrong.

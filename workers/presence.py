@@ -149,14 +149,14 @@ def note_call(
             announce_things(worker.environment_id, "worker", [worker.id])
 
 
-def note_features(worker: WorkerPrincipal, *, takes_approvals: bool) -> None:
-    """Stores whether the worker can wait for approvals, if a poll says otherwise than the one before. Explanations of
-    runs that it is not given read it.
+def note_features(worker: WorkerPrincipal, features: list[str]) -> None:
+    """Stores the features of the worker, if a poll names others than the one before. Explanations of runs that it is
+    not given read them.
     """
-    if takes_approvals != worker.takes_approvals:
+    if features != worker.features:
         execute(
-            f"UPDATE worker SET takes_approvals = %(takes_approvals)s WHERE {_IS_CALLER}",  # noqa: S608
-            {**_caller(worker), "takes_approvals": takes_approvals},
+            f"UPDATE worker SET features = %(features)s::varchar[] WHERE {_IS_CALLER}",  # noqa: S608
+            {**_caller(worker), "features": features},
         )
 
 

@@ -26,7 +26,14 @@ from triggers.tenancy import check_tenant_ids
 from workers import services
 from workers.authentication import WorkerTokenAuthentication
 from workers.models import Worker
-from workers.serializers import WorkerBody, WorkerFilters, WorkerSerializer, worker_rows
+from workers.serializers import (
+    ListedWorkerFilters,
+    ListedWorkerSerializer,
+    WorkerBody,
+    WorkerSerializer,
+    with_recent_runs,
+    worker_rows,
+)
 from workspaces.access import (
     ApiKeyAuthentication,
     HostKeyAuthentication,
@@ -53,14 +60,22 @@ class WorkerViewSet(TenantViewSet):
         "GET /environments/{environmentId}/workers",
         id="listWorkers",
         summary="List workers",
-        items=WorkerSerializer,
-        filters=WorkerFilters,
+        items=ListedWorkerSerializer,
+        filters=ListedWorkerFilters,
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
         rows = worker_rows().filter(environment_id=environment_id)
-        filters = WorkerFilters.read(rows, request)
+        filters = ListedWorkerFilters.read(rows, request)
         check_tenant_ids(environment_id, filters)
-        return self.page(request, filters.qs, WorkerSerializer)
+        if "recent" not in filters.values["include"]:
+            return self.page(request, filters.qs, WorkerSerializer)
+        return self.page_shown(
+            request,
+            filters.qs,
+            lambda found: (
+                ListedWorkerSerializer(with_recent_runs(found, environment_id), many=True).data
+            ),
+        )
 
     @Operation(
         "GET /workers/{workerId}",

@@ -28,6 +28,7 @@ needs no argument, if the server has one, and gives an output if a schema asks f
 
   standin: success [TEXT]      the result, with this text
   standin: output JSON         the result, with this structured output
+  standin: given               the same, with what the prompt has between marker lines, by their kind
   standin: big-result MEGABYTES  a result of that size
   standin: two-turns [SECONDS]  two results, the second from work in the background
   standin: linger              the result, and then no end
@@ -52,6 +53,7 @@ import contextlib
 import gc
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -152,6 +154,17 @@ RETRIES_VARIABLE = "CLAUDE_CODE_MAX_RETRIES"
 DEFAULT_RETRIES = 10
 _STREAMING, _TOOLS = "aborted_streaming", "aborted_tools"
 _ACCEPTED = {"permission_decision": {"decision": "accept", "source": "config"}}
+
+
+# What a prompt has between two marker lines, and the kind of these lines.
+_FENCED = re.compile(r"^<((\w+)-[0-9a-f]{32})>\n(.*)\n</\1>$", re.MULTILINE)
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 @dataclass
@@ -390,6 +403,11 @@ class Player:
         return self._talk.result(
             "success", reason="completed", stop="tool_use", result=text, structured_output=value
         )
+
+    def do_given(self, _: str) -> int:
+        found = _FENCED.findall(self._prompt)
+        given = {kind: _json_or_text(text) for _, kind, text in found}
+        return self.do_output(json.dumps(given))
 
     def do_big_result(self, megabytes: str) -> int:
         self._talk.say("It is long.")

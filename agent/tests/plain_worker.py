@@ -124,8 +124,9 @@ class Program:
     def execute(self) -> dict[str, Any] | None:
         with tempfile.TemporaryDirectory() as directory:
             mcp = Path(directory, "mcp.json")
-            server = {"type": "http", "url": self.run["mcpUrl"], "headers": self.run["mcpHeaders"]}
-            write(mcp, {"mcpServers": {"trigger": server}})
+            url, headers = self.run["mcpUrl"], self.run["mcpHeaders"]
+            server = {"type": "http", "url": url, "headers": headers}
+            write(mcp, {"mcpServers": {"trigger": server} if url else {}})
             write(self.note, {"status": "failed", "faultClass": "infra"})
             self.process = subprocess.Popen(
                 [

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from pipedai_worker import cli
-from pipedai_worker.conformance import lab, optional
+from pipedai_worker.conformance import lab, looks, optional
 from pipedai_worker.conformance.fake_api import FakeApi, FakeRun
 from pipedai_worker.conformance.lab import CHECKS
 
@@ -45,13 +45,15 @@ def test_our_own_worker_passes_every_check_and_so_does_one_that_shares_no_code_w
     for verdicts in (ours, others):
         assert [str(verdict) for verdict in verdicts if verdict.failure is not None] == []
         assert {verdict.check.name for verdict in verdicts} == set(CHECKS)
-    # Our own worker takes its runs by claim-next, and the other one by poll and claim, and without approvals.
+    # Our own worker takes its runs by claim-next, and the other one by poll and claim, and without features.
     by_claim_next = {verdict.check.name for verdict in others if verdict.skipped}
     by_poll = {verdict.check.name for verdict in ours if verdict.skipped}
     # A worker may keep the headers with which a run was handed out, as the other one does.
     by_claim_next.remove("credentials")
     assert by_claim_next | by_poll == {
-        name for name, check in CHECKS.items() if check.run.__module__ == optional.__name__
+        name
+        for name, check in CHECKS.items()
+        if check.run.__module__ in {optional.__name__, looks.__name__}
     }
     assert "takes-the-next-run" in by_claim_next
     assert not by_claim_next & by_poll

@@ -182,6 +182,12 @@ ROWS: dict[str, Row | None] = {
     "POST runs/:run/rerun": Row(
         "run.created", "run", "id", {**_moved("queued"), "source": "manual", "rerunOf": ANY}
     ),
+    "POST environments/:environment/triggers/bulk": Row(
+        "trigger.updated", "trigger", "trigger_id", {"enabled": [True, False]}
+    ),
+    "POST environments/:environment/runs/bulk": Row(
+        "run.canceled", "run", "queued", _ended("canceled")
+    ),
     "POST runs/:run/cancel": Row("run.canceled", "run", "queued", _ended("canceled")),
     "POST workers/register": Row(
         "worker.registered", "worker", "workerId", {"hostname": "new-host", "version": "1.0"}

@@ -54,6 +54,12 @@ _SECTIONS = (
         ("runOnceAt", "overlapPolicy", "enabled"),
     ),
     _Section(
+        "Only when something is new",
+        "The machine looks with a tool that only reads, and starts the agent if it tells something new.",
+        ("before.tool", "before.arguments", "before.runIf"),
+        ("carry",),
+    ),
+    _Section(
         "Where",
         "The machine that executes its runs.",
         ("workerId", "poolId"),
@@ -226,6 +232,21 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
             kind="rows",
             row="Rule",
             looks=_RULE,
+        ),
+        "before.tool": Look(
+            "Look with this tool",
+            help="As the MCP server names it. If nothing is new, the run ends at once and costs nothing. Empty: the"
+            " agent always starts.",
+        ),
+        "before.arguments": Look("With these arguments", help="A JSON object. All members see it."),
+        "before.runIf": Look(
+            "Start the agent if",
+            help="changed: the result is another than before. Or clauses as JSON, which all have to hold for it.",
+            kind="clauses",
+        ),
+        "carry": Look(
+            "From the run before, the agent gets",
+            choices=[("none", "nothing"), ("output", "the output, if that had something new")],
         ),
         "allowHostTools": Look(
             "With such rules, the machine’s own tools for shell, web and files too"

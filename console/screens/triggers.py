@@ -21,6 +21,7 @@ from console.pages import (
     show,
 )
 from console.screens.trigger_forms import coming_times
+from console.templatetags.console import ending
 
 # The chips of the list: what each says, and its filters.
 _CHIPS: dict[str, dict[str, str]] = {
@@ -102,11 +103,14 @@ def trigger(request: HttpRequest, trigger_id: UUID) -> HttpResponse:
 
 @screen
 def run(request: HttpRequest, trigger_id: UUID) -> HttpResponse:
-    """Runs the trigger now, and opens the run. The form has a key, so one that is sent twice makes one run."""
+    """Runs the trigger now, or lets its machine only look, and opens the run. The form has a key, so one that is sent
+    twice makes one run.
+    """
     form = _run_form(trigger_id)
     if request.method != "POST":
         return see_other(request, reverse("console:trigger", args=[trigger_id]))
-    if made := form.send(request, key=request.POST.get("key", "")):
+    more = {"lookOnly": True} if request.POST.get("lookOnly") else {}
+    if made := form.send(request, more=more, key=request.POST.get("key", "")):
         return see_other(request, reverse("console:run", args=[made.data["id"]]))
     return _show(request, trigger_id, form)
 
@@ -121,8 +125,11 @@ def switch(request: HttpRequest, trigger_id: UUID) -> HttpResponse:
 
 
 def _run_form(trigger_id: UUID) -> Form:
-    payload = Look(help="JSON that the run gets beside the prompt.", kind="json")
-    return Form("POST", f"triggers/{trigger_id}/run", {"payload": payload})
+    looks = {
+        "payload": Look(help="JSON that the run gets beside the prompt.", kind="json"),
+        "force": Look("Start the agent also if nothing is new"),
+    }
+    return Form("POST", f"triggers/{trigger_id}/run", looks)
 
 
 def _show(request: HttpRequest, trigger_id: UUID, form: Form) -> HttpResponse:
@@ -170,7 +177,8 @@ def _why(found: Json, why: Json, runs: list[Json]) -> Json:
         number = len(ended) if failed is None else failed
         said = "The last run failed." if number == 1 else f"The last {number} runs failed."
         return {"sentence": said, "run": ended[0] if ended else None}
-    return {"sentence": "" if why.get("decision") == "fired" else why.get("message")}
+    of_due_time = "" if why.get("decision") == "fired" else why.get("message")
+    return {"sentence": why.get("healthMessage") or of_due_time}
 
 
 def _runs_on(request: HttpRequest, found: Json) -> Json:
@@ -195,7 +203,7 @@ def _due_times(request: HttpRequest, found: Json, runs: list[Json]) -> Json:
     """Returns the line of due times, the earliest first, and the schedule in words. A due time that made a run has the
     state of the run, if that is among the given ones.
     """
-    states = {each["id"]: each["status"] for each in runs}
+    states = {each["id"]: ending(each) for each in runs}
     ticks = ask(request, "GET", f"triggers/{found['id']}/ticks", query={"limit": _DECIDED}).data
     line = [
         {
@@ -253,7 +261,7 @@ def restore(request: HttpRequest, trigger_id: UUID, revision_id: UUID) -> HttpRe
         raise Refused(404, {"error": "There is no such revision.", "code": "not_found"})
     context = {
         "title": f"Restore this revision of {trigger['name']}?",
-        "text": "Runs from now on have its prompt, its model and its output schema. All else of the trigger stays.",
+        "text": "Runs from now on have what it says. All else of the trigger stays.",
         "button": "Restore it",
         "keep": "Keep the present one",
         "back": reverse("console:revisions", args=[trigger_id]),
@@ -274,6 +282,8 @@ def _changes(old: Json, new: Json) -> list[Json]:
         ("prompt", "Prompt"),
         ("model", "Model"),
         ("outputSchema", "Output schema"),
+        ("before", "Only when something is new"),
+        ("carry", "From the run before"),
     ):
         before, after = _lines_of(old.get(field)), _lines_of(new.get(field))
         if before != after:

@@ -34,6 +34,7 @@ _STATES = {
     "undecided": ("Waiting for approval", "pause", "warn"),
     "running": ("Running", "play", "busy"),
     "succeeded": ("Succeeded", "check", "good"),
+    "nothing_new": ("Nothing new", "tick", "calm"),
     "failed": ("Failed", "cross", "bad"),
     "timed_out": ("Timed out", "clock", "bad"),
     "canceled": ("Canceled", "dash", "calm"),
@@ -104,6 +105,12 @@ def badge(state: str) -> SafeString:
     """Shows a state as an icon and a word, so that it does not depend on the colour."""
     said, shown, tone = _STATES.get(state, (state, "dash", "calm"))
     return format_html('<span class="badge {}">{}{}</span>', tone, icon(shown), said)
+
+
+@register.filter
+def ending(run: dict[str, Any]) -> str:
+    """Returns the state of a run, for `badge`: a success may be one that found nothing new."""
+    return "nothing_new" if run["nothingNew"] else str(run["status"])
 
 
 @register.filter
@@ -201,6 +208,35 @@ def rhythm(schedule: str | None) -> str:
         at = " and ".join(f"{each:0>2}:{minute:0>2}" for each in hour.split(",")[:3])
         return f"{at}, {_OF_WEEKS[weekday]}"
     return schedule
+
+
+# The words of a User-Agent by which a browser, and a system, is known. Most browsers also name others, after their own.
+_BROWSERS = {
+    "Edg/": "Edge",
+    "OPR/": "Opera",
+    "Firefox/": "Firefox",
+    "Chrome/": "Chrome",
+    "Safari/": "Safari",
+}
+_SYSTEMS = {
+    "Android": "Android",
+    "iPhone": "iPhone",
+    "iPad": "iPad",
+    "Windows": "Windows",
+    "Mac OS X": "macOS",
+    "CrOS": "ChromeOS",
+    "Linux": "Linux",
+}
+
+
+@register.filter
+def device(user_agent: str) -> str:
+    """Returns a browser and its system, such as `Chrome on Linux`, or the beginning of what a program calls itself."""
+    browser, system = (
+        next((known for word, known in words.items() if word in user_agent), "")
+        for words in (_BROWSERS, _SYSTEMS)
+    )
+    return f"{browser} on {system}" if browser and system else user_agent[:80] or "–"
 
 
 @register.filter

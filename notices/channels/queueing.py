@@ -53,8 +53,8 @@ def _wants_result(channel: Row, announcement: Announcement) -> bool:
     run, when = announcement.about["run"], json.loads(channel["tells_when"])
     if channel["trigger_ids"] is not None and run["triggerId"] not in channel["trigger_ids"]:
         return False
-    if when == ALWAYS:
-        return True
+    if when == ALWAYS or run["nothingNew"]:
+        return bool(when == ALWAYS)
     if when == FAILED:
         return run["status"] in FAILURES
     return first_failing(when, announcement.document) is None

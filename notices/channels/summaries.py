@@ -91,7 +91,7 @@ SELECT count(*) FILTER (WHERE r.status = 'succeeded') AS succeeded,
     count(*) FILTER (WHERE r.status = 'timed_out' AND NOT r.retried) AS "timedOut",
     count(*) FILTER (WHERE r.status = 'canceled' AND r.ended_by <> 'late_result') AS canceled,
     (SELECT count(*) FROM run u WHERE u.environment_id = %(environment_id)s AND u.ended_at IS NULL) AS unfinished,
-    coalesce(sum(r.cost_usd), 0) AS "costUsd"
+    count(*) FILTER (WHERE r.nothing_new) AS "nothingNew", coalesce(sum(r.cost_usd), 0) AS "costUsd"
 FROM run r WHERE {_ENDED_IN_WINDOW}
 """  # noqa: S608
 
@@ -171,7 +171,8 @@ def _told(
         "timezone": timezone,
         "due": number + fetch_row(_FIRED, window)["n"],
         "runs": {
-            key: runs[key] for key in ("succeeded", "failed", "timedOut", "canceled", "unfinished")
+            key: runs[key]
+            for key in ("succeeded", "nothingNew", "failed", "timedOut", "canceled", "unfinished")
         },
         "costUsd": runs["costUsd"],
         "budgets": {"total": len(budgets), "items": budgets[:MOST_ITEMS]},

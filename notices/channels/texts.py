@@ -130,10 +130,19 @@ def _summary_title(told: dict[str, Any], environment: str) -> str:
         )
         if count
     ]
-    said = f"{due} due, {runs['succeeded']} succeeded{''.join(troubles)}"
-    if not troubles:
+    succeeded, nothing_new = runs["succeeded"], runs.get("nothingNew")
+    done = (
+        f"{succeeded - nothing_new} had something new" if nothing_new else f"{succeeded} succeeded"
+    )
+    said = f"{due} due, {done}{''.join(troubles)}"
+    if not troubles and not nothing_new:
         said = f"All {said}" if due else "Nothing was due"
     return f"{said} ({foreign(environment)})"
+
+
+def _of_which(runs: dict[str, Any]) -> str:
+    nothing_new = runs.get("nothingNew")
+    return f" (in {nothing_new} nothing was new)" if nothing_new else ""
 
 
 def _summary_lines(told: dict[str, Any], environment: str, most_items: int) -> Iterator[str]:
@@ -145,7 +154,7 @@ def _summary_lines(told: dict[str, Any], environment: str, most_items: int) -> I
     yield f"From {begun} until {ended}, {duration_words(until - since)}"
     yield f"Due: {told['due']}, of which {told['due'] - told['withoutRun']['total']} made a run"
     yield (
-        f"Runs: {runs['succeeded']} succeeded, {runs['failed']} failed, {runs['timedOut']} timed out,"
+        f"Runs: {runs['succeeded']} succeeded{_of_which(runs)}, {runs['failed']} failed, {runs['timedOut']} timed out,"
         f" {runs['canceled']} canceled, {runs['unfinished']} not ended yet"
     )
     yield f"Cost: {dollars(told['costUsd'])}"

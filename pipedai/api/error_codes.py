@@ -69,7 +69,7 @@ class ErrorCode(StrEnum):
     WORKER_DISABLED = "worker_disabled"
     WORKER_LIMITED = "worker_limited"
     WORKER_UNAPPROVED = "worker_unapproved"
-    WORKER_LACKS_APPROVALS = "worker_lacks_approvals"
+    WORKER_LACKS_FEATURES = "worker_lacks_features"
     APPROVAL_DECIDED = "approval_decided"
     APPROVAL_EXPIRED = "approval_expired"
     APPROVAL_UNSPENDABLE = "approval_unspendable"

@@ -65,8 +65,8 @@ class WorkerPrincipal(Principal):
     approved: bool
     # The opaque word for the account that pays for the worker's model, or None if the worker has not reported one.
     account_id: str | None
-    # Whether the worker's last poll said that it can wait for approvals.
-    takes_approvals: bool
+    # What the worker can do that not every one can, as its last poll said.
+    features: Sequence[str]
     # Until when the worker gets no runs, because the usage limit of its account was reached; None if it has no limit.
     limited_until: datetime | None
     # The pools in which the worker is.

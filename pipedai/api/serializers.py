@@ -7,6 +7,7 @@ from operator import itemgetter
 from typing import Any, ClassVar
 
 from rest_framework import serializers
+from rest_framework.fields import SkipField
 from rest_framework.request import Request
 
 from pipedai.api.errors import Invalid
@@ -72,7 +73,13 @@ class InnerBody(StrictBody):
     def bind(self, field_name: str, parent: Any) -> None:
         super().bind(field_name, parent)
         # DRF asks the outermost serializer whether fields may be left out.
+        self._is_partial = getattr(parent.root, "partial", False)
         self.parent = None  # type: ignore[assignment]
+
+    def get_default(self) -> Any:
+        if self._is_partial:
+            raise SkipField
+        return super().get_default()
 
 
 def read_body(serializer: type[Body], request: Request, *, partial: bool = False) -> dict[str, Any]:

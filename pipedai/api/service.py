@@ -46,6 +46,7 @@ SERVED = (
     "docs/hosts.md",
     "docs/notices.md",
     "docs/approvals.md",
+    "docs/quiet-triggers.md",
     "docs/connections.md",
     "docs/conformance.md",
 )

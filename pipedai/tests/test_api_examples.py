@@ -219,15 +219,18 @@ def test_every_example_is_what_is_answered(monkeypatch):
     listed = [{**each, "at": each["startedAt"]} for each in items]
     counts = {"total": len(listed), "effects": 1, "unknown": 0}
     ended = calls.complete(run, **outcome, toolCalls=counts, toolCallList=listed)
-    # The answer to `complete` is the run with one field more.
+    # The answer to `complete` is the run with two fields more.
     shown = ended.json()
-    assert shown.pop("resumeUntil") is None
+    assert (shown.pop("resumeUntil"), shown.pop("warnings")) == (None, [])
     story.tell("The run", shown)
     story.tell("GET /runs/:id/tool-calls", call("get", f"runs/{run}/tool-calls"))
     story.tell("The trigger", call("get", trigger))
     (item,) = call("get", f"{trigger}/revisions")["items"]
     story.tell("GET /triggers/:id/revisions", item)
     story.tell("The budget", call("get", budget))
+    paused = {"ids": [trigger.rpartition("/")[2]], "action": "resume"}
+    told = call("post", f"{environment}/triggers/bulk", paused)
+    story.tell("POST /environments/:envId/triggers/bulk", told)
     overview = f"{environment}/dashboard/overview"
     story.tell("GET /environments/:envId/dashboard/overview", call("get", overview))
     found = call("get", f"{environment}/search", {"q": "morning"})

@@ -153,8 +153,8 @@ def test_an_example_shows_the_fields_that_go_out(section, serializer):
 
 def test_the_example_of_a_poll_shows_the_fields_that_go_out():
     (run,) = _example("`GET /workers/:id/poll`")["runs"]
-    # Only a run whose trigger has rules for approvals has the last one.
-    assert [*run, "approvals"] == list(HandedOutRunSerializer().fields)
+    # Only a run whose trigger has rules for approvals, looks first, or carries an output over has one of the last ones.
+    assert [*run, "approvals", "before", "previous"] == list(HandedOutRunSerializer().fields)
 
 
 def test_the_example_of_a_delivery_shows_the_fields_that_go_out():

@@ -25,6 +25,7 @@ from testing.world.channels import CHANNEL_URL, asked_token
 from testing.world.mails import invite_for_test, issue_token
 from testing.world.stage import Stage
 from testing.world.users import PASSWORD
+from triggers.models import Run
 from workers.enrollment.issuing import approve_pairing, begin_pairing
 from workers.models import Enrollment
 from workspaces.files import changes, planning
@@ -212,6 +213,11 @@ def _member(cast: Cast) -> Body:
     return {"userId": cast.stranger.id, "role": "viewer"}
 
 
+def _queued_runs(cast: Cast) -> Body:
+    queued = Run.objects.filter(environment=cast.environment, status="queued").order_by("id")
+    return {"ids": [str(each.id) for each in queued[:1]] or [str(new_id())], "action": "cancel"}
+
+
 def _applied(cast: Cast) -> Body:
     """Returns the plan of files that describe nothing."""
     planned = planning.plan(
@@ -268,6 +274,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "acceptInvitation": {"body": _invitation, "but": _OF_THE_OWNER},
     "listAuditLog": {"statements": 7},
     "listTriggers": {"statements": 5},
+    "changeTriggers": {"body": lambda cast: {"ids": [str(cast.trigger_id)], "action": "pause"}},
+    "changeRuns": {"body": _queued_runs},
     "createTrigger": {"body": _trigger},
     "previewSchedule": {"writes": False},
     "getTrigger": {"statements": 4},

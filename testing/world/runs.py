@@ -69,7 +69,13 @@ class Runs:
     # --- Verbs
 
     def queue(
-        self, *, payload: Any = None, source: Source = Source.MANUAL, trigger_id: UUID | None = None
+        self,
+        *,
+        payload: Any = None,
+        force: bool = False,
+        look_only: bool = False,
+        source: Source = Source.MANUAL,
+        trigger_id: UUID | None = None,
     ) -> UUID:
         """Queues a new run of the trigger."""
         with transaction.atomic():
@@ -78,6 +84,8 @@ class Runs:
                 source=source,
                 actor=USER,
                 payload=payload,
+                force=force,
+                look_only=look_only,
                 now=self.now,
             )
         run_id: UUID = run["id"]
@@ -192,8 +200,12 @@ class Runs:
 
     def take_approvals(self, worker_id: UUID | None = None) -> None:
         """Lets a worker name approvals among its features from now on."""
+        self.take_features("approvals", worker_id=worker_id)
+
+    def take_features(self, *features: str, worker_id: UUID | None = None) -> None:
+        """Lets a worker name these features from now on."""
         workers = Worker.objects.filter(id=worker_id or self.cast.worker.worker_id)
-        workers.update(takes_approvals=True)
+        workers.update(features=list(features))
 
     def call(self, *worker_ids: UUID) -> None:
         """Lets these workers be online at `now`, as a call of each would."""
@@ -312,7 +324,7 @@ _TEXT_COLUMNS = ("mcp_url", "payload", "error_message", "late_result", "handed_t
 
 
 _LOCKED_LIMITS = """
-SELECT max_concurrency, disabled_at IS NOT NULL AS disabled, unapproved_since IS NULL AS approved, takes_approvals,
+SELECT max_concurrency, disabled_at IS NOT NULL AS disabled, unapproved_since IS NULL AS approved, features,
     coalesce(limited_until > coalesce(%(now)s, statement_timestamp()), false) AS limited
 FROM worker WHERE id = %(id)s FOR NO KEY UPDATE
 """

@@ -35,6 +35,7 @@ def shown_run(cast: Cast, **changes: Any) -> dict[str, Any]:
         "errorMessage": None,
         "faultClass": None,
         "willRetry": None,
+        "nothingNew": False,
         "model": None,
         "inputTokens": None,
         "outputTokens": None,

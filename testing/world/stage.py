@@ -45,7 +45,7 @@ def set_stage(cast: Cast) -> Stage:
     # No other run of the stage is of a trigger with rules, and no call says that the worker takes approvals.
     asking = replace(runs, trigger_id=cast.add_trigger())
     asked = asking.waiting()
-    Worker.objects.filter(id=cast.worker.worker_id).update(takes_approvals=False)
+    Worker.objects.filter(id=cast.worker.worker_id).update(features=[])
     return Stage(
         cast,
         {

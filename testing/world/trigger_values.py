@@ -52,6 +52,11 @@ SAMPLES = {
             "expiresAfterSeconds": 60,
         }
     ],
+    "before": {
+        "tool": "list_pulls",
+        "arguments": {"state": "open"},
+        "runIf": [{"path": "/items/0", "op": "exists", "value": True}],
+    },
 }
 # A valid value of each field of which only its presence is shown, and the name under which that is.
 SECRET_SAMPLES = {
@@ -107,6 +112,7 @@ def trigger_shown(environment_id: Any, **changes: Any) -> dict[str, Any]:
         "health": "idle",
         "outputSchema": None,
         "approvals": None,
+        "before": None,
         "hasWebhookSecret": False,
         "lastDueAt": None,
         "lastRun": None,

@@ -144,14 +144,14 @@ def rules_in_force(kept: Sequence[Rule] | None, present: Sequence[Rule] | None) 
 
 def rules_to_keep(tool: str, rules: Sequence[Rule]) -> list[Rule]:
     """Returns the rules that are kept with the question of a run about the tool, at least one of which names it."""
-    return [*rules] if _about(tool, rules) else [*rules, {"tools": [tool], **_STRICTEST}]
+    return [*rules] if rules_about(tool, rules) else [*rules, {"tools": [tool], **_STRICTEST}]
 
 
 def demand_for(tool: str, rules: Sequence[Rule]) -> Demand:
     """Returns the strictest demands of the rules about the tool, of which there is one at least. Which of them held,
     only the worker knows.
     """
-    about = _about(tool, rules)
+    about = rules_about(tool, rules)
     return Demand(
         max((rule["approverRole"] for rule in about), key=lambda role: Role(role).rank),
         any(rule["notRequester"] for rule in about),
@@ -159,7 +159,7 @@ def demand_for(tool: str, rules: Sequence[Rule]) -> Demand:
     )
 
 
-def _about(tool: str, rules: Sequence[Rule]) -> list[Rule]:
+def rules_about(tool: str, rules: Sequence[Rule]) -> list[Rule]:
     return [rule for rule in rules if rule["tools"] == ALL_TOOLS or tool in rule["tools"]]
 
 

@@ -302,13 +302,14 @@ _LARGEST_CAP = """(SELECT max(t.max_cost_usd) FROM trigger t
             AND (b.trigger_id IS NULL OR t.id = b.trigger_id))"""
 
 # Settles the reservations of runs that ended or wait, and the windows with them. A reservation that was settled before
-# is settled anew if the cost is told and has changed; an estimate never takes the place of a cost. The caller has
-# locked the runs, so that no other transaction settles them; the windows are locked in the order of their ids. It
-# returns the environments in which a budget that was nearly used up has room again.
+# is settled anew if the cost is told and has changed; an estimate never takes the place of a cost. A run that found
+# nothing new does not count in the number of runs any more. The caller has locked the runs, so that no other
+# transaction settles them; the windows are locked in the order of their ids. It returns the environments in which a
+# budget that was nearly used up has room again.
 _SETTLE = f"""
 WITH due AS MATERIALIZED (
     SELECT x.run_id, x.window_id, x.is_notional, x.amount_usd, x.cost_usd AS old,
-        coalesce(cost.reported, x.amount_usd) AS new, cost.reported IS NULL AS is_estimate
+        coalesce(cost.reported, x.amount_usd) AS new, cost.reported IS NULL AS is_estimate, r.nothing_new
     FROM run r JOIN run_reservation x ON x.run_id = r.id CROSS JOIN LATERAL (SELECT {_COST} AS reported) cost
     WHERE r.id = ANY(%(run_ids)s) AND (r.ended_at IS NOT NULL OR r.status = 'waiting')
         AND x.spell = CASE WHEN r.status = 'waiting' THEN r.spells - 1 ELSE r.spells END
@@ -319,7 +320,7 @@ sums AS (
         coalesce(sum(new - coalesce(old, 0)) FILTER (WHERE is_notional), 0) AS notional_spent,
         coalesce(sum(amount_usd) FILTER (WHERE old IS NULL), 0) AS released,
         coalesce(sum(amount_usd) FILTER (WHERE old IS NULL AND is_notional), 0) AS notional_released,
-        max(amount_usd) AS largest
+        max(amount_usd) AS largest, count(*) FILTER (WHERE nothing_new) AS uncounted
     FROM due GROUP BY window_id),
 locked AS MATERIALIZED (
     SELECT id FROM budget_window WHERE id IN (SELECT window_id FROM sums) ORDER BY id FOR NO KEY UPDATE),
@@ -329,13 +330,15 @@ settled AS (
 UPDATE budget_window w SET changes = w.changes + 1, is_changed = true,
     spent_usd = w.spent_usd + sums.spent, reserved_usd = w.reserved_usd - sums.released,
     notional_spent_usd = w.notional_spent_usd + sums.notional_spent,
-    notional_reserved_usd = w.notional_reserved_usd - sums.notional_released
+    notional_reserved_usd = w.notional_reserved_usd - sums.notional_released, runs = w.runs - sums.uncounted
 FROM locked JOIN sums ON sums.window_id = locked.id, budget b
 WHERE w.id = locked.id AND b.id = w.budget_id
 RETURNING w.environment_id,
-    b.when_reached <> 'notify' AND sums.spent < sums.released AND w.ends_at > {NOW}
-    AND (coalesce({_USED_BEFORE} + greatest(b.reserve_usd, sums.largest) > b.limit_usd, false)
-        OR coalesce({_USED_BEFORE} + {_LARGEST_CAP} > b.limit_usd, false)) AS has_room_again
+    b.when_reached <> 'notify' AND w.ends_at > {NOW}
+    AND (coalesce(sums.uncounted > 0 AND w.runs + sums.uncounted >= b.limit_runs, false)
+        OR sums.spent < sums.released AND (
+            coalesce({_USED_BEFORE} + greatest(b.reserve_usd, sums.largest) > b.limit_usd, false)
+            OR coalesce({_USED_BEFORE} + {_LARGEST_CAP} > b.limit_usd, false))) AS has_room_again
 """
 
 _WAITING = """

@@ -17,6 +17,7 @@ from rest_framework import serializers
 from pipedai.api.fields import TextField, is_finite_number
 from pipedai.api.renderers import compact_json
 from pipedai.api.serializers import InnerBody
+from triggers.approvals.rules import MAX_TOOL_NAME
 
 MAX_CLAUSES = 20
 MAX_FIELDS = 50
@@ -24,6 +25,7 @@ MAX_PATH = 500
 _MAX_NAME = 100
 # How many bytes of compact JSON all clauses, or all fields, of a list may take together.
 _MAX_BYTES = 16 * 1024
+_MAX_ARGUMENTS_BYTES = 8 * 1024
 # How many characters a refused clause shows of the value that it saw.
 _LONGEST_SEEN = 200
 
@@ -220,6 +222,52 @@ class WhereField(serializers.ListField):
         clauses: list[Any] = super().to_internal_value(data)
         _check_size(clauses)
         return clauses
+
+
+CHANGED: Final = "changed"
+
+
+_CLAUSES: Final = {
+    "type": "array",
+    "items": {"type": "object"},
+    "minItems": 1,
+    "maxItems": MAX_CLAUSES,
+}
+
+
+@extend_schema_field({"oneOf": [{"type": "string", "enum": [CHANGED]}, _CLAUSES]})
+class RunIfField(serializers.JSONField):
+    """When a look has found something new: `changed`, or the clauses that all have to hold for its result."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if data == CHANGED:
+            return data
+        if not isinstance(data, list) or not data:
+            raise serializers.ValidationError("Must be changed, or a list of clauses.")
+        return WhereField().run_validation(data)
+
+
+@extend_schema_field({"type": "object", "additionalProperties": True})
+class ArgumentsField(serializers.JSONField):
+    """The arguments of a call, at most 8 KiB. They are shown to all members, so they are no place for secrets."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, dict):
+            raise serializers.ValidationError("Must be an object.")
+        if len(compact_json(data).encode()) > _MAX_ARGUMENTS_BYTES:
+            raise serializers.ValidationError("Must not be longer than 8 KiB.")
+        return data
+
+
+class LookBody(InnerBody):
+    """The call by which a run looks for something new before its agent starts. A change replaces it as a whole."""
+
+    tool = TextField(max_length=MAX_TOOL_NAME, trim_whitespace=False)
+    arguments = ArgumentsField(default={})
+    runIf = RunIfField(default=CHANGED)  # type: ignore[arg-type]
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        return dict(attrs)
 
 
 @extend_schema_field(

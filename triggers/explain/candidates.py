@@ -26,7 +26,7 @@ SELECT {about(EVALUATED, "c")},
     CASE WHEN t.max_concurrent_runs IS NOT NULL THEN {FREE_IN_TRIGGER} END AS free_in_trigger,
     r.resume_until > {NOW} AS is_resuming, r.pool_from > greatest({NOW}, r.available_at) AS is_for_worker_first,
     c.id AS worker_id, c.id = r.worker_id AS is_own, c.label, c.max_concurrency, c.disabled_at, c.unapproved_since,
-    c.takes_approvals,
+    c.features,
     coalesce(c.signed_off_at, c.last_seen_at) AS called_until, c.deleted_at, c.token_digest IS NOT NULL AS has_token,
     {is_online("c")} AS is_online,
     EXISTS (SELECT FROM pool_member m WHERE m.pool_id = r.pool_id AND m.worker_id = c.id) AS is_member
@@ -115,7 +115,7 @@ def limits_of_candidate(worker: Row) -> Limits:
         disabled=worker["disabled_at"] is not None,
         limited=worker["limited_until"] is not None,
         approved=worker["unapproved_since"] is None,
-        takes_approvals=worker["takes_approvals"],
+        features=worker["features"],
     )
 
 
@@ -135,7 +135,7 @@ def hindrances(worker: Row, *, is_due: bool) -> list[WaitingFor]:
         WaitingFor.WORKER_LIMITED: worker["limited_until"] is not None,
         WaitingFor.WORKER_OFFLINE: worker["has_token"] and not worker["is_online"],
         WaitingFor.WORKER_UNAPPROVED: not worker["headers_may_go"],
-        WaitingFor.WORKER_LACKS_APPROVALS: not worker["approvals_may_go"],
+        WaitingFor.WORKER_LACKS_FEATURES: not worker["features_may_go"],
         WaitingFor.BUDGET_EXHAUSTED: not worker["budgets_have_room"],
         WaitingFor.FIRST_WORKER: is_due and not (worker["is_offered"] and worker["is_not_avoided"]),
         WaitingFor.WORKER_FULL: limits_of_candidate(worker)["capacity"] > 0

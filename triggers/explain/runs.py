@@ -43,7 +43,8 @@ _RUN = f"""
 SELECT r.id, r.environment_id, r.trigger_id, r.worker_id, r.pool_id, r.status, r.attempt, r.max_retries, r.queued_at,
     r.available_at, r.claimed_at, r.started_at, r.ended_at, r.ended_by, r.lease_expires_at, r.deadline_at,
     r.cancel_requested_at, r.fault_class, r.short_message, r.tool_calls_total, r.tool_calls_effects,
-    r.tool_calls_unknown, r.event_id, r.session_id, r.spells, r.at_limit, r.limit_retries, r.had_effects,
+    r.tool_calls_unknown, r.event_id, r.nothing_new, r.looked_at, r.look_only, r.session_id, r.spells, r.at_limit,
+    r.limit_retries, r.had_effects,
     x.error_message, t.name AS trigger_name, t.retry_after_effects, t.retry_mode, t.worker_id AS trigger_worker_id,
     t.pool_id AS trigger_pool_id, t.enabled AS trigger_enabled, t.deleted_at AS trigger_deleted_at,
     {SEALED_HEADERS},
@@ -61,6 +62,10 @@ SELECT r.id, r.environment_id, r.trigger_id, r.worker_id, r.pool_id, r.status, r
         WHERE m.pool_id = r.pool_id AND {is_online("o")}) AS pool_seen_at,
     n.id AS retry_id, n.status AS retry_status, n.available_at AS retry_available_at, n.ended_by AS retry_ended_by,
     n.claimed_at IS NOT NULL AS retry_was_claimed,
+    CASE WHEN r.nothing_new THEN (
+        SELECT max(l.ended_at) FROM run l
+        WHERE l.trigger_id = r.trigger_id AND l.environment_id = r.environment_id AND l.status = 'succeeded'
+            AND NOT l.nothing_new AND l.ended_at < r.ended_at) END AS new_at,
     a.id AS approval_id, a.tool AS approval_tool, a.role AS approver_role, a.created_at AS approval_asked_at,
     {DECIDERS},
     {NOW} AS now
@@ -235,6 +240,12 @@ def _ended_words(run: Row, retry: Retry) -> str:
     words += f"{',' if ',' in words else ''} at {moment_words(run['ended_at'], run['now'])}"
     if run["ended_by"] == EndedBy.WORKER and run["fault_class"] != FaultClass.NONE:
         words += ", as its worker reported"
+    if run["nothing_new"]:
+        since = (
+            "yet" if run["new_at"] is None else f"since {moment_words(run['new_at'], run['now'])}"
+        )
+        looked = moment_words(run["looked_at"], run["now"])
+        return f"{words}: its worker looked at {looked}, and nothing was new {since}, so no agent was started."
     if retry.code in (NoRetry.SUCCEEDED, NoRetry.CANCELED):
         return f"{words}."
     return f"{words}; {retry.message[0].lower()}{retry.message[1:]}"

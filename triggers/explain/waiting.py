@@ -34,7 +34,7 @@ _ORDER = list(WaitingFor)
 # A run that waits for one of these has no place among the due runs of a worker.
 _OF_THE_RUN = {
     WaitingFor.WORKER_UNAPPROVED,
-    WaitingFor.WORKER_LACKS_APPROVALS,
+    WaitingFor.WORKER_LACKS_FEATURES,
     WaitingFor.FIRST_WORKER,
     WaitingFor.BUDGET_EXHAUSTED,
 }
@@ -360,8 +360,10 @@ _AHEAD_OF_EACH = first_due(_IS_AHEAD, own=MOST_AT_ONCE, of_each_pool=MOST_AT_ONC
 # which is enough to know whether the worker's next poll returns the run.
 _SOONEST = f"""
 SELECT c.id
-FROM unnest(%(worker_ids)s::uuid[], %(rooms)s::int[], %(unapproved_since)s::timestamptz[],
-    %(takes_approvals)s::boolean[]) AS c (id, room, unapproved_since, takes_approvals)
+FROM (
+    SELECT given.*, w.features FROM unnest(%(worker_ids)s::uuid[], %(rooms)s::int[],
+        %(unapproved_since)s::timestamptz[]) AS given (id, room, unapproved_since)
+    JOIN worker w ON w.id = given.id) c
 CROSS JOIN LATERAL (SELECT least(count(*), c.room) AS n FROM ({about(_AHEAD_OF_EACH, "c")}) first) ahead
 ORDER BY ahead.n >= c.room, ahead.n, c.room DESC, c.id LIMIT 1
 """
@@ -413,7 +415,6 @@ def _soonest(workers: list[Row], params: Row) -> Row:
         "worker_ids": ids,
         "rooms": [min(MOST_AT_ONCE, room_of(worker)) for worker in workers],
         "unapproved_since": [worker["unapproved_since"] for worker in workers],
-        "takes_approvals": [worker["takes_approvals"] for worker in workers],
     }
     (found,) = fetch_all(_SOONEST, {**params, **given})
     return workers[ids.index(found["id"])]

@@ -100,7 +100,7 @@ class BudgetWindow(TenantRow):
     notional_spent_usd = money(default=0)
     # The part of `reserved_usd` that is for workers with a subscription.
     notional_reserved_usd = money(default=0)
-    # How many runs were claimed in the window.
+    # How many runs were claimed in the window, without those that have ended with nothing new.
     runs = models.PositiveIntegerField(default=0)
     # How often the sums or the budget have changed.
     changes = models.BigIntegerField(default=0)

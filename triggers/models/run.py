@@ -58,7 +58,7 @@ RUN_COLUMNS = (
     "retry_of_id", "rerun_of_id", "event_id", "chain_depth", "scheduled_for", "available_at", "start_deadline_at",
     "queued_at", "claimed_at", "started_at", "ended_at", "cancel_requested_at", "exit_code", "fault_class",
     "short_message", "model", "input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens",
-    "cost_usd", "num_turns", "session_id", "spells", "active_ms",
+    "cost_usd", "num_turns", "session_id", "spells", "active_ms", "looks", "nothing_new", "look_digest", "looked_at",
 )  # fmt: skip
 
 
@@ -269,6 +269,20 @@ class Run(TenantRow):
     # The names of the tools of the first denied calls, MAX_DENIED_TOOLS at most.
     denied_tools = ArrayField(models.CharField(max_length=200), null=True)
 
+    # Whether the run's worker looks for something new before it starts the agent: its revision says so, and whoever
+    # queued it did not force it. A retry copies it.
+    looks = models.BooleanField(default=False, db_default=False)
+    # Whether the worker is to do no more than look, and to tell as the output what it saw. Such a run ends as canceled,
+    # so that it is no outcome of its trigger.
+    look_only = models.BooleanField(default=False, db_default=False)
+    # Whether it looked, found nothing new, and succeeded without starting the agent.
+    nothing_new = models.BooleanField(default=False, db_default=False)
+    # The SHA-256 of what the worker saw when it looked, as 64 hexadecimal digits; NULL if it reported none. A retry
+    # that continues the session copies it with `looked_at`, because it does not look again.
+    look_digest = models.CharField(max_length=64, null=True)
+    # When the worker looked, by its own clock; NULL with `look_digest`.
+    looked_at = models.DateTimeField(null=True)
+
     class Meta:
         db_table = "run"
         constraints = CONSTRAINTS
@@ -298,6 +312,10 @@ class RunText(models.Model):
     # them. An entry is a worker's id and the address from which it polled, with a space between them.
     # `triggers.runs.handout` adds an entry when the worker or the address differs from those of the latest entry.
     handed_to = ArrayField(models.TextField(), null=True)
+
+    # The run whose output the worker gets with this one (`carry`), fixed at the first hand-out; NULL if there was none.
+    # A retry copies it. That run may have been pruned, so the database does not refer to it.
+    previous_id = models.UUIDField(null=True)
 
     class Meta:
         db_table = "run_text"

@@ -150,6 +150,15 @@ CONSTRAINTS = (
         | has("active_ms", spells__gt=0, spells__lt=MAX_SPELLS, active_ms__gte=0),
     ),
     check(
+        "run_look", lacks("look_digest", "looked_at") | has("look_digest", "looked_at", looks=True)
+    ),
+    check("run_look_only", Q(look_only=False) | Q(looks=True, nothing_new=False)),
+    check(
+        "run_nothing_new",
+        Q(nothing_new=False)
+        | has("started_at", status=Status.SUCCEEDED, looks=True, cost_usd=0, spells=0),
+    ),
+    check(
         "run_denials",
         lacks("denials_total", "denied_tools")
         | has("denials_total", "denied_tools", denials_total__gte=0),
@@ -253,6 +262,26 @@ INDEXES = (
         ["trigger", "status", "ended_at", "id"],
         where=has("ended_at"),
     ),
+    # The hand-out finds by this index the output that a run is given (`carry`).
+    index(
+        "run_with_something_new",
+        ["trigger", "ended_at", "id"],
+        where=has("ended_at", status=Status.SUCCEEDED, nothing_new=False),
+    ),
+    # The hand-out finds by this index what the revision's last success saw when it looked.
+    index(
+        "run_that_looked",
+        ["revision", "ended_at", "id"],
+        where=has("ended_at", "look_digest", status=Status.SUCCEEDED),
+    ),
+    # The runs that found nothing new, which a list may show alone.
+    *(
+        index(name, [scope, "queued_at", "id"], where=Q(nothing_new=True))
+        for scope, name in (
+            ("environment", "run_nothing_new"),
+            ("trigger", "run_nothing_new_of_trigger"),
+        )
+    ),
     # The database uses this index when it removes a revision, to make sure that no run refers to it.
     index("run_of_revision", ["revision", "environment"]),
     # The database uses this index when it removes a run, to empty `rerun_of` of the runs that name it.
@@ -271,7 +300,7 @@ INDEXES = (
     # The statistics read this index alone. A claim, a start or a heartbeat changes no column
     # of a run that is in it, because only ended runs are.
     index(
-        "run_ended",
+        "run_ended_figures",
         ["environment", "ended_at"],
         where=has("ended_at"),
         include=[
@@ -285,6 +314,7 @@ INDEXES = (
             "cost_usd",
             "input_tokens",
             "output_tokens",
+            "nothing_new",
         ],
     ),
 )

@@ -9,7 +9,7 @@ from django.db.models.functions import Greatest, Now
 
 from pipedai.table_rules import check, has, index, lacks, unique
 from triggers.models.run import JSONAsGivenField
-from triggers.states import STRETCHED, Decision, RecordEvents, RetryMode
+from triggers.states import STRETCHED, Carry, Decision, RecordEvents, RetryMode
 from workspaces.tenant_columns import (
     FileColumns,
     TenantRow,
@@ -238,8 +238,14 @@ class Trigger(FileColumns):
         )
 
 
+# The columns of a revision that users set.
+REVISED: Final = ("prompt", "model", "output_schema", "before", "carry")
+
+
 class TriggerRevision(TenantRow):
-    """A prompt, model and output schema of a trigger. It never changes, so that runs refer to it."""
+    """What a run of a trigger is given to do: its prompt with model, output schema, look before it, and what is carried
+    over from earlier runs. It never changes, so that runs refer to it.
+    """
 
     trigger = tenant_key("triggers.Trigger", related_name="revisions")
     # The text that the worker gives to the AI model, up to 256 KiB. It never changes.
@@ -248,6 +254,12 @@ class TriggerRevision(TenantRow):
     model = models.CharField(max_length=200, null=True)
     # The JSON Schema 2020-12 of the run's output, as text and unchanged; NULL if a run need not have an output.
     output_schema = JSONAsGivenField(null=True)
+    # What a worker looks at before it starts the agent, as LookBody reads it; NULL if runs don't look first.
+    before = JSONAsGivenField(null=True)
+    # Whether a run gets the output of the trigger's last success that had something new.
+    carry = models.CharField(
+        max_length=6, choices=Carry.choices, default=Carry.NONE, db_default=Carry.NONE
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     # What kind of actor made the revision, as in the audit log: a value of `pipedai.events.ActorType`; NULL if that is
     # not known.
@@ -257,7 +269,10 @@ class TriggerRevision(TenantRow):
 
     class Meta:
         db_table = "trigger_revision"
-        constraints = (in_environment("trigger_revision"),)
+        constraints = (
+            in_environment("trigger_revision"),
+            check("trigger_revision_carry", Q(carry__in=Carry.values)),
+        )
         indexes = (index("trigger_revision_of_trigger", ["trigger", "created_at", "id"]),)
 
 

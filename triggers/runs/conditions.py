@@ -4,6 +4,7 @@ Each stands here once: the poll, the claim and the explanation are made of them.
 trigger `t`. Its parameters are `now`, `worker_id`, and those of `Limits`.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final, NotRequired, TypedDict, Unpack
 from uuid import UUID
@@ -67,11 +68,24 @@ LACKS_TOKEN = f"(c.headers IS NULL OR c.fresh_until <= {NOW})"
 # The trigger's connection, if it has one, lets its runs begin.
 CONNECTION_IS_READY = f"""coalesce((SELECT false FROM connection c
         WHERE c.id = t.connection_id AND {LACKS_TOKEN} LIMIT 1), true)"""
-# Only a worker that can stop a run to wait for a decision gets a run whose trigger has rules for approvals, or one that
-# has waited, whatever the trigger has become.
+# What not every worker can do: stop a run to wait for an approval, and look for something new before the agent starts.
+APPROVALS, BEFORE = "approvals", "before"
+FEATURES: Final = (APPROVALS, BEFORE)
+
+
+def _takes(feature: str) -> str:
+    return f"'{feature}' = ANY(%(features)s::varchar[])"
+
+
+# A run goes only to a worker that named the features which it needs. A run that has waited needs approvals whatever the
+# trigger has become.
 HAS_APPROVALS = "t.approvals IS NOT NULL"
 _HAS_WAITED = "r.spells > 0"
-APPROVALS_MAY_GO = f"(%(takes_approvals)s OR NOT ({HAS_APPROVALS} OR {_HAS_WAITED}))"
+_RUN_FEATURES_MAY_GO = (
+    f"(({_takes(APPROVALS)} OR NOT {_HAS_WAITED}) AND ({_takes(BEFORE)} OR NOT r.looks))"
+)
+_TRIGGER_FEATURES_MAY_GO = f"({_takes(APPROVALS)} OR NOT {HAS_APPROVALS})"
+FEATURES_MAY_GO = f"({_RUN_FEATURES_MAY_GO} AND {_TRIGGER_FEATURES_MAY_GO})"
 # The environment is not paused. PostgreSQL evaluates the subquery once for a statement, since it names no run.
 IS_NOT_PAUSED = f"(SELECT e.paused_at FROM environment e WHERE e.id = {_ENVIRONMENT}) IS NULL"
 # How many more runs of the trigger `t` may be claimed. It is read only for triggers that have such a limit. The order
@@ -87,7 +101,7 @@ _RUN_MAY_GO_OUT = f"""r.{OF_ENVIRONMENT}
     AND {IS_QUEUED} AND {IS_DUE} AND {IS_NOT_PAUSED} AND {IS_IN_TIME} AND {MAY_START}"""
 # The conditions of a claim. Two more are not part of this text: the worker must have room for the run, and in a poll
 # no other run may come before it.
-MAY_BE_CLAIMED = f"""{IS_OFFERED} AND {_RUN_MAY_GO_OUT} AND {HEADERS_MAY_GO} AND {APPROVALS_MAY_GO}
+MAY_BE_CLAIMED = f"""{IS_OFFERED} AND {_RUN_MAY_GO_OUT} AND {HEADERS_MAY_GO} AND {FEATURES_MAY_GO}
     AND {IS_NOT_AVOIDED} AND {CONNECTION_IS_READY} AND {TRIGGER_HAS_ROOM} AND {BUDGETS_HAVE_ROOM}"""
 
 
@@ -112,9 +126,8 @@ _WITH_HEADERS = f"{_LIVE_TRIGGERS} AND {HAS_HEADERS}"
 # The same as HEADERS_MAY_GO, for reading a queue.
 HEADERS_MAY_GO_FROM_QUEUE = f"(%(approved)s OR r.trigger_id NOT IN ({_WITH_HEADERS}))"
 _WITH_APPROVALS = f"{_LIVE_TRIGGERS} AND {HAS_APPROVALS}"
-_APPROVALS_MAY_GO_FROM_QUEUE = (
-    f"(%(takes_approvals)s OR NOT ({_HAS_WAITED} OR r.trigger_id IN ({_WITH_APPROVALS})))"
-)
+_FEATURES_MAY_GO_FROM_QUEUE = f"""({_RUN_FEATURES_MAY_GO}
+        AND ({_takes(APPROVALS)} OR r.trigger_id NOT IN ({_WITH_APPROVALS})))"""
 # The conditions under which a run of a queue may go out, and those under which runs of a trigger may. Together they say
 # the same as those of a claim. Some say in advance what follows from others, to pass over many rows at little cost.
 # The worker has a run that goes on after a decision. A limit of the number of runs does not hold back such a run, which
@@ -123,11 +136,11 @@ _HAS_DECIDED = f"""coalesce((SELECT true FROM run d
         WHERE d.worker_id = %(worker_id)s AND d.{OF_ENVIRONMENT} AND d.status = 'queued' AND d.spells > 0
         LIMIT 1), false)"""
 _MAY_GO_OUT = f"""{_RUN_MAY_GO_OUT} AND {IS_NOT_AVOIDED} AND ({_in_all_budgets("0")} OR {_HAS_DECIDED})
-    AND {HEADERS_MAY_GO_FROM_QUEUE} AND {_APPROVALS_MAY_GO_FROM_QUEUE}
+    AND {HEADERS_MAY_GO_FROM_QUEUE} AND {_FEATURES_MAY_GO_FROM_QUEUE}
     AND r.trigger_id NOT IN (SELECT id FROM no_room) AND r.trigger_id NOT IN (SELECT id FROM not_ready)
     AND (r.spells > 0 OR ({_in_all_budgets("0")} AND r.trigger_id NOT IN (SELECT id FROM too_dear)))"""
 _TRIGGER_MAY = f"""t.{OF_ENVIRONMENT} AND t.deleted_at IS NULL AND {HEADERS_MAY_GO}
-    AND (%(takes_approvals)s OR NOT {HAS_APPROVALS})
+    AND {_TRIGGER_FEATURES_MAY_GO}
     AND t.id NOT IN (SELECT id FROM no_room) AND t.id NOT IN (SELECT id FROM too_dear)
     AND t.id NOT IN (SELECT id FROM not_ready) AND {BUDGETS_HAVE_ROOM_FOR_NEW}"""
 # Looks the trigger of each run up by itself (OFFSET 0).
@@ -184,7 +197,7 @@ def _first(mine: str, where: str, order: str, most: int, at_most: str | None) ->
                 SELECT r.* FROM run r WHERE r.trigger_id = t.id AND r.ended_at IS NULL
                 ORDER BY {HAND_OUT_ORDER} OFFSET 0) r
             WHERE {mine} AND {_RUN_MAY_GO_OUT} AND {IS_NOT_AVOIDED} AND {where}
-                AND (%(takes_approvals)s OR NOT {_HAS_WAITED})
+                AND {_RUN_FEATURES_MAY_GO}
             LIMIT {most}) r
     )
     SELECT * FROM (SELECT * FROM early UNION SELECT * FROM late) r ORDER BY {order} LIMIT {enough})"""
@@ -201,7 +214,7 @@ FREE_SLOTS = f"""greatest(0, %(capacity)s - (
 EVALUATED = f"""{IS_OFFERED} AS is_offered, {IS_NOT_AVOIDED} AS is_not_avoided, {IS_DUE} AS is_due,
     {IS_IN_TIME} AS is_in_time, {MAY_START} AS may_start, {IS_NOT_PAUSED} AS is_not_paused,
     {TRIGGER_HAS_ROOM} AS trigger_has_room, {HEADERS_MAY_GO} AS headers_may_go,
-    {APPROVALS_MAY_GO} AS approvals_may_go, {FREE_SLOTS} AS free_slots, {BUDGETS_HAVE_ROOM} AS budgets_have_room,
+    {FEATURES_MAY_GO} AS features_may_go, {FREE_SLOTS} AS free_slots, {BUDGETS_HAVE_ROOM} AS budgets_have_room,
     {CONNECTION_IS_READY} AS connection_is_ready, t.connection_id,
     (SELECT w.limited_until FROM worker w WHERE w.id = %(worker_id)s AND w.limited_until > {NOW}) AS limited_until,
     (SELECT max(claimed_at) FROM run WHERE {IS_HELD}) AS last_claimed_at"""
@@ -219,21 +232,21 @@ def about(condition: str, worker: str) -> str:
         .replace("%(worker_id)s", f"{worker}.id")
         .replace("%(capacity)s", f"{worker}.max_concurrency")
         .replace("%(approved)s", f"({worker}.unapproved_since IS NULL)")
-        .replace("%(takes_approvals)s", f"{worker}.takes_approvals")
+        .replace("%(features)s", f"{worker}.features")
     )
 
 
 class Limits(TypedDict):
-    """How many runs a worker may hold at once, whether it is approved for secret headers, and whether it can stop a run
-    to wait for a decision; not to say so is to say no.
+    """How many runs a worker may hold at once, whether it is approved for secret headers, and which of FEATURES it has;
+    not to say so is to have none.
     """
 
     capacity: int
     approved: bool
-    takes_approvals: NotRequired[bool]
+    features: NotRequired[Sequence[str]]
 
 
-NO_APPROVALS: Final[Row] = {"takes_approvals": False}
+NO_FEATURES: Final[Row] = {"features": []}
 
 
 def limits_of(
@@ -242,13 +255,13 @@ def limits_of(
     disabled: bool,
     limited: bool,
     approved: bool,
-    takes_approvals: bool = False,
+    features: Sequence[str] = (),
 ) -> Limits:
     """A worker that is disabled, or `limited` by its account's usage limit, may take no run."""
     return {
         "capacity": 0 if disabled or limited else max_concurrency,
         "approved": approved,
-        "takes_approvals": takes_approvals,
+        "features": list(features),
     }
 
 
@@ -262,13 +275,13 @@ def evaluate(
     """Returns for a queued run and a worker which conditions hold.
 
     They are `is_offered` to the worker, `is_not_avoided`, `is_due`, `is_in_time`, `may_start`, `is_not_paused`,
-    `trigger_has_room`, `headers_may_go`, `approvals_may_go`, `budgets_have_room`, `connection_is_ready`, and
+    `trigger_has_room`, `headers_may_go`, `features_may_go`, `budgets_have_room`, `connection_is_ready`, and
     `free_slots`, a number. `connection_id` is the connection of the run's trigger, or None. `limited_until` is when the
     worker's usage limit ends, or None if it has none. `last_claimed_at` is when the worker claimed the last of the runs
     that it holds, or None if it holds none. Without a worker only those count that concern the run alone. The refusal
     of a claim and the explanation of a waiting run both use this result.
     """
-    params = {"run_id": run_id, "worker_id": worker_id, "now": now, **NO_APPROVALS, **limits}
+    params = {"run_id": run_id, "worker_id": worker_id, "now": now, **NO_FEATURES, **limits}
     return fetch_row(_EVALUATE, params)
 
 

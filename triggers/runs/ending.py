@@ -23,12 +23,13 @@ SELECT * FROM unnest(%(run_ids)s::uuid[], %(environment_ids)s::uuid[], %(message
 ON CONFLICT (run_id) DO UPDATE SET error_message = excluded.error_message
 """
 
-# Keeps the final ends of runs as events for those triggers that listen. Later ends of a run, by late results, are none.
+# Keeps the final ends of runs as events for those triggers that listen. Later ends of a run, by late results, are none,
+# and neither are those of runs that found nothing new.
 _KEEP_ENDS = """
 INSERT INTO event (id, environment_id, run_id, received_at)
 SELECT n.id, r.environment_id, r.id, r.ended_at FROM unnest(%(ids)s::uuid[], %(run_ids)s::uuid[]) AS n (id, run_id)
 JOIN run r ON r.id = n.run_id
-WHERE r.status IN ('succeeded', 'failed', 'timed_out') AND NOT r.retried
+WHERE r.status IN ('succeeded', 'failed', 'timed_out') AND NOT r.retried AND NOT r.nothing_new
 ON CONFLICT (run_id, environment_id) WHERE run_id IS NOT NULL DO NOTHING
 """
 
@@ -210,10 +211,11 @@ def _effects_forbid(run: Row) -> bool:
     return not run["retry_after_effects"] and may_have_had_effects(run)
 
 
-_COPY_PAYLOADS = """
-INSERT INTO run_text (run_id, environment_id, payload)
-SELECT r.id, x.environment_id, x.payload FROM run r JOIN run_text x ON x.run_id = r.retry_of_id
-WHERE r.id = ANY(%(ids)s) AND r.environment_id = ANY(%(environment_ids)s) AND x.payload IS NOT NULL
+_COPY_GIVEN = """
+INSERT INTO run_text (run_id, environment_id, payload, previous_id)
+SELECT r.id, x.environment_id, x.payload, x.previous_id FROM run r JOIN run_text x ON x.run_id = r.retry_of_id
+WHERE r.id = ANY(%(ids)s) AND r.environment_id = ANY(%(environment_ids)s)
+    AND (x.payload IS NOT NULL OR x.previous_id IS NOT NULL)
 """
 
 
@@ -242,7 +244,7 @@ def create_retries(ended: Iterable[Row], *, retry_after_seconds: int | None = No
     )
     if retries:
         execute(
-            _COPY_PAYLOADS,
+            _COPY_GIVEN,
             {
                 "ids": [retry["id"] for retry in retries],
                 "environment_ids": list({retry["environment_id"] for retry in retries}),

@@ -6,7 +6,7 @@ others last.
 
 import json
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -26,7 +26,7 @@ from pipedai.sql import NOW, Row, fetch_all, fetch_row
 from triggers.budgets.spending import NEXT_WINDOW
 from triggers.runs import lifecycle
 from triggers.runs.conditions import (
-    APPROVALS_MAY_GO,
+    FEATURES_MAY_GO,
     FREE_IN_TRIGGER,
     FREE_SLOTS,
     HAND_OUT_ORDER,
@@ -35,7 +35,7 @@ from triggers.runs.conditions import (
     IS_DUE,
     IS_OFFERED,
     IS_QUEUED,
-    NO_APPROVALS,
+    NO_FEATURES,
     OF_ENVIRONMENT,
     Limits,
     first_due,
@@ -53,6 +53,9 @@ log = get_logger(__name__)
 MOST_AT_ONCE = 50
 
 MOST_BYTES = MAX_PAGE_BYTES
+
+# How many bytes of JSON a run gets at most of an earlier run's output.
+MAX_CARRIED_BYTES = 16 * 1024
 
 # The most bytes that JSON needs for one byte of text: a control character becomes six characters (`\u0001`).
 _LONGEST_ESCAPE = 6
@@ -150,6 +153,8 @@ def _reading_due(
 WITH due AS (
 SELECT r.id, r.environment_id, r.trigger_id, t.name AS trigger_name, v.prompt, v.model, t.mcp_url,
     {SEALED_HEADERS}, r.timeout_seconds, x.payload, v.output_schema,
+    CASE WHEN r.looks AND r.spells = 0 THEN v.before END AS before, r.look_only, v.carry,
+    x.previous_id AS kept_previous_id,
     t.retry_after_effects, t.retry_mode, t.max_cost_usd, {RECORD_EVENTS} AS record_events, r.attempt, r.queued_at,
     CASE WHEN r.resume_until > {resumed_at} AND r.worker_id = %(worker_id)s THEN r.resume_until END AS resume_until,
     CASE WHEN r.resume_until > {resumed_at} AND r.worker_id = %(worker_id)s THEN CASE
@@ -161,7 +166,8 @@ SELECT r.id, r.environment_id, r.trigger_id, t.name AS trigger_name, v.prompt, v
     x.mcp_url AS handed_out_url, x.handed_to[1] AS handed_to, {last} AS is_last, r.available_at,
     1024 + 6 * octet_length(t.name) + octet_length(v.prompt) + coalesce(octet_length(x.payload::text), 0)
         + coalesce(octet_length(v.output_schema::text), 0) + coalesce(octet_length(t.approvals::text), 0)
-        + coalesce(octet_length(asked.rules::text), 0)
+        + coalesce(octet_length(asked.rules::text), 0) + coalesce(octet_length(v.before::text), 0)
+        + CASE v.carry WHEN 'output' THEN {MAX_CARRIED_BYTES} ELSE 0 END
         + 2 * coalesce(octet_length(t.mcp_url), 0)
         + 2 * (coalesce(octet_length(t.mcp_headers), 0) + coalesce(octet_length(c.headers), 0)) AS weight
 FROM {runs}
@@ -196,7 +202,7 @@ def due(own: int, *, of_each_pool: int | None) -> str:
 CLAIMED = _reading_due(
     _RUNS,
     f"r.{OF_ENVIRONMENT} AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL AND r.claim_id = %(claim_id)s"
-    f" AND {HEADERS_MAY_GO} AND {APPROVALS_MAY_GO}",
+    f" AND {HEADERS_MAY_GO} AND {FEATURES_MAY_GO}",
     most="1",
     resumed_at="r.claimed_at",
 )
@@ -266,8 +272,52 @@ def hand_out_runs(
         now=now,
         **limits,
     )
+    runs = _with_past(runs)
     note_receiver((run.row for run in runs), worker_id=worker_id, actor=actor)
     return runs
+
+
+# What the runs before a run `r` leave to it: the digest of what the last success of its revision saw when it looked,
+# and the output, or else the message, of the trigger's last success that had something new. The first hand-out of a
+# run that is no retry finds that success; all later ones have the same.
+_PAST = """
+SELECT r.id, looked.look_digest AS last_digest, p.id AS previous_id, p.ended_at AS previous_ended_at,
+    p.revision_id AS previous_revision_id, coalesce(o.output::text, to_json(p.short_message)::text) AS previous_output
+FROM unnest(%(run_ids)s::uuid[], %(firsts)s::boolean[], %(previous_ids)s::uuid[]) AS n (run_id, is_first, previous_id)
+JOIN run r ON r.id = n.run_id
+JOIN trigger_revision v ON v.id = r.revision_id
+LEFT JOIN LATERAL (
+    SELECT l.look_digest FROM run l
+    WHERE r.looks AND l.revision_id = r.revision_id AND l.environment_id = r.environment_id
+        AND l.status = 'succeeded' AND l.look_digest IS NOT NULL AND l.ended_at IS NOT NULL
+    ORDER BY l.ended_at DESC, l.id DESC LIMIT 1) looked ON true
+LEFT JOIN LATERAL (
+    SELECT l.id FROM run l
+    WHERE n.is_first AND v.carry = 'output' AND l.trigger_id = r.trigger_id AND l.environment_id = r.environment_id
+        AND l.status = 'succeeded' AND NOT l.nothing_new AND l.ended_at IS NOT NULL
+    ORDER BY l.ended_at DESC, l.id DESC LIMIT 1) latest ON true
+LEFT JOIN run p ON p.id = coalesce(n.previous_id, latest.id)
+LEFT JOIN run_result o ON o.run_id = p.id
+"""
+
+
+def _with_past(runs: list[HandedOut], *, is_first: bool = True) -> list[HandedOut]:
+    """Adds `last_digest` to runs that look for something new, and `previous` to those that carry an output over. It
+    takes one statement if there are such runs. `is_first` is false for a run that was claimed before.
+    """
+    of = [run.row for run in runs if run.row["before"] is not None or run.row["carry"] != "none"]
+    if not of:
+        return runs
+    params = {
+        "run_ids": [row["id"] for row in of],
+        # A run that was handed out before, and a retry, keep what they have, even if that is nothing.
+        "firsts": [
+            is_first and row["handed_out_url"] is None and row["attempt"] == 1 for row in of
+        ],
+        "previous_ids": [row["kept_previous_id"] for row in of],
+    }
+    past = {row["id"]: row for row in fetch_all(_PAST, params)}
+    return [HandedOut({**run.row, **past.get(run.row["id"], {})}, run.mcp_headers) for run in runs]
 
 
 def choose_runs(
@@ -282,7 +332,7 @@ def choose_runs(
 ) -> list[HandedOut]:
     """Returns the runs that `hand_out_runs` would give to the worker, or `only_first` of them, and writes nothing."""
     params: Row = {
-        **NO_APPROVALS,
+        **NO_FEATURES,
         **limits,
         "worker_id": worker_id,
         "now": now,
@@ -317,7 +367,7 @@ def read_claimed(
     worker_id: UUID,
     claim_id: str,
     approved: bool,
-    takes_approvals: bool = False,
+    features: Sequence[str] = (),
     now: datetime | None = None,
 ) -> HandedOut | None:
     """Returns the run that the worker holds by this `claim_id`, with its trigger's present URL and headers; writes
@@ -327,11 +377,11 @@ def read_claimed(
         "worker_id": worker_id,
         "claim_id": claim_id,
         "approved": approved,
-        "takes_approvals": takes_approvals,
+        "features": list(features),
         "now": now,
         "most_bytes": MOST_BYTES,
     }
-    runs = _opened(fetch_all(CLAIMED, params))
+    runs = _with_past(_opened(fetch_all(CLAIMED, params)), is_first=False)
     return runs[0] if runs else None
 
 
@@ -437,7 +487,7 @@ def claim_next_run(
             offers=offers,
             now=now,
         )
-        run = None
+        run, chosen = None, _with_past(chosen)
         if chosen:
             run = _take(chosen[0], worker_id, claim_id, start, lock_worker, actor, now)
         # No run taken? Then this may be a repeated call, which gets the run that the first one claimed.
@@ -489,7 +539,7 @@ def _claimed_before(
         worker_id=worker_id,
         claim_id=claim_id,
         approved=limits["approved"],
-        takes_approvals=limits.get("takes_approvals", False),
+        features=limits.get("features", ()),
         now=now,
     )
     if held is None:

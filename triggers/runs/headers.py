@@ -143,19 +143,20 @@ def renew_credentials(
 # at every poll.
 _REMEMBERED = 20
 
-# Stores with each run the MCP URL that the worker gets, and who receives the secret headers: the receiver, which is a
-# worker together with its IP address. `receiver` is NULL if the run has no headers, or if the receiver stored last gets
-# them again. With `later` false, the statement changes only rows without a receiver. If two polls do this at the same
-# moment, the second one changes and returns no row, and so learns that it was second. With `later` true, the statement
-# puts the receiver before the earlier ones, unless the receiver stored last and the stored URL are the same as the new
-# ones.
+# Stores with each run the MCP URL that the worker gets, the run whose output it gets, and who receives the secret
+# headers: the receiver, which is a worker together with its IP address. `receiver` is NULL if the run has no headers,
+# or if the receiver stored last gets them again. With `later` false, the statement changes only rows without a
+# receiver. If two polls do this at the same moment, the second one changes and returns no row, and so learns that it
+# was second. With `later` true, the statement puts the receiver before the earlier ones, unless the receiver stored
+# last and the stored URL are the same as the new ones.
 _KEEP = f"""
-INSERT INTO run_text AS kept (run_id, environment_id, mcp_url, handed_to)
-SELECT run_id, environment_id, url, CASE WHEN receiver IS NOT NULL THEN ARRAY[receiver] END
-FROM unnest(%(run_ids)s::uuid[], %(environment_ids)s::uuid[], %(urls)s::text[], %(receivers)s::text[])
-    AS u (run_id, environment_id, url, receiver)
+INSERT INTO run_text AS kept (run_id, environment_id, mcp_url, handed_to, previous_id)
+SELECT run_id, environment_id, url, CASE WHEN receiver IS NOT NULL THEN ARRAY[receiver] END, previous_id
+FROM unnest(%(run_ids)s::uuid[], %(environment_ids)s::uuid[], %(urls)s::text[], %(receivers)s::text[],
+    %(previous_ids)s::uuid[]) AS u (run_id, environment_id, url, receiver, previous_id)
 ON CONFLICT (run_id) DO UPDATE
-SET mcp_url = excluded.mcp_url, handed_to = (excluded.handed_to || kept.handed_to)[1:{_REMEMBERED}]
+SET mcp_url = excluded.mcp_url, previous_id = coalesce(kept.previous_id, excluded.previous_id),
+    handed_to = (excluded.handed_to || kept.handed_to)[1:{_REMEMBERED}]
 WHERE CASE WHEN %(later)s
     THEN kept.mcp_url IS DISTINCT FROM excluded.mcp_url OR kept.handed_to[1] IS DISTINCT FROM excluded.handed_to[1]
     ELSE kept.handed_to IS NULL END
@@ -172,7 +173,8 @@ def note_receiver(runs: Iterable[Row], *, worker_id: UUID, actor: Actor) -> None
     for row in runs:
         has_headers = row["mcp_headers"] is not None or row["connection_id"] is not None
         gets_headers = has_headers and row["handed_to"] != receiver
-        if gets_headers or row["handed_out_url"] != row["mcp_url"]:
+        is_fixed = row.get("previous_id") == row.get("kept_previous_id")
+        if gets_headers or row["handed_out_url"] != row["mcp_url"] or not is_fixed:
             news[row["id"]] = {**row, "receiver": receiver if gets_headers else None}
     # Runs whose headers nobody has received yet are stored first. Usually all runs are of this kind, and no second
     # statement is needed.
@@ -204,6 +206,7 @@ def _store(rows: list[Row], *, later: bool) -> dict[UUID, list[str]]:
             "environment_ids": [row["environment_id"] for row in rows],
             "urls": [row["mcp_url"] for row in rows],
             "receivers": [row["receiver"] for row in rows],
+            "previous_ids": [row.get("previous_id") for row in rows],
             "later": later,
         },
     )

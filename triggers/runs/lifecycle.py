@@ -112,7 +112,7 @@ def take_run(
     params = {
         **_leasing(run_id, worker_id, now),
         "claim_id": claim_id,
-        **conditions.NO_APPROVALS,
+        **conditions.NO_FEATURES,
         **limits,
     }
     statement = sql.claim(limited=limited_trigger is not None, start=start, once=once)
@@ -329,9 +329,9 @@ UNAPPROVED = (
     " (POST /workers/:id/approve): it was registered by a key's token."
 )
 
-_LACKS_APPROVALS = (
-    "The run's trigger has rules for approvals, or the run has waited by such rules, and the claim does not name"
-    " approvals among its features."
+_LACKS_FEATURES = (
+    "The claim does not name a feature that the run needs: approvals, if its trigger has rules for them or the run has"
+    " waited by such rules, or before, if it looks for something new first."
 )
 
 _FIRST = ("Another worker comes first for the run.", ErrorCode.FIRST_WORKER)
@@ -343,7 +343,7 @@ _UNMET = {
     "is_in_time": ("The run's start deadline has passed.", ErrorCode.START_DEADLINE),
     **dict.fromkeys(("may_start", "is_offered", "is_not_avoided"), _FIRST),
     "headers_may_go": (UNAPPROVED, ErrorCode.WORKER_UNAPPROVED),
-    "approvals_may_go": (_LACKS_APPROVALS, ErrorCode.WORKER_LACKS_APPROVALS),
+    "features_may_go": (_LACKS_FEATURES, ErrorCode.WORKER_LACKS_FEATURES),
 }
 
 

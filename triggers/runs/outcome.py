@@ -68,6 +68,20 @@ class Denials:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """What a worker saw when it looked for something new: the SHA-256 as 64 hexadecimal digits, when it looked, and
+    whether it therefore did not start the agent. Without a digest it is a report that can't be read.
+    """
+
+    digest: str | None
+    looked_at: datetime | None
+    nothing_new: bool
+
+
+UNREADABLE = Look(None, None, nothing_new=False)
+
+
+@dataclass(frozen=True, slots=True)
 class UsageLimit:
     """When a usage limit ends, and a word for what it limits, such as `five_hour`."""
 
@@ -111,6 +125,8 @@ class Outcome:
     claim_id: str | None = None
     # None if the report does not tell them.
     denials: Denials | None = None
+    # None if the report does not say that the worker looked.
+    look: Look | None = None
 
     @property
     def blames_infrastructure(self) -> bool:
@@ -128,12 +144,38 @@ class Outcome:
     def lacks_output(self) -> bool:
         return self.status == Status.SUCCEEDED and self.output is None
 
+    @property
+    def nothing_new(self) -> bool:
+        """Whether the report says that the agent was not started, and nothing else in it contradicts."""
+        tokens = (self.input_tokens, self.output_tokens, self.cache_read_tokens)
+        return (
+            self.look is not None
+            and self.look.nothing_new
+            and self.status == Status.SUCCEEDED
+            and not any((self.cost_usd, *tokens, self.cache_creation_tokens))
+            and self.output is None
+        )
+
+    def dropped(self, run: Row) -> list[str]:
+        """Returns sentences on what the report says of a look and the run, which it has ended, does not have."""
+        if self.look is None:
+            return []
+        if self.look.digest is None:
+            return ["The report's `before` can't be read, so it was dropped."]
+        if run["look_digest"] != self.look.digest:
+            return [
+                "The run had not been started, or was not to look, so its `before` was dropped."
+            ]
+        if self.look.nothing_new and not run["nothing_new"]:
+            return ["The report has a cost, tokens or an output, so its `nothingNew` was dropped."]
+        return []
+
     def settled(self, run: Row) -> "Outcome":
         """Returns the outcome that counts for a run as `statements.READ` has it.
 
         A success without the output that the trigger asks for is a failure, and so is one with denied calls if the
         trigger says so; the worker has checked the output against the schema. A run that is to be canceled
-        does not wait, and one that has had all its spells fails.
+        does not wait, and one that has had all its spells fails. A run that found nothing new owes nothing.
         """
         if self.status == Status.WAITING:
             if run["status"] not in HELD and run["ended_by"] != EndedBy.WORKER:
@@ -141,6 +183,11 @@ class Outcome:
             if run["cancel_requested_at"] is not None:
                 return replace(self, status=Status.CANCELED, fault_class=FaultClass.NONE)
             return self._failed(_TOO_MANY_SPELLS) if run["spells"] >= MAX_SPELLS - 1 else self
+        may_be_quiet = (
+            run["looks"] and run["started_at"] and not run["look_only"] and not run["spells"]
+        )
+        if self.nothing_new and may_be_quiet:
+            return self
         if run["has_output_schema"] and self.lacks_output:
             return self._failed(self.unfit_output or _NO_OUTPUT)
         denied = max(self.denials.total if self.denials else 0, run["denials_total"] or 0)
@@ -155,6 +202,9 @@ class Outcome:
         return {
             **{name: getattr(self, name) for name in self.__slots__},
             "lacks_output": self.lacks_output,
+            "nothing_new": self.nothing_new,
+            "look_digest": self.look and self.look.digest,
+            "looked_at": self.look and self.look.looked_at,
             "at_limit": self.at_limit,
             "denials_total": self.denials and self.denials.total,
             "denied_tools": self.denials and list(self.denials.tools),

@@ -19,6 +19,7 @@ from pipedai.api.filters import (
     EndFilter,
     IdFilter,
     TimeFilter,
+    TrueFalseFilter,
     WordFilter,
     WordsFilter,
 )
@@ -216,14 +217,15 @@ class StatusFilter(WordsFilter):
 
 
 class RunFilters(ApiFilterSet):
-    """The filters `?status&faultClass&source&final&from&to&endedFrom&endedTo`. Beginnings are included, and ends are
-    not. With `endedFrom` or `endedTo` the list is ordered by `endedAt`, otherwise by `queuedAt`.
+    """The filters `?status&faultClass&source&final&nothingNew&from&to&endedFrom&endedTo`. Beginnings are included, and
+    ends are not. With `endedFrom` or `endedTo` the list is ordered by `endedAt`, otherwise by `queuedAt`.
     """
 
     status = StatusFilter(field_name="status", choices=Status.values)
     faultClass = WordsFilter(field_name="fault_class", choices=FaultClass.values)
     source = WordsFilter(field_name="source", choices=Source.values)
     final = WordFilter(choices=[("true", "true")], method="without_retried")
+    nothingNew = TrueFalseFilter(field_name="nothing_new")
     to = EndFilter(field_name="queued_at")
     # `from` is a keyword of Python, so it cannot be assigned directly.
     vars()["from"] = TimeFilter(field_name="queued_at", lookup_expr="gte")

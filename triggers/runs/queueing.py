@@ -15,7 +15,7 @@ from uuid import UUID
 from django.db import IntegrityError, transaction
 
 from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import CeilingReached, Conflict, NotFound, or_not_found
+from pipedai.api.errors import CeilingReached, Conflict, Invalid, NotFound, or_not_found
 from pipedai.events import Actor, emit
 from pipedai.ids import new_id
 from pipedai.sql import Row, execute, fetch_one, fetch_row
@@ -130,6 +130,8 @@ def queue_run(
     event_id: UUID | None = None,
     chain_depth: int = 0,
     coalesce_key: bytes | None = None,
+    force: bool = False,
+    look_only: bool = False,
     delay: timedelta = timedelta(0),
     requesters: Sequence[UUID] = (),
     watched: bool = False,
@@ -137,8 +139,9 @@ def queue_run(
     now: datetime | None = None,
 ) -> Row:
     """Queues a run of a trigger, due after `delay`, in the caller's transaction. `rerun_of` is the run whose payload is
-    used again, and `event_id` the event from which the payload comes. A user or key as the actor requests the run,
-    beside `requesters`. `watched` says that a person asks who will look at it. Who queues several runs gives their
+    used again, and `event_id` the event from which the payload comes. With `force` it does not look for something new
+    before the agent starts, and with `look_only` it does no more than that. A user or key as the actor requests the
+    run, beside `requesters`. `watched` says that a person asks who will look at it. Who queues several runs gives their
     `room`, so that the queue is not counted for each. Raises NotFound; Conflict if the trigger is disabled or has
     neither worker nor pool, if the environment is paused, or if a budget refuses; CeilingReached; and IntegrityError if
     a queued run has the `coalesce_key`.
@@ -156,6 +159,8 @@ def queue_run(
         "event_id": event_id,
         "chain_depth": chain_depth,
         "coalesce_key": coalesce_key,
+        "force": force,
+        "look_only": look_only,
         "delay_seconds": delay.total_seconds(),
         "requested_by": first,
         "also_requested_by": others or None,
@@ -177,11 +182,15 @@ def queue_run(
         run = fetch_one(sql.QUEUE, {**params, "room": None})
     if run is None:
         raise why_not_queued(trigger_id)
+    if look_only and not run["looks"]:
+        raise Invalid({"lookOnly": ["The trigger has no `before`, or the run is forced."]})
     if run["budgets_can_reject"]:
         check_budgets(run_id=run["id"], now=now)
-    about = {"source": source.value}
+    about: dict[str, Any] = {"source": source.value}
     about |= {"rerunOf": str(rerun_of)} if rerun_of else {}
     about |= {"eventId": str(event_id)} if event_id else {}
+    about |= {"force": True} if force else {}
+    about |= {"lookOnly": True} if look_only else {}
     emit(run_event("run.created", actor, run, about))
     wake_for([run])
     if room is not None:
@@ -292,6 +301,8 @@ def run_trigger(
     caller_id: UUID,
     key: str | None,
     payload: Any,
+    force: bool = False,
+    look_only: bool = False,
     source: Source,
     actor: Actor,
     watched: bool = False,
@@ -303,7 +314,9 @@ def run_trigger(
         trigger_id=trigger_id,
         caller_id=caller_id,
         key=key,
-        digest=None if key is None else body_digest(payload),
+        digest=None if key is None else _digest(payload, force=force, look_only=look_only),
+        force=force,
+        look_only=look_only,
         source=source,
         watched=watched,
         actor=actor,
@@ -316,6 +329,7 @@ def rerun_run(
     run_id: UUID,
     caller_id: UUID,
     key: str | None,
+    force: bool = False,
     source: Source,
     actor: Actor,
     watched: bool = False,
@@ -342,7 +356,8 @@ def rerun_run(
             trigger_id=original["trigger_id"],
             caller_id=caller_id,
             key=key,
-            digest=hashlib.sha256(f"rerun {run_id}".encode()).digest(),
+            digest=hashlib.sha256(f"rerun {run_id}{' force' * force}".encode()).digest(),
+            force=force,
             source=source,
             watched=watched,
             actor=actor,
@@ -383,6 +398,10 @@ def _queue_once(
                 code=ErrorCode.IDEMPOTENCY_KEY_REUSED,
             )
         return Queued(run_in_full(first["run_id"]), replayed=True)
+
+
+def _digest(payload: Any, **options: bool) -> bytes:
+    return body_digest({"payload": payload, **options} if any(options.values()) else payload)
 
 
 def body_digest(payload: Any) -> bytes:

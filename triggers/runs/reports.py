@@ -148,7 +148,8 @@ def _check_late(run: Row, outcome: Outcome) -> None:
         raise Refused(f"The run is {run['status']} and can't be completed.", run)
     if run["ended_by"] not in SERVER_VERDICTS:
         raise Refused(f"The run has ended as {run['status']}.", run)
-    if outcome.status == Status.CANCELED and run["cancel_requested_at"] is None:
+    is_asked = run["cancel_requested_at"] is not None or run["look_only"]
+    if outcome.status == Status.CANCELED and not is_asked:
         raise _no_cancel(run)
 
 

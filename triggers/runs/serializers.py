@@ -5,7 +5,8 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from pipedai.api.fields import MoneyField
+from pipedai.api.bulk import BulkBody
+from pipedai.api.fields import MoneyField, TrueFalseField
 from pipedai.api.renderers import compact_json
 from pipedai.api.serializers import RowSerializer, StrictBody
 from triggers.models.run import PHASES, duration_ms, phases, tool_calls
@@ -17,6 +18,8 @@ MAX_PAYLOAD_BYTES = 64 * 1024
 
 class RunBody(StrictBody):
     payload = serializers.JSONField(allow_null=True, default=None)
+    force = TrueFalseField(default=False)
+    lookOnly = TrueFalseField(default=False)
 
     def validate_payload(self, value: Any) -> Any:
         if len(compact_json(value).encode()) > MAX_PAYLOAD_BYTES:
@@ -24,8 +27,14 @@ class RunBody(StrictBody):
         return value
 
 
+class BulkRunsBody(BulkBody):
+    action = serializers.ChoiceField(choices=["rerun", "cancel"])
+
+
 class RerunBody(StrictBody):
-    """The body of POST /runs/:id/rerun, which has no fields: the payload is that of the run."""
+    """The body of POST /runs/:id/rerun. The payload is that of the run."""
+
+    force = TrueFalseField(default=False)
 
 
 class RunSerializer(RowSerializer):
@@ -57,6 +66,7 @@ class RunSerializer(RowSerializer):
     errorMessage = serializers.CharField(allow_null=True)
     faultClass = serializers.ChoiceField(allow_null=True, choices=FaultClass.choices)
     willRetry = serializers.BooleanField(allow_null=True)
+    nothingNew = serializers.BooleanField()
     model = serializers.CharField(allow_null=True)
     inputTokens = serializers.IntegerField(allow_null=True)
     outputTokens = serializers.IntegerField(allow_null=True)
@@ -161,3 +171,4 @@ class ToolCallSerializer(serializers.Serializer[Any]):
     durationMs = serializers.IntegerField(allow_null=True)
     outcome = serializers.ChoiceField(choices=CALL_OUTCOMES)
     effect = serializers.ChoiceField(choices=CALL_EFFECTS)
+    before = serializers.BooleanField(required=False)

@@ -44,8 +44,8 @@ READ = f"""
 SELECT {RUN}, {_WILL_RETRY},
     CASE WHEN r.status = 'waiting' THEN {LAST_RESUME} WHEN r.status = 'queued' AND r.spells > 0 THEN r.resume_until
         ELSE {_RESUME_UNTIL} END AS resume_until,
-    r.claim_id, r.ended_by, r.denials_total, t.name AS trigger_name, t.max_concurrent_runs, t.fail_on_denied,
-    {CAP} AS max_cost_usd, x.error_message, x.late_result IS NOT NULL AS has_late_result,
+    r.claim_id, r.ended_by, r.denials_total, r.look_only, t.name AS trigger_name, t.max_concurrent_runs,
+    t.fail_on_denied, {CAP} AS max_cost_usd, x.error_message, x.late_result IS NOT NULL AS has_late_result,
     v.output_schema IS NOT NULL AS has_output_schema
 FROM run r JOIN trigger t ON t.id = r.trigger_id JOIN trigger_revision v ON v.id = r.revision_id
 LEFT JOIN run_text x ON x.run_id = r.id
@@ -125,15 +125,16 @@ _RELEASED = "slot = NULL, trigger_slot = NULL, lease_expires_at = NULL, deadline
 _INSERT = """INSERT INTO run (
         id, environment_id, trigger_id, revision_id, worker_id, pool_id, pool_from, status, source, attempt,
         max_retries, timeout_seconds, retry_of_id, rerun_of_id, event_id, chain_depth, scheduled_for, queued_at,
-        available_at, start_deadline_at, model)"""
+        available_at, start_deadline_at, looks, model)"""
 # The same INSERT with the columns that only runs of people, programs and events have.
 _INSERT_REQUESTED = _INSERT.replace(
-    "model)", "model, requested_by, also_requested_by, coalesce_key, watched)"
+    "model)", "model, requested_by, also_requested_by, coalesce_key, watched, look_only)"
 )
 # The same INSERT with the columns that only retries have.
 _INSERT_RETRY = _INSERT.replace(
     "model)",
-    "model, requested_by, also_requested_by, avoided_worker_id, resume_until, had_effects, limit_retries, watched)",
+    "model, requested_by, also_requested_by, avoided_worker_id, resume_until, had_effects, limit_retries, watched,"
+    " look_digest, looked_at, look_only)",
 )
 
 
@@ -162,8 +163,9 @@ r AS (
     {_INSERT_REQUESTED}
     SELECT %(id)s, t.environment_id, t.id, t.revision_id, t.worker_id, t.pool_id, {pool_from(_DELAYED, NOW)}, 'queued',
         %(source)s, 1, t.max_retries, t.timeout_seconds, NULL, %(rerun_of_id)s, %(event_id)s, %(chain_depth)s, NULL,
-        {NOW}, {_DELAYED}, {_start_deadline(_DELAYED)}, v.model, %(requested_by)s, %(also_requested_by)s::uuid[],
-        %(coalesce_key)s, %(watched)s
+        {NOW}, {_DELAYED}, {_start_deadline(_DELAYED)}, v.before IS NOT NULL AND NOT %(force)s, v.model,
+        %(requested_by)s, %(also_requested_by)s::uuid[], %(coalesce_key)s, %(watched)s,
+        v.before IS NOT NULL AND %(look_only)s AND NOT %(force)s
     FROM t JOIN trigger_revision v ON v.id = t.revision_id
     RETURNING *),
 kept AS (
@@ -204,7 +206,7 @@ QUEUE_SCHEDULED = f"""
 {_INSERT}
 SELECT f.run_id, t.environment_id, t.id, t.revision_id, t.worker_id, t.pool_id, {pool_from(NOW, NOW)},
     'queued', 'schedule', 1, t.max_retries, t.timeout_seconds, NULL, NULL, NULL, 0, f.tick_at, {NOW},
-    {NOW}, {_start_deadline(NOW)}, v.model
+    {NOW}, {_start_deadline(NOW)}, v.before IS NOT NULL, v.model
 FROM unnest(%(run_ids)s::uuid[], %(trigger_ids)s::uuid[], %(ticks)s::timestamptz[])
     AS f (run_id, trigger_id, tick_at)
 JOIN trigger t ON t.id = f.trigger_id JOIN trigger_revision v ON v.id = t.revision_id
@@ -230,10 +232,11 @@ retry AS (
         CASE WHEN t.pool_id IS NULL THEN NULL WHEN n.resumes THEN n.resume_until
             WHEN t.worker_id = r.worker_id THEN n.due ELSE {pool_from("n.due", "r.ended_at")} END,
         'queued', 'retry', r.attempt + 1, r.max_retries, r.timeout_seconds, r.id, NULL, r.event_id, r.chain_depth,
-        r.scheduled_for, r.ended_at, n.due, {_start_deadline("n.due")}, v.model, r.requested_by,
+        r.scheduled_for, r.ended_at, n.due, {_start_deadline("n.due")}, r.looks, v.model, r.requested_by,
         r.also_requested_by,
         CASE WHEN NOT n.resumes AND NOT n.at_limit THEN {avoided_worker("r.worker_id", "r.ended_at")} END,
-        n.resume_until, n.had_effects, r.limit_retries + n.at_limit::int, r.watched
+        n.resume_until, n.had_effects, r.limit_retries + n.at_limit::int, r.watched,
+        CASE WHEN n.resumes THEN r.look_digest END, CASE WHEN n.resumes THEN r.looked_at END, r.look_only
     FROM planned n
     JOIN run r ON r.id = n.run_id AND r.environment_id = n.environment_id
         AND r.environment_id = ANY(%(environment_ids)s)
@@ -346,13 +349,24 @@ RETURNING r.status, r.cancel_requested_at, r.lease_expires_at,
 # Notes that somebody watches an unfinished run.
 WATCH = "UPDATE run SET watched = true WHERE id = %(run_id)s AND ended_at IS NULL AND NOT watched"
 
+# Whether a run succeeds without its agent, because its worker looked and found nothing new. `nothing_new` is what the
+# worker says; only a started run that was to look can have found nothing.
+_NOTHING_NEW = "(%(nothing_new)s AND r.looks AND NOT r.look_only AND r.started_at IS NOT NULL AND r.spells = 0)"
+
+
+def _look(column: str, type_: str) -> str:
+    return f"CASE WHEN r.looks AND r.started_at IS NOT NULL THEN coalesce(%({column})s::{type_}, r.{column}) END"
+
+
 # What a report says of the spell of a run that it ends. Numbers are added to those of earlier spells.
 _SPELL = f"""
     exit_code = %(exit_code)s, short_message = %(short_message)s, model = coalesce(%(model)s, r.model),
     input_tokens = {_sum("input_tokens", "bigint")}, output_tokens = {_sum("output_tokens", "bigint")},
     cache_read_tokens = {_sum("cache_read_tokens", "bigint")},
     cache_creation_tokens = {_sum("cache_creation_tokens", "bigint")},
-    cost_usd = {_sum("cost_usd", "numeric")}, num_turns = {_sum("num_turns", "int")},
+    cost_usd = CASE WHEN {_NOTHING_NEW} THEN 0 ELSE {_sum("cost_usd", "numeric")} END,
+    num_turns = {_sum("num_turns", "int")},
+    look_digest = {_look("look_digest", "varchar")}, looked_at = {_look("looked_at", "timestamptz")},
     session_id = coalesce(%(session_id)s, r.session_id),
     tool_calls_total = coalesce({_TOTAL}, r.tool_calls_total),
     tool_calls_effects = coalesce({_EFFECTS}, r.tool_calls_effects),
@@ -360,7 +374,8 @@ _SPELL = f"""
     denials_total = {_sum("denials_total", "int")},
     denied_tools = coalesce((r.denied_tools || %(denied_tools)s::varchar[])[1:{MAX_DENIED_TOOLS}], r.denied_tools)"""
 _OUTCOME = f"""
-    status = %(status)s, fault_class = %(fault_class)s, at_limit = %(at_limit)s, {_SPELL}"""
+    status = %(status)s, fault_class = %(fault_class)s, at_limit = %(at_limit)s,
+    nothing_new = {_NOTHING_NEW}, {_SPELL}"""
 # The columns that are read of a run that has just ended. Its retry and its webhook delivery need more columns than
 # lists of runs show.
 _ENDED = f"""{RUN}, r.ended_by, r.max_retries, r.at_limit, r.limit_retries, r.had_effects, r.tool_calls_total,
@@ -372,16 +387,17 @@ _REPORTED = f"{_ENDED}, %(error_message)s AS error_message"
 
 # Ends a run as its worker reports. If the report says that the run succeeded, but the run has no output, and the run's
 # trigger asks for an output by its output schema, or was denied a call, and the trigger forbids that, the statement
-# changes nothing; `complete_run` then ends the run as failed.
+# changes nothing, unless the run found nothing new; `complete_run` then ends the run as failed.
 COMPLETE = f"""
 UPDATE run r SET ended_at = {NOW}, ended_by = 'worker', {_RELEASED}, {_OUTCOME}
 FROM trigger t
 WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL AND t.id = r.trigger_id
     AND r.{OF_ENVIRONMENT}
-    AND (%(status)s <> 'canceled' OR r.cancel_requested_at IS NOT NULL)
-    AND (NOT %(lacks_output)s OR NOT EXISTS (
-        SELECT FROM trigger_revision v WHERE v.id = r.revision_id AND v.output_schema IS NOT NULL))
-    AND NOT (t.fail_on_denied AND %(status)s = 'succeeded' AND greatest(%(denials_total)s::int, r.denials_total, 0) > 0)
+    AND (%(status)s <> 'canceled' OR r.cancel_requested_at IS NOT NULL OR r.look_only)
+    AND ({_NOTHING_NEW} OR NOT (%(lacks_output)s AND EXISTS (
+            SELECT FROM trigger_revision v WHERE v.id = r.revision_id AND v.output_schema IS NOT NULL))
+        AND NOT (t.fail_on_denied AND %(status)s = 'succeeded'
+            AND greatest(%(denials_total)s::int, r.denials_total, 0) > 0))
 RETURNING {_REPORTED}
 """
 

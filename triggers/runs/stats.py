@@ -40,19 +40,19 @@ round(100.0 * count(*) FILTER (WHERE r.status = 'succeeded')
     / nullif(count(*) FILTER (WHERE r.status <> 'canceled'), 0), 1)"""
 
 # Sums up the runs since the beginning of the day, and of the month. The sums are quick, because two indexes contain all
-# the columns they need: `run_ended` for the day, and `run_ended_cost`, which is narrow, for the month. The runs are
-# read in order, so that PostgreSQL starts to read the index at the beginning. Otherwise it might read all runs of an
-# environment in which it expects few.
+# the columns they need: `run_ended_figures` for the day, and `run_ended_cost`, which is narrow, for the month. The runs
+# are read in order, so that PostgreSQL starts to read the index at the beginning. Otherwise it might read all runs of
+# an environment in which it expects few.
 _OVERVIEW = f"""
 SELECT
     (SELECT count(*) FROM (
         SELECT FROM run
         WHERE environment_id = %(environment_id)s AND queued_at >= %(day)s
         ORDER BY queued_at) r) AS todays_runs,
-    ended.success_rate, coalesce(spent.cost_usd, 0) AS month_cost_usd
+    ended.success_rate, ended.nothing_new, coalesce(spent.cost_usd, 0) AS month_cost_usd
 FROM (
-    SELECT {SUCCESS_RATE} AS success_rate FROM (
-        SELECT status FROM run
+    SELECT {SUCCESS_RATE} AS success_rate, count(*) FILTER (WHERE r.nothing_new) AS nothing_new FROM (
+        SELECT status, nothing_new FROM run
         WHERE environment_id = %(environment_id)s AND ended_at >= %(day)s
         ORDER BY ended_at) r) ended, (
     SELECT sum(r.cost_usd) AS cost_usd FROM (
@@ -123,12 +123,13 @@ percentile_disc(ARRAY[0.5, 0.95]) WITHIN GROUP (
 
 _NO_DURATIONS = "NULL::bigint[]"
 
-# All columns of `run` are in the index `run_ended`, so PostgreSQL need not read the runs themselves.
+# All columns of `run` are in the index `run_ended_figures`, so PostgreSQL need not read the runs themselves.
 _FIGURES = f"""count(*) AS runs,
         count(*) FILTER (WHERE r.status = 'succeeded') AS succeeded,
         count(*) FILTER (WHERE r.status = 'failed') AS failed,
         count(*) FILTER (WHERE r.status = 'timed_out') AS timed_out,
         count(*) FILTER (WHERE r.status = 'canceled') AS canceled,
+        count(*) FILTER (WHERE r.nothing_new) AS nothing_new,
         count(*) FILTER (WHERE r.source = 'retry') AS retries,
         {SUCCESS_RATE} AS success_rate,
         coalesce(sum(r.cost_usd), 0) AS cost_usd,
@@ -141,7 +142,9 @@ _FIGURES = f"""count(*) AS runs,
 
 # The figures of a day or an hour without runs.
 _NO_RUNS: Row = {
-    **dict.fromkeys(("runs", "succeeded", "failed", "timed_out", "canceled", "retries"), 0),
+    **dict.fromkeys(
+        ("runs", "succeeded", "failed", "timed_out", "canceled", "nothing_new", "retries"), 0
+    ),
     **dict.fromkeys(("input_tokens", "output_tokens"), 0),
     **dict.fromkeys(("cost_usd", "notional_usd"), Decimal(0)),
     **dict.fromkeys(("name", "success_rate", "p50_ms", "p95_ms")),
@@ -340,6 +343,7 @@ class StatsSerializer(RowSerializer):
     failed = serializers.IntegerField()
     timedOut = serializers.IntegerField()
     canceled = serializers.IntegerField()
+    nothingNew = serializers.IntegerField()
     retries = serializers.IntegerField()
     successRatePct = serializers.FloatField(source="success_rate", allow_null=True)
     costUsd = MoneyField()

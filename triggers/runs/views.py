@@ -2,6 +2,7 @@
 
 import re
 from functools import partial
+from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
@@ -9,6 +10,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from pipedai.api.bulk import BULK_ANSWER, done_to_each
 from pipedai.api.errors import Invalid
 from pipedai.api.pagination import KeysetPaginator, usual
 from pipedai.api.principal import KeyPrincipal, Principal, actor_of, principal_of
@@ -21,6 +23,7 @@ from triggers.runs import lifecycle, queries
 from triggers.runs.queries import EnvironmentRunFilters, RunFilters
 from triggers.runs.queueing import Queued, rerun_run, run_trigger
 from triggers.runs.serializers import (
+    BulkRunsBody,
     RerunBody,
     RunBody,
     RunDetailSerializer,
@@ -104,7 +107,35 @@ class TriggerRunListViewSet(TenantViewSet):
 
 class EnvironmentRunViewSet(TenantViewSet):
     tag = "Runs"
-    permissions = {"list": IsViewer}
+    permissions = {"list": IsViewer, "bulk": IsOperator}
+
+    @Operation(
+        "POST /environments/{environmentId}/runs/bulk",
+        id="changeRuns",
+        summary="Rerun or cancel several runs",
+        body=BulkRunsBody,
+        parameters=(_KEY_HEADER,),
+        answers=BULK_ANSWER,
+    )
+    def bulk(self, request: Request, environment_id: UUID, body: dict[str, Any]) -> dict[str, Any]:
+        """Reruns have a key for each run, made of the request's, so that a repeated request makes no more of them."""
+        key, principal, actor = _idempotency_key(request), principal_of(request), actor_of(request)
+
+        def change(run_id: UUID) -> None:
+            if body["action"] == "cancel":
+                lifecycle.cancel_run(run_id=run_id, actor=actor)
+                return
+            rerun_run(
+                run_id=run_id,
+                caller_id=principal.id,
+                key=key and sha256(f"{key} {run_id}".encode()).hexdigest(),
+                source=_source(principal),
+                watched=_is_person(principal),
+                actor=actor,
+            )
+
+        rows = Run.objects.filter(environment_id=environment_id)
+        return done_to_each(rows, body["ids"], change)
 
     @Operation(
         "GET /environments/{environmentId}/runs",
@@ -180,12 +211,13 @@ class RunViewSet(TenantViewSet):
     )
     def rerun(self, request: Request, run_id: UUID) -> Response:
         key = _idempotency_key(request)
-        read_body(RerunBody, request)
+        body = read_body(RerunBody, request)
         principal = principal_of(request)
         queued = rerun_run(
             run_id=run_id,
             caller_id=principal.id,
             key=key,
+            **body,
             source=_source(principal),
             watched=_is_person(principal),
             actor=actor_of(request),

@@ -203,6 +203,10 @@ BAD: dict[str, list[tuple[Any, str]]] = {
     "connectionId": [("x", UUID), ("", UUID), (True, UUID), (5, UUID), ([], UUID)],
     "poolId": [("x", UUID), ("", UUID), (True, UUID), (5, UUID), ([], UUID)],
     "approvals": [("*", RULES), ({}, RULES), ([_RULE] * 11, "Must not have more than 10 rules.")],
+    "before": [  # runs/tests/test_looks.py has more
+        ("x", "Invalid data. Expected a dictionary, but got str."),
+        ([], "Invalid data. Expected a dictionary, but got list."),
+    ],
     "outputSchema": [  # test_output_schemas.py has more
         ("{}", OBJECT), (True, OBJECT), ([], OBJECT), (5, OBJECT),
         ({"description": "x" * 32751}, "Must not be longer than 32 KiB."),

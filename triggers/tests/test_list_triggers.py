@@ -44,6 +44,7 @@ def test_the_last_run_is_the_newest_one(cast, url):
     assert client.get(url).json()["items"][0]["lastRun"] == {
         "id": runs[1],
         "status": "canceled",
+        "nothingNew": False,
         "queuedAt": A_TIME,
         "endedAt": A_TIME,
     }
@@ -52,6 +53,7 @@ def test_the_last_run_is_the_newest_one(cast, url):
     assert last == {
         "id": runs[0],
         "status": "queued",
+        "nothingNew": False,
         "queuedAt": "2099-01-01T00:00:00.000Z",
         "endedAt": None,
     }

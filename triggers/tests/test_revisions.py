@@ -42,6 +42,8 @@ def shown(created_by, prompt, model=None, schema=None):
         "prompt": prompt,
         "model": model,
         "outputSchema": schema,
+        "before": None,
+        "carry": "none",
     }
 
 

@@ -170,7 +170,7 @@ def test_recent_are_the_last_ended_runs_with_the_newest_last(cast, get):
     newest = Run.objects.filter(trigger_id=runs.trigger_id, ended_at__isnull=False)
     newest = newest.order_by("-ended_at")[: listing.RECENT_RUNS]
     assert [each["id"] for each in mine["recent"]] == [str(run.id) for run in newest][::-1]
-    assert list(mine["recent"][0]) == ["id", "status", "durationMs", "endedAt"]
+    assert list(mine["recent"][0]) == ["id", "status", "nothingNew", "durationMs", "endedAt"]
     assert {each["status"] for each in mine["recent"]} == set(TERMINAL)
 
 

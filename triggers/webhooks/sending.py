@@ -66,6 +66,7 @@ def send_test(*, trigger_id: UUID, actor: Actor) -> UUID:
         "errorMessage": None,
         "costUsd": "0.01",
         "faultClass": "none",
+        "nothingNew": False,
         "endedAt": database_now(),
     }
     with transaction.atomic():
@@ -135,6 +136,7 @@ def body_of(run: Row) -> str:
         "errorMessage": run["error_message"],
         "costUsd": run["cost_usd"],
         "faultClass": run["fault_class"],
+        "nothingNew": run["nothing_new"],
         "endedAt": run["ended_at"],
     }
     # Exactly the bytes of this text are signed and sent.

@@ -21,7 +21,6 @@ from triggers.runs.serializers import RunSerializer
 from triggers.states import RecordEvents, Status
 from workers.authentication import VERSION, WorkerProtocolViewSet, locked_limits
 from workers.protocol.serializers import (
-    APPROVALS,
     ClaimBody,
     ClaimedRunSerializer,
     CompleteBody,
@@ -59,14 +58,14 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
         answers={200: ClaimedRunSerializer},
     )
     def claim(self, request: Request, worker_id: UUID, run_id: UUID, body: Values) -> Any:
-        takes_approvals = APPROVALS in (body.pop("features") or ())
+        features = body.pop("features")
         try:
             with transaction.atomic():
                 return lifecycle.claim_run(
                     worker_id=worker_id,
                     run_id=run_id,
                     **body,
-                    **locked_limits(self.worker, takes_approvals=takes_approvals),
+                    **locked_limits(self.worker, features=features),
                     actor=self._actor(request),
                 )
         except NotReady as refused:
@@ -182,10 +181,12 @@ class RunEndViewSet(WorkerProtocolViewSet):
         answers={200: CompletedRunSerializer},
     )
     def complete(self, request: Request, worker_id: UUID, run_id: UUID, body: Values) -> Any:
-        return reports.complete_run(
+        outcome = outcome_of(body)
+        run = reports.complete_run(
             worker_id=worker_id,
             run_id=run_id,
-            outcome=outcome_of(body),
+            outcome=outcome,
             reported=as_reported(body),
             actor=self._actor(request),
         )
+        return {**run, "warnings": outcome.dropped(run)}

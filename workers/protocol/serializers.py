@@ -2,9 +2,10 @@
 because refusing it would lose the whole report.
 """
 
+import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
@@ -35,8 +36,10 @@ from triggers.approvals.rules import (
     ToolsField,
     rules_in_force,
 )
+from triggers.events.clauses import ArgumentsField, RunIfField
+from triggers.runs.conditions import FEATURES
 from triggers.runs.ending import MAX_RETRY_AFTER_SECONDS
-from triggers.runs.handout import HandedOut
+from triggers.runs.handout import MAX_CARRIED_BYTES, HandedOut
 from triggers.runs.outcome import (
     CALL_EFFECTS,
     CALL_OUTCOMES,
@@ -46,7 +49,9 @@ from triggers.runs.outcome import (
     MAX_LISTED_CALLS,
     MAX_OUTPUT_BYTES,
     MAX_SHORT_MESSAGE,
+    UNREADABLE,
     Denials,
+    Look,
     Outcome,
     Question,
     ToolCalls,
@@ -59,8 +64,6 @@ from triggers.states import REPORTED, FaultClass, RecordEvents, RetryMode, Statu
 from workers.models import MAX_CONCURRENCY, Worker
 from workers.serializers import AccountIdField, AuthModeField
 
-# What a worker can do beyond the first version of the protocol: it can stop a run to wait for an approval.
-APPROVALS = "approvals"
 # The most seconds for which a worker may wait for a run: many proxies end a request that is idle for a minute.
 MAX_WAIT_SECONDS = 30
 # The most runs of which a worker may ask at once whether they have ended.
@@ -115,6 +118,7 @@ class ToolCallsField(serializers.Field[Any, Any, Any, Any]):
                 "durationMs": {"type": ["integer", "null"], "minimum": 0},
                 "outcome": {"type": "string", "enum": list(CALL_OUTCOMES)},
                 "effect": {"type": "string", "enum": list(CALL_EFFECTS)},
+                "before": {"type": "boolean"},
                 "callId": {"type": ["string", "null"], "minLength": 1, "maxLength": MAX_CALL_ID},
             },
         },
@@ -147,6 +151,7 @@ def _calls(items: list[Any]) -> Iterator[dict[str, Any]]:
                 "durationMs": _whole_count(item.get("durationMs")),
                 "outcome": outcome,
                 "effect": effect,
+                **({"before": True} if item.get("before") is True else {}),
             }
 
 
@@ -311,15 +316,49 @@ class DenialsField(serializers.Field[Any, Any, Any, Any]):
         return Denials(total, tools[:MAX_DENIED_TOOLS])
 
 
-@extend_schema_field({"type": "array", "items": {"type": "string"}, "example": [APPROVALS]})
+@extend_schema_field(
+    {
+        "type": "object",
+        "required": ["digest", "lookedAt", "nothingNew"],
+        "properties": {
+            "digest": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+            "lookedAt": {"type": "string", "format": "date-time"},
+            "nothingNew": {"type": "boolean"},
+        },
+    }
+)
+class LookedField(serializers.Field[Any, Any, Any, Any]):
+    """What a worker saw before it started the agent, or did not. A malformed one is UNREADABLE and raises no error."""
+
+    def to_internal_value(self, data: Any) -> Look:
+        digest, at, nothing_new = (
+            (data if isinstance(data, dict) else {}).get(name)
+            for name in ("digest", "lookedAt", "nothingNew")
+        )
+        is_digest = isinstance(digest, str) and _SHA256.fullmatch(digest) is not None
+        moment = time_of(at)
+        if not is_digest or moment is None or not isinstance(nothing_new, bool):
+            return UNREADABLE
+        return Look(digest, datetime.fromisoformat(moment), nothing_new)
+
+
+@extend_schema_field({"type": "array", "items": {"type": "string"}, "example": [*FEATURES]})
 class FeaturesField(serializers.Field[Any, Any, Any, Any]):
     """What a worker can do. What is no list counts as an empty one, because newer workers may know more."""
 
     def __init__(self) -> None:
         super().__init__(required=False, allow_null=True, default=None)
 
-    def to_internal_value(self, data: Any) -> list[Any]:
-        return data if isinstance(data, list) else []
+    def to_internal_value(self, data: Any) -> list[str]:
+        return known_features(data if isinstance(data, list) else [])
+
+    def validate_empty_values(self, data: Any) -> tuple[bool, Any]:
+        """Null, and nothing, is no feature."""
+        return (True, []) if data in (None, serializers.empty) else (False, data)
+
+
+def known_features(named: Collection[Any]) -> list[str]:
+    return [feature for feature in FEATURES if feature in named]
 
 
 @extend_schema_field(
@@ -458,6 +497,7 @@ class CompleteBody(Body):
     # With the status `waiting`, the `claimId` with which the worker had claimed the run.
     claimId = ClaimIdField()
     denials = DenialsField(required=False, allow_null=True)
+    before = LookedField(source="look", required=False, allow_null=True)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Refuses a report that a run waits if nobody could decide about it, or nobody could continue it."""
@@ -512,6 +552,10 @@ def as_reported(values: dict[str, Any]) -> dict[str, Any]:
         reported["toolCalls"] = asdict(calls)
     if (denials := values.get("denials")) is not None:
         reported["denials"] = asdict(denials)
+    if (look := values.get("look")) is not None:
+        looked_at = look.looked_at and iso_time(look.looked_at)
+        about = {"lookedAt": looked_at, "nothingNew": look.nothing_new}
+        reported["before"] = {"digest": look.digest, **about}
     if (limit := values.get("usage_limit")) is not None:
         reported["usageLimit"] = {"resetsAt": iso_time(limit.resets_at), "kind": limit.kind}
     return reported
@@ -535,6 +579,28 @@ class CompletedRunSerializer(RunSerializer):
     """
 
     resumeUntil = serializers.DateTimeField(allow_null=True)
+    warnings = serializers.ListField(child=serializers.CharField())
+
+
+class HandedOutLookSerializer(RowSerializer):
+    """What a worker looks at before it starts the agent, and the digest of what the last success saw there."""
+
+    keeps_names = True
+
+    tool = serializers.CharField()
+    arguments = ArgumentsField()
+    runIf = RunIfField()
+    lastDigest = serializers.CharField(allow_null=True)
+    lookOnly = serializers.BooleanField()
+
+
+class PreviousRunSerializer(RowSerializer):
+    """The trigger's last success that had something new, with its output, or else its message."""
+
+    runId = serializers.UUIDField(source="previous_id")
+    endedAt = serializers.DateTimeField(source="previous_ended_at")
+    triggerRevisionId = serializers.UUIDField(source="previous_revision_id")
+    output = serializers.JSONField(source="previous_output", allow_null=True)
 
 
 class HandedOutRuleSerializer(RowSerializer):
@@ -591,17 +657,42 @@ class HandedOutRunSerializer(RowSerializer):
     queuedAt = serializers.DateTimeField()
 
     approvals = HandedOutApprovalsSerializer(required=False)
+    before = HandedOutLookSerializer(required=False)
+    previous = PreviousRunSerializer(required=False)
 
     def to_representation(self, instance: HandedOut) -> dict[str, Any]:  # type: ignore[override]
-        """Leaves `approvals` out for a run without rules, unless it has waited."""
-        row = {**instance.row, "mcp_headers": instance.mcp_headers, "approvals": None}
+        """Leaves out what the run does not have: `approvals` without rules, unless it has waited, `before`, and
+        `previous`.
+        """
+        row = {
+            **instance.row,
+            "mcp_headers": instance.mcp_headers,
+            "approvals": None,
+            "previous": None,
+        }
+        if row["before"] is not None:
+            about = {"lastDigest": row.get("last_digest"), "lookOnly": row["look_only"]}
+            row["before"] = {**row["before"], **about}
+        if row.get("previous_ended_at") is not None:
+            row["previous"] = {**row, "previous_output": carried(row["previous_output"])}
         rules = rules_in_force(row["kept_rules"], row["present_rules"])
         if rules or row["decision"] is not None:
             row["approvals"] = {**row, "rules": rules}
         shown: dict[str, Any] = super().to_representation(row)
-        if shown["approvals"] is None:
-            del shown["approvals"]
+        for name in ("approvals", "before", "previous"):
+            if shown[name] is None:
+                del shown[name]
         return shown
+
+
+def carried(output: str | None) -> Any:
+    """Returns an output, given as JSON text, as later runs get it: a longer one than MAX_CARRIED_BYTES as text, cut at
+    a character with a note.
+    """
+    if output is None or len(whole := output.encode()) <= MAX_CARRIED_BYTES:
+        return None if output is None else json.loads(output)
+    note = f"… (cut: {len(whole)} bytes in all)"
+    return whole[: MAX_CARRIED_BYTES - len(note.encode())].decode(errors="ignore") + note
 
 
 class NextRunSerializer(HandedOutRunSerializer, ClaimedRunSerializer):

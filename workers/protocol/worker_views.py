@@ -1,7 +1,6 @@
 """The endpoints by which a worker program registers, asks for runs, and says that it ends."""
 
 import re
-from collections.abc import Collection
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -25,7 +24,7 @@ from pipedai.server.memory_budget import RequestLimit, room_for_answer
 from pipedai.server.outer import LOG
 from pipedai.server.ticket import POLL, PollTicket
 from pipedai.wakeups import announce_poll
-from triggers.runs.conditions import Limits, limits_of
+from triggers.runs.conditions import FEATURES, Limits, limits_of
 from triggers.runs.handout import MOST_BYTES, claim_next_run, hand_out_runs, offers_of, outlook
 from triggers.runs.waiting import ended_runs
 from workers.authentication import (
@@ -38,7 +37,6 @@ from workers.authentication import (
 from workers.models import Worker
 from workers.presence import note_account, note_features, note_problems, sign_off
 from workers.protocol.serializers import (
-    APPROVALS,
     MAX_WAIT_SECONDS,
     ClaimNextBody,
     HandedOutRunSerializer,
@@ -46,6 +44,7 @@ from workers.protocol.serializers import (
     RegisterBody,
     RegisteredSerializer,
     RegistrationBody,
+    known_features,
 )
 from workers.registration import find_registration_key, register_worker
 
@@ -138,7 +137,7 @@ class PollingViewSet(WorkerProtocolViewSet):
             ),
             query(
                 "features",
-                {"type": "string", "example": APPROVALS},
+                {"type": "string", "example": ",".join(FEATURES)},
                 description="What the worker can do, separated by commas. Unknown words are ignored.",
             ),
             VERSION,
@@ -158,7 +157,7 @@ class PollingViewSet(WorkerProtocolViewSet):
         sent = request.query_params.get("wait", "0")
         if not re.fullmatch("[0-9]{1,2}", sent) or (wait := int(sent)) > MAX_WAIT_SECONDS:
             raise Invalid({"wait": [f"Must be a whole number from 0 to {MAX_WAIT_SECONDS}."]})
-        features = request.query_params.get("features", "").split(",")
+        features = known_features(request.query_params.get("features", "").split(","))
         limits = self._begin(request, waits=bool(wait), features=features)
         runs = hand_out_runs(
             worker_id=worker_id,
@@ -193,7 +192,7 @@ class PollingViewSet(WorkerProtocolViewSet):
     def claim_next(self, request: Request, worker_id: UUID) -> Response:
         check_size(request, MAX_BODY_BYTES)
         body = read_body(ClaimNextBody, request)
-        features = body["features"] or ()
+        features = body["features"]
         limits = self._begin(request, waits=bool(body["wait"]), features=features)
         if body["problems"] is not None:
             note_problems(self.worker, body["problems"])
@@ -202,7 +201,7 @@ class PollingViewSet(WorkerProtocolViewSet):
             claim_id=body["claim_id"],
             start=body["start"],
             limits=limits,
-            lock_worker=partial(locked_limits, self.worker, takes_approvals=APPROVALS in features),
+            lock_worker=partial(locked_limits, self.worker, features=features),
             has_pools=bool(self.worker.pool_ids),
             actor=self._actor(request),
             offers=offers_of(self.worker.environment_id),
@@ -228,22 +227,21 @@ class PollingViewSet(WorkerProtocolViewSet):
     def sign_off(self, request: Request, worker_id: UUID) -> None:
         sign_off(self.worker, process_header=request.META.get("HTTP_X_PIPEDAI_WORKER_PROCESS"))
 
-    def _begin(self, request: Request, *, waits: bool, features: Collection[str]) -> Limits:
+    def _begin(self, request: Request, *, waits: bool, features: list[str]) -> Limits:
         """Notes what a request with these `features` tells, and returns the worker's limits. Raises TooManyRequests."""
         if not waits and not _POLLS.admits(self.worker.id, request):
             raise TooManyRequests(
                 "Two polls of this worker are being answered already: read their answers first.",
                 headers={"Retry-After": "1"},
             )
-        takes_approvals = APPROVALS in features
-        note_features(self.worker, takes_approvals=takes_approvals)
+        note_features(self.worker, features)
         note_account(self.worker, header=request.META.get("HTTP_X_PIPEDAI_ACCOUNT_ID"))
         return limits_of(
             max_concurrency=self.worker.max_concurrency,
             disabled=self.worker.disabled,
             limited=self.worker.limited_until is not None,
             approved=self.worker.approved,
-            takes_approvals=takes_approvals,
+            features=features,
         )
 
     def _end(

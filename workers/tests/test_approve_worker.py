@@ -425,7 +425,7 @@ def test_an_approved_workers_plan_is_as_if_there_were_no_approval(
         "lease_seconds": 180,
         "capacity": 1,
         "approved": True,
-        "takes_approvals": False,
+        "features": [],
         "shut": [],
         "most_bytes": 1,
         "now": None,

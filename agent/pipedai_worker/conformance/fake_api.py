@@ -59,6 +59,9 @@ class FakeRun:
     # The rules on calls that a person must approve, as the API hands them out in `rules`; None if there are none.
     rules: list[dict[str, Any]] | None = None
     allow_host_tools: bool = False
+    # What the worker is to look at before it starts the program, and an earlier run, as the API hands them out.
+    before: dict[str, Any] | None = None
+    previous: dict[str, Any] | None = None
     # These fields are added to the run when it is handed out, as a newer version of the API might do.
     newer: dict[str, Any] = field(default_factory=dict)
     # These fields are added to the answer to a claim of the run, and override what a poll said.
@@ -102,6 +105,8 @@ class FakeRun:
             "triggerName": "Nightly report",
             "headersExpireAt": self.expires_at(),
             **({} if self.rules is None else {"approvals": gates}),
+            **({} if self.before is None else {"before": self.before}),
+            **({} if self.previous is None else {"previous": self.previous}),
             "queuedAt": now().isoformat(),
             "somethingNewer": True,
             **self.newer,
@@ -114,6 +119,12 @@ class FakeRun:
     def expires_at(self) -> str | None:
         left = self.headers_expire_in
         return None if left is None else iso(now() + timedelta(seconds=left))
+
+    @property
+    def needs(self) -> set[str]:
+        """The features that a worker must announce to be given the run."""
+        needed = {"approvals": self.rules, "before": self.before}
+        return {feature for feature, why in needed.items() if why is not None}
 
     def shown(self) -> dict[str, Any]:
         """Return the run as the answer to a claim, start, heartbeat or complete shows it."""
@@ -140,7 +151,8 @@ class FakeRun:
 
     def settled(self, body: dict[str, Any]) -> str:
         """Return the status that a report gives the run. A success whose required output is missing is a failure."""
-        if body["status"] != "succeeded" or self.output_schema is None:
+        is_nothing_new = (body.get("before") or {}).get("nothingNew") is True
+        if body["status"] != "succeeded" or self.output_schema is None or is_nothing_new:
             return str(body["status"])
         output = json.dumps(body.get("output"), ensure_ascii=False, separators=(",", ":"))
         fits = "output" in body and len(output.encode("utf-8", "replace")) <= LONGEST_OUTPUT
@@ -415,9 +427,9 @@ class FakeApi:
         self.announced.update(features)
         if self.limited_seconds is not None:
             return []
-        runs, able = self.runs.values(), "approvals" in features
+        runs, able = self.runs.values(), set(features)
         held = sum(run.status in IN_HAND and not run.lost_to_another for run in runs)
-        due = [run for run in runs if run.status == "queued" and (able or run.rules is None)]
+        due = [run for run in runs if run.status == "queued" and run.needs <= able]
         return due[: max(0, self.capacity - held)]
 
     def _poll_fields(self) -> dict[str, Any]:
@@ -516,7 +528,8 @@ class FakeApi:
         has_waited = run.status == "queued" and run.approval is not None
         if run.status == status or (status == "waiting" and has_waited):
             return 200, run.shown()
-        if status == "canceled" and not run.cancel_requested:
+        only_looks = (run.before or {}).get("lookOnly") is True
+        if status == "canceled" and not (run.cancel_requested or only_looks):
             return 409, _conflict("No cancel was requested.", "cancel_not_requested", run)
         if status == "waiting" and run.status in IN_HAND and body.get("claimId") != run.claim_id:
             sentence = "The run was claimed with another claimId."

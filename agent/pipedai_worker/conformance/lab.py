@@ -309,7 +309,7 @@ class Verdict:
 
 def checks() -> dict[str, Check]:
     """Return all checks by their names. Importing their modules registers them."""
-    for module in ("life", "optional", "trouble"):
+    for module in ("life", "looks", "optional", "trouble"):
         import_module(f"{__package__}.{module}")
     return dict(sorted(CHECKS.items(), key=lambda item: item[1].run.__module__))
 

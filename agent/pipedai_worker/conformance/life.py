@@ -159,6 +159,16 @@ def refuses_expansion(lab: Lab) -> None:
         expect("${" not in str(outcome.get("shortMessage")), "It configured claude with a `${`.")
 
 
+@check("a run without an MCP server is executed, with no server in claude's configuration")
+def does_without_a_server(lab: Lab) -> None:
+    run = lab.add("show-mcp", mcp_url=None)
+    lab.start()
+    outcome = lab.until_ended(run)
+    expect_status(outcome, "succeeded")
+    configured = str(outcome.get("shortMessage"))
+    expect("http" not in configured, f"It configured a server: {configured}")
+
+
 @check("SIGTERM: it leaves within 30 s with code 0, and what it held is reported")
 def leaves_on_sigterm(lab: Lab) -> None:
     run = lab.begin("sleep 60")

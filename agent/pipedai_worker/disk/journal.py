@@ -46,6 +46,8 @@ class HeldRun:
     process_started: str | None = None
     # The session of an earlier attempt in which the run is to go on; None if it begins anew.
     resume_session_id: str | None = None
+    # What the worker saw when it looked for something new, as the API takes it; None if it has not looked.
+    before: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,8 @@ def clean_up(journal: Journal, executor: Executor) -> None:
             if run.scratch and calls:
                 outcome = replace(outcome, tool_calls=calls.counts(), tool_call_list=calls.listed())
             resumable = session.id if session else run.resume_session_id
-            journal.put_outcome(run.run_id, replace(outcome, session_id=resumable).body())
+            outcome = replace(outcome, session_id=resumable, before=run.before)
+            journal.put_outcome(run.run_id, outcome.body())
         journal.release(run.run_id)
     for session in journal.sessions.all():
         if session.in_use:

@@ -67,6 +67,8 @@ class RecordedCalls:
             if len(self.items) < LONGEST_LIST:
                 told: dict[str, Any] = {name: str(line[name]) for name in ("at", "tool", "effect")}
                 told["callId"] = line.get("callId")
+                if line.get("before") is True:
+                    told["before"] = True
                 self.items.append({**told, "durationMs": None, "outcome": UNKNOWN})
         elif line["is"] == "end":
             self.answered += 1
@@ -115,8 +117,11 @@ class ToolCalls:
                     story.take(json.loads(line))
         return story
 
-    def begin(self, tool: str, effect: str, call_id: str | None = None) -> Call:
-        """Write down that this tool is about to be called. This is on the disk when `begin` returns. Raises OSError.
+    def begin(
+        self, tool: str, effect: str, call_id: str | None = None, *, before: bool = False
+    ) -> Call:
+        """Write down that this tool is about to be called: by the agent, or `before` it is started. This is on the disk
+        when `begin` returns. Raises OSError.
 
         `call_id` is the id that the run's events have of the call.
         """
@@ -128,6 +133,7 @@ class ToolCalls:
             "tool": self._redactor.redact(name)[:LONGEST_TOOL_NAME] or UNNAMED,
             "effect": effect,
             "callId": call_id and self._redactor.redact(call_id.translate(_UNFIT)),
+            **({"before": True} if before else {}),
         }
         with self._lock:
             self._write(line)

@@ -21,6 +21,7 @@ from typing import Any
 from pipedai_worker.api import ApiError
 from pipedai_worker.executors.base import (
     APPROVALS,
+    BEFORE,
     Execution,
     Executor,
     Job,
@@ -45,7 +46,7 @@ class ClaudeExecutor(Executor):
     """
 
     resumes = True
-    features = (APPROVALS,)
+    features = (APPROVALS, BEFORE)
 
     argv: Sequence[str]
     auth_mode: Callable[[], str]

@@ -2,6 +2,7 @@
 
 from pipedai_worker.gateway.gate import Gate
 from pipedai_worker.gateway.gateway import Gateway
+from pipedai_worker.gateway.look import Look, Looked
 from pipedai_worker.gateway.upstream import Credentials
 
-__all__ = ["Credentials", "Gate", "Gateway"]
+__all__ = ["Credentials", "Gate", "Gateway", "Look", "Looked"]

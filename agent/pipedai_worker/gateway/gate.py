@@ -394,6 +394,11 @@ class Gate:
             log.warning("an approval was not used: %s", type(error).__name__)
             raise NotAllowed(UNSPENT) from None
 
+    def gates(self, tool: str) -> bool:
+        """Tell whether a person has to approve calls of this tool, as far as it is known."""
+        with self._lock:
+            return self._is_gated(tool)
+
     def _is_gated(self, tool: str) -> bool:
         # What was decided on a call holds, whatever the rules have become since the run asked.
         if self._decision is not None and self._decision.call.tool == tool:

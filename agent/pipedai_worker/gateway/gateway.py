@@ -25,6 +25,7 @@ from pipedai_worker.gateway import faults, limits, messages
 from pipedai_worker.gateway.faults import ServerFailed
 from pipedai_worker.gateway.gate import Admitted, Gate, with_known_headers
 from pipedai_worker.gateway.listener import Answer, Listener, Request
+from pipedai_worker.gateway.look import Look, Looked
 from pipedai_worker.gateway.messages import (
     Awaited,
     Effects,
@@ -105,11 +106,15 @@ class Gateway:
                 log.debug("the gateway had ended already")
         self._thread.join(LEAVE_SECONDS)
 
-    def probe(self, stopped: Callable[[], bool] = lambda: False) -> Fault | None:
-        """Initialise the server and list its tools, until `stopped`. Return None, or why it can't be used."""
+    def probe(
+        self, stopped: Callable[[], bool] = lambda: False, look: Look | None = None
+    ) -> Looked | Fault | None:
+        """Initialise the server, list its tools and take the `look`, until `stopped`. Return what that has seen, None
+        without one, or why the server can't be used.
+        """
         if self._loop is None:
             raise RuntimeError("The gateway is not open.")
-        probing = probe(self._upstream, self._effects)
+        probing = probe(self._upstream, self._effects, look)
         try:
             asked = asyncio.run_coroutine_threadsafe(probing, self._loop)
             while not wait([asked], LOOK_SECONDS).done:

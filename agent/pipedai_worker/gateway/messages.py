@@ -28,6 +28,7 @@ from pipedai_worker.disk.tool_calls import (
 from pipedai_worker.executors.claude_names import CALL_KEY
 from pipedai_worker.gateway import faults, limits
 from pipedai_worker.gateway.limits import MOST_TOOLS, MOST_WAITING
+from pipedai_worker.running.outcome import CLIENT
 from pipedai_worker.running.stopping import in_background
 from pipedai_worker.values import TooManyValues, parse, refuse_constant
 
@@ -176,6 +177,16 @@ def with_plain_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 log = logging.getLogger(__name__)
 
 
+class ServerError(faults.ServerFailed):
+    """The server answered with a JSON-RPC error."""
+
+    def __init__(self, method: str, code: object) -> None:
+        # A larger number is no code of a protocol, and could have thousands of digits.
+        self.code = code if isinstance(code, int) and abs(code) < 2**31 else None
+        named = f" ({self.code})" if self.code is not None else ""
+        super().__init__(CLIENT, f"The MCP server answered `{method}` with an error{named}.")
+
+
 class ListOfTools:
     """Waits for the answer to a `tools/list` request, as a Call waits for the answer to a tool call."""
 
@@ -268,6 +279,9 @@ class Effects:
                 self._by_tool[name] = effect = _annotated(tool)
                 if self._learned is not None:
                     self._learned(name, tool, effect)
+
+    def knows(self, tool: str) -> bool:
+        return tool in self._by_tool
 
     def of(self, tool: str) -> str:
         """Return the effect of a tool. A tool that no list has named may have any effect, so it is POSSIBLE."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 import httpx
@@ -14,7 +14,8 @@ import httpx
 from pipedai_worker import __version__
 from pipedai_worker.gateway import faults, limits, messages
 from pipedai_worker.gateway.faults import ServerFailed
-from pipedai_worker.gateway.messages import Effects
+from pipedai_worker.gateway.look import Look, Looked
+from pipedai_worker.gateway.messages import Effects, ServerError
 from pipedai_worker.gateway.upstream import (
     EVENTS,
     JSON,
@@ -27,7 +28,7 @@ from pipedai_worker.gateway.upstream import (
     media_type,
     session_in,
 )
-from pipedai_worker.running.outcome import CLIENT, Fault
+from pipedai_worker.running.outcome import Fault
 
 # The versions of MCP in which a conversation begins with `initialize`. The probe offers the first one to the server.
 VERSIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
@@ -41,38 +42,49 @@ TOO_LARGE = f"What the MCP server tells of its tools is larger than {_LARGEST_MI
 USER_AGENT = ("User-Agent", f"pipedai-worker/{__version__}")
 
 
-async def probe(upstream: Upstream, effects: Effects) -> Fault | None:
-    """Initialise the server, list its tools, and end the session, in 30 s at most. Return None if it can be used."""
+async def probe(
+    upstream: Upstream, effects: Effects, look: Look | None = None
+) -> Looked | Fault | None:
+    """Initialise the server, list its tools, in 30 s at most, take the `look`, and end the session. Return what the
+    look has seen, None without one, or why the server can't be used.
+    """
     try:
-        await asyncio.wait_for(_probe(upstream, effects), limits.PROBE_SECONDS)
+        return await _probe(upstream, effects, look)
     except ServerFailed as failed:
         return failed.fault
-    except asyncio.TimeoutError:
-        return faults.infra(
-            f"The MCP server did not tell its tools within {limits.PROBE_SECONDS:g} s."
-        ).fault
-    return None
 
 
-async def _probe(upstream: Upstream, effects: Effects) -> None:
+async def _probe(upstream: Upstream, effects: Effects, look: Look | None) -> Looked | None:
+    ends_at = asyncio.get_running_loop().time() + limits.PROBE_SECONDS
+    conversation = Conversation(upstream)
     try:
-        await _ask(Conversation(upstream), effects)
-    except ServerError as error:
-        if error.code != UNSUPPORTED_VERSION:
-            raise
-        # The server speaks only versions of MCP without `initialize` (2026-07-28 and later).
-        await _list_tools(ModernConversation(upstream), effects)
-
-
-async def _ask(conversation: Conversation, effects: Effects) -> None:
-    """Initialise the server, list its tools if it has any, and end the session even if that fails."""
-    try:
-        if await _initialize(conversation):
-            await _list_tools(conversation, effects)
-    except ServerFailed:
+        try:
+            await _in_time(_learn(conversation, effects), ends_at)
+        except ServerError as error:
+            if error.code != UNSUPPORTED_VERSION:
+                raise
+            await _leave(conversation)
+            # The server speaks only versions of MCP without `initialize` (2026-07-28 and later).
+            conversation = ModernConversation(upstream)
+            await _in_time(_list_tools(conversation, effects), ends_at)
+        return None if look is None else await look.take(conversation, effects)
+    finally:
         await _leave(conversation)
-        raise
-    await _leave(conversation)
+
+
+async def _in_time(asking: Awaitable[None], ends_at: float) -> None:
+    try:
+        await asyncio.wait_for(asking, ends_at - asyncio.get_running_loop().time())
+    except asyncio.TimeoutError:
+        raise faults.infra(
+            f"The MCP server did not tell its tools within {limits.PROBE_SECONDS:g} s."
+        ) from None
+
+
+async def _learn(conversation: Conversation, effects: Effects) -> None:
+    """Initialise the server, and list its tools if it has any."""
+    if await _initialize(conversation):
+        await _list_tools(conversation, effects)
 
 
 async def _leave(conversation: Conversation) -> None:
@@ -120,16 +132,6 @@ async def _list_tools(conversation: Conversation, effects: Effects) -> None:
     )
 
 
-class ServerError(ServerFailed):
-    """The server answered with a JSON-RPC error."""
-
-    def __init__(self, method: str, code: object) -> None:
-        # A larger number is no code of a protocol, and could have thousands of digits.
-        self.code = code if isinstance(code, int) and abs(code) < 2**31 else None
-        named = f" ({self.code})" if self.code is not None else ""
-        super().__init__(CLIENT, f"The MCP server answered `{method}` with an error{named}.")
-
-
 class Conversation:
     """A conversation over streamable HTTP that begins with `initialize`. Its methods raise ServerFailed."""
 
@@ -139,14 +141,20 @@ class Conversation:
         self._upstream = upstream
         self._ids = itertools.count(1)
         # How many bytes the server may still send: as answers to requests, and as a stream's events that answer none.
-        self._left = self._other = limits.LARGEST_TOOLS_LIST
+        self.allow(limits.LARGEST_TOOLS_LIST, TOO_LARGE)
         # The version of MCP that the server has agreed to; None before that.
         self.version: str | None = None
         self._session: str | None = None
 
+    def allow(self, size: int, too_large: str) -> None:
+        """Take so many bytes more from the server; `too_large` is the sentence for an answer beyond."""
+        self._largest = self._left = self._other = size
+        self._too_large = too_large
+
     async def request(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         id_as_json, body = self._made(method, params)
-        async with self._upstream.send("POST", self._headers(method), body) as response:
+        headers = self._headers(method, str(params.get("name", "")))
+        async with self._upstream.send("POST", headers, body) as response:
             await self._judge(response, method)
             if method == messages.INITIALIZE:
                 self._session = session_in(response)
@@ -155,7 +163,7 @@ class Conversation:
                 result = await result_in(await self._read(response), id_as_json, method)
             elif kind == EVENTS:
                 result = await self._await_event(
-                    events_of(response, limits.LARGEST_TOOLS_LIST, TOO_LARGE), id_as_json, method
+                    events_of(response, self._largest, self._too_large), id_as_json, method
                 )
             else:
                 raise no_mcp()
@@ -173,7 +181,7 @@ class Conversation:
             async with self._upstream.send("DELETE", self._headers("")):
                 pass
 
-    def _headers(self, _method: str) -> list[tuple[str, str]]:
+    def _headers(self, _method: str, _name: str = "") -> list[tuple[str, str]]:
         headers = [
             USER_AGENT,
             ("Content-Type", JSON),
@@ -215,10 +223,10 @@ class Conversation:
         return json.dumps(number), json.dumps(message).encode()
 
     def _count(self, size: int) -> None:
-        """Count `size` more bytes of answers. Raises ServerFailed when they exceed what a list of tools may have."""
+        """Count `size` more bytes of answers. Raises ServerFailed when they exceed what is allowed."""
         self._left -= size
         if self._left < 0:
-            raise faults.client(TOO_LARGE)
+            raise faults.client(self._too_large)
 
     async def _await_event(
         self, events: AsyncIterator[Event], id_as_json: str, method: str
@@ -247,8 +255,10 @@ class ModernConversation(Conversation):
         }
         return super()._made(method, {**params, "_meta": meta})
 
-    def _headers(self, method: str) -> list[tuple[str, str]]:
-        return [*super()._headers(method), (VERSION, MODERN_VERSION), ("Mcp-Method", method)]
+    def _headers(self, method: str, name: str = "") -> list[tuple[str, str]]:
+        of_a_call = [("Mcp-Name", name)] if name.isascii() and name.isprintable() and name else []
+        modern = [(VERSION, MODERN_VERSION), ("Mcp-Method", method)]
+        return [*super()._headers(method), *modern, *of_a_call]
 
 
 async def result_in(data: bytes, id_as_json: str, method: str) -> dict[str, Any] | None:

@@ -8,6 +8,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from pipedai_worker.clauses import OPS
+from pipedai_worker.running.outcome import ABSENT
 from pipedai_worker.values import number, whole
 
 POSSIBLE_EFFECT = "possible_effect"
@@ -80,6 +82,41 @@ class Approvals:
         )
 
 
+@dataclass(frozen=True)
+class Before:
+    """The call by which the worker looks for something new before the agent starts."""
+
+    tool: str
+    arguments: dict[str, Any] = field(repr=False)
+    # The clauses that have to hold for the result; None if it only has to differ from what the last success saw.
+    run_if: list[dict[str, Any]] | None
+    # The digest of what the trigger's last success saw; None if there is none.
+    last_digest: str | None
+    # True if the worker is to do no more than look, and to tell what it saw.
+    only: bool
+
+    @classmethod
+    def parse(cls, item: Any) -> Before | None:
+        """Raises AttributeError, KeyError, TypeError or ValueError: a run whose look can't be read is not begun."""
+        if item is None:
+            return None
+        arguments, run_if = item["arguments"], item["runIf"]
+        clauses = None if run_if == "changed" else [dict(clause) for clause in run_if]
+        for clause in clauses or ():
+            if clause["op"] not in OPS or "value" not in clause:
+                raise ValueError
+            _text(clause["path"])
+        if not isinstance(arguments, dict):
+            raise TypeError
+        return cls(
+            _text(item["tool"]),
+            arguments,
+            clauses,
+            item.get("lastDigest"),
+            item.get("lookOnly") is True,
+        )
+
+
 # The API has the same default. It is used for a run whose own limit is missing or is not a number.
 DEFAULT_TIMEOUT_SECONDS = 1800.0
 # A longer limit counts as this one, since clocks and other programs take no number of seconds beyond some size.
@@ -118,6 +155,12 @@ class AssignedRun:
     max_cost_usd: str | None = None
     # Which tool calls a person must approve; None if the run's trigger has no such rules.
     approvals: Approvals | None = None
+    # What the worker looks at before it starts the agent; None if it starts the agent at once.
+    before: Before | None = None
+    # An earlier run's output, with the ids of that run and of the trigger's revision that it had; None for none.
+    previous: dict[str, Any] | None = field(repr=False, default=None)
+    # The result of the look, once the worker has looked; ABSENT before.
+    seen: Any = field(repr=False, default=ABSENT)
 
     @property
     def is_decided(self) -> bool:
@@ -141,12 +184,14 @@ class AssignedRun:
                 ),
                 payload=item.get("payload"),
                 attempt=whole(item.get("attempt")) or 1,
-                output_schema=_schema(item.get("outputSchema")),
+                output_schema=_object(item.get("outputSchema")),
                 record_events=str(item.get("recordEvents")),
                 may_be_resumed=item.get("retryMode") == "resume",
                 resume_session_id=_text(item.get("resumeSessionId") or "") or None,
                 max_cost_usd=_cost(item.get("maxCostUsd")),
                 approvals=Approvals.parse(item.get("approvals")),
+                before=Before.parse(item.get("before")),
+                previous=_object(item.get("previous")),
             )
         except (AttributeError, KeyError, TypeError, ValueError):
             return None
@@ -157,7 +202,7 @@ def parse_headers(value: Any) -> dict[str, str]:
     return {_text(name): _text(text) for name, text in value.items()}
 
 
-def _schema(value: Any) -> dict[str, Any] | None:
+def _object(value: Any) -> dict[str, Any] | None:
     if value is not None and not isinstance(value, dict):
         raise TypeError
     return value

@@ -85,6 +85,8 @@ class Outcome:
     denied: dict[str, str] = field(default_factory=dict)
     # The call that waits for a person's decision, as the API takes it; None unless the status is WAITING.
     approval: dict[str, Any] | None = None
+    # What the worker saw when it looked, as the API takes it; None if it did not look.
+    before: dict[str, Any] | None = None
     # The run's output: any JSON that the API can store; ABSENT if there is no output.
     output: Any = ABSENT
 
@@ -123,6 +125,7 @@ class Outcome:
             fields["cacheCreationTokens"] = self.tokens.cache_creation
         fields["toolCalls"], fields["toolCallList"] = self.tool_calls, self.tool_call_list or None
         fields["denials"], fields["approval"] = _denials([*self.denied.values()]), self.approval
+        fields["before"] = self.before
         body = {name: value for name, value in fields.items() if value is not None}
         if self.output is not ABSENT:
             body["output"] = self.output

@@ -23,8 +23,8 @@ from pipedai_worker.disk.sessions import HadEffects, Session, Workplace, Workpla
 from pipedai_worker.disk.spool import RunEvents, Sink
 from pipedai_worker.disk.tool_calls import ToolCalls
 from pipedai_worker.executors import claude
-from pipedai_worker.executors.base import Execution, Job, allowed
-from pipedai_worker.gateway import Credentials, Gate, Gateway
+from pipedai_worker.executors.base import Execution, Job, allowed, cut
+from pipedai_worker.gateway import Credentials, Gate, Gateway, Look
 from pipedai_worker.identity import EVERY_CREDENTIAL
 from pipedai_worker.redact import Redactor, known_secrets
 from pipedai_worker.running.assigned import (
@@ -36,13 +36,16 @@ from pipedai_worker.running.assigned import (
     parse_headers,
 )
 from pipedai_worker.running.outcome import (
+    ABSENT,
     CANCELED,
     CLIENT,
     FAILED,
     INFRA,
     NONE,
+    SUCCEEDED,
     TIMED_OUT,
     WAITING,
+    Fault,
     Outcome,
 )
 from pipedai_worker.running.process import Program
@@ -202,6 +205,8 @@ class Run:
         self._recorder: Recorder | None = None
         # The session in which another attempt of the run can go on; None if there is none.
         self._kept_session = assigned.resume_session_id
+        # The result of the look before the agent; ABSENT if there was none.
+        self._seen: Any = ABSENT
         # Decides which of the run's tool calls may be sent; None if none needs a person's approval.
         self._gate: Gate | None = None
         self._heartbeat = Heartbeat(around.api, assigned.id, self.stop, self._counts, self._watched)
@@ -258,6 +263,7 @@ class Run:
                 outcome, tool_calls=self._calls.counts(), tool_call_list=self._calls.listed()
             )
             self._calls.close()
+        outcome = replace(outcome, before=self._held.before)
         if self._gate is not None:
             denied = self._gate.denied(waits=outcome.status == WAITING)
             outcome = replace(outcome, denied={**outcome.denied, **denied})
@@ -365,8 +371,11 @@ class Run:
                 before_first_effect=self._heartbeat.tell,
                 gate=self._gate,
             ) as gateway:
+                before = None if workplace.session.resumed else self.assigned.before
+                look = Look(before, calls, self._gate) if before else None
                 has_server = self.assigned.mcp_url is not None
-                execution = self._probe(gateway) if executor.needs_server and has_server else None
+                if look or (executor.needs_server and has_server):
+                    execution = self._probe(gateway, look, deadline)
                 if execution is None:
                     limit = self.assigned.timeout_seconds
                     # Without a server the gateway is there for the hook of rules alone.
@@ -386,17 +395,43 @@ class Run:
             kept = self._workplaces.leave(workplace, execution, calls, self._held.pid)
             self._kept_session = workplace.session.id if kept else None
 
-    def _probe(self, gateway: Gateway) -> Execution | None:
-        """Return None if the run's MCP server can be used; else, or if the run is stopped meanwhile, how it ends."""
-        fault = gateway.probe(lambda: self.stop.reason is not None)
+    def _probe(self, gateway: Gateway, look: Look | None, deadline: float) -> Execution | None:
+        """Return None if the run's MCP server can be used, and the `look` has found something new; else, or if the run
+        is stopped meanwhile, how it ends.
+        """
+        found = gateway.probe(lambda: self._should_stop(deadline) is not None, look)
+        # No program was started, so the run has cost nothing.
+        ended = Outcome(FAILED, cost_usd=0.0)
         if self.stop.reason is not None:
-            return Execution(Outcome(FAILED), self.stop.reason)
-        if fault is None:
+            late = "The MCP server had not answered by then."
+            return Execution(
+                replace(ended, fault_class=INFRA, error_message=late), self.stop.reason
+            )
+        only = self.assigned.before is not None and self.assigned.before.only
+        if isinstance(found, Fault):
+            sentence = found.sentence
+            ended = replace(ended, short_message=sentence, error_message=sentence)
+            if only:
+                return Execution(replace(ended, status=CANCELED))
+            return Execution(replace(ended, fault_class=found.fault_class))
+        if found is None:
             return None
-        sentence = fault.sentence
-        return Execution(
-            Outcome(FAILED, fault.fault_class, short_message=sentence, error_message=sentence)
-        )
+        if only:
+            would = {"wouldRun": found.is_new, "result": cut(found.value)}
+            message = "Something is new." if found.is_new else "Nothing is new."
+            return Execution(replace(ended, status=CANCELED, short_message=message, output=would))
+        told = {"digest": found.digest, "lookedAt": found.at, "nothingNew": not found.is_new}
+        self._held = self._around.journal.update(self._held, before=told)
+        if found.is_new:
+            self._seen = found.value
+            return None
+        log.info("run %s: nothing new, so no program is started", self.assigned.id)
+        return Execution(replace(ended, status=SUCCEEDED, short_message="Nothing new."))
+
+    def _should_stop(self, deadline: float) -> StopReason | None:
+        if self.stop.reason is None and time.monotonic() >= deadline:
+            self.stop.request(StopReason.TIMED_OUT)
+        return self.stop.reason
 
     def _job(self, workplace: Workplace, mcp_url: str, on_event: Sink, deadline: float) -> Job:
         scratch = workplace.scratch
@@ -409,13 +444,8 @@ class Run:
             if workplace.session.kept:
                 self._heartbeat.session_id = workplace.session.id
 
-        def should_stop() -> StopReason | None:
-            if self.stop.reason is None and time.monotonic() >= deadline:
-                self.stop.request(StopReason.TIMED_OUT)
-            return self.stop.reason
-
         return Job(
-            run=self.assigned,
+            run=replace(self.assigned, seen=self._seen),
             directory=scratch.work,
             mcp_config=scratch.mcp_config,
             mcp_url=mcp_url,
@@ -423,7 +453,7 @@ class Run:
             session=workplace.session,
             environment=environment,
             redactor=self._redactor,
-            should_stop=should_stop,
+            should_stop=lambda: self._should_stop(deadline),
             term_grace=lambda: (
                 SHUTDOWN_TERM_GRACE_SECONDS if self.stop.hasty else TERM_GRACE_SECONDS
             ),

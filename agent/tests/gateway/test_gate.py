@@ -23,6 +23,7 @@ from pipedai_worker.executors.base import JobSession
 from pipedai_worker.gateway import Credentials, Gate, gate, limits
 from pipedai_worker.redact import Redactor
 from pipedai_worker.running.assigned import Approvals, AssignedRun
+from pipedai_worker.running.outcome import Fault
 from pipedai_worker.running.run import Ending, gate_of
 from pipedai_worker.running.stopping import StopRequest
 
@@ -612,7 +613,7 @@ def test_learning_holds_up_neither_the_loop_nor_the_parser_of_other_runs(
     monkeypatch.setattr(limits, "PROBE_SECONDS", 0.5)
     fault = way.gateway.probe()
     may_end.set()
-    assert fault is not None
+    assert isinstance(fault, Fault)
     assert "did not tell its tools within" in fault.sentence
 
 

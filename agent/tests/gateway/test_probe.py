@@ -360,7 +360,7 @@ def test_the_end_of_the_gateway_ends_the_probe(open_way: Open) -> None:
 
     with raw_server(talk) as url:
         way = open_way(url)
-        found: list[Fault | None] = []
+        found: list[Any] = []
         thread = threading.Thread(target=lambda: found.append(way.gateway.probe()))
         thread.start()
         assert asked.wait(30)

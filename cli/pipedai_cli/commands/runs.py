@@ -19,6 +19,8 @@ _LOOK_SECONDS = 1.0
 _MOST_BREAKS = 5
 _LONGEST_EVENT = 2000
 
+_FORCE = click.option("--force", is_flag=True, help="Start the agent also if nothing is new.")
+
 
 @click.group(epilog=examples("pipedai run list --status failed"))
 def run() -> None:
@@ -115,14 +117,16 @@ def explain(session: Session, run: str) -> None:
 
 @run.command(epilog=examples("pipedai run rerun 01a20e61-ca1d-70a4-93ed-0e69c8149037 --wait"))
 @click.argument("run")
+@_FORCE
 @click.option("--wait", is_flag=True, help="Follow the new run, and exit as it ends.")
 @with_json
-def rerun(session: Session, run: str, wait: bool) -> None:
+def rerun(session: Session, run: str, force: bool, wait: bool) -> None:
     """Run the trigger again with the payload of this run.
 
     What the first run did, it may do once more: `pipedai run show` counts its effects.
     """
-    _show_queued(session, session.api.queue(f"/runs/{run}/rerun"), wait=wait)
+    body = {"force": True} if force else None
+    _show_queued(session, session.api.queue(f"/runs/{run}/rerun", body), wait=wait)
 
 
 @run.command(epilog=examples("pipedai run cancel 01a20e61-ca1d-70a4-93ed-0e69c8149037"))
@@ -142,7 +146,7 @@ def show_run(session: Session, row: Json) -> None:
         [
             ("run", row["id"]),
             ("trigger", row["triggerName"]),
-            ("status", row["status"]),
+            ("status", f"{row['status']}{', nothing was new' * bool(row.get('nothingNew'))}"),
             ("fault", row["faultClass"] if row["faultClass"] not in (None, "none") else None),
             ("error", row["errorMessage"]),
             ("message", row["shortMessage"]),
@@ -326,15 +330,19 @@ def show_trigger(session: Session, trigger: str) -> None:
 )
 @click.argument("trigger")
 @click.option("--payload", help="JSON for the run, or @FILE.")
+@_FORCE
 @click.option("--wait", is_flag=True, help="Follow the run, and exit as it ends.")
 @with_json
-def run_trigger(session: Session, trigger: str, payload: str | None, wait: bool) -> None:
+def run_trigger(
+    session: Session, trigger: str, payload: str | None, force: bool, wait: bool
+) -> None:
     """Queue a run of a trigger.
 
     With --wait it exits with 0 if the run succeeded, 1 if it ended otherwise, 5 if it waits for a person.
     """
     row = found_by(session, "triggers", trigger)
-    body = {"payload": _payload(payload)} if payload is not None else {}
+    body: Json = {"payload": _payload(payload)} if payload is not None else {}
+    body |= {"force": True} if force else {}
     _show_queued(session, session.api.queue(f"/triggers/{row['id']}/run", body), wait=wait)
 
 

@@ -13,6 +13,7 @@ from rest_framework import serializers
 from pipedai.api.fields import MoneyField
 from pipedai.api.serializers import Body
 from testing.probes.api_urls import api_routes, operation_of_action
+from triggers.runs.outcome import UNREADABLE
 
 # Values of each JSON type, and texts and numbers that a careless field would convert.
 VALUES: list[Any] = [
@@ -52,6 +53,7 @@ READ_INSIDE: dict[str, Any] = {
         "argumentsHash": A_HASH,
         "toolSchemaHash": A_HASH,
     },
+    "LookedField": {"digest": A_HASH, "lookedAt": A_TIME, "nothingNew": True},
     "DenialsField": {"total": 2, "tools": ["send"]},
     "NullField": None,
     "ToolsField": ["send"],
@@ -113,7 +115,7 @@ def converted(field: Any) -> list[tuple[Any, Any]]:
         except serializers.ValidationError:
             continue
         # Reports of workers forgive what is wrong, and keep nothing of it.
-        forgiven = made is None or made == []
+        forgiven = made in (None, [], UNREADABLE)
         if not (forgiven or isinstance(made, becomes)) or isinstance(made, bool) > (
             bool in becomes
         ):

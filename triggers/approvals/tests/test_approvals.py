@@ -53,7 +53,7 @@ def test_an_approved_call_is_made_once_by_the_worker_that_asked(
     run_id = asking.queue()
     assert calls.poll().json()["runs"] == []
     refused = calls.claim(run_id)
-    assert (refused.status_code, refused.json()["code"]) == (409, "worker_lacks_approvals")
+    assert (refused.status_code, refused.json()["code"]) == (409, "worker_lacks_features")
     (given,) = calls.poll(features="other,approvals").json()["runs"]
     rule = {"tools": ["send_mail"], "when": "always"}
     assert given["approvals"] == {"rules": [rule], "allowHostTools": False, "decision": None}
@@ -74,7 +74,7 @@ def test_an_approved_call_is_made_once_by_the_worker_that_asked(
     run = asking.stored(run_id)
     assert (run["status"], run["claimed_at"], run["started_at"]) == ("queued", None, None)
     other = Worker.objects.get(hostname="two").id
-    Worker.objects.filter(id=other).update(takes_approvals=True)
+    Worker.objects.filter(id=other).update(features=["approvals"])
     assert asking.polled(other) == []
     again = calls.complete(run_id, **report)
     assert (again.status_code, again.json()["status"]) == (200, "queued")
@@ -116,7 +116,7 @@ class TestRulesThatChange:
         asking.decide(run_id, approve=False)
         assert calls.poll().json()["runs"] == []
         assert calls.claim_next(claimId="n").json()["run"] is None
-        assert calls.claim(run_id).json()["code"] == "worker_lacks_approvals"
+        assert calls.claim(run_id).json()["code"] == "worker_lacks_features"
         first, *others = [{"tools": ["send_mail"], "when": "always"}] + [
             {**rule, "when": "always"} for rule in rules
         ]
@@ -423,7 +423,7 @@ def test_a_decided_run_stays_its_workers_whatever_the_trigger_becomes(
     other = cast.register("two").worker_id
     assert cast.client(cast.owner).patch(url, {"workerId": str(other)}).status_code == 200
     assert cast.client(cast.owner).delete(url).json()["code"] == "unfinished_runs"
-    Worker.objects.filter(id=other).update(takes_approvals=True)
+    Worker.objects.filter(id=other).update(features=["approvals"])
     assert (asking.polled(other), asking.polled()) == ([], [run_id])
 
 

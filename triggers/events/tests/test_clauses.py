@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rest_framework.exceptions import ValidationError
 
+from pipedai_worker.clauses import all_hold
 from testing.world.cases import cases
 from triggers.events.clauses import (
     FieldsField,
@@ -34,8 +35,11 @@ OPS = st.sampled_from([op.value for op in Op])
 
 
 def holds(document, path, op, value):
+    """Asks the worker's implementation, too, which must agree."""
     [clause] = WhereField().run_validation([{"path": path, "op": op, "value": value}])
-    return first_failing([clause], document) is None
+    found = first_failing([clause], document) is None
+    assert all_hold([clause], document) is found
+    return found
 
 
 # RFC 6901 §5.

@@ -112,8 +112,8 @@ def test_a_worker_that_nobody_approved(calls: Calls, cast: Cast) -> None:
 def test_a_worker_that_cant_wait_for_approvals(calls: Calls, runs: Runs) -> None:
     Trigger.objects.filter(id=runs.trigger_id).update(approvals=RULES)
     reason = only(calls.explain(str(runs.queue())))
-    assert reason["code"] == "worker_lacks_approvals"
-    assert reason["message"].startswith("Worker host-1 can't wait for approvals")
+    assert reason["code"] == "worker_lacks_features"
+    assert reason["message"].startswith("Worker host-1 can't wait for an approval")
 
 
 def test_a_run_that_waits_for_a_decision(runs: Runs) -> None:

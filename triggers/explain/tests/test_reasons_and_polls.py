@@ -170,7 +170,7 @@ class World:
 
     def change_features(self, number: int) -> None:
         """Lets a worker take approvals, or not any more."""
-        self._change(number, takes_approvals=number % 2 == 0)
+        self._change(number, features=["approvals"] if number % 2 == 0 else [])
 
     def revoke(self, number: int) -> None:
         digest = None if number % 2 else self.digests[number // 2 % 3]

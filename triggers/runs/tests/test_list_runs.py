@@ -20,7 +20,8 @@ RUN_FIELDS = [
     "id", "triggerId", "triggerRevisionId", "triggerName", "environmentId", "workerId", "poolId", "status", "source",
     "attempt", "retryOfRunId", "rerunOfRunId", "eventId", "scheduledFor", "availableAt", "startDeadlineAt", "queuedAt",
     "claimedAt", "startedAt", "endedAt", "durationMs", "exitCode", "shortMessage", "errorMessage", "faultClass",
-    "willRetry", "model", "inputTokens", "outputTokens", "cacheReadTokens", "cacheCreationTokens", "costUsd",
+    "willRetry", "nothingNew",
+    "model", "inputTokens", "outputTokens", "cacheReadTokens", "cacheCreationTokens", "costUsd",
     "numTurns", "sessionId", "cancelRequested",
 ]  # fmt: skip
 

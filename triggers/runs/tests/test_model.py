@@ -215,7 +215,7 @@ class RunHistory(RuleBasedStateMachine):
             worker_id=self.worker_ids[worker],
             capacity=mine.capacity(now),
             approved=True,
-            takes_approvals=True,
+            features=["approvals"],
             now=now,
         )
         polled = {run.row["id"] for run in chosen}
@@ -236,7 +236,7 @@ class RunHistory(RuleBasedStateMachine):
                 claim_id=claim_id,
                 capacity=mine.capacity(self.now),
                 approved=True,
-                takes_approvals=True,
+                features=["approvals"],
                 actor=ACTOR,
                 now=self.now,
             ),
@@ -256,7 +256,7 @@ class RunHistory(RuleBasedStateMachine):
         limits: Limits = {
             "capacity": model.workers[worker].capacity(now),
             "approved": True,
-            "takes_approvals": True,
+            "features": ["approvals"],
         }
         given = claim_next_run(
             worker_id=self.worker_ids[worker],

@@ -33,6 +33,7 @@ NO_RUNS = {
     "failed": 0,
     "timedOut": 0,
     "canceled": 0,
+    "nothingNew": 0,
     "retries": 0,
     "successRatePct": None,
     "costUsd": "0",
@@ -131,6 +132,7 @@ def test_the_figures_of_two_triggers(cast):
             "failed": 1,
             "timedOut": 1,
             "canceled": 1,
+            "nothingNew": 0,
             "retries": 1,
             "successRatePct": 50.0,
             "costUsd": "1.012",
@@ -147,6 +149,7 @@ def test_the_figures_of_two_triggers(cast):
             "day": None,
             "runs": 1,
             "canceled": 1,
+            "nothingNew": 0,
         },
     ]
     assert answer["total"]["runs"] == 6
@@ -506,7 +509,8 @@ KEYS = {
     "day": lambda run: run.ended_at.date(),
 }
 SUMMED = [
-    "runs", "succeeded", "failed", "timedOut", "canceled", "retries", "costUsd", "notionalUsd", "inputTokens",
+    "runs", "succeeded", "failed", "timedOut", "canceled", "nothingNew", "retries", "costUsd", "notionalUsd",
+    "inputTokens",
     "outputTokens",
 ]  # fmt: skip
 
@@ -525,6 +529,7 @@ def figures_of(runs):
         "failed": ended("failed"),
         "timedOut": ended("timed_out"),
         "canceled": ended("canceled"),
+        "nothingNew": 0,
         "retries": sum(run.source == "retry" for run in runs),
         "successRatePct": percentage(ended("succeeded"), counted) if counted else None,
         "costUsd": sum(run.cost_usd or Decimal() for run in runs),
@@ -557,7 +562,7 @@ def test_the_index_alone_answers(cast, group_by):
     with connection.cursor() as cursor:
         cursor.execute(f"EXPLAIN {statement.replace('%', '%%')}")
         plan = "\n".join(line for (line,) in cursor.fetchall())
-    assert "Index Only Scan using run_ended on run" in plan
+    assert "Index Only Scan using run_ended_figures on run" in plan
 
 
 def test_by_day_and_trigger_only_the_shown_pairs_are_summed_up(cast, monkeypatch):

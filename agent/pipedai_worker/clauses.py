@@ -1,0 +1,91 @@
+"""Decides whether the clauses of a trigger hold for a JSON document, exactly as the API does for events: the same cases
+test both.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+_INDEX = re.compile(r"0|[1-9][0-9]{0,9}", re.ASCII)
+_MISSING: Any = object()
+
+
+def all_hold(clauses: Iterable[Mapping[str, Any]], document: Any) -> bool:
+    """Raises KeyError for an operation that there is not."""
+    return all(
+        _holds(clause["op"], _find(document, clause["path"]), clause["value"]) for clause in clauses
+    )
+
+
+def _find(document: Any, path: str) -> Any:
+    """Return the value to which the JSON Pointer leads (RFC 6901), or _MISSING."""
+    value = document
+    for escaped in path.split("/")[1:]:
+        token = escaped.replace("~1", "/").replace("~0", "~")
+        if isinstance(value, dict):
+            value = value.get(token, _MISSING)
+        elif isinstance(value, list) and _INDEX.fullmatch(token) and int(token) < len(value):
+            value = value[int(token)]
+        else:
+            return _MISSING
+    return value
+
+
+def _holds(op: str, seen: Any, value: Any) -> bool:
+    if op == "exists":
+        return (seen is not _MISSING) is value
+    test = TESTS[op]
+    return seen is not _MISSING and test(seen, value)
+
+
+def _is_like(seen: Any, value: Any) -> bool:
+    """Tell whether both have one JSON type. In Python a boolean is a number, in JSON it is not."""
+    if isinstance(seen, bool) or isinstance(value, bool):
+        return isinstance(seen, bool) and isinstance(value, bool)
+    if isinstance(seen, (int, float)):
+        return isinstance(value, (int, float))
+    return type(seen) is type(value)
+
+
+def _equals(seen: Any, value: Any) -> bool:
+    return bool(_is_like(seen, value) and seen == value)
+
+
+def _differs(seen: Any, value: Any) -> bool:
+    """With null, which has no other value of its type, it holds for whatever is not null."""
+    if value is None:
+        return seen is not None
+    return bool(_is_like(seen, value) and seen != value)
+
+
+def _contains(seen: Any, value: Any) -> bool:
+    if isinstance(seen, list):
+        return any(_equals(item, value) for item in seen)
+    return isinstance(seen, str) and isinstance(value, str) and value in seen
+
+
+def _compared(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
+    return lambda seen, value: _is_finite(seen) and compare(seen, value)
+
+
+def _is_finite(value: Any) -> bool:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and (isinstance(value, int) or math.isfinite(value))
+
+
+TESTS: dict[str, Callable[[Any, Any], bool]] = {
+    "eq": _equals,
+    "ne": _differs,
+    "in": lambda seen, values: any(_equals(seen, value) for value in values),
+    "contains": _contains,
+    "startsWith": lambda seen, value: isinstance(seen, str) and seen.startswith(value),
+    "gt": _compared(lambda seen, value: seen > value),
+    "gte": _compared(lambda seen, value: seen >= value),
+    "lt": _compared(lambda seen, value: seen < value),
+    "lte": _compared(lambda seen, value: seen <= value),
+}
+# All operations of clauses.
+OPS = frozenset({"exists", *TESTS})

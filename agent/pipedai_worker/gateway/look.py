@@ -1,0 +1,144 @@
+"""Looks for something new before the agent starts: calls a tool of the run's MCP server that only reads, in the probe's
+conversation, and compares the result with what the trigger's last success saw, or with clauses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from pipedai_worker.clauses import all_hold
+from pipedai_worker.disk.tool_calls import ERROR, NO_EFFECT, OK, Call, ToolCalls
+from pipedai_worker.gateway import faults, limits, messages
+from pipedai_worker.gateway.faults import ServerFailed
+from pipedai_worker.gateway.gate import MOST_LEVELS, Gate, canonical
+from pipedai_worker.gateway.messages import Effects
+from pipedai_worker.running.assigned import Before
+from pipedai_worker.running.outcome import iso
+from pipedai_worker.values import parse, refuse_constant
+
+log = logging.getLogger(__name__)
+
+INVALID_PARAMS = -32602
+# How much of the text of a tool's error an outcome quotes.
+LONGEST_QUOTE = 300
+_MIB = limits.LARGEST_TOOLS_LIST // limits.MIB
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What a look has seen. `digest` is the SHA-256 of the result, and `at` the time, as the API writes it."""
+
+    value: Any = field(repr=False)
+    digest: str
+    at: str
+    is_new: bool
+
+
+class Talk(Protocol):
+    """A conversation with an MCP server, in the bounds of `allow`."""
+
+    def allow(self, size: int, too_large: str) -> None: ...
+
+    async def request(self, method: str, params: dict[str, Any]) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Look:
+    _before: Before
+    _calls: ToolCalls
+    # None if no call of the run needs an approval.
+    _gate: Gate | None
+
+    async def take(self, talk: Talk, effects: Effects) -> Looked:
+        """Call the tool, which the journal has before, and judge its result. Raises ServerFailed."""
+        tool = self._before.tool
+        if not effects.knows(tool):
+            raise faults.client(
+                f"The MCP server has no tool {tool!r}: name one of its tools in the trigger's `before`."
+            )
+        if effects.of(tool) != NO_EFFECT:
+            raise faults.client(
+                f"The MCP server does not say that its tool {tool!r} only reads (readOnlyHint): name one in the"
+                " trigger's `before` that does."
+            )
+        if self._gate is not None and self._gate.gates(tool):
+            raise faults.client(
+                f"A person has to approve calls of {tool!r}: name another tool in the trigger's `before`."
+            )
+        try:
+            call = await asyncio.to_thread(self._calls.begin, tool, NO_EFFECT, before=True)
+        except OSError:
+            raise faults.infra(
+                "The worker could not write the look down, so it did not look."
+            ) from None
+        at = iso(time.time())
+        result = await self._ask(talk, call)
+        await self._end(call, ERROR if result.get("isError") is True else OK)
+        if result.get("isError") is True:
+            raise faults.infra(
+                f"The tool {tool!r} answered with an error: {_text_of(result)[:LONGEST_QUOTE]}"
+            )
+        value, digest = await asyncio.to_thread(_read, result)
+        run_if, last = self._before.run_if, self._before.last_digest
+        is_new = digest != last if run_if is None else all_hold(run_if, value)
+        return Looked(value, digest, at, is_new)
+
+    async def _ask(self, talk: Talk, call: Call) -> dict[str, Any]:
+        tool, arguments = self._before.tool, self._before.arguments
+        talk.allow(limits.LARGEST_TOOLS_LIST, f"The result of {tool!r} is larger than {_MIB} MiB.")
+        call.started = time.monotonic()
+        try:
+            return await talk.request(messages.TOOLS_CALL, {"name": tool, "arguments": arguments})
+        except ServerFailed as failed:
+            if not failed.unanswered:
+                await self._end(call, ERROR)
+            if not isinstance(failed, messages.ServerError):
+                raise
+            if failed.code == INVALID_PARAMS:
+                raise faults.client(
+                    f"The MCP server refused the call of {tool!r} by which the run was to look: see the arguments"
+                    " in the trigger's `before`."
+                ) from None
+            raise faults.infra(str(failed)) from None
+
+    async def _end(self, call: Call, outcome: str) -> None:
+        try:
+            await asyncio.to_thread(self._calls.end, call, outcome)
+        except OSError as error:
+            log.error("the end of a look can't be written down: %s", error.strerror)
+
+
+def _read(result: dict[str, Any]) -> tuple[Any, str]:
+    """Return the result as JSON, or else as text, and its digest. Of JSON the order of keys does not matter."""
+    value = result.get("structuredContent")
+    if value is None:
+        text = _text_of(result)
+        try:
+            value = parse(text, parse_constant=refuse_constant)
+        except ValueError:
+            return text, _sha256(text.encode(errors="replace"))
+    written = canonical(value, MOST_LEVELS)
+    if written is None:
+        # RFC 8785 has no form for it, such as for a number that not every program reads.
+        with contextlib.suppress(RecursionError):
+            written = json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    if written is None:
+        raise faults.client("The result of the look is nested too deep.")
+    return value, _sha256(written)
+
+
+def _text_of(result: dict[str, Any]) -> str:
+    content = result.get("content")
+    parts = (item.get("text") for item in content or () if isinstance(item, dict))
+    return "\n".join(part for part in parts if isinstance(part, str))
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
