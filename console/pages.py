@@ -140,7 +140,7 @@ def overview_of(request: HttpRequest, environment_id: UUID | str) -> Json:
 
 
 # The entries of the menu, which are also the names of their pages and of their icons.
-_MENU = (
+MENU = (
     "attention",
     "triggers",
     "runs",
@@ -166,7 +166,7 @@ def _frame(request: HttpRequest, environment: Json, needs: str) -> Json:
             "count": figures.get(name) if name in tones else None,
             "tone": tones.get(name),
         }
-        for name in _MENU
+        for name in MENU
     ]
     if not needs or may(environment, needs):
         return {"menu": menu}
