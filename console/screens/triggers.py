@@ -146,6 +146,7 @@ def _show(request: HttpRequest, trigger_id: UUID, form: Form) -> HttpResponse:
         "state": found["health"] if found["enabled"] else "disabled",
         "why": _why(found, why, newest["items"]),
         "last_event": why.get("lastEvent"),
+        "times": why.get("times"),
         "listens_to": [_listening(request, entry) for entry in found["on"]],
         "heard_by": all_of(request, found["environmentId"], "triggers", listensTo=found["id"]),
         "runs_on": _runs_on(request, found),
