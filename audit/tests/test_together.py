@@ -7,8 +7,8 @@ from audit.tests.calls import CHANGING, Call
 from pipedai.events import happened
 from testing.probes.tables import contents
 
-# A heartbeat writes no audit row, nor do the events of a run, a look at it and a sign-off. Neither does a pairing before
-# somebody decides on it, a forgotten password before the new one is set, nor fresh headers for a known receiver.
+# A heartbeat writes no audit row, nor do the events of a run, a look at it and a sign-off. Neither does a pairing
+# before somebody decides on it, a forgotten password before the new one is set, nor fresh headers for a known receiver.
 SILENT = (
     "/heartbeat",
     "/events",
