@@ -285,7 +285,11 @@ class Forwarding:
             if tool is not None:
                 effect = self._effects.of(tool)
                 may_change |= effect == POSSIBLE
-                awaited = await self._begin(tool, effect)
+                try:
+                    awaited = await asyncio.to_thread(self._calls.begin, tool, effect)
+                except OSError:
+                    sentence = "The worker could not write this call down, so it was not sent."
+                    raise NotAllowed(sentence) from None
                 begun.append(awaited)
             if awaited is not None and id_as_json is not None:
                 self._waiting.expect(post.session, id_as_json, awaited)
@@ -296,14 +300,6 @@ class Forwarding:
             await in_background("gateway spend", partial(self._gate.spend, admitted.approval_id))
         for call in begun:
             call.started = time.monotonic()
-
-    async def _begin(self, tool: str, effect: str) -> Call:
-        try:
-            return await asyncio.to_thread(self._calls.begin, tool, effect)
-        except OSError:
-            raise NotAllowed(
-                "The worker could not write this call down, so it was not sent."
-            ) from None
 
     async def _answer_post(self, post: Posted, response: httpx.Response, answer: Answer) -> None:
         headers = self._headers(response)
