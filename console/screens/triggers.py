@@ -64,7 +64,9 @@ def triggers(request: HttpRequest, environment_id: UUID) -> HttpResponse:
         sums = month.get(each["id"], {})
         each |= {"cost": sums.get("costUsd"), "took": sums.get("p50DurationMs")}
         each["machine"] = machines.get(each["poolId"] or each["workerId"], "–")
-        each["strip"] = strip(each["recent"])
+        last = each["lastRun"]
+        going = [{**last, "durationMs": None}] if last and not last["endedAt"] else []
+        each["strip"] = strip([*each["recent"], *going])
     filters = chosen(request, *_FILTERS)
     context = {
         "triggers": page["items"],
