@@ -143,6 +143,8 @@ def verify_email(*, principal: UserPrincipal, token: str, actor: Actor) -> User:
     mail = find_mail(token, Purpose.VERIFY, Purpose.CHANGE)
     if mail.user_id != principal.id:
         raise LinkUnusable
+    if mail.purpose == Purpose.CHANGE:
+        check_passwords_are_on()
     try:
         with transaction.atomic():
             holder = lock_holder(mail.address, principal.id, mail=mail)

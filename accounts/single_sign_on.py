@@ -6,6 +6,7 @@ Two signed cookies remember the way for ten minutes: what a browser has begun, a
 import hashlib
 import hmac
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from secrets import token_urlsafe
 from typing import Any
@@ -66,14 +67,16 @@ _WRONG = "The password or the code is wrong."
 
 
 class LinkNeeded(Conflict):
-    """409: an account has the address. `cookie` says which one is to be linked, and to what."""
+    """409: an account has the address. `cookie` says which one is to be linked, to what, and where to go on to."""
 
-    def __init__(self, holder: User, claims: Claims) -> None:
+    def __init__(self, holder: User, claims: Claims, on: str) -> None:
         super().__init__(
             f"An account with the address {holder.email} exists. Link it once, by its password or by a mail to it.",
             code=ErrorCode.LINK_NEEDED,
+            email=holder.email,
         )
-        self.cookie = {"issuer": claims.issuer, "sub": claims.sub, "user": str(holder.id)}
+        whom = {"issuer": claims.issuer, "sub": claims.sub, "user": str(holder.id)}
+        self.cookie = signing.dumps({**whom, "next": on}, salt=PENDING)
 
 
 def opened(cookie: str | None, kind: str) -> dict[str, Any] | None:
@@ -85,10 +88,6 @@ def opened(cookie: str | None, kind: str) -> dict[str, Any] | None:
     return found
 
 
-def closed(said: dict[str, Any], kind: str) -> str:
-    return signing.dumps(said, salt=kind)
-
-
 def begin(*, on: str, address: str) -> tuple[str, str]:
     """Returns where the browser is to go, and the cookie by which it comes back. `on` is the page to which it goes on
     from there. Raises IssuerAway, NoSlot.
@@ -98,56 +97,48 @@ def begin(*, on: str, address: str) -> tuple[str, str]:
     if found is None:
         with issuer.slot(address) as until:
             found = issuer.discover(until)
-    return issuer.url_at(found, **said), closed({**said, "next": on}, BEGUN)
+    return issuer.url_at(found, **said), signing.dumps({**said, "next": on}, salt=BEGUN)
 
 
 def finish(
     *,
     cookie: str | None,
-    state: str,
-    code: str,
-    iss: str,
-    error: str,
+    brought: Mapping[str, str],
     address: str,
     replaces: UserPrincipal | None,
     device: Device,
     actor: Actor,
 ) -> tuple[User, Session, str]:
-    """Signs in who comes back from the issuer. Returns the user, their session, and the page to go on to. Raises
-    SignInFailed, LinkNeeded, RegistrationClosed, IssuerAway, and NoSlot, after which the same request may come again.
+    """Signs in who comes back from the issuer; `brought` is what the browser has from it. Returns the user, their
+    session, and the page to go on to. Raises SignInFailed, LinkNeeded, RegistrationClosed, IssuerAway, and NoSlot,
+    after which the same request may come again.
     """
-    begun = opened(cookie, BEGUN)
+    begun, state = opened(cookie, BEGUN), brought["state"]
     if begun is None or not hmac.compare_digest(begun["state"].encode(), state.encode()):
         raise SignInFailed(_NOT_BEGUN)
     with issuer.slot(address) as until:
         if count_hit(_STATE, hashlib.sha256(state.encode()).hexdigest())[0] > 1:
             raise SignInFailed(_NOT_BEGUN)
-        if error or not code:
-            why = error if _ERROR.fullmatch(error) else "it did not say why"
+        if brought["error"] or not brought["code"]:
+            why = brought["error"] if _ERROR.fullmatch(brought["error"]) else "it did not say why"
             raise SignInFailed(f"The sign-in service let nobody in ({why}).")
-        claims = issuer.who(
-            code=code, iss=iss, nonce=begun["nonce"], verifier=begun["verifier"], until=until
-        )
+        claims = issuer.who(brought, nonce=begun["nonce"], verifier=begun["verifier"], until=until)
 
     def enter() -> tuple[User, Session, str]:
         with transaction.atomic():
-            user = _user_of(claims, actor)
+            user = _user_of(claims, begun["next"], actor)
             if replaces is not None:
                 revoke(replaces.session_id)
             return user, open_session(user, device, began=Session.Began.SSO.value), begun["next"]
 
     try:
-        try:
-            return enter()
-        except IntegrityError:
-            # Another request has just made the account, or taken the address. Now this one finds it.
-            return enter()
-    except LinkNeeded as needed:
-        needed.cookie["next"] = begun["next"]
-        raise
+        return enter()
+    except IntegrityError:
+        # Another request has just made the account, or taken the address. Now this one finds it.
+        return enter()
 
 
-def _user_of(claims: Claims, actor: Actor) -> User:
+def _user_of(claims: Claims, on: str, actor: Actor) -> User:
     """Returns the user who signs in, locked. The first time it makes an account, if the address has none."""
     linked = User.objects.filter(identity__issuer=claims.issuer, identity__sub=claims.sub)
     user = User.objects.select_for_update(no_key=True).filter(id__in=linked.values("id")).first()
@@ -166,7 +157,7 @@ def _user_of(claims: Claims, actor: Actor) -> User:
             raise SignInFailed(_TAKEN)
         if not holder.is_active:
             raise SignInFailed(_INACTIVE)
-        raise LinkNeeded(holder, claims)
+        raise LinkNeeded(holder, claims, on)
     if settings.REGISTRATION == "closed" and not has_live_mail(Purpose.INVITATION, email):
         raise RegistrationClosed
     if holder is not None:
@@ -263,12 +254,6 @@ def _pending(cookie: str | None) -> dict[str, Any]:
     if pending is None:
         raise SignInFailed(_NOT_BEGUN)
     return pending
-
-
-def account_to_link(cookie: str | None) -> str | None:
-    """Returns the id of the account that the cookie names, by which tries of its password are counted."""
-    pending = opened(cookie, PENDING)
-    return str(pending["user"]) if pending else None
 
 
 def _link(user: User, issuer_name: str, sub: str, actor: Actor) -> None:

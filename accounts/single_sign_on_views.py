@@ -16,7 +16,7 @@ from accounts import issuer, single_sign_on, throttles
 from accounts.models import Session, User
 from accounts.serializers import BeginBody, FinishBody, LinkBody, LinkByMailBody, UserSerializer
 from accounts.sessions import PresentedSession, device_of, set_auth_cookie
-from accounts.single_sign_on import BEGUN, LIFETIME_SECONDS, PENDING, LinkNeeded
+from accounts.single_sign_on import BEGUN, LIFETIME_SECONDS, PENDING, LinkNeeded, opened
 from accounts.views import caller_of, presented_by
 from pipedai.api.errors import NotFound
 from pipedai.api.schema.operation import Operation, answer
@@ -37,7 +37,8 @@ _ENTERED = answer(
 
 
 def _account(request: Request) -> str | None:
-    return single_sign_on.account_to_link(_cookie(request, PENDING))
+    pending = opened(_cookie(request, PENDING), PENDING)
+    return str(pending["user"]) if pending else None
 
 
 # As often as passwords may be tried elsewhere.
@@ -97,7 +98,7 @@ class SingleSignOnViewSet(ApiViewSet):
         try:
             response = _entered(
                 *single_sign_on.finish(
-                    **body,
+                    brought=body,
                     cookie=_cookie(request, BEGUN),
                     address=by_address(request),
                     replaces=presented_by(request),
@@ -107,7 +108,7 @@ class SingleSignOnViewSet(ApiViewSet):
             )
         except LinkNeeded as needed:
             response = Response(needed.body(), status=needed.status_code)
-            _set_cookie(response, PENDING, single_sign_on.closed(needed.cookie, PENDING))
+            _set_cookie(response, PENDING, needed.cookie)
         response.delete_cookie(_NAMES[BEGUN], path=_PATH)
         return response
 

@@ -59,6 +59,7 @@ class Refused(Exception):  # noqa: N818 - named as what the API did
     ) -> None:
         super().__init__(body["error"])
         self.status = status
+        self.body = body
         self.cookies = cookies or SimpleCookie()
         self.code: str = body["code"]
         self.retry_after = retry_after

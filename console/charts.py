@@ -269,13 +269,15 @@ def by_day(days: Sequence[Day], *, tall: bool = False) -> Chart:
             marks.append(_hit(place * 10, 10, height, f"{_day(day.date)}: {money(day.cost)}"))
     marks.append(format_html('<path class="base" d="M0 {}h{}"/>', height, width))
     places = 2 if step < 1 else 0
+    # The words below it have equal shares of the width, so they divide the days evenly.
+    parts = max(n for n in range(1, 8 if tall else 3) if len(days) % n == 0)
     return Chart(
         label="Cost by day",
         width=width,
         height=height,
         marks=mark_safe("".join(marks)),  # noqa: S308
         scale=[f"${(up - n) * step:.{places}f}" for n in range(up + 1)],
-        axis=[_day(each.date).split(" ", 1)[1] for each in days[:: max(len(days) // 4, 1)]],
+        axis=[_day(each.date).split(" ", 1)[1] for each in days[:: len(days) // parts]],
         heads=("Day in UTC", "Cost", "Covered by subscription"),
         rows=[[_day(each.date), money(each.cost), money(each.notional)] for each in days],
         tall=tall,

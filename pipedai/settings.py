@@ -282,6 +282,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "ApprovalDecision": "triggers.approvals.views.DECISIONS",
         "DeliveryStatus": "triggers.models.Delivery.Status",
         "AuthMode": "workers.models.Worker.AuthMode",
+        "WorkerPresence": "workers.serializers.PRESENCE",
         "TriggerHealth": "triggers.states.Health",
         "IncidentKind": "notices.states.Kind",
         "AttentionKind": "notices.attention.KINDS",

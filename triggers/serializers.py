@@ -30,7 +30,7 @@ from triggers.events.clauses import LookBody
 from triggers.events.listening import OF_SOURCE, OF_TRIGGER, Entry, EntryBody, OnField, entry_of
 from triggers.models import BOUNDS, REVISED, Listener, Run, Tick, Trigger
 from triggers.schedules import cron
-from triggers.states import TERMINAL, Carry, Health, RecordEvents, RetryMode, Status
+from triggers.states import Carry, Health, RecordEvents, RetryMode, Status
 from workspaces.connections.serializers import McpHeadersField
 from workspaces.tenant_columns import KeyField, LabelField
 
@@ -170,7 +170,7 @@ class RecentRunSerializer(RowSerializer):
     """How one of a trigger's last runs ended."""
 
     id = serializers.UUIDField()
-    status = serializers.ChoiceField(choices=[(each.value, each.label) for each in TERMINAL])
+    status = serializers.ChoiceField(choices=Status.choices)
     nothingNew = serializers.BooleanField()
     durationMs = serializers.IntegerField(allow_null=True)
     endedAt = serializers.DateTimeField()

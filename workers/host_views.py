@@ -1,7 +1,7 @@
 """The endpoints that a host calls: it manages its workers, streams their events, and learns of new releases."""
 
 import json
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -16,7 +16,7 @@ from pipedai.api.pagination import MAX_LIMIT, KeysetPaginator
 from pipedai.api.principal import HostPrincipal, KeyPrincipal, actor_of, principal_of
 from pipedai.api.renderers import compact_json, iso_time
 from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.serializers import Body, read_body
+from pipedai.api.serializers import Body, Values
 from pipedai.api.views import (
     LAST_EVENT_ID,
     MEDIA_TYPE,
@@ -95,13 +95,7 @@ class WorkspaceWorkerViewSet(HostViewSet):
     """The workers of the key's environment, which must be in the URL's workspace."""
 
     tag = "Hosts"
-    permissions: ClassVar = {
-        "list": IsAdmin,
-        "disable": IsAdmin,
-        "enable": IsAdmin,
-        "destroy": IsAdmin,
-        "mint_token": IsAdmin,
-    }
+    permissions = dict.fromkeys(("list", "disable", "enable", "destroy", "mint_token"), IsAdmin)
     pagination_class = HostPaginator
 
     @Operation(
@@ -124,7 +118,7 @@ class WorkspaceWorkerViewSet(HostViewSet):
         body=Body,
         answers={200: WorkerSerializer},
     )
-    def disable(self, request: Request, workspace_id: UUID, worker_id: UUID) -> Response:
+    def disable(self, request: Request, body: Values, **_ids: UUID) -> Any:
         return self._set_disabled(request, disabled=True)
 
     @Operation(
@@ -134,7 +128,7 @@ class WorkspaceWorkerViewSet(HostViewSet):
         body=Body,
         answers={200: WorkerSerializer},
     )
-    def enable(self, request: Request, workspace_id: UUID, worker_id: UUID) -> Response:
+    def enable(self, request: Request, body: Values, **_ids: UUID) -> Any:
         return self._set_disabled(request, disabled=False)
 
     @Operation(
@@ -142,9 +136,8 @@ class WorkspaceWorkerViewSet(HostViewSet):
         id="deregisterHostWorker",
         summary="Deregister a worker of a host",
     )
-    def destroy(self, request: Request, workspace_id: UUID, worker_id: UUID) -> Response:
+    def destroy(self, request: Request, workspace_id: UUID, worker_id: UUID) -> None:
         services.deregister_worker(worker=self.worker, reassign_to=None, actor=actor_of(request))
-        return Response(status=204)
 
     @Operation(
         "POST /workspaces/{workspaceId}/workers/registration-token",
@@ -154,28 +147,22 @@ class WorkspaceWorkerViewSet(HostViewSet):
         example={"label": "build-2"},
         answers={201: RegistrationTokenSerializer},
     )
-    def mint_token(self, request: Request, workspace_id: UUID) -> Response:
-        """Mints a `wrk_` token, which only this answer holds."""
-        values = read_body(RegistrationTokenBody, request)
+    def mint_token(self, request: Request, workspace_id: UUID, body: Values) -> Any:
         principal = principal_of(request)
         # A host may name only pools of workers of its own, and a `pwk_` key any.
         if isinstance(principal, HostPrincipal) and not pools_of_host(principal.id).issuperset(
-            values.get("pool_ids", ())
+            body.get("pool_ids", ())
         ):
             raise Invalid({"poolIds": ["One of the ids is no pool of a worker of this host."]})
-        minted = mint_registration_token(
-            **values,
-            environment_id=self.access.environment_id,
-            actor=actor_of(request),
+        return mint_registration_token(
+            **body, environment_id=self.access.environment_id, actor=actor_of(request)
         )
-        return Response(RegistrationTokenSerializer(minted).data, status=201)
 
-    def _set_disabled(self, request: Request, *, disabled: bool) -> Response:
-        read_body(Body, request)
+    def _set_disabled(self, request: Request, *, disabled: bool) -> Any:
         services.update_worker(
             worker=self.worker, values={"disabled": disabled}, actor=actor_of(request)
         )
-        return Response(WorkerSerializer(worker_rows().get(id=self.worker.id)).data)
+        return worker_rows().get(id=self.worker.id)
 
 
 class WorkerEventViewSet(StreamViewMixin, HostViewSet):
@@ -212,11 +199,8 @@ class WorkerEventViewSet(StreamViewMixin, HostViewSet):
         assert isinstance(principal, HostPrincipal | KeyPrincipal)
         ticket = ticket_of(request, WorkerStreamTicket, group=principal.workspace_id)
         count_stream(request, ticket)
-        rows = read_events(
-            ticket,
-            worker_id=worker_id,
-            last_event_id=request.META.get("HTTP_LAST_EVENT_ID"),
-        )
+        last_event_id = request.META.get("HTTP_LAST_EVENT_ID")
+        rows = read_events(ticket, worker_id=worker_id, last_event_id=last_event_id)
         return stream_answer("".join(_text_of(row, worker_id) for row in rows))
 
 
@@ -263,18 +247,13 @@ class ReleaseViewSet(ApiViewSet):
             )
         },
     )
-    def retrieve(self, request: Request) -> Response:
-        """Answers with the versions of this build's own programs, and the orchestrator's in the settings."""
-        return Response(
-            {
-                "pipedaiWorker": _own(worker_package()),
-                "pipedai": _own(cli_package()),
-                "pipedaiOrchestrator": {
-                    "latest": settings.LATEST_ORCHESTRATOR_VERSION,
-                    "source": "settings",
-                },
-            }
-        )
+    def retrieve(self, request: Request) -> Any:
+        orchestrator = {"latest": settings.LATEST_ORCHESTRATOR_VERSION, "source": "settings"}
+        return {
+            "pipedaiWorker": _own(worker_package()),
+            "pipedai": _own(cli_package()),
+            "pipedaiOrchestrator": orchestrator,
+        }
 
 
 def _own(package: Package) -> dict[str, str]:

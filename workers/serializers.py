@@ -1,5 +1,6 @@
 """Reads bodies and filters of the worker endpoints for people, reads workers from the database, and renders them."""
 
+from datetime import datetime
 from typing import Any, Literal, NoReturn
 from uuid import UUID
 
@@ -10,8 +11,9 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from pipedai.api.fields import NameField, TextField, TrueFalseField, WholeNumberField
-from pipedai.api.filters import ApiFilterSet, IdFilter, WordFilter
+from pipedai.api.filters import ApiFilterSet, IdFilter, IncludeFilter, WordFilter
 from pipedai.api.serializers import Body, NamedSerializer, RowSerializer, StrictBody, sources_of
+from pipedai.sql import NOW, Row, fetch_all
 from triggers.models import Run
 from workers.models import MAX_CONCURRENCY, ONLINE_WITHIN, PoolMember, Worker
 from workspaces.serializers import PoolIdsField
@@ -65,6 +67,10 @@ class ProblemSerializer(RowSerializer):
 
     code = serializers.CharField()
     message = serializers.CharField()
+
+
+# The states of a worker that is here, or is not, for the schema.
+PRESENCE = ("online", "offline")
 
 
 class WorkerSerializer(RowSerializer):
@@ -122,7 +128,7 @@ class RegistrationTokenSerializer(NamedSerializer):
 
 
 class WorkerFilters(ApiFilterSet):
-    status = WordFilter(choices=[("online", "online"), ("offline", "offline")], method="by_status")
+    status = WordFilter(choices=[(each, each) for each in PRESENCE], method="by_status")
     poolId = IdFilter(method="by_pool")
 
     def by_status(self, queryset: QuerySet[Worker], name: str, value: str) -> QuerySet[Worker]:
@@ -133,6 +139,38 @@ class WorkerFilters(ApiFilterSet):
         return queryset.filter(
             Exists(PoolMember.objects.filter(pool_id=value, worker_id=OuterRef("id")))
         )
+
+
+class ListedWorkerFilters(WorkerFilters):
+    include = IncludeFilter(choices=["recent"])
+
+
+class ListedWorkerSerializer(WorkerSerializer):
+    """A worker of an environment's list. `recent` is there if it was asked for with `include=recent`."""
+
+    recent = serializers.ListField(child=serializers.IntegerField(), required=False)
+
+
+# The index `run_ended` has all of the runs of the last 24 hours that this needs.
+_RECENT = f"""
+SELECT worker_id, floor(extract(epoch FROM {NOW} - ended_at) / 3600)::int AS hours_ago, count(*) AS runs FROM run
+WHERE environment_id = %(environment_id)s AND ended_at IS NOT NULL AND ended_at <= {NOW}
+    AND ended_at > {NOW} - interval '24 hours'
+GROUP BY 1, 2
+"""  # noqa: S608
+
+
+def with_recent_runs(
+    rows: list[Row], environment_id: UUID, *, now: datetime | None = None
+) -> list[Row]:
+    """Adds `recent` to each worker: how many of its runs ended in each of the last 24 hours, the last hour last. It
+    takes one query.
+    """
+    recent = {row["id"]: [0] * 24 for row in rows}
+    for found in fetch_all(_RECENT, {"environment_id": environment_id, "now": now}):
+        if found["worker_id"] in recent:
+            recent[found["worker_id"]][23 - found["hours_ago"]] = found["runs"]
+    return [{**row, "recent": recent[row["id"]]} for row in rows]
 
 
 # The columns to read: those that WorkerSerializer shows, and `online`, from which it derives the worker's status.

@@ -20,16 +20,18 @@ from pipedai.api.principal import (
     principal_of,
 )
 from pipedai.api.schema.operation import Operation, answer, query
-from pipedai.api.serializers import read_body
+from pipedai.api.serializers import Values
 from pipedai.api.views import ApiViewSet, IsSignedIn
 from triggers.tenancy import check_tenant_ids
 from workers import services
 from workers.authentication import WorkerTokenAuthentication
 from workers.models import Worker
 from workers.serializers import (
+    ListedWorkerFilters,
+    ListedWorkerSerializer,
     WorkerBody,
-    WorkerFilters,
     WorkerSerializer,
+    with_recent_runs,
     worker_rows,
 )
 from workspaces.access import (
@@ -58,14 +60,22 @@ class WorkerViewSet(TenantViewSet):
         "GET /environments/{environmentId}/workers",
         id="listWorkers",
         summary="List workers",
-        items=WorkerSerializer,
-        filters=WorkerFilters,
+        items=ListedWorkerSerializer,
+        filters=ListedWorkerFilters,
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
         rows = worker_rows().filter(environment_id=environment_id)
-        filters = WorkerFilters.read(rows, request)
+        filters = ListedWorkerFilters.read(rows, request)
         check_tenant_ids(environment_id, filters)
-        return self.page(request, filters.qs, WorkerSerializer)
+        if "recent" not in filters.values["include"]:
+            return self.page(request, filters.qs, WorkerSerializer)
+        return self.page_shown(
+            request,
+            filters.qs,
+            lambda found: (
+                ListedWorkerSerializer(with_recent_runs(found, environment_id), many=True).data
+            ),
+        )
 
     @Operation(
         "GET /workers/{workerId}",
@@ -73,8 +83,8 @@ class WorkerViewSet(TenantViewSet):
         summary="Get a worker",
         answers={200: WorkerSerializer},
     )
-    def retrieve(self, request: Request, worker_id: UUID) -> Response:
-        return Response(WorkerSerializer(worker_rows().get(id=worker_id)).data)
+    def retrieve(self, request: Request, worker_id: UUID) -> Any:
+        return worker_rows().get(id=worker_id)
 
     @Operation(
         "PATCH /workers/{workerId}",
@@ -85,13 +95,10 @@ class WorkerViewSet(TenantViewSet):
         example={"maxConcurrency": 2},
         answers={200: WorkerSerializer},
     )
-    def update(self, request: Request, worker_id: UUID) -> Response:
-        services.update_worker(
-            worker=_worker(self, worker_id),
-            values=read_body(WorkerBody, request, partial=True),
-            actor=actor_of(request),
-        )
-        return Response(WorkerSerializer(worker_rows().get(id=worker_id)).data)
+    def update(self, request: Request, worker_id: UUID, body: Values) -> Any:
+        worker = _worker(self, worker_id)
+        services.update_worker(worker=worker, values=body, actor=actor_of(request))
+        return worker_rows().get(id=worker_id)
 
     @Operation(
         "DELETE /workers/{workerId}",
@@ -105,8 +112,7 @@ class WorkerViewSet(TenantViewSet):
             ),
         ),
     )
-    def destroy(self, request: Request, worker_id: UUID) -> Response:
-        """`?reassignTo=` names the worker that takes over triggers and queued runs."""
+    def destroy(self, request: Request, worker_id: UUID) -> None:
         heir = request.query_params.get("reassignTo")
         try:
             reassign_to = None if heir is None else UUID(heir)
@@ -117,17 +123,14 @@ class WorkerViewSet(TenantViewSet):
             reassign_to=reassign_to,
             actor=actor_of(request),
         )
-        return Response(status=204)
 
     @Operation(
         "POST /workers/{workerId}/revoke-token",
         id="revokeWorkerToken",
         summary="Revoke a worker's token",
     )
-    def revoke_token(self, request: Request, worker_id: UUID) -> Response:
-        """Makes the service refuse the worker's token from now on."""
+    def revoke_token(self, request: Request, worker_id: UUID) -> None:
         services.revoke_token(worker=_worker(self, worker_id), actor=actor_of(request))
-        return Response(status=204)
 
 
 class WorkerApprovalViewSet(TenantViewSet):
@@ -144,9 +147,9 @@ class WorkerApprovalViewSet(TenantViewSet):
         summary="Approve a worker",
         answers={200: WorkerSerializer},
     )
-    def approve(self, request: Request, worker_id: UUID) -> Response:
+    def approve(self, request: Request, worker_id: UUID) -> Any:
         services.approve_worker(worker=_worker(self, worker_id), actor=actor_of(request))
-        return Response(WorkerSerializer(worker_rows().get(id=worker_id)).data)
+        return worker_rows().get(id=worker_id)
 
 
 def _worker(view: TenantViewSet, worker_id: UUID) -> Worker:
@@ -186,20 +189,18 @@ class WhoAmIViewSet(ApiViewSet):
             )
         },
     )
-    def retrieve(self, request: Request) -> Response:
+    def retrieve(self, request: Request) -> Any:
         principal = principal_of(request)
         kind, name, expires_at = _described(principal)
-        return Response(
-            {
-                "kind": kind,
-                "id": principal.id,
-                "name": name,
-                "role": principal.role if isinstance(principal, KeyPrincipal) else None,
-                "environmentId": getattr(principal, "environment_id", None),
-                "workspaceId": getattr(principal, "workspace_id", None),
-                "expiresAt": expires_at,
-            }
-        )
+        return {
+            "kind": kind,
+            "id": principal.id,
+            "name": name,
+            "role": principal.role if isinstance(principal, KeyPrincipal) else None,
+            "environmentId": getattr(principal, "environment_id", None),
+            "workspaceId": getattr(principal, "workspace_id", None),
+            "expiresAt": expires_at,
+        }
 
 
 def _described(principal: Principal) -> tuple[str, str, datetime | None]:

@@ -5,6 +5,7 @@ from io import StringIO
 
 import pytest
 from django.core.management import call_command
+from django.core.management.base import CommandError
 from django.db.models import F
 from django.test import Client
 
@@ -40,6 +41,11 @@ def test_passwords_are_off_and_sessions_and_keys_go_on(cast, only):
     }.items():
         answer = client.post(f"{AUTH}/{path}", body)
         assert (answer.status_code, answer.json()["code"]) == (403, "sso_only"), path
+    change = issue_token("change", "new@example.com", cast.viewer)
+    answer = client.post(f"{AUTH}/verify-email", {"token": change})
+    assert (answer.status_code, answer.json()["code"]) == (403, "sso_only")
+    with pytest.raises(CommandError, match="Passwords are turned off"):
+        call_command("create_user", "new@example.com", "--link")
     assert client.get(f"{AUTH}/me").status_code == 200
     assert key.get("/api/v1/whoami").status_code == 200
 

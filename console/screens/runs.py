@@ -107,6 +107,7 @@ def run(request: HttpRequest, run_id: UUID) -> HttpResponse:
         "retried": _whether_retried(explained),
         "retry": retry,
         "event": explained.get("event"),
+        "times": explained.get("times"),
         "machine": machine,
         "source": _SOURCES.get(found["source"], found["source"]),
         "trace": trace_of(request, found, events, machine.get("label", "")),

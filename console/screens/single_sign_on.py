@@ -5,6 +5,7 @@ page of ours that leads on by itself does, after which browsers send also a cook
 """
 
 from dataclasses import replace
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from django.http import HttpRequest, HttpResponse
@@ -12,7 +13,7 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.utils.encoding import iri_to_uri
 
-from console.asking import Json, Refused, ask
+from console.asking import Refused, ask
 from console.forms import Form, Look
 from console.pages import problem, safe_next, screen, see_other
 from console.screens.accounts import PASSWORD, TOKEN, answer_link
@@ -22,6 +23,9 @@ _CODE = Look(
     help="From your authenticator, or a recovery code; empty if you have none.",
     autocomplete="one-time-code",
 )
+
+# After these refusals what the browser brought is still good, and the same page may be opened again.
+_MAY_COME_AGAIN = {"overloaded", "throttled", "database_unavailable"}
 
 
 @screen
@@ -43,13 +47,14 @@ def callback(request: HttpRequest) -> HttpResponse:
     try:
         entered = ask(request, "POST", "auth/sso/finish", body=brought, changes=False)
     except Refused as refused:
-        if refused.status == 503:
+        if refused.code in _MAY_COME_AGAIN:
             raise
         if refused.code == "link_needed":
-            response = _show_link(request, _link_form())
+            response = _show_link(request, _link_form(), email=refused.body["email"])
             response.cookies.update(refused.cookies)
         else:
-            response = problem(request, refused.status, refused.sentences)
+            again = reverse("console:sign-in")
+            response = problem(request, refused.status, refused.sentences, again)
             response.delete_cookie("sso", path=reverse("console:sso"))
         return response
     response = _lead_on(request, entered.data["next"])
@@ -91,8 +96,8 @@ def _link_form() -> Form:
     return Form("POST", "auth/sso/link", looks, catches={401})
 
 
-def _show_link(request: HttpRequest, form: Form, **said: bool) -> HttpResponse:
-    context: Json = {"form": form, **said}
+def _show_link(request: HttpRequest, form: Form, **said: Any) -> HttpResponse:
+    context = {"form": form, "email": request.POST.get("username", ""), **said}
     return render(request, "console/link_account.html", context, status=form.status)
 
 

@@ -146,6 +146,7 @@ def _show(request: HttpRequest, trigger_id: UUID, form: Form) -> HttpResponse:
         "state": found["health"] if found["enabled"] else "disabled",
         "why": _why(found, why, newest["items"]),
         "last_event": why.get("lastEvent"),
+        "times": why.get("times"),
         "listens_to": [_listening(request, entry) for entry in found["on"]],
         "heard_by": all_of(request, found["environmentId"], "triggers", listensTo=found["id"]),
         "runs_on": _runs_on(request, found),
@@ -176,7 +177,8 @@ def _why(found: Json, why: Json, runs: list[Json]) -> Json:
         number = len(ended) if failed is None else failed
         said = "The last run failed." if number == 1 else f"The last {number} runs failed."
         return {"sentence": said, "run": ended[0] if ended else None}
-    return {"sentence": "" if why.get("decision") == "fired" else why.get("message")}
+    of_due_time = "" if why.get("decision") == "fired" else why.get("message")
+    return {"sentence": why.get("healthMessage") or of_due_time}
 
 
 def _runs_on(request: HttpRequest, found: Json) -> Json:

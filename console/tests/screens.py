@@ -69,6 +69,7 @@ SCREENS = (
     Screen("new-trigger", "environments/{environment_id}/triggers/new", 7, role="admin"),
     Screen("edit-trigger", "triggers/{trigger_id}/edit", 8, role="admin"),
     Screen("delete-trigger", "triggers/{trigger_id}/delete", 3, role="admin"),
+    Screen("find", "environments/{environment_id}/find?q=report", 3),
     Screen("runs", "environments/{environment_id}/runs", 5),
     Screen("no-runs", "environments/{environment_id}/runs?status=succeeded", 5),
     # The run, its environment, why it waits or how it ended, its worker, and what it told.

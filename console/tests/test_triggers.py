@@ -279,3 +279,31 @@ def test_a_single_due_time_is_set_shown_and_taken_away(cast, page_of):
     assert "To come" in text_of(admin.get(page_of()))
     assert admin.post(edit, {**TYPED, "schedule": "", "runOnceAt": ""}).status_code == 303
     assert Trigger.objects.get(id=cast.trigger_id).run_once_at is None
+
+
+def test_several_are_paused_resumed_and_deleted_after_a_question(cast):
+    admin = visitor(cast.admin)
+    path = f"/console/environments/{cast.environment.id}/triggers"
+    ids = [str(cast.add_trigger(name=f"T{number}")) for number in range(3)]
+    shown = admin.get(path).content.decode()
+    assert all(f'name="id" value="{each}"' in shown for each in ids)
+
+    def enabled():
+        return set(Trigger.objects.filter(id__in=ids).values_list("enabled", flat=True))
+
+    assert admin.post(f"{path}/several", {"do": "pause", "id": ids})["Location"] == path
+    assert enabled() == {False}
+    admin.post(f"{path}/several", {"do": "resume", "id": ids})
+    assert enabled() == {True}
+    question = admin.post(f"{path}/several", {"do": "delete", "id": ids})
+    assert "Delete 3 triggers?" in text_of(question)
+    assert Trigger.objects.filter(id__in=ids, deleted_at=None).count() == 3
+    answered = {"do": "delete", "id": [*ids, ids[0]], "key": key_on(question)}
+    assert admin.post(f"{path}/several", answered)["Location"] == path
+    assert Trigger.objects.filter(id__in=ids, deleted_at=None).count() == 0
+    again = admin.post(f"{path}/several", answered)
+    assert again.status_code == 409
+    assert "0 of 3 done" in text_of(again)
+    assert admin.post(f"{path}/several", {"do": "x", "id": ids}).status_code == 303
+    operator = visitor(cast.operator).post(f"{path}/several", {"do": "pause", "id": ids[0]})
+    assert operator.status_code in {403, 404, 409}

@@ -37,15 +37,20 @@ def jwk_of(name: str) -> dict[str, Any]:
 @dataclass
 class OpenIdIssuer:
     origin: str
-    # What each path answers: a status and a body, which is text, JSON, or one of the words above.
+    # What each path answers: a status and a body, which is text, JSON, one of the words above, or a function that makes
+    # one of the form that came.
     pages: dict[str, tuple[int, Any]] = field(default_factory=dict)
     # The paths that were asked for, and the forms that came to the token endpoint.
     asked: list[str] = field(default_factory=list)
     forms: list[dict[str, str]] = field(default_factory=list)
-    # It is set at the end, so that no thread of a silent server lives on.
+    # How many requests for tokens are being answered, and how many were at most.
+    at_once: int = 0
+    most_at_once: int = 0
+    # It is set at the end, so that no thread of an endless answer lives on.
     over: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
+        self._lock = threading.Lock()
         self.set_metadata()
         self.pages["/keys"] = (200, {"keys": [jwk_of("one")]})
 
@@ -75,6 +80,28 @@ class OpenIdIssuer:
         }
         return {name: value for name, value in {**claims, **more}.items() if value is not None}
 
+    def answer_by_code(self, id_tokens: dict[str, str]) -> None:
+        """Lets the token endpoint answer each code with its ID token."""
+        tokens = {"access_token": "an-access-token", "token_type": "Bearer"}
+        self.pages["/token"] = (
+            200,
+            lambda form: {**tokens, "id_token": id_tokens[form["code"]]},
+        )
+
+    @contextlib.contextmanager
+    def counting(self, path: str) -> Iterator[None]:
+        if path != "/token":
+            yield
+            return
+        with self._lock:
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.at_once -= 1
+
     def answer(self, id_token: Any, status: int = 200) -> None:
         """Lets the token endpoint answer with this ID token."""
         tokens = {"access_token": "an-access-token", "token_type": "Bearer", "expires_in": 60}
@@ -91,12 +118,16 @@ class _Handler(BaseHTTPRequestHandler):
         issuer, path = self.issuer, urlsplit(self.path).path
         issuer.asked.append(path)
         form = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+        sent = {name: values[0] for name, values in parse_qs(form).items()}
         if form:
-            issuer.forms.append({name: values[0] for name, values in parse_qs(form).items()})
+            issuer.forms.append(sent)
         status, body = issuer.pages.get(path, (404, ""))
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), issuer.counting(path):
+            body = body(sent) if callable(body) else body
             if body == SILENT:
-                issuer.over.wait(60)
+                # The client's end of the connection tells that it waits no longer.
+                self.connection.settimeout(60)
+                self.connection.recv(1)
                 return
             self.send_response(status)
             if 300 <= status < 400:

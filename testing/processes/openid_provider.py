@@ -48,7 +48,8 @@ class OpenIdProvider:
 def openid_provider(directory: Path, redirect_uri: str) -> Iterator[OpenIdProvider]:
     """Runs the provider for the time of the block. It logs into the directory."""
     port = free_port()
-    issuer = f"http://127.0.0.1:{port}"
+    # It is another site than the services of tests, which are at 127.0.0.1.
+    issuer = f"http://localhost:{port}"
     command = [
         sys.executable,
         "-W",

@@ -169,8 +169,8 @@ class ApprovalViewSet(TenantViewSet):
         summary="Get an approval",
         answers={200: ApprovalDetailSerializer},
     )
-    def retrieve(self, request: Request, approval_id: UUID) -> Response:
-        return Response(_detail(request, self.access, approval_id))
+    def retrieve(self, request: Request, approval_id: UUID) -> Any:
+        return _detail(request, self.access, approval_id)
 
 
 class ApprovalDecisionViewSet(TenantViewSet):
@@ -189,18 +189,18 @@ class ApprovalDecisionViewSet(TenantViewSet):
         example={"decision": "reject", "reason": "Not to this address."},
         answers={200: ApprovalDetailSerializer},
     )
-    def decide(self, request: Request, approval_id: UUID, body: Values) -> Response:
+    def decide(self, request: Request, approval_id: UUID, body: Values) -> Any:
         decide_approval(
             approval_id=approval_id,
             approve=body["decision"] == "approve",
             reason=body["reason"],
             actor=actor_of(request),
         )
-        return Response(_detail(request, self.access, approval_id))
+        return _detail(request, self.access, approval_id)
 
 
-def _detail(request: Request, access: Access, approval_id: UUID) -> object:
+def _detail(request: Request, access: Access, approval_id: UUID) -> dict[str, object]:
     shows_arguments = access.role.includes(Role.OPERATOR)
     row = read_approval(approval_id, shows_arguments=shows_arguments)
     (shown,) = _shown(request, access, [row])
-    return ApprovalDetailSerializer(shown).data
+    return shown

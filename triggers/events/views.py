@@ -27,7 +27,7 @@ from pipedai.api.pagination import KeysetPaginator, usual
 from pipedai.api.parsers import hold_memory
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.serializers import Body, NoBody, RowSerializer, StrictBody, read_body, sources_of
+from pipedai.api.serializers import Body, NoBody, RowSerializer, StrictBody, sources_of
 from pipedai.api.throttling import by_address
 from pipedai.api.views import ApiViewSet, IsPublic
 from pipedai.replica.reading import from_replica
@@ -311,8 +311,8 @@ class EventViewSet(TenantViewSet):
         summary="Get an event",
         answers={200: EventDetailSerializer},
     )
-    def retrieve(self, request: Request, event_id: UUID) -> Response:
-        return Response(EventDetailSerializer(event_in_full(event_id)).data)
+    def retrieve(self, request: Request, event_id: UUID) -> Any:
+        return event_in_full(event_id)
 
     @Operation(
         "POST /events/{eventId}/replay",
@@ -321,10 +321,8 @@ class EventViewSet(TenantViewSet):
         body=NoBody,
         answers={201: EventDetailSerializer},
     )
-    def replay(self, request: Request, event_id: UUID) -> Response:
-        read_body(NoBody, request)
-        replay_id = receiving.replay_event(event_id=event_id, actor=actor_of(request))
-        return Response(EventDetailSerializer(event_in_full(replay_id)).data, status=201)
+    def replay(self, request: Request, event_id: UUID) -> Any:
+        return event_in_full(receiving.replay_event(event_id=event_id, actor=actor_of(request)))
 
 
 def _page(

@@ -179,6 +179,8 @@ class TriggerExplanation:
     run: RunExplanation | None = None
     previous_due_at: datetime | None = None
     next_due_at: datetime | None = None
+    # Why the trigger is failing or late; None if it is neither.
+    health_message: str | None = None
     last_event: EventExplanation | None = None
     times: tuple[TimeTold, ...] = ()
 

@@ -37,8 +37,9 @@ FURTHEST_AHEAD = timedelta(days=366)
 _TRIGGER = f"""
 SELECT t.id, t.name, t.worker_id, t.pool_id, t.schedule, t.timezone, t.run_once_at, t.enabled, t.next_run_at,
     t.created_at, t.updated_at, t.deleted_at, e.paused_at, {NOW} AS now,
-    EXISTS (SELECT FROM listener l WHERE l.trigger_id = t.id) AS listens
-FROM trigger t JOIN environment e ON e.id = t.environment_id WHERE t.id = %(trigger_id)s
+    EXISTS (SELECT FROM listener l WHERE l.trigger_id = t.id) AS listens, h.is_failing, h.failures, h.late_since
+FROM trigger t JOIN environment e ON e.id = t.environment_id LEFT JOIN trigger_health h ON h.trigger_id = t.id
+WHERE t.id = %(trigger_id)s
 """
 
 
@@ -100,7 +101,21 @@ def explain_trigger(
     asked = _question(trigger, at or trigger["now"])
     told = _of_due_time(asked, now)
     event = last_event(trigger_id, at=asked.at, now=asked.now, shows_values=shows_values)
-    return replace(told, last_event=event)
+    return replace(told, health_message=_health_words(asked), last_event=event)
+
+
+def _health_words(asked: _Question) -> str | None:
+    """Returns why the trigger is failing or late, whatever became of the due time; None if it is neither."""
+    trigger = asked.trigger
+    if not trigger["enabled"]:
+        return None
+    if trigger["is_failing"]:
+        number = trigger["failures"]
+        which = "outcome" if number == 1 else f"{number} outcomes"
+        return f"Its last {which} failed or timed out."
+    if trigger["late_since"] is not None:
+        return f"No run has succeeded in time since {asked.words(trigger['late_since'])} was due."
+    return None
 
 
 def _of_due_time(asked: _Question, now: datetime | None) -> TriggerExplanation:

@@ -149,6 +149,7 @@ class TriggerExplanationSerializer(NamedSerializer):
     run = RunExplanationSerializer(allow_null=True)
     previousDueAt = serializers.DateTimeField(allow_null=True)
     nextDueAt = serializers.DateTimeField(allow_null=True)
+    healthMessage = serializers.CharField(allow_null=True)
     lastEvent = EventExplanationSerializer(allow_null=True)
     times = TimeToldSerializer(many=True)
 

@@ -167,12 +167,12 @@ class RunViewSet(TenantViewSet):
         summary="Get a run",
         answers={200: RunDetailSerializer},
     )
-    def retrieve(self, request: Request, run_id: UUID) -> Response:
+    def retrieve(self, request: Request, run_id: UUID) -> Any:
         run = queries.run_in_full(run_id)
         if run["event_id"] and not self.access.role.includes(Role.OPERATOR):
             # A rerun and a retry of the run have its event and its payload.
             run |= {"payload": None, "payload_hidden": run["payload"] is not None}
-        return Response(RunDetailSerializer(run).data)
+        return run
 
     @Operation(
         "GET /runs/{runId}/tool-calls",
@@ -196,10 +196,9 @@ class RunViewSet(TenantViewSet):
         summary="Cancel a run",
         answers={200: RunDetailSerializer},
     )
-    def cancel(self, request: Request, run_id: UUID) -> Response:
-        """Cancels a queued run, or asks its worker to stop it."""
+    def cancel(self, request: Request, run_id: UUID) -> Any:
         lifecycle.cancel_run(run_id=run_id, actor=actor_of(request))
-        return Response(RunDetailSerializer(queries.run_in_full(run_id)).data)
+        return queries.run_in_full(run_id)
 
     @Operation(
         "POST /runs/{runId}/rerun",

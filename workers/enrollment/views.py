@@ -12,7 +12,7 @@ from accounts.sessions import CookieJWTAuthentication
 from pipedai.api.fields import IdField, NameField, TextField
 from pipedai.api.principal import actor_of, address_of, principal_of
 from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.serializers import Body, NamedSerializer, StrictBody, read_body
+from pipedai.api.serializers import Body, NamedSerializer, StrictBody, Values
 from pipedai.api.throttling import Rate, Throttle, by_address
 from pipedai.api.views import ApiViewSet, IsPublic, IsSignedIn
 from pipedai.events import Actor
@@ -183,10 +183,9 @@ class EnvironmentEnrollmentViewSet(TenantViewSet):
         example={"label": "build-2"},
         answers={201: IssuedEnrollmentSerializer},
     )
-    def create(self, request: Request, environment_id: UUID) -> Response:
-        """Issues a code for one host. Only this answer holds the code."""
+    def create(self, request: Request, environment_id: UUID, body: Values) -> Response:
         enrollment, code = issuing.issue_code(
-            **read_body(EnrollmentBody, request),
+            **body,
             environment_id=environment_id,
             user_id=principal_of(request).id,
             actor=actor_of(request),
@@ -198,11 +197,10 @@ class EnvironmentEnrollmentViewSet(TenantViewSet):
         id="revokeEnrollment",
         summary="Revoke an enrollment",
     )
-    def destroy(self, request: Request, environment_id: UUID, enrollment_id: UUID) -> Response:
+    def destroy(self, request: Request, environment_id: UUID, enrollment_id: UUID) -> None:
         issuing.revoke_enrollment(
             environment_id=environment_id, enrollment_id=enrollment_id, actor=actor_of(request)
         )
-        return Response(status=204)
 
 
 class PairingViewSet(ApiViewSet):
@@ -219,10 +217,9 @@ class PairingViewSet(ApiViewSet):
         body=UserCodeBody,
         answers={200: WaitingPairingSerializer},
     )
-    def look(self, request: Request) -> Response:
+    def look(self, request: Request, body: Values) -> Response:
         user_id = principal_of(request).id
-        code = read_body(UserCodeBody, request)["user_code"]
-        found = issuing.find_pending(typed=code, user_id=user_id)
+        found = issuing.find_pending(typed=body["user_code"], user_id=user_id)
         return Response(WaitingPairingSerializer(found, context={"user_id": user_id}).data)
 
     @Operation(
@@ -231,8 +228,7 @@ class PairingViewSet(ApiViewSet):
         summary="Approve a pairing",
         body=ApprovalBody,
     )
-    def approve(self, request: Request) -> Response:
-        body = read_body(ApprovalBody, request)
+    def approve(self, request: Request, body: Values) -> None:
         user_id = principal_of(request).id
         found = issuing.find_pending(typed=body["user_code"], user_id=user_id)
         unused = "role" if found.kind == Enrollment.Kind.DEVICE else "auth_mode"
@@ -244,7 +240,6 @@ class PairingViewSet(ApiViewSet):
             user_id=user_id,
             actor=actor_of(request),
         )
-        return Response(status=204)
 
     @Operation(
         "POST /pairings/deny",
@@ -252,12 +247,10 @@ class PairingViewSet(ApiViewSet):
         summary="Deny a pairing",
         body=UserCodeBody,
     )
-    def deny(self, request: Request) -> Response:
+    def deny(self, request: Request, body: Values) -> None:
         user_id = principal_of(request).id
-        code = read_body(UserCodeBody, request)["user_code"]
-        found = issuing.find_pending(typed=code, user_id=user_id)
+        found = issuing.find_pending(typed=body["user_code"], user_id=user_id)
         issuing.deny_pairing(enrollment_id=found.id, user_id=user_id, actor=actor_of(request))
-        return Response(status=204)
 
 
 _REDEEMING = (Throttle(Rate("redeem-enrollment", limit=240, seconds=60), by_address),)
@@ -296,29 +289,25 @@ class EnrollmentViewSet(ApiViewSet):
             )
         },
     )
-    def device(self, request: Request) -> Response:
-        """Begins a pairing. Only this answer holds the pairing's two codes."""
+    def device(self, request: Request, body: Values) -> Any:
         program = request.META.get("HTTP_USER_AGENT")
         begun = issuing.begin_pairing(
-            **read_body(PairingBody, request),
+            **body,
             address=address_of(request),
             program="".join(filter(str.isprintable, program))[:255] if program else None,
         )
         uri = f"{settings.PUBLIC_URL}/pair"
-        return Response(
-            {
-                "id": begun.enrollment_id,
-                "deviceCode": begun.device_code,
-                "userCode": begun.user_code,
-                "verificationUri": uri,
-                # RFC 8628 asks for a URL that contains the code. It stands in the fragment, which browsers send to no
-                # server, and our page does not read it: a person must type the code, so that a link can't do so.
-                "verificationUriComplete": f"{uri}#{begun.user_code}",
-                "interval": issuing.INTERVAL_SECONDS,
-                "expiresAt": begun.expires_at,
-            },
-            status=201,
-        )
+        return {
+            "id": begun.enrollment_id,
+            "deviceCode": begun.device_code,
+            "userCode": begun.user_code,
+            "verificationUri": uri,
+            # RFC 8628 asks for a URL that contains the code. It stands in the fragment, which browsers send to no
+            # server, and our page does not read it: a person must type the code, so that a link can't do so.
+            "verificationUriComplete": f"{uri}#{begun.user_code}",
+            "interval": issuing.INTERVAL_SECONDS,
+            "expiresAt": begun.expires_at,
+        }
 
     @Operation(
         "POST /enrollments/redeem",
@@ -328,16 +317,13 @@ class EnrollmentViewSet(ApiViewSet):
         example={"code": "enr_…", "hostname": "build-2", "os": "linux", "version": "0.1.0"},
         answers={201: RedeemedSerializer},
     )
-    def redeem(self, request: Request) -> Response:
-        """Exchanges a code for the host's two tokens, which only this answer holds."""
-        body: dict[str, Any] = read_body(RedeemBody, request)
-        redeemed = redeem(
+    def redeem(self, request: Request, body: Values) -> Any:
+        return redeem(
             code=body.pop("code"),
             device_code=body.pop("device_code"),
             values=body,
             actor=Actor("api_key", None, address_of(request), current_request_id.get() or None),
         )
-        return Response(RedeemedSerializer(redeemed).data, status=201)
 
     @Operation(
         "POST /enrollments/key",
@@ -357,19 +343,15 @@ class EnrollmentViewSet(ApiViewSet):
             )
         },
     )
-    def key(self, request: Request) -> Response:
-        """Exchanges the device code of a command line's approved pairing for its key."""
+    def key(self, request: Request, body: Values) -> Any:
         minted, environment = redeem_login(
-            **read_body(RedeemLoginBody, request),
+            **body,
             actor=Actor("api_key", None, address_of(request), current_request_id.get() or None),
         )
-        return Response(
-            {
-                "token": minted.token,
-                "apiKey": ApiKeySerializer(minted.key).data,
-                "environmentId": environment.id,
-                "environmentName": environment.name,
-                "workspaceId": environment.workspace_id,
-            },
-            status=201,
-        )
+        return {
+            "token": minted.token,
+            "apiKey": minted.key,
+            "environmentId": environment.id,
+            "environmentName": environment.name,
+            "workspaceId": environment.workspace_id,
+        }

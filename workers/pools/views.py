@@ -6,7 +6,6 @@ from uuid import UUID
 from django.db.models import QuerySet
 from rest_framework import serializers
 from rest_framework.request import Request
-from rest_framework.response import Response
 
 from pipedai.api.fields import NameField, TextField
 from pipedai.api.principal import actor_of
@@ -106,21 +105,18 @@ class PoolViewSet(ResourceViewSet):
         id="addWorkerToPool",
         summary="Put a worker into a pool",
     )
-    def add(self, request: Request, pool_id: UUID, worker_id: UUID) -> Response:
+    def add(self, request: Request, pool_id: UUID, worker_id: UUID) -> None:
         services.add_worker(pool=self._pool(pool_id), worker_id=worker_id, actor=actor_of(request))
-        return Response(status=204)
 
     @Operation(
         "DELETE /pools/{poolId}/workers/{workerId}",
         id="removeWorkerFromPool",
         summary="Take a worker out of a pool",
     )
-    def remove(self, request: Request, pool_id: UUID, worker_id: UUID) -> Response:
-        """Takes a worker out of the pool."""
+    def remove(self, request: Request, pool_id: UUID, worker_id: UUID) -> None:
         services.remove_worker(
             pool=self._pool(pool_id), worker_id=worker_id, actor=actor_of(request)
         )
-        return Response(status=204)
 
     def _pool(self, pool_id: UUID) -> Pool:
         return Pool(id=pool_id, environment_id=self.access.environment_id)

@@ -1,5 +1,6 @@
 """The endpoints by which a worker claims a run and reports on it: a thin adapter over `triggers.runs`."""
 
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
@@ -9,7 +10,7 @@ from rest_framework.response import Response
 
 from pipedai.api.parsers import OutcomeJSONParser
 from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.serializers import Body, read_body
+from pipedai.api.serializers import Body, Values
 from pipedai.api.throttling import Rate, Throttle, by_caller
 from pipedai.api.views import IsSignedIn
 from triggers.approvals.services import spend_approval
@@ -42,13 +43,7 @@ def _by_run(request: Request) -> str:
 class WorkerRunViewSet(WorkerProtocolViewSet):
     """The endpoints by which a worker takes a run and says that it executes it."""
 
-    permissions = {
-        "claim": IsSignedIn,
-        "start": IsSignedIn,
-        "heartbeat": IsSignedIn,
-        "credentials": IsSignedIn,
-        "spend": IsSignedIn,
-    }
+    permissions = dict.fromkeys(("claim", "start", "heartbeat", "credentials", "spend"), IsSignedIn)
     # These calls have no rate limit, because a worker must call as often as its runs need.
     unmetered = frozenset(permissions)
     throttles = {"credentials": (Throttle(_CREDENTIALS, _by_run),)}
@@ -62,13 +57,11 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
         parameters=(VERSION,),
         answers={200: ClaimedRunSerializer},
     )
-    def claim(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
-        """Gives a queued run a lease that the worker must renew; with `start` it is running at once."""
-        body = read_body(ClaimBody, request)
+    def claim(self, request: Request, worker_id: UUID, run_id: UUID, body: Values) -> Any:
         features = body.pop("features")
         try:
             with transaction.atomic():
-                run = lifecycle.claim_run(
+                return lifecycle.claim_run(
                     worker_id=worker_id,
                     run_id=run_id,
                     **body,
@@ -78,7 +71,6 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
         except NotReady as refused:
             want_refresh([refused.connection_id])
             raise
-        return Response(ClaimedRunSerializer(run).data)
 
     @Operation(
         "POST /workers/{workerId}/runs/{runId}/start",
@@ -88,10 +80,9 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
         parameters=(VERSION,),
         answers={200: RunSerializer},
     )
-    def start(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
-        read_body(Body, request)
-        run = lifecycle.start_run(worker_id=worker_id, run_id=run_id, actor=self._actor(request))
-        return Response(RunSerializer(run).data)
+    def start(self, request: Request, worker_id: UUID, run_id: UUID, body: Values) -> Any:
+        actor = self._actor(request)
+        return lifecycle.start_run(worker_id=worker_id, run_id=run_id, actor=actor)
 
     @Operation(
         "POST /workers/{workerId}/runs/{runId}/heartbeat",
@@ -111,8 +102,7 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
             )
         },
     )
-    def heartbeat(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
-        body = read_body(HeartbeatBody, request)
+    def heartbeat(self, request: Request, worker_id: UUID, run_id: UUID, body: Values) -> Response:
         beat = lifecycle.heartbeat_run(worker_id=worker_id, run_id=run_id, **body)
         return Response(
             {
@@ -139,18 +129,15 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
             )
         },
     )
-    def credentials(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
-        """Gives the run's worker the headers of its MCP server, which may have changed since the hand-out."""
+    def credentials(self, request: Request, worker_id: UUID, run_id: UUID, body: Values) -> Any:
         found = renew_credentials(
             worker_id=worker_id,
             run_id=run_id,
-            **read_body(CredentialsBody, request),
+            **body,
             approved=self.worker.approved,
             actor=self._actor(request),
         )
-        return Response(
-            {"mcpUrl": found.mcp_url, "headers": found.headers, "expiresAt": found.expires_at}
-        )
+        return {"mcpUrl": found.mcp_url, "headers": found.headers, "expiresAt": found.expires_at}
 
     @Operation(
         "POST /workers/{workerId}/runs/{runId}/approvals/{approvalId}/spend",
@@ -167,16 +154,14 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
             )
         },
     )
-    def spend(self, request: Request, worker_id: UUID, run_id: UUID, approval_id: UUID) -> Response:
-        """Lets the gateway forward the approved call. Only the worker that holds the run may use it."""
-        read_body(Body, request)
+    def spend(
+        self, request: Request, worker_id: UUID, run_id: UUID, approval_id: UUID, body: Values
+    ) -> Any:
+        actor = self._actor(request)
         spent = spend_approval(
-            worker_id=worker_id,
-            run_id=run_id,
-            approval_id=approval_id,
-            actor=self._actor(request),
+            worker_id=worker_id, run_id=run_id, approval_id=approval_id, actor=actor
         )
-        return Response({"approvalId": spent["id"], "spentAt": spent["spent_at"]})
+        return {"approvalId": spent["id"], "spentAt": spent["spent_at"]}
 
 
 class RunEndViewSet(WorkerProtocolViewSet):
@@ -195,14 +180,13 @@ class RunEndViewSet(WorkerProtocolViewSet):
         parameters=(VERSION,),
         answers={200: CompletedRunSerializer},
     )
-    def complete(self, request: Request, worker_id: UUID, run_id: UUID) -> Response:
-        values = read_body(CompleteBody, request)
-        outcome = outcome_of(values)
+    def complete(self, request: Request, worker_id: UUID, run_id: UUID, body: Values) -> Any:
+        outcome = outcome_of(body)
         run = reports.complete_run(
             worker_id=worker_id,
             run_id=run_id,
             outcome=outcome,
-            reported=as_reported(values),
+            reported=as_reported(body),
             actor=self._actor(request),
         )
-        return Response(CompletedRunSerializer({**run, "warnings": outcome.dropped(run)}).data)
+        return {**run, "warnings": outcome.dropped(run)}

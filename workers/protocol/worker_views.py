@@ -2,6 +2,7 @@
 
 import re
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 from rest_framework import serializers
@@ -88,16 +89,14 @@ class RegistrationViewSet(ApiViewSet):
         answers={201: RegisteredSerializer},
         security=({}, {REGISTRATION_TOKEN: []}),
     )
-    def register(self, request: Request) -> Response:
-        """Registers a worker. Only this answer holds the worker's `wkt_` token."""
+    def register(self, request: Request) -> Any:
         token = _registration_token(request)
         find_registration_key(token)  # This refuses a bad token before the body is checked.
-        registered = register_worker(
+        return register_worker(
             token=token,
             values=read_body(RegisterBody, request),
             actor=Actor("api_key", None, address_of(request), current_request_id.get() or None),
         )
-        return Response(RegisteredSerializer(registered).data, status=201)
 
 
 def _registration_token(request: Request) -> str:
@@ -155,7 +154,6 @@ class PollingViewSet(WorkerProtocolViewSet):
         },
     )
     def poll(self, request: Request, worker_id: UUID) -> Response:
-        """Answers with the runs that the worker is to claim, their secrets in plaintext."""
         sent = request.query_params.get("wait", "0")
         if not re.fullmatch("[0-9]{1,2}", sent) or (wait := int(sent)) > MAX_WAIT_SECONDS:
             raise Invalid({"wait": [f"Must be a whole number from 0 to {MAX_WAIT_SECONDS}."]})
@@ -192,7 +190,6 @@ class PollingViewSet(WorkerProtocolViewSet):
         },
     )
     def claim_next(self, request: Request, worker_id: UUID) -> Response:
-        """Gives the worker the first run that a poll would return, claimed for it."""
         check_size(request, MAX_BODY_BYTES)
         body = read_body(ClaimNextBody, request)
         features = body["features"]
@@ -218,13 +215,8 @@ class PollingViewSet(WorkerProtocolViewSet):
             capacity=limits["capacity"],
             again_seconds=LATE_AGAIN_SECONDS if was_late else None,
         )
-        return Response(
-            {
-                "run": None if run is None else NextRunSerializer(run).data,
-                "endedRuns": ended,
-                **self._about_worker(),
-            }
-        )
+        shown = None if run is None else NextRunSerializer(run).data
+        return Response({"run": shown, "endedRuns": ended, **self._about_worker()})
 
     @Operation(
         "POST /workers/{workerId}/sign-off",
@@ -232,10 +224,8 @@ class PollingViewSet(WorkerProtocolViewSet):
         summary="Sign a worker off",
         parameters=(VERSION, PROCESS),
     )
-    def sign_off(self, request: Request, worker_id: UUID) -> Response:
-        """Makes the worker offline at once, unless another process of it has polled since."""
+    def sign_off(self, request: Request, worker_id: UUID) -> None:
         sign_off(self.worker, process_header=request.META.get("HTTP_X_PIPEDAI_WORKER_PROCESS"))
-        return Response(status=204)
 
     def _begin(self, request: Request, *, waits: bool, features: list[str]) -> Limits:
         """Notes what a request with these `features` tells, and returns the worker's limits. Raises TooManyRequests."""

@@ -5,8 +5,9 @@ from datetime import timedelta
 import pytest
 from django.db.models.functions import Now
 
+from pipedai.sql import database_now
 from testing.probes.shapes import A_TIME, invalid, page
-from testing.world.runs import allow
+from testing.world.runs import Runs, allow
 from testing.world.shown_rows import shown_worker
 from workers.models import Worker
 
@@ -140,3 +141,19 @@ def test_deregistered_ones_are_gone(cast, get):
 def test_those_of_other_environments_are_not_there(cast):
     url = f"/api/v1/environments/{cast.strange_environment.id}/workers"
     assert cast.client(cast.stranger).get(url).json() == page()
+
+
+def test_recent_counts_the_runs_that_ended_in_each_of_the_last_24_hours(cast):
+    other = cast.register("host-2").worker_id
+    url = f"/api/v1/environments/{cast.environment.id}/workers"
+    now = database_now()
+    for minutes in (1, 59, 61, 24 * 60 - 1, 24 * 60 + 1):
+        Runs(cast, cast.trigger_id, now=now - timedelta(minutes=minutes)).ended()
+    client = cast.client(cast.viewer)
+    assert "recent" not in client.get(url).json()["items"][0]
+    items = client.get(url, {"include": "recent"}).json()["items"]
+    recent = {item["id"]: item["recent"] for item in items}
+    assert recent == {
+        str(cast.worker.worker_id): [1, *[0] * 21, 1, 2],
+        str(other): [0] * 24,
+    }

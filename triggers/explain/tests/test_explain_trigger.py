@@ -14,7 +14,7 @@ from testing.world.cast import Cast
 from testing.world.runs import Runs
 from triggers.explain.answers import TriggerExplanation
 from triggers.explain.due_times import explain_trigger, why_no_run
-from triggers.models import Run, SchedulerHeartbeat, Tick, Trigger
+from triggers.models import Run, SchedulerHeartbeat, Tick, Trigger, TriggerHealth
 from triggers.schedules.firing import fire_due_ticks
 from triggers.states import Decision
 
@@ -75,6 +75,7 @@ def test_a_due_time_that_fired_is_told_with_its_run(hourly: Cast) -> None:
         "run": {},
         "previousDueAt": "2026-05-04T11:00:00.000Z",
         "nextDueAt": "2026-05-04T13:00:00.000Z",
+        "healthMessage": None,
         "lastEvent": None,
         "times": [{"words": "2026-05-04 12:00 UTC", "at": "2026-05-04T12:00:00.000Z"}],
     }  # fmt: skip
@@ -336,3 +337,22 @@ def test_an_environment_has_two_explanations_worked_out_at_a_time(cast: Cast) ->
     assert ask(viewer, trigger, held[2]).status_code == 200
     for each in held[1:]:
         each.leave()
+
+
+def test_what_is_said_of_its_health_is_about_that_and_not_about_the_due_time(hourly: Cast) -> None:
+    trigger = Trigger.objects.get(id=hourly.trigger_id)
+    judged = TriggerHealth.objects.update_or_create
+
+    def said(**health: Any) -> Any:
+        told = {"environment_id": trigger.environment_id, "has_outcome": True, **health}
+        judged(trigger_id=trigger.id, defaults=told)
+        return get(hourly, at="2026-05-04T12:30:00Z").json()["healthMessage"]
+
+    assert said() is None
+    assert said(is_failing=True, failures=1) == "Its last outcome failed or timed out."
+    assert said(failures=3) == "Its last 3 outcomes failed or timed out."
+    since = datetime(2026, 5, 4, 11, tzinfo=UTC)
+    late = "No run has succeeded in time since 2026-05-04 11:00 UTC was due."
+    assert said(is_failing=False, failures=0, late_since=since) == late
+    Trigger.objects.update(enabled=False, next_run_at=None)
+    assert said() is None
