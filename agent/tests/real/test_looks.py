@@ -82,7 +82,7 @@ def test_a_worker_that_is_killed_at_any_moment_loses_no_change_and_tells_each_on
     )
     for trial in range(int(os.environ.get("LOOK_TRIALS", "3"))):
         file.write_text(f"Headline {trial}.")
-        runs = []
+        runs: list[Started] = []
 
         def queue(runs: list[Started] = runs) -> Started:
             run_id = site.post(f"/triggers/{made['id']}/run", {})["id"]

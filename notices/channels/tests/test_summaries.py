@@ -91,7 +91,7 @@ def test_it_tells_how_many_had_something_new(cast, mail_server):
     for _ in range(2):
         runs.wait(hours=1)
         fire_due_ticks(now=runs.now)
-        run_id = Tick.objects.filter(trigger_id=runs.trigger_id).latest("tick_at").run_id
+        run_id = Run.objects.filter(trigger_id=runs.trigger_id).latest("queued_at").id
         runs.claim(run_id)
         runs.start(run_id)
         looked = {"digest": "a" * 64, "lookedAt": "2001-01-01T00:00:00Z", "nothingNew": True}
