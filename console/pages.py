@@ -84,13 +84,15 @@ _TITLES = {
 }
 
 
-def problem(request: HttpRequest, status: int, sentences: list[str]) -> HttpResponse:
-    """Renders what the API refused as a page with its status."""
+def problem(
+    request: HttpRequest, status: int, sentences: list[str], path: str = ""
+) -> HttpResponse:
+    """Renders what the API refused as a page with its status. `path` is where one tries again, if not here."""
     # A 404 has nothing to say but that nothing was found, which its title says.
     said = [] if status == 404 else sentences
     title = _TITLES.get(status, "This can't be done")
-    path = request.get_full_path() if status in {429, 503} and request.method != "POST" else HOME
-    context = {"title": title, "sentences": said, "path": path}
+    again = request.get_full_path() if status in {429, 503} and request.method != "POST" else HOME
+    context = {"title": title, "sentences": said, "path": path or again}
     return render(request, "pipedai/problem.html", context, status=status)
 
 

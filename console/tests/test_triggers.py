@@ -10,7 +10,7 @@ from django.test import Client
 from console.asking import ask_if_free
 from console.screens import triggers
 from console.tests.visits import text_of, visitor
-from testing.world.runs import Runs
+from testing.world.runs import LOOK, Runs
 from triggers.models import Run, Tick, Trigger
 
 TYPED = {
@@ -98,6 +98,34 @@ def test_running_twice_with_one_form_makes_one_run(cast, page_of):
     got = cast.client(cast.viewer).get(f"/api/v1/runs/{run.id}").json()
     assert got["payload"] == {"day": "monday"}
     assert "Queued" in text_of(operator.get(page_of()))
+
+
+def test_a_machine_is_let_look_and_the_page_shows_the_runs_that_found_nothing(cast, page_of):
+    runs = Runs.of(cast, before=LOOK)
+    runs.quiet()
+    operator, page = visitor(cast.operator), page_of(runs.trigger_id)
+    shown = operator.get(page)
+    assert "The agent starts only if" not in text_of(shown)
+    assert "list_pulls tells something new" in text_of(shown)
+    assert "Nothing new" in text_of(shown)
+    led = operator.post(page + "/run", {"key": key_on(shown), "lookOnly": "true"})
+    (run,) = Run.objects.filter(trigger_id=runs.trigger_id, look_only=True)
+    assert led["Location"] == f"/console/runs/{run.id}"
+    assert "Only look" not in text_of(operator.get(page_of()))
+
+
+def test_the_form_has_a_section_for_looks(cast, page_of):
+    admin = visitor(cast.admin)
+    form = {**TYPED, "before.tool": "list_pulls", "before.arguments": '{"state": "open"}'}
+    form |= {"before.runIf": "changed", "carry": "output"}
+    assert admin.post(page_of() + "/edit", form).status_code == 303
+    got = cast.client(cast.viewer).get(f"/api/v1/triggers/{cast.trigger_id}").json()
+    assert (got["before"], got["carry"]) == (LOOK, "output")
+    shown = text_of(admin.get(page_of() + "/edit"))
+    assert "Only when something is new" in shown
+    assert admin.post(page_of() + "/edit", form | {"before.tool": ""}).status_code == 303
+    got = cast.client(cast.viewer).get(f"/api/v1/triggers/{cast.trigger_id}").json()
+    assert got["before"] is None
 
 
 def test_what_prevents_a_run_is_said_on_the_page(cast, page_of):
