@@ -7,7 +7,7 @@ wrong with a value.
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from django.http import HttpRequest
 from rest_framework import serializers
@@ -88,6 +88,21 @@ class Look:
     unit: str = ""
     # Whether the page offers to make the secret, and with what it begins.
     generates: str | None = None
+    # How a row of a long list is found, whose id is the value.
+    finder: "Finder | None" = None
+
+
+class Finder(Protocol):
+    """Finds one of many rows by the name that somebody types, of which the page at `options` offers those that fit."""
+
+    @property
+    def options(self) -> str: ...
+
+    def name_of(self, row_id: str) -> str:
+        """Returns the name of a row, or the id itself if there is none."""
+
+    def id_of(self, text: str) -> str:
+        """Returns the id of the row that is called so. Raises ValueError with what to say if it is not one row."""
 
 
 # Every row that files may describe has it.
@@ -297,7 +312,8 @@ class Form:
             body[name] = None if declared.allow_null else []
         elif text.strip():
             try:
-                body[name] = value_of(each.kind, text)
+                finder = each.look.finder
+                body[name] = finder.id_of(text) if finder else value_of(each.kind, text)
             except ValueError as error:
                 each.errors = [str(error)]
         elif declared.allow_null:
@@ -352,6 +368,7 @@ def _field(name: str, declared: Any, look: Look, known: Json, part: str) -> Fiel
     }
     initial = getattr(declared, "default", None)
     value = known.get(part, None if initial is serializers.empty else initial)
+    typed = look.finder.name_of(str(value)) if look.finder and value else value
     made = Field(
         name=name,
         label=look.label or (declared.label if has_label else _words(name)),
@@ -367,7 +384,7 @@ def _field(name: str, declared: Any, look: Look, known: Json, part: str) -> Fiel
         choices=choices,
         bounds=bounds,
         declared=declared,
-        value=value if kind == "choices" else text_of(value, kind),
+        value=value if kind == "choices" else text_of(typed, kind),
     )
     if kind == "rows":
         made.put([_row(made, each) for each in value or ()])

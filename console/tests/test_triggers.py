@@ -10,7 +10,7 @@ from django.test import Client
 from console.asking import ask_if_free
 from console.screens import triggers
 from console.tests.visits import text_of, visitor
-from testing.world.runs import Runs
+from testing.world.runs import LOOK, Runs
 from triggers.models import Run, Tick, Trigger
 
 TYPED = {
@@ -98,6 +98,34 @@ def test_running_twice_with_one_form_makes_one_run(cast, page_of):
     got = cast.client(cast.viewer).get(f"/api/v1/runs/{run.id}").json()
     assert got["payload"] == {"day": "monday"}
     assert "Queued" in text_of(operator.get(page_of()))
+
+
+def test_a_machine_is_let_look_and_the_page_shows_the_runs_that_found_nothing(cast, page_of):
+    runs = Runs.of(cast, before=LOOK)
+    runs.quiet()
+    operator, page = visitor(cast.operator), page_of(runs.trigger_id)
+    shown = operator.get(page)
+    assert "The agent starts only if" not in text_of(shown)
+    assert "list_pulls tells something new" in text_of(shown)
+    assert "Nothing new" in text_of(shown)
+    led = operator.post(page + "/run", {"key": key_on(shown), "lookOnly": "true"})
+    (run,) = Run.objects.filter(trigger_id=runs.trigger_id, look_only=True)
+    assert led["Location"] == f"/console/runs/{run.id}"
+    assert "Only look" not in text_of(operator.get(page_of()))
+
+
+def test_the_form_has_a_section_for_looks(cast, page_of):
+    admin = visitor(cast.admin)
+    form = {**TYPED, "before.tool": "list_pulls", "before.arguments": '{"state": "open"}'}
+    form |= {"before.runIf": "changed", "carry": "output"}
+    assert admin.post(page_of() + "/edit", form).status_code == 303
+    got = cast.client(cast.viewer).get(f"/api/v1/triggers/{cast.trigger_id}").json()
+    assert (got["before"], got["carry"]) == (LOOK, "output")
+    shown = text_of(admin.get(page_of() + "/edit"))
+    assert "Only when something is new" in shown
+    assert admin.post(page_of() + "/edit", form | {"before.tool": ""}).status_code == 303
+    got = cast.client(cast.viewer).get(f"/api/v1/triggers/{cast.trigger_id}").json()
+    assert got["before"] is None
 
 
 def test_what_prevents_a_run_is_said_on_the_page(cast, page_of):
@@ -236,9 +264,19 @@ def test_a_page_says_to_whom_a_trigger_listens_and_who_listens_to_it(cast, page_
     page = text_of(admin.get(page_of()))
     assert "It listens to Collect , when a run of it has failed." in page
     assert "Its ends start Morning report ." in text_of(admin.get(page_of(upstream)))
-    assert str(upstream) in admin.get(edit).content.decode()
+    assert 'name="on.0.triggerId" type="text" ' in (form := admin.get(edit).content.decode())
+    assert 'value="Collect"' in form
+    named = {"on.0.triggerId": "Collect", "on.0.outcome": "any"}
+    assert admin.post(edit, {**TYPED, **named}).status_code == 303
+    got = cast.client(cast.admin).get(f"/api/v1/triggers/{cast.trigger_id}").json()
+    assert [each["triggerId"] for each in got["on"]] == [str(upstream)]
+    for text, said in (("Nobody", "Nothing is called so."), ("Twin", "Several are called so")):
+        cast.add_trigger(name="Twin")
+        cast.add_trigger(name="Twin")
+        refused = admin.post(edit, {**TYPED, "on.0.triggerId": text})
+        assert said in text_of(refused), text
     wrong = admin.post(edit, {**TYPED, "on.0.triggerId": "x"})
-    assert "Or a trigger: Must be a valid UUID." in text_of(wrong)
+    assert "Or a trigger: Nothing is called so." in text_of(wrong)
     assert admin.post(edit, TYPED).status_code == 303
     assert "listens" not in text_of(admin.get(page_of()))
 
