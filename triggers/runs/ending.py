@@ -243,13 +243,9 @@ def create_retries(ended: Iterable[Row], *, retry_after_seconds: int | None = No
         },
     )
     if retries:
-        execute(
-            _COPY_GIVEN,
-            {
-                "ids": [retry["id"] for retry in retries],
-                "environment_ids": list({retry["environment_id"] for retry in retries}),
-            },
-        )
+        environment_ids = list({retry["environment_id"] for retry in retries})
+        ids = [retry["id"] for retry in retries]
+        execute(_COPY_GIVEN, {"ids": ids, "environment_ids": environment_ids})
     return retries
 
 
@@ -261,18 +257,13 @@ def _delay(run: Row, retry_after_seconds: int | None) -> timedelta:
 
 
 def retry_events(retries: Sequence[Row]) -> list[Event]:
-    return [
-        Event(
-            "run.retried",
-            SYSTEM,
-            retry["environment_id"],
-            "run",
-            retry["id"],
-            {
-                "retryOf": str(retry["retry_of_id"]),
-                "attempt": retry["attempt"],
-                "availableAt": iso_time(retry["available_at"]),
-            },
-        )
-        for retry in retries
-    ]
+    events = []
+    for retry in retries:
+        about = {
+            "retryOf": str(retry["retry_of_id"]),
+            "attempt": retry["attempt"],
+            "availableAt": iso_time(retry["available_at"]),
+        }
+        environment_id = retry["environment_id"]
+        events.append(Event("run.retried", SYSTEM, environment_id, "run", retry["id"], about))
+    return events
