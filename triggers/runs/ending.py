@@ -243,9 +243,13 @@ def create_retries(ended: Iterable[Row], *, retry_after_seconds: int | None = No
         },
     )
     if retries:
-        environment_ids = list({retry["environment_id"] for retry in retries})
-        ids = [retry["id"] for retry in retries]
-        execute(_COPY_GIVEN, {"ids": ids, "environment_ids": environment_ids})
+        execute(
+            _COPY_GIVEN,
+            {
+                "ids": [retry["id"] for retry in retries],
+                "environment_ids": list({retry["environment_id"] for retry in retries}),
+            },
+        )
     return retries
 
 

@@ -290,12 +290,7 @@ class Forwarding:
             if tool is not None:
                 effect = self._effects.of(tool)
                 may_change |= effect == POSSIBLE
-                call_id = messages.call_id_of(message)
-                try:
-                    awaited = await asyncio.to_thread(self._calls.begin, tool, effect, call_id)
-                except OSError:
-                    sentence = "The worker could not write this call down, so it was not sent."
-                    raise NotAllowed(sentence) from None
+                awaited = await self._begin(tool, effect, messages.call_id_of(message))
                 begun.append(awaited)
             if awaited is not None and id_as_json is not None:
                 self._waiting.expect(post.session, id_as_json, awaited)
@@ -306,6 +301,14 @@ class Forwarding:
             await in_background("gateway spend", partial(self._gate.spend, admitted.approval_id))
         for call in begun:
             call.started = time.monotonic()
+
+    async def _begin(self, tool: str, effect: str, call_id: str | None) -> Call:
+        try:
+            return await asyncio.to_thread(self._calls.begin, tool, effect, call_id)
+        except OSError:
+            raise NotAllowed(
+                "The worker could not write this call down, so it was not sent."
+            ) from None
 
     async def _answer_post(self, post: Posted, response: httpx.Response, answer: Answer) -> None:
         headers = self._headers(response)

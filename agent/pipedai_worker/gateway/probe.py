@@ -177,7 +177,11 @@ class Conversation:
                 pass
 
     def _headers(self, _method: str, _name: str = "") -> list[tuple[str, str]]:
-        headers = [USER_AGENT, ("Content-Type", JSON), ("Accept", f"{JSON}, {EVENTS}")]
+        headers = [
+            USER_AGENT,
+            ("Content-Type", JSON),
+            ("Accept", f"{JSON}, {EVENTS}"),
+        ]
         if self._session is not None:
             headers.append((SESSION, self._session))
         if self.version is not None:
