@@ -159,6 +159,9 @@ def changes_of(ticket: EnvironmentStreamTicket, *, environment_id: UUID) -> list
     return told
 
 
+_TYPES = ("run", "worker", "incident", "connection", "approval", "source")
+
+
 class EnvironmentEventViewSet(StreamViewMixin, TenantViewSet):
     tag = "Environments"
     permissions = {"stream": IsViewer}
@@ -171,9 +174,7 @@ class EnvironmentEventViewSet(StreamViewMixin, TenantViewSet):
             200: answer(
                 "EnvironmentEvent",
                 "Something of the environment has changed.",
-                type=serializers.ChoiceField(
-                    choices=["run", "worker", "incident", "connection", "all"]
-                ),
+                type=serializers.ChoiceField(choices=[*_TYPES, "all"]),
                 id=serializers.UUIDField(required=False),
                 status=serializers.CharField(required=False),
             )

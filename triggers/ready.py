@@ -79,6 +79,13 @@ prune_event_keys = rows_where(
     "event_key", "t.expires_at < %(before)s", by="t.expires_at", key=("source_id", "key")
 )
 
+prune_refused_requests = rows_where(
+    "refused_request",
+    "t.hour < %(before)s",
+    by="t.hour",
+    key=("source_id", "reason", "hour"),
+)
+
 prune_idempotency_keys = rows_where(
     "idempotency_key",
     "t.created_at < %(before)s",
@@ -109,6 +116,11 @@ def _approval_states(environment_id: UUID, ids: Collection[UUID]) -> list[State]
         State(id_, status, (("run", run_id),))
         for id_, status, run_id in rows.values_list("id", "status", "run_id")
     ]
+
+
+def _source_states(environment_id: UUID, ids: Collection[UUID]) -> list[State]:
+    rows = sources.filter(environment_id=environment_id, id__in=ids).values_list("id", "enabled")
+    return [State(id_, "enabled" if enabled else "disabled") for id_, enabled in rows]
 
 
 @receiver(happened, dispatch_uid="triggers.wake_for_connection")
@@ -161,6 +173,8 @@ register_changing(Kind("run", _states))
 register_changing(Kind("connection", _connection_states))
 
 register_changing(Kind("approval", _approval_states))
+
+register_changing(Kind("source", _source_states))
 
 register_kind(WEBHOOKS)
 
@@ -219,6 +233,12 @@ register_retention(
         "by what old events are known again, a day after that has ended",
         lambda: 1,
         prune_event_keys,
+    ),
+    Retention(
+        "refused-requests",
+        "counts of the requests that sources refused, which are shown for a day",
+        lambda: 1,
+        prune_refused_requests,
     ),
     Retention(
         "budget-windows",

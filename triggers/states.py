@@ -176,6 +176,22 @@ class Scheme(TextChoices):
     BEARER = "bearer"
 
 
+class Refusal(TextChoices):
+    """Why a source refused a request. Its sender learns less."""
+
+    UNSIGNED = "unsigned"
+    BAD_SIGNATURE = "bad_signature"
+    # The signed timestamp is missing, or too far from our clock.
+    STALE = "stale"
+    # The source takes no events.
+    DISABLED = "disabled"
+    # The signature holds, but the body is no JSON, or has too many members.
+    MALFORMED = "malformed"
+    TOO_LARGE = "too_large"
+    # The signature holds, but more came than a source may send.
+    TOO_MANY = "too_many"
+
+
 class EventDecided(TextChoices):
     """What was decided about an event for a trigger that listens to it."""
 

@@ -80,6 +80,18 @@ SOURCES = ResourceScreens(
 )
 
 
+# Why a request was refused, and what to do about it.
+_REFUSED = {
+    "unsigned": "No signature. Give the sender the secret, and look whether it signs as said above.",
+    "bad_signature": "A wrong signature. Does the sender have the same secret?",
+    "stale": "Without a timestamp, or with one that is more than five minutes off. Is the sender's clock right?",
+    "disabled": "The source takes no events.",
+    "malformed": "The body was not JSON. Choose application/json at the sender.",
+    "too_large": "The body was over 256 KiB. Can the sender send less?",
+    "too_many": "More came at once than a source may send.",
+}
+
+
 @screen
 def sources(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     """Who may send events, and when did the last one come?"""
@@ -108,6 +120,7 @@ def source(request: HttpRequest, source_id: UUID) -> HttpResponse:
     events = ask(request, "GET", path, query=filters).data if is_operator else None
     context = {
         "source": _shown(found),
+        "refused": [{**each, "said": _REFUSED[each["reason"]]} for each in found["refused"]],
         "url": f"{settings.PUBLIC_URL}{found['url']}",
         "form": form,
         "filters": filters,

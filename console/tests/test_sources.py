@@ -58,6 +58,19 @@ def test_an_operator_reads_which_clause_did_not_hold_and_replays(cast):
     assert link not in visitor(cast.viewer).get(f"/console/runs/{run.id}").content.decode()
 
 
+def test_its_page_says_why_nothing_comes_and_is_live(cast):
+    source_id = add_source(cast)
+    page = f"/console/sources/{source_id}"
+    assert "Refused in the last day" not in text_of(visitor(cast.viewer).get(page))
+    post(source_id, headers={})
+    post(source_id, *signed("github", b"no JSON"))
+    assert post(source_id).status_code == 202
+    shown = visitor(cast.viewer).get(page)
+    for words in ("Refused in the last day", "No signature.", "The body was not JSON.", "push"):
+        assert words in text_of(shown)
+    assert 'data-follows="source"' in shown.content.decode()
+
+
 def test_a_viewer_sees_the_source_and_no_event(cast):
     source_id = add_source(cast)
     listen(cast.trigger_id, source_id=source_id)

@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from testing.world.cast import TEST_ACTOR, Cast
 from triggers.events.sources import SOURCES
-from triggers.models import Event, EventDecision, EventKey, Listener, Trigger
+from triggers.models import Event, EventDecision, EventKey, Listener, RefusedRequest, Trigger
 
 SOURCE_SECRET = "a-planted-secret-of-a-source"  # noqa: S105
 
@@ -58,6 +58,14 @@ def add_every_row(cast: Cast, trigger_id: UUID, upstream_id: UUID, run_id: UUID)
         key=cast.environment.id.bytes,
         event_id=event.id,
         expires_at=event.received_at,
+    )
+    RefusedRequest.objects.create(
+        environment=cast.environment,
+        source_id=source_id,
+        reason="unsigned",
+        hour=event.received_at,
+        count=1,
+        last_at=event.received_at,
     )
     heard: tuple[dict[str, Any], ...] = (
         {"source_id": source_id},

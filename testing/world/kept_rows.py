@@ -18,7 +18,7 @@ from accounts import issuer
 from pipedai.api import throttling
 from pipedai.wakeups import watches
 from testing.probes.planted import Planted, plant_all, planted
-from triggers.events import receiving
+from triggers.events import receiving, refusals
 from workspaces.encryption.keys import alarms
 
 T = TypeVar("T")
@@ -135,6 +135,7 @@ def _forget() -> None:
     throttling._buckets._buckets.clear()
     receiving._signed._buckets.clear()
     receiving._unsigned._buckets.clear()
+    refusals.forget()
     alarms._told.clear()
     watches.forget()
     issuer.forget()

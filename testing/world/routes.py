@@ -291,7 +291,8 @@ ROWS: dict[str, dict[str, Any]] = {
     # The stage's connection has headers, so that no server is asked. What begins can be seen nowhere.
     "authorizeConnection": {"answer": 409, "writes": False},
     "listChannels": {"statements": 4},
-    "listSources": {"statements": 3},
+    "listSources": {"statements": 5},
+    "getSource": {"statements": 5},
     "listEnvironmentEvents": {"statements": 4},
     "listEvents": {"statements": 4},
     "getEvent": {"statements": 4},

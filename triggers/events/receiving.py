@@ -13,11 +13,12 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
+from rest_framework.exceptions import ParseError
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, NotFound, Unauthenticated, Unavailable
 from pipedai.api.parsers import parse_json, replace_unstorable
-from pipedai.api.throttling import Buckets, Rate, too_many_requests
+from pipedai.api.throttling import Buckets, Rate, TooManyRequests, too_many_requests
 from pipedai.crypto import CannotOpen
 from pipedai.events import Actor, Event, emit
 from pipedai.ids import new_id
@@ -25,9 +26,10 @@ from pipedai.server.memory_budget import note_sender
 from pipedai.sql import Row, execute, execute_later, fetch_one, fetch_row
 from triggers import models
 from triggers.events.deciding import decide
-from triggers.events.sources import is_signed
+from triggers.events.refusals import count_refusal, tell_source
+from triggers.events.sources import is_signed, why_refused
 from triggers.models import SECRETS
-from triggers.states import Scheme
+from triggers.states import Refusal, Scheme
 from workspaces.encryption import keys
 
 _WEEK, _YEAR = 7, 365
@@ -113,10 +115,11 @@ _signed = Buckets(SIGNED, _BURST, most=100_000)
 _unsigned = Buckets(UNSIGNED, _BURST, most=10_000)
 
 _SOURCE = """
-SELECT s.environment_id, e.workspace_id, s.name, s.scheme, s.hmac::json AS hmac, s.secrets,
-    k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id, extract(epoch FROM statement_timestamp())::float AS now
+SELECT s.id AS source_id, s.enabled, s.environment_id, e.workspace_id, s.name, s.scheme, s.hmac::json AS hmac,
+    s.secrets, k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id,
+    extract(epoch FROM statement_timestamp())::float AS now
 FROM event_source s JOIN data_key k ON k.id = s.secrets_key_id JOIN environment e ON e.id = s.environment_id
-WHERE s.id = %(source_id)s AND s.enabled AND s.deleted_at IS NULL
+WHERE s.id = %(source_id)s AND s.deleted_at IS NULL
 """
 
 # Inserts the key, before the event and in the same transaction. If several equal deliveries come at the same moment,
@@ -175,10 +178,15 @@ def receive(delivery: Delivery) -> dict[str, Any]:
     challenge. Raises Unauthenticated, ParseError, TooManyRequests, and Unavailable if the secrets can't be opened.
     """
     source = _source_of(delivery)
-    delivery.hold_memory()
-    document = replace_unstorable(parse_json(delivery.body))
-    if settings.THROTTLES_ENABLED:
-        _take(SIGNED, _signed, delivery.source_id)
+    try:
+        delivery.hold_memory()
+        document = replace_unstorable(parse_json(delivery.body))
+        if settings.THROTTLES_ENABLED:
+            _take(SIGNED, _signed, delivery.source_id)
+    except (ParseError, TooManyRequests) as error:
+        is_malformed = isinstance(error, ParseError)
+        count_refusal(source, Refusal.MALFORMED if is_malformed else Refusal.TOO_MANY)
+        raise
     if (challenge := _challenge(source, document)) is not None:
         return {"challenge": challenge}
     identity = identity_of(
@@ -218,7 +226,8 @@ def _source_of(delivery: Delivery) -> Row:
     """Returns the source that signed the delivery. An unknown source, a disabled one and a bad signature get the same
     answer, after the same comparison.
     """
-    source = fetch_one(_SOURCE, {"source_id": delivery.source_id})
+    found = fetch_one(_SOURCE, {"source_id": delivery.source_id})
+    source = found if found and found["enabled"] else None
     known = source or {"scheme": Scheme.GITHUB, "hmac": None, "now": 0.0}
     if (
         is_signed(
@@ -232,9 +241,18 @@ def _source_of(delivery: Delivery) -> Row:
         and source is not None
     ):
         note_sender(delivery.source_id, delivery.address, source["workspace_id"])
-        return {**source, "source_id": delivery.source_id}
-    if settings.THROTTLES_ENABLED:
-        _take(UNSIGNED, _unsigned, delivery.address)
+        return source
+    if found is not None:
+        why = Refusal.DISABLED
+        if source is not None:
+            why = why_refused(
+                source["scheme"],
+                options=source["hmac"],
+                headers=delivery.headers,
+                now=source["now"],
+            )
+        count_refusal(found, why)
+    _check_unsigned(delivery.address)
     raise Unauthenticated(
         "There is no such source, or its signature is missing, wrong or too old.",
         code=ErrorCode.UNAUTHENTICATED,
@@ -261,6 +279,18 @@ def _secrets_of(source_id: UUID, source: Row | None) -> list[str]:
         ) from None
     found: list[str] = json.loads(opened)
     return found
+
+
+def refuse_large(source_id: UUID, address: str) -> None:
+    """Counts a request whose body is too large to look at its signature. Raises TooManyRequests."""
+    _check_unsigned(address)
+    if (source := fetch_one(_SOURCE, {"source_id": source_id})) is not None:
+        count_refusal(source, Refusal.TOO_LARGE)
+
+
+def _check_unsigned(address: str) -> None:
+    if settings.THROTTLES_ENABLED:
+        _take(UNSIGNED, _unsigned, address)
 
 
 def _take(rate: Rate, buckets: Buckets, key: UUID | str) -> None:
@@ -297,6 +327,7 @@ def _take_once(source: Row, identity: Identity, document: Any) -> UUID:
             return event_id
         at = _keep(event, document, source["name"])
         execute_later(_NOTE, {"source_id": source["source_id"], "at": at})
+        tell_source(source)
     return new
 
 

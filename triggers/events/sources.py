@@ -19,7 +19,7 @@ from pipedai.events import Actor
 from pipedai.outgoing.posts import standard_key
 from pipedai.redaction import REDACTED
 from triggers.models import SECRETS, EventSource
-from triggers.states import Scheme
+from triggers.states import Refusal, Scheme
 from workspaces.encryption import keys
 from workspaces.resources import Resource
 
@@ -138,6 +138,17 @@ def is_signed(
     return _any_equal([digest.hex() for digest in digests], [each.lower() for each in given])
 
 
+def why_refused(
+    scheme: str, *, options: Mapping[str, Any] | None, headers: Headers, now: float
+) -> Refusal:
+    """Returns what is wrong with a request that none of the secrets signed."""
+    options = options or {}
+    if not headers.get(options.get("header") or _SIGNED_IN[scheme]):
+        return Refusal.UNSIGNED
+    is_timely = scheme in TOKEN_SCHEMES or _HMACS[scheme](headers, b"", now, options) is not None
+    return Refusal.BAD_SIGNATURE if is_timely else Refusal.STALE
+
+
 def _any_equal(expected: Iterable[str], given: Sequence[str]) -> bool:
     """Compares each with each, also after two were equal."""
     sent = [_bytes(each) for each in given]
@@ -195,6 +206,16 @@ def _hmac(headers: Headers, body: bytes, now: float, options: Mapping[str, Any])
     timestamp = headers.get(options["timestampHeader"], "")
     return (f"{timestamp}.".encode() + body, given) if _timely(timestamp, now) else None
 
+
+# The header with the signature or the secret. The scheme `hmac` names its own.
+_SIGNED_IN: Mapping[str, str] = {
+    Scheme.STANDARD: "webhook-signature",
+    Scheme.GITHUB: "x-hub-signature-256",
+    Scheme.GITLAB: "x-gitlab-token",
+    Scheme.STRIPE: "stripe-signature",
+    Scheme.SLACK: "x-slack-signature",
+    Scheme.BEARER: "authorization",
+}
 
 _HMACS: Mapping[str, Callable[[Headers, bytes, float, Mapping[str, Any]], _Claim | None]] = {
     Scheme.STANDARD: _standard,

@@ -33,9 +33,10 @@ from pipedai.api.views import ApiViewSet, IsPublic
 from pipedai.replica.reading import from_replica
 from pipedai.server.request_scope import HOOKS
 from triggers.events import receiving
+from triggers.events.refusals import with_history
 from triggers.events.sources import SOURCES
 from triggers.models import Event, EventDecision
-from triggers.states import EventDecided, Scheme
+from triggers.states import EventDecided, Refusal, Scheme
 from triggers.tenancy import check_tenant_ids
 from workspaces.access import IsOperator, TenantViewSet
 from workspaces.resource_views import ResourceViewSet
@@ -71,6 +72,14 @@ class SourceBody(StrictBody):
     enabled = TrueFalseField(required=False)
 
 
+class RefusedSerializer(RowSerializer):
+    """How many requests were refused for one reason in the last day."""
+
+    reason = serializers.ChoiceField(choices=Refusal.choices)
+    count = serializers.IntegerField()
+    lastAt = serializers.DateTimeField()
+
+
 class SourceSerializer(RowSerializer):
     """A source, without its secrets."""
 
@@ -84,6 +93,8 @@ class SourceSerializer(RowSerializer):
     enabled = serializers.BooleanField()
     url = serializers.SerializerMethodField()
     lastEventAt = serializers.DateTimeField(source="last_event_at", allow_null=True)
+    typesSeen = serializers.ListField(child=serializers.CharField())
+    refused = RefusedSerializer(many=True)
     createdAt = serializers.DateTimeField(source="created_at")
     updatedAt = serializers.DateTimeField(source="updated_at")
 
@@ -154,7 +165,7 @@ def event_in_full(event_id: UUID) -> dict[str, Any]:
     return event
 
 
-_SOURCE_COLUMNS = sorted({*sources_of(SourceSerializer), "hmac"})
+_SOURCE_COLUMNS = sorted(sources_of(SourceSerializer) - {"types_seen", "refused"} | {"hmac"})
 
 # The most bytes of an event's body.
 MAX_EVENT_BYTES = 256 * 1024
@@ -175,6 +186,9 @@ class SourceViewSet(ResourceViewSet):
     def rows(self) -> QuerySet[Any, Any]:
         rows: QuerySet[Any, Any] = SOURCES.live.values(*_SOURCE_COLUMNS)
         return rows
+
+    def shown(self, rows: list[Any]) -> Any:
+        return super().shown(with_history(rows))
 
 
 class HookBody(Body):
@@ -218,6 +232,7 @@ class HookViewSet(ApiViewSet):
         # DRF's parsers are passed over, because a sender may name any type of content.
         body: bytes = request._request.body
         if len(body) > MAX_EVENT_BYTES:
+            receiving.refuse_large(source_id, by_address(request))
             raise TooLarge
         hold = partial(hold_memory, request, body, receiving.MAX_CONTAINERS)
         delivery = receiving.Delivery(source_id, request.headers, body, by_address(request), hold)

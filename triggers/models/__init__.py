@@ -9,6 +9,7 @@ from triggers.models.event import (
     EventKey,
     EventSource,
     Listener,
+    RefusedRequest,
 )
 from triggers.models.heartbeats import EnvironmentWatch, SchedulerHeartbeat, WebHeartbeat
 from triggers.models.run import (
@@ -58,6 +59,7 @@ __all__ = [
     "EventSource",
     "IdempotencyKey",
     "Listener",
+    "RefusedRequest",
     "Run",
     "RunEventBatch",
     "RunEventDay",

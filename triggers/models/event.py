@@ -7,7 +7,7 @@ from django.db.models.functions import Now
 
 from pipedai.table_rules import check, has, index, lacks, unique
 from triggers.models.run import JSONAsGivenField
-from triggers.states import EventDecided, Outcome, Scheme
+from triggers.states import EventDecided, Outcome, Refusal, Scheme
 from workspaces.tenant_columns import (
     FileColumns,
     TenantRow,
@@ -120,6 +120,12 @@ class Event(TenantRow):
         )
         indexes = (
             index("event_listed", ["source", "received_at", "id"], where=has("source")),
+            # By this index the types that a source has sent are looked up one after the other.
+            index(
+                "event_types",
+                ["source", "type", "-received_at"],
+                where=has("source", "type"),
+            ),
             index("event_listed_of_all", ["environment", "received_at", "id"], where=has("source")),
             # By this index the scheduler finds the ends of runs that it has to decide, the oldest of each environment
             # first.
@@ -151,6 +157,26 @@ class EventKey(models.Model):
     class Meta:
         db_table = "event_key"
         indexes = (index("event_key_old", ["expires_at"]),)
+
+
+class RefusedRequest(models.Model):
+    """How many requests a source refused for one reason in one hour. `triggers.events.refusals` counts them."""
+
+    pk = models.CompositePrimaryKey("source_id", "reason", "hour")
+    environment = environment_key()
+    source = tenant_key("triggers.EventSource")
+    # See `triggers.states.Refusal`.
+    reason = models.CharField(max_length=13, choices=Refusal.choices)
+    # When the hour began, in UTC and by the database's clock.
+    hour = models.DateTimeField()
+    count = models.PositiveBigIntegerField()
+    # When the last of them came that is counted, by the database's clock.
+    last_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "refused_request"
+        constraints = (check("refused_request_reason", Q(reason__in=Refusal.values)),)
+        indexes = (index("refused_request_old", ["hour"]),)
 
 
 class Listener(TenantRow):

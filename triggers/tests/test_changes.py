@@ -14,9 +14,11 @@ from pipedai.sql import database_now
 from pipedai.wakeups import Watches, watches
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.connections import add_connection, add_oauth_connection, claim_due
+from testing.world.events import add_source
 from testing.world.incidents import open_incident
 from testing.world.runs import Runs
 from triggers import changes
+from triggers.events.tests.test_receive import post
 from triggers.models import EnvironmentWatch
 from workers.models import Worker
 from workspaces.connections.refreshing import ask, record
@@ -193,3 +195,17 @@ def test_a_process_that_hears_nothing_counts_all_as_watched():
 def test_a_stranger_sees_no_stream(cast):
     url = f"/api/v1/environments/{cast.environment.id}/events/stream"
     assert cast.client(cast.stranger).get(url).status_code == 404
+
+
+def test_a_source_is_told_when_something_comes_and_when_a_request_is_refused(cast, said):
+    source_id = add_source(cast)
+    stream = Stream(cast)
+    said.clear()
+    watches.hear(str(cast.environment.id))
+    told = {"type": "source", "id": str(source_id), "status": "enabled"}
+    assert post(source_id).status_code == 202
+    assert told in stream.hear(said)
+    assert post(source_id, headers={}).status_code == 401
+    assert stream.hear(said) == [told]
+    cast.client(cast.admin).patch(f"/api/v1/sources/{source_id}", {"enabled": False})
+    assert stream.hear(said) == [{**told, "status": "disabled"}]

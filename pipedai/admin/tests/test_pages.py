@@ -38,7 +38,7 @@ AUDIT = "/admin/audit/auditentry/"
 PARTS = {
     "AccountMailAttempt", "Authenticator", "Identity", "RecoveryCode", "RunText", "RunResult", "TriggerHealth",
     "IdempotencyKey", "PoolMember", "RunEventLog", "RunEventBatch", "RunEventDay", "EnvironmentWatch",
-    "DeliveryAttempt", "EventKey",
+    "DeliveryAttempt", "EventKey", "RefusedRequest",
     "WorkerEvent", "WorkerSilence", "NoticeAttempt", "AskedAddress", "RefusedAddress", "RunReservation",
     "UntoldOutcome",
     "Authorization", "Revocation", "RevocationAttempt",

@@ -35,6 +35,8 @@ def test_a_new_one_shows_all_but_its_secrets(cast: Cast, create: Any) -> None:
         "enabled": True,
         "url": f"/api/v1/hooks/{source['id']}",
         "lastEventAt": None,
+        "typesSeen": [],
+        "refused": [],
         "createdAt": A_TIME,
         "updatedAt": A_TIME,
     }

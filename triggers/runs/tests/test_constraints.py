@@ -139,6 +139,7 @@ _NO_TOKEN = "headers = NULL, headers_key_id = NULL, access_expires_at = NULL, fr
 
 # (constraint, statement); the parameters are the ids of the rows that the fixture `there` makes.
 WRONG_ROWS = [
+    ("refused_request_reason", "UPDATE refused_request SET reason = 'other'"),
     ("run_one_in_slot", "UPDATE run SET slot = 1 WHERE id = %(second_held)s"),
     (
         "run_one_in_trigger_slot",
@@ -635,6 +636,7 @@ TENANT_REFERENCES = [
     ("connection", "headers_key_id", "data_key"),
     ("event_source", "secrets_key_id", "data_key"),
     ("event_key", "source_id", "event_source"),
+    ("refused_request", "source_id", "event_source"),
     ("event", "source_id", "event_source"),
     ("event", "run_id", "run"),
     ("event", "replay_of_id", "event"),
