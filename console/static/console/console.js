@@ -139,7 +139,7 @@ function followEnvironment(part) {
   });
 }
 
-// What buttons do here.
+// What buttons do.
 const acts = {
   async copy(button, of) {
     await navigator.clipboard.writeText(of.value ?? of.textContent);
