@@ -3,6 +3,7 @@
 An environment, and the creator of its workspace, may have only so many triggers.
 """
 
+import json
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from types import MappingProxyType
@@ -22,16 +23,17 @@ from pipedai.events import Actor, Event, emit, is_rehearsal, keep, once
 from pipedai.ids import new_id
 from pipedai.redaction import REDACTED
 from pipedai.sql import database_now, execute, fetch_row
-from triggers import secrets
 from triggers.approvals.rules import rules_about
 from triggers.events.listening import check_unheard, set_listeners
 from triggers.locks import hold_trigger_environment, lock_workers
 from triggers.models import MAX_CONCURRENT_RUNS, REVISED, Trigger, TriggerRevision
+from triggers.models.trigger import MCP_HEADERS, WEBHOOK_SECRET
 from triggers.runs.routing import give_trigger_slots, prefer_anew, reassign_queued_runs, wake_for
 from triggers.runs.waiting import note_change
 from triggers.schedules import cron
 from workspaces.ceilings import PROFILE, Room, check_ceiling
 from workspaces.connections.services import hold_connection
+from workspaces.encryption.keys import seal_into
 from workspaces.locks import hold_pools, hold_role, lock_environment
 from workspaces.resources import Resource
 from workspaces.roles import Role
@@ -331,15 +333,13 @@ def _seal_headers(trigger: Trigger, headers: dict[str, str] | None) -> None:
         raise Invalid({"mcpHeaders": ["The trigger's connection has the Authorization."]})
     trigger.mcp_headers, trigger.mcp_key_id = None, None
     if headers:
-        sealed = secrets.seal_mcp_headers(trigger.environment_id, trigger.id, headers)
-        trigger.mcp_headers, trigger.mcp_key_id = sealed.box, sealed.data_key_id
+        seal_into(MCP_HEADERS, trigger, json.dumps(headers).encode())
 
 
 def _seal_secret(trigger: Trigger, secret: str | None) -> None:
     trigger.webhook_secret, trigger.webhook_key_id = None, None
     if secret:
-        sealed = secrets.seal_webhook_secret(trigger.environment_id, trigger.id, secret)
-        trigger.webhook_secret, trigger.webhook_key_id = sealed.box, sealed.data_key_id
+        seal_into(WEBHOOK_SECRET, trigger, secret.encode())
 
 
 def _check_pool(environment_id: UUID, pool_id: UUID | None) -> None:
