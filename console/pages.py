@@ -347,8 +347,7 @@ def listed(
     request: HttpRequest, environment_id: UUID, kind: str, *filters: str, **query: Any
 ) -> Json:
     """Returns a page of what an environment has of a kind, with the filters and the cursor of the page's URL."""
-    if filters or not query:
-        query |= chosen(request, *filters)
+    query |= chosen(request, *filters)
     return ask(request, "GET", f"environments/{environment_id}/{kind}", query=query).data
 
 

@@ -86,7 +86,7 @@ function follow(url, last, hear, opened = () => {}) {
 }
 
 // The live part. `data-follows` names what it shows: types of the environment's stream (run, worker, incident) or ids;
-// without it everything counts. `data-events` is the stream of a run, whose trace is drawn anew as it grows.
+// without it everything counts. `data-events` is the stream of a run, which draws its trace anew.
 const changed = new Set();
 let isStale = false, opened = [];
 const news = document.createElement("p");
@@ -103,7 +103,7 @@ function noteChange({ type, id }) {
 }
 
 // Nothing jumps while somebody reads or types: who has scrolled into the part, has the focus in it or has selected
-// some text gets a button instead. A trace only grows, so it waits for who types or has selected something.
+// some text gets a button instead. A trace waits for who types or selects.
 function isInUse(part) {
   const { top, bottom } = part.getBoundingClientRect();
   const isHeld = part.dataset.events ? part.querySelector(":is(input, textarea):focus")
@@ -139,7 +139,7 @@ function followEnvironment(part) {
   });
 }
 
-// What buttons do that the server has no part in.
+// What buttons do without the server.
 const acts = {
   async copy(button, of) {
     await navigator.clipboard.writeText(of.value ?? of.textContent);
@@ -176,7 +176,7 @@ document.addEventListener("click", (event) => {
   if (target.closest("[data-find]")) find(event);
 });
 
-// Keys: Ctrl-K finds, / filters, j and k move from row to row, the arrows among what was found.
+// Keys: Ctrl-K finds, / filters, j and k move among rows, the arrows among what was found.
 function find(event) {
   event.preventDefault();
   if (!byId("find").open) byId("find").showModal();
