@@ -131,6 +131,8 @@ class Field:
     rows: list[list["Field"]] = field(default_factory=list)
     # The names and the values of headers, as they were typed.
     pairs: list[tuple[str, str]] = field(default_factory=list)
+    # The names of the headers that there were when the form was shown. Their values stay unless new ones are typed.
+    had: list[str] = field(default_factory=list)
     # Whether the page opens with the field in focus.
     focused: bool = False
 
@@ -182,7 +184,12 @@ class Form:
         if "managedBy" in fields:
             looks = {**looks, "key": _KEY}
         if complete:
-            shown = {"managedBy", *looks, *(name.partition(".")[0] for name in looks)}
+            shown = {
+                "managedBy",
+                "mcpHeadersMode",
+                *looks,
+                *(name.partition(".")[0] for name in looks),
+            }
             others = [name for name, _ in fields.items() if name not in shown]
             looks = {**looks, **{name: Look() for name in others}}
         # The files that describe what the form changes, if there are any.
@@ -287,8 +294,14 @@ class Form:
         names, values = (request.POST.getlist(f"{each.name}.{part}") for part in ("name", "value"))
         typed = [(name.strip(), value.strip()) for name, value in zip(names, values, strict=False)]
         each.pairs = [pair for pair in typed if any(pair)]
-        if not all(map(all, each.pairs)):
+        each.had = request.POST.getlist(f"{each.name}.had")
+        had, there = ({name.lower() for name in names} for names in (each.had, dict(each.pairs)))
+        if not all(name and (value or name.lower() in had) for name, value in each.pairs):
             each.errors = ["Type the name and the value of each header."]
+        elif had:
+            gone = {name: None for name in each.had if name.lower() not in there}
+            if changes := gone | {name: value for name, value in each.pairs if value}:
+                body |= {each.name: changes, "mcpHeadersMode": "merge"}
         elif each.pairs or not self._partial:
             body[each.name] = dict(each.pairs) or None
 
@@ -386,6 +399,9 @@ def _field(name: str, declared: Any, look: Look, known: Json, part: str) -> Fiel
         declared=declared,
         value=value if kind == "choices" else text_of(typed, kind),
     )
+    if kind == "headers":
+        made.had = known.get(f"{name.removesuffix('s')}Names") or []
+        made.pairs = [(each, "") for each in made.had]
     if kind == "rows":
         made.put([_row(made, each) for each in value or ()])
     return made

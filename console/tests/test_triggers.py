@@ -11,6 +11,7 @@ from console.asking import ask_if_free
 from console.screens import triggers
 from console.tests.visits import text_of, visitor
 from testing.world.runs import LOOK, Runs
+from testing.world.sealed import headers_of
 from triggers.models import Run, Tick, Trigger
 
 TYPED = {
@@ -81,12 +82,36 @@ def test_a_trigger_is_made_and_changed_and_its_secrets_stay(cast, page_of):
     assert sealed
     form = admin.get(page_of(trigger.id) + "/edit").content.decode()
     assert "planted-console-secret" not in form
-    assert "It has headers" in form
+    assert "Values that are left empty stay" in form
     changed = {**TYPED, "name": "Evening report", "mcpHeaders.name": "", "mcpHeaders.value": ""}
     assert admin.post(page_of(trigger.id) + "/edit", changed).status_code == 303
     trigger.refresh_from_db()
     assert trigger.name == "Evening report"
     assert trigger.mcp_headers == sealed
+
+
+def test_a_header_is_replaced_added_or_taken_away_alone(cast, page_of):
+    admin, path = visitor(cast.admin), page_of() + "/edit"
+    url = f"/api/v1/triggers/{cast.trigger_id}"
+    old = {"X-Stays": "planted-one", "X-Changes": "planted-two", "X-Goes": "planted-three"}
+    cast.client(cast.admin).patch(url, {"mcpHeaders": old})
+    page = admin.get(path).content.decode()
+    assert "planted-" not in page
+    for name in old:
+        assert f'name="mcpHeaders.had" value="{name}"' in page
+        assert f'name="mcpHeaders.name" value="{name}"' in page
+    typed = {
+        **TYPED,
+        "mcpUrl": cast.client(cast.admin).get(url).json()["mcpUrl"],
+        "mcpHeaders.had": list(old),
+        "mcpHeaders.name": ["X-Stays", "X-Changes", "X-New"],
+        "mcpHeaders.value": ["", "planted-newer", "planted-four"],
+    }
+    unknown = {**typed, "mcpHeaders.value": ["", "planted-newer", ""]}
+    assert "Type the name and the value" in text_of(admin.post(path, unknown))
+    assert admin.post(path, typed).status_code == 303
+    kept = {"X-Stays": "planted-one", "X-Changes": "planted-newer", "X-New": "planted-four"}
+    assert headers_of(cast.trigger_id) == kept
 
 
 def test_running_twice_with_one_form_makes_one_run(cast, page_of):

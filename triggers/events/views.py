@@ -172,8 +172,7 @@ class SourceViewSet(ResourceViewSet):
     }
     change = {"secrets": ["a-newer-secret-of-yours", "a-secret-of-your-own"]}
 
-    @classmethod
-    def rows(cls) -> QuerySet[Any, Any]:
+    def rows(self) -> QuerySet[Any, Any]:
         rows: QuerySet[Any, Any] = SOURCES.live.values(*_SOURCE_COLUMNS)
         return rows
 
