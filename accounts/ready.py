@@ -2,7 +2,6 @@
 
 from accounts import issuer
 from accounts.authenticators import rewrap_authenticators
-from accounts.issuer_probe import issuer_lets_us_in
 from accounts.mails import ACCOUNT_MAILS
 from pipedai.checks import register_probe
 from pipedai.loop import Job, register_job
@@ -28,7 +27,7 @@ prune_account_mails = rows_where(
 
 register_kind(ACCOUNT_MAILS)
 if issuer.is_on():
-    register_probe("sign-in", issuer_lets_us_in, needs_database=False)
+    register_probe("sign-in", issuer.issuer_lets_us_in, needs_database=False)
 register_job(Job("rewrap-authenticators", every_seconds=60.0, work=rewrap_authenticators))
 register_retention(
     Retention(

@@ -110,18 +110,12 @@ class BeginBody(StrictBody):
         return path
 
 
-class _BroughtField(TextField):
+class FinishBody(StrictBody):
     """What the browser brings from the issuer."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(max_length=4096, allow_blank=True, default="", **options)
-
-
-class FinishBody(StrictBody):
-    state = _BroughtField()
-    code = _BroughtField()
-    iss = _BroughtField()
-    error = _BroughtField()
+    state, code, iss, error = (
+        TextField(max_length=4096, allow_blank=True, default="") for _ in range(4)
+    )
 
 
 class LinkBody(StrictBody):
@@ -129,8 +123,7 @@ class LinkBody(StrictBody):
     code = TextField(max_length=64, allow_blank=True, default="")
 
 
-class LinkByMailBody(StrictBody):
-    token = MailTokenField()
+class LinkByMailBody(MailTokenBody):
     code = TextField(max_length=64, allow_blank=True, default="")
 
 

@@ -43,6 +43,8 @@ class Chart:
     rows: list[list[str]]
     legend: Sequence[str] = ()
     tall: bool = False
+    # Whether its marks are links. The table has what they say, and a mouse alone reaches them.
+    leads: bool = False
 
 
 def _box(x: float, y: float, width: float, height: float) -> str:
@@ -158,6 +160,7 @@ def outcomes(runs: Sequence[Json]) -> Chart:
         ],
         legend=("succeeded", "failed", "median"),
         tall=True,
+        leads=True,
     )
 
 

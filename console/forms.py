@@ -7,7 +7,7 @@ wrong with a value.
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from django.http import HttpRequest
 from rest_framework import serializers
@@ -88,6 +88,21 @@ class Look:
     unit: str = ""
     # Whether the page offers to make the secret, and with what it begins.
     generates: str | None = None
+    # How a row of a long list is found, whose id is the value.
+    finder: "Finder | None" = None
+
+
+class Finder(Protocol):
+    """Finds one of many rows by the name that somebody types, of which the page at `options` offers those that fit."""
+
+    @property
+    def options(self) -> str: ...
+
+    def name_of(self, row_id: str) -> str:
+        """Returns the name of a row, or the id itself if there is none."""
+
+    def id_of(self, text: str) -> str:
+        """Returns the id of the row that is called so. Raises ValueError with what to say if it is not one row."""
 
 
 # Every row that files may describe has it.
@@ -116,6 +131,8 @@ class Field:
     rows: list[list["Field"]] = field(default_factory=list)
     # The names and the values of headers, as they were typed.
     pairs: list[tuple[str, str]] = field(default_factory=list)
+    # The names of the headers that there were when the form was shown. Their values stay unless new ones are typed.
+    had: list[str] = field(default_factory=list)
     # Whether the page opens with the field in focus.
     focused: bool = False
 
@@ -167,7 +184,12 @@ class Form:
         if "managedBy" in fields:
             looks = {**looks, "key": _KEY}
         if complete:
-            shown = {"managedBy", *looks, *(name.partition(".")[0] for name in looks)}
+            shown = {
+                "managedBy",
+                "mcpHeadersMode",
+                *looks,
+                *(name.partition(".")[0] for name in looks),
+            }
             others = [name for name, _ in fields.items() if name not in shown]
             looks = {**looks, **{name: Look() for name in others}}
         # The files that describe what the form changes, if there are any.
@@ -272,8 +294,14 @@ class Form:
         names, values = (request.POST.getlist(f"{each.name}.{part}") for part in ("name", "value"))
         typed = [(name.strip(), value.strip()) for name, value in zip(names, values, strict=False)]
         each.pairs = [pair for pair in typed if any(pair)]
-        if not all(map(all, each.pairs)):
+        each.had = request.POST.getlist(f"{each.name}.had")
+        had, there = ({name.lower() for name in names} for names in (each.had, dict(each.pairs)))
+        if not all(name and (value or name.lower() in had) for name, value in each.pairs):
             each.errors = ["Type the name and the value of each header."]
+        elif had:
+            gone = {name: None for name in each.had if name.lower() not in there}
+            if changes := gone | {name: value for name, value in each.pairs if value}:
+                body |= {each.name: changes, "mcpHeadersMode": "merge"}
         elif each.pairs or not self._partial:
             body[each.name] = dict(each.pairs) or None
 
@@ -297,7 +325,8 @@ class Form:
             body[name] = None if declared.allow_null else []
         elif text.strip():
             try:
-                body[name] = value_of(each.kind, text)
+                finder = each.look.finder
+                body[name] = finder.id_of(text) if finder else value_of(each.kind, text)
             except ValueError as error:
                 each.errors = [str(error)]
         elif declared.allow_null:
@@ -352,6 +381,7 @@ def _field(name: str, declared: Any, look: Look, known: Json, part: str) -> Fiel
     }
     initial = getattr(declared, "default", None)
     value = known.get(part, None if initial is serializers.empty else initial)
+    typed = look.finder.name_of(str(value)) if look.finder and value else value
     made = Field(
         name=name,
         label=look.label or (declared.label if has_label else _words(name)),
@@ -367,8 +397,11 @@ def _field(name: str, declared: Any, look: Look, known: Json, part: str) -> Fiel
         choices=choices,
         bounds=bounds,
         declared=declared,
-        value=value if kind == "choices" else text_of(value, kind),
+        value=value if kind == "choices" else text_of(typed, kind),
     )
+    if kind == "headers":
+        made.had = known.get(f"{name.removesuffix('s')}Names") or []
+        made.pairs = [(each, "") for each in made.had]
     if kind == "rows":
         made.put([_row(made, each) for each in value or ()])
     return made

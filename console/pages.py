@@ -84,13 +84,15 @@ _TITLES = {
 }
 
 
-def problem(request: HttpRequest, status: int, sentences: list[str]) -> HttpResponse:
-    """Renders what the API refused as a page with its status."""
+def problem(
+    request: HttpRequest, status: int, sentences: list[str], path: str = ""
+) -> HttpResponse:
+    """Renders what the API refused as a page with its status. `path` is where one tries again, if not here."""
     # A 404 has nothing to say but that nothing was found, which its title says.
     said = [] if status == 404 else sentences
     title = _TITLES.get(status, "This can't be done")
-    path = request.get_full_path() if status in {429, 503} and request.method != "POST" else HOME
-    context = {"title": title, "sentences": said, "path": path}
+    again = request.get_full_path() if status in {429, 503} and request.method != "POST" else HOME
+    context = {"title": title, "sentences": said, "path": path or again}
     return render(request, "pipedai/problem.html", context, status=status)
 
 
@@ -138,7 +140,7 @@ def overview_of(request: HttpRequest, environment_id: UUID | str) -> Json:
 
 
 # The entries of the menu, which are also the names of their pages and of their icons.
-_MENU = (
+MENU = (
     "attention",
     "triggers",
     "runs",
@@ -164,7 +166,7 @@ def _frame(request: HttpRequest, environment: Json, needs: str) -> Json:
             "count": figures.get(name) if name in tones else None,
             "tone": tones.get(name),
         }
-        for name in _MENU
+        for name in MENU
     ]
     if not needs or may(environment, needs):
         return {"menu": menu}
@@ -345,8 +347,7 @@ def listed(
     request: HttpRequest, environment_id: UUID, kind: str, *filters: str, **query: Any
 ) -> Json:
     """Returns a page of what an environment has of a kind, with the filters and the cursor of the page's URL."""
-    if filters or not query:
-        query |= chosen(request, *filters)
+    query |= chosen(request, *filters)
     return ask(request, "GET", f"environments/{environment_id}/{kind}", query=query).data
 
 

@@ -9,10 +9,12 @@ from console.screens import (
     connections,
     enrolling,
     environments,
+    finding,
     machines,
     money,
     runs,
     settings,
+    several,
     single_sign_on,
     sources,
     triggers,
@@ -53,8 +55,15 @@ of_environment: list[URLPattern | URLResolver] = [
     path("attention", attention.attention, name="attention"),
     path("incidents", attention.incidents, name="incidents"),
     path("triggers", triggers.triggers, name="triggers"),
+    path("triggers/several", several.change_several, {"kind": "triggers"}, name="change-triggers"),
+    path("runs/several", several.change_several, {"kind": "runs"}, name="change-runs"),
     path("triggers/new", TRIGGERS.new, name="new-trigger"),
     path("schedule-preview", schedule_preview, name="schedule-preview"),
+    path("find", finding.find, name="find"),
+    *(
+        path(f"options/{kind}", finding.options, {"kind": kind}, name=f"options-{kind}")
+        for kind in ("triggers", "workers", "pools", "connections")
+    ),
     path("runs", runs.runs, name="runs"),
     path("approvals", attention.approvals, name="approvals"),
     path("machines", machines.machines, name="machines"),

@@ -139,11 +139,10 @@ def events(run: Run, request: HttpRequest) -> Panel:
     sent = request.GET[ASKED]
     after = int(sent) if sent.isascii() and sent.isdigit() and len(sent) < 10 else 0
     actor = staff_actor(request)
+    about = {"after": after}
     with transaction.atomic():
         domain.emit(
-            domain.Event(
-                "run.events-read", actor, run.environment_id, "run", run.id, {"after": after}
-            )
+            domain.Event("run.events-read", actor, run.environment_id, "run", run.id, about)
         )
     page = page_of_events(run.id, after=after, limit=_SHOWN, most_bytes=_MOST_BYTES)
     rows = [json.loads(event.json) for event in page.events]

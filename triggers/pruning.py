@@ -165,44 +165,30 @@ def _environments() -> list[UUID]:
 
 
 def _ended_runs(environment_id: UUID, order: Order) -> Iterator[Batch]:
-    pages = _Pages(environment_id, order)
+    """Goes through the old runs of an environment page by page."""
+    last: Row = {"ended_at": "-infinity", "id": UUID(int=0)}
+    page: list[Row] = []
+    of = {"environment_id": environment_id, "before": order.before, "limit": order.limit}
+
+    def step() -> int:
+        nonlocal page
+        page = fetch_all(_PAGE if order.dry_run else _PAGE + _LOCK, {**of, **last})
+        chains = fetch_all(_CHAINS, {**of, "ids": [row["id"] for row in page]})
+        ids = [row["id"] for row in chains]
+        if not order.dry_run:
+            _remove(environment_id, order, _REMOVE, ids)
+        return len(ids)
+
     while True:
         try:
-            removed = remove(pages.prune_next)
+            removed = remove(step)
         except InUse:
             # Another transaction has locked some of the page's rows. The next pruning removes these runs.
             removed = 0
-        if not pages.page:
+        if not page:
             return
-        pages.turn()
-        yield Batch(len(pages.page), removed)
-
-
-class _Pages:
-    """Goes through the old runs of an environment page by page."""
-
-    def __init__(self, environment_id: UUID, order: Order) -> None:
-        self.page: list[Row] = []
-        self._last: Row = {"ended_at": "-infinity", "id": UUID(int=0)}
-        self._environment_id, self._order = environment_id, order
-
-    def prune_next(self) -> int:
-        order = self._order
-        params = {
-            **self._last,
-            "environment_id": self._environment_id,
-            "before": order.before,
-            "limit": order.limit,
-        }
-        self.page = fetch_all(_PAGE if order.dry_run else _PAGE + _LOCK, params)
-        chains = fetch_all(_CHAINS, {**params, "ids": [row["id"] for row in self.page]})
-        ids = [row["id"] for row in chains]
-        if not order.dry_run:
-            _remove(self._environment_id, order, _REMOVE, ids)
-        return len(ids)
-
-    def turn(self) -> None:
-        self._last = self.page[-1]
+        last = page[-1]
+        yield Batch(len(page), removed)
 
 
 def _rows(
@@ -235,16 +221,8 @@ def _remove(
         return
     removed = {name: execute(statement, {"ids": ids}) for name, statement in statements.items()}
     told = {name: count for name, count in removed.items() if name in _TOLD}
-    emit(
-        Event(
-            "runs.pruned",
-            SYSTEM,
-            environment_id,
-            "environment",
-            environment_id,
-            {"before": iso_time(order.before), **told},
-        )
-    )
+    about = {"before": iso_time(order.before), **told}
+    emit(Event("runs.pruned", SYSTEM, environment_id, "environment", environment_id, about))
 
 
 AT_LEAST_DAYS = 2

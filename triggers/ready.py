@@ -130,14 +130,10 @@ def pause(events: Iterable[Event], **_: Any) -> None:
             assert event.environment_id is not None, "the event is about an environment"
             wake_workers(lock_workers(event.environment_id))
         if event.metadata.get("cancelHeld"):
-            _cancel_held(event)
-
-
-def _cancel_held(paused: Event) -> None:
-    params = {"environment_id": paused.environment_id, "now": None}
-    runs = fetch_all(sql.REQUEST_CANCEL_OF_HELD, params)
-    emit(*(run_event("run.cancel-requested", paused.actor, run) for run in runs))
-    wake_workers([run["worker_id"] for run in runs])
+            params = {"environment_id": event.environment_id, "now": None}
+            runs = fetch_all(sql.REQUEST_CANCEL_OF_HELD, params)
+            emit(*(run_event("run.cancel-requested", event.actor, run) for run in runs))
+            wake_workers([run["worker_id"] for run in runs])
 
 
 register_probe("schedulers", schedulers_live)

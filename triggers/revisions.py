@@ -17,10 +17,10 @@ from pipedai.events import Actor
 from triggers import tenancy
 from triggers.events.clauses import LookBody
 from triggers.models import REVISED, TriggerRevision
-from triggers.serializers import TriggerSerializer
+from triggers.serializers import TriggerSerializer, triggers, with_last_runs
 from triggers.services import TRIGGERS
 from triggers.states import Carry
-from triggers.views import TriggerViewSet, octets_of
+from triggers.views import octets_of
 from workspaces.access import IsAdmin, IsViewer, TenantViewSet
 from workspaces.serializers import ActorSerializer, actors_shown
 
@@ -93,8 +93,8 @@ class TriggerRevisionViewSet(TenantViewSet):
         body=NoBody,
         answers={200: TriggerSerializer},
     )
-    def restore(self, request: Request, trigger_id: UUID, revision_id: UUID) -> Response:
+    def restore(self, request: Request, trigger_id: UUID, revision_id: UUID) -> Any:
         """Makes a new revision that is equal to an earlier one."""
         read_body(NoBody, request)
         restore_revision(trigger_id=trigger_id, revision_id=revision_id, actor=actor_of(request))
-        return Response(TriggerViewSet.one(trigger_id))
+        return with_last_runs([triggers().get(id=trigger_id)])[0]

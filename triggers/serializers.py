@@ -148,6 +148,20 @@ class TriggerBody(StrictBody):
             raise serializers.ValidationError(str(error)) from None
 
 
+class TriggerChange(TriggerBody):
+    """What a PATCH takes. Merged headers join those that are there, but one whose value is null takes its one away."""
+
+    mcpHeaders = McpHeadersField(allow_null=True, takes_away=True, default=None)
+    mcpHeadersMode = serializers.ChoiceField(choices=["replace", "merge"], default="replace")
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        headers = attrs.get("mcp_headers") or {}
+        if None in headers.values() and attrs.get("mcp_headers_mode") != "merge":
+            problem = "A value may be null only with mcpHeadersMode merge."
+            raise serializers.ValidationError({"mcpHeaders": [problem]})
+        return super().validate(attrs)
+
+
 class BulkTriggersBody(BulkBody):
     action = serializers.ChoiceField(choices=["pause", "resume", "delete"])
 
@@ -194,6 +208,7 @@ class TriggerSerializer(RowSerializer):
     mcpUrl = serializers.CharField(allow_null=True)
     connectionId = serializers.UUIDField(allow_null=True)
     hasMcpHeaders = serializers.BooleanField()
+    mcpHeaderNames = serializers.ListField(child=serializers.CharField(), allow_null=True)
     model = serializers.CharField(allow_null=True)
     schedule = serializers.CharField(allow_null=True)
     timezone = serializers.CharField()

@@ -3,6 +3,7 @@
 An environment, and the creator of its workspace, may have only so many triggers.
 """
 
+import json
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from types import MappingProxyType
@@ -14,10 +15,11 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import CeilingReached, Conflict, Invalid, or_not_found
+from pipedai.api.errors import CeilingReached, Conflict, Invalid, Unavailable, or_not_found
 from pipedai.api.outside_urls import is_elsewhere, without_query
 from pipedai.api.renderers import api_name, compact_json, counted, for_audit
 from pipedai.clocks import BadTimezone
+from pipedai.crypto import CannotOpen
 from pipedai.events import Actor, Event, emit, is_rehearsal, keep, once
 from pipedai.ids import new_id
 from pipedai.redaction import REDACTED
@@ -27,11 +29,14 @@ from triggers.approvals.rules import rules_about
 from triggers.events.listening import check_unheard, set_listeners
 from triggers.locks import hold_trigger_environment, lock_workers
 from triggers.models import MAX_CONCURRENT_RUNS, REVISED, Trigger, TriggerRevision
+from triggers.models.trigger import MCP_HEADERS
 from triggers.runs.routing import give_trigger_slots, prefer_anew, reassign_queued_runs, wake_for
 from triggers.runs.waiting import note_change
 from triggers.schedules import cron
 from workspaces.ceilings import PROFILE, Room, check_ceiling
+from workspaces.connections.models import MAX_HEADERS_BYTES
 from workspaces.connections.services import hold_connection
+from workspaces.encryption import keys
 from workspaces.locks import hold_pools, hold_role, lock_environment
 from workspaces.resources import Resource
 from workspaces.roles import Role
@@ -41,7 +46,7 @@ from workspaces.tenant_columns import keeping_keys
 # the columns of the trigger's revision, and `on`, which has rows of its own. All other values need no code of their own
 # here. They are copied to the column with the same name, and written to the audit log under the name that they have in
 # the API.
-_NO_COLUMNS = frozenset({"mcp_headers", "webhook_secret", "on", *REVISED})
+_NO_COLUMNS = frozenset({"mcp_headers", "mcp_headers_mode", "webhook_secret", "on", *REVISED})
 
 # The secrets that are for the server of a URL, by the column of the URL.
 _SECRETS_OF_URLS = {"mcp_url": "mcp_headers", "webhook_url": "webhook_secret"}
@@ -55,7 +60,7 @@ class Triggers(Resource[Trigger]):
     is_referred_to = True
     # A deleted trigger does not need its MCP headers any more. The webhook's secret stays, because it must sign the
     # deliveries that are still pending.
-    emptied = ("next_run_at", "connection", "mcp_headers", "mcp_key")
+    emptied = ("next_run_at", "connection", "mcp_headers", "mcp_header_names", "mcp_key")
 
     def create(
         self, *, environment_id: UUID, values: dict[str, Any], actor: Actor, id_: UUID | None = None
@@ -102,12 +107,12 @@ class Triggers(Resource[Trigger]):
         """Changes the given values of a trigger, which are validated as for a TriggerBody. A value that is equal to the
         present one changes nothing.
 
-        A secret that is absent from `values` stays; one that is null or empty is removed. If `mcp_url` or `webhook_url`
-        moves to another origin without a new secret, the secret is removed too, because it is only for the server that
-        it was given for, and so are the headers when the trigger gets another connection or none. If the trigger gets
-        another worker or pool, its queued runs move there. `restored_id` is the revision that the values come from, if
-        one is restored, for the audit row. Raises NotFound, Invalid, and whatever `hold_role` and `set_listeners`
-        raise.
+        A secret that is absent from `values` stays; one that is null or empty is removed, unless headers are merged. If
+        `mcp_url` or `webhook_url` moves to another origin without a new secret, the secret is removed too, because it
+        is only for the server that it was given for, and so are the headers when the trigger gets another connection or
+        none. If the trigger gets another worker or pool, its queued runs move there. `restored_id` is the revision that
+        the values come from, if one is restored, for the audit row. Raises NotFound, Invalid, and whatever `hold_role`
+        and `set_listeners` raise.
         """
         with keeping_keys():
             trigger = _locked(row_id, actor, values, environment_id)
@@ -138,8 +143,7 @@ class Triggers(Resource[Trigger]):
             values = _with_url_of_connection(trigger.environment_id, values)
         old_urls = {url: getattr(trigger, url) for url in _SECRETS_OF_URLS}
         changes = super().apply(trigger, _columns_of(values), actor)
-        if "connectionId" in changes:
-            values = {"mcp_headers": None, **values}
+        lost = {"mcp_headers"} if "connectionId" in changes else set()
         for url, secret in _SECRETS_OF_URLS.items():
             old = old_urls[url]
             if (
@@ -147,7 +151,10 @@ class Triggers(Resource[Trigger]):
                 and old is not None
                 and is_elsewhere(old, getattr(trigger, url))
             ):
-                values = {secret: None, **values}
+                lost.add(secret)
+        if values.get("mcp_headers_mode") == "merge" and values.get("mcp_headers") is not None:
+            values = _with_merged_headers(trigger, values, is_empty="mcp_headers" in lost)
+        values = {**dict.fromkeys(lost), **values}
         if "mcp_headers" in values and (values["mcp_headers"] or trigger.mcp_headers is not None):
             _seal_headers(trigger, values["mcp_headers"])
             changes["mcpHeaders"] = REDACTED
@@ -187,7 +194,7 @@ def rotate_mcp_token(*, trigger_id: UUID, mcp_headers: dict[str, str], actor: Ac
         trigger = _locked(trigger_id, actor)
         _seal_headers(trigger, mcp_headers)
         trigger.updated_at = Now()
-        trigger.save(update_fields=["mcp_headers", "mcp_key", "updated_at"])
+        trigger.save(update_fields=["mcp_headers", "mcp_header_names", "mcp_key", "updated_at"])
         _note_change(trigger, actor)
         emit(Event("mcp-token.rotated", actor, trigger.environment_id, "trigger", trigger.id, {}))
 
@@ -323,14 +330,40 @@ def _with_url_of_connection(environment_id: UUID, values: dict[str, Any]) -> dic
     return {**values, "mcp_url": url}
 
 
+def _with_merged_headers(
+    trigger: Trigger, values: dict[str, Any], *, is_empty: bool
+) -> dict[str, Any]:
+    """Returns the values with all the headers that the trigger then has, or without headers if these stay as they are.
+    `is_empty` says that it loses those that it has. Raises Invalid, and Unavailable if these can't be decrypted.
+    """
+    given = values["mcp_headers"]
+    try:
+        sealed = None if is_empty else keys.unseal_from(MCP_HEADERS, trigger)
+    except CannotOpen:
+        raise Unavailable(
+            "The trigger's headers can't be decrypted: an operator has to mend that, or you replace all of them.",
+            code=ErrorCode.ENCRYPTION_UNAVAILABLE,
+            retry_after=60,
+        ) from None
+    old: dict[str, str] = json.loads(sealed or "{}")
+    named = {name.lower() for name in given}
+    stay = {name: value for name, value in old.items() if name.lower() not in named}
+    merged = stay | {name: value for name, value in given.items() if value is not None}
+    if sum(map(len, (*merged, *merged.values()))) > MAX_HEADERS_BYTES:
+        raise Invalid({"mcpHeaders": ["Must not be longer than 8 KiB in all."]})
+    values = {name: value for name, value in values.items() if name != "mcp_headers"}
+    return values if merged == old else {**values, "mcp_headers": merged}
+
+
 def _seal_headers(trigger: Trigger, headers: dict[str, str] | None) -> None:
     """Raises Invalid for a trigger without a server, or with a connection and an `Authorization` of its own."""
     if headers and trigger.mcp_url is None:
         raise Invalid({"mcpHeaders": ["There is no MCP server to send them to: give mcpUrl."]})
     if trigger.connection_id and "authorization" in map(str.lower, headers or ()):
         raise Invalid({"mcpHeaders": ["The trigger's connection has the Authorization."]})
-    trigger.mcp_headers, trigger.mcp_key_id = None, None
+    trigger.mcp_headers, trigger.mcp_header_names, trigger.mcp_key_id = None, None, None
     if headers:
+        trigger.mcp_header_names = list(headers)
         sealed = secrets.seal_mcp_headers(trigger.environment_id, trigger.id, headers)
         trigger.mcp_headers, trigger.mcp_key_id = sealed.box, sealed.data_key_id
 

@@ -32,12 +32,14 @@ from triggers.serializers import (
     ListedTriggerSerializer,
     RotateBody,
     TriggerBody,
+    TriggerChange,
     TriggerSerializer,
 )
 from triggers.states import Health, RecordEvents
 from triggers.tenancy import check_tenant_ids
 from workspaces.access import IsAdmin
 from workspaces.resource_views import ResourceViewSet
+from workspaces.roles import Role
 
 
 class ListensToFilter(IdFilter):
@@ -99,6 +101,7 @@ class TriggerViewSet(ResourceViewSet):
     tag = "Triggers"
     resource = services.TRIGGERS
     body = TriggerBody
+    changing = TriggerChange
     serializer = TriggerSerializer
     filters = TriggerFilters
     pagination_class = TriggerPaginator
@@ -114,13 +117,17 @@ class TriggerViewSet(ResourceViewSet):
     change = {"enabled": False}
     permissions = {"rotate_mcp_token": IsAdmin, "bulk": IsAdmin}
 
-    @classmethod
-    def rows(cls) -> QuerySet[Any, Any]:
+    def rows(self) -> QuerySet[Any, Any]:
         return serializers.triggers()
 
-    @classmethod
-    def shown(cls, rows: list[Any]) -> Any:
-        return super().shown(serializers.with_last_runs(rows))
+    def shown(self, rows: list[Any]) -> Any:
+        return super().shown(self._told(rows))
+
+    def _told(self, rows: list[Any]) -> list[Any]:
+        """Returns the rows with their last runs, and for viewers without the names of headers."""
+        if not self.access.role.includes(Role.OPERATOR):
+            rows = [{**row, "mcp_header_names": None} for row in rows]
+        return serializers.with_last_runs(rows)
 
     @Operation(
         "GET /environments/{environmentId}/triggers",
@@ -140,8 +147,7 @@ class TriggerViewSet(ResourceViewSet):
         def shown(rows: Any) -> Any:
             if "recent" not in include:
                 return self.shown(rows)
-            rows = with_recent_runs(serializers.with_last_runs(rows))
-            return ListedTriggerSerializer(rows, many=True).data
+            return ListedTriggerSerializer(with_recent_runs(self._told(rows)), many=True).data
 
         pages = partial(SortedTriggerPaginator, *sort_keys(sort, environment_id)) if sort else None
         response = self.page_shown(request, filters.qs, shown, paginator=pages)

@@ -27,6 +27,8 @@ class ResourceViewSet(TenantViewSet):
 
     resource: ClassVar[Resource[Any]]
     body: ClassVar[type[StrictBody]]
+    # The body of a change, if it has fields that a new row has not.
+    changing: ClassVar[type[StrictBody] | None] = None
     serializer: ClassVar[type[Serializer[Any]]]
     readers: ClassVar[type[BasePermission]] = IsViewer
     filters: ClassVar[type[ApiFilterSet] | None] = None
@@ -51,19 +53,16 @@ class ResourceViewSet(TenantViewSet):
                 setattr(cls, name, action)
         super().__init_subclass__(**kwargs)
 
-    @classmethod
-    def rows(cls) -> QuerySet[Any, Any]:
+    def rows(self) -> QuerySet[Any, Any]:
         """Returns the rows that are not deleted, as `shown` needs them."""
-        return cls.resource.live
+        return self.resource.live
 
-    @classmethod
-    def shown(cls, rows: list[Any]) -> Any:
+    def shown(self, rows: list[Any]) -> Any:
         """Returns these of `rows()` as answers show them."""
-        return cls.serializer(rows, many=True).data
+        return self.serializer(rows, many=True).data
 
-    @classmethod
-    def one(cls, row_id: UUID) -> Any:
-        return cls.shown([cls.rows().get(id=row_id)])[0]
+    def one(self, row_id: UUID) -> Any:
+        return self.shown([self.rows().get(id=row_id)])[0]
 
 
 def _actions(of: type[ResourceViewSet]) -> dict[str, Callable[..., Any]]:
@@ -117,7 +116,7 @@ def _actions(of: type[ResourceViewSet]) -> dict[str, Callable[..., Any]]:
         f"PATCH {alone}",
         id=f"update{name}",
         summary=f"Change a {noun}",
-        body=of.body,
+        body=of.changing or of.body,
         partial=True,
         example=of.change,
         answers={200: of.serializer},

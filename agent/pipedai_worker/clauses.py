@@ -68,12 +68,10 @@ def _contains(seen: Any, value: Any) -> bool:
 
 
 def _compared(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
-    return lambda seen, value: _is_finite(seen) and compare(seen, value)
-
-
-def _is_finite(value: Any) -> bool:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and (isinstance(value, int) or math.isfinite(value))
+    """A number that is none in JSON (NaN, infinite) is neither more nor less."""
+    return lambda seen, value: (
+        _is_like(seen, value) and -math.inf < seen < math.inf and compare(seen, value)
+    )
 
 
 TESTS: dict[str, Callable[[Any, Any], bool]] = {

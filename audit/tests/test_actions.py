@@ -188,6 +188,7 @@ ROWS: dict[str, Row | None] = {
     "POST environments/:environment/runs/bulk": Row(
         "run.canceled", "run", "queued", _ended("canceled")
     ),
+    "POST runs/:run/watch": None,
     "POST runs/:run/cancel": Row("run.canceled", "run", "queued", _ended("canceled")),
     "POST workers/register": Row(
         "worker.registered", "worker", "workerId", {"hostname": "new-host", "version": "1.0"}

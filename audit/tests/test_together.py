@@ -7,11 +7,12 @@ from audit.tests.calls import CHANGING, Call
 from pipedai.events import happened
 from testing.probes.tables import contents
 
-# A heartbeat writes no audit row, nor do the events of a run and a sign-off. Neither does a pairing before somebody
-# decides on it, a forgotten password before the new one is set, nor fresh headers for a receiver that is known.
+# A heartbeat writes no audit row, nor do the events of a run, a look at it and a sign-off. Neither does a pairing
+# before somebody decides on it, a forgotten password before the new one is set, nor fresh headers for a known receiver.
 SILENT = (
     "/heartbeat",
     "/events",
+    "/watch",
     "/credentials",
     "/sign-off",
     " enrollments/device",

@@ -43,6 +43,7 @@ def attention(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     context = {
         "items": sorted(found["items"], key=lambda each: each["quiet"]),
         "total": found["total"],
+        "times": found["times"],
         "figures": overview_of(request, environment_id),
         **_pictures(request, path, overview_of(request, environment_id)),
     }

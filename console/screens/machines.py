@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
 from console.asking import Json, ask
-from console.charts import slots
+from console.charts import load, slots
 from console.forms import Look
 from console.pages import MOST, ResourceScreens, all_of, listed, screen, see_other, show
 
@@ -47,7 +47,7 @@ POOLS = ResourceScreens(
 @screen
 def machines(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     """Who can work, what does each do, what is queued for whom, and how do I add a machine?"""
-    page = listed(request, environment_id, "workers", "status")
+    page = listed(request, environment_id, "workers", "status", include="recent")
     pools = all_of(request, environment_id, "pools")
     runs = all_of(request, environment_id, "runs", status="queued,claimed,running,waiting")
     queued = [each for each in runs if each["status"] == "queued"]
@@ -58,6 +58,7 @@ def machines(request: HttpRequest, environment_id: UUID) -> HttpResponse:
         each["queued"] = for_worker[each["id"]]
         each["pools"] = [names[pool] for pool in each["poolIds"] if pool in names]
         each["slots"] = slots(each["heldRuns"], each["maxConcurrency"])
+        each["load"] = load(each["recent"])
         each["does"] = [run for run in runs if _is_held(run, each)]
     for each in pools:
         each["queued"] = for_pool[each["id"]]

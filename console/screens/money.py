@@ -9,7 +9,8 @@ from django.http import HttpRequest, HttpResponse
 from console.asking import Json, ask_if_free
 from console.charts import Day, Part, by_day, filled
 from console.forms import Look
-from console.pages import ResourceScreens, all_of, midnight, names_of, screen, show
+from console.pages import ResourceScreens, all_of, midnight, screen, show
+from console.screens.finding import Named
 
 # What is wrong comes first.
 _STATES = ("used_up", "near", "ok")
@@ -110,14 +111,12 @@ def _days(dates: list[str], parts: list[Json], triggers: dict[str, Json]) -> lis
 
 
 def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
-    triggers = names_of(request, row["environmentId"], "triggers")
-    if row.get("triggerId"):
-        triggers[row["triggerId"]] = row["triggerName"]
+    triggers = Named(request, row["environmentId"], "triggers")
     no_limit, zone = "Empty: no limit of this kind.", "Its midnight begins the day or month."
     reserve = "A run that is under way counts with this until its real cost is known."
     return {
         "name": Look(),
-        "triggerId": Look("It covers", choices=[("", "All runs"), *triggers.items()]),
+        "triggerId": Look("The trigger it covers", help="Empty: all runs.", finder=triggers),
         "limitUsd": Look("Limit in US dollars", help=no_limit),
         "limitRuns": Look("Limit of runs", help=no_limit),
         "period": Look("In each", choices=[("month", "Month"), ("day", "Day")]),

@@ -13,12 +13,12 @@ from console.pages import (
     chosen,
     destroy,
     environment_of,
-    listed,
     names_of,
     screen,
     see_other,
     show,
 )
+from console.screens.finding import Named
 from console.screens.traces import calls_of, events_of, trace_of
 from console.templatetags.console import may
 from pipedai.links import path_of_page
@@ -45,19 +45,26 @@ _SOURCES = {
 @screen
 def runs(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     """Which runs were there, how did they end, and what did they say?"""
-    # The newest ones can be chosen. The pages of older ones lead to their runs.
+    # The newest machines can be chosen. The pages of older ones lead to their runs.
     machines = names_of(request, environment_id, "workers")
     offered: dict[str, tuple[str, dict[str, str]]] = {
         "status": ("State", _STATUSES),
-        "triggerId": ("Trigger", names_of(request, environment_id, "triggers")),
+        "triggerId": ("Trigger", {}),
         "workerId": ("Machine", machines),
         "source": ("Started by", _SOURCES),
         "from": ("From (UTC)", {}),
         "to": ("Until (UTC)", {}),
     }
     query, wrong = chosen(request, *offered), dict[str, list[str]]()
+    triggers = Named(request, environment_id, "triggers")
+    asked: Json = {**query}
     try:
-        page = listed(request, environment_id, "runs", *offered)
+        if typed := query.get("triggerId"):
+            asked["triggerId"] = triggers.id_of(typed)
+            query["triggerId"] = triggers.name_of(typed)
+        page = ask(request, "GET", f"environments/{environment_id}/runs", query=asked).data
+    except ValueError as error:
+        page, wrong = {"items": [], "nextCursor": None}, {"triggerId": [str(error)]}
     except Refused as refused:
         if refused.status != 400 or not refused.fields.keys() & offered.keys():
             raise
@@ -73,6 +80,8 @@ def runs(request: HttpRequest, environment_id: UUID) -> HttpResponse:
         filters.append(
             {"name": name, "label": label, "value": value, "choices": choices, "errors": errors}
         )
+        if name == "triggerId":
+            filters[-1]["options"] = triggers.options
     context = {
         "runs": page["items"],
         "first": filters[:2],
@@ -107,6 +116,7 @@ def run(request: HttpRequest, run_id: UUID) -> HttpResponse:
         "retried": _whether_retried(explained),
         "retry": retry,
         "event": explained.get("event"),
+        "times": explained.get("times"),
         "machine": machine,
         "source": _SOURCES.get(found["source"], found["source"]),
         "trace": trace_of(request, found, events, machine.get("label", "")),

@@ -24,6 +24,9 @@ _CODE = Look(
     autocomplete="one-time-code",
 )
 
+# After these refusals what the browser brought is still good, and the same page may be opened again.
+_MAY_COME_AGAIN = {"overloaded", "throttled", "database_unavailable"}
+
 
 @screen
 def begin(request: HttpRequest) -> HttpResponse:
@@ -44,13 +47,14 @@ def callback(request: HttpRequest) -> HttpResponse:
     try:
         entered = ask(request, "POST", "auth/sso/finish", body=brought, changes=False)
     except Refused as refused:
-        if refused.status == 503:
+        if refused.code in _MAY_COME_AGAIN:
             raise
         if refused.code == "link_needed":
             response = _show_link(request, _link_form(), email=refused.body["email"])
             response.cookies.update(refused.cookies)
         else:
-            response = problem(request, refused.status, refused.sentences)
+            again = reverse("console:sign-in")
+            response = problem(request, refused.status, refused.sentences, again)
             response.delete_cookie("sso", path=reverse("console:sso"))
         return response
     response = _lead_on(request, entered.data["next"])

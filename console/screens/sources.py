@@ -48,18 +48,19 @@ _LOOKS = {
         kind="secrets",
         generates="",
     ),
-    "hmac": Look(
-        "Signature",
-        help='Its header, the text before it, and the header of the signed timestamp or null: {"header": "X-Signature",'
-        ' "prefix": "sha256=", "timestampHeader": null}',
-        kind="json",
-    ),
+    "hmac.header": Look("Header of the signature", help="Such as X-Signature.", required=True),
+    "hmac.prefix": Look("Text before the signature", help="Such as sha256=."),
+    "hmac.timestampHeader": Look("Header of the signed timestamp", help="Empty: none is signed."),
     "enabled": Look("Takes events", kind="check"),
 }
 
 
 def _looks(_: HttpRequest, row: Json) -> dict[str, Look]:
-    looks = {name: look for name, look in _LOOKS.items() if name != "hmac" or row["scheme"] == name}
+    looks = {
+        name: look
+        for name, look in _LOOKS.items()
+        if not name.startswith("hmac.") or row["scheme"] == "hmac"
+    }
     if "id" in row:
         stays = "Empty: the present one stays."
         looks["secrets"] = replace(looks["secrets"], label="New secret", help=stays)

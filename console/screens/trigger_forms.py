@@ -9,8 +9,11 @@ from django.shortcuts import render
 from console.asking import Json, Refused, ask_if_free
 from console.forms import Form, Look
 from console.pages import ResourceScreens, all_of, names_of, screen, see_other, show
+from console.screens.finding import Named
 from console.templatetags.console import word
 
+# A longer list is not shown whole: its field finds one by name.
+_MOST_CHOICES = 20
 # How many due times to come are shown.
 _TO_COME = 5
 # The schedules that most people want, and how each is called.
@@ -139,17 +142,12 @@ _RULE = {
 
 def _heard(request: HttpRequest, row: Json) -> dict[str, Look]:
     """Returns the fields of what the trigger listens to, with the sources and the triggers by their names."""
-    choices = {}
-    for noun in ("source", "trigger"):
-        chosen = {each[f"{noun}Id"] for each in row.get("on") or () if f"{noun}Id" in each}
-        names = names_of(request, row["environmentId"], f"{noun}s")
-        names.pop(row.get("id", ""), None)
-        choices[noun] = [("", "–"), *{**dict.fromkeys(chosen, "?"), **names}.items()]
+    sources = names_of(request, row["environmentId"], "sources")
     clauses = 'As in [{"path": "/action", "op": "eq", "value": "opened"}]. All must hold.'
     return {
-        "sourceId": Look("A source", choices=choices["source"]),
+        "sourceId": Look("A source", choices=[("", "–"), *sources.items()]),
         "types": Look("Types of its events", help="One a line. Empty: all."),
-        "triggerId": Look("Or a trigger", choices=choices["trigger"]),
+        "triggerId": Look("Or a trigger", finder=Named(request, row["environmentId"], "triggers")),
         "outcome": Look("When its run has"),
         "where": Look("Only if", help=clauses, kind="json"),
         "fields": Look("Fields of the payload", kind="json"),
@@ -164,13 +162,17 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
     if "id" not in row and len(machines) == 1 and not found_pools:
         # Where there is one machine, a new trigger has it.
         row["workerId"] = machines[0]["id"]
-    none = ("", "None")
-    workers = [none, *((each["id"], f"{each['label']} ({each['status']})") for each in machines)]
-    pools = [none, *((each["id"], each["name"]) for each in found_pools)]
-    connections = [none]
-    connections += [
+    workers = [(each["id"], f"{each['label']} ({each['status']})") for each in machines]
+    pools = [(each["id"], each["name"]) for each in found_pools]
+    connections = [
         (each["id"], f"{each['name']} ({word(each['status'])})") for each in found_connections
     ]
+
+    def one_of(kind: str, choices: list[tuple[str, str]], label: str, said: str = "") -> Look:
+        if len(choices) > _MOST_CHOICES:
+            return Look(label, said, finder=Named(request, row["environmentId"], kind))
+        return Look(label, said, choices=[("", "None"), *choices])
+
     return {
         "name": Look(),
         "prompt": Look(help="What the agent is to do.", kind="area"),
@@ -178,10 +180,11 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
             "URL of the MCP server",
             help="The server whose tools the agent uses. Empty for none, or for that of the connection.",
         ),
-        "connectionId": Look(
+        "connectionId": one_of(
+            "connections",
+            connections,
             "Connection",
-            help="The credentials for a server that triggers share.",
-            choices=connections,
+            "The credentials for a server that triggers share.",
         ),
         "mcpHeaders": Look(
             "Headers for the MCP server",
@@ -193,8 +196,8 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
         ),
         "timezone": Look("Time zone", help="Such as Europe/Berlin."),
         "runOnceAt": Look("Once, at (UTC)", help="A single time, with a schedule or without."),
-        "workerId": Look("Machine", choices=workers),
-        "poolId": Look("Pool", help="Any machine of it may take a run.", choices=pools),
+        "workerId": one_of("workers", workers, "Machine"),
+        "poolId": one_of("pools", pools, "Pool", "Any machine of it may take a run."),
         "description": Look(),
         "model": Look(help="Empty: the machine's own choice."),
         "timeoutSeconds": Look("A run may take", unit="seconds"),

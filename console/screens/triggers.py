@@ -64,26 +64,27 @@ def triggers(request: HttpRequest, environment_id: UUID) -> HttpResponse:
         sums = month.get(each["id"], {})
         each |= {"cost": sums.get("costUsd"), "took": sums.get("p50DurationMs")}
         each["machine"] = machines.get(each["poolId"] or each["workerId"], "–")
-        each["strip"] = strip(each["recent"])
+        last = each["lastRun"]
+        going = [{**last, "durationMs": None}] if last and not last["endedAt"] else []
+        each["strip"] = strip([*each["recent"], *going])
     filters = chosen(request, *_FILTERS)
     context = {
         "triggers": page["items"],
         "total": page["total"],
         "filters": {name: value for name, value in filters.items() if name != "cursor"},
-        "chips": _chips(request, environment_id, filters),
+        "chips": _chips(filters),
         "sort": sort,
     }
     return show(request, environment_id, "triggers", "triggers", context, page)
 
 
-def _chips(request: HttpRequest, environment_id: UUID, filters: Json) -> list[Json]:
-    """Returns the filters by which most people look, with how many triggers each keeps."""
-    chips: list[Json] = [{"said": "All", "query": {}, "is_chosen": not filters}]
+def _chips(filters: Json) -> list[Json]:
+    """Returns the filters by which most people look."""
+    chips: list[Json] = [{"said": "All", "query": "", "is_chosen": not filters}]
     for said, query in _CHIPS.items():
-        found = listed(request, environment_id, "triggers", limit=1, include="total", **query)
-        chips.append({"said": said, "query": query, "count": found["total"]})
-        chips[-1]["is_chosen"] = query.items() <= filters.items()
-    return [{**each, "query": urlencode(each["query"])} for each in chips]
+        is_chosen = query.items() <= filters.items()
+        chips.append({"said": said, "query": urlencode(query), "is_chosen": is_chosen})
+    return chips
 
 
 def _this_month(request: HttpRequest, environment_id: UUID) -> dict[str, Json]:
@@ -146,6 +147,7 @@ def _show(request: HttpRequest, trigger_id: UUID, form: Form) -> HttpResponse:
         "state": found["health"] if found["enabled"] else "disabled",
         "why": _why(found, why, newest["items"]),
         "last_event": why.get("lastEvent"),
+        "times": why.get("times"),
         "listens_to": [_listening(request, entry) for entry in found["on"]],
         "heard_by": all_of(request, found["environmentId"], "triggers", listensTo=found["id"]),
         "runs_on": _runs_on(request, found),

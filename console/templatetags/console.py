@@ -268,21 +268,15 @@ def first_line(text: str | None) -> str:
     return line if len(line) <= 300 else f"{line[:299]}…"
 
 
-_TIMES = re.compile(
-    r"(?:(\d{4}-\d\d-\d\d) )?(\d\d:\d\d(?::\d\d)?) UTC(?: \([^)]*\d\d:\d\d in [^)]*\))?"
-)
-
-
 @register.filter
-def timed(sentence: str | None) -> SafeString:
-    """Shows a sentence of the API with its times like all others. One without a date is today's."""
-    parts, end, text = [], 0, visible(sentence)
-    for found in _TIMES.finditer(text):
-        day, clock = found.groups()
-        moment = f"{day or datetime.now(UTC).date()}T{clock}+00:00"
-        parts += [escape(text[end : found.start()]), when(moment)]
-        end = found.end()
-    return mark_safe("".join([*parts, escape(text[end:])]))  # noqa: S308 - of parts that are escaped
+def timed(sentence: str | None, times: list[dict[str, str]] | None = None) -> SafeString:
+    """Shows a sentence of the API with its `times` like all times, in place of the words that the API has for them."""
+    moments = {str(escape(each["words"])): each["at"] for each in times or ()}
+    words = "|".join(re.escape(each) for each in sorted(moments, key=len, reverse=True))
+    shown = str(escape(visible(sentence)))
+    if words:
+        shown = re.sub(words, lambda found: when(moments[found[0]]), shown)
+    return mark_safe(shown)  # noqa: S308 - of parts that are escaped
 
 
 @register.filter

@@ -100,7 +100,7 @@ def test_a_list_renews_itself_when_something_has_changed(committed_stage, server
     with browsing(server, tmp_path) as page:
         sign_in(page, cookie)
         with page.expect_response("**/events/stream"):
-            page.goto("environments/{environment_id}/triggers".format(**committed_stage.ids))
+            page.goto("environments/{environment_id}/runs".format(**committed_stage.ids))
         page.wait_for_selector("#live .badge:has-text('Running')")
         # The page itself makes the call, since the test has no database.
         page.evaluate(

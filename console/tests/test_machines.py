@@ -140,7 +140,7 @@ def lines_of(page):
 
 
 def arrival_of(page):
-    (found,) = re.findall('hx-get="([^"]+)"', page.content.decode())
+    (found,) = re.findall('hx-get="([^"]+seen=[^"]+)"', page.content.decode())
     return html.unescape(found)
 
 
@@ -168,7 +168,7 @@ def test_a_machine_comes_by_the_lines_of_the_page_which_shows_it(cast, below):
     Worker.objects.filter(hostname="mine").update(last_seen_at=Now())
     arrived = admin.get(waits)
     assert "It is here mine" in text_of(arrived)
-    assert "hx-get" not in arrived.content.decode()
+    assert "seen=" not in arrived.content.decode()
     assert "mine" in text_of(admin.get(f"/console/pools/{pool}"))
 
 

@@ -272,3 +272,19 @@ def test_a_filter_that_the_api_refuses_says_so_at_its_field(cast):
     assert "Must be an ISO 8601 time" in text[text.index("From (UTC)") : text.index("Until (UTC)")]
     assert "Correct what is marked above" in text
     assert visitor(cast.viewer).get(path, {"cursor": "x"}).status_code == 400
+
+
+def test_several_runs_are_rerun_once_each(cast, runs):
+    ended = [str(runs.ended()) for _ in range(2)]
+    operator, path = (
+        visitor(cast.operator),
+        f"/console/environments/{cast.environment.id}/runs",
+    )
+    assert operator.get(path).content.decode().count('name="id"') == 2
+    question = operator.post(f"{path}/several", {"do": "rerun", "id": ended})
+    assert "Rerun 2 runs?" in text_of(question)
+    (key,) = re.findall(r'name="key" value="([^"]+)"', question.content.decode())
+    for _ in range(2):
+        answered = {"do": "rerun", "id": ended, "key": key}
+        assert operator.post(f"{path}/several", answered)["Location"] == path
+    assert Run.objects.filter(rerun_of__isnull=False).count() == 2

@@ -8,7 +8,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from accounts import issuer
-from accounts.issuer_probe import issuer_lets_us_in
+from accounts.issuer import issuer_lets_us_in
 from accounts.models import Identity, User
 from console.tests.visits import text_of, visitor
 from testing.processes.openid_provider import openid_provider
@@ -115,6 +115,7 @@ def test_what_fails_is_a_page_with_one_sentence(provider):
     assert page.content.decode().count('class="error"') == 1
     assert "does not vouch for an e-mail address" in text_of(page)
     assert client.cookies["sso"].value == ""
+    assert 'href="/console/sign-in"' in page.content.decode()
     strange = visitor().get("/console/sso/callback?state=x&code=y")
     assert strange.status_code == 409
     assert "was not begun in this browser" in text_of(strange)

@@ -119,12 +119,11 @@ def test_a_new_user_gets_from_registering_to_being_told_of_a_failure(server, tmp
             page.wait_for_selector(".coming li >> nth=4")
             assert "Monday through Friday" in page.inner_text(".preview")
             ada.click("text=Make the trigger")
-            page.wait_for_selector(".line .badge:has-text('To come') >> nth=4")
+            page.wait_for_selector(".times .badge:has-text('To come') >> nth=4")
             ada.click("text=Run now")
 
         with ada.job("see it run, live"):
             page.wait_for_selector("#live .badge:has-text('Queued')")
-            ada.click("#live tbody th a")
             run_id = laptop.begin()
             ada.sees(".badge:has-text('Running')")
             laptop.end(run_id, status="succeeded", shortMessage="Nothing happened overnight.")

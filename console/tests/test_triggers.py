@@ -10,7 +10,8 @@ from django.test import Client
 from console.asking import ask_if_free
 from console.screens import triggers
 from console.tests.visits import text_of, visitor
-from testing.world.runs import Runs
+from testing.world.runs import LOOK, Runs
+from testing.world.sealed import headers_of
 from triggers.models import Run, Tick, Trigger
 
 TYPED = {
@@ -81,12 +82,36 @@ def test_a_trigger_is_made_and_changed_and_its_secrets_stay(cast, page_of):
     assert sealed
     form = admin.get(page_of(trigger.id) + "/edit").content.decode()
     assert "planted-console-secret" not in form
-    assert "It has headers" in form
+    assert "Values that are left empty stay" in form
     changed = {**TYPED, "name": "Evening report", "mcpHeaders.name": "", "mcpHeaders.value": ""}
     assert admin.post(page_of(trigger.id) + "/edit", changed).status_code == 303
     trigger.refresh_from_db()
     assert trigger.name == "Evening report"
     assert trigger.mcp_headers == sealed
+
+
+def test_a_header_is_replaced_added_or_taken_away_alone(cast, page_of):
+    admin, path = visitor(cast.admin), page_of() + "/edit"
+    url = f"/api/v1/triggers/{cast.trigger_id}"
+    old = {"X-Stays": "planted-one", "X-Changes": "planted-two", "X-Goes": "planted-three"}
+    cast.client(cast.admin).patch(url, {"mcpHeaders": old})
+    page = admin.get(path).content.decode()
+    assert "planted-" not in page
+    for name in old:
+        assert f'name="mcpHeaders.had" value="{name}"' in page
+        assert f'name="mcpHeaders.name" value="{name}"' in page
+    typed = {
+        **TYPED,
+        "mcpUrl": cast.client(cast.admin).get(url).json()["mcpUrl"],
+        "mcpHeaders.had": list(old),
+        "mcpHeaders.name": ["X-Stays", "X-Changes", "X-New"],
+        "mcpHeaders.value": ["", "planted-newer", "planted-four"],
+    }
+    unknown = {**typed, "mcpHeaders.value": ["", "planted-newer", ""]}
+    assert "Type the name and the value" in text_of(admin.post(path, unknown))
+    assert admin.post(path, typed).status_code == 303
+    kept = {"X-Stays": "planted-one", "X-Changes": "planted-newer", "X-New": "planted-four"}
+    assert headers_of(cast.trigger_id) == kept
 
 
 def test_running_twice_with_one_form_makes_one_run(cast, page_of):
@@ -98,6 +123,34 @@ def test_running_twice_with_one_form_makes_one_run(cast, page_of):
     got = cast.client(cast.viewer).get(f"/api/v1/runs/{run.id}").json()
     assert got["payload"] == {"day": "monday"}
     assert "Queued" in text_of(operator.get(page_of()))
+
+
+def test_a_machine_is_let_look_and_the_page_shows_the_runs_that_found_nothing(cast, page_of):
+    runs = Runs.of(cast, before=LOOK)
+    runs.quiet()
+    operator, page = visitor(cast.operator), page_of(runs.trigger_id)
+    shown = operator.get(page)
+    assert "The agent starts only if" not in text_of(shown)
+    assert "list_pulls tells something new" in text_of(shown)
+    assert "Nothing new" in text_of(shown)
+    led = operator.post(page + "/run", {"key": key_on(shown), "lookOnly": "true"})
+    (run,) = Run.objects.filter(trigger_id=runs.trigger_id, look_only=True)
+    assert led["Location"] == f"/console/runs/{run.id}"
+    assert "Only look" not in text_of(operator.get(page_of()))
+
+
+def test_the_form_has_a_section_for_looks(cast, page_of):
+    admin = visitor(cast.admin)
+    form = {**TYPED, "before.tool": "list_pulls", "before.arguments": '{"state": "open"}'}
+    form |= {"before.runIf": "changed", "carry": "output"}
+    assert admin.post(page_of() + "/edit", form).status_code == 303
+    got = cast.client(cast.viewer).get(f"/api/v1/triggers/{cast.trigger_id}").json()
+    assert (got["before"], got["carry"]) == (LOOK, "output")
+    shown = text_of(admin.get(page_of() + "/edit"))
+    assert "Only when something is new" in shown
+    assert admin.post(page_of() + "/edit", form | {"before.tool": ""}).status_code == 303
+    got = cast.client(cast.viewer).get(f"/api/v1/triggers/{cast.trigger_id}").json()
+    assert got["before"] is None
 
 
 def test_what_prevents_a_run_is_said_on_the_page(cast, page_of):
@@ -236,9 +289,19 @@ def test_a_page_says_to_whom_a_trigger_listens_and_who_listens_to_it(cast, page_
     page = text_of(admin.get(page_of()))
     assert "It listens to Collect , when a run of it has failed." in page
     assert "Its ends start Morning report ." in text_of(admin.get(page_of(upstream)))
-    assert str(upstream) in admin.get(edit).content.decode()
+    assert 'name="on.0.triggerId" type="text" ' in (form := admin.get(edit).content.decode())
+    assert 'value="Collect"' in form
+    named = {"on.0.triggerId": "Collect", "on.0.outcome": "any"}
+    assert admin.post(edit, {**TYPED, **named}).status_code == 303
+    got = cast.client(cast.admin).get(f"/api/v1/triggers/{cast.trigger_id}").json()
+    assert [each["triggerId"] for each in got["on"]] == [str(upstream)]
+    for text, said in (("Nobody", "Nothing is called so."), ("Twin", "Several are called so")):
+        cast.add_trigger(name="Twin")
+        cast.add_trigger(name="Twin")
+        refused = admin.post(edit, {**TYPED, "on.0.triggerId": text})
+        assert said in text_of(refused), text
     wrong = admin.post(edit, {**TYPED, "on.0.triggerId": "x"})
-    assert "Or a trigger: Must be a valid UUID." in text_of(wrong)
+    assert "Or a trigger: Nothing is called so." in text_of(wrong)
     assert admin.post(edit, TYPED).status_code == 303
     assert "listens" not in text_of(admin.get(page_of()))
 
@@ -251,3 +314,31 @@ def test_a_single_due_time_is_set_shown_and_taken_away(cast, page_of):
     assert "To come" in text_of(admin.get(page_of()))
     assert admin.post(edit, {**TYPED, "schedule": "", "runOnceAt": ""}).status_code == 303
     assert Trigger.objects.get(id=cast.trigger_id).run_once_at is None
+
+
+def test_several_are_paused_resumed_and_deleted_after_a_question(cast):
+    admin = visitor(cast.admin)
+    path = f"/console/environments/{cast.environment.id}/triggers"
+    ids = [str(cast.add_trigger(name=f"T{number}")) for number in range(3)]
+    shown = admin.get(path).content.decode()
+    assert all(f'name="id" value="{each}"' in shown for each in ids)
+
+    def enabled():
+        return set(Trigger.objects.filter(id__in=ids).values_list("enabled", flat=True))
+
+    assert admin.post(f"{path}/several", {"do": "pause", "id": ids})["Location"] == path
+    assert enabled() == {False}
+    admin.post(f"{path}/several", {"do": "resume", "id": ids})
+    assert enabled() == {True}
+    question = admin.post(f"{path}/several", {"do": "delete", "id": ids})
+    assert "Delete 3 triggers?" in text_of(question)
+    assert Trigger.objects.filter(id__in=ids, deleted_at=None).count() == 3
+    answered = {"do": "delete", "id": [*ids, ids[0]], "key": key_on(question)}
+    assert admin.post(f"{path}/several", answered)["Location"] == path
+    assert Trigger.objects.filter(id__in=ids, deleted_at=None).count() == 0
+    again = admin.post(f"{path}/several", answered)
+    assert again.status_code == 409
+    assert "0 of 3 done" in text_of(again)
+    assert admin.post(f"{path}/several", {"do": "x", "id": ids}).status_code == 303
+    operator = visitor(cast.operator).post(f"{path}/several", {"do": "pause", "id": ids[0]})
+    assert operator.status_code in {403, 404, 409}

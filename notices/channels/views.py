@@ -55,12 +55,10 @@ class ChannelViewSet(ResourceViewSet):
     permissions = {"test": IsAdmin, "list_notices": IsAdmin}
     environment_rates = {"test": Rate("test-channel", 10, _A_MINUTE)}
 
-    @classmethod
-    def rows(cls) -> QuerySet[Any, Any]:
+    def rows(self) -> QuerySet[Any, Any]:
         return CHANNELS.live.defer("url", "secret")
 
-    @classmethod
-    def shown(cls, rows: list[Channel]) -> Any:
+    def shown(self, rows: list[Channel]) -> Any:
         wanted = {(channel.environment_id, email) for channel in rows for email in channel.emails}
         context = {"standings": standings(wanted)}
         return ChannelSerializer(rows, many=True, context=context).data

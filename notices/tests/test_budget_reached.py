@@ -11,7 +11,7 @@ from testing.probes.plans import explained
 from testing.world.budgets import add_budget
 from testing.world.copied_rows import copy_row
 from testing.world.many_triggers import add_triggers
-from testing.world.runs import Runs, allow
+from testing.world.runs import LOOK, Runs, allow
 from triggers.budgets.services import BUDGETS
 from triggers.models import Budget, BudgetWindow
 
@@ -101,6 +101,18 @@ def test_the_number_of_runs_is_told_too(runs: Runs) -> None:
     (incident,) = Incident.objects.all()
     assert (incident.subject_type, incident.subject_name) == ("budget", "Everything")
     assert incident.message.endswith("No run is held back.")
+
+
+def test_a_run_that_looks_first_is_told_of_only_once_it_has_ended(runs: Runs) -> None:
+    looking = Runs.of(runs.cast, before=LOOK)
+    add_budget(runs.cast, limit_runs=2, notice_at_pct=[50], when_reached="notify")
+    looking.take_features("before")
+    run_id = looking.running()
+    assert looked(looking) == []
+    looking.complete(run_id)
+    assert looked(looking) == ["1 of 2 runs have been claimed"]
+    looking.quiet()
+    assert looked(looking) == ["1 of 2 runs have been claimed"]
 
 
 def test_the_end_of_the_window_is_a_recovery(runs: Runs) -> None:

@@ -72,7 +72,11 @@ def record(kind: Kind, sent: Sequence[tuple[Row, Answer]], *, now: datetime | No
     """
     with transaction.atomic():
         now = now or database_now()
-        judged = [(row, answer, *_verdict_on(kind, row, answer, now)) for row, answer in sent]
+        judged = []
+        for row, answer in sent:
+            attempts = _counted(kind, row, answer)
+            status, due = verdict(answer, attempts=attempts, now=now, queued=row["created_at"])
+            judged.append((row, answer, status, due))
         rows = fetch_all(_record(kind), _columns(judged, now))
         counts = {(row["id"], row["claim"]): row["attempt_count"] for row in rows}
         recorded, overtaken = [], []
@@ -88,28 +92,17 @@ def record(kind: Kind, sent: Sequence[tuple[Row, Answer]], *, now: datetime | No
     for row in overtaken:
         log.warning(kind.event("overtaken"), **kind.naming(row))
     for attempt in recorded:
-        _tell(kind, attempt)
-
-
-def _tell(kind: Kind, attempt: Attempt) -> None:
-    answer = attempt.answer
-    attempted.send(sender=kind.rows, kind=kind, status=attempt.status, answer=answer)
-    log.info(
-        kind.event("sent"),
-        **kind.naming(attempt.row),
-        host=attempt.row["host"],
-        status=attempt.status.value,
-        status_code=answer.status_code,
-        error=answer.error,
-        duration_ms=answer.duration_ms,
-    )
-
-
-def _verdict_on(
-    kind: Kind, row: Row, answer: Answer, now: datetime
-) -> tuple[SendStatus, datetime | None]:
-    count = _counted(kind, row, answer)
-    return verdict(answer, attempts=count, now=now, queued=row["created_at"])
+        answer = attempt.answer
+        attempted.send(sender=kind.rows, kind=kind, status=attempt.status, answer=answer)
+        log.info(
+            kind.event("sent"),
+            **kind.naming(attempt.row),
+            host=attempt.row["host"],
+            status=attempt.status.value,
+            status_code=answer.status_code,
+            error=answer.error,
+            duration_ms=answer.duration_ms,
+        )
 
 
 def _counted(kind: Kind, row: Row, answer: Answer) -> int:
@@ -130,21 +123,17 @@ def verdict(
     result = answer.result
     if result is Result.TAKEN:
         return SendStatus.DELIVERED, None
-    if result is Result.REFUSED or _is_over(result, attempts, queued, now):
-        return SendStatus.DEAD, None
     pause = BACKOFF_SECONDS[min(attempts, len(BACKOFF_SECONDS)) - 1]
+    is_over = attempts > len(BACKOFF_SECONDS)
     if result is Result.AWAY:
         pause = min(pause, AWAY_SECONDS)
+        is_over = now - (queued or now) > MAX_AWAY
+    if result is Result.REFUSED or is_over:
+        return SendStatus.DEAD, None
     jitter = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads load, hides nothing
     due = now + timedelta(seconds=pause * jitter)
     asked = _asked_for(answer.retry_after, now)
     return SendStatus.PENDING, max(due, asked) if asked else due
-
-
-def _is_over(result: Result, attempts: int, queued: datetime | None, now: datetime) -> bool:
-    if result is Result.AWAY:
-        return now - (queued or now) > MAX_AWAY
-    return attempts > len(BACKOFF_SECONDS)
 
 
 def _asked_for(retry_after: str | None, now: datetime) -> datetime | None:
@@ -208,6 +197,10 @@ def _columns(
 
 def _kept(kind: Kind, attempt: Attempt) -> SendAttempt:
     row, answer = attempt.row, attempt.answer
+    body = answer.body if kind.keeps_answers else None
+    if body is not None:
+        # PostgreSQL stores neither invalid UTF-8 nor NUL characters, so these become U+FFFD.
+        text = body[: posts.KEPT_BODY_BYTES].decode(errors="replace").replace("\0", "\ufffd")
     owner = {} if kind.tenants is None else {"environment_id": row["environment_id"]}
     return kind.attempts(
         **owner,
@@ -217,12 +210,5 @@ def _kept(kind: Kind, attempt: Attempt) -> SendAttempt:
         status_code=answer.status_code,
         duration_ms=answer.duration_ms,
         error=answer.error,
-        response_body=_as_text(answer.body) if kind.keeps_answers else None,
+        response_body=None if body is None else text,
     )
-
-
-def _as_text(body: bytes | None) -> str | None:
-    """Returns a body as text that PostgreSQL can store. Invalid UTF-8 and NUL characters become U+FFFD."""
-    if body is None:
-        return None
-    return body[: posts.KEPT_BODY_BYTES].decode(errors="replace").replace("\0", "\ufffd")

@@ -144,10 +144,6 @@ def _made_safe(value: Any) -> Any:
 log = get_logger(__name__)
 
 
-def mail_folder() -> Path:
-    return Path(settings.DATA_DIR) / "mail"
-
-
 class MailNotWritten(Exception):  # noqa: N818 - named as what it says
     """The error for a mail whose file could not be written, as when the disk is full."""
 
@@ -162,7 +158,7 @@ class MailFiles(BaseEmailBackend):
 
     def _write(self, message: EmailMessage) -> None:
         # Ids sort by the time at which they were made, so the files do too.
-        path = mail_folder() / f"{new_id().hex}.eml"
+        path = Path(settings.DATA_DIR) / "mail" / f"{new_id().hex}.eml"
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -87,7 +87,12 @@ def on_starting(server: Any) -> None:
     """Exit with a sentence if a setting is unfit or the port is taken, and make the metrics' directory."""
     refuse_unfit_settings()
     if not {"GUNICORN_FD", "LISTEN_FDS"} & set(os.environ):
-        _refuse_taken_ports(server)
+        # gunicorn itself would try five times to bind a taken port before giving up. A process that was given open
+        # sockets has bound them already.
+        for address in server.cfg.address:
+            if isinstance(address, tuple) and _is_taken(address):
+                where = f"Port {address[1]} of {address[0]}"
+                sys.exit(f"{where} is already in use: set PORT to another.")
     if settings.METRICS_TOKEN:
         _metrics.append(make_directory())
 
@@ -104,14 +109,6 @@ def on_exit(_server: Any) -> None:
 
 # The directory where the worker processes share their metrics. The list is empty while metrics are off.
 _metrics: list[Path] = []
-
-
-def _refuse_taken_ports(server: Any) -> None:
-    # gunicorn itself would try five times to bind a taken port before giving up. This check is skipped if the process
-    # was given open sockets, which are bound already.
-    for address in server.cfg.address:
-        if isinstance(address, tuple) and _is_taken(address):
-            sys.exit(f"Port {address[1]} of {address[0]} is already in use: set PORT to another.")
 
 
 def _is_taken(address: tuple[str, int]) -> bool:

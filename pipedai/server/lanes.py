@@ -75,13 +75,8 @@ class WsgiLane:
         run = copy_context().run
         self._submit(holding.group, partial(run, self._work, scope, body, holding, loop, done))
         answer = await answering
-        await send(
-            {
-                "type": "http.response.start",
-                "status": answer.status,
-                "headers": answer.headers,
-            }
-        )
+        start = {"status": answer.status, "headers": answer.headers}
+        await send({"type": "http.response.start", **start})
         await send({"type": "http.response.body", "body": answer.body})
 
     async def run(self, group: Hashable, function: Callable[[], T]) -> T:

@@ -212,7 +212,11 @@ class Reply:
             self._replace([(b"content-type", b"text/html; charset=utf-8")])
         if not more:
             held, chunk = held + chunk, b""
-            self._refuse_without_room(len(held))
+            # A GET changed nothing, so we may still refuse it. Any other request may have changed something, so its
+            # answer is sent even without room: a refusal would wrongly say that nothing was done.
+            is_large_read = self._method == "GET" and len(held) > SMALL_BYTES
+            if is_large_read and not self._holding.has_room(len(held)):
+                raise overloaded(unread=False)
             self._say_length(len(held))
         headers = complete_headers(
             self._headers,
@@ -226,12 +230,6 @@ class Reply:
             await self._pass_on(held, more=more)
         if chunk:
             await self._pass_on(chunk, more=more)
-
-    def _refuse_without_room(self, size: int) -> None:
-        # A GET changed nothing, so we may still refuse it. Any other request may have changed something, so its answer
-        # is sent even without room: a refusal would wrongly say that nothing was done.
-        if size > SMALL_BYTES and self._method == "GET" and not self._holding.has_room(size):
-            raise overloaded(unread=False)
 
     async def _pass_on(self, chunk: bytes, *, more: bool) -> None:
         if self._method == "HEAD" or self.status in _WITHOUT_BODY:

@@ -133,6 +133,15 @@ UNSAFE = [
         {"DASHBOARD_URL": "http://app.example.com"},
         "DASHBOARD_URL is no https URL: set it",
     ),
+    (
+        "E018",
+        {
+            "OIDC_ISSUER": "http://login.example.com",
+            "OIDC_CLIENT_ID": "a",
+            "OIDC_CLIENT_SECRET": "b",
+        },
+        "OIDC_ISSUER is no https URL: set it",
+    ),
 ]
 # These are refused in development too, because nobody can tell what they mean.
 MALFORMED = [

@@ -33,6 +33,7 @@ QUESTION = {
     "argumentsHash": "a" * 64,
     "toolSchemaHash": "b" * 64,
 }
+LOOK = {"tool": "list_pulls", "arguments": {"state": "open"}, "runIf": "changed"}
 RULES = [
     {
         "tools": ["send_mail"],
@@ -231,6 +232,14 @@ class Runs:
         """Makes a run that its worker ended."""
         run_id = self.running(payload=payload)
         self.complete(run_id, status, **report)
+        return run_id
+
+    def quiet(self, digest: str = "a" * 64) -> UUID:
+        """Makes a run that looked, and found nothing new. Its trigger has `before`, and its worker can look."""
+        self.take_features("before")
+        run_id = self.running()
+        looked = {"digest": digest, "lookedAt": self.now.isoformat(), "nothingNew": True}
+        self.complete(run_id, before=looked)
         return run_id
 
     def waiting(self, *, worker_id: UUID | None = None, **report: Any) -> UUID:

@@ -1,6 +1,7 @@
 """Makes triggers with planted secrets, tampers with these as an intruder in the database could, and makes keys."""
 
 import base64
+import json
 from dataclasses import replace
 from uuid import UUID
 
@@ -10,7 +11,8 @@ from pipedai.sql import execute
 from testing.world.cast import Cast
 from triggers import secrets
 from triggers.models import Trigger
-from workspaces.encryption.keys import WrappedKey, create_data_key
+from triggers.models.trigger import MCP_HEADERS
+from workspaces.encryption.keys import WrappedKey, create_data_key, unseal_from
 from workspaces.models import DataKey
 
 HEADERS = {"Authorization": "Bearer planted-header"}
@@ -20,6 +22,13 @@ SECRET = "planted-webhook-secret"  # noqa: S105
 def add_sealed_trigger(cast: Cast, *, url: str = "https://hooks.example/") -> UUID:
     """Adds a trigger with both secrets to the cast's environment."""
     return cast.add_trigger(mcp_headers=HEADERS, webhook_secret=SECRET, webhook_url=url)
+
+
+def headers_of(trigger_id: UUID | str) -> dict[str, str]:
+    """Opens the headers of a trigger that has some. Raises crypto.CannotOpen."""
+    plaintext = unseal_from(MCP_HEADERS, Trigger.objects.get(id=trigger_id))
+    assert plaintext is not None
+    return dict(json.loads(plaintext))
 
 
 def opened(trigger_id: UUID) -> tuple[dict[str, str], str]:

@@ -105,6 +105,7 @@ def trigger_shown(environment_id: Any, **changes: Any) -> dict[str, Any]:
         "prompt": "Report.",
         "mcpUrl": "https://mcp.example/v1",
         "hasMcpHeaders": False,
+        "mcpHeaderNames": None,
         "schedule": None,
         "runOnceAt": None,
         "on": [],

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Final
 
 from drf_spectacular.utils import extend_schema_field
@@ -61,13 +60,14 @@ class ToolsField(serializers.JSONField):
             return data
         if not isinstance(data, list):
             raise serializers.ValidationError("Must be a list of names of tools, or *.")
-        return list(dict.fromkeys(_names().run_validation(data)))
+        return list(dict.fromkeys(_NAMES.run_validation(data)))
 
 
-@cache
-def _names() -> ListField:
-    name = TextField(max_length=MAX_TOOL_NAME, trim_whitespace=False)
-    return ListField(child=name, min_length=1, max_length=MAX_TOOLS)
+_NAMES = ListField(
+    child=TextField(max_length=MAX_TOOL_NAME, trim_whitespace=False),
+    min_length=1,
+    max_length=MAX_TOOLS,
+)
 
 
 class ApprovalRuleBody(StrictBody):
@@ -84,21 +84,14 @@ class ApprovalRuleBody(StrictBody):
     )
 
 
-@cache
-def _rule() -> ApprovalRuleBody:
-    return ApprovalRuleBody()
-
-
 @extend_schema_field(ApprovalRuleBody(many=True))
 class ApprovalRulesField(serializers.JSONField):
     """The rules of a trigger; none become None. A change replaces all rules, so that each has all of its fields, also
     where the rest of a body changes only what it names.
     """
 
-    @property
-    def child(self) -> ApprovalRuleBody:
-        """The serializer of one rule, as a ListField has it."""
-        return _rule()
+    # The serializer of one rule, as a ListField has it.
+    child = ApprovalRuleBody()
 
     def to_internal_value(self, data: Any) -> Any:
         if not isinstance(data, list):

@@ -98,10 +98,8 @@ class BudgetViewSet(ResourceViewSet):
     }
     change = {"limitUsd": "300"}
 
-    @classmethod
-    def rows(cls) -> QuerySet[Any, Any]:
+    def rows(self) -> QuerySet[Any, Any]:
         return budgets()
 
-    @classmethod
-    def shown(cls, rows: list[Any]) -> Any:
+    def shown(self, rows: list[Any]) -> Any:
         return super().shown([with_sums(row) for row in rows])

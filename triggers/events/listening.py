@@ -1,7 +1,6 @@
 """The field `on` of a trigger: what it listens to. Its entries are rows of `Listener`, without a circle of triggers."""
 
 import json
-from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
@@ -100,10 +99,6 @@ def entry_of(row: dict[str, Any]) -> Entry:
     return {"sourceId": str(row["source_id"]), **{name: row[name] for name in OF_SOURCE}}
 
 
-def entries_of(rows: Iterable[Listener]) -> list[Entry]:
-    return [entry_of(vars(row)) for row in rows]
-
-
 # Keeps what is listened to from being deleted until the transaction ends.
 _HOLD = """
 SELECT id FROM {table} WHERE id = ANY(%(ids)s::uuid[]) AND environment_id = %(environment_id)s
@@ -136,12 +131,17 @@ def set_listeners(trigger: Trigger, entries: list[Entry]) -> list[list[Entry]] |
     CeilingReached.
     """
     rows = Listener.objects.filter(trigger_id=trigger.id)
-    former = entries_of(rows.order_by("position"))
+    former = [entry_of(vars(row)) for row in rows.order_by("position")]
     if _canonical(former) == _canonical(entries):
         return None
     sources = _hold(trigger, entries, "sourceId", "event_source")
     triggers = _hold(trigger, entries, "triggerId", "trigger")
-    _check_circle(trigger.id, triggers)
+    circle = {"trigger_id": trigger.id, "ids": triggers}
+    if triggers and fetch_one(_CIRCLE, circle) is not None:
+        raise Conflict(
+            "The trigger would listen to itself, over the triggers to which it listens.",
+            code=ErrorCode.CHAIN_CIRCLE,
+        )
     _check_ceiling(trigger, sources, triggers)
     rows.delete()
     Listener.objects.bulk_create(
@@ -186,15 +186,6 @@ def _hold(trigger: Trigger, entries: list[Entry], name: str, table: str) -> list
     if errors:
         raise Invalid(errors)
     return sorted(wanted)
-
-
-def _check_circle(trigger_id: UUID, upstream_ids: list[str]) -> None:
-    params = {"trigger_id": trigger_id, "ids": upstream_ids}
-    if upstream_ids and fetch_one(_CIRCLE, params) is not None:
-        raise Conflict(
-            "The trigger would listen to itself, over the triggers to which it listens.",
-            code=ErrorCode.CHAIN_CIRCLE,
-        )
 
 
 def _check_ceiling(trigger: Trigger, sources: list[str], triggers: list[str]) -> None:

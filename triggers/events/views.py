@@ -128,17 +128,7 @@ class EventDetailSerializer(EventSerializer):
     body = serializers.JSONField(allow_null=True)
 
 
-_EVENT_COLUMNS = (
-    "id",
-    "given_id",
-    "type",
-    "received_at",
-    "duplicates",
-    "replay_of_id",
-    "environment_id",
-    "source_id",
-    "run_id",
-)
+_EVENT_COLUMNS = sorted(sources_of(EventSerializer) - {"decisions"})
 
 _DECIDED = ("event_id", "trigger_id", "trigger__name", "decision", "code", "clause", "run_id")
 
@@ -182,8 +172,7 @@ class SourceViewSet(ResourceViewSet):
     }
     change = {"secrets": ["a-newer-secret-of-yours", "a-secret-of-your-own"]}
 
-    @classmethod
-    def rows(cls) -> QuerySet[Any, Any]:
+    def rows(self) -> QuerySet[Any, Any]:
         rows: QuerySet[Any, Any] = SOURCES.live.values(*_SOURCE_COLUMNS)
         return rows
 

@@ -140,8 +140,17 @@ def explain_run(run_id: UUID, *, now: datetime | None = None) -> RunExplanation 
         reason = awaited_decision(run)
         return told(reason.message, waiting_for=(reason,))
     if run["status"] in HELD:
-        return told(_held_words(run, now), held=_held(run))
-    ended, retry = _ended(run), _retry(run)
+        held = Held(
+            worker_id=run["worker_id"],
+            claimed_at=run["claimed_at"],
+            last_heartbeat_at=_last_heartbeat(run),
+            lease_expires_at=run["lease_expires_at"],
+            deadline_at=run["deadline_at"],
+            cancel_requested=run["cancel_requested_at"] is not None,
+        )
+        return told(_held_words(run, now), held=held)
+    message, retry = run["error_message"] or run["short_message"], _retry(run)
+    ended = Ended(run["ended_at"], run["ended_by"], run["fault_class"], message)
     return told(_ended_words(run, retry), ended=ended, retry=retry)
 
 
@@ -180,17 +189,6 @@ def _seen_words(seen: datetime | None, now: datetime) -> str:
     return f" (last poll or heartbeat {max(0, (now - seen).total_seconds()):.0f} s ago)"
 
 
-def _held(run: Row) -> Held:
-    return Held(
-        worker_id=run["worker_id"],
-        claimed_at=run["claimed_at"],
-        last_heartbeat_at=_last_heartbeat(run),
-        lease_expires_at=run["lease_expires_at"],
-        deadline_at=run["deadline_at"],
-        cancel_requested=run["cancel_requested_at"] is not None,
-    )
-
-
 def _last_heartbeat(run: Row) -> datetime:
     """Returns when the lease was last renewed: each renewal sets its end to RUN_LEASE_SECONDS later."""
     renewed: datetime = run["lease_expires_at"] - timedelta(seconds=settings.RUN_LEASE_SECONDS)
@@ -216,15 +214,6 @@ def _held_words(run: Row, at: datetime | None) -> str:
     if nobody := without_scheduler(now=at):
         return f"{words}, and {nobody}."
     return f"{words}, and the scheduler will end the run unless the worker reports before."
-
-
-def _ended(run: Row) -> Ended:
-    return Ended(
-        at=run["ended_at"],
-        by=run["ended_by"],
-        fault_class=run["fault_class"],
-        message=run["error_message"] or run["short_message"],
-    )
 
 
 def _ended_words(run: Row, retry: Retry) -> str:

@@ -4,7 +4,6 @@ If nothing else holds it back, other runs may go first: `choose_runs` tells that
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -112,7 +111,15 @@ def _of_run(run: Row, found: Candidates, now: datetime | None) -> Iterator[Reaso
             " there too.",
         )
     if run["paused_at"] is not None:
-        yield _paused(run)
+        why = f" ({run['pause_reason']})" if run["pause_reason"] else ""
+        since = moment_words(run["paused_at"], run["now"])
+        yield Reason(
+            WaitingFor.ENVIRONMENT_PAUSED,
+            f"Environment {run['environment_name']} is paused since {since}{why}.",
+            Subject("environment", run["environment_id"], run["environment_name"]),
+            since=run["paused_at"],
+            remedy="Resume it with PATCH /environments/:id (paused: false).",
+        )
     if not found.run["connection_is_ready"]:
         yield connection_reason(run, now=now)
     elif opened_headers(run) is None:
@@ -144,17 +151,6 @@ def _of_run(run: Row, found: Candidates, now: datetime | None) -> Iterator[Reaso
             remedy="Wait until one of them ends, or let more of them run at once with PATCH /triggers/:id"
             " (maxConcurrentRuns).",
         )
-
-
-def _paused(run: Row) -> Reason:
-    why = f" ({run['pause_reason']})" if run["pause_reason"] else ""
-    return Reason(
-        WaitingFor.ENVIRONMENT_PAUSED,
-        f"Environment {run['environment_name']} is paused since {moment_words(run['paused_at'], run['now'])}{why}.",
-        Subject("environment", run["environment_id"], run["environment_name"]),
-        since=run["paused_at"],
-        remedy="Resume it with PATCH /environments/:id (paused: false).",
-    )
 
 
 def _of_workers(run: Row, found: Candidates, now: datetime | None) -> Iterator[Reason]:
@@ -207,13 +203,13 @@ def _of_place(run: Row, found: Candidates, now: datetime | None) -> Iterator[Rea
             workers = [found.own]
     if not workers:
         return
-    place = find_place(run, workers, now=now)
+    place = _find_place(run, workers, now=now)
     if place is None:
         return
-    worker = place.worker
-    least = "At least " if place.ahead == MOST_COUNTED else ""
-    go = "goes" if place.ahead == 1 else "go"
-    what = f"{least}{counted(place.ahead, 'due run')}" if place.ahead else "Other due runs"
+    worker, ahead = place
+    least = "At least " if ahead == MOST_COUNTED else ""
+    go = "goes" if ahead == 1 else "go"
+    what = f"{least}{counted(ahead, 'due run')}" if ahead else "Other due runs"
     yield Reason(
         WaitingFor.BEHIND_OTHERS,
         f"{what} of worker {worker['label']} {go} first."
@@ -221,8 +217,8 @@ def _of_place(run: Row, found: Candidates, now: datetime | None) -> Iterator[Rea
         else f"{what} {go} first at worker {worker['label']}, which will come to it before the other workers of pool"
         f" {run['pool_name']}.",
         Subject("worker", worker["worker_id"], worker["label"]),
-        place=place.ahead + 1 if place.ahead else None,
-        remedy=_more_room(run, found, room_of(worker) > place.ahead),
+        place=ahead + 1 if ahead else None,
+        remedy=_more_room(run, found, room_of(worker) > ahead),
     )
     if found.is_for_one and not hindrances(worker, is_due=True):
         yield candidates.why_only_one(run, found)
@@ -361,25 +357,18 @@ _AHEAD_OF_EACH = first_due(_IS_AHEAD, own=MOST_AT_ONCE, of_each_pool=MOST_AT_ONC
 _SOONEST = f"""
 SELECT c.id
 FROM (
-    SELECT given.*, w.features FROM unnest(%(worker_ids)s::uuid[], %(rooms)s::int[],
-        %(unapproved_since)s::timestamptz[]) AS given (id, room, unapproved_since)
-    JOIN worker w ON w.id = given.id) c
+    SELECT id, room, unapproved_since, string_to_array(named, ',') AS features
+    FROM unnest(%(worker_ids)s::uuid[], %(rooms)s::int[], %(unapproved_since)s::timestamptz[], %(features)s::text[])
+        AS given (id, room, unapproved_since, named)) c
 CROSS JOIN LATERAL (SELECT least(count(*), c.room) AS n FROM ({about(_AHEAD_OF_EACH, "c")}) first) ahead
 ORDER BY ahead.n >= c.room, ahead.n, c.room DESC, c.id LIMIT 1
 """
 
 
-@dataclass(frozen=True, slots=True)
-class QueuePlace:
-    """The worker that will come to a run first, and how many due runs it gets before: MOST_COUNTED at most."""
-
-    worker: Row
-    ahead: int
-
-
-def find_place(run: Row, workers: list[Row], *, now: datetime | None) -> QueuePlace | None:
-    """Returns where the run stands at the candidate that comes to it first. Returns None if the next poll of one of
-    them returns it, or if none has room and no run goes first. It takes two polls and three statements at most.
+def _find_place(run: Row, workers: list[Row], *, now: datetime | None) -> tuple[Row, int] | None:
+    """Returns the candidate that comes to the run first, and how many due runs it gets before: MOST_COUNTED at most.
+    Returns None if the next poll of one of them returns it, or if none has room and no run goes first. It takes two
+    polls and three statements at most.
     """
     with_room = [worker for worker in workers if room_of(worker)]
     worker = max(with_room or workers, key=room_of)
@@ -400,7 +389,7 @@ def find_place(run: Row, workers: list[Row], *, now: datetime | None) -> QueuePl
     limits = limits_of_candidate(worker)
     params |= {**limits, "worker_id": worker["worker_id"]}
     found = fetch_row(_AHEAD, params)
-    return QueuePlace(worker, found["ahead"]) if with_room or found["ahead"] else None
+    return (worker, found["ahead"]) if with_room or found["ahead"] else None
 
 
 def _gets(worker: Row, run: Row, now: datetime | None) -> bool:
@@ -415,6 +404,7 @@ def _soonest(workers: list[Row], params: Row) -> Row:
         "worker_ids": ids,
         "rooms": [min(MOST_AT_ONCE, room_of(worker)) for worker in workers],
         "unapproved_since": [worker["unapproved_since"] for worker in workers],
+        "features": [",".join(worker["features"]) for worker in workers],
     }
     (found,) = fetch_all(_SOONEST, {**params, **given})
     return workers[ids.index(found["id"])]

@@ -92,6 +92,8 @@ class Trigger(FileColumns):
     # The secret headers for the MCP server: encrypted JSON, or NULL for none. Users write them, a rotation of the data
     # key encrypts them anew, and deleting the trigger removes them.
     mcp_headers = models.BinaryField(null=True)
+    # The names of these headers, which are no secret, for people who change one of them; NULL for none.
+    mcp_header_names = ArrayField(models.TextField(), null=True)
     # The data key that encrypts `mcp_headers`; NULL if there are no headers. This column is always written together
     # with `mcp_headers`.
     mcp_key = tenant_key("workspaces.DataKey", null=True)

@@ -11,7 +11,7 @@ from pipedai.api.views import announce_stream, event_text
 from pipedai.server.ticket import Piece, StreamTicket
 from pipedai.sql import Row, fetch_all, fetch_row
 from pipedai.wakeups import announce_watch
-from triggers.run_events.recording import TAKEN_AFTER_END
+from triggers.run_events.recording import TAKEN_AFTER_END, RunEvent
 from triggers.runs.statements import RECORD_EVENTS
 from triggers.states import RecordEvents, Status
 
@@ -71,17 +71,12 @@ ORDER BY wanted.run_id, wanted.after, batch.first_seq
 """
 
 
-class StoredEvent(NamedTuple):
-    seq: int
-    json: str
-
-
 class Page(NamedTuple):
     """Some events of a run, the number of its last one (0 if it has none), and a sentence on why there are none to be
     had (None if there are).
     """
 
-    events: list[StoredEvent]
+    events: list[RunEvent]
     last_seq: int
     why_none: str | None
 
@@ -105,7 +100,7 @@ class News(NamedTuple):
     status with which the stream ends.
     """
 
-    events: list[StoredEvent]
+    events: list[RunEvent]
     stopped_as: str | None = None
     ended_as: str | None = None
 
@@ -161,7 +156,7 @@ def _progress(run_id: UUID) -> Row:
 
 def _read(
     progress: Row, run_id: UUID, *, after: int, limit: int, most_bytes: int
-) -> list[StoredEvent]:
+) -> list[RunEvent]:
     if after >= progress["stored"]:
         return []
     params = {
@@ -175,11 +170,11 @@ def _read(
     return list(_after(fetch_all(_READ, params), after))[:limit]
 
 
-def _after(batches: list[Row], after: int) -> Iterator[StoredEvent]:
+def _after(batches: list[Row], after: int) -> Iterator[RunEvent]:
     for batch in batches:
         for seq, json in enumerate(batch["events"], batch["first_seq"]):
             if seq > after:
-                yield StoredEvent(seq, json)
+                yield RunEvent(seq, json)
 
 
 DROPPED = (

@@ -197,19 +197,16 @@ def store_events(
         if log is None:
             raise NotFound
         _check(log)
-        _check_order(log, events)
+        if events and (events[0].seq > log["next_seq"] or not _is_sequence(events)):
+            raise Conflict(
+                f"The events are not one after the other from number {log['next_seq']} on.",
+                code=ErrorCode.EVENT_GAP,
+                nextSeq=log["next_seq"],
+            )
         new = [event for event in events if event.seq >= log["next_seq"]]
         if new:
             _store(run_id, log, new)
         return int(new[-1].seq + 1 if new else log["next_seq"])
-
-
-def _tell(run_id: UUID, count: int, *, is_truncated: bool = False) -> None:
-    """Tells the metrics and the streams of the run what was stored, after the commit."""
-    told = partial(stored.send, sender=None, count=count, is_truncated=is_truncated)
-    transaction.on_commit(told, robust=True)
-    if watches.is_watched(run_id):
-        announce_events_of_run(run_id)
 
 
 def _check(log: Row) -> None:
@@ -224,15 +221,6 @@ def _check(log: Row) -> None:
 def _is_sequence(events: Sequence[RunEvent]) -> bool:
     """Whether the numbers follow each other. They are the caller's, so nothing as long as they say is made."""
     return all(after.seq == before.seq + 1 for before, after in pairwise(events))
-
-
-def _check_order(log: Row, events: Sequence[RunEvent]) -> None:
-    if events and (events[0].seq > log["next_seq"] or not _is_sequence(events)):
-        raise Conflict(
-            f"The events are not one after the other from number {log['next_seq']} on.",
-            code=ErrorCode.EVENT_GAP,
-            nextSeq=log["next_seq"],
-        )
 
 
 def _store(run_id: UUID, log: Row, new: list[RunEvent]) -> None:
@@ -250,13 +238,8 @@ def _store(run_id: UUID, log: Row, new: list[RunEvent]) -> None:
     within_day = fitting(kept, MAX_DAY_BYTES - (day["bytes"] if day else 0))
     if len(within_day) < len(kept):
         kept, reason = within_day, _DAY_IS_FULL
-    marker = make_event(
-        log["stored"] + len(kept) + 1,
-        at=iso_time(log["now"]),
-        type_=TRUNCATED,
-        text=reason,
-        data=None,
-    )
+    at, seq = iso_time(log["now"]), log["stored"] + len(kept) + 1
+    marker = make_event(seq, at=at, type_=TRUNCATED, text=reason, data=None)
     # The event that says so has its place beyond the limits.
     write([*kept, marker], day_limit=2**62, is_truncated=True)
 
@@ -287,5 +270,9 @@ def _write(
     }
     if execute(statement, params) == 0:
         return False
-    _tell(run_id, len(events), is_truncated=is_truncated)
+    # The metrics and the streams of the run are told after the commit.
+    told = partial(stored.send, sender=None, count=len(events), is_truncated=is_truncated)
+    transaction.on_commit(told, robust=True)
+    if watches.is_watched(run_id):
+        announce_events_of_run(run_id)
     return True

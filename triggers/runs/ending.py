@@ -261,18 +261,13 @@ def _delay(run: Row, retry_after_seconds: int | None) -> timedelta:
 
 
 def retry_events(retries: Sequence[Row]) -> list[Event]:
-    return [
-        Event(
-            "run.retried",
-            SYSTEM,
-            retry["environment_id"],
-            "run",
-            retry["id"],
-            {
-                "retryOf": str(retry["retry_of_id"]),
-                "attempt": retry["attempt"],
-                "availableAt": iso_time(retry["available_at"]),
-            },
-        )
-        for retry in retries
-    ]
+    events = []
+    for retry in retries:
+        about = {
+            "retryOf": str(retry["retry_of_id"]),
+            "attempt": retry["attempt"],
+            "availableAt": iso_time(retry["available_at"]),
+        }
+        environment_id = retry["environment_id"]
+        events.append(Event("run.retried", SYSTEM, environment_id, "run", retry["id"], about))
+    return events

@@ -18,11 +18,7 @@ from pipedai.events import Actor, Event, emit
 from pipedai.logs import get_logger
 from pipedai.sql import Row, fetch_all, fetch_one
 from triggers import secrets
-from triggers.runs.conditions import (
-    CONNECTION_IS_READY,
-    HEADERS_MAY_GO,
-    OF_ENVIRONMENT,
-)
+from triggers.runs.conditions import CONNECTION_IS_READY, HEADERS_MAY_GO, OF_ENVIRONMENT
 from triggers.runs.lifecycle import UNAPPROVED, NotReady, Refused, read_own_run
 from workspaces.connections.refreshing import distrust_token, want_refresh
 from workspaces.connections.secrets import open_headers

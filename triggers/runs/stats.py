@@ -1,5 +1,5 @@
-"""Computes the figures of an environment's dashboard, and sums up its ended runs by trigger, worker, model, day or
-hour.
+"""Computes the figures of an environment's dashboard, and sums up its ended runs by trigger, worker, model, hour,
+day, week or month.
 """
 
 from collections.abc import Mapping
@@ -76,7 +76,10 @@ def run_figures(*, environment_id: UUID, timezone: str, now: datetime) -> Row:
 # and made anew, and workers report any name as the model.
 MAX_GROUPS = 1_000
 
+# How many days a window has by default, and how many weeks or months by these.
 DEFAULT_DAYS = 30
+
+DEFAULT_SPANS = 12
 
 MAX_DAYS = 400
 
@@ -99,15 +102,18 @@ _COLUMNS: Mapping[str, tuple[str, str, str]] = {
 
 DAY_AND_TRIGGER = "day,trigger"
 
-GROUPINGS = (*_COLUMNS, "hour", "day", DAY_AND_TRIGGER)
+# The spans that begin with a day.
+_SPANS = ("day", "week", "month")
+
+GROUPINGS = (*_COLUMNS, "hour", *_SPANS, DAY_AND_TRIGGER)
 
 _RUNS_OF_WINDOW = """
 FROM run r
 WHERE r.environment_id = %(environment_id)s AND r.ended_at IS NOT NULL
     AND r.ended_at >= %(begin)s AND r.ended_at < %(end)s"""
 
-# The day or hour of a run, by the beginnings of these, which the caller works out. Converting the time of each run to a
-# zone would take PostgreSQL a third of the whole statement.
+# The hour of a run, or the day with which its span begins, by the beginnings of these, which the caller works out.
+# Converting the time of each run to a zone would take PostgreSQL a third of the whole statement.
 _NTH_PERIOD = "width_bucket(r.ended_at, %(begins)s::timestamptz[])"
 _DAY_OF_RUN = f"(%(periods)s::date[])[{_NTH_PERIOD}]"
 _HOUR_OF_RUN = f"(%(periods)s::timestamptz[])[{_NTH_PERIOD}]"
@@ -140,7 +146,7 @@ _FIGURES = f"""count(*) AS runs,
         coalesce(sum(r.output_tokens), 0) AS output_tokens,
         {{durations}} AS durations"""
 
-# The figures of a day or an hour without runs.
+# The figures of an hour or a span without runs.
 _NO_RUNS: Row = {
     **dict.fromkeys(
         ("runs", "succeeded", "failed", "timed_out", "canceled", "nothing_new", "retries"), 0
@@ -150,8 +156,8 @@ _NO_RUNS: Row = {
     **dict.fromkeys(("name", "success_rate", "p50_ms", "p95_ms")),
 }
 
-# The total is the grouping set without a key. It comes first, then the groups with the most runs, or the days in their
-# order.
+# The total is the grouping set without a key. It comes first, then the groups with the most runs, or the hours or spans
+# in their order.
 _STATS = """
 WITH sums AS (
     SELECT grouping({key}) = 1 AS is_total, {key} AS key, {day} AS day, {figures}
@@ -193,19 +199,28 @@ class Window:
 
     @classmethod
     def of(
-        cls, begin: datetime | None, end: datetime, timezone: str, period: str | None = None
+        cls,
+        begin: datetime | None,
+        end: datetime,
+        timezone: str,
+        period: str | None = None,
+        group_by: str = "day",
     ) -> "Window":
         """Returns the window. Without `begin` it begins with the day or month, as `period` says, of the last moment
-        before `end`. If `period` is `hour`, it has the hour of this moment and the 23 before it. Without both it has
-        DEFAULT_DAYS days, and the last of them is the day of that moment.
+        before `end`. Without both it ends with the hour, week, month or day of that moment, and has 24 hours,
+        DEFAULT_SPANS weeks or months, or DEFAULT_DAYS days.
         """
-        if begin is None and period == "hour":
-            begin = _hour(end - _MOMENT, zone_of(timezone)) - _HOUR * 23
-        elif begin is None and period:
+        zone = zone_of(timezone)
+        if begin is None and period:
             begin, _ = period_around(end - _MOMENT, period, timezone)
+        elif begin is None and group_by == "hour":
+            begin = _hour(end - _MOMENT, zone) - _HOUR * 23
         elif begin is None:
-            zone = zone_of(timezone)
-            begin = midnight(_last_day(end, zone) - _DAY * (DEFAULT_DAYS - 1), zone)
+            first = _first_day(_last_day(end, zone), group_by)
+            is_longer = group_by in ("week", "month")
+            for _ in range((DEFAULT_SPANS if is_longer else DEFAULT_DAYS) - 1):
+                first = _first_day(first - _DAY, group_by)
+            begin = midnight(first, zone)
         return cls(begin, end, timezone)
 
     @property
@@ -234,6 +249,13 @@ class Window:
             begins.append(following)
         return [(each, each) for each in begins]
 
+    def spans(self, of: str) -> list[tuple[date, datetime]]:
+        """Returns each day, week or month, by its first day, with its beginning. The first begins with the window."""
+        begins: dict[date, datetime] = {}
+        for day, begin in self.days:
+            begins.setdefault(_first_day(day, of), begin)
+        return list(begins.items())
+
 
 @dataclass(frozen=True, slots=True)
 class Stats:
@@ -247,11 +269,11 @@ class Stats:
 def run_stats(*, environment_id: UUID, group_by: str, window: Window) -> Stats:
     """Returns the sums of the runs that ended in the window, by the groups that `group_by`, one of GROUPINGS, names.
 
-    The groups with the most runs come first, and there are MAX_GROUPS at most. Days come in their order instead, and a
-    day without runs has zeros. By day and trigger, the groups are those with runs; the days come in their order, and of
-    each day the triggers with the most runs first. In each row `p50_ms` and `p95_ms` are the median and the 95th
-    percentile of the runs' durations in milliseconds. They are None if no run had started, or if the window is longer
-    than MAX_DAYS_OF_PERCENTILES.
+    The groups with the most runs come first, and there are MAX_GROUPS at most. Hours, days, weeks and months come in
+    their order instead, and one without runs has zeros. By day and trigger, the groups are those with runs; the days
+    come in their order, and of each day the triggers with the most runs first. In each row `p50_ms` and `p95_ms` are
+    the median and the 95th percentile of the runs' durations in milliseconds. They are None if no run had started, or
+    if the window is longer than MAX_DAYS_OF_PERCENTILES.
     """
     params: dict[str, Any] = {
         "environment_id": environment_id,
@@ -259,16 +281,17 @@ def run_stats(*, environment_id: UUID, group_by: str, window: Window) -> Stats:
         "end": window.end,
         "most": MAX_GROUPS,
     }
-    if group_by in ("hour", "day", DAY_AND_TRIGGER):
-        periods = window.hours if group_by == "hour" else window.days
+    is_listed = group_by in ("hour", *_SPANS)
+    if is_listed or group_by == DAY_AND_TRIGGER:
+        periods = window.hours if group_by == "hour" else window.spans(group_by)
         params["periods"], params["begins"] = map(list, zip(*periods, strict=True))
     has_durations = window.length <= MAX_DAYS_OF_PERCENTILES * _DAY
     rows = fetch_all(_statement(group_by, durations=has_durations), params)
     total, *items = map(_converted, rows)
-    if group_by in ("hour", "day"):
+    if is_listed:
         found = {row["key"]: row for row in items}
         items = [
-            found.get(key, {**_NO_RUNS, "key": key, "day": key if group_by == "day" else None})
+            found.get(key, {**_NO_RUNS, "key": key, "day": key if group_by in _SPANS else None})
             for key in params["periods"]
         ]
         total["groups"] = len(items)
@@ -293,12 +316,12 @@ def _statement(group_by: str, *, durations: bool) -> str:
     figures = _FIGURES.format(durations=_DURATIONS if durations else _NO_DURATIONS)
     if group_by == DAY_AND_TRIGGER:
         return _STATS_OF_PAIRS.format(day=_DAY_OF_RUN, figures=figures, runs=_RUNS_OF_WINDOW)
-    periods = {"hour": _HOUR_OF_RUN, "day": _DAY_OF_RUN}
+    periods = {"hour": _HOUR_OF_RUN, **dict.fromkeys(_SPANS, _DAY_OF_RUN)}
     key, table, column = _COLUMNS.get(group_by) or (periods[group_by], "", "")
     names = f"LEFT JOIN {table} n ON n.environment_id = %(environment_id)s AND n.id = shown.key"
     return _STATS.format(
         key=key,
-        day=key if group_by == "day" else "NULL::date",
+        day=key if group_by in _SPANS else "NULL::date",
         figures=figures,
         runs=_RUNS_OF_WINDOW,
         most="key" if group_by in periods else "runs DESC, key",
@@ -315,6 +338,13 @@ def _hour(moment: datetime, zone: tzinfo) -> datetime:
     """Returns when the hour of a moment began on the zone's clocks."""
     on_the_clock = _on_the_clock(moment, zone)
     return moment - (on_the_clock - on_the_clock.replace(minute=0, second=0, microsecond=0))
+
+
+def _first_day(day: date, span: str) -> date:
+    """Returns the first day of the day's week, which begins on a Monday, or of its month; else the day itself."""
+    if span == "week":
+        return day - _DAY * day.weekday()
+    return day.replace(day=1) if span == "month" else day
 
 
 def _last_day(end: datetime, zone: tzinfo) -> date:
@@ -389,8 +419,9 @@ class StatsViewSet(TenantViewSet):
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
         sent = StatsFilters.read(Run.objects.none(), request).values
-        by_hour = sent["groupBy"] == "hour"
-        window = _window(sent["from"], sent["to"], sent["period"], sent["timezone"], by_hour)
+        window = _window(
+            sent["from"], sent["to"], sent["period"], sent["timezone"], sent["groupBy"]
+        )
         if not _UNDER_WAY.admits(environment_id, request):
             raise TooManyRequests(
                 "Two statistics are being worked out already: ask again when they are there.",
@@ -415,19 +446,18 @@ class StatsViewSet(TenantViewSet):
 
 
 def _window(
-    begin: datetime | None, end: datetime | None, period: str | None, timezone: str, by_hour: bool
+    begin: datetime | None, end: datetime | None, period: str | None, timezone: str, group_by: str
 ) -> Window:
     if begin and period:
         raise Invalid({"from": ["Must not be given together with `period`."]})
     try:
-        window = Window.of(
-            begin, end or database_now(), timezone, period or ("hour" if by_hour else None)
-        )
+        window = Window.of(begin, end or database_now(), timezone, period, group_by)
         length = window.length
     except OverflowError:
         raise Invalid({"from" if begin else "to": ["Too far away."]}) from None
     if window.begin >= window.end:
         raise Invalid({"to": ["Must be later than `from`."]})
-    if length > timedelta(days=(most := MAX_DAYS_OF_HOURS if by_hour else MAX_DAYS)):
+    most = MAX_DAYS_OF_HOURS if group_by == "hour" else MAX_DAYS
+    if length > timedelta(days=most):
         raise Invalid({"from": [f"Must be at most {most} days before `to`."]})
     return window

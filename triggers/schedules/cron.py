@@ -87,10 +87,6 @@ class Schedule:
     def next_after(self, moment: datetime) -> datetime:
         return _next_tick(self, _whole_minute(moment))
 
-    def due_after(self, moment: datetime) -> Due:
-        """Raises BadSchedule if there is no tick later than `moment`."""
-        return _next_due(self, _whole_minute(moment))
-
     def ticks(self, first: datetime, until: datetime) -> Ticks:
         """Returns the ticks in [first, until]; `first` must be one. Raises BadSchedule if none comes after."""
         return _ticks(self, _whole_minute(first), _whole_minute(until))
@@ -305,7 +301,7 @@ def describe(schedule: Schedule) -> str:
 def coming_times(schedule: Schedule, after: datetime, count: int) -> list[ComingTime]:
     times: list[ComingTime] = []
     for _ in range(count):
-        due = schedule.due_after(after)
+        due = _next_due(schedule, _whole_minute(after))
         times.append(ComingTime(due.at, _note(schedule, due)))
         after = due.at
     return times

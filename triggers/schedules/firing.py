@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -181,14 +181,9 @@ def _busy_triggers(due: list[Row]) -> dict[UUID, UUID]:
     skipping = [row for row in due if row["overlap_policy"] == Trigger.OverlapPolicy.SKIP]
     if not skipping:
         return {}
-    unfinished = fetch_all(
-        _UNFINISHED,
-        {
-            "ids": [row["id"] for row in skipping],
-            "environment_ids": list({row["environment_id"] for row in skipping}),
-        },
-    )
-    return {row["trigger_id"]: row["id"] for row in unfinished}
+    environment_ids = list({row["environment_id"] for row in skipping})
+    params = {"ids": [row["id"] for row in skipping], "environment_ids": environment_ids}
+    return {row["trigger_id"]: row["id"] for row in fetch_all(_UNFINISHED, params)}
 
 
 def _decisions(
@@ -241,12 +236,7 @@ def _store(batch: _Batch, now: datetime | None) -> None:
 def _ticks_of_their_own(ticks: list[_Tick]) -> list[_Tick]:
     """Returns the ticks that need a row of their own. Others lengthen a stretch (no worker, or paused)."""
     stretched = {tick.trigger["id"]: tick for tick in ticks if tick.decision in STRETCHED}
-    joined = join_stretches(
-        {
-            id_: Continuation(DueTimes.of(tick.trigger), tick.at, tick.decision)
-            for id_, tick in stretched.items()
-        }
-    )
+    joined = join_stretches(stretched)
     return [
         tick
         for tick in ticks
@@ -271,25 +261,16 @@ def _columns(ticks: list[_Tick]) -> dict[str, list[Any]]:
 
 def _event(tick: Row) -> Event:
     metadata = {"tickAt": iso_time(tick["tick_at"]), "triggerId": str(tick["trigger_id"])}
+    environment_id = tick["environment_id"]
     if tick["run_id"]:
-        return Event(
-            "run.scheduled", SYSTEM, tick["environment_id"], "run", tick["run_id"], metadata
-        )
+        return Event("run.scheduled", SYSTEM, environment_id, "run", tick["run_id"], metadata)
     metadata |= {"decision": tick["decision"], "missedCount": tick["missed_count"]}
-    return Event(
-        "run.skipped", SYSTEM, tick["environment_id"], "trigger", tick["trigger_id"], metadata
-    )
+    return Event("run.skipped", SYSTEM, environment_id, "trigger", tick["trigger_id"], metadata)
 
 
 # This signal tells which decisions (`decisions`) lengthened stretches in a transaction, after its commit. The metrics
 # need it, because lengthening a stretch emits no event.
 lengthened = Signal()
-
-
-class Continuation(NamedTuple):
-    due_times: DueTimes
-    tick: datetime
-    decision: Decision
 
 
 # Reads the latest tick of each trigger if it was decided in the same way. The caller has locked the triggers, so no
@@ -311,7 +292,7 @@ RETURNING t.trigger_id, t.decision
 """
 
 
-def join_stretches(ticks: Mapping[UUID, Continuation]) -> set[UUID]:
+def join_stretches(ticks: Mapping[UUID, _Tick]) -> set[UUID]:
     """Adds each trigger's tick to the stretch that it continues, and returns these triggers. All other ticks need a row
     of their own. The caller has locked the triggers.
     """
@@ -321,12 +302,12 @@ def join_stretches(ticks: Mapping[UUID, Continuation]) -> set[UUID]:
     params = {"trigger_ids": list(ticks), "decisions": decisions}
     joined, followed = set(), {}
     for stretch in fetch_all(_LAST, params):
-        due_times, tick, _ = ticks[stretch["trigger_id"]]
-        if stretch["tick_at"] <= tick <= stretch["last_tick_at"]:
+        tick = ticks[stretch["trigger_id"]]
+        if stretch["tick_at"] <= tick.at <= stretch["last_tick_at"]:
             # The stretch's row counts this tick already. That happens when the database's clock was put back.
             joined.add(stretch["trigger_id"])
-        elif due_times.next_after(stretch["last_tick_at"]) == tick:
-            followed[stretch["id"]] = tick
+        elif DueTimes.of(tick.trigger).next_after(stretch["last_tick_at"]) == tick.at:
+            followed[stretch["id"]] = tick.at
     if followed:
         params = {"ids": list(followed), "ticks": list(followed.values())}
         longer = fetch_all(_LENGTHEN, params)

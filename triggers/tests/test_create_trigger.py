@@ -63,7 +63,12 @@ def test_everything_may_be_said(cast, create):
     response = create(**said, **secrets)
     assert response.status_code == 201
     assert response.json() == trigger(
-        cast, **said, nextRunAt=A_TIME, hasMcpHeaders=True, hasWebhookSecret=True
+        cast,
+        **said,
+        nextRunAt=A_TIME,
+        hasMcpHeaders=True,
+        mcpHeaderNames=["x-api-key"],
+        hasWebhookSecret=True,
     )
 
 

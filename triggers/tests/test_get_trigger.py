@@ -16,7 +16,10 @@ def test_it_is_shown_whole(cast, url):
     response = cast.client(cast.viewer).get(url)
     assert response.status_code == 200
     assert response.json() == trigger_shown(
-        cast.environment.id, id=str(cast.trigger_id), workerId=str(cast.worker.worker_id)
+        cast.environment.id,
+        id=str(cast.trigger_id),
+        workerId=str(cast.worker.worker_id),
+        retryAfterEffects=True,
     )
 
 

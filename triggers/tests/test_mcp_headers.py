@@ -9,6 +9,7 @@ from django.db import IntegrityError
 from pipedai.crypto import CannotOpen
 from testing.probes.shapes import invalid
 from testing.probes.tables import columns_with
+from testing.world.sealed import headers_of
 from triggers import secrets
 from triggers.models import Run, Trigger
 from workers.models import Worker
@@ -183,6 +184,75 @@ def boxes(trigger_id):
     row = Trigger.objects.get(id=trigger_id)
     key = row.mcp_key
     return row, WrappedKey(key.id, bytes(key.wrapped), key.master_key_id)
+
+
+class TestOneAlone:
+    """`PATCH` with `mcpHeadersMode: "merge"`."""
+
+    @pytest.fixture
+    def patch(self, cast, create):
+        url = f"/api/v1/triggers/{create(mcpHeaders=HEADERS).json()['id']}"
+        return lambda **body: cast.client(cast.admin).patch(url, body)
+
+    def test_it_is_replaced_in_any_case_added_or_taken_away(self, patch):
+        both = {"x-api-key": "planted-api-key", "authorization": "planted-newer"}
+        for given, names, kept in (
+            ({"authorization": "planted-newer"}, ["x-api-key", "authorization"], both),
+            ({"X-New": "planted-new"}, ["x-api-key", "authorization", "X-New"], None),
+            ({"X-API-KEY": None, "x-new": None, "x-none": None}, ["authorization"], {"authorization": "planted-newer"}),
+            ({"Authorization": None}, None, None),
+            ({"X-New": "planted-new"}, ["X-New"], {"X-New": "planted-new"}),
+        ):  # fmt: skip
+            answer = patch(mcpHeaders=given, mcpHeadersMode="merge")
+            assert answer.status_code == 200
+            assert answer.json()["mcpHeaderNames"] == names
+            assert answer.json()["hasMcpHeaders"] is bool(names)
+            if kept:
+                assert headers_of(answer.json()["id"]) == kept
+        assert columns_with(*PLANTED, "planted-new") == []
+
+    def test_what_is_as_it_was_changes_nothing_and_null_takes_all_away(self, patch):
+        before = patch(name="y").json()
+        for same in ({}, {"X-None": None}, {"x-api-key": "planted-api-key"}):
+            assert patch(mcpHeaders=same, mcpHeadersMode="merge").json() == before
+        assert patch(mcpHeadersMode="merge").json() == before
+        assert patch(mcpHeaders=None, mcpHeadersMode="merge").json()["hasMcpHeaders"] is False
+
+    def test_nothing_is_merged_with_headers_for_another_server(self, patch):
+        moved = {"mcpUrl": "https://other.example/", "mcpHeadersMode": "merge"}
+        assert patch(mcpHeaders={"X-New": "planted-new"}, **moved).json()["mcpHeaderNames"] == [
+            "X-New"
+        ]
+
+    def test_all_of_them_together_are_bounded(self, patch):
+        refused = patch(mcpHeaders={"X-Long": "v" * 8150}, mcpHeadersMode="merge")
+        assert refused.json() == invalid({"mcpHeaders": ["Must not be longer than 8 KiB in all."]})
+
+    def test_a_null_needs_the_mode_which_a_new_trigger_has_not(self, create, patch):
+        problem = "A value may be null only with mcpHeadersMode merge."
+        for mode in ({}, {"mcpHeadersMode": "replace"}):
+            refused = patch(mcpHeaders={"X-Api-Key": None}, **mode)
+            assert refused.json() == invalid({"mcpHeaders": [problem]})
+        assert create(mcpHeaders={"X-Api-Key": None}).status_code == 400
+        assert create(mcpHeadersMode="merge").status_code == 400
+
+    def test_what_does_not_open_is_not_merged_but_may_be_replaced(self, patch):
+        Trigger.objects.filter(mcp_key__isnull=False).update(mcp_headers=b"no headers")
+        refused = patch(mcpHeaders={"X-New": "planted-new"}, mcpHeadersMode="merge")
+        assert (refused.status_code, refused.json()["code"]) == (503, "encryption_unavailable")
+        assert patch(mcpHeaders={"X-New": "planted-new"}).json()["mcpHeaderNames"] == ["X-New"]
+
+    def test_names_are_for_operators(self, cast, patch):
+        trigger = patch(name="y").json()
+        lists = f"/api/v1/environments/{cast.environment.id}/triggers"
+        for who, names in ((cast.operator, list(HEADERS)), (cast.viewer, None)):
+            client = cast.client(who)
+            one = client.get(f"/api/v1/triggers/{trigger['id']}").json()
+            assert one == {**trigger, "mcpHeaderNames": names}
+            for include in ("", "?include=recent"):
+                items = client.get(f"{lists}{include}").json()["items"]
+                assert names in [each["mcpHeaderNames"] for each in items]
+                assert any(each["mcpHeaderNames"] for each in items) is bool(names)
 
 
 class TestAMovedCiphertext:

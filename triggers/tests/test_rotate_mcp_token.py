@@ -25,7 +25,7 @@ def rotate(cast, url, headers=None):
 
 
 def test_it_answers_the_trigger_without_the_token(cast, url):
-    before = cast.client(cast.viewer).get(f"/api/v1/triggers/{cast.trigger_id}").json()
+    before = cast.client(cast.operator).get(f"/api/v1/triggers/{cast.trigger_id}").json()
     response = rotate(cast, url)
     assert response.status_code == 200
     assert response.json() == {**before, "updatedAt": A_TIME}

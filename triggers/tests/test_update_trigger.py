@@ -76,7 +76,7 @@ class TestWhatChanges:
         told = "[redacted]" if field in SECRET_SAMPLES else [before[field], value]
         assert the_row(rows, cast) == {field: told}
         changed = {name for name in after if after[name] != before[name]}
-        assert changed - {"nextRunAt"} == {shown_as, "updatedAt"}
+        assert changed - {"nextRunAt", "mcpHeaderNames"} == {shown_as, "updatedAt"}
 
     @pytest.mark.parametrize(
         "body", [{}, {"name": "Nightly report"}, {"webhookUrl": None}, {"mcpHeaders": {}}], ids=str

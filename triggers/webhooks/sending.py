@@ -27,11 +27,24 @@ from workspaces.encryption.keys import WrappedKey
 # Reads the delivery that is to be repeated. The lock keeps that delivery and its run from being pruned before the new
 # delivery is written.
 _OLD = "SELECT run_id, message_id, body FROM delivery WHERE id = %(id)s FOR KEY SHARE"
+_TRIGGER = """
+SELECT environment_id, webhook_url FROM trigger WHERE id = %(id)s AND deleted_at IS NULL FOR SHARE
+"""
 
 
 def queue_deliveries(ended: Iterable[Row]) -> None:
     """Queues one delivery for each run that has a `webhook_url`, in one statement. Rows have `error_message`."""
-    Delivery.objects.bulk_create([_of_run(run) for run in ended if run["webhook_url"]])
+    told = (run for run in ended if run["webhook_url"])
+    Delivery.objects.bulk_create(
+        _delivery(
+            run["environment_id"],
+            run["trigger_id"],
+            run["webhook_url"],
+            run_id=run["id"],
+            body=body_of(run),
+        )
+        for run in told
+    )
 
 
 def redeliver(*, delivery_id: UUID, actor: Actor) -> UUID:
@@ -78,27 +91,13 @@ def _queue_by_request(
     trigger_id: UUID, actor: Actor, action: str, metadata: dict[str, Any], **values: Any
 ) -> UUID:
     """Queues what a user asked for, and emits its event. The trigger stays locked until the transaction ends."""
-    trigger = or_not_found(
-        fetch_one(
-            "SELECT environment_id, webhook_url FROM trigger"
-            " WHERE id = %(id)s AND deleted_at IS NULL FOR SHARE",
-            {"id": trigger_id},
-        )
-    )
+    trigger = or_not_found(fetch_one(_TRIGGER, {"id": trigger_id}))
     if trigger["webhook_url"] is None:
         raise Conflict("The trigger has no webhookUrl.", code=ErrorCode.NO_WEBHOOK_URL)
     delivery = _delivery(trigger["environment_id"], trigger_id, trigger["webhook_url"], **values)
     delivery.save(force_insert=True)
-    emit(
-        Event(
-            action,
-            actor,
-            delivery.environment_id,
-            "delivery",
-            delivery.id,
-            {"triggerId": str(trigger_id), "host": delivery.host, **metadata},
-        )
-    )
+    about = {"triggerId": str(trigger_id), "host": delivery.host, **metadata}
+    emit(Event(action, actor, delivery.environment_id, "delivery", delivery.id, about))
     return delivery.id
 
 
@@ -112,16 +111,6 @@ def _delivery(environment_id: UUID, trigger_id: UUID, url: str, **values: Any) -
         url=url,
         host=host_of(url),
         **named,
-    )
-
-
-def _of_run(run: Row) -> Delivery:
-    return _delivery(
-        run["environment_id"],
-        run["trigger_id"],
-        run["webhook_url"],
-        run_id=run["id"],
-        body=body_of(run),
     )
 
 
@@ -152,27 +141,23 @@ _ACTIONS = {SendStatus.DELIVERED: "webhook.delivered", SendStatus.DEAD: "webhook
 
 def _message(delivery: Row) -> Post:
     """If the secret can't be decrypted, the attempt fails, because the message must not go unsigned."""
-    try:
-        secret = _secret(delivery)
-    except CannotOpen:
-        raise CannotSend(SECRET_DOES_NOT_OPEN) from None
+    secret = None
+    if delivery["webhook_secret"] is not None:
+        try:
+            secret = secrets.open_webhook_secret(
+                delivery["environment_id"],
+                delivery["trigger_id"],
+                bytes(delivery["webhook_secret"]),
+                WrappedKey.of(delivery),
+            )
+        except CannotOpen:
+            raise CannotSend(SECRET_DOES_NOT_OPEN) from None
     return signed_post(
         delivery["url"],
         message_id=delivery["message_id"],
         body=delivery["body"],
         secret=secret,
         now=delivery["claimed_at"],
-    )
-
-
-def _secret(delivery: Row) -> str | None:
-    if delivery["webhook_secret"] is None:
-        return None
-    return secrets.open_webhook_secret(
-        delivery["environment_id"],
-        delivery["trigger_id"],
-        bytes(delivery["webhook_secret"]),
-        WrappedKey.of(delivery),
     )
 
 

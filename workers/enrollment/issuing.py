@@ -15,12 +15,7 @@ from django.utils.crypto import salted_hmac
 from pipedai.api import tokens
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, or_not_found
-from pipedai.api.throttling import (
-    Rate,
-    check_rate,
-    take_back_hit,
-    too_many_requests,
-)
+from pipedai.api.throttling import Rate, check_rate, take_back_hit, too_many_requests
 from pipedai.events import Actor, Event, emit
 from pipedai.server.request_scope import network_of
 from pipedai.sql import execute, fetch_row

@@ -92,12 +92,10 @@ class PoolViewSet(ResourceViewSet):
     example = {"name": "Build machines"}
     change = {"name": "Build machines"}
 
-    @classmethod
-    def rows(cls) -> QuerySet[Any, Any]:
+    def rows(self) -> QuerySet[Any, Any]:
         return super().rows().values(*COLUMNS)
 
-    @classmethod
-    def shown(cls, rows: list[Any]) -> Any:
+    def shown(self, rows: list[Any]) -> Any:
         return super().shown(with_workers(rows))
 
     @Operation(

@@ -363,7 +363,7 @@ def known_features(named: Collection[Any]) -> list[str]:
 
 @extend_schema_field(
     {
-        "type": ["array", "null"],
+        "type": "array",
         "items": {
             "type": "object",
             "required": ["code", "message"],

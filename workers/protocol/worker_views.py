@@ -63,13 +63,12 @@ MAX_BODY_BYTES = 16 * 1024
 LATE_AGAIN_SECONDS = 1.0
 
 
-def _worker_fields() -> dict[str, serializers.Field]:  # type: ignore[type-arg]
-    """Returns the fields of an answer that tell of the worker itself; `_about_worker` has their values."""
-    return {
-        "serverTime": serializers.DateTimeField(),
-        "authMode": serializers.ChoiceField(choices=Worker.AuthMode.choices),
-        "limitedUntil": serializers.DateTimeField(allow_null=True),
-    }
+# The fields of an answer that tell of the worker itself; `_about_worker` has their values.
+_WORKER_FIELDS: dict[str, Any] = {
+    "serverTime": serializers.DateTimeField(),
+    "authMode": serializers.ChoiceField(choices=Worker.AuthMode.choices),
+    "limitedUntil": serializers.DateTimeField(allow_null=True),
+}
 
 
 class RegistrationViewSet(ApiViewSet):
@@ -149,7 +148,7 @@ class PollingViewSet(WorkerProtocolViewSet):
                 "Poll",
                 "The runs that a worker is to claim.",
                 runs=HandedOutRunSerializer(many=True),
-                **_worker_fields(),
+                **_WORKER_FIELDS,
             )
         },
     )
@@ -185,7 +184,7 @@ class PollingViewSet(WorkerProtocolViewSet):
                 "The run that the worker has claimed.",
                 run=NextRunSerializer(allow_null=True),
                 endedRuns=serializers.ListField(child=serializers.UUIDField()),
-                **_worker_fields(),
+                **_WORKER_FIELDS,
             )
         },
     )

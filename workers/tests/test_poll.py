@@ -130,12 +130,13 @@ def test_a_run_comes_with_all_that_it_takes(cast, poll):
             "timeoutSeconds": 60,
             "payload": {"a": [1]},
             "outputSchema": None,
-            "retryAfterEffects": True,
+            "retryAfterEffects": False,
             "retryMode": "restart",
             "resumeSessionId": None,
             "resumeUntil": None,
             "maxCostUsd": None,
-            "recordEvents": "failures",
+            # A person has started the run.
+            "recordEvents": "always",
             "attempt": 1,
             "queuedAt": run["queuedAt"],
         }

@@ -125,7 +125,12 @@ def finish(*, connection_id: UUID, session_id: UUID, returned: Returned, actor: 
     """
     refused: ApiError | None = None
     with transaction.atomic():
-        brought = _brought(connection_id, session_id, returned.state)
+        # The authorization whose code this session has brought already.
+        brought = Authorization.objects.filter(
+            state_digest=digest_of(returned.state, brought=True),
+            connection_id=connection_id,
+            session_id=session_id,
+        ).first()
         begun = brought or find(
             connection_id=connection_id, session_id=session_id, state=returned.state
         )
@@ -153,20 +158,15 @@ def still_asking(*, connection_id: UUID, session_id: UUID) -> Unavailable:
             rows = Environment.objects.filter(id__in=its)
             ticket.workspace_id = rows.values_list("workspace_id", flat=True).first()
         if ticket.is_last:
-            given_up = withdraw(connection_id=connection_id, session_id=session_id)
+            # What a scheduler was to ask is withdrawn, unless one has begun.
+            asked = Authorization.objects.filter(connection_id=connection_id, session_id=session_id)
+            given_up, _ = asked.filter(due_at__isnull=False, lease_id__isnull=True).delete()
             sentence = (
                 "No scheduler of this service has asked the server in time. Nothing was changed. Try again in a moment."
                 if given_up
                 else "The server has not answered in time. Look at the connection in a moment."
             )
     return Unavailable(sentence, code=ErrorCode.STILL_ASKING)
-
-
-def withdraw(*, connection_id: UUID, session_id: UUID) -> bool:
-    """Withdraws what a scheduler was to ask, as the person waits no longer. Returns False if a scheduler has begun."""
-    rows = Authorization.objects.filter(connection_id=connection_id, session_id=session_id)
-    withdrawn, _ = rows.filter(due_at__isnull=False, lease_id__isnull=True).delete()
-    return withdrawn > 0
 
 
 def check(begun: Authorization, returned: Returned) -> None:
@@ -213,15 +213,6 @@ def _ask(connection: Connection, session_id: UUID, actor: Actor) -> None:
 def _let_ask(begun: Authorization, url: str, actor: Actor) -> None:
     begun.user_id, begun.address, begun.request_id = actor.id, actor.ip, actor.request_id
     begun.host, begun.due_at, begun.tries = server_of(url), database_now(), 0
-
-
-def _brought(connection_id: UUID, session_id: UUID, state: str) -> Authorization | None:
-    """Returns the authorization whose code this session has brought already."""
-    return Authorization.objects.filter(
-        state_digest=digest_of(state, brought=True),
-        connection_id=connection_id,
-        session_id=session_id,
-    ).first()
 
 
 def _take(begun: Authorization, returned: Returned, actor: Actor) -> ApiError | None:

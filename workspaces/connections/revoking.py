@@ -69,11 +69,12 @@ def queue_revocation(
     None if it can't. The client is removed if `held` has its registration.
     """
     hinted = {"refresh_token": held.refresh_token, "access_token": access_token}
-    requests = [
-        _of_token(endpoint, client, token, hint)
-        for hint, token in hinted.items()
-        if endpoint and token
-    ]
+    requests = []
+    for hint, token in hinted.items():
+        if endpoint and token:
+            headers, fields = authenticated(client, {"token": token, "token_type_hint": hint})
+            sent = {"headers": headers, "body": urlencode(fields)}
+            requests.append({"method": "POST", "url": endpoint, **sent})
     # The client comes last, because it authenticates the requests before.
     _queue(environment_id, connection_id, [*requests, *_of_client(held)])
 
@@ -95,11 +96,6 @@ def give_up_client(environment_id: UUID, connection_id: UUID, held: GrantSecrets
 def keep_client(begun: Authorization) -> bool:
     """Takes the removal back, in the transaction that connects. Returns False if it was too late for that."""
     return execute(_TAKE_BACK, {"id": begun.id, "due_at": begun.expires_at + _FINISHING}) == 1
-
-
-def _of_token(endpoint: str, client: Client, token: str, hint: str) -> _Request:
-    headers, fields = authenticated(client, {"token": token, "token_type_hint": hint})
-    return {"method": "POST", "url": endpoint, "headers": headers, "body": urlencode(fields)}
 
 
 def _of_client(held: GrantSecrets) -> list[_Request]:

@@ -32,8 +32,12 @@ _RESERVED_HEADERS = frozenset({"host", "content-length", "connection", "transfer
     component_name="McpHeaders",
 )
 class McpHeadersField(serializers.Field[Any, Any, Any, Any]):
-    def __init__(self, *, allow_empty: bool = True, **kwargs: Any) -> None:
-        self._allow_empty = allow_empty
+    """With `takes_away` the value of a header may be null."""
+
+    def __init__(
+        self, *, allow_empty: bool = True, takes_away: bool = False, **kwargs: Any
+    ) -> None:
+        self._allow_empty, self._takes_away = allow_empty, takes_away
         super().__init__(**kwargs)
 
     def to_internal_value(self, data: Any) -> dict[str, str]:
@@ -52,7 +56,8 @@ class McpHeadersField(serializers.Field[Any, Any, Any, Any]):
         errors = {
             name: ["Must be a string that is a valid header value."]
             for name, value in data.items()
-            if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value)
+            if not (isinstance(value, str) and _HEADER_VALUE.fullmatch(value))
+            and not (value is None and self._takes_away)
         }
         if errors:
             raise serializers.ValidationError(errors)

@@ -47,8 +47,7 @@ class ConnectionViewSet(ResourceViewSet):
     }
     change = {"headers": {"Authorization": "Bearer a-newer-secret"}}
 
-    @classmethod
-    def rows(cls) -> QuerySet[Any, Any]:
+    def rows(self) -> QuerySet[Any, Any]:
         rows: QuerySet[Any, Any] = CONNECTIONS.live.values(*_COLUMNS)
         return rows
 

@@ -13,7 +13,7 @@ from pipedai.api.renderers import counted
 from pipedai.sql import Row, fetch_all
 from workspaces.encryption import keys
 from workspaces.encryption.keys import WrappedKey, reason_of
-from workspaces.tenant_columns import SealedField, sealed_fields
+from workspaces.tenant_columns import sealed_fields
 
 _BATCH = 500
 # How many of the keys and values that can't be decrypted the report names. It counts all of them.
@@ -105,11 +105,9 @@ def check_keys(
     report = KeyReport()
     for row in _rows(_KEYS, environment_id):
         key = WrappedKey.of(row)
-        report.data_keys.append(
-            FoundKey(
-                key.id, row["environment_id"], key.master_key_id, row["retired_at"] is not None
-            )
-        )
+        retired = row["retired_at"] is not None
+        found = FoundKey(key.id, row["environment_id"], key.master_key_id, retired)
+        report.data_keys.append(found)
         try:
             keys.unwrap(row["environment_id"], key)
         except crypto.CannotOpen as error:
@@ -121,13 +119,19 @@ def check_keys(
         for row in _rows(sealed_field.into(_VALUES), environment_id):
             report.values[str(sealed_field)] += 1
             report.values_under[row["key_id"]] += 1
+            place = keys.place(sealed_field, row["environment_id"], row["id"])
             try:
-                _open(sealed_field, row)
+                opened = keys.unwrap(row["environment_id"], WrappedKey.of(row))
+                crypto.unseal(opened, place, bytes(row["box"]))
             except crypto.CannotOpen as error:
                 _keep(report, error, row, sealed_field.table, sealed_field.column)
             on_progress(1)
     if environment_id is None:
-        _check_authenticators(report)
+        for user_id, master_key_id, failed in probe_authenticators():
+            report.authenticators[master_key_id] += 1
+            if failed is not None:
+                of_staff = {"environment_id": None, "id": user_id}
+                _keep(report, failed, of_staff, "authenticator", "secret")
     return report
 
 
@@ -194,26 +198,12 @@ def does_not_open(report: KeyReport) -> str:
     return f"{counted(report.broken_count, 'place')} with something sealed that does not open."
 
 
-def _check_authenticators(report: KeyReport) -> None:
-    for user_id, master_key_id, error in probe_authenticators():
-        report.authenticators[master_key_id] += 1
-        if error is not None:
-            row = {"environment_id": None, "id": user_id}
-            _keep(report, error, row, "authenticator", "secret")
-
-
 def _rows(statement: str, environment_id: UUID | None) -> Iterator[Row]:
     after = _FIRST
     params = {"environment_id": environment_id, "limit": _BATCH}
     while rows := fetch_all(statement, {**params, "after": after}):
         yield from rows
         after = rows[-1]["id"]
-
-
-def _open(sealed_field: SealedField, row: Row) -> None:
-    opened = keys.unwrap(row["environment_id"], WrappedKey.of(row))
-    place = keys.place(sealed_field, row["environment_id"], row["id"])
-    crypto.unseal(opened, place, bytes(row["box"]))
 
 
 def _keep(report: KeyReport, error: crypto.CannotOpen, row: Row, table: str, column: str) -> None:

@@ -12,7 +12,7 @@ from django.db import IntegrityError, transaction
 from pipedai import crypto
 from pipedai.events import SYSTEM, Event, emit
 from pipedai.ids import new_id
-from pipedai.sql import Row, execute, fetch_all, fetch_one
+from pipedai.sql import Row, execute, fetch_all, fetch_one, fetch_row
 from pipedai.timeouts import Say, patiently
 from workspaces.encryption import keys
 from workspaces.encryption.keys import WrappedKey
@@ -64,7 +64,7 @@ def rotate_master_key(
     at once or be killed. A data key that can't be decrypted stays. `on_progress` gets the number of keys of each batch,
     and `say` a sentence at each wait for a lock.
     """
-    done, after = Rewrapped(), UUID(int=0)
+    done, after = Rewrapped(), _FIRST
     newest = crypto.masters()[0]
     params = {"newest": newest.id, "limit": _BATCH}
     while rows := fetch_all(_WITH_OLDER_KEYS, {**params, "after": after}):
@@ -104,16 +104,12 @@ def _rewrap(params: Row, newest: crypto.MasterKey, done: Rewrapped) -> None:
     old: dict[UUID, Counter[str]] = {}
     for row, _ in changed:
         old.setdefault(row["environment_id"], Counter())[row["master_key_id"]] += 1
-    emit(*(_event(environment_id, count, newest.id) for environment_id, count in old.items()))
+    for id_, masters in old.items():
+        under = [", ".join(sorted(masters)), newest.id]
+        metadata = {"wrappedUnder": under, "dataKeys": masters.total()}
+        emit(Event("master-key.rotated", SYSTEM, id_, "environment", id_, metadata))
     done.environments += len(old)
     done.data_keys += len(changed)
-
-
-def _event(environment_id: UUID, old: Counter[str], newest: str) -> Event:
-    metadata = {"wrappedUnder": [", ".join(sorted(old)), newest], "dataKeys": old.total()}
-    return Event(
-        "master-key.rotated", SYSTEM, environment_id, "environment", environment_id, metadata
-    )
 
 
 _BEGIN = """
@@ -195,14 +191,8 @@ def plan_data_rotation(environment_id: UUID | None) -> Plan:
     rotation = fetch_one(_UNDER_WAY, {"environment_id": environment_id})
     resumed = rotation["started_at"] if rotation else None
     params = {"environment_id": environment_id, "before": resumed or "infinity"}
-    counted = [
-        fetch_one(statement, params)
-        for statement in (
-            _COUNT_ENVIRONMENTS,
-            *(sealed_field.into(_COUNT_VALUES) for sealed_field in sealed_fields()),
-        )
-    ]
-    environments, *values = (int(row["count"]) for row in counted if row)
+    counts = [_COUNT_ENVIRONMENTS, *(each.into(_COUNT_VALUES) for each in sealed_fields())]
+    environments, *values = (fetch_row(count, params)["count"] for count in counts)
     return Plan(environments, sum(values), resumed)
 
 

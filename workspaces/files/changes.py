@@ -225,7 +225,7 @@ class _Origins:
             assert change.row is not None
             if (old := change.kind.target_of(change.row, secret)) and origin_of(old) == origin:
                 return
-        if (_text(change.wanted.secrets[name]), origin) in self._goes_to():
+        if (compact_json(change.wanted.secrets[name]), origin) in self._goes_to():
             return
         self._refuse(
             change,
@@ -257,7 +257,7 @@ class _Origins:
     def _goes_to(self) -> set[tuple[str, str]]:
         if self._known is None:
             self._known = {
-                (_text(secret.opened(row)), origin_of(target))
+                (compact_json(secret.opened(row)), origin_of(target))
                 for kind in kinds()
                 for secret in kind.secrets.values()
                 if secret.is_sent
@@ -265,7 +265,3 @@ class _Origins:
                 if row[secret.sealed.column] is not None and (target := kind.target_of(row, secret))
             }
         return self._known
-
-
-def _text(secret: Any) -> str:
-    return compact_json(secret)

@@ -200,9 +200,8 @@ class _Work:
         present = [change for change in changes if change.row is not None]
         ids = [change.id for change in present]
         if changes:
-            kind.lock(
-                self._environment_id, ids, new=new, changed=[change.values for change in present]
-            )
+            changed = [change.values for change in present]
+            kind.lock(self._environment_id, ids, new=new, changed=changed)
         if ids:
             kind.keep(ids)
 
@@ -280,10 +279,7 @@ class _Work:
         if said:
             with named(change.name, change.kind):
                 change.kind.resource.update(
-                    change.id,
-                    environment_id=self._environment_id,
-                    values=said,
-                    actor=self._actor,
+                    change.id, environment_id=self._environment_id, values=said, actor=self._actor
                 )
 
     def _delete(self, change: Change) -> None:
@@ -301,11 +297,9 @@ class _Work:
     def _warn(self, change: Change) -> None:
         """Says what whoever reads the plan should know."""
         assert change.wanted is not None
-        if change.row is not None and change.row["managed_by"] not in {
-            None,
-            self.request.managed_by,
-        }:
-            change.warnings.append(f"It is managed by {change.row['managed_by']} until now.")
+        label = change.row and change.row["managed_by"]
+        if label not in {None, self.request.managed_by}:
+            change.warnings.append(f"It is managed by {label} until now.")
         for name in change.wanted.literal:
             change.warnings.append(f"{name} is in the file in clear. Write it as a secret's name.")
         for name in change.wanted.unset:

@@ -159,7 +159,9 @@ def shown(kind: Kind, row: Row) -> Fields:
             continue
         if name in kind.secrets:
             if has_secret(kind, row, name):
-                fields[name] = {"secret": secret_name(row["key"], name)}
+                # The name that an export gives a secret, such as NIGHTLY_MCP_HEADERS.
+                words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", f"{row['key']}_{name}")
+                fields[name] = {"secret": re.sub(r"\W", "_", words, flags=re.ASCII).upper()}
             continue
         if source not in row:
             continue
@@ -167,12 +169,6 @@ def shown(kind: Kind, row: Row) -> Fields:
         if default is empty or not same(row[source], default):
             fields[name] = json.loads(compact_json(row[source]))
     return fields
-
-
-def secret_name(key: str | None, field: str) -> str:
-    """Returns the name that an export gives a secret, such as NIGHTLY_MCP_HEADERS."""
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", f"{key}_{field}")
-    return re.sub(r"\W", "_", words, flags=re.ASCII).upper()
 
 
 def with_ids(kind: Kind, fields: Fields, ids: Ids) -> Fields:

@@ -31,8 +31,7 @@ def does_a_run(lab: Lab) -> None:
     expect_status(lab.until_ended(run), "succeeded")
     expect(run.history == ["claimed", "running", "succeeded"], f"The run went {run.history}.")
     lab.expect_launched_once(run)
-    next_run = lab.add()
-    expect_status(lab.until_ended(next_run), "succeeded")
+    expect_status(lab.until_ended(lab.add()), "succeeded")
     expect_well_formed(lab)
 
 
@@ -50,8 +49,7 @@ def reports_a_failure(lab: Lab) -> None:
 def waits_with_one_poll(lab: Lab) -> None:
     lab.start()
     lab.until(lambda: lab.api.polls_waiting, "It never asked the API to hold a poll (?wait=).")
-    run = lab.add()
-    lab.until_ended(run)
+    lab.until_ended(lab.add())
     most = lab.api.most_polls_waiting
     expect(most == 1, f"It had {most} polls waiting at a time.")
 
@@ -174,8 +172,7 @@ def leaves_on_sigterm(lab: Lab) -> None:
     run = lab.begin("sleep 60")
     lab.terminate()
     expect(run.status not in IN_HAND, f"It left a run {run.status}.")
-    outcome = run.outcome or {}
-    expect_handed_back(outcome)
+    expect_handed_back(run.outcome or {})
     lab.until(lambda: not lab.running(run), "The program goes on without its worker.")
 
 
@@ -190,14 +187,13 @@ def leaves_at_once_when_idle(lab: Lab) -> None:
 def ignores_what_is_newer(lab: Lab) -> None:
     lab.api.newer = NEWER
     lab.api.lease_seconds = 3
-    run = lab.start_with("sleep 2")
-    lab.must_end_once(run)
+    lab.must_end_once(lab.start_with("sleep 2"))
 
 
 @check("fields of a run that it does not know, whatever they hold, change nothing")
 def ignores_what_is_newer_in_a_run(lab: Lab) -> None:
-    run = lab.start_with(newer={**NEWER, "enabled": False, "priority": None, "poolId": 7, "": [[]]})
-    lab.must_end_once(run)
+    newer = {**NEWER, "enabled": False, "priority": None, "poolId": 7, "": [[]]}
+    lab.must_end_once(lab.start_with(newer=newer))
 
 
 RESETS_IN_SECONDS = 3600

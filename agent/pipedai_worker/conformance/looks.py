@@ -24,16 +24,13 @@ BEFORE = {"tool": "news", "arguments": {"of": "today"}, "runIf": "changed", "las
 
 
 class Kiosk:
-    """The run's MCP server, whose tool `news` only reads, unless `annotations` say otherwise."""
+    """The run's MCP server, with the tool `news`."""
 
-    def __init__(
-        self, lab: Lab, *, annotations: dict[str, bool] | None = None, **before: Any
-    ) -> None:
+    def __init__(self, lab: Lab, *, reads: bool = True, **before: Any) -> None:
         """Hand the worker a run that looks. Raises Skipped if the worker does not announce that it can."""
         self._lab = lab
         self.asked: list[dict[str, Any]] = []
-        hints = {"readOnlyHint": True} if annotations is None else annotations
-        shown = {"name": "news", "inputSchema": {"type": "object"}, "annotations": hints}
+        shown = {"name": "news", "inputSchema": {}, "annotations": {"readOnlyHint": reads}}
         lab.api.tools = {"news": Tool(shown, self._answer)}
         self.run = lab.add("given", before={**BEFORE, **before}, output_schema={})
         ordinary = lab.add()
@@ -82,19 +79,16 @@ def gives_the_news_to_the_program(lab: Lab) -> None:
 
 @check("a look with clauses launches the program only if all of them hold for the result")
 def looks_by_clauses(lab: Lab) -> None:
-    clauses = [
-        {"path": "/open/0", "op": "gte", "value": 7},
-        {"path": "/open", "op": "contains", "value": 9},
-    ]
-    kiosk = Kiosk(lab, runIf=clauses)
+    holds = {"path": "/open/0", "op": "gte", "value": 7}
+    kiosk = Kiosk(lab, runIf=[holds, {"path": "/open", "op": "contains", "value": 9}])
     kiosk.expect_told(kiosk.ended(launched=0), nothing_new=True)
-    hold = lab.add("given", before={**BEFORE, "runIf": clauses[:1], "lastDigest": DIGEST})
+    hold = lab.add("given", before={**BEFORE, "runIf": [holds], "lastDigest": DIGEST})
     lab.must_end_once(hold)
 
 
 @check("a look by a tool that may change something is not made, and the run fails as the client's")
 def looks_only_by_reading(lab: Lab) -> None:
-    kiosk = Kiosk(lab, annotations={})
+    kiosk = Kiosk(lab, reads=False)
     outcome = kiosk.ended(launched=0)
     expect_status(outcome, "failed")
     expect(outcome.get("faultClass") == "client", "It does not blame the client.")
@@ -103,13 +97,8 @@ def looks_only_by_reading(lab: Lab) -> None:
 
 @check("the output of an earlier run, which the hand-out has, is in the prompt")
 def gives_the_previous_output(lab: Lab) -> None:
-    earlier = {"found": 3}
-    previous = {
-        "runId": FakeRun().id,
-        "endedAt": "2001-01-01T00:00:00.000Z",
-        "triggerRevisionId": FakeRun().id,
-        "output": earlier,
-    }
+    ids = {name: FakeRun().id for name in ("runId", "triggerRevisionId")}
+    previous = {**ids, "endedAt": "2001-01-01T00:00:00.000Z", "output": (earlier := {"found": 3})}
     run = lab.add("given", previous=previous, output_schema={})
     lab.start()
     given = lab.until_ended(run).get("output") or {}

@@ -31,8 +31,7 @@ def tries_again_after_5xx(lab: Lab) -> None:
     for kind in ("poll", "claim", "claim-next", "start", "heartbeat", "complete"):
         lab.api.fail(kind, 502, body="<html>Bad gateway</html>")
         lab.api.fail(kind, 503)
-    run = lab.start_with()
-    lab.must_end_once(run)
+    lab.must_end_once(lab.start_with())
 
 
 @check("while polls fail it backs off instead of asking in a hot loop")
@@ -71,8 +70,7 @@ def accepts_a_refused_report(lab: Lab) -> None:
 @check("a slow network, where every answer takes seconds and comes in pieces, loses nothing")
 def stands_a_slow_network(lab: Lab) -> None:
     lab.api.latency = 1.0
-    run = lab.start_with()
-    lab.must_end_once(run, times=2)
+    lab.must_end_once(lab.start_with(), times=2)
 
 
 @check("an API that restarts while a run is executed finds the run's outcome reported")
@@ -92,8 +90,7 @@ def leaves_while_the_api_is_away(lab: Lab) -> None:
     lab.until(lambda: not lab.running(run), "The program goes on without its worker.")
     lab.service.start()
     lab.start()
-    outcome = lab.until_ended(run)
-    expect_handed_back(outcome)
+    expect_handed_back(lab.until_ended(run))
     lab.expect_launched_once(run)
 
 
@@ -135,8 +132,7 @@ def settles_a_run_after_a_kill(lab: Lab) -> None:
     run = lab.begin("sleep 60")
     lab.kill()
     lab.start()
-    outcome = lab.until_ended(run)
-    expect_handed_back(outcome)
+    expect_handed_back(lab.until_ended(run))
     lab.expect_launched_once(run)
     lab.until(lambda: not lab.running(run), "A program of the killed worker goes on.")
 

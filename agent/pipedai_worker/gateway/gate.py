@@ -415,12 +415,10 @@ class Gate:
         if tool not in self._schemas:
             raise NotAllowed(UNLISTED)
         text, schema = canonical(arguments, MOST_LEVELS), self._schemas[tool]
-        if not isinstance(arguments, dict) or text is None or schema is None:
+        if text is None or schema is None or self._redacted(tool) != tool:
             raise NotAllowed(NOT_CANONICAL)
-        if self._redacted(tool) != tool:
-            raise NotAllowed(NOT_CANONICAL)
-        # The API can't store the character NUL, so nobody could be shown these arguments.
-        if storable(arguments) != arguments:
+        # The API can't store the character NUL, so nobody could be shown arguments with one.
+        if not isinstance(arguments, dict) or storable(arguments) != arguments:
             raise NotAllowed(NOT_CANONICAL)
         if len(text) > LARGEST_ARGUMENTS:
             raise NotAllowed(TOO_LARGE)

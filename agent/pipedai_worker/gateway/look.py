@@ -8,10 +8,9 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import logging
 import time
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pipedai_worker.clauses import all_hold
 from pipedai_worker.disk.tool_calls import ERROR, NO_EFFECT, OK, Call, ToolCalls
@@ -23,7 +22,8 @@ from pipedai_worker.running.assigned import Before
 from pipedai_worker.running.outcome import iso
 from pipedai_worker.values import parse, refuse_constant
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from pipedai_worker.gateway.probe import Conversation
 
 INVALID_PARAMS = -32602
 # How much of the text of a tool's error an outcome quotes.
@@ -41,14 +41,6 @@ class Looked:
     is_new: bool
 
 
-class Talk(Protocol):
-    """A conversation with an MCP server, in the bounds of `allow`."""
-
-    def allow(self, size: int, too_large: str) -> None: ...
-
-    async def request(self, method: str, params: dict[str, Any]) -> dict[str, Any]: ...
-
-
 @dataclass(frozen=True)
 class Look:
     _before: Before
@@ -56,7 +48,7 @@ class Look:
     # None if no call of the run needs an approval.
     _gate: Gate | None
 
-    async def take(self, talk: Talk, effects: Effects) -> Looked:
+    async def take(self, talk: Conversation, effects: Effects) -> Looked:
         """Call the tool, which the journal has before, and judge its result. Raises ServerFailed."""
         tool = self._before.tool
         if not effects.knows(tool):
@@ -80,8 +72,9 @@ class Look:
             ) from None
         at = iso(time.time())
         result = await self._ask(talk, call)
-        await self._end(call, ERROR if result.get("isError") is True else OK)
-        if result.get("isError") is True:
+        failed = result.get("isError") is True
+        await self._end(call, ERROR if failed else OK)
+        if failed:
             raise faults.infra(
                 f"The tool {tool!r} answered with an error: {_text_of(result)[:LONGEST_QUOTE]}"
             )
@@ -90,7 +83,7 @@ class Look:
         is_new = digest != last if run_if is None else all_hold(run_if, value)
         return Looked(value, digest, at, is_new)
 
-    async def _ask(self, talk: Talk, call: Call) -> dict[str, Any]:
+    async def _ask(self, talk: Conversation, call: Call) -> dict[str, Any]:
         tool, arguments = self._before.tool, self._before.arguments
         talk.allow(limits.LARGEST_TOOLS_LIST, f"The result of {tool!r} is larger than {_MIB} MiB.")
         call.started = time.monotonic()
@@ -109,10 +102,9 @@ class Look:
             raise faults.infra(str(failed)) from None
 
     async def _end(self, call: Call, outcome: str) -> None:
-        try:
+        # A call whose end can't be written down counts as one without an answer.
+        with contextlib.suppress(OSError):
             await asyncio.to_thread(self._calls.end, call, outcome)
-        except OSError as error:
-            log.error("the end of a look can't be written down: %s", error.strerror)
 
 
 def _read(result: dict[str, Any]) -> tuple[Any, str]:
@@ -124,14 +116,16 @@ def _read(result: dict[str, Any]) -> tuple[Any, str]:
             value = parse(text, parse_constant=refuse_constant)
         except ValueError:
             return text, _sha256(text.encode(errors="replace"))
-    written = canonical(value, MOST_LEVELS)
-    if written is None:
-        # RFC 8785 has no form for it, such as for a number that not every program reads.
-        with contextlib.suppress(RecursionError):
-            written = json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-    if written is None:
-        raise faults.client("The result of the look is nested too deep.")
+    try:
+        # RFC 8785 has no form for some values, such as a number that not every program reads.
+        written = canonical(value, MOST_LEVELS) or _sorted(value)
+    except RecursionError:
+        raise faults.client("The result of the look is nested too deep.") from None
     return value, _sha256(written)
+
+
+def _sorted(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _text_of(result: dict[str, Any]) -> str:

@@ -95,14 +95,9 @@ async def _leave(conversation: Conversation) -> None:
 
 async def _initialize(conversation: Conversation) -> bool:
     """Agree with the server on a version of MCP. Return whether it says that it has tools."""
-    result = await conversation.request(
-        messages.INITIALIZE,
-        {
-            "protocolVersion": VERSIONS[0],
-            "capabilities": {},
-            "clientInfo": conversation.client,
-        },
-    )
+    about = {"capabilities": {}, "clientInfo": conversation.client}
+    params = {"protocolVersion": VERSIONS[0], **about}
+    result = await conversation.request(messages.INITIALIZE, params)
     version = result.get("protocolVersion")
     if version not in VERSIONS:
         raise faults.client("The MCP server speaks another version of the protocol.")

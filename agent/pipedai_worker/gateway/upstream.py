@@ -209,9 +209,13 @@ class Upstream:
         used = self._headers
         answer = await self._send_once(self._client, ends_at, *asked)
         try:
-            if answer.status_code == faults.UNAUTHORIZED and await self._differ_from(used):
-                await answer.aclose()
-                answer = await self._send_once(self._client, ends_at, *asked)
+            if answer.status_code == faults.UNAUTHORIZED:
+                # There may be other headers than those that the server refused, or they may have to be asked for.
+                if self._headers == used:
+                    await self._renewal.ask()
+                if self._headers != used:
+                    await answer.aclose()
+                    answer = await self._send_once(self._client, ends_at, *asked)
             if answer.headers.get("content-encoding", "identity").lower() != "identity":
                 raise faults.client(
                     "The MCP server compressed its answer, although the worker takes none compressed."
@@ -219,12 +223,6 @@ class Upstream:
             yield answer
         finally:
             await answer.aclose()
-
-    async def _differ_from(self, used: Headers) -> bool:
-        """Return whether there are other headers than those that the server refused, which may have to be asked for."""
-        if self._headers == used:
-            await self._renewal.ask()
-        return self._headers != used
 
     async def _send_once(
         self,

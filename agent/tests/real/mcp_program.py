@@ -42,9 +42,15 @@ def secret_of(key: str) -> str:
     return f"Bearer {sha256(key.encode()).hexdigest()}"
 
 
+def headlines(file: str) -> str:
+    """Return what a file has at present."""
+    return Path(file).read_text()
+
+
 def make_server() -> MCPServer:
     """Return a server whose tools have every kind of annotation."""
     server = MCPServer("real", instructions="These are the server's instructions.")
+    server.add_tool(headlines, annotations=_READS)
 
     @server.tool(annotations=_READS)
     def echo(text: str) -> str:

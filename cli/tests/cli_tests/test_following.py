@@ -15,6 +15,7 @@ from testing.processes.worker_process import register, until, working
 from testing.world.cast import TEST_ACTOR, session_cookie
 from tests.gateway.servers import raw_server
 
+from audit.models import AuditEntry
 from cli_tests.test_hostile_service import answers
 from pipedai.api.authentication import AUTH_COOKIE
 from pipedai.env import BASE_DIR
@@ -117,11 +118,15 @@ def test_wait_and_follow_end_with_the_run(server, committed_cast, tmp_path):
         run = json.loads(ended.out)
         assert (ended.code, run["status"]) == (1, "failed")
         assert f"`pipedai run explain {run['id']}`" in ended.err
+    forced = json.loads(pipedai("trigger", "run", "good", "--force", "--json", **shell).out)
+    rerun = json.loads(pipedai("run", "rerun", run["id"], "--force", "--json", **shell).out)
+    entries = AuditEntry.objects.filter(target_id__in=[forced["id"], rerun["id"]])
+    assert [entry.metadata.get("force") for entry in entries] == [True, True]
     explained = pipedai("run", "explain", run["id"], **shell)
     said = json.loads(pipedai("run", "explain", run["id"], "--json", **shell).out)
     assert said["summary"] in explained.out
     assert said["ended"]["message"] in explained.out
-    assert Run.objects.filter(trigger__name__in=["good", "bad"]).count() == 3
+    assert Run.objects.filter(trigger__name__in=["good", "bad"]).count() == 5
 
 
 _EMPTY = ("faultClass", "errorMessage", "shortMessage", "endedAt", "durationMs", "costUsd")

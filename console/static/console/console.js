@@ -1,5 +1,5 @@
-// Shows times in the reader's zone, reads a page's live part again when something that it shows has changed, and answers
-// to keys. Without this script times are in UTC, and a page is as new as when it was opened.
+// Shows times in the reader's zone, renews a page's live part when what it shows has changed, and answers to keys.
+// Without this script times are in UTC, and a page is as new as when it was opened.
 "use strict";
 
 const all = (selector, root = document) => root.querySelectorAll(selector);
@@ -17,9 +17,13 @@ const days = [[0, "today"], [-1, "yesterday"], [1, "tomorrow"]];
 const tidy = (words) => words.replaceAll(",", "").replace(/ (?=\d\d:)/, ", ");
 
 function apart(seconds, parts) {
-  const units = [[Math.floor(seconds / 86400), "d"], [Math.floor(seconds / 3600) % 24, "h"], [Math.floor(seconds / 60) % 60, "min"], [Math.floor(seconds) % 60, "s"]];
-  const first = units.findIndex(([number]) => number);
-  return first < 0 ? "0 s" : units.slice(first, first + parts).filter(([number]) => number).map((each) => each.join(" ")).join(" ");
+  const words = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]].map(([size, unit]) => {
+    const number = Math.floor(seconds / size);
+    seconds -= number * size;
+    return number && `${number} ${unit}`;
+  });
+  const first = words.findIndex(Boolean);
+  return first < 0 ? "0 s" : words.slice(first, first + parts).filter(Boolean).join(" ");
 }
 
 function wordsOf(at, style) {
@@ -82,7 +86,7 @@ function follow(url, last, hear, opened = () => {}) {
 }
 
 // The live part. `data-follows` names what it shows: types of the environment's stream (run, worker, incident) or ids;
-// without it everything counts. `data-events` is the stream of a run, whose trace is drawn anew as it grows.
+// without it everything counts. `data-events` is the stream of a run, which draws its trace anew.
 const changed = new Set();
 let isStale = false, opened = [];
 const news = document.createElement("p");
@@ -99,7 +103,7 @@ function noteChange({ type, id }) {
 }
 
 // Nothing jumps while somebody reads or types: who has scrolled into the part, has the focus in it or has selected
-// some text gets a button instead. A trace only grows, so it waits for who types or has selected something.
+// some text gets a button instead. A trace waits for who types or selects.
 function isInUse(part) {
   const { top, bottom } = part.getBoundingClientRect();
   const isHeld = part.dataset.events ? part.querySelector(":is(input, textarea):focus")
@@ -135,7 +139,7 @@ function followEnvironment(part) {
   });
 }
 
-// What buttons do that the server has no part in.
+// What buttons do without the server.
 const acts = {
   async copy(button, of) {
     await navigator.clipboard.writeText(of.value ?? of.textContent);
@@ -165,15 +169,17 @@ function prepare(root) {
   }
 }
 
-document.addEventListener("click", ({ target }) => {
+document.addEventListener("click", (event) => {
+  const { target } = event;
   const button = target.closest("[data-act]");
   if (button) acts[button.dataset.act]?.(button, byId(button.dataset.of));
-  if (target.closest("[data-find]")) find();
+  if (target.closest("[data-find]")) find(event);
 });
 
-// Keys: Ctrl-K finds, / filters, j and k move from row to row, and the arrows among what was found.
-function find() {
-  byId("find").showModal();
+// Keys: Ctrl-K finds, / filters, j and k move among rows, the arrows among what was found.
+function find(event) {
+  event.preventDefault();
+  if (!byId("find").open) byId("find").showModal();
   byId("find").querySelector("input").select();
 }
 
@@ -185,7 +191,7 @@ function move(list, step) {
 document.addEventListener("keydown", (event) => {
   const { key, target } = event, dialog = byId("find");
   const step = { j: 1, k: -1, ArrowDown: 1, ArrowUp: -1 }[key];
-  if (key === "k" && (event.ctrlKey || event.metaKey) && dialog) find();
+  if (key === "k" && (event.ctrlKey || event.metaKey) && dialog) find(event);
   else if (dialog?.open && key.startsWith("Arrow") && step) move(all("input, .found a", dialog), step);
   else if (dialog?.open && key === "Enter" && target.tagName === "INPUT") dialog.querySelector(".found a")?.click();
   else if (event.ctrlKey || event.metaKey || event.altKey || target.closest("input, select, textarea, dialog")) return;
@@ -207,6 +213,5 @@ document.addEventListener("htmx:load", ({ detail }) => {
 });
 if (byId("zone")) byId("zone").textContent = `${Intl.DateTimeFormat().resolvedOptions().timeZone} (${formats.whole.formatToParts(Date.now()).at(-1).value})`;
 if (byId("keys")) byId("keys").hidden = false;
-document.querySelector("[aria-invalid=true]:not(fieldset)")?.focus();
 const live = byId("live");
 if (live) followEnvironment(live);

@@ -16,7 +16,7 @@ from testing.processes.webhook_receiver import receiving
 from testing.world.cast import make_cast
 from testing.world.channels import add_channel
 from testing.world.copied_rows import copy_row
-from testing.world.runs import Runs
+from testing.world.runs import LOOK, Runs
 from triggers.models import Run, RunResult
 
 RESULT = ["run.result"]
@@ -130,6 +130,19 @@ def test_clauses_choose_by_status_output_and_payload(cast):
     for run_id, channel_id in Notice.objects.values_list("run_id", "channel_id"):
         heard[run_id].append(names[channel_id])
     assert {run_id: sorted(each) for run_id, each in heard.items()} == ended
+
+
+def test_a_run_that_found_nothing_new_is_told_by_those_alone_that_tell_always(cast):
+    runs = Runs.of(cast, before=LOOK)
+    exists = [{"path": "/status", "op": "eq", "value": "succeeded"}]
+    for when in ("always", "failed", exists):
+        add_channel(cast, events=RESULT, tells_when=when)
+    quiet, news = runs.quiet(), runs.ended()
+    told()
+    heard = list(Notice.objects.order_by("id").values_list("run_id", "channel__tells_when"))
+    assert sorted(heard, key=str) == sorted(
+        [(quiet, "always"), (news, "always"), (news, exists)], key=str
+    )
 
 
 def test_retries_are_told_at_their_end_and_a_late_result_once_more(cast):

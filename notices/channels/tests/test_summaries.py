@@ -22,7 +22,7 @@ from testing.world.cases import cases
 from testing.world.cast import TEST_ACTOR, Cast
 from testing.world.channels import add_channel
 from testing.world.instants import INSTANTS, ZONES
-from testing.world.runs import Runs
+from testing.world.runs import LOOK, Runs
 from triggers.models import Budget, Run, Tick, Trigger
 from triggers.schedules.firing import fire_due_ticks
 from workspaces.models import Environment
@@ -80,6 +80,28 @@ def pass_hours(runs: Runs, hours: int, *statuses: str) -> None:
                 tick.run_id, status, costUsd="0.5", errorMessage="No route to evil.example"
             )
         runs.wait(hours=1)
+
+
+def test_it_tells_how_many_had_something_new(cast, mail_server):
+    add_summary(cast, "email")
+    runs = hourly(cast, before=LOOK)
+    runs.take_features("before")
+    pass_hours(runs, 2, "succeeded")
+    runs.wait(hours=-1)
+    for _ in range(2):
+        runs.wait(hours=1)
+        fire_due_ticks(now=runs.now)
+        run_id = Run.objects.filter(trigger_id=runs.trigger_id).latest("queued_at").id
+        runs.claim(run_id)
+        runs.start(run_id)
+        looked = {"digest": "a" * 64, "lookedAt": "2001-01-01T00:00:00Z", "nothingNew": True}
+        runs.complete(run_id, before=looked)
+    (told,) = sent()
+    assert (told["runs"]["succeeded"], told["runs"]["nothingNew"]) == (4, 2)
+    send_due(SEVEN)
+    (mail,) = mail_server.received
+    assert mail.message["Subject"] == f"4 due, 2 had something new ({cast.environment.name})"
+    assert "Runs: 4 succeeded (in 2 nothing was new), 0 failed" in mail.part("plain")
 
 
 def test_a_mail_tells_what_became_of_everything(cast, mail_server, settings):

@@ -36,9 +36,9 @@ AUDIT = "/admin/audit/auditentry/"
 # kept for an hour only, and the audit log has the same for ever. A silence becomes an incident within seconds, and
 # an untold outcome becomes notices. An authorization counts for ten minutes, and what a revocation sends is secret.
 PARTS = {
-    "AccountMailAttempt", "Authenticator", "RecoveryCode", "RunText", "RunResult", "TriggerHealth", "DeliveryAttempt",
+    "AccountMailAttempt", "Authenticator", "Identity", "RecoveryCode", "RunText", "RunResult", "TriggerHealth",
     "IdempotencyKey", "PoolMember", "RunEventLog", "RunEventBatch", "RunEventDay", "EnvironmentWatch",
-    "EventKey",
+    "DeliveryAttempt", "EventKey",
     "WorkerEvent", "WorkerSilence", "NoticeAttempt", "AskedAddress", "RefusedAddress", "RunReservation",
     "UntoldOutcome",
     "Authorization", "Revocation", "RevocationAttempt",

@@ -40,6 +40,7 @@ READ_INSIDE: dict[str, Any] = {
     "McpHeadersField": {"x-api-key": "an-example"},
     "WhenField": [{"path": "/status", "op": "eq", "value": "failed"}],
     "FeaturesField": ["approvals"],
+    "ProblemsField": [{"code": "no_claude", "message": "There is none."}],
     "ToolCallsField": {"total": 3, "effects": 2, "unknown": 1},
     "ToolCallListField": [
         {"at": A_TIME, "tool": "send", "durationMs": 3, "outcome": "ok", "effect": "possible"}
@@ -115,7 +116,7 @@ def converted(field: Any) -> list[tuple[Any, Any]]:
         except serializers.ValidationError:
             continue
         # Reports of workers forgive what is wrong, and keep nothing of it.
-        forgiven = made in (None, [], UNREADABLE)
+        forgiven = made in (None, [], "[]", UNREADABLE)
         if not (forgiven or isinstance(made, becomes)) or isinstance(made, bool) > (
             bool in becomes
         ):

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rest_framework.exceptions import ValidationError
 
+from pipedai_worker.clauses import OPS as OPS_OF_WORKERS
 from pipedai_worker.clauses import all_hold
 from testing.world.cases import cases
 from triggers.events.clauses import (
@@ -126,6 +127,10 @@ def test_a_path_that_leads_nowhere_finds_nothing(path):
 )
 def test_a_clause_holds_for_a_value_of_its_own_type(seen, op, value, expected):
     assert holds({"at": seen}, "/at", op, value) is expected
+
+
+def test_workers_know_each_operation():
+    assert {op.value for op in Op} == OPS_OF_WORKERS
 
 
 @given(VALUES, SCALARS)

@@ -15,7 +15,7 @@ from testing.world.budgets import add_budget, used
 from testing.world.cases import cases
 from testing.world.cast import Cast
 from testing.world.events import listen
-from testing.world.runs import RULES, Runs, allow
+from testing.world.runs import LOOK, RULES, Runs, allow
 from triggers.explain.runs import explain_run
 from triggers.models import Delivery, Event, Run, RunText, Trigger, TriggerRevision
 from triggers.runs.handout import MAX_CARRIED_BYTES
@@ -23,7 +23,6 @@ from triggers.runs.lifecycle import Refused
 from workers.models import Worker
 from workers.protocol.serializers import carried
 
-LOOK = {"tool": "list_pulls", "arguments": {"state": "open"}, "runIf": "changed"}
 WHOLE = {**LOOK, "lastDigest": None, "lookOnly": False}
 OLD, NEW = "a" * 64, "b" * 64
 AT = "2001-12-01T09:00:00.000Z"

@@ -31,7 +31,12 @@ def test_it_queues_a_run_with_the_payload_of_the_run(cast, runs):
     run_id = runs.ended("failed", payload={"b": 1, "a": [None]})
     answer = rerun(cast.client(cast.operator), run_id)
     assert answer.status_code == 201
-    expected = shown_run(cast, rerunOfRunId=str(run_id), payload={"b": 1, "a": [None]})
+    expected = shown_run(
+        cast,
+        rerunOfRunId=str(run_id),
+        previousRunId=answer.json()["previousRunId"],
+        payload={"b": 1, "a": [None]},
+    )
     assert answer.json() == expected
     assert list(answer.json()["payload"]) == ["b", "a"]
     shown = cast.client(cast.viewer).get(f"/api/v1/runs/{answer.json()['id']}").json()

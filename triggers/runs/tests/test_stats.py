@@ -232,7 +232,7 @@ def test_by_hour_there_are_seven_days_at_most_and_a_day_by_default(cast):
 def test_hours_begin_on_the_hour_of_every_zone_and_miss_nothing(instant):
     now = INSTANTS[instant]
     for zone in ZONES:
-        window = Window.of(None, now, zone, "hour")
+        window = Window.of(None, now, zone, group_by="hour")
         begins = [begin for _, begin in window.hours]
         assert begins[0] == window.begin
         assert begins[-1] < now <= begins[-1] + HOUR
@@ -253,6 +253,44 @@ def test_each_day_of_the_window_is_there(cast):
         "name": None,
         "day": "2026-05-01",
     }
+
+
+def test_a_week_begins_on_monday_and_a_month_on_its_first_day_in_the_zone(cast):
+    """4 May 2026 is a Monday."""
+    monday = datetime(2026, 5, 4, tzinfo=UTC)
+    add(*(run_that(cast, at) for at in (monday - HOUR, monday, NOON + timedelta(days=7))))
+    span = {"from": "2026-04-29T00:00:00Z", "to": "2026-05-12T00:00:00Z"}
+    for zone, weeks, months in (
+        ("UTC", (1, 1, 1), (0, 3)),
+        ("Pacific/Pago_Pago", (2, 0, 1), (0, 3)),
+        ("Asia/Tokyo", (0, 2, 1), (0, 3)),
+    ):
+        for group_by, firsts, counts in (
+            ("week", ["2026-04-27", "2026-05-04", "2026-05-11"], weeks),
+            ("month", ["2026-04-01", "2026-05-01"], months),
+        ):
+            answer = read(cast, group_by, timezone=zone, **span)
+            items = answer["items"]
+            assert [item["key"] for item in items] == [item["day"] for item in items] == firsts
+            assert tuple(item["runs"] for item in items) == counts
+            assert answer["groups"] == len(items)
+
+
+def test_there_are_twelve_weeks_or_months_by_default_at_each_instant_of_the_calendar():
+    for now in INSTANTS.values():
+        for zone in ZONES:
+            for group_by in ("week", "month"):
+                window = Window.of(None, now, zone, group_by=group_by)
+                firsts = [first for first, _ in window.spans(group_by)]
+                begins = [begin for _, begin in window.spans(group_by)]
+                assert len(firsts) == 12
+                assert begins[0] == window.begin
+                assert begins[-1] < now
+                assert begins == sorted(set(begins))
+                assert {
+                    each.weekday() if group_by == "week" else each.day - 1 for each in firsts
+                } == {0}
+                assert [each.astimezone(ZoneInfo(zone)).date() for each in begins] == firsts
 
 
 def test_by_day_and_trigger_each_pair_with_runs_is_there_and_the_busiest_of_a_day_comes_first(cast):
@@ -400,7 +438,7 @@ def test_a_year_and_more_on_the_clocks_of_the_zone_is_allowed(cast):
     ("query", "field"),
     [
         ({}, "groupBy"),
-        ({"groupBy": "week"}, "groupBy"),
+        ({"groupBy": "year"}, "groupBy"),
         ({"groupBy": "day", "period": "week"}, "period"),
         ({"groupBy": "day", "timezone": "Mars/Olympus"}, "timezone"),
         ({"groupBy": "day", "timezone": ""}, "timezone"),

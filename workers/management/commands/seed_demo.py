@@ -318,6 +318,10 @@ class Seed:
         self.made.append(f"MCP server of the {what}")
 
     def _week(self, worker_id: UUID, now: datetime) -> None:
+        """Makes the week's triggers and their runs until `now`. The last two runs of the failing one fail. The stranded
+        one waits for the spare worker, which is silent since some hours before. The runs cost SPENT_USD in all, so no
+        month costs more, on whichever day it begins.
+        """
         spare = Worker.objects.get(environment=self._environment, hostname=SPARE_HOSTNAME)
         machines = ((HEALTHY, worker_id), (FAILING, worker_id), (STRANDED, spare.id))
         server = {name: TRIGGER[name] for name in ("mcpUrl", "mcpHeaders")}
@@ -325,8 +329,25 @@ class Seed:
             self._trigger(values["name"], {**server, **values}, worker_id=machine)
             for values, machine in machines
         ]
-        healthy, failing, stranded = (Trigger.objects.get(id=id_) for id_ in ids)
-        live_through(healthy, failing, stranded, offline=spare, user_id=self._user.id, now=now)
+        triggers = [Trigger.objects.get(id=id_) for id_ in ids]
+        _, failing, stranded = triggers
+        runs = [run for trigger in triggers for run in _due(trigger, now)]
+        *_, last = (each for each in runs if each.trigger == failing)
+        *_, waiting = (each for each in runs if each.trigger == stranded)
+        runs = [each._replace(fails=each is last, waits=each is waiting) for each in runs]
+        lately = now - timedelta(minutes=2)
+        runs.append(_Due(lately, failing, worker_id, scheduled=False, fails=True))
+        runs.sort(key=lambda each: each.at)
+        weights = {each: 2 + number % 3 for number, each in enumerate(runs) if not each.waits}
+        share = SPENT_USD / sum(weights.values())
+        for each in runs:
+            run_id = _queue(each, self._user.id)
+            if not each.waits:
+                _execute(each, run_id, weights[each], share)
+        begun = now - _SPAN
+        Trigger.objects.filter(id__in=ids).update(created_at=begun)
+        Worker.objects.filter(id__in=[worker_id, spare.id]).update(created_at=begun)
+        Worker.objects.filter(id=spare.id).update(last_seen_at=waiting.at - timedelta(hours=3))
 
     def _move_week(self) -> None:
         names = [values["name"] for values in (HEALTHY, FAILING, STRANDED)]
@@ -361,51 +382,13 @@ class _Due(NamedTuple):
     fails: bool = False
 
 
-def live_through(
-    healthy: Trigger,
-    failing: Trigger,
-    stranded: Trigger,
-    *,
-    offline: Worker,
-    user_id: UUID,
-    now: datetime,
-) -> None:
-    """Makes the runs of these scheduled triggers until `now`. The last two of `failing` fail; `stranded` waits for the
-    worker `offline`, which is silent since some hours before. The runs cost SPENT_USD in all, so no month costs more,
-    on whichever day it begins. The caller has made workers, triggers and budgets in the same transaction.
-    """
-    assert healthy.worker_id is not None
-    runs = [
-        *_due(healthy, healthy.worker_id, now),
-        *_due(failing, healthy.worker_id, now),
-        *_due(stranded, offline.id, now),
-    ]
-    *_, last = (each for each in runs if each.trigger is failing)
-    *_, waiting = (each for each in runs if each.trigger is stranded)
-    runs = [each._replace(fails=each is last, waits=each is waiting) for each in runs]
-    runs.append(
-        _Due(now - timedelta(minutes=2), failing, healthy.worker_id, scheduled=False, fails=True)
-    )
-    runs.sort(key=lambda each: each.at)
-    weights = {each: 2 + number % 3 for number, each in enumerate(runs) if not each.waits}
-    share = SPENT_USD / sum(weights.values())
-    for each in runs:
-        run_id = _queue(each, user_id)
-        if not each.waits:
-            _execute(each, run_id, weights[each], share)
-    Trigger.objects.filter(id__in=[healthy.id, failing.id, stranded.id]).update(
-        created_at=now - _SPAN
-    )
-    Worker.objects.filter(id__in=[healthy.worker_id, offline.id]).update(created_at=now - _SPAN)
-    Worker.objects.filter(id=offline.id).update(last_seen_at=waiting.at - timedelta(hours=3))
-
-
-def _due(trigger: Trigger, worker_id: UUID, now: datetime) -> Iterator[_Due]:
+def _due(trigger: Trigger, now: datetime) -> Iterator[_Due]:
     assert trigger.schedule is not None
+    assert trigger.worker_id is not None
     schedule = Schedule(trigger.schedule, trigger.timezone)
     at = schedule.next_after(now - _SPAN)
     while at < now - _QUIET:
-        yield _Due(at, trigger, worker_id)
+        yield _Due(at, trigger, trigger.worker_id)
         at = schedule.next_after(at)
 
 
