@@ -11,11 +11,7 @@ from pipedai.outgoing.oauth import UNSAID_LIFE, Tokens
 from pipedai.sql import database_now
 from testing.world.connections import ACCESS_TOKEN, REFRESH_TOKEN, add_oauth_connection
 from workspaces.connections.models import HEADERS
-from workspaces.connections.secrets import (
-    GrantSecrets,
-    grant_of,
-    store_tokens,
-)
+from workspaces.connections.secrets import GrantSecrets, grant_of, store_tokens
 from workspaces.encryption.keys import unseal_from
 
 
