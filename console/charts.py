@@ -158,7 +158,7 @@ def outcomes(runs: Sequence[Json]) -> Chart:
             [when(each["queuedAt"]), word(each["status"]), duration(each["durationMs"])]
             for each in runs
         ],
-        legend=("succeeded", "failed", "median"),
+        legend=("succeeded", *(["failed"] if down else []), "median"),
         tall=True,
         leads=True,
     )

@@ -12,7 +12,7 @@ from pipedai.api.errors import or_not_found
 from pipedai.api.pagination import HeavyPaginator
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
-from pipedai.api.serializers import NoBody, RowSerializer, read_body
+from pipedai.api.serializers import NoBody, RowSerializer
 from pipedai.events import Actor
 from triggers import tenancy
 from triggers.events.clauses import LookBody
@@ -82,7 +82,6 @@ class TriggerRevisionViewSet(TenantViewSet):
         items=RevisionSerializer,
     )
     def list(self, request: Request, trigger_id: UUID) -> Response:
-        """Answers with the revisions that are kept, the trigger's present one first."""
         rows = TriggerRevision.objects.filter(trigger_id=trigger_id)
         return self.page_shown(request, rows, revisions_shown)
 
@@ -94,7 +93,5 @@ class TriggerRevisionViewSet(TenantViewSet):
         answers={200: TriggerSerializer},
     )
     def restore(self, request: Request, trigger_id: UUID, revision_id: UUID) -> Any:
-        """Makes a new revision that is equal to an earlier one."""
-        read_body(NoBody, request)
         restore_revision(trigger_id=trigger_id, revision_id=revision_id, actor=actor_of(request))
         return with_last_runs([triggers().get(id=trigger_id)])[0]

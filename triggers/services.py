@@ -24,19 +24,18 @@ from pipedai.events import Actor, Event, emit, is_rehearsal, keep, once
 from pipedai.ids import new_id
 from pipedai.redaction import REDACTED
 from pipedai.sql import database_now, execute, fetch_row
-from triggers import secrets
 from triggers.approvals.rules import rules_about
 from triggers.events.listening import check_unheard, set_listeners
 from triggers.locks import hold_trigger_environment, lock_workers
 from triggers.models import MAX_CONCURRENT_RUNS, REVISED, Trigger, TriggerRevision
-from triggers.models.trigger import MCP_HEADERS
+from triggers.models.trigger import MCP_HEADERS, WEBHOOK_SECRET
 from triggers.runs.routing import give_trigger_slots, prefer_anew, reassign_queued_runs, wake_for
 from triggers.runs.waiting import note_change
 from triggers.schedules import cron
 from workspaces.ceilings import PROFILE, Room, check_ceiling
 from workspaces.connections.models import MAX_HEADERS_BYTES
 from workspaces.connections.services import hold_connection
-from workspaces.encryption import keys
+from workspaces.encryption.keys import seal_into, unseal_from
 from workspaces.locks import hold_pools, hold_role, lock_environment
 from workspaces.resources import Resource
 from workspaces.roles import Role
@@ -338,7 +337,7 @@ def _with_merged_headers(
     """
     given = values["mcp_headers"]
     try:
-        sealed = None if is_empty else keys.unseal_from(MCP_HEADERS, trigger)
+        sealed = None if is_empty else unseal_from(MCP_HEADERS, trigger)
     except CannotOpen:
         raise Unavailable(
             "The trigger's headers can't be decrypted: an operator has to mend that, or you replace all of them.",
@@ -364,15 +363,13 @@ def _seal_headers(trigger: Trigger, headers: dict[str, str] | None) -> None:
     trigger.mcp_headers, trigger.mcp_header_names, trigger.mcp_key_id = None, None, None
     if headers:
         trigger.mcp_header_names = list(headers)
-        sealed = secrets.seal_mcp_headers(trigger.environment_id, trigger.id, headers)
-        trigger.mcp_headers, trigger.mcp_key_id = sealed.box, sealed.data_key_id
+        seal_into(MCP_HEADERS, trigger, json.dumps(headers).encode())
 
 
 def _seal_secret(trigger: Trigger, secret: str | None) -> None:
     trigger.webhook_secret, trigger.webhook_key_id = None, None
     if secret:
-        sealed = secrets.seal_webhook_secret(trigger.environment_id, trigger.id, secret)
-        trigger.webhook_secret, trigger.webhook_key_id = sealed.box, sealed.data_key_id
+        seal_into(WEBHOOK_SECRET, trigger, secret.encode())
 
 
 def _check_pool(environment_id: UUID, pool_id: UUID | None) -> None:

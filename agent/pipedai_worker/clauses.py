@@ -1,6 +1,4 @@
-"""Decides whether the clauses of a trigger hold for a JSON document, exactly as the API does for events: the same cases
-test both.
-"""
+"""Decides whether clauses hold for a JSON document, as the API does for events: the same cases test both."""
 
 from __future__ import annotations
 

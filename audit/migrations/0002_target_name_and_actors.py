@@ -20,7 +20,6 @@ ALTER TABLE audit_entry DROP COLUMN target_name;
 class Migration(migrations.Migration):
     safe_because = {
         "require-concurrent-index-creation": "No release has this table yet.",
-        "require-concurrent-index-deletion": "No release has this table yet.",
     }
     dependencies = [("audit", "0001_initial")]
 

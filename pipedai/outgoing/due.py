@@ -47,9 +47,7 @@ _ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtextextended(%(table)s, 0))"
 
 
 def _domain_of(host: str) -> str:
-    """Returns the SQL for mails that belong to no workspace, which take turns by this value in place of a workspace's
-    id.
-    """
+    """Returns the SQL of the value by which mails of no workspace take turns, in place of a workspace's id."""
     return f"md5(coalesce(substring({host} from '[^.@]+[.][^.]+$'), {host}))::uuid"
 
 

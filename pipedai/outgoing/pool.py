@@ -190,9 +190,7 @@ class Lane(ABC):
         """Does what a claimed row asks for, in a thread. It raises nothing, and leads to `_leave`."""
 
     def _remember(self, host: str, *, answered: bool, seconds: float) -> None:
-        """Remembers whether the host answers. A quick failure changes nothing, because one tenant's URL may have a
-        wrong port.
-        """
+        """Remembers whether the host answers. A quick failure says nothing: one tenant's URL may have a wrong port."""
         if answered or seconds >= _SOON_SECONDS:
             self._memory.note(host, answered=answered)
 

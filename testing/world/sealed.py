@@ -9,10 +9,9 @@ from django.db.models.functions import Now
 
 from pipedai.sql import execute
 from testing.world.cast import Cast
-from triggers import secrets
 from triggers.models import Trigger
-from triggers.models.trigger import MCP_HEADERS
-from workspaces.encryption.keys import WrappedKey, create_data_key, unseal_from
+from triggers.models.trigger import MCP_HEADERS, WEBHOOK_SECRET
+from workspaces.encryption.keys import WrappedKey, create_data_key, unseal, unseal_from
 from workspaces.models import DataKey
 
 HEADERS = {"Authorization": "Bearer planted-header"}
@@ -37,10 +36,9 @@ def opened(trigger_id: UUID) -> tuple[dict[str, str], str]:
     assert row.mcp_headers is not None
     assert row.webhook_secret is not None
     place = (row.environment_id, row.id)
-    return (
-        secrets.open_mcp_headers(*place, bytes(row.mcp_headers), _wrapped(row.mcp_key)),
-        secrets.open_webhook_secret(*place, bytes(row.webhook_secret), _wrapped(row.webhook_key)),
-    )
+    headers = unseal(MCP_HEADERS, *place, bytes(row.mcp_headers), _wrapped(row.mcp_key))
+    secret = unseal(WEBHOOK_SECRET, *place, bytes(row.webhook_secret), _wrapped(row.webhook_key))
+    return json.loads(headers), secret.decode()
 
 
 def master_key(key_id: str) -> str:

@@ -139,9 +139,7 @@ def spend_approval(
 
 
 def take_due_reminders(*, limit: int, now: datetime | None = None) -> list[Row]:
-    """Returns up to `limit` approvals of which people are to be reminded, each only once. The caller tells them in the
-    same transaction.
-    """
+    """Returns up to `limit` approvals, each only once, of which the caller's transaction is to remind people."""
     return fetch_all(_TAKE_REMINDERS, {"limit": limit, "now": now})
 
 

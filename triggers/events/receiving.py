@@ -264,13 +264,7 @@ def _secrets_of(source_id: UUID, source: Row | None) -> list[str]:
     if source is None:
         return [secrets.token_hex()]
     try:
-        opened = keys.unseal(
-            SECRETS,
-            source["environment_id"],
-            source_id,
-            bytes(source["secrets"]),
-            keys.WrappedKey.of(source),
-        )
+        opened = keys.unseal_row(SECRETS, source, source_id)
     except CannotOpen:
         raise Unavailable(
             "The source's secrets can't be opened at the moment. The operators have been alarmed.",

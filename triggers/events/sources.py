@@ -51,9 +51,7 @@ class Sources(Resource[EventSource]):
         plain = {name: value for name, value in values.items() if name in _SHOWN}
         changes = super().apply(source, plain, actor)
         if "secrets" in values:
-            plaintext = json.dumps(values["secrets"]).encode()
-            sealed = keys.seal(SECRETS, source.environment_id, source.id, plaintext)
-            source.secrets, source.secrets_key_id = sealed.box, sealed.data_key_id
+            keys.seal_into(SECRETS, source, json.dumps(values["secrets"]).encode())
             changes["secrets"] = REDACTED
         return changes
 

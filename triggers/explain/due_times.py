@@ -9,6 +9,9 @@ from functools import partial
 from uuid import UUID
 from zoneinfo import ZoneInfoNotFoundError
 
+from django.forms import ValidationError
+
+from pipedai.api.filters import TimeField
 from pipedai.api.renderers import counted
 from pipedai.sql import NOW, Row, database_now, fetch_one
 from triggers.explain.answers import (
@@ -27,6 +30,7 @@ from triggers.reasons import DUE_TIMES, PENDING
 from triggers.schedules import cron
 from triggers.schedules.cron import DueTimes
 from triggers.states import Decision
+from triggers.tenancy import zone_of_trigger
 
 # A decision about a due time is late if a scheduler takes longer than this to make it.
 LATE_AFTER = timedelta(minutes=1)
@@ -75,6 +79,17 @@ def why_no_run(decision: str) -> str:
     """Returns why there was no run, as the end of a sentence. It names a decision of a newer release."""
     why = DUE_TIMES.get(decision)
     return why.because if why and why.because else f"a scheduler decided {decision}"
+
+
+def time_in_question(text: str | None, trigger_id: UUID) -> datetime | None:
+    """Reads a time, which is in the trigger's zone unless it has an offset. Raises ValueError with a sentence."""
+    field = TimeField(required=False, zone=partial(zone_of_trigger, trigger_id))
+    try:
+        at: datetime | None = field.clean(text)
+    except ValidationError as error:
+        raise ValueError(error.messages[0]) from None
+    check_time_in_question(at)
+    return at
 
 
 def check_time_in_question(at: datetime | None) -> None:

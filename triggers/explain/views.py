@@ -1,23 +1,19 @@
 """The endpoints that explain why a run was not executed, and what became of a due time of a trigger."""
 
-from datetime import datetime
-from functools import partial
 from typing import Any
 from uuid import UUID
 
-from django.forms import ValidationError
 from rest_framework import serializers
 from rest_framework.request import Request
 
 from pipedai.api.errors import Invalid, or_not_found
-from pipedai.api.filters import TimeField
 from pipedai.api.schema.operation import Operation, query
 from pipedai.api.serializers import NamedSerializer
 from pipedai.api.throttling import TooManyRequests
 from pipedai.server.memory_budget import RequestLimit
 from triggers import tenancy
 from triggers.explain.answers import DECISIONS, RETRY_CODES, RetryDecision
-from triggers.explain.due_times import check_time_in_question, explain_trigger
+from triggers.explain.due_times import explain_trigger, time_in_question
 from triggers.explain.runs import explain_run
 from triggers.reasons import WaitingFor
 from triggers.schedules.views import TickSerializer
@@ -197,7 +193,10 @@ class TriggerExplanationViewSet(TenantViewSet):
         answers={200: TriggerExplanationSerializer},
     )
     def retrieve(self, request: Request, trigger_id: UUID) -> Any:
-        at = _time_in_question(request, trigger_id)
+        try:
+            at = time_in_question(request.query_params.get("at"), trigger_id)
+        except ValueError as error:
+            raise Invalid({"at": [str(error)]}) from None
         _count_request(self.access.environment_id, request)
         shows_values = self.access.role.includes(Role.OPERATOR)
         return or_not_found(explain_trigger(trigger_id, at=at, shows_values=shows_values))
@@ -209,16 +208,3 @@ def _count_request(environment_id: UUID, request: Request) -> None:
             "Two explanations are being worked out already: ask again when they are there.",
             headers={"Retry-After": "1"},
         )
-
-
-def _time_in_question(request: Request, trigger_id: UUID) -> datetime | None:
-    """Raises Invalid if `at` is no time, or too far ahead."""
-    field = TimeField(required=False, zone=partial(tenancy.zone_of_trigger, trigger_id))
-    try:
-        at: datetime | None = field.clean(request.query_params.get("at"))
-        check_time_in_question(at)
-    except ValidationError as error:
-        raise Invalid({"at": [str(message) for message in error.messages]}) from None
-    except ValueError as error:
-        raise Invalid({"at": [str(error)]}) from None
-    return at

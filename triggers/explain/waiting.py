@@ -357,9 +357,9 @@ _AHEAD_OF_EACH = first_due(_IS_AHEAD, own=MOST_AT_ONCE, of_each_pool=MOST_AT_ONC
 _SOONEST = f"""
 SELECT c.id
 FROM (
-    SELECT given.*, w.features FROM unnest(%(worker_ids)s::uuid[], %(rooms)s::int[],
-        %(unapproved_since)s::timestamptz[]) AS given (id, room, unapproved_since)
-    JOIN worker w ON w.id = given.id) c
+    SELECT id, room, unapproved_since, string_to_array(named, ',') AS features
+    FROM unnest(%(worker_ids)s::uuid[], %(rooms)s::int[], %(unapproved_since)s::timestamptz[], %(features)s::text[])
+        AS given (id, room, unapproved_since, named)) c
 CROSS JOIN LATERAL (SELECT least(count(*), c.room) AS n FROM ({about(_AHEAD_OF_EACH, "c")}) first) ahead
 ORDER BY ahead.n >= c.room, ahead.n, c.room DESC, c.id LIMIT 1
 """
@@ -404,6 +404,7 @@ def _soonest(workers: list[Row], params: Row) -> Row:
         "worker_ids": ids,
         "rooms": [min(MOST_AT_ONCE, room_of(worker)) for worker in workers],
         "unapproved_since": [worker["unapproved_since"] for worker in workers],
+        "features": [",".join(worker["features"]) for worker in workers],
     }
     (found,) = fetch_all(_SOONEST, {**params, **given})
     return workers[ids.index(found["id"])]

@@ -203,9 +203,7 @@ def may_have_had_effects(run: Row) -> bool:
 
 
 def _effects_forbid(run: Row) -> bool:
-    """Returns whether possible effects forbid a retry. They do if the trigger resumes, or if its
-    `retryAfterEffects` is false.
-    """
+    """Returns whether possible effects forbid a retry: if the trigger resumes, or `retryAfterEffects` is false."""
     if run["retry_mode"] == RetryMode.RESUME:
         return not can_resume(run) and may_have_had_effects(run)
     return not run["retry_after_effects"] and may_have_had_effects(run)

@@ -3,6 +3,7 @@
 A worker gets the headers with a run, and asks for present ones while it holds the run.
 """
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,12 +18,12 @@ from pipedai.crypto import CannotOpen
 from pipedai.events import Actor, Event, emit
 from pipedai.logs import get_logger
 from pipedai.sql import Row, fetch_all, fetch_one
-from triggers import secrets
+from triggers.models.trigger import MCP_HEADERS
 from triggers.runs.conditions import CONNECTION_IS_READY, HEADERS_MAY_GO, OF_ENVIRONMENT
 from triggers.runs.lifecycle import UNAPPROVED, NotReady, Refused, read_own_run
+from workspaces.connections.models import HEADERS
 from workspaces.connections.refreshing import distrust_token, want_refresh
-from workspaces.connections.secrets import open_headers
-from workspaces.encryption.keys import WrappedKey
+from workspaces.encryption.keys import unseal_row
 
 log = get_logger(__name__)
 
@@ -47,19 +48,9 @@ def opened_headers(row: Row) -> dict[str, str] | None:
     lent: dict[str, str] = {}
     try:
         if row["mcp_headers"] is not None:
-            own = secrets.open_mcp_headers(
-                row["environment_id"],
-                row["trigger_id"],
-                bytes(row["mcp_headers"]),
-                WrappedKey.of(row),
-            )
+            own = json.loads(unseal_row(MCP_HEADERS, row, row["trigger_id"]))
         if row["connection_id"] is not None:
-            lent = open_headers(
-                row["environment_id"],
-                row["connection_id"],
-                bytes(row["connection_headers"]),
-                WrappedKey.of(row, "connection_"),
-            )
+            lent = json.loads(unseal_row(HEADERS, row, row["connection_id"], "connection_"))
     except CannotOpen:
         return None
     taken = {name.lower() for name in lent}

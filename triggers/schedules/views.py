@@ -109,7 +109,7 @@ class ScheduleViewSet(TenantViewSet):
             )
         },
     )
-    def preview(self, request: Request, environment_id: UUID, body: Values) -> Response:
+    def preview(self, request: Request, environment_id: UUID, body: Values) -> Any:
         if not _PREVIEWS.admits(environment_id, request):
             raise TooManyRequests(
                 "A preview is being worked out already: ask again when it is there.",
@@ -125,8 +125,7 @@ class ScheduleViewSet(TenantViewSet):
             description = cron.describe(schedule)
         if body["run_once_at"] is not None:
             times = cron.with_single(times, body["run_once_at"], body["count"])
-        shown = ComingTimeSerializer(times, many=True).data
-        return Response({"description": description, "times": shown})
+        return {"description": description, "times": times}
 
     @Operation(
         "GET /triggers/{triggerId}/ticks",

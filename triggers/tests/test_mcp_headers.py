@@ -10,9 +10,10 @@ from pipedai.crypto import CannotOpen
 from testing.probes.shapes import invalid
 from testing.probes.tables import columns_with
 from testing.world.sealed import headers_of
-from triggers import secrets
 from triggers.models import Run, Trigger
+from triggers.models.trigger import MCP_HEADERS
 from workers.models import Worker
+from workspaces.encryption import keys
 from workspaces.encryption.keys import WrappedKey
 from workspaces.models import DataKey
 
@@ -266,24 +267,26 @@ class TestAMovedCiphertext:
 
     def test_it_opens_where_it_was_sealed(self, cast, pair):
         row, key = boxes(pair[0])
-        opened = secrets.open_mcp_headers(cast.environment.id, row.id, bytes(row.mcp_headers), key)
+        opened = json.loads(
+            keys.unseal(MCP_HEADERS, cast.environment.id, row.id, bytes(row.mcp_headers), key)
+        )
         assert opened == {"x": "planted-1"}
 
     def test_it_does_not_open_in_another_row(self, cast, pair):
         row, key = boxes(pair[0])
         with pytest.raises(CannotOpen):
-            secrets.open_mcp_headers(cast.environment.id, pair[1], bytes(row.mcp_headers), key)
+            keys.unseal(MCP_HEADERS, cast.environment.id, pair[1], bytes(row.mcp_headers), key)
 
     def test_it_does_not_open_in_another_field(self, cast, pair):
         row, key = boxes(pair[0])
         with pytest.raises(CannotOpen):
-            secrets.open_mcp_headers(cast.environment.id, row.id, bytes(row.webhook_secret), key)
+            keys.unseal(MCP_HEADERS, cast.environment.id, row.id, bytes(row.webhook_secret), key)
 
     def test_it_does_not_open_in_another_environment(self, cast, pair):
         row, key = boxes(pair[0])
         with pytest.raises(CannotOpen):
-            secrets.open_mcp_headers(
-                cast.strange_environment.id, row.id, bytes(row.mcp_headers), key
+            keys.unseal(
+                MCP_HEADERS, cast.strange_environment.id, row.id, bytes(row.mcp_headers), key
             )
 
     def test_the_database_refuses_the_data_key_of_another_environment(self, cast, pair):

@@ -16,10 +16,11 @@ from pipedai.events import SYSTEM
 from pipedai.ids import new_id
 from testing.world.cast import TEST_ACTOR, Cast
 from testing.world.sealed import HEADERS, SECRET, add_sealed_trigger, key_in_use, opened, tamper
-from triggers import secrets
 from triggers.models import Trigger
+from triggers.models.trigger import MCP_HEADERS, WEBHOOK_SECRET
 from triggers.runs.handout import HandedOut, hand_out_runs
 from triggers.services import rotate_mcp_token
+from workspaces.encryption import keys
 from workspaces.encryption.keys import Sealed, WrappedKey
 
 
@@ -74,7 +75,7 @@ def test_no_statement_has_them(cast: Cast, trigger_id: UUID):
 def test_no_repr_shows_them_or_a_key(cast: Cast, trigger_id: UUID):
     (run,) = hand_out_runs(worker_id=cast.worker.worker_id, capacity=1, approved=True, actor=SYSTEM)
     key = key_in_use(cast.environment.id)
-    sealed = secrets.seal_webhook_secret(cast.environment.id, trigger_id, SECRET)
+    sealed = keys.seal(WEBHOOK_SECRET, cast.environment.id, trigger_id, SECRET.encode())
     shown = repr(
         [
             run,
@@ -106,5 +107,5 @@ def test_no_error_tells_of_them(cast: Cast, trigger_id: UUID, how: str):
 
 def test_sealing_outside_a_transaction_is_a_mistake_that_says_nothing_of_them(own_database: str):
     with pytest.raises(RuntimeError) as error:
-        secrets.seal_mcp_headers(new_id(), new_id(), HEADERS)
+        keys.seal(MCP_HEADERS, new_id(), new_id(), json.dumps(HEADERS).encode())
     assert str(error.value) == "sealing needs a transaction"

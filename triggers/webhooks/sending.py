@@ -17,12 +17,12 @@ from pipedai.ids import new_id
 from pipedai.outgoing.kinds import Attempt, CannotSend, Kind, SendStatus
 from pipedai.outgoing.posts import Post, host_of, signed_post
 from pipedai.sql import Row, database_now, fetch_one
-from triggers import secrets
 from triggers.locks import hold_trigger_environment
 from triggers.models import Delivery, DeliveryAttempt
 from triggers.models.run import duration_ms
+from triggers.models.trigger import WEBHOOK_SECRET
 from triggers.states import TERMINAL
-from workspaces.encryption.keys import WrappedKey
+from workspaces.encryption.keys import unseal_row
 
 # Reads the delivery that is to be repeated. The lock keeps that delivery and its run from being pruned before the new
 # delivery is written.
@@ -144,12 +144,7 @@ def _message(delivery: Row) -> Post:
     secret = None
     if delivery["webhook_secret"] is not None:
         try:
-            secret = secrets.open_webhook_secret(
-                delivery["environment_id"],
-                delivery["trigger_id"],
-                bytes(delivery["webhook_secret"]),
-                WrappedKey.of(delivery),
-            )
+            secret = unseal_row(WEBHOOK_SECRET, delivery, delivery["trigger_id"]).decode()
         except CannotOpen:
             raise CannotSend(SECRET_DOES_NOT_OPEN) from None
     return signed_post(

@@ -63,12 +63,14 @@ MAX_BODY_BYTES = 16 * 1024
 LATE_AGAIN_SECONDS = 1.0
 
 
-# The fields of an answer that tell of the worker itself; `_about_worker` has their values.
-_WORKER_FIELDS: dict[str, Any] = {
-    "serverTime": serializers.DateTimeField(),
-    "authMode": serializers.ChoiceField(choices=Worker.AuthMode.choices),
-    "limitedUntil": serializers.DateTimeField(allow_null=True),
-}
+def _worker_fields() -> dict[str, serializers.Field]:  # type: ignore[type-arg]
+    """Returns the fields of an answer that tell of the worker itself; `_about_worker` has their values."""
+    # They are made anew for each answer, because the schema has fields in the order in which they were made.
+    return {
+        "serverTime": serializers.DateTimeField(),
+        "authMode": serializers.ChoiceField(choices=Worker.AuthMode.choices),
+        "limitedUntil": serializers.DateTimeField(allow_null=True),
+    }
 
 
 class RegistrationViewSet(ApiViewSet):
@@ -148,7 +150,7 @@ class PollingViewSet(WorkerProtocolViewSet):
                 "Poll",
                 "The runs that a worker is to claim.",
                 runs=HandedOutRunSerializer(many=True),
-                **_WORKER_FIELDS,
+                **_worker_fields(),
             )
         },
     )
@@ -184,7 +186,7 @@ class PollingViewSet(WorkerProtocolViewSet):
                 "The run that the worker has claimed.",
                 run=NextRunSerializer(allow_null=True),
                 endedRuns=serializers.ListField(child=serializers.UUIDField()),
-                **_WORKER_FIELDS,
+                **_worker_fields(),
             )
         },
     )

@@ -4,6 +4,7 @@ A claim is a lease of a row, so no two processes ask for the same connection. Th
 anybody uses them. All times are the database's.
 """
 
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -33,12 +34,12 @@ from pipedai.outgoing.pool import Lane
 from pipedai.sql import NOW, Row, execute
 from pipedai.wakeups import announce_things, watches
 from workspaces.connections import secrets
-from workspaces.connections.models import SERVER, Connection
+from workspaces.connections.models import GRANT_SECRETS, SERVER, Connection
 from workspaces.connections.revoking import queue_revocation
 from workspaces.connections.secrets import GrantSecrets, store_tokens
 from workspaces.connections.servers import discover
 from workspaces.connections.services import CONNECTIONS, bind_secret
-from workspaces.encryption.keys import WrappedKey
+from workspaces.encryption.keys import unseal_row
 
 # What may become of a request for tokens; see `record`.
 RESULTS: Final = ("refreshed", "failed", "refused", "overtaken")
@@ -158,7 +159,9 @@ def ask(claim: Row) -> Given | NotGiven:
         )
     until = deadline(AILING_SECONDS) if claim["is_ailing"] else deadline()
     try:
-        held = _opened(claim)
+        held = GrantSecrets()
+        if claim["grant_secrets"] is not None:
+            held = GrantSecrets(**json.loads(unseal_row(GRANT_SECRETS, claim, claim["id"])))
         if is_code:
             return _refreshed(claim, held, until)
         return _granted(claim, held, until)
@@ -169,14 +172,6 @@ def ask(claim: Row) -> Given | NotGiven:
     except NoTokens as reason:
         error = f"The authorization server gave no token: {reason}."
         return NotGiven(error, reason.code in GRANT_ENDED, reason.code is not None)
-
-
-def _opened(claim: Row) -> GrantSecrets:
-    if claim["grant_secrets"] is None:
-        return GrantSecrets()
-    place = (claim["environment_id"], claim["id"])
-    box = bytes(claim["grant_secrets"])
-    return secrets.open_grant(*place, box, WrappedKey.of(claim))
 
 
 def _refreshed(claim: Row, held: GrantSecrets, until: float) -> Given | NotGiven:

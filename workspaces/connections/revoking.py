@@ -25,7 +25,6 @@ from workspaces.connections.models import (
 )
 from workspaces.connections.secrets import GrantSecrets
 from workspaces.encryption import keys
-from workspaces.encryption.keys import WrappedKey
 
 # A request as the sealed JSON has it.
 _Request = dict[str, Any]
@@ -148,10 +147,7 @@ def _go_on(attempts: Sequence[Attempt]) -> None:
 
 
 def _opened(row: Row) -> list[_Request]:
-    key = WrappedKey.of(row)
-    box = bytes(row["request"])
-    opened = keys.unseal(REVOCATION_REQUEST, row["environment_id"], row["id"], box, key)
-    return list(json.loads(opened))
+    return list(json.loads(keys.unseal_row(REVOCATION_REQUEST, row, row["id"])))
 
 
 REVOCATIONS = Kind(

@@ -91,19 +91,6 @@ def carry(begun: Authorization, carried: str) -> None:
 # The functions below raise crypto.CannotOpen, after an alarm, if a value can't be decrypted.
 
 
-def open_headers(
-    environment_id: UUID, connection_id: UUID, box: bytes, key: keys.WrappedKey
-) -> dict[str, str]:
-    return dict(json.loads(keys.unseal(HEADERS, environment_id, connection_id, box, key)))
-
-
-def open_grant(
-    environment_id: UUID, connection_id: UUID, box: bytes, key: keys.WrappedKey
-) -> GrantSecrets:
-    opened = keys.unseal(GRANT_SECRETS, environment_id, connection_id, box, key)
-    return GrantSecrets(**json.loads(opened))
-
-
 def open_carried(
     environment_id: UUID, authorization_id: UUID, box: bytes, key: keys.WrappedKey
 ) -> str:

@@ -134,6 +134,12 @@ def unseal(
         raise
 
 
+def unseal_row(sealed_field: SealedField, row: Row, row_id: UUID, prefix: str = "") -> bytes:
+    """Does what `unseal` does for a row of SQL, whose columns of the value and its key begin with `prefix`."""
+    box = bytes(row[f"{prefix}{sealed_field.column}"])
+    return unseal(sealed_field, row["environment_id"], row_id, box, WrappedKey.of(row, prefix))
+
+
 def seal_into(sealed_field: SealedField, row: Any, plaintext: bytes) -> None:
     """Does what `seal` does, and puts the result into the row, which the caller saves in the same transaction."""
     sealed = seal(sealed_field, row.environment_id, row.id, plaintext)

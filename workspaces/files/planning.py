@@ -318,9 +318,7 @@ class _Work:
 
 @contextmanager
 def limited_time() -> Iterator[None]:
-    """Wraps what a transaction does. Raises Conflict once its statements have taken MOST_SECONDS together, or one
-    alone.
-    """
+    """Wraps what a transaction does. Raises Conflict once its statements have taken MOST_SECONDS in all."""
     spent = 0.0
 
     def measure(

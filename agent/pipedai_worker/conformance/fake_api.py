@@ -330,7 +330,9 @@ class FakeApi:
             self.moments.append(time.monotonic())
             self.headers.append(dict(headers.items()))
             self.lock.notify_all()
-            fault = self._next_fault(kind)
+            fault = next((each for each in self.faults[kind] if each.times > 0), None)
+            if fault:
+                fault.times -= 1
             if fault and fault.status != DROP:
                 return fault.status, fault.body or {"error": "As scripted."}, fault.headers
             status, answer = self._honest(kind, run_id, headers, body, parse_qs(parts.query))
@@ -342,13 +344,6 @@ class FakeApi:
         with self.lock:
             self.malformed.append(sentence)
         return status, {"error": sentence, "code": code}
-
-    def _next_fault(self, kind: str) -> Fault | None:
-        for fault in self.faults[kind]:
-            if fault.times > 0:
-                fault.times -= 1
-                return fault
-        return None
 
     def _honest(
         self, kind: str, run_id: str, headers: Any, body: Any, query: Any

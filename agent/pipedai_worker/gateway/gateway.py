@@ -109,9 +109,7 @@ class Gateway:
     def probe(
         self, stopped: Callable[[], bool] = lambda: False, look: Look | None = None
     ) -> Looked | Fault | None:
-        """Initialise the server, list its tools and take the `look`, until `stopped`. Return what that has seen, None
-        without one, or why the server can't be used.
-        """
+        """List the server's tools and take the `look`, until `stopped`. Return its result, None, or what is wrong."""
         if self._loop is None:
             raise RuntimeError("The gateway is not open.")
         probing = probe(self._upstream, self._effects, look)

@@ -1,6 +1,4 @@
-"""Looks for something new before the agent starts: calls a tool of the run's MCP server that only reads, in the probe's
-conversation, and compares the result with what the trigger's last success saw, or with clauses.
-"""
+"""Looks for something new before the agent starts, by a tool of the run's MCP server that only reads."""
 
 from __future__ import annotations
 
@@ -50,34 +48,26 @@ class Look:
 
     async def take(self, talk: Conversation, effects: Effects) -> Looked:
         """Call the tool, which the journal has before, and judge its result. Raises ServerFailed."""
-        tool = self._before.tool
+        tool, why = self._before.tool, ""
         if not effects.knows(tool):
-            raise faults.client(
-                f"The MCP server has no tool {tool!r}: name one of its tools in the trigger's `before`."
-            )
-        if effects.of(tool) != NO_EFFECT:
-            raise faults.client(
-                f"The MCP server does not say that its tool {tool!r} only reads (readOnlyHint): name one in the"
-                " trigger's `before` that does."
-            )
-        if self._gate is not None and self._gate.gates(tool):
-            raise faults.client(
-                f"A person has to approve calls of {tool!r}: name another tool in the trigger's `before`."
-            )
+            why = f"The MCP server has no tool {tool!r}"
+        elif effects.of(tool) != NO_EFFECT:
+            why = f"The MCP server does not say that its tool {tool!r} only reads (readOnlyHint)"
+        elif self._gate is not None and self._gate.gates(tool):
+            why = f"A person has to approve calls of {tool!r}"
+        if why:
+            raise faults.client(f"{why}: name another tool in the trigger's `before`.")
         try:
             call = await asyncio.to_thread(self._calls.begin, tool, NO_EFFECT, before=True)
         except OSError:
-            raise faults.infra(
-                "The worker could not write the look down, so it did not look."
-            ) from None
+            raise faults.infra("The worker could not write the look down.") from None
         at = iso(time.time())
         result = await self._ask(talk, call)
         failed = result.get("isError") is True
         await self._end(call, ERROR if failed else OK)
         if failed:
-            raise faults.infra(
-                f"The tool {tool!r} answered with an error: {_text_of(result)[:LONGEST_QUOTE]}"
-            )
+            said = _text_of(result)[:LONGEST_QUOTE]
+            raise faults.infra(f"The tool {tool!r} answered with an error: {said}")
         value, digest = await asyncio.to_thread(_read, result)
         run_if, last = self._before.run_if, self._before.last_digest
         is_new = digest != last if run_if is None else all_hold(run_if, value)
@@ -95,10 +85,10 @@ class Look:
             if not isinstance(failed, messages.ServerError):
                 raise
             if failed.code == INVALID_PARAMS:
-                raise faults.client(
-                    f"The MCP server refused the call of {tool!r} by which the run was to look: see the arguments"
-                    " in the trigger's `before`."
-                ) from None
+                sentence = (
+                    f"The MCP server refused the call of {tool!r}: see the trigger's `before`."
+                )
+                raise faults.client(sentence) from None
             raise faults.infra(str(failed)) from None
 
     async def _end(self, call: Call, outcome: str) -> None:
@@ -115,24 +105,17 @@ def _read(result: dict[str, Any]) -> tuple[Any, str]:
         try:
             value = parse(text, parse_constant=refuse_constant)
         except ValueError:
-            return text, _sha256(text.encode(errors="replace"))
+            return text, hashlib.sha256(text.encode(errors="replace")).hexdigest()
     try:
         # RFC 8785 has no form for some values, such as a number that not every program reads.
-        written = canonical(value, MOST_LEVELS) or _sorted(value)
+        written = canonical(value, MOST_LEVELS)
+        written = written or json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
     except RecursionError:
         raise faults.client("The result of the look is nested too deep.") from None
-    return value, _sha256(written)
-
-
-def _sorted(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    return value, hashlib.sha256(written).hexdigest()
 
 
 def _text_of(result: dict[str, Any]) -> str:
     content = result.get("content")
     parts = (item.get("text") for item in content or () if isinstance(item, dict))
     return "\n".join(part for part in parts if isinstance(part, str))
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

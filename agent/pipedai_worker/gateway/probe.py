@@ -45,9 +45,7 @@ USER_AGENT = ("User-Agent", f"pipedai-worker/{__version__}")
 async def probe(
     upstream: Upstream, effects: Effects, look: Look | None = None
 ) -> Looked | Fault | None:
-    """Initialise the server, list its tools, in 30 s at most, take the `look`, and end the session. Return what the
-    look has seen, None without one, or why the server can't be used.
-    """
+    """Initialise the server, list its tools in 30 s, and take the `look`. Return its result, None, or what is wrong."""
     try:
         return await _probe(upstream, effects, look)
     except ServerFailed as failed:

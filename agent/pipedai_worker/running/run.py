@@ -396,9 +396,7 @@ class Run:
             self._kept_session = workplace.session.id if kept else None
 
     def _probe(self, gateway: Gateway, look: Look | None, deadline: float) -> Execution | None:
-        """Return None if the run's MCP server can be used, and the `look` has found something new; else, or if the run
-        is stopped meanwhile, how it ends.
-        """
+        """Return how the run ends; None if its MCP server can be used, and the `look` has found something new."""
         found = gateway.probe(lambda: self._should_stop(deadline) is not None, look)
         # No program was started, so the run has cost nothing.
         ended = Outcome(FAILED, cost_usd=0.0)
@@ -425,7 +423,6 @@ class Run:
         if found.is_new:
             self._seen = found.value
             return None
-        log.info("run %s: nothing new, so no program is started", self.assigned.id)
         return Execution(replace(ended, status=SUCCEEDED, short_message="Nothing new."))
 
     def _should_stop(self, deadline: float) -> StopReason | None:

@@ -5,7 +5,7 @@
 const all = (selector, root = document) => root.querySelectorAll(selector);
 const byId = (id) => document.getElementById(id);
 
-// Times. `data-local` says how one is shown, as the tag `when` does.
+// `data-local` says how a time is shown, as the tag `when` does.
 const clock = { hour: "2-digit", minute: "2-digit" }, day = { weekday: "short", day: "numeric", month: "short" };
 const format = (options) => new Intl.DateTimeFormat("en-GB", options);
 const formats = {
@@ -139,7 +139,7 @@ function followEnvironment(part) {
   });
 }
 
-// What buttons do without the server.
+// What buttons do.
 const acts = {
   async copy(button, of) {
     await navigator.clipboard.writeText(of.value ?? of.textContent);
@@ -176,7 +176,7 @@ document.addEventListener("click", (event) => {
   if (target.closest("[data-find]")) find(event);
 });
 
-// Keys: Ctrl-K finds, / filters, j and k move among rows, the arrows among what was found.
+// Ctrl-K finds, / filters, j and k move among rows, the arrows among what was found.
 function find(event) {
   event.preventDefault();
   if (!byId("find").open) byId("find").showModal();

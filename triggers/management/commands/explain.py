@@ -1,22 +1,17 @@
 """`manage.py explain RUN|TRIGGER`: says in words why a run was not executed, or what became of a due time."""
 
 from collections.abc import Iterator
-from datetime import datetime
-from functools import partial
 from typing import Any
 from uuid import UUID
 
 from django.core.management.base import CommandError, CommandParser
-from django.forms import ValidationError
 
-from pipedai.api.filters import TimeField
 from pipedai.api.renderers import iso_time
 from pipedai.management.operator_command import OperatorCommand
 from pipedai.redaction import escape_control
 from triggers.explain.answers import RunExplanation, TriggerExplanation
-from triggers.explain.due_times import check_time_in_question, explain_trigger
+from triggers.explain.due_times import explain_trigger, time_in_question
 from triggers.explain.runs import explain_run
-from triggers.tenancy import zone_of_trigger
 
 
 class Command(OperatorCommand):
@@ -44,7 +39,10 @@ Exits with 1 if there is no such run or trigger.
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        at = _time(options["at"], options["id"])
+        try:
+            at = time_in_question(options["at"], options["id"])
+        except ValueError as error:
+            raise CommandError(f"--at: {error}") from None
         if at is None and (run := explain_run(options["id"])):
             lines = _run_lines(run)
         elif trigger := explain_trigger(options["id"], at=at):
@@ -57,18 +55,6 @@ Exits with 1 if there is no such run or trigger.
             # A worker's message may have several lines. Those after the first are indented, and so fake no other line.
             text = "\n  ".join(line.splitlines())
             self.stdout.write(escape_control(text, keep_lines=True))
-
-
-def _time(text: str | None, trigger_id: UUID) -> datetime | None:
-    field = TimeField(required=False, zone=partial(zone_of_trigger, trigger_id))
-    try:
-        at: datetime | None = field.clean(text)
-        check_time_in_question(at)
-    except ValidationError as error:
-        raise CommandError(f"--at: {error.messages[0]}") from None
-    except ValueError as error:
-        raise CommandError(f"--at: {error}") from None
-    return at
 
 
 def _run_lines(run: RunExplanation) -> Iterator[str]:

@@ -45,9 +45,10 @@ from testing.processes.web_process import url_of
 from testing.processes.webhook_receiver import Receiver, receiving
 from testing.world.cases import cases
 from testing.world.cast import TEST_ACTOR, make_cast
-from triggers import secrets
 from triggers.models import Delivery, DeliveryAttempt, Trigger
+from triggers.models.trigger import WEBHOOK_SECRET
 from triggers.webhooks.sending import WEBHOOKS, send_test
+from workspaces.encryption.keys import seal_into
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 SECRET = "whsec_c2VjcmV0IHNlY3JldCBzZWNyZXQ="
@@ -112,8 +113,7 @@ def test_without_a_secret_there_are_no_signatures(cast, receiver: Receiver):
 def test_the_secret_is_the_one_that_the_trigger_has_when_it_is_sent(cast, receiver: Receiver):
     delivery = queue(cast, receiver.url())
     trigger = Trigger.objects.get(id=delivery.trigger_id)
-    sealed = secrets.seal_webhook_secret(trigger.environment_id, trigger.id, SECRET)
-    trigger.webhook_secret, trigger.webhook_key_id = sealed.box, sealed.data_key_id
+    seal_into(WEBHOOK_SECRET, trigger, SECRET.encode())
     trigger.save()
     attempt()
     assert "webhook-signature" in receiver.received[0].headers

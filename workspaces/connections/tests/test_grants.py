@@ -1,5 +1,6 @@
 """What is stored of a token, and when it is to be refreshed."""
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -7,12 +8,11 @@ import pytest
 from django.db import transaction
 
 from pipedai.outgoing.oauth import UNSAID_LIFE, Tokens
-from pipedai.sql import database_now, fetch_all
+from pipedai.sql import database_now
 from testing.world.connections import ACCESS_TOKEN, REFRESH_TOKEN, add_oauth_connection
-from workspaces.connections.secrets import GrantSecrets, open_grant, open_headers, store_tokens
-from workspaces.encryption.keys import WrappedKey
-
-_KEY = "SELECT id AS key_id, wrapped AS key_wrapped, master_key_id FROM data_key WHERE id = %(id)s"
+from workspaces.connections.models import HEADERS
+from workspaces.connections.secrets import GrantSecrets, grant_of, store_tokens
+from workspaces.encryption.keys import unseal_from
 
 
 @pytest.mark.parametrize(
@@ -67,10 +67,4 @@ def _secrets(connection):
 
 
 def _opened(connection):
-    place = (connection.environment_id, connection.id)
-    (row,) = fetch_all(_KEY, {"id": connection.headers_key_id})
-    key = WrappedKey.of(row)
-    return (
-        open_headers(*place, bytes(connection.headers), key),
-        open_grant(*place, bytes(connection.grant_secrets), key),
-    )
+    return json.loads(unseal_from(HEADERS, connection) or b""), grant_of(connection)
