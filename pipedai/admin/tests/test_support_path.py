@@ -128,8 +128,10 @@ def test_staff_find_rows_by_each_text_that_the_api_filters_by():
     operations: Any = [operation_of_action(*route.key) for route in ROUTES]
     for operation in operations:
         for name, declared in (operation.filters.base_filters if operation.filters else {}).items():
-            if isinstance(declared, TextFilter):
-                admin: Any = admins[operation.items.__name__.removesuffix("Serializer")]
+            # A filter with a method has no column of its own.
+            if isinstance(declared, TextFilter) and not declared.method:
+                items = operation.items.__name__.removeprefix("Listed")
+                admin: Any = admins[items.removesuffix("Serializer")]
                 assert declared.field_name in admin.search_fields, (
                     f"{type(admin).__module__}.{type(admin).__name__}.search_fields lacks the column of"
                     f" ?{name}: see A filter in CONTRIBUTING.md"

@@ -54,12 +54,16 @@ FIELDS = {
 
 
 def columns(name):
-    """Returns the columns with this name, in whichever of our tables: a value must fit into all of them."""
+    """Returns the columns with this name, in whichever of our tables: a value must fit into all of them. A column of
+    choices keeps no free text.
+    """
     found = (
         field.base_field if isinstance(field, ArrayField) else field
         for model in apps.get_models()
         for field in model._meta.concrete_fields
-        if field.attname == name and not model.__module__.startswith("django.")
+        if field.attname == name
+        and not field.choices
+        and not model.__module__.startswith("django.")
     )
     kinds = models.CharField | models.TextField | models.BinaryField | models.IntegerField
     return [column for column in found if isinstance(column, kinds | models.DecimalField)]
