@@ -14,12 +14,14 @@ from django.test.utils import CaptureQueriesContext
 from pipedai.api.throttling import Buckets, Rate
 from pipedai.retention import prune, retentions
 from pipedai.sql import database_now
+from testing.probes.plans import explained, prefer_indexes
 from testing.probes.shapes import A_TIME
 from testing.world.cast import Cast
+from testing.world.copies import add_copies
 from testing.world.events import add_event, add_source
 from triggers.events import receiving, refusals
 from triggers.events.tests.test_receive import post, signed
-from triggers.models import EventSource, RefusedRequest
+from triggers.models import Event, EventSource, RefusedRequest
 from triggers.states import Refusal
 
 
@@ -123,6 +125,20 @@ def test_they_are_told_for_a_day_and_then_pruned(cast: Cast) -> None:
     (kind,) = (each for each in retentions() if each.kind == "refused-requests")
     assert sum(batch.removed for batch in prune(kind, days=1, limit=10)) == 1
     assert RefusedRequest.objects.count() == 1
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_types_are_looked_up_and_no_event_is_read_for_each_that_came(
+    cast: Cast, kept: bool
+) -> None:
+    source_id, now = add_source(cast), database_now()
+    event = add_event(cast, source_id=source_id, type="push", received_at=now)
+    add_copies(Event, event.id, 2_000)
+    add_event(cast, source_id=source_id, type="ping", received_at=now - timedelta(days=1))
+    prefer_indexes()
+    with explained("SELECT s.id AS source_id", kept=kept) as plans:
+        assert shown(cast, source_id)["typesSeen"] == ["push", "ping"]
+    assert plans.rows_read("event") < 10
 
 
 def test_the_types_of_two_weeks_are_told_the_latest_first(cast: Cast) -> None:
