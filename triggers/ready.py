@@ -80,10 +80,7 @@ prune_event_keys = rows_where(
 )
 
 prune_refused_requests = rows_where(
-    "refused_request",
-    "t.hour < %(before)s",
-    by="t.hour",
-    key=("source_id", "reason", "hour"),
+    "refused_request", "t.hour < %(before)s", by="t.hour", key=("source_id", "reason", "hour")
 )
 
 prune_idempotency_keys = rows_where(

@@ -346,8 +346,8 @@ def _with_merged_headers(
         ) from None
     old: dict[str, str] = json.loads(sealed or "{}")
     named = {name.lower() for name in given}
-    stay = {name: value for name, value in old.items() if name.lower() not in named}
-    merged = stay | {name: value for name, value in given.items() if value is not None}
+    both = {name: old[name] for name in old if name.lower() not in named} | given
+    merged = {name: value for name, value in both.items() if value is not None}
     if sum(map(len, (*merged, *merged.values()))) > MAX_HEADERS_BYTES:
         raise Invalid({"mcpHeaders": ["Must not be longer than 8 KiB in all."]})
     values = {name: value for name, value in values.items() if name != "mcp_headers"}

@@ -243,14 +243,7 @@ def _source_of(delivery: Delivery) -> Row:
         note_sender(delivery.source_id, delivery.address, source["workspace_id"])
         return source
     if found is not None:
-        why = Refusal.DISABLED
-        if source is not None:
-            why = why_refused(
-                source["scheme"],
-                options=source["hmac"],
-                headers=delivery.headers,
-                now=source["now"],
-            )
+        why = why_refused(source, delivery.headers) if source else Refusal.DISABLED
         count_refusal(found, why)
     _check_unsigned(delivery.address)
     raise Unauthenticated(

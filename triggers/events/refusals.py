@@ -84,8 +84,3 @@ def with_history(rows: Collection[Row]) -> list[Row]:
     for row in fetch_all(_LAST_DAY, ids):
         refused[row["source_id"]].append(row)
     return [{**row, "types_seen": types[row["id"]], "refused": refused[row["id"]]} for row in rows]
-
-
-def forget() -> None:
-    _writes._buckets.clear()
-    _unwritten.clear()

@@ -18,6 +18,7 @@ from pipedai.api.renderers import counted
 from pipedai.events import Actor
 from pipedai.outgoing.posts import standard_key
 from pipedai.redaction import REDACTED
+from pipedai.sql import Row
 from triggers.models import SECRETS, EventSource
 from triggers.states import Refusal, Scheme
 from workspaces.encryption import keys
@@ -136,15 +137,13 @@ def is_signed(
     return _any_equal([digest.hex() for digest in digests], [each.lower() for each in given])
 
 
-def why_refused(
-    scheme: str, *, options: Mapping[str, Any] | None, headers: Headers, now: float
-) -> Refusal:
-    """Returns what is wrong with a request that none of the secrets signed."""
-    options = options or {}
+def why_refused(source: Row, headers: Headers) -> Refusal:
+    """Returns what is wrong with a request that none of the source's secrets signed."""
+    scheme, options = source["scheme"], source["hmac"] or {}
     if not headers.get(options.get("header") or _SIGNED_IN[scheme]):
         return Refusal.UNSIGNED
-    is_timely = scheme in TOKEN_SCHEMES or _HMACS[scheme](headers, b"", now, options) is not None
-    return Refusal.BAD_SIGNATURE if is_timely else Refusal.STALE
+    is_stale = scheme in _HMACS and _HMACS[scheme](headers, b"", source["now"], options) is None
+    return Refusal.STALE if is_stale else Refusal.BAD_SIGNATURE
 
 
 def _any_equal(expected: Iterable[str], given: Sequence[str]) -> bool:

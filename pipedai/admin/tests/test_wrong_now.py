@@ -104,7 +104,7 @@ def test_the_figures_read_only_what_is_wrong_of_a_large_ledger(desk, cast, wrong
 
 def test_a_list_of_one_environment_can_not_read_the_failures_of_all(cast):
     runs = f"/api/v1/environments/{cast.environment.id}/runs?status=failed&endedFrom={NOON:%FT%TZ}"
-    execute("DROP INDEX run_ended, run_ended_cost, run_listed, run_of_source", {})
+    execute("DROP INDEX run_ended_figures, run_ended_cost, run_listed, run_of_source", {})
     prefer_indexes()
     with explained("SELECT") as plans:
         assert cast.client(cast.viewer).get(runs).status_code == 200

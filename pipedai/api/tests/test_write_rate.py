@@ -22,6 +22,7 @@ ADA, BOB = new_id(), new_id()
 NOT_COUNTED = {
     "POST triggers/:trigger/run",
     "POST runs/:run/rerun",
+    "POST runs/:run/watch",
     "POST workers/register",
     "POST enrollments/device",
     "POST enrollments/redeem",

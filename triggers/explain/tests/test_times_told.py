@@ -1,15 +1,14 @@
 """Each answer with sentences also has the times that they name, as data."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
-from pipedai.sql import database_now
 from testing.world.cast import Cast
 from testing.world.runs import Runs
 from triggers.explain.answers import due_time_words, moment_words, times_told
 
 
 def test_times_of_an_answer_are_those_of_its_sentences_and_of_what_it_is_made_of() -> None:
-    now = database_now().replace(hour=21, minute=55, second=3)
+    now = datetime(2100, 5, 4, 21, 55, 3, tzinfo=UTC)
     with times_told() as outer:
         first = moment_words(now, now)
         with times_told() as inner:
