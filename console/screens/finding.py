@@ -24,7 +24,7 @@ _KINDS = {
 
 @screen
 def find(request: HttpRequest, environment_id: UUID) -> HttpResponse:
-    """Where is it? Also the pages of the menu are found by a part of their names. Enter in the dialog goes to the first."""
+    """Where is it? Also the pages of the menu are found by a part of their names. With `go` the first one is opened."""
     text = request.GET.get("q", "").strip()
     found = [
         {"name": name.capitalize(), "kind": "Page", "page": reverse(f"console:{name}", args=[environment_id])}

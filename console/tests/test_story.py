@@ -141,7 +141,8 @@ def test_a_new_user_gets_from_registering_to_being_told_of_a_failure(server, tmp
         with ada.job("hear that it failed, and why"):
             if scripts:
                 for keys in (["Enter"], ["ArrowDown", "Enter"]):
-                    page.goto(page.url.partition("/settings")[0] + "/attention")
+                    page.click("nav >> text=Attention")
+                    page.wait_for_url("**/attention", wait_until="load")
                     page.keyboard.press("Control+k")
                     page.keyboard.type("morning")
                     if len(keys) > 1:
