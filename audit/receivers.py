@@ -5,7 +5,7 @@ table: makes them ahead of time, and drops old ones for `prune --audit`.
 import json
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import orjson
@@ -38,27 +38,33 @@ _NAMES = {
     "enrollment": "x.label FROM enrollment x",
     "incident": "x.subject_name FROM incident x",
     **{
-        each: f"t.name FROM {each} x JOIN trigger t ON t.id = x.trigger_id"
+        # Runs and deliveries may be partitioned by environment, and one partition alone is looked into.
+        each: f"t.name FROM {each} x JOIN trigger t ON t.id = x.trigger_id AND x.environment_id = e.environment_id"
         for each in ("run", "delivery", "approval")
     },
 }
-_CASES = (
-    f"WHEN '{kind}' THEN (SELECT {name} WHERE x.id = e.target_id)" for kind, name in _NAMES.items()
-)
-# The name that the target has now, or had when it was deleted, as the event of that says.
-_TARGET_NAME = f"""coalesce(
-    CASE target_type {" ".join(_CASES)} END,
-    CASE WHEN action LIKE '%%.deleted' THEN metadata ->> 'name' END)"""
+
 
 # The statement is raw SQL, since the scheduler sends hundreds of events at once and the ORM takes three times as long.
 # All rows are in one JSON parameter, since passing eleven arrays would take longer than all other statements of a run's
 # change of state together.
-_INSERT = f"""
+@cache
+def _insert(*target_types: str) -> str:
+    """Returns the statement for targets of these types. Names of all types would take PostgreSQL long to plan."""
+    cases = " ".join(
+        f"WHEN '{each}' THEN (SELECT {_NAMES[each]} WHERE x.id = e.target_id)"
+        for each in target_types
+    )
+    # The name that the target has now, or had when it was deleted, as the event of that says.
+    name = f"""coalesce(
+        {f"CASE target_type {cases} END," if cases else ""}
+        CASE WHEN action LIKE '%%.deleted' THEN metadata ->> 'name' END)"""
+    return f"""
 INSERT INTO audit_entry (
     id, environment_id, action, actor_type, actor_id, target_type, target_id, metadata, ip, request_id, created_at,
     target_name)
 SELECT id, environment_id, action, actor_type, actor_id, target_type, target_id, metadata, ip, request_id,
-    coalesce(moment, statement_timestamp()), left({_TARGET_NAME}, 255)
+    coalesce(moment, statement_timestamp()), left({name}, 255)
 FROM json_to_recordset(%(entries)s::json) AS e (
     id uuid, environment_id uuid, action text, actor_type text, actor_id uuid, target_type text, target_id uuid,
     metadata jsonb, ip inet, request_id text, moment timestamptz)
@@ -89,7 +95,8 @@ def write_entries(events: tuple[Event, ...], **_: Any) -> None:
         text = orjson.dumps(entries, str).decode()
     except TypeError:  # because of an integer of more than 64 bits
         text = json.dumps(entries, default=str)
-    execute_later(_INSERT, {"entries": text})
+    named = sorted({event.target_type for event in events} & _NAMES.keys())
+    execute_later(_insert(*named), {"entries": text})
 
 
 MONTHS_AHEAD = 3

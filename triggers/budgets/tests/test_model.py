@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import pytest
 from django.db import transaction
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -23,7 +24,7 @@ from hypothesis.stateful import (
 )
 
 from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import Conflict
+from pipedai.api.errors import Conflict, Invalid
 from testing.world.budgets import add_budget
 from testing.world.cast import TEST_ACTOR, make_cast
 from testing.world.runs import Runs, allow
@@ -148,6 +149,10 @@ class BudgetHistory(RuleBasedStateMachine):
                 "count_notional": counts,
                 "when_reached": when,
             }
+            if values["limit_usd"] is None and budget.limit_runs is None:
+                with pytest.raises(Invalid):
+                    BUDGETS.update(budget_id, values=values, actor=TEST_ACTOR)
+                return
             BUDGETS.update(budget_id, values=values, actor=TEST_ACTOR)
             budget.limit, budget.counts_notional, budget.when = values["limit_usd"], counts, when
 
@@ -300,7 +305,7 @@ class BudgetHistory(RuleBasedStateMachine):
         made = add_budget(self.cast, **dict(values))
         self.model[made.id] = ModelBudget(
             limit and Decimal(limit),
-            limit_runs,
+            made.limit_runs,
             Decimal(reserve),
             when,
             counts,

@@ -28,7 +28,7 @@ def test_the_body_has_exactly_these_fields_in_this_order(runs: Runs) -> None:
     assert delivery["body"] == (
         f'{{"runId":"{run_id}","triggerId":"{runs.trigger_id}","status":"failed","durationMs":12345,'
         '"shortMessage":"Two of \\"three\\" — é 🙂","errorMessage":"line 1\\nline 2",'
-        '"costUsd":"0.012","faultClass":"client","endedAt":"2026-05-04T12:00:12.345Z"}'
+        '"costUsd":"0.012","faultClass":"client","nothingNew":false,"endedAt":"2026-05-04T12:00:12.345Z"}'
     )
 
 
@@ -39,7 +39,7 @@ def test_what_is_not_known_is_null(runs: Runs) -> None:
     assert delivery["body"] == (
         f'{{"runId":"{run_id}","triggerId":"{runs.trigger_id}","status":"canceled",'
         '"durationMs":null,"shortMessage":null,"errorMessage":null,"costUsd":null,'
-        '"faultClass":"none","endedAt":"2026-05-04T12:00:00.000Z"}'
+        '"faultClass":"none","nothingNew":false,"endedAt":"2026-05-04T12:00:00.000Z"}'
     )
 
 
@@ -50,7 +50,7 @@ def test_a_verdict_of_the_servers_says_why(runs: Runs) -> None:
         f'{{"runId":"{run_id}","triggerId":"{runs.trigger_id}","status":"failed",'
         '"durationMs":180000,"shortMessage":null,'
         '"errorMessage":"worker lost: no heartbeat for 180 s","costUsd":null,'
-        '"faultClass":"infra","endedAt":"2026-05-04T12:03:00.000Z"}'
+        '"faultClass":"infra","nothingNew":false,"endedAt":"2026-05-04T12:03:00.000Z"}'
     )
 
 

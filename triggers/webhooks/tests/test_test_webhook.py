@@ -43,6 +43,7 @@ def test_a_sample_is_queued(cast, trigger_id):
         "errorMessage",
         "costUsd",
         "faultClass",
+        "nothingNew",
         "endedAt",
     ]
     assert (sample["runId"], sample["triggerId"]) == (NIL, str(trigger_id))
