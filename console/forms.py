@@ -22,16 +22,36 @@ def text_of(value: Any, kind: str) -> Any:
     """Returns the value as an input of HTML holds it."""
     if value is None or value == []:
         return ""
-    if kind == "json" or (kind == "clauses" and isinstance(value, list)):
+    if kind == "json":
         return json.dumps(value, indent=2)
+    if kind == "value":
+        return _text_of_value(value)
     if kind == "time":
         # The browser's field for a time takes no seconds and no zone.
         return value[:16]
     if isinstance(value, bool):
         return value
     if isinstance(value, list):
-        return "\n".join(map(str, value))
+        return (", " if kind == "commas" else "\n").join(map(str, value))
     return str(value)
+
+
+def _text_of_value(value: Any) -> str:
+    """Returns the value of a clause as somebody types it: quoted if it would be taken for something else."""
+    if isinstance(value, list):
+        plain = ", ".join(map(_text_of_value, value))
+        exact = ", ".join(json.dumps(each, ensure_ascii=False) for each in value)
+        return plain if _values_of(plain) == value else exact
+    is_plain = isinstance(value, str) and value.strip() and value_of("value", value) == value
+    return str(value) if is_plain else json.dumps(value, ensure_ascii=False)
+
+
+def _values_of(text: str) -> list[Any]:
+    """Returns the values that commas separate."""
+    try:
+        return list(parse_json(f"[{text}]".encode()))
+    except ParseError:
+        return [value_of("value", each.strip()) for each in text.split(",") if each.strip()]
 
 
 def value_of(kind: str, text: str) -> Any:
@@ -41,12 +61,12 @@ def value_of(kind: str, text: str) -> Any:
         # long for int().
         is_number = len(text) < 100 and text.strip().removeprefix("-").isdecimal()
         return int(text) if is_number else text
-    if kind == "clauses" and not text.lstrip().startswith("["):
-        return text.strip()
-    if kind in {"json", "clauses"}:
+    if kind in {"json", "value"}:
         try:
             return parse_json(text.encode())
         except ParseError as error:
+            if kind == "value":
+                return text
             raise ValueError(str(error.detail)) from None
     if kind == "secrets":
         return [line for line in text.split("\n") if line.strip()]
@@ -70,9 +90,10 @@ class Look:
     know by other words than its name has a `label` and a `help_text` where the body declares it.
 
     `kind` is `text`, `area`, `number`, `check`, `choice`, `choices`, `list`, `email`, `password`, `headers`, `secrets`,
-    `json`, `clauses` (a word, or a list as JSON), `names` (one a line, or `*`), `time`, `zone`, `hidden` or `rows` (a
-    list of objects, each called `row`, with the fields of `looks`); "" takes the one that fits the type. `choices` are
-    pairs of a value and what people read; those of a list are boxes to check, and without them it has a line an item.
+    `json`, `value` (of a clause), `names` (one a line, or `*`), `commas` (a list in one line), `time`, `zone`, `hidden`
+    or `rows` (a list of objects, each called `row`, with the fields of `looks`); "" takes the one that fits the type.
+    `choices` are pairs of a value and what people read; those of a list are boxes to check, and without them it has a
+    line an item. Those of rows are words that stand for them all, and "" for the rows themselves.
     `required` is for what the API needs for some values of another field, which its declaration can't say.
     """
 
@@ -105,6 +126,38 @@ class Finder(Protocol):
         """Returns the id of the row that is called so. Raises ValueError with what to say if it is not one row."""
 
 
+# The fields of a clause, and what its operators say.
+_CLAUSE = {
+    "path": Look("Path"),
+    "op": Look(
+        "Operator",
+        choices=[
+            ("eq", "is"),
+            ("ne", "is not"),
+            ("in", "is one of"),
+            ("contains", "contains"),
+            ("startsWith", "begins with"),
+            ("gt", "is more than"),
+            ("gte", "is at least"),
+            ("lt", "is less than"),
+            ("lte", "is at most"),
+            ("exists", "exists"),
+        ],
+    ),
+    "value": Look("Value", kind="value"),
+}
+
+
+_CLAUSES = (
+    "All must hold. A path is such as /output/found, and commas separate the values of “is one of”."
+)
+
+
+def clauses(label: str, words: Iterable[tuple[str, str]] = ()) -> Look:
+    """Returns how a form shows clauses, or one of some words in their place."""
+    return Look(label, _CLAUSES, kind="rows", row="Condition", looks=_CLAUSE, choices=words)
+
+
 # Every row that files may describe has it.
 _KEY = Look(
     "Git key",
@@ -126,6 +179,8 @@ class Field:
     bounds: dict[str, int]
     # The field of the serializer.
     declared: Any
+    # Its name in the object of its row.
+    key: str
     value: Any = ""
     errors: list[str] = field(default_factory=list)
     rows: list[list["Field"]] = field(default_factory=list)
@@ -139,7 +194,7 @@ class Field:
     @property
     def parts(self) -> list["Field"]:
         """The field and those of its rows."""
-        return [self, *(part for row in self.rows for part in row)]
+        return [self, *(each for row in self.rows for part in row for each in part.parts)]
 
     @property
     def is_wrong(self) -> bool:
@@ -155,7 +210,11 @@ class Field:
         self.rows = rows
         for number, row in enumerate(rows):
             for part in row:
-                part.name = f"{self.name}.{number}.{part.name.rpartition('.')[2]}"
+                part.rename(f"{self.name}.{number}.{part.key}")
+
+    def rename(self, name: str) -> None:
+        self.name = name
+        self.put(self.rows)
 
 
 class Form:
@@ -194,13 +253,9 @@ class Form:
             looks = {**looks, **{name: Look() for name in others}}
         # The files that describe what the form changes, if there are any.
         self.managed_by = (values or {}).get("managedBy")
-        self.fields = []
         self.errors: list[str] = []
         self.status = 200
-        for name, look in looks.items():
-            owner, _, part = name.rpartition(".")
-            known = (values or {}).get(owner) if owner else values
-            self.fields.append(_field(name, _declared(fields, name), look, known or {}, part))
+        self.fields = _fields(fields, looks, values or {})
 
     def send(
         self, request: HttpRequest, *, more: Json | None = None, key: str = ""
@@ -237,28 +292,16 @@ class Form:
         """Keeps what was typed, to show it again, and returns it as the JSON of the body."""
         body: Json = {}
         for each in self.fields:
-            if each.kind == "rows":
-                rows = self._read_rows(each, request)
-                body[each.name] = rows or (None if each.declared.allow_null else [])
-            elif each.kind == "headers":
-                self._read_headers(each, request, body)
-            else:
-                self._read(each, request.POST.getlist(each.name), body, each.name)
-        for name in [name for name in body if "." in name]:
-            owner, _, part = name.partition(".")
-            value = body.pop(name)
-            if owner not in body:
-                body[owner] = {} if value else None
-            if body[owner] is not None:
-                body[owner][part] = value
-        return body
+            self._read(each, request, body)
+        return _nested(body)
 
     def changes_rows(self, request: HttpRequest) -> bool:
         """Adds or removes a row, if a button of the form says so, and keeps what was typed. Tells whether one did."""
         added, removed = request.POST.get("add"), request.POST.get("remove")
         if added or removed:
             self.read(request)
-        for each in self.fields if added or removed else ():
+        parts = [part for each in self.fields for part in each.parts]
+        for each in parts if added or removed else ():
             each.errors = []
             if each.kind == "headers":
                 if added == each.name:
@@ -272,21 +315,24 @@ class Form:
             each.focused = len(rows) < len(each.rows)
             if added == each.name:
                 rows.append(_row(each, {}))
-                rows[-1][0].focused = True
+                rows[-1][0].focused, each.value = True, ""
             each.put(rows)
         return bool(added or removed)
 
     def _read_rows(self, each: Field, request: HttpRequest) -> list[Json]:
         """Keeps the rows that were typed, and returns them as JSON. A row is there if one of its fields was sent."""
-        sent = {name.split(".")[1] for name in request.POST if name.startswith(f"{each.name}.")}
+        start = f"{each.name}."
+        sent = {name[len(start) :].split(".")[0] for name in request.POST if name.startswith(start)}
         rows, found = [], []
         for number in sorted((n for n in sent if n.isdecimal() and len(n) < 5), key=int):
             row, values = _row(each, {}), dict[str, Any]()
             for part in row:
-                typed = request.POST.getlist(f"{each.name}.{number}.{part.name}")
-                self._read(part, typed, values, part.name)
+                part.rename(f"{each.name}.{number}.{part.key}")
+                self._read(part, request, values)
+                if part.kind == "value" and values.get("op") == "in":
+                    values[part.key] = _values_of(part.value)
             rows.append(row)
-            found.append(values)
+            found.append(_nested(values))
         each.put(rows)
         return found
 
@@ -301,20 +347,33 @@ class Form:
         elif had:
             gone = {name: None for name in each.had if name.lower() not in there}
             if changes := gone | {name: value for name, value in each.pairs if value}:
-                body |= {each.name: changes, "mcpHeadersMode": "merge"}
+                body |= {each.key: changes, "mcpHeadersMode": "merge"}
         elif each.pairs or not self._partial:
-            body[each.name] = dict(each.pairs) or None
+            body[each.key] = dict(each.pairs) or None
 
-    def _read(self, each: Field, typed: list[str], body: Json, name: str) -> None:
+    def _read(self, each: Field, request: HttpRequest, body: Json) -> None:
         """Puts the JSON of one field into the body, unless the field was left empty and may be absent."""
+        if each.kind == "headers":
+            self._read_headers(each, request, body)
+        elif each.kind == "rows":
+            rows, typed = self._read_rows(each, request), request.POST.get(each.name)
+            each.value = typed or ""
+            if rows or typed is not None or not each.choices:
+                body[each.key] = typed or rows or (None if each.declared.allow_null else [])
+        else:
+            self._read_text(each, request, body)
+
+    def _read_text(self, each: Field, request: HttpRequest, body: Json) -> None:
+        name, typed = each.key, request.POST.getlist(each.name)
         text = "\n".join(typed).replace("\r\n", "\n")
         # No honest form has a null character, which the API refuses, and a page can't show it again.
         each.value = text.replace("\0", "")
         declared = each.declared
         if each.kind == "check":
             body[name] = each.value = bool(text)
-        elif each.kind in {"list", "choices"}:
+        elif each.kind in {"list", "choices", "commas"}:
             kind = _kind(declared.child)
+            text = text.replace(",", "\n") if each.kind == "commas" else text
             found = [value_of(kind, line) for line in text.split("\n") if line.strip()]
             if each.kind == "choices":
                 each.value = found
@@ -358,6 +417,27 @@ def _declared(fields: Mapping[str, Any], name: str) -> Any:
     return fields[owner].fields[part] if owner else fields[name]
 
 
+def _fields(declared: Mapping[str, Any], looks: Mapping[str, Look], values: Json) -> list[Field]:
+    found = []
+    for name, look in looks.items():
+        owner, _, part = name.rpartition(".")
+        known = values.get(owner) if owner else values
+        found.append(_field(name, _declared(declared, name), look, known or {}, part))
+    return found
+
+
+def _nested(body: Json) -> Json:
+    """Moves what is called as `summary.at` into the object of its owner, and returns the body."""
+    for name in [name for name in body if "." in name]:
+        owner, _, part = name.partition(".")
+        value = body.pop(name)
+        if owner not in body:
+            body[owner] = {} if value else None
+        if body[owner] is not None:
+            body[owner][part] = value
+    return body
+
+
 def _field(name: str, declared: Any, look: Look, known: Json, part: str) -> Field:
     """Returns a field with the value that is known of `part`. A new thing begins with the API's defaults."""
     choices = list(look.choices) or [
@@ -392,25 +472,29 @@ def _field(name: str, declared: Any, look: Look, known: Json, part: str) -> Fiel
         or (
             declared.required
             and "." not in name
-            and kind not in {"check", "choices", "list", "secrets"}
+            and not getattr(declared, "allow_blank", False)
+            and kind not in {"check", "choices", "list", "secrets", "value"}
         ),
         choices=choices,
         bounds=bounds,
         declared=declared,
+        key=name,
         value=value if kind == "choices" else text_of(typed, kind),
     )
     if kind == "headers":
         made.had = known.get(f"{name.removesuffix('s')}Names") or []
-        made.pairs = [(each, "") for each in made.had]
+        made.pairs = [(each, "") for each in made.had] or [*(value or {}).items()]
     if kind == "rows":
-        made.put([_row(made, each) for each in value or ()])
+        rows = value if isinstance(value, list) else []
+        made.value = "" if rows else value or ""
+        made.put([_row(made, each) for each in rows])
     return made
 
 
 def _row(of: Field, known: Json) -> list[Field]:
     """Returns the fields of one row, under their names in its object."""
-    fields, looks = of.declared.child.fields, of.look.looks
-    return [_field(name, fields[name], look, known, name) for name, look in looks.items()]
+    declared = getattr(of.declared, "where", of.declared)
+    return _fields(declared.child.fields, of.look.looks, known)
 
 
 _KINDS: tuple[tuple[type, str], ...] = (

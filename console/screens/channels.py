@@ -6,11 +6,16 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
 from console.asking import Json, Refused, ask
-from console.forms import Form, Look
+from console.forms import Form, Look, clauses
 from console.pages import ResourceScreens, chosen, listed, names_of, screen, see_other
 from console.screens.settings import show_settings
 from notices.states import CHOICES, RUN_ENDED, USUAL_EVENTS
 
+_WHEN = [
+    ("always", "Every end"),
+    ("failed", "Those that failed or timed out"),
+    ("", "Those for which these conditions hold"),
+]
 # The notices that no channel is asked for, besides CHOICES.
 _OTHERS = {
     "channel.test": "A test",
@@ -65,7 +70,6 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
     # A chosen trigger stays a choice when it is deleted, or is beyond those on a page of the API.
     triggers = {id_: id_ for id_ in row.get("triggerIds") or ()}
     triggers |= names_of(request, row["environmentId"], "triggers")
-    when = 'always, failed, or clauses as JSON: [{"path": "/output/found", "op": "gt", "value": 0}]. All must hold.'
     summary = "Such as 07:00. It tells what became of everything since the last one. Empty: none."
     return {
         "name": Look(help="Such as On call."),
@@ -77,7 +81,7 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
             kind="choices",
             choices=list(triggers.items()),
         ),
-        "when": Look("Which ends of runs", help=when, kind="clauses"),
+        "when": clauses("Which ends of runs", words=_WHEN),
         "summary.at": Look("A summary each day at", help=summary),
         "summary.timezone": Look("In the time zone", help="Such as Europe/Berlin."),
         "summary.weekdays": Look("On", kind="choices", choices=list(_DAYS.items())),

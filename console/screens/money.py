@@ -122,7 +122,9 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
         "period": Look("In each", choices=[("month", "Month"), ("day", "Day")]),
         "timezone": Look("Time zone", help=zone),
         "whenReached": Look("When it is used up", choices=_REACHED),
-        "noticeAtPct": Look("Tell when it has reached, in percent", help="One number a line."),
+        "noticeAtPct": Look(
+            "Tell when it has reached, in percent", help="Such as 50, 80, 100.", kind="commas"
+        ),
         "reserveUsd": Look("Reserved for a run without a limit, in US dollars", help=reserve),
         "countNotional": Look("Count what a subscription has paid for already"),
     }

@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from console.asking import Json, Refused, ask_if_free
-from console.forms import Form, Look
+from console.forms import Form, Look, clauses
 from console.pages import ResourceScreens, all_of, names_of, screen, see_other, show
 from console.screens.finding import Named
 from console.templatetags.console import word
@@ -143,15 +143,23 @@ _RULE = {
 def _heard(request: HttpRequest, row: Json) -> dict[str, Look]:
     """Returns the fields of what the trigger listens to, with the sources and the triggers by their names."""
     sources = names_of(request, row["environmentId"], "sources")
-    clauses = 'As in [{"path": "/action", "op": "eq", "value": "opened"}]. All must hold.'
     return {
         "sourceId": Look("A source", choices=[("", "–"), *sources.items()]),
         "types": Look("Types of its events", help="One a line. Empty: all."),
         "triggerId": Look("Or a trigger", finder=Named(request, row["environmentId"], "triggers")),
         "outcome": Look("When its run has"),
-        "where": Look("Only if", help=clauses, kind="json"),
-        "fields": Look("Fields of the payload", kind="json"),
-        "coalesce": Look("Join events", kind="json"),
+        "where": clauses("Only if"),
+        "fields": Look(
+            "What the run gets of it",
+            help="Names, and the paths of their values. Without any it gets all.",
+            kind="headers",
+            row="Field",
+        ),
+        "coalesce.windowSeconds": Look("Join those that come within", unit="seconds"),
+        "coalesce.path": Look("And have the same at", help="A path, such as /number."),
+        "coalesce.keep": Look(
+            "Of these the run gets", choices=[("last", "the last one"), ("all", "all")]
+        ),
     }
 
 
@@ -242,10 +250,12 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
             " agent always starts.",
         ),
         "before.arguments": Look("With these arguments", help="A JSON object. All members see it."),
-        "before.runIf": Look(
+        "before.runIf": clauses(
             "Start the agent if",
-            help="changed: the result is another than before. Or clauses as JSON, which all have to hold for it.",
-            kind="clauses",
+            words=[
+                ("changed", "the result is another than before"),
+                ("", "these conditions hold for it"),
+            ],
         ),
         "carry": Look(
             "From the run before, the agent gets",

@@ -9,7 +9,8 @@ from django.test import Client
 
 from console.asking import ask_if_free
 from console.screens import triggers
-from console.tests.visits import text_of, visitor
+from console.tests.visits import text_of, typed_in, visitor
+from testing.world.events import add_source
 from testing.world.runs import LOOK, Runs
 from testing.world.sealed import headers_of
 from triggers.models import Run, Tick, Trigger
@@ -137,6 +138,48 @@ def test_a_machine_is_let_look_and_the_page_shows_the_runs_that_found_nothing(ca
     (run,) = Run.objects.filter(trigger_id=runs.trigger_id, look_only=True)
     assert led["Location"] == f"/console/runs/{run.id}"
     assert "Only look" not in text_of(operator.get(page_of()))
+
+
+def test_clauses_fields_and_windows_are_typed_in_rows(cast, page_of):
+    admin, edit = visitor(cast.admin), f"{page_of()}/edit"
+    source_id = add_source(cast)
+    values = {
+        "in": ["opened", "5", 5, None],
+        "eq": "a, b",
+        "ne": None,
+        "exists": True,
+        "contains": "",
+    }
+    where = [{"path": f"/{op}", "op": op, "value": value} for op, value in values.items()]
+    entry = {
+        "sourceId": str(source_id),
+        "types": None,
+        "where": where,
+        "fields": {"title": "/pull_request/title"},
+        "coalesce": {"path": "/number", "windowSeconds": 60, "keep": "all"},
+    }
+    api, path = cast.client(cast.admin), f"/api/v1/triggers/{cast.trigger_id}"
+    before = {**LOOK, "runIf": where}
+    set_up = api.patch(
+        path,
+        {"on": [entry], "before": before, "mcpUrl": "https://mcp.example.com/mcp"},
+        format="json",
+    )
+    assert set_up.status_code == 200, set_up.json()
+    # What the form shows is sent again as it is, and changes nothing.
+    shown = typed_in(admin.get(edit))
+    assert admin.post(edit, shown).status_code == 303
+    assert (api.get(path).json()["on"], api.get(path).json()["before"]) == ([entry], before)
+    added = admin.post(edit, shown | {"add": "on.0.where"})
+    assert 'name="on.0.where.5.path"' in added.content.decode()
+    removed = typed_in(admin.post(edit, shown | {"remove": "on.0.where.0"}))
+    assert (removed["on.0.where.0.path"], "on.0.where.4.path" in removed) == (["/eq"], False)
+    wrong = admin.post(edit, shown | {"on.0.where.0.path": "x"})
+    assert 'id="field-on.0.where.0.path-error"' in wrong.content.decode()
+    none = {name: value for name, value in shown.items() if "where" not in name}
+    assert admin.post(edit, none | {"on.0.coalesce.windowSeconds": ""}).status_code == 303
+    (left,) = api.get(path).json()["on"]
+    assert (left["where"], left["coalesce"]) == (None, None)
 
 
 def test_the_form_has_a_section_for_looks(cast, page_of):

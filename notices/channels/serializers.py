@@ -46,11 +46,11 @@ class WhenField(serializers.Field[Any, Any, Any, Any]):
     """Which final outcomes a channel tells: `always`, `failed`, or clauses that must all hold."""
 
     # The field is no part of the body, so that also a PATCH needs whole clauses.
-    _where = WhereField(allow_empty=False)
+    where = WhereField(allow_empty=False)
 
     def to_internal_value(self, data: Any) -> Any:
         if isinstance(data, list):
-            return self._where.run_validation(data)
+            return self.where.run_validation(data)
         if data not in (ALWAYS, FAILED):
             raise serializers.ValidationError("Must be always, failed, or a list of clauses.")
         return data

@@ -239,12 +239,14 @@ _CLAUSES: Final = {
 class RunIfField(serializers.JSONField):
     """When a look has found something new: `changed`, or the clauses that all have to hold for its result."""
 
+    where = WhereField()
+
     def to_internal_value(self, data: Any) -> Any:
         if data == CHANGED:
             return data
         if not isinstance(data, list) or not data:
             raise serializers.ValidationError("Must be changed, or a list of clauses.")
-        return WhereField().run_validation(data)
+        return self.where.run_validation(data)
 
 
 @extend_schema_field({"type": "object", "additionalProperties": True})
