@@ -261,10 +261,10 @@ class Form:
         self, request: HttpRequest, *, more: Json | None = None, key: str = ""
     ) -> Answer | None:
         """Sends what was typed, and `more`, to the API. Returns its answer, or None if the form is to be shown: because
-        nobody has sent it yet, or again, with what is wrong. Raises Refused for what the form can't mend, such as a
+        nobody has sent it yet, or again, with another row or with what is wrong. Raises Refused for what the form can't mend, such as a
         role that is too low.
         """
-        if request.method != "POST":
+        if request.method != "POST" or self._changes_rows(request):
             return None
         body = {**self.read(request), **(more or {})}
         if any(each.is_wrong for each in self.fields):
@@ -295,7 +295,7 @@ class Form:
             self._read(each, request, body)
         return _nested(body)
 
-    def changes_rows(self, request: HttpRequest) -> bool:
+    def _changes_rows(self, request: HttpRequest) -> bool:
         """Adds or removes a row, if a button of the form says so, and keeps what was typed. Tells whether one did."""
         added, removed = request.POST.get("add"), request.POST.get("remove")
         if added or removed:

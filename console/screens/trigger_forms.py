@@ -275,11 +275,11 @@ class _Triggers(ResourceScreens):
     """The form has sections, and also shows the next due times."""
 
     def answer(self, request: HttpRequest, row: Json, form: Form, said: Json) -> HttpResponse:
-        changed, coming = form.changes_rows(request), Json()
+        coming = Json()
         if "preview" in request.POST:  # Without JavaScript a button shows the next due times.
             form.read(request)
             coming = _preview(request, row["environmentId"])
-        elif not changed and (answer := form.send(request)):
+        elif answer := form.send(request):
             return see_other(request, self.page_of(answer.data))
         said |= {"form": form, "sections": _sections(form), "coming": coming, "row": row}
         said["presets"] = _PRESETS

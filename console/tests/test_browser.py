@@ -110,6 +110,27 @@ def test_a_list_renews_itself_when_something_has_changed(committed_stage, server
         page.wait_for_selector("#live .badge:has-text('Queued')")
 
 
+def test_conditions_are_added_in_rows_and_what_was_typed_stays(committed_cast, server, tmp_path):
+    cookie, environment_id = session_cookie(committed_cast.admin), committed_cast.environment.id
+    with browsing(server, tmp_path) as page:
+        sign_in(page, cookie)
+        page.goto(f"environments/{environment_id}/triggers/new")
+        page.fill("[name=name]", "Report")
+        page.click("button[value='before.runIf']")
+        page.fill("[name='before.runIf.0.path']", "/count")
+        assert page.input_value("select[name='before.runIf']") == ""
+        page.click("button[value='on']")
+        page.click("button[value='on.0.where']")
+        page.wait_for_selector("[name='on.0.where.0.path']")
+        look_at(page, "rows")
+        kept = [page.input_value(f"[name='{each}']") for each in ("name", "before.runIf.0.path")]
+        assert kept == ["Report", "/count"]
+        page.goto(f"environments/{environment_id}/settings/channels/new?kind=email")
+        page.click("button[value=when]")
+        page.wait_for_selector("[name='when.0.path']")
+        look_at(page, "conditions")
+
+
 def test_three_clicks_connect_a_server_behind_oauth(
     committed_cast, own_database, tmp_path, settings
 ):

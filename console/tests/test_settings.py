@@ -147,6 +147,8 @@ def test_a_channel_is_made_changed_and_tested(cast, settings_page):
         "summary.weekdays": ["mon", "fri"],
         "enabled": "true",
     }
+    more = admin.post(page, change | {"add": "when"}).content.decode()
+    assert ('name="when.1.path"' in more, 'class="wrong"' in more) == (True, False)
     assert admin.post(page, change)["Location"] == page
     channel.refresh_from_db()
     assert (channel.name, channel.events, channel.url) == ("Nights", change["events"], kept)
