@@ -261,8 +261,8 @@ class Form:
         self, request: HttpRequest, *, more: Json | None = None, key: str = ""
     ) -> Answer | None:
         """Sends what was typed, and `more`, to the API. Returns its answer, or None if the form is to be shown: because
-        nobody has sent it yet, or again, with another row or with what is wrong. Raises Refused for what the form can't mend, such as a
-        role that is too low.
+        nobody has sent it yet, or again, with another row, or with what is wrong. Raises Refused for what the form
+        can't mend, such as a role that is too low.
         """
         if request.method != "POST" or self._changes_rows(request):
             return None
