@@ -10,7 +10,7 @@ from django.shortcuts import render
 from django.urls import reverse
 
 from console.asking import Json, ask, if_there
-from console.pages import MENU, screen, show
+from console.pages import MENU, screen, see_other, show
 
 # What the API finds, in the order of the page, with the page of one and what it is called.
 _KINDS = {
@@ -24,7 +24,7 @@ _KINDS = {
 
 @screen
 def find(request: HttpRequest, environment_id: UUID) -> HttpResponse:
-    """Where is it? Also the pages of the menu are found by a part of their names."""
+    """Where is it? Also the pages of the menu are found by a part of their names. With `go` the first one is opened."""
     text = request.GET.get("q", "").strip()
     found = [
         {"name": name.capitalize(), "kind": "Page", "page": reverse(f"console:{name}", args=[environment_id])}
@@ -37,6 +37,8 @@ def find(request: HttpRequest, environment_id: UUID) -> HttpResponse:
             {"name": _name_of(each), "kind": said, "page": reverse(page, args=[each["id"]]), **each}
             for each in rows
         ]
+    if text and found and "go" in request.GET:
+        return see_other(request, found[0]["page"])
     context: Json = {"found": found, "q": text}
     return show(request, environment_id, "", "find", context)
 

@@ -72,8 +72,12 @@ def machines(request: HttpRequest, environment_id: UUID) -> HttpResponse:
         )
     )
     working = [each for each in page["items"] if each["status"] == "online"]
+    silent = [
+        each for each in page["items"] if each["status"] == "offline" and not each["disabled"]
+    ]
     context = {
         "machines": page["items"],
+        "silent": silent,
         "taken": sum(each["heldRuns"] for each in working),
         "slots": sum(each["maxConcurrency"] for each in working),
         "waiting": len(queued),

@@ -117,6 +117,7 @@ def run(request: HttpRequest, run_id: UUID) -> HttpResponse:
         "retry": retry,
         "event": explained.get("event"),
         "times": explained.get("times"),
+        "advice": explained.get("advice", ()),
         "machine": machine,
         "source": _SOURCES.get(found["source"], found["source"]),
         "trace": trace_of(request, found, events, machine.get("label", "")),

@@ -1,49 +1,42 @@
-"""Does to the rows of a list that somebody has chosen what a button says, one after another, and asks before what can't
-be undone. What is refused of one leaves the others as they are.
+"""Does to the rows of a list that somebody has chosen what a button says, and asks before what can't be undone. What is
+refused of one leaves the others as they are.
 """
 
 from dataclasses import dataclass
-from typing import Any
-from uuid import UUID, uuid4, uuid5
+from uuid import UUID, uuid4
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
-from console.asking import Json, Refused, ask, role_of
+from console.asking import Json, ask, role_of
 from console.pages import screen, see_other, show
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Act:
-    """What a button does to each row: the call of the API, and the question before it, if it needs one."""
+@dataclass(frozen=True)
+class _Question:
+    """What is asked before rows are changed."""
 
-    method: str
-    path: str
-    body: Json | None = None
-    title: str = ""
-    text: str = ""
-    button: str = ""
+    title: str
+    text: str
+    button: str
 
 
-_ACTS = {
+# What the buttons say, which are actions of the API, and the question before each that needs one.
+_ACTIONS: dict[str, dict[str, _Question | None]] = {
     "triggers": {
-        "pause": _Act(method="PATCH", path="triggers/{}", body={"enabled": False}),
-        "resume": _Act(method="PATCH", path="triggers/{}", body={"enabled": True}),
-        "delete": _Act(
-            method="DELETE",
-            path="triggers/{}",
-            title="Delete {} triggers?",
-            text="They do not run any more, and can't be brought back. Their runs stay listed.",
-            button="Delete them",
+        "pause": None,
+        "resume": None,
+        "delete": _Question(
+            "Delete {} triggers?",
+            "They do not run any more, and can't be brought back. Their runs stay listed.",
+            "Delete them",
         ),
     },
     "runs": {
-        "rerun": _Act(
-            method="POST",
-            path="runs/{}/rerun",
-            title="Rerun {} runs?",
-            text="What they may have changed outside, the new ones may change once more.",
-            button="Rerun them",
+        "rerun": _Question(
+            "Rerun {} runs?",
+            "What they may have changed outside, the new ones may change once more.",
+            "Rerun them",
         )
     },
 }
@@ -54,29 +47,20 @@ _MOST = 50
 @screen
 def change_several(request: HttpRequest, environment_id: UUID, kind: str) -> HttpResponse:
     """Does what the button `do` says to each `id`. The question's own form says that it was answered."""
-    back = reverse(f"console:{kind}", args=[environment_id])
-    act = _ACTS[kind].get(request.POST.get("do", ""))
+    back, action = reverse(f"console:{kind}", args=[environment_id]), request.POST.get("do", "")
     ids = list(dict.fromkeys(request.POST.getlist("id")))[:_MOST]
-    if request.method != "POST" or act is None or not ids:
+    if request.method != "POST" or action not in _ACTIONS[kind] or not ids:
         return see_other(request, back)
-    said: Json = {"ids": ids, "do": request.POST["do"], "back": back, "keep": "Leave them"}
-    key = request.POST.get("key", "")
-    if act.title and not key:
-        said |= {"title": act.title.format(len(ids)), "text": act.text, "button": act.button}
-        needs = role_of(act.method, act.path.format(ids[0]))
+    path, key = f"environments/{environment_id}/{kind}/bulk", request.POST.get("key", "")
+    said: Json = {"ids": ids, "do": action, "back": back, "keep": "Leave them"}
+    if (asked := _ACTIONS[kind][action]) and not key:
+        said |= {"title": asked.title.format(len(ids)), "text": asked.text, "button": asked.button}
         said["key"] = uuid4()
+        needs = role_of("POST", path)
         return show(request, environment_id, kind, "several", said, needs=needs)
-    refused = []
-    for each in ids:
-        more: dict[str, Any] = {"key": str(uuid5(UUID(key), each))} if act.method == "POST" else {}
-        try:
-            ask(request, act.method, act.path.format(each), body=act.body, **more)
-        except Refused as error:
-            if error.status not in {404, 409, 429, 503}:
-                raise
-            refused += error.sentences
-    if not refused:
+    items = ask(request, "POST", path, body={"ids": ids, "action": action}, key=key).data["items"]
+    if not (refused := {each["error"] for each in items if not each["done"]}):
         return see_other(request, back)
-    done = len(ids) - len(refused)
-    said |= {"title": f"{done} of {len(ids)} done", "problems": sorted(set(refused)), "ids": []}
+    done = sum(each["done"] for each in items)
+    said |= {"title": f"{done} of {len(ids)} done", "problems": sorted(refused), "ids": []}
     return show(request, environment_id, kind, "several", said, status=409)

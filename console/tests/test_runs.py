@@ -2,7 +2,7 @@
 
 import html
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -13,6 +13,7 @@ from testing.world.connections import add_oauth_connection, lose_connection
 from testing.world.runs import Runs
 from testing.world.tool_calls import CALL
 from triggers.models import Run, Trigger
+from workers.models import Worker
 
 # What a browser might take for a part of the page, what a terminal might act upon, and what turns the text around it.
 HOSTILE = "<img src=x onerror=alert(1)> javascript:alert(1) \x1b[31mred\x1b[0m \u202egnp.exe"
@@ -39,6 +40,16 @@ def test_a_waiting_run_says_what_for_and_what_to_do(cast, runs):
     )
     machine = f"/console/machines/{cast.worker.worker_id}"
     assert f'href="{machine}">Open the machine</a>' in page.content.decode()
+
+
+def test_what_is_wrong_with_the_machine_stands_beside_why_a_run_waits(cast, runs):
+    run_id = runs.queue()
+    told = [{"code": "claude_missing", "message": "There is no <claude> on its PATH."}]
+    Worker.objects.filter(id=cast.worker.worker_id).update(
+        problems=told, problems_since=datetime.now(UTC)
+    )
+    page = visitor(cast.viewer).get(path_of(run_id))
+    assert "There is no <claude> on its PATH. host-1" in text_of(page)
 
 
 def test_a_run_that_waits_for_a_login_leads_to_its_connection(cast):

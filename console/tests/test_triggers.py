@@ -342,3 +342,12 @@ def test_several_are_paused_resumed_and_deleted_after_a_question(cast):
     assert admin.post(f"{path}/several", {"do": "x", "id": ids}).status_code == 303
     operator = visitor(cast.operator).post(f"{path}/several", {"do": "pause", "id": ids[0]})
     assert operator.status_code in {403, 404, 409}
+
+
+def test_enter_in_the_dialog_goes_to_the_first_that_is_found(cast, page_of):
+    path = f"/console/environments/{cast.environment.id}/find"
+    trigger_id = cast.add_trigger(name="Nightly")
+    viewer = visitor(cast.viewer)
+    assert viewer.get(path, {"q": "nightl", "go": "first"})["Location"] == page_of(trigger_id)
+    for query in ({"q": "nightl"}, {"q": "none such", "go": "first"}, {"q": "", "go": "first"}):
+        assert viewer.get(path, query).status_code == 200

@@ -93,7 +93,7 @@ def _said_lines(run: Mapping[str, Any], output: Any, *, has_output: bool) -> Ite
 
 
 def _result_facts(run: Mapping[str, Any], environment: str, timezone: str) -> list[str]:
-    """Returns the lines that follow, which are always told whole."""
+    """Returns the facts about a run that follow what it said. They are never cut."""
     ended = zoned_words(datetime.fromisoformat(run["endedAt"]), timezone)
     took = run["durationMs"]
     facts = [f"{label}: {foreign(value)}" for label, value in failure_facts(run, timezone)]

@@ -204,7 +204,7 @@ class Lane(ABC):
 
 
 class Senders(Lane):
-    """The lane of one kind of messages. Further threads record the answers."""
+    """Sends the messages of one kind, on threads of its own. Further threads record the answers."""
 
     def __init__(
         self, kind: Kind, *, at_once: int | None = None, per_host: int | None = None

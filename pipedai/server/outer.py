@@ -126,7 +126,7 @@ def crash_answer(request_id: str, *, close: bool = False) -> tuple[RawHeaders, b
 @cache
 def _error_page(sentence: str) -> bytes:
     """Return the console's page for an error of the server's own. There are few such sentences."""
-    # Other parts of the server work without Django's templates.
+    # Only this page needs Django's templates, which take long to import.
     from pipedai.api.exceptions import problem_page
 
     return problem_page("This can't be done", sentence, f"{CONSOLE}/").encode()

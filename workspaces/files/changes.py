@@ -201,7 +201,7 @@ def _with_name(error: Invalid, name: str, kind: Kind) -> Invalid:
 
 
 def _fields(kind: Kind, row: Row | None, names: Names) -> Json:
-    """Returns what a diff compares: a row's fields as files have them, and whose it is."""
+    """Returns what a diff compares: a row's fields as files have them, with the label of who manages it."""
     if row is None:
         return {}
     label = {"managedBy": row["managed_by"]} if row["managed_by"] else {}

@@ -310,7 +310,7 @@ def has_conversation(work: Path, session_id: str, environment: Mapping[str, str]
 def process_paths(
     work: Path, session_id: str, pid: int | None, environment: Mapping[str, str]
 ) -> Iterator[Path]:
-    """Return the paths of what a process of claude leaves, found as in `of_session`, that no later one needs."""
+    """Return the files that a process of claude leaves behind and that no later process needs."""
     home = _directory(environment, "HOME")
     config = config_directory(environment)
     if config is not None:

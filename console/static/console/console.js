@@ -192,8 +192,7 @@ document.addEventListener("keydown", (event) => {
   const { key, target } = event, dialog = byId("find");
   const step = { j: 1, k: -1, ArrowDown: 1, ArrowUp: -1 }[key];
   if (key === "k" && (event.ctrlKey || event.metaKey) && dialog) find(event);
-  else if (dialog?.open && key.startsWith("Arrow") && step) move(all("input, .found a", dialog), step);
-  else if (dialog?.open && key === "Enter" && target.tagName === "INPUT") dialog.querySelector(".found a")?.click();
+  else if (dialog?.open && key.startsWith("Arrow") && step) move(all("[type=search], .found a", dialog), step);
   else if (event.ctrlKey || event.metaKey || event.altKey || target.closest("input, select, textarea, dialog")) return;
   else if (key === "/") document.querySelector("main [type=search], main .filters :is(select, input)")?.focus();
   else if (step && key.length === 1) move(all("main :is(tbody th, .items h2) a"), step);
