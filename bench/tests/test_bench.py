@@ -158,7 +158,7 @@ def test_console_measures_each_screen(data_dir):
     found, _ = _measured(data_dir, "console --triggers 10 --runs 20 --repeats 1")
     assert [each["name"] for each in found["screens"]] == [each.name for each in SCREENS]
     measured = {each["name"]: each for each in found["screens"]}
-    assert len(measured["trigger"]["calls"]) == 6
+    assert len(measured["trigger"]["calls"]) == 8
     assert measured["trigger"]["statements"] > 0
     assert 0 < found["assetsKb"] < measured["trigger"]["kb"] < 60
 

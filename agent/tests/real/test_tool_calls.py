@@ -94,7 +94,7 @@ def test_the_model_gets_what_the_server_answers_and_each_call_is_listed(
         ("leak", "ok", "none"),
     ]
     assert found[3]["durationMs"] >= 300
-    assert [each["at"] for each in found] == sorted(each["at"] for each in found)
+    assert [each["startedAt"] for each in found] == sorted(each["startedAt"] for each in found)
 
 
 def test_a_server_that_is_slow_but_in_time_is_used(called: Callable[[], Started]) -> None:
