@@ -153,8 +153,9 @@ def test_a_status_without_content_becomes_200(
     def answer(exchange: Exchange) -> None:
         exchange.send_response(status)
         exchange.send_header("Content-Type", "text/event-stream")
+        # Without this the gateway may send the next request on the connection while the server closes it.
+        exchange.send_header("Connection", "close")
         exchange.end_headers()
-        exchange.close_connection = True
 
     server.ways["*"] = answer
     way = open_way(server.url)
