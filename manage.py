@@ -4,7 +4,6 @@
 import gc
 import os
 import sys
-from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import ManagementUtility
@@ -43,9 +42,6 @@ def main() -> None:
     # find nothing, because imports make no garbage.
     gc.set_threshold(50_000)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "pipedai.settings")
-    # The worker program is a package of its own in agent/. The service can import it only if that directory is on the
-    # path.
-    sys.path.append(str(Path(__file__).resolve().parent / "agent"))
     try:
         Manage(sys.argv).execute()
     except (ImproperlyConfigured, EmbeddedPostgresError) as error:

@@ -3,10 +3,15 @@
 import atexit
 import gc
 import os
+import sys
 import zoneinfo
+from pathlib import Path
 
 # The part of the service that is imported first finds the settings, whichever it is.
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "pipedai.settings")
+
+# The worker program is a package of its own in agent/. Its clauses decide in the service as they do in a worker.
+sys.path.append(str(Path(__file__).resolve().parent.parent / "agent"))
 
 # The edition of the time zone database that is pinned with this version decides in every process when something is due.
 # Python would prefer the machine's own, which may be older and differ on each machine.

@@ -1,4 +1,7 @@
-"""Decides whether clauses hold for a JSON document, as the API does for events: the same cases test both."""
+"""Decides whether clauses hold for a JSON document, for workers and for the service, which checks the clauses before.
+
+A value is compared only with values of its own JSON type: 1 equals 1.0, but neither `true` nor `"1"`.
+"""
 
 from __future__ import annotations
 
@@ -8,35 +11,35 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 _INDEX = re.compile(r"0|[1-9][0-9]{0,9}", re.ASCII)
-_MISSING: Any = object()
+MISSING: Any = object()
 
 
 def all_hold(clauses: Iterable[Mapping[str, Any]], document: Any) -> bool:
     """Raises KeyError for an operation that there is not."""
     return all(
-        _holds(clause["op"], _find(document, clause["path"]), clause["value"]) for clause in clauses
+        holds(clause["op"], find(document, clause["path"]), clause["value"]) for clause in clauses
     )
 
 
-def _find(document: Any, path: str) -> Any:
-    """Return the value to which the JSON Pointer leads (RFC 6901), or _MISSING."""
+def find(document: Any, path: str) -> Any:
+    """Return the value to which the JSON Pointer leads (RFC 6901), or MISSING."""
     value = document
     for escaped in path.split("/")[1:]:
         token = escaped.replace("~1", "/").replace("~0", "~")
         if isinstance(value, dict):
-            value = value.get(token, _MISSING)
+            value = value.get(token, MISSING)
         elif isinstance(value, list) and _INDEX.fullmatch(token) and int(token) < len(value):
             value = value[int(token)]
         else:
-            return _MISSING
+            return MISSING
     return value
 
 
-def _holds(op: str, seen: Any, value: Any) -> bool:
+def holds(op: str, seen: Any, value: Any) -> bool:
     if op == "exists":
-        return (seen is not _MISSING) is value
+        return (seen is not MISSING) is value
     test = TESTS[op]
-    return seen is not _MISSING and test(seen, value)
+    return seen is not MISSING and test(seen, value)
 
 
 def _is_like(seen: Any, value: Any) -> bool:

@@ -1,7 +1,6 @@
 """The `where` clauses and the `fields` by which triggers and channels choose from a JSON document.
 
-Documents hold what `json.loads` returns. Values are compared only with values of their own JSON type: 1 equals 1.0, but
-neither `true` nor `"1"`.
+Documents hold what `json.loads` returns. The worker's module, which looks with such clauses too, compares the values.
 """
 
 import re
@@ -17,6 +16,7 @@ from rest_framework import serializers
 from pipedai.api.fields import TextField, is_finite_number
 from pipedai.api.renderers import compact_json
 from pipedai.api.serializers import InnerBody
+from pipedai_worker.clauses import MISSING, find, holds
 from triggers.approvals.rules import MAX_TOOL_NAME
 
 MAX_CLAUSES = 20
@@ -31,8 +31,6 @@ _LONGEST_SEEN = 200
 
 # Reference tokens as RFC 6901 §3 writes them: `~` only as `~0` or `~1`.
 _POINTER = re.compile(r"(?:/(?:[^~/]|~[01])*)*")
-_INDEX = re.compile(r"0|[1-9][0-9]{0,9}", re.ASCII)
-_MISSING: Final = object()
 
 
 class Op(StrEnum):
@@ -66,85 +64,22 @@ class Failing:
 def first_failing(clauses: Iterable[dict[str, Any]], document: Any) -> Failing | None:
     """Returns the first of the validated clauses that does not hold for the document, or None if all of them hold."""
     for clause in clauses:
-        seen = _find(document, clause["path"])
-        if not _holds(clause["op"], seen, clause["value"]):
-            return Failing(**clause, saw=None if seen is _MISSING else shown(seen))
+        seen = find(document, clause["path"])
+        if not holds(clause["op"], seen, clause["value"]):
+            return Failing(**clause, saw=None if seen is MISSING else shown(seen))
     return None
 
 
 def pick(fields: dict[str, str], document: Any) -> dict[str, Any]:
     """Returns the document's value at each path under the path's name. It is None where there is no value."""
-    found = {name: _find(document, path) for name, path in fields.items()}
-    return {name: None if value is _MISSING else value for name, value in found.items()}
+    found = {name: find(document, path) for name, path in fields.items()}
+    return {name: None if value is MISSING else value for name, value in found.items()}
 
 
 def scalar_at(path: str, document: Any) -> str | int | float | bool | None:
     """Returns the string, number or boolean at the path, or None if there is something else or nothing."""
-    value = _find(document, path)
+    value = find(document, path)
     return value if isinstance(value, str | int | float) else None
-
-
-def _find(document: Any, path: str) -> Any:
-    """Returns the value to which the JSON Pointer leads (RFC 6901 §4), or _MISSING."""
-    value = document
-    for escaped in path.split("/")[1:]:
-        token = escaped.replace("~1", "/").replace("~0", "~")
-        if isinstance(value, dict):
-            value = value.get(token, _MISSING)
-        elif isinstance(value, list) and _INDEX.fullmatch(token) and int(token) < len(value):
-            value = value[int(token)]
-        else:
-            return _MISSING
-    return value
-
-
-def _holds(op: str, seen: Any, value: Any) -> bool:
-    if op == Op.EXISTS:
-        return (seen is not _MISSING) is value
-    return seen is not _MISSING and _TESTS[Op(op)](seen, value)
-
-
-def _is_like(seen: Any, value: Any) -> bool:
-    """Whether both have one JSON type. In Python a boolean is a number, in JSON it is not."""
-    if isinstance(seen, bool) or isinstance(value, bool):
-        return isinstance(seen, bool) and isinstance(value, bool)
-    if isinstance(seen, int | float):
-        return isinstance(value, int | float)
-    return type(seen) is type(value)
-
-
-def _equals(seen: Any, value: Any) -> bool:
-    return bool(_is_like(seen, value) and seen == value)
-
-
-def _differs(seen: Any, value: Any) -> bool:
-    """With null, which has no other value of its type, it holds for whatever is not null."""
-    if value is None:
-        return seen is not None
-    return bool(_is_like(seen, value) and seen != value)
-
-
-def _contains(seen: Any, value: Any) -> bool:
-    if isinstance(seen, list):
-        return any(_equals(item, value) for item in seen)
-    return isinstance(seen, str) and isinstance(value, str) and value in seen
-
-
-def _compared(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
-    return lambda seen, value: is_finite_number(seen) and compare(seen, value)
-
-
-_TESTS: dict[Op, Callable[[Any, Any], bool]] = {
-    Op.EQ: _equals,
-    Op.NE: _differs,
-    Op.IN: lambda seen, values: any(_equals(seen, value) for value in values),
-    Op.CONTAINS: _contains,
-    Op.STARTS_WITH: lambda seen, value: isinstance(seen, str) and seen.startswith(value),
-    Op.GT: _compared(lambda seen, value: seen > value),
-    Op.GTE: _compared(lambda seen, value: seen >= value),
-    Op.LT: _compared(lambda seen, value: seen < value),
-    Op.LTE: _compared(lambda seen, value: seen <= value),
-}
 
 
 def shown(value: Any) -> str:

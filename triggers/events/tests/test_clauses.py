@@ -36,7 +36,7 @@ OPS = st.sampled_from([op.value for op in Op])
 
 
 def holds(document, path, op, value):
-    """Asks the worker's implementation, too, which must agree."""
+    """Asks what the worker calls, too, which must agree."""
     [clause] = WhereField().run_validation([{"path": path, "op": op, "value": value}])
     found = first_failing([clause], document) is None
     assert all_hold([clause], document) is found
