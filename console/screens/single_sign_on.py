@@ -13,7 +13,7 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.utils.encoding import iri_to_uri
 
-from console.asking import Refused, ask
+from console.asking import Answer, Refused, ask
 from console.forms import Form, Look
 from console.pages import problem, safe_next, screen, see_other
 from console.screens.accounts import PASSWORD, TOKEN, answer_link
@@ -35,9 +35,7 @@ def begin(request: HttpRequest) -> HttpResponse:
     if token := request.POST.get("token"):
         on = f"{reverse('console:invitation')}#token={quote(token)}"
     begun = ask(request, "POST", "auth/sso/begin", body={"next": on}, changes=False)
-    response = _lead_on(request, begun.data["url"])
-    response.cookies.update(begun.cookies)
-    return response
+    return _lead_on(request, begun, "url")
 
 
 @screen
@@ -57,9 +55,7 @@ def callback(request: HttpRequest) -> HttpResponse:
             response = problem(request, refused.status, refused.sentences, again)
             response.delete_cookie("sso", path=reverse("console:sso"))
         return response
-    response = _lead_on(request, entered.data["next"])
-    response.cookies.update(entered.cookies)
-    return response
+    return _lead_on(request, entered, "next")
 
 
 @screen
@@ -73,9 +69,7 @@ def link(request: HttpRequest) -> HttpResponse:
         return _show_link(request, form, sent=True)
     if (entered := form.send(request)) is None:
         return _show_link(request, form)
-    response = _lead_on(request, entered.data["next"])
-    response.cookies.update(entered.cookies)
-    return response
+    return _lead_on(request, entered, "next")
 
 
 @screen
@@ -101,8 +95,11 @@ def _show_link(request: HttpRequest, form: Form, **said: Any) -> HttpResponse:
     return render(request, "console/link_account.html", context, status=form.status)
 
 
-def _lead_on(request: HttpRequest, url: str) -> HttpResponse:
+def _lead_on(request: HttpRequest, answer: Answer, to: str) -> HttpResponse:
+    """Leads on to the URL that the API's answer has under the name `to`, with the cookies of the answer."""
+    url = answer.data[to]
     context = {"url": url, "host": urlsplit(url).netloc}
     response = render(request, "console/lead_on.html", context)
     response["Refresh"] = f"0;url={iri_to_uri(url)}"
+    response.cookies.update(answer.cookies)
     return response
