@@ -12,7 +12,11 @@ from testing.processes.worker_process import until
 from testing.world.cast import Cast
 from testing.world.runs import Runs
 
-_WAITING = "SELECT count(*) AS number FROM pg_locks WHERE NOT granted"
+# Other tests wait for locks in other databases of the same server.
+_WAITING = """
+SELECT count(*) AS number FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+WHERE NOT l.granted AND d.datname = current_database()
+"""
 
 
 def _number_waiting() -> int:
