@@ -1,7 +1,7 @@
 """Says in words for people why runs wait and ended, and why due times made no run: of each code the message, what to do
 about it, and where.
 
-A remedy names the call of the API behind the words for it: `Enable it with PATCH /workers/:id (disabled: false)`. The
+A remedy names the call of the API behind the words for it: `Resume it with PATCH /workers/:id (disabled: false)`. The
 console and the command line show it without such calls, because they have pages and commands instead. This module
 imports nothing but fixed words, so that the console may read it.
 """
@@ -188,7 +188,7 @@ ENDS: Final[Mapping[str, Why]] = {
         f"See with GET /runs/:id/tool-calls what the run before it may have changed; {_RERUN}",
     ),
     EndedBy.APPROVAL_EXPIRED.value: Why(
-        "nobody approved or rejected its call in time",
+        "nobody decided about its call in time",
         "Decide sooner, or give the trigger's approvals more time with PATCH /triggers/:id (expiresAfterSeconds);"
         f" {_RERUN}",
         "approvals",

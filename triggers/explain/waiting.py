@@ -107,15 +107,15 @@ def _of_run(run: Row, found: Candidates, now: datetime | None) -> Iterator[Reaso
             WaitingFor.NO_WORKER,
             f"Trigger {run['trigger_name']} has neither a machine nor a pool.",
             _trigger(run),
-            remedy="Give the trigger a machine or a pool with PATCH /triggers/:id (workerId, poolId): its queued runs go"
-            " there too.",
+            remedy="Give the trigger a machine or a pool with PATCH /triggers/:id (workerId, poolId): its queued runs"
+            " go there too.",
         )
     if run["paused_at"] is not None:
         why = f" ({run['pause_reason']})" if run["pause_reason"] else ""
         since = moment_words(run["paused_at"], run["now"])
         yield Reason(
             WaitingFor.ENVIRONMENT_PAUSED,
-            f"Environment {run['environment_name']} is paused since {since}{why}.",
+            f"Environment {run['environment_name']} has been paused since {since}{why}.",
             Subject("environment", run["environment_id"], run["environment_name"]),
             since=run["paused_at"],
             remedy="Resume it with PATCH /environments/:id (paused: false).",
