@@ -80,6 +80,8 @@ def value_of(kind: str, text: str) -> Any:
 # The kinds of fields that keep a secret. The API never shows their value, so a form that leaves one empty changes
 # nothing.
 _SECRET = {"password", "headers", "secrets"}
+# The kinds of fields that can't be left empty.
+_NEVER_EMPTY = {"check", "choice", "choices", "hidden"}
 # What the API says about a form rather than about the visitor's right to see the page.
 _ABOUT_THE_FORM = {400, 409, 429, 503}
 
@@ -190,6 +192,8 @@ class Field:
     had: list[str] = field(default_factory=list)
     # Whether the page opens with the field in focus.
     focused: bool = False
+    # Whether its label says that it is required, which is so where other fields beside it may be left empty.
+    marked: bool = False
 
     @property
     def parts(self) -> list["Field"]:
@@ -423,6 +427,9 @@ def _fields(declared: Mapping[str, Any], looks: Mapping[str, Look], values: Json
         owner, _, part = name.rpartition(".")
         known = values.get(owner) if owner else values
         found.append(_field(name, _declared(declared, name), look, known or {}, part))
+    some_are_left = any(not each.required and each.kind not in _NEVER_EMPTY for each in found)
+    for each in found:
+        each.marked = each.required and some_are_left
     return found
 
 
