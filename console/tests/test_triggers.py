@@ -340,7 +340,7 @@ def test_a_page_says_to_whom_a_trigger_listens_and_who_listens_to_it(cast, page_
     assert admin.post(edit, {**TYPED, **named}).status_code == 303
     got = cast.client(cast.admin).get(f"/api/v1/triggers/{cast.trigger_id}").json()
     assert [each["triggerId"] for each in got["on"]] == [str(upstream)]
-    for text, said in (("Nobody", "Nothing has this name."), ("Twin", "Several are called so")):
+    for text, said in (("Nobody", "Nothing has this name."), ("Twin", "Several have this name")):
         cast.add_trigger(name="Twin")
         cast.add_trigger(name="Twin")
         refused = admin.post(edit, {**TYPED, "on.0.triggerId": text})
