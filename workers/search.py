@@ -14,7 +14,6 @@ from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import RowSerializer
 from pipedai.sql import Row, fetch_all
 from triggers.models import Run, Trigger
-from triggers.states import Status
 from workspaces.access import IsViewer, TenantViewSet
 
 # So many rows of each kind are answered at most.
@@ -92,11 +91,9 @@ class FoundSerializer(RowSerializer):
 class FoundRunSerializer(RowSerializer):
     """A run whose id has the text at its beginning or end."""
 
-    id = serializers.UUIDField()
-    triggerId = serializers.UUIDField()
+    of = Run
+    shows = "id triggerId triggerName status queuedAt"
     triggerName = serializers.CharField()
-    status = serializers.ChoiceField(choices=Status.choices)
-    queuedAt = serializers.DateTimeField()
 
 
 class SearchViewSet(TenantViewSet):

@@ -51,22 +51,15 @@ class DecisionBody(StrictBody):
 class ApprovalSerializer(RowSerializer):
     """What a run asks a person for, and the decision."""
 
-    id = serializers.UUIDField()
-    environmentId = serializers.UUIDField(source="environment_id")
-    triggerId = serializers.UUIDField(source="trigger_id")
+    of = Approval
+    shows = (
+        "id environmentId triggerId triggerName runId status tool argumentsHash toolSchemaHash"
+        " approverRole createdAt expiresAt closedAt decidedBy reason spentAt mayDecide"
+    )
     triggerName = serializers.CharField(source="trigger__name")
-    runId = serializers.UUIDField(source="run_id")
-    status = serializers.ChoiceField(choices=ApprovalStatus.choices)
-    tool = serializers.CharField()
     argumentsHash = serializers.CharField(source="arguments_hash", allow_null=True)
-    toolSchemaHash = serializers.CharField(source="tool_schema_hash")
     approverRole = serializers.ChoiceField(source="role", choices=APPROVER_ROLES)
-    createdAt = serializers.DateTimeField(source="created_at")
-    expiresAt = serializers.DateTimeField(source="expires_at")
-    closedAt = serializers.DateTimeField(source="closed_at", allow_null=True)
     decidedBy = ActorSerializer(source="decider", allow_null=True)
-    reason = serializers.CharField(allow_null=True)
-    spentAt = serializers.DateTimeField(source="spent_at", allow_null=True)
     mayDecide = serializers.BooleanField(source="may_decide")
 
 

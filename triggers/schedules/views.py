@@ -55,22 +55,18 @@ class SchedulePreviewBody(StrictBody):
         return attrs
 
 
-class ComingTimeSerializer(serializers.Serializer[Any]):
+class ComingTimeSerializer(NamedSerializer):
     """One coming due time of a preview."""
 
-    at = serializers.DateTimeField()
-    note = serializers.CharField(allow_null=True)
+    of = cron.ComingTime
 
 
 class TickSerializer(NamedSerializer):
     """A due time of a trigger's schedule (tick), and what was decided about it."""
 
-    tickAt = serializers.DateTimeField()
-    decision = serializers.ChoiceField(choices=Decision.choices)
-    runId = serializers.UUIDField(allow_null=True)
+    of = Tick
+    shows = "tickAt decision runId blockedByRunId missedCount decidedAt"
     blockedByRunId = serializers.UUIDField(source="blocked_by_id", allow_null=True)
-    missedCount = serializers.IntegerField()
-    decidedAt = serializers.DateTimeField()
 
 
 # Each environment may have one preview under way in a process. A preview takes some milliseconds of CPU, and several

@@ -18,7 +18,7 @@ from pipedai.api.views import ApiViewSet, IsPublic, IsSignedIn
 from pipedai.events import Actor
 from pipedai.ids import current_request_id
 from workers.enrollment import issuing
-from workers.enrollment.redeeming import redeem, redeem_login
+from workers.enrollment.redeeming import Redeemed, redeem, redeem_login
 from workers.models import Enrollment, Worker
 from workers.serializers import AccountIdField, AuthModeField
 from workspaces.access import IsAdmin, TenantViewSet, environments_with
@@ -73,11 +73,9 @@ class ApprovalBody(UserCodeBody):
 class WaitingPairingSerializer(NamedSerializer):
     """A pairing that waits, for whoever typed its code. All that it says of itself is unverified."""
 
-    label = serializers.CharField(allow_null=True)  # type: ignore[assignment]
+    of = Enrollment
+    shows = "label askedFrom askedBy createdAt expiresAt environments"
     askedFrom = serializers.CharField(allow_null=True)
-    askedBy = serializers.CharField(allow_null=True)
-    createdAt = serializers.DateTimeField()
-    expiresAt = serializers.DateTimeField()
     environments = serializers.SerializerMethodField()
 
     def get_fields(self) -> dict[str, Any]:
@@ -118,30 +116,23 @@ class RedeemBody(Body):
 class RedeemedSerializer(NamedSerializer):
     """A host's worker and its two tokens, which are shown this once."""
 
-    workerId = serializers.UUIDField()
-    workerToken = serializers.CharField()
-    operatorToken = serializers.CharField()
+    of = Redeemed
+    shows = "workerId workerToken operatorToken apiUrl workspaceId environmentId authMode"
     apiUrl = serializers.CharField()
-    workspaceId = serializers.UUIDField()
-    environmentId = serializers.UUIDField()
     authMode = serializers.ChoiceField(choices=Worker.AuthMode.choices)
 
 
 class EnrollmentSerializer(NamedSerializer):
     """An enrollment without its code. Only the answer to the call that issues a code shows the code."""
 
-    id = serializers.UUIDField()
-    kind = serializers.ChoiceField(choices=Enrollment.Kind.choices)
-    label = serializers.CharField(allow_null=True)  # type: ignore[assignment]
-    authMode = serializers.ChoiceField(choices=Worker.AuthMode.choices)
+    of = Enrollment
+    shows = (
+        "id kind label authMode lastFour createdBy createdAt expiresAt poolIds revokedAt"
+        " consumedAt workerId"
+    )
     lastFour = serializers.SerializerMethodField()
     createdBy = serializers.UUIDField(source="decided_by_id", allow_null=True)
-    createdAt = serializers.DateTimeField()
-    expiresAt = serializers.DateTimeField()
     poolIds = serializers.SerializerMethodField()
-    revokedAt = serializers.DateTimeField(allow_null=True)
-    consumedAt = serializers.DateTimeField(allow_null=True)
-    workerId = serializers.UUIDField(allow_null=True)
 
     def get_lastFour(self, enrollment: Enrollment) -> str | None:  # noqa: N802
         """The last four characters of the `enr_` code; null for a pairing, whose code is never shown."""

@@ -10,12 +10,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 from django.utils.dateparse import parse_datetime
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from pipedai.api.declared import Declaring
 from pipedai.api.fields import (
     IdField,
     MoneyField,
@@ -37,6 +38,7 @@ from triggers.approvals.rules import (
     rules_in_force,
 )
 from triggers.events.clauses import ArgumentsField, RunIfField
+from triggers.models import Run, RunText, Trigger, TriggerRevision
 from triggers.runs.conditions import FEATURES
 from triggers.runs.ending import MAX_RETRY_AFTER_SECONDS
 from triggers.runs.handout import MAX_CARRIED_BYTES, HandedOut
@@ -60,8 +62,9 @@ from triggers.runs.outcome import (
 )
 from triggers.runs.serializers import RunSerializer
 from triggers.serializers import OutputSchemaField
-from triggers.states import REPORTED, FaultClass, RecordEvents, RetryMode, Status
+from triggers.states import REPORTED, FaultClass, Status
 from workers.models import MAX_CONCURRENCY, Worker
+from workers.registration import Registered
 from workers.serializers import AccountIdField, AuthModeField
 
 # The most seconds for which a worker may wait for a run: many proxies end a request that is idle for a minute.
@@ -429,11 +432,8 @@ class RegistrationBody(RegisterBody):
 class RegisteredSerializer(NamedSerializer):
     """A registered worker and its token, which is shown this once."""
 
-    workerId = serializers.UUIDField()
-    workerToken = serializers.CharField()
-    workspaceId = serializers.UUIDField()
-    environmentId = serializers.UUIDField()
-    approved = serializers.BooleanField()
+    of = Registered
+    shows = "workerId workerToken workspaceId environmentId approved authMode"
     authMode = serializers.ChoiceField(choices=Worker.AuthMode.choices)
 
 
@@ -636,25 +636,17 @@ class HandedOutRunSerializer(RowSerializer):
     API show MCP headers in plaintext.
     """
 
-    id = serializers.UUIDField()
-    triggerId = serializers.UUIDField()
+    of: ClassVar[Declaring] = (Run, Trigger, TriggerRevision, RunText)
+    shows = (
+        "id triggerId triggerName prompt mcpUrl mcpHeaders headersExpireAt model timeoutSeconds"
+        " payload outputSchema retryAfterEffects retryMode resumeSessionId resumeUntil maxCostUsd"
+        " recordEvents attempt queuedAt approvals before previous"
+    )
     triggerName = serializers.CharField()
-    prompt = serializers.CharField()
-    mcpUrl = serializers.CharField(allow_null=True)
     mcpHeaders = serializers.DictField(child=serializers.CharField())
     headersExpireAt = serializers.DateTimeField(allow_null=True)
-    model = serializers.CharField(allow_null=True)
-    timeoutSeconds = serializers.IntegerField()
-    payload = serializers.JSONField(allow_null=True)
     outputSchema = OutputSchemaField(allow_null=True)
-    retryAfterEffects = serializers.BooleanField()
-    retryMode = serializers.ChoiceField(choices=RetryMode.choices)
     resumeSessionId = serializers.CharField(allow_null=True)
-    resumeUntil = serializers.DateTimeField(allow_null=True)
-    maxCostUsd = MoneyField(allow_null=True)
-    recordEvents = serializers.ChoiceField(choices=RecordEvents.choices)
-    attempt = serializers.IntegerField()
-    queuedAt = serializers.DateTimeField()
 
     approvals = HandedOutApprovalsSerializer(required=False)
     before = HandedOutLookSerializer(required=False)
