@@ -8,7 +8,6 @@ from zoneinfo import ZoneInfoNotFoundError
 
 from rest_framework import serializers
 from rest_framework.request import Request
-from rest_framework.response import Response
 
 from notices.attention import count_attention
 from pipedai.api.filters import ApiFilterSet, TimezoneFilter
@@ -144,7 +143,7 @@ class OverviewViewSet(TenantViewSet):
             )
         },
     )
-    def retrieve(self, request: Request, environment_id: UUID) -> Response:
+    def retrieve(self, request: Request, environment_id: UUID) -> Any:
         timezone = OverviewFilters.read(Run.objects.none(), request).values["timezone"]
         params: dict[str, Any] = {"environment_id": environment_id, "now": None}
         present = fetch_row(_PRESENT, params)
@@ -156,17 +155,15 @@ class OverviewViewSet(TenantViewSet):
         )
         rate, groups = figures["success_rate"], fetch_all(_DUE, params)
         _, midnight = period_around(present["now"], Budget.Period.DAY, timezone)
-        return Response(
-            {
-                "onlineWorkers": present["online_workers"],
-                "waiting": {name: present[name] for name in ("person", "machine")},
-                "attention": count_attention(environment_id),
-                "approvals": present["approvals"],
-                "todaysRuns": figures["todays_runs"],
-                "nothingNewToday": figures["nothing_new"],
-                "successRatePct": None if rate is None else float(rate),
-                "monthTokenSpendUsd": float(figures["month_cost_usd"]),
-                "nextDue": NextDueSerializer(groups[0]).data if groups else None,
-                "dueToday": DueTimeSerializer(due_until(midnight, groups), many=True).data,
-            }
-        )
+        return {
+            "onlineWorkers": present["online_workers"],
+            "waiting": present,
+            "attention": count_attention(environment_id),
+            "approvals": present["approvals"],
+            "todaysRuns": figures["todays_runs"],
+            "nothingNewToday": figures["nothing_new"],
+            "successRatePct": None if rate is None else float(rate),
+            "monthTokenSpendUsd": float(figures["month_cost_usd"]),
+            "nextDue": groups[0] if groups else None,
+            "dueToday": due_until(midnight, groups),
+        }

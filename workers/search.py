@@ -1,13 +1,12 @@
 """The endpoint that finds rows of an environment by a part of their names, and runs by a part of their ids."""
 
 import re
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from django.db.models import QuerySet
 from rest_framework import serializers
 from rest_framework.request import Request
-from rest_framework.response import Response
 
 from pipedai.api.filters import ApiFilterSet, TextFilter
 from pipedai.api.schema.operation import Operation, answer
@@ -114,16 +113,9 @@ class SearchViewSet(TenantViewSet):
             )
         },
     )
-    def retrieve(self, request: Request, environment_id: UUID) -> Response:
+    def retrieve(self, request: Request, environment_id: UUID) -> Any:
         text = SearchFilters.read(Run.objects.none(), request).values["q"].strip()
         named = find_named(environment_id, text)
         by_kind = {kind: [row for row in named if row["kind"] == kind] for kind in _KINDS}
-        return Response(
-            {
-                **{
-                    f"{kind}s": FoundSerializer(rows, many=True).data
-                    for kind, rows in by_kind.items()
-                },
-                "runs": FoundRunSerializer(find_runs(environment_id, text), many=True).data,
-            }
-        )
+        found = {f"{kind}s": rows for kind, rows in by_kind.items()}
+        return {**found, "runs": find_runs(environment_id, text)}

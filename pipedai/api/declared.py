@@ -75,6 +75,8 @@ def _of_type(hint: Any, part: Callable[..., Any]) -> Any:
         (hint,) = (each for each in get_args(hint) if each is not NoneType)
     if get_origin(hint) is tuple:
         return serializers.ListSerializer(child=_of_type(get_args(hint)[0], part))
+    if get_origin(hint) is dict and hint.__args__[1] is str:
+        return serializers.DictField(child=serializers.CharField(), **nullable)
     if is_dataclass(hint):
         return part(hint)(**nullable)
     if get_origin(hint) is Literal:

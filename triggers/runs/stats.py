@@ -3,7 +3,7 @@ day, week or month.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta, tzinfo
 from decimal import Decimal
 from typing import Any
@@ -11,7 +11,6 @@ from uuid import UUID
 
 from rest_framework import serializers
 from rest_framework.request import Request
-from rest_framework.response import Response
 
 from pipedai.api.errors import Invalid
 from pipedai.api.fields import MoneyField
@@ -417,7 +416,7 @@ class StatsViewSet(TenantViewSet):
             )
         },
     )
-    def list(self, request: Request, environment_id: UUID) -> Response:
+    def list(self, request: Request, environment_id: UUID) -> Any:
         sent = StatsFilters.read(Run.objects.none(), request).values
         window = _window(
             sent["from"], sent["to"], sent["period"], sent["timezone"], sent["groupBy"]
@@ -434,15 +433,7 @@ class StatsViewSet(TenantViewSet):
                 environment_id=environment_id, group_by=sent["groupBy"], window=window
             ),
         )
-        return Response(
-            {
-                "from": window.begin,
-                "to": window.end,
-                "items": GroupStatsSerializer(stats.items, many=True).data,
-                "groups": stats.groups,
-                "total": StatsSerializer(stats.total).data,
-            }
-        )
+        return {"from": window.begin, "to": window.end, **asdict(stats)}
 
 
 def _window(

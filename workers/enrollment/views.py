@@ -10,13 +10,11 @@ from rest_framework.response import Response
 
 from accounts.sessions import CookieJWTAuthentication
 from pipedai.api.fields import IdField, NameField, TextField
-from pipedai.api.principal import actor_of, address_of, principal_of
+from pipedai.api.principal import actor_from, actor_of, address_of, principal_of
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import Body, NamedSerializer, StrictBody, Values
 from pipedai.api.throttling import Rate, Throttle, by_address
 from pipedai.api.views import ApiViewSet, IsPublic, IsSignedIn
-from pipedai.events import Actor
-from pipedai.ids import current_request_id
 from workers.enrollment import issuing
 from workers.enrollment.redeeming import Redeemed, redeem, redeem_login
 from workers.models import Enrollment, Worker
@@ -313,7 +311,7 @@ class EnrollmentViewSet(ApiViewSet):
             code=body.pop("code"),
             device_code=body.pop("device_code"),
             values=body,
-            actor=Actor("api_key", None, address_of(request), current_request_id.get() or None),
+            actor=actor_from(request, "api_key"),
         )
 
     @Operation(
@@ -337,7 +335,7 @@ class EnrollmentViewSet(ApiViewSet):
     def key(self, request: Request, body: Values) -> Any:
         minted, environment = redeem_login(
             **body,
-            actor=Actor("api_key", None, address_of(request), current_request_id.get() or None),
+            actor=actor_from(request, "api_key"),
         )
         return {
             "token": minted.token,
