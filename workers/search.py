@@ -4,7 +4,6 @@ import re
 from typing import Any, Final
 from uuid import UUID
 
-from django.db.models import QuerySet
 from rest_framework import serializers
 from rest_framework.request import Request
 
@@ -12,7 +11,7 @@ from pipedai.api.filters import ApiFilterSet, TextFilter
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import RowSerializer
 from pipedai.sql import Row, fetch_all
-from triggers.models import Run, Trigger
+from triggers.models import Run
 from workspaces.access import IsViewer, TenantViewSet
 
 # So many rows of each kind are answered at most.
@@ -74,10 +73,7 @@ def find_runs(environment_id: UUID, text: str) -> list[Row]:
 
 
 class SearchFilters(ApiFilterSet):
-    q = TextFilter(method="as_it_is", max_length=200, required=True)
-
-    def as_it_is(self, rows: QuerySet[Trigger], _name: str, _text: str) -> QuerySet[Trigger]:
-        return rows
+    q = TextFilter(method="as_they_are", max_length=200, required=True)
 
 
 class FoundSerializer(RowSerializer):
