@@ -1,5 +1,6 @@
 """The endpoint of an environment's dashboard: who is there, what waits, what has run and what is due."""
 
+from contextlib import suppress
 from datetime import datetime
 from heapq import heapify, heappop, heappush
 from typing import Any, Final
@@ -75,17 +76,11 @@ def due_until(end: datetime, groups: list[Row]) -> list[Row]:
         times.append({**first, "at": at, "count": sum(groups[n]["count"] for n in due)})
         recurring += len(due)
         for n in due if recurring <= _MOST_RECURRING else ():
-            if (following := _next_after(at, groups[n])) is not None:
-                heappush(coming, (following, n))
+            # A schedule or zone that is not known any more comes due no more.
+            with suppress(ValueError, ZoneInfoNotFoundError):
+                if (following := DueTimes.of(groups[n]).next_after(at)) is not None:
+                    heappush(coming, (following, n))
     return times
-
-
-def _next_after(at: datetime, group: Row) -> datetime | None:
-    """Returns None also for a schedule or zone that is not known any more."""
-    try:
-        return DueTimes.of(group).next_after(at)
-    except (ValueError, ZoneInfoNotFoundError):
-        return None
 
 
 class OverviewFilters(ApiFilterSet):

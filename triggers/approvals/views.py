@@ -16,7 +16,7 @@ from pipedai.api.fields import TextField
 from pipedai.api.filters import ApiFilterSet, WordsFilter
 from pipedai.api.principal import UserPrincipal, actor_of, principal_of
 from pipedai.api.schema.operation import Operation
-from pipedai.api.serializers import RowSerializer, StrictBody, Values
+from pipedai.api.serializers import RowSerializer, StrictBody, Values, sources_of
 from triggers import tenancy
 from triggers.approvals.rules import APPROVER_ROLES, DECISIONS
 from triggers.approvals.services import decide_approval
@@ -35,12 +35,6 @@ _BLANKS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {
     chr(n) for n in (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))
 }
 _UNSEEN = frozenset(("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp", "Zs"))
-
-# The columns of approvals that lists read.
-COLUMNS = (
-    "id", "environment_id", "trigger_id", "trigger__name", "run_id", "status", "tool", "arguments_hash",
-    "tool_schema_hash", "role", "barred", "created_at", "expires_at", "closed_at", "decided_by", "reason", "spent_at",
-)  # fmt: skip
 
 
 class DecisionBody(StrictBody):
@@ -61,6 +55,12 @@ class ApprovalSerializer(RowSerializer):
     approverRole = serializers.ChoiceField(source="role", choices=APPROVER_ROLES)
     decidedBy = ActorSerializer(source="decider", allow_null=True)
     mayDecide = serializers.BooleanField(source="may_decide")
+
+
+# The columns of approvals that lists read.
+COLUMNS = sorted(
+    sources_of(ApprovalSerializer) - {"decider", "may_decide"} | {"barred", "decided_by"}
+)
 
 
 class ApprovalDetailSerializer(ApprovalSerializer):

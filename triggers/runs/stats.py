@@ -3,7 +3,7 @@ day, week or month.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta, tzinfo
 from decimal import Decimal
 from typing import Any
@@ -256,17 +256,9 @@ class Window:
         return list(begins.items())
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """The sums of a window: one row for each group, one for all runs, and how many groups there are."""
-
-    items: list[Row]
-    total: Row
-    groups: int
-
-
-def run_stats(*, environment_id: UUID, group_by: str, window: Window) -> Stats:
-    """Returns the sums of the runs that ended in the window, by the groups that `group_by`, one of GROUPINGS, names.
+def run_stats(*, environment_id: UUID, group_by: str, window: Window) -> Row:
+    """Returns the sums of the runs that ended in the window, by the groups that `group_by`, one of GROUPINGS, names:
+    in `items` a row for each, in `total` one for all runs, and in `groups` how many groups there are.
 
     The groups with the most runs come first, and there are MAX_GROUPS at most. Hours, days, weeks and months come in
     their order instead, and one without runs has zeros. By day and trigger, the groups are those with runs; the days
@@ -294,7 +286,7 @@ def run_stats(*, environment_id: UUID, group_by: str, window: Window) -> Stats:
             for key in params["periods"]
         ]
         total["groups"] = len(items)
-    return Stats(items, total, total["groups"])
+    return {"items": items, "total": total, "groups": total["groups"]}
 
 
 def _converted(row: Row) -> Row:
@@ -433,7 +425,7 @@ class StatsViewSet(TenantViewSet):
                 environment_id=environment_id, group_by=sent["groupBy"], window=window
             ),
         )
-        return {"from": window.begin, "to": window.end, **asdict(stats)}
+        return {"from": window.begin, "to": window.end, **stats}
 
 
 def _window(

@@ -3,7 +3,6 @@
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -12,7 +11,7 @@ from accounts.sessions import CookieJWTAuthentication
 from pipedai.api.fields import IdField, NameField, TextField
 from pipedai.api.principal import actor_from, actor_of, address_of, principal_of
 from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.serializers import Body, NamedSerializer, StrictBody, Values
+from pipedai.api.serializers import Body, NamedSerializer, StrictBody, Values, serializer_of
 from pipedai.api.throttling import Rate, Throttle, by_address
 from pipedai.api.views import ApiViewSet, IsPublic, IsSignedIn
 from workers.enrollment import issuing
@@ -264,39 +263,15 @@ class EnrollmentViewSet(ApiViewSet):
         summary="Begin a pairing",
         body=PairingBody,
         example={"label": "build-2"},
-        answers={
-            201: answer(
-                "Pairing",
-                "A pairing that waits for somebody's approval.",
-                id=serializers.UUIDField(),
-                deviceCode=serializers.CharField(),
-                userCode=serializers.CharField(),
-                verificationUri=serializers.CharField(),
-                verificationUriComplete=serializers.CharField(),
-                interval=serializers.IntegerField(),
-                expiresAt=serializers.DateTimeField(),
-            )
-        },
+        answers={201: serializer_of(issuing.Pairing)},
     )
     def device(self, request: Request, body: Values) -> Any:
         program = request.META.get("HTTP_USER_AGENT")
-        begun = issuing.begin_pairing(
+        return issuing.begin_pairing(
             **body,
             address=address_of(request),
             program="".join(filter(str.isprintable, program))[:255] if program else None,
         )
-        uri = f"{settings.PUBLIC_URL}/pair"
-        return {
-            "id": begun.enrollment_id,
-            "deviceCode": begun.device_code,
-            "userCode": begun.user_code,
-            "verificationUri": uri,
-            # RFC 8628 asks for a URL that contains the code. It stands in the fragment, which browsers send to no
-            # server, and our page does not read it: a person must type the code, so that a link can't do so.
-            "verificationUriComplete": f"{uri}#{begun.user_code}",
-            "interval": issuing.INTERVAL_SECONDS,
-            "expiresAt": begun.expires_at,
-        }
 
     @Operation(
         "POST /enrollments/redeem",
