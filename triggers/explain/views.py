@@ -9,7 +9,7 @@ from rest_framework.request import Request
 from pipedai.api.errors import Invalid, or_not_found
 from pipedai.api.schema.operation import Operation, query
 from pipedai.api.serializers import NamedSerializer
-from pipedai.api.throttling import TooManyRequests
+from pipedai.api.throttling import admit
 from pipedai.server.memory_budget import RequestLimit
 from triggers import tenancy
 from triggers.explain.answers import (
@@ -110,8 +110,5 @@ class TriggerExplanationViewSet(TenantViewSet):
 
 
 def _count_request(environment_id: UUID, request: Request) -> None:
-    if not _UNDER_WAY.admits(environment_id, request):
-        raise TooManyRequests(
-            "Two explanations are being worked out already: ask again when they are there.",
-            headers={"Retry-After": "1"},
-        )
+    sentence = "Two explanations are being worked out already: ask again when they are there."
+    admit(_UNDER_WAY, environment_id, request, sentence)

@@ -23,7 +23,7 @@ from pipedai.api.filters import (
 from pipedai.api.principal import principal_of
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import RowSerializer
-from pipedai.api.throttling import TooManyRequests
+from pipedai.api.throttling import admit
 from pipedai.clocks import zone_of
 from pipedai.replica.reading import read_for
 from pipedai.server.memory_budget import RequestLimit
@@ -413,11 +413,8 @@ class StatsViewSet(TenantViewSet):
         window = _window(
             sent["from"], sent["to"], sent["period"], sent["timezone"], sent["groupBy"]
         )
-        if not _UNDER_WAY.admits(environment_id, request):
-            raise TooManyRequests(
-                "Two statistics are being worked out already: ask again when they are there.",
-                headers={"Retry-After": "1"},
-            )
+        sentence = "Two statistics are being worked out already: ask again when they are there."
+        admit(_UNDER_WAY, environment_id, request, sentence)
         # Only this part may be done twice: the request was counted above, and the window must not change.
         stats = read_for(
             principal_of(request).id,

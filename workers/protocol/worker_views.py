@@ -15,7 +15,7 @@ from pipedai.api.errors import Invalid, Unauthenticated
 from pipedai.api.principal import actor_from
 from pipedai.api.schema.operation import REGISTRATION_TOKEN, Operation, answer, header, query
 from pipedai.api.serializers import read_body
-from pipedai.api.throttling import Rate, Throttle, TooManyRequests, by_address
+from pipedai.api.throttling import Rate, Throttle, admit, by_address
 from pipedai.api.views import ApiViewSet, IsPublic, IsSignedIn
 from pipedai.server.memory_budget import RequestLimit, room_for_answer
 from pipedai.server.outer import LOG
@@ -224,11 +224,11 @@ class PollingViewSet(WorkerProtocolViewSet):
 
     def _begin(self, request: Request, *, waits: bool, features: list[str]) -> Limits:
         """Notes what a request with these `features` tells, and returns the worker's limits. Raises TooManyRequests."""
-        if not waits and not _POLLS.admits(self.worker.id, request):
-            raise TooManyRequests(
-                "Two polls of this worker are being answered already: read their answers first.",
-                headers={"Retry-After": "1"},
+        if not waits:
+            sentence = (
+                "Two polls of this worker are being answered already: read their answers first."
             )
+            admit(_POLLS, self.worker.id, request, sentence)
         note_features(self.worker, features)
         note_account(self.worker, header=request.META.get("HTTP_X_PIPEDAI_ACCOUNT_ID"))
         return limits_of(

@@ -9,7 +9,7 @@ from rest_framework.request import Request
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation, answer, query
 from pipedai.api.serializers import Values
-from pipedai.api.throttling import Rate, Throttle, TooManyRequests, by_caller
+from pipedai.api.throttling import Rate, Throttle, admit, by_caller
 from pipedai.server.memory_budget import RequestLimit
 from workspaces.access import IsAdmin, IsViewer, TenantViewSet
 from workspaces.files import changes, planning, values
@@ -96,8 +96,5 @@ class FileViewSet(TenantViewSet):
 
 
 def _count_request(what: str, environment_id: UUID, request: Request) -> None:
-    if not _UNDER_WAY.admits((what, environment_id), request):
-        raise TooManyRequests(
-            f"Another {what} of the environment is under way already. Try again when it is done.",
-            headers={"Retry-After": "1"},
-        )
+    sentence = f"Another {what} of the environment is under way already. Try again when it is done."
+    admit(_UNDER_WAY, (what, environment_id), request, sentence)
