@@ -214,7 +214,7 @@ def _asked(token: str, purpose: str) -> AskedAddress:
         asked_id = UUID(_signer(purpose).unsign(token))
         return AskedAddress.objects.select_for_update(no_key=True).get(id=asked_id)
     raise Conflict(
-        "The link is not complete, or its address is not asked any more.",
+        "The link is not complete, or its e-mail address is not asked any more.",
         code=ErrorCode.LINK_UNUSABLE,
     )
 
