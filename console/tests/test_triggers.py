@@ -117,7 +117,8 @@ def test_a_header_is_replaced_added_or_taken_away_alone(cast, page_of):
 
 def test_running_twice_with_one_form_makes_one_run(cast, page_of):
     operator = visitor(cast.operator)
-    form = {"key": key_on(operator.get(page_of())), "payload": '{"day": "monday"}'}
+    form = {"key": key_on(operator.get(page_of())), "payload.0.name": "day"}
+    form |= {"payload.0.kind": "text", "payload.0.value": "monday"}
     led = {operator.post(page_of() + "/run", form)["Location"] for _ in range(2)}
     (run,) = Run.objects.filter(trigger_id=cast.trigger_id)
     assert led == {f"/console/runs/{run.id}"}
@@ -184,7 +185,8 @@ def test_clauses_fields_and_windows_are_typed_in_rows(cast, page_of):
 
 def test_the_form_has_a_section_for_looks(cast, page_of):
     admin = visitor(cast.admin)
-    form = {**TYPED, "before.tool": "list_pulls", "before.arguments": '{"state": "open"}'}
+    form = {**TYPED, "before.tool": "list_pulls", "before.arguments.0.name": "state"}
+    form |= {"before.arguments.0.kind": "text", "before.arguments.0.value": "open"}
     form |= {"before.runIf": "changed", "carry": "output"}
     assert admin.post(page_of() + "/edit", form).status_code == 303
     got = cast.client(cast.viewer).get(f"/api/v1/triggers/{cast.trigger_id}").json()
@@ -331,20 +333,20 @@ def test_a_page_says_to_whom_a_trigger_listens_and_who_listens_to_it(cast, page_
     assert admin.post(edit, {**TYPED, **entry}).status_code == 303
     page = text_of(admin.get(page_of()))
     assert "It listens to Collect , when a run of it has failed." in page
-    assert "Its ends start Morning report ." in text_of(admin.get(page_of(upstream)))
+    assert "Its end starts Morning report ." in text_of(admin.get(page_of(upstream)))
     assert 'name="on.0.triggerId" type="text" ' in (form := admin.get(edit).content.decode())
     assert 'value="Collect"' in form
     named = {"on.0.triggerId": "Collect", "on.0.outcome": "any"}
     assert admin.post(edit, {**TYPED, **named}).status_code == 303
     got = cast.client(cast.admin).get(f"/api/v1/triggers/{cast.trigger_id}").json()
     assert [each["triggerId"] for each in got["on"]] == [str(upstream)]
-    for text, said in (("Nobody", "Nothing is called so."), ("Twin", "Several are called so")):
+    for text, said in (("Nobody", "Nothing has this name."), ("Twin", "Several have this name")):
         cast.add_trigger(name="Twin")
         cast.add_trigger(name="Twin")
         refused = admin.post(edit, {**TYPED, "on.0.triggerId": text})
         assert said in text_of(refused), text
     wrong = admin.post(edit, {**TYPED, "on.0.triggerId": "x"})
-    assert "Or a trigger: Nothing is called so." in text_of(wrong)
+    assert "Or a trigger: Nothing has this name." in text_of(wrong)
     assert admin.post(edit, TYPED).status_code == 303
     assert "listens" not in text_of(admin.get(page_of()))
 
