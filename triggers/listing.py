@@ -79,7 +79,7 @@ ORDER BY r.ended_at, r.id
 """  # noqa: S608
 
 # The runs of a revision were queued until there was the next one, but for a few retries. So the index of the trigger's
-# runs has them together.
+# runs has them together, and in their order.
 _OF_REVISIONS = f"""
 SELECT r.* FROM unnest(%(ids)s::uuid[]) t (id) JOIN trigger_revision v ON v.id = t.id
 CROSS JOIN LATERAL (
@@ -87,10 +87,9 @@ CROSS JOIN LATERAL (
     WHERE trigger_id = v.trigger_id AND created_at > v.created_at) next
 CROSS JOIN LATERAL (
     SELECT revision_id AS of_id, id, status, nothing_new, started_at, ended_at, active_ms FROM run
-    WHERE trigger_id = v.trigger_id AND revision_id = v.id
-        AND queued_at >= v.created_at AND queued_at < coalesce(next.at, 'infinity')
+    WHERE trigger_id = v.trigger_id AND queued_at >= v.created_at AND queued_at < coalesce(next.at, 'infinity')
     ORDER BY queued_at DESC, id DESC LIMIT {RECENT_RUNS}) r
-WHERE r.ended_at IS NOT NULL
+WHERE r.ended_at IS NOT NULL AND r.of_id = v.id
 ORDER BY r.ended_at, r.id
 """  # noqa: S608
 

@@ -55,7 +55,7 @@ ORDER BY t.received_at DESC, t.type
 """
 
 # So many are counted of an hour at most: the counts are for a picture, and a sender may send any number.
-MOST_IN_HOUR = 1000
+MOST_IN_HOUR = 100
 _IN_HOUR = (
     f"received_at >= h.hour AND received_at < h.hour + interval '1 hour' LIMIT {MOST_IN_HOUR}"
 )
