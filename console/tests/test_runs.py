@@ -33,9 +33,9 @@ def path_of(run_id, more=""):
 def test_a_waiting_run_says_what_for_and_what_to_do(cast, runs):
     run_id = runs.queue()
     page = visitor(cast.viewer).get(path_of(run_id))
-    assert "Waits for worker host-1, which has never called." in text_of(page)
+    assert "Waits for machine host-1, which has never called." in text_of(page)
     assert (
-        "Start the worker program on host-1, or give the trigger another worker. Open the machine"
+        "Start the worker program on host-1, or give the trigger another machine. Open the machine"
         in text_of(page)
     )
     machine = f"/console/machines/{cast.worker.worker_id}"
@@ -63,14 +63,14 @@ def test_a_run_that_waits_for_a_login_leads_to_its_connection(cast):
 @pytest.mark.parametrize(
     ("end", "said"),
     [
-        ("lost", "Its worker was lost. … Look why the worker fell silent"),
+        ("lost", "Its machine fell silent. … Find out on the machine, and in its worker's log"),
         (
             "overdue",
-            "Its time was over. … Let the trigger's runs take longer, or make the prompt ask for less;",
+            "It took longer than its trigger allows. … Let the trigger's runs take longer, or make the prompt ask for",
         ),
         ("client", "The prompt, the model or a limit of the trigger is to blame."),
         ("infra", "Something that the run depends on failed"),
-        ("canceled", "Was canceled on request, before a worker had claimed it"),
+        ("canceled", "Was canceled on request, before a machine had taken it"),
     ],
 )
 def test_an_ended_run_says_whose_fault_that_was(end, said, cast, runs):
@@ -299,3 +299,20 @@ def test_several_runs_are_rerun_once_each(cast, runs):
         answered = {"do": "rerun", "id": ended, "key": key}
         assert operator.post(f"{path}/several", answered)["Location"] == path
     assert Run.objects.filter(rerun_of__isnull=False).count() == 2
+
+
+def test_several_runs_are_canceled_after_a_question_and_viewers_are_offered_neither(cast, runs):
+    ids = [str(each) for each in (runs.ended(), runs.running(), runs.queue())]
+    operator, path = visitor(cast.operator), f"/console/environments/{cast.environment.id}/runs"
+    bulk = r'name="do" value="(\w+)"'
+    assert re.findall(bulk, operator.get(path).content.decode()) == ["rerun", "cancel"]
+    assert re.findall(bulk, visitor(cast.viewer).get(path).content.decode()) == []
+    question = operator.post(f"{path}/several", {"do": "cancel", "id": ids[1:]})
+    assert "Cancel 2 runs?" in text_of(question)
+    assert not Run.objects.filter(cancel_requested_at__isnull=False).exists()
+    answered = {"do": "cancel", "id": ids, "key": "any"}
+    assert visitor(cast.viewer).post(f"{path}/several", answered).status_code == 403
+    done = operator.post(f"{path}/several", answered)
+    assert (done.status_code, "2 of 3 done" in text_of(done)) == (409, True)
+    assert Run.objects.get(id=ids[1]).cancel_requested_at
+    assert Run.objects.get(id=ids[2]).status == "canceled"
