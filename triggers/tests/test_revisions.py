@@ -1,6 +1,7 @@
 """GET /triggers/:id/revisions and POST /triggers/:id/revisions/:revisionId/restore"""
 
 from functools import partial
+from typing import Any
 
 import pytest
 from django.db.models.expressions import RawSQL
@@ -167,8 +168,9 @@ def test_recent_reads_no_more_runs_than_it_shows(cast):
     at = "statement_timestamp() - interval '4.5 s' * (n - 0.5)"
     copy_ended_run(run_id, 4_800, queued_at=at, ended_at=at,
         revision_id="(SELECT (array_agg(id ORDER BY id DESC))[1 + (n - 1) / 800] FROM trigger_revision)")  # fmt: skip
+    rows: list[Any] = [*TriggerRevision.objects.values("id")]
     prefer_indexes()
     with explained("SELECT r.*") as plans:
-        found = listing.with_runs_of_revisions([*TriggerRevision.objects.values("id")])
+        found = listing.with_runs_of_revisions(rows)
     assert [len(each["recent"]) for each in found] == [listing.RECENT_RUNS] * 6
     assert plans.rows_read("run") <= 6 * (listing.RECENT_RUNS + 1)
