@@ -229,7 +229,7 @@ class AccountViewSet(ApiViewSet):
     @Operation(
         "POST /auth/resend-verification",
         id="resendVerification",
-        summary="Send the mail that confirms the address once more",
+        summary="Send the mail that confirms the e-mail address once more",
         answers={202: None},
     )
     def resend(self, request: Request) -> None:
@@ -280,12 +280,12 @@ class AccountViewSet(ApiViewSet):
     @Operation(
         "GET /users/lookup",
         id="lookUpUser",
-        summary="Find a user by address",
+        summary="Find a user by e-mail address",
         parameters=(
             query(
                 "email",
                 {"type": "string", "minLength": 1},
-                description="The whole address; its case does not matter.",
+                description="The whole e-mail address; its case does not matter.",
                 required=True,
             ),
         ),

@@ -214,7 +214,7 @@ def _asked(token: str, purpose: str) -> AskedAddress:
         row = AskedAddress.objects.select_for_update(no_key=True).filter(id=asked_id).first()
     if row is None:
         raise Conflict(
-            "The link is not complete, or its address is not asked any more.",
+            "The link is not complete, or its e-mail address is not asked any more.",
             code=ErrorCode.LINK_UNUSABLE,
         )
     return row

@@ -60,9 +60,9 @@ LEFT JOIN run_result result
 """
 
 _STOPPED: Final = {
-    Standing.REFUSED: "the address wants no notices",
-    Standing.ASKED: "the address has not confirmed",
-    Standing.UNKNOWN: "the address is no verified member's",
+    Standing.REFUSED: "the e-mail address wants no notices",
+    Standing.ASKED: "the e-mail address has not confirmed",
+    Standing.UNKNOWN: "the e-mail address is no confirmed member's",
 }
 # These replacements keep what users and runs wrote from making links and mentions. Slack reads the first three
 # characters as markup. Mattermost takes the same requests, and mentions a name after an @, unless an invisible space
@@ -168,7 +168,9 @@ def _mail(row: Row) -> Mail:
     how: dict[str, Any] = {
         "to": row["address"],
         "link": _page(row),
-        "why": Own("You get this mail because your address is in a channel of the environment."),
+        "why": Own(
+            "You get this mail because your e-mail address is in a channel of the environment."
+        ),
         "headers": headers,
     }
     if row["event"] in LONG:

@@ -146,7 +146,9 @@ def stop_page(request: HttpRequest) -> HttpResponse:
         actor = _nobody(PostedForm(request))
         try:
             stop_notices(token=request.GET.get("token", ""), actor=actor)
-            context["done"] = "No notices of the environment will come to your address any more."
+            context["done"] = (
+                "No notices of the environment will come to your e-mail address any more."
+            )
         except ApiError as error:
             context["error"], status = error.message, error.status_code
     response = render(request, "notices/stop.html", context, status=status)

@@ -156,9 +156,7 @@ def begin_pairing(
             execute(_TAKE_TURNS, params)
             row = fetch_row(_COUNT_PENDING, params)
             if row["pending"] >= MAX_PENDING:
-                sentence = (
-                    f"{MAX_PENDING} pairings at this address wait for approval, as many as may."
-                )
+                sentence = f"{MAX_PENDING} pairings from this IP address wait for approval, as many as may."
                 raise too_many_requests(_PENDING, row["seconds_left"], sentence)
         enrollment = Enrollment.objects.create(
             kind=kind,
