@@ -5,7 +5,6 @@ from typing import Any
 from uuid import UUID
 
 from django.db.models import F
-from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -26,7 +25,6 @@ from triggers.serializers import (
     with_last_runs,
 )
 from triggers.services import TRIGGERS
-from triggers.states import Carry
 from triggers.views import octets_of
 from workspaces.access import IsAdmin, IsViewer, TenantViewSet
 from workspaces.resource_views import RecentFilters
@@ -48,14 +46,10 @@ def restore_revision(*, trigger_id: UUID, revision_id: UUID, actor: Actor) -> No
 class RevisionSerializer(RowSerializer):
     """What a trigger gives, or gave, its runs to do, and who made it."""
 
-    id = serializers.UUIDField()
-    createdAt = serializers.DateTimeField()
+    of = TriggerRevision
+    shows = "id createdAt createdBy prompt model outputSchema before carry"
     createdBy = ActorSerializer(allow_null=True)
-    prompt = serializers.CharField()
-    model = serializers.CharField(allow_null=True)
-    outputSchema = serializers.JSONField(allow_null=True)
     before = LookBody(allow_null=True)
-    carry = serializers.ChoiceField(choices=Carry.choices)
 
 
 class ListedRevisionSerializer(RevisionSerializer):

@@ -29,13 +29,12 @@ from notices.channels.services import CHANNELS, test_channel
 from notices.models import Channel, Notice
 from pipedai.api.authentication import PostedForm
 from pipedai.api.errors import ApiError
-from pipedai.api.principal import actor_of, address_of
+from pipedai.api.principal import actor_from, actor_of
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import NoBody, Values
 from pipedai.api.throttling import Rate, Throttle, by_address
 from pipedai.api.views import ApiViewSet, IsPublic
 from pipedai.events import Actor
-from pipedai.ids import current_request_id
 from pipedai.replica.reading import from_replica
 from workspaces.access import IsAdmin
 from workspaces.resource_views import RecentFilters, ResourceViewSet
@@ -130,7 +129,7 @@ class AddressViewSet(ApiViewSet):
 
 
 def _nobody(request: Request) -> Actor:
-    return Actor("system", None, address_of(request), current_request_id.get() or None)
+    return actor_from(request, "system")
 
 
 @csrf_exempt
