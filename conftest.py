@@ -47,15 +47,17 @@ _SERVER_MIB = 512
 # After so many tests a process renews its database, which costs as much as the dead rows of this many tests.
 _TESTS_OF_A_DATABASE = 150
 
-# How many seconds the long tests of a file take beside the whole suite on two cores, where it is a minute or more.
+# The tests of this directory share a site and machines, which take ten seconds of CPU time to start.
+_SHARING = "agent/tests/real"
+# How many seconds the long tests of a file, or of that directory, take beside the whole suite on two cores, where it is
+# a minute or more.
 _SECONDS = {
-    "bench/tests/test_bench.py": 410.0,
+    _SHARING: 500.0,
+    "bench/tests/test_bench.py": 330.0,
     "pipedai/tests/test_contract.py": 240.0,
     "console/tests/test_browser.py": 190.0,
-    "agent/tests/real/test_faults.py": 150.0,
     "agent/tests/test_conformance.py": 130.0,
     "deploy/tests/test_vm.py": 120.0,
-    "agent/tests/real/test_approval_kills.py": 120.0,
     "bin/tests/test_stack.py": 110.0,
     "deploy/tests/test_image.py": 90.0,
     "bin/tests/test_tour.py": 80.0,
@@ -292,7 +294,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         path = str(item.path.relative_to(settings.BASE_DIR))
         if item.get_closest_marker("long"):
-            long[path].append(item)
+            long[_SHARING if path.startswith(_SHARING) else path].append(item)
         elif path in _WAITING:
             waiting[path].append(item)
     if long:
