@@ -504,9 +504,8 @@ def test_counts_are_of_all_states_and_of_so_many_runs_at_most(cast, runs, monkey
     assert "counts" not in client.get(url).json()
     for status in ("succeeded", "failed", "succeeded"):
         runs.ended(status)
-    for _ in range(3):
-        runs.queue()
-    runs.queue(source=Source.SCHEDULE)
+    for source in (Source.MANUAL, Source.API, Source.API, Source.API):
+        runs.queue(source=source)
     asked = {"include": "counts", "status": "failed", "limit": 1}
     counts = {**dict.fromkeys(Status.values, 0), "succeeded": 2, "failed": 1, "queued": 4}
     assert client.get(url, asked).json()["counts"] == counts
