@@ -383,7 +383,8 @@ def chips_of(
     own = {name for _, query, _ in chips for name in query}
     asked = {name: value for name, value in request.GET.dict().items() if value}
     now = {name: asked[name] for name in own & asked.keys()}
-    others = {name: asked[name] for name in asked.keys() - own - {"cursor", "before"} if keeps}
+    dropped = {*own, "cursor", "before"} if keeps else asked.keys()
+    others = {name: value for name, value in asked.items() if name not in dropped}
     if all(query != now for _, query, _ in chips):
         chips.append(("As in the link", now, ()))
     found = []
