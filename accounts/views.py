@@ -34,12 +34,11 @@ from accounts.sessions import (
     set_auth_cookie,
 )
 from pipedai.api.errors import Invalid
-from pipedai.api.principal import UserPrincipal, actor_of, address_of, principal_of
+from pipedai.api.principal import UserPrincipal, actor_from, actor_of, principal_of
 from pipedai.api.schema.operation import Operation, answer, query
 from pipedai.api.serializers import Values
 from pipedai.api.views import ApiViewSet, IsPublic, IsSignedIn
 from pipedai.events import Actor
-from pipedai.ids import current_request_id
 
 # The e-mail address and password in the OpenAPI document's examples of request bodies.
 _CREDENTIALS = {"email": "ada@example.com", "password": "correct horse battery"}
@@ -75,7 +74,7 @@ class EntryViewSet(ApiViewSet):
     )
     def register(self, request: Request, body: Values) -> Response:
         user, session = register_user(**body, device=device_of(request), actor=caller_of(request))
-        return self._with_cookie(user, session, status=201)
+        return entered(user, session, status=201)
 
     @Operation(
         "POST /auth/login",
@@ -93,7 +92,7 @@ class EntryViewSet(ApiViewSet):
             device=device_of(request),
             actor=caller_of(request),
         )
-        return self._with_cookie(user, session, status=200)
+        return entered(user, session)
 
     @Operation(
         "POST /auth/logout",
@@ -105,9 +104,7 @@ class EntryViewSet(ApiViewSet):
         """Succeeds also if the session has ended already or the request came without one."""
         if principal := presented_by(request):
             services.log_out(principal=principal, actor=caller_of(request))
-        response = Response(status=204, headers={"Clear-Site-Data": '"cache"'})
-        clear_auth_cookie(response)
-        return response
+        return clear_auth_cookie(Response(status=204, headers={"Clear-Site-Data": '"cache"'}))
 
     @Operation(
         "POST /auth/forgot-password",
@@ -129,11 +126,6 @@ class EntryViewSet(ApiViewSet):
     )
     def reset(self, request: Request, body: Values) -> None:
         services.reset_password(**body, actor=caller_of(request))
-
-    def _with_cookie(self, user: User, session: Session, *, status: int) -> Response:
-        response = Response({"user": UserSerializer(user).data}, status=status)
-        set_auth_cookie(response, session)
-        return response
 
 
 class AccountViewSet(ApiViewSet):
@@ -199,9 +191,7 @@ class AccountViewSet(ApiViewSet):
     )
     def destroy(self, request: Request, body: Values) -> Response:
         own_account.delete_account(**body, principal=user_of(request), actor=actor_of(request))
-        response = Response(status=204)
-        clear_auth_cookie(response)
-        return response
+        return clear_auth_cookie(Response(status=204))
 
     @Operation(
         "POST /auth/change-password",
@@ -221,9 +211,7 @@ class AccountViewSet(ApiViewSet):
             actor=caller_of(request),
             enter=lambda user: open_session(user, device_of(request)),
         )
-        response = Response(status=204)
-        set_auth_cookie(response, session)
-        return response
+        return set_auth_cookie(Response(status=204), session)
 
     @Operation(
         "POST /auth/verify-email",
@@ -240,7 +228,7 @@ class AccountViewSet(ApiViewSet):
     @Operation(
         "POST /auth/resend-verification",
         id="resendVerification",
-        summary="Send the mail that confirms the address once more",
+        summary="Send the mail that confirms the e-mail address once more",
         answers={202: None},
     )
     def resend(self, request: Request) -> None:
@@ -278,9 +266,7 @@ class AccountViewSet(ApiViewSet):
         principal = user_of(request)
         sessions.end_session(principal=principal, session_id=session_id, actor=actor_of(request))
         response = Response(status=204)
-        if session_id == principal.session_id:
-            clear_auth_cookie(response)
-        return response
+        return clear_auth_cookie(response) if session_id == principal.session_id else response
 
     @Operation(
         "POST /auth/sessions/revoke-others",
@@ -293,12 +279,12 @@ class AccountViewSet(ApiViewSet):
     @Operation(
         "GET /users/lookup",
         id="lookUpUser",
-        summary="Find a user by address",
+        summary="Find a user by e-mail address",
         parameters=(
             query(
                 "email",
                 {"type": "string", "minLength": 1},
-                description="The whole address; its case does not matter.",
+                description="The whole e-mail address; its case does not matter.",
                 required=True,
             ),
         ),
@@ -321,6 +307,13 @@ class AccountViewSet(ApiViewSet):
         return {"user": user}
 
 
+def entered(user: User, session: Session, *, status: int = 200, **more: str) -> Response:
+    """Answers somebody who has just got a session, with its cookie."""
+    return set_auth_cookie(
+        Response({"user": UserSerializer(user).data, **more}, status=status), session
+    )
+
+
 def user_of(request: Request) -> UserPrincipal:
     principal = principal_of(request)
     assert isinstance(principal, UserPrincipal), "the viewset accepts only cookies"
@@ -329,7 +322,7 @@ def user_of(request: Request) -> UserPrincipal:
 
 def caller_of(request: Request) -> Actor:
     """It has no user id yet, because nobody has logged in; the service adds the id."""
-    return Actor("user", None, address_of(request), current_request_id.get() or None)
+    return actor_from(request, "user")
 
 
 def presented_by(request: Request) -> UserPrincipal | None:
