@@ -136,6 +136,22 @@ def test_conditions_are_added_in_rows_and_what_was_typed_stays(committed_cast, s
         look_at(page, "conditions")
 
 
+def test_what_is_wrong_in_a_folded_part_unfolds_it(committed_cast, server, tmp_path):
+    cookie, environment_id = session_cookie(committed_cast.admin), committed_cast.environment.id
+    with browsing(server, tmp_path) as page:
+        sign_in(page, cookie)
+        page.goto(f"environments/{environment_id}/triggers/new")
+        page.fill("[name=name]", "Report")
+        page.fill("[name=prompt]", "Report.")
+        more = page.locator("#where summary")
+        more.click()
+        page.fill("[name=startDeadlineSeconds]", "5")
+        more.click()
+        assert not page.is_visible("[name=startDeadlineSeconds]")
+        page.click(".savebar button")
+        page.wait_for_selector("[name=startDeadlineSeconds]:focus")
+
+
 def test_three_clicks_connect_a_server_behind_oauth(
     committed_cast, own_database, tmp_path, settings
 ):

@@ -169,6 +169,8 @@ function prepare(root) {
   }
 }
 
+// What is wrong must not stay folded.
+addEventListener("invalid", ({ target }) => target.closest("details")?.setAttribute("open", ""), true);
 document.addEventListener("click", (event) => {
   const { target } = event;
   const button = target.closest("[data-act]");
@@ -211,6 +213,5 @@ document.addEventListener("htmx:load", ({ detail }) => {
   }
 });
 if (byId("zone")) byId("zone").textContent = `${Intl.DateTimeFormat().resolvedOptions().timeZone} (${formats.whole.formatToParts(Date.now()).at(-1).value})`;
-if (byId("keys")) byId("keys").hidden = false;
 const live = byId("live");
 if (live) followEnvironment(live);
