@@ -70,7 +70,11 @@ class CannotStart(Exception):  # noqa: N818
 
 
 def main() -> int:
-    options = _parse(sys.argv[1:])
+    # The script bin/run answers --help itself, because this module runs only once all packages are installed.
+    parser = argparse.ArgumentParser("bin/run", add_help=False)
+    for option in OPTIONS:
+        parser.add_argument(option, action="store_true")
+    options = parser.parse_args()
     try:
         return Stack(demo=not options.no_demo, claude=options.claude, verbose=options.verbose).run()
     except (CannotStart, EmbeddedPostgresError, ImproperlyConfigured) as error:
@@ -78,14 +82,6 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-
-
-def _parse(arguments: list[str]) -> argparse.Namespace:
-    # The script bin/run answers --help itself, because this module runs only once all packages are installed.
-    parser = argparse.ArgumentParser("bin/run", add_help=False)
-    for option in OPTIONS:
-        parser.add_argument(option, action="store_true")
-    return parser.parse_args(arguments)
 
 
 class Stack:

@@ -125,14 +125,8 @@ def doctor(options: argparse.Namespace) -> None:
 
 @_one_sentence()
 def logs(options: argparse.Namespace) -> None:
-    """Carry out `logs`: print a run's events, by default until it ends."""
-    for event in _events_of(options):
-        print(json.dumps(event) if options.json else shown(event), flush=True)
-
-
-def _events_of(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Yield the events that the command `logs` is to show, from the file that the worker keeps until it has sent them.
-    If there are none, the log says so. Raises Exit if this machine has no file of the run, and ConfigError.
+    """Carry out `logs`: print a run's events, by default until it ends, from the file that the worker keeps until it
+    has sent them. If there are none, the log says so. Raises Exit if this machine has no file of the run.
     """
     worker_id = WorkerConfig.load(options.config).worker_id
     state = identity.state_directory(options.config) / worker_id
@@ -146,7 +140,7 @@ def _events_of(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         told = False
         for event in from_file(path, options.after, is_over):
             told = True
-            yield event
+            print(json.dumps(event) if options.json else shown(event), flush=True)
     except FileNotFoundError:
         raise Exit(
             cli.ERROR,

@@ -139,7 +139,11 @@ class Scratch:
         else:
             self.root = root
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _check_own(root)
+            # Only this account must be able to enter it: another account might have made it anew.
+            found = root.lstat()
+            is_own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+            if not is_own or found.st_mode & 0o077:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             strip(root)
         self.work, self.temporary, self.files = (
             work(self.root),
@@ -160,13 +164,6 @@ def strip(root: Path) -> None:
     with contextlib.suppress(OSError):
         (root / "mcp.json").unlink()
     shutil.rmtree(root / "files", ignore_errors=True)
-
-
-def _check_own(root: Path) -> None:
-    """Raise OSError unless only this account can enter the directory: another account might have made it anew."""
-    found = root.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def remove_tree(root: Path) -> None:

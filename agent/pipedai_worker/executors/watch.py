@@ -355,9 +355,7 @@ class Watch:
         self._session_told = False
         # The end of what claude wrote to stderr; empty until claude has ended.
         self._said = ""
-        self.stderr = Tail(
-            job.redactor, STDERR_LENGTH, lambda text: job.on_event("stderr", {"text": text})
-        )
+        self.stderr = Tail(job.redactor, STDERR_LENGTH, job.tells("stderr"))
 
     def read(self, chunk: bytes) -> None:
         self._heard_at = time.monotonic()
