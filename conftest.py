@@ -27,6 +27,7 @@ from testing.probes.leaks import Watch, hearing, leaks_in, watching
 from testing.probes.planted import noting, planted
 from testing.probes.tables import contents_as_text
 from testing.probes.whole_session import LogTail, dump_of
+from testing.processes.forked_tests import NAME
 from testing.processes.web_process import Server, serve_in_bounds
 from testing.processes.webhook_receiver import Receiver, receiving
 from testing.world import first_database, known_hashes
@@ -42,15 +43,17 @@ _SERVER_MIB = 512
 # After so many tests a process renews its database, which costs as much as the dead rows of this many tests.
 _TESTS_OF_A_DATABASE = 150
 
-# How many seconds the long tests of a file take beside the whole suite on two cores, where it is a minute or more.
+# The tests of this directory share a site and machines, which take ten seconds of CPU time to start.
+_SHARING = "agent/tests/real"
+# How many seconds the long tests of a file, or of that directory, take beside the whole suite on two cores, where it is
+# a minute or more.
 _SECONDS = {
-    "bench/tests/test_bench.py": 410.0,
+    _SHARING: 500.0,
+    "bench/tests/test_bench.py": 330.0,
     "pipedai/tests/test_contract.py": 240.0,
     "console/tests/test_browser.py": 190.0,
-    "agent/tests/real/test_faults.py": 150.0,
     "agent/tests/test_conformance.py": 130.0,
     "deploy/tests/test_vm.py": 120.0,
-    "agent/tests/real/test_approval_kills.py": 120.0,
     "bin/tests/test_stack.py": 110.0,
     "deploy/tests/test_image.py": 90.0,
     "bin/tests/test_tour.py": 80.0,
@@ -163,9 +166,9 @@ def kept_cluster() -> Path:
 
 
 def _shared_by_all(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
-    """Returns the temporary directory of all processes of pytest-xdist, or None if there is one process."""
+    """Returns the temporary directory of all processes of the tests, or None if there is one process."""
     base = tmp_path_factory.getbasetemp()
-    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else None
+    return base.parent if NAME in os.environ else None
 
 
 @pytest.fixture
@@ -212,10 +215,9 @@ def _same_for_all_tests() -> Iterator[None]:
         yield
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
-    """Takes over the codes that the tests of one process of pytest-xdist brought about."""
-    CODES.seen.update(getattr(node, "workeroutput", {}).get(HANDED_OVER, ()))
+def pytest_process_ended(output: dict[str, Any]) -> None:
+    """Takes over the codes that the tests of one process brought about."""
+    CODES.seen.update(output[HANDED_OVER])
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -237,19 +239,20 @@ def pytest_terminal_summary(
         terminalreporter.line(", ".join(missing))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deals the files of long tests out to all processes of the suite but one, so that each begins with its share.
 
     The shares take about equally long, because a process that begins a file of minutes late ends alone. The long tests
     mostly wait for the processes that they start. The last process has the processors meanwhile, and the others take
-    over from it in the end. pytest-xdist gives each process consecutive tests, as many as every other. The long tests
+    over from it in the end. Each process begins with consecutive tests, as many as every other. The long tests
     of a file stay together, as they share what the file starts. The order is random otherwise.
     """
-    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    files: dict[Path, list[pytest.Item]] = defaultdict(list)
+    processes = max(1, config.option.processes)
+    files: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
         if item.get_closest_marker("long"):
-            files[item.path].append(item)
+            path = str(item.path.relative_to(settings.BASE_DIR))
+            files[_SHARING if path.startswith(_SHARING) else path].append(item)
     shares: list[list[pytest.Item]] = [[] for _ in range(max(1, processes - 1))]
     seconds = [0.0 for _ in shares]
     for path, file in sorted(files.items(), key=lambda each: _seconds_of(*each), reverse=True):
@@ -267,9 +270,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items += others
 
 
-def _seconds_of(path: Path, file: list[pytest.Item]) -> float:
+def _seconds_of(path: str, file: list[pytest.Item]) -> float:
     """Returns about how many seconds the long tests of a file take, of which some may have been selected."""
-    return _SECONDS.get(str(path.relative_to(settings.BASE_DIR)), _USUAL_SECONDS * len(file))
+    return _SECONDS.get(path, _USUAL_SECONDS * len(file))
 
 
 def pytest_collection_finish() -> None:

@@ -126,9 +126,7 @@ class Suite:
                 self._run("", ["pytest", "--collect-only", "-qq", *arguments], {}, output)
         # There are four processes more than processors, as many tests wait for processes that they have started.
         processes = 4 + min(8, max(2, os.cpu_count() or 2))
-        # Each process takes consecutive tests, because the tests of one module share what the module starts. A
-        # process that has run out of tests takes over some of another's.
-        among = ["-n", str(processes), "--dist", "worksteal", *([] if long else ["-m", "not long"])]
+        among = ["-n", str(processes), *([] if long else ["-m", "not long"])]
         self._check("Tests", ["pytest", *among, *arguments])
 
     def _check_without_running(self) -> None:
@@ -256,7 +254,7 @@ def migrated_cluster(environment: Mapping[str, str]) -> Path:
             # The server was allowed to lose data, and what is kept must outlive a crash of the machine.
             os.sync()
             draft.rename(kept)
-        return _used(kept)
+        return used(kept)
 
 
 def types_cache() -> Path:
@@ -264,10 +262,10 @@ def types_cache() -> Path:
     modules = "\n".join(sorted(str(each) for each in _ROOT.glob("[!.]*/**/*.py"))).replace(
         str(_ROOT), ""
     )
-    return _used(kept_files() / "mypy" / hashlib.sha256(modules.encode()).hexdigest()[:16])
+    return used(kept_files() / "mypy" / hashlib.sha256(modules.encode()).hexdigest()[:16])
 
 
-def _used(kept: Path) -> Path:
+def used(kept: Path) -> Path:
     """Note that this run uses a kept directory, and remove its neighbours that no run has used for a day."""
     kept.mkdir(parents=True, exist_ok=True)
     os.utime(kept)

@@ -213,7 +213,7 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
         "maxCostUsd": Look("A run may cost", help="Empty: no limit.", unit="US dollars"),
         "maxRetries": Look("Retries after a fault of the infrastructure", unit="at most"),
         "retryMode": Look(
-            "A retry", choices=[("restart", "begins anew"), ("resume", "goes on where it was")]
+            "A retry", choices=[("restart", "starts over"), ("resume", "goes on where it was")]
         ),
         "retryAfterEffects": Look("Retry also what may have changed something"),
         "overlapPolicy": Look(
@@ -280,7 +280,7 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
         "failOnDenied": Look("A run that was denied a call fails"),
         "webhookUrl": Look(),
         "webhookSecret": Look(autocomplete="new-password", generates="whsec_"),
-        "enabled": Look("Runs when it is due"),
+        "enabled": Look("Active", help="Otherwise the trigger is paused, and does not run."),
     }
 
 

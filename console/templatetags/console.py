@@ -55,18 +55,23 @@ _STATES = {
     "near": ("Nearly used up", "clock", "warn"),
     "awaited": ("Waiting for the machine", "clock", "calm"),
     "registered": ("Registered", "play", "busy"),
-    "arrived": ("It is here", "check", "good"),
-    "over": ("Not valid any more", "cross", "bad"),
+    "arrived": ("Connected", "check", "good"),
+    "over": ("Expired", "cross", "bad"),
     "skipped_missed": ("Missed: the service was down", "cross", "bad"),
     "unauthorized": ("Not connected yet", "clock", "warn"),
     "connected": ("Connected", "check", "good"),
     "needs_login": ("Needs a new login", "cross", "bad"),
-    "open": ("Not over", "cross", "bad"),
-    "closed": ("Over", "check", "good"),
+    "open": ("Open", "cross", "bad"),
+    "closed": ("Closed", "check", "good"),
     "pending": ("On its way", "clock", "busy"),
     "delivered": ("Delivered", "check", "good"),
     "dead": ("Not delivered", "cross", "bad"),
     "digested": ("In a digest", "check", "good"),
+    "approval_requested": ("Approvals", "pause", "warn"),
+    "run.ended": ("Ends of runs", "tick", "calm"),
+    "run.result": ("Results", "tick", "calm"),
+    "shut": ("All are refused", "cross", "bad"),
+    "unheard": ("Nothing yet", "clock", "calm"),
     "event_fired": ("Started a run", "check", "good"),
     "event_filtered": ("Filtered", "dash", "calm"),
     "event_coalesced": ("Joined a run", "check", "good"),
@@ -79,9 +84,13 @@ _STATES = {
     "consumed": ("Used", "dash", "calm"),
     "expired": ("Expired", "clock", "calm"),
     "revoked": ("Revoked", "dash", "calm"),
+    "owner": ("Owner", "account", "good"),
+    "admin": ("Admin", "settings", "calm"),
+    "operator": ("Operator", "play", "calm"),
+    "viewer": ("Viewer", "search", "calm"),
     "pwk": ("A program", "dash", "calm"),
     "wrk": ("A new machine", "dash", "calm"),
-    "hos": ("A host", "dash", "calm"),
+    "hos": ("A machine with several workers", "dash", "calm"),
     "worker": ("Machine", "dash", "calm"),
     **{kind: need.badge for kind, need in NEEDS.items()},
 }
@@ -111,6 +120,13 @@ def badge(state: str) -> SafeString:
 def ending(run: dict[str, Any]) -> str:
     """Returns the state of a run, for `badge`: a success may be one that found nothing new."""
     return "nothing_new" if run["nothingNew"] else str(run["status"])
+
+
+@register.filter
+def initials(name: str) -> str:
+    """Returns one or two letters for a name, or for an e-mail address."""
+    words = name.partition("@")[0].replace(".", " ").split()
+    return "".join(each[0] for each in words[:2]).upper() or "?"
 
 
 @register.filter

@@ -102,8 +102,8 @@ def test_a_new_user_gets_from_registering_to_being_told_of_a_failure(server, tmp
             laptop = Machine(server.url, lines.partition("TOKEN=")[2].partition(" ")[0])
             laptop.polled()
             if not scripts:
-                ada.click("text=Look again")
-            page.wait_for_selector("#arrival:has-text('It is here')")
+                ada.click("text=Check again")
+            page.wait_for_selector("#arrival:has-text('Connected')")
 
         with ada.job("make the first trigger, and try it"):
             ada.click("text=Give it a trigger")

@@ -22,7 +22,8 @@ from pipedai.api.fields import (
     TrueFalseField,
 )
 from pipedai.api.filters import ApiFilterSet, WordsFilter
-from pipedai.api.serializers import StrictBody
+from pipedai.api.serializers import NamedSerializer, RowSerializer, StrictBody
+from pipedai.sql import fetch_all
 from triggers.events.clauses import MAX_CLAUSES, WhereField
 from triggers.webhooks.views import DeliverySerializer
 from workspaces.tenant_columns import KeyField, LabelField
@@ -100,7 +101,7 @@ class ChannelBody(StrictBody):
     )
     url = TargetUrlField(
         label="URL",
-        help_text="It is sealed, and shown to nobody.",
+        help_text="It is encrypted, and shown to nobody.",
         allow_null=True,
         required=False,
     )
@@ -163,32 +164,23 @@ class RecipientSerializer(serializers.Serializer[Any]):
     standing = serializers.ChoiceField(choices=[each.value for each in Standing])
 
 
-class ChannelSerializer(serializers.Serializer[Any]):
+class ChannelSerializer(NamedSerializer):
     """A channel. Of its URL it shows the host, and of its secret whether there is one."""
 
-    id = serializers.UUIDField()
-    key = serializers.CharField(allow_null=True)
-    managedBy = serializers.CharField(source="managed_by", allow_null=True)
-    environmentId = serializers.UUIDField(source="environment_id")
-    name = serializers.CharField()
-    kind = serializers.ChoiceField(choices=Channel.Kind.choices)
+    of = Channel
+    shows = (
+        "id key managedBy environmentId name kind emails recipients host hasSecret events"
+        " triggerIds when summary nextSummaryAt enabled failingSince lastError droppedCount"
+        " createdAt updatedAt"
+    )
     emails = serializers.SerializerMethodField()
     recipients = serializers.SerializerMethodField()
     host = serializers.SerializerMethodField()
     hasSecret = serializers.SerializerMethodField()
     events = serializers.ListField(child=serializers.ChoiceField(choices=EVENTS))
-    triggerIds = serializers.ListField(
-        source="trigger_ids", child=serializers.UUIDField(), allow_null=True
-    )
     when = WhenField(source="tells_when")
     summary = SummaryBody(allow_null=True)
     nextSummaryAt = serializers.DateTimeField(source="summary_due_at", allow_null=True)
-    enabled = serializers.BooleanField()
-    failingSince = serializers.DateTimeField(source="failing_since", allow_null=True)
-    lastError = serializers.CharField(source="last_error", allow_null=True)
-    droppedCount = serializers.IntegerField(source="dropped_count")
-    createdAt = serializers.DateTimeField(source="created_at")
-    updatedAt = serializers.DateTimeField(source="updated_at")
 
     @extend_schema_field(serializers.ListField(child=serializers.CharField(), allow_null=True))
     def get_emails(self, channel: Channel) -> list[str] | None:
@@ -212,20 +204,44 @@ class ChannelSerializer(serializers.Serializer[Any]):
         return channel.secret_key_id is not None
 
 
-class NoticeSerializer(serializers.Serializer[Any]):
+class NoticeInShortSerializer(RowSerializer):
+    """What became of one of a channel's last notices."""
+
+    of, shows = Notice, "id event status createdAt"
+
+
+class ListedChannelSerializer(ChannelSerializer):
+    """A channel of a list. `recent` is there if it was asked for with `include=recent`."""
+
+    recent = NoticeInShortSerializer(many=True, required=False)
+
+
+RECENT_NOTICES = 30
+_RECENT = f"""
+SELECT n.channel_id, n.id, n.event, n.status, n.created_at FROM unnest(%(ids)s::uuid[]) c (id)
+CROSS JOIN LATERAL (
+    SELECT * FROM notice WHERE channel_id = c.id ORDER BY created_at DESC, id DESC LIMIT {RECENT_NOTICES}) n
+ORDER BY n.created_at, n.id
+"""  # noqa: S608
+
+
+def with_recent_notices(channels: list[Any]) -> list[Any]:
+    """Adds `recent` to channels as answers show them: the last notices of each, the newest last. It takes one query."""
+    recent: dict[str, list[Any]] = {each["id"]: [] for each in channels}
+    for row in fetch_all(_RECENT, {"ids": [*recent]}) if recent else ():
+        recent[str(row["channel_id"])].append(NoticeInShortSerializer(row).data)
+    return [{**each, "recent": recent[each["id"]]} for each in channels]
+
+
+class NoticeSerializer(NamedSerializer):
     """A notice with its attempts, the first one first."""
 
-    id = serializers.UUIDField()
-    channelId = serializers.UUIDField(source="channel_id")
-    event = serializers.CharField()
-    incidentId = serializers.UUIDField(source="incident_id", allow_null=True)
-    runId = serializers.UUIDField(source="run_id", allow_null=True)
+    of = Notice
+    shows = (
+        "id channelId event incidentId runId email status digestId nextAttemptAt createdAt"
+        " deliveredAt attempts"
+    )
     email = serializers.SerializerMethodField()
-    status = serializers.ChoiceField(choices=Notice.Status.choices)
-    digestId = serializers.UUIDField(source="digest_id", allow_null=True)
-    nextAttemptAt = serializers.DateTimeField(source="next_attempt_at", allow_null=True)
-    createdAt = serializers.DateTimeField(source="created_at")
-    deliveredAt = serializers.DateTimeField(source="delivered_at", allow_null=True)
     attempts = serializers.SerializerMethodField()
 
     def get_email(self, notice: Notice) -> str | None:

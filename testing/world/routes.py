@@ -147,7 +147,7 @@ def _redeeming_login(cast: Cast) -> Body:
     """Returns a body with the device code of a command line that somebody approved."""
     begun = begin_pairing(label=None, kind=Enrollment.Kind.KEY, address=None, program=None)
     approve_pairing(
-        enrollment_id=begun.enrollment_id,
+        enrollment_id=begun.id,
         environment_id=cast.environment.id,
         role=Role.VIEWER,
         user_id=cast.owner.id,
@@ -292,7 +292,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "authorizeConnection": {"answer": 409, "writes": False},
     "listChannels": {"statements": 4},
     "listSources": {"statements": 5},
-    "getSource": {"statements": 5},
+    "getSource": {"statements": 6},
     "listEnvironmentEvents": {"statements": 4},
     "listEvents": {"statements": 4},
     "getEvent": {"statements": 4},

@@ -33,13 +33,13 @@ from pipedai.api.views import ApiViewSet, IsPublic
 from pipedai.replica.reading import from_replica
 from pipedai.server.request_scope import HOOKS
 from triggers.events import receiving
-from triggers.events.refusals import with_history
+from triggers.events.refusals import with_history, with_hours
 from triggers.events.sources import SOURCES
-from triggers.models import Event, EventDecision
-from triggers.states import EventDecided, Refusal, Scheme
+from triggers.models import Event, EventDecision, EventSource, RefusedRequest
+from triggers.states import EventDecided, Scheme
 from triggers.tenancy import check_tenant_ids
 from workspaces.access import IsOperator, TenantViewSet
-from workspaces.resource_views import ResourceViewSet
+from workspaces.resource_views import RecentFilters, ResourceViewSet
 from workspaces.tenant_columns import KeyField, LabelField
 
 # The characters of a header's name that every proxy passes on.
@@ -75,28 +75,22 @@ class SourceBody(StrictBody):
 class RefusedSerializer(RowSerializer):
     """How many requests were refused for one reason in the last day."""
 
-    reason = serializers.ChoiceField(choices=Refusal.choices)
-    count = serializers.IntegerField()
-    lastAt = serializers.DateTimeField()
+    of = RefusedRequest
+    shows = "reason count lastAt"
 
 
-class SourceSerializer(RowSerializer):
-    """A source, without its secrets."""
+class SourceRowSerializer(RowSerializer):
+    """A source, without its secrets, and without `recent`, which a list has only if it was asked for."""
 
-    id = serializers.UUIDField()
-    key = serializers.CharField(allow_null=True)
-    managedBy = serializers.CharField(source="managed_by", allow_null=True)
-    environmentId = serializers.UUIDField(source="environment_id")
-    name = serializers.CharField()
-    scheme = serializers.ChoiceField(choices=Scheme.choices)
+    of = EventSource
+    shows = (
+        "id key managedBy environmentId name scheme hmac enabled url lastEventAt typesSeen"
+        " refused createdAt updatedAt"
+    )
     hmac = serializers.SerializerMethodField()
-    enabled = serializers.BooleanField()
     url = serializers.SerializerMethodField()
-    lastEventAt = serializers.DateTimeField(source="last_event_at", allow_null=True)
     typesSeen = serializers.ListField(child=serializers.CharField())
     refused = RefusedSerializer(many=True)
-    createdAt = serializers.DateTimeField(source="created_at")
-    updatedAt = serializers.DateTimeField(source="updated_at")
 
     @extend_schema_field(HmacBody(allow_null=True))
     def get_hmac(self, source: dict[str, Any]) -> Any:
@@ -107,29 +101,35 @@ class SourceSerializer(RowSerializer):
         return f"{HOOKS}{source['id']}"
 
 
+class HoursSerializer(RowSerializer):
+    """How many requests a source took, how many of them started something, and how many it refused, by hour."""
+
+    taken = serializers.ListField(child=serializers.IntegerField())
+    started = serializers.ListField(child=serializers.IntegerField())
+    refused = serializers.ListField(child=serializers.IntegerField())
+
+
+class SourceSerializer(SourceRowSerializer):
+    """A source, without its secrets."""
+
+    recent = HoursSerializer(required=False)
+
+
 class DecisionSerializer(RowSerializer):
     """What was decided about an event for a trigger that listens to its source."""
 
-    triggerId = serializers.UUIDField(source="trigger_id")
+    of = EventDecision
+    shows = "triggerId triggerName decision code clause runId"
     triggerName = serializers.CharField(source="trigger__name")
-    decision = serializers.ChoiceField(choices=EventDecided.choices)
-    code = serializers.CharField(allow_null=True)
-    clause = serializers.JSONField(allow_null=True)
-    runId = serializers.UUIDField(source="run_id", allow_null=True)
 
 
 class EventSerializer(RowSerializer):
     """An event and its decisions."""
 
-    id = serializers.UUIDField()
+    of = Event
+    shows = "id eventId type receivedAt duplicates replayOf environmentId sourceId runId decisions"
     eventId = serializers.CharField(source="given_id", allow_null=True)
-    type = serializers.CharField(allow_null=True)
-    receivedAt = serializers.DateTimeField(source="received_at")
-    duplicates = serializers.IntegerField()
     replayOf = serializers.UUIDField(source="replay_of_id", allow_null=True)
-    environmentId = serializers.UUIDField(source="environment_id")
-    sourceId = serializers.UUIDField(source="source_id", allow_null=True)
-    runId = serializers.UUIDField(source="run_id", allow_null=True)
     decisions = DecisionSerializer(many=True)
 
 
@@ -165,7 +165,7 @@ def event_in_full(event_id: UUID) -> dict[str, Any]:
     return event
 
 
-_SOURCE_COLUMNS = sorted(sources_of(SourceSerializer) - {"types_seen", "refused"} | {"hmac"})
+_SOURCE_COLUMNS = sorted(sources_of(SourceRowSerializer) - {"types_seen", "refused"} | {"hmac"})
 
 # The most bytes of an event's body.
 MAX_EVENT_BYTES = 256 * 1024
@@ -176,6 +176,7 @@ class SourceViewSet(ResourceViewSet):
     resource = SOURCES
     body = SourceBody
     serializer = SourceSerializer
+    filters = RecentFilters
     example = {
         "name": "Our repository",
         "scheme": "github",
@@ -188,7 +189,13 @@ class SourceViewSet(ResourceViewSet):
         return rows
 
     def shown(self, rows: list[Any]) -> Any:
-        return super().shown(with_history(rows))
+        return SourceRowSerializer(with_history(rows), many=True).data
+
+    def with_recent(self, shown: list[Any]) -> Any:
+        return with_hours(shown)
+
+    def one(self, row_id: UUID) -> Any:
+        return with_hours([super().one(row_id)])[0]
 
 
 class HookBody(Body):

@@ -52,7 +52,7 @@ def worker() -> None:
 @worker.command("list", epilog=examples("pipedai worker list"))
 @with_limit
 def list_workers(session: Session, limit: int) -> None:
-    """List workers. Files name them by their hostnames."""
+    """List machines. Files name them by their hostnames."""
     session.show_rows(
         "workers",
         limit,
@@ -64,6 +64,7 @@ def list_workers(session: Session, limit: int) -> None:
             "LAST CALL": lambda row: local_time(row["lastSeenAt"]),
             "VERSION": "version",
         },
+        none="There are no machines.",
     )
 
 

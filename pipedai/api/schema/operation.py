@@ -17,7 +17,7 @@ from rest_framework.serializers import Field, Serializer
 
 from pipedai.api.filters import ApiFilter, ApiFilterSet
 from pipedai.api.pagination import DEFAULT_LIMIT, MAX_LIMIT
-from pipedai.api.serializers import Body, NoBody, read_body
+from pipedai.api.serializers import Body, NoBody, RowSerializer, read_body
 
 Schema = dict[str, Any]
 JSON = "application/json"
@@ -55,7 +55,9 @@ class Operation:
     # The serializer of one item, for an action that answers 200 with a page of a list. Its `answers` don't count.
     items: Answer | None = None
     # Whether the page has `total` if the caller asks for it with `include=total`.
-    counts: bool = False
+    total: bool = False
+    # The names of the numbers in `counts`, which the page has if the caller asks for them with `include=counts`.
+    counts: tuple[str, ...] = ()
     # The media type of the successful answers.
     media_type: str = "application/json"
     # The filter set of a list. The operation's query parameters are made from it.
@@ -94,10 +96,11 @@ class Operation:
 
 
 def answer(name: str, description: str, /, **fields: Field[Any, Any, Any, Any]) -> Answer:
-    """Returns a serializer class for an object that a view puts together itself. `name` and `description` are the
-    schema's, `fields` serializer fields by their names in the API.
+    """Returns a serializer class for an object that a view puts together itself, under its names in the API. `name` and
+    `description` are the schema's, `fields` serializer fields by their names.
     """
-    return cast("Answer", type(name, (Serializer,), {"__doc__": description, **fields}))
+    about = {"__doc__": description, "keeps_names": True}
+    return cast("Answer", type(name, (RowSerializer,), {**about, **fields}))
 
 
 def has_operation(action: Callable[..., Any]) -> bool:
