@@ -1,5 +1,6 @@
 """The screens of sources: who may send events, what came, what each event started and why not, and once more."""
 
+import shlex
 from dataclasses import replace
 from uuid import UUID
 
@@ -80,6 +81,27 @@ SOURCES = ResourceScreens(
 )
 
 
+# The signature of a body, made in a shell.
+_SIGNED = """"$(printf %s "$BODY" | openssl dgst -sha256 -hmac "$SECRET" -r | cut -d ' ' -f 1)\""""
+
+
+def _try_of(source: Json, url: str) -> list[str]:
+    """Returns the lines that send an event from a shell, or none if the sender is a product that signs by itself. The
+    secret is shown to nobody, so whoever pastes them puts it into the first one.
+    """
+    if source["scheme"] == "bearer":
+        header, proof = "Authorization: Bearer ", '"$SECRET"'
+    elif source["scheme"] == "hmac" and not source["hmac"]["timestampHeader"]:
+        header, proof = f"{source['hmac']['header']}: {source['hmac']['prefix'] or ''}", _SIGNED
+    else:
+        return []
+    return [
+        "SECRET='the secret'",
+        """BODY='{"hello": "world"}'""",
+        f"""curl -H {shlex.quote(header)}{proof} -d "$BODY" {url}""",
+    ]
+
+
 # Why a request was refused, and what to do about it.
 _REFUSED = {
     "unsigned": "No signature. Give the sender the secret, and look whether it signs as said above.",
@@ -118,10 +140,12 @@ def source(request: HttpRequest, source_id: UUID) -> HttpResponse:
     filters = chosen(request, "decision")
     is_operator = may(environment, "operator")
     events = ask(request, "GET", path, query=filters).data if is_operator else None
+    url = f"{settings.PUBLIC_URL}{found['url']}"
     context = {
         "source": _shown(found),
         "refused": [{**each, "said": _REFUSED[each["reason"]]} for each in found["refused"]],
-        "url": f"{settings.PUBLIC_URL}{found['url']}",
+        "url": url,
+        "lines": _try_of(found, url),
         "form": form,
         "filters": filters,
         "decisions": words_of(path, "decision"),

@@ -41,7 +41,9 @@ def browsing(server, profile, **options):
         page.on("console", lambda said: complaints.append(f"{page.url}: {said.text}"))
         page.on("pageerror", lambda error: complaints.append(f"{page.url}: {error}"))
         yield page
-    assert complaints == [], "\n".join(complaints)
+    # Where htmx has moved the focus to a row already, Chromium says so.
+    heard = [said for said in complaints if "Autofocus processing was blocked" not in said]
+    assert heard == [], "\n".join(heard)
 
 
 def sign_in(page, cookie):
