@@ -41,12 +41,14 @@ def _text_of_value(value: Any) -> str:
     if isinstance(value, list):
         plain = ", ".join(map(_text_of_value, value))
         exact = ", ".join(json.dumps(each, ensure_ascii=False) for each in value)
-        return plain if _values_of(plain) == value else exact
-    is_plain = isinstance(value, str) and value.strip() and value_of("value", value) == value
+        return plain if values_of(plain) == value else exact
+    # A field of one line would lose the ends of lines.
+    is_text = isinstance(value, str) and value.strip() and value.isprintable()
+    is_plain = is_text and value_of("value", value) == value
     return str(value) if is_plain else json.dumps(value, ensure_ascii=False)
 
 
-def _values_of(text: str) -> list[Any]:
+def values_of(text: str) -> list[Any]:
     """Returns the values that commas separate."""
     try:
         return list(parse_json(f"[{text}]".encode()))
@@ -80,6 +82,8 @@ def value_of(kind: str, text: str) -> Any:
 # The kinds of fields that keep a secret. The API never shows their value, so a form that leaves one empty changes
 # nothing.
 _SECRET = {"password", "headers", "secrets"}
+# The kinds of fields that can't be left empty.
+_NEVER_EMPTY = {"check", "choice", "choices", "hidden"}
 # What the API says about a form rather than about the visitor's right to see the page.
 _ABOUT_THE_FORM = {400, 409, 429, 503}
 
@@ -111,6 +115,8 @@ class Look:
     generates: str | None = None
     # How a row of a long list is found, whose id is the value.
     finder: "Finder | None" = None
+    # How JSON of any kind is shown as rows. What they can't say is shown as it is, in a field below them.
+    shape: "Shape | None" = None
 
 
 class Finder(Protocol):
@@ -124,6 +130,28 @@ class Finder(Protocol):
 
     def id_of(self, text: str) -> str:
         """Returns the id of the row that is called so. Raises ValueError with what to say if it is not one row."""
+
+
+class WrongRow(Exception):  # noqa: N818 - named as what it tells
+    """What is wrong with a field of a row: the row's number, the field's name, and what to say."""
+
+    def __init__(self, number: int, name: str, said: str) -> None:
+        super().__init__(said)
+        self.number, self.name = number, name
+
+
+class Shape(Protocol):
+    """Makes rows of a value of JSON, and JSON of rows."""
+
+    # The fields of a row.
+    Row: type[serializers.Serializer[Any]]
+    looks: Mapping[str, Look]
+
+    def rows_of(self, value: Any) -> list[Json] | None:
+        """Returns the rows, or None if the value made of them would not be just this one."""
+
+    def value_of(self, rows: list[Json]) -> Any:
+        """Returns the value of rows. Raises WrongRow."""
 
 
 # The fields of a clause, and what its operators say.
@@ -190,6 +218,8 @@ class Field:
     had: list[str] = field(default_factory=list)
     # Whether the page opens with the field in focus.
     focused: bool = False
+    # Whether its label says that it is required, which is so where other fields beside it may be left empty.
+    marked: bool = False
 
     @property
     def parts(self) -> list["Field"]:
@@ -315,7 +345,8 @@ class Form:
             each.focused = len(rows) < len(each.rows)
             if added == each.name:
                 rows.append(_row(each, {}))
-                rows[-1][0].focused, each.value = True, ""
+                rows[-1][0].focused = True
+                each.value = each.value if each.look.shape else ""
             each.put(rows)
         return bool(added or removed)
 
@@ -330,7 +361,7 @@ class Form:
                 part.rename(f"{each.name}.{number}.{part.key}")
                 self._read(part, request, values)
                 if part.kind == "value" and values.get("op") == "in":
-                    values[part.key] = _values_of(part.value)
+                    values[part.key] = values_of(part.value)
             rows.append(row)
             found.append(_nested(values))
         each.put(rows)
@@ -358,10 +389,27 @@ class Form:
         elif each.kind == "rows":
             rows, typed = self._read_rows(each, request), request.POST.get(each.name)
             each.value = typed or ""
-            if rows or typed is not None or not each.choices:
+            if each.look.shape:
+                self._read_shape(each, each.look.shape, rows, body)
+            elif rows or typed is not None or not each.choices:
                 body[each.key] = typed or rows or (None if each.declared.allow_null else [])
         else:
             self._read_text(each, request, body)
+
+    def _read_shape(self, each: Field, shape: Shape, rows: list[Json], body: Json) -> None:
+        """Puts the value of the rows into the body, or that of the JSON which was pasted instead."""
+        try:
+            value = shape.value_of(rows) or (None if each.declared.allow_null else {})
+            if each.value.strip():
+                if value:
+                    raise ValueError("Fill in the rows or paste JSON, but not both.")
+                value = value_of("json", each.value)
+            body[each.key] = value
+        except WrongRow as wrong:
+            part = next(part for part in each.rows[wrong.number] if part.key == wrong.name)
+            part.errors = [str(wrong)]
+        except ValueError as error:
+            each.errors = [str(error)]
 
     def _read_text(self, each: Field, request: HttpRequest, body: Json) -> None:
         name, typed = each.key, request.POST.getlist(each.name)
@@ -423,6 +471,9 @@ def _fields(declared: Mapping[str, Any], looks: Mapping[str, Look], values: Json
         owner, _, part = name.rpartition(".")
         known = values.get(owner) if owner else values
         found.append(_field(name, _declared(declared, name), look, known or {}, part))
+    some_are_left = any(not each.required and each.kind not in _NEVER_EMPTY for each in found)
+    for each in found:
+        each.marked = each.required and some_are_left
     return found
 
 
@@ -487,12 +538,18 @@ def _field(name: str, declared: Any, look: Look, known: Json, part: str) -> Fiel
     if kind == "rows":
         rows = value if isinstance(value, list) else []
         made.value = "" if rows else value or ""
+        if look.shape:
+            found = [] if value is None else look.shape.rows_of(value)
+            made.value = text_of(value, "json") if found is None else ""
+            rows = [{}] if found == [] else found or []
         made.put([_row(made, each) for each in rows])
     return made
 
 
 def _row(of: Field, known: Json) -> list[Field]:
     """Returns the fields of one row, under their names in its object."""
+    if shape := of.look.shape:
+        return _fields(shape.Row().fields, shape.looks, known)
     declared = getattr(of.declared, "where", of.declared)
     return _fields(declared.child.fields, of.look.looks, known)
 

@@ -37,7 +37,13 @@ _ACTIONS: dict[str, dict[str, _Question | None]] = {
             "Rerun {} runs?",
             "What they may have changed outside, the new ones may change once more.",
             "Rerun them",
-        )
+        ),
+        "cancel": _Question(
+            "Cancel {} runs?",
+            "What is queued never begins. Machines stop the others as soon as they hear of that, and what their tools"
+            " have changed stays.",
+            "Cancel them",
+        ),
     },
 }
 # A page of a list has so many rows.

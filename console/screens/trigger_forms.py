@@ -8,6 +8,7 @@ from django.shortcuts import render
 
 from console.asking import Json, Refused, ask_if_free
 from console.forms import Form, Look, clauses
+from console.json_rows import Schema, Values
 from console.pages import ResourceScreens, all_of, names_of, screen, see_other, show
 from console.screens.finding import Named
 from console.templatetags.console import word
@@ -185,7 +186,7 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
 
     return {
         "name": Look(),
-        "prompt": Look(help="What the agent is to do.", kind="area"),
+        "prompt": Look(kind="area"),
         "mcpUrl": Look(
             "URL of the MCP server",
             help="The server whose tools the agent uses. Empty for none, or for that of the connection.",
@@ -231,7 +232,13 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
             unit="seconds",
         ),
         "recordEvents": Look("Show what happens during a run"),
-        "outputSchema": Look("Schema of the output", help="A JSON Schema 2020-12.", kind="json"),
+        "outputSchema": Look(
+            "Fields of the output",
+            help="What a run hands over besides its words. A JSON Schema 2020-12 is made of them.",
+            kind="rows",
+            row="Field",
+            shape=Schema(),
+        ),
         "on": Look(
             "Events that start it",
             help="An event of a source, or the end of another trigger’s run, starts it.",
@@ -251,7 +258,13 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
             help="As the MCP server names it. If nothing is new, the run ends at once and costs nothing. Empty: the"
             " agent always starts.",
         ),
-        "before.arguments": Look("With these arguments", help="A JSON object. All members see it."),
+        "before.arguments": Look(
+            "With these arguments",
+            help="All members see them.",
+            kind="rows",
+            row="Argument",
+            shape=Values(),
+        ),
         "before.runIf": clauses(
             "Start the agent if",
             words=[

@@ -11,6 +11,7 @@ from django.urls import reverse
 from console.asking import Json, Refused, ask, ask_if_free, if_there
 from console.charts import STRIP, counted, outcomes, strip
 from console.forms import Form, Look
+from console.json_rows import Values
 from console.pages import (
     all_of,
     chosen,
@@ -127,7 +128,9 @@ def switch(request: HttpRequest, trigger_id: UUID) -> HttpResponse:
 
 def _run_form(trigger_id: UUID) -> Form:
     looks = {
-        "payload": Look(help="JSON that the run gets beside the prompt.", kind="json"),
+        "payload": Look(
+            help="What the run gets beside the prompt.", kind="rows", row="Value", shape=Values()
+        ),
         "force": Look("Start the agent also if nothing is new"),
     }
     return Form("POST", f"triggers/{trigger_id}/run", looks)

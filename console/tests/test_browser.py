@@ -121,6 +121,11 @@ def test_conditions_are_added_in_rows_and_what_was_typed_stays(committed_cast, s
         page.click("button[value='before.runIf']")
         page.fill("[name='before.runIf.0.path']", "/count")
         assert page.input_value("select[name='before.runIf']") == ""
+        page.fill("[name='before.arguments.0.name']", "state")
+        page.click("button[value='before.arguments']")
+        page.wait_for_selector("[name='before.arguments.1.name']")
+        assert page.input_value("[name='before.arguments.0.name']") == "state"
+        page.click("text=Paste JSON instead >> visible=true")
         page.click("button[value='on']")
         page.click("button[value='on.0.where']")
         page.wait_for_selector("[name='on.0.where.0.path']")

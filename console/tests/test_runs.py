@@ -299,3 +299,20 @@ def test_several_runs_are_rerun_once_each(cast, runs):
         answered = {"do": "rerun", "id": ended, "key": key}
         assert operator.post(f"{path}/several", answered)["Location"] == path
     assert Run.objects.filter(rerun_of__isnull=False).count() == 2
+
+
+def test_several_runs_are_canceled_after_a_question_and_viewers_are_offered_neither(cast, runs):
+    ids = [str(each) for each in (runs.ended(), runs.running(), runs.queue())]
+    operator, path = visitor(cast.operator), f"/console/environments/{cast.environment.id}/runs"
+    bulk = r'name="do" value="(\w+)"'
+    assert re.findall(bulk, operator.get(path).content.decode()) == ["rerun", "cancel"]
+    assert re.findall(bulk, visitor(cast.viewer).get(path).content.decode()) == []
+    question = operator.post(f"{path}/several", {"do": "cancel", "id": ids[1:]})
+    assert "Cancel 2 runs?" in text_of(question)
+    assert not Run.objects.filter(cancel_requested_at__isnull=False).exists()
+    answered = {"do": "cancel", "id": ids, "key": "any"}
+    assert visitor(cast.viewer).post(f"{path}/several", answered).status_code == 403
+    done = operator.post(f"{path}/several", answered)
+    assert (done.status_code, "2 of 3 done" in text_of(done)) == (409, True)
+    assert Run.objects.get(id=ids[1]).cancel_requested_at
+    assert Run.objects.get(id=ids[2]).status == "canceled"

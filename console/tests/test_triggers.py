@@ -117,7 +117,8 @@ def test_a_header_is_replaced_added_or_taken_away_alone(cast, page_of):
 
 def test_running_twice_with_one_form_makes_one_run(cast, page_of):
     operator = visitor(cast.operator)
-    form = {"key": key_on(operator.get(page_of())), "payload": '{"day": "monday"}'}
+    form = {"key": key_on(operator.get(page_of())), "payload.0.name": "day"}
+    form |= {"payload.0.kind": "text", "payload.0.value": "monday"}
     led = {operator.post(page_of() + "/run", form)["Location"] for _ in range(2)}
     (run,) = Run.objects.filter(trigger_id=cast.trigger_id)
     assert led == {f"/console/runs/{run.id}"}
@@ -184,7 +185,8 @@ def test_clauses_fields_and_windows_are_typed_in_rows(cast, page_of):
 
 def test_the_form_has_a_section_for_looks(cast, page_of):
     admin = visitor(cast.admin)
-    form = {**TYPED, "before.tool": "list_pulls", "before.arguments": '{"state": "open"}'}
+    form = {**TYPED, "before.tool": "list_pulls", "before.arguments.0.name": "state"}
+    form |= {"before.arguments.0.kind": "text", "before.arguments.0.value": "open"}
     form |= {"before.runIf": "changed", "carry": "output"}
     assert admin.post(page_of() + "/edit", form).status_code == 303
     got = cast.client(cast.viewer).get(f"/api/v1/triggers/{cast.trigger_id}").json()
