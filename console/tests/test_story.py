@@ -102,7 +102,7 @@ class KeyboardPerson(Person):
         """Presses Tab until what has the focus is called so."""
         passed = []
         for _ in range(MOST_TABS):
-            role, called = self._focused()
+            role, called = self.focused()
             if called.startswith(name) and (not roles or role in roles):
                 return
             passed.append(f"{role} {called}")
@@ -115,9 +115,9 @@ class KeyboardPerson(Person):
         where = self.page.url
         super().sees(words)
         if had and self.page.url == where:
-            assert self._focused()[0] != "RootWebArea", f"the focus was lost for {words}"
+            assert self.focused()[0] != "RootWebArea", f"the focus was lost for {words}"
 
-    def _focused(self):
+    def focused(self):
         """Returns the role and the name of what has the focus, as the browser tells them to a screen reader."""
         found = self._session.send("Runtime.evaluate", {"expression": "document.activeElement"})
         of = {"objectId": found["result"]["objectId"], "fetchRelatives": False}
