@@ -59,12 +59,14 @@ def test_everything_is_reached_and_worked_by_the_keyboard(committed_stage, serve
             keys.press("Enter")
         grace.press("All")
 
-        # One chooses several with Space, and is asked before they change.
-        grace.go_to(first[1], "checkbox")
-        keys.press("Space")
-        grace.press("Pause")
-        page.wait_for_selector("h1:has-text('Pause')")
-        grace.press("Pause")
+        # One chooses several with Space, and is asked before what can't be undone.
+        for button in ("Delete", "Pause"):
+            grace.go_to(first[1], "checkbox")
+            keys.press("Space")
+            grace.press(button)
+            if button == "Delete":
+                page.wait_for_selector("h1:has-text('Delete 1 trigger')")
+                grace.press("Leave them")
         page.wait_for_selector("td .badge:has-text('Paused')")
 
         # What is folded opens, and a field that looks up names offers them.
