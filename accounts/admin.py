@@ -1,5 +1,7 @@
 """The admin pages of users, their sessions, and the mails about their accounts."""
 
+from collections.abc import Callable
+
 from django.contrib.admin import register
 from django.http import HttpRequest
 
@@ -27,22 +29,13 @@ def _account(user: User, _: HttpRequest) -> Panel:
     return Panel("Account", _DISPLACED if is_displaced(user) else "", facts)
 
 
-def _deactivate(user: User, actor: Actor) -> None:
-    if user.id == actor.id:
-        raise Forbidden("You can't deactivate yourself: another of the staff can.")
-    deactivate_user(user_id=user.id, actor=actor)
+def _of_others(act: Callable[..., None], refusal: str) -> Callable[[User, Actor], None]:
+    def carry_out(user: User, actor: Actor) -> None:
+        if user.id == actor.id:
+            raise Forbidden(refusal)
+        act(user_id=user.id, actor=actor)
 
-
-def _delete(user: User, actor: Actor) -> None:
-    if user.id == actor.id:
-        raise Forbidden("Your own is deleted on your account's page in the console.")
-    erase_account(user_id=user.id, actor=actor)
-
-
-def _remove_authenticator(user: User, actor: Actor) -> None:
-    if user.id == actor.id:
-        raise Forbidden("Your own is turned off on the page of your account, with a code.")
-    remove_authenticator(user.id, actor=actor)
+    return carry_out
 
 
 @register(User, site=site)
@@ -59,7 +52,8 @@ class UserAdmin(StaffModelAdmin):
             "Deactivate the user",
             "Every session of theirs ends and they can't log in again. Unused wrk_ keys that they minted die for good;"
             " memberships and pwk_ keys stay.",
-            _deactivate, lambda user: user.is_active,
+            _of_others(deactivate_user, "You can't deactivate yourself: another of the staff can."),
+            lambda user: user.is_active,
         ),
         # A displaced account has a placeholder for its address, so nobody could log in to it or get mail about it.
         "reactivate": SupportAction(
@@ -71,12 +65,14 @@ class UserAdmin(StaffModelAdmin):
             "Delete the account",
             "It can't be brought back. Its sessions, memberships and keys of command lines end, and its address is"
             " free for somebody else. What it made in environments stays.",
-            _delete, lambda user: user.is_active,
+            _of_others(erase_account, "Your own is deleted on your account's page in the console."),
+            lambda user: user.is_active,
         ),
         "remove-authenticator": SupportAction(
             "Turn off the authenticator",
             "Their password alone opens admin until they set up another one. Be sure that it is them who ask.",
-            _remove_authenticator, lambda user: has_authenticator(user.id),
+            _of_others(remove_authenticator, "Your own is turned off on the page of your account, with a code."),
+            lambda user: has_authenticator(user.id),
         ),
     }  # fmt: skip
 

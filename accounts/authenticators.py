@@ -58,7 +58,11 @@ def confirm_setup(user: User, code: str, *, actor: Actor) -> list[str] | None:
         if held is None or held.confirmed_at is not None or not _accept(held, code):
             return None
         Authenticator.objects.filter(pk=held.pk).update(confirmed_at=Now())
-        codes = [_recovery_code() for _ in range(_RECOVERY_CODES)]
+        texts = [
+            base64.b32encode(secrets.token_bytes(_RECOVERY_BYTES)).decode().lower()
+            for _ in range(_RECOVERY_CODES)
+        ]
+        codes = ["-".join(text[n : n + 4] for n in range(0, len(text), 4)) for text in texts]
         RecoveryCode.objects.bulk_create(
             RecoveryCode(authenticator=held, code_digest=_digest(code)) for code in codes
         )
@@ -88,7 +92,8 @@ def accept_code(user_id: UUID, code: str) -> bool:
     held = _locked(user_id)
     if held is None or held.confirmed_at is None:
         return True
-    return _accept(held, code) or _use_recovery_code(held, code)
+    unused = held.recovery_codes.filter(code_digest=_digest(code), used_at__isnull=True)
+    return _accept(held, code) or unused.update(used_at=Now()) == 1
 
 
 def disable(user_id: UUID, code: str, *, actor: Actor) -> bool:
@@ -149,16 +154,6 @@ def _accept(held: Authenticator, code: str) -> bool:
             Authenticator.objects.filter(pk=held.pk).update(last_step=step)
             return True
     return False
-
-
-def _use_recovery_code(held: Authenticator, code: str) -> bool:
-    unused = held.recovery_codes.filter(code_digest=_digest(code), used_at__isnull=True)
-    return unused.update(used_at=Now()) == 1
-
-
-def _recovery_code() -> str:
-    text = base64.b32encode(secrets.token_bytes(_RECOVERY_BYTES)).decode().lower()
-    return "-".join(text[n : n + 4] for n in range(0, len(text), 4))
 
 
 def _digest(code: str) -> bytes:

@@ -165,37 +165,35 @@ def discover(until: float) -> Issuer:
     """Returns the issuer, and asks it for its metadata unless they are remembered. Raises IssuerAway."""
     if found := known():
         return found
-    try:
-        found = _discovered(until)
-    except CannotDiscover as error:
-        raise _away(str(error)) from None
+    with _noted_if_away():
+        said = server_metadata(settings.OIDC_ISSUER, until, of_openid=True, anywhere=True)
+        methods = words_in(said.get("token_endpoint_auth_methods_supported", [AUTH_METHODS[0]]))
+        method = next((each for each in AUTH_METHODS[:2] if each in methods), None)
+        if method is None:
+            raise CannotDiscover("The issuer takes no client secret.")
+        found = Issuer(
+            name=said["issuer"],
+            authorization_endpoint=needed(said, "authorization_endpoint", anywhere=True),
+            token_endpoint=needed(said, "token_endpoint", anywhere=True),
+            jwks_uri=needed(said, "jwks_uri", anywhere=True),
+            userinfo_endpoint=endpoint_of(said, "userinfo_endpoint", anywhere=True),
+            algorithms=_ALGORITHMS
+            & {*words_in(said.get("id_token_signing_alg_values_supported", ["RS256"]))},
+            client=Client(settings.OIDC_CLIENT_ID, settings.OIDC_CLIENT_SECRET, method),
+            names_itself=said.get("authorization_response_iss_parameter_supported") is True,
+        )
     _known.issuer, _known.until = found, time.monotonic() + _KNOWN_SECONDS
     return found
 
 
-def _away(words: str) -> IssuerAway:
-    """Remembers that the issuer has just failed, and returns the error that says so."""
-    _known.away, _known.away_until = words, time.monotonic() + _AWAY_SECONDS
-    return IssuerAway(words)
-
-
-def _discovered(until: float) -> Issuer:
-    said = server_metadata(settings.OIDC_ISSUER, until, of_openid=True, anywhere=True)
-    methods = words_in(said.get("token_endpoint_auth_methods_supported", [AUTH_METHODS[0]]))
-    method = next((each for each in AUTH_METHODS[:2] if each in methods), None)
-    if method is None:
-        raise CannotDiscover("The issuer takes no client secret.")
-    return Issuer(
-        name=said["issuer"],
-        authorization_endpoint=needed(said, "authorization_endpoint", anywhere=True),
-        token_endpoint=needed(said, "token_endpoint", anywhere=True),
-        jwks_uri=needed(said, "jwks_uri", anywhere=True),
-        userinfo_endpoint=endpoint_of(said, "userinfo_endpoint", anywhere=True),
-        algorithms=_ALGORITHMS
-        & {*words_in(said.get("id_token_signing_alg_values_supported", ["RS256"]))},
-        client=Client(settings.OIDC_CLIENT_ID, settings.OIDC_CLIENT_SECRET, method),
-        names_itself=said.get("authorization_response_iss_parameter_supported") is True,
-    )
+@contextmanager
+def _noted_if_away() -> Iterator[None]:
+    """Remembers if the issuer fails, and raises IssuerAway, which says so."""
+    try:
+        yield
+    except CannotDiscover as error:
+        _known.away, _known.away_until = str(error), time.monotonic() + _AWAY_SECONDS
+        raise IssuerAway(_known.away) from None
 
 
 def redirect_uri() -> str:
@@ -305,10 +303,8 @@ def _key(issuer: Issuer, kid: Any, until: float) -> Mapping[str, Any]:
         if now < _known.away_until:
             raise IssuerAway(_known.away)
         _known.anew_at = now + _ANEW_SECONDS
-        try:
+        with _noted_if_away():
             said = first_of([issuer.jwks_uri], "It has no keys", until, anywhere=True).get("keys")
-        except CannotDiscover as error:
-            raise _away(str(error)) from None
         keys = said if isinstance(said, list) else []
         _known.keys = tuple(
             key for key in keys if isinstance(key, dict) and key.get("use", "sig") == "sig"
@@ -362,7 +358,10 @@ def issuer_lets_us_in() -> CheckMessage:
             f"{found.name} does not know the client {found.client.id}, or its secret.",
             hint="Correct OIDC_CLIENT_ID and OIDC_CLIENT_SECRET.",
         )
-    if _refuses_redirect(found, until):
+    # Some show the error on a page to which they redirect, which is not told apart from the right answer.
+    words = {"state": token_urlsafe(16), "nonce": token_urlsafe(16), "verifier": new_verifier()}
+    status = ask(url_at(found, **words, prompt="none"), until, anywhere=True).status_code
+    if status is not None and 400 <= status < 500:
         return Error(
             f"{found.name} does not send browsers back to {redirect_uri()}.",
             hint="Add that redirect URI to the client there, to the letter.",
@@ -379,12 +378,3 @@ def _refuses_client(found: Issuer, until: float) -> bool:
     except IssuerAway:
         pass
     return False
-
-
-def _refuses_redirect(found: Issuer, until: float) -> bool:
-    """Whether the issuer shows an error instead of a redirect. Some redirect to a page with the error, which is not
-    told apart from the right answer.
-    """
-    words = {"state": token_urlsafe(16), "nonce": token_urlsafe(16), "verifier": new_verifier()}
-    answer = ask(url_at(found, **words, prompt="none"), until, anywhere=True)
-    return answer.status_code is not None and 400 <= answer.status_code < 500

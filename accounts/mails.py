@@ -116,8 +116,12 @@ def queue_mail(
     """Returns None and writes nothing if the address has got all mails of this kind that it may get in an hour or a
     day. The caller then answers as if the mail had been written.
     """
-    if not _may_have_another(purpose, address):
-        return None
+    kind = _MAILS[purpose].counted_as
+    if kind and settings.THROTTLES_ENABLED:
+        rates = (MAILS_AN_HOUR, MAILS_A_DAY)
+        counts = [(rate, count_hit(rate, f"{kind} {address}")[0]) for rate in rates]
+        if any(hits > rate.limit for rate, hits in counts):
+            return None
     return _write(purpose, address, user_id, facts, lifetime_of(purpose))
 
 
@@ -158,15 +162,6 @@ def _write(
         expires_at=Now() + lifetime if lifetime else None,
         **more,
     )
-
-
-def _may_have_another(purpose: Purpose, address: str) -> bool:
-    kind = _MAILS[purpose].counted_as
-    if not kind or not settings.THROTTLES_ENABLED:
-        return True
-    rates = (MAILS_AN_HOUR, MAILS_A_DAY)
-    counts = [(rate, count_hit(rate, f"{kind} {address}")[0]) for rate in rates]
-    return all(hits <= rate.limit for rate, hits in counts)
 
 
 class LinkUnusable(Conflict):

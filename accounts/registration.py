@@ -90,7 +90,6 @@ def register_user(
             session = open_session(user, device)
     except IntegrityError:
         raise _taken(email) from None
-    user.refresh_from_db(fields=["email_verified_at"])
     return user, session
 
 

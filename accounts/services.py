@@ -285,7 +285,6 @@ def _create(user: User, password: str, action: str, actor: Actor) -> User:
             emit(Event(action, actor, None, "user", user.id))
     except IntegrityError:
         raise EmailTaken from None
-    user.refresh_from_db(fields=["email_verified_at"])
     return user
 
 

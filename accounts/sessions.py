@@ -26,10 +26,10 @@ from django.db.models import (
     When,
 )
 from django.db.models.functions import Now
-from django.http import HttpResponse
 from django.utils.crypto import get_random_string, salted_hmac
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
+from rest_framework.response import Response
 from rest_framework_simplejwt.backends import TokenBackend
 from rest_framework_simplejwt.exceptions import (
     ExpiredTokenError,
@@ -77,7 +77,7 @@ WHERE id = (SELECT id FROM session WHERE id = %(id)s FOR NO KEY UPDATE SKIP LOCK
 _REQUIRED_CLAIMS = ("typ", "aud", "jti", "sid", "sub", "exp")
 
 
-def set_auth_cookie(response: HttpResponse, session: Session) -> None:
+def set_auth_cookie(response: Response, session: Session) -> Response:
     """Sets the cookie of a session on the response: HttpOnly, without Domain, Secure in production."""
     response.set_cookie(
         AUTH_COOKIE,
@@ -88,10 +88,12 @@ def set_auth_cookie(response: HttpResponse, session: Session) -> None:
         httponly=True,
         samesite=_SAME_SITE,
     )
+    return response
 
 
-def clear_auth_cookie(response: HttpResponse) -> None:
+def clear_auth_cookie(response: Response) -> Response:
     response.delete_cookie(AUTH_COOKIE, path="/", samesite=_SAME_SITE)
+    return response
 
 
 def new_session_token(user_id: UUID, session_id: UUID) -> str:
@@ -213,7 +215,7 @@ def end_session(*, principal: UserPrincipal, session_id: UUID, actor: Actor) -> 
     with transaction.atomic():
         if not end(live_sessions(principal.id).filter(id=session_id)):
             raise NotFound
-        emit(_event("user.session-ended", principal, actor, 1))
+        emit(Event("user.session-ended", actor, None, "user", principal.id, {"sessions": 1}))
 
 
 def end_other_sessions(*, principal: UserPrincipal, actor: Actor) -> None:
@@ -221,11 +223,9 @@ def end_other_sessions(*, principal: UserPrincipal, actor: Actor) -> None:
     with transaction.atomic():
         others = live_sessions(principal.id).exclude(id=principal.session_id)
         if ended := end(others):
-            emit(_event("user.session-ended", principal, actor, ended))
-
-
-def _event(action: str, principal: UserPrincipal, actor: Actor, sessions: int) -> Event:
-    return Event(action, actor, None, "user", principal.id, {"sessions": sessions})
+            emit(
+                Event("user.session-ended", actor, None, "user", principal.id, {"sessions": ended})
+            )
 
 
 class SessionStore(SessionBase):

@@ -79,12 +79,12 @@ class LinkNeeded(Conflict):
         self.cookie = signing.dumps({**whom, "next": on}, salt=PENDING)
 
 
-def opened(cookie: str | None, kind: str) -> dict[str, Any] | None:
-    """Returns what a cookie of ours of this kind says, or None if it is not ours or is too old."""
+def opened(cookie: str | None, kind: str) -> dict[str, Any]:
+    """Returns what a cookie of ours of this kind says. Raises SignInFailed if it is not ours or is too old."""
     try:
         found: dict[str, Any] = signing.loads(cookie or "", salt=kind, max_age=LIFETIME_SECONDS)
     except signing.BadSignature:
-        return None
+        raise SignInFailed(_NOT_BEGUN) from None
     return found
 
 
@@ -114,7 +114,7 @@ def finish(
     after which the same request may come again.
     """
     begun, state = opened(cookie, BEGUN), brought["state"]
-    if begun is None or not hmac.compare_digest(begun["state"].encode(), state.encode()):
+    if not hmac.compare_digest(begun["state"].encode(), state.encode()):
         raise SignInFailed(_NOT_BEGUN)
     with issuer.slot(address) as until:
         if count_hit(_STATE, hashlib.sha256(state.encode()).hexdigest())[0] > 1:
@@ -177,7 +177,6 @@ def _create(claims: Claims, email: Email, actor: Actor) -> User:
     Identity.objects.create(user=user, issuer=claims.issuer, sub=claims.sub)
     make_void(Q(address=email, purpose=Purpose.REGISTRATION))
     emit(_event("user.registered", user, actor, issuer=claims.issuer))
-    user.refresh_from_db(fields=["email_verified_at"])
     return user
 
 
@@ -208,7 +207,7 @@ def link(
     """Links the account that the cookie names, and signs its user in. Staff also need a code of their authenticator if
     they have one. Raises Unauthenticated for a wrong password or code, and SignInFailed.
     """
-    pending = _pending(cookie)
+    pending = opened(cookie, PENDING)
 
     def enter(user: User) -> tuple[User, Session, str] | None:
         if str(user.id) != pending["user"] or (user.is_staff and not accept_code(user.id, code)):
@@ -224,7 +223,7 @@ def link(
 def mail_link(*, cookie: str | None) -> None:
     """Sends a mail by which the account that the cookie names is linked. Raises SignInFailed, Conflict without mail."""
     check_mail_is_on()
-    pending = _pending(cookie)
+    pending = opened(cookie, PENDING)
     user = User.objects.get(id=pending["user"])
     facts = {"issuer": pending["issuer"], "sub": pending["sub"]}
     with transaction.atomic():
@@ -247,13 +246,6 @@ def link_by_mail(*, token: str, code: str, actor: Actor) -> None:
             raise Invalid({"code": ["Staff need a code of their authenticator."]})
         use_up(mail)
         _link(user, mail.facts["issuer"], mail.facts["sub"], actor)
-
-
-def _pending(cookie: str | None) -> dict[str, Any]:
-    pending = opened(cookie, PENDING)
-    if pending is None:
-        raise SignInFailed(_NOT_BEGUN)
-    return pending
 
 
 def _link(user: User, issuer_name: str, sub: str, actor: Actor) -> None:

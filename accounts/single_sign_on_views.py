@@ -13,11 +13,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts import issuer, single_sign_on, throttles
-from accounts.models import Session, User
+from accounts.issuer import SignInFailed
 from accounts.serializers import BeginBody, FinishBody, LinkBody, LinkByMailBody, UserSerializer
-from accounts.sessions import PresentedSession, device_of, set_auth_cookie
+from accounts.sessions import PresentedSession, device_of
 from accounts.single_sign_on import BEGUN, LIFETIME_SECONDS, PENDING, LinkNeeded, opened
-from accounts.views import caller_of, presented_by
+from accounts.views import caller_of, entered, presented_by
 from pipedai.api.errors import NotFound
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import Values
@@ -37,8 +37,10 @@ _ENTERED = answer(
 
 
 def _account(request: Request) -> str | None:
-    pending = opened(_cookie(request, PENDING), PENDING)
-    return str(pending["user"]) if pending else None
+    try:
+        return str(opened(_cookie(request, PENDING), PENDING)["user"])
+    except SignInFailed:
+        return None
 
 
 # As often as passwords may be tried elsewhere.
@@ -96,16 +98,15 @@ class SingleSignOnViewSet(ApiViewSet):
     )
     def finish(self, request: Request, body: Values) -> Response:
         try:
-            response = _entered(
-                *single_sign_on.finish(
-                    brought=body,
-                    cookie=_cookie(request, BEGUN),
-                    address=by_address(request),
-                    replaces=presented_by(request),
-                    device=device_of(request),
-                    actor=caller_of(request),
-                )
+            user, session, path = single_sign_on.finish(
+                brought=body,
+                cookie=_cookie(request, BEGUN),
+                address=by_address(request),
+                replaces=presented_by(request),
+                device=device_of(request),
+                actor=caller_of(request),
             )
+            response = entered(user, session, next=path)
         except LinkNeeded as needed:
             response = Response(needed.body(), status=needed.status_code)
             _set_cookie(response, PENDING, needed.cookie)
@@ -122,14 +123,13 @@ class SingleSignOnViewSet(ApiViewSet):
         answer_headers={200: _COOKIE},
     )
     def link(self, request: Request, body: Values) -> Response:
-        response = _entered(
-            *single_sign_on.link(
-                **body,
-                cookie=_cookie(request, PENDING),
-                device=device_of(request),
-                actor=caller_of(request),
-            )
+        user, session, path = single_sign_on.link(
+            **body,
+            cookie=_cookie(request, PENDING),
+            device=device_of(request),
+            actor=caller_of(request),
         )
+        response = entered(user, session, next=path)
         response.delete_cookie(_NAMES[PENDING], path=_PATH)
         return response
 
@@ -151,12 +151,6 @@ class SingleSignOnViewSet(ApiViewSet):
     )
     def link_by_mail(self, request: Request, body: Values) -> None:
         single_sign_on.link_by_mail(**body, actor=caller_of(request))
-
-
-def _entered(user: User, session: Session, path: str) -> Response:
-    response = Response({"user": UserSerializer(user).data, "next": path})
-    set_auth_cookie(response, session)
-    return response
 
 
 def _cookie(request: Request, kind: str) -> str | None:

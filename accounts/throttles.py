@@ -16,12 +16,10 @@ _KNOWN_FOR = timedelta(days=30)
 FAILED_LOGIN_ROWS = Rate("failed-login-rows", limit=1, seconds=60)
 
 
-def address_digest(request: Request) -> bytes:
-    """Returns the HMAC of the request's IP address. The row of a session keeps it, to recognise the address later."""
-    return _digest_under(settings.SECRET_KEY, request)
-
-
-def _digest_under(secret: str, request: Request) -> bytes:
+def address_digest(request: Request, secret: str | None = None) -> bytes:
+    """Returns the HMAC of the request's IP address, under SECRET_KEY unless another `secret` is named. The row of a
+    session keeps it, to recognise the address later.
+    """
     address = by_address(request)
     return salted_hmac(
         "pipedai.session-address", address, secret=secret, algorithm="sha256"
@@ -55,7 +53,7 @@ def _account_from_an_unknown_address(request: Request) -> str | None:
     keys = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
     known = {
         "user__email": account,
-        "address_digest__in": [_digest_under(key, request) for key in keys],
+        "address_digest__in": [address_digest(request, key) for key in keys],
         "created_at__gt": Now() - _KNOWN_FOR,
     }
     return None if Session.objects.filter(**known).exists() else account

@@ -75,7 +75,7 @@ class EntryViewSet(ApiViewSet):
     )
     def register(self, request: Request, body: Values) -> Response:
         user, session = register_user(**body, device=device_of(request), actor=caller_of(request))
-        return self._with_cookie(user, session, status=201)
+        return entered(user, session, status=201)
 
     @Operation(
         "POST /auth/login",
@@ -93,7 +93,7 @@ class EntryViewSet(ApiViewSet):
             device=device_of(request),
             actor=caller_of(request),
         )
-        return self._with_cookie(user, session, status=200)
+        return entered(user, session)
 
     @Operation(
         "POST /auth/logout",
@@ -105,9 +105,7 @@ class EntryViewSet(ApiViewSet):
         """Succeeds also if the session has ended already or the request came without one."""
         if principal := presented_by(request):
             services.log_out(principal=principal, actor=caller_of(request))
-        response = Response(status=204, headers={"Clear-Site-Data": '"cache"'})
-        clear_auth_cookie(response)
-        return response
+        return clear_auth_cookie(Response(status=204, headers={"Clear-Site-Data": '"cache"'}))
 
     @Operation(
         "POST /auth/forgot-password",
@@ -129,11 +127,6 @@ class EntryViewSet(ApiViewSet):
     )
     def reset(self, request: Request, body: Values) -> None:
         services.reset_password(**body, actor=caller_of(request))
-
-    def _with_cookie(self, user: User, session: Session, *, status: int) -> Response:
-        response = Response({"user": UserSerializer(user).data}, status=status)
-        set_auth_cookie(response, session)
-        return response
 
 
 class AccountViewSet(ApiViewSet):
@@ -199,9 +192,7 @@ class AccountViewSet(ApiViewSet):
     )
     def destroy(self, request: Request, body: Values) -> Response:
         own_account.delete_account(**body, principal=user_of(request), actor=actor_of(request))
-        response = Response(status=204)
-        clear_auth_cookie(response)
-        return response
+        return clear_auth_cookie(Response(status=204))
 
     @Operation(
         "POST /auth/change-password",
@@ -221,9 +212,7 @@ class AccountViewSet(ApiViewSet):
             actor=caller_of(request),
             enter=lambda user: open_session(user, device_of(request)),
         )
-        response = Response(status=204)
-        set_auth_cookie(response, session)
-        return response
+        return set_auth_cookie(Response(status=204), session)
 
     @Operation(
         "POST /auth/verify-email",
@@ -278,9 +267,7 @@ class AccountViewSet(ApiViewSet):
         principal = user_of(request)
         sessions.end_session(principal=principal, session_id=session_id, actor=actor_of(request))
         response = Response(status=204)
-        if session_id == principal.session_id:
-            clear_auth_cookie(response)
-        return response
+        return clear_auth_cookie(response) if session_id == principal.session_id else response
 
     @Operation(
         "POST /auth/sessions/revoke-others",
@@ -319,6 +306,13 @@ class AccountViewSet(ApiViewSet):
         except NotAnEmail as error:
             raise Invalid({"email": [str(error)]}) from None
         return {"user": user}
+
+
+def entered(user: User, session: Session, *, status: int = 200, **more: str) -> Response:
+    """Answers somebody who has just got a session, with its cookie."""
+    return set_auth_cookie(
+        Response({"user": UserSerializer(user).data, **more}, status=status), session
+    )
 
 
 def user_of(request: Request) -> UserPrincipal:

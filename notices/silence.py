@@ -153,15 +153,15 @@ def _change(
 def _of_pool(row: Row) -> Finding:
     message = "The pool has no workers."
     if row["has_workers"]:
-        message = f"No worker of the pool has called since {zoned_words(row['last_seen_at'])}."
+        message = f"No machine of the pool has called since {zoned_words(row['last_seen_at'])}."
     return Finding(row["environment_id"], row["id"], row["name"], message)
 
 
 def _of_worker(row: Row) -> Finding:
     seen = row["last_seen_at"]
-    who = "The worker" if row["signed_off_at"] is None else "The worker signed off, and"
+    who = "The machine" if row["signed_off_at"] is None else "The machine signed off, and"
     message = (
-        "The worker has never called."
+        "The machine has never called."
         if seen is None
         else f"{who} has not called since {zoned_words(seen)}."
     )
@@ -189,9 +189,9 @@ def _past(silences: list[Row]) -> Past:
     seen = first["last_seen_at"]
     message = (
         (
-            "The worker had never called"
+            "The machine had never called"
             if seen is None
-            else f"The worker did not call after {zoned_words(seen)}"
+            else f"The machine did not call after {zoned_words(seen)}"
         )
         + (f", and was silent {len(silences):,} times" if len(silences) > 1 else "")
         + f" until it called at {zoned_words(last['ended_at'])}, before a scheduler noticed."

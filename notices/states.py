@@ -107,21 +107,21 @@ NEEDS: Final[Mapping[str, Need]] = {
     Kind.POOL_OFFLINE.value: IncidentNeed(
         badge=("No machine", "cross", "bad"),
         sentences=(
-            "Pool {} has no worker online",
-            "Pool {} has a worker online again",
+            "Pool {} has no machine online",
+            "Pool {} has a machine online again",
             "It had none",
         ),
         choices=("A pool has no machine", "It has one again"),
     ),
     Kind.WORKER_OFFLINE.value: IncidentNeed(
         badge=("Offline", "cross", "bad"),
-        sentences=("Worker {} is offline", "Worker {} is online again", "It was offline"),
+        sentences=("Machine {} is offline", "Machine {} is online again", "It was offline"),
         choices=("A machine is offline", "It is back"),
     ),
     WORKER_PROBLEM: Need(
         badge=("Has a problem", "cross", "bad"),
-        sentence="Something is wrong with the machine of worker {}.",
-        remedy="Do there what it says. `pipedai-worker doctor` on that machine checks everything.",
+        sentence="Something is wrong with machine {}.",
+        remedy="Do what it says on that machine. `pipedai-worker doctor` there checks everything.",
     ),
     Kind.CONNECTION_NEEDS_LOGIN.value: IncidentNeed(
         badge=("Needs a new login", "cross", "bad"),
@@ -148,7 +148,7 @@ NEEDS: Final[Mapping[str, Need]] = {
             "It had reached a limit",
         ),
         choices=("A budget is reached", "It has room again"),
-        remedy="Raise its limit with PATCH /budgets/:id (limitUsd, limitRuns), or wait for its next window.",
+        remedy="Raise its limit with PATCH /budgets/:id (limitUsd, limitRuns), or wait until it resets.",
         is_quiet=True,
     ),
     Kind.TRIGGER_LATE.value: IncidentNeed(
@@ -185,7 +185,7 @@ NEEDS: Final[Mapping[str, Need]] = {
     ),
     USER_LEFT: Need(
         badge=("Its user has left", "clock", "warn"),
-        sentence="Connection {} lives on the login of somebody who is no active member any more.",
+        sentence="Connection {} uses the login of somebody who is not an active member any more.",
         remedy="Let a member connect it again on its page, to which POST /connections/:id/authorize leads.",
         is_quiet=True,
     ),

@@ -48,7 +48,7 @@ from triggers.run_events.reading import page_of_events, stored_events
 from triggers.runs.lifecycle import cancel_run
 from triggers.serializers import HEALTH
 from triggers.services import TRIGGERS
-from triggers.states import FAILURES, TERMINAL, FaultClass, Status
+from triggers.states import FAILURES, TERMINAL, FaultClass, Health, Status
 from triggers.webhooks.sending import redeliver
 from workspaces.admin import BY_MEMBER, BY_PLACE
 
@@ -190,7 +190,7 @@ class MoveForm(forms.Form):
 
 def _worker(worker: Any) -> str:
     where = "" if worker.hostname == worker.label else f" on {worker.hostname}"
-    return f"{worker.label}{where}{' (disabled)' if worker.disabled_at else ''}"
+    return f"{worker.label}{where}{' (paused)' if worker.disabled_at else ''}"
 
 
 @register(Trigger, site=site)
@@ -219,10 +219,12 @@ class TriggerAdmin(StaffModelAdmin):
     }  # fmt: skip
 
     def state(self, trigger: Any) -> str:
-        """Shows the worst that is true of a trigger: that it is gone or disabled, or else its health."""
+        """Shows the worst that is true of a trigger: that it is gone or paused, or else its health."""
         if trigger.deleted_at:
             return "deleted"
-        return str(trigger.health) if trigger.enabled else "disabled"
+        if not trigger.enabled:
+            return "paused"
+        return "environment paused" if trigger.health == Health.PAUSED else str(trigger.health)
 
 
 @register(Tick, site=site)

@@ -1,7 +1,7 @@
 """Says in words for people why runs wait and ended, and why due times made no run: of each code the message, what to do
 about it, and where.
 
-A remedy names the call of the API behind the words for it: `Enable it with PATCH /workers/:id (disabled: false)`. The
+A remedy names the call of the API behind the words for it: `Resume it with PATCH /workers/:id (disabled: false)`. The
 console and the command line show it without such calls, because they have pages and commands instead. This module
 imports nothing but fixed words, so that the console may read it.
 """
@@ -92,48 +92,48 @@ class Hindrance:
 
 HINDRANCES: Final[Mapping[WaitingFor, Hindrance]] = {
     WaitingFor.WORKER_REVOKED: Hindrance(
-        own="Worker {name} has no token: its token was revoked, and it has not registered again.",
+        own="Machine {name} has no token: its token was revoked, and it has not registered again.",
         one="has no token.",
         several="have no token.",
         remedy="Register {name} again (POST /workers/register)",
     ),
     WaitingFor.WORKER_DISABLED: Hindrance(
-        own="Worker {name} is disabled since {at}.",
-        one="is disabled.",
-        several="are disabled.",
-        remedy="Enable {it} with PATCH /workers/:id (disabled: false)",
+        own="Machine {name} has been paused since {at}.",
+        one="is paused.",
+        several="are paused.",
+        remedy="Resume {it} with PATCH /workers/:id (disabled: false)",
         since="disabled_at",
     ),
     WaitingFor.WORKER_LIMITED: Hindrance(
-        own="Worker {name} gets no runs until {at}, because the usage limit of its account was reached.",
+        own="Machine {name} gets no runs until {at}, because the usage limit of its account was reached.",
         one="gets no runs until {at}, because the usage limit of its account was reached.",
         several="get no runs until {at}, because the usage limit of their accounts was reached.",
         remedy="Wait until then, try at once with PATCH /workers/:id (limitedUntil: null)",
         until="limited_until",
     ),
     WaitingFor.WORKER_OFFLINE: Hindrance(
-        own="Waits for worker {name}, offline since {at}.",
-        one="is offline since {at}.",
+        own="Waits for machine {name}, offline since {at}.",
+        one="has been offline since {at}.",
         several="are offline, the last one since {at}.",
         remedy="Start the worker program on {name}",
         since="called_until",
         pool_code=WaitingFor.POOL_OFFLINE,
     ),
     WaitingFor.WORKER_UNAPPROVED: Hindrance(
-        own="Worker {name} is not approved for triggers with MCP headers: an API key registered it.",
+        own="Machine {name} is not approved for triggers with MCP headers: an API key registered it.",
         one="is not approved for triggers with MCP headers.",
         several="are not approved for triggers with MCP headers.",
         remedy="Approve {it} with POST /workers/:id/approve",
         since="unapproved_since",
     ),
     WaitingFor.WORKER_LACKS_FEATURES: Hindrance(
-        own="Worker {name} can't wait for an approval or look for something new first, which the run may need.",
+        own="Machine {name} can't wait for an approval or look for something new first, which the run may need.",
         one="can't wait for an approval or look for something new first, which it may need.",
         several="can't wait for an approval or look for something new first, which it may need.",
         remedy="Run the newest worker program, without --command, on {name}",
     ),
     WaitingFor.WORKER_FULL: Hindrance(
-        own="Worker {name} holds as many runs as it may: {most}.",
+        own="Machine {name} holds as many runs as it may: {most}.",
         one="holds as many runs as it may.",
         several="hold as many runs as they may.",
         remedy="Wait until one of these runs ends, let {name} hold more with PATCH /workers/:id (maxConcurrency)",
@@ -144,7 +144,7 @@ HINDRANCES: Final[Mapping[WaitingFor, Hindrance]] = {
 # What is said of workers that have never called, in place of the sentences about WORKER_OFFLINE.
 NEVER_CALLED: Final = replace(
     HINDRANCES[WaitingFor.WORKER_OFFLINE],
-    own="Waits for worker {name}, which has never called.",
+    own="Waits for machine {name}, which has never called.",
     one="has never called.",
     several="have never called.",
 )
@@ -167,24 +167,24 @@ _RERUN: Final = "then run it again with POST /runs/:id/rerun."
 # Why a run ended without success: by a rule of the server, or as its worker reported.
 ENDS: Final[Mapping[str, Why]] = {
     EndedBy.LEASE.value: Why(
-        "its worker was lost",
-        f"Look why the worker fell silent: at its machine and its log; {_RERUN}",
+        "its machine fell silent",
+        f"Find out on the machine, and in its worker's log, why it fell silent; {_RERUN}",
         "machines",
     ),
     EndedBy.DEADLINE.value: Why(
-        "its time was over",
+        "it took longer than its trigger allows",
         "Let the trigger's runs take longer with PATCH /triggers/:id (timeoutSeconds), or make the prompt ask for less;"
         f" {_RERUN}",
         "trigger",
     ),
     EndedBy.START_DEADLINE.value: Why(
-        "no worker claimed it before its start deadline",
-        "See with GET /triggers/:id/explain why no worker took it, start one, or let the trigger's runs stay queued"
+        "no machine took it before its start deadline",
+        "See with GET /triggers/:id/explain why no machine took it, start one, or let the trigger's runs stay queued"
         f" longer with PATCH /triggers/:id (startDeadlineSeconds); {_RERUN}",
         "machines",
     ),
     EndedBy.HAD_EFFECTS.value: Why(
-        "it could only have continued its session, and nobody did in time",
+        "it could only continue an earlier session, and its machine did not do so in time",
         f"See with GET /runs/:id/tool-calls what the run before it may have changed; {_RERUN}",
     ),
     EndedBy.APPROVAL_EXPIRED.value: Why(
@@ -194,11 +194,11 @@ ENDS: Final[Mapping[str, Why]] = {
         "approvals",
     ),
     EndedBy.APPROVAL_UNREACHABLE.value: Why(
-        "its worker did not come back after the decision about its call",
-        f"Look why the worker did not come back: at its machine and its log; {_RERUN}",
+        "its machine did not come back after the decision about its call",
+        f"Find out on the machine, and in its worker's log, why it did not come back; {_RERUN}",
         "machines",
     ),
-    EndedBy.LATE_RESULT.value: Why("a late result of the run that it repeats made it needless"),
+    EndedBy.LATE_RESULT.value: Why("the run that it repeats ended after all, by a late result"),
     CLIENT_FAULT: Why(
         "the prompt, the model or a limit of the trigger is to blame",
         "Read the run's error, correct the trigger's prompt, model, MCP server or headers with PATCH /triggers/:id;"
@@ -206,8 +206,8 @@ ENDS: Final[Mapping[str, Why]] = {
         "trigger",
     ),
     INFRA_FAULT: Why(
-        "something that the run depends on failed, such as its worker or a network",
-        f"Read the run's error and the worker's log; {_RERUN}",
+        "something that the run depends on failed, such as its machine or a network",
+        f"Read the run's error, and the worker's log on the machine; {_RERUN}",
         "machines",
     ),
 }
@@ -230,17 +230,17 @@ DUE_TIMES: Final[Mapping[str, Why]] = {
         "", "See with GET /triggers/:id/explain what the run waits for, or how it ended."
     ),
     Decision.SKIPPED_OVERLAP.value: Why(
-        "an earlier run of the trigger was unfinished, and its overlapPolicy is skip",
+        "an earlier run of the trigger had not ended, and the trigger skips due times until then",
         "Cancel the earlier run with POST /runs/:id/cancel if it hangs, or let runs queue behind it with PATCH"
         " /triggers/:id (overlapPolicy: queue).",
     ),
     Decision.SKIPPED_MISSED.value: Why(
-        "no scheduler was running, and when one ran again, the time was too old or a later one had come",
+        "no scheduler was running, and when one ran again, it was too late for this due time",
         "Run it now with POST /triggers/:id/run.",
     ),
     Decision.SKIPPED_NO_WORKER.value: Why(
-        "the trigger had neither a worker nor a pool",
-        "Give the trigger a worker or a pool with PATCH /triggers/:id (workerId, poolId), and run it now with POST"
+        "the trigger had neither a machine nor a pool",
+        "Give the trigger a machine or a pool with PATCH /triggers/:id (workerId, poolId), and run it now with POST"
         " /triggers/:id/run.",
     ),
     Decision.SKIPPED_PAUSED.value: Why(

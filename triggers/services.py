@@ -386,7 +386,7 @@ def _check_worker(environment_id: UUID, worker_id: UUID | None) -> None:
         environment_id=environment_id, id=worker_id, deleted_at__isnull=True
     )
     if not once(("worker", environment_id, worker_id), found.exists):
-        raise Invalid({"workerId": ["No such worker in this environment."]})
+        raise Invalid({"workerId": ["No such machine in this environment."]})
 
 
 # Requests that create triggers in the workspaces of one user run one after another by this advisory lock, so that two

@@ -146,7 +146,7 @@ class Decision(TextChoices):
 
     # The scheduler made a run.
     FIRED = "fired"
-    # No run was made, because an earlier run of the trigger was unfinished and the trigger's overlap policy is `skip`.
+    # No run was made, because an earlier run of the trigger had not ended and the trigger's overlap policy is `skip`.
     SKIPPED_OVERLAP = "skipped_overlap"
     # No run was made: no scheduler ran at the due time, and when one ran again, the due time was too old or a later one
     # had come.

@@ -42,7 +42,7 @@ class EnrollmentAdmin(StaffModelAdmin):
 
 def worker_state(worker: Worker) -> str:
     if worker.deleted_at or worker.disabled_at:
-        return "deregistered" if worker.deleted_at else "disabled"
+        return "deregistered" if worker.deleted_at else "paused"
     seen = worker.last_seen_at
     is_here = seen and seen > timezone.now() - ONLINE_WITHIN and not worker.signed_off_at
     return "online" if is_here else "offline"
@@ -78,13 +78,13 @@ class WorkerAdmin(StaffModelAdmin):
     )
     support = {
         "disable": SupportAction(
-            "Disable the worker",
-            "It finishes what it holds and gets nothing new; its queued runs wait until it is enabled again.",
+            "Pause the worker",
+            "It finishes what it holds and gets nothing new; its queued runs wait until it is resumed.",
             lambda worker, actor: update_worker(worker=worker, values={"disabled": True}, actor=actor),
             lambda worker: worker.deleted_at is None and worker.disabled_at is None,
         ),
         "enable": SupportAction(
-            "Enable the worker", "It gets runs again, what has waited for it first.",
+            "Resume the worker", "It gets runs again, what has waited for it first.",
             lambda worker, actor: update_worker(worker=worker, values={"disabled": False}, actor=actor),
             lambda worker: worker.deleted_at is None and worker.disabled_at is not None,
         ),

@@ -114,7 +114,7 @@ class WorkspaceWorkerViewSet(HostViewSet):
     @Operation(
         "POST /workspaces/{workspaceId}/workers/{workerId}/disable",
         id="disableHostWorker",
-        summary="Disable a worker",
+        summary="Pause a worker",
         body=Body,
         answers={200: WorkerSerializer},
     )
@@ -124,7 +124,7 @@ class WorkspaceWorkerViewSet(HostViewSet):
     @Operation(
         "POST /workspaces/{workspaceId}/workers/{workerId}/enable",
         id="enableHostWorker",
-        summary="Enable a worker",
+        summary="Resume a worker",
         body=Body,
         answers={200: WorkerSerializer},
     )

@@ -208,7 +208,7 @@ def seat_worker(
     old = fetch_one(_FIND_OLD, params)
     if old is None:
         live = Worker.objects.filter(environment_id=environment_id, deleted_at__isnull=True)
-        check_ceiling("workers", "workers", environment_id=environment_id, rows=live)
+        check_ceiling("workers", "machines", environment_id=environment_id, rows=live)
     worker = fetch_row(_UPSERT, params)
     if (account_id := values.get("account_id")) is not None:
         set_account(environment_id=environment_id, worker_id=worker["id"], account_id=account_id)

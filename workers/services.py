@@ -95,7 +95,7 @@ def deregister_worker(*, worker: Worker, reassign_to: UUID | None, actor: Actor)
     unfinished runs. Raises NotFound, and Invalid for a bad `reassign_to`.
     """
     if reassign_to == worker.id:
-        raise Invalid({"reassignTo": ["Must be another worker."]})
+        raise Invalid({"reassignTo": ["Must be another machine."]})
     with transaction.atomic():
         hold_environment(worker.environment_id)
         hold_role(actor, worker.environment_id, Role.ADMIN)
@@ -104,7 +104,7 @@ def deregister_worker(*, worker: Worker, reassign_to: UUID | None, actor: Actor)
         leaving = or_not_found(locked.get(worker.id))
         changes: dict[str, Any] = {"hostname": leaving.hostname}
         if reassign_to is not None and reassign_to not in locked:
-            raise Invalid({"reassignTo": ["No such worker in this environment."]})
+            raise Invalid({"reassignTo": ["No such machine in this environment."]})
         pools = leave_all_pools(environment_id=leaving.environment_id, worker_id=leaving.id)
         triggers = lock_resuming_triggers(pools, worker_id=worker.id)
         if reassign_to is not None:
@@ -117,7 +117,7 @@ def deregister_worker(*, worker: Worker, reassign_to: UUID | None, actor: Actor)
             }
             if counts := [counted(number, name) for name, number in held.items() if number]:
                 raise Conflict(
-                    f"The worker still has {' and '.join(counts)}: name another in reassignTo.",
+                    f"The machine still has {' and '.join(counts)}: name another one in reassignTo.",
                     code=ErrorCode.HAS_CHILDREN,
                 )
         else:

@@ -145,7 +145,7 @@ def checked_pools(environment_id: UUID, pool_ids: Sequence[UUID] | None) -> list
     if len(pool_ids) > PROFILE["poolsOfWorker"]:
         workspace = Workspace.objects.get(environments=environment_id)
         if len(pool_ids) > (limit := most("poolsOfWorker", workspace.ceilings)):
-            raise Invalid({"poolIds": [f"A worker is in at most {limit} pools."]})
+            raise Invalid({"poolIds": [f"A machine is in at most {limit} pools."]})
     if hold_pools(environment_id, pool_ids) != sorted(pool_ids):
         raise Invalid({"poolIds": ["One of the ids is no pool of this environment."]})
     return list(pool_ids)

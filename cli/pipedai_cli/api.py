@@ -82,7 +82,7 @@ _HINTS = {
     "forbidden": "`pipedai whoami` shows the role of your key; `pipedai login` lets you choose a higher one.",
     "not_found": "Look at the id, and with `pipedai whoami` at the environment that your key is for.",
     "plan_stale": "Plan again.",
-    "trigger_disabled": "`pipedai trigger resume` enables it.",
+    "trigger_disabled": "`pipedai trigger resume` lets it run again.",
     "new_origin": "If the origin is right, `pipedai apply --accept-origin ORIGIN` lets it.",
 }
 _TLS_HINTS = {

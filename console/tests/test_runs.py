@@ -33,9 +33,9 @@ def path_of(run_id, more=""):
 def test_a_waiting_run_says_what_for_and_what_to_do(cast, runs):
     run_id = runs.queue()
     page = visitor(cast.viewer).get(path_of(run_id))
-    assert "Waits for worker host-1, which has never called." in text_of(page)
+    assert "Waits for machine host-1, which has never called." in text_of(page)
     assert (
-        "Start the worker program on host-1, or give the trigger another worker. Open the machine"
+        "Start the worker program on host-1, or give the trigger another machine. Open the machine"
         in text_of(page)
     )
     machine = f"/console/machines/{cast.worker.worker_id}"
@@ -63,14 +63,14 @@ def test_a_run_that_waits_for_a_login_leads_to_its_connection(cast):
 @pytest.mark.parametrize(
     ("end", "said"),
     [
-        ("lost", "Its worker was lost. … Look why the worker fell silent"),
+        ("lost", "Its machine fell silent. … Find out on the machine, and in its worker's log"),
         (
             "overdue",
-            "Its time was over. … Let the trigger's runs take longer, or make the prompt ask for less;",
+            "It took longer than its trigger allows. … Let the trigger's runs take longer, or make the prompt ask for",
         ),
         ("client", "The prompt, the model or a limit of the trigger is to blame."),
         ("infra", "Something that the run depends on failed"),
-        ("canceled", "Was canceled on request, before a worker had claimed it"),
+        ("canceled", "Was canceled on request, before a machine had taken it"),
     ],
 )
 def test_an_ended_run_says_whose_fault_that_was(end, said, cast, runs):

@@ -82,7 +82,7 @@ def message_of(row: Row) -> Post | Mail:
     if row["event"] == CONFIRM:
         return _question(row)
     if row["is_off"]:
-        raise NeverSend("the channel is disabled or deleted")
+        raise NeverSend("the channel is paused or deleted")
     if row["kind"] == Channel.Kind.EMAIL:
         standing = standing_of(row)
         if not standing.gets_mail:

@@ -117,7 +117,7 @@ def test_channel(*, channel_id: UUID, actor: Actor) -> list[UUID]:
     with transaction.atomic():
         channel = CHANNELS.lock(channel_id, actor)
         if not channel.enabled:
-            raise Conflict("The channel is disabled.", code=ErrorCode.CHANNEL_DISABLED)
+            raise Conflict("The channel is paused.", code=ErrorCode.CHANNEL_DISABLED)
         check_may_mail(channel.emails, actor)
         now = database_now()
         row: Row = {

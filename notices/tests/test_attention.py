@@ -208,7 +208,7 @@ class TestAMachineThatSomethingWaitsFor:
         (item,) = items(of_pool)
         assert (item["kind"], item["reason"]) == ("pool_offline", "pool_offline")
         assert item["subject"] == {"type": "pool", "id": of_pool.pool_id, "name": "linux"}
-        assert item["summary"] == "Pool linux has no worker online. 1 due run waits for it."
+        assert item["summary"] == "Pool linux has no machine online. 1 due run waits for it."
 
     def test_a_pool_without_workers_is_told(self, runs):
         pool_id = add_pool(runs.cast)
@@ -295,7 +295,7 @@ class TestALateTrigger:
             (decision, due.trigger_id)
         ]
         assert found[0]["incident_id"] is not None
-        skipped = "It made no run, because the trigger had neither a worker nor a pool."
+        skipped = "It made no run, because the trigger had neither a machine nor a pool."
         assert (skipped in found[0]["summary"]) is (decision == "skipped_no_worker")
 
 
@@ -411,7 +411,7 @@ def test_a_connection_of_somebody_who_has_left_is_told_and_audited(cast):
         connection.id,
         1,
     )
-    assert item["summary"].startswith("Connection Tracker lives on the login of somebody who")
+    assert item["summary"].startswith("Connection Tracker uses the login of somebody who")
     assert item["remedy"]["text"].startswith("Let a member connect it again")
     entry = AuditEntry.objects.get(action="connection.user-left")
     assert (entry.target_id, entry.metadata) == (

@@ -69,7 +69,7 @@ def test_it_is_told_once_with_its_beginning_and_its_end(world):
     assert incident.opened_at == seen + timedelta(minutes=10)
     assert incident.closed_at == back
     assert incident.remind_at is None
-    assert incident.message.startswith("The worker did not call after ")
+    assert incident.message.startswith("The machine did not call after ")
     assert incident.message.endswith(", before a scheduler noticed.")
 
 
@@ -124,7 +124,7 @@ def test_the_first_call_of_a_worker_ends_a_silence_too(world):
     world.workers.update(last_seen_at=None, created_at=world.now - HOUR)
     world.call()
     assert world.told() == (1, 1)
-    assert Incident.objects.get().message.startswith("The worker had never called until it called")
+    assert Incident.objects.get().message.startswith("The machine had never called until it called")
 
 
 def test_a_trigger_that_came_later_begins_it(world):

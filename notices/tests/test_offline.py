@@ -39,13 +39,13 @@ def test_after_ten_minutes_of_silence_it_is_told_once(cast, worker):
     assert found(minutes=30) == 1
     incident = Incident.objects.get()
     assert (incident.subject_type, incident.subject_id) == ("worker", cast.worker.worker_id)
-    assert incident.message == "The worker has not called since Mon 1 Mar 2100, 12:00 UTC."
+    assert incident.message == "The machine has not called since Mon 1 Mar 2100, 12:00 UTC."
 
 
 def test_a_worker_that_never_called_is_told_too(worker):
     worker.update(last_seen_at=None, created_at=NOON)
     assert found(minutes=11) == 1
-    assert Incident.objects.get().message == "The worker has never called."
+    assert Incident.objects.get().message == "The machine has never called."
 
 
 def test_a_worker_that_calls_again_has_recovered(worker):

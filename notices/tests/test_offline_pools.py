@@ -37,12 +37,12 @@ def found(**after_noon):
     return list(rows.values_list("kind", "message"))
 
 
-AWAY = [("pool_offline", "No worker of the pool has called since Mon 1 Mar 2100, 12:00 UTC.")]
+AWAY = [("pool_offline", "No machine of the pool has called since Mon 1 Mar 2100, 12:00 UTC.")]
 
 
 def test_a_pool_is_told_when_all_its_workers_are_away_and_when_one_is_back(members):
     assert found(minutes=10) == []
-    assert found(minutes=11) == AWAY, "and its workers are not told one by one"
+    assert found(minutes=11) == AWAY, "and its machines are not told one by one"
     assert found(minutes=12) == AWAY
     Worker.objects.filter(id=members.first().id).update(last_seen_at=NOON + timedelta(minutes=13))
     assert found(minutes=13) == []

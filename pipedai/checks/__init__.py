@@ -1,4 +1,4 @@
-"""Rules for settings, and probes of deployments, in Django's check framework.
+"""Rules for settings, in Django's check framework, and probes of deployments.
 
 Settings that break a rule keep a process from starting. `manage.py check_deploy` runs the probes.
 """
@@ -9,15 +9,14 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from email.utils import parseaddr
-from itertools import count
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error
-from django.core.checks.registry import registry
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.core.validators import validate_email
 from django.db import DatabaseError
@@ -26,9 +25,9 @@ from pipedai import crypto, env
 from pipedai.redaction import escape_control, redact_text
 from pipedai.server.request_scope import Network, parse_networks
 
-# Three tags: of rules that hold everywhere, because a setting that can't be read would crash the code that uses it; of
-# rules that hold in production; and of probes.
-READABLE, PRODUCTION, DEPLOYMENT = "readable", "production", "deployment"
+# Two tags: of rules that hold everywhere, because a setting that can't be read would crash the code that uses it, and
+# of rules that hold in production.
+READABLE, PRODUCTION = "readable", "production"
 DATABASE, MIGRATIONS = "database", "migrations"
 # The id of what a probe could not look at.
 UNKNOWN = "pipedai.unknown"
@@ -36,7 +35,6 @@ UNKNOWN = "pipedai.unknown"
 Rule = Callable[[], str | None]
 Look = Callable[[], CheckMessage]
 
-_numbers = count()
 _readable: dict[str, Rule] = {}
 
 
@@ -73,7 +71,7 @@ def refuse_unfit_settings() -> None:
         raise ImproperlyConfigured("\n".join(each.msg for each in broken))
 
 
-class Probe:
+class Probe(NamedTuple):
     """One check of a deployment.
 
     `look` returns what it found: an Info if all is well, a Warning if an operator should know what follows from a
@@ -81,18 +79,16 @@ class Probe:
     nothing, and may raise DatabaseError.
     """
 
-    tags: tuple[str, ...]
+    name: str
+    look: Look
+    needs_database: bool
 
-    def __init__(self, name: str, look: Look, *, needs_database: bool = True) -> None:
-        self.name, self.look, self.needs_database = name, look, needs_database
-        self.number = next(_numbers)
 
-    def __call__(self, databases: Any = None, **_: Any) -> list[CheckMessage]:
-        return [self.look()] if databases else []
+_probes: list[Probe] = []
 
 
 def register_probe(name: str, look: Look, *, needs_database: bool = True) -> None:
-    checks.register(Probe(name, look, needs_database=needs_database), DEPLOYMENT, deploy=True)
+    _probes.append(Probe(name, look, needs_database))
 
 
 def look_at_all() -> Iterator[tuple[str, CheckMessage]]:
@@ -101,10 +97,8 @@ def look_at_all() -> Iterator[tuple[str, CheckMessage]]:
     If a probe needs the database and the database is away, that is a Warning with the id UNKNOWN and no further
     problem. So it is if migrations are not applied and the database therefore refuses the probe's query.
     """
-    checks_made: set[Any] = registry.deployment_checks
-    probes = [each for each in checks_made if isinstance(each, Probe)]
     reachable = migrated = True
-    for probe in sorted(probes, key=lambda each: each.number):
+    for probe in _probes:
         if probe.needs_database and not reachable:
             yield probe.name, checks.Warning("Unknown without the database.", id=UNKNOWN)
             continue
@@ -288,59 +282,51 @@ def cookie_samesite() -> str | None:
     return None
 
 
-_SET_URLS = {
-    "PUBLIC_URL": "set it to where clients reach the service, such as https://api.example.com",
-    "DASHBOARD_URL": "set it to one such as https://app.example.com, or leave it out",
-    "OIDC_ISSUER": "set it to what the provider calls itself, such as https://login.example.com",
-}
-
-
-@rule("pipedai.E010", READABLE)
-def unreadable_public_url() -> str | None:
-    return _no_url("PUBLIC_URL", "http", "https")
-
-
-@rule("pipedai.E010")
-def public_url() -> str | None:
-    """PUBLIC_URL must lead to us over TLS, because the links that we hand out begin with it."""
-    return _no_url("PUBLIC_URL", "https")
-
-
-@rule("pipedai.E017", READABLE)
-def unreadable_dashboard_url() -> str | None:
-    return _no_url("DASHBOARD_URL", "http", "https") if settings.DASHBOARD_URL else None
-
-
-@rule("pipedai.E017")
-def dashboard_url() -> str | None:
-    """DASHBOARD_URL must lead to a server over TLS, because the links in mails begin with it and carry tokens."""
-    return _no_url("DASHBOARD_URL", "https") if settings.DASHBOARD_URL else None
-
-
 @rule("pipedai.E018", READABLE)
-def unreadable_issuer() -> str | None:
-    """OIDC_ISSUER must be a URL, the settings of its client come with it, and OIDC_ONLY needs it."""
+def issuer() -> str | None:
+    """The settings of the client come with OIDC_ISSUER, and OIDC_ONLY needs it."""
     given = (settings.OIDC_ISSUER, settings.OIDC_CLIENT_ID, settings.OIDC_CLIENT_SECRET)
     if any(given) != all(given) or (settings.OIDC_ONLY and not all(given)):
         return "OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET go together, and OIDC_ONLY needs them: set all."
-    return _no_url("OIDC_ISSUER", "http", "https") if settings.OIDC_ISSUER else None
+    return None
 
 
-@rule("pipedai.E018")
-def issuer() -> str | None:
-    """OIDC_ISSUER must be asked over TLS, because its answers say who signs in."""
-    return _no_url("OIDC_ISSUER", "https") if settings.OIDC_ISSUER else None
+def url_rules(check_id: str, setting: str, advice: str, *, needed: bool = False) -> None:
+    """Registers the rules that a setting is a URL, if it is set, and in production one of https: the links that we hand
+    out begin with it and carry tokens, or its answers say who signs in.
+    """
+
+    def broken(*schemes: str) -> str | None:
+        text = getattr(settings, setting)
+        try:
+            url = urlsplit(text)
+            sane = url.scheme in schemes and url.hostname and (url.port is None or url.port > 0)
+        except ValueError:
+            sane = False
+        if sane and "@" not in url.netloc and not url.query and not url.fragment:
+            return None
+        return f"{setting} is no {' or '.join(schemes)} URL: {advice}." if text or needed else None
+
+    rule(check_id, READABLE)(partial(broken, "http", "https"))
+    rule(check_id)(partial(broken, "https"))
 
 
-def _no_url(setting: str, *schemes: str) -> str | None:
-    try:
-        url = urlsplit(getattr(settings, setting))
-        sane = url.scheme in schemes and url.hostname and (url.port is None or url.port > 0)
-    except ValueError:
-        sane = False
-    if sane and "@" not in url.netloc and not url.query and not url.fragment:
-        return None
-    return f"{setting} is no {' or '.join(schemes)} URL: {_SET_URLS[setting]}."
+url_rules(
+    "pipedai.E010",
+    "PUBLIC_URL",
+    "set it to where clients reach the service, such as https://api.example.com",
+    needed=True,
+)
+url_rules(
+    "pipedai.E017",
+    "DASHBOARD_URL",
+    "set it to one such as https://app.example.com, or leave it out",
+)
+url_rules(
+    "pipedai.E018",
+    "OIDC_ISSUER",
+    "set it to what the provider calls itself, such as https://login.example.com",
+)
 
 
 @rule("pipedai.E011", READABLE)
@@ -383,7 +369,7 @@ def webhook_networks() -> str | None:
     for text in settings.WEBHOOK_ALLOWED_NETWORKS:
         network = _unmapped(ipaddress.ip_network(text, strict=False))
         for kind, members in _NEVER_FOR_WEBHOOKS.items():
-            if any(_overlap(network, ipaddress.ip_network(member)) for member in members):
+            if any(network.overlaps(ipaddress.ip_network(member)) for member in members):
                 return (
                     f"WEBHOOK_ALLOWED_NETWORKS holds {text}, which has {kind} addresses in it:"
                     " set it to the receivers' networks alone."
@@ -397,12 +383,6 @@ def _unmapped(network: Network) -> Network:
         address = int(network.network_address) & 0xFFFF_FFFF
         return ipaddress.IPv4Network((address, network.prefixlen - _MAPPED_IPV4.prefixlen))
     return network
-
-
-def _overlap(one: Network, other: Network) -> bool:
-    if isinstance(one, ipaddress.IPv4Network):
-        return isinstance(other, ipaddress.IPv4Network) and one.overlaps(other)
-    return isinstance(other, ipaddress.IPv6Network) and one.overlaps(other)
 
 
 @rule("pipedai.E013")

@@ -72,12 +72,16 @@ def new_enough() -> CheckMessage:
     return Info(f"{said}.")
 
 
-def migrated() -> CheckMessage:
-    """Checks that all migrations of this release are applied, and that no index was left incomplete."""
+def unapplied_migrations() -> list[str]:
+    """Returns the names of this release's migrations that the database lacks."""
     executor = MigrationExecutor(connection)
     missing = executor.migration_plan(executor.loader.graph.leaf_nodes())
-    if missing:
-        names = [f"{migration.app_label}.{migration.name}" for migration, _ in missing]
+    return [f"{migration.app_label}.{migration.name}" for migration, _ in missing]
+
+
+def migrated() -> CheckMessage:
+    """Checks that all migrations of this release are applied, and that no index was left incomplete."""
+    if names := unapplied_migrations():
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         return Error(
             f"Migrations are not applied: {', '.join(names[:3])}{more}.",

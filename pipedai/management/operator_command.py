@@ -11,10 +11,10 @@ from django.core.management.base import (
     CommandParser,
     DjangoHelpFormatter,
 )
-from django.db import DatabaseError, OperationalError, connection
-from django.db.migrations.executor import MigrationExecutor
+from django.db import DatabaseError, OperationalError
 
 from pipedai import timeouts
+from pipedai.checks.probes import unapplied_migrations
 from pipedai.embedded.cluster import EmbeddedPostgresError
 from pipedai.sql import reason, sqlstate
 
@@ -125,11 +125,6 @@ def _not_ready(error: DatabaseError) -> str | None:
     state = sqlstate(error)
     if isinstance(error, OperationalError) and (state and state[:2]) in _AWAY:
         return f"The database does not answer: {reason(error)}."
-    if state in _OF_THE_SCHEMA and _unapplied():
+    if state in _OF_THE_SCHEMA and unapplied_migrations():
         return "The database's schema is not this release's: call `manage.py release`."
     return None
-
-
-def _unapplied() -> bool:
-    executor = MigrationExecutor(connection)
-    return bool(executor.migration_plan(executor.loader.graph.leaf_nodes()))

@@ -17,7 +17,10 @@ _PREFIX = "pipedai-metrics-"
 
 def make_directory() -> Path:
     """Make a new directory for this process and its forks, and remove those of killed processes."""
-    _remove_orphans()
+    for orphan in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        pid = orphan.name.removeprefix(_PREFIX).partition("-")[0]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)) and _is_ours(orphan):
+            remove_directory(orphan)
     path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
     os.environ[VARIABLE] = str(path)
     return path
@@ -36,13 +39,6 @@ def remove_directory(directory: Path) -> None:
 
 def leave_directory() -> None:
     os.environ.pop(VARIABLE, None)
-
-
-def _remove_orphans() -> None:
-    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
-        pid = path.name.removeprefix(_PREFIX).partition("-")[0]
-        if pid.isdecimal() and not psutil.pid_exists(int(pid)) and _is_ours(path):
-            remove_directory(path)
 
 
 def _is_ours(path: Path) -> bool:

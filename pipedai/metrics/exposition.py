@@ -68,10 +68,14 @@ def refusal(
     path: str, method: str, authorization: str | None, token: str
 ) -> tuple[HTTPStatus, RawHeaders, bytes] | None:
     """Returns the answer to a request that is no scrape with the right token, else None."""
+    scheme, _, sent = (authorization or "").partition(" ")
     if path != PATH:
         status, more, sentence = HTTPStatus.NOT_FOUND, [], f"Metrics are at {PATH}."
         code = ErrorCode.NOT_FOUND
-    elif not _is_authorized(authorization, token):
+    # The comparison is of bytes, because compare_digest refuses text that is not ASCII.
+    elif scheme.lower() != "bearer" or not hmac.compare_digest(
+        sent.strip().encode(), token.encode()
+    ):
         status, more, sentence = HTTPStatus.UNAUTHORIZED, [_CHALLENGE], _UNAUTHORIZED
         code = ErrorCode.INVALID_TOKEN if authorization else ErrorCode.UNAUTHENTICATED
     elif method not in {"GET", "HEAD"}:
@@ -87,9 +91,3 @@ def exposition(metrics: CollectorRegistry, accept: str) -> tuple[HTTPStatus, Raw
     encode, content_type = choose_encoder(accept)
     headers = [(b"content-type", content_type.encode()), (b"cache-control", b"no-store")]
     return HTTPStatus.OK, headers, encode(metrics)
-
-
-def _is_authorized(authorization: str | None, token: str) -> bool:
-    scheme, _, sent = (authorization or "").partition(" ")
-    # The comparison is of bytes, because compare_digest refuses text that is not ASCII.
-    return scheme.lower() == "bearer" and hmac.compare_digest(sent.strip().encode(), token.encode())

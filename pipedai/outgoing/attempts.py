@@ -60,9 +60,9 @@ def send(kind: Kind, row: Row) -> Answer:
                 message.url, method=message.method, headers=message.headers, body=message.body
             )
             if answer.status_code is not None:
-                span.set({"http.response.status_code": answer.status_code})
+                span.set_attributes({"http.response.status_code": answer.status_code})
         if answer.error is not None:
-            span.set({"error.type": answer.error})
+            span.set_attributes({"error.type": answer.error})
         return answer
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from heapq import heapify, heappop, heapreplace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 from django.db import transaction
@@ -237,12 +237,7 @@ def claim_due(
             "lease_id": new_id(),
             "now": now,
         }
-        return fetch_all(queue.claims or _claim_of(queue), params)
-
-
-def _claim_of(queue: Queue) -> str:
-    assert isinstance(queue, Kind)
-    return _claim(queue)
+        return fetch_all(queue.claims or _claim(cast("Kind", queue)), params)
 
 
 class _Shares:

@@ -13,10 +13,11 @@ import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -223,8 +224,7 @@ def names_forbidden_port(url: str) -> bool:
     """
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    host = _plain(parts.hostname or "")
-    address = IPv4Address("127.0.0.1") if _is_loopback_name(host) else _literal(host)
+    address = _named_address(parts.hostname or "")
     if address is None:
         return port not in PORTS and not policy().allowed_networks
     return not may_use_port(port, [address])
@@ -232,37 +232,26 @@ def names_forbidden_port(url: str) -> bool:
 
 def names_forbidden_address(url: str) -> bool:
     """Whether the URL's host is a forbidden address, in any notation. A name is checked when a request connects."""
-    host = _plain(urlsplit(url).hostname or "")
-    if _is_loopback_name(host):
-        return not _permits(IPv4Address("127.0.0.1"))
-    address = _literal(host)
-    return address is not None and not _permits(address)
-
-
-def _is_loopback_name(host: str) -> bool:
-    return host in _LOOPBACK_NAMES or host.endswith(".localhost")
-
-
-def _permits(address: IPAddress) -> bool:
+    address = _named_address(urlsplit(url).hostname or "")
     try:
-        policy().check_address(address)
+        if address is not None:
+            policy().check_address(address)
     except BlockedAddressError:
-        return False
-    return True
+        return True
+    return False
 
 
-def _plain(host: str) -> str:
+def _named_address(host: str) -> IPAddress | None:
+    """Returns the address of which `host` is a name of this machine or a notation, or None: IPv6 with or without a
+    zone, or IPv4 in one to four decimal, octal or hexadecimal parts, as inet_aton(3) reads it.
+    """
     folded = unicodedata.normalize("NFKC", unquote(host)).translate(_DOTS)
     # Characters of the Unicode category Cf are invisible, and resolvers drop them from a name, so they are dropped
     # before the check too.
     visible = "".join(c for c in folded if unicodedata.category(c) != "Cf")
-    return visible.lower().rstrip(".")
-
-
-def _literal(host: str) -> IPAddress | None:
-    """Returns the address of which `host` is a notation, or None: IPv6 with or without a zone, or IPv4 in one to four
-    decimal, octal or hexadecimal parts, as inet_aton(3) reads it.
-    """
+    host = visible.lower().rstrip(".")
+    if host in _LOOPBACK_NAMES or host.endswith(".localhost"):
+        return IPv4Address("127.0.0.1")
     try:
         return ip_address(host.partition("%")[0])
     except ValueError:
@@ -318,11 +307,32 @@ def post(
     headers: Mapping[str, str],
     body: bytes,
     timeout: float = TIMEOUT_SECONDS,
+    kept: int = KEPT_BODY_BYTES,
+    anywhere: bool = False,
 ) -> Answer:
-    """Returns the answer within `timeout` seconds. It raises nothing, follows no redirect, uses no proxy, and supports
-    neither cookies nor compression.
+    """Returns the answer within `timeout` seconds, with the first `kept` bytes of its body. It raises nothing, follows
+    no redirect, uses no proxy, and supports neither cookies nor compression. With `anywhere`, the operator has named
+    the server, which may have any address.
     """
-    return _answer(method, url, headers, body, timeout, KEPT_BODY_BYTES)
+    begun = time.monotonic()
+    answer, received = Answer(None, 0), bytearray()
+    try:
+        with _exchange(method, url, headers, body, begun + timeout, anywhere) as response:
+            answer = Answer(
+                response.status,
+                0,
+                retry_after=next(_values(response.headers, b"retry-after"), None),
+                challenge=", ".join(_values(response.headers, b"www-authenticate")) or None,
+            )
+            for chunk in response.iter_stream():
+                received += chunk
+                if len(received) >= kept:
+                    break
+    except Exception as error:
+        answer = replace(answer, error=_words(error))
+    took = round((time.monotonic() - begun) * 1000)
+    came = None if answer.status_code is None else bytes(received[:kept])
+    return replace(answer, duration_ms=took, body=came)
 
 
 def fetch(
@@ -334,76 +344,41 @@ def fetch(
     timeout: float = TIMEOUT_SECONDS,
     anywhere: bool = False,
 ) -> Answer:
-    """Does what `post` does, for an answer that is needed whole: one over MOST_ANSWER_BYTES is an error. With
-    `anywhere`, the operator has named the server, which may have any address.
-    """
-    answer = _answer(method, url, headers, body, timeout, MOST_ANSWER_BYTES + 1, anywhere=anywhere)
+    """Does what `post` does, for an answer that is needed whole: one over MOST_ANSWER_BYTES is an error."""
+    request: dict[str, Any] = {"method": method, "headers": headers, "body": body}
+    kept = MOST_ANSWER_BYTES + 1
+    answer = post(url, **request, timeout=timeout, kept=kept, anywhere=anywhere)
     if len(answer.body or b"") > MOST_ANSWER_BYTES:
         return replace(answer, error="answer too long", body=None)
     return answer
 
 
-def _answer(
+@contextmanager
+def _exchange(
     method: str,
     url: str,
     headers: Mapping[str, str],
     body: bytes,
-    timeout: float,
-    kept: int,
-    *,
-    anywhere: bool = False,
-) -> Answer:
-    begun = time.monotonic()
-    exchange = _Exchange(begun + timeout, kept, anywhere=anywhere)
-    try:
-        exchange.run(method, url, headers, body)
-    except Exception as error:
-        exchange.error = _words(error)
-    return Answer(
-        exchange.status_code,
-        round((time.monotonic() - begun) * 1000),
-        exchange.error,
-        None if exchange.status_code is None else bytes(exchange.body[:kept]),
-        exchange.retry_after,
-        exchange.challenge,
+    deadline: float,
+    anywhere: bool,
+) -> Iterator[httpcore.Response]:
+    allowed = policy(anywhere=anywhere)
+    allowed.check_url(url)
+    parsed = httpx.URL(url)
+    target = httpcore.URL(
+        scheme=parsed.raw_scheme,
+        host=parsed.raw_host,
+        port=parsed.port,
+        target=parsed.raw_path,
     )
-
-
-class _Exchange:
-    def __init__(self, deadline: float, kept: int, *, anywhere: bool) -> None:
-        self._deadline = deadline
-        self._kept = kept
-        self._anywhere = anywhere
-        self.challenge: str | None = None
-        self.status_code: int | None = None
-        self.retry_after: str | None = None
-        self.body = bytearray()
-        self.error: str | None = None
-
-    def run(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> None:
-        allowed = policy(anywhere=self._anywhere)
-        allowed.check_url(url)
-        parsed = httpx.URL(url)
-        target = httpcore.URL(
-            scheme=parsed.raw_scheme,
-            host=parsed.raw_host,
-            port=parsed.port,
-            target=parsed.raw_path,
-        )
-        sent: dict[bytes | str, bytes | str] = dict(headers.items())
-        sent |= {"Host": parsed.netloc.decode("ascii"), "Accept-Encoding": "identity"}
-        backend = _BoundedBackend(allowed, self._deadline, anywhere=self._anywhere)
-        with (
-            httpcore.ConnectionPool(ssl_context=_tls(), network_backend=backend) as pool,
-            pool.stream(method, target, headers=sent, content=body) as response,
-        ):
-            self.status_code = response.status
-            self.retry_after = next(_values(response.headers, b"retry-after"), None)
-            self.challenge = ", ".join(_values(response.headers, b"www-authenticate")) or None
-            for chunk in response.iter_stream():
-                self.body += chunk
-                if len(self.body) >= self._kept:
-                    break
+    sent: dict[bytes | str, bytes | str] = dict(headers.items())
+    sent |= {"Host": parsed.netloc.decode("ascii"), "Accept-Encoding": "identity"}
+    backend = _BoundedBackend(allowed, deadline, anywhere=anywhere)
+    with (
+        httpcore.ConnectionPool(ssl_context=_tls(), network_backend=backend) as pool,
+        pool.stream(method, target, headers=sent, content=body) as response,
+    ):
+        yield response
 
 
 class _BoundedBackend(SafeBackend):
@@ -501,10 +476,8 @@ def _left(deadline: float, late: type[Exception]) -> float:
     return left
 
 
-@lru_cache(maxsize=1)
-def _tls() -> ssl.SSLContext:
-    """Returns a TLS context that verifies certificates and reads no environment variables."""
-    return httpx.create_ssl_context(trust_env=False)
+# Returns a TLS context that verifies certificates and reads no environment variables.
+_tls = lru_cache(maxsize=1)(partial(httpx.create_ssl_context, trust_env=False))
 
 
 def _values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> Iterator[str]:

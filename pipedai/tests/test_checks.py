@@ -224,10 +224,11 @@ def test_a_key_beside_the_data_of_another_database_is_let_be(
 
 
 def ids_of_rules(tag):
-    """The ids in the decorators of the rules with this tag."""
+    """The ids in the decorators of the rules with this tag, and of the URLs, whose rules have both."""
     rules = "".join(file.read_text() for file in Path(checks.__file__).parent.glob("*.py"))
     more = ", READABLE" if tag == checks.READABLE else ""
-    return set(re.findall(rf'@rule\("pipedai\.(E\d+)"{more}\)', rules))
+    found = rf'@rule\("pipedai\.(E\d+)"{more}\)|^url_rules\(\s+"pipedai\.(E\d+)"'
+    return {one or other for one, other in re.findall(found, rules, re.MULTILINE)}
 
 
 def test_every_rule_is_in_the_tables():

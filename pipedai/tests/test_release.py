@@ -103,12 +103,6 @@ def test_a_database_with_all_migrations_of_before_is_up_to_date(own_database, ca
     assert "No migrations to apply." in capsys.readouterr().out
 
 
-def test_a_database_with_only_some_migrations_of_before_is_refused(own_database):
-    MigrationRecorder(connection).record_applied("triggers", "0002_tenant_keys")
-    with pytest.raises(CommandError, match="from an unfinished version before the first release"):
-        call_command("release")
-
-
 def test_a_release_waits_for_another_and_then_works(own_database, said):
     order = []
 

@@ -14,12 +14,12 @@ Attributes = Mapping[str, str | int]
 class Span(Protocol):
     """One piece of work that is under way, as a trace shows it."""
 
-    def set(self, attributes: Attributes) -> None:
+    def set_attributes(self, attributes: Attributes) -> None:
         """Add attributes to the span. They must not contain a secret, a URL or a text that a tenant wrote."""
 
 
 class _NoSpan:
-    def set(self, attributes: Attributes) -> None:
+    def set_attributes(self, attributes: Attributes) -> None:
         pass
 
 
@@ -41,10 +41,10 @@ def is_on() -> bool:
 
 def start(service: str) -> None:
     global _open
-    from pipedai.tracing.provider import open_client_span, set_up
+    from pipedai.tracing.provider import open_span, set_up
 
     set_up(service)
-    _open = open_client_span
+    _open = open_span
 
 
 def flush() -> None:

@@ -21,7 +21,7 @@ from pipedai.ids import current_request_id
 from pipedai.loop import Job
 from pipedai.server.outer import LOG
 from pipedai.server.request_scope import KNOWN_METHODS, App, Message, Receive, Scope, Send, header
-from pipedai.tracing import Attributes, Span
+from pipedai.tracing import Attributes
 
 _NAME = "pipedai"
 # The final flush takes at most this long, so that a process can stop even if the collector is away.
@@ -51,9 +51,11 @@ def flush() -> None:
 
 @contextmanager
 def open_span(
-    name: str, attributes: Attributes, *, kind: SpanKind, parent: Any = None
+    name: str, attributes: Attributes, *, kind: SpanKind = SpanKind.CLIENT, parent: Any = None
 ) -> Iterator[trace.Span]:
-    """Of an error only the type is recorded, because its text may be private."""
+    """Opens a span, of a call to another service unless `kind` says otherwise. Of an error only the type is recorded,
+    because its text may be private.
+    """
     span = tracer().start_span(name, context=parent, kind=kind, attributes=dict(attributes))
     with trace.use_span(span, record_exception=False, set_status_on_exception=False):
         try:
@@ -69,20 +71,6 @@ def open_span(
 def fail(span: trace.Span, error_type: str) -> None:
     span.set_attribute("error.type", error_type)
     span.set_status(Status(StatusCode.ERROR))
-
-
-class _ClientSpan:
-    def __init__(self, span: trace.Span) -> None:
-        self._span = span
-
-    def set(self, attributes: Attributes) -> None:
-        self._span.set_attributes(dict(attributes))
-
-
-@contextmanager
-def open_client_span(name: str, attributes: Attributes) -> Iterator[Span]:
-    with open_span(name, attributes, kind=SpanKind.CLIENT) as span:
-        yield _ClientSpan(span)
 
 
 def _add_event(event: Event) -> None:

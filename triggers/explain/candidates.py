@@ -144,7 +144,7 @@ def hindrances(worker: Row, *, is_due: bool) -> list[WaitingFor]:
     return [code for code, holds_it_back in holds.items() if holds_it_back]
 
 
-_ADD = "add a worker to the pool with PUT /pools/:id/workers/:workerId."
+_ADD = "add a machine to the pool with PUT /pools/:id/workers/:workerId."
 
 START_ONE = f"Start the worker program on one of them, or {_ADD}"
 
@@ -156,7 +156,7 @@ def own_reasons(run: Row, worker: Row, codes: Iterable[WaitingFor]) -> Iterator[
     subject = Subject("worker", worker["worker_id"], worker["label"])
     for code in codes:
         if code is WaitingFor.WORKER_REVOKED and worker["deleted_at"] is not None:
-            message = f"Worker {subject.name} is deregistered."
+            message = f"Machine {subject.name} was deleted."
             remedy = give_it_to_another(run)
             yield Reason(
                 code,
@@ -199,7 +199,7 @@ def _reason(
     if code is WaitingFor.FIRST_WORKER:
         until = run["avoided_until"]
         at = moment_words(until, run["now"], to_the_second=True)
-        message = f"Worker {workers[0]['label']} failed the attempt before, so it may take this one only from {at}."
+        message = f"Machine {workers[0]['label']} failed the attempt before, so it may take this one only from {at}."
         return Reason(code, message, subject, until=until)
     words = HINDRANCES[code]
     since = (
@@ -233,9 +233,9 @@ def _reason(
 
 def _who(run: Row, workers: list[Row], total: int) -> str:
     """Returns whom a sentence is about, as its beginning: `2 of the 3 workers of pool linux`."""
-    pool = f"{'other ' if run['worker_is_member'] else ''}workers of pool {run['pool_name']}"
+    pool = f"{'other ' if run['worker_is_member'] else ''}machines of pool {run['pool_name']}"
     if total == 1:
-        return f"Worker {workers[0]['label']}, the only one of the {pool},"
+        return f"Machine {workers[0]['label']}, the only one of the {pool},"
     if len(workers) == total:
         return f"All {total} {pool}"
     return f"{len(workers)} of the {total} {pool}"
@@ -253,7 +253,7 @@ def why_only_one(run: Row, found: Candidates) -> Reason:
         until = moment_words(run["resume_until"], run["now"], to_the_second=True)
         return Reason(
             WaitingFor.RESUME_WORKER,
-            f"Somebody has decided about its call, and only worker {worker.name} can continue it. If it does not by"
+            f"Somebody has decided about its call, and only machine {worker.name} can continue it. If it does not by"
             f" {until}, it ends as failed.",
             worker,
             until=run["resume_until"],
@@ -267,14 +267,14 @@ def why_only_one(run: Row, found: Candidates) -> Reason:
         )
         return Reason(
             WaitingFor.RESUME_WORKER,
-            f"Only worker {worker.name} can continue its session. If it does not by {until}, {then}.",
+            f"Only machine {worker.name} can continue its session. If it does not by {until}, {then}.",
             worker,
             until=run["resume_until"],
         )
     opens = moment_words(run["pool_from"], run["now"], to_the_second=True)
     return Reason(
         WaitingFor.FIRST_WORKER,
-        f"It is for worker {worker.name} first. All workers of pool {run['pool_name']} may take it from {opens}.",
+        f"It is for machine {worker.name} first. All machines of pool {run['pool_name']} may take it from {opens}.",
         worker,
         until=run["pool_from"],
     )
@@ -283,5 +283,5 @@ def why_only_one(run: Row, found: Candidates) -> Reason:
 def give_it_to_another(run: Row) -> str:
     """Returns the end of a remedy: how another worker gets the run."""
     if run["pool_id"] is not None:
-        return "add a worker to the pool with PUT /pools/:id/workers/:workerId."
-    return "give the trigger another worker with PATCH /triggers/:id (workerId)."
+        return "add a machine to the pool with PUT /pools/:id/workers/:workerId."
+    return "give the trigger another machine with PATCH /triggers/:id (workerId)."

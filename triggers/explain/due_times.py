@@ -146,12 +146,14 @@ def _of_due_time(asked: _Question, now: datetime | None) -> TriggerExplanation:
         return _answer(asked, NOT_SCHEDULED, f"The trigger was deleted at {deleted}.")
     if trigger["schedule"] is None and trigger["run_once_at"] is None:
         upon = (
-            "upon what it listens to, and on request" if trigger["listens"] else "on request only"
+            "at events, and when somebody says so"
+            if trigger["listens"]
+            else "only when somebody says so"
         )
         words = f"The trigger has no schedule: it runs {upon}."
         return _answer(asked, NOT_SCHEDULED, words)
     if not trigger["enabled"]:
-        words = "The trigger is disabled, so none of its due times makes a run."
+        words = "The trigger is paused, so its due times make no runs."
         return _answer(asked, DISABLED, words, due_at)
     if asked.due_times is None:
         words = (
@@ -166,7 +168,7 @@ def _of_due_time(asked: _Question, now: datetime | None) -> TriggerExplanation:
         return _answer(asked, PENDING, _pending_words(asked, due_at, now), due_at)
     words = (
         f"By the present schedule {asked.words(due_at)} would have been due, but nothing was decided about it: the"
-        " trigger was enabled or got this schedule later, or the decision is no longer kept."
+        " trigger was resumed or got this schedule later, or the decision is no longer kept."
     )
     return _answer(asked, NOT_SCHEDULED, words, due_at)
 
@@ -238,7 +240,7 @@ def _pending_words(asked: _Question, due_at: datetime, now: datetime | None) -> 
         if trigger["paused_at"] is not None:
             return f"{words} It makes no run while the environment is paused."
         if trigger["worker_id"] is None and trigger["pool_id"] is None:
-            return f"{words} It makes no run without a worker or a pool."
+            return f"{words} It makes no run without a machine or a pool."
         return words
     if asked.now - due_at <= LATE_AFTER:
         return f"{due} has just come due, and a scheduler will decide about it in a moment."

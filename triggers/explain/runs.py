@@ -89,12 +89,12 @@ _NO_RETRY = {
     " in the prompt, the model or a limit of the trigger.",
     NoRetry.CANCEL_REQUESTED: "It is not retried, because somebody had asked to cancel it.",
     NoRetry.RETRIES_USED: "It is not retried: it was attempt {attempt}, and the trigger allowed {attempts}.",
-    NoRetry.START_DEADLINE: "It is not retried, because no worker had claimed it before its start deadline.",
+    NoRetry.START_DEADLINE: "It is not retried, because no machine had taken it before its start deadline.",
     NoRetry.HAD_EFFECTS: "It is not retried, because its tool calls may have changed something, and {why_not}.",
     NoRetry.APPROVAL_EXPIRED: "It is not retried, because another attempt would ask for the same decision.",
     NoRetry.APPROVAL_UNREACHABLE: "It is not retried, because the decision was about this run alone.",
     NoRetry.TRIGGER_DELETED: "It is not retried, because its trigger was deleted.",
-    NoRetry.TRIGGER_DISABLED: "It is not retried, because its trigger is disabled.",
+    NoRetry.TRIGGER_DISABLED: "It is not retried, because its trigger is paused.",
 }
 
 _LIMITS_USED = "It is not retried, because {at_limits} of its attempts have ended at a usage limit."
@@ -171,22 +171,22 @@ def _waiting_words(run: Row, waiting_for: tuple[Reason, ...]) -> str:
     if deadline is None or deadline <= run["now"]:
         return words
     at = moment_words(deadline, run["now"], to_the_second=True)
-    return f"{words} It ends as failed unless a worker claims it before {at}."
+    return f"{words} It ends as failed unless a machine takes it before {at}."
 
 
 def _due_words(run: Row) -> str:
     if run["pool_id"] is None or run["pool_from"] > run["now"]:
         seen = _seen_words(run["worker_seen_at"], run["now"])
-        return f"Is due, and goes to worker {run['worker_label']} with its next poll{seen}."
+        return f"It is due, and machine {run['worker_label']} takes it when it next asks for work{seen}."
     seen = _seen_words(run["pool_seen_at"], run["now"])
-    return f"Is due, and goes to the worker of pool {run['pool_name']} that polls next{seen}."
+    return f"It is due, and the machine of pool {run['pool_name']} that next asks for work takes it{seen}."
 
 
 def _seen_words(seen: datetime | None, now: datetime) -> str:
     """Returns when a worker last called, so that people see whether it is really there."""
     if seen is None:
         return ""
-    return f" (last poll or heartbeat {max(0, (now - seen).total_seconds()):.0f} s ago)"
+    return f" (last heard from {max(0, (now - seen).total_seconds()):.0f} s ago)"
 
 
 def _last_heartbeat(run: Row) -> datetime:
@@ -199,9 +199,9 @@ def _last_heartbeat(run: Row) -> datetime:
 def _held_words(run: Row, at: datetime | None) -> str:
     name, now = run["worker_label"], run["now"]
     if run["status"] == Status.CLAIMED:
-        words = f"Worker {name} claimed it at {moment_words(run['claimed_at'], now)} and has not started it yet"
+        words = f"Machine {name} took it at {moment_words(run['claimed_at'], now)} and has not started it yet"
     else:
-        words = f"Worker {name} has been executing it since {moment_words(run['started_at'], now)}"
+        words = f"Machine {name} has been executing it since {moment_words(run['started_at'], now)}"
     if run["cancel_requested_at"] is not None:
         words += ", and was asked to cancel it"
     is_silent, is_late = run["lease_expires_at"] <= now, run["deadline_at"] <= now
@@ -210,10 +210,10 @@ def _held_words(run: Row, at: datetime | None) -> str:
     if is_silent:
         words += f", but has been silent since {moment_words(_last_heartbeat(run), now)}: its lease is over"
     else:
-        words += f", but its time was over at {moment_words(run['deadline_at'], now)}"
+        words += f", but had to be done by {moment_words(run['deadline_at'], now)}"
     if nobody := without_scheduler(now=at):
         return f"{words}, and {nobody}."
-    return f"{words}, and the scheduler will end the run unless the worker reports before."
+    return f"{words}, and the scheduler ends the run unless the machine reports first."
 
 
 def _ended_words(run: Row, retry: Retry) -> str:
@@ -223,18 +223,18 @@ def _ended_words(run: Row, retry: Retry) -> str:
         words += f", because {ENDS[run['ended_by']].because}"
     if run["ended_by"] == EndedBy.USER:
         words += " on request, "
-        words += "while no worker held it" if run["spells"] else "before a worker had claimed it"
+        words += "while no machine held it" if run["spells"] else "before a machine had taken it"
     if run["status"] == Status.CANCELED and run["ended_by"] == EndedBy.LEASE:
-        words = "Was canceled, because somebody had asked for it and its worker was lost"
+        words = "Was canceled, because somebody had asked for it and its machine fell silent"
     words += f"{',' if ',' in words else ''} at {moment_words(run['ended_at'], run['now'])}"
     if run["ended_by"] == EndedBy.WORKER and run["fault_class"] != FaultClass.NONE:
-        words += ", as its worker reported"
+        words += ", as its machine reported"
     if run["nothing_new"]:
         since = (
             "yet" if run["new_at"] is None else f"since {moment_words(run['new_at'], run['now'])}"
         )
         looked = moment_words(run["looked_at"], run["now"])
-        return f"{words}: its worker looked at {looked}, and nothing was new {since}, so no agent was started."
+        return f"{words}: its machine looked at {looked}, and nothing was new {since}, so no agent was started."
     if retry.code in (NoRetry.SUCCEEDED, NoRetry.CANCELED):
         return f"{words}."
     return f"{words}; {retry.message[0].lower()}{retry.message[1:]}"
@@ -247,20 +247,20 @@ def _retry(run: Row) -> Retry:
     if retry_id is not None and run["retry_status"] == Status.QUEUED:
         at = moment_words(due, run["now"], to_the_second=True)
         when = f"is due at {at}" if due > run["now"] else f"has been due since {at}"
-        which = ", which does not count against maxRetries," if run["at_limit"] else ""
+        which = ", which does not count among the trigger's retries," if run["at_limit"] else ""
         return Retry(RetryDecision.DUE, why, f"Its retry{which} {when}.", retry_id, due)
     if retry_id is not None and run["retry_was_claimed"]:
         words = f"It was retried: {_RETRY_WORDS[Status(run['retry_status'])]}."
         return Retry(RetryDecision.DONE, why, words, retry_id, due)
     reason = why_no_retry(_as_it_ended(run))
     if retry_id is not None and (reason is None or run["retry_ended_by"] != EndedBy.LATE_RESULT):
-        words = "Its retry was canceled before a worker had claimed it."
+        words = "Its retry was canceled before a machine had taken it."
         return Retry(RetryDecision.NONE, RETRY_CANCELED, words, retry_id)
     if reason is None:
         return Retry(
             RetryDecision.NONE,
             SETTINGS_CHANGED,
-            "It is not retried, because when it ended, its trigger was disabled, or retried no runs that may have"
+            "It is not retried, because when it ended, its trigger was paused, or retried no runs that may have"
             " changed something: the audit log shows which.",
         )
     sentence = _NO_RETRY[reason]
@@ -274,7 +274,7 @@ def _retry(run: Row) -> Retry:
     )
     if retry_id is not None:
         words = (
-            f"{words[:-1]}; the retry that waited was canceled when the worker's late result came."
+            f"{words[:-1]}; the retry that waited was canceled when the machine's late result came."
         )
     return Retry(RetryDecision.NONE, reason, words, retry_id)
 
@@ -284,7 +284,7 @@ def _why_not_again(run: Row) -> str:
     if run["ended_by"] == EndedBy.HAD_EFFECTS:
         return "its session can't be continued any more"
     if run["retry_mode"] == RetryMode.RESUME:
-        return "its session is not known, or its worker may not continue it"
+        return "its session is not known, or its machine may not continue it"
     return "its trigger retries no runs that may have"
 
 

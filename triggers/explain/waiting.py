@@ -75,7 +75,7 @@ def _too_late(run: Row, found: Candidates) -> Iterator[Reason]:
         deadline = moment_words(run["start_deadline_at"], run["now"], to_the_second=True)
         yield Reason(
             WaitingFor.START_DEADLINE,
-            f"No worker claimed it before its start deadline at {deadline}, so a scheduler is about to end it.",
+            f"No machine took it before its start deadline at {deadline}, so a scheduler is about to end it.",
             _trigger(run),
             since=run["start_deadline_at"],
             remedy="Let later runs stay queued longer with PATCH /triggers/:id (startDeadlineSeconds).",
@@ -85,7 +85,7 @@ def _too_late(run: Row, found: Candidates) -> Iterator[Reason]:
         if run["spells"]:
             yield Reason(
                 WaitingFor.APPROVAL_UNREACHABLE,
-                f"Worker {run['worker_label']} had until {until} to continue it, since somebody has decided about its"
+                f"Machine {run['worker_label']} had until {until} to continue it, since somebody has decided about its"
                 " call. So a scheduler is about to end it.",
                 _trigger(run),
                 since=run["resume_until"],
@@ -105,17 +105,17 @@ def _of_run(run: Row, found: Candidates, now: datetime | None) -> Iterator[Reaso
     if run["worker_id"] is None and run["pool_id"] is None:
         yield Reason(
             WaitingFor.NO_WORKER,
-            f"Trigger {run['trigger_name']} has neither a worker nor a pool.",
+            f"Trigger {run['trigger_name']} has neither a machine nor a pool.",
             _trigger(run),
-            remedy="Give the trigger a worker or a pool with PATCH /triggers/:id (workerId, poolId): its queued runs go"
-            " there too.",
+            remedy="Give the trigger a machine or a pool with PATCH /triggers/:id (workerId, poolId): its queued runs"
+            " go there too.",
         )
     if run["paused_at"] is not None:
         why = f" ({run['pause_reason']})" if run["pause_reason"] else ""
         since = moment_words(run["paused_at"], run["now"])
         yield Reason(
             WaitingFor.ENVIRONMENT_PAUSED,
-            f"Environment {run['environment_name']} is paused since {since}{why}.",
+            f"Environment {run['environment_name']} has been paused since {since}{why}.",
             Subject("environment", run["environment_id"], run["environment_name"]),
             since=run["paused_at"],
             remedy="Resume it with PATCH /environments/:id (paused: false).",
@@ -145,8 +145,8 @@ def _of_run(run: Row, found: Candidates, now: datetime | None) -> Iterator[Reaso
         held = most - found.run["free_in_trigger"]
         yield Reason(
             WaitingFor.TRIGGER_FULL,
-            f"{counted(held, 'run')} of trigger {run['trigger_name']} {'is' if held == 1 else 'are'} held by workers,"
-            f" and no more than {most} may be at once.",
+            f"{counted(held, 'run')} of trigger {run['trigger_name']} {'is' if held == 1 else 'are'} under way, and no"
+            f" more than {most} may be at once.",
             _trigger(run),
             remedy="Wait until one of them ends, or let more of them run at once with PATCH /triggers/:id"
             " (maxConcurrentRuns).",
@@ -212,9 +212,9 @@ def _of_place(run: Row, found: Candidates, now: datetime | None) -> Iterator[Rea
     what = f"{least}{counted(ahead, 'due run')}" if ahead else "Other due runs"
     yield Reason(
         WaitingFor.BEHIND_OTHERS,
-        f"{what} of worker {worker['label']} {go} first."
+        f"{what} of machine {worker['label']} {go} first."
         if len(found.eligible) == 1
-        else f"{what} {go} first at worker {worker['label']}, which will come to it before the other workers of pool"
+        else f"{what} {go} first at machine {worker['label']}, which will come to it before the other machines of pool"
         f" {run['pool_name']}.",
         Subject("worker", worker["worker_id"], worker["label"]),
         place=ahead + 1 if ahead else None,

@@ -182,32 +182,35 @@ DROPPED = (
 )
 
 _NEVER = (
-    "The run has no events, because its trigger's recordEvents is never: set it to failures or always to have those of"
-    " the next runs."
+    "The run has no events, because its trigger records none. Have it record failed runs, or all runs, to see what the"
+    " next ones do."
 )
 
 _SUCCEEDED = (
-    "The run has no events, because it succeeded and its trigger's recordEvents is failures: set it to always to have"
-    " those of the next runs however they end."
+    "The run has no events, because it succeeded, and its trigger records failed runs alone. Have it record all runs to"
+    " see what the next ones do."
 )
 
 _KEPT = (
-    "The run has no events yet, because only those of failures are kept, and sent after the end: to see this one as it"
-    " happens, watch it (POST /runs/:id/watch)."
+    "The run has no events yet, because its trigger records failed runs alone, after their end. To see this one as it"
+    " happens, watch it with POST /runs/:id/watch."
 )
 
-_UNCLAIMED = "The run has no events yet, because no worker has claimed it."
+_UNCLAIMED = "The run has no events yet, because no machine has taken it."
 
-_SILENT = "The run has no events yet, because its worker has sent none."
+_SILENT = "The run has no events yet, because its machine has sent none."
 
-_UNEXECUTED = "The run has no events, because no worker executed it."
+_UNEXECUTED = "The run has no events, because no machine executed it."
 
 _AWAITED = (
-    "The run has no events yet, because its worker has sent none: it does as soon as it reaches the service, until 24"
-    " hours after the run's end."
+    "The run has no events yet, because its machine has sent none. It sends them as soon as it reaches the service, if"
+    " that is within 24 hours of the run's end."
 )
 
-_LATE = "The run has no events, because its worker sent none within 24 hours of the run's end: its log may say why."
+_LATE = (
+    "The run has no events, because its machine sent none within 24 hours of the run's end. The worker's log there may"
+    " say why."
+)
 
 
 def why_none(progress: Row) -> str | None:

@@ -361,7 +361,7 @@ def refusal_of_claim(run: Row, met: Row, capacity: int) -> Refused:
         return no_room(run)
     if capacity == 0:
         return Refused(
-            "The worker is disabled and gets no new runs.", run, code=ErrorCode.WORKER_DISABLED
+            "The worker is paused and gets no new runs.", run, code=ErrorCode.WORKER_DISABLED
         )
     if not met["trigger_has_room"]:
         return Refused(

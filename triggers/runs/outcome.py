@@ -24,7 +24,7 @@ MAX_DENIED_TOOLS = 20
 
 _DENIED = "The run was denied calls of tools, and the trigger's failOnDenied forbids that."
 _TOO_MANY_SPELLS = f"The run asked for approvals in {MAX_SPELLS} spells, as many as it may have."
-_NO_OUTPUT = "The worker reported no output, although the trigger has an output schema."
+_NO_OUTPUT = "The machine reported no output, although the trigger has an output schema."
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,11 +217,11 @@ def why_not_queued(trigger_id: UUID) -> Conflict | NotFound:
     if trigger is None:
         return NotFound()
     if not trigger["enabled"]:
-        return Conflict("The trigger is disabled.", code=ErrorCode.TRIGGER_DISABLED)
+        return Conflict("The trigger is paused.", code=ErrorCode.TRIGGER_DISABLED)
     if trigger["environment__paused_at"] is not None:
         return Conflict("The environment is paused.", code=ErrorCode.ENVIRONMENT_PAUSED)
     return Conflict(
-        "The trigger has neither a worker nor a pool.", code=ErrorCode.TRIGGER_WITHOUT_WORKER
+        "The trigger has neither a machine nor a pool.", code=ErrorCode.TRIGGER_WITHOUT_WORKER
     )
 
 

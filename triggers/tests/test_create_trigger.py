@@ -326,7 +326,7 @@ class TestTheWorker:
     def test_a_deregistered_one_is_missing(self, cast, create):
         Worker.objects.update(deleted_at="2026-01-01T00:00:00Z", token_digest=None)
         response = create(workerId=str(cast.worker.worker_id))
-        assert response.json() == invalid({"workerId": ["No such worker in this environment."]})
+        assert response.json() == invalid({"workerId": ["No such machine in this environment."]})
 
 
 @pytest.mark.parametrize(

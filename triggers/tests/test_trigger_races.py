@@ -253,7 +253,7 @@ def test_whoever_waited_for_a_trigger_does_not_lock_its_environment(
     done.set()
     assert holder.answer() is True, "it waited for the environment"
     assert isinstance(refused, Conflict)
-    assert refused.message == "The trigger is disabled."
+    assert refused.message == "The trigger is paused."
 
 
 @pytest.mark.parametrize("round_", ROUNDS)

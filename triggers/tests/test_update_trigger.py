@@ -268,7 +268,7 @@ class TestTheWorker:
         }[which]
         response = cast.client(cast.admin).patch(url, {"workerId": worker_id})
         assert response.status_code == 400
-        assert response.json() == invalid({"workerId": ["No such worker in this environment."]})
+        assert response.json() == invalid({"workerId": ["No such machine in this environment."]})
 
 
 class TestWhatIsRefused:

@@ -219,7 +219,7 @@ _HEADERS = {
 
 def add_webhook(result: Schema, **_: Any) -> Schema:
     """Adds the message that a trigger's `webhookUrl` gets when a run ends. drf-spectacular calls it with the schema."""
-    section = reference.thing("Webhooks")
+    section = reference.section("Webhooks")
     result["components"]["schemas"]["WebhookMessage"] = {
         "type": "object",
         "required": list(_MESSAGE),

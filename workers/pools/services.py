@@ -111,7 +111,7 @@ def join_pools(
         number, limit = held_and_most("poolsOfWorker", workspace, memberships)
         if number > limit:
             raise CeilingReached(
-                "poolsOfWorker", f"The worker may be in {limit} pools, and would be in more."
+                "poolsOfWorker", f"The machine may be in {limit} pools, and would be in more."
             )
     return joined
 

@@ -95,7 +95,7 @@ def test_what_needs_it_is_named_and_counted(cast, client, url, triggers, runs, h
         response = client.delete(url)
     assert response.status_code == 409
     assert response.json() == {
-        "error": f"The worker still has {held}: name another in reassignTo.",
+        "error": f"The machine still has {held}: name another one in reassignTo.",
         "code": "has_children",
     }
     assert rows == []
@@ -144,12 +144,12 @@ def test_an_heir_that_is_not_the_environments_looks_missing(cast, client, url, h
     }[which]
     response = client.delete(f"{url}?reassignTo={worker_id}")
     assert response.status_code == 400
-    assert response.json() == invalid({"reassignTo": ["No such worker in this environment."]})
+    assert response.json() == invalid({"reassignTo": ["No such machine in this environment."]})
 
 
 def test_it_is_not_its_own_heir(cast, client, url):
     response = client.delete(f"{url}?reassignTo={cast.worker.worker_id}")
-    assert response.json() == invalid({"reassignTo": ["Must be another worker."]})
+    assert response.json() == invalid({"reassignTo": ["Must be another machine."]})
 
 
 @pytest.mark.parametrize("bad", ["", "x", "123"])
@@ -165,6 +165,6 @@ def test_it_makes_room_under_the_ceiling(cast, client, url, ceilings):
     body = {"token": cast.mint("wrk"), "hostname": "host-2", "os": "linux", "version": "1"}
     refused = browser().post("/api/v1/workers/register", body)
     assert refused.status_code == 409
-    assert "worker" in refused.json()["error"]
+    assert "machine" in refused.json()["error"]
     client.delete(url)
     assert browser().post("/api/v1/workers/register", body).status_code == 201

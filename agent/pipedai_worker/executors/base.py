@@ -280,7 +280,9 @@ def launch(job: Job, argv: Sequence[str], stdin: bytes) -> Program | Outcome:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         return Outcome(
-            FAILED, INFRA, error_message=f"{argv[0]} could not be launched on the worker: {reason}"
+            FAILED,
+            INFRA,
+            error_message=f"{argv[0]} could not be launched on the machine: {reason}",
         )
     job.launched(program)
     return program

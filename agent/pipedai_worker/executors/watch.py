@@ -76,7 +76,7 @@ def judge(result: dict[str, Any], api_error: str | None, *, limit_reached: bool)
     # `api_error`, from claude's messages, is used last, because claude's messages call many different errors `unknown`.
     kind = _word(result.get("api_error_type")) or error_kind(result) or api_error
     if limit_reached or status == RATE_LIMIT_STATUS or kind in RATE_LIMIT_KINDS:
-        return Fault(INFRA, "Claude's usage limit is reached on the worker.", rate_limited=True)
+        return Fault(INFRA, "Claude's usage limit is reached on the machine.", rate_limited=True)
     if isinstance(status, int) and 400 <= status <= LARGEST_STATUS:
         retryable = status >= 500 or status in RETRYABLE_STATUSES
         named = f" ({kind})" if kind else ""

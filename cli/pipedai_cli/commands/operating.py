@@ -52,7 +52,7 @@ def worker() -> None:
 @worker.command("list", epilog=examples("pipedai worker list"))
 @with_limit
 def list_workers(session: Session, limit: int) -> None:
-    """List workers. Files name them by their hostnames."""
+    """List machines. Files name them by their hostnames."""
     session.show_rows(
         "workers",
         limit,
@@ -65,7 +65,7 @@ def list_workers(session: Session, limit: int) -> None:
             local_time(row["lastSeenAt"]),
             row["version"],
         ),
-        none="There are no workers.",
+        none="There are no machines.",
     )
 
 

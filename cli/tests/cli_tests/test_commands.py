@@ -274,7 +274,7 @@ def test_a_narrow_terminal_shows_ids_whole_and_leaves_out_the_last_columns(capsy
 def test_what_to_do_is_told_without_calls_of_the_api():
     told = {
         "Raise it with PATCH /budgets/:id, or wait.": "Raise it, or wait.",
-        "Enable it with PATCH /workers/:id (disabled: false).": "Enable it.",
+        "Resume it with PATCH /workers/:id (disabled: false).": "Resume it.",
         "Register them again (POST /workers/register), or wait.": "Register them again, or wait.",
         "On its page, to which POST /connections/:id/authorize leads. Or not.": "On its page. Or not.",
         "GET /health tells whether one is alive.": "GET /health tells whether one is alive.",

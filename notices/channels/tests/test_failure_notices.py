@@ -50,7 +50,7 @@ def test_a_failure_is_told_whole_by_mail_in_slack_and_to_a_webhook(
     for text in (mail.part("plain").replace("\r\n", "\n"), slack["text"]):
         assert (
             "\nError: No route to evil[.]example\n"
-            "Why: Something that the run depends on failed, such as its worker or a network.\n"
+            "Why: Something that the run depends on failed, such as its machine or a network.\n"
             "Retry: It is not retried: it was attempt 1, and the trigger allowed 1.\n"
             "Failures in a row: 3\n"
             "Cost: $0.12\n"

@@ -143,7 +143,7 @@ def test_a_mail_tells_what_became_of_everything(cast, mail_server, settings):
         "\n"
         "Due, but no run (2):\n"
         "- Sync: 2 due times from Mon 4 Jan 2100, 05:00 CET to Mon 4 Jan 2100, 06:00 CET,"
-        " because the trigger had neither a worker nor a pool\n"
+        " because the trigger had neither a machine nor a pool\n"
         f"  {pages}/triggers/{runs.trigger_id}\n"
         "\n"
         "Waits for somebody (1):\n"

@@ -54,7 +54,7 @@ def test_axe_finds_nothing_three_clicks_find_a_reason_and_a_support_action_is_au
             assert axe_finds(page, *WCAG) == "", path
             del complaints[seen:]  # Our policy also forbids what axe itself tries.
         find_why_a_run_waits(page, server.url, committed_cast.owner.email)
-        disable_the_worker(page, server.url + worker)
+        pause_the_worker(page, server.url + worker)
     assert complaints == [], "\n".join(complaints)
 
 
@@ -82,16 +82,16 @@ def find_why_a_run_waits(page, url, address):
         with page.expect_navigation():
             page.click(f"{link} >> visible=true")
     told = page.inner_text("#content")
-    assert "Waits for worker host-1, which has never called." in told
+    assert "Waits for machine host-1, which has never called." in told
     assert "Start the worker program on host-1" in told
 
 
-def disable_the_worker(page, url):
+def pause_the_worker(page, url):
     page.goto(url)
-    page.click("text=Disable the worker")
+    page.click("text=Pause the worker")
     with page.expect_navigation():
-        page.click("button:has-text('Disable the worker')")
-    assert "Done: Disable the worker." in page.inner_text("body")
+        page.click("button:has-text('Pause the worker')")
+    assert "Done: Pause the worker." in page.inner_text("body")
     page.click("a:has-text('History')")
     page.wait_for_selector("text=worker.updated")
     entry = page.inner_text("#content")

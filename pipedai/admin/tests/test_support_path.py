@@ -195,9 +195,9 @@ LATE, FAILING = {"late_since": NOON}, {"is_failing": True, "failures": 1}
     ("word", "judged", "paused_at", "values"),
     [
         ("idle", None, None, {}),
-        ("paused", {}, NOON, {}),
+        ("environment paused", {}, NOON, {}),
         ("failing", {**LATE, **FAILING}, NOON, {}),
-        ("disabled", FAILING, None, {"enabled": False}),
+        ("paused", FAILING, None, {"enabled": False}),
         ("deleted", None, None, {"enabled": False, "deleted_at": NOON}),
     ],
 )
@@ -234,7 +234,7 @@ def test_the_pages_of_held_and_ended_runs_say_who_holds_them_and_whether_a_retry
     retry = runs.retry_of(lost)
     assert retry is not None
     page = text_of(desk.get(page_of(Run, lost)))
-    for told in ("because its worker was lost", "infra fault", str(link_to(Run, retry["id"]))):
+    for told in ("because its machine fell silent", "infra fault", str(link_to(Run, retry["id"]))):
         assert told in page, told
     failed = runs.ended(
         "failed", errorMessage="Error: it broke", faultClass="client", output={"sky": "grey"}
@@ -266,7 +266,7 @@ def test_a_triggers_page_tells_of_its_last_due_time_and_of_any_other(desk, cast)
     for bad in ("nine", "0001-01-01T00:00", "9999-12-31T23:59"):
         assert "no time that can be asked about" in text_of(desk.get(url, {"at": bad}))
     listed = text_of(desk.get(list_of(Tick, trigger=trigger_id)))
-    assert "an earlier run of the trigger was unfinished" in listed
+    assert "an earlier run of the trigger had not ended" in listed
     assert str(link_to(Run, run_id)) in listed
 
 
@@ -275,7 +275,7 @@ def test_events_are_shown_when_staff_ask_and_each_look_is_audited(desk, cast, mo
     run = Runs.of(cast, record_events="always").running()
     page = page_of(Run, run)
     looked = AuditEntry.objects.filter(target_id=run, action="run.events-read")
-    assert "because its worker has sent none" in html.unescape(text_of(desk.get(page)))
+    assert "because its machine has sent none" in html.unescape(text_of(desk.get(page)))
     WorkerCalls(cast.worker).events(run, 1, 2, 3, text="<b>A planted text</b>")
     shown = text_of(desk.get(page))
     assert "Show the 3 events" in shown

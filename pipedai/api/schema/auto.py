@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
-import uritemplate
 from django.conf import settings
 from drf_spectacular.extensions import OpenApiSerializerFieldExtension
 from drf_spectacular.openapi import AutoSchema
@@ -117,59 +116,46 @@ _MESSAGES: Schema = {"type": "array", "items": _TEXT}
 _ERROR: Schema = {"type": "string", "description": "One sentence."}
 _CODE: Schema = {"$ref": "#/components/schemas/ErrorCode"}
 
+
+def _body_of_error(*always: str, **more: Schema) -> Schema:
+    """Returns the schema of an error's body, which may have `more` fields, and has those in `always`."""
+    fields = {"error": _ERROR, "code": _CODE, **more}
+    return {"type": "object", "required": ["error", "code", *always], "properties": fields}
+
+
 SCHEMAS: dict[str, Schema] = {
     "ErrorCode": {
         "type": "string",
         "enum": [code.value for code in ErrorCode],
         "description": "Which case it is, for programs; API.md lists the codes. Newer releases may add some.",
     },
-    "Error": {
-        "type": "object",
-        "required": ["error", "code"],
-        "properties": {"error": _ERROR, "code": _CODE},
-    },
-    "ValidationError": {
-        "type": "object",
-        "required": ["error", "code"],
-        "properties": {
-            "error": _ERROR,
-            "code": _CODE,
-            "details": {
-                "type": "object",
-                "description": "Which fields are wrong; not for a request that could not be read at all.",
-                "required": ["fieldErrors", "formErrors"],
-                "properties": {
-                    "fieldErrors": {"type": "object", "additionalProperties": _MESSAGES},
-                    "formErrors": _MESSAGES,
-                },
+    "Error": _body_of_error(),
+    "ValidationError": _body_of_error(
+        details={
+            "type": "object",
+            "description": "Which fields are wrong; not for a request that could not be read at all.",
+            "required": ["fieldErrors", "formErrors"],
+            "properties": {
+                "fieldErrors": {"type": "object", "additionalProperties": _MESSAGES},
+                "formErrors": _MESSAGES,
             },
         },
-    },
-    "Conflict": {
-        "type": "object",
-        "required": ["error", "code"],
-        "properties": {
-            "error": _ERROR,
-            "code": _CODE,
-            "ceiling": {
-                "type": "string",
-                "description": "With the code `ceiling_reached`: which ceiling it is.",
-            },
-            "status": {
-                "$ref": "#/components/schemas/RunStatus",
-                "description": "Of a refused transition of a run: the state that it is in.",
-            },
-            "approvalStatus": {
-                "type": "string",
-                "description": "Of a refused decision or spending of an approval: how it stands.",
-            },
+    ),
+    "Conflict": _body_of_error(
+        ceiling={
+            "type": "string",
+            "description": "With the code `ceiling_reached`: which ceiling it is.",
         },
-    },
-    "Crash": {
-        "type": "object",
-        "required": ["error", "code", "requestId"],
-        "properties": {"error": _ERROR, "code": _CODE, "requestId": _TEXT},
-    },
+        status={
+            "$ref": "#/components/schemas/RunStatus",
+            "description": "Of a refused transition of a run: the state that it is in.",
+        },
+        approvalStatus={
+            "type": "string",
+            "description": "Of a refused decision or spending of an approval: how it stands.",
+        },
+    ),
+    "Crash": _body_of_error("requestId", requestId=_TEXT),
 }
 
 
@@ -297,16 +283,8 @@ class ApiSchema(AutoSchema):
             found += of_filters(operation.filters, self._section.fields)
         if operation.items:
             found += PAGE
-        return [*self._path_parameters(), *found]
-
-    def _path_parameters(self) -> Iterator[Schema]:
-        for name in uritemplate.variables(self.path):
-            yield {
-                "name": name,
-                "in": "path",
-                "required": True,
-                "schema": {"type": "string", "format": "uuid"},
-            }
+        an_id = {"in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
+        return [*({"name": name, **an_id} for name in variables(self.path)), *found]
 
     def _get_request_body(self, direction: str = "request") -> Schema | None:
         operation = self._operation
@@ -314,7 +292,8 @@ class ApiSchema(AutoSchema):
             return None
         body = operation.body(partial=operation.partial)
         component = self.resolve_serializer(body, "request")
-        schema = component.ref if component.schema else _body_without_fields(body)
+        closed = {"additionalProperties": False} if isinstance(body, StrictBody) else {}
+        schema = component.ref if component.schema else {"type": "object", **closed}
         content: Schema = {"schema": schema}
         if operation.example is not None:
             content["example"] = dict(operation.example)
@@ -448,11 +427,6 @@ class ApiSchema(AutoSchema):
         return schema
 
 
-def _body_without_fields(body: Body) -> Schema:
-    schema: Schema = {"type": "object"}
-    return {**schema, "additionalProperties": False} if isinstance(body, StrictBody) else schema
-
-
 _BEARERS = {
     "pwk": ("apiKey", "An API key: external systems and scripts, in its one environment."),
     "wkt": ("workerToken", "A worker's token, which registering gives: the worker protocol."),
@@ -492,26 +466,11 @@ def schemes() -> dict[str, Any]:
     return {"session": session, **bearers}
 
 
-# The sections of API.md that show an example of a component, by the component's name.
-_THINGS = {
+# The sections of API.md that show an example of a component, by the component's name, if it is not that of the section.
+_SHOWN_IN_LISTS = {
     "Workspace": "`GET /workspaces`",
     "Environment": "`GET /workspaces/:id/environments`",
     "Member": "`GET /environments/:id/members`",
-    "ApiKey": "The API key",
-    "Trigger": "The trigger",
-    "Run": "The run",
-    "Approval": "The approval",
-    "Worker": "The worker",
-    "Pool": "The pool",
-    "Delivery": "The delivery",
-    "Enrollment": "The enrollment",
-    "Incident": "The incident",
-    "Channel": "The channel",
-    "Connection": "The connection",
-    "Source": "The source",
-    "Event": "The event",
-    "Budget": "The budget",
-    "Notice": "The notice",
 }
 # The groups of operations, in the order in which documentation shows them.
 _TAGS = (
@@ -546,10 +505,15 @@ def complete(result: Schema, **_: Any) -> Schema:
     for kind, parts in shared_components().items():
         components[kind] = dict(sorted({**components.get(kind, {}), **parts}.items()))
     components["securitySchemes"] = schemes()
-    for name, section in _THINGS.items():
-        components["schemas"][name]["examples"] = [reference.thing(section).example]
+    for name, section in {**reference.things(), **_SHOWN_IN_LISTS}.items():
+        if name in components["schemas"]:
+            components["schemas"][name]["examples"] = [reference.section(section).example]
     result["paths"] = _as_in_the_reference(result["paths"])
-    result["tags"] = [{"name": name} for name in _tags(result)]
+    operations = (one for path in result["paths"].values() for one in path.values())
+    used = {tag for one in operations for tag in one["tags"]}
+    if unknown := used - set(_TAGS):
+        raise LookupError(f"{__name__}._TAGS has no {sorted(unknown)}, which viewsets name as tag")
+    result["tags"] = [{"name": tag} for tag in _TAGS if tag in used]
     return result
 
 
@@ -585,11 +549,3 @@ def _add_example(operation: Schema, example: Any) -> None:
     (content,) = contents.values()
     is_page = content["schema"].get("$ref", "").endswith("Page")
     content["example"] = {"items": [example], "nextCursor": None} if is_page else example
-
-
-def _tags(result: Schema) -> list[str]:
-    operations = (one for path in result["paths"].values() for one in path.values())
-    used = {tag for one in operations for tag in one["tags"]}
-    if unknown := used - set(_TAGS):
-        raise LookupError(f"{__name__}._TAGS has no {sorted(unknown)}, which viewsets name as tag")
-    return [tag for tag in _TAGS if tag in used]

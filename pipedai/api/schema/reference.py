@@ -114,14 +114,17 @@ def of_change(text: str) -> str:
 
 def endpoint(method: str, path: str) -> Section:
     """`path` is as in the schema: `/triggers/{triggerId}`. Raises LookupError without a section."""
-    return _section(f"`{method} {re.sub(r'{[^}]+}', ':id', path)}`")
+    return section(f"`{method} {re.sub(r'{[^}]+}', ':id', path)}`")
 
 
-def thing(name: str) -> Section:
-    return _section(name)
+def things() -> dict[str, str]:
+    """Returns the headings of the sections about things, by the name of the thing's component: of "The run", `Run`."""
+    found = [heading for heading in _sections() if heading.startswith("The ")]
+    return {heading[4:].title().replace(" ", ""): heading for heading in found}
 
 
-def _section(heading: str) -> Section:
+def section(heading: str) -> Section:
+    """Raises LookupError without a section."""
     try:
         return _sections()[heading]
     except KeyError:

@@ -127,7 +127,7 @@ class TestAForeignIdIn:
             for worker_id in (foreign["workerId"], new_id())
         ]
         assert answer(answers[0]) == answer(answers[1])
-        assert answers[0].json() == invalid({"workerId": ["No such worker in this environment."]})
+        assert answers[0].json() == invalid({"workerId": ["No such machine in this environment."]})
 
     def test_a_patch_of_a_trigger(self, cast, foreign):
         answers = [
@@ -137,7 +137,7 @@ class TestAForeignIdIn:
             for worker_id in (foreign["workerId"], new_id())
         ]
         assert answer(answers[0]) == answer(answers[1])
-        assert answers[0].json() == invalid({"workerId": ["No such worker in this environment."]})
+        assert answers[0].json() == invalid({"workerId": ["No such machine in this environment."]})
 
     def test_the_heir_of_a_worker(self, cast, foreign):
         answers = [
@@ -147,7 +147,9 @@ class TestAForeignIdIn:
             for worker_id in (foreign["workerId"], new_id())
         ]
         assert answer(answers[0]) == answer(answers[1])
-        assert answers[0].json() == invalid({"reassignTo": ["No such worker in this environment."]})
+        assert answers[0].json() == invalid(
+            {"reassignTo": ["No such machine in this environment."]}
+        )
 
     @pytest.mark.parametrize("filter_", ["triggers?workerId", "runs?workerId", "runs?triggerId"])
     def test_a_filter(self, cast, foreign, filter_):

@@ -5,8 +5,7 @@ from typing import Any
 
 from django.core.management import call_command
 from django.core.management.base import CommandError, CommandParser
-from django.db import DatabaseError, connection
-from django.db.migrations.recorder import MigrationRecorder
+from django.db import DatabaseError
 
 from pipedai.embedded.server import of_settings
 from pipedai.logs import log_start
@@ -21,14 +20,6 @@ from pipedai.timeouts import (
 )
 
 _PATIENCE_SECONDS = 600
-# Before the first published release each app's one migration took the place of several. These were the newest, and
-# together they made the same tables.
-_REPLACED = {
-    ("notices", "0007_results_apart"),
-    ("triggers", "0012_tick_without_run"),
-    ("workers", "0004_approvals"),
-    ("workspaces", "0007_authorizing_in_schedulers"),
-}
 
 
 class Command(OperatorCommand):
@@ -63,7 +54,6 @@ run again at any time.
             server.ensure_running()
 
         def migrate() -> None:
-            _refuse_unfinished()
             call_command("migrate", interactive=False, verbosity=verbosity)
             set_timeouts_of_role()
 
@@ -84,16 +74,3 @@ run again at any time.
                     " INDEX CONCURRENTLY for each in psql, and release again."
                 ) from error
             raise
-
-
-def _refuse_unfinished() -> None:
-    """Raises CommandError for a database that has only some of the migrations that were replaced. Django would take it
-    for one that is up to date.
-    """
-    applied = MigrationRecorder(connection).applied_migrations().keys()
-    if ("triggers", "0002_tenant_keys") in applied and not applied >= _REPLACED:
-        raise CommandError(
-            "This database is from an unfinished version before the first release. Call `manage.py release` of the last"
-            " commit that has triggers/migrations/0012_tick_without_run.py, then again here; or begin with an empty"
-            " database."
-        )

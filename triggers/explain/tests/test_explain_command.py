@@ -22,9 +22,12 @@ def explain(subject: UUID, *options: str) -> list[str]:
 def test_a_waiting_run_is_printed_with_what_to_do(runs: Runs) -> None:
     run_id = runs.queue()
     assert explain(run_id) == [
-        f"Run {run_id}, queued: Waits for worker host-1, which has never called.",
-        "- worker_offline: Waits for worker host-1, which has never called.",
-        "  Start the worker program on host-1, or give the trigger another worker with PATCH /triggers/:id (workerId).",
+        f"Run {run_id}, queued: Waits for machine host-1, which has never called.",
+        "- worker_offline: Waits for machine host-1, which has never called.",
+        (
+            "  Start the worker program on host-1, or give the trigger another machine with PATCH /triggers/:id"
+            " (workerId)."
+        ),
     ]
 
 
@@ -36,7 +39,7 @@ def test_a_held_and_an_ended_run_are_printed(runs: Runs) -> None:
     assert retry is not None
     first, message, last = explain(run_id)
     assert first.startswith(
-        f"Run {run_id}, failed: Failed, because its worker was lost, at 2026-05-04 12:03 UTC; its retry has been due "
+        f"Run {run_id}, failed: Failed, because its machine fell silent, at 2026-05-04 12:03 UTC; its retry has been "
     )
     assert message == "- worker lost: no heartbeat for 180 s"
     assert last == f"- retry {retry['id']}"

@@ -71,7 +71,7 @@ def test_the_run_of_a_chain_is_explained_by_the_run_that_ended(runs: Runs) -> No
     assert told["message"].startswith("The trigger was made later")
     told = explain(cast, cast.viewer, f"triggers/{downstream}")
     assert told["message"] == (
-        "The trigger has no schedule: it runs upon what it listens to, and on request."
+        "The trigger has no schedule: it runs at events, and when somebody says so."
     )
     assert told["lastEvent"]["message"] == (
         "The end of a run of Nightly report of 2026-05-04 12:00 UTC queued a run."

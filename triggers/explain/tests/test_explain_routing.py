@@ -40,7 +40,7 @@ def test_a_paused_environment(calls: Calls, cast: Cast) -> None:
     assert reason["subject"] == {
         "type": "environment", "id": str(cast.environment.id), "name": "production"
     }  # fmt: skip
-    assert reason["message"].startswith("Environment production is paused since ")
+    assert reason["message"].startswith("Environment production has been paused since ")
     assert reason["message"].endswith(" (Migration).")
     assert reason["remedy"] == "Resume it with PATCH /environments/:id (paused: false)."
 
@@ -50,7 +50,7 @@ def test_a_pool_without_workers(calls: Calls, cast: Cast) -> None:
     reason = only(calls.explain(calls.queue(cast.add_trigger(worker_id=None, pool_id=pool_id))))
     assert (reason["code"], reason["subject"]) == ("pool_empty", pool_subject(pool_id))
     assert reason["message"] == "Pool Linux has no workers."
-    assert reason["remedy"] == "Add a worker to the pool with PUT /pools/:id/workers/:workerId."
+    assert reason["remedy"] == "Add a machine to the pool with PUT /pools/:id/workers/:workerId."
 
 
 def test_a_pool_whose_workers_are_away_or_full(calls: Calls, cast: Cast) -> None:
@@ -62,18 +62,18 @@ def test_a_pool_whose_workers_are_away_or_full(calls: Calls, cast: Cast) -> None
     answer = calls.explain(calls.queue(trigger_id))
     away, full = answer["waitingFor"]
     assert (away["code"], away["since"]) == ("pool_offline", None)
-    assert away["message"] == "1 of the 2 workers of pool Linux has never called."
-    assert away["remedy"].startswith("Start the worker program on one of them, or add a worker")
+    assert away["message"] == "1 of the 2 machines of pool Linux has never called."
+    assert away["remedy"].startswith("Start the worker program on one of them, or add a machine")
     assert (full["code"], full["since"]) == ("pool_full", A_TIME)
-    assert full["message"] == "1 of the 2 workers of pool Linux holds as many runs as it may."
+    assert full["message"] == "1 of the 2 machines of pool Linux holds as many runs as it may."
     assert "hold more with PATCH /workers/:id (maxConcurrency)" in full["remedy"]
     assert away["subject"] == full["subject"] == pool_subject(pool_id)
     assert answer["summary"] == (
-        "1 of the 2 workers of pool Linux has never called (1 more reason)."
+        "1 of the 2 machines of pool Linux has never called (1 more reason)."
     )
     Worker.objects.filter(id=two).update(last_seen_at=database_now())
     assert calls.explain(answer["runId"])["summary"].startswith(
-        "Is due, and goes to the worker of pool Linux that polls next (last poll or heartbeat "
+        "It is due, and the machine of pool Linux that next asks for work takes it (last heard from "
     )
 
 
@@ -88,7 +88,7 @@ def test_a_run_that_is_for_a_full_worker_first(calls: Calls, cast: Cast) -> None
     first = answer["waitingFor"][1]
     assert (first["subject"], first["until"]) == (worker_subject(cast), A_TIME)
     assert first["message"].startswith(
-        "It is for worker host-1 first. All workers of pool Linux may take it from "
+        "It is for machine host-1 first. All machines of pool Linux may take it from "
     )
 
 
@@ -103,7 +103,7 @@ def test_a_trigger_at_its_limit(calls: Calls, cast: Cast) -> None:
         "type": "trigger", "id": str(cast.trigger_id), "name": "Nightly report"
     }  # fmt: skip
     assert reason["message"] == (
-        "1 run of trigger Nightly report is held by workers, and no more than 1 may be at once."
+        "1 run of trigger Nightly report is under way, and no more than 1 may be at once."
     )
     assert "at once with PATCH /triggers/:id (maxConcurrentRuns)" in reason["remedy"]
 
@@ -124,21 +124,23 @@ def test_a_usage_limit_then_a_session_that_only_the_limited_worker_can_continue(
     )
     retry = calls.explain(run_id)["retry"]
     assert (retry["decision"], retry["code"]) == ("due", "usage_limit")
-    assert retry["message"].startswith("Its retry, which does not count against maxRetries, has ")
+    assert retry["message"].startswith(
+        "Its retry, which does not count among the trigger's retries, has "
+    )
     answer = calls.explain(retry["runId"])
     assert told(answer) == ["worker_limited", "resume_worker"]
     limited, resumes = answer["waitingFor"]
     assert (limited["until"], limited["subject"]) == (A_TIME, resumes["subject"])
-    assert limited["message"].startswith("Worker host-1 gets no runs until ")
+    assert limited["message"].startswith("Machine host-1 gets no runs until ")
     assert "PATCH /workers/:id (limitedUntil: null)" in limited["remedy"]
-    assert resumes["message"].startswith("Only worker host-1 can continue its session. If it does")
+    assert resumes["message"].startswith("Only machine host-1 can continue its session. If it does")
     assert resumes["until"] == A_TIME
 
 
 def test_a_start_deadline_that_will_pass(calls: Calls) -> None:
     calls.change_trigger(startDeadlineSeconds=60)
     summary = calls.explain(calls.queue())["summary"]
-    assert " It ends as failed unless a worker claims it before " in summary
+    assert " It ends as failed unless a machine takes it before " in summary
 
 
 def test_a_start_deadline_that_passed(cast: Cast) -> None:
@@ -148,14 +150,14 @@ def test_a_start_deadline_that_passed(cast: Cast) -> None:
     reason = only(calls.explain(str(run_id)))
     assert (reason["code"], reason["since"]) == ("start_deadline", "2026-05-04T12:01:00.000Z")
     assert reason["subject"]["type"] == "trigger"
-    assert reason["message"].startswith("No worker claimed it before its start deadline at ")
+    assert reason["message"].startswith("No machine took it before its start deadline at ")
     assert reason["remedy"].startswith("Let later runs stay queued longer with PATCH /triggers/:id")
     runs.wait(minutes=1)
     assert runs.expire_queued() == 1
     answer = calls.explain(str(run_id))
     assert (answer["ended"]["by"], answer["retry"]["code"]) == ("start_deadline", "start_deadline")
     assert answer["retry"]["message"] == (
-        "It is not retried, because no worker had claimed it before its start deadline."
+        "It is not retried, because no machine had taken it before its start deadline."
     )
 
 

@@ -35,7 +35,7 @@ def test_a_run_that_the_next_poll_returns_waits_for_nothing(calls: Calls) -> Non
     assert told == {
         "runId": run_id,
         "status": "queued",
-        "summary": "Is due, and goes to worker host-1 with its next poll (last poll or heartbeat 3 s ago).",
+        "summary": "It is due, and machine host-1 takes it when it next asks for work (last heard from 3 s ago).",
         "waitingFor": [],
         "advice": [],
         "held": None,
@@ -51,11 +51,11 @@ def test_no_worker(calls: Calls, cast: Cast) -> None:
     calls.change_trigger(workerId=None)
     assert only(calls.explain(run_id)) == {
         "code": "no_worker",
-        "message": "Trigger Nightly report has neither a worker nor a pool.",
+        "message": "Trigger Nightly report has neither a machine nor a pool.",
         "subject": {"type": "trigger", "id": str(cast.trigger_id), "name": "Nightly report"},
         "since": None,
         "until": None,
-        "remedy": "Give the trigger a worker or a pool with PATCH /triggers/:id (workerId, poolId): its queued runs go"
+        "remedy": "Give the trigger a machine or a pool with PATCH /triggers/:id (workerId, poolId): its queued runs go"
         " there too.",
         "place": None,
     }
@@ -65,7 +65,7 @@ def test_a_worker_that_has_never_called(cast: Cast) -> None:
     calls = Calls(cast)
     reason = only(calls.explain(calls.queue()))
     assert (reason["code"], reason["since"]) == ("worker_offline", None)
-    assert reason["message"] == "Waits for worker host-1, which has never called."
+    assert reason["message"] == "Waits for machine host-1, which has never called."
 
 
 def test_a_worker_that_has_called_once(calls: Calls, cast: Cast) -> None:
@@ -75,7 +75,7 @@ def test_a_worker_that_has_called_once(calls: Calls, cast: Cast) -> None:
     reason = only(calls.explain(run_id))
     assert reason["code"] == "worker_offline"
     assert reason["message"] == (
-        f"Waits for worker host-1, offline since {seen:%Y-%m-%d %H:%M} UTC."
+        f"Waits for machine host-1, offline since {seen:%Y-%m-%d %H:%M} UTC."
     )
     assert (reason["since"], reason["subject"]) == (A_TIME, worker_subject(cast))
 
@@ -85,8 +85,8 @@ def test_a_disabled_worker(calls: Calls) -> None:
     calls.change_worker(disabled=True)
     reason = only(calls.explain(run_id))
     assert reason["code"] == "worker_disabled"
-    assert reason["message"].startswith("Worker host-1 is disabled since ")
-    assert reason["remedy"].startswith("Enable it with PATCH /workers/:id (disabled: false)")
+    assert reason["message"].startswith("Machine host-1 has been paused since ")
+    assert reason["remedy"].startswith("Resume it with PATCH /workers/:id (disabled: false)")
 
 
 def test_a_worker_without_a_token(calls: Calls) -> None:
@@ -104,7 +104,7 @@ def test_a_worker_that_nobody_approved(calls: Calls, cast: Cast) -> None:
     reason = only(calls.explain(run_id))
     assert reason["code"] == "worker_unapproved"
     assert reason["message"].startswith(
-        "Worker three is not approved for triggers with MCP headers"
+        "Machine three is not approved for triggers with MCP headers"
     )
     assert "POST /workers/:id/approve" in reason["remedy"]
 
@@ -113,7 +113,7 @@ def test_a_worker_that_cant_wait_for_approvals(calls: Calls, runs: Runs) -> None
     Trigger.objects.filter(id=runs.trigger_id).update(approvals=RULES)
     reason = only(calls.explain(str(runs.queue())))
     assert reason["code"] == "worker_lacks_features"
-    assert reason["message"].startswith("Worker host-1 can't wait for an approval")
+    assert reason["message"].startswith("Machine host-1 can't wait for an approval")
 
 
 def test_a_run_that_waits_for_a_decision(runs: Runs) -> None:
@@ -135,7 +135,7 @@ def test_a_decided_run_whose_worker_is_away(runs: Runs) -> None:
     told = explain_run(run_id, now=runs.now)
     assert told is not None
     assert {reason.code for reason in told.waiting_for} == {"worker_offline", "resume_worker"}
-    assert "only worker host-1 can continue it" in told.waiting_for[-1].message
+    assert "only machine host-1 can continue it" in told.waiting_for[-1].message
     told = explain_run(run_id, now=runs.wait(hours=1))
     assert told is not None
     assert [reason.code for reason in told.waiting_for] == ["approval_unreachable"]
@@ -160,7 +160,7 @@ def test_a_full_worker(calls: Calls) -> None:
     calls.worker.claim(held)
     reason = only(calls.explain(calls.queue()))
     assert reason["code"] == "worker_full"
-    assert reason["message"] == "Worker host-1 holds as many runs as it may: 1."
+    assert reason["message"] == "Machine host-1 holds as many runs as it may: 1."
     assert reason["since"] == A_TIME
 
 
@@ -201,7 +201,7 @@ def test_a_run_behind_others(calls: Calls) -> None:
     *_, last = (calls.queue() for _ in range(3))
     reason = only(calls.explain(last))
     assert (reason["code"], reason["place"]) == ("behind_others", 3)
-    assert reason["message"] == "2 due runs of worker host-1 go first."
+    assert reason["message"] == "2 due runs of machine host-1 go first."
     assert reason["remedy"].startswith(
         "Let it hold more with PATCH /workers/:id (maxConcurrency), or"
     )
@@ -216,12 +216,12 @@ def test_runs_that_can_not_go_out_do_not_go_first(
     trigger_id = cast.add_trigger(mcp_headers=HEADERS, webhook_secret="planted-webhook-secret")
     *_, first, last = (calls.queue(each) for each in (trigger_id, trigger_id, None, None))
     tamper("bit flip", trigger_id, cast=cast)
-    assert only(calls.explain(last))["message"] == "1 due run of worker host-1 goes first."
+    assert only(calls.explain(last))["message"] == "1 due run of machine host-1 goes first."
     held: Any = calls.queue()
     Run.objects.filter(id=held).update(available_at=database_now() - timedelta(hours=1))
     assert calls.worker.claim(held).status_code == 200
     codes = [reason["code"] for reason in calls.explain(first)["waitingFor"]]
-    assert codes == ["worker_full"], "nor where the poll of a full worker looks at no run"
+    assert codes == ["worker_full"], "nor where the poll of a full machine looks at no run"
 
 
 def test_a_run_that_is_not_due(calls: Calls) -> None:
@@ -288,7 +288,7 @@ def test_a_run_behind_very_many_is_explained_as_quickly(calls: Calls, cast: Cast
     Run.objects.bulk_create(copies)
     with counted() as many:
         reason = only(calls.explain(second))
-    assert reason["message"] == f"At least {MOST_COUNTED} due runs of worker host-1 go first."
+    assert reason["message"] == f"At least {MOST_COUNTED} due runs of machine host-1 go first."
     assert len(few) == len(many)
 
 
@@ -299,11 +299,11 @@ def test_a_held_run_tells_of_its_worker(calls: Calls, cast: Cast) -> None:
     run_id: Any = calls.queue()
     calls.worker.claim(run_id)
     answer = calls.explain(run_id)
-    assert answer["summary"].startswith("Worker host-1 claimed it at ")
+    assert answer["summary"].startswith("Machine host-1 took it at ")
     calls.worker.start(run_id)
     calls.cancel(run_id)
     answer = calls.explain(run_id)
-    assert answer["summary"].startswith("Worker host-1 has been executing it since ")
+    assert answer["summary"].startswith("Machine host-1 has been executing it since ")
     assert answer["summary"].endswith(", and was asked to cancel it.")
     assert answer["held"] == {
         "workerId": str(cast.worker.worker_id),
@@ -326,15 +326,15 @@ def test_an_overdue_run_tells_who_will_end_it(runs: Runs) -> None:
 
     runs.wait(minutes=4)
     assert told() == (
-        "Worker host-1 has been executing it since 12:00 UTC, but has been silent since 12:00 UTC: its lease is over,"
+        "Machine host-1 has been executing it since 12:00 UTC, but has been silent since 12:00 UTC: its lease is over,"
         " and no scheduler is alive: start one (manage.py runscheduler)."
     )
     runs.wait(hours=1)
     SchedulerHeartbeat.objects.create(host="h", pid=1, beat_at=runs.now)
     runs.heartbeat(run_id)
     assert told() == (
-        "Worker host-1 has been executing it since 12:00 UTC, but its time was over at 12:31 UTC, and the scheduler"
-        " will end the run unless the worker reports before."
+        "Machine host-1 has been executing it since 12:00 UTC, but had to be done by 12:31 UTC, and the scheduler"
+        " ends the run unless the machine reports first."
     )
 
 
@@ -353,7 +353,7 @@ def test_an_end_tells_who_ended_the_run(calls: Calls) -> None:
         "at": A_TIME, "by": "worker", "faultClass": "client", "message": "No such table."
     }  # fmt: skip
     assert answer["summary"].startswith("Failed at ")
-    assert "as its worker reported; it is not retried, because" in answer["summary"]
+    assert "as its machine reported; it is not retried, because" in answer["summary"]
 
 
 @pytest.mark.parametrize(
@@ -426,12 +426,12 @@ def test_a_trigger_that_was_disabled_then_deleted_or_enabled_again(calls: Calls)
     calls.change_trigger(enabled=False)
     calls.worker.complete(run_id, status="failed", faultClass="infra")
     assert retry_of(calls, run_id) == (
-        "none", "trigger_disabled", "It is not retried, because its trigger is disabled."
+        "none", "trigger_disabled", "It is not retried, because its trigger is paused."
     )  # fmt: skip
     calls.change_trigger(enabled=True)
     decision, code, message = retry_of(calls, run_id)
     assert (decision, code) == ("none", "settings_changed")
-    assert "when it ended, its trigger was disabled, or retried no runs that may have" in message
+    assert "when it ended, its trigger was paused, or retried no runs that may have" in message
     assert calls.admin.delete(calls.trigger_url).status_code == 204
     assert retry_of(calls, run_id)[1] == "settings_changed"
 
@@ -452,7 +452,7 @@ def test_a_cancel_that_a_lost_worker_did_not_acknowledge(runs: Runs) -> None:
     runs.lost(run_id)
     summary = Calls(runs.cast).explain(str(run_id))["summary"]
     assert summary.startswith(
-        "Was canceled, because somebody had asked for it and its worker was lost, at "
+        "Was canceled, because somebody had asked for it and its machine fell silent, at "
     )
 
 
@@ -463,7 +463,7 @@ def test_a_retry_that_is_due_then_canceled(calls: Calls) -> None:
     assert retry["message"].startswith("Its retry is due at ")
     calls.cancel(retry["runId"])
     assert retry_of(calls, run_id) == (
-        "none", "retry_canceled", "Its retry was canceled before a worker had claimed it."
+        "none", "retry_canceled", "Its retry was canceled before a machine had taken it."
     )  # fmt: skip
 
 

@@ -82,7 +82,7 @@ def test_a_due_time_that_fired_is_told_with_its_run(hourly: Cast) -> None:
     assert told["run"]["runId"] == run_id
     assert told["run"]["waitingFor"][0]["code"] == "worker_offline"
     assert told["message"] == (
-        "2026-05-04 12:00 UTC was due and made a run. The run: Waits for worker host-1, which has"
+        "2026-05-04 12:00 UTC was due and made a run. The run: Waits for machine host-1, which has"
         " never called."
     )
 
@@ -92,8 +92,8 @@ def test_a_due_time_that_fired_is_told_with_its_run(hourly: Cast) -> None:
     [
         (-6.5, -7, None, -6, "skipped_missed", "no scheduler was running"),
         (-3, -3, -4, -2, "skipped_missed", "one of 7 due times from 2026-05-04 05:00 UTC to"),
-        (-0.01, -1, -2, 0, "skipped_missed", "the time was too old or a later one had come"),
-        (1, 1, 0, 2, "skipped_no_worker", "because the trigger had neither a worker nor a pool"),
+        (-0.01, -1, -2, 0, "skipped_missed", "it was too late for this due time"),
+        (1, 1, 0, 2, "skipped_no_worker", "because the trigger had neither a machine nor a pool"),
         (2.5, 2, 1, 3, "skipped_no_worker", "one of 3 due times"),
         (3, 3, 2, 4, "skipped_no_worker", "13:00 UTC to 2026-05-04 15:00 UTC"),
     ],
@@ -114,7 +114,7 @@ def test_an_overlap_is_told(hourly: Cast) -> None:
     told = explain(hourly, None, now=hours(4))
     assert (told.decision, told.at, told.run) == ("skipped_overlap", hours(4), None)
     blocking = Run.objects.get(source="schedule").id
-    assert "because an earlier run of the trigger was unfinished" in told.message
+    assert "because an earlier run of the trigger had not ended" in told.message
     assert f"The earlier run is {blocking}." in told.message
 
 
@@ -130,7 +130,7 @@ def test_a_coming_due_time_is_pending(hourly: Cast) -> None:
     assert (told.decision, told.due_at, told.tick) == ("pending", hours(30), None)
     assert (told.previous_due_at, told.next_due_at) == (hours(29), hours(31))
     assert told.message == (
-        "2026-05-05 18:00 UTC has not come yet. It makes no run without a worker or a pool."
+        "2026-05-05 18:00 UTC has not come yet. It makes no run without a machine or a pool."
     )
 
 
@@ -180,7 +180,7 @@ def test_what_an_earlier_schedule_did_is_still_told(hourly: Cast) -> None:
     assert explain(hourly, hours(0.5), now=hours(6.1)).decision == "fired"
     told = explain(hourly, None, now=hours(6.1))
     assert (told.decision, told.previous_due_at) == ("not_scheduled", hours(3))
-    assert told.message == "The trigger has no schedule: it runs on request only."
+    assert told.message == "The trigger has no schedule: it runs only when somebody says so."
 
 
 def test_a_former_schedule_is_told_where_the_present_one_has_not_come_yet(hourly: Cast) -> None:

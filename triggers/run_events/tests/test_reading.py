@@ -61,15 +61,15 @@ def test_a_run_without_events_says_why_and_how_the_next_has_some(cast, runs, cal
     runs.cancel(canceled)
     Run.objects.filter(id=old).update(ended_at=Now() - timedelta(hours=25))
     for mode, run, part in (
-        ("always", queued, "because no worker has claimed it"),
-        ("always", running, "because its worker has sent none."),
-        ("always", succeeded, "until 24 hours after the run's end"),
-        ("failures", running, "watch it (POST /runs/:id/watch)"),
+        ("always", queued, "because no machine has taken it"),
+        ("always", running, "because its machine has sent none."),
+        ("always", succeeded, "within 24 hours of the run's end"),
+        ("failures", running, "watch it with POST /runs/:id/watch"),
         ("failures", succeeded, "because it succeeded"),
-        ("failures", failed, "until 24 hours after the run's end"),
-        ("failures", old, "its log may say why"),
-        ("failures", canceled, "no worker executed it"),
-        ("never", failed, "set it to failures or always"),
+        ("failures", failed, "within 24 hours of the run's end"),
+        ("failures", old, "log there may say why"),
+        ("failures", canceled, "no machine executed it"),
+        ("never", failed, "Have it record failed runs, or all runs"),
     ):
         with subtests.test(part):
             Trigger.objects.update(record_events=mode)

@@ -165,7 +165,7 @@ def test_a_refusal_is_not_remembered(runs: Runs) -> None:
     with pytest.raises(Conflict, match="disabled"):
         _run(runs.trigger_id)
     Trigger.objects.filter(id=runs.trigger_id).update(enabled=True, worker=None)
-    with pytest.raises(Conflict, match="neither a worker nor a pool"):
+    with pytest.raises(Conflict, match="neither a machine nor a pool"):
         _run(runs.trigger_id, payload={"another": "body"})
     Trigger.objects.filter(id=runs.trigger_id).update(worker=runs.cast.worker.worker_id)
     assert not _run(runs.trigger_id).replayed

@@ -11,7 +11,7 @@ from testing.world.runs import Runs
 from triggers.models import RunResult
 from triggers.runs.lifecycle import Refused
 
-NONE = "The worker reported no output, although the trigger has an output schema."
+NONE = "The machine reported no output, although the trigger has an output schema."
 LONG = "The output is longer than 64 KiB."
 DEEP = "The output is nested more than 63 levels deep."
 

@@ -87,7 +87,7 @@ class TestItIsAConflictFor:
         response = cast.key_client().post(url, {})
         assert (response.status_code, response.json()) == (
             409,
-            {"error": "The trigger is disabled.", "code": "trigger_disabled"},
+            {"error": "The trigger is paused.", "code": "trigger_disabled"},
         )
 
     def test_a_trigger_without_a_worker(self, cast, url):
@@ -96,7 +96,7 @@ class TestItIsAConflictFor:
         assert (response.status_code, response.json()) == (
             409,
             {
-                "error": "The trigger has neither a worker nor a pool.",
+                "error": "The trigger has neither a machine nor a pool.",
                 "code": "trigger_without_worker",
             },
         )

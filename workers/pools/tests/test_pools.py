@@ -197,7 +197,7 @@ class TestItsWorkers:
         refused = client.put(member(second, cast.worker.worker_id))
         assert refused.status_code == 409
         assert refused.json() == {
-            "error": "The worker may be in 1 pools, and would be in more.",
+            "error": "The machine may be in 1 pools, and would be in more.",
             "code": "ceiling_reached",
             "ceiling": "poolsOfWorker",
         }
