@@ -193,7 +193,7 @@ def change_email(
     if not is_password_of(user, current_password):
         raise Invalid({"currentPassword": ["Not your password."]})
     if user.email == new_email:
-        raise Invalid({"newEmail": ["This is your address already."]})
+        raise Invalid({"newEmail": ["This is your e-mail address already."]})
     holder = User.objects.filter(email=new_email).first()
     if holder is not None and keeps_address(holder):
         raise EmailTaken

@@ -17,8 +17,8 @@ from pipedai.api.errors import Forbidden
 from pipedai.events import Actor
 
 _DISPLACED = (
-    "Somebody else proved that the address was theirs, or the account was deleted. It has a placeholder instead, and"
-    " can't be reactivated."
+    "Somebody else proved that the e-mail address was theirs, or the account was deleted. It has a placeholder instead,"
+    " and can't be reactivated."
 )
 
 
@@ -63,8 +63,8 @@ class UserAdmin(StaffModelAdmin):
         ),
         "delete": SupportAction(
             "Delete the account",
-            "It can't be brought back. Its sessions, memberships and keys of command lines end, and its address is"
-            " free for somebody else. What it made in environments stays.",
+            "It can't be brought back. Its sessions, memberships and keys of command lines end, and its e-mail address"
+            " is free for somebody else. What it made in environments stays.",
             _of_others(erase_account, "Your own is deleted on your account's page in the console."),
             lambda user: user.is_active,
         ),

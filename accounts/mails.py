@@ -53,50 +53,51 @@ _MAILS: Mapping[str, _Mails] = MappingProxyType(
     {
         Purpose.VERIFY: _Mails(
             "Confirm your e-mail address",
-            "You get this mail because somebody registered at PipedAI with this address.",
+            "You get this mail because somebody registered at PipedAI with this e-mail address.",
             page="verify",
             counted_as="confirmation",
         ),
         Purpose.CHANGE: _Mails(
             "Confirm your new e-mail address",
-            "You get this mail because somebody wants to use this address for their PipedAI account.",
+            "You get this mail because somebody wants to use this e-mail address for their PipedAI account.",
             page="verify",
             counted_as="confirmation",
         ),
         Purpose.CHANGE_NOTICE: _Mails(
             "Your e-mail address is about to change",
-            "You get this mail because a PipedAI account has this address.",
+            "You get this mail because a PipedAI account has this e-mail address.",
         ),
         Purpose.RESET: _Mails(
             "Set a new password",
-            "You get this mail because somebody asked for a new password for this address at PipedAI.",
+            "You get this mail because somebody asked for a new password for this e-mail address at PipedAI.",
             page="reset",
             lifetime=timedelta(hours=1),
             counted_as="recovery",
         ),
         Purpose.REGISTRATION: _Mails(
             "Your e-mail address at PipedAI",
-            "You get this mail because somebody wants to register at PipedAI with this address.",
+            "You get this mail because somebody wants to register at PipedAI with this e-mail address.",
             page="register",
             counted_as="recovery",
         ),
         Purpose.INVITATION: _Mails(
             "An invitation to {environment}",
-            "You get this mail because a user of PipedAI entered this address.",
+            "You get this mail because a user of PipedAI entered this e-mail address.",
             page="invitation",
             lifetime=INVITATION_LIFETIME,
             counted_as="invitation",
         ),
         Purpose.LINK: _Mails(
             "Link your account",
-            "You get this mail because somebody with this address has signed in at the sign-in service of PipedAI.",
+            "You get this mail because somebody with this e-mail address has signed in at the sign-in service of"
+            " PipedAI.",
             page="link",
             lifetime=timedelta(hours=1),
             counted_as="recovery",
         ),
         Purpose.LINK_NOTICE: _Mails(
             "Your account was linked",
-            "You get this mail because a PipedAI account has this address.",
+            "You get this mail because a PipedAI account has this e-mail address.",
         ),
     }
 )
@@ -229,7 +230,7 @@ def _message(row: Row) -> Mail:
     """Raises NeverSend if the mail's token would not work, or if nobody has the address that needs a new password."""
     mails = _MAILS[row["purpose"]]
     if row["purpose"] == Purpose.RESET and row["user_id"] is None:
-        raise NeverSend("no account has this address")
+        raise NeverSend("no account has this e-mail address")
     link = link_to_page("account" if row["purpose"] == Purpose.LINK_NOTICE else "password")
     if mails.page:
         if row["ended_at"] is not None or row["expires_at"] <= row["claimed_at"]:

@@ -60,7 +60,7 @@ _ERROR = re.compile(r"[a-z_]{1,40}", re.ASCII)
 _NOT_BEGUN = "This sign-in was not begun in this browser, was finished already, or took more than ten minutes."
 _INACTIVE = "The account is deactivated: ask the operator of this service."
 _TAKEN = (
-    "Another account of the sign-in service is linked to the account with this address: ask the operator of this"
+    "Another account of the sign-in service is linked to the account with this e-mail address: ask the operator of this"
     " service."
 )
 _WRONG = "The password or the code is wrong."
@@ -71,7 +71,8 @@ class LinkNeeded(Conflict):
 
     def __init__(self, holder: User, claims: Claims, on: str) -> None:
         super().__init__(
-            f"An account with the address {holder.email} exists. Link it once, by its password or by a mail to it.",
+            f"An account with the e-mail address {holder.email} exists. Link it once, by its password or by a mail to"
+            " it.",
             code=ErrorCode.LINK_NEEDED,
             email=holder.email,
         )

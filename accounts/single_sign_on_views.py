@@ -116,7 +116,7 @@ class SingleSignOnViewSet(ApiViewSet):
     @Operation(
         "POST /auth/sso/link",
         id="linkAccount",
-        summary="Link the account with the issuer's address by its password",
+        summary="Link the account with the issuer's e-mail address by its password",
         body=LinkBody,
         example={"password": "correct horse battery"},
         answers={200: _ENTERED},
@@ -136,7 +136,7 @@ class SingleSignOnViewSet(ApiViewSet):
     @Operation(
         "POST /auth/sso/link-mail",
         id="mailLink",
-        summary="Have a mail sent that links the account with the issuer's address",
+        summary="Have a mail sent that links the account with the issuer's e-mail address",
         answers={202: None},
     )
     def mail_link(self, request: Request) -> None:

@@ -34,12 +34,11 @@ from accounts.sessions import (
     set_auth_cookie,
 )
 from pipedai.api.errors import Invalid
-from pipedai.api.principal import UserPrincipal, actor_of, address_of, principal_of
+from pipedai.api.principal import UserPrincipal, actor_from, actor_of, principal_of
 from pipedai.api.schema.operation import Operation, answer, query
 from pipedai.api.serializers import Values
 from pipedai.api.views import ApiViewSet, IsPublic, IsSignedIn
 from pipedai.events import Actor
-from pipedai.ids import current_request_id
 
 # The e-mail address and password in the OpenAPI document's examples of request bodies.
 _CREDENTIALS = {"email": "ada@example.com", "password": "correct horse battery"}
@@ -229,7 +228,7 @@ class AccountViewSet(ApiViewSet):
     @Operation(
         "POST /auth/resend-verification",
         id="resendVerification",
-        summary="Send the mail that confirms the address once more",
+        summary="Send the mail that confirms the e-mail address once more",
         answers={202: None},
     )
     def resend(self, request: Request) -> None:
@@ -280,12 +279,12 @@ class AccountViewSet(ApiViewSet):
     @Operation(
         "GET /users/lookup",
         id="lookUpUser",
-        summary="Find a user by address",
+        summary="Find a user by e-mail address",
         parameters=(
             query(
                 "email",
                 {"type": "string", "minLength": 1},
-                description="The whole address; its case does not matter.",
+                description="The whole e-mail address; its case does not matter.",
                 required=True,
             ),
         ),
@@ -323,7 +322,7 @@ def user_of(request: Request) -> UserPrincipal:
 
 def caller_of(request: Request) -> Actor:
     """It has no user id yet, because nobody has logged in; the service adds the id."""
-    return Actor("user", None, address_of(request), current_request_id.get() or None)
+    return actor_from(request, "user")
 
 
 def presented_by(request: Request) -> UserPrincipal | None:

@@ -3,9 +3,9 @@
 A window stores the highest percentage of which people were told. Only changed and ended windows are looked at.
 """
 
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from operator import itemgetter
 from uuid import UUID
 
 from django.db import transaction
@@ -72,14 +72,6 @@ FROM n JOIN locked ON locked.id = n.id WHERE w.id = n.id
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Use:
-    """How much of its limits a window has used: the higher percentage of the two, and a sentence about it."""
-
-    pct: Decimal
-    words: str
-
-
 def find_reached_budgets(*, limit: int = 100, now: datetime | None = None) -> int:
     """Looks at up to `limit` changed windows of budgets and as many ended ones, and returns at how many. At each higher
     percentage it closes the open incident and opens another, so that people are told of both.
@@ -127,24 +119,26 @@ def _tell(rows: list[Row], reached: dict[UUID, int], now: datetime | None) -> No
 def _reached(row: Row) -> int:
     if row["is_over"] or not row["is_live"]:
         return 0
-    pct = _use(row).pct
+    pct, _ = _use(row)
     return max((each for each in row["notice_at_pct"] if each <= pct), default=0)
 
 
-def _use(row: Row) -> _Use:
-    """If no run has room any more, it is 100 %, though a little of the limit may be left."""
-    uses = [_Use(Decimal(0), "")]
+def _use(row: Row) -> tuple[Decimal, str]:
+    """Returns how much of its limits a window has used: the higher percentage of the two, and a sentence about it. If
+    no run has room any more, it is 100 %, though a little of the limit may be left.
+    """
+    uses = [(Decimal(0), "")]
     if (limit := row["limit_usd"]) is not None:
         spent, least = row["spent"], row["least_amount"]
         pct = _percent(spent, limit)
         words = f"{dollars(spent)} of {dollars(limit)} is spent"
         if least is not None and spent + least > limit:
             pct, words = max(pct, Decimal(100)), f"{words}, and no run has room any more"
-        uses.append(_Use(pct, words))
+        uses.append((pct, words))
     if (limit := row["limit_runs"]) is not None:
         pct = _percent(Decimal(row["runs"]), Decimal(limit))
-        uses.append(_Use(pct, f"{row['runs']:,} of {counted(limit, 'run')} have been claimed"))
-    return max(uses, key=lambda use: use.pct)
+        uses.append((pct, f"{row['runs']:,} of {counted(limit, 'run')} have been claimed"))
+    return max(uses, key=itemgetter(0))
 
 
 def _percent(used: Decimal, limit: Decimal) -> Decimal:
@@ -154,11 +148,11 @@ def _percent(used: Decimal, limit: Decimal) -> Decimal:
 
 
 def _finding(row: Row) -> Finding:
-    use = _use(row)
+    _, words = _use(row)
     then = {
         Budget.WhenReached.HOLD: "Runs without room wait until then.",
         Budget.WhenReached.REJECT: "Runs without room wait until then, and requests for more are refused.",
     }.get(row["when_reached"], "No run is held back.")
     ends = zoned_words(row["ends_at"], row["timezone"])
-    message = f"{use.words[0].upper()}{use.words[1:]} in the window that ends at {ends}. {then}"
+    message = f"{words[0].upper()}{words[1:]} in the window that ends at {ends}. {then}"
     return Finding(row["environment_id"], row["budget_id"], row["name"], message)

@@ -1,5 +1,6 @@
 """The endpoint of an environment's dashboard: who is there, what waits, what has run and what is due."""
 
+from contextlib import suppress
 from datetime import datetime
 from heapq import heapify, heappop, heappush
 from typing import Any, Final
@@ -8,7 +9,6 @@ from zoneinfo import ZoneInfoNotFoundError
 
 from rest_framework import serializers
 from rest_framework.request import Request
-from rest_framework.response import Response
 
 from notices.attention import count_attention
 from pipedai.api.filters import ApiFilterSet, TimezoneFilter
@@ -76,17 +76,11 @@ def due_until(end: datetime, groups: list[Row]) -> list[Row]:
         times.append({**first, "at": at, "count": sum(groups[n]["count"] for n in due)})
         recurring += len(due)
         for n in due if recurring <= _MOST_RECURRING else ():
-            if (following := _next_after(at, groups[n])) is not None:
-                heappush(coming, (following, n))
+            # A schedule or zone that is not known any more comes due no more.
+            with suppress(ValueError, ZoneInfoNotFoundError):
+                if (following := DueTimes.of(groups[n]).next_after(at)) is not None:
+                    heappush(coming, (following, n))
     return times
-
-
-def _next_after(at: datetime, group: Row) -> datetime | None:
-    """Returns None also for a schedule or zone that is not known any more."""
-    try:
-        return DueTimes.of(group).next_after(at)
-    except (ValueError, ZoneInfoNotFoundError):
-        return None
 
 
 class OverviewFilters(ApiFilterSet):
@@ -144,7 +138,7 @@ class OverviewViewSet(TenantViewSet):
             )
         },
     )
-    def retrieve(self, request: Request, environment_id: UUID) -> Response:
+    def retrieve(self, request: Request, environment_id: UUID) -> Any:
         timezone = OverviewFilters.read(Run.objects.none(), request).values["timezone"]
         params: dict[str, Any] = {"environment_id": environment_id, "now": None}
         present = fetch_row(_PRESENT, params)
@@ -156,17 +150,15 @@ class OverviewViewSet(TenantViewSet):
         )
         rate, groups = figures["success_rate"], fetch_all(_DUE, params)
         _, midnight = period_around(present["now"], Budget.Period.DAY, timezone)
-        return Response(
-            {
-                "onlineWorkers": present["online_workers"],
-                "waiting": {name: present[name] for name in ("person", "machine")},
-                "attention": count_attention(environment_id),
-                "approvals": present["approvals"],
-                "todaysRuns": figures["todays_runs"],
-                "nothingNewToday": figures["nothing_new"],
-                "successRatePct": None if rate is None else float(rate),
-                "monthTokenSpendUsd": float(figures["month_cost_usd"]),
-                "nextDue": NextDueSerializer(groups[0]).data if groups else None,
-                "dueToday": DueTimeSerializer(due_until(midnight, groups), many=True).data,
-            }
-        )
+        return {
+            "onlineWorkers": present["online_workers"],
+            "waiting": present,
+            "attention": count_attention(environment_id),
+            "approvals": present["approvals"],
+            "todaysRuns": figures["todays_runs"],
+            "nothingNewToday": figures["nothing_new"],
+            "successRatePct": None if rate is None else float(rate),
+            "monthTokenSpendUsd": float(figures["month_cost_usd"]),
+            "nextDue": groups[0] if groups else None,
+            "dueToday": due_until(midnight, groups),
+        }

@@ -66,6 +66,8 @@ _MENDED_BY = {
 }
 
 _FIRST_CHANNEL = "Mail to the owner"
+_WEBHOOK = (Kind.WEBHOOK_DEAD, SubjectType.TRIGGER)
+_LOGIN = (Kind.CONNECTION_NEEDS_LOGIN, SubjectType.CONNECTION)
 
 
 @receiver(happened, dispatch_uid="notices.follow_events")
@@ -123,31 +125,23 @@ def _retried_before(late: Collection[Event]) -> set[str]:
 
 def _announce_questions(asked: Sequence[Event]) -> None:
     """Queues the notices about runs that wait for a decision, in the transaction in which they begin to wait."""
-    announce_questions(
-        [
-            {"id": UUID(event.metadata["approvalId"]), "environment_id": event.environment_id}
-            for event in asked
-        ]
-    )
+    found = ((UUID(event.metadata["approvalId"]), event.environment_id) for event in asked)
+    announce_questions([{"id": id_, "environment_id": of} for id_, of in found])
 
 
 def _note_settings(updated: Sequence[Event]) -> None:
     # The incidents of webhooks come first: `judge_settings` may lock channels, and incidents are locked before
     # channels.
-    moved = [_target(event) for event in updated if "webhookUrl" in event.metadata]
-    change_incidents(Kind.WEBHOOK_DEAD, SubjectType.TRIGGER, withdrawn=moved)
-    judge_settings(
-        [_target(event) for event in updated if event.metadata.keys() & _SETTINGS],
-        enabled=[
-            _target(event) for event in updated if event.metadata.get("enabled") == [False, True]
-        ],
-    )
+    moved = [event for event in updated if "webhookUrl" in event.metadata]
+    enabled = [event for event in updated if event.metadata.get("enabled") == [False, True]]
+    changed = [event for event in updated if event.metadata.keys() & _SETTINGS]
+    change_incidents(*_WEBHOOK, withdrawn=_targets(moved))
+    judge_settings(_targets(changed), enabled=_targets(enabled))
 
 
 def _note_deleted(deleted: Sequence[Event]) -> None:
-    gone = [_target(event) for event in deleted]
-    judge_settings(gone)
-    change_incidents(Kind.WEBHOOK_DEAD, SubjectType.TRIGGER, withdrawn=gone)
+    judge_settings(_targets(deleted))
+    change_incidents(*_WEBHOOK, withdrawn=_targets(deleted))
 
 
 def _note_environments(updated: Sequence[Event]) -> None:
@@ -166,13 +160,12 @@ def _note_given_up(given_up: Sequence[Event]) -> None:
         findings.append(
             Finding(row["environment_id"], row["trigger_id"], row["name"], message, row["run_id"])
         )
-    change_incidents(Kind.WEBHOOK_DEAD, SubjectType.TRIGGER, begun=findings)
+    change_incidents(*_WEBHOOK, begun=findings)
 
 
 def _note_delivered(delivered: Sequence[Event]) -> None:
-    rows = fetch_all(_DELIVERED, {"ids": [event.target_id for event in delivered]})
-    recovered = {row["subject_id"] for row in rows}
-    change_incidents(Kind.WEBHOOK_DEAD, SubjectType.TRIGGER, recovered=recovered)
+    rows = fetch_all(_DELIVERED, {"ids": _targets(delivered)})
+    change_incidents(*_WEBHOOK, recovered={row["subject_id"] for row in rows})
 
 
 def _note_refused(refused: Sequence[Event]) -> None:
@@ -183,17 +176,7 @@ def _note_refused(refused: Sequence[Event]) -> None:
         mended = _MENDED_BY[said["grant"]]
         message = f"{said['error']} Its runs wait until {mended}."
         findings.append(Finding(event.environment_id, _target(event), said["name"], message))
-    change_incidents(Kind.CONNECTION_NEEDS_LOGIN, SubjectType.CONNECTION, begun=findings)
-
-
-def _note_authorized(authorized: Sequence[Event]) -> None:
-    recovered = [_target(event) for event in authorized]
-    change_incidents(Kind.CONNECTION_NEEDS_LOGIN, SubjectType.CONNECTION, recovered=recovered)
-
-
-def _note_removed(removed: Sequence[Event]) -> None:
-    gone = [_target(event) for event in removed]
-    change_incidents(Kind.CONNECTION_NEEDS_LOGIN, SubjectType.CONNECTION, withdrawn=gone)
+    change_incidents(*_LOGIN, begun=findings)
 
 
 def _target(event: Event) -> UUID:
@@ -201,10 +184,14 @@ def _target(event: Event) -> UUID:
     return event.target_id
 
 
+def _targets(events: Sequence[Event]) -> list[UUID]:
+    return [_target(event) for event in events]
+
+
 # The functions that act on the other events, in the order in which they are called.
-_NOTED: Mapping[str, Callable[[Sequence[Event]], None]] = {
+_NOTED: Mapping[str, Callable[[Sequence[Event]], object]] = {
     "environment.updated": _note_environments,
-    "trigger.created": lambda created: watch_new([_target(event) for event in created]),
+    "trigger.created": lambda created: watch_new(_targets(created)),
     "trigger.updated": _note_settings,
     "trigger.deleted": _note_deleted,
     "demo.seeded": _note_seeded,
@@ -212,8 +199,8 @@ _NOTED: Mapping[str, Callable[[Sequence[Event]], None]] = {
     "webhook.failed": _note_given_up,
     "webhook.delivered": _note_delivered,
     "connection.login-needed": _note_refused,
-    "connection.authorized": _note_authorized,
-    "connection.deleted": _note_removed,
+    "connection.authorized": lambda done: change_incidents(*_LOGIN, recovered=_targets(done)),
+    "connection.deleted": lambda gone: change_incidents(*_LOGIN, withdrawn=_targets(gone)),
 }
 
 

@@ -57,28 +57,19 @@ class IncidentCauseSerializer(RowSerializer):
 class NoticedIncidentSerializer(RowSerializer):
     """An incident: what is wrong, since when, and whether somebody has seen to it."""
 
-    id = serializers.UUIDField()
-    kind = serializers.ChoiceField(choices=Kind.choices)
+    of = Incident
+    shows = "id kind subject openedAt closedAt cause acknowledgedAt acknowledgedBy noticeCount"
     subject = IncidentSubjectSerializer()
-    openedAt = serializers.DateTimeField()
-    closedAt = serializers.DateTimeField(allow_null=True)
     cause = IncidentCauseSerializer()
-    acknowledgedAt = serializers.DateTimeField(allow_null=True)
-    acknowledgedBy = serializers.UUIDField(allow_null=True)
-    noticeCount = serializers.IntegerField()
 
 
 class ToldSerializer(RowSerializer):
     """Somebody who was told of an incident, by a channel, and what became of the last notice to them."""
 
-    channelId = serializers.UUIDField()
+    of = (Notice, Channel)
+    shows = "channelId channelName kind email event status createdAt deliveredAt"
     channelName = serializers.CharField()
-    kind = serializers.ChoiceField(choices=Channel.Kind.choices)
     email = serializers.CharField(allow_null=True)
-    event = serializers.CharField()
-    status = serializers.ChoiceField(choices=Notice.Status.choices)
-    createdAt = serializers.DateTimeField()
-    deliveredAt = serializers.DateTimeField(allow_null=True)
 
 
 class IncidentSerializer(NoticedIncidentSerializer):

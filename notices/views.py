@@ -1,5 +1,6 @@
 """The endpoints of what needs attention in an environment, and of its incidents."""
 
+from typing import Any
 from uuid import UUID
 
 from rest_framework import serializers
@@ -18,9 +19,9 @@ from notices.serializers import (
 from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation, answer
+from pipedai.api.serializers import serializer_of
 from pipedai.replica.reading import from_replica
-from triggers.explain.answers import times_told
-from triggers.explain.views import TimeToldSerializer
+from triggers.explain.answers import TimeTold, times_told
 from triggers.tenancy import check_tenant_ids
 from workspaces.access import IsOperator, IsViewer, TenantViewSet
 
@@ -41,17 +42,15 @@ class AttentionViewSet(TenantViewSet):
                 "What needs attention, the most urgent first.",
                 items=AttentionItemSerializer(many=True),
                 total=serializers.IntegerField(),
-                times=TimeToldSerializer(many=True),
+                times=serializer_of(TimeTold)(many=True),
             )
         },
     )
-    def retrieve(self, request: Request, environment_id: UUID) -> Response:
+    def retrieve(self, request: Request, environment_id: UUID) -> Any:
         """Answers with the most urgent items, and with how many there are."""
         with times_told() as times:
             items, total = find_attention(environment_id)
-        shown = AttentionItemSerializer(items, many=True).data
-        told = TimeToldSerializer(times, many=True).data
-        return Response({"items": shown, "total": total, "times": told})
+        return {"items": items, "total": total, "times": times}
 
 
 class IncidentPaginator(KeysetPaginator):

@@ -123,15 +123,8 @@ OPENING_SECONDS = 1.1
 DELETED = "deleted"
 
 
-class Change(NamedTuple):
-    """A thing that changed, with the state that it has now."""
-
-    kind: str
-    id: UUID
-    status: str
-
-
-def changes_of(ticket: EnvironmentStreamTicket, *, environment_id: UUID) -> list[Change]:
+def changes_of(ticket: EnvironmentStreamTicket, *, environment_id: UUID) -> list[dict[str, str]]:
+    """Returns the things that changed, each with the state that it has now, as the API tells them."""
     announce_stream(ticket, partial(announce, environment_id))
     now = database_now()
     since, ticket.asked_at = ticket.asked_at, now
@@ -153,7 +146,8 @@ def changes_of(ticket: EnvironmentStreamTicket, *, environment_id: UUID) -> list
         states = {state.id: state for state in kind.read(environment_id, ids)}
         for id_ in sorted(ids):
             state = states.get(id_)
-            told.append(Change(kind.name, id_, state.status if state else DELETED))
+            status = state.status if state else DELETED
+            told.append({"type": kind.name, "id": str(id_), "status": status})
             if state:
                 piece.update(state.others)
     return told
@@ -185,10 +179,7 @@ class EnvironmentEventViewSet(StreamViewMixin, TenantViewSet):
         """Answers with the changes since the last answer. The web process calls it as long as the reader reads."""
         ticket = ticket_of(request, EnvironmentStreamTicket, group=environment_id)
         count_stream(request, ticket)
-        told = [
-            {"type": change.kind, "id": str(change.id), "status": change.status}
-            for change in changes_of(ticket, environment_id=environment_id)
-        ]
+        told = changes_of(ticket, environment_id=environment_id)
         if ticket.missed:
             # Some notifications were lost, so the reader must read everything again.
             ticket.missed = False

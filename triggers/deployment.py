@@ -61,14 +61,14 @@ def schedulers_live() -> CheckMessage:
 def work_is_on_time() -> CheckMessage:
     """Checks that no tick, run, delivery or token of a connection has been due for more than LATE_SECONDS."""
     late = fetch_row(_LATE, {"late": LATE_SECONDS, "most": _MOST_COUNTED, **lease_params()})
-    overdue = [_at_least(number, what) for what, number in late.items() if number]
+    overdue = [
+        f"{counted(number, what)}{' or more' if number == _MOST_COUNTED else ''}"
+        for what, number in late.items()
+        if number
+    ]
     if overdue:
         return Error(
             f"Overdue by more than {LATE_SECONDS} s: {', '.join(overdue)}.",
             hint="Start a scheduler, or another one; its log says what fails (`job.failed`).",
         )
     return Info("No tick, lease, delivery or connection is overdue.")
-
-
-def _at_least(number: int, what: str) -> str:
-    return f"{counted(number, what)} or more" if number == _MOST_COUNTED else counted(number, what)

@@ -1,9 +1,7 @@
 """How files describe a trigger."""
 
 import json
-from collections.abc import Iterator, Sequence
-from datetime import datetime
-from itertools import islice
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -61,14 +59,11 @@ def _due_times(before: Row | None, after: Row) -> dict[str, Any]:
         return {}
     if after["schedule"] is None or not after["enabled"]:
         return {}
-    times = _coming(cron.parse(after["schedule"], after["timezone"]))
-    return {"nextDueAt": list(islice(times, _DUE_TIMES))}
-
-
-def _coming(schedule: cron.Schedule) -> Iterator[datetime]:
-    moment = once("now", database_now)
-    while True:
-        yield (moment := schedule.next_after(moment))
+    schedule = cron.parse(after["schedule"], after["timezone"])
+    times = [once("now", database_now)]
+    for _ in range(_DUE_TIMES):
+        times.append(schedule.next_after(times[-1]))
+    return {"nextDueAt": times[1:]}
 
 
 register_kind(

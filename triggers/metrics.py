@@ -1,19 +1,17 @@
 """The metrics of runs, schedules and webhooks. Domain events increase the counters, and queries read the gauges."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from django.dispatch import receiver
 from prometheus_client import Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
 
 from pipedai.events import Event, on_committed
-from pipedai.metrics.database import ROW_LIMIT, read_at_scrape
+from pipedai.metrics.database import register_gauges
 from pipedai.outgoing.attempts import attempted
 from pipedai.outgoing.posts import Answer
-from pipedai.sql import fetch_all, fetch_row
 from triggers.heartbeats import ALIVE_WITHIN
 from triggers.models import Delivery
 from triggers.run_events.recording import stored
@@ -134,79 +132,54 @@ def count_stored(count: int, is_truncated: bool, **_: Any) -> None:
         RUN_EVENTS_TRUNCATED.inc()
 
 
-_SCHEDULE = """
+register_gauges(
+    """
 SELECT coalesce(extract(epoch FROM statement_timestamp() - min(next_run_at)), 0) AS overdue
 FROM trigger WHERE next_run_at <= statement_timestamp()
-"""
-
-_WAITING = """
-SELECT count(*) AS runs FROM (SELECT FROM run WHERE status = 'waiting' AND spells > 0 LIMIT %(limit)s) w
-"""
-
-_HELD = """
-SELECT status, count(*) AS runs FROM (SELECT status FROM run WHERE slot IS NOT NULL LIMIT %(limit)s) h GROUP BY status
-"""
-
-_DELIVERIES = """
+""",
+    {
+        "overdue": (
+            "pipedai_schedule_overdue_seconds",
+            "How long the due time has passed that waits longest to be fired; 0 if none does.",
+        )
+    },
+)
+register_gauges(
+    """
 SELECT count(*) AS pending,
     coalesce(greatest(extract(epoch FROM statement_timestamp() - min(next_attempt_at)), 0), 0) AS overdue
 FROM (SELECT next_attempt_at FROM delivery WHERE status = 'pending' ORDER BY next_attempt_at LIMIT %(limit)s) d
-"""
-
-_SCHEDULERS = """
-SELECT count(*) AS living FROM scheduler_heartbeat WHERE beat_at > statement_timestamp() - %(alive)s
-"""
-
-
-@read_at_scrape
-def read_background() -> Iterator[Metric]:
-    """Yields the gauges of work that is overdue and of schedulers that are alive."""
-    yield GaugeMetricFamily(
-        "pipedai_schedule_overdue_seconds",
-        "How long the due time has passed that waits longest to be fired; 0 if none does.",
-        value=_figures(_SCHEDULE)["overdue"],
-    )
-    deliveries = _figures(_DELIVERIES)
-    yield GaugeMetricFamily(
-        "pipedai_deliveries_pending",
-        "Webhook deliveries that are neither delivered nor given up.",
-        value=deliveries["pending"],
-    )
-    yield GaugeMetricFamily(
-        "pipedai_delivery_overdue_seconds",
-        "How long the delivery has been due that waits longest to be sent; 0 if none does.",
-        value=deliveries["overdue"],
-    )
-    yield GaugeMetricFamily(
-        "pipedai_schedulers",
-        "Schedulers with a fresh heartbeat.",
-        value=_figures(_SCHEDULERS)["living"],
-    )
-
-
-@read_at_scrape
-def read_held_runs() -> Iterator[Metric]:
-    """Yields the gauge of the runs that workers have claimed and not ended, by state."""
-    held = {row["status"]: row["runs"] for row in fetch_all(_HELD, {"limit": ROW_LIMIT})}
-    family = GaugeMetricFamily("pipedai_runs_held", "Runs that workers hold.", labels=["status"])
-    for status in HELD:
-        family.add_metric([status.value], held.get(status.value, 0))
-    yield family
-
-
-@read_at_scrape
-def read_waiting_runs() -> Iterator[Metric]:
-    """Yields the gauge of the runs about whose calls people have to decide."""
-    yield GaugeMetricFamily(
-        "pipedai_runs_waiting",
-        "Runs that wait for a person's decision.",
-        value=_figures(_WAITING)["runs"],
-    )
-
-
-def _figures(sql: str) -> dict[str, float]:
-    row = fetch_row(sql, {"limit": ROW_LIMIT, "alive": ALIVE_WITHIN})
-    return {name: float(value) for name, value in row.items()}
+""",
+    {
+        "pending": (
+            "pipedai_deliveries_pending",
+            "Webhook deliveries that are neither delivered nor given up.",
+        ),
+        "overdue": (
+            "pipedai_delivery_overdue_seconds",
+            "How long the delivery has been due that waits longest to be sent; 0 if none does.",
+        ),
+    },
+)
+register_gauges(
+    "SELECT count(*) AS living FROM scheduler_heartbeat WHERE beat_at > statement_timestamp() - %(alive)s",
+    {"living": ("pipedai_schedulers", "Schedulers with a fresh heartbeat.")},
+    alive=ALIVE_WITHIN,
+)
+register_gauges(
+    """
+SELECT status, count(*) AS runs FROM (SELECT status FROM run WHERE slot IS NOT NULL LIMIT %(limit)s) h GROUP BY status
+""",
+    {"runs": ("pipedai_runs_held", "Runs that workers hold.")},
+    by="status",
+    words=[status.value for status in HELD],
+)
+register_gauges(
+    """
+SELECT count(*) AS runs FROM (SELECT FROM run WHERE status = 'waiting' AND spells > 0 LIMIT %(limit)s) w
+""",
+    {"runs": ("pipedai_runs_waiting", "Runs that wait for a person's decision.")},
+)
 
 
 def _start_at_zero() -> None:

@@ -4,7 +4,6 @@ from typing import Any
 from uuid import UUID
 
 from django.db.models import F
-from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -19,7 +18,6 @@ from triggers.events.clauses import LookBody
 from triggers.models import REVISED, TriggerRevision
 from triggers.serializers import TriggerSerializer, triggers, with_last_runs
 from triggers.services import TRIGGERS
-from triggers.states import Carry
 from triggers.views import octets_of
 from workspaces.access import IsAdmin, IsViewer, TenantViewSet
 from workspaces.serializers import ActorSerializer, actors_shown
@@ -40,14 +38,10 @@ def restore_revision(*, trigger_id: UUID, revision_id: UUID, actor: Actor) -> No
 class RevisionSerializer(RowSerializer):
     """What a trigger gives, or gave, its runs to do, and who made it."""
 
-    id = serializers.UUIDField()
-    createdAt = serializers.DateTimeField()
+    of = TriggerRevision
+    shows = "id createdAt createdBy prompt model outputSchema before carry"
     createdBy = ActorSerializer(allow_null=True)
-    prompt = serializers.CharField()
-    model = serializers.CharField(allow_null=True)
-    outputSchema = serializers.JSONField(allow_null=True)
     before = LookBody(allow_null=True)
-    carry = serializers.ChoiceField(choices=Carry.choices)
 
 
 def revisions_shown(rows: list[TriggerRevision]) -> Any:

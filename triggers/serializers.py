@@ -13,7 +13,6 @@ from pipedai.api.bulk import BulkBody
 from pipedai.api.fields import (
     AmountField,
     IdField,
-    MoneyField,
     NameField,
     SigningSecretField,
     TargetUrlField,
@@ -28,7 +27,7 @@ from pipedai.sql import database_now, fetch_by_ids
 from triggers.approvals.rules import ApprovalRulesField
 from triggers.events.clauses import LookBody
 from triggers.events.listening import OF_SOURCE, OF_TRIGGER, Entry, EntryBody, OnField, entry_of
-from triggers.models import BOUNDS, REVISED, Listener, Run, Tick, Trigger
+from triggers.models import BOUNDS, REVISED, Listener, Run, Tick, Trigger, TriggerRevision
 from triggers.schedules import cron
 from triggers.states import Carry, Health, RecordEvents, RetryMode, Status
 from workspaces.connections.serializers import McpHeadersField
@@ -173,19 +172,15 @@ class RotateBody(StrictBody):
 class LastRunSerializer(RowSerializer):
     """A trigger's newest run, with a few of its fields."""
 
-    id = serializers.UUIDField()
-    status = serializers.ChoiceField(choices=Status.choices)
-    nothingNew = serializers.BooleanField()
-    queuedAt = serializers.DateTimeField()
-    endedAt = serializers.DateTimeField(allow_null=True)
+    of = Run
+    shows = "id status nothingNew queuedAt endedAt"
 
 
 class RecentRunSerializer(RowSerializer):
     """How one of a trigger's last runs ended."""
 
-    id = serializers.UUIDField()
-    status = serializers.ChoiceField(choices=Status.choices)
-    nothingNew = serializers.BooleanField()
+    of = Run
+    shows = "id status nothingNew durationMs endedAt"
     durationMs = serializers.IntegerField(allow_null=True)
     endedAt = serializers.DateTimeField()
 
@@ -193,52 +188,26 @@ class RecentRunSerializer(RowSerializer):
 class TriggerSerializer(RowSerializer):
     """A trigger. Instead of its secrets it shows whether there are any."""
 
-    id = serializers.UUIDField()
-    key = serializers.CharField(allow_null=True)
-    managedBy = serializers.CharField(allow_null=True)
-    environmentId = serializers.UUIDField()
-    workerId = serializers.UUIDField(allow_null=True)
-    poolId = serializers.UUIDField(allow_null=True)
-    preferSeconds = serializers.IntegerField()
-    startDeadlineSeconds = serializers.IntegerField(allow_null=True)
-    maxConcurrentRuns = serializers.IntegerField(allow_null=True)
-    name = serializers.CharField()
-    description = serializers.CharField()
-    prompt = serializers.CharField()
-    mcpUrl = serializers.CharField(allow_null=True)
-    connectionId = serializers.UUIDField(allow_null=True)
+    of = (Trigger, TriggerRevision)
+    shows = (
+        "id key managedBy environmentId workerId poolId preferSeconds startDeadlineSeconds"
+        " maxConcurrentRuns name description prompt mcpUrl connectionId hasMcpHeaders"
+        " mcpHeaderNames model schedule timezone runOnceAt on nextRunAt enabled maxRetries"
+        " timeoutSeconds overlapPolicy retryMode retryAfterEffects recordEvents alertAfterFailures"
+        " successDeadlineSeconds maxCostUsd health outputSchema approvals allowHostTools"
+        " failOnDenied before carry webhookUrl hasWebhookSecret lastDueAt lastRun lastSuccessAt"
+        " createdAt updatedAt"
+    )
     hasMcpHeaders = serializers.BooleanField()
-    mcpHeaderNames = serializers.ListField(child=serializers.CharField(), allow_null=True)
-    model = serializers.CharField(allow_null=True)
-    schedule = serializers.CharField(allow_null=True)
-    timezone = serializers.CharField()
-    runOnceAt = serializers.DateTimeField(allow_null=True)
     on = serializers.SerializerMethodField()
-    nextRunAt = serializers.DateTimeField(allow_null=True)
-    enabled = serializers.BooleanField()
-    maxRetries = serializers.IntegerField()
-    timeoutSeconds = serializers.IntegerField()
-    overlapPolicy = serializers.ChoiceField(choices=Trigger.OverlapPolicy.choices)
-    retryMode = serializers.ChoiceField(choices=RetryMode.choices)
-    retryAfterEffects = serializers.BooleanField()
-    recordEvents = serializers.ChoiceField(choices=RecordEvents.choices)
-    alertAfterFailures = serializers.IntegerField(allow_null=True)
-    successDeadlineSeconds = serializers.IntegerField(allow_null=True)
-    maxCostUsd = MoneyField(allow_null=True)
     health = serializers.ChoiceField(choices=Health.choices)
     outputSchema = OutputSchemaField(allow_null=True)
     approvals = ApprovalRulesField(allow_null=True)
-    allowHostTools = serializers.BooleanField()
-    failOnDenied = serializers.BooleanField()
     before = LookBody(allow_null=True)
-    carry = serializers.ChoiceField(choices=Carry.choices)
-    webhookUrl = serializers.CharField(allow_null=True)
     hasWebhookSecret = serializers.BooleanField()
     lastDueAt = serializers.DateTimeField(allow_null=True)
     lastRun = LastRunSerializer(allow_null=True)
     lastSuccessAt = serializers.DateTimeField(allow_null=True)
-    createdAt = serializers.DateTimeField()
-    updatedAt = serializers.DateTimeField()
 
     @extend_schema_field(EntryBody(many=True))
     def get_on(self, trigger: dict[str, Any]) -> list[Entry]:

@@ -1,20 +1,17 @@
 """The endpoint that finds rows of an environment by a part of their names, and runs by a part of their ids."""
 
 import re
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-from django.db.models import QuerySet
 from rest_framework import serializers
 from rest_framework.request import Request
-from rest_framework.response import Response
 
 from pipedai.api.filters import ApiFilterSet, TextFilter
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import RowSerializer
 from pipedai.sql import Row, fetch_all
-from triggers.models import Run, Trigger
-from triggers.states import Status
+from triggers.models import Run
 from workspaces.access import IsViewer, TenantViewSet
 
 # So many rows of each kind are answered at most.
@@ -76,10 +73,7 @@ def find_runs(environment_id: UUID, text: str) -> list[Row]:
 
 
 class SearchFilters(ApiFilterSet):
-    q = TextFilter(method="as_it_is", max_length=200, required=True)
-
-    def as_it_is(self, rows: QuerySet[Trigger], _name: str, _text: str) -> QuerySet[Trigger]:
-        return rows
+    q = TextFilter(method="as_they_are", max_length=200, required=True)
 
 
 class FoundSerializer(RowSerializer):
@@ -92,11 +86,9 @@ class FoundSerializer(RowSerializer):
 class FoundRunSerializer(RowSerializer):
     """A run whose id has the text at its beginning or end."""
 
-    id = serializers.UUIDField()
-    triggerId = serializers.UUIDField()
+    of = Run
+    shows = "id triggerId triggerName status queuedAt"
     triggerName = serializers.CharField()
-    status = serializers.ChoiceField(choices=Status.choices)
-    queuedAt = serializers.DateTimeField()
 
 
 class SearchViewSet(TenantViewSet):
@@ -117,16 +109,9 @@ class SearchViewSet(TenantViewSet):
             )
         },
     )
-    def retrieve(self, request: Request, environment_id: UUID) -> Response:
+    def retrieve(self, request: Request, environment_id: UUID) -> Any:
         text = SearchFilters.read(Run.objects.none(), request).values["q"].strip()
         named = find_named(environment_id, text)
         by_kind = {kind: [row for row in named if row["kind"] == kind] for kind in _KINDS}
-        return Response(
-            {
-                **{
-                    f"{kind}s": FoundSerializer(rows, many=True).data
-                    for kind, rows in by_kind.items()
-                },
-                "runs": FoundRunSerializer(find_runs(environment_id, text), many=True).data,
-            }
-        )
+        found = {f"{kind}s": rows for kind, rows in by_kind.items()}
+        return {**found, "runs": find_runs(environment_id, text)}

@@ -77,15 +77,13 @@ class WorkerSerializer(RowSerializer):
     """A worker as the API shows it. `status`, `derivedStatus`, `currentRunId` and `heldRuns` are computed, not
     stored."""
 
-    id = serializers.UUIDField()
-    environmentId = serializers.UUIDField()
+    of = Worker
+    shows = (
+        "id environmentId workspaceId label hostname os version authMode maxConcurrency status"
+        " derivedStatus currentRunId heldRuns disabled approved limitedUntil problems poolIds"
+        " lastSeenAt createdAt"
+    )
     workspaceId = serializers.UUIDField()
-    label = serializers.CharField()  # type: ignore[assignment]
-    hostname = serializers.CharField()
-    os = serializers.CharField()
-    version = serializers.CharField()
-    authMode = serializers.ChoiceField(choices=Worker.AuthMode.choices)
-    maxConcurrency = serializers.IntegerField()
     status = serializers.SerializerMethodField()
     derivedStatus = serializers.SerializerMethodField()
     currentRunId = serializers.UUIDField(allow_null=True)
@@ -95,8 +93,6 @@ class WorkerSerializer(RowSerializer):
     limitedUntil = serializers.DateTimeField(source="limit_ends_at", allow_null=True)
     problems = ProblemSerializer(many=True)
     poolIds = serializers.ListField(child=serializers.UUIDField())
-    lastSeenAt = serializers.DateTimeField(allow_null=True)
-    createdAt = serializers.DateTimeField()
 
     def get_status(self, worker: dict[str, Any]) -> Literal["online", "offline"]:
         """`online` if the worker polled or sent a heartbeat lately, else `offline`."""

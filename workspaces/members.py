@@ -281,7 +281,7 @@ def invite(
             emit(_invitation_event("invitation.created", invitation, actor))
     except IntegrityError:
         raise Conflict(
-            "This address has an open invitation: revoke it to send another one.",
+            "This e-mail address has an open invitation: revoke it to send another one.",
             code=ErrorCode.ALREADY_INVITED,
         ) from None
     return invitation, link

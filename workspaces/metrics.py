@@ -1,14 +1,11 @@
 """The metrics of alarms about what can't be decrypted, and of connections and the refreshing of their tokens."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from django.dispatch import receiver
 from prometheus_client import Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
 
-from pipedai.metrics.database import ROW_LIMIT, read_at_scrape
-from pipedai.sql import fetch_all, fetch_row
+from pipedai.metrics.database import register_gauges
 from workspaces.connections.models import Connection
 from workspaces.connections.refreshing import RESULTS, refreshed
 from workspaces.encryption.keys import alarmed
@@ -39,39 +36,35 @@ for _result in RESULTS:
     REFRESH_SECONDS.labels(_result)
 
 # What waits after a failure is not due.
-_DUE = """
+read_due = register_gauges(
+    """
 SELECT count(*) AS due,
     coalesce(greatest(extract(epoch FROM statement_timestamp() - min(refresh_at)), 0), 0) AS overdue
 FROM (
     SELECT refresh_at FROM connection WHERE refresh_at <= statement_timestamp()
     ORDER BY refresh_at LIMIT %(limit)s) c
-"""
+""",
+    {
+        "due": ("pipedai_connections_due", "Connections whose token is to be refreshed."),
+        "overdue": (
+            "pipedai_connection_overdue_seconds",
+            "How long the connection has been due that waits longest to be refreshed; 0 if none does.",
+        ),
+    },
+)
 # The subquery reads the index `connection_troubled` alone.
-_TROUBLED = """
+read_troubled = register_gauges(
+    """
 SELECT status, count(*) AS connections FROM (
     SELECT status FROM connection WHERE status IN ('failing', 'needs_login') LIMIT %(limit)s) c
 GROUP BY status
-"""
-
-
-@read_at_scrape
-def read_connections() -> Iterator[Metric]:
-    row = fetch_row(_DUE, {"limit": ROW_LIMIT})
-    yield GaugeMetricFamily(
-        "pipedai_connections_due", "Connections whose token is to be refreshed.", value=row["due"]
-    )
-    yield GaugeMetricFamily(
-        "pipedai_connection_overdue_seconds",
-        "How long the connection has been due that waits longest to be refreshed; 0 if none does.",
-        value=float(row["overdue"]),
-    )
-    found = fetch_all(_TROUBLED, {"limit": ROW_LIMIT})
-    counts = {row["status"]: row["connections"] for row in found}
-    family = GaugeMetricFamily(
-        "pipedai_connections_troubled",
-        "Connections whose token could not be refreshed.",
-        labels=["status"],
-    )
-    for status in (Connection.Status.FAILING, Connection.Status.NEEDS_LOGIN):
-        family.add_metric([status.value], counts.get(status.value, 0))
-    yield family
+""",
+    {
+        "connections": (
+            "pipedai_connections_troubled",
+            "Connections whose token could not be refreshed.",
+        )
+    },
+    by="status",
+    words=(Connection.Status.FAILING.value, Connection.Status.NEEDS_LOGIN.value),
+)

@@ -14,7 +14,7 @@ from pipedai.api.fields import IdField, NameField, TextField, TrueFalseField
 from pipedai.api.serializers import NamedSerializer, RowSerializer, StrictBody
 from pipedai.events import ActorType
 from workspaces.ceilings import MOST_TIMES, PROFILE
-from workspaces.models import ApiKey, Invitation, Workspace
+from workspaces.models import ApiKey, Environment, Invitation, Membership, Workspace
 from workspaces.roles import KEY_ROLES, Role
 
 WRK_LIFETIME = timedelta(hours=24)
@@ -107,22 +107,18 @@ class RoleBody(StrictBody):
 class MemberSerializer(NamedSerializer):
     """A member of an environment."""
 
-    userId = serializers.UUIDField()
+    of = Membership
+    shows = "userId email name role createdAt"
     email = serializers.CharField(source="user.email")
     name = serializers.CharField(source="user.name")
-    role = serializers.ChoiceField(choices=Role.choices)
-    createdAt = serializers.DateTimeField()
 
 
 class InvitationSerializer(NamedSerializer):
     """An open invitation into an environment."""
 
-    id = serializers.UUIDField()
-    email = serializers.CharField()
-    role = serializers.ChoiceField(choices=Role.choices)
+    of = Invitation
+    shows = "id email role invitedBy createdAt expiresAt"
     invitedBy = serializers.UUIDField(source="invited_by_id")
-    createdAt = serializers.DateTimeField()
-    expiresAt = serializers.DateTimeField()
 
 
 class NewInvitationSerializer(InvitationSerializer):
@@ -138,10 +134,8 @@ class NewInvitationSerializer(InvitationSerializer):
 class AcceptedSerializer(NamedSerializer):
     """The membership of a user who has accepted an invitation."""
 
-    environmentId = serializers.UUIDField()
-    userId = serializers.UUIDField()
-    role = serializers.ChoiceField(choices=Role.choices)
-    createdAt = serializers.DateTimeField()
+    of = Membership
+    shows = "environmentId userId role createdAt"
 
 
 class WorkspaceSerializer(serializers.ModelSerializer[Workspace]):
@@ -157,31 +151,24 @@ class WorkspaceSerializer(serializers.ModelSerializer[Workspace]):
 class EnvironmentSerializer(NamedSerializer):
     """An environment, with the role that the caller has in it."""
 
-    id = serializers.UUIDField()
-    workspaceId = serializers.UUIDField()
-    name = serializers.CharField()
+    of = Environment
+    shows = "id workspaceId name role paused pausedAt pauseReason createdAt"
     role = serializers.ChoiceField(source="caller_role", choices=Role.choices)
     paused = serializers.BooleanField()
-    pausedAt = serializers.DateTimeField(allow_null=True)
-    pauseReason = serializers.CharField(allow_null=True)
-    createdAt = serializers.DateTimeField()
 
 
 class ApiKeySerializer(NamedSerializer):
     """An API key without its token. Only the response that makes a key shows the token, once."""
 
-    id = serializers.UUIDField()
-    name = serializers.CharField()
+    of = ApiKey
+    shows = (
+        "id name prefix lastFour role poolIds createdBy createdAt lastUsedAt expiresAt revokedAt"
+        " consumedAt workerId"
+    )
     prefix = serializers.ChoiceField(source="kind", choices=ApiKey.Kind.choices)
-    lastFour = serializers.CharField()
     role = serializers.ChoiceField(allow_null=True, choices=[role.value for role in KEY_ROLES])
     poolIds = serializers.SerializerMethodField()
     createdBy = serializers.UUIDField(source="created_by_id", allow_null=True)
-    createdAt = serializers.DateTimeField()
-    lastUsedAt = serializers.DateTimeField(allow_null=True)
-    expiresAt = serializers.DateTimeField(allow_null=True)
-    revokedAt = serializers.DateTimeField(allow_null=True)
-    consumedAt = serializers.DateTimeField(allow_null=True)
     workerId = serializers.UUIDField(source="consumed_by", allow_null=True)
 
     def get_poolIds(self, key: ApiKey) -> list[UUID]:  # noqa: N802

@@ -110,8 +110,8 @@ def delete_environment(*, environment_id: UUID, actor: Actor) -> None:
     with transaction.atomic():
         close_environment(environment_id)
         hold_role(actor, environment_id, Role.OWNER)
-        if held := dependents_of(environment_id):
-            what = ", ".join(counted(number, name) for name, number in held.items())
+        held = {name: count(environment_id) for name, count in _counts.items()}
+        if what := ", ".join(counted(number, name) for name, number in held.items() if number):
             raise Conflict(f"The environment still has {what}.", code=ErrorCode.HAS_CHILDREN)
         Environment.objects.filter(id=environment_id).update(deleted_at=Now())
         emit(_event("deleted", environment_id, actor, {}))
@@ -120,11 +120,6 @@ def delete_environment(*, environment_id: UUID, actor: Actor) -> None:
 def register_dependents(name: str, count: Callable[[UUID], int]) -> None:
     """`name` is the kind of row, in the singular."""
     _counts[name] = count
-
-
-def dependents_of(environment_id: UUID) -> dict[str, int]:
-    found = {name: count(environment_id) for name, count in _counts.items()}
-    return {name: number for name, number in found.items() if number}
 
 
 def _check_room_for_workspace(user_id: UUID) -> None:

@@ -138,7 +138,7 @@ class TestAnotherAddress:
         answer = ada.post(f"{AUTH}/change-email", {**CHANGE, "currentPassword": "wrong password"})
         assert answer.json() == invalid({"currentPassword": ["Not your password."]})
         answer = ada.post(f"{AUTH}/change-email", {**CHANGE, "newEmail": "ADA@example.com"})
-        assert answer.json() == invalid({"newEmail": ["This is your address already."]})
+        assert answer.json() == invalid({"newEmail": ["This is your e-mail address already."]})
         assert mails_to("new@example.com") == []
 
     def test_a_proved_address_of_somebody_else_is_taken(self, ada):

@@ -100,7 +100,7 @@ def test_links_lead_to_the_dashboard_if_there_is_one(receiver, ada, settings):
 def test_nothing_goes_to_an_address_without_an_account(receiver):
     queue_mail(Purpose.RESET, address="nobody@example.com", user_id=None)
     assert send().status == "dead"
-    assert AccountMailAttempt.objects.get().error == "no account has this address"
+    assert AccountMailAttempt.objects.get().error == "no account has this e-mail address"
     assert receiver.received == []
 
 

@@ -135,7 +135,7 @@ def delete_account(request: HttpRequest) -> HttpResponse:
 @of_passwords
 def change_password(request: HttpRequest) -> HttpResponse:
     looks = {
-        "currentPassword": replace(PASSWORD, label="Present password"),
+        "currentPassword": replace(PASSWORD, label="Current password"),
         "newPassword": replace(_NEW_PASSWORD, help="All your other sessions end."),
     }
     form = Form("POST", "auth/change-password", looks)
@@ -146,12 +146,12 @@ def change_password(request: HttpRequest) -> HttpResponse:
 def change_email(request: HttpRequest) -> HttpResponse:
     looks = {
         "newEmail": replace(
-            _EMAIL, label="New address", help="A mail to it has the link that confirms it."
+            _EMAIL, label="New e-mail address", help="A mail to it has the link that confirms it."
         ),
         "currentPassword": PASSWORD,
     }
     form = Form("POST", "auth/change-email", looks)
-    return _change(request, form, title="Change the address", to="?sent=address")
+    return _change(request, form, title="Change the e-mail address", to="?sent=address")
 
 
 def _change(request: HttpRequest, form: Form, *, title: str, to: str) -> HttpResponse:
@@ -194,8 +194,8 @@ def verify(request: HttpRequest) -> HttpResponse:
         request,
         form,
         "{user[email]} is confirmed.",
-        title="Confirm your address",
-        text="Confirm that this address is yours.",
+        title="Confirm your e-mail address",
+        text="Confirm that this e-mail address is yours.",
         button="Confirm",
         account=account,
     )
@@ -219,7 +219,7 @@ def register_anew(request: HttpRequest) -> HttpResponse:
     """Makes an account for the owner of an address that a stranger registered and never confirmed."""
     form = Form("POST", "auth/register", {"registrationToken": TOKEN, **_NEW_ACCOUNT})
     text = (
-        "You get a new account with the address to which the mail came."
+        "You get a new account with the e-mail address to which the mail came."
         " The account that somebody made with it and never confirmed is closed."
     )
     return _enter(
@@ -253,13 +253,13 @@ def invitation(request: HttpRequest) -> HttpResponse:
 
 # The answers of an address's owner: the endpoint, what its body has besides the token, and what the page then says.
 _ANSWERS = {
-    "confirm": ("confirm", {}, "Thank you. Notices come to your address from now on."),
+    "confirm": ("confirm", {}, "Thank you. Notices come to your e-mail address from now on."),
     "refuse-one": (
         "refuse",
         {"everywhere": False},
-        "No notices of this environment will come to your address any more.",
+        "No notices of this environment will come to your e-mail address any more.",
     ),
-    "refuse": ("refuse", {}, "No notices will come to your address any more."),
+    "refuse": ("refuse", {}, "No notices will come to your e-mail address any more."),
 }
 _REFUSALS = [("refuse-one", "None of this environment"), ("refuse", "Never send me any")]
 
@@ -272,7 +272,7 @@ def notices(request: HttpRequest) -> HttpResponse:
     endpoint, more, done = _ANSWERS.get(request.POST.get("step", ""), _ANSWERS["confirm"])
     form = Form("POST", f"addresses/{endpoint}", {"token": TOKEN})
     text = (
-        "Somebody wants to have notices sent to your address."
+        "Somebody wants to have notices sent to your e-mail address."
         " They say when automatic work fails, and when it works again."
     )
     return answer_link(

@@ -57,8 +57,8 @@ _TARGETS = {
 }
 # What is sealed stays unless somebody types it anew.
 _SEALED = {
-    "url": Look("New URL", help="Empty: the present one stays.", kind="password"),
-    "secret": Look("New secret", help="Empty: the present one stays."),
+    "url": Look("New URL", help="Empty: the current one stays.", kind="password"),
+    "secret": Look("New secret", help="Empty: the current one stays."),
 }
 
 
@@ -85,7 +85,9 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
         "summary.at": Look("A summary each day at", help=summary),
         "summary.timezone": Look("In the time zone", help="Such as Europe/Berlin."),
         "summary.weekdays": Look("On", kind="choices", choices=list(_DAYS.items())),
-        "enabled": Look("Switched on", kind="check"),
+        "enabled": Look(
+            "Active", kind="check", help="Otherwise the channel is paused, and tells of nothing."
+        ),
     }
 
 

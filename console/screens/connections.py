@@ -49,10 +49,10 @@ _LOOKS = {
 }
 _FIXED = {"mcpUrl", "clientId"}
 _UNCHANGED = {
-    "headers": Look("New headers", help="Empty: the present ones stay.", kind="headers"),
+    "headers": Look("New headers", help="Empty: the current ones stay.", kind="headers"),
     "clientSecret": Look(
         "New client secret",
-        help="Empty: the present one stays. Only for a client id that somebody gave.",
+        help="Empty: the current one stays. Only for a client id that somebody gave.",
         kind="password",
         autocomplete="new-password",
     ),
@@ -77,7 +77,7 @@ def _looks(_: HttpRequest, row: Json) -> dict[str, Look]:
     if server := row["nextIssuer"] or row["issuer"]:
         whose = f"It is sent to {server} alone."
         if row["nextIssuer"]:
-            whose += f" The present one stays with {row['issuer'] or 'the server before'}."
+            whose += f" The current one stays with {row['issuer'] or 'the server before'}."
         secret = replace(secret, help=f"{secret.help} {whose}")
     kept = {**_UNCHANGED, "clientSecret": secret}
     return {name: kept.get(name, look) for name, look in looks.items() if name not in _FIXED}

@@ -26,7 +26,7 @@ _PAYS = Look(
 _LOOKS = {
     "api-keys": {"name": Look(help="What the machine is to be called.")},
     "enrollments": {
-        "label": Look("Name", help="Empty: the host says what it is called."),
+        "label": Look("Name", help="Empty: the machine says what it is called."),
         "authMode": _PAYS,
     },
 }
@@ -110,9 +110,7 @@ _CODE = Look(
     "Pairing code",
     help="Did somebody send you a link or a code? Then it is theirs, and not yours: go no further.",
 )
-_NOTHING_WAITS = (
-    "Nothing waits with this code. It is shown where you began, on the host's or your own screen."
-)
+_NOTHING_WAITS = "Nothing waits with this code. It is shown where you began, on the machine's screen or your own."
 _ROLE = Look(
     "What it may do",
     help="At most what you may do yourself. Settings lists the key, and an admin revokes it there.",

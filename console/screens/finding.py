@@ -74,7 +74,9 @@ class Named:
         ids = [str(each["id"]) for each in rows if each["name"] == text]
         if len(ids) == 1:
             return ids[0]
-        raise ValueError("Several are called so: type its id." if ids else "Nothing is called so.")
+        raise ValueError(
+            "Several have this name: type the id of one." if ids else "Nothing has this name."
+        )
 
 
 @screen

@@ -78,7 +78,7 @@ def revoke_invitation(
         environment_id,
         f"environments/{environment_id}/invitations/{invitation_id}",
         menu="settings",
-        title=f"Revoke the invitation of {found.get('email', 'this address')}?",
+        title=f"Revoke the invitation of {found.get('email', 'this e-mail address')}?",
         text="Its link does not work any more.",
         button="Revoke it",
         back=_people(environment_id),

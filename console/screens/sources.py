@@ -52,7 +52,9 @@ _LOOKS = {
     "hmac.header": Look("Header of the signature", help="Such as X-Signature.", required=True),
     "hmac.prefix": Look("Text before the signature", help="Such as sha256=."),
     "hmac.timestampHeader": Look("Header of the signed timestamp", help="Empty: none is signed."),
-    "enabled": Look("Takes events", kind="check"),
+    "enabled": Look(
+        "Active", kind="check", help="Otherwise the source is paused, and takes no events."
+    ),
 }
 
 
@@ -63,7 +65,7 @@ def _looks(_: HttpRequest, row: Json) -> dict[str, Look]:
         if not name.startswith("hmac.") or row["scheme"] == "hmac"
     }
     if "id" in row:
-        stays = "Empty: the present one stays."
+        stays = "Empty: the current one stays."
         looks["secrets"] = replace(looks["secrets"], label="New secret", help=stays)
     return looks
 
@@ -107,7 +109,7 @@ _REFUSED = {
     "unsigned": "No signature. Give the sender the secret, and look whether it signs as said above.",
     "bad_signature": "A wrong signature. Does the sender have the same secret?",
     "stale": "Without a timestamp, or with one that is more than five minutes off. Is the sender's clock right?",
-    "disabled": "The source takes no events.",
+    "disabled": "The source is paused.",
     "malformed": "The body was not JSON. Choose application/json at the sender.",
     "too_large": "The body was over 256 KiB. Can the sender send less?",
     "too_many": "More came at once than a source may send.",

@@ -282,7 +282,7 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
         "failOnDenied": Look("A run that was denied a call fails"),
         "webhookUrl": Look(),
         "webhookSecret": Look(autocomplete="new-password", generates="whsec_"),
-        "enabled": Look("Runs when it is due"),
+        "enabled": Look("Active", help="Otherwise the trigger is paused, and does not run."),
     }
 
 

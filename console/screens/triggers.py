@@ -267,7 +267,7 @@ def restore(request: HttpRequest, trigger_id: UUID, revision_id: UUID) -> HttpRe
         "title": f"Restore this revision of {trigger['name']}?",
         "text": "Runs from now on have what it says. All else of the trigger stays.",
         "button": "Restore it",
-        "keep": "Keep the present one",
+        "keep": "Keep the current one",
         "back": reverse("console:revisions", args=[trigger_id]),
         "changes": _changes(trigger, found),
     }

@@ -96,7 +96,9 @@ def test_an_account_shows_and_changes_itself(ada, settings):
     confirm = client.post("/console/account/confirm", follow=True)
     assert "on its way to ada@example.com" in text_of(confirm)
     asked = {"newEmail": "ada@example.org", "currentPassword": PASSWORD}
-    assert "new address" in text_of(client.post("/console/account/email", asked, follow=True))
+    assert "new e-mail address" in text_of(
+        client.post("/console/account/email", asked, follow=True)
+    )
     wrong = {"currentPassword": "wrong password", "newPassword": "a fresh horse battery"}
     assert client.post("/console/account/password", wrong).status_code == 400
     right = {**wrong, "currentPassword": PASSWORD}

@@ -212,4 +212,4 @@ def test_a_page_shows_a_machine_arrive_whose_lines_it_gave(committed_cast, serve
             })""",
             worker,
         )
-        page.wait_for_selector("#arrival:has-text('It is here')")
+        page.wait_for_selector("#arrival:has-text('Connected')")

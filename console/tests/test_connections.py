@@ -120,4 +120,4 @@ def test_an_endpoint_elsewhere_shows_for_whom_it_signs_in_and_a_form_names_the_i
     connection = add_oauth_connection(cast, client_given=True, next_issuer="https://newer.example")
     form = text_of(admin.get(f"/console/connections/{connection.id}/edit"))
     assert "It is sent to https://newer.example alone." in form
-    assert "The present one stays with https://issuer.example." in form
+    assert "The current one stays with https://issuer.example." in form

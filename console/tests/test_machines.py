@@ -167,7 +167,7 @@ def test_a_machine_comes_by_the_lines_of_the_page_which_shows_it(cast, below):
     assert "Registered mine" in text_of(registered)
     Worker.objects.filter(hostname="mine").update(last_seen_at=Now())
     arrived = admin.get(waits)
-    assert "It is here mine" in text_of(arrived)
+    assert "Connected mine" in text_of(arrived)
     assert "seen=" not in arrived.content.decode()
     assert "mine" in text_of(admin.get(f"/console/pools/{pool}"))
 
@@ -183,7 +183,7 @@ def test_a_host_comes_by_a_code_which_can_be_revoked(cast, below):
     assert f"rack …{code.last_four}" in text_of(admin.get(below("hosts/new")))
     assert visitor(cast.operator).get(waits).status_code == 403
     assert admin.post(below("hosts/new"), {"revoke": code.id}).status_code == 303
-    assert "Not valid any more" in text_of(admin.get(waits))
+    assert "Expired" in text_of(admin.get(waits))
     assert "rack" not in text_of(admin.get(below("hosts/new")))
     assert admin.get(below(f"hosts/new/{cast.environment.id}")).status_code == 404
 
@@ -192,7 +192,7 @@ def test_a_key_that_expired_leads_nowhere(cast, below):
     admin = visitor(cast.admin)
     waits = arrival_of(admin.post(below("machines/new"), {"name": "late"}))
     ApiKey.objects.filter(name="late").update(expires_at=Now() - timedelta(seconds=1))
-    assert "Not valid any more" in text_of(admin.get(waits))
+    assert "Expired" in text_of(admin.get(waits))
 
 
 def test_what_a_machine_says_of_itself_is_text(cast, below, of_worker):

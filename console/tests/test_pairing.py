@@ -41,7 +41,10 @@ def test_it_shows_who_asks_and_that_the_name_is_unverified(cast):
 
 @pytest.mark.parametrize(
     ("kind", "heading", "offered"),
-    [("host", "Pair a host", ["admin"]), ("command_line", "acts for you", ["admin", "operator"])],
+    [
+        ("host", "Pair a machine", ["admin"]),
+        ("command_line", "acts for you", ["admin", "operator"]),
+    ],
 )
 def test_it_offers_the_environments_for_which_the_visitor_may_approve(cast, kind, heading, offered):
     code = begin(**{"for": kind}).json()["userCode"]
@@ -60,7 +63,7 @@ def test_approving_takes_an_environment_and_then_lets_the_host_in_once(cast):
         assert page.status_code == status, other
         assert 'value="approve"' in page.content.decode()
     page = client.post(PAIR, {**form, "environmentId": cast.environment.id})
-    assert "Approved. The host joins" in text_of(page)
+    assert "Approved. The machine joins" in text_of(page)
     enrollment = Enrollment.objects.get()
     assert (enrollment.environment_id, enrollment.auth_mode) == (cast.environment.id, "api_key")
     assert enrollment.decided_by_id == cast.admin.id

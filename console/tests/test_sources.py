@@ -39,7 +39,7 @@ def test_an_operator_reads_which_clause_did_not_hold_and_replays(cast):
     operator = visitor(cast.operator)
     assert "Filtered" in text_of(operator.get(f"/console/sources/{source_id}"))
     page = operator.get(f"/console/events/{event_id}")
-    assert '/action eq "opened" did not hold: it saw "<b>closed"' in text_of(page)
+    assert '/action eq "opened" did not hold: the value was "<b>closed"' in text_of(page)
     assert "<b>closed" not in page.content.decode()
     assert Trigger.objects.get(id=cast.trigger_id).name in text_of(page)
     listener.where = None
@@ -97,5 +97,5 @@ def test_a_viewer_sees_the_source_and_no_event(cast):
     assert "Its payload came with an event. Operators see it." in run
     page = viewer.get(f"/console/sources/{source_id}")
     assert page.status_code == 200
-    assert "What came" not in text_of(page)
+    assert "Decision" not in text_of(page)
     assert viewer.get(f"/console/events/{event_id}").status_code == 403

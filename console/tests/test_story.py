@@ -217,8 +217,8 @@ def test_a_new_user_gets_from_registering_to_a_run_that_an_event_starts(
             working.enter_context(laptop.pasted(run))
             until(lambda: "connected to" in laptop.log.read_text())
             if not scripts:
-                ada.press("Look again")
-            ada.sees("#arrival:has-text('It is here')")
+                ada.press("Check again")
+            ada.sees("#arrival:has-text('Connected')")
 
         with ada.job("make the first trigger, and try it"):
             ada.press("Give it a trigger")

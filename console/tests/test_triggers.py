@@ -333,20 +333,20 @@ def test_a_page_says_to_whom_a_trigger_listens_and_who_listens_to_it(cast, page_
     assert admin.post(edit, {**TYPED, **entry}).status_code == 303
     page = text_of(admin.get(page_of()))
     assert "It listens to Collect , when a run of it has failed." in page
-    assert "Its ends start Morning report ." in text_of(admin.get(page_of(upstream)))
+    assert "Its end starts Morning report ." in text_of(admin.get(page_of(upstream)))
     assert 'name="on.0.triggerId" type="text" ' in (form := admin.get(edit).content.decode())
     assert 'value="Collect"' in form
     named = {"on.0.triggerId": "Collect", "on.0.outcome": "any"}
     assert admin.post(edit, {**TYPED, **named}).status_code == 303
     got = cast.client(cast.admin).get(f"/api/v1/triggers/{cast.trigger_id}").json()
     assert [each["triggerId"] for each in got["on"]] == [str(upstream)]
-    for text, said in (("Nobody", "Nothing is called so."), ("Twin", "Several are called so")):
+    for text, said in (("Nobody", "Nothing has this name."), ("Twin", "Several have this name")):
         cast.add_trigger(name="Twin")
         cast.add_trigger(name="Twin")
         refused = admin.post(edit, {**TYPED, "on.0.triggerId": text})
         assert said in text_of(refused), text
     wrong = admin.post(edit, {**TYPED, "on.0.triggerId": "x"})
-    assert "Or a trigger: Nothing is called so." in text_of(wrong)
+    assert "Or a trigger: Nothing has this name." in text_of(wrong)
     assert admin.post(edit, TYPED).status_code == 303
     assert "listens" not in text_of(admin.get(page_of()))
 

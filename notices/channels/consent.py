@@ -6,6 +6,7 @@ servers, so it can only refuse.
 """
 
 from collections.abc import Collection
+from contextlib import suppress
 from enum import StrEnum
 from typing import Final
 from uuid import UUID
@@ -209,22 +210,13 @@ def _refuse_environment(asked: AskedAddress, actor: Actor) -> None:
 
 def _asked(token: str, purpose: str) -> AskedAddress:
     """Returns the row that a token names, and locks it. Raises Conflict if there is none."""
-    row = None
-    if (asked_id := _read(token, purpose)) is not None:
-        row = AskedAddress.objects.select_for_update(no_key=True).filter(id=asked_id).first()
-    if row is None:
-        raise Conflict(
-            "The link is not complete, or its address is not asked any more.",
-            code=ErrorCode.LINK_UNUSABLE,
-        )
-    return row
-
-
-def _read(token: str, purpose: str) -> UUID | None:
-    try:
-        return UUID(_signer(purpose).unsign(token))
-    except (BadSignature, ValueError):
-        return None
+    with suppress(BadSignature, ValueError, AskedAddress.DoesNotExist):
+        asked_id = UUID(_signer(purpose).unsign(token))
+        return AskedAddress.objects.select_for_update(no_key=True).get(id=asked_id)
+    raise Conflict(
+        "The link is not complete, or its e-mail address is not asked any more.",
+        code=ErrorCode.LINK_UNUSABLE,
+    )
 
 
 def _signer(purpose: str) -> Signer:

@@ -179,9 +179,15 @@ def queue_notices(
         (channel, [each for each in announcements if wants(channel, each)]) for channel in channels
     ]
     lines = _lines(wanted)
-    rows = [*_unlimited(lines), *_limited(lines, now)]
+    unlimited = [line for line in lines if not _is_limited(line)]
+    rows = [_notice(line, each) for line in unlimited for each in line.announcements]
+    rows += _limited(lines, now)
     Notice.objects.bulk_create(rows, batch_size=_BATCH)
-    _drop_beyond_limit([line.channel["id"] for line in lines if not _is_limited(line)])
+    if unlimited:
+        # The oldest pending notices of webhooks that have more are given up.
+        params = {"channels": [line.channel["id"] for line in unlimited], "most": MAX_PENDING}
+        for row in fetch_all(_DROP, params):
+            execute(_COUNT_DROPPED, row)
     return rows
 
 
@@ -217,26 +223,15 @@ def _lines(wanted: list[tuple[Row, list[Announcement]]]) -> list[_Line]:
     keep_consent([pair for pair, standing in known.items() if standing is Standing.MEMBER])
     lines = []
     for channel, found in wanted:
+        parts = [
+            [each for each in found if (each.event == RUN_RESULT) is tells_results]
+            for tells_results in (False, True)
+        ]
         for address in channel["emails"] or ("",):
             standing = known.get((channel["environment_id"], address))
             if standing is None or standing.gets_mail:
-                lines += [_Line(channel, address, part) for part in _parted(found)]
+                lines += [_Line(channel, address, part) for part in parts if part]
     return lines
-
-
-def _parted(found: list[Announcement]) -> list[list[Announcement]]:
-    results = [each for each in found if each.event == RUN_RESULT]
-    others = [each for each in found if each.event != RUN_RESULT]
-    return [part for part in (others, results) if part]
-
-
-def _unlimited(lines: list[_Line]) -> list[Notice]:
-    return [
-        _notice(line, each)
-        for line in lines
-        if not _is_limited(line)
-        for each in line.announcements
-    ]
 
 
 def _limited(lines: list[_Line], now: datetime | None) -> list[Notice]:
@@ -324,11 +319,3 @@ def _row(line: _Line, event: str, body: str, **values: object) -> Notice:
         tells_results=line.tells_results,
         **values,
     )
-
-
-def _drop_beyond_limit(channels: list[UUID]) -> None:
-    """Gives up the oldest pending notices of webhooks that have more than MAX_PENDING, and counts the dropped ones."""
-    if channels:
-        dropped = fetch_all(_DROP, {"channels": channels, "most": MAX_PENDING})
-        for row in dropped:
-            execute(_COUNT_DROPPED, row)

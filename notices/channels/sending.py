@@ -60,9 +60,9 @@ LEFT JOIN run_result result
 """
 
 _STOPPED: Final = {
-    Standing.REFUSED: "the address wants no notices",
-    Standing.ASKED: "the address has not confirmed",
-    Standing.UNKNOWN: "the address is no verified member's",
+    Standing.REFUSED: "the e-mail address wants no notices",
+    Standing.ASKED: "the e-mail address has not confirmed",
+    Standing.UNKNOWN: "the e-mail address is no confirmed member's",
 }
 # These replacements keep what users and runs wrote from making links and mentions. Slack reads the first three
 # characters as markup. Mattermost takes the same requests, and mentions a name after an @, unless an invisible space
@@ -124,23 +124,33 @@ def slack_text(row: Row) -> str:
             row, most, lambda line: len(line.translate(_SLACK_ESCAPES)), most_items=5
         )
         return "\n".join([*(line.translate(_SLACK_ESCAPES) for line in (title, *lines)), link])
-    title, lines = _content(row)
-    text = "\n".join([f"{title} ({foreign(row['environment_name'])})", *map(foreign, lines)])
+    told = _content(row)
+    facts = [f"{label}: {value}" for label, value in told["facts"]]
+    more = [f"and {told['more']} more"] if told["more"] else []
+    lines = [*filter(None, [told["story"]]), *facts, *told["lines"], *more]
+    text = "\n".join(
+        [f"{told['title']} ({foreign(row['environment_name'])})", *map(foreign, lines)]
+    )
     return f"{text.translate(_SLACK_ESCAPES)}\n{link}"
 
 
-def _content(row: Row) -> tuple[str, list[str]]:
-    """Returns the title, in which names that users chose make no links, and the lines that follow it."""
-    body = read_body(row["body"])
+def _content(row: Row) -> dict[str, Any]:
+    """Returns what a notice tells: the `title`, in which names that users chose make no links, `story` and `facts`,
+    and of a digest the `lines` and how many `more` there are.
+    """
+    told = {"title": "", "story": "", "facts": [], "lines": [], "more": 0}
     if row["event"] == DIGEST:
         digest = Digest.of(row["body"])
-        more = digest.count - len(digest.lines)
-        return _digest_title(digest), [*digest.lines, *([f"and {more} more"] if more else [])]
+        lines, more = list(digest.lines), digest.count - len(digest.lines)
+        title = f"{digest.count} notices were held back"
+        return {**told, "title": title, "lines": lines, "more": more}
     if row["event"] == TEST:
-        return f"This is a test of the channel {foreign(row['channel_name'])}", []
-    story = _story(row, body)
-    facts = [f"{label}: {value}" for label, value in _facts(row, body)]
-    return _title(body, foreign(body["subject"]["name"])), [*([story] if story else []), *facts]
+        is_mail = row["kind"] == Channel.Kind.EMAIL
+        channel = "your channel" if is_mail else f"the channel {foreign(row['channel_name'])}"
+        return {**told, "title": f"This is a test of {channel}"}
+    body = read_body(row["body"])
+    title = _title(body, foreign(body["subject"]["name"]))
+    return {**told, "title": title, "story": _story(row, body), "facts": _facts(row, body)}
 
 
 def _page(row: Row) -> str:
@@ -168,7 +178,9 @@ def _mail(row: Row) -> Mail:
     how: dict[str, Any] = {
         "to": row["address"],
         "link": _page(row),
-        "why": Own("You get this mail because your address is in a channel of the environment."),
+        "why": Own(
+            "You get this mail because your e-mail address is in a channel of the environment."
+        ),
         "headers": headers,
     }
     if row["event"] in LONG:
@@ -176,31 +188,20 @@ def _mail(row: Row) -> Mail:
         values: dict[str, Any] = {"title": Own(title), "text": Own("\n".join(lines))}
         values |= {"channel": row["channel_name"], "stop": Own(stop)}
         return compose("notices/plain", subject="{title}", values=values, is_plain=True, **how)
-    body = read_body(row["body"])
+    told = _content(row)
     values = {
+        **told,
         "environment": row["environment_name"],
         "channel": row["channel_name"],
-        "title": Own(_mail_title(row, body)),
-        "story": Own(_story(row, body)),
-        "facts": _facts(row, body),
+        "title": Own(told["title"]),
+        "story": Own(told["story"]),
     }
-    if row["event"] == DIGEST:
-        digest = Digest.of(row["body"])
-        values |= {"lines": list(digest.lines), "more": digest.count - len(digest.lines)}
     return compose(
         "notices/notice",
         subject="{title} ({environment})",
         values={**values, "stop": Own(stop)},
         **how,
     )
-
-
-def _mail_title(row: Row, body: dict[str, Any]) -> str:
-    if row["event"] == DIGEST:
-        return _digest_title(Digest.of(row["body"]))
-    if row["event"] == TEST:
-        return "This is a test of your channel"
-    return _title(body, foreign(body["subject"]["name"]))
 
 
 def _title(body: dict[str, Any], name: str) -> str:
@@ -210,10 +211,6 @@ def _title(body: dict[str, Any], name: str) -> str:
         incident = body["incident"]
         is_reminder = incident and body["at"] not in (incident["openedAt"], incident["closedAt"])
     return headline(body["event"], name, reminder=bool(is_reminder))
-
-
-def _digest_title(digest: Digest) -> str:
-    return f"{digest.count} notices were held back"
 
 
 def _facts(row: Row, body: dict[str, Any]) -> list[Fact]:

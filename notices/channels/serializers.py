@@ -22,7 +22,7 @@ from pipedai.api.fields import (
     TrueFalseField,
 )
 from pipedai.api.filters import ApiFilterSet, WordsFilter
-from pipedai.api.serializers import StrictBody
+from pipedai.api.serializers import NamedSerializer, StrictBody
 from triggers.events.clauses import MAX_CLAUSES, WhereField
 from triggers.webhooks.views import DeliverySerializer
 from workspaces.tenant_columns import KeyField, LabelField
@@ -163,32 +163,23 @@ class RecipientSerializer(serializers.Serializer[Any]):
     standing = serializers.ChoiceField(choices=[each.value for each in Standing])
 
 
-class ChannelSerializer(serializers.Serializer[Any]):
+class ChannelSerializer(NamedSerializer):
     """A channel. Of its URL it shows the host, and of its secret whether there is one."""
 
-    id = serializers.UUIDField()
-    key = serializers.CharField(allow_null=True)
-    managedBy = serializers.CharField(source="managed_by", allow_null=True)
-    environmentId = serializers.UUIDField(source="environment_id")
-    name = serializers.CharField()
-    kind = serializers.ChoiceField(choices=Channel.Kind.choices)
+    of = Channel
+    shows = (
+        "id key managedBy environmentId name kind emails recipients host hasSecret events"
+        " triggerIds when summary nextSummaryAt enabled failingSince lastError droppedCount"
+        " createdAt updatedAt"
+    )
     emails = serializers.SerializerMethodField()
     recipients = serializers.SerializerMethodField()
     host = serializers.SerializerMethodField()
     hasSecret = serializers.SerializerMethodField()
     events = serializers.ListField(child=serializers.ChoiceField(choices=EVENTS))
-    triggerIds = serializers.ListField(
-        source="trigger_ids", child=serializers.UUIDField(), allow_null=True
-    )
     when = WhenField(source="tells_when")
     summary = SummaryBody(allow_null=True)
     nextSummaryAt = serializers.DateTimeField(source="summary_due_at", allow_null=True)
-    enabled = serializers.BooleanField()
-    failingSince = serializers.DateTimeField(source="failing_since", allow_null=True)
-    lastError = serializers.CharField(source="last_error", allow_null=True)
-    droppedCount = serializers.IntegerField(source="dropped_count")
-    createdAt = serializers.DateTimeField(source="created_at")
-    updatedAt = serializers.DateTimeField(source="updated_at")
 
     @extend_schema_field(serializers.ListField(child=serializers.CharField(), allow_null=True))
     def get_emails(self, channel: Channel) -> list[str] | None:
@@ -212,20 +203,15 @@ class ChannelSerializer(serializers.Serializer[Any]):
         return channel.secret_key_id is not None
 
 
-class NoticeSerializer(serializers.Serializer[Any]):
+class NoticeSerializer(NamedSerializer):
     """A notice with its attempts, the first one first."""
 
-    id = serializers.UUIDField()
-    channelId = serializers.UUIDField(source="channel_id")
-    event = serializers.CharField()
-    incidentId = serializers.UUIDField(source="incident_id", allow_null=True)
-    runId = serializers.UUIDField(source="run_id", allow_null=True)
+    of = Notice
+    shows = (
+        "id channelId event incidentId runId email status digestId nextAttemptAt createdAt"
+        " deliveredAt attempts"
+    )
     email = serializers.SerializerMethodField()
-    status = serializers.ChoiceField(choices=Notice.Status.choices)
-    digestId = serializers.UUIDField(source="digest_id", allow_null=True)
-    nextAttemptAt = serializers.DateTimeField(source="next_attempt_at", allow_null=True)
-    createdAt = serializers.DateTimeField(source="created_at")
-    deliveredAt = serializers.DateTimeField(source="delivered_at", allow_null=True)
     attempts = serializers.SerializerMethodField()
 
     def get_email(self, notice: Notice) -> str | None:

@@ -35,9 +35,7 @@ from workspaces.resources import Resource
 # The values that the audit log does not show.
 _HIDDEN: Final = frozenset({"emails", "url", "secret"})
 _ONLY_WEBHOOKS: Final = "Only a channel of the kind webhook has it."
-_NOBODY: Final = (
-    "Nobody with a confirmed e-mail address answers for this key: let a user add the addresses."
-)
+_NOBODY: Final = "Nobody with a confirmed e-mail address answers for this key: let a user add the e-mail addresses."
 
 # These locks make requests that add addresses for one user, or in one workspace, wait for each other. Without them two
 # requests at once could both add the last address that is allowed. triggers/trigger_ceiling.py explains why they are
@@ -186,7 +184,7 @@ def _check_fit(channel: Channel, values: dict[str, Any]) -> None:
     if is_mail and not values.get("emails", channel.emails):
         errors["emails"] = ["A channel of the kind email needs at least one."]
     if not is_mail and values.get("emails"):
-        errors["emails"] = ["Only a channel of the kind email has addresses."]
+        errors["emails"] = ["Only a channel of the kind email has e-mail addresses."]
     if is_mail and values.get("url"):
         errors["url"] = ["A channel of the kind email has none."]
     if not is_mail and not values.get("url", channel.url):
@@ -259,7 +257,7 @@ def _count_asks(addresses: Collection[str]) -> None:
     for address in sorted(addresses):
         if count_hit(rate, address)[0] > rate.limit:
             raise CeilingReached(
-                "asksOfAddress", f"An address is asked {rate.limit} times a day at most."
+                "asksOfAddress", f"An e-mail address is asked {rate.limit} times a day at most."
             )
 
 
@@ -286,10 +284,10 @@ def _check_room(environment_id: UUID, user: User, new: int) -> None:
     assert row is not None
     if row["by_user"] + new > row["most_by_user"]:
         raise CeilingReached(
-            "newAddresses", f"You may add {row['most_by_user']} new addresses a day."
+            "newAddresses", f"You may add {row['most_by_user']} new e-mail addresses a day."
         )
     if row["in_workspace"] + new > row["most_in_workspace"]:
         raise CeilingReached(
             "newAddressesInWorkspace",
-            f"The workspace may add {row['most_in_workspace']} new addresses a day.",
+            f"The workspace may add {row['most_in_workspace']} new e-mail addresses a day.",
         )

@@ -140,11 +140,6 @@ def _summary_title(told: dict[str, Any], environment: str) -> str:
     return f"{said} ({foreign(environment)})"
 
 
-def _of_which(runs: dict[str, Any]) -> str:
-    nothing_new = runs.get("nothingNew")
-    return f" (in {nothing_new} nothing was new)" if nothing_new else ""
-
-
 def _summary_lines(told: dict[str, Any], environment: str, most_items: int) -> Iterator[str]:
     """Yields the lines of a summary, with at most `most_items` items of a kind."""
     since, until = (datetime.fromisoformat(told[name]) for name in ("since", "until"))
@@ -152,9 +147,11 @@ def _summary_lines(told: dict[str, Any], environment: str, most_items: int) -> I
     runs = told["runs"]
     yield f"Environment: {foreign(environment)}"
     yield f"From {begun} until {ended}, {duration_words(until - since)}"
+    nothing_new = runs.get("nothingNew")
+    of_which = f" (in {nothing_new} nothing was new)" if nothing_new else ""
     yield f"Due: {told['due']}, of which {told['due'] - told['withoutRun']['total']} made a run"
     yield (
-        f"Runs: {runs['succeeded']} succeeded{_of_which(runs)}, {runs['failed']} failed, {runs['timedOut']} timed out,"
+        f"Runs: {runs['succeeded']} succeeded{of_which}, {runs['failed']} failed, {runs['timedOut']} timed out,"
         f" {runs['canceled']} canceled, {runs['unfinished']} not ended yet"
     )
     yield f"Cost: {dollars(told['costUsd'])}"

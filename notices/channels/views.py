@@ -27,13 +27,12 @@ from notices.channels.services import CHANNELS, test_channel
 from notices.models import Channel, Notice
 from pipedai.api.authentication import PostedForm
 from pipedai.api.errors import ApiError
-from pipedai.api.principal import actor_of, address_of
+from pipedai.api.principal import actor_from, actor_of
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import NoBody, Values
 from pipedai.api.throttling import Rate, Throttle, by_address
 from pipedai.api.views import ApiViewSet, IsPublic
 from pipedai.events import Actor
-from pipedai.ids import current_request_id
 from pipedai.replica.reading import from_replica
 from workspaces.access import IsAdmin
 from workspaces.resource_views import ResourceViewSet
@@ -123,7 +122,7 @@ class AddressViewSet(ApiViewSet):
 
 
 def _nobody(request: Request) -> Actor:
-    return Actor("system", None, address_of(request), current_request_id.get() or None)
+    return actor_from(request, "system")
 
 
 @csrf_exempt
@@ -139,7 +138,9 @@ def stop_page(request: HttpRequest) -> HttpResponse:
         actor = _nobody(PostedForm(request))
         try:
             stop_notices(token=request.GET.get("token", ""), actor=actor)
-            context["done"] = "No notices of the environment will come to your address any more."
+            context["done"] = (
+                "No notices of the environment will come to your e-mail address any more."
+            )
         except ApiError as error:
             context["error"], status = error.message, error.status_code
     response = render(request, "notices/stop.html", context, status=status)

@@ -50,8 +50,9 @@ from pipedai.admin.columns import (
 from pipedai.admin.site import list_of, page_of, site
 from pipedai.api.errors import ApiError
 from pipedai.api.pagination import not_before
+from pipedai.api.principal import actor_from
 from pipedai.events import Actor
-from pipedai.ids import current_request_id, first_id_at, ids_beginning_with
+from pipedai.ids import first_id_at, ids_beginning_with
 from pipedai.replica.reading import read_for
 
 
@@ -235,8 +236,7 @@ class SupportAction:
 
 
 def staff_actor(request: HttpRequest) -> Actor:
-    address = request.META.get("REMOTE_ADDR") or None
-    return Actor("staff", request.user.pk, address, current_request_id.get() or None)
+    return actor_from(request, "staff", request.user.pk)
 
 
 # The end of an id, as lists show it: `…c6689400`. No index has it, so it is looked for like a part of a text.

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import ClassVar
 from uuid import UUID
 
+from django.http import HttpRequest
 from rest_framework.request import Request
 
 from pipedai.events import Actor, ActorType
@@ -93,14 +94,14 @@ def principal_of(request: Request) -> Principal:
 
 def actor_of(request: Request) -> Actor:
     principal = principal_of(request)
-    return Actor(
-        principal.type,
-        principal.id,
-        address_of(request),
-        current_request_id.get() or None,
-    )
+    return actor_from(request, principal.type, principal.id)
 
 
-def address_of(request: Request) -> str | None:
+def actor_from(request: HttpRequest | Request, type_: ActorType, id_: UUID | None = None) -> Actor:
+    """Returns the actor of a request whose sender no principal stands for, such as a host that enrolls."""
+    return Actor(type_, id_, address_of(request), current_request_id.get() or None)
+
+
+def address_of(request: HttpRequest | Request) -> str | None:
     """Returns the client's address, as the ASGI wrapper resolved it through the trusted proxies."""
     return request.META.get("REMOTE_ADDR") or None

@@ -10,6 +10,7 @@ from rest_framework import serializers
 from rest_framework.fields import SkipField
 from rest_framework.request import Request
 
+from pipedai.api.declared import Declaring, declare
 from pipedai.api.errors import Invalid
 from pipedai.api.fields import MoneyField
 from pipedai.api.renderers import attribute_name
@@ -23,10 +24,22 @@ Values = dict[str, Any]
 
 
 class NamedSerializer(serializers.Serializer[Any]):
-    """Finds the value of a field under the field's name in snake_case, unless the field has a `source`."""
+    """Finds the value of a field under the field's name in snake_case, unless the field has a `source`.
+
+    The serializer of an answer may name in `of` the models, or the dataclass, that declare its values, and in `shows`
+    its fields in order, with spaces between them. It then declares only fields that are no column or attribute.
+    Without `shows` it has all attributes of the dataclass.
+    """
 
     # Whether values are found under the fields' own names, because they are stored as the JSON that the API shows.
     keeps_names: ClassVar[bool] = False
+    of: ClassVar[Declaring] = ()
+    shows: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if {"of", "shows"} & vars(cls).keys():
+            cls._declared_fields = declare(cls._declared_fields, cls.of, cls.shows, serializer_of)
 
     def get_fields(self) -> dict[str, Any]:
         fields = super().get_fields()
@@ -36,6 +49,13 @@ class NamedSerializer(serializers.Serializer[Any]):
                 if field.source is None and attribute != name:
                     field.source = attribute
         return fields
+
+
+@cache
+def serializer_of(declaring: type[Any]) -> type[NamedSerializer]:
+    """Returns the serializer of a dataclass, which has its name and its docstring in the schema."""
+    about = {"__doc__": declaring.__doc__, "of": declaring}
+    return type(declaring.__name__, (NamedSerializer,), about)
 
 
 class Body(NamedSerializer):

@@ -187,8 +187,8 @@ class OpenApiViewSet(ApiViewSet):
                 "OpenApi",
                 "This document.",
                 openapi=serializers.CharField(),
-                info=serializers.DictField(),
-                paths=serializers.DictField(),
+                info=serializers.DictField(child=serializers.JSONField()),
+                paths=serializers.DictField(child=serializers.JSONField()),
             )
         },
     )

@@ -19,6 +19,7 @@ from rest_framework.request import Request
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import ApiError
 from pipedai.api.principal import address_of, principal_of
+from pipedai.server.memory_budget import RequestLimit
 from pipedai.server.request_scope import network_of
 from pipedai.server.ticket import is_asked_again
 from pipedai.sql import execute, fetch_row
@@ -65,6 +66,12 @@ class TooManyRequests(ApiError):  # noqa: N818 - named as the status it answers
 
     def __init__(self, message: str, *, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message, code=ErrorCode.THROTTLED, headers=headers)
+
+
+def admit(limit: RequestLimit, subject: Hashable, request: Request, sentence: str) -> None:
+    """Counts a request as one of the subject's under way. Raises TooManyRequests if it has the most already."""
+    if not limit.admits(subject, request):
+        raise TooManyRequests(sentence, headers={"Retry-After": "1"})
 
 
 @dataclass(frozen=True, slots=True)

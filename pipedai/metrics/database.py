@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from django.db import DatabaseError, connection, transaction
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -27,6 +27,33 @@ _readers: list[Read] = []
 def read_at_scrape(read: Read) -> Read:
     """Decorator: the function reads metrics at each scrape, all in one transaction."""
     _readers.append(read)
+    return read
+
+
+def register_gauges(
+    statement: str,
+    gauges: Mapping[str, tuple[str, str]],
+    *,
+    by: str = "",
+    words: Iterable[str] = ("",),
+    **params: object,
+) -> Read:
+    """Registers gauges that one statement reads, each by its column, with its name and what it tells. `by` is their
+    label and the column that has it: each of the `words` has a value, 0 without a row. Returns what reads them.
+    """
+
+    @read_at_scrape
+    def read() -> Iterator[Metric]:
+        rows = {
+            row.get(by, ""): row for row in fetch_all(statement, {"limit": ROW_LIMIT, **params})
+        }
+        for column, (name, tells) in gauges.items():
+            family = GaugeMetricFamily(name, tells, labels=[by] if by else [])
+            for word in words:
+                value = rows[word][column] if word in rows else 0
+                family.add_metric([word] if by else [], float(value))
+            yield family
+
     return read
 
 

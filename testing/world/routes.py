@@ -147,7 +147,7 @@ def _redeeming_login(cast: Cast) -> Body:
     """Returns a body with the device code of a command line that somebody approved."""
     begun = begin_pairing(label=None, kind=Enrollment.Kind.KEY, address=None, program=None)
     approve_pairing(
-        enrollment_id=begun.enrollment_id,
+        enrollment_id=begun.id,
         environment_id=cast.environment.id,
         role=Role.VIEWER,
         user_id=cast.owner.id,

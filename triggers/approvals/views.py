@@ -16,7 +16,7 @@ from pipedai.api.fields import TextField
 from pipedai.api.filters import ApiFilterSet, WordsFilter
 from pipedai.api.principal import UserPrincipal, actor_of, principal_of
 from pipedai.api.schema.operation import Operation
-from pipedai.api.serializers import RowSerializer, StrictBody, Values
+from pipedai.api.serializers import RowSerializer, StrictBody, Values, sources_of
 from triggers import tenancy
 from triggers.approvals.rules import APPROVER_ROLES, DECISIONS
 from triggers.approvals.services import decide_approval
@@ -36,12 +36,6 @@ _BLANKS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {
 }
 _UNSEEN = frozenset(("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp", "Zs"))
 
-# The columns of approvals that lists read.
-COLUMNS = (
-    "id", "environment_id", "trigger_id", "trigger__name", "run_id", "status", "tool", "arguments_hash",
-    "tool_schema_hash", "role", "barred", "created_at", "expires_at", "closed_at", "decided_by", "reason", "spent_at",
-)  # fmt: skip
-
 
 class DecisionBody(StrictBody):
     decision = serializers.ChoiceField(choices=DECISIONS)
@@ -51,23 +45,22 @@ class DecisionBody(StrictBody):
 class ApprovalSerializer(RowSerializer):
     """What a run asks a person for, and the decision."""
 
-    id = serializers.UUIDField()
-    environmentId = serializers.UUIDField(source="environment_id")
-    triggerId = serializers.UUIDField(source="trigger_id")
+    of = Approval
+    shows = (
+        "id environmentId triggerId triggerName runId status tool argumentsHash toolSchemaHash"
+        " approverRole createdAt expiresAt closedAt decidedBy reason spentAt mayDecide"
+    )
     triggerName = serializers.CharField(source="trigger__name")
-    runId = serializers.UUIDField(source="run_id")
-    status = serializers.ChoiceField(choices=ApprovalStatus.choices)
-    tool = serializers.CharField()
     argumentsHash = serializers.CharField(source="arguments_hash", allow_null=True)
-    toolSchemaHash = serializers.CharField(source="tool_schema_hash")
     approverRole = serializers.ChoiceField(source="role", choices=APPROVER_ROLES)
-    createdAt = serializers.DateTimeField(source="created_at")
-    expiresAt = serializers.DateTimeField(source="expires_at")
-    closedAt = serializers.DateTimeField(source="closed_at", allow_null=True)
     decidedBy = ActorSerializer(source="decider", allow_null=True)
-    reason = serializers.CharField(allow_null=True)
-    spentAt = serializers.DateTimeField(source="spent_at", allow_null=True)
     mayDecide = serializers.BooleanField(source="may_decide")
+
+
+# The columns of approvals that lists read.
+COLUMNS = sorted(
+    sources_of(ApprovalSerializer) - {"decider", "may_decide"} | {"barred", "decided_by"}
+)
 
 
 class ApprovalDetailSerializer(ApprovalSerializer):

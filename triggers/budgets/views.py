@@ -17,7 +17,7 @@ from pipedai.api.fields import (
 )
 from pipedai.api.serializers import RowSerializer, StrictBody
 from triggers.budgets.services import BUDGETS, budgets, with_sums
-from triggers.models import Budget
+from triggers.models import Budget, BudgetWindow
 from workspaces.resource_views import ResourceViewSet
 from workspaces.tenant_columns import KeyField, LabelField
 
@@ -52,36 +52,25 @@ class BudgetBody(StrictBody):
 class BudgetWindowSerializer(RowSerializer):
     """The day or month in which a budget counts now."""
 
-    startsAt = serializers.DateTimeField()
-    endsAt = serializers.DateTimeField()
+    of = BudgetWindow
+    shows = "startsAt endsAt"
 
 
 class BudgetSerializer(RowSerializer):
     """A budget, with what its present window has used."""
 
-    id = serializers.UUIDField()
-    key = serializers.CharField(allow_null=True)
-    managedBy = serializers.CharField(allow_null=True)
-    environmentId = serializers.UUIDField()
-    name = serializers.CharField()
-    triggerId = serializers.UUIDField(allow_null=True)
+    of = (Budget, BudgetWindow)
+    shows = (
+        "id key managedBy environmentId name triggerId triggerName period timezone limitUsd"
+        " limitRuns whenReached noticeAtPct reserveUsd countNotional window spentUsd reservedUsd"
+        " notionalUsd runs remainingUsd createdAt updatedAt"
+    )
     triggerName = serializers.CharField(source="trigger__name", allow_null=True)
-    period = serializers.ChoiceField(choices=Budget.Period.choices)
-    timezone = serializers.CharField()
-    limitUsd = MoneyField(allow_null=True)
-    limitRuns = serializers.IntegerField(allow_null=True)
-    whenReached = serializers.ChoiceField(choices=Budget.WhenReached.choices)
-    noticeAtPct = serializers.ListField(child=serializers.IntegerField())
-    reserveUsd = MoneyField()
-    countNotional = serializers.BooleanField()
     window = BudgetWindowSerializer()
     spentUsd = MoneyField(source="spent")
     reservedUsd = MoneyField(source="reserved")
     notionalUsd = MoneyField(source="notional")
-    runs = serializers.IntegerField()
     remainingUsd = MoneyField(source="remaining", allow_null=True)
-    createdAt = serializers.DateTimeField()
-    updatedAt = serializers.DateTimeField()
 
 
 class BudgetViewSet(ResourceViewSet):

@@ -78,7 +78,10 @@ def decide(event: Event, *, requesters: Sequence[UUID] = (), now: datetime | Non
     if event.run is not None:
         requesters = requesters_of(event.run.requested_by, event.run.also_requested_by)
     decisions, passed = [], []
-    for trigger_id, listeners in groupby(_listeners(event), key=itemgetter("trigger_id")):
+    of_run = (_OF_SOURCE, event.source_id) if event.run is None else (_OF_RUN, event.run.trigger_id)
+    statement, heard_id = of_run
+    heard = fetch_all(statement, {"heard_id": heard_id, "environment_id": event.environment_id})
+    for trigger_id, listeners in groupby(heard, key=itemgetter("trigger_id")):
         listener, clause = _first_that_hears(event, listeners)
         decision = EventDecision(
             event=event, trigger_id=trigger_id, decision=EventDecided.FILTERED, clause=clause
@@ -100,13 +103,6 @@ def decide(event: Event, *, requesters: Sequence[UUID] = (), now: datetime | Non
             _refuse(decision, EventRefusal.PAYLOAD_TOO_LARGE)
     if decisions:
         _keep(event, decisions)
-
-
-def _listeners(event: Event) -> list[Row]:
-    statement, heard = (
-        (_OF_SOURCE, event.source_id) if event.run is None else (_OF_RUN, event.run.trigger_id)
-    )
-    return fetch_all(statement, {"heard_id": heard, "environment_id": event.environment_id})
 
 
 def _keep(event: Event, decisions: list[EventDecision]) -> None:

@@ -1,6 +1,5 @@
 """The field `on` of a trigger: what it listens to. Its entries are rows of `Listener`, without a circle of triggers."""
 
-import json
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +15,7 @@ from triggers.events.clauses import FieldsField, PointerField, WhereField
 from triggers.models import MAX_LISTENERS, Listener, Trigger
 from triggers.states import Outcome
 from workspaces.ceilings import most
+from workspaces.files.values import same
 from workspaces.models import Workspace
 
 _MAX_TYPES = 50
@@ -132,7 +132,7 @@ def set_listeners(trigger: Trigger, entries: list[Entry]) -> list[list[Entry]] |
     """
     rows = Listener.objects.filter(trigger_id=trigger.id)
     former = [entry_of(vars(row)) for row in rows.order_by("position")]
-    if _canonical(former) == _canonical(entries):
+    if same(former, entries):
         return None
     sources = _hold(trigger, entries, "sourceId", "event_source")
     triggers = _hold(trigger, entries, "triggerId", "trigger")
@@ -162,11 +162,6 @@ def check_unheard(trigger_id: UUID) -> None:
     if count:
         verb = "trigger listens" if count == 1 else "triggers listen"
         raise Conflict(f"{count} {verb} to it.", code=ErrorCode.HAS_CHILDREN)
-
-
-def _canonical(entries: list[Entry]) -> str:
-    """Returns a text that tells 1, 1.0 and true apart, and does not depend on the order of keys."""
-    return json.dumps(entries, sort_keys=True)
 
 
 def _hold(trigger: Trigger, entries: list[Entry], name: str, table: str) -> list[str]:

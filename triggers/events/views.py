@@ -35,8 +35,8 @@ from pipedai.server.request_scope import HOOKS
 from triggers.events import receiving
 from triggers.events.refusals import with_history
 from triggers.events.sources import SOURCES
-from triggers.models import Event, EventDecision
-from triggers.states import EventDecided, Refusal, Scheme
+from triggers.models import Event, EventDecision, EventSource, RefusedRequest
+from triggers.states import EventDecided, Scheme
 from triggers.tenancy import check_tenant_ids
 from workspaces.access import IsOperator, TenantViewSet
 from workspaces.resource_views import ResourceViewSet
@@ -75,28 +75,22 @@ class SourceBody(StrictBody):
 class RefusedSerializer(RowSerializer):
     """How many requests were refused for one reason in the last day."""
 
-    reason = serializers.ChoiceField(choices=Refusal.choices)
-    count = serializers.IntegerField()
-    lastAt = serializers.DateTimeField()
+    of = RefusedRequest
+    shows = "reason count lastAt"
 
 
 class SourceSerializer(RowSerializer):
     """A source, without its secrets."""
 
-    id = serializers.UUIDField()
-    key = serializers.CharField(allow_null=True)
-    managedBy = serializers.CharField(source="managed_by", allow_null=True)
-    environmentId = serializers.UUIDField(source="environment_id")
-    name = serializers.CharField()
-    scheme = serializers.ChoiceField(choices=Scheme.choices)
+    of = EventSource
+    shows = (
+        "id key managedBy environmentId name scheme hmac enabled url lastEventAt typesSeen"
+        " refused createdAt updatedAt"
+    )
     hmac = serializers.SerializerMethodField()
-    enabled = serializers.BooleanField()
     url = serializers.SerializerMethodField()
-    lastEventAt = serializers.DateTimeField(source="last_event_at", allow_null=True)
     typesSeen = serializers.ListField(child=serializers.CharField())
     refused = RefusedSerializer(many=True)
-    createdAt = serializers.DateTimeField(source="created_at")
-    updatedAt = serializers.DateTimeField(source="updated_at")
 
     @extend_schema_field(HmacBody(allow_null=True))
     def get_hmac(self, source: dict[str, Any]) -> Any:
@@ -110,26 +104,18 @@ class SourceSerializer(RowSerializer):
 class DecisionSerializer(RowSerializer):
     """What was decided about an event for a trigger that listens to its source."""
 
-    triggerId = serializers.UUIDField(source="trigger_id")
+    of = EventDecision
+    shows = "triggerId triggerName decision code clause runId"
     triggerName = serializers.CharField(source="trigger__name")
-    decision = serializers.ChoiceField(choices=EventDecided.choices)
-    code = serializers.CharField(allow_null=True)
-    clause = serializers.JSONField(allow_null=True)
-    runId = serializers.UUIDField(source="run_id", allow_null=True)
 
 
 class EventSerializer(RowSerializer):
     """An event and its decisions."""
 
-    id = serializers.UUIDField()
+    of = Event
+    shows = "id eventId type receivedAt duplicates replayOf environmentId sourceId runId decisions"
     eventId = serializers.CharField(source="given_id", allow_null=True)
-    type = serializers.CharField(allow_null=True)
-    receivedAt = serializers.DateTimeField(source="received_at")
-    duplicates = serializers.IntegerField()
     replayOf = serializers.UUIDField(source="replay_of_id", allow_null=True)
-    environmentId = serializers.UUIDField(source="environment_id")
-    sourceId = serializers.UUIDField(source="source_id", allow_null=True)
-    runId = serializers.UUIDField(source="run_id", allow_null=True)
     decisions = DecisionSerializer(many=True)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import wraps
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, Literal, ParamSpec, TypeVar
 from uuid import UUID
 
 from pipedai.api.renderers import counted
@@ -17,7 +17,7 @@ from triggers.heartbeats import ALIVE_WITHIN
 from triggers.models import Tick
 from triggers.reasons import INFRA_FAULT, PENDING, WaitingFor
 from triggers.runs.ending import NoRetry
-from triggers.states import Decision
+from triggers.states import Decision, EndedBy, EventDecided, FaultClass, Status
 
 
 class RetryDecision(StrEnum):
@@ -58,7 +58,9 @@ class TimeTold:
 class Subject:
     """The worker, pool, trigger, connection, environment, budget, approval or source that something is about."""
 
-    type: str
+    type: Literal[
+        "worker", "pool", "trigger", "connection", "environment", "budget", "approval", "source"
+    ]
     id: UUID
     name: str
 
@@ -81,8 +83,9 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What a worker that may take or holds the run says is wrong with its machine. It keeps no run from the worker."""
+    """What a worker that may take or holds the run says is wrong with its machine."""
 
+    # It keeps no run from the worker.
     code: str
     message: str
     subject: Subject
@@ -90,13 +93,11 @@ class Advice:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Which worker holds a claimed or running run, and until when.
-
-    `last_heartbeat_at` is when the worker last renewed the lease, by a claim, a start or a heartbeat.
-    """
+    """Which worker holds a claimed or running run, and until when."""
 
     worker_id: UUID
     claimed_at: datetime
+    # When the worker last renewed the lease, by a claim, a start or a heartbeat.
     last_heartbeat_at: datetime
     lease_expires_at: datetime
     deadline_at: datetime
@@ -105,9 +106,11 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
+    """How a run ended."""
+
     at: datetime
-    by: str
-    fault_class: str
+    by: EndedBy
+    fault_class: FaultClass
     message: str | None
 
 
@@ -124,9 +127,10 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class EventNamed:
-    """An event, its source or the trigger whose run ended, and that run. `type` is the status of that run then."""
+    """An event, and the source that sent it or the trigger whose run ended."""
 
     id: UUID
+    # The status of the run that ended, which `run_id` names, or the type of the source's event.
     type: str | None
     received_at: datetime
     source: Subject
@@ -135,10 +139,10 @@ class EventNamed:
 
 @dataclass(frozen=True, slots=True)
 class EventExplanation:
-    """What was decided about an event for one trigger, as in the ledger of events, and in words."""
+    """What was decided about an event for one trigger."""
 
     event: EventNamed
-    decision: str
+    decision: EventDecided
     code: str | None
     clause: dict[str, Any] | None
     run_id: UUID | None
@@ -153,7 +157,7 @@ class RunExplanation:
     """
 
     run_id: UUID
-    status: str
+    status: Status
     summary: str
     waiting_for: tuple[Reason, ...] = ()
     advice: tuple[Advice, ...] = ()

@@ -48,21 +48,16 @@ WHERE t.id = %(trigger_id)s
 
 
 @dataclass(frozen=True, slots=True)
-class _History:
-    """The tick row `last`, which begins last up to the time in question, and those before and after it."""
-
-    last: Tick | None
-    before: Tick | None
-    after: Tick | None
-
-
-@dataclass(frozen=True, slots=True)
 class _Question:
-    """A question about the last due time up to `at`, which is `due_at` by the present settings, if there is one."""
+    """A question about the last due time up to `at`, which is `due_at` by the present settings, if there is one.
+    `last` is the tick row that begins last up to `at`, and `before` and `after` are those beside it.
+    """
 
     trigger: Row
     at: datetime
-    history: _History
+    last: Tick | None
+    before: Tick | None
+    after: Tick | None
     due_times: DueTimes | None
     due_at: datetime | None
 
@@ -135,7 +130,7 @@ def _health_words(asked: _Question) -> str | None:
 
 def _of_due_time(asked: _Question, now: datetime | None) -> TriggerExplanation:
     trigger = asked.trigger
-    last, due_at = asked.history.last, asked.due_at
+    last, due_at = asked.last, asked.due_at
     if last is not None and _is_told_by(last, asked):
         return _decided(asked, last, now)
     if asked.at < trigger["created_at"]:
@@ -176,7 +171,7 @@ def _of_due_time(asked: _Question, now: datetime | None) -> TriggerExplanation:
 def _question(trigger: Row, at: datetime) -> _Question:
     ticks = Tick.objects.filter(trigger_id=trigger["id"])
     last, before, *_ = [*ticks.filter(tick_at__lte=at).order_by("-tick_at")[:2], None, None]
-    history = _History(last, before, ticks.filter(tick_at__gt=at).order_by("tick_at").first())
+    after = ticks.filter(tick_at__gt=at).order_by("tick_at").first()
     due_times = due_at = None
     if trigger["schedule"] is not None or trigger["run_once_at"] is not None:
         try:
@@ -184,7 +179,7 @@ def _question(trigger: Row, at: datetime) -> _Question:
             due_at = due_times.last_between(trigger["created_at"], at)
         except (cron.BadSchedule, ZoneInfoNotFoundError, ValueError):
             due_times = due_at = None
-    return _Question(trigger, at, history, due_times, due_at)
+    return _Question(trigger, at, last, before, after, due_times, due_at)
 
 
 def _is_told_by(row: Tick, asked: _Question) -> bool:
@@ -274,9 +269,9 @@ def _previous(asked: _Question, moment: datetime) -> datetime | None:
     coming = asked.trigger["next_run_at"]
     if coming is not None and coming < moment and asked.due_times is not None:
         return asked.due_times.last_between(coming - _MOMENT, moment - _MOMENT)
-    row = asked.history.last
+    row = asked.last
     if row is not None and row.tick_at >= moment:
-        row = asked.history.before
+        row = asked.before
     if row is None:
         return None
     last: datetime = row.last_tick_at
@@ -290,14 +285,14 @@ def _previous(asked: _Question, moment: datetime) -> datetime | None:
 
 
 def _next(asked: _Question, moment: datetime) -> datetime | None:
-    row = asked.history.last
+    row = asked.last
     coming: datetime | None = asked.trigger["next_run_at"]
     if row is not None and row.tick_at <= moment < row.last_tick_at:
         last: datetime = row.last_tick_at
         following = asked.due_times.next_after(moment) if asked.due_times else None
         return min(following or last, last)
-    if asked.history.after is not None:
-        later: datetime = asked.history.after.tick_at
+    if asked.after is not None:
+        later: datetime = asked.after.tick_at
         return later
     if coming is None or coming > moment or asked.due_times is None:
         return coming

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from django.conf import settings
@@ -328,7 +328,8 @@ def last_event(
     message = (
         f"The {_words(event)} of {moment_words(event.received_at, now)} {_became(found, clause)}."
     )
-    return EventExplanation(event, found.decision, found.code, clause, found.run_id, message)
+    decision = cast("EventDecided", found.decision)
+    return EventExplanation(event, decision, found.code, clause, found.run_id, message)
 
 
 def _named(event: Any) -> EventNamed:

@@ -78,9 +78,12 @@ class RunEventListViewSet(TenantViewSet):
         },
     )
     def list(self, request: Request, run_id: UUID) -> HttpResponse:
+        after = request.query_params.get("after", "0")
+        if not _SEQ.fullmatch(after):
+            raise Invalid({"after": ["Must be a whole number, 0 or more."]})
         page = page_of_events(
             run_id,
-            after=_after(request),
+            after=int(after),
             limit=limit_of(request, DEFAULT_LIMIT),
             most_bytes=room_for_answer(request, MAX_PAGE_BYTES),
         )
@@ -92,11 +95,9 @@ class RunEventListViewSet(TenantViewSet):
         "POST /runs/{runId}/watch",
         id="watchRun",
         summary="Have a run's events sent as they come",
-        answers={204: None},
     )
-    def watch(self, request: Request, run_id: UUID) -> Response:
+    def watch(self, request: Request, run_id: UUID) -> None:
         watch_run(run_id=run_id)
-        return Response(status=204)
 
 
 class RunEventStreamViewSet(StreamViewMixin, TenantViewSet):
@@ -128,10 +129,3 @@ class RunEventStreamViewSet(StreamViewMixin, TenantViewSet):
         if news.ended_as:
             told += event_text(compact_json({"status": news.ended_as}), event="end")
         return stream_answer(told)
-
-
-def _after(request: Request) -> int:
-    sent = request.query_params.get("after", "0")
-    if not _SEQ.fullmatch(sent):
-        raise Invalid({"after": ["Must be a whole number, 0 or more."]})
-    return int(sent)

@@ -357,7 +357,8 @@ def _choose(statement: str, params: Row) -> list[HandedOut]:
     runs = _opened(rows)
     if len(runs) == len(rows):
         return runs
-    shut = shut_triggers(worker_id=params["worker_id"], now=params["now"])
+    # The triggers whose headers can't be decrypted, among those with due runs of the worker.
+    shut = _unreadable(fetch_all(SEALED, params))
     rows = _within_limits(fetch_all(statement, {**params, "shut": shut}))
     return _opened(_fitting(rows, params["most_bytes"]))
 
@@ -385,14 +386,10 @@ def read_claimed(
     return runs[0] if runs else None
 
 
-def shut_triggers(*, worker_id: UUID, now: datetime | None = None) -> list[UUID]:
-    """Returns the triggers whose headers can't be decrypted, among those with due runs of the worker."""
-    return _unreadable(fetch_all(SEALED, {"worker_id": worker_id, "now": now}))
-
-
 def shut_triggers_of_environment(
     *, environment_id: UUID, now: datetime | None = None
 ) -> list[UUID]:
+    """Returns the triggers whose headers can't be decrypted, among those with due runs."""
     params = {"environment_id": environment_id, "now": now}
     return _unreadable(fetch_all(SEALED_IN_ENVIRONMENT, params))
 
@@ -401,18 +398,14 @@ def _unreadable(sealed: list[Row]) -> list[UUID]:
     return [row["trigger_id"] for row in sealed if opened_headers(row) is None]
 
 
-class Outlook(NamedTuple):
-    """What a worker without a run may expect. `until` is when the next run comes due, a budget's window begins or the
-    worker's usage limit ends; None if none of these will happen. `has_room` is whether it may hold another run.
+def outlook(
+    *, worker_id: UUID, capacity: int, now: datetime | None = None
+) -> tuple[timedelta | None, bool]:
+    """Returns what a worker without a run may expect: when the next run comes due, a budget's window begins or the
+    worker's usage limit ends, or None if none of these will happen; and whether it may hold another run.
     """
-
-    until: timedelta | None
-    has_room: bool
-
-
-def outlook(*, worker_id: UUID, capacity: int, now: datetime | None = None) -> Outlook:
     row = fetch_row(OUTLOOK, {"worker_id": worker_id, "capacity": capacity, "now": now})
-    return Outlook(row["until"], row["has_room"])
+    return row["until"], row["has_room"]
 
 
 def _within_limits(rows: list[Row]) -> list[Row]:

@@ -71,7 +71,9 @@ WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL A
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Credentials:
+class RunCredentials:
+    """The MCP headers that a run's trigger has by now."""
+
     # The URL for which the headers are.
     mcp_url: str | None
     headers: dict[str, str]
@@ -87,7 +89,7 @@ def renew_credentials(
     actor: Actor,
     refused_expires_at: datetime | None = None,
     now: datetime | None = None,
-) -> Credentials:
+) -> RunCredentials:
     """Returns the headers for the MCP server that the run was handed out with, and stores who receives them.
     `refused_expires_at` is when those expire that the server has refused. Raises NotFound; Refused; NotReady, after it
     has let a scheduler know; and Unavailable if the headers can't be decrypted.
@@ -122,7 +124,7 @@ def renew_credentials(
             retry_after=60,
         )
     note_receiver([row], worker_id=worker_id, actor=actor)
-    return Credentials(row["mcp_url"], headers, row["headers_expire_at"])
+    return RunCredentials(row["mcp_url"], headers, row["headers_expire_at"])
 
 
 # How many receivers of a run's secret headers are stored with the run. A receiver is a worker together with its IP

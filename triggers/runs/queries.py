@@ -79,36 +79,26 @@ def _beside(comparison: str, order: str) -> Func:
 
 def run_in_full(run_id: UUID) -> dict[str, Any]:
     """Returns one run as a dict for RunDetailSerializer. Raises Run.DoesNotExist."""
-    row: dict[str, Any] = (
-        runs()
-        .annotate(
-            payload=F("text__payload"),
-            late_result=F("text__late_result"),
-            mcp_url=F("text__mcp_url"),
-            prompt=F("revision__prompt"),
-            output=F("result__output"),
-            previous_run_id=_beside("<", "DESC"),
-            next_run_id=_beside(">", "ASC"),
-        )
-        .values(
-            *RUN_COLUMNS,
-            *_ADDED,
-            "payload",
-            "late_result",
-            "mcp_url",
-            "prompt",
-            "tool_calls_total",
-            "tool_calls_effects",
-            "tool_calls_unknown",
-            "denials_total",
-            "denied_tools",
-            "spell_times",
-            "output",
-            "previous_run_id",
-            "next_run_id",
-        )
-        .get(id=run_id)
+    added = {
+        "payload": F("text__payload"),
+        "late_result": F("text__late_result"),
+        "mcp_url": F("text__mcp_url"),
+        "prompt": F("revision__prompt"),
+        "output": F("result__output"),
+        "previous_run_id": _beside("<", "DESC"),
+        "next_run_id": _beside(">", "ASC"),
+    }
+    calls = ("tool_calls_total", "tool_calls_effects", "tool_calls_unknown")
+    columns = (
+        *RUN_COLUMNS,
+        *_ADDED,
+        *added,
+        *calls,
+        "denials_total",
+        "denied_tools",
+        "spell_times",
     )
+    row: dict[str, Any] = runs().annotate(**added).values(*columns).get(id=run_id)
     return row
 
 

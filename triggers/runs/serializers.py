@@ -1,17 +1,18 @@
 """Checks the body that runs a trigger, and renders runs for the API."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from pipedai.api.bulk import BulkBody
-from pipedai.api.fields import MoneyField, TrueFalseField
+from pipedai.api.declared import Declaring
+from pipedai.api.fields import TrueFalseField
 from pipedai.api.renderers import compact_json
 from pipedai.api.serializers import RowSerializer, StrictBody
+from triggers.models import Run, RunResult, RunText, TriggerRevision
 from triggers.models.run import PHASES, duration_ms, phases, tool_calls
 from triggers.runs.outcome import CALL_EFFECTS, CALL_OUTCOMES
-from triggers.states import FaultClass, Source, Status
 
 MAX_PAYLOAD_BYTES = 64 * 1024
 
@@ -40,41 +41,20 @@ class RerunBody(StrictBody):
 class RunSerializer(RowSerializer):
     """A run with the fields that lists of runs show."""
 
-    id = serializers.UUIDField()
-    triggerId = serializers.UUIDField()
+    of: ClassVar[Declaring] = (Run, RunText, RunResult, TriggerRevision)
+    shows = (
+        "id triggerId triggerRevisionId triggerName environmentId workerId poolId status source"
+        " attempt retryOfRunId rerunOfRunId eventId scheduledFor availableAt startDeadlineAt"
+        " queuedAt claimedAt startedAt endedAt durationMs exitCode shortMessage errorMessage"
+        " faultClass willRetry nothingNew model inputTokens outputTokens cacheReadTokens"
+        " cacheCreationTokens costUsd numTurns sessionId cancelRequested"
+    )
     triggerRevisionId = serializers.UUIDField(source="revision_id")
     triggerName = serializers.CharField()
-    environmentId = serializers.UUIDField()
-    workerId = serializers.UUIDField(allow_null=True)
-    poolId = serializers.UUIDField(allow_null=True)
-    status = serializers.ChoiceField(choices=Status.choices)
-    source = serializers.ChoiceField(choices=Source.choices)  # type: ignore[assignment]
-    attempt = serializers.IntegerField()
     retryOfRunId = serializers.UUIDField(source="retry_of_id", allow_null=True)
     rerunOfRunId = serializers.UUIDField(source="rerun_of_id", allow_null=True)
-    eventId = serializers.UUIDField(allow_null=True)
-    scheduledFor = serializers.DateTimeField(allow_null=True)
-    availableAt = serializers.DateTimeField()
-    startDeadlineAt = serializers.DateTimeField(allow_null=True)
-    queuedAt = serializers.DateTimeField()
-    claimedAt = serializers.DateTimeField(allow_null=True)
-    startedAt = serializers.DateTimeField(allow_null=True)
-    endedAt = serializers.DateTimeField(allow_null=True)
     durationMs = serializers.SerializerMethodField()
-    exitCode = serializers.IntegerField(allow_null=True)
-    shortMessage = serializers.CharField(allow_null=True)
-    errorMessage = serializers.CharField(allow_null=True)
-    faultClass = serializers.ChoiceField(allow_null=True, choices=FaultClass.choices)
     willRetry = serializers.BooleanField(allow_null=True)
-    nothingNew = serializers.BooleanField()
-    model = serializers.CharField(allow_null=True)
-    inputTokens = serializers.IntegerField(allow_null=True)
-    outputTokens = serializers.IntegerField(allow_null=True)
-    cacheReadTokens = serializers.IntegerField(allow_null=True)
-    cacheCreationTokens = serializers.IntegerField(allow_null=True)
-    costUsd = MoneyField(allow_null=True)
-    numTurns = serializers.IntegerField(allow_null=True)
-    sessionId = serializers.CharField(allow_null=True)
     cancelRequested = serializers.SerializerMethodField()
 
     def get_durationMs(self, run: dict[str, Any]) -> int | None:  # noqa: N802
@@ -130,13 +110,13 @@ class RunPhaseSerializer(serializers.Serializer[Any]):
 class RunDetailSerializer(RunSerializer):
     """A single run with all its fields, also those that lists leave out."""
 
-    payload = serializers.JSONField(allow_null=True)
+    shows = (
+        "payload payloadHidden prompt mcpUrl toolCalls denials output lateResult phases"
+        " previousRunId nextRunId"
+    )
     payloadHidden = serializers.SerializerMethodField()
-    prompt = serializers.CharField()
-    mcpUrl = serializers.CharField(allow_null=True)
     toolCalls = serializers.SerializerMethodField()
     denials = serializers.SerializerMethodField()
-    output = serializers.JSONField(allow_null=True)
     lateResult = LateResultField(allow_null=True)
     phases = serializers.SerializerMethodField()
     previousRunId = serializers.UUIDField(allow_null=True)

@@ -11,7 +11,6 @@ from uuid import UUID
 
 from rest_framework import serializers
 from rest_framework.request import Request
-from rest_framework.response import Response
 
 from pipedai.api.errors import Invalid
 from pipedai.api.fields import MoneyField
@@ -24,7 +23,7 @@ from pipedai.api.filters import (
 from pipedai.api.principal import principal_of
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import RowSerializer
-from pipedai.api.throttling import TooManyRequests
+from pipedai.api.throttling import admit
 from pipedai.clocks import zone_of
 from pipedai.replica.reading import read_for
 from pipedai.server.memory_budget import RequestLimit
@@ -257,17 +256,9 @@ class Window:
         return list(begins.items())
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """The sums of a window: one row for each group, one for all runs, and how many groups there are."""
-
-    items: list[Row]
-    total: Row
-    groups: int
-
-
-def run_stats(*, environment_id: UUID, group_by: str, window: Window) -> Stats:
-    """Returns the sums of the runs that ended in the window, by the groups that `group_by`, one of GROUPINGS, names.
+def run_stats(*, environment_id: UUID, group_by: str, window: Window) -> Row:
+    """Returns the sums of the runs that ended in the window, by the groups that `group_by`, one of GROUPINGS, names:
+    in `items` a row for each, in `total` one for all runs, and in `groups` how many groups there are.
 
     The groups with the most runs come first, and there are MAX_GROUPS at most. Hours, days, weeks and months come in
     their order instead, and one without runs has zeros. By day and trigger, the groups are those with runs; the days
@@ -295,7 +286,7 @@ def run_stats(*, environment_id: UUID, group_by: str, window: Window) -> Stats:
             for key in params["periods"]
         ]
         total["groups"] = len(items)
-    return Stats(items, total, total["groups"])
+    return {"items": items, "total": total, "groups": total["groups"]}
 
 
 def _converted(row: Row) -> Row:
@@ -417,16 +408,13 @@ class StatsViewSet(TenantViewSet):
             )
         },
     )
-    def list(self, request: Request, environment_id: UUID) -> Response:
+    def list(self, request: Request, environment_id: UUID) -> Any:
         sent = StatsFilters.read(Run.objects.none(), request).values
         window = _window(
             sent["from"], sent["to"], sent["period"], sent["timezone"], sent["groupBy"]
         )
-        if not _UNDER_WAY.admits(environment_id, request):
-            raise TooManyRequests(
-                "Two statistics are being worked out already: ask again when they are there.",
-                headers={"Retry-After": "1"},
-            )
+        sentence = "Two statistics are being worked out already: ask again when they are there."
+        admit(_UNDER_WAY, environment_id, request, sentence)
         # Only this part may be done twice: the request was counted above, and the window must not change.
         stats = read_for(
             principal_of(request).id,
@@ -434,15 +422,7 @@ class StatsViewSet(TenantViewSet):
                 environment_id=environment_id, group_by=sent["groupBy"], window=window
             ),
         )
-        return Response(
-            {
-                "from": window.begin,
-                "to": window.end,
-                "items": GroupStatsSerializer(stats.items, many=True).data,
-                "groups": stats.groups,
-                "total": StatsSerializer(stats.total).data,
-            }
-        )
+        return {"from": window.begin, "to": window.end, **stats}
 
 
 def _window(

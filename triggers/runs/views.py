@@ -13,7 +13,7 @@ from rest_framework.response import Response
 from pipedai.api.bulk import BULK_ANSWER, done_to_each
 from pipedai.api.errors import Invalid
 from pipedai.api.pagination import KeysetPaginator, usual
-from pipedai.api.principal import KeyPrincipal, Principal, actor_of, principal_of
+from pipedai.api.principal import KeyPrincipal, actor_of, principal_of
 from pipedai.api.schema.operation import Operation, answer, header
 from pipedai.api.serializers import read_body
 from pipedai.replica.reading import from_replica
@@ -72,17 +72,14 @@ class TriggerRunViewSet(TenantViewSet):
         answer_headers={200: ("Idempotent-Replayed",)},
     )
     def run(self, request: Request, trigger_id: UUID) -> Response:
-        principal = principal_of(request)
-        queued = run_trigger(
-            trigger_id=trigger_id,
-            caller_id=principal.id,
-            key=_idempotency_key(request),
-            **read_body(RunBody, request),
-            source=_source(principal),
-            watched=_is_person(principal),
-            actor=actor_of(request),
+        return _answer(
+            run_trigger(
+                trigger_id=trigger_id,
+                key=_idempotency_key(request),
+                **read_body(RunBody, request),
+                **_caller(request),
+            )
         )
-        return _answer(queued)
 
 
 class TriggerRunListViewSet(TenantViewSet):
@@ -119,20 +116,14 @@ class EnvironmentRunViewSet(TenantViewSet):
     )
     def bulk(self, request: Request, environment_id: UUID, body: dict[str, Any]) -> dict[str, Any]:
         """Reruns have a key for each run, made of the request's, so that a repeated request makes no more of them."""
-        key, principal, actor = _idempotency_key(request), principal_of(request), actor_of(request)
+        key, caller = _idempotency_key(request), _caller(request)
 
         def change(run_id: UUID) -> None:
             if body["action"] == "cancel":
-                lifecycle.cancel_run(run_id=run_id, actor=actor)
+                lifecycle.cancel_run(run_id=run_id, actor=caller["actor"])
                 return
-            rerun_run(
-                run_id=run_id,
-                caller_id=principal.id,
-                key=key and sha256(f"{key} {run_id}".encode()).hexdigest(),
-                source=_source(principal),
-                watched=_is_person(principal),
-                actor=actor,
-            )
+            own_key = key and sha256(f"{key} {run_id}".encode()).hexdigest()
+            rerun_run(run_id=run_id, key=own_key, **caller)
 
         rows = Run.objects.filter(environment_id=environment_id)
         return done_to_each(rows, body["ids"], change)
@@ -187,8 +178,8 @@ class RunViewSet(TenantViewSet):
             )
         },
     )
-    def tool_calls(self, request: Request, run_id: UUID) -> Response:
-        return Response(queries.tool_calls_of(run_id))
+    def tool_calls(self, request: Request, run_id: UUID) -> Any:
+        return queries.tool_calls_of(run_id)
 
     @Operation(
         "POST /runs/{runId}/cancel",
@@ -212,17 +203,7 @@ class RunViewSet(TenantViewSet):
     def rerun(self, request: Request, run_id: UUID) -> Response:
         key = _idempotency_key(request)
         body = read_body(RerunBody, request)
-        principal = principal_of(request)
-        queued = rerun_run(
-            run_id=run_id,
-            caller_id=principal.id,
-            key=key,
-            **body,
-            source=_source(principal),
-            watched=_is_person(principal),
-            actor=actor_of(request),
-        )
-        return _answer(queued)
+        return _answer(rerun_run(run_id=run_id, key=key, **body, **_caller(request)))
 
 
 def _answer(queued: Queued) -> Response:
@@ -232,13 +213,18 @@ def _answer(queued: Queued) -> Response:
     return Response(shown, status=201)
 
 
-def _source(principal: Principal) -> Source:
-    return Source.API if isinstance(principal, KeyPrincipal) else Source.MANUAL
-
-
-def _is_person(principal: Principal) -> bool:
-    """Whether somebody asks who will look at the run: in a browser, or with the command line's login."""
-    return not isinstance(principal, KeyPrincipal) or principal.is_login
+def _caller(request: Request) -> dict[str, Any]:
+    """Returns what a service that queues a run needs to know of the caller. A run is watched if a person asks who will
+    look at it: in a browser, or with the command line's login.
+    """
+    principal = principal_of(request)
+    is_key = isinstance(principal, KeyPrincipal)
+    return {
+        "caller_id": principal.id,
+        "source": Source.API if is_key else Source.MANUAL,
+        "watched": not isinstance(principal, KeyPrincipal) or principal.is_login,
+        "actor": actor_of(request),
+    }
 
 
 def _run_page(filters: RunFilters, request: Request, view: TenantViewSet) -> Response:

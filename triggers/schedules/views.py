@@ -19,7 +19,7 @@ from pipedai.api.filters import (
 from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import NamedSerializer, StrictBody, Values
-from pipedai.api.throttling import Rate, TooManyRequests
+from pipedai.api.throttling import Rate, admit
 from pipedai.replica.reading import from_replica
 from pipedai.server.memory_budget import RequestLimit
 from pipedai.sql import database_now
@@ -55,22 +55,18 @@ class SchedulePreviewBody(StrictBody):
         return attrs
 
 
-class ComingTimeSerializer(serializers.Serializer[Any]):
+class ComingTimeSerializer(NamedSerializer):
     """One coming due time of a preview."""
 
-    at = serializers.DateTimeField()
-    note = serializers.CharField(allow_null=True)
+    of = cron.ComingTime
 
 
 class TickSerializer(NamedSerializer):
     """A due time of a trigger's schedule (tick), and what was decided about it."""
 
-    tickAt = serializers.DateTimeField()
-    decision = serializers.ChoiceField(choices=Decision.choices)
-    runId = serializers.UUIDField(allow_null=True)
+    of = Tick
+    shows = "tickAt decision runId blockedByRunId missedCount decidedAt"
     blockedByRunId = serializers.UUIDField(source="blocked_by_id", allow_null=True)
-    missedCount = serializers.IntegerField()
-    decidedAt = serializers.DateTimeField()
 
 
 # Each environment may have one preview under way in a process. A preview takes some milliseconds of CPU, and several
@@ -110,11 +106,8 @@ class ScheduleViewSet(TenantViewSet):
         },
     )
     def preview(self, request: Request, environment_id: UUID, body: Values) -> Any:
-        if not _PREVIEWS.admits(environment_id, request):
-            raise TooManyRequests(
-                "A preview is being worked out already: ask again when it is there.",
-                headers={"Retry-After": "1"},
-            )
+        sentence = "A preview is being worked out already: ask again when it is there."
+        admit(_PREVIEWS, environment_id, request, sentence)
         description, times = None, []
         if body["schedule"] is not None:
             try:

@@ -25,10 +25,8 @@ from workspaces.roles import Role
 class AttemptSerializer(NamedSerializer):
     """One attempt to send a delivery. The receiver's answer is shown only if `context["shows_bodies"]` is true."""
 
-    at = serializers.DateTimeField()
-    statusCode = serializers.IntegerField(allow_null=True)
-    durationMs = serializers.IntegerField()
-    error = serializers.CharField(allow_null=True)
+    of = DeliveryAttempt
+    shows = "at statusCode durationMs error responseBody"
     responseBody = serializers.SerializerMethodField()
 
     def get_responseBody(self, attempt: DeliveryAttempt) -> str | None:  # noqa: N802
@@ -39,13 +37,8 @@ class AttemptSerializer(NamedSerializer):
 class DeliverySerializer(NamedSerializer):
     """A delivery with its attempts, the first one first."""
 
-    id = serializers.UUIDField()
-    runId = serializers.UUIDField(allow_null=True)
-    triggerId = serializers.UUIDField()
-    status = serializers.ChoiceField(choices=Delivery.Status.choices)
-    nextAttemptAt = serializers.DateTimeField(allow_null=True)
-    createdAt = serializers.DateTimeField()
-    deliveredAt = serializers.DateTimeField(allow_null=True)
+    of = Delivery
+    shows = "id runId triggerId status nextAttemptAt createdAt deliveredAt attempts"
     attempts = serializers.SerializerMethodField()
 
     @extend_schema_field(AttemptSerializer(many=True))

@@ -133,11 +133,17 @@ def revoke_enrollment(*, environment_id: UUID, enrollment_id: UUID, actor: Actor
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Pairing:
-    """A new pairing with its two codes in plaintext. The database has only HMACs of them."""
+    """A pairing that waits for somebody's approval."""
 
-    enrollment_id: UUID
+    id: UUID
+    # The two codes are in plaintext. The database has only HMACs of them.
     device_code: str
     user_code: str
+    verification_uri: str
+    # RFC 8628 asks for a URL that contains the code. It stands in the fragment, which browsers send to no server, and
+    # our page does not read it: a person must type the code, so that a link can't do so.
+    verification_uri_complete: str
+    interval: int
     expires_at: datetime
 
 
@@ -156,9 +162,7 @@ def begin_pairing(
             execute(_TAKE_TURNS, params)
             row = fetch_row(_COUNT_PENDING, params)
             if row["pending"] >= MAX_PENDING:
-                sentence = (
-                    f"{MAX_PENDING} pairings at this address wait for approval, as many as may."
-                )
+                sentence = f"{MAX_PENDING} pairings from this IP address wait for approval, as many as may."
                 raise too_many_requests(_PENDING, row["seconds_left"], sentence)
         enrollment = Enrollment.objects.create(
             kind=kind,
@@ -173,7 +177,16 @@ def begin_pairing(
             expires_at=Now() + LIFETIME,
         )
         enrollment.refresh_from_db(fields=["expires_at"])
-    return Pairing(enrollment.id, device_code, user_code, enrollment.expires_at)
+    uri = f"{settings.PUBLIC_URL}/pair"
+    return Pairing(
+        enrollment.id,
+        device_code,
+        user_code,
+        uri,
+        f"{uri}#{user_code}",
+        INTERVAL_SECONDS,
+        enrollment.expires_at,
+    )
 
 
 def find_pending(*, typed: str, user_id: UUID) -> Enrollment:

@@ -3,22 +3,19 @@
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.sessions import CookieJWTAuthentication
 from pipedai.api.fields import IdField, NameField, TextField
-from pipedai.api.principal import actor_of, address_of, principal_of
+from pipedai.api.principal import actor_from, actor_of, address_of, principal_of
 from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.serializers import Body, NamedSerializer, StrictBody, Values
+from pipedai.api.serializers import Body, NamedSerializer, StrictBody, Values, serializer_of
 from pipedai.api.throttling import Rate, Throttle, by_address
 from pipedai.api.views import ApiViewSet, IsPublic, IsSignedIn
-from pipedai.events import Actor
-from pipedai.ids import current_request_id
 from workers.enrollment import issuing
-from workers.enrollment.redeeming import redeem, redeem_login
+from workers.enrollment.redeeming import Redeemed, redeem, redeem_login
 from workers.models import Enrollment, Worker
 from workers.serializers import AccountIdField, AuthModeField
 from workspaces.access import IsAdmin, TenantViewSet, environments_with
@@ -73,11 +70,9 @@ class ApprovalBody(UserCodeBody):
 class WaitingPairingSerializer(NamedSerializer):
     """A pairing that waits, for whoever typed its code. All that it says of itself is unverified."""
 
-    label = serializers.CharField(allow_null=True)  # type: ignore[assignment]
+    of = Enrollment
+    shows = "label askedFrom askedBy createdAt expiresAt environments"
     askedFrom = serializers.CharField(allow_null=True)
-    askedBy = serializers.CharField(allow_null=True)
-    createdAt = serializers.DateTimeField()
-    expiresAt = serializers.DateTimeField()
     environments = serializers.SerializerMethodField()
 
     def get_fields(self) -> dict[str, Any]:
@@ -118,30 +113,23 @@ class RedeemBody(Body):
 class RedeemedSerializer(NamedSerializer):
     """A host's worker and its two tokens, which are shown this once."""
 
-    workerId = serializers.UUIDField()
-    workerToken = serializers.CharField()
-    operatorToken = serializers.CharField()
+    of = Redeemed
+    shows = "workerId workerToken operatorToken apiUrl workspaceId environmentId authMode"
     apiUrl = serializers.CharField()
-    workspaceId = serializers.UUIDField()
-    environmentId = serializers.UUIDField()
     authMode = serializers.ChoiceField(choices=Worker.AuthMode.choices)
 
 
 class EnrollmentSerializer(NamedSerializer):
     """An enrollment without its code. Only the answer to the call that issues a code shows the code."""
 
-    id = serializers.UUIDField()
-    kind = serializers.ChoiceField(choices=Enrollment.Kind.choices)
-    label = serializers.CharField(allow_null=True)  # type: ignore[assignment]
-    authMode = serializers.ChoiceField(choices=Worker.AuthMode.choices)
+    of = Enrollment
+    shows = (
+        "id kind label authMode lastFour createdBy createdAt expiresAt poolIds revokedAt"
+        " consumedAt workerId"
+    )
     lastFour = serializers.SerializerMethodField()
     createdBy = serializers.UUIDField(source="decided_by_id", allow_null=True)
-    createdAt = serializers.DateTimeField()
-    expiresAt = serializers.DateTimeField()
     poolIds = serializers.SerializerMethodField()
-    revokedAt = serializers.DateTimeField(allow_null=True)
-    consumedAt = serializers.DateTimeField(allow_null=True)
-    workerId = serializers.UUIDField(allow_null=True)
 
     def get_lastFour(self, enrollment: Enrollment) -> str | None:  # noqa: N802
         """The last four characters of the `enr_` code; null for a pairing, whose code is never shown."""
@@ -275,39 +263,15 @@ class EnrollmentViewSet(ApiViewSet):
         summary="Begin a pairing",
         body=PairingBody,
         example={"label": "build-2"},
-        answers={
-            201: answer(
-                "Pairing",
-                "A pairing that waits for somebody's approval.",
-                id=serializers.UUIDField(),
-                deviceCode=serializers.CharField(),
-                userCode=serializers.CharField(),
-                verificationUri=serializers.CharField(),
-                verificationUriComplete=serializers.CharField(),
-                interval=serializers.IntegerField(),
-                expiresAt=serializers.DateTimeField(),
-            )
-        },
+        answers={201: serializer_of(issuing.Pairing)},
     )
     def device(self, request: Request, body: Values) -> Any:
         program = request.META.get("HTTP_USER_AGENT")
-        begun = issuing.begin_pairing(
+        return issuing.begin_pairing(
             **body,
             address=address_of(request),
             program="".join(filter(str.isprintable, program))[:255] if program else None,
         )
-        uri = f"{settings.PUBLIC_URL}/pair"
-        return {
-            "id": begun.enrollment_id,
-            "deviceCode": begun.device_code,
-            "userCode": begun.user_code,
-            "verificationUri": uri,
-            # RFC 8628 asks for a URL that contains the code. It stands in the fragment, which browsers send to no
-            # server, and our page does not read it: a person must type the code, so that a link can't do so.
-            "verificationUriComplete": f"{uri}#{begun.user_code}",
-            "interval": issuing.INTERVAL_SECONDS,
-            "expiresAt": begun.expires_at,
-        }
 
     @Operation(
         "POST /enrollments/redeem",
@@ -322,7 +286,7 @@ class EnrollmentViewSet(ApiViewSet):
             code=body.pop("code"),
             device_code=body.pop("device_code"),
             values=body,
-            actor=Actor("api_key", None, address_of(request), current_request_id.get() or None),
+            actor=actor_from(request, "api_key"),
         )
 
     @Operation(
@@ -346,7 +310,7 @@ class EnrollmentViewSet(ApiViewSet):
     def key(self, request: Request, body: Values) -> Any:
         minted, environment = redeem_login(
             **body,
-            actor=Actor("api_key", None, address_of(request), current_request_id.get() or None),
+            actor=actor_from(request, "api_key"),
         )
         return {
             "token": minted.token,

@@ -38,14 +38,9 @@ class PoolWorkersSerializer(RowSerializer):
 class PoolSerializer(RowSerializer):
     """A pool."""
 
-    id = serializers.UUIDField()
-    key = serializers.CharField(allow_null=True)
-    managedBy = serializers.CharField(allow_null=True)
-    environmentId = serializers.UUIDField()
-    name = serializers.CharField()
-    description = serializers.CharField()
+    of = Pool
+    shows = "id key managedBy environmentId name description workers createdAt"
     workers = PoolWorkersSerializer()
-    createdAt = serializers.DateTimeField()
 
 
 # The columns that the rows of `with_workers` have.

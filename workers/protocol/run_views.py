@@ -6,16 +6,15 @@ from uuid import UUID
 from django.db import transaction
 from rest_framework import serializers
 from rest_framework.request import Request
-from rest_framework.response import Response
 
 from pipedai.api.parsers import OutcomeJSONParser
 from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.serializers import Body, Values
+from pipedai.api.serializers import Body, Values, serializer_of
 from pipedai.api.throttling import Rate, Throttle, by_caller
 from pipedai.api.views import IsSignedIn
 from triggers.approvals.services import spend_approval
 from triggers.runs import lifecycle, reports
-from triggers.runs.headers import renew_credentials
+from triggers.runs.headers import RunCredentials, renew_credentials
 from triggers.runs.lifecycle import CREDENTIALS_SECONDS, NotReady
 from triggers.runs.serializers import RunSerializer
 from triggers.states import RecordEvents, Status
@@ -102,16 +101,14 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
             )
         },
     )
-    def heartbeat(self, request: Request, worker_id: UUID, run_id: UUID, body: Values) -> Response:
+    def heartbeat(self, request: Request, worker_id: UUID, run_id: UUID, body: Values) -> Any:
         beat = lifecycle.heartbeat_run(worker_id=worker_id, run_id=run_id, **body)
-        return Response(
-            {
-                "status": beat["status"],
-                "cancelRequested": beat["cancel_requested_at"] is not None,
-                "leaseExpiresAt": beat["lease_expires_at"],
-                "recordEvents": beat["record_events"],
-            }
-        )
+        return {
+            "status": beat["status"],
+            "cancelRequested": beat["cancel_requested_at"] is not None,
+            "leaseExpiresAt": beat["lease_expires_at"],
+            "recordEvents": beat["record_events"],
+        }
 
     @Operation(
         "POST /workers/{workerId}/runs/{runId}/credentials",
@@ -119,25 +116,16 @@ class WorkerRunViewSet(WorkerProtocolViewSet):
         summary="Get a run's MCP headers anew",
         body=CredentialsBody,
         parameters=(VERSION,),
-        answers={
-            200: answer(
-                "RunCredentials",
-                "The MCP headers that a run's trigger has by now.",
-                mcpUrl=serializers.CharField(allow_null=True),
-                headers=serializers.DictField(child=serializers.CharField()),
-                expiresAt=serializers.DateTimeField(allow_null=True),
-            )
-        },
+        answers={200: serializer_of(RunCredentials)},
     )
     def credentials(self, request: Request, worker_id: UUID, run_id: UUID, body: Values) -> Any:
-        found = renew_credentials(
+        return renew_credentials(
             worker_id=worker_id,
             run_id=run_id,
             **body,
             approved=self.worker.approved,
             actor=self._actor(request),
         )
-        return {"mcpUrl": found.mcp_url, "headers": found.headers, "expiresAt": found.expires_at}
 
     @Operation(
         "POST /workers/{workerId}/runs/{runId}/approvals/{approvalId}/spend",

@@ -10,12 +10,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar, TypeGuard
 
 from django.utils.dateparse import parse_datetime
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from pipedai.api.declared import Declaring
 from pipedai.api.fields import (
     IdField,
     MoneyField,
@@ -27,6 +28,7 @@ from pipedai.api.fields import (
 )
 from pipedai.api.parsers import TOO_DEEP
 from pipedai.api.renderers import compact_json, iso_time
+from pipedai.api.schema.operation import Schema
 from pipedai.api.serializers import Body, NamedSerializer, RowSerializer
 from triggers.approvals.rules import (
     DECISIONS,
@@ -37,6 +39,7 @@ from triggers.approvals.rules import (
     rules_in_force,
 )
 from triggers.events.clauses import ArgumentsField, RunIfField
+from triggers.models import Run, RunText, Trigger, TriggerRevision
 from triggers.runs.conditions import FEATURES
 from triggers.runs.ending import MAX_RETRY_AFTER_SECONDS
 from triggers.runs.handout import MAX_CARRIED_BYTES, HandedOut
@@ -60,8 +63,9 @@ from triggers.runs.outcome import (
 )
 from triggers.runs.serializers import RunSerializer
 from triggers.serializers import OutputSchemaField
-from triggers.states import REPORTED, FaultClass, RecordEvents, RetryMode, Status
+from triggers.states import REPORTED, FaultClass, Status
 from workers.models import MAX_CONCURRENCY, Worker
+from workers.registration import Registered
 from workers.serializers import AccountIdField, AuthModeField
 
 # The most seconds for which a worker may wait for a run: many proxies end a request that is idle for a minute.
@@ -75,7 +79,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 # times as long as reading it.
 _IN_OUR_FORM = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 
-_COUNT = {"type": "integer", "minimum": 0, "maximum": _INT4}
+_COUNT: Schema = {"type": "integer", "minimum": 0, "maximum": _INT4}
 
 # The longest id of a tool call.
 MAX_CALL_ID = 200
@@ -85,13 +89,17 @@ MAX_PROBLEMS, MAX_PROBLEM = 5, 200
 _PROBLEM_CODE = re.compile(r"[a-z0-9_]{1,64}", re.ASCII)
 
 
-@extend_schema_field(
-    {
-        "type": "object",
-        "required": ["total", "effects", "unknown"],
-        "properties": {"total": _COUNT, "effects": _COUNT, "unknown": _COUNT},
-    }
-)
+def _object(properties: Schema, *, optional: tuple[str, ...] = ()) -> Schema:
+    """Returns the schema of an object with these properties, all of which it must have but the optional ones."""
+    required = [name for name in properties if name not in optional]
+    return {"type": "object", "required": required, "properties": properties}
+
+
+_TIME: Schema = {"type": "string", "format": "date-time"}
+_HASH: Schema = {"type": "string", "pattern": f"^{_SHA256.pattern}$"}
+
+
+@extend_schema_field(_object({"total": _COUNT, "effects": _COUNT, "unknown": _COUNT}))
 class ToolCallsField(serializers.Field[Any, Any, Any, Any]):
     """The counts of a run's tool calls. Malformed counts become None and raise no error."""
 
@@ -109,11 +117,9 @@ class ToolCallsField(serializers.Field[Any, Any, Any, Any]):
 @extend_schema_field(
     {
         "type": "array",
-        "items": {
-            "type": "object",
-            "required": ["at", "tool", "outcome", "effect"],
-            "properties": {
-                "at": {"type": "string", "format": "date-time"},
+        "items": _object(
+            {
+                "at": _TIME,
                 "tool": {"type": "string", "minLength": 1},
                 "durationMs": {"type": ["integer", "null"], "minimum": 0},
                 "outcome": {"type": "string", "enum": list(CALL_OUTCOMES)},
@@ -121,7 +127,8 @@ class ToolCallsField(serializers.Field[Any, Any, Any, Any]):
                 "before": {"type": "boolean"},
                 "callId": {"type": ["string", "null"], "minLength": 1, "maxLength": MAX_CALL_ID},
             },
-        },
+            optional=("durationMs", "before", "callId"),
+        ),
     }
 )
 class ToolCallListField(serializers.Field[Any, Any, Any, Any]):
@@ -136,16 +143,10 @@ def _calls(items: list[Any]) -> Iterator[dict[str, Any]]:
         if not isinstance(item, dict):
             continue
         at, tool = time_of(item.get("at")), item.get("tool")
-        outcome, effect = item.get("outcome"), item.get("effect")
-        if (
-            at
-            and isinstance(tool, str)
-            and tool
-            and outcome in CALL_OUTCOMES
-            and effect in CALL_EFFECTS
-        ):
+        outcome, effect, call_id = (item.get(name) for name in ("outcome", "effect", "callId"))
+        if at and _is_text(tool) and outcome in CALL_OUTCOMES and effect in CALL_EFFECTS:
             yield {
-                "callId": _call_id(item.get("callId")),
+                "callId": call_id if _is_text(call_id, MAX_CALL_ID) else None,
                 "startedAt": at,
                 "tool": tool[:MAX_TOOL_NAME],
                 "durationMs": _whole_count(item.get("durationMs")),
@@ -155,8 +156,8 @@ def _calls(items: list[Any]) -> Iterator[dict[str, Any]]:
             }
 
 
-def _call_id(value: Any) -> str | None:
-    return value if isinstance(value, str) and 0 < len(value) <= MAX_CALL_ID else None
+def _is_text(value: Any, most: int | None = None) -> TypeGuard[str]:
+    return isinstance(value, str) and len(value) > 0 and (most is None or len(value) <= most)
 
 
 def _whole_count(value: Any) -> int | None:
@@ -217,7 +218,7 @@ class RetryAfterField(serializers.Field[Any, Any, Any, Any]):
     {
         "type": "object",
         "properties": {
-            "resetsAt": {"type": "string", "format": "date-time"},
+            "resetsAt": _TIME,
             "kind": {"type": ["string", "null"], "maxLength": MAX_LIMIT_KIND},
         },
         "required": ["resetsAt"],
@@ -251,16 +252,14 @@ class OutputField(serializers.Field[Any, Any, Any, Any]):
 
 
 @extend_schema_field(
-    {
-        "type": "object",
-        "required": ["tool", "arguments", "argumentsHash", "toolSchemaHash"],
-        "properties": {
+    _object(
+        {
             "tool": {"type": "string", "minLength": 1, "maxLength": MAX_TOOL_NAME},
             "arguments": {},
-            "argumentsHash": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
-            "toolSchemaHash": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
-        },
-    }
+            "argumentsHash": _HASH,
+            "toolSchemaHash": _HASH,
+        }
+    )
 )
 class QuestionField(serializers.Field[Any, Any, Any, Any]):
     """The call of a tool for which a run waits. A malformed one is refused, because nobody could decide about it."""
@@ -276,11 +275,7 @@ class QuestionField(serializers.Field[Any, Any, Any, Any]):
                 f"The arguments must not be longer than {MAX_ARGUMENTS_BYTES // 1024} KiB."
             )
         tool = data.get("tool")
-        if (
-            not isinstance(tool, str)
-            or not 0 < len(tool) <= MAX_TOOL_NAME
-            or not tool.isprintable()
-        ):
+        if not _is_text(tool, MAX_TOOL_NAME) or not tool.isprintable():
             raise serializers.ValidationError(
                 "Must have the name of a tool, in printable characters."
             )
@@ -295,14 +290,12 @@ class QuestionField(serializers.Field[Any, Any, Any, Any]):
 
 
 @extend_schema_field(
-    {
-        "type": "object",
-        "required": ["total", "tools"],
-        "properties": {
+    _object(
+        {
             "total": {"type": "integer", "minimum": 0},
             "tools": {"type": "array", "items": {"type": "string"}, "maxItems": MAX_DENIED_TOOLS},
-        },
-    }
+        }
+    )
 )
 class DenialsField(serializers.Field[Any, Any, Any, Any]):
     """How many calls a run was denied. Malformed denials become None and raise no error."""
@@ -317,15 +310,7 @@ class DenialsField(serializers.Field[Any, Any, Any, Any]):
 
 
 @extend_schema_field(
-    {
-        "type": "object",
-        "required": ["digest", "lookedAt", "nothingNew"],
-        "properties": {
-            "digest": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
-            "lookedAt": {"type": "string", "format": "date-time"},
-            "nothingNew": {"type": "boolean"},
-        },
-    }
+    _object({"digest": _HASH, "lookedAt": _TIME, "nothingNew": {"type": "boolean"}})
 )
 class LookedField(serializers.Field[Any, Any, Any, Any]):
     """What a worker saw before it started the agent, or did not. A malformed one is UNREADABLE and raises no error."""
@@ -364,14 +349,12 @@ def known_features(named: Collection[Any]) -> list[str]:
 @extend_schema_field(
     {
         "type": "array",
-        "items": {
-            "type": "object",
-            "required": ["code", "message"],
-            "properties": {
+        "items": _object(
+            {
                 "code": {"type": "string", "pattern": f"^{_PROBLEM_CODE.pattern}$"},
                 "message": {"type": "string", "minLength": 1},
-            },
-        },
+            }
+        ),
     }
 )
 class ProblemsField(serializers.Field[Any, Any, Any, Any]):
@@ -429,11 +412,8 @@ class RegistrationBody(RegisterBody):
 class RegisteredSerializer(NamedSerializer):
     """A registered worker and its token, which is shown this once."""
 
-    workerId = serializers.UUIDField()
-    workerToken = serializers.CharField()
-    workspaceId = serializers.UUIDField()
-    environmentId = serializers.UUIDField()
-    approved = serializers.BooleanField()
+    of = Registered
+    shows = "workerId workerToken workspaceId environmentId approved authMode"
     authMode = serializers.ChoiceField(choices=Worker.AuthMode.choices)
 
 
@@ -636,25 +616,17 @@ class HandedOutRunSerializer(RowSerializer):
     API show MCP headers in plaintext.
     """
 
-    id = serializers.UUIDField()
-    triggerId = serializers.UUIDField()
+    of: ClassVar[Declaring] = (Run, Trigger, TriggerRevision, RunText)
+    shows = (
+        "id triggerId triggerName prompt mcpUrl mcpHeaders headersExpireAt model timeoutSeconds"
+        " payload outputSchema retryAfterEffects retryMode resumeSessionId resumeUntil maxCostUsd"
+        " recordEvents attempt queuedAt approvals before previous"
+    )
     triggerName = serializers.CharField()
-    prompt = serializers.CharField()
-    mcpUrl = serializers.CharField(allow_null=True)
     mcpHeaders = serializers.DictField(child=serializers.CharField())
     headersExpireAt = serializers.DateTimeField(allow_null=True)
-    model = serializers.CharField(allow_null=True)
-    timeoutSeconds = serializers.IntegerField()
-    payload = serializers.JSONField(allow_null=True)
     outputSchema = OutputSchemaField(allow_null=True)
-    retryAfterEffects = serializers.BooleanField()
-    retryMode = serializers.ChoiceField(choices=RetryMode.choices)
     resumeSessionId = serializers.CharField(allow_null=True)
-    resumeUntil = serializers.DateTimeField(allow_null=True)
-    maxCostUsd = MoneyField(allow_null=True)
-    recordEvents = serializers.ChoiceField(choices=RecordEvents.choices)
-    attempt = serializers.IntegerField()
-    queuedAt = serializers.DateTimeField()
 
     approvals = HandedOutApprovalsSerializer(required=False)
     before = HandedOutLookSerializer(required=False)

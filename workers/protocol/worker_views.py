@@ -7,19 +7,16 @@ from uuid import UUID
 
 from rest_framework import serializers
 from rest_framework.request import Request
-from rest_framework.response import Response
 
 from pipedai.api import tokens
 from pipedai.api.authentication import bearer_token, refusal
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Invalid, Unauthenticated
-from pipedai.api.principal import address_of
+from pipedai.api.principal import actor_from
 from pipedai.api.schema.operation import REGISTRATION_TOKEN, Operation, answer, header, query
 from pipedai.api.serializers import read_body
-from pipedai.api.throttling import Rate, Throttle, TooManyRequests, by_address
+from pipedai.api.throttling import Rate, Throttle, admit, by_address
 from pipedai.api.views import ApiViewSet, IsPublic, IsSignedIn
-from pipedai.events import Actor
-from pipedai.ids import current_request_id
 from pipedai.server.memory_budget import RequestLimit, room_for_answer
 from pipedai.server.outer import LOG
 from pipedai.server.ticket import POLL, PollTicket
@@ -96,7 +93,7 @@ class RegistrationViewSet(ApiViewSet):
         return register_worker(
             token=token,
             values=read_body(RegisterBody, request),
-            actor=Actor("api_key", None, address_of(request), current_request_id.get() or None),
+            actor=actor_from(request, "api_key"),
         )
 
 
@@ -154,7 +151,7 @@ class PollingViewSet(WorkerProtocolViewSet):
             )
         },
     )
-    def poll(self, request: Request, worker_id: UUID) -> Response:
+    def poll(self, request: Request, worker_id: UUID) -> Any:
         sent = request.query_params.get("wait", "0")
         if not re.fullmatch("[0-9]{1,2}", sent) or (wait := int(sent)) > MAX_WAIT_SECONDS:
             raise Invalid({"wait": [f"Must be a whole number from 0 to {MAX_WAIT_SECONDS}."]})
@@ -169,9 +166,7 @@ class PollingViewSet(WorkerProtocolViewSet):
             most_bytes=room_for_answer(request, MOST_BYTES),
         )
         self._end(request, wait=wait, runs=len(runs), capacity=limits["capacity"])
-        return Response(
-            {"runs": [HandedOutRunSerializer(run).data for run in runs], **self._about_worker()}
-        )
+        return {"runs": runs, **self._about_worker()}
 
     @Operation(
         "POST /workers/{workerId}/claim-next",
@@ -190,7 +185,7 @@ class PollingViewSet(WorkerProtocolViewSet):
             )
         },
     )
-    def claim_next(self, request: Request, worker_id: UUID) -> Response:
+    def claim_next(self, request: Request, worker_id: UUID) -> Any:
         check_size(request, MAX_BODY_BYTES)
         body = read_body(ClaimNextBody, request)
         features = body["features"]
@@ -216,8 +211,7 @@ class PollingViewSet(WorkerProtocolViewSet):
             capacity=limits["capacity"],
             again_seconds=LATE_AGAIN_SECONDS if was_late else None,
         )
-        shown = None if run is None else NextRunSerializer(run).data
-        return Response({"run": shown, "endedRuns": ended, **self._about_worker()})
+        return {"run": run, "endedRuns": ended, **self._about_worker()}
 
     @Operation(
         "POST /workers/{workerId}/sign-off",
@@ -230,11 +224,11 @@ class PollingViewSet(WorkerProtocolViewSet):
 
     def _begin(self, request: Request, *, waits: bool, features: list[str]) -> Limits:
         """Notes what a request with these `features` tells, and returns the worker's limits. Raises TooManyRequests."""
-        if not waits and not _POLLS.admits(self.worker.id, request):
-            raise TooManyRequests(
-                "Two polls of this worker are being answered already: read their answers first.",
-                headers={"Retry-After": "1"},
+        if not waits:
+            sentence = (
+                "Two polls of this worker are being answered already: read their answers first."
             )
+            admit(_POLLS, self.worker.id, request, sentence)
         note_features(self.worker, features)
         note_account(self.worker, header=request.META.get("HTTP_X_PIPEDAI_ACCOUNT_ID"))
         return limits_of(

@@ -234,7 +234,7 @@ def test_an_environment_has_only_so_many_workers(cast, register, ceilings):
     response = register()
     assert response.status_code == 409
     assert response.json() == {
-        "error": "The environment has 1 workers, as many as it may.",
+        "error": "The environment has 1 machines, as many as it may.",
         "code": "ceiling_reached",
         "ceiling": "workers",
     }

@@ -17,10 +17,8 @@ from accounts.sessions import PresentedSession, session_ended
 from pipedai.api.authentication import PostedForm, is_from_own_page
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import ApiError, Forbidden, Invalid
-from pipedai.api.principal import UserPrincipal, address_of
+from pipedai.api.principal import UserPrincipal, actor_from
 from pipedai.api.throttling import Rate, Throttle, by_address
-from pipedai.events import Actor
-from pipedai.ids import current_request_id
 from pipedai.links import link_to_page
 from workspaces.connections import authorizing
 from workspaces.connections.authorizing import Returned, still_asking
@@ -143,12 +141,7 @@ class CallbackPage(View):
                 connection_id=connection_id,
                 session_id=session_id,
                 returned=Returned(**brought),
-                actor=Actor(
-                    "user",
-                    visit.session.id,
-                    address_of(visit.asked),
-                    current_request_id.get() or None,
-                ),
+                actor=actor_from(visit.asked, "user", visit.session.id),
             ):
                 raise still_asking(connection_id=connection_id, session_id=session_id)
         except ApiError as error:

@@ -116,26 +116,15 @@ class ConnectionBody(StrictBody):
 class ConnectionSerializer(RowSerializer):
     """A connection, without its headers and its secrets."""
 
-    id = serializers.UUIDField()
-    key = serializers.CharField(allow_null=True)
-    managedBy = serializers.CharField(source="managed_by", allow_null=True)
-    environmentId = serializers.UUIDField(source="environment_id")
-    name = serializers.CharField()
-    mcpUrl = serializers.CharField(source="mcp_url")
+    of = Connection
+    shows = (
+        "id key managedBy environmentId name mcpUrl grant scopes clientId issuer nextIssuer"
+        " redirectUri status connectedBy connectedAt accessExpiresAt lastRefreshAt error createdAt"
+        " updatedAt"
+    )
     grant = serializers.ChoiceField(source="grant_type", choices=Connection.Grant.choices)
-    scopes = serializers.ListField(child=serializers.CharField())
-    clientId = serializers.CharField(source="client_id", allow_null=True)
-    issuer = serializers.CharField(allow_null=True)
-    nextIssuer = serializers.CharField(source="next_issuer", allow_null=True)
     redirectUri = serializers.SerializerMethodField()
-    status = serializers.ChoiceField(choices=Connection.Status.choices)
     connectedBy = serializers.UUIDField(source="connected_by_id", allow_null=True)
-    connectedAt = serializers.DateTimeField(source="connected_at", allow_null=True)
-    accessExpiresAt = serializers.DateTimeField(source="access_expires_at", allow_null=True)
-    lastRefreshAt = serializers.DateTimeField(source="last_refresh_at", allow_null=True)
-    error = serializers.CharField(allow_null=True)
-    createdAt = serializers.DateTimeField(source="created_at")
-    updatedAt = serializers.DateTimeField(source="updated_at")
 
     def get_redirectUri(self, row: Any) -> str | None:  # noqa: N802
         is_code = row["grant_type"] == Connection.Grant.AUTHORIZATION_CODE

@@ -4,14 +4,12 @@ from typing import Any
 from uuid import UUID
 
 from django.db.models import QuerySet
-from rest_framework import serializers
 from rest_framework.request import Request
-from rest_framework.response import Response
 
 from accounts.sessions import CookieJWTAuthentication
 from pipedai.api.principal import UserPrincipal, actor_of, principal_of
-from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.serializers import sources_of
+from pipedai.api.schema.operation import Operation
+from pipedai.api.serializers import NamedSerializer, sources_of
 from pipedai.api.throttling import Rate, Throttle, by_caller
 from workspaces.access import IsAdmin, TenantViewSet
 from workspaces.connections import authorizing
@@ -25,12 +23,12 @@ from workspaces.connections.services import CONNECTIONS
 from workspaces.resource_views import ResourceViewSet
 
 _COLUMNS = sorted(sources_of(ConnectionSerializer))
-_BEGUN = answer(
-    "ConnectionAuthorization",
-    "An authorization that a person has begun.",
-    url=serializers.CharField(),
-    issuer=serializers.CharField(),
-)
+
+
+class ConnectionAuthorizationSerializer(NamedSerializer):
+    """An authorization that a person has begun."""
+
+    of = authorizing.Way
 
 
 class ConnectionViewSet(ResourceViewSet):
@@ -67,9 +65,9 @@ class ConnectionAuthorizationViewSet(TenantViewSet):
         "POST /connections/{connectionId}/authorize",
         id="authorizeConnection",
         summary="Begin to authorize a connection",
-        answers={200: _BEGUN},
+        answers={200: ConnectionAuthorizationSerializer},
     )
-    def authorize(self, request: Request, connection_id: UUID) -> Response:
+    def authorize(self, request: Request, connection_id: UUID) -> Any:
         principal = principal_of(request)
         assert isinstance(principal, UserPrincipal)
         session_id = principal.session_id
@@ -78,4 +76,4 @@ class ConnectionAuthorizationViewSet(TenantViewSet):
         )
         if way is None:
             raise still_asking(connection_id=connection_id, session_id=session_id)
-        return Response({"url": way.url, "issuer": way.issuer})
+        return way

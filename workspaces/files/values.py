@@ -5,7 +5,7 @@ Files name other rows by keys and hostnames, and the API by ids; this module tra
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -23,7 +23,6 @@ from workspaces.roles import Role
 Fields = dict[str, Any]
 Ids = Mapping[tuple[str, str], UUID]
 Names = Mapping[tuple[str, str], str]
-Swap = Callable[[str, Any, str], tuple[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -173,19 +172,31 @@ def shown(kind: Kind, row: Row) -> Fields:
 
 def with_ids(kind: Kind, fields: Fields, ids: Ids) -> Fields:
     """Returns the fields as the API has them: `pool` becomes `poolId`. Raises Invalid for a name that is nobody's."""
-
-    def swap(name: str, value: Any, of: str) -> tuple[str, Any]:
-        return f"{name}Id", None if value is None else _found(name, value, of, ids)
-
-    def swap_all(name: str, values: Any, of: str) -> tuple[str, Any]:
-        if values is None:
-            return f"{name.removesuffix('s')}Ids", None
-        if not isinstance(values, list):
-            raise Invalid({name: ["Must be a list of keys."]})
-        return f"{name.removesuffix('s')}Ids", [_found(name, each, of, ids) for each in values]
-
     fields = {kind.renamed.get(name, name): value for name, value in fields.items()}
-    return _swapped(kind, fields, swap, swap_all)
+    for path, of in kind.references.items():
+        outer, _, inner = path.partition(".")
+        if not inner:
+            fields = _with_id(fields, outer, of, ids)
+        elif isinstance(items := fields.get(outer), list):
+            fields[outer] = [_with_id(item, inner, of, ids) for item in items]
+    return fields
+
+
+def _with_id(fields: Any, short: str, of: str, ids: Ids) -> Any:
+    """Returns the fields with the id, or the ids, of what one of them names, if it is there."""
+    if not isinstance(fields, dict) or short not in fields:
+        return fields
+    value, is_list = fields[short], short.endswith("s")
+    name = f"{short.removesuffix('s')}Ids" if is_list else f"{short}Id"
+    if name in fields:
+        raise Invalid({short: [f"Must not be there beside {name}."]})
+    if value is not None and is_list:
+        if not isinstance(value, list):
+            raise Invalid({short: ["Must be a list of keys."]})
+        value = [_found(short, each, of, ids) for each in value]
+    elif value is not None:
+        value = _found(short, value, of, ids)
+    return {**{each: other for each, other in fields.items() if each != short}, name: value}
 
 
 def named_rows(kind: Kind, fields: Fields) -> Iterator[tuple[str, str]]:
@@ -235,35 +246,6 @@ def _item_with_names(item: Fields, inner: str, of: str, names: Names) -> Fields:
         return item
     rest = {name: each for name, each in item.items() if name != f"{inner}Id" and each is not None}
     return {inner: found, **rest}
-
-
-def _swapped(kind: Kind, fields: Fields, swap: Swap, swap_all: Swap) -> Fields:
-    fields = dict(fields)
-    for path, of in kind.references.items():
-        outer, _, inner = path.partition(".")
-        if inner:
-            items = fields.get(outer)
-            if isinstance(items, list):
-                fields[outer] = [_swapped_item(item, inner, of, swap) for item in items]
-        elif outer in fields:
-            change = swap_all if outer.endswith("s") else swap
-            name, value = change(outer, fields.pop(outer), of)
-            _refuse_both(outer, name, fields)
-            fields[name] = value
-    return fields
-
-
-def _swapped_item(item: Any, inner: str, of: str, swap: Swap) -> Any:
-    if not isinstance(item, dict) or inner not in item:
-        return item
-    name, value = swap(inner, item[inner], of)
-    _refuse_both(inner, name, item)
-    return {**{each: other for each, other in item.items() if each != inner}, name: value}
-
-
-def _refuse_both(short: str, name: str, fields: Fields) -> None:
-    if name in fields:
-        raise Invalid({short: [f"Must not be there beside {name}."]})
 
 
 def _found(name: str, value: Any, of: str, ids: Ids) -> str:

@@ -1,15 +1,15 @@
 """The endpoints of files: what they would change, changing it, and what files say of what there is."""
 
+from typing import Any
 from uuid import UUID
 
 from rest_framework import serializers
 from rest_framework.request import Request
-from rest_framework.response import Response
 
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation, answer, query
 from pipedai.api.serializers import Values
-from pipedai.api.throttling import Rate, Throttle, TooManyRequests, by_caller
+from pipedai.api.throttling import Rate, Throttle, admit, by_caller
 from pipedai.server.memory_budget import RequestLimit
 from workspaces.access import IsAdmin, IsViewer, TenantViewSet
 from workspaces.files import changes, planning, values
@@ -43,15 +43,14 @@ class FileViewSet(TenantViewSet):
         example=_EXAMPLE,
         answers={200: _PLAN},
     )
-    def plan(self, request: Request, environment_id: UUID, body: Values) -> Response:
+    def plan(self, request: Request, environment_id: UUID, body: Values) -> Any:
         _count_request("plan", environment_id, request)
-        planned = planning.plan(
+        return planning.plan(
             environment_id=environment_id,
             request=changes.Request(**body),
             actor=actor_of(request),
             role=self.access.role,
         )
-        return Response(planned)
 
     @Operation(
         "POST /environments/{environmentId}/apply",
@@ -61,14 +60,13 @@ class FileViewSet(TenantViewSet):
         example={**_EXAMPLE, "digest": "0" * 64},
         answers={200: _PLAN},
     )
-    def apply(self, request: Request, environment_id: UUID, body: Values) -> Response:
+    def apply(self, request: Request, environment_id: UUID, body: Values) -> Any:
         _count_request("apply", environment_id, request)
-        applied = planning.apply(
+        return planning.apply(
             environment_id=environment_id,
             request=changes.Request(**body),
             actor=actor_of(request),
         )
-        return Response(applied)
 
     @Operation(
         "GET /environments/{environmentId}/export",
@@ -85,21 +83,18 @@ class FileViewSet(TenantViewSet):
             200: answer(
                 "Export",
                 "Resources that plan to no change, and the rows that have no key.",
-                resources=serializers.ListField(child=serializers.DictField()),
+                resources=serializers.ListField(
+                    child=serializers.DictField(child=serializers.JSONField())
+                ),
                 withoutKey=UnkeyedSerializer(many=True),
             )
         },
     )
-    def export(self, request: Request, environment_id: UUID) -> Response:
+    def export(self, request: Request, environment_id: UUID) -> Any:
         label = request.query_params.get("managedBy")
-        return Response(
-            values.export(environment_id=environment_id, managed_by=label, role=self.access.role)
-        )
+        return values.export(environment_id=environment_id, managed_by=label, role=self.access.role)
 
 
 def _count_request(what: str, environment_id: UUID, request: Request) -> None:
-    if not _UNDER_WAY.admits((what, environment_id), request):
-        raise TooManyRequests(
-            f"Another {what} of the environment is under way already. Try again when it is done.",
-            headers={"Retry-After": "1"},
-        )
+    sentence = f"Another {what} of the environment is under way already. Try again when it is done."
+    admit(_UNDER_WAY, (what, environment_id), request, sentence)

@@ -115,7 +115,7 @@ class TestMinting:
                 {"poolIds": ["One of the ids is no pool of this environment."]}
             )
         too_many = mint(prefix="wrk", poolIds=[new_id() for _ in range(21)])
-        assert too_many.json() == invalid({"poolIds": ["A worker is in at most 20 pools."]})
+        assert too_many.json() == invalid({"poolIds": ["A machine is in at most 20 pools."]})
         for bad in ("x", ["x"], [None], None, 5):
             assert mint(prefix="wrk", poolIds=bad).status_code == 400
 

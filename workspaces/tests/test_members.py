@@ -306,7 +306,7 @@ class TestRemoving:
         enroll(cast.environment, cast.admin, "host-by-code")
         begun = begin_pairing(label=None, address=None, program=None)
         approve_pairing(
-            enrollment_id=begun.enrollment_id,
+            enrollment_id=begun.id,
             environment_id=cast.environment.id,
             auth_mode="api_key",
             user_id=cast.admin.id,

@@ -60,10 +60,10 @@ def _sentence(errors: Any) -> str:
 
 class Command(AccountCommand):
     help = (
-        "Make a user, also where REGISTRATION lets nobody register. The address counts as confirmed, because you vouch"
-        " for it. The password never stands on the command line: it is asked for on a terminal, read from standard"
-        " input (its first line) otherwise, or set by its owner through a link. A user who exists already is an error."
-        " Staff are made by create_staff."
+        "Make a user, also where REGISTRATION lets nobody register. The e-mail address counts as confirmed, because"
+        " you vouch for it. The password never stands on the command line: it is asked for on a terminal, read from"
+        " standard input (its first line) otherwise, or set by its owner through a link. A user who exists already is"
+        " an error. Staff are made by create_staff."
     )
     examples = """examples:
   manage.py create_user ada@example.com --name "Ada Lovelace"     asks for the password, twice

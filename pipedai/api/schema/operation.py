@@ -17,7 +17,7 @@ from rest_framework.serializers import Field, Serializer
 
 from pipedai.api.filters import ApiFilter, ApiFilterSet
 from pipedai.api.pagination import DEFAULT_LIMIT, MAX_LIMIT
-from pipedai.api.serializers import Body, NoBody, read_body
+from pipedai.api.serializers import Body, NoBody, RowSerializer, read_body
 
 Schema = dict[str, Any]
 JSON = "application/json"
@@ -94,10 +94,11 @@ class Operation:
 
 
 def answer(name: str, description: str, /, **fields: Field[Any, Any, Any, Any]) -> Answer:
-    """Returns a serializer class for an object that a view puts together itself. `name` and `description` are the
-    schema's, `fields` serializer fields by their names in the API.
+    """Returns a serializer class for an object that a view puts together itself, under its names in the API. `name` and
+    `description` are the schema's, `fields` serializer fields by their names.
     """
-    return cast("Answer", type(name, (Serializer,), {"__doc__": description, **fields}))
+    about = {"__doc__": description, "keeps_names": True}
+    return cast("Answer", type(name, (RowSerializer,), {**about, **fields}))
 
 
 def has_operation(action: Callable[..., Any]) -> bool:

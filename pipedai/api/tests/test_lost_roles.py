@@ -136,7 +136,7 @@ def test_who_loses_the_role_while_an_approval_waits_lets_no_host_in(committed_ca
     pairing = begin_pairing(label=None, address=None, program=None)
     approve = partial(
         approve_pairing,
-        enrollment_id=pairing.enrollment_id,
+        enrollment_id=pairing.id,
         environment_id=cast.environment.id,
         auth_mode="api_key",
         user_id=caller.user.id,

@@ -3,14 +3,14 @@
 from testing.world.cast import Cast
 from testing.world.connections import add_oauth_connection, ago, lose_connection
 from workspaces.connections.refreshing import RESULTS, refreshed
-from workspaces.metrics import REFRESH_SECONDS, read_connections
+from workspaces.metrics import REFRESH_SECONDS, read_due, read_troubled
 
 
 def figures() -> dict[str, float]:
     """Returns each figure by its name, or by the status that it is about."""
     return {
         sample.labels.get("status", family.name): sample.value
-        for family in read_connections()
+        for family in (*read_due(), *read_troubled())
         for sample in family.samples
     }
 

@@ -152,7 +152,7 @@ def test_held_runs_go_out_when_the_next_window_begins(runs: Runs) -> None:
     assert polled(runs) == []
     worker_id = runs.cast.worker.worker_id
     # Noon in UTC is 14:00 in Berlin.
-    assert outlook(worker_id=worker_id, capacity=1, now=runs.now).until == timedelta(hours=10)
+    assert outlook(worker_id=worker_id, capacity=1, now=runs.now)[0] == timedelta(hours=10)
     runs.wait(hours=10)
     assert polled(runs) == [held]
     runs.claim(held)

@@ -585,14 +585,14 @@ def test_how_long_until_the_next_run_is_due(runs: Runs) -> None:
     runs.lost()
     runs.wait(seconds=12)
     worker_id = runs.cast.worker.worker_id
-    assert outlook(worker_id=worker_id, capacity=1, now=runs.now).until == timedelta(seconds=18)
+    assert outlook(worker_id=worker_id, capacity=1, now=runs.now)[0] == timedelta(seconds=18)
 
 
 @pytest.mark.parametrize("make", ["nothing", "queue", "running"])
 def test_without_a_later_run_there_is_nothing_to_wait_for(runs: Runs, make: str) -> None:
     if make != "nothing":
         getattr(runs, make)()
-    assert outlook(worker_id=runs.cast.worker.worker_id, capacity=1, now=runs.now).until is None
+    assert outlook(worker_id=runs.cast.worker.worker_id, capacity=1, now=runs.now)[0] is None
 
 
 def _update(runs: Runs, **values: Any) -> None:

@@ -117,7 +117,7 @@ class Night:
                 notices = timedelta(seconds=1 + number)
                 each.takes(polled[0], self.runs.now, duration, notices)
             else:
-                wait = outlook(worker_id=each.worker_id, capacity=1, now=self.runs.now).until
+                wait = outlook(worker_id=each.worker_id, capacity=1, now=self.runs.now)[0]
                 if wait is not None:
                     alarms.add(self.runs.now + wait)
         return alarms

@@ -532,9 +532,9 @@ def test_each_figure_is_that_of_its_runs_and_the_total_is_of_all(cast, ledger, d
             for run in runs:
                 groups[key_of(run)].append(run)
             stats = run_stats(environment_id=cast.environment.id, group_by=group_by, window=window)
-            shown = {row["key"]: StatsSerializer(row).data for row in stats.items if row["runs"]}
+            shown = {row["key"]: StatsSerializer(row).data for row in stats["items"] if row["runs"]}
             assert shown == {key: figures_of(some) for key, some in groups.items()}
-            assert StatsSerializer(stats.total).data == figures_of(runs)
+            assert StatsSerializer(stats["total"]).data == figures_of(runs)
             for name in SUMMED:
                 assert sum(each[name] for each in shown.values()) == figures_of(runs)[name]
         transaction.set_rollback(True)
@@ -613,12 +613,13 @@ def test_by_day_and_trigger_only_the_shown_pairs_are_summed_up(cast, monkeypatch
     window = Window(datetime(2026, 5, 1, tzinfo=UTC), datetime(2026, 5, 9, tzinfo=UTC), "UTC")
     with explained("WITH counted") as plans:
         stats = run_stats(environment_id=cast.environment.id, group_by="day,trigger", window=window)
-    shown = {row["key"]: (row["runs"], row["cost_usd"], row["p50_ms"]) for row in stats.items}
+    shown = {row["key"]: (row["runs"], row["cost_usd"], row["p50_ms"]) for row in stats["items"]}
     assert shown == {
         cast.trigger_id: (2, Decimal("1.5"), 1000),
         others[0]: (2, Decimal("0.5"), 1000),
     }
-    assert (stats.groups, stats.total["runs"], stats.total["cost_usd"]) == (21, 23, Decimal("6.75"))
+    total = stats["total"]
+    assert (stats["groups"], total["runs"], total["cost_usd"]) == (21, 23, Decimal("6.75"))
     (plan,) = plans.plans
     (summed,) = (
         node

@@ -57,7 +57,7 @@ def test_the_worker_gets_nothing_until_the_limit_ends(runs: Runs) -> None:
     assert until is not None
     assert timedelta(hours=5) <= until - began <= timedelta(hours=5, seconds=60)
     waiting = outlook(worker_id=runs.cast.worker.worker_id, capacity=0, now=runs.now)
-    assert waiting.until == until - began
+    assert waiting[0] == until - began
     runs.now = until
     assert runs.polled() == [retry["id"]]
 

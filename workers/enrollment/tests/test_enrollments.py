@@ -222,7 +222,7 @@ def test_a_host_that_finds_no_room_may_come_again(cast, ceilings):
     code = issue(cast)["code"]
     ceilings["workers"] = 1
     answer = redeem(code=code)
-    assert (answer.status_code, "1 workers" in answer.json()["error"]) == (409, True)
+    assert (answer.status_code, "1 machines" in answer.json()["error"]) == (409, True)
     ceilings["workers"] = 2
     assert redeem(code=code).status_code == 201
 

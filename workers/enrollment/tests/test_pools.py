@@ -79,7 +79,7 @@ def test_only_pools_of_the_environment_are_taken(cast, pools):
             invalid({"poolIds": ["One of the ids is no pool of this environment."]}),
         )
     too_many = client.post(_url(cast), {"poolIds": [new_id() for _ in range(21)]})
-    assert too_many.json() == invalid({"poolIds": ["A worker is in at most 20 pools."]})
+    assert too_many.json() == invalid({"poolIds": ["A machine is in at most 20 pools."]})
     for bad in ("x", ["x"], [None], None, 5):
         assert client.post(_url(cast), {"poolIds": bad}).status_code == 400
     assert not Enrollment.objects.exists()
