@@ -278,6 +278,7 @@ def test_a_new_user_gets_from_registering_to_a_run_that_an_event_starts(
             ada.press("Morning report")
             ada.press("Edit")
             ada.press("Add a rule", stays=scripts)
+            page.wait_for_selector("[name='approvals.0.tools']:focus")
             ada.fill({"Tools": "*"})
             ada.press("Save")
         with ada.job("see it wait"):
