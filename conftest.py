@@ -43,15 +43,17 @@ _SERVER_MIB = 512
 # After so many tests a process renews its database, which costs as much as the dead rows of this many tests.
 _TESTS_OF_A_DATABASE = 150
 
-# How many seconds the long tests of a file take beside the whole suite on two cores, where it is a minute or more.
+# The tests of this directory share a site and machines, which take ten seconds of CPU time to start.
+_SHARING = "agent/tests/real"
+# How many seconds the long tests of a file, or of that directory, take beside the whole suite on two cores, where it is
+# a minute or more.
 _SECONDS = {
-    "bench/tests/test_bench.py": 410.0,
+    _SHARING: 500.0,
+    "bench/tests/test_bench.py": 330.0,
     "pipedai/tests/test_contract.py": 240.0,
     "console/tests/test_browser.py": 190.0,
-    "agent/tests/real/test_faults.py": 150.0,
     "agent/tests/test_conformance.py": 130.0,
     "deploy/tests/test_vm.py": 120.0,
-    "agent/tests/real/test_approval_kills.py": 120.0,
     "bin/tests/test_stack.py": 110.0,
     "deploy/tests/test_image.py": 90.0,
     "bin/tests/test_tour.py": 80.0,
@@ -246,10 +248,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     of a file stay together, as they share what the file starts. The order is random otherwise.
     """
     processes = max(1, config.option.processes)
-    files: dict[Path, list[pytest.Item]] = defaultdict(list)
+    files: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
         if item.get_closest_marker("long"):
-            files[item.path].append(item)
+            path = str(item.path.relative_to(settings.BASE_DIR))
+            files[_SHARING if path.startswith(_SHARING) else path].append(item)
     shares: list[list[pytest.Item]] = [[] for _ in range(max(1, processes - 1))]
     seconds = [0.0 for _ in shares]
     for path, file in sorted(files.items(), key=lambda each: _seconds_of(*each), reverse=True):
@@ -267,9 +270,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items += others
 
 
-def _seconds_of(path: Path, file: list[pytest.Item]) -> float:
+def _seconds_of(path: str, file: list[pytest.Item]) -> float:
     """Returns about how many seconds the long tests of a file take, of which some may have been selected."""
-    return _SECONDS.get(str(path.relative_to(settings.BASE_DIR)), _USUAL_SECONDS * len(file))
+    return _SECONDS.get(path, _USUAL_SECONDS * len(file))
 
 
 def pytest_collection_finish() -> None:

@@ -256,7 +256,7 @@ def migrated_cluster(environment: Mapping[str, str]) -> Path:
             # The server was allowed to lose data, and what is kept must outlive a crash of the machine.
             os.sync()
             draft.rename(kept)
-        return _used(kept)
+        return used(kept)
 
 
 def types_cache() -> Path:
@@ -264,10 +264,10 @@ def types_cache() -> Path:
     modules = "\n".join(sorted(str(each) for each in _ROOT.glob("[!.]*/**/*.py"))).replace(
         str(_ROOT), ""
     )
-    return _used(kept_files() / "mypy" / hashlib.sha256(modules.encode()).hexdigest()[:16])
+    return used(kept_files() / "mypy" / hashlib.sha256(modules.encode()).hexdigest()[:16])
 
 
-def _used(kept: Path) -> Path:
+def used(kept: Path) -> Path:
     """Note that this run uses a kept directory, and remove its neighbours that no run has used for a day."""
     kept.mkdir(parents=True, exist_ok=True)
     os.utime(kept)

@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from django.conf import settings
@@ -9,9 +10,11 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
 from console.asking import Json, ask, words_of
+from console.charts import Chart, by_hour, requests
 from console.forms import Look
 from console.pages import (
     ResourceScreens,
+    all_of,
     chosen,
     environment_of,
     listed,
@@ -20,7 +23,7 @@ from console.pages import (
     show,
 )
 from console.screens.settings import show_settings
-from console.templatetags.console import may
+from console.templatetags.console import may, visible
 
 # What each scheme is called, and where its sender wants the URL and the secret.
 _SCHEMES = {
@@ -104,6 +107,7 @@ def _try_of(source: Json, url: str) -> list[str]:
     ]
 
 
+_CAME = {"good": "Started something", "open": "Started nothing", "bad": "Refused"}
 # Why a request was refused, and what to do about it.
 _REFUSED = {
     "unsigned": "No signature. Give the sender the secret, and look whether it signs as said above.",
@@ -119,15 +123,44 @@ _REFUSED = {
 @screen
 def sources(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     """Who may send events, and when did the last one come?"""
-    page = listed(request, environment_id, "sources")
-    context = {"sources": [_shown(each) for each in page["items"]], "schemes": SOURCES.choices}
+    page = listed(request, environment_id, "sources", include="recent")
+    found = [_shown(each) for each in page["items"]]
+    # Where nothing gets in comes first, and then where most comes.
+    found.sort(
+        key=lambda each: (each["state"] != "shut", -each["sums"]["taken"], not each["enabled"])
+    )
+    context = {"sources": found, "schemes": SOURCES.choices}
     return show_settings(request, environment_id, "sources", context, page)
 
 
 def _shown(source: Json) -> Json:
     said, how = _SCHEMES[source["scheme"]]
-    state = "ok" if source["enabled"] else "disabled"
-    return {**source, "said": said, "how": how, "state": state}
+    sums: dict[str, int] = {name: sum(hours) for name, hours in source["recent"].items()}
+    state = "ok" if source["lastEventAt"] else "unheard"
+    if not source["enabled"]:
+        state = "disabled"
+    elif sums["refused"] and not sums["taken"]:
+        state = "shut"
+    strip = requests(source["recent"])
+    return {**source, "said": said, "how": how, "state": state, "sums": sums, "strip": strip}
+
+
+def _hours(recent: Json) -> Chart:
+    """Returns the chart of a source's last 24 hours."""
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    last = len(recent["taken"]) - 1
+    hours = [
+        {
+            "key": (now - timedelta(hours=last - n)).isoformat(),
+            "good": started,
+            "open": taken - started,
+            "bad": refused,
+        }
+        for n, (taken, started, refused) in enumerate(
+            zip(recent["taken"], recent["started"], recent["refused"], strict=True)
+        )
+    ]
+    return by_hour("Requests by hour, and what became of them", hours, _CAME)
 
 
 @screen
@@ -141,10 +174,16 @@ def source(request: HttpRequest, source_id: UUID) -> HttpResponse:
     path = f"sources/{source_id}/events"
     filters = chosen(request, "decision")
     is_operator = may(environment, "operator")
-    events = ask(request, "GET", path, query=filters).data if is_operator else None
     url = f"{settings.PUBLIC_URL}{found['url']}"
+    events = ask(request, "GET", path, query={**filters, "limit": 25}).data if is_operator else None
+    shown = _shown(found)
     context = {
-        "source": _shown(found),
+        "source": shown,
+        "hours": _hours(found["recent"])
+        if shown["sums"]["taken"] or shown["sums"]["refused"]
+        else None,
+        "heard_by": all_of(request, found["environmentId"], "triggers", listensTo=found["id"]),
+        "types": [visible(each) for each in found["typesSeen"]],
         "refused": [{**each, "said": _REFUSED[each["reason"]]} for each in found["refused"]],
         "url": url,
         "lines": _try_of(found, url),

@@ -1,6 +1,7 @@
 """The screens of triggers: which are healthy, how one's runs ended, what can be done with it, and its revisions."""
 
 import json
+from collections import Counter
 from difflib import unified_diff
 from urllib.parse import urlencode
 from uuid import UUID, uuid4
@@ -243,6 +244,7 @@ def revisions(request: HttpRequest, trigger_id: UUID) -> HttpResponse:
         before[-1] = next(iter(ask(request, "GET", path, query=query).data["items"]), None)
     for each, former in zip(items, before, strict=True):
         each["changes"] = _changes(former or {}, each)
+        each["strip"], each["counted"] = strip(each["recent"]), counted(each["recent"])
     context = {
         "trigger": trigger,
         "revisions": items,
@@ -275,7 +277,7 @@ def restore(request: HttpRequest, trigger_id: UUID, revision_id: UUID) -> HttpRe
 
 
 def _revisions(request: HttpRequest, trigger_id: UUID) -> Json:
-    query = {**chosen(request), "limit": _ON_A_PAGE}
+    query = {**chosen(request), "limit": _ON_A_PAGE, "include": "recent"}
     return ask(request, "GET", f"triggers/{trigger_id}/revisions", query=query).data
 
 
@@ -292,9 +294,9 @@ def _changes(old: Json, new: Json) -> list[Json]:
         before, after = _lines_of(old.get(field)), _lines_of(new.get(field))
         if before != after:
             lines = _compared(before, after)
-            found.append(
-                {"name": name, "lines": lines[:_MOST_LINES], "more": len(lines) - _MOST_LINES}
-            )
+            marks = Counter(mark for mark, _ in lines)
+            shown = {"lines": lines[:_MOST_LINES], "more": len(lines) - _MOST_LINES}
+            found.append({"name": name, "added": marks["+"], "removed": marks["-"], **shown})
     return found
 
 

@@ -99,3 +99,18 @@ def test_a_viewer_sees_the_source_and_no_event(cast):
     assert page.status_code == 200
     assert "Decision" not in text_of(page)
     assert viewer.get(f"/console/events/{event_id}").status_code == 403
+
+
+def test_its_hours_are_drawn_and_where_all_is_refused_comes_first(cast):
+    source_id, shut = add_source(cast), add_source(cast, name="Shut")
+    listen(cast.trigger_id, source_id=source_id)
+    assert post(source_id).status_code == 202
+    post(shut, headers={})
+    viewer = visitor(cast.viewer)
+    page = viewer.get(f"/console/environments/{cast.environment.id}/settings/sources")
+    text = text_of(page)
+    assert text.index("Shut GitHub All are refused") < text.index("Repository GitHub Healthy")
+    assert "In 24 hours 1 came, 1 started something, 0 were refused" in text
+    shown = text_of(viewer.get(f"/console/sources/{source_id}"))
+    assert "1 came, 1 of them started something, 0 were refused." in shown
+    assert Trigger.objects.get(id=cast.trigger_id).name in shown
