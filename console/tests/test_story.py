@@ -303,7 +303,7 @@ def test_a_new_user_gets_from_registering_to_a_run_that_an_event_starts(
         with ada.job("let an event start a trigger"):
             where = page.url
             lines = "\n".join(ada.copies("#try")).replace("the secret", SECRET)
-            ada.press("Make a trigger")
+            ada.press("Make a trigger that it starts")
             ada.fill({"Name": "Order", "Prompt": "Say what was ordered."})
             ada.press("Make the trigger")
             page.wait_for_selector("dt:has-text('Event')")
