@@ -215,7 +215,7 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
         "maxCostUsd": Look("A run may cost", help="Empty: no limit.", unit="US dollars"),
         "maxRetries": Look("Retries after a fault of the infrastructure", unit="at most"),
         "retryMode": Look(
-            "A retry", choices=[("restart", "begins anew"), ("resume", "goes on where it was")]
+            "A retry", choices=[("restart", "starts over"), ("resume", "goes on where it was")]
         ),
         "retryAfterEffects": Look("Retry also what may have changed something"),
         "overlapPolicy": Look(

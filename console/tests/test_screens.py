@@ -18,6 +18,7 @@ from pipedai.ids import new_id
 from pipedai.links import PAGES, link_to_page
 from testing.world.cases import cases
 from testing.world.connections import add_connection
+from testing.world.runs import Runs
 from testing.world.undone import undone
 from testing.world.users import PASSWORD, UserFactory
 
@@ -236,3 +237,25 @@ def test_who_may_not_do_what_a_page_offers_is_told_whom_to_ask(cast):
     whom = "|".join(re.escape(each.email) for each in (cast.admin, cast.owner))
     assert re.search(f"You are a viewer here, and can’t change this; ask ({whom})", told)
     assert "can’t change this" not in text_of(visitor(cast.admin).get(url))
+
+
+def test_chips_say_how_many_rows_they_keep_unless_other_filters_stay(cast):
+    runs, viewer = Runs.of(cast), visitor(cast.viewer)
+    for status in ("failed", "failed", "succeeded"):
+        runs.ended(status)
+    cast.add_trigger(enabled=False)
+    pages = {"triggers": "Paused 1", "runs": "Failed 2", "machines": "Offline 1"}
+    for name, said in pages.items():
+        path = f"/console/environments/{cast.environment.id}/{name}"
+        assert said in text_of(viewer.get(path)), name
+    path = f"/console/environments/{cast.environment.id}/runs"
+    page = viewer.get(path, {"source": "manual", "status": "failed", "cursor": ""})
+    html = page.content.decode()
+    assert 'href="?source=manual&amp;status=succeeded"' in html
+    assert 'aria-current="true">As in the link' in html
+    assert "Succeeded 1" not in text_of(page)
+    chosen = viewer.get(path, {"status": "failed,timed_out"}).content.decode()
+    assert 'aria-current="true">Failed <span class="count">2</span>' in chosen
+    assert '<input type="hidden" name="status" value="failed,timed_out">' in chosen
+    wrong = viewer.get(path, {"status": "x"})
+    assert (wrong.status_code, 'class="wrong"' in wrong.content.decode()) == (400, True)
