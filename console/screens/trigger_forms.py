@@ -169,6 +169,8 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
     if "id" not in row and len(machines) == 1 and not found_pools:
         # Where there is one machine, a new trigger has it.
         row["workerId"] = machines[0]["id"]
+    if source := "id" not in row and request.GET.get("source"):
+        row["on"] = [{"sourceId": source}]
     workers = [(each["id"], f"{each['label']} ({each['status']})") for each in machines]
     pools = [(each["id"], each["name"]) for each in found_pools]
     connections = [
