@@ -126,7 +126,7 @@ def test_what_somebody_has_chosen_stays_chosen_when_the_list_renews_itself(
             page.focus(".pick input")
             page.keyboard.press("Space")
         page.evaluate("htmx.trigger(document.getElementById('live'), 'refresh')")
-        page.wait_for_function("!document.querySelector('.htmx-request')")
+        page.wait_for_selector(".htmx-request", state="detached")
         assert page.locator(".pick :checked").count() == 1
         assert page.evaluate("document.activeElement.matches('.pick :checked')")
 

@@ -167,7 +167,7 @@ function prepare(root) {
   }
 }
 
-// What is wrong must not stay folded.
+// What is wrong unfolds.
 addEventListener("invalid", ({ target }) => target.closest("details")?.setAttribute("open", ""), true);
 addEventListener("click", (event) => {
   const { target } = event;
