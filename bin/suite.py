@@ -78,10 +78,12 @@ def main() -> int:
             concerned = changed.tests(_ROOT, changed.files(_ROOT))
             print(f"The difference to main concerns {len(concerned)} files of tests.", flush=True)
             pytest_arguments += concerned
+        named = [each for each in pytest_arguments if not each.startswith("-")]
         return Suite(environment).run(
             None if quick and not concerned else pytest_arguments,
             only_tests=NO_CHECKS in arguments,
-            long=ALL in arguments or (not quick and any(map(_is_path, pytest_arguments))),
+            long=ALL in arguments
+            or (not quick and any(Path(each.partition("::")[0]).exists() for each in named)),
             programs=ALL in arguments,
         )
     finally:
@@ -207,10 +209,6 @@ def _many_tests_are_not_compiled() -> bool:
     return stale > _MANY_TESTS
 
 
-def _is_path(argument: str) -> bool:
-    return not argument.startswith("-") and Path(argument.partition("::")[0]).exists()
-
-
 def new_data_dir() -> Path:
     """Make a data directory that PostgreSQL's user may enter, in memory if there is room: that halves the CPU time."""
     places = ["/var/tmp", "/tmp"]  # noqa: S108
@@ -256,7 +254,7 @@ def migrated_cluster(environment: Mapping[str, str]) -> Path:
             # The server was allowed to lose data, and what is kept must outlive a crash of the machine.
             os.sync()
             draft.rename(kept)
-        return _used(kept)
+        return used(kept)
 
 
 def types_cache() -> Path:
@@ -264,10 +262,10 @@ def types_cache() -> Path:
     modules = "\n".join(sorted(str(each) for each in _ROOT.glob("[!.]*/**/*.py"))).replace(
         str(_ROOT), ""
     )
-    return _used(kept_files() / "mypy" / hashlib.sha256(modules.encode()).hexdigest()[:16])
+    return used(kept_files() / "mypy" / hashlib.sha256(modules.encode()).hexdigest()[:16])
 
 
-def _used(kept: Path) -> Path:
+def used(kept: Path) -> Path:
     """Note that this run uses a kept directory, and remove its neighbours that no run has used for a day."""
     kept.mkdir(parents=True, exist_ok=True)
     os.utime(kept)

@@ -67,6 +67,11 @@ _STATES = {
     "delivered": ("Delivered", "check", "good"),
     "dead": ("Not delivered", "cross", "bad"),
     "digested": ("In a digest", "check", "good"),
+    "approval_requested": ("Approvals", "pause", "warn"),
+    "run.ended": ("Ends of runs", "tick", "calm"),
+    "run.result": ("Results", "tick", "calm"),
+    "shut": ("All are refused", "cross", "bad"),
+    "unheard": ("Nothing yet", "clock", "calm"),
     "event_fired": ("Started a run", "check", "good"),
     "event_filtered": ("Filtered", "dash", "calm"),
     "event_coalesced": ("Joined a run", "check", "good"),
@@ -79,6 +84,10 @@ _STATES = {
     "consumed": ("Used", "dash", "calm"),
     "expired": ("Expired", "clock", "calm"),
     "revoked": ("Revoked", "dash", "calm"),
+    "owner": ("Owner", "account", "good"),
+    "admin": ("Admin", "settings", "calm"),
+    "operator": ("Operator", "play", "calm"),
+    "viewer": ("Viewer", "search", "calm"),
     "pwk": ("A program", "dash", "calm"),
     "wrk": ("A new machine", "dash", "calm"),
     "hos": ("A machine with several workers", "dash", "calm"),
@@ -111,6 +120,13 @@ def badge(state: str) -> SafeString:
 def ending(run: dict[str, Any]) -> str:
     """Returns the state of a run, for `badge`: a success may be one that found nothing new."""
     return "nothing_new" if run["nothingNew"] else str(run["status"])
+
+
+@register.filter
+def initials(name: str) -> str:
+    """Returns one or two letters for a name, or for an e-mail address."""
+    words = name.partition("@")[0].replace(".", " ").split()
+    return "".join(each[0] for each in words[:2]).upper() or "?"
 
 
 @register.filter

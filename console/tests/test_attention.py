@@ -133,8 +133,12 @@ def test_a_revision_shows_what_it_changed_and_is_restored(cast):
     )
     for values in changes:
         TRIGGERS.update(cast.trigger_id, values=values, actor=TEST_ACTOR)
+    Runs(cast, cast.trigger_id, database_now()).ended("failed")
     admin = visitor(cast.admin)
     listed = admin.get(path)
+    assert "Last 30 runs: 1 failed" in text_of(listed)
+    assert text_of(listed).count("no run of that time has ended") == 3
+    assert "Prompt +2 −1" in text_of(listed)
     assert "+ a-model" in text_of(listed)
     assert f"+ {SEEN}" in text_of(listed)
     assert "<img src=x" not in listed.content.decode()

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from deploy.tests.doc import commands
+from deploy.tests.kept_packages import kept_packages
 from pipedai.env import BASE_DIR
 from testing.processes.programs import program
 from testing.processes.spare_machine import Machine, machine
@@ -124,7 +125,8 @@ def deployed(tmp_path: Path) -> Iterator[Deployed]:
         deployed = Deployed(made, tmp_path)
         _unpack(made, RELEASE)
         _as_debian_leaves_postgresql(made)
-        deployed.follow("### From nothing")
+        with kept_packages(made, RELEASE):
+            deployed.follow("### From nothing")
         made.start("nginx", "-g", "daemon off;", log=tmp_path / "nginx.log")
         with made.network():
             for unit in UNITS:

@@ -11,13 +11,14 @@ import shutil
 import string
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from dockerfile_parse.parser import DockerfileParser
 
+from deploy.tests.kept_packages import kept_packages
 from pipedai.env import BASE_DIR
 from testing.processes.spare_machine import Machine, machine
 
@@ -100,9 +101,10 @@ def build_without_packages(name: str, folder: Path, stack: ExitStack) -> Built:
 def _execute(step: tuple[str, str], on: Built, made: Callable[[str], Built]) -> None:
     name, value = step
     if name == "RUN":
-        on.machine.run(
-            "sh", "-ec", value, network=True, directory=on.directory, environment=on.environment
-        )
+        with kept_packages(on.machine, on.directory) if value == "bin/setup" else nullcontext():
+            on.machine.run(
+                "sh", "-ec", value, network=True, directory=on.directory, environment=on.environment
+            )
     elif name == "WORKDIR":
         on.directory = value
         on.machine.path(value).mkdir(parents=True, exist_ok=True)

@@ -32,13 +32,13 @@ from pipedai.api.views import ApiViewSet, IsPublic
 from pipedai.replica.reading import from_replica
 from pipedai.server.request_scope import HOOKS
 from triggers.events import receiving
-from triggers.events.refusals import with_history
+from triggers.events.refusals import with_history, with_hours
 from triggers.events.sources import SOURCES
 from triggers.models import Event, EventDecision, EventSource, RefusedRequest
 from triggers.states import EventDecided, Scheme
 from triggers.tenancy import check_tenant_ids
 from workspaces.access import IsOperator, TenantViewSet
-from workspaces.resource_views import ResourceViewSet
+from workspaces.resource_views import RecentFilters, ResourceViewSet
 from workspaces.tenant_columns import KeyField, LabelField
 
 # The characters of a header's name that every proxy passes on.
@@ -78,8 +78,8 @@ class RefusedSerializer(RowSerializer):
     shows = "reason count lastAt"
 
 
-class SourceSerializer(RowSerializer):
-    """A source, without its secrets."""
+class SourceRowSerializer(RowSerializer):
+    """A source, without its secrets, and without `recent`, which a list has only if it was asked for."""
 
     of = EventSource
     shows = (
@@ -98,6 +98,20 @@ class SourceSerializer(RowSerializer):
     def get_url(self, source: dict[str, Any]) -> str:
         """The path, below the service's own address, to which the source sends its events."""
         return f"{HOOKS}{source['id']}"
+
+
+class HoursSerializer(RowSerializer):
+    """How many requests a source took, how many of them started something, and how many it refused, by hour."""
+
+    taken = serializers.ListField(child=serializers.IntegerField())
+    started = serializers.ListField(child=serializers.IntegerField())
+    refused = serializers.ListField(child=serializers.IntegerField())
+
+
+class SourceSerializer(SourceRowSerializer):
+    """A source, without its secrets."""
+
+    recent = HoursSerializer(required=False)
 
 
 class DecisionSerializer(RowSerializer):
@@ -150,7 +164,7 @@ def event_in_full(event_id: UUID) -> dict[str, Any]:
     return event
 
 
-_SOURCE_COLUMNS = sorted(sources_of(SourceSerializer) - {"types_seen", "refused"} | {"hmac"})
+_SOURCE_COLUMNS = sorted(sources_of(SourceRowSerializer) - {"types_seen", "refused"} | {"hmac"})
 
 # The most bytes of an event's body.
 MAX_EVENT_BYTES = 256 * 1024
@@ -161,6 +175,7 @@ class SourceViewSet(ResourceViewSet):
     resource = SOURCES
     body = SourceBody
     serializer = SourceSerializer
+    filters = RecentFilters
     example = {
         "name": "Our repository",
         "scheme": "github",
@@ -173,7 +188,13 @@ class SourceViewSet(ResourceViewSet):
         return rows
 
     def shown(self, rows: list[Any]) -> Any:
-        return super().shown(with_history(rows))
+        return SourceRowSerializer(with_history(rows), many=True).data
+
+    def with_recent(self, shown: list[Any]) -> Any:
+        return with_hours(shown)
+
+    def one(self, row_id: UUID) -> Any:
+        return with_hours([super().one(row_id)])[0]
 
 
 class HookBody(Body):
