@@ -84,7 +84,7 @@ _STATES = {
     "consumed": ("Used", "dash", "calm"),
     "expired": ("Expired", "clock", "calm"),
     "revoked": ("Revoked", "dash", "calm"),
-    "owner": ("Owner", "account", "good"),
+    "owner": ("Owner", "account", "calm"),
     "admin": ("Admin", "settings", "calm"),
     "operator": ("Operator", "play", "calm"),
     "viewer": ("Viewer", "search", "calm"),

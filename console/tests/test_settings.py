@@ -272,7 +272,7 @@ def test_people_are_shown_with_what_they_did_last_and_from_whom_an_invitation_is
     cast.client(cast.operator).post(f"/api/v1/triggers/{cast.trigger_id}/run", {})
     text = text_of(visitor(cast.admin).get(settings_page()))
     assert "run created" in text
-    assert "none yet" in text
+    assert "no action yet" in text
     assert f"grace@example.com Viewer now by {cast.admin.name}" in re.sub(
         r"\d+ m?s ago", "now", text
     )
