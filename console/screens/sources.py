@@ -85,6 +85,8 @@ SOURCES = ResourceScreens(
 )
 
 
+# The API counts so many of an hour at most.
+_MOST_IN_HOUR = 100
 _CAME = {"good": "Started something", "open": "Started nothing", "bad": "Refused"}
 # Why a request was refused, and what to do about it.
 _REFUSED = {
@@ -119,8 +121,12 @@ def _shown(source: Json) -> Json:
         state = "disabled"
     elif sums["refused"] and not sums["taken"]:
         state = "shut"
-    strip = requests(source["recent"])
-    return {**source, "said": said, "how": how, "state": state, "sums": sums, "strip": strip}
+    told = {
+        name: f"{sums[name]:,}{'+' * (max(hours) >= _MOST_IN_HOUR)}" if sums[name] else "–"
+        for name, hours in source["recent"].items()
+    }
+    shown = {"said": said, "how": how, "state": state, "sums": sums, "told": told}
+    return {**source, **shown, "strip": requests(source["recent"])}
 
 
 def _hours(recent: Json) -> Chart:

@@ -136,7 +136,7 @@ def test_a_new_user_gets_from_registering_to_being_told_of_a_failure(server, tmp
             ada.fill(name="Me", emails="ada@example.com")
             ada.click("text=Make the channel")
             ada.click("text=Send a test")
-            page.wait_for_selector("td:has-text('A test')")
+            page.wait_for_selector("tr:has-text('A test')")
 
         with ada.job("hear that it failed, and why"):
             if scripts:
