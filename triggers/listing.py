@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from django.db.models import BooleanField, Case, DecimalField, IntegerField, Value, When
+from django.db.models import BooleanField, Case, DecimalField, IntegerField, Q, Value, When
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Coalesce, Collate, Lower
 
@@ -64,6 +64,14 @@ def sort_keys(sort: str, environment_id: UUID, *, now: datetime | None = None) -
         return [urgency, due]
     month, _ = period_around(now or database_now(), Budget.Period.MONTH, "UTC")
     return [RawSQL(f"-{_COST}", [environment_id, month], output_field=DecimalField())]  # noqa: S611 - our own text
+
+
+# The triggers that a list counts, by their rows with the column `health`.
+KINDS: Final = {
+    "failing": Q(health=Health.FAILING),
+    "late": Q(health=Health.LATE),
+    "disabled": Q(enabled=False),
+}
 
 
 _OF_STATE = f"""(

@@ -171,6 +171,8 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
     if "id" not in row and len(machines) == 1 and not found_pools:
         # Where there is one machine, a new trigger has it.
         row["workerId"] = machines[0]["id"]
+    if source := "id" not in row and request.GET.get("source"):
+        row["on"] = [{"sourceId": source}]
     workers = [(each["id"], f"{each['label']} ({each['status']})") for each in machines]
     pools = [(each["id"], each["name"]) for each in found_pools]
     connections = [
@@ -213,7 +215,7 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
         "maxCostUsd": Look("A run may cost", help="Empty: no limit.", unit="US dollars"),
         "maxRetries": Look("Retries after a fault of the infrastructure", unit="at most"),
         "retryMode": Look(
-            "A retry", choices=[("restart", "begins anew"), ("resume", "goes on where it was")]
+            "A retry", choices=[("restart", "starts over"), ("resume", "goes on where it was")]
         ),
         "retryAfterEffects": Look("Retry also what may have changed something"),
         "overlapPolicy": Look(

@@ -101,7 +101,7 @@ class ChannelBody(StrictBody):
     )
     url = TargetUrlField(
         label="URL",
-        help_text="It is sealed, and shown to nobody.",
+        help_text="It is encrypted, and shown to nobody.",
         allow_null=True,
         required=False,
     )

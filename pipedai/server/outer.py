@@ -46,6 +46,7 @@ from pipedai.server.request_scope import (
     is_console,
     resolve_client,
     say_body_length,
+    without,
 )
 
 # The key of a dict in each request's ASGI scope. What the application puts into that dict is added to the request's log
@@ -251,16 +252,15 @@ class Reply:
 
     def _replace(self, headers: RawHeaders) -> None:
         """Takes the headers about another body in place of those about the present one."""
-        kept = [(n, v) for n, v in self._headers if n not in _ABOUT_THE_BODY]
-        self._headers = [*kept, *headers]
+        self._headers = [*without(self._headers, *_ABOUT_THE_BODY), *headers]
 
     def _say_length(self, length: int) -> None:
         if self.status in _WITHOUT_BODY:
-            self._headers = [(n, v) for n, v in self._headers if n not in _ABOUT_THE_BODY]
+            self._replace([])
         elif not any(name == b"content-length" for name, _ in self._headers):
             self._headers.append((b"content-length", str(length).encode()))
         if is_api(self.path) and length == 0 and not self._is_json():
-            self._headers = [(n, v) for n, v in self._headers if n != b"content-type"]
+            self._headers = without(self._headers, b"content-type")
 
     def _is_json(self) -> bool:
         types = [value.lower() for name, value in self._headers if name == b"content-type"]
