@@ -86,10 +86,8 @@ SOURCES = ResourceScreens(
 )
 
 
-<<<<<<< HEAD
 # The API counts so many of an hour at most.
 _MOST_IN_HOUR = 100
-=======
 # The signature of a body, made in a shell.
 _SIGNED = """"$(printf %s "$BODY" | openssl dgst -sha256 -hmac "$SECRET" -r | cut -d ' ' -f 1)\""""
 
@@ -111,7 +109,6 @@ def _try_of(source: Json, url: str) -> list[str]:
     ]
 
 
->>>>>>> next
 _CAME = {"good": "Started something", "open": "Started nothing", "bad": "Refused"}
 # Why a request was refused, and what to do about it.
 _REFUSED = {
