@@ -86,8 +86,6 @@ SOURCES = ResourceScreens(
 )
 
 
-# The API counts so many of an hour at most.
-_MOST_IN_HOUR = 100
 # The signature of a body, made in a shell.
 _SIGNED = """"$(printf %s "$BODY" | openssl dgst -sha256 -hmac "$SECRET" -r | cut -d ' ' -f 1)\""""
 
@@ -109,6 +107,8 @@ def _try_of(source: Json, url: str) -> list[str]:
     ]
 
 
+# The API counts so many requests of an hour at most. What became of them is drawn.
+_MOST_IN_HOUR = 100
 _CAME = {"good": "Started something", "open": "Started nothing", "bad": "Refused"}
 # Why a request was refused, and what to do about it.
 _REFUSED = {
