@@ -8,12 +8,11 @@ from uuid import UUID
 
 from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema_field
-from rest_framework import serializers, status
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import ApiError
+from pipedai.api.errors import BodyTooLarge
 from pipedai.api.fields import (
     ListField,
     NameField,
@@ -202,16 +201,6 @@ class HookBody(Body):
     """Any JSON, as the sender makes it."""
 
 
-class TooLarge(ApiError):  # noqa: N818 - named as what it answers
-    status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
-
-    def __init__(self) -> None:
-        super().__init__(
-            f"An event must not be over {MAX_EVENT_BYTES // 1024} KiB.",
-            code=ErrorCode.BODY_TOO_LARGE,
-        )
-
-
 class HookViewSet(ApiViewSet):
     """The service's door for strangers: whoever can sign as the source may send events."""
 
@@ -240,7 +229,7 @@ class HookViewSet(ApiViewSet):
         body: bytes = request._request.body
         if len(body) > MAX_EVENT_BYTES:
             receiving.refuse_large(source_id, by_address(request))
-            raise TooLarge
+            raise BodyTooLarge(f"An event must not be over {MAX_EVENT_BYTES // 1024} KiB.")
         hold = partial(hold_memory, request, body, receiving.MAX_CONTAINERS)
         delivery = receiving.Delivery(source_id, request.headers, body, by_address(request), hold)
         told = receiving.receive(delivery)
