@@ -201,7 +201,8 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
             kind="headers",
         ),
         "schedule": Look(
-            help="Minute, hour, day, month, weekday, as in 0 6 * * mon-fri. Without one it runs when you say."
+            help="Minute, hour, day, month, weekday, as in 0 6 * * mon-fri. Without one it runs only when somebody says"
+            " so."
         ),
         "timezone": Look("Time zone", help="Such as Europe/Berlin."),
         "runOnceAt": Look("Once, at (UTC)", help="A single time, with a schedule or without."),
@@ -229,7 +230,10 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
             help="Counted from each due time. Empty: never.",
             unit="seconds",
         ),
-        "recordEvents": Look("Show what happens during a run"),
+        "recordEvents": Look(
+            "Record the events of",
+            choices=[("failures", "failed runs"), ("always", "all runs"), ("never", "no runs")],
+        ),
         "outputSchema": Look(
             "Fields of the output",
             help="What a run hands over besides its words. A JSON Schema 2020-12 is made of them.",
@@ -266,7 +270,7 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
         "before.runIf": clauses(
             "Start the agent if",
             words=[
-                ("changed", "the result is another than before"),
+                ("changed", "the result differs from the last one"),
                 ("", "these conditions hold for it"),
             ],
         ),

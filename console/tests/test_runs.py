@@ -33,7 +33,7 @@ def path_of(run_id, more=""):
 def test_a_waiting_run_says_what_for_and_what_to_do(cast, runs):
     run_id = runs.queue()
     page = visitor(cast.viewer).get(path_of(run_id))
-    assert "Waits for machine host-1, which has never called." in text_of(page)
+    assert "Machine host-1 has never called." in text_of(page)
     assert (
         "Start the worker program on host-1, or give the trigger another machine. Open the machine"
         in text_of(page)
