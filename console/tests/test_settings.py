@@ -193,7 +193,7 @@ def test_one_of_many_triggers_is_found_by_its_name_in_a_row(cast, settings_page)
         "url": "https://hooks.example.com/x",
         "enabled": "1",
     }
-    typed |= {"events": ["run.ended"], "when": "always", "triggerIds.0.id": ""}
+    typed |= {"events": "run.ended", "when": "always", "triggerIds.0.id": ""}
     assert 'name="triggerIds.0.id"' in (shown := admin.get(new).content.decode())
     assert "Paste JSON" not in shown
     wrong = admin.post(new, {**typed, "triggerIds.0.id": "Nobody"})
