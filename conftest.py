@@ -7,15 +7,19 @@ dropped afterwards. Nothing here empties tables, since the audit log's table ref
 
 import gc
 import os
+import ssl
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import httpx
 import pytest
 from django.conf import settings
 from django.db import connection
+from httpx._transports import default
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from psycopg.pq import TransactionStatus
@@ -62,6 +66,24 @@ _SECONDS = {
 }
 # A long test of another file.
 _USUAL_SECONDS = 3.0
+# How many seconds the tests of a file take that are not long, where they mostly wait.
+_WAITING = {
+    "agent/tests/test_conformance.py": 22.0,
+    "agent/tests/test_credentials.py": 15.0,
+    "agent/tests/test_looks.py": 16.0,
+    "agent/tests/test_run_life.py": 16.0,
+    "agent/tests/test_stopping.py": 25.0,
+    "cli/tests/cli_tests/test_following.py": 26.0,
+    "pipedai/api/tests/test_overload.py": 14.0,
+    "triggers/run_events/tests/test_streams.py": 44.0,
+    "triggers/webhooks/tests/test_sending.py": 26.0,
+    "workers/tests/test_event_stream.py": 7.0,
+    "workers/tests/test_followed_run.py": 20.0,
+    "workers/tests/test_planted_secrets.py": 10.0,
+    "workers/tests/test_stand_in_scenarios.py": 18.0,
+}
+# So many processes begin with these files. More would leave the processors idle at first, and fewer at the end.
+_THAT_WAIT = 2
 
 # Hypothesis has no time limit, since machines may be slow, and makes the same examples each time, so that
 # a failure shows up in the change that caused it. `--hypothesis-profile default` tries other examples.
@@ -205,14 +227,30 @@ def watch() -> Iterator[Watch]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _same_for_all_tests() -> Iterator[None]:
-    """Hears errors, computes no hash twice, and makes every window of a throttle last a century, so that none ends
-    during a test that counts calls. The settings are those of development, whatever the environment says.
+    """Hears errors, computes no hash twice, reads the trusted certificates once, and makes every window of a throttle
+    last a century, so that none ends during a test that counts calls. The settings are those of development, whatever
+    the environment says.
     """
     assert not settings.PRODUCTION
     longer = throttling._COUNT.replace("%(seconds)s", "greatest(%(seconds)s, 3155760000)")
     with hearing_errors(), known_hashes.computed_once(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(throttling, "_COUNT", longer)
+        patch.setattr(default, "create_ssl_context", _certificates_read_once)
         yield
+
+
+def _certificates_read_once(
+    verify: Any = True, cert: Any = None, *, trust_env: bool = True
+) -> ssl.SSLContext:
+    """Does as httpx's own function, which takes 7 ms for each client."""
+    if verify is not True or cert is not None:
+        return httpx.create_ssl_context(verify, cert, trust_env)
+    return _trusted(trust_env, os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+
+@cache
+def _trusted(trust_env: bool, *_variables: str | None) -> ssl.SSLContext:
+    return httpx.create_ssl_context(trust_env=trust_env)
 
 
 def pytest_process_ended(output: dict[str, Any]) -> None:
@@ -239,27 +277,33 @@ def pytest_terminal_summary(
         terminalreporter.line(", ".join(missing))
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deals the files of long tests out to all processes of the suite but one, so that each begins with its share.
 
     The shares take about equally long, because a process that begins a file of minutes late ends alone. The long tests
     mostly wait for the processes that they start. The last process has the processors meanwhile, and the others take
-    over from it in the end. Each process begins with consecutive tests, as many as every other. The long tests
-    of a file stay together, as they share what the file starts. The order is random otherwise.
+    over from it in the end. Without long tests, the first processes begin with those that wait, for the same reason.
+    Each process begins with consecutive tests, as many as every other. The tests of a file that is dealt out stay
+    together, as they share what the file starts. The order is random otherwise.
     """
     processes = max(1, config.option.processes)
-    files: dict[str, list[pytest.Item]] = defaultdict(list)
-    for item in items:
-        if item.get_closest_marker("long"):
-            path = str(item.path.relative_to(settings.BASE_DIR))
-            files[_SHARING if path.startswith(_SHARING) else path].append(item)
     shares: list[list[pytest.Item]] = [[] for _ in range(max(1, processes - 1))]
-    seconds = [0.0 for _ in shares]
-    for path, file in sorted(files.items(), key=lambda each: _seconds_of(*each), reverse=True):
-        least = seconds.index(min(seconds))
-        shares[least] += file
-        seconds[least] += _seconds_of(path, file)
-    others = [item for item in items if not item.get_closest_marker("long")]
+    long: dict[str, list[pytest.Item]] = defaultdict(list)
+    waiting: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        path = str(item.path.relative_to(settings.BASE_DIR))
+        if item.get_closest_marker("long"):
+            long[_SHARING if path.startswith(_SHARING) else path].append(item)
+        elif path in _WAITING:
+            waiting[path].append(item)
+    if long:
+        usual = {path: _USUAL_SECONDS * len(file) for path, file in long.items()}
+        _deal(long, usual | _SECONDS, shares)
+    else:
+        _deal(waiting, _WAITING, shares[:_THAT_WAIT])
+    dealt = set().union(*shares)
+    others = [item for item in items if item not in dealt]
     each = len(items) // processes
     items.clear()
     for number in range(processes):
@@ -270,9 +314,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items += others
 
 
-def _seconds_of(path: str, file: list[pytest.Item]) -> float:
-    """Returns about how many seconds the long tests of a file take, of which some may have been selected."""
-    return _SECONDS.get(path, _USUAL_SECONDS * len(file))
+def _deal(
+    files: dict[str, list[pytest.Item]],
+    seconds: Mapping[str, float],
+    shares: list[list[pytest.Item]],
+) -> None:
+    """Adds each file to one of the shares, so that these take about equally long."""
+    taken = [0.0 for _ in shares]
+    for path in sorted(files, key=seconds.__getitem__, reverse=True):
+        least = taken.index(min(taken))
+        shares[least] += files[path]
+        taken[least] += seconds[path]
 
 
 def pytest_collection_finish() -> None:

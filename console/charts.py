@@ -5,7 +5,7 @@ failed hangs below it, what timed out hangs in two pieces, and what has not ende
 the shape says it without the colour. Each chart has a sentence or a table for who does not see it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -41,7 +41,8 @@ class Chart:
     axis: Sequence[str]
     heads: Sequence[str]
     rows: list[list[str]]
-    legend: Sequence[str] = ()
+    # What its shapes mean: of each its kind (`good`, `bad`, `open` or `median`), and its words.
+    legend: Sequence[tuple[str, str]] = ()
     tall: bool = False
     # Whether its marks are links. The table has what they say, and a mouse alone reaches them.
     leads: bool = False
@@ -71,10 +72,11 @@ def _steps(top: float, most: int = 3) -> tuple[float, int]:
 def _tick(run: Json, x: float, width: float, line: float, size: float) -> tuple[str, str]:
     """Returns the class of a run's mark, and its boxes: `size` high, from the line upwards or downwards."""
     match run["status"]:
-        case "succeeded":
-            shown = "hollow good-mark" if run.get("nothingNew") else "good-mark"
+        case "succeeded" | "delivered" | "digested":
+            is_hollow = run.get("nothingNew") or run["status"] == "digested"
+            shown = "hollow good-mark" if is_hollow else "good-mark"
             return shown, _box(x, line - size, width, size)
-        case "failed":
+        case "failed" | "dead":
             return "bad-mark", _box(x, line, width, size)
         case "timed_out":
             half = size * 0.4
@@ -93,21 +95,23 @@ def counted(runs: Iterable[Json]) -> str:
     return ", ".join(f"{number} {said}" for said, number in counts.items()) or "none so far"
 
 
-def strip(runs: Sequence[Json]) -> SafeString:
-    """Draws the last runs of a trigger, the newest last, as ticks in one line of a list."""
+def strip(runs: Sequence[Json], of: str = "runs") -> SafeString:
+    """Draws the last runs of a trigger, or what else has outcomes, the newest last, as ticks in one line of a list.
+    Their height is the duration, if they have one.
+    """
     runs = runs[-STRIP:]
-    top = max((each["durationMs"] or 0 for each in runs), default=0) or 1
+    top = max((each.get("durationMs") or 0 for each in runs), default=0) or 1
     boxes = dict[str, list[str]]()
     for place, each in enumerate(runs, start=STRIP - len(runs)):
-        part = max((each["durationMs"] or 0) / top, 0.25)
-        size = round(part * (14 if each["status"] in {"succeeded", *_UNENDED} else 8))
+        part = max((each.get("durationMs", top) or 0) / top, 0.25)
+        size = round(part * (8 if each["status"] in {"failed", "timed_out", "dead"} else 14))
         shown, drawn = _tick(each, place * 8 + 1, 5, 15.5, size)
         boxes.setdefault(shown, []).append(drawn)
     marks = mark_safe("".join(_path(shown, drawn) for shown, drawn in boxes.items()))  # noqa: S308
     return format_html(
         '<svg class="strip" viewBox="0 0 240 24" role="img"><title>{}</title>'
         '<path class="base" d="M0 15.5h240"/>{}</svg>',
-        f"Last {STRIP} runs: {counted(runs)}",
+        f"Last {STRIP} {of}: {counted(runs)}",
         marks,
     )
 
@@ -158,54 +162,54 @@ def outcomes(runs: Sequence[Json]) -> Chart:
             [when(each["queuedAt"]), word(each["status"]), duration(each["durationMs"])]
             for each in runs
         ],
-        legend=("succeeded", *(["failed"] if down else []), "median"),
+        legend=(
+            ("good", "succeeded"),
+            *([("bad", "failed, below the line")] if down else []),
+            ("median", "median"),
+        ),
         tall=True,
         leads=True,
     )
 
 
-def by_hour(hours: Sequence[Json], open_now: int = 0) -> Chart:
-    """Draws the runs that ended in each hour, by `key`, `succeeded`, `failed` and `timedOut`. Those that have not ended
-    now stand hollow in the last hour.
+def by_hour(label: str, hours: Sequence[Json], said: Mapping[str, str]) -> Chart:
+    """Draws numbers of each hour, by `key`: what is `good` stands on the line, with what is `open` hollow above it, and
+    what is `bad` and then what is `late` hang below. `said` has the words for those of them that there are.
     """
-    ups = [each["succeeded"] for each in hours]
-    ups[-1] += open_now
-    downs = [each["failed"] + each["timedOut"] for each in hours]
-    step, up = _steps(max(*ups, 1), 2)
-    step = max(step, 1)
+    ups = [each["good"] + each.get("open", 0) for each in hours]
+    downs = [each["bad"] + each.get("late", 0) for each in hours]
+    step = max(_steps(max(*ups, *downs, 1), 2)[0], 1)
     up, down = ceil(max(*ups, 1) / step), ceil(max(downs) / step)
     line, unit, width = up * 40.0, 40 / step, len(hours) * 10
     height = line + down * 40
     marks = [_lines([n * 40 + 0.5 for n in range(up + down + 1)], width)]
     for place, each in enumerate(hours):
-        x, good = place * 10 + 1.5, each["succeeded"] * unit
-        hung, late = each["failed"] * unit, each["timedOut"] * unit
-        marks += [
-            _path("good-mark", [_box(x, line - good, 7, good)] if good else []),
-            _path("bad-mark", [_box(x, line + 0.5, 7, hung)] if hung else []),
-            _path("bad-mark", _halves(x, line + hung + 0.5, 7, late)),
-        ]
-        if place == len(hours) - 1 and open_now:
-            above = open_now * unit
-            marks.append(_path("hollow", [_box(x, line - good - above, 7, above)]))
-        said = (
-            f"{each['succeeded']} succeeded, {each['failed']} failed, {each['timedOut']} timed out"
-        )
-        marks.append(_hit(place * 10, 10, height, said))
+        x = place * 10 + 1.5
+        sizes = {name: each.get(name, 0) * unit for name in ("good", "open", "bad", "late")}
+        for name, y in (("good", line), ("open", line - sizes["good"]), ("bad", line + 0.5)):
+            size = sizes[name]
+            boxes = [_box(x, y if name == "bad" else y - size, 7, size)] if size else []
+            marks.append(_path("hollow" if name == "open" else f"{name}-mark", boxes))
+        marks.append(_path("bad-mark", _halves(x, line + sizes["bad"] + 0.5, 7, sizes["late"])))
+        told = ", ".join(f"{each.get(name, 0)} {words.lower()}" for name, words in said.items())
+        marks.append(_hit(place * 10, 10, height, told))
     marks.append(format_html('<path class="base" d="M0 {}h{}"/>', line, width))
+    below = [("bad", f"{said['bad'].lower()}, below the line")] if any(downs) else []
+    opened = any(each.get("open") for each in hours)
     return Chart(
-        label="Runs that ended, by hour and outcome",
+        label=label,
         width=width,
         height=height,
         marks=mark_safe("".join(marks)),  # noqa: S308
         scale=[f"{abs(up - n) * step:g}" for n in range(up + down + 1)],
         axis=[when(each["key"], "clock") for each in hours[:: max(len(hours) // 4, 1)]],
-        heads=("From", "Succeeded", "Failed", "Timed out"),
-        rows=[
-            [when(each["key"]), *(str(each[name]) for name in ("succeeded", "failed", "timedOut"))]
-            for each in hours
-        ],
-        legend=("succeeded", *(["failed"] if any(downs) else []), *(["open"] if open_now else [])),
+        heads=("From", *said.values()),
+        rows=[[when(each["key"]), *(str(each.get(name, 0)) for name in said)] for each in hours],
+        legend=(
+            ("good", said["good"].lower()),
+            *below,
+            *([("open", said["open"].lower())] if opened else []),
+        ),
     )
 
 
@@ -318,6 +322,31 @@ def load(hours: Sequence[int]) -> SafeString:
         '<path class="base" d="M0 21.5h144"/>{}</svg>',
         f"{sum(hours)} runs ended in the last {len(hours)} hours",
         _path("busy-mark", boxes),
+    )
+
+
+def requests(recent: Json) -> SafeString:
+    """Draws the requests of a source by hour, in one line of a list: what started nothing is hollow, and what was
+    refused hangs below.
+    """
+    taken, started, refused = (recent[name] for name in ("taken", "started", "refused"))
+    unit = min(14 / max(*taken, 1), 8 / max(*refused, 1))
+    up, above, down = list[str](), list[str](), list[str]()
+    for n, (came, began, failed) in enumerate(zip(taken, started, refused, strict=True)):
+        solid, whole = (max(round(number * unit), 2) if number else 0 for number in (began, came))
+        if began:
+            up.append(_box(n * 6 + 1, 15.5 - solid, 4, solid))
+        if whole > solid:
+            above.append(_box(n * 6 + 1.5, 15.5 - whole, 3, whole - solid))
+        if failed:
+            down.append(_box(n * 6 + 1, 15.5, 4, max(round(failed * unit), 2)))
+    return format_html(
+        '<svg class="strip load" viewBox="0 0 144 24" role="img"><title>{}</title>'
+        '<path class="base" d="M0 15.5h144"/>{}{}{}</svg>',
+        f"In {len(taken)} hours {sum(taken)} came, {sum(started)} started something, {sum(refused)} were refused",
+        _path("good-mark", up),
+        _path("hollow good-mark", above),
+        _path("bad-mark", down),
     )
 
 

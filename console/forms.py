@@ -227,6 +227,11 @@ class Field:
         return [self, *(each for row in self.rows for part in row for each in part.parts)]
 
     @property
+    def is_pasted(self) -> bool:
+        """Whether its value is JSON that its rows can't say."""
+        return bool(self.look.shape and self.value)
+
+    @property
     def is_wrong(self) -> bool:
         return any(part.errors for part in self.parts)
 

@@ -1,6 +1,6 @@
 """What every screen of the console shares: the checks before it, the page for a refusal, and its common answers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from functools import wraps
@@ -367,6 +367,32 @@ def pages_beside(request: HttpRequest, page: Json) -> Json:
 def chosen(request: HttpRequest, *names: str) -> dict[str, str]:
     """Returns the filters and the cursor of the page's URL that have a value, under their names in the API."""
     return {name: value for name in (*names, "cursor") if (value := request.GET.get(name))}
+
+
+# What a chip of a list says, the filters for which it stands, and the names in `counts` of the rows that it keeps.
+Chip = tuple[str, Mapping[str, str], Iterable[str]]
+
+
+def chips_of(
+    request: HttpRequest, kinds: Iterable[Chip], counts: Mapping[str, int], *, keeps: bool = False
+) -> list[Json]:
+    """Returns the chips of a list, first the one that keeps all rows, each with how many it keeps. Their links drop the
+    other filters, or leave them with `keeps`: then nobody has counted the rows that both keep.
+    """
+    chips: list[Chip] = [("All", {}, ()), *kinds]
+    own = {name for _, query, _ in chips for name in query}
+    asked = {name: value for name, value in request.GET.dict().items() if value}
+    now = {name: asked[name] for name in own & asked.keys()}
+    dropped = {*own, "cursor", "before"} if keeps else asked.keys()
+    others = {name: value for name, value in asked.items() if name not in dropped}
+    if all(query != now for _, query, _ in chips):
+        chips.append(("As in the link", now, ()))
+    found = []
+    for said, query, names in chips:
+        number = 0 if others else sum(counts.get(name, 0) for name in names)
+        link, count = urlencode({**others, **query}), "99+" if number > 99 else number
+        found.append({"said": said, "query": link, "is_chosen": query == now, "count": count})
+    return found
 
 
 def midnight(day: date) -> datetime:

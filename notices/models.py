@@ -74,7 +74,7 @@ class RefusedAddress(models.Model):
         db_table = "refused_address"
 
     def __str__(self) -> str:
-        return "an address that wants no notices"
+        return "an e-mail address that wants no notices"
 
 
 # The columns of a channel that are encrypted.

@@ -151,7 +151,7 @@ def _change(
 
 
 def _of_pool(row: Row) -> Finding:
-    message = "The pool has no workers."
+    message = "The pool has no machines."
     if row["has_workers"]:
         message = f"No machine of the pool has called since {zoned_words(row['last_seen_at'])}."
     return Finding(row["environment_id"], row["id"], row["name"], message)

@@ -19,7 +19,7 @@ class Kind(TextChoices):
     # A worker that enabled triggers point at has been silent for ten minutes, or signed off a minute ago. The subject
     # is the worker. The scheduler opens and closes it.
     WORKER_OFFLINE = "worker_offline"
-    # A pool that enabled triggers point at has no workers, or each of them has been silent for ten minutes, or signed
+    # A pool that enabled triggers point at has no machines, or each of them has been silent for ten minutes, or signed
     # off a minute ago. The subject is the pool. The scheduler opens and closes it.
     POOL_OFFLINE = "pool_offline"
     # A completion webhook of a trigger was given up. The subject is the trigger. The transaction that records the

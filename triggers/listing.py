@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from django.db.models import BooleanField, Case, DecimalField, IntegerField, Value, When
+from django.db.models import BooleanField, Case, DecimalField, IntegerField, Q, Value, When
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Coalesce, Collate, Lower
 
@@ -66,22 +66,54 @@ def sort_keys(sort: str, environment_id: UUID, *, now: datetime | None = None) -
     return [RawSQL(f"-{_COST}", [environment_id, month], output_field=DecimalField())]  # noqa: S611 - our own text
 
 
+# The triggers that a list counts, by their rows with the column `health`.
+KINDS: Final = {
+    "failing": Q(health=Health.FAILING),
+    "late": Q(health=Health.LATE),
+    "disabled": Q(enabled=False),
+}
+
+
 _OF_STATE = f"""(
     SELECT * FROM run WHERE trigger_id = t.id AND status = '{{}}' AND ended_at IS NOT NULL
     ORDER BY ended_at DESC, id DESC LIMIT {RECENT_RUNS})"""  # noqa: S608
 # Of each trigger, the last runs that ended in each state are merged, because the index has the runs of each in order.
 _RECENT = f"""
-SELECT t.id AS trigger_id, r.id, r.status, r.nothing_new, r.started_at, r.ended_at, r.active_ms
-FROM unnest(%(trigger_ids)s::uuid[]) t (id) CROSS JOIN LATERAL (
+SELECT t.id AS of_id, r.id, r.status, r.nothing_new, r.started_at, r.ended_at, r.active_ms
+FROM unnest(%(ids)s::uuid[]) t (id) CROSS JOIN LATERAL (
     {" UNION ALL ".join(map(_OF_STATE.format, TERMINAL))}
     ORDER BY ended_at DESC, id DESC LIMIT {RECENT_RUNS}) r
+ORDER BY r.ended_at, r.id
+"""  # noqa: S608
+
+# The runs of a revision were queued until there was the next one, but for a few retries. So the index of the trigger's
+# runs has them together, and in their order.
+_OF_REVISIONS = f"""
+SELECT r.* FROM unnest(%(ids)s::uuid[]) t (id) JOIN trigger_revision v ON v.id = t.id
+CROSS JOIN LATERAL (
+    SELECT min(created_at) AS at FROM trigger_revision
+    WHERE trigger_id = v.trigger_id AND created_at > v.created_at) next
+CROSS JOIN LATERAL (
+    SELECT revision_id AS of_id, id, status, nothing_new, started_at, ended_at, active_ms FROM run
+    WHERE trigger_id = v.trigger_id AND queued_at >= v.created_at AND queued_at < coalesce(next.at, 'infinity')
+    ORDER BY queued_at DESC, id DESC LIMIT {RECENT_RUNS}) r
+WHERE r.ended_at IS NOT NULL AND r.of_id = v.id
 ORDER BY r.ended_at, r.id
 """  # noqa: S608
 
 
 def with_recent_runs(rows: list[Row]) -> list[Row]:
     """Adds `recent` to each trigger: its last RECENT_RUNS ended runs, the newest last. It takes one query."""
+    return _with_recent(_RECENT, rows)
+
+
+def with_runs_of_revisions(rows: list[Row]) -> list[Row]:
+    """Adds `recent` to each revision: those of its last RECENT_RUNS runs that have ended, the newest last."""
+    return _with_recent(_OF_REVISIONS, rows)
+
+
+def _with_recent(statement: str, rows: list[Row]) -> list[Row]:
     recent: dict[UUID, list[Row]] = {row["id"]: [] for row in rows}
-    for run in fetch_all(_RECENT, {"trigger_ids": [*recent]}) if rows else ():
-        recent[run["trigger_id"]].append({**run, "duration_ms": duration_ms(run)})
+    for run in fetch_all(statement, {"ids": [*recent]}) if rows else ():
+        recent[run["of_id"]].append({**run, "duration_ms": duration_ms(run)})
     return [{**row, "recent": recent[row["id"]]} for row in rows]

@@ -1,5 +1,6 @@
 """The endpoints of a trigger's revisions: list them, and restore one."""
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -15,11 +16,18 @@ from pipedai.api.serializers import NoBody, RowSerializer
 from pipedai.events import Actor
 from triggers import tenancy
 from triggers.events.clauses import LookBody
+from triggers.listing import with_runs_of_revisions
 from triggers.models import REVISED, TriggerRevision
-from triggers.serializers import TriggerSerializer, triggers, with_last_runs
+from triggers.serializers import (
+    RecentRunSerializer,
+    TriggerSerializer,
+    triggers,
+    with_last_runs,
+)
 from triggers.services import TRIGGERS
 from triggers.views import octets_of
 from workspaces.access import IsAdmin, IsViewer, TenantViewSet
+from workspaces.resource_views import RecentFilters
 from workspaces.serializers import ActorSerializer, actors_shown
 
 
@@ -44,14 +52,22 @@ class RevisionSerializer(RowSerializer):
     before = LookBody(allow_null=True)
 
 
-def revisions_shown(rows: list[TriggerRevision]) -> Any:
-    """Returns revisions as the API shows them. It takes the queries of `actors_shown`."""
+class ListedRevisionSerializer(RevisionSerializer):
+    """A revision with `recent`, which is there if it was asked for with `include=recent`."""
+
+    recent = RecentRunSerializer(many=True, required=False)
+
+
+def revisions_shown(rows: list[TriggerRevision], *, recent: bool) -> Any:
+    """Returns revisions as the API shows them. It takes the queries of `actors_shown`, and one for `recent` runs."""
     makers = [(row.created_by_type, row.created_by_id) for row in rows]
     named = actors_shown((kind, actor_id) for kind, actor_id in makers if kind)
     shown = [
         {**vars(row), "created_by": named[kind, actor_id] if kind else None}
         for row, (kind, actor_id) in zip(rows, makers, strict=True)
     ]
+    if recent:
+        return ListedRevisionSerializer(with_runs_of_revisions(shown), many=True).data
     return RevisionSerializer(shown, many=True).data
 
 
@@ -73,11 +89,13 @@ class TriggerRevisionViewSet(TenantViewSet):
         "GET /triggers/{triggerId}/revisions",
         id="listRevisions",
         summary="List a trigger's revisions",
-        items=RevisionSerializer,
+        items=ListedRevisionSerializer,
+        filters=RecentFilters,
     )
     def list(self, request: Request, trigger_id: UUID) -> Response:
-        rows = TriggerRevision.objects.filter(trigger_id=trigger_id)
-        return self.page_shown(request, rows, revisions_shown)
+        read = RecentFilters.read(TriggerRevision.objects.filter(trigger_id=trigger_id), request)
+        shown = partial(revisions_shown, recent="recent" in read.values["include"])
+        return self.page_shown(request, read.qs, shown)
 
     @Operation(
         "POST /triggers/{triggerId}/revisions/{revisionId}/restore",

@@ -19,13 +19,13 @@ from pipedai.api.filters import (
     WordFilter,
     WordsFilter,
 )
-from pipedai.api.pagination import HeavyPaginator, SortedPaginator
+from pipedai.api.pagination import HeavyPaginator, SortedPaginator, counts_of
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import read_body
 from pipedai.replica.reading import from_replica
 from triggers import serializers, services
-from triggers.listing import MOST_COUNTED, SORTS, sort_keys, with_recent_runs
+from triggers.listing import KINDS, MOST_COUNTED, SORTS, sort_keys, with_recent_runs
 from triggers.models import Listener
 from triggers.serializers import (
     BulkTriggersBody,
@@ -68,7 +68,7 @@ class TriggerFilters(ApiFilterSet):
     search = TextFilter(method="named", max_length=200)
     # The paginator orders the rows.
     sort = WordFilter(choices=[(each, each) for each in SORTS], method="as_they_are")
-    include = IncludeFilter(choices=["total", "recent"])
+    include = IncludeFilter(choices=["total", "counts", "recent"])
 
     def named(self, rows: QuerySet[Any], _name: str, text: str) -> QuerySet[Any]:
         return rows.filter(Q(name__icontains=text) | Q(key__icontains=text))
@@ -132,7 +132,8 @@ class TriggerViewSet(ResourceViewSet):
         summary="List triggers",
         items=ListedTriggerSerializer,
         filters=TriggerFilters,
-        counts=True,
+        total=True,
+        counts=tuple(KINDS),
     )
     @from_replica
     def list(self, request: Request, environment_id: UUID) -> Response:
@@ -150,6 +151,9 @@ class TriggerViewSet(ResourceViewSet):
         response = self.page_shown(request, filters.qs, shown, paginator=pages)
         if "total" in include:
             response.data["total"] = filters.qs.values("id")[:MOST_COUNTED].count()
+        if "counts" in include:
+            live = self.resource.live.filter(environment_id=environment_id)
+            response.data["counts"] = counts_of(live.annotate(health=serializers.HEALTH), KINDS)
         return response
 
     @Operation(

@@ -11,7 +11,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from pipedai.api.fields import NameField, TextField, TrueFalseField, WholeNumberField
-from pipedai.api.filters import ApiFilterSet, IdFilter, IncludeFilter, WordFilter
+from pipedai.api.filters import ApiFilterSet, IdFilter, IncludeFilter, TrueFalseFilter, WordFilter
 from pipedai.api.serializers import Body, NamedSerializer, RowSerializer, StrictBody, sources_of
 from pipedai.sql import NOW, Row, fetch_all
 from triggers.models import Run
@@ -71,6 +71,9 @@ class ProblemSerializer(RowSerializer):
 
 # The states of a worker that is here, or is not, for the schema.
 PRESENCE = ("online", "offline")
+# The workers that a list counts, by their rows with the column `online`.
+KINDS = {"online": Q(online=True), "offline": Q(online=False), "withProblems": ~Q(problems=[])}
+ONLINE = Coalesce(Q(last_seen_at__gt=Now() - ONLINE_WITHIN, signed_off_at__isnull=True), False)
 
 
 class WorkerSerializer(RowSerializer):
@@ -138,7 +141,11 @@ class WorkerFilters(ApiFilterSet):
 
 
 class ListedWorkerFilters(WorkerFilters):
-    include = IncludeFilter(choices=["recent"])
+    hasProblems = TrueFalseFilter(method="by_problems")
+    include = IncludeFilter(choices=["counts", "recent"])
+
+    def by_problems(self, queryset: QuerySet[Worker], name: str, value: bool) -> QuerySet[Worker]:
+        return queryset.filter(KINDS["withProblems"] if value else ~KINDS["withProblems"])
 
 
 class ListedWorkerSerializer(WorkerSerializer):
@@ -186,9 +193,7 @@ def worker_rows() -> QuerySet[Worker, dict[str, Any]]:
         Worker.objects.filter(deleted_at__isnull=True)
         .annotate(
             workspace_id=F("environment__workspace_id"),
-            online=Coalesce(
-                Q(last_seen_at__gt=Now() - ONLINE_WITHIN, signed_off_at__isnull=True), False
-            ),
+            online=ONLINE,
             disabled=Q(disabled_at__isnull=False),
             approved=Q(unapproved_since__isnull=True),
             limit_ends_at=Case(When(limited_until__gt=Now(), then="limited_until")),

@@ -11,6 +11,7 @@ from rest_framework.response import Response
 from accounts.models import Session
 from accounts.sessions import CookieJWTAuthentication
 from pipedai.api.errors import Invalid
+from pipedai.api.pagination import counts_of
 from pipedai.api.principal import (
     KeyPrincipal,
     Principal,
@@ -27,6 +28,8 @@ from workers import services
 from workers.authentication import WorkerTokenAuthentication
 from workers.models import Worker
 from workers.serializers import (
+    KINDS,
+    ONLINE,
     ListedWorkerFilters,
     ListedWorkerSerializer,
     WorkerBody,
@@ -62,20 +65,24 @@ class WorkerViewSet(TenantViewSet):
         summary="List workers",
         items=ListedWorkerSerializer,
         filters=ListedWorkerFilters,
+        counts=tuple(KINDS),
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
         rows = worker_rows().filter(environment_id=environment_id)
         filters = ListedWorkerFilters.read(rows, request)
         check_tenant_ids(environment_id, filters)
-        if "recent" not in filters.values["include"]:
-            return self.page(request, filters.qs, WorkerSerializer)
-        return self.page_shown(
-            request,
-            filters.qs,
-            lambda found: (
-                ListedWorkerSerializer(with_recent_runs(found, environment_id), many=True).data
-            ),
-        )
+        include = filters.values["include"]
+
+        def shown(found: Any) -> Any:
+            if "recent" not in include:
+                return WorkerSerializer(found, many=True).data
+            return ListedWorkerSerializer(with_recent_runs(found, environment_id), many=True).data
+
+        response = self.page_shown(request, filters.qs, shown)
+        if "counts" in include:
+            live = Worker.objects.filter(environment_id=environment_id, deleted_at__isnull=True)
+            response.data["counts"] = counts_of(live.annotate(online=ONLINE), KINDS)
+        return response
 
     @Operation(
         "GET /workers/{workerId}",

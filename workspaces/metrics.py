@@ -12,7 +12,7 @@ from workspaces.encryption.keys import alarmed
 
 ALARMS = Counter(
     "pipedai_secret_alarms",
-    "Alarms about something sealed that does not open: lines secret.cannot_open of the log.",
+    "Alarms about something encrypted that does not open: lines secret.cannot_open of the log.",
 )
 REFRESH_SECONDS = Histogram(
     "pipedai_connection_refresh_duration_seconds",

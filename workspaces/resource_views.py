@@ -12,12 +12,18 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import Serializer
 
-from pipedai.api.filters import ApiFilterSet
+from pipedai.api.filters import ApiFilterSet, IncludeFilter
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
 from pipedai.api.serializers import StrictBody, Values
 from workspaces.access import IsAdmin, IsViewer, TenantViewSet
 from workspaces.resources import Resource
+
+
+class RecentFilters(ApiFilterSet):
+    """The filters of a list that shows how it went lately."""
+
+    include = IncludeFilter(choices=["recent"])
 
 
 class ResourceViewSet(TenantViewSet):
@@ -32,6 +38,8 @@ class ResourceViewSet(TenantViewSet):
     serializer: ClassVar[type[Serializer[Any]]]
     readers: ClassVar[type[BasePermission]] = IsViewer
     filters: ClassVar[type[ApiFilterSet] | None] = None
+    # The serializer of the list, if it shows more than a single row.
+    listed: ClassVar[type[Serializer[Any]] | None] = None
     # Whether the answer to a creation is read in its transaction, so that no row stays behind if the caller gets a 503.
     reads_inside: ClassVar[bool] = False
     # The bodies that the documentation shows for a creation and for a change.
@@ -61,6 +69,10 @@ class ResourceViewSet(TenantViewSet):
         """Returns these of `rows()` as answers show them."""
         return self.serializer(rows, many=True).data
 
+    def with_recent(self, shown: list[Any]) -> Any:
+        """Adds `recent` to rows as answers show them, for a list whose filters know `include=recent`."""
+        return shown
+
     def one(self, row_id: UUID) -> Any:
         return self.shown([self.rows().get(id=row_id)])[0]
 
@@ -76,14 +88,17 @@ def _actions(of: type[ResourceViewSet]) -> dict[str, Callable[..., Any]]:
         f"GET {in_environment}",
         id=f"list{name}s",
         summary=f"List {noun}s",
-        items=of.serializer,
+        items=of.listed or of.serializer,
         filters=of.filters,
     )
     def list_(self: ResourceViewSet, request: Request, environment_id: UUID) -> Response:
-        rows = self.rows().filter(environment_id=environment_id)
+        rows, shown = self.rows().filter(environment_id=environment_id), self.shown
         if self.filters:
-            rows = self.filters.read(rows, request).qs
-        return self.page_shown(request, rows, self.shown)
+            read = self.filters.read(rows, request)
+            rows = read.qs
+            if "recent" in read.values.get("include", ()):
+                return self.page_shown(request, rows, lambda page: self.with_recent(shown(page)))
+        return self.page_shown(request, rows, shown)
 
     @Operation(
         f"POST {in_environment}",

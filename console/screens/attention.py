@@ -26,6 +26,8 @@ from triggers.reasons import without_calls
 
 # What is pending elsewhere is on its way. A call that is pending waits for somebody.
 _UNDECIDED = {"pending": "undecided"}
+# What the chart of an hour's runs has: those that wait now stand in the last one.
+_ENDED = {"good": "Succeeded", "bad": "Failed", "late": "Timed out", "open": "Not ended"}
 # So many days of cost the first screen shows.
 _DAYS = 14
 
@@ -70,8 +72,17 @@ def _pictures(request: HttpRequest, path: str, figures: Json) -> Json:
             "bad": spark(bad, bad=True),
         }
         if total["runs"]:
-            open_now = sum(figures.get("waiting", {}).values())
-            context["hours"] = by_hour(hours["items"], open_now)
+            shown: list[Json] = [
+                {
+                    "key": each["key"],
+                    "good": each["succeeded"],
+                    "bad": each["failed"],
+                    "late": each["timedOut"],
+                }
+                for each in hours["items"]
+            ]
+            shown[-1]["open"] = sum(figures.get("waiting", {}).values())
+            context["hours"] = by_hour("Runs that ended, by hour and outcome", shown, _ENDED)
     if days and days["total"]["costUsd"] != "0":
         spent = [
             Day(each["key"], {0: Part(Decimal(each["costUsd"]), Decimal(each["notionalUsd"]))})

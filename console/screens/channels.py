@@ -6,10 +6,12 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
 from console.asking import Json, Refused, ask
+from console.charts import STRIP, counted, strip
 from console.forms import Form, Look, clauses
 from console.pages import ResourceScreens, chosen, listed, names_of, screen, see_other
 from console.screens.settings import show_settings
-from notices.states import CHOICES, RUN_ENDED, USUAL_EVENTS
+from console.templatetags.console import word
+from notices.states import CHOICES, RECOVERED, RUN_ENDED, USUAL_EVENTS
 
 _WHEN = [
     ("always", "Every end"),
@@ -112,17 +114,42 @@ CHANNELS = ResourceScreens(
 @screen
 def channels(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     """Who is told, of what, and does it arrive?"""
-    page = listed(request, environment_id, "channels")
+    page = listed(request, environment_id, "channels", include="recent")
     for each in page["items"]:
-        each["state"] = _state_of(each)
+        each |= _told_of(each, each["recent"])
+    # What does not arrive comes first.
+    page["items"].sort(key=lambda each: (not each["failingSince"], not each["enabled"]))
     context = {"channels": page["items"], "kinds": _KINDS}
     return show_settings(request, environment_id, "channels", context, page)
 
 
-def _state_of(channel: Json) -> str:
-    if not channel["enabled"]:
-        return "disabled"
-    return "channel_dead" if channel["failingSince"] else "ok"
+def _told_of(channel: Json, notices: list[Json]) -> Json:
+    """Returns what both pages show of a channel: its state, what it tells of in a word each, and a strip of its last
+    notices with the last one that arrived.
+    """
+    state = "channel_dead" if channel["failingSince"] else "ok"
+    kinds = dict.fromkeys(word(each.removesuffix(RECOVERED)) for each in channel["events"])
+    arrived = [each for each in notices if each["status"] in {"delivered", "digested"}]
+    return {
+        "state": state if channel["enabled"] else "disabled",
+        "said": _KINDS[channel["kind"]],
+        "kinds": [*kinds, *(["Summary"] if channel["summary"] else [])],
+        "strip": strip(
+            [{"id": each["id"], "status": each["status"]} for each in notices], "notices"
+        ),
+        "counted": counted(notices),
+        "silent": sum(
+            each["standing"] not in {"member", "confirmed"} for each in channel["recipients"] or ()
+        ),
+        "last": {**arrived[-1], "what": _what(arrived[-1])} if arrived else None,
+    }
+
+
+def _what(notice: Json) -> str:
+    event = notice["event"]
+    return _OTHERS.get(event) or word(event.removesuffix(RECOVERED)) + ": over" * event.endswith(
+        RECOVERED
+    )
 
 
 @screen
@@ -152,13 +179,13 @@ def test_channel(request: HttpRequest, channel_id: UUID) -> HttpResponse:
 
 
 def _show(request: HttpRequest, found: Json, form: Form) -> HttpResponse:
-    query = {**chosen(request), "limit": 10}
+    query = {**chosen(request), "limit": STRIP}
     notices = ask(request, "GET", f"channels/{found['id']}/notices", query=query).data
     for each in notices["items"]:
-        each["what"] = {**CHOICES, **_OTHERS}.get(each["event"], each["event"])
+        each["what"] = _what(each)
         each["last"] = each["attempts"][-1] if each["attempts"] else None
     context = {
-        "channel": {**found, "state": _state_of(found)},
+        "channel": {**found, **_told_of(found, notices["items"][::-1])},
         "notices": notices["items"],
         "isSending": any(each["status"] == "pending" for each in notices["items"]),
         "form": form,

@@ -9,9 +9,24 @@ from django.urls import reverse
 from console.asking import Json, ask
 from console.charts import load, slots
 from console.forms import Look
-from console.pages import MOST, ResourceScreens, all_of, listed, screen, see_other, show
+from console.pages import (
+    MOST,
+    Chip,
+    ResourceScreens,
+    all_of,
+    chips_of,
+    chosen,
+    listed,
+    screen,
+    see_other,
+    show,
+)
 
-_STATUSES = (("", "All"), ("offline", "Offline"), ("online", "Online"))
+_CHIPS: tuple[Chip, ...] = (
+    ("Offline", {"status": "offline"}, ["offline"]),
+    ("Online", {"status": "online"}, ["online"]),
+    ("With a problem", {"hasProblems": "true"}, ["withProblems"]),
+)
 # What the buttons of a machine's page send to the API: the method, the rest of the path, and the body.
 _ACTS: dict[str, tuple[str, str, Json]] = {
     "pause": ("PATCH", "", {"disabled": True}),
@@ -47,7 +62,8 @@ POOLS = ResourceScreens(
 @screen
 def machines(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     """Who can work, what does each do, what is queued for whom, and how do I add a machine?"""
-    page = listed(request, environment_id, "workers", "status", include="recent")
+    filters = ("status", "hasProblems")
+    page = listed(request, environment_id, "workers", *filters, include="counts,recent")
     pools = all_of(request, environment_id, "pools")
     runs = all_of(request, environment_id, "runs", status="queued,claimed,running,waiting")
     queued = [each for each in runs if each["status"] == "queued"]
@@ -82,8 +98,8 @@ def machines(request: HttpRequest, environment_id: UUID) -> HttpResponse:
         "slots": sum(each["maxConcurrency"] for each in working),
         "waiting": len(queued),
         "pools": sorted(pools, key=lambda each: each["workers"]["online"] > 0),
-        "statuses": _STATUSES,
-        "status": request.GET.get("status", ""),
+        "chips": chips_of(request, _CHIPS, page["counts"]),
+        "isFiltered": bool(chosen(request, *filters)),
         "uncounted": len(runs) == MOST,  # There may be more than these.
     }
     return show(request, environment_id, "machines", "machines", context, page)

@@ -10,6 +10,8 @@ from django.urls import reverse
 
 from console.asking import Json, Refused, ask, ask_if_free, if_there
 from console.pages import (
+    Chip,
+    chips_of,
     chosen,
     destroy,
     environment_of,
@@ -18,20 +20,22 @@ from console.pages import (
     see_other,
     show,
 )
-from console.screens.finding import Named
+from console.screens.finding import MOST_CHOICES, Named
 from console.screens.traces import calls_of, events_of, trace_of
 from console.templatetags.console import may
 from pipedai.links import path_of_page
 from triggers.reasons import ENDS, Why, end_code, without_calls
 
-_STATUSES = {
-    "failed,timed_out": "Failed or timed out",
-    "queued": "Queued",
-    "waiting": "Waiting for approval",
-    "claimed,running": "Running",
-    "succeeded": "Succeeded",
-    "canceled": "Canceled",
-}
+_CHIPS: tuple[Chip, ...] = tuple(
+    (said, {"status": ",".join(statuses)}, statuses)
+    for said, statuses in {
+        "Failed": ["failed", "timed_out"],
+        "Waiting": ["queued", "waiting"],
+        "Running": ["claimed", "running"],
+        "Succeeded": ["succeeded"],
+        "Canceled": ["canceled"],
+    }.items()
+)
 _SOURCES = {
     "schedule": "Schedule",
     "manual": "A person",
@@ -45,28 +49,29 @@ _SOURCES = {
 @screen
 def runs(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     """Which runs were there, how did they end, and what did they say?"""
-    # The newest machines can be chosen. The pages of older ones lead to their runs.
     machines = names_of(request, environment_id, "workers")
     offered: dict[str, tuple[str, dict[str, str]]] = {
-        "status": ("State", _STATUSES),
         "triggerId": ("Trigger", {}),
         "workerId": ("Machine", machines),
         "source": ("Started by", _SOURCES),
         "from": ("From (UTC)", {}),
         "to": ("Until (UTC)", {}),
     }
-    query, wrong = chosen(request, *offered), dict[str, list[str]]()
-    triggers = Named(request, environment_id, "triggers")
-    asked: Json = {**query}
+    query, wrong = chosen(request, "status", *offered), dict[str, list[str]]()
+    finders = {"triggerId": Named(request, environment_id, "triggers")}
+    if len(machines) > MOST_CHOICES:
+        finders["workerId"] = Named(request, environment_id, "workers")
+    asked: Json = {**query, "include": "counts"}
+    at = ""
     try:
-        if typed := query.get("triggerId"):
-            asked["triggerId"] = triggers.id_of(typed)
-            query["triggerId"] = triggers.name_of(typed)
+        for at in finders.keys() & query.keys():
+            asked[at] = finders[at].id_of(query[at])
+            query[at] = finders[at].name_of(query[at])
         page = ask(request, "GET", f"environments/{environment_id}/runs", query=asked).data
     except ValueError as error:
-        page, wrong = {"items": [], "nextCursor": None}, {"triggerId": [str(error)]}
+        page, wrong = {"items": [], "nextCursor": None}, {at: [str(error)]}
     except Refused as refused:
-        if refused.status != 400 or not refused.fields.keys() & offered.keys():
+        if refused.status != 400 or not refused.fields.keys() & {"status", *offered}:
             raise
         page, wrong = {"items": [], "nextCursor": None}, refused.fields
     for each in page["items"]:
@@ -80,13 +85,15 @@ def runs(request: HttpRequest, environment_id: UUID) -> HttpResponse:
         filters.append(
             {"name": name, "label": label, "value": value, "choices": choices, "errors": errors}
         )
-        if name == "triggerId":
-            filters[-1]["options"] = triggers.options
+        if name in finders:
+            filters[-1]["options"] = finders[name].options
     context = {
         "runs": page["items"],
         "first": filters[:2],
         "others": filters[2:],
         "unfolded": any(each["value"] for each in filters[2:]),
+        "chips": chips_of(request, _CHIPS, page.get("counts", {}), keeps=True),
+        "status": query.get("status", ""),
         "isFiltered": bool(query),
         "wrong": wrong,
     }

@@ -8,10 +8,11 @@ from uuid import UUID
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
-from console.asking import Json, ask, words_of
+from console.asking import Json, ask, ask_if_free, words_of
 from console.forms import Form, Look
 from console.pages import (
     HOME,
+    MOST,
     all_of,
     chosen,
     destroy,
@@ -161,11 +162,27 @@ def _show_people(
         form = form or _invitation(environment)
         status = max(status, form.status)
         invitations = all_of(request, environment["id"], "invitations")
+        _add_last_actions(request, environment, page["items"])
+    people = {each["userId"]: each["name"] or each["email"] for each in page["items"]}
     for each in invitations:
         each["isOver"] = datetime.fromisoformat(each["expiresAt"]) <= datetime.now(UTC)
+        each["by"] = people.get(each["invitedBy"])
     roles = [value for value, _ in _roles(environment)]
     said |= {"members": page["items"], "invitations": invitations, "roles": roles, "form": form}
     return show_settings(request, environment, "people", said, page, status=status)
+
+
+def _add_last_actions(request: HttpRequest, environment: Json, members: list[Json]) -> None:
+    """Adds to each member the `last` action of theirs, of the last ones of all, or else since when they did nothing."""
+    query = {"actorType": "user", "limit": MOST}
+    path = f"environments/{environment['id']}/audit-log"
+    actions = ask_if_free(request, "GET", path, query=query).get("items", [])
+    last: dict[str, Json] = {each["actor"]["id"]: each for each in reversed(actions)}
+    for each in members:
+        if found := last.get(each["userId"]):
+            each["last"] = {"at": found["createdAt"], "done": _done(found["action"])}
+        elif len(actions) == MOST:
+            each["idleSince"] = actions[-1]["createdAt"]
 
 
 @screen
@@ -187,6 +204,7 @@ def keys(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     page = ask(request, "GET", path, query=chosen(request)).data
     for each in page["items"]:
         each["state"] = _state_of(each)
+    page["items"].sort(key=lambda each: each["state"] != "valid")
     context = {"keys": page["items"], "form": form, "made": made and made.data}
     return show_settings(request, environment, "keys", context, page, status=form.status)
 

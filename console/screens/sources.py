@@ -1,6 +1,8 @@
 """The screens of sources: who may send events, what came, what each event started and why not, and once more."""
 
+import shlex
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from django.conf import settings
@@ -8,9 +10,11 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
 from console.asking import Json, ask, words_of
+from console.charts import Chart, by_hour, requests
 from console.forms import Look
 from console.pages import (
     ResourceScreens,
+    all_of,
     chosen,
     environment_of,
     listed,
@@ -19,7 +23,7 @@ from console.pages import (
     show,
 )
 from console.screens.settings import show_settings
-from console.templatetags.console import may
+from console.templatetags.console import may, visible
 
 # What each scheme is called, and where its sender wants the URL and the secret.
 _SCHEMES = {
@@ -82,6 +86,28 @@ SOURCES = ResourceScreens(
 )
 
 
+# The signature of a body, made in a shell.
+_SIGNED = """"$(printf %s "$BODY" | openssl dgst -sha256 -hmac "$SECRET" -r | cut -d ' ' -f 1)\""""
+
+
+def _try_of(source: Json, url: str) -> list[str]:
+    """Returns the lines that send an event from a shell, or none if the sender is a product that signs by itself. The
+    secret is shown to nobody, so whoever pastes them puts it into the first one.
+    """
+    if source["scheme"] == "bearer":
+        header, proof = "Authorization: Bearer ", '"$SECRET"'
+    elif source["scheme"] == "hmac" and not source["hmac"]["timestampHeader"]:
+        header, proof = f"{source['hmac']['header']}: {source['hmac']['prefix'] or ''}", _SIGNED
+    else:
+        return []
+    return [
+        "SECRET='the secret'",
+        """BODY='{"hello": "world"}'""",
+        f"""curl -H {shlex.quote(header)}{proof} -d "$BODY" {url}""",
+    ]
+
+
+_CAME = {"good": "Started something", "open": "Started nothing", "bad": "Refused"}
 # Why a request was refused, and what to do about it.
 _REFUSED = {
     "unsigned": "No signature. Give the sender the secret, and look whether it signs as said above.",
@@ -97,15 +123,44 @@ _REFUSED = {
 @screen
 def sources(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     """Who may send events, and when did the last one come?"""
-    page = listed(request, environment_id, "sources")
-    context = {"sources": [_shown(each) for each in page["items"]], "schemes": SOURCES.choices}
+    page = listed(request, environment_id, "sources", include="recent")
+    found = [_shown(each) for each in page["items"]]
+    # Where nothing gets in comes first, and then where most comes.
+    found.sort(
+        key=lambda each: (each["state"] != "shut", -each["sums"]["taken"], not each["enabled"])
+    )
+    context = {"sources": found, "schemes": SOURCES.choices}
     return show_settings(request, environment_id, "sources", context, page)
 
 
 def _shown(source: Json) -> Json:
     said, how = _SCHEMES[source["scheme"]]
-    state = "ok" if source["enabled"] else "disabled"
-    return {**source, "said": said, "how": how, "state": state}
+    sums: dict[str, int] = {name: sum(hours) for name, hours in source["recent"].items()}
+    state = "ok" if source["lastEventAt"] else "unheard"
+    if not source["enabled"]:
+        state = "disabled"
+    elif sums["refused"] and not sums["taken"]:
+        state = "shut"
+    strip = requests(source["recent"])
+    return {**source, "said": said, "how": how, "state": state, "sums": sums, "strip": strip}
+
+
+def _hours(recent: Json) -> Chart:
+    """Returns the chart of a source's last 24 hours."""
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    last = len(recent["taken"]) - 1
+    hours = [
+        {
+            "key": (now - timedelta(hours=last - n)).isoformat(),
+            "good": started,
+            "open": taken - started,
+            "bad": refused,
+        }
+        for n, (taken, started, refused) in enumerate(
+            zip(recent["taken"], recent["started"], recent["refused"], strict=True)
+        )
+    ]
+    return by_hour("Requests by hour, and what became of them", hours, _CAME)
 
 
 @screen
@@ -119,11 +174,19 @@ def source(request: HttpRequest, source_id: UUID) -> HttpResponse:
     path = f"sources/{source_id}/events"
     filters = chosen(request, "decision")
     is_operator = may(environment, "operator")
-    events = ask(request, "GET", path, query=filters).data if is_operator else None
+    url = f"{settings.PUBLIC_URL}{found['url']}"
+    events = ask(request, "GET", path, query={**filters, "limit": 25}).data if is_operator else None
+    shown = _shown(found)
     context = {
-        "source": _shown(found),
+        "source": shown,
+        "hours": _hours(found["recent"])
+        if shown["sums"]["taken"] or shown["sums"]["refused"]
+        else None,
+        "heard_by": all_of(request, found["environmentId"], "triggers", listensTo=found["id"]),
+        "types": [visible(each) for each in found["typesSeen"]],
         "refused": [{**each, "said": _REFUSED[each["reason"]]} for each in found["refused"]],
-        "url": f"{settings.PUBLIC_URL}{found['url']}",
+        "url": url,
+        "lines": _try_of(found, url),
         "form": form,
         "filters": filters,
         "decisions": words_of(path, "decision"),

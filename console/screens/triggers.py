@@ -1,8 +1,8 @@
 """The screens of triggers: which are healthy, how one's runs ended, what can be done with it, and its revisions."""
 
 import json
+from collections import Counter
 from difflib import unified_diff
-from urllib.parse import urlencode
 from uuid import UUID, uuid4
 
 from django.http import HttpRequest, HttpResponse
@@ -13,7 +13,9 @@ from console.charts import STRIP, counted, outcomes, strip
 from console.forms import Form, Look
 from console.json_rows import Values
 from console.pages import (
+    Chip,
     all_of,
+    chips_of,
     chosen,
     listed,
     names_of,
@@ -24,23 +26,21 @@ from console.pages import (
 from console.screens.trigger_forms import coming_times
 from console.templatetags.console import ending
 
-# The chips of the list: what each says, and its filters.
-_CHIPS: dict[str, dict[str, str]] = {
-    "Failing": {"health": "failing"},
-    "Late": {"health": "late"},
-    "Paused": {"enabled": "false"},
-}
+_CHIPS: tuple[Chip, ...] = (
+    ("Failing", {"health": "failing"}, ["failing"]),
+    ("Late", {"health": "late"}, ["late"]),
+    ("Paused", {"enabled": "false"}, ["disabled"]),
+)
 _FILTERS = ("health", "enabled", "search")
 # The columns by which the list may be sorted: what trouble there is comes first.
 _SORTS = ("attention", "name", "nextDueAt", "-costThisMonth")
 # How many due times the line shows about which something was decided.
 _DECIDED = 5
-_RUN_STATES = {
-    "All": "",
-    "Failed": "failed,timed_out",
-    "Succeeded": "succeeded",
-    "Not ended": "queued,claimed,running,waiting",
-}
+_RUN_STATES: tuple[Chip, ...] = (
+    ("Failed", {"status": "failed,timed_out"}, ()),
+    ("Succeeded", {"status": "succeeded"}, ()),
+    ("Not ended", {"status": "queued,claimed,running,waiting"}, ()),
+)
 _ON_A_PAGE = 20
 _ON_A_LIST = 50
 # How many lines of a difference a page shows, and around each change how many that are the same.
@@ -56,7 +56,7 @@ def triggers(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     """Which triggers are healthy, which are not, when is each due, and what does it cost?"""
     sort = request.GET.get("sort", "")
     sort = sort if sort in _SORTS else _SORTS[0]
-    asked = {"sort": sort, "include": "total,recent", "limit": _ON_A_LIST}
+    asked = {"sort": sort, "include": "total,counts,recent", "limit": _ON_A_LIST}
     page = listed(request, environment_id, "triggers", *_FILTERS, **asked)
     month = _this_month(request, environment_id)
     machines = names_of(request, environment_id, "workers")
@@ -73,19 +73,10 @@ def triggers(request: HttpRequest, environment_id: UUID) -> HttpResponse:
         "triggers": page["items"],
         "total": page["total"],
         "filters": {name: value for name, value in filters.items() if name != "cursor"},
-        "chips": _chips(filters),
+        "chips": chips_of(request, _CHIPS, page["counts"]),
         "sort": sort,
     }
     return show(request, environment_id, "triggers", "triggers", context, page)
-
-
-def _chips(filters: Json) -> list[Json]:
-    """Returns the filters by which most people look."""
-    chips: list[Json] = [{"said": "All", "query": "", "is_chosen": not filters}]
-    for said, query in _CHIPS.items():
-        is_chosen = query.items() <= filters.items()
-        chips.append({"said": said, "query": urlencode(query), "is_chosen": is_chosen})
-    return chips
 
 
 def _this_month(request: HttpRequest, environment_id: UUID) -> dict[str, Json]:
@@ -158,7 +149,7 @@ def _show(request: HttpRequest, trigger_id: UUID, form: Form) -> HttpResponse:
         "form": form,
         "key": uuid4(),
         "runs": runs["items"],
-        "chips": [{"said": said, "status": status} for said, status in _RUN_STATES.items()],
+        "chips": chips_of(request, _RUN_STATES, {}),
         "status": query.get("status", ""),
     }
     if newest["items"]:
@@ -243,6 +234,7 @@ def revisions(request: HttpRequest, trigger_id: UUID) -> HttpResponse:
         before[-1] = next(iter(ask(request, "GET", path, query=query).data["items"]), None)
     for each, former in zip(items, before, strict=True):
         each["changes"] = _changes(former or {}, each)
+        each["strip"], each["counted"] = strip(each["recent"]), counted(each["recent"])
     context = {
         "trigger": trigger,
         "revisions": items,
@@ -275,7 +267,7 @@ def restore(request: HttpRequest, trigger_id: UUID, revision_id: UUID) -> HttpRe
 
 
 def _revisions(request: HttpRequest, trigger_id: UUID) -> Json:
-    query = {**chosen(request), "limit": _ON_A_PAGE}
+    query = {**chosen(request), "limit": _ON_A_PAGE, "include": "recent"}
     return ask(request, "GET", f"triggers/{trigger_id}/revisions", query=query).data
 
 
@@ -292,9 +284,9 @@ def _changes(old: Json, new: Json) -> list[Json]:
         before, after = _lines_of(old.get(field)), _lines_of(new.get(field))
         if before != after:
             lines = _compared(before, after)
-            found.append(
-                {"name": name, "lines": lines[:_MOST_LINES], "more": len(lines) - _MOST_LINES}
-            )
+            marks = Counter(mark for mark, _ in lines)
+            shown = {"lines": lines[:_MOST_LINES], "more": len(lines) - _MOST_LINES}
+            found.append({"name": name, "added": marks["+"], "removed": marks["-"], **shown})
     return found
 
 

@@ -67,6 +67,11 @@ _STATES = {
     "delivered": ("Delivered", "check", "good"),
     "dead": ("Not delivered", "cross", "bad"),
     "digested": ("In a digest", "check", "good"),
+    "approval_requested": ("Approvals", "pause", "warn"),
+    "run.ended": ("Ends of runs", "tick", "calm"),
+    "run.result": ("Results", "tick", "calm"),
+    "shut": ("All are refused", "cross", "bad"),
+    "unheard": ("Nothing yet", "clock", "calm"),
     "event_fired": ("Started a run", "check", "good"),
     "event_filtered": ("Filtered", "dash", "calm"),
     "event_coalesced": ("Joined a run", "check", "good"),
@@ -79,6 +84,10 @@ _STATES = {
     "consumed": ("Used", "dash", "calm"),
     "expired": ("Expired", "clock", "calm"),
     "revoked": ("Revoked", "dash", "calm"),
+    "owner": ("Owner", "account", "good"),
+    "admin": ("Admin", "settings", "calm"),
+    "operator": ("Operator", "play", "calm"),
+    "viewer": ("Viewer", "search", "calm"),
     "pwk": ("A program", "dash", "calm"),
     "wrk": ("A new machine", "dash", "calm"),
     "hos": ("A machine with several workers", "dash", "calm"),
@@ -111,6 +120,13 @@ def badge(state: str) -> SafeString:
 def ending(run: dict[str, Any]) -> str:
     """Returns the state of a run, for `badge`: a success may be one that found nothing new."""
     return "nothing_new" if run["nothingNew"] else str(run["status"])
+
+
+@register.filter
+def initials(name: str) -> str:
+    """Returns one or two letters for a name, or for an e-mail address."""
+    words = name.partition("@")[0].replace(".", " ").split()
+    return "".join(each[0] for each in words[:2]).upper() or "?"
 
 
 @register.filter
@@ -270,10 +286,12 @@ def first_line(text: str | None) -> str:
 
 @register.filter
 def timed(sentence: str | None, times: list[dict[str, str]] | None = None) -> SafeString:
-    """Shows a sentence of the API with its `times` like all times, in place of the words that the API has for them."""
+    """Shows a sentence of the API with its `times` like all times, in place of the words that the API has for them, and
+    what it has between backticks as code.
+    """
     moments = {str(escape(each["words"])): each["at"] for each in times or ()}
     words = "|".join(re.escape(each) for each in sorted(moments, key=len, reverse=True))
-    shown = str(escape(visible(sentence)))
+    shown = re.sub("`(.+?)`", r"<code>\1</code>", str(escape(visible(sentence))))
     if words:
         shown = re.sub(words, lambda found: when(moments[found[0]]), shown)
     return mark_safe(shown)  # noqa: S308 - of parts that are escaped

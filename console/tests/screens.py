@@ -87,8 +87,8 @@ SCREENS = (
     Screen("no-incidents", "environments/{environment_id}/incidents?kind=webhook_dead", 3),
     Screen("revisions", "triggers/{trigger_id}/revisions", 4),
     Screen("restore", "triggers/{trigger_id}/revisions/{revision_id}/restore", 4, role="admin"),
-    # An admin's has a call more, for the invitations.
-    Screen("people", "environments/{environment_id}/settings", 4),
+    # An admin's has two calls more, for the invitations and for what the members did last.
+    Screen("people", "environments/{environment_id}/settings", 5),
     Screen("leave", "environments/{environment_id}/settings/people/leave", 3),
     Screen(
         "remove-member",
@@ -112,7 +112,7 @@ SCREENS = (
     Screen("delete-channel", "channels/{channel_id}/delete", 3, role="admin"),
     Screen("sources", "environments/{environment_id}/settings/sources", 3),
     Screen("new-source", "environments/{environment_id}/settings/sources/new", 2, role="admin"),
-    Screen("source", "sources/{source_id}", 4),
+    Screen("source", "sources/{source_id}", 5),
     Screen("delete-source", "sources/{source_id}/delete", 3, role="admin"),
     Screen("event", "events/{event_id}", 3, role="operator"),
     Screen("replay-event", "events/{event_id}/replay", 3, role="operator"),

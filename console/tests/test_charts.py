@@ -44,13 +44,15 @@ def test_a_scale_has_round_steps_and_reaches_the_longest():
 
 def test_an_hour_without_runs_is_there_and_what_has_not_ended_is_hollow():
     hours = [
-        {"key": f"2100-01-04T{n:02}:00:00Z", "succeeded": n % 3, "failed": n % 2, "timedOut": 0}
+        {"key": f"2100-01-04T{n:02}:00:00Z", "good": n % 3, "bad": n % 2, "late": 0}
         for n in range(24)
     ]
-    drawn = charts.by_hour(hours, 2)
+    hours[-1]["open"] = 2
+    said = {"good": "Succeeded", "bad": "Failed", "late": "Timed out", "open": "Not ended"}
+    drawn = charts.by_hour("Runs", hours, said)
     assert len(drawn.rows) == 24
     assert drawn.marks.count("hollow") == 1
-    assert "open" in drawn.legend
+    assert ("open", "not ended") in drawn.legend
 
 
 def test_what_a_subscription_covers_is_paler():
@@ -73,3 +75,22 @@ def test_a_bar_of_a_trace_stays_on_the_axis_and_is_seen():
             ((x, width),) = re.findall(r' x="([\d.]+)" y="10" width="([\d.]+)"', drawn)
             assert float(x) + float(width) <= 1000
             assert float(width) >= 3
+
+
+def test_a_strip_of_notices_has_the_shapes_of_outcomes():
+    notices = [{"status": each} for each in ("delivered", "dead", "digested", "pending")]
+    shown = charts.strip(notices, "notices")
+    assert "Last 30 notices: 1 delivered, 1 not delivered, 1 in a digest, 1 on its way" in shown
+    assert re.findall('"bad-mark" d="([^"]+)"', shown) == ["M217 15.5h5v8h-5z"]
+    assert shown.count("hollow") == 2
+
+
+def test_the_requests_of_a_source_stand_are_hollow_or_hang():
+    quiet = [0] * 22
+    recent = {"taken": [*quiet, 4, 0], "started": [*quiet, 1, 0], "refused": [*quiet, 0, 2]}
+    shown = charts.requests(recent)
+    assert "In 24 hours 4 came, 1 started something, 2 were refused" in shown
+    assert re.findall('"good-mark" d="([^"]+)"', shown) == ["M133 11.5h4v4h-4z"]
+    assert re.findall('"hollow good-mark" d="([^"]+)"', shown) == ["M133.5 1.5h3v10h-3z"]
+    assert re.findall('"bad-mark" d="([^"]+)"', shown) == ["M139 15.5h4v7h-4z"]
+    assert "d=" in charts.requests({name: [0] * 24 for name in recent})

@@ -18,6 +18,7 @@ from pipedai.ids import new_id
 from pipedai.links import PAGES, link_to_page
 from testing.world.cases import cases
 from testing.world.connections import add_connection
+from testing.world.runs import Runs
 from testing.world.undone import undone
 from testing.world.users import PASSWORD, UserFactory
 
@@ -206,12 +207,13 @@ def test_one_environment_opens_itself_and_several_are_chosen(cast):
     owner = visitor(cast.owner)
     (to,) = {owner.get("/console/")["Location"]}
     assert to == f"/console/environments/{cast.environment.id}"
-    assert visitor(UserFactory.create()).get("/console/")["Location"] == "/console/environments"
+    new = visitor(UserFactory.create()).get("/console/", follow=True)
+    assert new.redirect_chain[-1][0] == "/console/workspaces/new"
 
 
 def test_a_new_user_makes_a_workspace_and_an_environment(cast):
     client = visitor(UserFactory.create())
-    assert "Make your first workspace" in text_of(client.get("/console/environments"))
+    assert "your company or team" in text_of(client.get("/console/workspaces/new"))
     wrong = client.post("/console/workspaces/new", {"name": "\u202e"})
     assert wrong.status_code == 400
     assert 'aria-invalid="true"' in wrong.content.decode()
@@ -235,3 +237,25 @@ def test_who_may_not_do_what_a_page_offers_is_told_whom_to_ask(cast):
     whom = "|".join(re.escape(each.email) for each in (cast.admin, cast.owner))
     assert re.search(f"You are a viewer here, and can’t change this; ask ({whom})", told)
     assert "can’t change this" not in text_of(visitor(cast.admin).get(url))
+
+
+def test_chips_say_how_many_rows_they_keep_unless_other_filters_stay(cast):
+    runs, viewer = Runs.of(cast), visitor(cast.viewer)
+    for status in ("failed", "failed", "succeeded"):
+        runs.ended(status)
+    cast.add_trigger(enabled=False)
+    pages = {"triggers": "Paused 1", "runs": "Failed 2", "machines": "Offline 1"}
+    for name, said in pages.items():
+        path = f"/console/environments/{cast.environment.id}/{name}"
+        assert said in text_of(viewer.get(path)), name
+    path = f"/console/environments/{cast.environment.id}/runs"
+    page = viewer.get(path, {"source": "manual", "status": "failed", "cursor": ""})
+    html = page.content.decode()
+    assert 'href="?source=manual&amp;status=succeeded"' in html
+    assert 'aria-current="true">As in the link' in html
+    assert "Succeeded 1" not in text_of(page)
+    chosen = viewer.get(path, {"status": "failed,timed_out"}).content.decode()
+    assert 'aria-current="true">Failed <span class="count">2</span>' in chosen
+    assert '<input type="hidden" name="status" value="failed,timed_out">' in chosen
+    wrong = viewer.get(path, {"status": "x"})
+    assert (wrong.status_code, 'class="wrong"' in wrong.content.decode()) == (400, True)

@@ -171,7 +171,8 @@ def test_a_channel_is_made_changed_and_tested(cast, settings_page):
     assert (channel.summary, channel.trigger_ids) == (None, None)
     assert admin.post(f"{page}/test")["Location"] == page
     shown = admin.get(page)
-    assert "On its way A test hooks.example" in re.sub(" (What|To)", "", text_of(shown))
+    assert "A test On its way" in text_of(shown)
+    assert "Of these 1: 1 on its way." in text_of(shown)
     assert 'hx-trigger="every' in shown.content.decode()
     Notice.objects.update(status="delivered", delivered_at=Now(), next_attempt_at=None)
     assert 'hx-trigger="every' not in admin.get(page).content.decode()
@@ -195,8 +196,9 @@ def test_a_new_channel_tells_of_all_that_a_channel_usually_tells(cast, settings_
 
 def test_a_channel_of_mail_says_who_has_agreed(cast, settings, settings_page):
     settings.EMAIL_URL = MAIL_SERVER
-    add_channel(cast, "email", emails=[cast.admin.email, "grace@example.com"])
-    text = text_of(visitor(cast.admin).get(settings_page("/channels")))
+    channel = add_channel(cast, "email", emails=[cast.admin.email, "grace@example.com"])
+    assert "1 not agreed" in text_of(visitor(cast.admin).get(settings_page("/channels")))
+    text = text_of(visitor(cast.admin).get(f"/console/channels/{channel.id}"))
     assert f"{cast.admin.email} A member" in text
     assert "grace@example.com Asked, no answer yet" in text
 
@@ -240,3 +242,41 @@ def test_an_environment_is_renamed_paused_resumed_and_deleted(cast, settings_pag
     workspace = client.post("/console/workspaces/new", {"name": "Mine"})["Location"]
     opened = client.post(workspace, {"name": "try"})["Location"]
     assert client.post(f"{opened}/settings/environment/delete")["Location"] == "/console/"
+
+
+def test_the_list_of_channels_shows_how_the_last_notices_went(cast, settings_page):
+    works, broken = add_channel(cast, name="Works"), add_channel(cast, name="Broken")
+    for channel, statuses in ((works, ("dead", "delivered", "delivered")), (broken, ("dead",))):
+        for status in statuses:
+            at = {"delivered_at": Now()} if status == "delivered" else {}
+            Notice.objects.create(
+                environment=cast.environment, channel=channel, body="{}", event="trigger_late.recovered",
+                status=status, next_attempt_at=None, **at,
+            )  # fmt: skip
+    Channel.objects.filter(id=broken.id).update(failing_since=Now(), last_error="503")
+    admin = visitor(cast.admin)
+    page = admin.get(settings_page("/channels"))
+    assert "Last 30 notices: 1 not delivered, 2 delivered" in text_of(page)
+    text = text_of(page)
+    assert text.index("Broken") < text.index("Works")
+    shown = text_of(admin.get(f"/console/channels/{works.id}"))
+    assert "Late: over" in shown
+    assert "Nothing has arrived since" in text_of(admin.get(f"/console/channels/{broken.id}"))
+
+
+def test_people_are_shown_with_what_they_did_last_and_from_whom_an_invitation_is(
+    cast, settings_page
+):
+    prove(cast.admin)
+    invite_for_test(cast.environment, cast.admin, "grace@example.com")
+    cast.client(cast.operator).post(f"/api/v1/triggers/{cast.trigger_id}/run", {})
+    text = text_of(visitor(cast.admin).get(settings_page()))
+    assert "run created" in text
+    assert "none yet" in text
+    assert f"grace@example.com Viewer now by {cast.admin.name}" in re.sub(
+        r"\d+ m?s ago", "now", text
+    )
+    assert "expires in 6 d" in text
+    seen_by_viewer = text_of(visitor(cast.viewer).get(settings_page()))
+    assert "Last action" not in seen_by_viewer
+    assert "run created" not in seen_by_viewer

@@ -22,7 +22,8 @@ from pipedai.api.fields import (
     TrueFalseField,
 )
 from pipedai.api.filters import ApiFilterSet, WordsFilter
-from pipedai.api.serializers import NamedSerializer, StrictBody
+from pipedai.api.serializers import NamedSerializer, RowSerializer, StrictBody
+from pipedai.sql import fetch_all
 from triggers.events.clauses import MAX_CLAUSES, WhereField
 from triggers.webhooks.views import DeliverySerializer
 from workspaces.tenant_columns import KeyField, LabelField
@@ -100,7 +101,7 @@ class ChannelBody(StrictBody):
     )
     url = TargetUrlField(
         label="URL",
-        help_text="It is sealed, and shown to nobody.",
+        help_text="It is encrypted, and shown to nobody.",
         allow_null=True,
         required=False,
     )
@@ -201,6 +202,35 @@ class ChannelSerializer(NamedSerializer):
 
     def get_hasSecret(self, channel: Channel) -> bool:  # noqa: N802
         return channel.secret_key_id is not None
+
+
+class NoticeInShortSerializer(RowSerializer):
+    """What became of one of a channel's last notices."""
+
+    of, shows = Notice, "id event status createdAt"
+
+
+class ListedChannelSerializer(ChannelSerializer):
+    """A channel of a list. `recent` is there if it was asked for with `include=recent`."""
+
+    recent = NoticeInShortSerializer(many=True, required=False)
+
+
+RECENT_NOTICES = 30
+_RECENT = f"""
+SELECT n.channel_id, n.id, n.event, n.status, n.created_at FROM unnest(%(ids)s::uuid[]) c (id)
+CROSS JOIN LATERAL (
+    SELECT * FROM notice WHERE channel_id = c.id ORDER BY created_at DESC, id DESC LIMIT {RECENT_NOTICES}) n
+ORDER BY n.created_at, n.id
+"""  # noqa: S608
+
+
+def with_recent_notices(channels: list[Any]) -> list[Any]:
+    """Adds `recent` to channels as answers show them: the last notices of each, the newest last. It takes one query."""
+    recent: dict[str, list[Any]] = {each["id"]: [] for each in channels}
+    for row in fetch_all(_RECENT, {"ids": [*recent]}) if recent else ():
+        recent[str(row["channel_id"])].append(NoticeInShortSerializer(row).data)
+    return [{**each, "recent": recent[each["id"]]} for each in channels]
 
 
 class NoticeSerializer(NamedSerializer):

@@ -18,10 +18,12 @@ from notices.channels.consent import standings, stop_notices
 from notices.channels.serializers import (
     ChannelBody,
     ChannelSerializer,
+    ListedChannelSerializer,
     NoticeFilters,
     NoticeSerializer,
     RefusalBody,
     TokenBody,
+    with_recent_notices,
 )
 from notices.channels.services import CHANNELS, test_channel
 from notices.models import Channel, Notice
@@ -35,7 +37,7 @@ from pipedai.api.views import ApiViewSet, IsPublic
 from pipedai.events import Actor
 from pipedai.replica.reading import from_replica
 from workspaces.access import IsAdmin
-from workspaces.resource_views import ResourceViewSet
+from workspaces.resource_views import RecentFilters, ResourceViewSet
 
 _A_MINUTE = 60
 _QUEUED = answer(
@@ -48,6 +50,8 @@ class ChannelViewSet(ResourceViewSet):
     resource = CHANNELS
     body = ChannelBody
     serializer = ChannelSerializer
+    listed = ListedChannelSerializer
+    filters = RecentFilters
     readers = IsAdmin
     example = {"name": "On call", "kind": "email", "emails": ["ada@example.com"]}
     change = {"enabled": False}
@@ -61,6 +65,9 @@ class ChannelViewSet(ResourceViewSet):
         wanted = {(channel.environment_id, email) for channel in rows for email in channel.emails}
         context = {"standings": standings(wanted)}
         return ChannelSerializer(rows, many=True, context=context).data
+
+    def with_recent(self, shown: list[Any]) -> Any:
+        return with_recent_notices(shown)
 
     @Operation(
         "POST /channels/{channelId}/test",

@@ -51,7 +51,7 @@ def test_a_pool_is_told_when_all_its_workers_are_away_and_when_one_is_back(membe
 
 def test_a_pool_without_workers_is_told(members):
     PoolMember.objects.all().delete()
-    assert found(minutes=11) == [("pool_offline", "The pool has no workers.")]
+    assert found(minutes=11) == [("pool_offline", "The pool has no machines.")]
 
 
 def test_one_worker_that_is_there_is_enough(members):

@@ -137,7 +137,8 @@ def test_what_a_read_answers_is_shown_by_an_example(name):
     # The schema document itself has no example. Runs, events and approvals in full, and rows with what a list includes,
     # have some fields more.
     assert shown or pointed in {
-        "OpenApi", "RunDetail", "EventDetail", "ApprovalDetail", "ListedTrigger", "ListedWorker", "SignedIn", "Health",
+        "OpenApi", "RunDetail", "EventDetail", "ApprovalDetail", "ListedTrigger", "ListedWorker", "ListedRevision",
+        "ListedChannel", "SignedIn", "Health",
     }  # fmt: skip
 
 

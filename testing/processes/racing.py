@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
+import pytest
 from django.db import connection, connections
 
 from pipedai.api.errors import ApiError
@@ -13,8 +14,9 @@ from pipedai.sql import fetch_one
 
 T = TypeVar("T")
 
-# Each race is run this many times. Each time has a database of its own, which takes longer to make than the race.
-ROUNDS = range(2)
+# Each race is run twice, once without the long tests. Each time has a database of its own, which takes longer to make
+# than the race.
+ROUNDS = (0, pytest.param(1, marks=pytest.mark.long))
 _WAIT_SECONDS = 90
 
 

@@ -292,7 +292,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "authorizeConnection": {"answer": 409, "writes": False},
     "listChannels": {"statements": 4},
     "listSources": {"statements": 5},
-    "getSource": {"statements": 5},
+    "getSource": {"statements": 6},
     "listEnvironmentEvents": {"statements": 4},
     "listEvents": {"statements": 4},
     "getEvent": {"statements": 4},

@@ -15,7 +15,7 @@ from pipedai.api.exceptions import unless_read_only
 from pipedai.api.throttling import Buckets, Rate
 from pipedai.sql import Row, execute, fetch_all
 from pipedai.wakeups import announce_things, watches
-from triggers.states import Refusal
+from triggers.states import EventDecided, Refusal
 
 _writes = Buckets(Rate("refusals-of-source", limit=1, seconds=1), 20, most=10_000)
 
@@ -54,6 +54,30 @@ SELECT s.id AS source_id, t.type FROM unnest(%(ids)s::uuid[]) s (id) CROSS JOIN 
 ORDER BY t.received_at DESC, t.type
 """
 
+# So many are counted of an hour at most: the counts are for a picture, and a sender may send any number.
+MOST_IN_HOUR = 100
+_IN_HOUR = (
+    f"received_at >= h.hour AND received_at < h.hour + interval '1 hour' LIMIT {MOST_IN_HOUR}"
+)
+_TAKEN = f"SELECT FROM event WHERE source_id = s.id AND {_IN_HOUR}"
+_STARTED = " UNION ".join(
+    f"(SELECT DISTINCT received_at, event_id FROM event_decision WHERE source_id = s.id"  # noqa: S608
+    f" AND decision = '{decision}' AND {_IN_HOUR})"
+    for decision in (EventDecided.FIRED, EventDecided.COALESCED)
+)
+_BY_HOUR = f"""
+SELECT h.hour, s.id AS source_id, least(coalesce(r.count, 0), {MOST_IN_HOUR}) AS refused,
+    (SELECT count(*) FROM ({_TAKEN}) e) AS taken,
+    (SELECT least(count(*), {MOST_IN_HOUR}) FROM ({_STARTED}) d) AS started
+FROM unnest(%(ids)s::uuid[]) s (id)
+CROSS JOIN generate_series(date_trunc('hour', statement_timestamp(), 'UTC') - interval '23 hours',
+    statement_timestamp(), '1 hour') h (hour)
+LEFT JOIN (SELECT source_id, hour, sum(count) AS count FROM refused_request
+    WHERE source_id = ANY(%(ids)s) AND hour > statement_timestamp() - interval '24 hours' GROUP BY 1, 2) r
+    ON r.source_id = s.id AND r.hour = h.hour
+ORDER BY h.hour
+"""  # noqa: S608
+
 
 def count_refusal(source: Row, reason: Refusal) -> None:
     """Counts a refused request of a source that there is."""
@@ -84,3 +108,16 @@ def with_history(rows: Collection[Row]) -> list[Row]:
     for row in fetch_all(_LAST_DAY, ids):
         refused[row["source_id"]].append(row)
     return [{**row, "types_seen": types[row["id"]], "refused": refused[row["id"]]} for row in rows]
+
+
+def with_hours(sources: list[Row]) -> list[Row]:
+    """Adds `recent` to sources as answers show them: what each took, started and refused in each of 24 hours, this one
+    last. It takes one query.
+    """
+    recent: dict[UUID, Row] = {
+        each["id"]: {"taken": [], "started": [], "refused": []} for each in sources
+    }
+    for row in fetch_all(_BY_HOUR, {"ids": [*recent]}) if recent else ():
+        for name, numbers in recent[row["source_id"]].items():
+            numbers.append(int(row[name]))
+    return [{**each, "recent": recent[each["id"]]} for each in sources]

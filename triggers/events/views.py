@@ -8,12 +8,11 @@ from uuid import UUID
 
 from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema_field
-from rest_framework import serializers, status
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import ApiError
+from pipedai.api.errors import BodyTooLarge
 from pipedai.api.fields import (
     ListField,
     NameField,
@@ -33,13 +32,13 @@ from pipedai.api.views import ApiViewSet, IsPublic
 from pipedai.replica.reading import from_replica
 from pipedai.server.request_scope import HOOKS
 from triggers.events import receiving
-from triggers.events.refusals import with_history
+from triggers.events.refusals import with_history, with_hours
 from triggers.events.sources import SOURCES
 from triggers.models import Event, EventDecision, EventSource, RefusedRequest
 from triggers.states import EventDecided, Scheme
 from triggers.tenancy import check_tenant_ids
 from workspaces.access import IsOperator, TenantViewSet
-from workspaces.resource_views import ResourceViewSet
+from workspaces.resource_views import RecentFilters, ResourceViewSet
 from workspaces.tenant_columns import KeyField, LabelField
 
 # The characters of a header's name that every proxy passes on.
@@ -79,8 +78,8 @@ class RefusedSerializer(RowSerializer):
     shows = "reason count lastAt"
 
 
-class SourceSerializer(RowSerializer):
-    """A source, without its secrets."""
+class SourceRowSerializer(RowSerializer):
+    """A source, without its secrets, and without `recent`, which a list has only if it was asked for."""
 
     of = EventSource
     shows = (
@@ -99,6 +98,20 @@ class SourceSerializer(RowSerializer):
     def get_url(self, source: dict[str, Any]) -> str:
         """The path, below the service's own address, to which the source sends its events."""
         return f"{HOOKS}{source['id']}"
+
+
+class HoursSerializer(RowSerializer):
+    """How many requests a source took, how many of them started something, and how many it refused, by hour."""
+
+    taken = serializers.ListField(child=serializers.IntegerField())
+    started = serializers.ListField(child=serializers.IntegerField())
+    refused = serializers.ListField(child=serializers.IntegerField())
+
+
+class SourceSerializer(SourceRowSerializer):
+    """A source, without its secrets."""
+
+    recent = HoursSerializer(required=False)
 
 
 class DecisionSerializer(RowSerializer):
@@ -151,7 +164,7 @@ def event_in_full(event_id: UUID) -> dict[str, Any]:
     return event
 
 
-_SOURCE_COLUMNS = sorted(sources_of(SourceSerializer) - {"types_seen", "refused"} | {"hmac"})
+_SOURCE_COLUMNS = sorted(sources_of(SourceRowSerializer) - {"types_seen", "refused"} | {"hmac"})
 
 # The most bytes of an event's body.
 MAX_EVENT_BYTES = 256 * 1024
@@ -162,6 +175,7 @@ class SourceViewSet(ResourceViewSet):
     resource = SOURCES
     body = SourceBody
     serializer = SourceSerializer
+    filters = RecentFilters
     example = {
         "name": "Our repository",
         "scheme": "github",
@@ -174,21 +188,17 @@ class SourceViewSet(ResourceViewSet):
         return rows
 
     def shown(self, rows: list[Any]) -> Any:
-        return super().shown(with_history(rows))
+        return SourceRowSerializer(with_history(rows), many=True).data
+
+    def with_recent(self, shown: list[Any]) -> Any:
+        return with_hours(shown)
+
+    def one(self, row_id: UUID) -> Any:
+        return with_hours([super().one(row_id)])[0]
 
 
 class HookBody(Body):
     """Any JSON, as the sender makes it."""
-
-
-class TooLarge(ApiError):  # noqa: N818 - named as what it answers
-    status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
-
-    def __init__(self) -> None:
-        super().__init__(
-            f"An event must not be over {MAX_EVENT_BYTES // 1024} KiB.",
-            code=ErrorCode.BODY_TOO_LARGE,
-        )
 
 
 class HookViewSet(ApiViewSet):
@@ -219,7 +229,7 @@ class HookViewSet(ApiViewSet):
         body: bytes = request._request.body
         if len(body) > MAX_EVENT_BYTES:
             receiving.refuse_large(source_id, by_address(request))
-            raise TooLarge
+            raise BodyTooLarge(f"An event must not be over {MAX_EVENT_BYTES // 1024} KiB.")
         hold = partial(hold_memory, request, body, receiving.MAX_CONTAINERS)
         delivery = receiving.Delivery(source_id, request.headers, body, by_address(request), hold)
         told = receiving.receive(delivery)

@@ -184,7 +184,7 @@ def pool_reasons(run: Row, held_back: Iterable[tuple[Row, list[WaitingFor]]]) ->
 def empty(run: Row) -> Reason:
     return Reason(
         WaitingFor.POOL_EMPTY,
-        f"Pool {run['pool_name']} has no workers.",
+        f"Pool {run['pool_name']} has no machines.",
         _pool(run),
         remedy=_ADD[0].upper() + _ADD[1:],
     )

@@ -30,7 +30,7 @@ from triggers.runs.serializers import (
     RunSerializer,
     ToolCallSerializer,
 )
-from triggers.states import Source
+from triggers.states import Source, Status
 from workspaces.access import IsOperator, IsViewer, TenantViewSet
 from workspaces.roles import Role
 
@@ -134,10 +134,15 @@ class EnvironmentRunViewSet(TenantViewSet):
         summary="List an environment's runs",
         items=RunSerializer,
         filters=EnvironmentRunFilters,
+        counts=tuple(Status.values),
     )
     @from_replica
     def list(self, request: Request, environment_id: UUID) -> Response:
-        return _run_page(EnvironmentRunFilters.read_for(environment_id, request), request, self)
+        filters = EnvironmentRunFilters.read_for(environment_id, request)
+        response = _run_page(filters, request, self)
+        if "counts" in filters.values["include"]:
+            response.data["counts"] = queries.counts_of(environment_id)
+        return response
 
 
 class RunViewSet(TenantViewSet):

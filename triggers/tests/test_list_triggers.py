@@ -1,6 +1,7 @@
 """GET /environments/:envId/triggers"""
 
 import pytest
+from django.db.models.functions import Now
 
 from pipedai.api import pagination
 from pipedai.api.filters import TextFilter, TrueFalseFilter
@@ -257,3 +258,19 @@ class TestFilteredByWorker:
 @pytest.mark.parametrize("query", ["triggerId=garbage", "status=garbage", "from=x", "nonsense"])
 def test_parameters_of_other_lists_are_ignored(cast, url, query):
     assert ids(cast.client(cast.viewer).get(f"{url}?{query}")) == [str(cast.trigger_id)]
+
+
+def test_counts_are_of_the_whole_environment_whatever_is_kept(cast, url):
+    def judge(trigger_id, **health):
+        health |= {"trigger_id": trigger_id, "environment": cast.environment}
+        TriggerHealth.objects.create(**health)
+
+    client = cast.client(cast.viewer)
+    assert "counts" not in client.get(url).json()
+    failing = {"is_failing": True, "has_outcome": True, "failures": 1}
+    judge(cast.add_trigger(name="a"), **failing)
+    judge(cast.add_trigger(name="b"), late_since=Now())
+    judge(cast.add_trigger(name="c", enabled=False), **failing)
+    cast.add_trigger(name="d", enabled=False, deleted_at=Now())
+    asked = client.get(url, {"include": "counts", "name": "a", "limit": 1}).json()
+    assert asked["counts"] == {"failing": 1, "late": 1, "disabled": 1}

@@ -1,15 +1,21 @@
 """GET /triggers/:id/revisions and POST /triggers/:id/revisions/:revisionId/restore"""
 
 from functools import partial
+from typing import Any
 
 import pytest
+from django.db.models.expressions import RawSQL
 
 from pipedai.api import pagination
+from pipedai.sql import database_now
 from testing.probes.audited import audited
+from testing.probes.plans import explained, prefer_indexes
 from testing.probes.shapes import A_TIME, AN_ID, NOT_FOUND, page
 from testing.processes.racing import ROUNDS, accepted, at_once
 from testing.world.cast import TEST_ACTOR
+from testing.world.copied_rows import copy_ended_run
 from testing.world.runs import Runs
+from triggers import listing
 from triggers.models import Trigger, TriggerRevision
 from triggers.revisions import restore_revision
 from triggers.services import TRIGGERS
@@ -131,3 +137,40 @@ def test_beside_a_change_the_trigger_is_as_the_later_one_leaves_it(committed_cas
     made = TriggerRevision.objects.filter(trigger_id=trigger_id).order_by("created_at")
     assert made.count() == 4
     assert made.last() == now
+
+
+def test_recent_are_the_ended_runs_that_were_queued_with_each(cast):
+    runs = Runs(cast, cast.trigger_id, database_now())
+    old = [runs.ended(), runs.ended("failed")]
+    change(cast, prompt="Do more.")
+    runs.now = database_now()
+    new = runs.ended()
+    runs.queue()
+    present, former = revisions(cast, include="recent")["items"]
+    assert [each["id"] for each in present["recent"]] == [str(new)]
+    assert {each["id"] for each in former["recent"]} == {*map(str, old)}
+    assert {each["status"] for each in former["recent"]} == {"succeeded", "failed"}
+    assert list(present["recent"][0]) == ["id", "status", "nothingNew", "durationMs", "endedAt"]
+    assert "recent" not in revisions(cast)["items"][0]
+
+
+def test_recent_reads_no_more_runs_than_it_shows(cast):
+    for n in range(5):
+        change(cast, prompt=f"Do {n} things.")
+    run_id = Runs(cast, cast.trigger_id).ended()
+    # Each of the six was the present one for an hour, in which it had 800 runs.
+    TriggerRevision.objects.update(
+        created_at=RawSQL(
+            "statement_timestamp() - interval '1 hour' * (SELECT count(*) FROM trigger_revision r"
+            " WHERE r.id >= trigger_revision.id)", []
+        )
+    )  # fmt: skip
+    at = "statement_timestamp() - interval '4.5 s' * (n - 0.5)"
+    copy_ended_run(run_id, 4_800, queued_at=at, ended_at=at,
+        revision_id="(SELECT (array_agg(id ORDER BY id DESC))[1 + (n - 1) / 800] FROM trigger_revision)")  # fmt: skip
+    rows: list[Any] = [*TriggerRevision.objects.values("id")]
+    prefer_indexes()
+    with explained("SELECT r.*") as plans:
+        found = listing.with_runs_of_revisions(rows)
+    assert [len(each["recent"]) for each in found] == [listing.RECENT_RUNS] * 6
+    assert plans.rows_read("run") <= 6 * (listing.RECENT_RUNS + 1)

@@ -206,7 +206,7 @@ class TestCheckKeys:
                 f"does not open: trigger {trigger_id}, {field} (environment {cast.environment.id})"
             )
             assert line in errors
-        assert "failed: 2 places with something sealed that does not open." in errors
+        assert "failed: 2 places with something encrypted that does not open." in errors
 
     @of_a_key
     def test_it_names_the_key_and_all_that_lies_under_it(self, cast, trigger_id, how):

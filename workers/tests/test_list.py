@@ -157,3 +157,16 @@ def test_recent_counts_the_runs_that_ended_in_each_of_the_last_24_hours(cast):
         str(cast.worker.worker_id): [1, *[0] * 21, 1, 2],
         str(other): [0] * 24,
     }
+
+
+def test_counts_are_of_the_whole_environment_and_those_with_problems_are_found(cast, get):
+    seen(0)
+    other = cast.register("host-2").worker_id
+    Worker.objects.filter(id=other).update(problems=[{"code": "no_claude", "message": "None."}])
+    asked = get("include=counts,recent&hasProblems=true").json()
+    assert [item["id"] for item in asked["items"]] == [str(other)]
+    assert asked["counts"] == {"online": 1, "offline": 1, "withProblems": 1}
+    without = get("hasProblems=false").json()
+    assert [item["id"] for item in without["items"]] == [str(cast.worker.worker_id)]
+    assert "counts" not in without
+    assert get("hasProblems=x").status_code == 400

@@ -1,8 +1,10 @@
 """`seed_demo` makes the demo once, repairs it where something is missing, and refuses in production."""
 
+import itertools
 import json
 from datetime import timedelta
 from io import StringIO
+from types import SimpleNamespace
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -18,9 +20,17 @@ from pipedai.events import SYSTEM
 from testing.processes.racing import at_once
 from testing.world.instants import INSTANTS
 from triggers.models import Budget, BudgetWindow, Run, RunText, Tick, Trigger
+from workers.management.commands import seed_demo
 from workers.management.commands.seed_demo import SPENT_USD, Seed
 from workers.models import PoolMember, Worker
 from workspaces.models import ApiKey, Environment
+
+
+@pytest.fixture(autouse=True)
+def _the_same_passwords(monkeypatch):
+    """Lets each demo choose the passwords of the one before, since no test process computes a hash twice."""
+    chosen = (f"planted-demo-{number}" for number in itertools.count())
+    monkeypatch.setattr(seed_demo, "secrets", SimpleNamespace(token_urlsafe=lambda _: next(chosen)))
 
 
 @pytest.fixture
@@ -100,7 +110,7 @@ def test_its_week_has_a_failure_that_was_told_and_a_machine_that_something_waits
 
     items = client.get(f"{url}/attention").json()["items"]
     found = {each["subject"]["name"]: each for each in items}
-    assert set(found) == {"Review pull requests", "Spare worker"}
+    assert set(found) == {"Review pull requests", "Spare machine"}
     assert found["Review pull requests"]["toldTo"]
     (budget,) = client.get(f"{url}/budgets").json()["items"]
     assert float(budget["spentUsd"]) < SPENT_USD + 0.01

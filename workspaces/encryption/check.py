@@ -195,7 +195,7 @@ def broken_lines(report: KeyReport) -> Iterator[str]:
 
 def does_not_open(report: KeyReport) -> str:
     """Returns the error message of a command that found values which can't be decrypted."""
-    return f"{counted(report.broken_count, 'place')} with something sealed that does not open."
+    return f"{counted(report.broken_count, 'place')} with something encrypted that does not open."
 
 
 def _rows(statement: str, environment_id: UUID | None) -> Iterator[Row]:

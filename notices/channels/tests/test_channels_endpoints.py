@@ -1,6 +1,6 @@
 """/environments/:envId/channels and /channels/:id"""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -10,12 +10,15 @@ from django.db.models.functions import Now
 
 from accounts.models import User
 from audit.models import AuditEntry
+from notices.channels.services import test_channel as queue_test
 from notices.channels.tests.conftest import send_due
 from notices.models import AskedAddress, Channel, Notice
 from pipedai.events import SYSTEM, Actor
+from testing.probes.plans import explained, prefer_indexes
 from testing.probes.shapes import A_TIME, AN_ID
 from testing.world.cast import make_cast
 from testing.world.channels import CHANNEL_SECRET, CHANNEL_URL, add_channel
+from testing.world.copied_rows import copy_row
 from testing.world.mails import prove
 from triggers.models import Trigger
 from workspaces.ceilings import raise_ceilings
@@ -351,3 +354,25 @@ class TestAddresses:
         assert client.post(url, body).status_code == 201
         User.objects.update(email_verified_at=None)
         assert client.post(url, body).json()["code"] == "email_unverified"
+
+
+def test_recent_are_the_last_notices_of_each_the_newest_last(cast):
+    mine, other = add_channel(cast), add_channel(cast, name="Other")
+    (first,) = queue_test(channel_id=mine.id, actor=SYSTEM)
+    long_ago = Notice.objects.get(id=first).created_at - timedelta(days=1)
+    copy_row(Notice, first, 300, created_at=f"'{long_ago.isoformat()}'::timestamptz - n * interval '1 min'",
+        status="'dead'", next_attempt_at="NULL")  # fmt: skip
+    url = f"/api/v1/environments/{cast.environment.id}/channels"
+    client = cast.client(cast.admin)
+    assert "recent" not in client.get(url).json()["items"][0]
+    prefer_indexes()
+    with explained("SELECT n.channel_id") as plans:
+        rows = client.get(url, {"include": "recent"}).json()["items"]
+    recent = {each["id"]: each["recent"] for each in rows}
+    assert recent[str(other.id)] == []
+    assert len(recent[str(mine.id)]) == 30
+    assert recent[str(mine.id)][-1] == {
+        "id": str(first), "event": "channel.test", "status": "pending", "createdAt": A_TIME,
+    }  # fmt: skip
+    assert {each["status"] for each in recent[str(mine.id)][:-1]} == {"dead"}
+    assert plans.rows_read("notice") == 30

@@ -322,6 +322,11 @@ class ApiSchema(AutoSchema):
     def _page(self, serializer: Any) -> Schema:
         item = self.resolve_serializer(serializer, "response")
         total = {"type": "integer", "description": "How many there are, with `include=total`."}
+        counts = {
+            "type": "object",
+            "description": "How many there are of some kinds, with `include=counts`.",
+            "properties": {name: {"type": "integer"} for name in self._operation.counts},
+        }
         page = ResolvedComponent(
             name=f"{item.name}Page",
             type=ResolvedComponent.SCHEMA,
@@ -335,7 +340,8 @@ class ApiSchema(AutoSchema):
                         "type": ["string", "null"],
                         "description": "The `cursor` of the next page; null on the last.",
                     },
-                    **({"total": total} if self._operation.counts else {}),
+                    **({"total": total} if self._operation.total else {}),
+                    **({"counts": counts} if self._operation.counts else {}),
                 },
             },
         )

@@ -55,7 +55,9 @@ class Operation:
     # The serializer of one item, for an action that answers 200 with a page of a list. Its `answers` don't count.
     items: Answer | None = None
     # Whether the page has `total` if the caller asks for it with `include=total`.
-    counts: bool = False
+    total: bool = False
+    # The names of the numbers in `counts`, which the page has if the caller asks for them with `include=counts`.
+    counts: tuple[str, ...] = ()
     # The media type of the successful answers.
     media_type: str = "application/json"
     # The filter set of a list. The operation's query parameters are made from it.

@@ -18,7 +18,7 @@ from testing.probes.plans import explained, prefer_indexes
 from testing.probes.shapes import A_TIME
 from testing.world.cast import Cast
 from testing.world.copies import add_copies
-from testing.world.events import add_event, add_source
+from testing.world.events import add_decision, add_event, add_source
 from triggers.events import receiving, refusals
 from triggers.events.tests.test_receive import post, signed
 from triggers.models import Event, EventSource, RefusedRequest
@@ -152,3 +152,45 @@ def test_the_types_of_two_weeks_are_told_the_latest_first(cast: Cast) -> None:
         add_event(cast, source_id=other, type=f"kind {number:02}", received_at=at)
     assert shown(cast, source_id)["typesSeen"] == ["push", "issues", "fork"]
     assert shown(cast, other)["typesSeen"] == [f"kind {number:02}" for number in range(50)]
+
+
+def test_recent_counts_what_was_taken_started_and_refused_by_hour(cast: Cast) -> None:
+    source_id, other = add_source(cast), add_source(cast, name="Other")
+    hour = database_now().replace(minute=0, second=0, microsecond=0)
+    for hours, decisions in ((0, ("fired", "coalesced")), (0, ()), (3, ("filtered",)), (24, ())):
+        at = hour - timedelta(hours=hours)
+        event = add_event(cast, source_id=source_id, received_at=at)
+        for decision in decisions:
+            add_decision(event, cast.add_trigger(), decision)
+    for hours in (3, 25):
+        RefusedRequest.objects.create(
+            environment=cast.environment, source_id=source_id, reason="stale", count=5000,
+            hour=hour - timedelta(hours=hours), last_at=hour,
+        )  # fmt: skip
+    url = f"/api/v1/environments/{cast.environment.id}/sources"
+    client = cast.client(cast.viewer)
+    assert "recent" not in client.get(url).json()["items"][0]
+    rows = {
+        each["id"]: each["recent"]
+        for each in client.get(url, {"include": "recent"}).json()["items"]
+    }
+    quiet = [0] * 24
+    assert rows[str(other)] == {"taken": quiet, "started": quiet, "refused": quiet}
+    recent = rows[str(source_id)]
+    assert shown(cast, source_id)["recent"] == recent
+    assert recent["taken"] == [*quiet[:20], 1, 0, 0, 2]
+    assert recent["started"] == [*quiet[:23], 1]
+    assert recent["refused"] == [*quiet[:20], refusals.MOST_IN_HOUR, 0, 0, 0]
+
+
+def test_recent_reads_the_indexes_of_the_hours_alone(cast: Cast) -> None:
+    source_id, now = add_source(cast), database_now()
+    event = add_event(cast, source_id=source_id, received_at=now)
+    add_decision(event, cast.trigger_id, "fired")
+    add_copies(Event, event.id, 3_000, received_at="o.received_at - n * interval '5 minutes'")
+    prefer_indexes()
+    with explained("SELECT h.hour") as plans:
+        taken = sum(shown(cast, source_id)["recent"]["taken"])
+    assert 276 <= taken <= 288
+    assert plans.rows_read("event") == taken
+    assert plans.rows_read("event_decision") == 1

@@ -39,6 +39,7 @@ def test_a_new_one_shows_all_but_its_secrets(cast: Cast, create: Any) -> None:
         "refused": [],
         "createdAt": A_TIME,
         "updatedAt": A_TIME,
+        "recent": {name: [0] * 24 for name in ("taken", "started", "refused")},
     }
     shown = cast.client(cast.viewer).get(f"/api/v1/sources/{source['id']}")
     assert shown.json() == source

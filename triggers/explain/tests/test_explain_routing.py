@@ -49,7 +49,7 @@ def test_a_pool_without_workers(calls: Calls, cast: Cast) -> None:
     pool_id = add_pool(cast, name="Linux")
     reason = only(calls.explain(calls.queue(cast.add_trigger(worker_id=None, pool_id=pool_id))))
     assert (reason["code"], reason["subject"]) == ("pool_empty", pool_subject(pool_id))
-    assert reason["message"] == "Pool Linux has no workers."
+    assert reason["message"] == "Pool Linux has no machines."
     assert reason["remedy"] == "Add a machine to the pool with PUT /pools/:id/workers/:workerId."
 
 

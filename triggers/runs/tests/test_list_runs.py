@@ -13,6 +13,7 @@ from testing.probes.statement_count import counted
 from testing.world.pools import add_pool
 from testing.world.runs import NOON, Runs, allow
 from triggers.models import Run, Trigger
+from triggers.runs import queries
 from triggers.states import Source, Status
 from workers.models import Worker
 
@@ -174,7 +175,7 @@ class TestSeveralStatuses:
         expected = [str(row.id) for row in rows.order_by("-queued_at", "-id")]
         assert len(expected) > 3
         query = urlencode({"status": statuses, "from": begin, "to": end})
-        for limit in (2, 3, 200):
+        for limit in (3, 200):
             assert walk(client, f"{url}?{query}", limit) == [
                 expected[first : first + limit] for first in range(0, len(expected), limit)
             ]
@@ -496,3 +497,20 @@ def test_an_hour_is_in_utc_whatever_the_zone_of_the_trigger(cast):
         .json()["items"]
     )
     assert item["queuedAt"] == "2026-05-04T23:30:00.000Z"
+
+
+def test_counts_are_of_all_states_and_of_so_many_runs_at_most(cast, runs, monkeypatch):
+    url, client = f"/api/v1/environments/{cast.environment.id}/runs", cast.client(cast.viewer)
+    assert "counts" not in client.get(url).json()
+    for status in ("succeeded", "failed", "succeeded"):
+        runs.ended(status)
+    for source in (Source.MANUAL, Source.API, Source.API, Source.API):
+        runs.queue(source=source)
+    asked = {"include": "counts", "status": "failed", "limit": 1}
+    counts = {**dict.fromkeys(Status.values, 0), "succeeded": 2, "failed": 1, "queued": 4}
+    assert client.get(url, asked).json()["counts"] == counts
+    monkeypatch.setattr(queries, "MOST_COUNTED", 1)
+    counts |= {"succeeded": 1, "queued": 1}
+    assert client.get(url, asked).json()["counts"] == counts
+    strange = f"/api/v1/environments/{cast.strange_environment.id}/runs"
+    assert cast.client(cast.stranger).get(strange, asked).json()["counts"]["queued"] == 0

@@ -21,7 +21,7 @@ from workers.models import Pool, Worker
 from workers.pools.services import add_worker, remove_worker
 from workers.services import deregister_worker, update_worker
 
-WORKERS, RUNS = 16, 60
+WORKERS, RUNS = 10, 30
 
 
 @pytest.fixture
@@ -78,19 +78,19 @@ def test_each_run_is_claimed_once_and_none_is_left_while_a_place_is_free(runs: R
 
 
 def test_no_more_runs_are_held_than_the_trigger_allows(runs: Runs) -> None:
-    _, workers = pool_of(runs, 12, max_concurrent_runs=7)
-    for _ in range(30):
+    _, workers = pool_of(runs, 8, max_concurrent_runs=5)
+    for _ in range(16):
         runs.queue()
     answers = at_once(*(work_off(runs, worker_id) for worker_id in workers))
-    assert sum(answer for answer in answers if not isinstance(answer, ApiError)) == 7
+    assert sum(answer for answer in answers if not isinstance(answer, ApiError)) == 5
     places = Run.objects.filter(slot__isnull=False).values_list("trigger_slot", flat=True)
-    assert set(places) == set(range(1, 8))
+    assert set(places) == set(range(1, 6))
 
 
 def test_workers_that_join_and_leave_meanwhile_neither_lose_nor_double_a_run(runs: Runs) -> None:
-    pool_id, workers = pool_of(runs, 8)
+    pool_id, workers = pool_of(runs, 6)
     pool = Pool.objects.get(id=pool_id)
-    for _ in range(40):
+    for _ in range(20):
         runs.queue()
 
     def come_and_go(worker_id: UUID) -> None:
@@ -105,7 +105,7 @@ def test_workers_that_join_and_leave_meanwhile_neither_lose_nor_double_a_run(run
     )
     for worker_id in workers:
         work_off(runs, worker_id)()
-    assert Run.objects.filter(status="claimed").count() == 40
+    assert Run.objects.filter(status="claimed").count() == 20
 
 
 def test_a_preferred_worker_that_goes_leaves_no_run_behind(runs: Runs) -> None:

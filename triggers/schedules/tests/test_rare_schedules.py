@@ -154,7 +154,7 @@ def _cases(draw: st.DrawFn) -> tuple[Schedule, datetime]:
 
 
 @given(_cases())
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 def test_any_schedule_comes_due_when_the_clocks_say_so(case: tuple[Schedule, datetime]) -> None:
     schedule, moment = case
     slow = SlowSchedule(schedule.expression, schedule.timezone)
@@ -178,7 +178,7 @@ def _walked(schedule: Schedule, first: datetime, until: datetime) -> Ticks:
 
 
 @given(_cases(), st.integers(0, 10 * 24 * 60))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 def test_missed_ticks_are_counted_as_if_each_were_visited(
     case: tuple[Schedule, datetime], minutes: int
 ) -> None:

@@ -17,7 +17,7 @@ from workspaces.encryption.check import (
 
 class Command(OperatorCommand):
     help = (
-        "Open every sealed value and every data key with this process's MASTER_KEYS, and say which"
+        "Open every encrypted value and every data key with this process's MASTER_KEYS, and say which"
         " keys are in use: a master key that nothing lies under may go from MASTER_KEYS. Changes"
         " nothing and shows no value. Reads in small batches, beside everything that runs."
     )
@@ -36,7 +36,7 @@ Exits with 0 when everything opens, else with 1; stderr names table, row and fie
             report = check_keys(on_progress=progress.add)
         for line in key_lines(report, each_data_key=options["data_keys"]):
             self.stdout.write(line)
-        self.stdout.write(f"sealed values: {counted_values(report)}")
+        self.stdout.write(f"encrypted values: {counted_values(report)}")
         for line in broken_lines(report):
             self.stderr.write(line)
         if report.broken_count:

@@ -30,7 +30,7 @@ from workspaces.models import Environment
 class Command(OperatorCommand):
     help = (
         "Rotate keys, while everything runs. --master wraps every data key under the first of"
-        " MASTER_KEYS; what is sealed stays as it is. --data gives environments a new data key,"
+        " MASTER_KEYS; what is encrypted stays as it is. --data gives environments a new data key,"
         " re-encrypts what lies under the old one, and deletes that. Both may be killed at any point"
         " and called again, which goes on where it was; any number may run at once. At the end"
         " everything is opened once. Every process must know the new master key before --master is"
