@@ -9,7 +9,14 @@ from typing import Literal
 import pytest
 
 from console.tests.screens import SCREENS
-from testing.processes.browser import COLOURS, axe_finds, chromium, screenshot, sideways_overflow
+from testing.processes.browser import (
+    COLOURS,
+    axe_finds,
+    chromium,
+    load_axe,
+    screenshot,
+    sideways_overflow,
+)
 from testing.processes.grant_server import grant_server
 from testing.processes.scheduler_process import scheduling
 from testing.processes.web_process import serve
@@ -65,6 +72,7 @@ def look_at(page, name):
 def test_every_screen_fits_and_axe_finds_nothing(committed_stage, server, tmp_path):
     cookie = session_cookie(committed_stage.cast.owner)
     with browsing(server, tmp_path) as page:
+        load_axe(page)
         for screen in SCREENS:
             if screen.role == "nobody":
                 page.context.clear_cookies()
@@ -126,7 +134,7 @@ def test_what_somebody_has_chosen_stays_chosen_when_the_list_renews_itself(
             page.focus(".pick input")
             page.keyboard.press("Space")
         page.evaluate("htmx.trigger(document.getElementById('live'), 'refresh')")
-        page.wait_for_function("!document.querySelector('.htmx-request')")
+        page.wait_for_selector(".htmx-request", state="detached")
         assert page.locator(".pick :checked").count() == 1
         assert page.evaluate("document.activeElement.matches('.pick :checked')")
 
@@ -155,6 +163,22 @@ def test_conditions_are_added_in_rows_and_what_was_typed_stays(committed_cast, s
         page.click("button[value=when]")
         page.wait_for_selector("[name='when.0.path']")
         look_at(page, "conditions")
+
+
+def test_what_is_wrong_in_a_folded_part_unfolds_it(committed_cast, server, tmp_path):
+    cookie, environment_id = session_cookie(committed_cast.admin), committed_cast.environment.id
+    with browsing(server, tmp_path) as page:
+        sign_in(page, cookie)
+        page.goto(f"environments/{environment_id}/triggers/new")
+        page.fill("[name=name]", "Report")
+        page.fill("[name=prompt]", "Report.")
+        more = page.locator("#where summary")
+        more.click()
+        page.fill("[name=startDeadlineSeconds]", "5")
+        more.click()
+        assert not page.is_visible("[name=startDeadlineSeconds]")
+        page.click(".savebar button")
+        page.wait_for_selector("[name=startDeadlineSeconds]:focus")
 
 
 def test_three_clicks_connect_a_server_behind_oauth(

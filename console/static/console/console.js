@@ -81,7 +81,7 @@ function follow(url, last, hear, opened = () => {}) {
     }
   }
 
-  document.addEventListener("visibilitychange", () => { if (document.hidden) reading?.abort(); else read(); });
+  addEventListener("visibilitychange", () => { if (document.hidden) reading?.abort(); else read(); });
   read();
 }
 
@@ -89,9 +89,10 @@ function follow(url, last, hear, opened = () => {}) {
 // `data-events` is the stream of a run, which draws its trace anew.
 const changed = new Set();
 let isStale = false;
+const outdate = () => { isStale = true; };
 const news = document.createElement("p");
 news.className = "news";
-news.setAttribute("role", "status");
+news.role = "status";
 const show = document.createElement("button");
 show.onclick = () => { refresh(true); byId("live").scrollIntoView(); };
 
@@ -128,12 +129,12 @@ function refresh(isAsked) {
 
 function followEnvironment(part) {
   document.body.append(news);
-  follow(part.dataset.stream, "", noteChange, () => { isStale = true; });
-  if (part.dataset.events) follow(part.dataset.events, part.dataset.last, () => { isStale = true; });
+  follow(part.dataset.stream, "", noteChange, outdate);
+  if (part.dataset.events) follow(part.dataset.events, part.dataset.last, outdate);
   setInterval(refresh, 1000);
-  const again = () => setTimeout(() => { isStale = true; }, 5000);
-  document.addEventListener("htmx:responseError", again);
-  document.addEventListener("htmx:sendError", again);
+  const again = () => setTimeout(outdate, 5000);
+  addEventListener("htmx:responseError", again);
+  addEventListener("htmx:sendError", again);
 }
 
 // What buttons do.
@@ -166,7 +167,9 @@ function prepare(root) {
   }
 }
 
-document.addEventListener("click", (event) => {
+// What is wrong unfolds.
+addEventListener("invalid", ({ target }) => target.closest("details")?.setAttribute("open", ""), true);
+addEventListener("click", (event) => {
   const { target } = event;
   const button = target.closest("[data-act]");
   if (button) acts[button.dataset.act]?.(button, byId(button.dataset.of));
@@ -185,7 +188,7 @@ function move(list, step) {
   list[Math.min(Math.max(at + step, 0), list.length - 1)]?.focus();
 }
 
-document.addEventListener("keydown", (event) => {
+addEventListener("keydown", (event) => {
   const { key, target } = event, dialog = byId("find");
   const step = { j: 1, k: -1, ArrowDown: 1, ArrowUp: -1 }[key];
   if (key === "k" && (event.ctrlKey || event.metaKey) && dialog) find(event);
@@ -202,11 +205,11 @@ setInterval(() => localize(document), 1000);
 
 // What was open stays open in a new part, and the focus where it was, or else at the first link. htmx knows ids alone.
 let opened = [], held;
-document.addEventListener("htmx:beforeSwap", () => {
+addEventListener("htmx:beforeSwap", () => {
   opened = [...all("details[open][id]")];
   held = document.activeElement;
 });
-document.addEventListener("htmx:load", ({ detail }) => {
+addEventListener("htmx:load", ({ detail }) => {
   prepare(detail.elt);
   for (const { id } of opened.splice(0)) if (byId(id)) byId(id).open = true;
   if (held?.isConnected !== false || document.activeElement !== document.body) return;
@@ -215,6 +218,5 @@ document.addEventListener("htmx:load", ({ detail }) => {
   (same ?? document.querySelector("main :is(a, button)"))?.focus({ preventScroll: true });
 });
 if (byId("zone")) byId("zone").textContent = `${own} (${formats.whole.formatToParts(Date.now()).at(-1).value})`;
-if (byId("keys")) byId("keys").hidden = false;
 const live = byId("live");
 if (live) followEnvironment(live);
