@@ -2,7 +2,6 @@
 
 import argparse
 import errno
-import fcntl
 import json
 import os
 import shlex
@@ -12,8 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from django.conf import settings
@@ -27,7 +25,7 @@ from bin.ending import Afterwards, die_with_parent
 from bin.services import ServiceLogs, Services, is_alarming, procfile
 from pipedai import env
 from pipedai.checks import refuse_unfit_settings
-from pipedai.embedded.cluster import EmbeddedPostgresError, Layout
+from pipedai.embedded.cluster import EmbeddedPostgresError, Layout, if_free
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.server import gunicorn_conf
 from pipedai.version import VERSION
@@ -72,7 +70,11 @@ class CannotStart(Exception):  # noqa: N818
 
 
 def main() -> int:
-    options = _parse(sys.argv[1:])
+    # The script bin/run answers --help itself, because this module runs only once all packages are installed.
+    parser = argparse.ArgumentParser("bin/run", add_help=False)
+    for option in OPTIONS:
+        parser.add_argument(option, action="store_true")
+    options = parser.parse_args()
     try:
         return Stack(demo=not options.no_demo, claude=options.claude, verbose=options.verbose).run()
     except (CannotStart, EmbeddedPostgresError, ImproperlyConfigured) as error:
@@ -80,14 +82,6 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-
-
-def _parse(arguments: list[str]) -> argparse.Namespace:
-    # The script bin/run answers --help itself, because this module runs only once all packages are installed.
-    parser = argparse.ArgumentParser("bin/run", add_help=False)
-    for option in OPTIONS:
-        parser.add_argument(option, action="store_true")
-    return parser.parse_args(arguments)
 
 
 class Stack:
@@ -119,7 +113,12 @@ class Stack:
         """Start all processes, show a run of the demo, and wait for a signal or a process's end."""
         os.chdir(settings.BASE_DIR)
         Layout(settings.DATA_DIR).prepare_data_dir()
-        with _only_one_in(settings.DATA_DIR):
+        with if_free(settings.DATA_DIR / "run.lock") as alone:
+            if alone is None:
+                raise CannotStart(
+                    f"Another bin/run is at work in {settings.DATA_DIR}:"
+                    " set PIPEDAI_DATA_DIR and PORT to have one beside it."
+                )
             stop_database = self._start_database()
             try:
                 _say("Migrating the database…")
@@ -256,20 +255,6 @@ def _free_port(preferred: int) -> int:
         except (OSError, OverflowError):
             continue
     raise CannotStart("No port of the loopback interface is free.")
-
-
-@contextmanager
-def _only_one_in(data_dir: Path) -> Iterator[None]:
-    """Let no second bin/run use the data directory, as both would run the same worker. Raises CannotStart."""
-    with (data_dir / "run.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CannotStart(
-                f"Another bin/run is at work in {data_dir}:"
-                " set PIPEDAI_DATA_DIR and PORT to have one beside it."
-            ) from None
-        yield
 
 
 def _say(text: str) -> None:

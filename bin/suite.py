@@ -78,10 +78,12 @@ def main() -> int:
             concerned = changed.tests(_ROOT, changed.files(_ROOT))
             print(f"The difference to main concerns {len(concerned)} files of tests.", flush=True)
             pytest_arguments += concerned
+        named = [each for each in pytest_arguments if not each.startswith("-")]
         return Suite(environment).run(
             None if quick and not concerned else pytest_arguments,
             only_tests=NO_CHECKS in arguments,
-            long=ALL in arguments or (not quick and any(map(_is_path, pytest_arguments))),
+            long=ALL in arguments
+            or (not quick and any(Path(each.partition("::")[0]).exists() for each in named)),
             programs=ALL in arguments,
         )
     finally:
@@ -205,10 +207,6 @@ def _many_tests_are_not_compiled() -> bool:
         compiled = source.parent / "__pycache__" / f"{source.stem}{tag}"
         stale += not compiled.exists() or compiled.stat().st_mtime < source.stat().st_mtime
     return stale > _MANY_TESTS
-
-
-def _is_path(argument: str) -> bool:
-    return not argument.startswith("-") and Path(argument.partition("::")[0]).exists()
 
 
 def new_data_dir() -> Path:

@@ -20,13 +20,11 @@ class BadTimezone(ValueError):  # noqa: N818
 
 
 def check_timezone(name: str) -> None:
-    if name not in _zone_names():
+    if name == _NO_ZONE or name not in _zone_names():
         raise BadTimezone("Not a time zone of the IANA database, such as Europe/Berlin.")
 
 
-@lru_cache(maxsize=1)
-def _zone_names() -> frozenset[str]:
-    return frozenset(available_timezones() - {_NO_ZONE})
+_zone_names = lru_cache(maxsize=1)(available_timezones)
 
 
 # The difference between the clocks, in seconds, from which on `check_deploy` warns and an alert fires.

@@ -131,18 +131,20 @@ def gather_runs_with_events(gather: Gather | None) -> None:
 
 def announce_runs_with_events(run_ids: Iterable[UUID], *, told_by: str = NOBODY) -> None:
     """Makes these runs' streams read, except in the process `told_by`. A database error is only logged."""
-    names = sorted(str(run_id) for run_id in run_ids)
-    pieces = [names[n : n + _IDS_AT_ONCE] for n in range(0, len(names), _IDS_AT_ONCE)]
-    _try_to_notify([f"{RUNS} {told_by} {' '.join(piece)}" for piece in pieces])
+    _try_to_notify([f"{RUNS} {told_by} {piece}" for piece in _pieces(run_ids)])
 
 
 def announce_things(environment_id: UUID, kind: str, ids: Iterable[UUID]) -> None:
     """When this transaction commits, tell the environment's streams that things of a `kind`, such as `run`, changed."""
-    names = sorted({str(id_) for id_ in ids})
-    pieces = [names[n : n + _IDS_AT_ONCE] for n in range(0, len(names), _IDS_AT_ONCE)]
-    payloads = [f"{THINGS} {environment_id} {kind} {' '.join(piece)}" for piece in pieces]
+    payloads = [f"{THINGS} {environment_id} {kind} {piece}" for piece in _pieces(ids)]
     if payloads:
         transaction.on_commit(lambda: _try_to_notify(payloads))
+
+
+def _pieces(ids: Iterable[UUID]) -> list[str]:
+    names = sorted({str(id_) for id_ in ids})
+    starts = range(0, len(names), _IDS_AT_ONCE)
+    return [" ".join(names[start : start + _IDS_AT_ONCE]) for start in starts]
 
 
 def announce_watch(subject: UUID) -> None:

@@ -16,7 +16,6 @@ from pipedai.server.heart import register_beat
 from pipedai.sql import fetch_all, fetch_by_ids
 from pipedai.wakeups import wake_workers
 from triggers import files  # noqa: F401 - importing it registers the kinds of files
-from triggers.budgets.spending import settle_left_over
 from triggers.changes import (
     Kind,
     State,
@@ -158,8 +157,6 @@ register_job(Job("decide-ends", every_seconds=0.25, work=decide_ends))
 register_job(Job("expire-runs", every_seconds=1.0, work=expire_runs))
 
 register_job(Job("expire-queued-runs", every_seconds=1.0, work=expire_queued_runs))
-
-register_job(Job("settle-reservations", every_seconds=5.0, work=settle_left_over))
 
 register_job(Job("read-watches", every_seconds=1.0, work=read_watches))
 

@@ -112,7 +112,7 @@ HINDRANCES: Final[Mapping[WaitingFor, Hindrance]] = {
         until="limited_until",
     ),
     WaitingFor.WORKER_OFFLINE: Hindrance(
-        own="Waits for machine {name}, offline since {at}.",
+        own="Machine {name} has been offline since {at}.",
         one="has been offline since {at}.",
         several="are offline, the last one since {at}.",
         remedy="Start the worker program on {name}",
@@ -144,7 +144,7 @@ HINDRANCES: Final[Mapping[WaitingFor, Hindrance]] = {
 # What is said of workers that have never called, in place of the sentences about WORKER_OFFLINE.
 NEVER_CALLED: Final = replace(
     HINDRANCES[WaitingFor.WORKER_OFFLINE],
-    own="Waits for machine {name}, which has never called.",
+    own="Machine {name} has never called.",
     one="has never called.",
     several="have never called.",
 )

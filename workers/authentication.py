@@ -6,8 +6,7 @@ from typing import Any
 from rest_framework.request import Request
 
 from pipedai.api.authentication import BearerAuthentication, bad_token
-from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import ApiError, NotFound
+from pipedai.api.errors import BodyTooLarge, NotFound
 from pipedai.api.principal import WorkerPrincipal, actor_of, principal_of
 from pipedai.api.schema.operation import header
 from pipedai.api.views import ApiViewSet
@@ -56,17 +55,10 @@ PROCESS = header(
 )
 
 
-class BodyTooLarge(ApiError):  # noqa: N818 - named as what it answers
-    """413: the body is longer than that of this call may be."""
-
-    status_code = 413
-
-
 def check_size(request: Request, most_bytes: int) -> None:
     """Raises BodyTooLarge. The web server has read the whole body, and tells its length."""
     if int(request.META.get("CONTENT_LENGTH") or 0) > most_bytes:
-        message = f"The body must not be longer than {most_bytes // 1024} KiB."
-        raise BodyTooLarge(message, code=ErrorCode.BODY_TOO_LARGE)
+        raise BodyTooLarge(f"The body must not be longer than {most_bytes // 1024} KiB.")
 
 
 class WorkerProtocolViewSet(ApiViewSet):

@@ -86,14 +86,15 @@ WHERE k.id = %(key_id)s AND k.expires_at > statement_timestamp() AND {_UNUSED}
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Registered:
-    """A registered worker and its token in plaintext; the database has only the token's digest."""
+    """A registered worker and its token, which is shown this once."""
 
     worker_id: UUID
+    # In plaintext; the database has only its digest.
     worker_token: str
     workspace_id: UUID
     environment_id: UUID
     approved: bool
-    auth_mode: str
+    auth_mode: Worker.AuthMode
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -19,8 +19,7 @@ from triggers.runs.waiting import note_change
 from workers.models import Worker
 from workers.pools.services import leave_all_pools, lock_resuming_triggers
 from workers.presence import set_account
-from workspaces.locks import hold_environment, hold_role, lock_row
-from workspaces.roles import Role
+from workspaces.locks import changing, lock_row
 
 _LIVE = Worker.objects.filter(deleted_at__isnull=True)
 
@@ -96,9 +95,7 @@ def deregister_worker(*, worker: Worker, reassign_to: UUID | None, actor: Actor)
     """
     if reassign_to == worker.id:
         raise Invalid({"reassignTo": ["Must be another machine."]})
-    with transaction.atomic():
-        hold_environment(worker.environment_id)
-        hold_role(actor, worker.environment_id, Role.ADMIN)
+    with changing(worker.environment_id, actor):
         both = _LIVE.filter(environment_id=worker.environment_id, id__in=[worker.id, reassign_to])
         locked = {each.id: each for each in both.select_for_update(no_key=True).order_by("id")}
         leaving = or_not_found(locked.get(worker.id))

@@ -15,9 +15,8 @@ from pipedai.events import Actor, Event, emit
 from pipedai.wakeups import wake_workers
 from workspaces.ceilings import check_ceiling
 from workspaces.locks import (
+    changing,
     checked_pools,
-    hold_environment,
-    hold_role,
     hold_role_of_user,
     lock_environment,
     pool_metadata,
@@ -101,11 +100,9 @@ def mint_registration_token(
     """Makes a `wrk_` key at the request of another key. One worker can register with it, within MINTED_LIFETIME. Raises
     Invalid for a missing pool, CeilingReached, and Unauthenticated if the acting key was revoked.
     """
-    with transaction.atomic():
-        lock_environment(environment_id)
-        # `hold_role` locks the acting key. A request that revokes it at the same moment waits, and then also revokes
-        # the key that is made here.
-        hold_role(actor, environment_id, Role.ADMIN)
+    # The acting key is locked. A request that revokes it at the same moment waits, and then also revokes the key
+    # that is made here.
+    with changing(environment_id, actor, alone=True):
         minted = _create(
             environment_id,
             ApiKey.Kind.WRK.value,
@@ -121,9 +118,7 @@ def mint_registration_token(
 def revoke_api_key(*, environment_id: UUID, key_id: UUID, actor: Actor) -> None:
     """Revokes a key, and the unused `wrk_` keys that were made at its request. Raises NotFound."""
     own = ApiKey.objects.filter(id=key_id, environment_id=environment_id)
-    with transaction.atomic():
-        hold_environment(environment_id)
-        hold_role(actor, environment_id, Role.ADMIN)
+    with changing(environment_id, actor):
         if own.filter(revoked_at__isnull=True).update(revoked_at=Now()):
             minted = [key.id for key in _revoke(Q(parent_id=key_id))]
             metadata = {"keysRevoked": [str(token_id) for token_id in minted]} if minted else {}

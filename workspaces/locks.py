@@ -3,11 +3,13 @@
 While a request waits for a lock its caller may lose their role, so `hold_role` reads it again under the lock.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
+from django.db import transaction
 from django.db.models import Model, QuerySet
 
 from accounts.sessions import session_ended
@@ -79,6 +81,19 @@ def hold_role(actor: Actor, environment_id: UUID, needs: Role) -> Role:
     else:
         hold = partial(_hold_role_of_key, actor.id, environment_id, needs)
     return once(("role", actor.id, environment_id, needs), hold)
+
+
+@contextmanager
+def changing(
+    environment_id: UUID, actor: Actor, needs: Role = Role.ADMIN, *, alone: bool = False
+) -> Iterator[Role]:
+    """Wraps a change of what is in an environment: in one transaction it locks the environment, `alone` if the change
+    counts rows of which there may be only so many, and then the actor's role, which it gives. Raises NotFound, and the
+    errors of `hold_role`.
+    """
+    with transaction.atomic():
+        (lock_environment if alone else hold_environment)(environment_id)
+        yield hold_role(actor, environment_id, needs)
 
 
 def _hold_role_of_key(key_id: UUID | None, environment_id: UUID, needs: Role) -> Role:

@@ -41,7 +41,7 @@ from workspaces.api_keys import (
     revoked_because,
 )
 from workspaces.ceilings import check_ceiling
-from workspaces.locks import hold_role, hold_role_of_user, lock_environment
+from workspaces.locks import changing, hold_role_of_user, lock_environment
 from workspaces.models import ApiKey, Environment, Invitation, Membership
 from workspaces.roles import Role, check_includes
 
@@ -69,9 +69,7 @@ def add_member(
     for a member, CeilingReached.
     """
     try:
-        with transaction.atomic():
-            lock_environment(environment_id)
-            own = hold_role(actor, environment_id, Role.ADMIN)
+        with changing(environment_id, actor, alone=True) as own:
             check_may_grant(own, role)
             user = _user(user_id, email)
             check_room_for_member(environment_id)
@@ -88,9 +86,7 @@ def change_role(*, environment_id: UUID, user_id: UUID, role: Role, actor: Actor
     """The keys that the member may not have with this role are revoked. Raises NotFound, Forbidden if only an
     owner may do this, Conflict for the last owner.
     """
-    with transaction.atomic():
-        lock_environment(environment_id)
-        own = hold_role(actor, environment_id, Role.ADMIN)
+    with changing(environment_id, actor, alone=True) as own:
         member = _member(environment_id, user_id)
         check_may_grant(own, role)
         _check_may_take(own, member)
@@ -113,9 +109,7 @@ def remove_member(*, environment_id: UUID, user_id: UUID, actor: Actor) -> None:
     their command lines; other `pwk_` and `hos_` keys stay, and the audit row lists them. Raises NotFound, Forbidden,
     Conflict for the last owner.
     """
-    with transaction.atomic():
-        lock_environment(environment_id)
-        own = hold_role(actor, environment_id, Role.VIEWER)
+    with changing(environment_id, actor, Role.VIEWER, alone=True) as own:
         member = _member(environment_id, user_id)
         if user_id != actor.id:
             check_includes(own, Role.ADMIN)
@@ -256,9 +250,7 @@ def invite(
     TooManyRequests if the workspace has sent too many, or the address got too many mails.
     """
     try:
-        with transaction.atomic():
-            lock_environment(environment_id)
-            own = hold_role(actor, environment_id, Role.ADMIN)
+        with changing(environment_id, actor, alone=True) as own:
             check_may_grant(own, role)
             assert actor.id is not None, "the viewset accepts only cookies"
             inviter = User.objects.get(id=actor.id)
@@ -289,9 +281,7 @@ def invite(
 
 def revoke_invitation(*, environment_id: UUID, invitation_id: UUID, actor: Actor) -> None:
     """Revokes an open invitation, so that its link does not work any more. Raises NotFound for any other."""
-    with transaction.atomic():
-        lock_environment(environment_id)
-        hold_role(actor, environment_id, Role.ADMIN)
+    with changing(environment_id, actor, alone=True):
         invitation = or_not_found(open_invitations(environment_id).filter(id=invitation_id).first())
         Invitation.objects.filter(id=invitation.id).update(revoked_at=Now())
         make_void(Q(id=invitation.mail_id))

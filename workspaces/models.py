@@ -13,20 +13,6 @@ from workspaces.connections.models import Authorization, Connection, Revocation,
 from workspaces.roles import KEY_ROLES, Role
 from workspaces.tenant_columns import environment_key, in_environment, tenant_key
 
-__all__ = [
-    "ApiKey",
-    "Authorization",
-    "Connection",
-    "DataKey",
-    "DataKeyRotation",
-    "Environment",
-    "Invitation",
-    "Membership",
-    "Revocation",
-    "RevocationAttempt",
-    "Workspace",
-]
-
 
 class Workspace(models.Model):
     """A customer's account, which groups environments. It has no members: users are members of environments."""

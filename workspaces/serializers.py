@@ -124,11 +124,7 @@ class InvitationSerializer(NamedSerializer):
 class NewInvitationSerializer(InvitationSerializer):
     """An invitation that was just made. Its context has the link to hand over, which is shown only once."""
 
-    link = serializers.SerializerMethodField()
-
-    def get_link(self, invitation: Invitation) -> str | None:
-        link: str | None = self.context["link"]
-        return link
+    link = serializers.CharField(read_only=True, allow_null=True)
 
 
 class AcceptedSerializer(NamedSerializer):

@@ -15,7 +15,12 @@ from pipedai.api.renderers import counted
 from pipedai.events import Actor, Event, emit
 from workspaces.ceilings import PROFILE, held_and_most
 from workspaces.encryption.keys import create_data_key
-from workspaces.locks import close_environment, hold_right_to_create_in, hold_role, lock_environment
+from workspaces.locks import (
+    changing,
+    close_environment,
+    hold_right_to_create_in,
+    hold_role,
+)
 from workspaces.models import Environment, Membership, Workspace
 from workspaces.roles import Role
 
@@ -59,9 +64,7 @@ def update_environment(*, environment_id: UUID, values: dict[str, Any], actor: A
     name.
     """
     try:
-        with transaction.atomic():
-            lock_environment(environment_id)
-            hold_role(actor, environment_id, Role.ADMIN)
+        with changing(environment_id, actor, alone=True):
             environment = Environment.objects.get(id=environment_id, deleted_at__isnull=True)
             changes = _apply(environment, values)
             if not changes:

@@ -129,8 +129,8 @@ class EnvironmentViewSet(TenantViewSet):
         summary="Get an environment",
         answers={200: EnvironmentSerializer},
     )
-    def retrieve(self, request: Request, environment_id: UUID) -> Response:
-        return Response(self._shown(environment_id))
+    def retrieve(self, request: Request, environment_id: UUID) -> Any:
+        return self._shown(environment_id)
 
     @Operation(
         "PATCH /environments/{environmentId}",
@@ -141,13 +141,11 @@ class EnvironmentViewSet(TenantViewSet):
         example={"paused": True, "pauseReason": "The database is being moved."},
         answers={200: EnvironmentSerializer},
     )
-    def update(self, request: Request, environment_id: UUID, body: Values) -> Response:
+    def update(self, request: Request, environment_id: UUID, body: Values) -> Any:
         services.update_environment(
-            environment_id=environment_id,
-            values=body,
-            actor=actor_of(request),
+            environment_id=environment_id, values=body, actor=actor_of(request)
         )
-        return Response(self._shown(environment_id))
+        return self._shown(environment_id)
 
     @Operation(
         "DELETE /environments/{environmentId}",
@@ -160,7 +158,7 @@ class EnvironmentViewSet(TenantViewSet):
     def _shown(self, environment_id: UUID) -> Any:
         environment: Any = Environment.objects.get(id=environment_id)
         environment.caller_role = self.access.role.value
-        return EnvironmentSerializer(environment).data
+        return environment
 
 
 class MemberViewSet(TenantViewSet):
@@ -247,12 +245,12 @@ class InvitationViewSet(TenantViewSet):
         example={"email": "grace@example.com", "role": "operator"},
         answers={201: NewInvitationSerializer},
     )
-    def create(self, request: Request, environment_id: UUID, body: Values) -> Response:
-        invitation, link = members.invite(
+    def create(self, request: Request, environment_id: UUID, body: Values) -> Any:
+        invitation: Any
+        invitation, invitation.link = members.invite(
             **body, environment_id=environment_id, actor=actor_of(request)
         )
-        shown = NewInvitationSerializer(invitation, context={"link": link})
-        return Response(shown.data, status=201)
+        return invitation
 
     @Operation(
         "DELETE /environments/{environmentId}/invitations/{invitationId}",

@@ -198,20 +198,22 @@ class Outage:
     """Logs that the API does not answer, logs it again now and then, and logs once when the API answers again."""
 
     def __init__(self) -> None:
-        self._failures = 0
+        self._backoff = Backoff()
         self._reminded_at: float | None = None
 
-    def failed(self, error: Unanswered) -> None:
-        """Log that an attempt failed. The first failure in a row is not logged: the API may close idle connections."""
-        self._failures += 1
+    def failed(self, error: Unanswered) -> float:
+        """Log that an attempt failed, and return the seconds until the next. The first failure in a row is not logged:
+        the API may close idle connections.
+        """
         now = time.monotonic()
         due = self._reminded_at is None or now - self._reminded_at >= REMINDER_SECONDS
-        if self._failures > 1 and due:
+        if self._backoff.attempts and due:
             self._reminded_at = now
             log.warning("%s; trying again", error)
+        return self._backoff.next_delay(error.retry_after)
 
     def answered(self) -> None:
-        self._failures = 0
+        self._backoff.reset()
         if self._reminded_at is not None:
             self._reminded_at = None
             log.info("the API answers again")
@@ -224,13 +226,12 @@ def until_answered(
     again: type[Unanswered] = Unanswered,
 ) -> Answer:
     """Call `call` until it does not raise `again`. Raises GaveUp when `wait(seconds)`, which sleeps, returns True."""
-    backoff, outage = Backoff(), Outage()
+    outage = Outage()
     while True:
         try:
             answer = call()
         except again as error:
-            outage.failed(error)
-            if wait(backoff.next_delay(error.retry_after)):
+            if wait(outage.failed(error)):
                 raise GaveUp(str(error)) from None
         else:
             outage.answered()

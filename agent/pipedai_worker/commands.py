@@ -15,8 +15,7 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -126,14 +125,8 @@ def doctor(options: argparse.Namespace) -> None:
 
 @_one_sentence()
 def logs(options: argparse.Namespace) -> None:
-    """Carry out `logs`: print a run's events, by default until it ends."""
-    for event in _events_of(options):
-        print(json.dumps(event) if options.json else shown(event), flush=True)
-
-
-def _events_of(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Yield the events that the command `logs` is to show, from the file that the worker keeps until it has sent them.
-    If there are none, the log says so. Raises Exit if this machine has no file of the run, and ConfigError.
+    """Carry out `logs`: print a run's events, by default until it ends, from the file that the worker keeps until it
+    has sent them. If there are none, the log says so. Raises Exit if this machine has no file of the run.
     """
     worker_id = WorkerConfig.load(options.config).worker_id
     state = identity.state_directory(options.config) / worker_id
@@ -147,7 +140,7 @@ def _events_of(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         told = False
         for event in from_file(path, options.after, is_over):
             told = True
-            yield event
+            print(json.dumps(event) if options.json else shown(event), flush=True)
     except FileNotFoundError:
         raise Exit(
             cli.ERROR,
@@ -166,23 +159,24 @@ def _register(options: argparse.Namespace) -> WorkerConfig:
         raise Exit(cli.BAD_CONFIG, "The registration token is damaged.")
     if not options.api_url:
         raise Exit(cli.BAD_CONFIG, "Give the API's URL in --api-url.")
-    wanted = Registration(
-        token=token.strip(),
-        hostname=options.hostname,
-        label=options.label,
-        auth_mode=options.auth_mode or CLAUDE_MAX,
-        max_concurrency=options.max_concurrency or 1,
-        problems=_problems(options, options.auth_mode or CLAUDE_MAX, options.config.parent, None),
-    )
+    mode = options.auth_mode or CLAUDE_MAX
+    told = {
+        "token": token.strip(),
+        "hostname": (options.hostname or socket.gethostname())[:NAME_LENGTH],
+        "os": f"{platform.system()} {platform.release()}"[:NAME_LENGTH],
+        "version": __version__,
+        "authMode": mode,
+        "maxConcurrency": options.max_concurrency or 1,
+        "problems": _problems(options, mode, options.config.parent, None),
+        **({"label": options.label[:NAME_LENGTH]} if options.label else {}),
+    }
     try:
         with contextlib.closing(_api(options, options.api_url)) as api:
-            return exchange_token(api, wanted, options.config)
+            return exchange_token(api, told, options.config)
     except TokenRefused as refused:
         raise Exit(
             cli.DEAD_TOKEN, f"The registration token was refused ({refused}): mint a new one."
         ) from None
-    except NotRegistered as error:
-        raise Exit(cli.ERROR, str(error)) from None
 
 
 def _work(options: argparse.Namespace, config: WorkerConfig) -> None:
@@ -341,39 +335,9 @@ NAME_LENGTH = 255
 PATIENCE_SECONDS = 60.0
 
 
-class NotRegistered(Exception):  # noqa: N818 - a state of knowledge
-    """The API could not be asked within a minute, or its answer was lost. The text says what to do about it."""
-
-
-@dataclass(frozen=True)
-class Registration:
-    """What the worker tells of itself when it registers. An empty hostname stands for this machine's own."""
-
-    token: str = field(repr=False)
-    hostname: str = ""
-    label: str = ""
-    auth_mode: str = CLAUDE_MAX
-    max_concurrency: int = 1
-    problems: Sequence[dict[str, str]] = ()
-
-    def body(self) -> dict[str, object]:
-        body: dict[str, object] = {
-            "token": self.token,
-            "hostname": (self.hostname or socket.gethostname())[:NAME_LENGTH],
-            "os": f"{platform.system()} {platform.release()}"[:NAME_LENGTH],
-            "version": __version__,
-            "authMode": self.auth_mode,
-            "maxConcurrency": self.max_concurrency,
-            "problems": list(self.problems),
-        }
-        if self.label:
-            body["label"] = self.label[:NAME_LENGTH]
-        return body
-
-
-def exchange_token(api: Api, registration: Registration, path: Path) -> WorkerConfig:
-    """Register, and write the configuration. It tries again for a minute, but only while the token is certain to be
-    unused. Raises ConfigError if the file can't be written, NotRegistered, and the API's errors.
+def exchange_token(api: Api, told: dict[str, Any], path: Path) -> WorkerConfig:
+    """Register with what is `told`, and write the configuration. It tries again for a minute, but only while the token
+    is certain to be unused. Raises ConfigError if the file can't be written, Exit, and the API's errors.
     """
     _check_writable(path)
     gives_up_at = time.monotonic() + PATIENCE_SECONDS
@@ -386,27 +350,27 @@ def exchange_token(api: Api, registration: Registration, path: Path) -> WorkerCo
 
     def attempt() -> dict[str, object]:
         try:
-            return api.register(registration.body())
+            return api.register(told)
         except Unavailable as error:
             if error.sent and error.retry_after is None:
-                raise NotRegistered(
-                    f"{error}. The token may be used up: if it is refused next, mint a new one."
+                raise Exit(
+                    cli.ERROR,
+                    f"{error}. The token may be used up: if it is refused next, mint a new one.",
                 ) from None
             raise
 
     try:
         answer = until_answered(attempt, wait, again=Unavailable)
     except GaveUp as gave_up:
-        raise NotRegistered(f"{gave_up}. The token was not used: try again later.") from None
+        sentence = f"{gave_up}. The token was not used: try again later."
+        raise Exit(cli.ERROR, sentence) from None
     config = WorkerConfig(
         worker_id=str(answer["workerId"]),
         worker_token=str(answer["workerToken"]),
         api_url=api.url,
         workspace_id=str(answer["workspaceId"]),
         environment_id=str(answer["environmentId"]) if answer.get("environmentId") else None,
-        auth_mode=mode
-        if (mode := answer.get("authMode")) in AUTH_MODES
-        else registration.auth_mode,
+        auth_mode=mode if (mode := answer.get("authMode")) in AUTH_MODES else told["authMode"],
     )
     try:
         config.save(path)

@@ -66,6 +66,10 @@ def with_strings(value: Any, change: Change, change_name: Change | None = None) 
     return value
 
 
+def shortened(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
 LARGEST_WHOLE = 2**63 - 1
 
 

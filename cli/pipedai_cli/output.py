@@ -30,7 +30,9 @@ _MOST_DOLLARS = 10**12
 
 def safe(text: object) -> str:
     """Return the text with its control characters as escapes such as `\\x1b`. Line breaks and tabs stay."""
-    return _CONTROLS.sub(_escape, str(text))
+    return _CONTROLS.sub(
+        lambda found: found[0].encode("unicode_escape", "surrogatepass").decode("ascii"), str(text)
+    )
 
 
 def one_line(text: object) -> str:
@@ -45,10 +47,6 @@ def shorten(text: str, most: int) -> str:
 def without_calls(text: str) -> str:
     """Return what the API says to do without the calls of the API that do it: here, commands and pages do."""
     return _CALLS.sub("", text)
-
-
-def _escape(match: re.Match[str]) -> str:
-    return match.group().encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 def parse_time(value: object) -> datetime | None:

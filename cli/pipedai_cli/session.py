@@ -6,7 +6,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, update_wrapper
 from pathlib import Path
@@ -193,16 +193,21 @@ class Session:
         self,
         kind: str,
         most: int,
-        heads: Sequence[str],
-        cells: Callable[[Json], Sequence[object]],
+        columns: Mapping[str, str | Callable[[Json], object]],
         *,
-        none: str,
+        none: str = "",
         **params: Any,
     ) -> None:
-        """Write rows of the environment as a table of their `cells`, or as JSON as the API has them."""
+        """Write rows of the environment as a table, or as JSON as the API has them. Each of the `columns` has the name
+        of a field, or what tells a row's cell.
+        """
         found = [*self.rows(kind, most, **params)]
         if not self.out.printed_json({"items": found}):
-            self.out.table(heads, map(cells, found), none=none)
+            cells = [
+                [row.get(cell) if isinstance(cell, str) else cell(row) for cell in columns.values()]
+                for row in found
+            ]
+            self.out.table(tuple(columns), cells, none=none or f"There are no {kind}.")
 
     def id_of(self, kind: str, given: str | None) -> str | None:
         return str(found_by(self, kind, given)["id"]) if given else None
@@ -229,7 +234,7 @@ def with_session(function: Callable[Concatenate[Session, P], R]) -> Callable[P, 
 
 def found_by(session: Session, kind: str, given: str) -> dict[str, Any]:
     """Return the row of a kind (`triggers`) with this id, key or whole name. Raises Failure for none or several."""
-    if _is_id(given):
+    if len(given) == 36 and given.count("-") == 4:
         row: dict[str, Any] = session.api.get(f"/{kind}/{given}")
         return row
     rows = [*session.rows(kind, _ALL)]
@@ -249,22 +254,18 @@ def found_by(session: Session, kind: str, given: str) -> dict[str, Any]:
     raise wrong_usage(f"{len(fitting)} {kind} have the name “{given}”: give one of the ids {ids}.")
 
 
-def _is_id(given: str) -> bool:
-    return len(given) == 36 and given.count("-") == 4
-
-
-def _set_json(context: click.Context, _option: click.Parameter, value: bool) -> None:
-    if value:
-        context.ensure_object(Session).as_json = True
-
-
 def with_json(function: Callable[Concatenate[Session, P], R]) -> Callable[P, R]:
     """Pass the Session to a command that shows something, and let it take --json."""
+
+    def set_json(context: click.Context, _option: click.Parameter, value: bool) -> None:
+        if value:
+            context.ensure_object(Session).as_json = True
+
     option = click.option(
         "--json",
         is_flag=True,
         expose_value=False,
-        callback=_set_json,
+        callback=set_json,
         help="Print the API's JSON.",
     )
     return option(with_session(function))

@@ -12,6 +12,10 @@ from console.pages import chosen, form_page, pages_beside, screen, see_other
 
 # Each workspace costs a call, so a page has a few. Most people are in one or two.
 _WORKSPACES = 20
+_WORKSPACE = (
+    "A workspace is your company or team. It holds environments, such as production, and each of these has its own"
+    " people, machines and triggers."
+)
 
 
 @screen
@@ -33,6 +37,8 @@ def open_environment(request: HttpRequest, environment_id: UUID) -> HttpResponse
 @screen
 def choose(request: HttpRequest) -> HttpResponse:
     page = _workspaces(request)
+    if not page["items"] and "cursor" not in request.GET:
+        return see_other(request, reverse("console:new-workspace"))
     context = {"workspaces": page["items"], **pages_beside(request, page)}
     return render(request, "console/choose.html", context)
 
@@ -55,7 +61,7 @@ def new_workspace(request: HttpRequest) -> HttpResponse:
         request, "GET", "auth/me"
     )  # A visitor without a session is sent to sign in before they type.
     form = Form("POST", "workspaces", {"name": Look(help="Such as the name of your company.")})
-    said = {"title": "New workspace", "button": "Make the workspace"}
+    said = {"title": "New workspace", "button": "Make the workspace", "text": _WORKSPACE}
     return form_page(
         request, form, lambda made: reverse("console:new-environment", args=[made["id"]]), **said
     )

@@ -79,6 +79,10 @@ class Named:
         )
 
 
+# A longer list is not shown whole: its field finds one by name.
+MOST_CHOICES = 20
+
+
 @screen
 def options(request: HttpRequest, environment_id: UUID, kind: str) -> HttpResponse:
     """What a field offers whose list is too long for the page, for htmx. The field's own value comes as its name."""

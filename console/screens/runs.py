@@ -20,7 +20,7 @@ from console.pages import (
     see_other,
     show,
 )
-from console.screens.finding import Named
+from console.screens.finding import MOST_CHOICES, Named
 from console.screens.traces import calls_of, events_of, trace_of
 from console.templatetags.console import may
 from pipedai.links import path_of_page
@@ -49,7 +49,6 @@ _SOURCES = {
 @screen
 def runs(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     """Which runs were there, how did they end, and what did they say?"""
-    # The newest machines can be chosen. The pages of older ones lead to their runs.
     machines = names_of(request, environment_id, "workers")
     offered: dict[str, tuple[str, dict[str, str]]] = {
         "triggerId": ("Trigger", {}),
@@ -59,15 +58,18 @@ def runs(request: HttpRequest, environment_id: UUID) -> HttpResponse:
         "to": ("Until (UTC)", {}),
     }
     query, wrong = chosen(request, "status", *offered), dict[str, list[str]]()
-    triggers = Named(request, environment_id, "triggers")
+    finders = {"triggerId": Named(request, environment_id, "triggers")}
+    if len(machines) > MOST_CHOICES:
+        finders["workerId"] = Named(request, environment_id, "workers")
     asked: Json = {**query, "include": "counts"}
+    at = ""
     try:
-        if typed := query.get("triggerId"):
-            asked["triggerId"] = triggers.id_of(typed)
-            query["triggerId"] = triggers.name_of(typed)
+        for at in finders.keys() & query.keys():
+            asked[at] = finders[at].id_of(query[at])
+            query[at] = finders[at].name_of(query[at])
         page = ask(request, "GET", f"environments/{environment_id}/runs", query=asked).data
     except ValueError as error:
-        page, wrong = {"items": [], "nextCursor": None}, {"triggerId": [str(error)]}
+        page, wrong = {"items": [], "nextCursor": None}, {at: [str(error)]}
     except Refused as refused:
         if refused.status != 400 or not refused.fields.keys() & {"status", *offered}:
             raise
@@ -83,8 +85,8 @@ def runs(request: HttpRequest, environment_id: UUID) -> HttpResponse:
         filters.append(
             {"name": name, "label": label, "value": value, "choices": choices, "errors": errors}
         )
-        if name == "triggerId":
-            filters[-1]["options"] = triggers.options
+        if name in finders:
+            filters[-1]["options"] = finders[name].options
     context = {
         "runs": page["items"],
         "first": filters[:2],

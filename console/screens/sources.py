@@ -1,5 +1,6 @@
 """The screens of sources: who may send events, what came, what each event started and why not, and once more."""
 
+import shlex
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -85,6 +86,29 @@ SOURCES = ResourceScreens(
 )
 
 
+# The signature of a body, made in a shell.
+_SIGNED = """"$(printf %s "$BODY" | openssl dgst -sha256 -hmac "$SECRET" -r | cut -d ' ' -f 1)\""""
+
+
+def _try_of(source: Json, url: str) -> list[str]:
+    """Returns the lines that send an event from a shell, or none if the sender is a product that signs by itself. The
+    secret is shown to nobody, so whoever pastes them puts it into the first one.
+    """
+    if source["scheme"] == "bearer":
+        header, proof = "Authorization: Bearer ", '"$SECRET"'
+    elif source["scheme"] == "hmac" and not source["hmac"]["timestampHeader"]:
+        header, proof = f"{source['hmac']['header']}: {source['hmac']['prefix'] or ''}", _SIGNED
+    else:
+        return []
+    return [
+        "SECRET='the secret'",
+        """BODY='{"hello": "world"}'""",
+        f"""curl -H {shlex.quote(header)}{proof} -d "$BODY" {url}""",
+    ]
+
+
+# The API counts so many requests of an hour at most. What became of them is drawn.
+_MOST_IN_HOUR = 100
 _CAME = {"good": "Started something", "open": "Started nothing", "bad": "Refused"}
 # Why a request was refused, and what to do about it.
 _REFUSED = {
@@ -119,8 +143,12 @@ def _shown(source: Json) -> Json:
         state = "disabled"
     elif sums["refused"] and not sums["taken"]:
         state = "shut"
-    strip = requests(source["recent"])
-    return {**source, "said": said, "how": how, "state": state, "sums": sums, "strip": strip}
+    told = {
+        name: f"{sums[name]:,}{'+' * (max(hours) >= _MOST_IN_HOUR)}" if sums[name] else "–"
+        for name, hours in source["recent"].items()
+    }
+    shown = {"said": said, "how": how, "state": state, "sums": sums, "told": told}
+    return {**source, **shown, "strip": requests(source["recent"])}
 
 
 def _hours(recent: Json) -> Chart:
@@ -152,6 +180,7 @@ def source(request: HttpRequest, source_id: UUID) -> HttpResponse:
     path = f"sources/{source_id}/events"
     filters = chosen(request, "decision")
     is_operator = may(environment, "operator")
+    url = f"{settings.PUBLIC_URL}{found['url']}"
     events = ask(request, "GET", path, query={**filters, "limit": 25}).data if is_operator else None
     shown = _shown(found)
     context = {
@@ -162,7 +191,8 @@ def source(request: HttpRequest, source_id: UUID) -> HttpResponse:
         "heard_by": all_of(request, found["environmentId"], "triggers", listensTo=found["id"]),
         "types": [visible(each) for each in found["typesSeen"]],
         "refused": [{**each, "said": _REFUSED[each["reason"]]} for each in found["refused"]],
-        "url": f"{settings.PUBLIC_URL}{found['url']}",
+        "url": url,
+        "lines": _try_of(found, url),
         "form": form,
         "filters": filters,
         "decisions": words_of(path, "decision"),

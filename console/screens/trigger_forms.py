@@ -10,11 +10,9 @@ from console.asking import Json, Refused, ask_if_free
 from console.forms import Form, Look, clauses
 from console.json_rows import Schema, Values
 from console.pages import ResourceScreens, all_of, names_of, screen, see_other, show
-from console.screens.finding import Named
+from console.screens.finding import MOST_CHOICES, Named
 from console.templatetags.console import word
 
-# A longer list is not shown whole: its field finds one by name.
-_MOST_CHOICES = 20
 # How many due times to come are shown.
 _TO_COME = 5
 # The schedules that most people want, and how each is called.
@@ -171,6 +169,8 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
     if "id" not in row and len(machines) == 1 and not found_pools:
         # Where there is one machine, a new trigger has it.
         row["workerId"] = machines[0]["id"]
+    if source := "id" not in row and request.GET.get("source"):
+        row["on"] = [{"sourceId": source}]
     workers = [(each["id"], f"{each['label']} ({each['status']})") for each in machines]
     pools = [(each["id"], each["name"]) for each in found_pools]
     connections = [
@@ -178,7 +178,7 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
     ]
 
     def one_of(kind: str, choices: list[tuple[str, str]], label: str, said: str = "") -> Look:
-        if len(choices) > _MOST_CHOICES:
+        if len(choices) > MOST_CHOICES:
             return Look(label, said, finder=Named(request, row["environmentId"], kind))
         return Look(label, said, choices=[("", "None"), *choices])
 
@@ -201,7 +201,8 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
             kind="headers",
         ),
         "schedule": Look(
-            help="Minute, hour, day, month, weekday, as in 0 6 * * mon-fri. Without one it runs when you say."
+            help="Minute, hour, day, month, weekday, as in 0 6 * * mon-fri. Without one it runs only when somebody says"
+            " so."
         ),
         "timezone": Look("Time zone", help="Such as Europe/Berlin."),
         "runOnceAt": Look("Once, at (UTC)", help="A single time, with a schedule or without."),
@@ -229,7 +230,10 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
             help="Counted from each due time. Empty: never.",
             unit="seconds",
         ),
-        "recordEvents": Look("Show what happens during a run"),
+        "recordEvents": Look(
+            "Record the events of",
+            choices=[("failures", "failed runs"), ("always", "all runs"), ("never", "no runs")],
+        ),
         "outputSchema": Look(
             "Fields of the output",
             help="What a run hands over besides its words. A JSON Schema 2020-12 is made of them.",
@@ -266,7 +270,7 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
         "before.runIf": clauses(
             "Start the agent if",
             words=[
-                ("changed", "the result is another than before"),
+                ("changed", "the result differs from the last one"),
                 ("", "these conditions hold for it"),
             ],
         ),

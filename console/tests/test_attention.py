@@ -42,7 +42,7 @@ def test_a_failure_says_why_who_was_told_and_what_to_do(cast, page):
     assert "1 ended: 0 succeeded, 1 failed" in text
     assert "Trigger Morning report is failing." in text
     assert "correct the trigger's prompt, model, MCP server or headers; then run it again." in text
-    assert f"On its way {cast.admin.email} by On call" in text
+    assert f"On its way to {cast.admin.email} by the channel On call" in text
     assert SEEN in text
     assert not re.search("<img src=x|alertAfter|PATCH|faultClass", html)
     for path in (f"runs/{run_id}", f"runs/{run_id}/rerun", f"triggers/{trigger_id}/switch"):
@@ -115,7 +115,7 @@ def test_incidents_tell_who_was_told_and_when_it_was_over(cast):
     runs.ended("succeeded")
     Runs.of(cast, name="Other").ended("failed", faultClass="client")
     client, path = visitor(cast.viewer), f"/console/environments/{cast.environment.id}/incidents"
-    assert text_of(client.get(path)).count("by On call") == 2
+    assert text_of(client.get(path)).count("by the channel On call") == 2
     closed = text_of(client.get(path, {"status": "closed"}))
     assert "Report" in closed
     assert "Other" not in closed

@@ -9,7 +9,14 @@ from typing import Literal
 import pytest
 
 from console.tests.screens import SCREENS
-from testing.processes.browser import COLOURS, axe_finds, chromium, screenshot, sideways_overflow
+from testing.processes.browser import (
+    COLOURS,
+    axe_finds,
+    chromium,
+    load_axe,
+    screenshot,
+    sideways_overflow,
+)
 from testing.processes.grant_server import grant_server
 from testing.processes.scheduler_process import scheduling
 from testing.processes.web_process import serve
@@ -41,7 +48,9 @@ def browsing(server, profile, **options):
         page.on("console", lambda said: complaints.append(f"{page.url}: {said.text}"))
         page.on("pageerror", lambda error: complaints.append(f"{page.url}: {error}"))
         yield page
-    assert complaints == [], "\n".join(complaints)
+    # Where htmx has moved the focus to a row already, Chromium says so.
+    heard = [said for said in complaints if "Autofocus processing was blocked" not in said]
+    assert heard == [], "\n".join(heard)
 
 
 def sign_in(page, cookie):
@@ -63,6 +72,7 @@ def look_at(page, name):
 def test_every_screen_fits_and_axe_finds_nothing(committed_stage, server, tmp_path):
     cookie = session_cookie(committed_stage.cast.owner)
     with browsing(server, tmp_path) as page:
+        load_axe(page)
         for screen in SCREENS:
             if screen.role == "nobody":
                 page.context.clear_cookies()
@@ -110,6 +120,25 @@ def test_a_list_renews_itself_when_something_has_changed(committed_stage, server
         page.wait_for_selector("#live .badge:has-text('Queued')")
 
 
+def test_what_somebody_has_chosen_stays_chosen_when_the_list_renews_itself(
+    committed_stage, server, tmp_path
+):
+    cookie = session_cookie(committed_stage.cast.owner)
+    with browsing(server, tmp_path) as page:
+        sign_in(page, cookie)
+        with page.expect_response("**/events/stream"):
+            page.goto("environments/{environment_id}/triggers".format(**committed_stage.ids))
+        # The list may be on its way already when somebody chooses a row of it.
+        with page.expect_response("**/triggers"):
+            page.evaluate("htmx.trigger(document.getElementById('live'), 'refresh')")
+            page.focus(".pick input")
+            page.keyboard.press("Space")
+        page.evaluate("htmx.trigger(document.getElementById('live'), 'refresh')")
+        page.wait_for_selector(".htmx-request", state="detached")
+        assert page.locator(".pick :checked").count() == 1
+        assert page.evaluate("document.activeElement.matches('.pick :checked')")
+
+
 def test_conditions_are_added_in_rows_and_what_was_typed_stays(committed_cast, server, tmp_path):
     cookie, environment_id = session_cookie(committed_cast.admin), committed_cast.environment.id
     with browsing(server, tmp_path) as page:
@@ -134,6 +163,22 @@ def test_conditions_are_added_in_rows_and_what_was_typed_stays(committed_cast, s
         page.click("button[value=when]")
         page.wait_for_selector("[name='when.0.path']")
         look_at(page, "conditions")
+
+
+def test_what_is_wrong_in_a_folded_part_unfolds_it(committed_cast, server, tmp_path):
+    cookie, environment_id = session_cookie(committed_cast.admin), committed_cast.environment.id
+    with browsing(server, tmp_path) as page:
+        sign_in(page, cookie)
+        page.goto(f"environments/{environment_id}/triggers/new")
+        page.fill("[name=name]", "Report")
+        page.fill("[name=prompt]", "Report.")
+        more = page.locator("#where summary")
+        more.click()
+        page.fill("[name=startDeadlineSeconds]", "5")
+        more.click()
+        assert not page.is_visible("[name=startDeadlineSeconds]")
+        page.click(".savebar button")
+        page.wait_for_selector("[name=startDeadlineSeconds]:focus")
 
 
 def test_three_clicks_connect_a_server_behind_oauth(

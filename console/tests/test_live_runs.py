@@ -95,6 +95,27 @@ def test_a_run_is_followed_live_and_a_hidden_tab_reads_on_where_it_was(
         look_at(page, "rerun-effects")
 
 
+def test_the_focus_stays_where_it_is_when_a_part_is_drawn_anew(
+    committed_stage, server, tmp_path, tell
+):
+    cookie, run_id = session_cookie(committed_stage.cast.operator), committed_stage.runs["running"]
+    with browsing(server, tmp_path) as page:
+        sign_in(page, cookie)
+        page.goto(f"runs/{run_id}")
+        words = page.locator(".trace .words")
+        links = ("#menu a >> nth=2", "text=Cancel the run", "main dd a >> nth=0")
+        for seq, selector in enumerate(links, 1):
+            page.focus(selector)
+            had = page.evaluate("document.activeElement.href")
+            tell("events", events=[event(seq)])
+            words.nth(seq - 1).wait_for()
+            page.wait_for_function("had => document.activeElement.href === had", arg=had)
+        page.focus("text=Cancel the run")
+        tell("complete", status="failed", faultClass="client", errorMessage="No token")
+        page.wait_for_selector("#live .badge:has-text('Failed')")
+        page.wait_for_function("document.activeElement.closest('main')")
+
+
 def hide(page, is_hidden):
     """Hides the tab, or shows it again. A headless browser's own tabs are always seen."""
     page.evaluate(

@@ -33,7 +33,7 @@ def path_of(run_id, more=""):
 def test_a_waiting_run_says_what_for_and_what_to_do(cast, runs):
     run_id = runs.queue()
     page = visitor(cast.viewer).get(path_of(run_id))
-    assert "Waits for machine host-1, which has never called." in text_of(page)
+    assert "Machine host-1 has never called." in text_of(page)
     assert (
         "Start the worker program on host-1, or give the trigger another machine. Open the machine"
         in text_of(page)
@@ -283,6 +283,20 @@ def test_a_filter_that_the_api_refuses_says_so_at_its_field(cast):
     assert "Must be an ISO 8601 time" in text[text.index("From (UTC)") : text.index("Until (UTC)")]
     assert "Correct what is marked above" in text
     assert visitor(cast.viewer).get(path, {"cursor": "x"}).status_code == 400
+
+
+def test_one_of_many_machines_is_found_by_its_name(cast, runs):
+    runs.ended()
+    path, viewer = f"/console/environments/{cast.environment.id}/runs", visitor(cast.viewer)
+    assert '<select name="workerId"' in viewer.get(path).content.decode()
+    for number in range(20):
+        cast.register(f"host-{number + 2}")
+    assert '<input name="workerId" value="" list=' in viewer.get(path).content.decode()
+    label = cast.client(cast.viewer).get(f"/api/v1/workers/{cast.worker.worker_id}").json()["label"]
+    found = viewer.get(path, {"workerId": label}).content.decode()
+    assert (f'name="workerId" value="{label}"' in found, "<tbody>" in found) == (True, True)
+    none = viewer.get(path, {"workerId": "nobody"})
+    assert "Nothing has this name." in text_of(none)
 
 
 def test_several_runs_are_rerun_once_each(cast, runs):

@@ -207,12 +207,13 @@ def test_one_environment_opens_itself_and_several_are_chosen(cast):
     owner = visitor(cast.owner)
     (to,) = {owner.get("/console/")["Location"]}
     assert to == f"/console/environments/{cast.environment.id}"
-    assert visitor(UserFactory.create()).get("/console/")["Location"] == "/console/environments"
+    new = visitor(UserFactory.create()).get("/console/", follow=True)
+    assert new.redirect_chain[-1][0] == "/console/workspaces/new"
 
 
 def test_a_new_user_makes_a_workspace_and_an_environment(cast):
     client = visitor(UserFactory.create())
-    assert "Make your first workspace" in text_of(client.get("/console/environments"))
+    assert "your company or team" in text_of(client.get("/console/workspaces/new"))
     wrong = client.post("/console/workspaces/new", {"name": "\u202e"})
     assert wrong.status_code == 400
     assert 'aria-invalid="true"' in wrong.content.decode()

@@ -2,7 +2,7 @@
 
 import json
 
-from console.tests.visits import text_of, visitor
+from console.tests.visits import text_of, typed_in, visitor
 from testing.world.events import SOURCE_SECRET, add_source, listen
 from triggers.events.tests.test_receive import post, signed
 from triggers.models import Event, EventSource, Run, Trigger
@@ -58,6 +58,23 @@ def test_an_operator_reads_which_clause_did_not_hold_and_replays(cast):
     assert link not in visitor(cast.viewer).get(f"/console/runs/{run.id}").content.decode()
 
 
+def test_a_script_is_shown_the_lines_that_send_an_event_and_a_trigger_is_made_for_it(cast):
+    admin = visitor(cast.admin)
+    odd = {"header": "X-Sent", "prefix": "v1='$(reboot)", "timestampHeader": None}
+    shown = admin.get(f"/console/sources/{add_source(cast, 'hmac', hmac=odd)}")
+    assert """ -H 'X-Sent: v1='"'"'$(reboot)'"$(printf""" in text_of(shown)
+    stamped = {**odd, "timestampHeader": "X-At"}
+    for scheme, hmac in (("hmac", stamped), ("github", None)):
+        source_id = add_source(cast, scheme, **({"hmac": hmac} if hmac else {}))
+        assert "from a shell" not in text_of(admin.get(f"/console/sources/{source_id}"))
+    source_id = add_source(cast, "bearer")
+    shown = admin.get(f"/console/sources/{source_id}")
+    assert """ -H 'Authorization: Bearer '"$SECRET" -d""" in text_of(shown)
+    path = f"/console/environments/{cast.environment.id}/triggers/new?source={source_id}"
+    assert path in shown.content.decode()
+    assert typed_in(admin.get(path))["on.0.sourceId"] == [str(source_id)]
+
+
 def test_its_page_says_why_nothing_comes_and_is_live(cast):
     source_id = add_source(cast)
     page = f"/console/sources/{source_id}"
@@ -95,5 +112,5 @@ def test_its_hours_are_drawn_and_where_all_is_refused_comes_first(cast):
     assert text.index("Shut GitHub All are refused") < text.index("Repository GitHub Healthy")
     assert "In 24 hours 1 came, 1 started something, 0 were refused" in text
     shown = text_of(viewer.get(f"/console/sources/{source_id}"))
-    assert "1 came, 1 of them started something, 0 were refused." in shown
+    assert "1 came, and 1 of them started something; none was refused." in shown
     assert Trigger.objects.get(id=cast.trigger_id).name in shown

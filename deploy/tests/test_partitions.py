@@ -63,7 +63,7 @@ CROSSING = {
     "POST workspaces/:workspace/workers/:worker/disable",
 }
 # Jobs of the scheduler look for what is due in all environments.
-CROSSING_JOBS = {"expire-queued-runs", "expire-runs", "settle-reservations"}
+CROSSING_JOBS = {"expire-queued-runs", "expire-runs"}
 
 
 _FORGET_SIZES = """

@@ -311,16 +311,12 @@ class StaffModelAdmin(ModelAdmin):  # type: ignore[type-arg]
         return read_for(staff.pk, partial(super().get_changelist_instance, request))
 
     @cached_property
-    def _list_columns(self) -> list[Any]:
-        made = {each: column(self.model, each, in_list=True) for each in self._listed}
-        return [made.get(str(each), each) for each in self.list_display]
-
-    @cached_property
-    def _listed(self) -> list[str]:
-        return [str(each) for each in self.list_display if is_column(self.model, str(each))]
+    def _listed(self) -> dict[str, Any]:
+        names = (str(each) for each in self.list_display if is_column(self.model, str(each)))
+        return {name: column(self.model, name, in_list=True) for name in names}
 
     def get_list_display(self, request: HttpRequest) -> list[Any]:
-        return self._list_columns
+        return [self._listed.get(str(each), each) for each in self.list_display]
 
     def list_rows(self) -> QuerySet[Any]:
         return self.rows("id", *self._listed)
@@ -406,10 +402,19 @@ class StaffModelAdmin(ModelAdmin):  # type: ignore[type-arg]
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kw: Any) -> Any:
         row: Any = context["original"]
         panels = [each for panel in self.panels if (each := panel(row, request))]
+        lists = []
+        for model, admin in site._registry.items():
+            filters: Any = admin.list_filter
+            for each in filters:
+                if self.model in getattr(each, "others", ()):
+                    name = capfirst(str(model._meta.verbose_name_plural))
+                    is_plain = each.title in (self.opts.model_name, "subject")
+                    name += "" if is_plain else f" ({each.title})"
+                    lists.append((name, list_of(model, **{each.parameter_name: row.pk})))
         context |= {
             "title": self._title(row),
             "subtitle": None,
-            "panels": [*panels, Panel("See also", links=self._lists_about(row))],
+            "panels": [*panels, Panel("See also", links=lists)],
             "support": [
                 (action.label, reverse(f"admin:{self._support_name}", args=[row.pk, name]))
                 for name, action in self.support.items()
@@ -420,19 +425,6 @@ class StaffModelAdmin(ModelAdmin):  # type: ignore[type-arg]
 
     def _title(self, row: Any) -> str:
         return f"{capfirst(str(self.opts.verbose_name))} {value_of(row, self.named_by or 'pk')}"
-
-    def _lists_about(self, row: Any) -> list[tuple[str, str]]:
-        """Returns the lists that can be filtered by this row."""
-        found = []
-        for model, admin in site._registry.items():
-            filters: Any = admin.list_filter
-            for each in filters:
-                if self.model in getattr(each, "others", ()):
-                    name = capfirst(str(model._meta.verbose_name_plural))
-                    is_plain = each.title in (self.opts.model_name, "subject")
-                    name += "" if is_plain else f" ({each.title})"
-                    found.append((name, list_of(model, **{each.parameter_name: row.pk})))
-        return found
 
     def history_view(self, request: HttpRequest, object_id: str, *_: Any) -> HttpResponse:
         """Leads to the audit log about the row, since Django's own log is not written."""

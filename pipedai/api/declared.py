@@ -73,8 +73,11 @@ def _of_type(hint: Any, part: Callable[..., Any]) -> Any:
     if NoneType in get_args(hint):
         nullable = {"allow_null": True}
         (hint,) = (each for each in get_args(hint) if each is not NoneType)
-    if get_origin(hint) is tuple:
-        return serializers.ListSerializer(child=_of_type(get_args(hint)[0], part))
+    if get_origin(hint) in (list, tuple):
+        child = _of_type(get_args(hint)[0], part)
+        is_part = isinstance(child, serializers.BaseSerializer)
+        several: Any = serializers.ListSerializer if is_part else serializers.ListField
+        return several(child=child, **nullable)
     if get_origin(hint) is dict and hint.__args__[1] is str:
         return serializers.DictField(child=serializers.CharField(), **nullable)
     if is_dataclass(hint):

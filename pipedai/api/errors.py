@@ -127,3 +127,12 @@ class Invalid(ApiError):  # noqa: N818
 def error_body(message: str, *, code: ErrorCode, **extra: Any) -> JsonObject:
     """Also called where no `ApiError` is raised, as for Django's 404 page."""
     return {"error": message, "code": code.value, **extra}
+
+
+class BodyTooLarge(ApiError):  # noqa: N818 - named as what it answers
+    """The error for a body that is longer than that of the call may be."""
+
+    status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code=ErrorCode.BODY_TOO_LARGE)

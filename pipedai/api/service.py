@@ -100,15 +100,11 @@ def _hide_links(tokens: "list[Token]", folder: str) -> None:
     is_hidden = False
     for token in tokens:
         if token.type == "link_open":
-            is_hidden = not _is_served(str(token.attrGet("href")), folder)
+            href = str(token.attrGet("href"))
+            file = posixpath.normpath(posixpath.join(folder, href.partition("#")[0]))
+            is_hidden = not re.match(r"https?:|#", href) and file not in SERVED
         if token.type in {"link_open", "link_close"}:
             token.hidden = is_hidden
-
-
-def _is_served(href: str, folder: str) -> bool:
-    if re.match(r"https?:|#", href):
-        return True
-    return posixpath.normpath(posixpath.join(folder, href.partition("#")[0])) in SERVED
 
 
 # drf-spectacular has types for only a part of its functions, so mypy must allow calls of untyped functions here.

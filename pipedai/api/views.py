@@ -74,7 +74,16 @@ class ApiViewSet(ViewSet):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        actions = _actions_of(cls)
+        # The actions that the class itself defines: its public methods whose first argument is `request`.
+        actions = {
+            name
+            for name, function in vars(cls).items()
+            if inspect.isfunction(function)
+            and not name.startswith("_")
+            and list(inspect.signature(function).parameters)[1:2] == ["request"]
+            and not hasattr(ViewSet, name)
+            and not hasattr(ApiViewSet, name)
+        }
         lacking = {
             "permission": actions - set(cls.permissions),
             "@Operation": {name for name in actions if not has_operation(vars(cls)[name])},
@@ -188,19 +197,6 @@ def paths_of(*modules: ModuleType) -> list[URLPattern]:
         for (viewset, route), actions in urls.items()
         if route  # GET /api/v1 itself is not below it.
     ]
-
-
-def _actions_of(cls: type) -> set[str]:
-    """Returns the actions that a class itself defines: its public methods whose first argument is `request`."""
-    return {
-        name
-        for name, function in vars(cls).items()
-        if inspect.isfunction(function)
-        and not name.startswith("_")
-        and list(inspect.signature(function).parameters)[1:2] == ["request"]
-        and not hasattr(ViewSet, name)
-        and not hasattr(ApiViewSet, name)
-    }
 
 
 MEDIA_TYPE = "text/event-stream"

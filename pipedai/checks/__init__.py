@@ -192,21 +192,16 @@ def beside_the_embedded_database() -> str | None:
     """The keys must not lie in the embedded database's directory, so that a thief of it does not get the keys."""
     if settings.DATABASES["default"]["ENGINE"] != "pipedai.embedded":
         return None
-    for path in _files_beside_the_database():
+    dotenv = env.BASE_DIR / ".env"
+    files = [dotenv] if dotenv.is_relative_to(settings.DATA_DIR) else []
+    files += settings.DATA_DIR.iterdir() if settings.DATA_DIR.is_dir() else ()
+    for path in files:
         if _holds_a_key(path):
             return (
                 f"{path} keeps a key beside the embedded database that it protects:"
                 f" move it out of {settings.DATA_DIR}, or change PIPEDAI_DATA_DIR."
             )
     return None
-
-
-def _files_beside_the_database() -> Iterator[Path]:
-    dotenv = env.BASE_DIR / ".env"
-    if dotenv.is_relative_to(settings.DATA_DIR):
-        yield dotenv
-    if settings.DATA_DIR.is_dir():
-        yield from settings.DATA_DIR.iterdir()
 
 
 def _holds_a_key(path: Path) -> bool:

@@ -134,13 +134,19 @@ class Lane(ABC):
     due again when its claim has expired.
     """
 
-    def __init__(self, name: str, queue: Queue, at_once: int, per_host: int) -> None:
-        self._name, self._queue = name, queue
-        self._at_once, self._per_host = at_once, per_host
+    # The name of its threads.
+    name: str
+
+    def __init__(
+        self, queue: Queue, *, at_once: int | None = None, per_host: int | None = None
+    ) -> None:
+        self._queue = queue
+        self._at_once = queue.shares if at_once is None else at_once
+        self._per_host = queue.per_host if per_host is None else per_host
         self._busy: Counter[Taker] = Counter()
         self._memory = Memory()
         self._changed = threading.Condition()
-        self._crew = Crew(name, at_once, self._begin)
+        self._crew = Crew(self.name, self._at_once, self._begin)
 
     def job(self, name: str) -> Job:
         return Job(name, _EVERY_SECONDS, self.top_up, finish=self.finish, is_busy=self.is_busy)
@@ -173,7 +179,7 @@ class Lane(ABC):
         with self._changed:
             idle = self._changed.wait_for(lambda: not self._busy, seconds)
             if not idle:
-                log.info("lane.left_claimed", lane=self._name, rows=self._busy.total())
+                log.info("lane.left_claimed", lane=self.name, rows=self._busy.total())
         return idle
 
     def finish(self) -> None:
@@ -206,15 +212,9 @@ class Lane(ABC):
 class Senders(Lane):
     """Sends the messages of one kind, on threads of its own. Further threads record the answers."""
 
-    def __init__(
-        self, kind: Kind, *, at_once: int | None = None, per_host: int | None = None
-    ) -> None:
-        super().__init__(
-            f"{kind.name}-sender",
-            kind,
-            kind.shares if at_once is None else at_once,
-            kind.per_host if per_host is None else per_host,
-        )
+    def __init__(self, kind: Kind, **bounds: int) -> None:
+        self.name = f"{kind.name}-sender"
+        super().__init__(kind, **bounds)
         self._kind = kind
         self._recording = Crew(
             f"{kind.name}-recorder", kind.recorders, self._record, at_once=kind.recorded_at_once

@@ -12,7 +12,7 @@ from pipedai.logs import get_logger
 from pipedai.server.listen import EventsEar, Listener, StreamEar
 from pipedai.server.long_poll import WaitingLane, status_of
 from pipedai.server.outer import LOG
-from pipedai.server.request_scope import App, ClientGone, Message, Receive, Scope, Send
+from pipedai.server.request_scope import App, ClientGone, Message, Receive, Scope, Send, without
 from pipedai.server.ticket import STREAM, Piece, ReadTogether, StreamTicket
 
 log = get_logger(__name__)
@@ -135,7 +135,9 @@ class EventStreams(WaitingLane):
                 # The API key that opened the stream may have been revoked just before the stream subscribed to news of
                 # the key. So the stream asks again at once, and the endpoint then checks the key.
                 ear.changed = True
-            await send({**answer[0], "headers": _lasting(answer[0]["headers"])})
+            # The first answer's length is not that of the stream, and nginx must not buffer it.
+            kept = without(answer[0]["headers"], b"content-length")
+            await send({**answer[0], "headers": [*kept, (b"x-accel-buffering", b"no")]})
             told = f": {kind.opening}\n\n".encode() + _content(answer)
             await asyncio.sleep(ticket.opening_seconds)
             clock = asyncio.get_running_loop().time
@@ -210,9 +212,3 @@ async def _tell(send: Send, chunk: bytes, latest: float) -> None:
 
 def _content(answer: list[Message]) -> bytes:
     return b"".join(m.get("body", b"") for m in answer if m["type"] == "http.response.body")
-
-
-def _lasting(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Return an event stream's headers: without the first answer's Content-Length, and not buffered by nginx."""
-    kept = [(name, value) for name, value in headers if name.lower() != b"content-length"]
-    return [*kept, (b"x-accel-buffering", b"no")]

@@ -19,7 +19,7 @@ from django.db import close_old_connections
 from pipedai.clocks import EDITION
 from pipedai.server.event_stream import EventStreams, StreamKind
 from pipedai.server.listen import Ear, EventsEar, ThingsEar
-from pipedai.server.long_poll import AskingLane, LongPoll, asking_connection
+from pipedai.server.long_poll import ID, AskingLane, LongPoll, asking_connection
 from pipedai.server.memory_budget import HOLDING, Holding, overloaded, whole_answer
 from pipedai.server.outer import LOG
 from pipedai.server.request_scope import (
@@ -303,25 +303,24 @@ LIVE = "/api/v1/health/live"
 
 # The regular expressions below find polls and event streams without Django, so they must match what the `@Operation` of
 # their actions say. See docs/decisions/fast-paths.md.
-_ID = "([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
-_POLL = re.compile(f"/api/v1/workers/{_ID}/poll")
-_CLAIM_NEXT = re.compile(f"/api/v1/workers/{_ID}/claim-next")
+_POLL = re.compile(f"/api/v1/workers/{ID}/poll")
+_CLAIM_NEXT = re.compile(f"/api/v1/workers/{ID}/claim-next")
 STREAMS = (
     StreamKind(
         "worker events",
-        re.compile(f"/api/v1/workers/{_ID}/events/stream"),
+        re.compile(f"/api/v1/workers/{ID}/events/stream"),
         WorkerStreamTicket,
     ),
     StreamKind(
         "run events",
-        re.compile(f"/api/v1/runs/{_ID}/events/stream"),
+        re.compile(f"/api/v1/runs/{ID}/events/stream"),
         StreamTicket,
         EventsEar,
         pause_seconds=0.25,
     ),
     StreamKind(
         "environment events",
-        re.compile(f"/api/v1/environments/{_ID}/events/stream"),
+        re.compile(f"/api/v1/environments/{ID}/events/stream"),
         EnvironmentStreamTicket,
         ThingsEar,
         pause_seconds=0.5,
@@ -336,26 +335,18 @@ _LIVE_HEADERS = [
 ]
 
 
+@dataclass(frozen=True, slots=True)
 class Lanes:
     """Sends waiting polls, event streams, and requests that may hash a password or wait for a tenant's server to their
     lanes, and all others to `threads`. `background` makes coroutines that run until the server stops.
     """
 
-    def __init__(
-        self,
-        threads: App,
-        long_poll: LongPoll,
-        streams: EventStreams,
-        passwords: PasswordLane,
-        asking: AskingLane,
-        background: Sequence[Callable[[], Coroutine[Any, Any, None]]],
-    ) -> None:
-        self._threads = threads
-        self._long_poll = long_poll
-        self._streams = streams
-        self._passwords = passwords
-        self._asking = asking
-        self._background = background
+    _threads: App
+    _long_poll: LongPoll
+    _streams: EventStreams
+    _passwords: PasswordLane
+    _asking: AskingLane
+    _background: Sequence[Callable[[], Coroutine[Any, Any, None]]]
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "lifespan":
@@ -368,7 +359,9 @@ class Lanes:
             return self._passwords.serve(scope, receive, send)
         if (connection_id := asking_connection(scope)) is not None:
             return self._asking.serve(connection_id, scope, receive, send)
-        if scope["path"] == LIVE and _is_asked_by_a_probe(scope):
+        # Health checks send no `Origin`; an answer to a request with one needs CORS headers.
+        is_read = scope["method"] in {"GET", "HEAD"}
+        if scope["path"] == LIVE and is_read and header(scope["headers"], b"origin") is None:
             return _say_alive(scope, send)
         return self._threads(scope, receive, send)
 
@@ -391,11 +384,6 @@ class Lanes:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         await send({"type": "lifespan.shutdown.complete"})
-
-
-def _is_asked_by_a_probe(scope: Scope) -> bool:
-    """Health checks send no `Origin`; an answer to a request with one needs CORS headers."""
-    return scope["method"] in {"GET", "HEAD"} and header(scope["headers"], b"origin") is None
 
 
 async def _say_alive(scope: Scope, send: Send) -> None:

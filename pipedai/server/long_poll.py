@@ -95,7 +95,10 @@ class LongPoll(WaitingLane):
             while True:
                 ticket.begin()
                 answer = await self._ask(scope, body, receive, ear, ticket)
-                self._share_start(answer)
+                # All waiting polls share one copy of the status and headers of an empty answer: 0.9 KB less for each.
+                if answer[0] != self._start:
+                    self._start = answer[0]
+                answer[0] = self._start
                 left = began + ticket.wait_seconds - time.monotonic()
                 if status_of(answer) != 200 or not ticket.empty or left <= 0:
                     break
@@ -104,7 +107,11 @@ class LongPoll(WaitingLane):
                 if is_new:
                     # Runs of these pools may have been queued since the view was asked, so it is asked once more.
                     continue
-                until = time.monotonic() + min(left, self._patience_with(ticket))
+                # It waits for a notification at most until the worker's next queued run is due.
+                patience = self._patience(RECHECK_SECONDS)
+                if ticket.next_due_seconds is not None:
+                    patience = min(patience, max(ticket.next_due_seconds, SHORTEST_WAIT_SECONDS))
+                until = time.monotonic() + min(left, patience)
                 while (
                     not (ends := self._ends(ticket, ear))
                     and not ear.changed
@@ -136,32 +143,20 @@ class LongPoll(WaitingLane):
         ticket.superseded = ear.newest_poll > ticket.order
         return ticket.superseded or self._stopping
 
-    def _patience_with(self, ticket: PollTicket) -> float:
-        """Return how long to wait for a notification: at most until the worker's next queued run is due."""
-        patience = self._patience(RECHECK_SECONDS)
-        if ticket.next_due_seconds is None:
-            return patience
-        return min(patience, max(ticket.next_due_seconds, SHORTEST_WAIT_SECONDS))
-
-    def _share_start(self, answer: list[Message]) -> None:
-        """Let all waiting polls share one copy of the status and headers of an empty answer: 0.9 KB less for each."""
-        if answer[0] != self._start:
-            self._start = answer[0]
-        answer[0] = self._start
-
 
 # How long a request waits at most. A scheduler asks for ten seconds, and what a killed one asked is over after twenty.
 PATIENCE_SECONDS = 25.0
 # A waiting request asks again after about this many seconds even without a notification.
 _RECHECK_SECONDS = 5.0
 
+# The group of an id in a path's regular expression.
+ID = "([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
 # Their POST may wait. workspaces/connections/tests/test_waiting.py fails if one is missing.
 # See docs/decisions/fast-paths.md.
-_ID = "([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
 _PATH = re.compile(
-    f"/api/v1/connections/{_ID}/authorize"
-    f"|/console/connections/{_ID}/connect"
-    f"|/account/connections/{_ID}/callback"
+    f"/api/v1/connections/{ID}/authorize"
+    f"|/console/connections/{ID}/connect"
+    f"|/account/connections/{ID}/callback"
 )
 
 

@@ -167,15 +167,14 @@ def complete_headers(
         ours |= _CONSOLE_HEADERS
     if is_api(path):
         ours |= _API_HEADERS
-        kept = [(name, value) for name, value in given if name.lower() not in ours]
+        kept = without(given, *ours)
         added = ours
     else:
         kept = given
         names = {name.lower() for name, _ in given}
         added = {name: value for name, value in ours.items() if name not in names}
     always = {b"x-request-id": request_id.encode("latin-1"), b"server": SERVER}
-    kept = [(name, value) for name, value in kept if name.lower() not in always]
-    return [*kept, *added.items(), *always.items()]
+    return [*without(kept, *always), *added.items(), *always.items()]
 
 
 def _is_below(path: str, prefix: str) -> bool:
@@ -240,6 +239,10 @@ def header(headers: RawHeaders, name: bytes) -> str | None:
     return b",".join(values).decode("latin-1") if values else None
 
 
+def without(headers: RawHeaders, *names: bytes) -> RawHeaders:
+    return [(name, value) for name, value in headers if name.lower() not in names]
+
+
 def resolve_client(scope: Scope, trusted_proxies: Sequence[Network]) -> str:
     forwarded_for = header(scope["headers"], b"x-forwarded-for") if trusted_proxies else None
     return client_address(_peer(scope), forwarded_for, trusted_proxies)
@@ -256,10 +259,12 @@ def clean_scope(scope: Scope, *, client: str, trusted_proxies: Sequence[Network]
     headers = _clean_headers(scope["headers"], host)
     if path.startswith(HOOKS):
         # Nothing is read by the type of content, so whatever it says is let through.
-        headers = [(name, value) for name, value in headers if name != b"content-type"]
+        headers = without(headers, b"content-type")
     _check_charset(headers, path)
     said = header(headers, b"host")
-    if not (said or "").strip() and not _may_lack_host(scope, path, said):
+    # A probe may come with HTTP/1.0 or with an empty Host. HTTP/1.1 demands a Host (RFC 9112 §3.2).
+    may_lack_host = path in PROBES and (said is not None or scope["http_version"] == "1.0")
+    if not (said or "").strip() and not may_lack_host:
         raise _malformed("The Host header is missing.")
     if is_trusted_proxy(_peer(scope), trusted_proxies) and (scheme := _forwarded_scheme(headers)):
         scope["scheme"] = scheme
@@ -270,19 +275,10 @@ def clean_scope(scope: Scope, *, client: str, trusted_proxies: Sequence[Network]
 
 
 def say_body_length(scope: Scope, body: bytes) -> None:
-    kept = [
-        (name, value)
-        for name, value in scope["headers"]
-        if name not in {b"content-length", b"transfer-encoding", b"expect"}
-    ]
+    kept = without(scope["headers"], b"content-length", b"transfer-encoding", b"expect")
     if body:
         kept.append((b"content-length", str(len(body)).encode()))
     scope["headers"] = kept
-
-
-def _may_lack_host(scope: Scope, path: str, said: str | None) -> bool:
-    """Whether the request is a probe with HTTP/1.0 or with an empty Host. HTTP/1.1 demands a Host (RFC 9112 §3.2)."""
-    return path in PROBES and (said is not None or scope["http_version"] == "1.0")
 
 
 def _peer(scope: Scope) -> str | None:
@@ -309,7 +305,7 @@ def _clean_headers(headers: RawHeaders, host: bytes | None) -> RawHeaders:
     if cookies:
         kept.append((b"cookie", b"; ".join(cookies)))
     if host is not None:
-        kept = [(b"host", host), *((name, value) for name, value in kept if name != b"host")]
+        kept = [(b"host", host), *without(kept, b"host")]
     return kept
 
 

@@ -280,7 +280,10 @@ class Protocol(ASGIProtocol):
     def _feed_callback_parser(self, data: bytes) -> bool:
         while data:
             if self._unparsed or self._callback_parser._state == "chunked":
-                self._parse_in_turn(data)
+                if not self._unparsed:
+                    self.worker.unchunking.add(self.parse_some)
+                self._unparsed += data
+                self._pause_reading()
                 return True
             # The data may contain the beginning of a chunked body, so data that is not a body yet is parsed in small
             # pieces too.
@@ -289,12 +292,6 @@ class Protocol(ASGIProtocol):
                 return False
             data = data[size:]
         return True
-
-    def _parse_in_turn(self, data: bytes) -> None:
-        if not self._unparsed:
-            self.worker.unchunking.add(self.parse_some)
-        self._unparsed += data
-        self._pause_reading()
 
     def parse_some(self) -> bool:
         data, self._unparsed = self._unparsed[:PARSED_BYTES], self._unparsed[PARSED_BYTES:]
@@ -361,7 +358,9 @@ class Protocol(ASGIProtocol):
         # already, no error answer is sent, because the client would take it for the answer to its next request.
         if self._closed or (self._answering and self._current_request is not None):
             return
-        request_id = accept_or_make(self._sent_request_id())
+        parsed = getattr(self._callback_parser, "_headers_list", ())
+        sent = [value.decode("latin-1") for name, value in parsed if name == b"x-request-id"]
+        request_id = accept_or_make(sent[0] if len(sent) == 1 else None)
         if status == HTTPStatus.INTERNAL_SERVER_ERROR:
             headers, body = crash_answer(request_id, close=True)
         else:
@@ -389,11 +388,6 @@ class Protocol(ASGIProtocol):
         with suppress(OSError, RuntimeError):
             self.transport.write_eof()
         self.worker.loop.call_later(LINGER_SECONDS, self.transport.close)
-
-    def _sent_request_id(self) -> str | None:
-        parsed = getattr(self._callback_parser, "_headers_list", ())
-        sent = [value for name, value in parsed if name == b"x-request-id"]
-        return sent[0].decode("latin-1") if len(sent) == 1 else None
 
     def _log_error(self, status: int, request_id: str, body_bytes: int) -> None:
         peer = self.transport.get_extra_info("peername")

@@ -158,7 +158,12 @@ def test_every_example_is_what_is_answered(monkeypatch):
     story.tell("POST /workers/register", worker)
     calls = first_calls = WorkerCalls(
         Registered(
-            UUID(worker["workerId"]), worker["workerToken"], new_id(), new_id(), True, "claude_max"
+            UUID(worker["workerId"]),
+            worker["workerToken"],
+            new_id(),
+            new_id(),
+            True,
+            Worker.AuthMode.CLAUDE_MAX,
         )
     )
 
@@ -297,7 +302,12 @@ def test_every_example_is_what_is_answered(monkeypatch):
     run = call("post", f"{second}/run", {}, client=script)["id"]
     calls = WorkerCalls(
         Registered(
-            UUID(host["workerId"]), host["workerToken"], new_id(), new_id(), True, "claude_max"
+            UUID(host["workerId"]),
+            host["workerToken"],
+            new_id(),
+            new_id(),
+            True,
+            Worker.AuthMode.CLAUDE_MAX,
         )
     )
     calls.claim(run)

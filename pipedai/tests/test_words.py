@@ -94,7 +94,7 @@ WORDS = {
     # What the console's first pages said, in riddles.
     "riddles": Word(
         r"\bWell\b|What it (?:told|said)|Begun by|Or not\b|Has it come|[Bb]egins anew|[Oo]f it notional|Key in files"
-        r"|into it\b|marked below|It is here|Not over\b|\bGets in\b|like that\b|called so\b",
+        r"|for others right now|into it\b|marked below|It is here|Not over\b|\bGets in\b|like that\b|called so\b",
         "a word that a newcomer knows",
         (*TEMPLATES, "console/**/*.py"),
     ),
@@ -170,7 +170,12 @@ def _sentences(path: Path) -> Iterator[str]:
             text = node.value
         else:
             continue
-        if re.search(r"\w[,;]? \w", text) and not re.search(
-            r"\b(?:SELECT|FROM|UPDATE|WHERE|AND|SET|IN|IS|NOT|ON)\b", text
-        ):
+        if _A_SENTENCE.search(text) and not _NO_SENTENCE.search(text):
             yield text
+
+
+_A_SENTENCE = re.compile(r"\w[,;]? \w")
+# SQL, and names of fields that stand in one text with blanks between them.
+_NO_SENTENCE = re.compile(
+    r"\b(?:SELECT|FROM|UPDATE|WHERE|AND|SET|IN|IS|NOT|ON)\b|^[\w ]*[a-z][A-Z][\w ]*$"
+)

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from opentelemetry import trace
-from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
@@ -109,6 +108,7 @@ def _traced(job: Job) -> Callable[[], int]:
 
 # The name of all unknown HTTP methods in traces, which OpenTelemetry's conventions prescribe.
 _OTHER = "_OTHER"
+_PARENT = ("traceparent", "tracestate")
 
 
 class TracedRequests:
@@ -131,7 +131,8 @@ class TracedRequests:
             "http.request.method": method,
             "pipedai.request.id": current_request_id.get(),
         }
-        parent = self._parent(scope)
+        sent = {name: header(scope["headers"], name.encode()) for name in _PARENT}
+        parent = self._propagator.extract({name: value for name, value in sent.items() if value})
         with open_span(method, attributes, kind=SpanKind.SERVER, parent=parent) as span:
             said = scope[LOG]
             said["trace_id"] = f"{span.get_span_context().trace_id:032x}"
@@ -148,8 +149,3 @@ class TracedRequests:
                 await send(message)
 
             await self._app(scope, receive, tell)
-
-    def _parent(self, scope: Scope) -> Context:
-        names = ("traceparent", "tracestate")
-        sent = {name: header(scope["headers"], name.encode()) for name in names}
-        return self._propagator.extract({name: value for name, value in sent.items() if value})

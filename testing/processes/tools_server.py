@@ -9,9 +9,9 @@ from bin import demo_tools
 
 
 @contextmanager
-def tools_server() -> Iterator[str]:
-    """Serve it for the time of the block, and return its URL."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), demo_tools.Handler) as server:
+def tools_server(port: int = 0) -> Iterator[str]:
+    """Serve it for the time of the block, on a free port unless one is named, and return its URL."""
+    with ThreadingHTTPServer(("127.0.0.1", port), demo_tools.Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -12,9 +13,9 @@ from typing import Any
 import httpx
 
 from pipedai.env import BASE_DIR
-from pipedai_worker import commands
+from pipedai_worker import __version__, commands
 from pipedai_worker.api import Api
-from pipedai_worker.commands import Registration
+from pipedai_worker.identity import CLAUDE_MAX
 
 _STOP_SECONDS = 40.0
 _PAUSE_SECONDS = 0.1
@@ -24,9 +25,10 @@ _PAUSE_OF_A_RUN_SECONDS = 0.5
 
 def register(directory: Path, url: str, token: str, *, max_concurrency: int = 1) -> str:
     """Registers the worker of `working` with a `wrk_` token, as `pipedai-worker register` does. Returns its id."""
-    wanted = Registration(token=token, max_concurrency=max_concurrency)
+    machine = {"hostname": platform.node(), "os": platform.system(), "version": __version__}
+    told = {"token": token, "authMode": CLAUDE_MAX, "maxConcurrency": max_concurrency, **machine}
     with contextlib.closing(Api(url)) as api:
-        return commands.exchange_token(api, wanted, directory / "worker.json").worker_id
+        return commands.exchange_token(api, told, directory / "worker.json").worker_id
 
 
 @contextlib.contextmanager

@@ -350,19 +350,6 @@ WHERE w.environment_id = ANY(%(environment_ids)s) AND (EXISTS (
     WHERE r.environment_id = ANY(%(environment_ids)s) AND m.worker_id = w.id AND r.status = 'queued'))
 """
 
-# Finds what an older release has left: ended runs whose reservations it did not settle, and runs that count with an
-# estimate although a late report has told their cost. The second part looks back an hour, since releases run side by
-# side for minutes.
-_LEFT = f"""
-(SELECT x.run_id FROM run_reservation x JOIN run r ON r.id = x.run_id
-    WHERE x.settled_at IS NULL AND r.ended_at IS NOT NULL LIMIT %(limit)s)
-UNION
-(SELECT x.run_id FROM run_reservation x JOIN run r ON r.id = x.run_id
-    WHERE x.is_estimate AND x.spell = 0 AND x.settled_at > {NOW} - interval '1 hour' AND r.cost_usd IS NOT NULL
-    LIMIT %(limit)s)
-"""
-_LOCK_RUNS = "SELECT id FROM run WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED"
-
 
 def settle_reservations(
     run_ids: Collection[UUID], *, told_cost: Decimal | None = None, now: datetime | None = None
@@ -381,13 +368,3 @@ def wake_held_back(environment_ids: Collection[UUID]) -> None:
     if environment_ids:
         rows = fetch_all(_WAITING, {"environment_ids": list(environment_ids)})
         wake_workers([row["id"] for row in rows])
-
-
-def settle_left_over(*, limit: int = 100, now: datetime | None = None) -> int:
-    left = fetch_all(_LEFT, {"limit": limit, "now": now})
-    if not left:
-        return 0
-    with transaction.atomic():
-        ids = [row["id"] for row in fetch_all(_LOCK_RUNS, {"ids": [row["run_id"] for row in left]})]
-        settle_reservations(ids, now=now)
-    return len(ids)

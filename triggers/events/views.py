@@ -8,12 +8,11 @@ from uuid import UUID
 
 from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema_field
-from rest_framework import serializers, status
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import ApiError
+from pipedai.api.errors import BodyTooLarge
 from pipedai.api.fields import (
     ListField,
     NameField,
@@ -37,7 +36,6 @@ from triggers.events.refusals import with_history, with_hours
 from triggers.events.sources import SOURCES
 from triggers.models import Event, EventDecision, EventSource, RefusedRequest
 from triggers.states import EventDecided, Scheme
-from triggers.tenancy import check_tenant_ids
 from workspaces.access import IsOperator, TenantViewSet
 from workspaces.resource_views import RecentFilters, ResourceViewSet
 from workspaces.tenant_columns import KeyField, LabelField
@@ -202,16 +200,6 @@ class HookBody(Body):
     """Any JSON, as the sender makes it."""
 
 
-class TooLarge(ApiError):  # noqa: N818 - named as what it answers
-    status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
-
-    def __init__(self) -> None:
-        super().__init__(
-            f"An event must not be over {MAX_EVENT_BYTES // 1024} KiB.",
-            code=ErrorCode.BODY_TOO_LARGE,
-        )
-
-
 class HookViewSet(ApiViewSet):
     """The service's door for strangers: whoever can sign as the source may send events."""
 
@@ -240,7 +228,7 @@ class HookViewSet(ApiViewSet):
         body: bytes = request._request.body
         if len(body) > MAX_EVENT_BYTES:
             receiving.refuse_large(source_id, by_address(request))
-            raise TooLarge
+            raise BodyTooLarge(f"An event must not be over {MAX_EVENT_BYTES // 1024} KiB.")
         hold = partial(hold_memory, request, body, receiving.MAX_CONTAINERS)
         delivery = receiving.Delivery(source_id, request.headers, body, by_address(request), hold)
         told = receiving.receive(delivery)
@@ -271,7 +259,7 @@ class EventFilters(ApiFilterSet):
 
 
 class EnvironmentEventFilters(EventFilters):
-    sourceId = IdFilter(field_name="source_id")
+    sourceId = IdFilter(field_name="source_id", of=["triggers.EventSource"])
 
 
 class EnvironmentSourceEventViewSet(TenantViewSet):
@@ -288,9 +276,8 @@ class EnvironmentSourceEventViewSet(TenantViewSet):
     @from_replica
     def list(self, request: Request, environment_id: UUID) -> Response:
         of = {"environment_id": usual(environment_id), "source__isnull": False}
-        check_tenant_ids(
-            environment_id, EnvironmentEventFilters.read(Event.objects.none(), request)
-        )
+        none = Event.objects.none()
+        EnvironmentEventFilters.read(none, request, environment_id=environment_id)
         return _page(request, self, EnvironmentEventFilters, **of)
 
 

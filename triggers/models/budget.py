@@ -175,9 +175,6 @@ class RunReservation(models.Model):
             ),
         )
         indexes = (
-            # The scheduler finds by these two indexes what an older release has left to settle.
-            index("run_reservation_open", ["run"], where=lacks("settled_at")),
-            index("run_reservation_estimate", ["settled_at"], where=Q(is_estimate=True)),
             # `triggers.ready`, and the foreign key's check, find by this index whether a window has any.
             index("run_reservation_of_window", ["window"]),
         )

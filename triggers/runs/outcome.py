@@ -61,10 +61,11 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Denials:
-    """How many calls a run was denied, and the names of the tools of the first ones, MAX_DENIED_TOOLS at most."""
+    """How many calls a run was denied, and the names of the tools of the first ones."""
 
     total: int
-    tools: Sequence[str]
+    # MAX_DENIED_TOOLS at most.
+    tools: list[str]
 
 
 @dataclass(frozen=True, slots=True)

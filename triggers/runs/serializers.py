@@ -9,10 +9,10 @@ from pipedai.api.bulk import BulkBody
 from pipedai.api.declared import Declaring
 from pipedai.api.fields import TrueFalseField
 from pipedai.api.renderers import compact_json
-from pipedai.api.serializers import RowSerializer, StrictBody
+from pipedai.api.serializers import RowSerializer, StrictBody, serializer_of
 from triggers.models import Run, RunResult, RunText, TriggerRevision
 from triggers.models.run import PHASES, duration_ms, phases, tool_calls
-from triggers.runs.outcome import CALL_EFFECTS, CALL_OUTCOMES
+from triggers.runs.outcome import CALL_EFFECTS, CALL_OUTCOMES, Denials, ToolCalls
 
 MAX_PAYLOAD_BYTES = 64 * 1024
 
@@ -66,23 +66,6 @@ class RunSerializer(RowSerializer):
         return run["cancel_requested_at"] is not None
 
 
-class DenialsSerializer(serializers.Serializer[Any]):
-    """How many calls a run was denied, and the names of the tools of the first ones."""
-
-    total = serializers.IntegerField()
-    tools = serializers.ListField(child=serializers.CharField())
-
-
-class ToolCallsSerializer(serializers.Serializer[Any]):
-    """How many calls of MCP tools a run has made, how many of these calls may have changed something, and how many of
-    them got no answer.
-    """
-
-    total = serializers.IntegerField()
-    effects = serializers.IntegerField()
-    unknown = serializers.IntegerField()
-
-
 @extend_schema_field(
     {
         "type": "object",
@@ -130,14 +113,14 @@ class RunDetailSerializer(RunSerializer):
         """Whether there is a payload that the caller may not see, as it comes from an event."""
         return bool(run.get("payload_hidden"))
 
-    @extend_schema_field(DenialsSerializer(allow_null=True))
+    @extend_schema_field(serializer_of(Denials)(allow_null=True))
     def get_denials(self, run: dict[str, Any]) -> dict[str, Any] | None:
         """The calls that the run was denied, or None if its worker did not tell."""
         if run["denials_total"] is None:
             return None
         return {"total": run["denials_total"], "tools": run["denied_tools"]}
 
-    @extend_schema_field(ToolCallsSerializer(allow_null=True))
+    @extend_schema_field(serializer_of(ToolCalls)(allow_null=True))
     def get_toolCalls(self, run: dict[str, Any]) -> dict[str, int] | None:  # noqa: N802
         return tool_calls(run)
 

@@ -285,6 +285,8 @@ class DueTimes:
 
 @dataclass(frozen=True, slots=True)
 class ComingTime:
+    """One coming due time of a preview."""
+
     at: datetime
     note: str | None
 

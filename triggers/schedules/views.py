@@ -18,7 +18,7 @@ from pipedai.api.filters import (
 )
 from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.schema.operation import Operation, answer
-from pipedai.api.serializers import NamedSerializer, StrictBody, Values
+from pipedai.api.serializers import NamedSerializer, StrictBody, Values, serializer_of
 from pipedai.api.throttling import Rate, admit
 from pipedai.replica.reading import from_replica
 from pipedai.server.memory_budget import RequestLimit
@@ -53,12 +53,6 @@ class SchedulePreviewBody(StrictBody):
                 {"schedule": ["This field is required without a runOnceAt."]}
             )
         return attrs
-
-
-class ComingTimeSerializer(NamedSerializer):
-    """One coming due time of a preview."""
-
-    of = cron.ComingTime
 
 
 class TickSerializer(NamedSerializer):
@@ -101,7 +95,7 @@ class ScheduleViewSet(TenantViewSet):
                 "SchedulePreview",
                 "When a trigger would be due.",
                 description=serializers.CharField(allow_null=True),
-                times=ComingTimeSerializer(many=True),
+                times=serializer_of(cron.ComingTime)(many=True),
             )
         },
     )

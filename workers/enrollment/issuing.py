@@ -22,9 +22,8 @@ from pipedai.sql import execute, fetch_row
 from workers.models import Enrollment, Worker
 from workspaces.ceilings import check_ceiling
 from workspaces.locks import (
+    changing,
     checked_pools,
-    hold_environment,
-    hold_role,
     hold_role_of_user,
     lock_environment,
     pool_metadata,
@@ -117,9 +116,7 @@ def issue_code(
 def revoke_enrollment(*, environment_id: UUID, enrollment_id: UUID, actor: Actor) -> None:
     """Revokes the enrollment, once. Raises NotFound, and Conflict if a host has redeemed it: then revoke its key."""
     own = Enrollment.objects.filter(id=enrollment_id, environment_id=environment_id)
-    with transaction.atomic():
-        hold_environment(environment_id)
-        hold_role(actor, environment_id, Role.ADMIN)
+    with changing(environment_id, actor):
         if own.filter(revoked_at__isnull=True, consumed_at__isnull=True).update(revoked_at=Now()):
             emit(event("enrollment.revoked", own.get(), actor, {}))
             return

@@ -16,7 +16,7 @@ from pipedai.api.errors import ApiError, Forbidden, NotFound, Unauthenticated, o
 from pipedai.events import Actor, emit
 from pipedai.sql import Row, fetch_one
 from workers.enrollment.issuing import digests, event
-from workers.models import Enrollment
+from workers.models import Enrollment, Worker
 from workers.pools.services import join_pools
 from workers.registration import seat_worker
 from workspaces.api_keys import Minted, create_host_key, create_login_key
@@ -52,19 +52,16 @@ RETURNING old.too_fast
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Redeemed:
-    """What a host gets by redeeming: its worker, and two tokens in plaintext, of which only digests are stored."""
+    """A host's worker and its two tokens, which are shown this once."""
 
     worker_id: UUID
+    # The tokens are in plaintext; only their digests are stored.
     worker_token: str
     operator_token: str
+    api_url: str
     workspace_id: UUID
     environment_id: UUID
-    auth_mode: str
-
-    @property
-    def api_url(self) -> str:
-        url: str = settings.PUBLIC_URL
-        return url
+    auth_mode: Worker.AuthMode
 
 
 class EnrollmentRefused(ApiError):  # noqa: N818 - an answer by its status
@@ -196,6 +193,7 @@ def _seat(row: Row, values: dict[str, Any], actor: Actor) -> Redeemed:
         worker.worker_id,
         worker.worker_token,
         host.token,
+        settings.PUBLIC_URL,
         row["workspace_id"],
         environment_id,
         row["auth_mode"],

@@ -110,15 +110,6 @@ class RedeemBody(Body):
         return attrs
 
 
-class RedeemedSerializer(NamedSerializer):
-    """A host's worker and its two tokens, which are shown this once."""
-
-    of = Redeemed
-    shows = "workerId workerToken operatorToken apiUrl workspaceId environmentId authMode"
-    apiUrl = serializers.CharField()
-    authMode = serializers.ChoiceField(choices=Worker.AuthMode.choices)
-
-
 class EnrollmentSerializer(NamedSerializer):
     """An enrollment without its code. Only the answer to the call that issues a code shows the code."""
 
@@ -279,7 +270,7 @@ class EnrollmentViewSet(ApiViewSet):
         summary="Redeem an enrollment",
         body=RedeemBody,
         example={"code": "enr_…", "hostname": "build-2", "os": "linux", "version": "0.1.0"},
-        answers={201: RedeemedSerializer},
+        answers={201: serializer_of(Redeemed)},
     )
     def redeem(self, request: Request, body: Values) -> Any:
         return redeem(

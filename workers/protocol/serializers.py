@@ -29,7 +29,7 @@ from pipedai.api.fields import (
 from pipedai.api.parsers import TOO_DEEP
 from pipedai.api.renderers import compact_json, iso_time
 from pipedai.api.schema.operation import Schema
-from pipedai.api.serializers import Body, NamedSerializer, RowSerializer
+from pipedai.api.serializers import Body, RowSerializer
 from triggers.approvals.rules import (
     DECISIONS,
     MAX_ARGUMENTS_BYTES,
@@ -65,7 +65,6 @@ from triggers.runs.serializers import RunSerializer
 from triggers.serializers import OutputSchemaField
 from triggers.states import REPORTED, FaultClass, Status
 from workers.models import MAX_CONCURRENCY, Worker
-from workers.registration import Registered
 from workers.serializers import AccountIdField, AuthModeField
 
 # The most seconds for which a worker may wait for a run: many proxies end a request that is idle for a minute.
@@ -407,14 +406,6 @@ class RegistrationBody(RegisterBody):
     """Is for the OpenAPI schema only. The view takes the token, from header or body, before it reads fields."""
 
     token = TextField(required=False)
-
-
-class RegisteredSerializer(NamedSerializer):
-    """A registered worker and its token, which is shown this once."""
-
-    of = Registered
-    shows = "workerId workerToken workspaceId environmentId approved authMode"
-    authMode = serializers.ChoiceField(choices=Worker.AuthMode.choices)
 
 
 class ClaimBody(Body):

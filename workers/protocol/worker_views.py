@@ -14,7 +14,7 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Invalid, Unauthenticated
 from pipedai.api.principal import actor_from
 from pipedai.api.schema.operation import REGISTRATION_TOKEN, Operation, answer, header, query
-from pipedai.api.serializers import read_body
+from pipedai.api.serializers import read_body, serializer_of
 from pipedai.api.throttling import Rate, Throttle, admit, by_address
 from pipedai.api.views import ApiViewSet, IsPublic, IsSignedIn
 from pipedai.server.memory_budget import RequestLimit, room_for_answer
@@ -39,11 +39,10 @@ from workers.protocol.serializers import (
     HandedOutRunSerializer,
     NextRunSerializer,
     RegisterBody,
-    RegisteredSerializer,
     RegistrationBody,
     known_features,
 )
-from workers.registration import find_registration_key, register_worker
+from workers.registration import Registered, find_registration_key, register_worker
 
 ACCOUNT = header(
     "X-Pipedai-Account-Id",
@@ -84,7 +83,7 @@ class RegistrationViewSet(ApiViewSet):
         summary="Register a worker",
         body=RegistrationBody,
         example={"token": "wrk_…", "hostname": "build-1", "os": "Linux 6.1", "version": "0.1.0"},
-        answers={201: RegisteredSerializer},
+        answers={201: serializer_of(Registered)},
         security=({}, {REGISTRATION_TOKEN: []}),
     )
     def register(self, request: Request) -> Any:

@@ -77,7 +77,7 @@ def test_attention_has_an_item_and_a_disabled_worker_none(cast: Cast, calls: Wor
     ((item,), total) = find_attention(cast.environment.id)
     assert (item["kind"], item["reason"], total) == ("worker_problem", "no_claude", 1)
     assert item["summary"] == (
-        "Something is wrong with the machine of worker host-1. There is no claude. Make room."
+        "Something is wrong with machine host-1. There is no claude. Make room."
     )
     Worker.objects.update(disabled_at=database_now())
     assert find_attention(cast.environment.id) == ([], 0)

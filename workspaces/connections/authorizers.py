@@ -115,8 +115,7 @@ class ToExchange(_Due):
 class Authorizers(Lane):
     """The lane of one step of authorizations."""
 
-    def __init__(self, queue: ToDiscover | ToExchange, *, at_once: int | None = None) -> None:
-        super().__init__("authorizer", queue, at_once or queue.shares, queue.per_host)
+    name = "authorizer"
 
     def _do(self, row: Row) -> None:
         begun = time.monotonic()

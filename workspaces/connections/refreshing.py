@@ -300,8 +300,7 @@ _RECORD_AGAIN_SECONDS = 0.5
 class Refreshers(Lane):
     """The lane of healthy connections, or of ailing ones."""
 
-    def __init__(self, queue: Healthy | Ailing, *, at_once: int | None = None) -> None:
-        super().__init__("refresher", queue, at_once or queue.shares, queue.per_host)
+    name = "refresher"
 
     def _do(self, row: Row) -> None:
         begun = time.monotonic()

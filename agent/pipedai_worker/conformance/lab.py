@@ -91,14 +91,11 @@ class Lab:
         for name in ("bin", "tmp"):
             (self.directory / name).mkdir()
         # Sessions are off, because their files would hold the prompt where the worker under test does not look.
-        self._install("--offline", "--no-session-persistence")
+        self.install("--offline", "--no-session-persistence")
         return self
 
-    def keep_sessions(self) -> None:
-        """Let the stand-in for claude keep sessions as the worker under test tells it. It needs its MCP server then."""
-        self._install()
-
-    def _install(self, *options: str) -> None:
+    def install(self, *options: str) -> None:
+        """Let claude be the stand-in with these options. Without any it keeps sessions, and needs its MCP server."""
         claude = self.directory / "bin" / "claude"
         program = shlex.join([*stand_in.COMMAND, *options])
         claude.write_text(f'#!/bin/sh\nexec {program} "$@"\n')

@@ -3,6 +3,7 @@
 import json
 import time
 from datetime import timedelta
+from functools import partial
 from uuid import uuid4
 
 from pipedai_worker.api import parse_time
@@ -119,26 +120,22 @@ def stops_a_run_that_it_lost(lab: Lab) -> None:
 def keeps_secrets(lab: Lab) -> None:
     lab.start()
     # The first program crashes. The second one succeeds with a text that has the secret, as from its MCP server.
-    for ending in ("crash 3", f"success {SECRET} {SECRET.upper()}"):
-        _keep_secrets(lab, ending)
-    expect(lab.api.worker_token not in lab.log(), "It logged its own token.")
-
-
-def _keep_secrets(lab: Lab, ending: str) -> None:
     headers = {"Authorization": f"Bearer {SECRET}", "X-Api-Key": SECRET.upper()}
-    lab.api.fail("complete", 503, times=10_000)
-    run = lab.add("show-mcp", ending, mcp_headers=headers)
-    lab.until(lambda: lab.api.count("complete", run), "It did not report the run.")
-    # No file may hold the secret at this point: neither the file of the outcome that waits to be sent, nor any other.
-    lab.until(
-        lambda: not lab.files_with(SECRET) and not lab.files_with(SECRET.upper()),
-        "It left a secret header's value in a file while a report waited to be repeated.",
-    )
-    lab.api.heal()
-    report = json.dumps(lab.until_ended(run))
-    for secret in (SECRET, SECRET.upper()):
-        expect(secret not in report, "It reported a secret header's value.")
-        expect(secret not in lab.log(), "It logged a secret header's value.")
+    for ending in ("crash 3", f"success {SECRET} {SECRET.upper()}"):
+        lab.api.fail("complete", 503, times=10_000)
+        run = lab.add("show-mcp", ending, mcp_headers=headers)
+        lab.until(partial(lab.api.count, "complete", run), "It did not report the run.")
+        # No file may hold the secret at this point: neither that of the outcome that waits to be sent, nor any other.
+        lab.until(
+            lambda: not lab.files_with(SECRET) and not lab.files_with(SECRET.upper()),
+            "It left a secret header's value in a file while a report waited to be repeated.",
+        )
+        lab.api.heal()
+        report = json.dumps(lab.until_ended(run))
+        for secret in (SECRET, SECRET.upper()):
+            expect(secret not in report, "It reported a secret header's value.")
+            expect(secret not in lab.log(), "It logged a secret header's value.")
+    expect(lab.api.worker_token not in lab.log(), "It logged its own token.")
 
 
 @check("what claude would expand from this machine's environment reaches no MCP configuration")

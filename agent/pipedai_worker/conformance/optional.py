@@ -176,7 +176,7 @@ class Till:
         self.spent: list[int] = []
         schema = {"type": "object"}
         look = {"name": "look", "inputSchema": schema, "annotations": {"readOnlyHint": True}}
-        lab.keep_sessions()
+        lab.install()
         lab.api.tools = {
             "pay": Tool({"name": "pay", "inputSchema": schema}, self._pay),
             "look": Tool(look, lambda _: "nothing"),

@@ -41,16 +41,32 @@ def write_private(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def write_json(path: Path, value: Any) -> None:
-    """A crash leaves the old file or the new one. The mode is 0600. Raises OSError, and then leaves no partial file."""
+def write_all(file: int, content: bytes) -> None:
+    while content:
+        content = content[os.write(file, content) :]
+
+
+def replace_by(path: Path, content: bytes) -> int:
+    """Put a file with this content, made as by `create`, in the place of the one at `path`, and return its appending
+    descriptor. A crash leaves the old file or the new one. Raises OSError, and then leaves no partial file.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    file = create(temporary)
     try:
-        write_private(temporary, json.dumps(value, indent=2).encode() + b"\n")
+        write_all(file, content)
+        os.fsync(file)
         temporary.replace(path)
     except BaseException:
+        os.close(file)
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+    return file
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a file as `replace_by` does. Raises OSError."""
+    os.close(replace_by(path, json.dumps(value, indent=2).encode() + b"\n"))
     sync_directory(path.parent)
 
 
@@ -123,7 +139,11 @@ class Scratch:
         else:
             self.root = root
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _check_own(root)
+            # Only this account must be able to enter it: another account might have made it anew.
+            found = root.lstat()
+            is_own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+            if not is_own or found.st_mode & 0o077:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             strip(root)
         self.work, self.temporary, self.files = (
             work(self.root),
@@ -146,20 +166,12 @@ def strip(root: Path) -> None:
     shutil.rmtree(root / "files", ignore_errors=True)
 
 
-def _check_own(root: Path) -> None:
-    """Raise OSError unless only this account can enter the directory: another account might have made it anew."""
-    found = root.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-
 def remove_tree(root: Path) -> None:
     """Remove as much of a scratch directory as is possible. Any other path is refused."""
     if not root.name.startswith(PREFIX) or root.is_symlink():
         return
     # The file with the secrets is removed first, in case removing the other files fails.
-    with contextlib.suppress(OSError):
-        (root / "mcp.json").unlink()
+    strip(root)
     shutil.rmtree(root, ignore_errors=True)
     if root.exists():
         _open_directories(root)

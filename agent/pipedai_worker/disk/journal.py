@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 
 from pipedai_worker.disk import durable
 from pipedai_worker.disk.durable import logged
-from pipedai_worker.disk.sessions import NOT_KEPT, Session, Sessions, session_of
+from pipedai_worker.disk.sessions import NOT_KEPT, Sessions, session_of
 from pipedai_worker.disk.tool_calls import RecordedCalls, ToolCalls
 from pipedai_worker.executors.base import Executor
 from pipedai_worker.running import process
@@ -203,7 +203,15 @@ def clean_up(journal: Journal, executor: Executor) -> None:
         calls = _calls_of(journal, run)
         session = journal.sessions.of_run(run.run_id)
         if session is not None:
-            _leave_session(journal, executor, run, session, calls)
+            if session.root:
+                executor.clean_up(session.id, session.work, run.pid, keep_session=True)
+                durable.strip(Path(session.root))
+            if session.in_use:
+                # If its tool calls are not known, the run may have had effects.
+                had_effects = replace(session, had_effects=True)
+                known = session.after(calls.counts(), calls.listed()) if calls else had_effects
+                with logged(NOT_KEPT):
+                    journal.sessions.keep(replace(known, waits=False), executor)
         elif run.scratch:
             session_id, work = session_of(run.claim_id), durable.work(Path(run.scratch))
             executor.clean_up(session_id, work, run.pid)
@@ -223,24 +231,6 @@ def clean_up(journal: Journal, executor: Executor) -> None:
             with logged(NOT_KEPT):
                 journal.sessions.keep(replace(session, had_effects=True), executor)
     journal.sweep()
-
-
-def _leave_session(
-    journal: Journal,
-    executor: Executor,
-    run: HeldRun,
-    session: Session,
-    calls: RecordedCalls | None,
-) -> None:
-    if session.root:
-        executor.clean_up(session.id, session.work, run.pid, keep_session=True)
-        durable.strip(Path(session.root))
-    if session.in_use:
-        # If its tool calls are not known, the run may have had effects.
-        had_effects = replace(session, had_effects=True)
-        known = session.after(calls.counts(), calls.listed()) if calls else had_effects
-        with logged(NOT_KEPT):
-            journal.sessions.keep(replace(known, waits=False), executor)
 
 
 def _calls_of(journal: Journal, run: HeldRun) -> RecordedCalls | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -284,17 +285,13 @@ class Sessions:
 def _bytes_in(path: Path) -> int:
     """Return how many bytes a file has, or all files in a directory. What can't be read counts as nothing."""
     total = 0
-    try:
+    with contextlib.suppress(OSError):
         if not path.is_dir() or path.is_symlink():
             return path.lstat().st_size
-    except OSError:
-        return 0
     for directory, _, names in os.walk(path):
         for name in names:
-            try:
+            with contextlib.suppress(OSError):
                 total += Path(directory, name).lstat().st_size
-            except OSError:
-                continue
     return total
 
 

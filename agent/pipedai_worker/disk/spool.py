@@ -23,7 +23,7 @@ from pipedai_worker.executors.watch import text_of
 from pipedai_worker.redact import Redactor
 from pipedai_worker.running.outcome import iso
 from pipedai_worker.running.process import SHORTEST_CUT_STRING
-from pipedai_worker.values import parse, whole
+from pipedai_worker.values import parse, shortened, whole
 
 # What the model says, what it thinks, the tools that it calls, and what they answer.
 MESSAGE, THINKING, TOOL_CALL, TOOL_RESULT = "message", "thinking", "tool_call", "tool_result"
@@ -64,9 +64,16 @@ def read(kind: str, payload: Any) -> Iterator[RunEvent]:
         text = "Claude has stopped before this call." if is_deferred else text_of(payload)
         yield RunEvent(RESULT, _texts(text), _renamed(payload, _OF_RESULT))
     elif kind == "system":
-        yield _system(payload)
+        subtype = str(payload.get("subtype"))
+        sentence = _SENTENCES.get(subtype)
+        told = {"subtype": subtype, **_renamed(payload, _OF_SYSTEM.get(subtype, {}))}
+        yield RunEvent(STATUS, (sentence(payload),) if sentence else (), told)
     elif kind == "rate_limit_event":
-        yield from _limit(payload.get("rate_limit_info"))
+        info = payload.get("rate_limit_info")
+        # Claude also tells of limits that are far off, of which nothing is told.
+        if isinstance(info, dict) and info.get("status") != "allowed":
+            text = f"The usage limit of the model's API is {info.get('status')}."
+            yield RunEvent(STATUS, (text,), {"subtype": "usage_limit", **_renamed(info, _OF_LIMIT)})
     else:
         yield RunEvent(STATUS, (), {"subtype": kind, **_renamed(payload, _OF_PROGRESS)})
 
@@ -103,22 +110,6 @@ def _texts(content: Any) -> tuple[str, ...]:
     blocks = content if isinstance(content, list) else []
     texts = (block.get("text") for block in blocks if isinstance(block, dict))
     return tuple(text for text in texts if isinstance(text, str) and text)
-
-
-def _system(event: dict[str, Any]) -> RunEvent:
-    subtype = str(event.get("subtype"))
-    sentence = _SENTENCES.get(subtype)
-    texts = (sentence(event),) if sentence else ()
-    return RunEvent(
-        STATUS, texts, {"subtype": subtype, **_renamed(event, _OF_SYSTEM.get(subtype, {}))}
-    )
-
-
-def _limit(info: Any) -> Iterator[RunEvent]:
-    """Tell of a usage limit that is reached or near. Claude also tells of limits that are far off."""
-    if isinstance(info, dict) and info.get("status") != "allowed":
-        text = f"The usage limit of the model's API is {info.get('status')}."
-        yield RunEvent(STATUS, (text,), {"subtype": "usage_limit", **_renamed(info, _OF_LIMIT)})
 
 
 def _renamed(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
@@ -426,9 +417,7 @@ def _said(event: dict[str, Any]) -> str:
     elif said:
         return said
     text = json.dumps(data, ensure_ascii=False) if data is not None else ""
-    if len(text) > LONGEST_SHOWN_DATA:
-        text = f"{text[: LONGEST_SHOWN_DATA - 1]}…"
-    return f"{said} {text}".strip()
+    return f"{said} {shortened(text, LONGEST_SHOWN_DATA)}".strip()
 
 
 def _time(at: object) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import threading
 import time
 from dataclasses import asdict, dataclass, field
@@ -157,7 +156,11 @@ class ToolCalls:
                 self._recorded.take(line)
             self._write(line)
             if self._grown > SUMMARY_AFTER_BYTES:
-                self._summarise()
+                file = durable.replace_by(self._path, _line(self._recorded.summary()))
+                os.close(self._file)
+                self._file, self._grown = file, 0
+                # Later lines are synced to the new file, so the directory must not name the old one after a crash.
+                durable.sync_directory(self._path.parent)
 
     def counts(self) -> dict[str, int]:
         with self._telling:
@@ -176,35 +179,10 @@ class ToolCalls:
     def _write(self, line: dict[str, Any]) -> None:
         content = b"\n" * self._torn + _line(line)
         self._torn = True
-        _write_all(self._file, content)
+        durable.write_all(self._file, content)
         self._torn = False
         self._grown += len(content)
-
-    def _summarise(self) -> None:
-        temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}")
-        try:
-            file = durable.create(temporary)
-            try:
-                _write_all(file, _line(self._recorded.summary()))
-                os.fsync(file)
-                temporary.replace(self._path)
-            except BaseException:
-                os.close(file)
-                raise
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
-        os.close(self._file)
-        self._file, self._grown = file, 0
-        # Later lines are synced to the new file, so the directory must not name the old one after a crash.
-        durable.sync_directory(self._path.parent)
 
 
 def _line(value: dict[str, Any]) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode() + b"\n"
-
-
-def _write_all(file: int, content: bytes) -> None:
-    while content:
-        content = content[os.write(file, content) :]

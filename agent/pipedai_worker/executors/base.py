@@ -10,7 +10,6 @@ import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +221,9 @@ class Job:
     # Returns the description for the API of the tool call with this id of claude's, if the gateway had it deferred.
     parked: Callable[[object], dict[str, Any] | None] = lambda _: None
 
+    def tells(self, stream: str) -> Callable[[str], None]:
+        return lambda text: self.on_event(stream, {"text": text})
+
 
 @dataclass(frozen=True)
 class Execution:
@@ -318,12 +320,8 @@ class CommandExecutor(Executor):
         program = launch(job, self._argv, stdin_text(job.run))
         if isinstance(program, Outcome):
             return Execution(program)
-        stdout = Head(job.redactor, SHORT_MESSAGE_LENGTH, partial(_tell_output, job, "stdout"))
-        stderr = Tail(
-            job.redactor,
-            ERROR_MESSAGE_LENGTH - SENTENCE_LENGTH,
-            partial(_tell_output, job, "stderr"),
-        )
+        stdout = Head(job.redactor, SHORT_MESSAGE_LENGTH, job.tells("stdout"))
+        stderr = Tail(job.redactor, ERROR_MESSAGE_LENGTH - SENTENCE_LENGTH, job.tells("stderr"))
         ending = program.supervise(
             stdout=stdout.feed,
             stderr=stderr.feed,
@@ -360,7 +358,3 @@ def _read_output(path: Path) -> Any:
         return ABSENT
     except (OSError, ValueError, RecursionError):
         return NOT_JSON
-
-
-def _tell_output(job: Job, stream: str, text: str) -> None:
-    job.on_event(stream, {"text": text})

@@ -185,9 +185,13 @@ def limiting_options(
     call of the run's MCP server by a hook, which reads the gateway's URL from `mcp_config`. Claude's tools for files
     refuse that file and `own`, the worker's files and directories, whatever the account's own settings allow.
     """
+    hidden = [mcp_config, *own]
+    every = dict.fromkeys(each for path in hidden for each in (path.absolute(), path.resolve()))
+    # These rules also hold for what is below a path.
+    denied = [f"{tool}({_pattern(path)})" for path in every for tool in ("Read", "Edit")]
     settings: dict[str, Any] = {
         "crossSessionInbound": "refuse",
-        "permissions": {"deny": _denied([mcp_config, *own])},
+        "permissions": {"deny": denied},
     }
     if approvals is not None:
         arguments = [str(HOOK), str(mcp_config), str(HOOK_SECONDS)]
@@ -208,12 +212,6 @@ def limiting_options(
         "user",
         *(["--tools", HOST_TOOLS] if limited else []),
     ]
-
-
-def _denied(paths: Sequence[Path]) -> list[str]:
-    """Return the rules by which claude neither reads nor changes these paths and what is below them."""
-    every = dict.fromkeys(each for path in paths for each in (path.absolute(), path.resolve()))
-    return [f"{tool}({_pattern(path)})" for path in every for tool in ("Read", "Edit")]
 
 
 def _pattern(path: Path) -> str:

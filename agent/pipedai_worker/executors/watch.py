@@ -304,8 +304,7 @@ class Transcript:
             costs = [number(model.get("costUSD")) or 0.0 for model in models]
             self.cost_usd = (self.cost_usd or 0.0) + sum(costs)
             if models:
-                tokens = sum(map(Tokens.read_model, models), Tokens())
-                self._model_tokens = (self._model_tokens or Tokens()) + tokens
+                self._model_tokens = (self._model_tokens or Tokens()) + Tokens.of_models(since)
             return
         # A version of claude without that field forgets the earlier cost when it resumes a session. What it tells
         # counts from the start of its process, so the last value holds.
@@ -313,7 +312,7 @@ class Transcript:
         self.cost_usd = self.cost_usd if cost is None else cost
         whole_process = result.get("modelUsage")
         if isinstance(whole_process, dict) and whole_process:
-            self._model_tokens = sum(map(Tokens.read_model, whole_process.values()), Tokens())
+            self._model_tokens = Tokens.of_models(whole_process)
 
 
 def is_success(result: dict[str, Any]) -> bool:
@@ -356,9 +355,7 @@ class Watch:
         self._session_told = False
         # The end of what claude wrote to stderr; empty until claude has ended.
         self._said = ""
-        self.stderr = Tail(
-            job.redactor, STDERR_LENGTH, lambda text: job.on_event("stderr", {"text": text})
-        )
+        self.stderr = Tail(job.redactor, STDERR_LENGTH, job.tells("stderr"))
 
     def read(self, chunk: bytes) -> None:
         self._heard_at = time.monotonic()

@@ -21,7 +21,6 @@ from pipedai_worker.api import (
     SIGN_OFF_SECONDS,
     Api,
     ApiError,
-    Backoff,
     GaveUp,
     NotOurApi,
     Outage,
@@ -429,7 +428,6 @@ class Poller:
     _features: Sequence[str]
     _deliver: Callable[[Callable[[], None]], None]
     _on_polled: Callable[[Polled | ApiError], None]
-    _backoff: Backoff = field(default_factory=Backoff)
     _outage: Outage = field(default_factory=Outage)
     _clock_warned: bool = False
     # The problems that the API knows; None before the first answer.
@@ -496,7 +494,6 @@ class Poller:
 
     def answered(self, polled: Polled) -> None:
         self.under_way = False
-        self._backoff.reset()
         self._outage.answered()
         complaint = clock_complaint(self._api.clock_offset)
         if complaint and not self._clock_warned:
@@ -514,8 +511,7 @@ class Poller:
         self.under_way = False
         # If polls were answered before, an answer of something else, such as a proxy's error page, is a passing fault.
         if isinstance(error, Unavailable) or (self.connected and isinstance(error, NotOurApi)):
-            self._outage.failed(error)
-            self.due_at = time.monotonic() + self._backoff.next_delay(error.retry_after)
+            self.due_at = time.monotonic() + self._outage.failed(error)
             return True
         return False
 

@@ -15,7 +15,7 @@ from decimal import Decimal
 from typing import Any
 
 from pipedai_worker.redact import Redactor
-from pipedai_worker.values import number, whole, with_strings
+from pipedai_worker.values import number, shortened, whole, with_strings
 
 SHORT_MESSAGE_LENGTH = 500
 ERROR_MESSAGE_LENGTH = 8_000
@@ -168,10 +168,7 @@ def _denials(tools: list[str]) -> dict[str, Any] | None:
 
 
 def _cut(text: str, length: int) -> str | None:
-    text = _UNSTORABLE.sub("\ufffd", text).strip()
-    if len(text) > length:
-        text = text[: length - 1] + "…"
-    return text or None
+    return shortened(_UNSTORABLE.sub("\ufffd", text).strip(), length) or None
 
 
 # The names of the four numbers of Tokens, in the `usage` of the model's API and in claude's `modelUsage`.
@@ -194,18 +191,18 @@ class Tokens:
     cache_creation: int = 0
 
     @classmethod
-    def read(cls, usage: Any) -> Tokens | None:
-        """Read a `usage` object of the model's API; a missing number counts as 0. Return None if it is no object."""
-        return cls._of(usage, _OF_THE_API) if isinstance(usage, dict) else None
-
-    @classmethod
-    def read_model(cls, usage: Any) -> Tokens:
-        """Read one model's entry of claude's `modelUsage`. A number that is missing or not a whole one counts as 0."""
-        return cls._of(usage, _OF_CLAUDE) if isinstance(usage, dict) else cls()
-
-    @classmethod
-    def _of(cls, usage: dict[str, Any], names: tuple[str, ...]) -> Tokens:
+    def read(cls, usage: Any, names: tuple[str, ...] = _OF_THE_API) -> Tokens | None:
+        """Read a `usage` object of the model's API. A number that is missing or not a whole one counts as 0. Return
+        None if it is no object.
+        """
+        if not isinstance(usage, dict):
+            return None
         return cls(*(whole(usage.get(name)) or 0 for name in names))
+
+    @classmethod
+    def of_models(cls, usage: dict[str, Any]) -> Tokens:
+        """Add up the entries of claude's `modelUsage`, one for each model."""
+        return sum((cls.read(each, _OF_CLAUDE) or cls() for each in usage.values()), cls())
 
     def __add__(self, other: Tokens) -> Tokens:
         return Tokens(*map(sum, zip(astuple(self), astuple(other))))
@@ -283,13 +280,9 @@ def check(schema: Any, output: Any, redactor: Redactor) -> Fault | None:
     sentence = answer.get("sentence")
     if "misfit" in answer:
         pointer, misfit = redactor.redact(answer["pointer"]), redactor.redact(answer["misfit"])
-        where = f"At {_shortened(pointer, LONGEST_POINTER)}" if pointer else "As a whole"
+        where = f"At {shortened(pointer, LONGEST_POINTER)}" if pointer else "As a whole"
         sentence = f"{where}, the output does not fit its schema: {misfit}."
-    return Fault(CLIENT, _shortened(str(sentence), LONGEST_SENTENCE)) if sentence else None
-
-
-def _shortened(text: str, longest: int) -> str:
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+    return Fault(CLIENT, shortened(str(sentence), LONGEST_SENTENCE)) if sentence else None
 
 
 def size_of(output: Any) -> int | None:

@@ -42,7 +42,7 @@ from pipedai_worker.redact import RedactingTexts, Redactor
 from pipedai_worker.running.assigned import ALWAYS
 from pipedai_worker.running.outcome import SUCCEEDED, WAITING, bare, size_of, storable
 from pipedai_worker.running.stopping import StopReason, StopRequest, run_in_background
-from pipedai_worker.values import is_deeper, whole, with_strings
+from pipedai_worker.values import is_deeper, shortened, whole, with_strings
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,11 @@ class Heartbeat:
             else:
                 backoff.reset()
                 failed = False
-                delay = self._interval = self._next_interval(answer)
+                left = self._api.seconds_until(answer.get("leaseExpiresAt"))
+                if left is not None:
+                    beat = max(left / BEATS_PER_LEASE, SHORTEST_SECONDS)
+                    self._interval = min(beat, LONGEST_SECONDS)
+                delay = self._interval
                 if answer.get("cancelRequested"):
                     self._stop.request(StopReason.CANCELED)
                 if answer.get("recordEvents") == ALWAYS:
@@ -148,12 +152,6 @@ class Heartbeat:
                     return True
                 self._condition.wait(left)
             return False
-
-    def _next_interval(self, answer: dict[str, Any]) -> float:
-        left = self._api.seconds_until(answer.get("leaseExpiresAt"))
-        if left is None:
-            return self._interval
-        return min(max(left / BEATS_PER_LEASE, SHORTEST_SECONDS), LONGEST_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -467,7 +465,7 @@ class Recorder:
         text = str(storable("\n".join(cleaned)))
         data = self._data(event)
         if len(text) > LONGEST_TEXT:
-            text = text[: LONGEST_TEXT - 1] + "…"
+            text = shortened(text, LONGEST_TEXT)
             data["textLength"] = sum(map(len, event.texts)) + len(event.texts) - 1
         yield text or None, data or None
 
@@ -475,8 +473,7 @@ class Recorder:
         texts = self._texts[f"{event.type} data"]
 
         def short(text: str) -> str:
-            clean = texts.next(text, LONGEST_STRING + 1)
-            return clean if len(clean) <= LONGEST_STRING else clean[: LONGEST_STRING - 1] + "…"
+            return shortened(texts.next(text, LONGEST_STRING + 1), LONGEST_STRING)
 
         for data in (event.data, {**_plain(event.data), "dataLeftOut": True}):
             with contextlib.suppress(RecursionError):

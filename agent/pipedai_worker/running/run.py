@@ -213,9 +213,22 @@ class Run:
 
     def live(self) -> None:
         """Execute and report the run, in the calling thread. Raises TokenRefused, GaveUp, OSError."""
+        around, run_id = self._around, self.assigned.id
+        name, attempt = self.assigned.trigger_name, self.assigned.attempt
         with self._credentials:
-            if self._keep():
-                self._execute_and_report()
+            if not self._keep():
+                return
+            log.info("run %s claimed: %r, attempt %d", run_id, name, attempt)
+            self._calls = _open_calls(around.journal.calls_of(run_id), self._redactor)
+            status = None
+            with self._heartbeat:
+                outcome = self._execute()
+                if outcome is None:
+                    around.journal.release(run_id)
+                else:
+                    status = self._report(outcome)
+            if self._recorder:
+                self._recorder.sender.end(status, hasty=self.stop.hasty)
 
     def _keep(self) -> bool:
         """Write the run down. Return False if that failed; the run has then been reported. The worker asks for no other
@@ -232,21 +245,6 @@ class Run:
             around.claimed(self.assigned.id)
         self.claimed = True
         return True
-
-    def _execute_and_report(self) -> None:
-        around, run_id = self._around, self.assigned.id
-        name, attempt = self.assigned.trigger_name, self.assigned.attempt
-        log.info("run %s claimed: %r, attempt %d", run_id, name, attempt)
-        self._calls = _open_calls(around.journal.calls_of(run_id), self._redactor)
-        status = None
-        with self._heartbeat:
-            outcome = self._execute()
-            if outcome is None:
-                around.journal.release(run_id)
-            else:
-                status = self._report(outcome)
-        if self._recorder:
-            self._recorder.sender.end(status, hasty=self.stop.hasty)
 
     def _counts(self) -> dict[str, int] | None:
         return self._calls.counts() if self._calls else None

@@ -63,7 +63,9 @@ def apply(session: Session, files: Path, prune: bool, yes: bool, origins: tuple[
     planned = session.api.post(f"{session.environment}/plan", body)
     if not session.as_json:
         _show(session, read, planned, prune=prune)
-    if not yes and any(_is_done(change, prune=prune) for change in planned["changes"]):
+    # A plan also names what only --prune deletes.
+    done = {"create", "update", *(["delete"] if prune else [])}
+    if not yes and any(change["action"] in done for change in planned["changes"]):
         if session.as_json or not session.out.shows_progress:
             raise wrong_usage("There is nobody to ask: --yes applies without a question.")
         if not click.confirm("Apply this?", err=True):
@@ -73,11 +75,6 @@ def apply(session: Session, files: Path, prune: bool, yes: bool, origins: tuple[
     answer = session.api.post(f"{session.environment}/apply", body)
     if not session.out.printed_json(answer):
         session.out.line(f"Applied: {_counts(answer['changes'], _DONE)}.")
-
-
-def _is_done(change: Json, *, prune: bool) -> bool:
-    """Tell whether apply does it: a plan also names what only `--prune` deletes."""
-    return change["action"] in {"create", "update"} or (change["action"] == "delete" and prune)
 
 
 def _show(session: Session, files: Files, answer: Json, *, prune: bool) -> None:

@@ -56,15 +56,14 @@ def list_workers(session: Session, limit: int) -> None:
     session.show_rows(
         "workers",
         limit,
-        ("NAME", "HOSTNAME", "STATUS", "RUNS", "LAST CALL", "VERSION"),
-        lambda row: (
-            row["label"],
-            row["hostname"],
-            row["derivedStatus"],
-            f"{row['heldRuns']} of {row['maxConcurrency']}",
-            local_time(row["lastSeenAt"]),
-            row["version"],
-        ),
+        {
+            "NAME": "label",
+            "HOSTNAME": "hostname",
+            "STATUS": "derivedStatus",
+            "RUNS": lambda row: f"{row['heldRuns']} of {row['maxConcurrency']}",
+            "LAST CALL": lambda row: local_time(row["lastSeenAt"]),
+            "VERSION": "version",
+        },
         none="There are no machines.",
     )
 
@@ -87,15 +86,14 @@ def list_approvals(session: Session, status: str, limit: int) -> None:
     session.show_rows(
         "approvals",
         limit,
-        ("ID", "UNTIL", "TOOL", "TRIGGER", "STATUS", "SINCE"),
-        lambda row: (
-            row["id"],
-            local_time(row["expiresAt"]),
-            row["tool"],
-            row.get("triggerName"),
-            row["status"],
-            local_time(row["createdAt"]),
-        ),
+        {
+            "ID": "id",
+            "UNTIL": lambda row: local_time(row["expiresAt"]),
+            "TOOL": "tool",
+            "TRIGGER": "triggerName",
+            "STATUS": "status",
+            "SINCE": lambda row: local_time(row["createdAt"]),
+        },
         none=f"There are no {status} approvals.",
         status=status,
     )
@@ -128,14 +126,12 @@ def list_events(session: Session, source: str | None, decision: str | None, limi
     session.show_rows(
         "events",
         limit,
-        ("ID", "RECEIVED", "TYPE", "DECISIONS"),
-        lambda row: (
-            row["id"],
-            local_time(row["receivedAt"]),
-            row["type"],
-            ", ".join(_decided(each) for each in row["decisions"]) or "nobody listens",
-        ),
-        none="There are no events.",
+        {
+            "ID": "id",
+            "RECEIVED": lambda row: local_time(row["receivedAt"]),
+            "TYPE": "type",
+            "DECISIONS": lambda row: ", ".join(map(_decided, row["decisions"])) or "nobody listens",
+        },
         sourceId=session.id_of("sources", source),
         decision=decision,
     )

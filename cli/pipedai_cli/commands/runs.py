@@ -41,17 +41,15 @@ def list_runs(session: Session, trigger: str | None, status: str | None, limit: 
     session.show_rows(
         "runs",
         limit,
-        ("ID", "STATUS", "QUEUED", "TRIGGER", "TOOK", "COST", "MESSAGE"),
-        lambda row: (
-            row["id"],
-            row["status"],
-            local_time(row["queuedAt"]),
-            row["triggerName"],
-            duration(row["durationMs"]),
-            dollars(row["costUsd"]),
-            row["errorMessage"] or row["shortMessage"],
-        ),
-        none="There are no runs.",
+        {
+            "ID": "id",
+            "STATUS": "status",
+            "QUEUED": lambda row: local_time(row["queuedAt"]),
+            "TRIGGER": "triggerName",
+            "TOOK": lambda row: duration(row["durationMs"]),
+            "COST": lambda row: dollars(row["costUsd"]),
+            "MESSAGE": lambda row: row["errorMessage"] or row["shortMessage"],
+        },
         triggerId=session.id_of("triggers", trigger),
         status=status,
     )
@@ -277,16 +275,14 @@ def list_triggers(session: Session, health: str | None, name: str | None, limit:
     session.show_rows(
         "triggers",
         limit,
-        ("NAME", "HEALTH", "NEXT DUE", "LAST RUN", "SCHEDULE", "ID"),
-        lambda row: (
-            row["name"],
-            row["health"],
-            local_time(row["nextRunAt"]),
-            (row["lastRun"] or {}).get("status"),
-            row["schedule"],
-            row["id"],
-        ),
-        none="There are no triggers.",
+        {
+            "NAME": "name",
+            "HEALTH": "health",
+            "NEXT DUE": lambda row: local_time(row["nextRunAt"]),
+            "LAST RUN": lambda row: (row["lastRun"] or {}).get("status"),
+            "SCHEDULE": "schedule",
+            "ID": "id",
+        },
         health=health,
         name=name,
     )

@@ -4,6 +4,7 @@
 
 const all = (selector, root = document) => root.querySelectorAll(selector);
 const byId = (id) => document.getElementById(id);
+const own = Intl.DateTimeFormat().resolvedOptions().timeZone;
 
 // `data-local` says how a time is shown, as the tag `when` does.
 const clock = { hour: "2-digit", minute: "2-digit" }, day = { weekday: "short", day: "numeric", month: "short" };
@@ -45,9 +46,8 @@ function localize(root) {
   }
 }
 
-// Reads a stream of events, while the page is seen, until the stream says that it is over. An EventSource would forget
-// the id of the last event when it is closed for a hidden tab. `opened` is called with the first line of each stream,
-// since changes may have been missed until then, and when the stream is refused, so that the page finds out why.
+// Reads a stream of events, while the page is seen, until it says that it is over. An EventSource that a hidden tab closes
+// forgets the last id. `opened` is called when a stream begins, as changes may have been missed, or is refused.
 function follow(url, last, hear, opened = () => {}) {
   let reading = null, isOver = false;
 
@@ -81,17 +81,18 @@ function follow(url, last, hear, opened = () => {}) {
     }
   }
 
-  document.addEventListener("visibilitychange", () => { if (document.hidden) reading?.abort(); else read(); });
+  addEventListener("visibilitychange", () => { if (document.hidden) reading?.abort(); else read(); });
   read();
 }
 
-// The live part. `data-follows` names what it shows: types of the environment's stream (run, worker, incident) or ids;
-// without it everything counts. `data-events` is the stream of a run, which draws its trace anew.
+// The live part. `data-follows` names what it shows, types of the environment's stream or ids; without it all counts.
+// `data-events` is the stream of a run, which draws its trace anew.
 const changed = new Set();
-let isStale = false, opened = [];
+let isStale = false;
+const outdate = () => { isStale = true; };
 const news = document.createElement("p");
 news.className = "news";
-news.setAttribute("role", "status");
+news.role = "status";
 const show = document.createElement("button");
 show.onclick = () => { refresh(true); byId("live").scrollIntoView(); };
 
@@ -102,8 +103,8 @@ function noteChange({ type, id }) {
   if (id) changed.add(id);
 }
 
-// Nothing jumps while somebody reads or types: who has scrolled into the part, has the focus in it or has selected
-// some text gets a button instead. A trace waits for who types or selects.
+// Nothing jumps while somebody reads or types: who has scrolled into the part, has the focus in it or has selected text
+// gets a button instead. A trace waits for who types or selects.
 function isInUse(part) {
   const { top, bottom } = part.getBoundingClientRect();
   const isHeld = part.dataset.events ? part.querySelector(":is(input, textarea):focus")
@@ -128,15 +129,12 @@ function refresh(isAsked) {
 
 function followEnvironment(part) {
   document.body.append(news);
-  follow(part.dataset.stream, "", noteChange, () => { isStale = true; });
-  if (part.dataset.events) follow(part.dataset.events, part.dataset.last, () => { isStale = true; });
+  follow(part.dataset.stream, "", noteChange, outdate);
+  if (part.dataset.events) follow(part.dataset.events, part.dataset.last, outdate);
   setInterval(refresh, 1000);
-  const again = () => setTimeout(() => { isStale = true; }, 5000);
-  document.addEventListener("htmx:responseError", again);
-  document.addEventListener("htmx:sendError", again);
-  document.addEventListener("htmx:beforeSwap", () => {
-    opened = [...all("details[open][id]"), document.activeElement].map((each) => each.id).filter(Boolean);
-  });
+  const again = () => setTimeout(outdate, 5000);
+  addEventListener("htmx:responseError", again);
+  addEventListener("htmx:sendError", again);
 }
 
 // What buttons do.
@@ -161,7 +159,7 @@ function prepare(root) {
   localize(root);
   for (const each of all("[data-act]", root)) each.hidden = each.dataset.later === "";
   for (const each of all("[data-without-script]", root)) each.hidden = true;
-  const zones = byId("zones"), own = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  const zones = byId("zones");
   if (zones && !zones.childElementCount) {
     zones.append(...[own, ...Intl.supportedValuesOf("timeZone")].map((each) => new Option(each, each)));
     const zone = document.querySelector("[data-fresh][list=zones]");
@@ -169,7 +167,9 @@ function prepare(root) {
   }
 }
 
-document.addEventListener("click", (event) => {
+// What is wrong unfolds.
+addEventListener("invalid", ({ target }) => target.closest("details")?.setAttribute("open", ""), true);
+addEventListener("click", (event) => {
   const { target } = event;
   const button = target.closest("[data-act]");
   if (button) acts[button.dataset.act]?.(button, byId(button.dataset.of));
@@ -188,29 +188,35 @@ function move(list, step) {
   list[Math.min(Math.max(at + step, 0), list.length - 1)]?.focus();
 }
 
-document.addEventListener("keydown", (event) => {
+addEventListener("keydown", (event) => {
   const { key, target } = event, dialog = byId("find");
   const step = { j: 1, k: -1, ArrowDown: 1, ArrowUp: -1 }[key];
   if (key === "k" && (event.ctrlKey || event.metaKey) && dialog) find(event);
-  else if (dialog?.open && key.startsWith("Arrow") && step) move(all("[type=search], .found a", dialog), step);
+  else if (dialog?.open && key[1] && step) move(all("[type=search], .found a", dialog), step);
   else if (event.ctrlKey || event.metaKey || event.altKey || target.closest("input, select, textarea, dialog")) return;
   else if (key === "/") document.querySelector("main [type=search], main .filters :is(select, input)")?.focus();
-  else if (step && key.length === 1) move(all("main :is(tbody th, .items h2) a"), step);
+  else if (step && !key[1]) move(all("main :is(tbody th, .items h2) a"), step);
   else return;
   event.preventDefault();
 });
 
 prepare(document);
 setInterval(() => localize(document), 1000);
-document.addEventListener("htmx:load", ({ detail }) => {
-  prepare(detail.elt);
-  for (const id of opened.splice(0)) {
-    const each = byId(id);
-    if (each?.tagName === "DETAILS") each.open = true;
-    else each?.focus({ preventScroll: true });
-  }
+
+// What was open stays open in a new part, and the focus where it was, or else at the first link. htmx knows ids alone.
+let opened = [], held;
+addEventListener("htmx:beforeSwap", () => {
+  opened = [...all("details[open][id]")];
+  held = document.activeElement;
 });
-if (byId("zone")) byId("zone").textContent = `${Intl.DateTimeFormat().resolvedOptions().timeZone} (${formats.whole.formatToParts(Date.now()).at(-1).value})`;
-if (byId("keys")) byId("keys").hidden = false;
+addEventListener("htmx:load", ({ detail }) => {
+  prepare(detail.elt);
+  for (const { id } of opened.splice(0)) if (byId(id)) byId(id).open = true;
+  if (held?.isConnected !== false || document.activeElement !== document.body) return;
+  const keyOf = ({ href, textContent }) => href ?? textContent;
+  const same = [...all(held.tagName)].find((each) => keyOf(each) === keyOf(held));
+  (same ?? document.querySelector("main :is(a, button)"))?.focus({ preventScroll: true });
+});
+if (byId("zone")) byId("zone").textContent = `${own} (${formats.whole.formatToParts(Date.now()).at(-1).value})`;
 const live = byId("live");
 if (live) followEnvironment(live);

@@ -82,7 +82,7 @@ def find_why_a_run_waits(page, url, address):
         with page.expect_navigation():
             page.click(f"{link} >> visible=true")
     told = page.inner_text("#content")
-    assert "Waits for machine host-1, which has never called." in told
+    assert "Machine host-1 has never called." in told
     assert "Start the worker program on host-1" in told
 
 

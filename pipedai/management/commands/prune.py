@@ -71,7 +71,13 @@ Exits with 0 when it has come to the end, with 1 and one sentence otherwise.
             raise CommandError("--pause-ms must not be negative.")
         chosen = _chosen(options)
         if options["audit"] and not (options["dry_run"] or options["yes"]):
-            _confirm(options["days"])
+            if not sys.stdin.isatty():
+                raise CommandError(
+                    "--audit asks before it drops anything: say --yes to go without."
+                )
+            months = f"the months of the audit log that were over {options['days']} days ago"
+            if input(f"Drop {months}, for good? ").strip().lower() not in {"y", "yes"}:
+                raise CommandError("Nothing was dropped.")
         try:
             for retention in chosen:
                 self.prune(retention, options)
@@ -121,11 +127,3 @@ def _chosen(options: dict[str, Any]) -> list[Retention]:
 
 def _days(count: int) -> str:
     return "1 day" if count == 1 else f"{count} days"
-
-
-def _confirm(days: int) -> None:
-    if not sys.stdin.isatty():
-        raise CommandError("--audit asks before it drops anything: say --yes to go without.")
-    answer = input(f"Drop the months of the audit log that were over {days} days ago, for good? ")
-    if answer.strip().lower() not in {"y", "yes"}:
-        raise CommandError("Nothing was dropped.")

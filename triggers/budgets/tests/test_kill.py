@@ -21,7 +21,6 @@ from testing.probes.budget_use import complaints_about_budgets
 from testing.processes.forks import forked, kill
 from testing.world.budgets import add_budget
 from testing.world.runs import Runs, allow
-from triggers.budgets.spending import settle_left_over
 from triggers.models import Budget, BudgetWindow, Run
 from triggers.runs import lifecycle
 
@@ -50,7 +49,6 @@ def act_as_web(runs: Runs, rng: random.Random) -> None:
 
 def act_as_scheduler(runs: Runs, rng: random.Random) -> None:
     lifecycle.expire_runs(limit=rng.randrange(1, 5))
-    settle_left_over()
     find_reached_budgets()
     # Retries would wait for 30 s.
     execute(

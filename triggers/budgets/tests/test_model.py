@@ -29,7 +29,6 @@ from testing.world.budgets import add_budget
 from testing.world.cast import TEST_ACTOR, make_cast
 from testing.world.runs import Runs, allow
 from triggers.budgets.services import BUDGETS
-from triggers.budgets.spending import settle_left_over
 from triggers.models import BudgetWindow, Run, Trigger
 from triggers.runs.conditions import limits_of
 from triggers.runs.handout import choose_runs
@@ -249,10 +248,6 @@ class BudgetHistory(RuleBasedStateMachine):
     @rule(hours=st.sampled_from([0.01, 1, 12]))
     def time_passes(self, hours) -> None:
         self.runs.wait(hours=hours)
-
-    @rule()
-    def the_scheduler_looks(self) -> None:
-        assert settle_left_over() == 0
 
     # --- invariants ---
 

@@ -16,7 +16,6 @@ from testing.processes.worker_calls import WorkerCalls
 from testing.world.budgets import add_budget, used
 from testing.world.runs import Runs, allow
 from triggers.budgets.services import BUDGETS
-from triggers.budgets.spending import settle_left_over
 from triggers.models import BudgetWindow, Run, RunReservation, Trigger
 
 
@@ -141,7 +140,7 @@ def test_ends_of_every_kind_and_all_who_lock_windows_do_not_deadlock(runs: Runs)
         *late,
         *new,
         *(partial(runs.expire, limit=4) for _ in range(3)),
-        *(look, look, settle_left_over, settle_left_over),
+        *(look, look),
         *(partial(change, values={"limit_usd": Decimal(n)}) for n in (30, 35)),
     )
     while runs.expire():

@@ -3,12 +3,11 @@
 from decimal import Decimal
 
 import pytest
-from django.db import transaction
 
 from pipedai.sql import database_now, execute
 from testing.world.budgets import add_budget, used
 from testing.world.runs import Runs, allow
-from triggers.budgets.spending import settle_left_over, settle_reservations
+from triggers.budgets.spending import settle_reservations
 from triggers.models import Budget, BudgetWindow, RunReservation
 from triggers.runs.lifecycle import Refused
 
@@ -105,41 +104,6 @@ def test_a_run_is_settled_in_the_window_of_its_claim(runs: Runs) -> None:
     first, second = BudgetWindow.objects.filter(budget=budget).order_by("starts_at")
     assert (first.spent_usd, first.reserved_usd, first.runs) == (Decimal("0.5"), 0, 1)
     assert (second.spent_usd, second.reserved_usd, second.runs) == (0, 1, 1)
-
-
-class TestWhatAnOlderReleaseLeaves:
-    """An older release ends runs without settling them. The tests undo what this release has settled."""
-
-    def test_the_scheduler_settles_ended_runs(self, runs: Runs, budget: Budget) -> None:
-        run_id = runs.running()
-        with transaction.atomic():
-            before = list(BudgetWindow.objects.values()), list(RunReservation.objects.values())
-            runs.complete(run_id, costUsd="0.5")
-        self._put_back(*before)
-        assert used(budget) == ("0", "2", 1)
-        assert settle_left_over() == 1
-        assert used(budget) == ("0.5", "0", 1)
-        assert settle_left_over() == 0
-
-    def test_the_scheduler_takes_a_late_result_for_an_estimate(self, runs, budget) -> None:
-        run_id = runs.lost()
-        before = list(BudgetWindow.objects.values()), list(RunReservation.objects.values())
-        runs.complete(run_id, costUsd="0.5")
-        self._put_back(*before)
-        assert used(budget) == ("2", "0", 1)
-        assert settle_left_over() == 1
-        assert used(budget) == ("0.5", "0", 1)
-
-    @staticmethod
-    def _put_back(windows, reservations) -> None:
-        for window in windows:
-            BudgetWindow.objects.filter(id=window["id"]).update(**window)
-        for row in reservations:
-            execute(
-                "UPDATE run_reservation SET cost_usd = %(cost_usd)s, is_estimate = %(is_estimate)s,"
-                " settled_at = %(settled_at)s WHERE run_id = %(run_id)s",
-                row,
-            )
 
 
 def test_pruning_a_run_keeps_what_it_has_spent(runs: Runs, budget: Budget) -> None:

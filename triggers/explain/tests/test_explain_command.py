@@ -22,8 +22,8 @@ def explain(subject: UUID, *options: str) -> list[str]:
 def test_a_waiting_run_is_printed_with_what_to_do(runs: Runs) -> None:
     run_id = runs.queue()
     assert explain(run_id) == [
-        f"Run {run_id}, queued: Waits for machine host-1, which has never called.",
-        "- worker_offline: Waits for machine host-1, which has never called.",
+        f"Run {run_id}, queued: Machine host-1 has never called.",
+        "- worker_offline: Machine host-1 has never called.",
         (
             "  Start the worker program on host-1, or give the trigger another machine with PATCH /triggers/:id"
             " (workerId)."

@@ -65,7 +65,7 @@ def test_a_worker_that_has_never_called(cast: Cast) -> None:
     calls = Calls(cast)
     reason = only(calls.explain(calls.queue()))
     assert (reason["code"], reason["since"]) == ("worker_offline", None)
-    assert reason["message"] == "Waits for machine host-1, which has never called."
+    assert reason["message"] == "Machine host-1 has never called."
 
 
 def test_a_worker_that_has_called_once(calls: Calls, cast: Cast) -> None:
@@ -75,7 +75,7 @@ def test_a_worker_that_has_called_once(calls: Calls, cast: Cast) -> None:
     reason = only(calls.explain(run_id))
     assert reason["code"] == "worker_offline"
     assert reason["message"] == (
-        f"Waits for machine host-1, offline since {seen:%Y-%m-%d %H:%M} UTC."
+        f"Machine host-1 has been offline since {seen:%Y-%m-%d %H:%M} UTC."
     )
     assert (reason["since"], reason["subject"]) == (A_TIME, worker_subject(cast))
 

@@ -76,7 +76,7 @@ SPARE_HOSTNAME = "demo-spare"
 POOL_TRIGGER = {
     **TRIGGER,
     "name": "Greeting from any machine",
-    "description": "Made by seed_demo. Any worker of the pool may take its runs.",
+    "description": "Made by seed_demo. Any machine of the pool may take its runs.",
 }
 BUDGET = {"name": "Demo", "period": "month", "limitUsd": "20", "whenReached": "hold"}
 # The number of the PostgreSQL advisory lock by which two seed_demo commands take turns. No other code uses this number.
@@ -256,7 +256,7 @@ class Seed:
             digest = tokens.digest(registration.worker_token)
             worker = Worker.objects.get(environment=self._environment, token_digest=digest)
             return worker.id, registration
-        registered = self._register(HOSTNAME, "Demo worker")
+        registered = self._register(HOSTNAME, "Demo machine")
         self.made.append("worker")
         return registered.worker_id, WorkerConfig(
             worker_id=str(registered.worker_id),
@@ -286,7 +286,7 @@ class Seed:
             values = {"name": POOL, "description": "Made by seed_demo."}
             POOLS.create(**self._of_it, values=values)
             pool = live.get(name=POOL)
-            self._register(SPARE_HOSTNAME, "Spare worker", pool_ids=[pool.id])
+            self._register(SPARE_HOSTNAME, "Spare machine", pool_ids=[pool.id])
             self.made.append("pool")
         add_worker(pool=pool, worker_id=worker_id, actor=SYSTEM)
         return pool.id
