@@ -47,7 +47,7 @@ _SERVER_MIB = 512
 # After so many tests a process renews its database, which costs as much as the dead rows of this many tests.
 _TESTS_OF_A_DATABASE = 150
 
-# The tests of this directory share a site and machines, which take ten seconds of CPU time to start.
+# The tests of this directory share a site and machines, which each process that runs some of them has to start.
 _SHARING = "agent/tests/real"
 # How many seconds the long tests of a file, or of that directory, take beside the whole suite on two cores, where it is
 # a minute or more.

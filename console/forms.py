@@ -146,6 +146,8 @@ class Shape(Protocol):
     # The fields of a row.
     Row: type[serializers.Serializer[Any]]
     looks: Mapping[str, Look]
+    # Whether the form also takes the value as JSON.
+    pastes: bool
 
     def rows_of(self, value: Any) -> list[Json] | None:
         """Returns the rows, or None if the value made of them would not be just this one."""
@@ -404,7 +406,9 @@ class Form:
     def _read_shape(self, each: Field, shape: Shape, rows: list[Json], body: Json) -> None:
         """Puts the value of the rows into the body, or that of the JSON which was pasted instead."""
         try:
-            value = shape.value_of(rows) or (None if each.declared.allow_null else {})
+            value = shape.value_of(rows) or (
+                None if each.declared.allow_null else shape.value_of([])
+            )
             if each.value.strip():
                 if value:
                     raise ValueError("Fill in the rows or paste JSON, but not both.")

@@ -7,7 +7,7 @@ from typing import Any
 from rest_framework import serializers
 
 from console.asking import Json
-from console.forms import Look, Shape, WrongRow, text_of, value_of, values_of
+from console.forms import Finder, Look, Shape, WrongRow, text_of, value_of, values_of
 
 # A value of more rows is shown as JSON, since a page of so many fields would help nobody.
 _MOST_ROWS = 50
@@ -20,6 +20,7 @@ class _Named(Shape):
 
     # The field of a row beside its name and its kind.
     other: str
+    pastes = True
 
     def rows_of(self, value: Any) -> list[Json] | None:
         try:
@@ -150,3 +151,21 @@ class Schema(_Named):
                 required.append(name)
         schema = {"type": "object", "properties": fields}
         return {**schema, **({"required": required} if required else {})} if fields else None
+
+
+class Ids(Shape):
+    """A list of ids, each of which is found by a name."""
+
+    class Row(serializers.Serializer[Any]):
+        id = serializers.CharField(required=False, allow_blank=True)
+
+    pastes = False
+
+    def __init__(self, label: str, finder: Finder) -> None:
+        self.looks = {"id": Look(label, finder=finder)}
+
+    def rows_of(self, value: list[str]) -> list[Json]:
+        return [{"id": each} for each in value]
+
+    def value_of(self, rows: list[Json]) -> list[str]:
+        return [row["id"] for row in rows if row.get("id")]

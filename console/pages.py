@@ -337,9 +337,11 @@ def all_of(request: HttpRequest, environment_id: UUID | str, kind: str, **query:
     return found
 
 
-def names_of(request: HttpRequest, environment_id: UUID | str, kind: str) -> dict[str, str]:
+def names_of(
+    request: HttpRequest, environment_id: UUID | str, kind: str, **query: Any
+) -> dict[str, str]:
     """Returns what `all_of` finds as names by ids, in the order of the names, for somebody to choose from."""
-    names = {each["id"]: _name_of(each) for each in all_of(request, environment_id, kind)}
+    names = {each["id"]: _name_of(each) for each in all_of(request, environment_id, kind, **query)}
     return dict(sorted(names.items(), key=lambda each: each[1].lower()))
 
 

@@ -1,5 +1,6 @@
 """The screens of channels: who is told of what, whether it arrives, and the notices of each."""
 
+from dataclasses import replace
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
@@ -8,7 +9,9 @@ from django.urls import reverse
 from console.asking import Json, Refused, ask
 from console.charts import STRIP, counted, strip
 from console.forms import Form, Look, clauses
+from console.json_rows import Ids
 from console.pages import ResourceScreens, chosen, listed, names_of, screen, see_other
+from console.screens.finding import MOST_CHOICES, Named
 from console.screens.settings import show_settings
 from console.templatetags.console import word
 from notices.states import CHOICES, RECOVERED, RUN_ENDED, USUAL_EVENTS
@@ -69,20 +72,19 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
     if "id" in row:
         targets = {name: _SEALED.get(name, look) for name, look in targets.items()}
     told = [each for each in CHOICES.items() if row["kind"] == "webhook" or each[0] != RUN_ENDED]
-    # A chosen trigger stays a choice when it is deleted, or is beyond those on a page of the API.
+    # A chosen trigger stays a choice when it is deleted.
     triggers = {id_: id_ for id_ in row.get("triggerIds") or ()}
-    triggers |= names_of(request, row["environmentId"], "triggers")
+    triggers |= names_of(request, row["environmentId"], "triggers", limit=MOST_CHOICES + 1)
+    ends_of = Look(kind="choices", choices=list(triggers.items()))
+    if len(triggers) > MOST_CHOICES:
+        found = Ids("Trigger", Named(request, row["environmentId"], "triggers"))
+        ends_of = Look(kind="rows", row="Trigger", shape=found)
     summary = "Such as 07:00. It tells what became of everything since the last one. Empty: none."
     return {
         "name": Look(help="Such as On call."),
         **targets,
         "events": Look("Tells of", kind="choices", choices=told),
-        "triggerIds": Look(
-            "Ends of runs of",
-            help="None: of all triggers.",
-            kind="choices",
-            choices=list(triggers.items()),
-        ),
+        "triggerIds": replace(ends_of, label="Ends of runs of", help="None: of all triggers."),
         "when": clauses("Which ends of runs", words=_WHEN),
         "summary.at": Look("A summary each day at", help=summary),
         "summary.timezone": Look("In the time zone", help="Such as Europe/Berlin."),

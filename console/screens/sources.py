@@ -107,6 +107,8 @@ def _try_of(source: Json, url: str) -> list[str]:
     ]
 
 
+# The API counts so many requests of an hour at most. What became of them is drawn.
+_MOST_IN_HOUR = 100
 _CAME = {"good": "Started something", "open": "Started nothing", "bad": "Refused"}
 # Why a request was refused, and what to do about it.
 _REFUSED = {
@@ -141,8 +143,12 @@ def _shown(source: Json) -> Json:
         state = "disabled"
     elif sums["refused"] and not sums["taken"]:
         state = "shut"
-    strip = requests(source["recent"])
-    return {**source, "said": said, "how": how, "state": state, "sums": sums, "strip": strip}
+    told = {
+        name: f"{sums[name]:,}{'+' * (max(hours) >= _MOST_IN_HOUR)}" if sums[name] else "–"
+        for name, hours in source["recent"].items()
+    }
+    shown = {"said": said, "how": how, "state": state, "sums": sums, "told": told}
+    return {**source, **shown, "strip": requests(source["recent"])}
 
 
 def _hours(recent: Json) -> Chart:

@@ -84,7 +84,7 @@ _STATES = {
     "consumed": ("Used", "dash", "calm"),
     "expired": ("Expired", "clock", "calm"),
     "revoked": ("Revoked", "dash", "calm"),
-    "owner": ("Owner", "account", "good"),
+    "owner": ("Owner", "account", "calm"),
     "admin": ("Admin", "settings", "calm"),
     "operator": ("Operator", "play", "calm"),
     "viewer": ("Viewer", "search", "calm"),
@@ -286,10 +286,12 @@ def first_line(text: str | None) -> str:
 
 @register.filter
 def timed(sentence: str | None, times: list[dict[str, str]] | None = None) -> SafeString:
-    """Shows a sentence of the API with its `times` like all times, in place of the words that the API has for them."""
+    """Shows a sentence of the API with its `times` like all times, in place of the words that the API has for them, and
+    what it has between backticks as code.
+    """
     moments = {str(escape(each["words"])): each["at"] for each in times or ()}
     words = "|".join(re.escape(each) for each in sorted(moments, key=len, reverse=True))
-    shown = str(escape(visible(sentence)))
+    shown = re.sub("`(.+?)`", r"<code>\1</code>", str(escape(visible(sentence))))
     if words:
         shown = re.sub(words, lambda found: when(moments[found[0]]), shown)
     return mark_safe(shown)  # noqa: S308 - of parts that are escaped

@@ -9,7 +9,14 @@ from typing import Literal
 import pytest
 
 from console.tests.screens import SCREENS
-from testing.processes.browser import COLOURS, axe_finds, chromium, screenshot, sideways_overflow
+from testing.processes.browser import (
+    COLOURS,
+    axe_finds,
+    chromium,
+    load_axe,
+    screenshot,
+    sideways_overflow,
+)
 from testing.processes.grant_server import grant_server
 from testing.processes.scheduler_process import scheduling
 from testing.processes.web_process import serve
@@ -65,6 +72,7 @@ def look_at(page, name):
 def test_every_screen_fits_and_axe_finds_nothing(committed_stage, server, tmp_path):
     cookie = session_cookie(committed_stage.cast.owner)
     with browsing(server, tmp_path) as page:
+        load_axe(page)
         for screen in SCREENS:
             if screen.role == "nobody":
                 page.context.clear_cookies()

@@ -183,6 +183,31 @@ def test_a_channel_is_made_changed_and_tested(cast, settings_page):
     assert admin.post(f"{page}/delete")["Location"] == settings_page("/channels")
 
 
+def test_one_of_many_triggers_is_found_by_its_name_in_a_row(cast, settings_page):
+    admin = visitor(cast.admin)
+    chosen = [str(cast.add_trigger(name=f"Report {number}")) for number in range(20)][:2]
+    new = settings_page("/channels/new?kind=webhook")
+    typed = {
+        "kind": "webhook",
+        "name": "Hook",
+        "url": "https://hooks.example.com/x",
+        "enabled": "1",
+    }
+    typed |= {"events": "run.ended", "when": "always", "triggerIds.0.id": ""}
+    assert 'name="triggerIds.0.id"' in (shown := admin.get(new).content.decode())
+    assert "Paste JSON" not in shown
+    wrong = admin.post(new, {**typed, "triggerIds.0.id": "Nobody"})
+    assert (wrong.status_code, "Nothing has this name." in text_of(wrong)) == (400, True)
+    made = admin.post(new, {**typed, "triggerIds.0.id": "Report 0", "triggerIds.1.id": chosen[1]})
+    page = admin.get(made["Location"])
+    got = cast.client(cast.admin).get(f"/api/v1/channels/{made['Location'].split('/')[-1]}").json()
+    assert got["triggerIds"] == sorted(chosen)
+    assert 'value="Report 0"' in page.content.decode()
+    assert admin.post(made["Location"], {**typed, "url": ""})["Location"] == made["Location"]
+    got = cast.client(cast.admin).get(f"/api/v1/channels/{got['id']}").json()
+    assert got["triggerIds"] is None
+
+
 def test_a_new_channel_tells_of_all_that_a_channel_usually_tells(cast, settings_page):
     page = visitor(cast.admin).get(settings_page("/channels/new?kind=webhook")).content.decode()
     boxes = re.findall(r'name="events" type="checkbox" value="([^"]+)"( checked)?', page)
@@ -272,7 +297,7 @@ def test_people_are_shown_with_what_they_did_last_and_from_whom_an_invitation_is
     cast.client(cast.operator).post(f"/api/v1/triggers/{cast.trigger_id}/run", {})
     text = text_of(visitor(cast.admin).get(settings_page()))
     assert "run created" in text
-    assert "none yet" in text
+    assert "no action yet" in text
     assert f"grace@example.com Viewer now by {cast.admin.name}" in re.sub(
         r"\d+ m?s ago", "now", text
     )

@@ -112,5 +112,5 @@ def test_its_hours_are_drawn_and_where_all_is_refused_comes_first(cast):
     assert text.index("Shut GitHub All are refused") < text.index("Repository GitHub Healthy")
     assert "In 24 hours 1 came, 1 started something, 0 were refused" in text
     shown = text_of(viewer.get(f"/console/sources/{source_id}"))
-    assert "1 came, 1 of them started something, 0 were refused." in shown
+    assert "1 came, and 1 of them started something; none was refused." in shown
     assert Trigger.objects.get(id=cast.trigger_id).name in shown

@@ -2,14 +2,14 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from django.db import DatabaseError, connection, transaction
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from pipedai.logs import get_logger
-from pipedai.sql import execute, fetch_all, fetch_row
+from pipedai.sql import execute, fetch_all
 
 log = get_logger(__name__)
 
@@ -35,11 +35,12 @@ def register_gauges(
     gauges: Mapping[str, tuple[str, str]],
     *,
     by: str = "",
-    words: Iterable[str] = ("",),
+    words: Collection[str] = (),
     **params: object,
 ) -> Read:
     """Registers gauges that one statement reads, each by its column, with its name and what it tells. `by` is their
-    label and the column that has it: each of the `words` has a value, 0 without a row. Returns what reads them.
+    label and the column that has it: each of the `words` has a value, 0 without a row; with no words named, each row
+    has one. Returns what reads them.
     """
 
     @read_at_scrape
@@ -49,7 +50,7 @@ def register_gauges(
         }
         for column, (name, tells) in gauges.items():
             family = GaugeMetricFamily(name, tells, labels=[by] if by else [])
-            for word in words:
+            for word in words or rows:
                 value = rows[word][column] if word in rows else 0
                 family.add_metric([word] if by else [], float(value))
             yield family
@@ -96,81 +97,62 @@ def _read() -> list[Metric]:
 
 
 # This query sees the lag of standbys and the transactions of other roles only if its role has pg_read_all_stats.
-_STATE = """
+register_gauges(
+    """
 SELECT (current_setting('transaction_read_only') = 'on')::int AS read_only,
     (SELECT coalesce(extract(epoch FROM statement_timestamp() - min(xact_start)), 0)
         FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend') AS oldest,
-    (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'SyncRep') AS waiting
-"""
-_LAG = """
+    (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'SyncRep') AS waiting,
+    current_setting('max_connections')::int AS most
+""",
+    {
+        "read_only": ("pipedai_database_read_only", "1 if the database takes no writes."),
+        "oldest": (
+            "pipedai_database_oldest_transaction_seconds",
+            "Age of the oldest open transaction.",
+        ),
+        "waiting": (
+            "pipedai_database_commits_waiting",
+            "Commits that wait for a synchronous standby.",
+        ),
+        "most": (
+            "pipedai_database_connections_max",
+            "Connections that the database server allows.",
+        ),
+    },
+)
+register_gauges(
+    """
 SELECT coalesce(nullif(application_name, ''), 'unnamed') AS standby,
     extract(epoch FROM coalesce(max(replay_lag), interval '0')) AS lag
 FROM pg_stat_replication GROUP BY 1 ORDER BY 1 LIMIT 20
-"""
+""",
+    {"lag": ("pipedai_database_replication_lag_seconds", "How far a standby is behind.")},
+    by="standby",
+)
 # PostgreSQL counts dead rows for each table. Each partition of a table is listed as a table of its own.
-_DEAD = """
-SELECT relname AS name, n_dead_tup AS dead FROM pg_stat_user_tables
+register_gauges(
+    """
+SELECT relname AS "table", n_dead_tup AS dead FROM pg_stat_user_tables
 WHERE schemaname = current_schema() ORDER BY n_dead_tup DESC LIMIT 10
-"""
-
-
-@read_at_scrape
-def read_state() -> Iterator[Metric]:
-    state = fetch_row(_STATE, {})
-    yield GaugeMetricFamily(
-        "pipedai_database_read_only", "1 if the database takes no writes.", value=state["read_only"]
-    )
-    yield GaugeMetricFamily(
-        "pipedai_database_oldest_transaction_seconds",
-        "Age of the oldest open transaction.",
-        value=float(state["oldest"]),
-    )
-    yield GaugeMetricFamily(
-        "pipedai_database_commits_waiting",
-        "Commits that wait for a synchronous standby.",
-        value=state["waiting"],
-    )
-    lag = GaugeMetricFamily(
-        "pipedai_database_replication_lag_seconds",
-        "How far a standby is behind.",
-        labels=["standby"],
-    )
-    for row in fetch_all(_LAG, {}):
-        lag.add_metric([row["standby"]], float(row["lag"]))
-    yield lag
-    dead = GaugeMetricFamily(
-        "pipedai_database_dead_rows",
-        "Rows that were changed or deleted and that no vacuum has removed yet.",
-        labels=["table"],
-    )
-    for row in fetch_all(_DEAD, {}):
-        dead.add_metric([row["name"]], row["dead"])
-    yield dead
-
-
-_STATES = ("active", "idle", "idle_in_transaction", "other")
-
-_CONNECTIONS = """
+""",
+    {
+        "dead": (
+            "pipedai_database_dead_rows",
+            "Rows that were changed or deleted and that no vacuum has removed yet.",
+        )
+    },
+    by="table",
+)
+register_gauges(
+    """
 SELECT CASE WHEN state IN ('active', 'idle', 'idle in transaction') THEN replace(state, ' ', '_')
         ELSE 'other' END AS state,
     count(*) AS connections
 FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'
 GROUP BY 1
-"""
-
-
-@read_at_scrape
-def read_connections() -> Iterator[Metric]:
-    rows = {row["state"]: row["connections"] for row in fetch_all(_CONNECTIONS, {})}
-    connections = GaugeMetricFamily(
-        "pipedai_database_connections", "Connections to the database.", labels=["state"]
-    )
-    for state in _STATES:
-        connections.add_metric([state], rows.get(state, 0))
-    yield connections
-    most = fetch_row("SELECT current_setting('max_connections')::int AS most", {})
-    yield GaugeMetricFamily(
-        "pipedai_database_connections_max",
-        "Connections that the database server allows.",
-        value=most["most"],
-    )
+""",
+    {"connections": ("pipedai_database_connections", "Connections to the database.")},
+    by="state",
+    words=("active", "idle", "idle_in_transaction", "other"),
+)

@@ -3,6 +3,7 @@
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 
 from prometheus_client import Gauge, Histogram
 
@@ -59,14 +60,12 @@ def measured(
     return Endpoint(Sampled(app, threads, listener, budget), token)
 
 
+@dataclass(frozen=True, slots=True)
 class Sampled:
-    def __init__(
-        self, app: App, threads: WsgiLane, listener: Listener, budget: MemoryBudget
-    ) -> None:
-        self._app = app
-        self._budget = budget
-        self._threads = threads
-        self._listener = listener
+    _app: App
+    _threads: WsgiLane
+    _listener: Listener
+    _budget: MemoryBudget
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":

@@ -335,26 +335,18 @@ _LIVE_HEADERS = [
 ]
 
 
+@dataclass(frozen=True, slots=True)
 class Lanes:
     """Sends waiting polls, event streams, and requests that may hash a password or wait for a tenant's server to their
     lanes, and all others to `threads`. `background` makes coroutines that run until the server stops.
     """
 
-    def __init__(
-        self,
-        threads: App,
-        long_poll: LongPoll,
-        streams: EventStreams,
-        passwords: PasswordLane,
-        asking: AskingLane,
-        background: Sequence[Callable[[], Coroutine[Any, Any, None]]],
-    ) -> None:
-        self._threads = threads
-        self._long_poll = long_poll
-        self._streams = streams
-        self._passwords = passwords
-        self._asking = asking
-        self._background = background
+    _threads: App
+    _long_poll: LongPoll
+    _streams: EventStreams
+    _passwords: PasswordLane
+    _asking: AskingLane
+    _background: Sequence[Callable[[], Coroutine[Any, Any, None]]]
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "lifespan":

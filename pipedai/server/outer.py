@@ -7,7 +7,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from http import HTTPStatus
 from typing import Any
@@ -147,29 +147,27 @@ def phrase(status: int) -> str:
 PIECE_BYTES = 64 * 1024
 
 
+@dataclass(slots=True)
 class Reply:
     """The ASGI `send` of one request. It adds our headers and Content-Length, drops bodies that HTTP forbids (HEAD,
     204, 304), and makes the API's errors JSON and the console's errors pages. Bytes that are not sent yet count against
     the memory budget. `status` and `body_bytes` tell what was sent.
     """
 
-    def __init__(
-        self, send: Send, holding: Holding, *, method: str, request_id: str, production: bool
-    ) -> None:
-        self._send = send
-        self._holding = holding
-        self._method = method
-        self._request_id = request_id
-        self._production = production
-        self._headers: RawHeaders = []
-        self._held: bytes | None = None
-        # Until the request's path is known, its answer is treated as one of the API, whose errors are JSON.
-        self.path = API
-        # The answer's status, or 0 until the application has started its answer.
-        self.status = 0
-        self.body_bytes = 0
-        self.started = False
-        self.complete = False
+    _send: Send
+    _holding: Holding
+    method: str
+    request_id: str
+    production: bool
+    _headers: RawHeaders = field(default_factory=list)
+    _held: bytes | None = None
+    # Until the request's path is known, its answer is treated as one of the API, whose errors are JSON.
+    path: str = API
+    # The answer's status, or 0 until the application has started its answer.
+    status: int = 0
+    body_bytes: int = 0
+    started: bool = False
+    complete: bool = False
 
     async def send(self, message: Message) -> None:
         if self.complete:
@@ -215,15 +213,15 @@ class Reply:
             held, chunk = held + chunk, b""
             # A GET changed nothing, so we may still refuse it. Any other request may have changed something, so its
             # answer is sent even without room: a refusal would wrongly say that nothing was done.
-            is_large_read = self._method == "GET" and len(held) > SMALL_BYTES
+            is_large_read = self.method == "GET" and len(held) > SMALL_BYTES
             if is_large_read and not self._holding.has_room(len(held)):
                 raise overloaded(unread=False)
             self._say_length(len(held))
         headers = complete_headers(
             self._headers,
-            request_id=self._request_id,
+            request_id=self.request_id,
             path=self.path,
-            production=self._production,
+            production=self.production,
         )
         await self._send({"type": "http.response.start", "status": self.status, "headers": headers})
         self.started = True
@@ -233,7 +231,7 @@ class Reply:
             await self._pass_on(chunk, more=more)
 
     async def _pass_on(self, chunk: bytes, *, more: bool) -> None:
-        if self._method == "HEAD" or self.status in _WITHOUT_BODY:
+        if self.method == "HEAD" or self.status in _WITHOUT_BODY:
             chunk = b""
         size = len(chunk)
         self.body_bytes += size
@@ -286,40 +284,32 @@ class Limits:
         return self.large_body_bytes if self.large_paths.fullmatch(path) else self.body_bytes
 
 
+@dataclass(frozen=True)
 class Outer:
     """Gives each request an id, checks its body's limits, counts its memory, adds headers, answers crashes and writes
     the access log. The application gets the whole body in one piece.
     """
 
-    def __init__(
-        self,
-        app: App,
-        *,
-        limits: Limits,
-        trusted_proxies: Sequence[Network] = (),
-        production: bool = False,
-        budget: MemoryBudget | None = None,
-    ) -> None:
-        self._app = app
-        self._budget = budget or MemoryBudget()
-        self._limits = limits
-        self._trusted_proxies = trusted_proxies
-        self._production = production
+    app: App
+    limits: Limits
+    trusted_proxies: Sequence[Network] = ()
+    production: bool = False
+    budget: MemoryBudget = field(default_factory=MemoryBudget)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         began = time.perf_counter()
         request_id = accept_or_make(header(scope["headers"], b"x-request-id"))
-        client = resolve_client(scope, self._trusted_proxies)
-        holding = scope[HOLDING] = Holding(self._budget, client, scope["path"])
+        client = resolve_client(scope, self.trusted_proxies)
+        holding = scope[HOLDING] = Holding(self.budget, client, scope["path"])
         reply = Reply(
             send,
             holding,
             method=scope["method"],
             request_id=request_id,
-            production=self._production,
+            production=self.production,
         )
         said: dict[str, Any] = {"path": scope["path"]}
         scope[LOG] = said
@@ -342,18 +332,18 @@ class Outer:
         self, scope: Scope, client: str, receive: Receive, reply: Reply, holding: Holding
     ) -> None:
         try:
-            clean_scope(scope, client=client, trusted_proxies=self._trusted_proxies)
+            clean_scope(scope, client=client, trusted_proxies=self.trusted_proxies)
             reply.path = scope["path"]
             scope[LOG]["path"] = scope["path"]
             body = await read_body(
                 scope["headers"],
                 receive,
-                max_bytes=self._limits.body_bytes_at(scope["path"]),
-                seconds=self._limits.body_seconds,
+                max_bytes=self.limits.body_bytes_at(scope["path"]),
+                seconds=self.limits.body_seconds,
                 holding=holding,
             )
             say_body_length(scope, body)
-            await self._app(scope, Replay(body, receive), reply.send)
+            await self.app(scope, Replay(body, receive), reply.send)
             if not reply.started:
                 raise RuntimeError("The application returned without an answer.")
         except Refused as refused:

@@ -4,18 +4,17 @@ import asyncio
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from threading import RLock
 
 
+@dataclass(slots=True, eq=False)
 class Turn:
-    __slots__ = ("granted", "group", "permits", "refused", "wake")
-
-    def __init__(self, group: Hashable, permits: int, wake: Callable[["Turn"], object]) -> None:
-        self.group = group
-        self.permits = permits
-        self.wake = wake
-        self.granted = False
-        self.refused = False
+    group: Hashable
+    permits: int
+    wake: Callable[["Turn"], object]
+    granted: bool = False
+    refused: bool = False
 
 
 class Turns:

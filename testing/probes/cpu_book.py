@@ -7,6 +7,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -60,8 +61,10 @@ class _Book:
     def pytest_unconfigure(self) -> None:
         # What still runs, such as PostgreSQL, goes back to where this process came from.
         for pid in (self._group / "tasks").read_text().split():
-            (self._parent / "tasks").write_text(pid)
-        self._group.rmdir()
+            with suppress(ProcessLookupError):
+                (self._parent / "tasks").write_text(pid)
+        with suppress(OSError):  # One of its processes has not quite ended.
+            self._group.rmdir()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -49,6 +49,11 @@ def screenshot(page: Page, name: str, *, full_page: bool = False) -> None:
         page.screenshot(path=Path(directory) / f"{name}.png", full_page=full_page)
 
 
+def load_axe(page: Page) -> None:
+    """Gives each page that is opened from now on axe's script, which takes half the CPU time of sending it there."""
+    page.add_init_script(AXE_SCRIPT)
+
+
 def axe_finds(page: Page, *rules: str) -> str:
     """Returns what axe finds wrong with a page as it is shown now, or an empty text. It tries all of its rules unless
     some are named.
