@@ -37,7 +37,7 @@ def led_to(page):
     """Returns where a page leads the browser by itself."""
     assert page.status_code == 200, text_of(page)
     where = page["Refresh"].removeprefix("0;url=")
-    (link,) = re.findall(r'<a href="([^"]+)">Go on</a>', page.content.decode())
+    (link,) = re.findall(r'<a href="([^"]+)">Continue</a>', page.content.decode())
     assert html.unescape(link) == where
     return where
 
