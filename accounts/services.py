@@ -103,7 +103,7 @@ def log_in_staff_at_issuer(
         user = staff.select_for_update(no_key=True).first()
         if user is None or not has_just_signed_in(principal.session_id, at_issuer=True):
             return None
-        _emit("user.logged-in", user.id, actor)
+        emit_own("user.logged-in", user.id, actor)
         return open_staff_session(user, device, began=Session.Began.SSO.value)
 
 
@@ -122,7 +122,7 @@ def admit(
             hold_password(user)
             opened = enter(user)
             if opened is not None:
-                _emit("user.logged-in", user.id, actor)
+                emit_own("user.logged-in", user.id, actor)
     if opened is None:
         note_failed_login(user, email, actor)
         raise Unauthenticated(refusal, code=ErrorCode.WRONG_CREDENTIALS)
@@ -133,13 +133,13 @@ def log_out(*, principal: UserPrincipal, actor: Actor) -> None:
     """Ends the session on the server, so that a copy of its cookie does not work any more."""
     with transaction.atomic():
         if revoke(principal.session_id):
-            _emit("user.logged-out", principal.id, actor)
+            emit_own("user.logged-out", principal.id, actor)
 
 
 def log_out_staff(*, user: User, session: SessionBase, actor: Actor) -> None:
     with transaction.atomic():
         session.flush()
-        _emit("user.logged-out", user.id, actor)
+        emit_own("user.logged-out", user.id, actor)
 
 
 def change_password(
@@ -305,7 +305,7 @@ def _set_password(user: User, hashed: str, action: str, actor: Actor) -> None:
     end_sessions(user.id)
     # Somebody who knew the old password may have asked for links to another password or address.
     make_void(Q(user_id=user.id, purpose__in=(Purpose.RESET, Purpose.CHANGE)))
-    _emit(action, user.id, actor)
+    emit_own(action, user.id, actor)
 
 
 def note_failed_login(user: User | None, email: Email, actor: Actor) -> None:
@@ -320,5 +320,5 @@ def revoke(session_id: UUID) -> bool:
     return end(Session.objects.filter(id=session_id, revoked_at__isnull=True)) == 1
 
 
-def _emit(action: str, user_id: UUID, actor: Actor) -> None:
-    emit(Event(action, replace(actor, id=user_id), None, "user", user_id))
+def emit_own(action: str, user_id: UUID, actor: Actor, **metadata: str) -> None:
+    emit(Event(action, replace(actor, id=user_id), None, "user", user_id, metadata))

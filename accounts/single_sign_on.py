@@ -7,7 +7,6 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from secrets import token_urlsafe
 from typing import Any
 
@@ -41,14 +40,14 @@ from accounts.mails import (
 from accounts.models import Identity, Session, User
 from accounts.registration import RegistrationClosed
 from accounts.serializers import NewEmailField
-from accounts.services import admit, revoke
+from accounts.services import admit, emit_own, revoke
 from accounts.sessions import Device, open_session
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Invalid
 from pipedai.api.fields import NameField
 from pipedai.api.principal import UserPrincipal
 from pipedai.api.throttling import Rate, count_hit
-from pipedai.events import Actor, Event, emit
+from pipedai.events import Actor
 from pipedai.outgoing.mails import mail_is_on
 from pipedai.outgoing.oauth import new_verifier
 
@@ -147,7 +146,7 @@ def _user_of(claims: Claims, on: str, actor: Actor) -> User:
         if not user.is_active:
             raise SignInFailed(_INACTIVE)
         _follow_address(user, claims, actor)
-        emit(_event("user.logged-in", user, actor))
+        emit_own("user.logged-in", user.id, actor)
         return user
     email = _email_of(claims)
     if email is None:
@@ -177,7 +176,7 @@ def _create(claims: Claims, email: Email, actor: Actor) -> User:
     user.save(force_insert=True)
     Identity.objects.create(user=user, issuer=claims.issuer, sub=claims.sub)
     make_void(Q(address=email, purpose=Purpose.REGISTRATION))
-    emit(_event("user.registered", user, actor, issuer=claims.issuer))
+    emit_own("user.registered", user.id, actor, issuer=claims.issuer)
     return user
 
 
@@ -192,7 +191,7 @@ def _follow_address(user: User, claims: Claims, actor: Actor) -> None:
     User.objects.filter(id=user.id).update(email=email, email_verified_at=Now())
     make_void(Q(user_id=user.id))
     user.refresh_from_db(fields=["email", "email_verified_at"])
-    emit(_event(action, user, actor))
+    emit_own(action, user.id, actor)
 
 
 def _email_of(claims: Claims) -> Email | None:
@@ -258,10 +257,6 @@ def _link(user: User, issuer_name: str, sub: str, actor: Actor) -> None:
     Identity.objects.bulk_create([identity], ignore_conflicts=True)
     if not Identity.objects.filter(user=user, issuer=issuer_name, sub=sub).exists():
         raise SignInFailed(_TAKEN)
-    emit(_event("user.linked", user, actor, issuer=issuer_name))
+    emit_own("user.linked", user.id, actor, issuer=issuer_name)
     if mail_is_on():
         queue_mail(Purpose.LINK_NOTICE, address=user.email, user_id=user.id)
-
-
-def _event(action: str, user: User, actor: Actor, **metadata: str) -> Event:
-    return Event(action, replace(actor, id=user.id), None, "user", user.id, metadata)

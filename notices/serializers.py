@@ -107,7 +107,7 @@ class StatusFilter(WordFilter):
 class IncidentFilters(ApiFilterSet):
     status = StatusFilter(choices=[("open", "open"), ("closed", "closed")])
     kind = WordsFilter(field_name="kind", choices=Kind.values)
-    triggerId = IdFilter(field_name="subject_id")
+    triggerId = IdFilter(field_name="subject_id", of=["triggers.Trigger"])
 
 
 class AttentionSubjectSerializer(RowSerializer):

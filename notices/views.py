@@ -22,7 +22,6 @@ from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import serializer_of
 from pipedai.replica.reading import from_replica
 from triggers.explain.answers import TimeTold, times_told
-from triggers.tenancy import check_tenant_ids
 from workspaces.access import IsOperator, IsViewer, TenantViewSet
 
 
@@ -73,8 +72,7 @@ class IncidentViewSet(TenantViewSet):
     @from_replica
     def list(self, request: Request, environment_id: UUID) -> Response:
         rows = Incident.objects.filter(environment_id=environment_id)
-        filters = IncidentFilters.read(rows, request)
-        check_tenant_ids(environment_id, filters)
+        filters = IncidentFilters.read(rows, request, environment_id=environment_id)
         return self.page_shown(request, filters.parts, incidents_shown)
 
     @Operation(

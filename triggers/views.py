@@ -36,7 +36,6 @@ from triggers.serializers import (
     TriggerSerializer,
 )
 from triggers.states import Health, RecordEvents
-from triggers.tenancy import check_tenant_ids
 from workspaces.access import IsAdmin
 from workspaces.resource_views import ResourceViewSet
 from workspaces.roles import Role
@@ -57,10 +56,10 @@ class TriggerFilters(ApiFilterSet):
     case.
     """
 
-    workerId = IdFilter(field_name="worker_id")
-    poolId = IdFilter(field_name="pool_id")
-    connectionId = IdFilter(field_name="connection_id")
-    listensTo = ListensToFilter()
+    workerId = IdFilter(field_name="worker_id", of=["workers.Worker"])
+    poolId = IdFilter(field_name="pool_id", of=["workers.Pool"])
+    connectionId = IdFilter(field_name="connection_id", of=["workspaces.Connection"])
+    listensTo = ListensToFilter(of=["triggers.EventSource", "triggers.Trigger"])
     enabled = TrueFalseFilter(field_name="enabled")
     recordEvents = WordsFilter(field_name="record_events", choices=RecordEvents.values)
     health = WordsFilter(field_name="health", choices=Health.values)
@@ -138,8 +137,7 @@ class TriggerViewSet(ResourceViewSet):
     @from_replica
     def list(self, request: Request, environment_id: UUID) -> Response:
         rows = self.rows().filter(environment_id=environment_id)
-        filters = TriggerFilters.read(rows, request)
-        check_tenant_ids(environment_id, filters)
+        filters = TriggerFilters.read(rows, request, environment_id=environment_id)
         include, sort = filters.values["include"], filters.values["sort"]
 
         def shown(rows: Any) -> Any:

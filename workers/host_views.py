@@ -31,7 +31,6 @@ from pipedai.api.views import (
 from pipedai.server.ticket import WorkerStreamTicket
 from pipedai.sql import Row
 from pipedai.version import VERSION
-from triggers.tenancy import check_tenant_ids
 from workers import services
 from workers.models import Worker
 from workers.pools.services import pools_of_host
@@ -107,8 +106,8 @@ class WorkspaceWorkerViewSet(HostViewSet):
     )
     def list(self, request: Request, workspace_id: UUID) -> Response:
         rows = worker_rows().filter(environment_id=self.access.environment_id)
-        filters = WorkerFilters.read(rows, request)
-        check_tenant_ids(self.access.environment_id, filters)
+        environment_id = self.access.environment_id
+        filters = WorkerFilters.read(rows, request, environment_id=environment_id)
         return self.page(request, filters.qs, WorkerSerializer)
 
     @Operation(

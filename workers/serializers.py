@@ -128,7 +128,7 @@ class RegistrationTokenSerializer(NamedSerializer):
 
 class WorkerFilters(ApiFilterSet):
     status = WordFilter(choices=[(each, each) for each in PRESENCE], method="by_status")
-    poolId = IdFilter(method="by_pool")
+    poolId = IdFilter(method="by_pool", of=["workers.Pool"])
 
     def by_status(self, queryset: QuerySet[Worker], name: str, value: str) -> QuerySet[Worker]:
         """Keeps the workers that are online for `online`, and all others for `offline`."""

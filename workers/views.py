@@ -23,7 +23,6 @@ from pipedai.api.principal import (
 from pipedai.api.schema.operation import Operation, answer, query
 from pipedai.api.serializers import Values
 from pipedai.api.views import ApiViewSet, IsSignedIn
-from triggers.tenancy import check_tenant_ids
 from workers import services
 from workers.authentication import WorkerTokenAuthentication
 from workers.models import Worker
@@ -69,8 +68,7 @@ class WorkerViewSet(TenantViewSet):
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
         rows = worker_rows().filter(environment_id=environment_id)
-        filters = ListedWorkerFilters.read(rows, request)
-        check_tenant_ids(environment_id, filters)
+        filters = ListedWorkerFilters.read(rows, request, environment_id=environment_id)
         include = filters.values["include"]
 
         def shown(found: Any) -> Any:

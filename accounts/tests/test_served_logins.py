@@ -63,15 +63,15 @@ def test_eight_at_once_all_come_in(ada, server):
 def test_those_that_wait_take_no_turn_from_another_address_and_no_thread_from_other_calls(
     ada, small
 ):
-    flood = Flood(small, 36)
+    flood = Flood(small, 24)
     before = flood.answered()
     assert log_in(small, OTHER) == 200
-    assert flood.answered() - before < 15
+    assert flood.answered() - before < 10
     answers = 0
-    while flood.answered() < 30:
+    while flood.answered() < 20:
         assert httpx.get(f"{small.api}/auth/me", timeout=90).status_code == 401
         assert httpx.get(f"{small.api}/health", timeout=90).status_code == 200
-        answers += flood.answered() < 30
+        answers += flood.answered() < 20
     assert set(flood.statuses()) <= {200, 503}
     # If each login held a thread, the flood would hold both, and no other call would be answered until its end.
-    assert answers >= 3
+    assert answers

@@ -60,7 +60,15 @@ def main(args: list[str] | None = None) -> None:
         _say(str(failure))
         sys.exit(int(failure.exit_code))
     except click.UsageError as error:
-        sys.exit(_misused(error))
+        # A group without a command shows its help.
+        if error.ctx is None or isinstance(
+            error, getattr(click.exceptions, "NoArgsIsHelpError", ())
+        ):
+            error.show()
+        else:
+            shows = f"`{error.ctx.command_path} --help` shows how."
+            _say(f"{one_line(error.format_message())} {shows}")
+        sys.exit(error.exit_code)
     except click.ClickException as error:
         _say(one_line(error.format_message()))
         sys.exit(error.exit_code)
@@ -75,17 +83,6 @@ def main(args: list[str] | None = None) -> None:
         where = f"{type(error).__name__} in {Path(place.filename).name}, line {place.lineno}"
         _say(f"What the service answered can't be read, or pipedai has a fault: {where}.")
         sys.exit(int(Exit.UNREACHABLE))
-
-
-def _misused(error: click.UsageError) -> int:
-    """Say what is wrong with the command line, and return the exit code. A group without a command shows its help."""
-    context = error.ctx
-    if context is None or isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
-        error.show()
-    else:
-        sentence = one_line(error.format_message())
-        _say(f"{sentence} `{context.command_path} --help` shows how.")
-    return error.exit_code
 
 
 def _say(sentence: str) -> None:

@@ -99,6 +99,8 @@ CONNECTIONS = ResourceScreens(
 def connections(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     """Which servers let runs in, and which do not any more?"""
     found = all_of(request, environment_id, "connections")
+    for each in found:
+        each["how"] = _GRANTS[each["grant"]]
     context = {"connections": sorted(found, key=lambda each: _ORDER.index(each["status"]))}
     return show(request, environment_id, "connections", "connections", context)
 

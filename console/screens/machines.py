@@ -149,14 +149,17 @@ def pool(request: HttpRequest, pool_id: UUID) -> HttpResponse:
     environment_id = found["environmentId"]
     workers = all_of(request, environment_id, "workers")
     queued = all_of(request, environment_id, "runs", poolId=found["id"], status="queued")
+    machines = all_of(request, environment_id, "workers", poolId=found["id"], include="recent")
+    hours = [sum(hour) for hour in zip(*(each["recent"] for each in machines), strict=True)]
     context = {
         "pool": found,
         "machines": [
-            {**each, "slots": slots(each["heldRuns"], each["maxConcurrency"])}
-            for each in all_of(request, environment_id, "workers", poolId=found["id"])
+            {**each, "slots": slots(each["heldRuns"], each["maxConcurrency"])} for each in machines
         ],
         "others": [each for each in workers if found["id"] not in each["poolIds"]],
         "queued": len(queued),
+        "ended": sum(hours),
+        "load": load(hours) if hours else "",
         "uncounted": len(queued) == MOST,
     }
     return show(request, environment_id, "machines", "pool", context)

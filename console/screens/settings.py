@@ -19,6 +19,7 @@ from console.pages import (
     environment_of,
     listed,
     midnight,
+    overview_of,
     screen,
     see_other,
     show,
@@ -311,7 +312,8 @@ def environment(request: HttpRequest, environment_id: UUID) -> HttpResponse:
                 request, reverse("console:environment-settings", args=[environment_id])
             )
     status = max(form.status for form in forms.values())
-    return show_settings(request, shown, "environment", {**forms}, status=status)
+    context = {**forms, "figures": overview_of(request, environment_id)}
+    return show_settings(request, shown, "environment", context, status=status)
 
 
 @screen

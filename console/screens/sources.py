@@ -107,6 +107,8 @@ def _try_of(source: Json, url: str) -> list[str]:
     ]
 
 
+# The API counts so many requests of an hour at most. What became of them is drawn.
+_MOST_IN_HOUR = 100
 _CAME = {"good": "Started something", "open": "Started nothing", "bad": "Refused"}
 # Why a request was refused, and what to do about it.
 _REFUSED = {
@@ -127,7 +129,11 @@ def sources(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     found = [_shown(each) for each in page["items"]]
     # Where nothing gets in comes first, and then where most comes.
     found.sort(
-        key=lambda each: (each["state"] != "shut", -each["sums"]["taken"], not each["enabled"])
+        key=lambda each: (
+            not each["state"].endswith("shut"),
+            -each["sums"]["taken"],
+            not each["enabled"],
+        )
     )
     context = {"sources": found, "schemes": SOURCES.choices}
     return show_settings(request, environment_id, "sources", context, page)
@@ -139,10 +145,14 @@ def _shown(source: Json) -> Json:
     state = "ok" if source["lastEventAt"] else "unheard"
     if not source["enabled"]:
         state = "disabled"
-    elif sums["refused"] and not sums["taken"]:
-        state = "shut"
-    strip = requests(source["recent"])
-    return {**source, "said": said, "how": how, "state": state, "sums": sums, "strip": strip}
+    elif sums["refused"] > sums["taken"]:
+        state = "mostly_shut" if sums["taken"] else "shut"
+    told = {
+        name: f"{sums[name]:,}{'+' * (max(hours) >= _MOST_IN_HOUR)}" if sums[name] else "–"
+        for name, hours in source["recent"].items()
+    }
+    shown = {"said": said, "how": how, "state": state, "sums": sums, "told": told}
+    return {**source, **shown, "strip": requests(source["recent"])}
 
 
 def _hours(recent: Json) -> Chart:

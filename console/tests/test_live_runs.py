@@ -121,7 +121,7 @@ def hide(page, is_hidden):
     page.evaluate(
         """hidden => {
             Object.defineProperty(document, "hidden", {value: hidden, configurable: true});
-            document.dispatchEvent(new Event("visibilitychange"));
+            document.dispatchEvent(new Event("visibilitychange", {bubbles: true}));
         }""",
         is_hidden,
     )

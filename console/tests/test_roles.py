@@ -62,7 +62,11 @@ def is_followed(url):
     return url.startswith("/console/") and not _LEFT_OUT.search(url)
 
 
-@pytest.mark.parametrize("role", Role)
+# An owner may do all that an admin may, and more, so a page has nothing to hide from them.
+@pytest.mark.parametrize(
+    "role",
+    [pytest.param(each, marks=pytest.mark.long) if each is Role.OWNER else each for each in Role],
+)
 def test_nothing_that_a_page_offers_is_refused_for_the_role(role, stage):
     client = visitor(getattr(stage.cast, role.value))
     for model, field in NAMED:

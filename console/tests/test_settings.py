@@ -196,6 +196,7 @@ def test_one_of_many_triggers_is_found_by_its_name_in_a_row(cast, settings_page)
     typed |= {"events": "run.ended", "when": "always", "triggerIds.0.id": ""}
     assert 'name="triggerIds.0.id"' in (shown := admin.get(new).content.decode())
     assert "Paste JSON" not in shown
+    assert shown.count('<datalist id="zones">') == 1
     wrong = admin.post(new, {**typed, "triggerIds.0.id": "Nobody"})
     assert (wrong.status_code, "Nothing has this name." in text_of(wrong)) == (400, True)
     made = admin.post(new, {**typed, "triggerIds.0.id": "Report 0", "triggerIds.1.id": chosen[1]})
@@ -297,7 +298,7 @@ def test_people_are_shown_with_what_they_did_last_and_from_whom_an_invitation_is
     cast.client(cast.operator).post(f"/api/v1/triggers/{cast.trigger_id}/run", {})
     text = text_of(visitor(cast.admin).get(settings_page()))
     assert "run created" in text
-    assert "none yet" in text
+    assert "no action yet" in text
     assert f"grace@example.com Viewer now by {cast.admin.name}" in re.sub(
         r"\d+ m?s ago", "now", text
     )

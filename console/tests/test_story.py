@@ -257,7 +257,7 @@ def test_a_new_user_gets_from_registering_to_a_run_that_an_event_starts(
             ada.press("Make the channel")
         with ada.job("try whether it arrives"):
             ada.press("Send a test")
-            page.wait_for_selector("td:has-text('A test')")
+            page.wait_for_selector("tr:has-text('A test')")
 
         with ada.job("run it when its tools are gone"):
             tools.close()

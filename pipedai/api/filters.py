@@ -1,7 +1,7 @@
 """The filters of the API's lists. A bad value is a field error; an unknown parameter is ignored."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, tzinfo
 from math import prod
 from typing import Any, Self
@@ -9,6 +9,7 @@ from uuid import UUID
 
 import django_filters
 from django import forms
+from django.apps import apps
 from django.db.models import QuerySet
 from django.utils.dateparse import parse_datetime
 from rest_framework.request import Request
@@ -86,7 +87,20 @@ class ApiFilter(django_filters.Filter):
 
 
 class IdFilter(ApiFilter, django_filters.UUIDFilter):
+    """The id of another row, which is `of` one of these models, such as `workers.Worker`."""
+
     described = {"schema": {"type": "string", "format": "uuid"}}
+
+    def __init__(self, *args: Any, of: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.of = of
+
+    def names_row(self, environment_id: UUID, value: UUID | None) -> bool:
+        """Returns whether the environment has the row, if there is a value and it is known of which models it is."""
+        models = map(apps.get_model, self.of)
+        own = {"environment_id": environment_id, "id": value}
+        is_any = not value or not self.of
+        return is_any or any(each._default_manager.filter(**own).exists() for each in models)
 
     def filter(self, qs: QuerySet[Any], value: UUID | None) -> QuerySet[Any]:
         return super().filter(qs, usual(value) if value else None)
@@ -211,12 +225,19 @@ class ApiFilterSet(django_filters.FilterSet):
 
     @classmethod
     def read(
-        cls, queryset: QuerySet[Any], request: Request, *, zone: Callable[[], tzinfo] = utc
+        cls,
+        queryset: QuerySet[Any],
+        request: Request,
+        *,
+        zone: Callable[[], tzinfo] = utc,
+        environment_id: UUID | None = None,
     ) -> Self:
         """Applies the filters of a request, and returns the filter set.
 
         Its `qs` holds the filtered rows, and its `values` the parameters by name. Times without an offset are read in
-        the time zone that `zone` returns. Raises Invalid with a field error for each bad parameter.
+        the time zone that `zone` returns. Raises Invalid with a field error for each bad parameter, and for the first
+        id that is of no row of the environment, if that is given. The message is the same whether the row exists
+        elsewhere or not, so that nobody learns which ids exist.
         """
         filters = cls(data=request.query_params, queryset=queryset)
         for each in filters.filters.values():
@@ -226,6 +247,11 @@ class ApiFilterSet(django_filters.FilterSet):
             raise Invalid(
                 {name: [str(m) for m in messages] for name, messages in filters.errors.items()}
             )
+        for name, each in filters.filters.items():
+            if not environment_id or not isinstance(each, IdFilter):
+                continue
+            if not each.names_row(environment_id, filters.values[name]):
+                raise Invalid({name: ["No such id in this environment."]})
         return filters
 
     @property

@@ -40,11 +40,10 @@ def start_at_zero() -> None:
             SETTLED.labels(kind.name, status.value)
 
 
-def _waiting(kind: Kind) -> str:
-    return f"""
+_WAITING = """
 SELECT count(*) AS pending,
     coalesce(greatest(extract(epoch FROM statement_timestamp() - min(next_attempt_at)), 0), 0) AS overdue
-FROM (SELECT next_attempt_at FROM {kind.table} WHERE status = 'pending' ORDER BY next_attempt_at LIMIT %(limit)s) d
+FROM (SELECT next_attempt_at FROM {table} WHERE status = 'pending' ORDER BY next_attempt_at LIMIT %(limit)s) d
 """
 
 
@@ -61,7 +60,7 @@ def read_waiting() -> Iterator[Metric]:
         labels=["kind"],
     )
     for kind in registered_kinds():
-        row = fetch_row(_waiting(kind), {"limit": ROW_LIMIT})
+        row = fetch_row(_WAITING.format(table=kind.table), {"limit": ROW_LIMIT})
         pending.add_metric([kind.name], float(row["pending"]))
         overdue.add_metric([kind.name], float(row["overdue"]))
     yield pending

@@ -71,21 +71,15 @@ def serve_metrics(bind: str, token: str) -> str:
     host, _, port = bind.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
         raise ValueError("SCHEDULER_METRICS_BIND must be host:port, such as 127.0.0.1:9464.")
-    server = make_server(
-        host, int(port), _Scrapes(token), server_class=_Server, handler_class=_Handler
-    )
-    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
-    return f"{host}:{server.server_port}"
 
-
-class _Scrapes:
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
         method, sent = environ["REQUEST_METHOD"], environ.get("HTTP_AUTHORIZATION")
-        refused = refusal(environ["PATH_INFO"], method, sent, self._token)
+        refused = refusal(environ["PATH_INFO"], method, sent, token)
         status, headers, body = refused or exposition(REGISTRY, environ.get("HTTP_ACCEPT", ""))
         told = [(name.decode(), value.decode()) for name, value in headers]
         start_response(f"{status.value} {status.phrase}", told)
         yield b"" if method == "HEAD" else body
+
+    server = make_server(host, int(port), answer, server_class=_Server, handler_class=_Handler)
+    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    return f"{host}:{server.server_port}"

@@ -28,7 +28,6 @@ from pipedai.api.pagination import usual
 from pipedai.sql import fetch_all
 from triggers.models import RUN_COLUMNS, Run
 from triggers.states import FAILURES, TERMINAL, FaultClass, Source, Status
-from triggers.tenancy import check_tenant_ids
 
 # The columns that `runs` adds to those of the table of runs.
 _ADDED = ("trigger_name", "error_message", "will_retry")
@@ -289,15 +288,15 @@ def counts_of(environment_id: UUID) -> dict[str, int]:
 
 class EnvironmentRunFilters(RunFilters):
     include = IncludeFilter(choices=["counts"])
-    workerId = IdFilter(field_name="worker_id")
-    poolId = IdFilter(field_name="pool_id")
-    triggerId = IdFilter(field_name="trigger_id")
+    workerId = IdFilter(field_name="worker_id", of=["workers.Worker"])
+    poolId = IdFilter(field_name="pool_id", of=["workers.Pool"])
+    triggerId = IdFilter(field_name="trigger_id", of=["triggers.Trigger"])
 
     @classmethod
     def read_for(cls, environment_id: UUID, request: Request) -> Self:
         """Raises Invalid for bad parameters, also for an id that the environment does not have."""
-        filters = cls.read(Run.objects.filter(environment_id=usual(environment_id)), request)
-        check_tenant_ids(environment_id, filters)
+        rows = Run.objects.filter(environment_id=usual(environment_id))
+        filters = cls.read(rows, request, environment_id=environment_id)
         if filters.values["workerId"] or filters.values["triggerId"]:
             # The worker or trigger is of this environment, and so are all its runs, as foreign keys ensure. If the
             # statement named the environment as well, PostgreSQL might read all runs of the environment.

@@ -1,6 +1,7 @@
 """A caller who loses the needed role while the act waits for a lock is refused, and nothing is done."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,7 @@ from testing.probes.tables import contents
 from testing.processes.racing import Started
 from testing.processes.web_process import Server
 from testing.processes.worker_process import until
+from testing.world.cases import cases
 from testing.world.cast import TEST_ACTOR, Cast, bearer, session_cookie
 from testing.world.routes import ROUTES, Route
 from testing.world.stage import Stage
@@ -105,7 +107,7 @@ def _rows() -> dict[str, Any]:
     return {table: rows for table, rows in contents().items() if table != "throttle"}
 
 
-@pytest.mark.parametrize("route", [*filter(_takes_a_role, ROUTES)], ids=str)
+@cases("route", [*filter(_takes_a_role, ROUTES)])
 def test_who_loses_the_role_while_the_act_waits_is_refused(
     committed_stage: Stage, route: Route
 ) -> None:
@@ -115,7 +117,7 @@ def test_who_loses_the_role_while_the_act_waits_is_refused(
         caller = Caller(stage.cast, substrate)
         if substrate is HostKeyAuthentication:  # A host sees only its own workers.
             worker = Worker.objects.get(host_key_id=caller.key.id)
-            stage.ids["worker_id"] = worker.id
+            stage = replace(stage, ids={**stage.ids, "worker_id": worker.id})
         call = partial(route.send, caller.client, route.url(stage), stage.cast)
         with transaction.atomic():
             lose(caller)

@@ -17,7 +17,20 @@ HEADERS = {
 }
 
 
-def test_every_error_is_json_with_the_same_headers(server):
+def test_a_served_api(server, subtests):
+    """All is one test, because starting the server takes longer than all the requests here."""
+    for part in (
+        _every_error_is_json_with_the_same_headers,
+        _a_form_is_read_in_no_codec_that_its_sender_names,
+        _the_largest_body_is_taken,
+        _a_request_id_is_taken_over_if_it_is_one,
+        _no_token_and_no_secret_comes_into_the_log,
+    ):
+        with subtests.test(part.__name__):
+            part(server)
+
+
+def _every_error_is_json_with_the_same_headers(server):
     cookie = {"Cookie": f"auth_token={session_cookie(make_cast().owner)}"}
     json_type = {"Content-Type": "application/json"}
     # The request, and the status and the sentence of its answer. None means any sentence.
@@ -69,7 +82,7 @@ def test_every_error_is_json_with_the_same_headers(server):
             assert ("allow" in response.headers) or status != 405, shown
 
 
-def test_a_form_is_read_in_no_codec_that_its_sender_names(server):
+def _a_form_is_read_in_no_codec_that_its_sender_names(server):
     """Python decodes punycode in a time that grows with the square of the length: minutes for a megabyte."""
     part = b'--x\r\ncontent-disposition: form-data; name="token"\r\n\r\n%s-a\r\n--x--' % (
         b"a" * 60_000
@@ -83,7 +96,7 @@ def test_a_form_is_read_in_no_codec_that_its_sender_names(server):
             assert answer.status_code == 415, (page, kind)
 
 
-def test_the_largest_body_is_taken(server):
+def _the_largest_body_is_taken(server):
     cookie = {"Cookie": f"auth_token={session_cookie(make_cast().owner)}"}
     body = b'{"name": "x"}'.ljust(1024 * 1024)
     response = httpx.post(
@@ -94,14 +107,14 @@ def test_the_largest_body_is_taken(server):
     assert response.status_code == 201
 
 
-def test_a_request_id_is_taken_over_if_it_is_one(server):
+def _a_request_id_is_taken_over_if_it_is_one(server):
     for sent, kept in [("my-id.1_2", True), ("x" * 129, False), ("a b", False), ("", False)]:
         response = httpx.get(f"{server.api}/auth/me", headers={"X-Request-Id": sent})
         assert (response.headers["x-request-id"] == sent) == kept
         assert response.headers["x-request-id"]
 
 
-def test_no_token_and_no_secret_comes_into_the_log(server):
+def _no_token_and_no_secret_comes_into_the_log(server):
     """The test uses each secret, validly and not, in headers, bodies and queries, and the log has a line per call."""
     cast = make_cast()
     planted = {

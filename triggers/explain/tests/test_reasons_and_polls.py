@@ -36,7 +36,7 @@ from triggers.states import TERMINAL, Status
 from workers.models import PoolMember, Worker
 from workspaces.models import Connection, Environment
 
-EXAMPLES = int(os.environ.get("EXPLAIN_EXAMPLES", "50"))
+EXAMPLES = int(os.environ.get("EXPLAIN_EXAMPLES", "25"))
 # These say why other workers do not take a run, beside what keeps the one worker from it.
 ASIDES = {WaitingFor.FIRST_WORKER, WaitingFor.RESUME_WORKER}
 # These keep a run out of a poll, but its worker may claim it all the same, such as after an earlier poll.
