@@ -73,7 +73,7 @@ def test_an_account_is_linked_by_its_password_or_a_mail(provider):
         provider.add_person(sub, email=f"{sub}@example.com", email_verified=True)
     client = visitor()
     page = come_back(client, provider, "by-password")
-    assert "An account with the address by-password@example.com exists" in text_of(page)
+    assert "An account with the e-mail address by-password@example.com exists" in text_of(page)
     wrong = client.post("/console/sso/link", {"password": "not the password"})
     assert wrong.status_code == 401
     assert led_to(client.post("/console/sso/link", {"password": PASSWORD})) == "/console/"
