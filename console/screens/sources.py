@@ -129,7 +129,11 @@ def sources(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     found = [_shown(each) for each in page["items"]]
     # Where nothing gets in comes first, and then where most comes.
     found.sort(
-        key=lambda each: (each["state"] != "shut", -each["sums"]["taken"], not each["enabled"])
+        key=lambda each: (
+            not each["state"].endswith("shut"),
+            -each["sums"]["taken"],
+            not each["enabled"],
+        )
     )
     context = {"sources": found, "schemes": SOURCES.choices}
     return show_settings(request, environment_id, "sources", context, page)
@@ -141,8 +145,8 @@ def _shown(source: Json) -> Json:
     state = "ok" if source["lastEventAt"] else "unheard"
     if not source["enabled"]:
         state = "disabled"
-    elif sums["refused"] and not sums["taken"]:
-        state = "shut"
+    elif sums["refused"] > sums["taken"]:
+        state = "mostly_shut" if sums["taken"] else "shut"
     told = {
         name: f"{sums[name]:,}{'+' * (max(hours) >= _MOST_IN_HOUR)}" if sums[name] else "–"
         for name, hours in source["recent"].items()

@@ -70,6 +70,7 @@ _STATES = {
     "approval_requested": ("Approvals", "pause", "warn"),
     "run.ended": ("Ends of runs", "tick", "calm"),
     "run.result": ("Results", "tick", "calm"),
+    "mostly_shut": ("Most are refused", "warn", "warn"),
     "shut": ("All are refused", "cross", "bad"),
     "unheard": ("Nothing yet", "clock", "calm"),
     "event_fired": ("Started a run", "check", "good"),

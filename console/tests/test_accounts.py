@@ -29,7 +29,7 @@ def test_signing_in_opens_the_page_that_was_asked_for(ada):
     assert "auth_token" not in client.cookies
     right = client.post("/console/sign-in", form)
     assert (right.status_code, right["Location"]) == (303, "/console/environments")
-    assert client.get("/console/environments").status_code == 200
+    assert client.get("/console/account").status_code == 200
 
 
 def test_signing_out_ends_the_session(ada):
@@ -53,7 +53,7 @@ def test_registering_signs_in_and_says_what_is_wrong_at_its_field(ada):
     made = client.post("/console/register", {**form, "password": PASSWORD})
     assert (made.status_code, made["Location"]) == (303, "/console/")
     assert User.objects.get(email="grace@example.com").name == "Grace"
-    assert client.get("/console/environments").status_code == 200
+    assert client.get("/console/account").status_code == 200
 
 
 def test_a_forgotten_password_is_asked_for_by_a_mail_whoever_asks(ada, settings):

@@ -196,6 +196,7 @@ def test_one_of_many_triggers_is_found_by_its_name_in_a_row(cast, settings_page)
     typed |= {"events": "run.ended", "when": "always", "triggerIds.0.id": ""}
     assert 'name="triggerIds.0.id"' in (shown := admin.get(new).content.decode())
     assert "Paste JSON" not in shown
+    assert shown.count('<datalist id="zones">') == 1
     wrong = admin.post(new, {**typed, "triggerIds.0.id": "Nobody"})
     assert (wrong.status_code, "Nothing has this name." in text_of(wrong)) == (400, True)
     made = admin.post(new, {**typed, "triggerIds.0.id": "Report 0", "triggerIds.1.id": chosen[1]})

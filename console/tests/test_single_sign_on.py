@@ -37,7 +37,7 @@ def led_to(page):
     """Returns where a page leads the browser by itself."""
     assert page.status_code == 200, text_of(page)
     where = page["Refresh"].removeprefix("0;url=")
-    (link,) = re.findall(r'<a href="([^"]+)">Go on</a>', page.content.decode())
+    (link,) = re.findall(r'<a href="([^"]+)">Continue</a>', page.content.decode())
     assert html.unescape(link) == where
     return where
 
@@ -73,7 +73,7 @@ def test_an_account_is_linked_by_its_password_or_a_mail(provider):
         provider.add_person(sub, email=f"{sub}@example.com", email_verified=True)
     client = visitor()
     page = come_back(client, provider, "by-password")
-    assert "An account with the address by-password@example.com exists" in text_of(page)
+    assert "An account with the e-mail address by-password@example.com exists" in text_of(page)
     wrong = client.post("/console/sso/link", {"password": "not the password"})
     assert wrong.status_code == 401
     assert led_to(client.post("/console/sso/link", {"password": PASSWORD})) == "/console/"

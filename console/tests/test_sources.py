@@ -3,9 +3,10 @@
 import json
 
 from console.tests.visits import text_of, typed_in, visitor
+from pipedai.sql import database_now
 from testing.world.events import SOURCE_SECRET, add_source, listen
 from triggers.events.tests.test_receive import post, signed
-from triggers.models import Event, EventSource, Run, Trigger
+from triggers.models import Event, EventSource, RefusedRequest, Run, Trigger
 
 
 def test_an_admin_makes_a_source_and_reads_what_to_paste(cast):
@@ -113,4 +114,10 @@ def test_its_hours_are_drawn_and_where_all_is_refused_comes_first(cast):
     assert "In 24 hours 1 came, 1 started something, 0 were refused" in text
     shown = text_of(viewer.get(f"/console/sources/{source_id}"))
     assert "1 came, and 1 of them started something; none was refused." in shown
+    now = database_now()
+    RefusedRequest.objects.create(
+        environment=cast.environment, source_id=source_id, reason="stale", count=2, last_at=now,
+        hour=now.replace(minute=0, second=0, microsecond=0),
+    )  # fmt: skip
+    assert "Most are refused" in text_of(viewer.get(f"/console/sources/{source_id}"))
     assert Trigger.objects.get(id=cast.trigger_id).name in shown

@@ -74,6 +74,9 @@ def test_a_trigger_is_made_and_changed_and_its_secrets_stay(cast, page_of):
     assert wrong.status_code == 400
     page = wrong.content.decode()
     assert 'id="field-schedule-error"' in page
+    # The browser's zone takes the place of UTC in a new form alone, and not of what somebody has typed.
+    fresh = admin.get(path).content.decode()
+    assert ("data-fresh" in fresh, "data-fresh" in page) == (True, False)
     assert "2 fields need correcting" in text_of(wrong)
     assert "planted-console-secret" in page  # It is still the visitor's own typing.
     made = admin.post(path, TYPED)
