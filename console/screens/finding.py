@@ -83,7 +83,7 @@ class Named:
         return {"rows": rows} if len(rows) <= MOST_CHOICES else {"options": self.options}
 
     def sent(self, text: str) -> str:
-        """Returns the id that such a field sent, as itself or as a name. Raises Refused if no or several rows have it."""
+        """Returns the id that such a field sent, as itself or as a name. Raises Refused unless one row has it."""
         try:
             return self.id_of(text)
         except ValueError as error:

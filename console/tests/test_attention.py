@@ -8,6 +8,7 @@ from django.urls import resolve
 
 from console.screens.runs import page_of
 from console.screens.triggers import _changes
+from console.templatetags.console import timed
 from console.tests.visits import text_of, visitor
 from notices.models import Channel, Incident
 from notices.states import NEEDS, Kind, SubjectType
@@ -182,3 +183,7 @@ def test_changes_leave_out_what_is_the_same_and_long_ones_are_not_compared():
     whole = _changes({"prompt": "x\ny\n" * 70_000}, {"prompt": "y\n" * 130_000})[0]
     assert len(whole["lines"]) == 60
     assert _changes({"prompt": "a"}, {"prompt": "a"}) == []
+
+
+def test_what_one_is_to_type_is_shown_as_code():
+    assert timed("Type `a <b>` there.") == "Type <code>a &lt;b&gt;</code> there."

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from testing.processes.kept_folder import kept_folder
 from testing.processes.programs import lacking, program
 
 _SECONDS = 120
@@ -18,8 +19,17 @@ def npm_ci(pinned: Path, directory: Path) -> Path:
     """
     npm = program("npm")
     _check_node()
-    for name in ("package.json", "package-lock.json"):
+    files = ("package.json", "package-lock.json")
+    for name in files:
         shutil.copy(pinned / name, directory)
+    modules = directory / "node_modules"
+    with kept_folder(modules, *((pinned / name).read_bytes() for name in files)) as is_there:
+        if not is_there:
+            _install(npm, directory, pinned.name)
+    return modules
+
+
+def _install(npm: Path, directory: Path, name: str) -> None:
     done = subprocess.run(  # noqa: S603
         [str(npm), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"],
         cwd=directory,
@@ -29,8 +39,7 @@ def npm_ci(pinned: Path, directory: Path) -> Path:
         timeout=_SECONDS,
     )
     if done.returncode:
-        lacking(f"npm could not install {pinned.name}: {done.stderr.strip().splitlines()[:1]}")
-    return directory / "node_modules"
+        lacking(f"npm could not install {name}: {done.stderr.strip().splitlines()[:1]}")
 
 
 def _check_node() -> None:

@@ -157,7 +157,7 @@ class TestIncidents:
         assert self.kinds(seconds=50) == [], "it may be started again"
         assert self.kinds(seconds=70) == ["worker_offline", "pool_offline"]
         message = Incident.objects.get(kind="worker_offline").message
-        assert message.startswith("The worker signed off, and has not called since ")
+        assert message.startswith("The machine signed off, and has not called since ")
         Process(cast, "two").poll()
         assert self.kinds() == []
 
