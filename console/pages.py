@@ -234,7 +234,7 @@ def destroy(
     """
     status = 200
     if request.method == "POST":
-        query = {name: read(value) for name, value in request.POST.items() if value}
+        query = {name: read(str(value)) for name, value in request.POST.items() if value}
         try:
             ask(request, method, path, query=query)
             return see_other(request, to or said["back"])
