@@ -482,7 +482,8 @@ def _fields(declared: Mapping[str, Any], looks: Mapping[str, Look], values: Json
         found.append(_field(name, _declared(declared, name), look, known or {}, part))
     some_are_left = any(not each.required and each.kind not in _NEVER_EMPTY for each in found)
     for each in found:
-        each.marked = each.required and some_are_left
+        is_there = each.kind in _NEVER_EMPTY and each.value
+        each.marked = each.required and some_are_left and not is_there
     return found
 
 

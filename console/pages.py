@@ -224,15 +224,17 @@ def destroy(
     menu: str,
     method: str = "DELETE",
     to: str = "",
+    read: Callable[[str], str] = str,
     **said: Any,
 ) -> HttpResponse:
     """Asks before the API does what can't be undone to what is at `path`, and does it on a POST. What forbids it then
-    stands above the question. What fields of the question say becomes the query. Of the page it needs the `title`, the
-    `text`, the `button`, and `back`, the path to which "Keep it" leads; `to` is the one to go on to afterwards.
+    stands above the question. What fields of the question say becomes the query, once `read` has read each. Of the page
+    it needs the `title`, the `text`, the `button`, and `back`, the path to which "Keep it" leads; `to` is the one to go
+    on to afterwards.
     """
     status = 200
     if request.method == "POST":
-        query = {name: value for name, value in request.POST.items() if value}
+        query = {name: read(str(value)) for name, value in request.POST.items() if value}
         try:
             ask(request, method, path, query=query)
             return see_other(request, to or said["back"])

@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 
-from console.asking import Json, ask, if_there
+from console.asking import Json, Refused, ask, if_there
 from console.pages import MENU, screen, see_other, show
 
 # What the API finds, in the order of the page, with the page of one and what it is called.
@@ -77,6 +77,17 @@ class Named:
         raise ValueError(
             "Several have this name: type the id of one." if ids else "Nothing has this name."
         )
+
+    def among(self, rows: list[Json]) -> Json:
+        """Returns what a field without a form offers: the rows, or, if they are many, how one is found."""
+        return {"rows": rows} if len(rows) <= MOST_CHOICES else {"options": self.options}
+
+    def sent(self, text: str) -> str:
+        """Returns the id that such a field sent, as itself or as a name. Raises Refused unless one row has it."""
+        try:
+            return self.id_of(text)
+        except ValueError as error:
+            raise Refused(400, {"error": str(error), "code": "validation_error"}) from None
 
 
 # A longer list is not shown whole: its field finds one by name.

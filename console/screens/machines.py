@@ -21,6 +21,7 @@ from console.pages import (
     see_other,
     show,
 )
+from console.screens.finding import Named
 
 _CHIPS: tuple[Chip, ...] = (
     ("Offline", {"status": "offline"}, ["offline"]),
@@ -134,19 +135,21 @@ def delete_machine(request: HttpRequest, worker_id: UUID) -> HttpResponse:
     """Asks also which other machine shall get its triggers."""
     found = MACHINES.find(request, worker_id=worker_id)
     workers = all_of(request, found["environmentId"], "workers")
-    heirs = [each for each in workers if each["id"] != found["id"]]
-    return MACHINES.ask_to_delete(request, found, heirs=heirs)
+    machines = Named(request, found["environmentId"], "workers")
+    heirs = machines.among([each for each in workers if each["id"] != found["id"]])
+    return MACHINES.ask_to_delete(request, found, heirs=heirs, read=machines.sent)
 
 
 @screen
 def pool(request: HttpRequest, pool_id: UUID) -> HttpResponse:
     """Who is in it, and what is queued for it? A POST puts the machine `add` into it, or takes `remove` out."""
-    if request.method == "POST":
-        method, name = ("PUT", "add") if "add" in request.POST else ("DELETE", "remove")
-        ask(request, method, f"pools/{pool_id}/workers/{request.POST.get(name)}")
-        return see_other(request, reverse("console:pool", args=[pool_id]))
     found = POOLS.find(request, pool_id=pool_id)
     environment_id = found["environmentId"]
+    named = Named(request, environment_id, "workers")
+    if request.method == "POST":
+        method, name = ("PUT", "add") if "add" in request.POST else ("DELETE", "remove")
+        ask(request, method, f"pools/{pool_id}/workers/{named.sent(request.POST.get(name, ''))}")
+        return see_other(request, reverse("console:pool", args=[pool_id]))
     workers = all_of(request, environment_id, "workers")
     queued = all_of(request, environment_id, "runs", poolId=found["id"], status="queued")
     machines = all_of(request, environment_id, "workers", poolId=found["id"], include="recent")
@@ -156,7 +159,7 @@ def pool(request: HttpRequest, pool_id: UUID) -> HttpResponse:
         "machines": [
             {**each, "slots": slots(each["heldRuns"], each["maxConcurrency"])} for each in machines
         ],
-        "others": [each for each in workers if found["id"] not in each["poolIds"]],
+        "others": named.among([each for each in workers if found["id"] not in each["poolIds"]]),
         "queued": len(queued),
         "ended": sum(hours),
         "load": load(hours) if hours else "",

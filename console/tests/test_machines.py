@@ -111,6 +111,22 @@ def test_a_token_is_revoked_and_a_machine_deleted_after_a_question(cast, of_work
     assert admin.get(of_worker()).status_code == 404
 
 
+def test_one_of_many_machines_is_named_and_not_chosen_from_a_list(cast, below, of_worker):
+    admin = visitor(cast.admin)
+    page = admin.post(below("pools/new"), {"name": "Night", "description": ""})["Location"]
+    machines = [cast.register(f"many-{number}").worker_id for number in range(21)]
+    for path in (page, of_worker("/delete")):
+        shown = admin.get(path).content.decode()
+        assert 'list="' in shown
+        assert str(machines[0]) not in shown
+    assert "Nothing has this name" in text_of(admin.post(page, {"add": "many-99"}))
+    assert admin.post(page, {"add": "many-7"}).status_code == 303
+    assert "many-7" in text_of(admin.get(page))
+    assert admin.post(of_worker("/delete"), {"reassignTo": "many-99"}).status_code == 400
+    assert admin.post(of_worker("/delete"), {"reassignTo": "many-3"}).status_code == 303
+    assert Trigger.objects.get(id=cast.trigger_id).worker_id == machines[3]
+
+
 def test_a_pool_is_made_filled_changed_and_deleted(cast, below):
     admin, viewer = visitor(cast.admin), visitor(cast.viewer)
     made = admin.post(below("pools/new"), {"name": "Night", "description": ""})
@@ -126,7 +142,7 @@ def test_a_pool_is_made_filled_changed_and_deleted(cast, below):
     assert admin.post(page + "/delete").status_code == 409
     assert admin.post(page, {"remove": cast.worker.worker_id}).status_code == 303
     assert "no machine in it" in text_of(viewer.get(page))
-    assert admin.post(page, {"add": "../../x"}).status_code == 404
+    assert admin.post(page, {"add": "../../x"}).status_code == 400
     changed = {"name": "Day", "description": "Those that are on"}
     assert admin.post(page + "/edit", changed).status_code == 303
     assert "Day" in text_of(viewer.get(page))

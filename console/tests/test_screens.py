@@ -164,7 +164,7 @@ def test_pages_and_forms_that_come_too_often_say_when_to_try_again(cast, setting
     ("path", "form", "status"),
     [
         ("environments/{environment_id}/budgets/new", {"noticeAtPct": "9" * 5000}, 400),
-        ("pools/{pool_id}", {"add": "\u0663"}, 404),
+        ("pools/{pool_id}", {"add": "\u0663"}, 400),
         ("environments/{environment_id}/hosts/new", {"revoke": "\u202e/../x"}, 404),
         ("environments/{environment_id}/machines/new/{key_id}", {}, 404),  # a key for programs
     ],
