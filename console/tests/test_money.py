@@ -113,4 +113,4 @@ def test_the_costliest_have_colours_and_the_others_one(cast, below, monkeypatch)
 
 def test_a_page_does_without_costs_while_the_api_is_too_busy(cast, below, monkeypatch):
     monkeypatch.setattr(money, "ask_if_free", lambda *_, **__: {})
-    assert "added up for others" in text_of(visitor(cast.viewer).get(below("money")))
+    assert "busy with other figures" in text_of(visitor(cast.viewer).get(below("money")))

@@ -93,7 +93,7 @@ def test_what_the_code_tells_of_is_registered():
     """This reads the actions from the source code, so that it also covers branches that no test reaches."""
     paths = [path for package in PACKAGES for path in (BASE_DIR / package).rglob("*.py")]
     code = "\n".join(path.read_text() for path in paths if "tests" not in path.parts)
-    named = set(re.findall(r'(?:Event|_event|_emit)\(\s*"([a-z-]+[.][^"]+)"', code))
+    named = set(re.findall(r'(?:Event|_event|_emit|emit_own)\(\s*"([a-z-]+[.][^"]+)"', code))
     # A resource puts its noun before what it tells.
     told = re.findall(r'\b([A-Z]+)S\.tell\(\s*"([^"]+)"', code)
     named |= {f"{noun.lower()}.{what}" for noun, what in told}
