@@ -1,5 +1,6 @@
 """The first screen of an environment, which says what needs somebody, its incidents, and the calls to decide about."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -10,6 +11,8 @@ from django.urls import reverse
 from console.asking import Json, Refused, ask, ask_if_free, words_of
 from console.charts import Day, Part, by_day, by_hour, spark
 from console.pages import (
+    Chip,
+    chips_of,
     chosen,
     environment_of,
     listed,
@@ -21,6 +24,7 @@ from console.pages import (
     show,
 )
 from console.screens.runs import page_of
+from console.templatetags.console import word
 from notices.states import NEEDS
 from triggers.reasons import without_calls
 
@@ -101,11 +105,16 @@ def incidents(request: HttpRequest, environment_id: UUID) -> HttpResponse:
         each["page"], _ = page_of(each["subject"], environment_id)
     context = {
         "incidents": page["items"],
-        "statuses": ("open", "closed"),
+        "chips": chips_of(request, _states(("open", "closed")), {}, keeps=True),
         "kinds": words_of(path, "kind"),
         "filters": chosen(request, *filters),
     }
     return show(request, environment_id, "attention", "incidents", context, page)
+
+
+def _states(names: Iterable[str]) -> list[Chip]:
+    """Returns the chips of a list whose rows are in one of these states."""
+    return [(word(_UNDECIDED.get(name, name)), {"status": name}, ()) for name in names]
 
 
 @screen
@@ -123,7 +132,7 @@ def approvals(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     statuses = words_of(f"environments/{environment_id}/approvals", "status")
     context = {
         "approvals": [_with_state(each) for each in page["items"]],
-        "statuses": [(each, _UNDECIDED.get(each, each)) for each in statuses],
+        "chips": chips_of(request, _states(statuses), {}),
         "filters": chosen(request, "status"),
     }
     return show(request, environment_id, "approvals", "approvals", context, page)
