@@ -50,6 +50,8 @@ FREE = {
     *("redirectUri", "version", "latest", "url", "sha256", "install", "askedBy"),
     # What is due depends on the time of day.
     "dueToday",
+    # What each of the last 24 hours brought.
+    "recent",
     # Sentences that name times.
     *("message", "summary", "words"),
 }
