@@ -55,7 +55,7 @@ WHERE r.id = %(run_id)s
 # What a run `r` last asked for, as the row `asked`, all NULL if it never waited. Others cost no look at the table.
 LAST_ASKED = """LEFT JOIN LATERAL (
     SELECT a.* FROM approval a WHERE r.spells > 0 AND a.run_id = r.id AND a.environment_id = r.environment_id
-    ORDER BY a.created_at DESC LIMIT 1) asked ON true"""
+    ORDER BY a.created_at DESC, a.id DESC LIMIT 1) asked ON true"""
 # Whether a run has the CLI's own tools for shells, the web and files.
 ALLOWS_HOST_TOOLS = "t.allow_host_tools AND coalesce(asked.allow_host_tools, true)"
 

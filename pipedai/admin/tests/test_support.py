@@ -175,7 +175,7 @@ def test_a_displaced_account_says_so_and_cannot_be_reactivated(desk, cast):
     User.objects.filter(id=cast.viewer.id).update(is_active=False, email=placeholder)
     url = act(User, cast.viewer.id, "reactivate")
     page = desk.get(page_of(User, cast.viewer.id)).content.decode()
-    assert "Somebody else proved that the address was theirs" in page
+    assert "Somebody else proved that the e-mail address was theirs" in page
     assert url not in page
     desk.post(url)
     assert not User.objects.get(id=cast.viewer.id).is_active

@@ -114,7 +114,7 @@ def test_a_disabled_worker_gets_nothing_new_and_finishes_what_it_holds(runs: Run
     allow(runs.cast.worker.worker_id, 2)
     held, waiting = runs.claimed(), runs.queue()
     Worker.objects.filter(id=runs.cast.worker.worker_id).update(disabled_at=NOON)
-    with pytest.raises(Refused, match="disabled"):
+    with pytest.raises(Refused, match="paused"):
         runs.claim(waiting)
     assert runs.claim(held)["status"] == "claimed"
     assert runs.start(held)["status"] == "running"

@@ -162,7 +162,7 @@ def _age(*, hours: int = 0, minutes: int = 0) -> None:
 
 def test_a_refusal_is_not_remembered(runs: Runs) -> None:
     Trigger.objects.filter(id=runs.trigger_id).update(enabled=False)
-    with pytest.raises(Conflict, match="disabled"):
+    with pytest.raises(Conflict, match="paused"):
         _run(runs.trigger_id)
     Trigger.objects.filter(id=runs.trigger_id).update(enabled=True, worker=None)
     with pytest.raises(Conflict, match="neither a machine nor a pool"):
@@ -175,7 +175,7 @@ def test_a_refusal_after_a_day_keeps_what_was_remembered(runs: Runs) -> None:
     first = _run(runs.trigger_id)
     _age(hours=25)
     Trigger.objects.filter(id=runs.trigger_id).update(enabled=False)
-    with pytest.raises(Conflict, match="disabled"):
+    with pytest.raises(Conflict, match="paused"):
         _run(runs.trigger_id)
     assert IdempotencyKey.objects.get().run_id == first.run["id"]
 

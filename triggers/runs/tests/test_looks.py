@@ -80,7 +80,7 @@ def test_a_run_that_finds_nothing_new_succeeds_at_no_cost(
     assert handed(looking, calls)["before"]["lastDigest"] == OLD
     told = explain_run(run_id)
     assert told is not None
-    assert "its worker looked at 2001-12-01 09:00 UTC, and nothing was new yet" in told.summary
+    assert "its machine looked at 2001-12-01 09:00 UTC, and nothing was new yet" in told.summary
     shown = cast.client(cast.viewer).get(f"/api/v1/runs/{run_id}").json()
     assert (shown["status"], shown["nothingNew"]) == ("succeeded", True)
 
