@@ -31,7 +31,6 @@ from testing.probes.leaks import Watch, hearing, leaks_in, watching
 from testing.probes.planted import noting, planted
 from testing.probes.tables import contents_as_text
 from testing.probes.whole_session import LogTail, dump_of
-from testing.processes.forked_tests import NAME
 from testing.processes.web_process import Server, serve_in_bounds
 from testing.processes.webhook_receiver import Receiver, receiving
 from testing.world import first_database, known_hashes
@@ -188,9 +187,9 @@ def kept_cluster() -> Path:
 
 
 def _shared_by_all(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
-    """Returns the temporary directory of all processes of the tests, or None if there is one process."""
+    """Returns the temporary directory of all processes of pytest-xdist, or None if there is one process."""
     base = tmp_path_factory.getbasetemp()
-    return base.parent if NAME in os.environ else None
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else None
 
 
 @pytest.fixture
@@ -253,9 +252,10 @@ def _trusted(trust_env: bool, *_variables: str | None) -> ssl.SSLContext:
     return httpx.create_ssl_context(trust_env=trust_env)
 
 
-def pytest_process_ended(output: dict[str, Any]) -> None:
-    """Takes over the codes that the tests of one process brought about."""
-    CODES.seen.update(output[HANDED_OVER])
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Takes over the codes that the tests of one process of pytest-xdist brought about."""
+    CODES.seen.update(getattr(node, "workeroutput", {}).get(HANDED_OVER, ()))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -278,16 +278,16 @@ def pytest_terminal_summary(
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Deals the files of long tests out to all processes of the suite but one, so that each begins with its share.
 
     The shares take about equally long, because a process that begins a file of minutes late ends alone. The long tests
     mostly wait for the processes that they start. The last process has the processors meanwhile, and the others take
     over from it in the end. Without long tests, the first processes begin with those that wait, for the same reason.
-    Each process begins with consecutive tests, as many as every other. The tests of a file that is dealt out stay
+    pytest-xdist gives each process consecutive tests, as many as every other. The tests of a file that is dealt out stay
     together, as they share what the file starts. The order is random otherwise.
     """
-    processes = max(1, config.option.processes)
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     shares: list[list[pytest.Item]] = [[] for _ in range(max(1, processes - 1))]
     long: dict[str, list[pytest.Item]] = defaultdict(list)
     waiting: dict[str, list[pytest.Item]] = defaultdict(list)

@@ -126,7 +126,9 @@ class Suite:
                 self._run("", ["pytest", "--collect-only", "-qq", *arguments], {}, output)
         # There are four processes more than processors, as many tests wait for processes that they have started.
         processes = 4 + min(8, max(2, os.cpu_count() or 2))
-        among = ["-n", str(processes), *([] if long else ["-m", "not long"])]
+        # Each process takes consecutive tests, because the tests of one module share what the module starts. A
+        # process that has run out of tests takes over some of another's.
+        among = ["-n", str(processes), "--dist", "worksteal", *([] if long else ["-m", "not long"])]
         self._check("Tests", ["pytest", *among, *arguments])
 
     def _check_without_running(self) -> None:

@@ -16,7 +16,7 @@ from django.test import Client
 from pipedai.api.error_codes import ErrorCode
 from pipedai.env import BASE_DIR
 
-# The key under which a process of the tests hands the codes that its tests brought about to the main process.
+# The key under which a process of pytest-xdist hands the codes that its tests brought about to the main process.
 HANDED_OVER = "error_codes"
 # Headers of every answer of the service.
 _OURS = ("X-Request-Id", "Content-Security-Policy")

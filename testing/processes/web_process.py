@@ -1,7 +1,6 @@
 """Serves the API from a test's database, with the real gunicorn in a process of its own."""
 
 import contextlib
-import functools
 import itertools
 import os
 import re
@@ -20,12 +19,19 @@ from django.conf import settings
 
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.env import BASE_DIR
-from testing.processes.forked_tests import NAME
 
 _COMMAND = [sys.executable, "-m", "pipedai.server"]
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 _PORTS = 1_000
+# Each process begins at another port, because other suites may run at the same time. It does not use `random`, whose
+# seed tests set.
+_ports = (
+    10_000
+    + _PORTS * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    + number % _PORTS
+    for number in itertools.count(secrets.randbelow(_PORTS))
+)
 
 
 @dataclass
@@ -150,19 +156,10 @@ def free_port() -> int:
     It is below the ports that systems give to programs that ask for any port. No other process of the suite uses it.
     """
     while True:
-        port = next(_ports())
+        port = next(_ports)
         with contextlib.suppress(OSError), socket.socket() as listener:
             listener.bind(("127.0.0.1", port))
             return port
-
-
-@functools.cache
-def _ports() -> Iterator[int]:
-    """Returns the ports of this process of the suite. Each begins at another, because other suites may run at the same
-    time. It does not use `random`, whose seed tests set.
-    """
-    first = 10_000 + _PORTS * int(os.environ.get(NAME, "gw0").removeprefix("gw"))
-    return (first + number % _PORTS for number in itertools.count(secrets.randbelow(_PORTS)))
 
 
 def _wait_until_it_answers(server: Server) -> None:
