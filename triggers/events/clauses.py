@@ -83,7 +83,7 @@ def scalar_at(path: str, document: Any) -> str | int | float | bool | None:
 
 
 def shown(value: Any) -> str:
-    """Writes no more of a large value than is shown, because an event has up to 100 listeners."""
+    """Returns the value as JSON text. It stops where the text is cut, because an event has up to 100 listeners."""
     if isinstance(value, str):
         value = value[: _LONGEST_SEEN + 1]
     text = ""
