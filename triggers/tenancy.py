@@ -6,8 +6,8 @@ from uuid import UUID
 from pipedai.clocks import zone_of
 from pipedai.sql import fetch_one
 
-# Each is a `row` of TenantViewSet. ALL_TRIGGERS includes deleted triggers, because the runs of a deleted trigger can
-# still be read. Its deliveries can't.
+# Each of these is a `row` of TenantViewSet. ALL_TRIGGERS includes deleted triggers, because the runs of a deleted
+# trigger can still be read. Its deliveries can't.
 ALL_TRIGGERS = ("trigger_id", "SELECT id, environment_id FROM trigger")
 
 LIVE_TRIGGERS = ("trigger_id", "SELECT id, environment_id FROM trigger WHERE deleted_at IS NULL")
