@@ -66,7 +66,7 @@ def sort_keys(sort: str, environment_id: UUID, *, now: datetime | None = None) -
     return [RawSQL(f"-{_COST}", [environment_id, month], output_field=DecimalField())]  # noqa: S611 - our own text
 
 
-# The triggers that a list counts, by their rows with the column `health`.
+# The kinds of triggers that a list counts, as conditions on a row with the column `health`.
 KINDS: Final = {
     "failing": Q(health=Health.FAILING),
     "late": Q(health=Health.LATE),

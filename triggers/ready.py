@@ -91,7 +91,7 @@ prune_idempotency_keys = rows_where(
 
 
 def _states(environment_id: UUID, ids: Collection[UUID]) -> list[State]:
-    """Returns the state of each run. A claimed or ended run also changes what its worker does."""
+    """Returns the state of each run. The worker of a claimed or ended run has changed as well."""
     named = [(environment_id, id_) for id_ in ids]
     rows = fetch_by_ids("run", ("id", "status", "worker_id"), named)
     return [
@@ -106,7 +106,7 @@ def _connection_states(environment_id: UUID, ids: Collection[UUID]) -> list[Stat
 
 
 def _approval_states(environment_id: UUID, ids: Collection[UUID]) -> list[State]:
-    """Returns the state of each approval. A decision also changes the run that asked."""
+    """Returns the state of each approval. After a decision the run that asked has changed as well."""
     rows = Approval.objects.filter(environment_id=environment_id, id__in=ids)
     return [
         State(id_, status, (("run", run_id),))

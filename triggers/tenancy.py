@@ -25,8 +25,8 @@ SELECT d.id, d.environment_id FROM delivery d JOIN trigger t ON t.id = d.trigger
 
 
 def zone_of_trigger(trigger_id: UUID) -> tzinfo:
-    """Returns the time zone of a trigger, in which times without an offset are read where the trigger is addressed. It
-    is UTC if there is no such trigger.
+    """Returns the time zone of a trigger, or UTC if there is no such trigger. A request about the trigger means this
+    zone if it gives a time without an offset.
     """
     row = fetch_one("SELECT timezone FROM trigger WHERE id = %(id)s", {"id": trigger_id})
     return zone_of("UTC" if row is None else row["timezone"])

@@ -171,7 +171,7 @@ def _standard(headers: Headers, body: bytes, now: float, _: Mapping[str, Any]) -
     message_id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
     if not message_id or not _timely(timestamp, now):
         return None
-    # The header has a list of signatures, of which those of other versions are ignored.
+    # The header has a list of signatures. Signatures of other versions are ignored.
     given = headers.get("webhook-signature", "").split(" ")
     signed = _bytes(f"{message_id}.{timestamp}.") + body
     return signed, [each for one in given for each in _after("v1,", one)]

@@ -31,12 +31,12 @@ class RetryDecision(StrEnum):
     NONE = "none"
 
 
-# The codes of a retry that `NoRetry` lacks. INFRA_FAULT and USAGE_LIMIT are codes of a retry that exists.
-# The run ended at the usage limit of its worker's account. Such a retry does not count against `maxRetries`.
+# The codes of a retry that `NoRetry` does not have. INFRA_FAULT and USAGE_LIMIT say why a retry exists. This one says
+# that the run ended at its worker's usage limit. Such a retry does not count against `maxRetries`.
 USAGE_LIMIT: Final = "usage_limit"
 # Somebody canceled the retry while it was queued.
 RETRY_CANCELED: Final = "retry_canceled"
-# The run has no retry, although it would get one by its trigger's present settings. So the settings were different when
+# The run has no retry, although its trigger's present settings would give it one. So the settings have changed since
 # the run ended.
 SETTINGS_CHANGED: Final = "settings_changed"
 RETRY_CODES: Final = (*NoRetry, INFRA_FAULT, USAGE_LIMIT, RETRY_CANCELED, SETTINGS_CHANGED)

@@ -241,7 +241,7 @@ def _ended_words(run: Row, retry: Retry) -> str:
 
 
 def _retry(run: Row) -> Retry:
-    """Asks `why_no_retry` only if there is no retry, because the trigger may have changed since the end."""
+    """Returns the run's retry. It asks `why_no_retry` only without one, as the trigger may have changed since."""
     retry_id, due = run["retry_id"], run["retry_available_at"]
     why = USAGE_LIMIT if run["at_limit"] else INFRA_FAULT
     if retry_id is not None and run["retry_status"] == Status.QUEUED:

@@ -130,7 +130,7 @@ class Trigger(FileColumns):
     # Whether a run that failed through the fault of infrastructure is retried even if its tool calls may have changed
     # something. Users set it. If it is false, `triggers.runs.ending` decides by the run's counts of tool calls.
     retry_after_effects = models.BooleanField(default=False, db_default=False)
-    # Which runs send what the CLI tells, as events of the run, and when. Users set it.
+    # Of which runs, and when, workers send what the CLI reports, as events of the run. Users set it.
     record_events = models.CharField(
         max_length=8,
         choices=RecordEvents.choices,

@@ -118,9 +118,9 @@ class Outcome:
     tool_call_list: Sequence[dict[str, Any]] = ()
     # The run's output as JSON text, up to MAX_OUTPUT_BYTES; None if there is none. An output of `null` is "null".
     output: str | None = None
-    # The sentence that says why an output that the worker reported is not kept; None if there was no such output.
+    # A sentence on why the reported output is not stored; None if there is no such output.
     unfit_output: str | None = None
-    # What the run waits for, if the status is `waiting`.
+    # The question for which the run waits, if the status is `waiting`.
     approval: Question | None = None
     # The claimId of the worker's claim, if the status is `waiting`.
     claim_id: str | None = None

@@ -67,7 +67,7 @@ def failures(rows: QuerySet[Run, Any]) -> QuerySet[Run, Any]:
 
 
 def _beside(comparison: str, order: str) -> Func:
-    """Returns the id of the trigger's run that was queued right before or after a run of the query, by the index."""
+    """Returns the id of the trigger's run that was queued right before or after a run of the query."""
     return Func(
         template=f"""(SELECT n.id FROM run n
         WHERE n.trigger_id = run.trigger_id AND n.environment_id = run.environment_id

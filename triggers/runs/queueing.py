@@ -54,7 +54,7 @@ WHERE e.id = %(environment_id)s
 class QueueRoom:
     """The room in an environment's queue, which a transaction has counted once for all the runs that it queues."""
 
-    # How many more runs it may queue.
+    # How many more runs the transaction may queue.
     left: int
     # The ceiling of the environment.
     most: int

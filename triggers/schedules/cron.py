@@ -185,7 +185,7 @@ def _latest(schedule: Schedule, first: datetime, until: datetime) -> datetime:
 
 
 def _count(schedule: Schedule, first: datetime, until: datetime) -> int:
-    """Counts the ticks in (first, until], both of which must be ticks, between one clock change and the next."""
+    """Counts the ticks in (first, until], from one clock change to the next. Both moments must be ticks."""
     zone, face = schedule.zone, schedule.face
     start, count = wall_clock.on_the_clock(first, wall_clock.offset_at(first, zone)) + _MINUTE, 0
     for change in wall_clock.changes(zone, first, until):
