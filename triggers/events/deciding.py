@@ -71,9 +71,9 @@ _ENDS: dict[str, tuple[str, ...]] = {
 
 
 def decide(event: Event, *, requesters: Sequence[UUID] = (), now: datetime | None = None) -> None:
-    """Decides what the event starts, writes the decisions and queues the runs, in the caller's transaction. The event's
-    row is written, and its `received_at` is read. `requesters` has the user or the API key that replays the event. Who
-    requested a run has also requested what its end starts, so that nobody approves calls that they caused.
+    """Decides what the event starts, writes the decisions and queues the runs, in the caller's transaction. The caller
+    has stored the event, and read its `received_at`. `requesters` has the user or the API key that replays it. The
+    requesters of a run also request what its end starts, so that nobody approves calls that they caused.
     """
     if event.run is not None:
         requesters = requesters_of(event.run.requested_by, event.run.also_requested_by)

@@ -170,7 +170,7 @@ def _hold(trigger: Trigger, entries: list[Entry], name: str, table: str) -> list
         return []
     params = {"ids": sorted(wanted), "environment_id": trigger.environment_id}
     rows = fetch_all(_HOLD.format(table=table), params)
-    # A new trigger is not stored yet, and one that would hear itself is refused as a circle.
+    # The trigger itself is added, because it may not be stored yet. Hearing itself is refused as a circle.
     found = {str(row["id"]) for row in rows} | {str(trigger.id)}
     errors: dict[str, list[str]] = {}
     for position, entry in enumerate(entries):

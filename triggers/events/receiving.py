@@ -200,8 +200,8 @@ def receive(delivery: Delivery) -> dict[str, Any]:
 
 
 def replay_event(*, event_id: UUID, actor: Actor) -> UUID:
-    """Decides a source's event anew, as a new event, and returns its id. Raises NotFound, and Conflict for the end of a
-    run.
+    """Decides a source's event again, as a new event, and returns its id. Raises NotFound, and Conflict if the event is
+    the end of a run.
     """
     with transaction.atomic():
         row = fetch_one(_REPLAYED, {"event_id": event_id})

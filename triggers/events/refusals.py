@@ -31,7 +31,7 @@ ON CONFLICT (source_id, reason, hour) DO UPDATE
 SET count = kept.count + excluded.count, last_at = greatest(kept.last_at, excluded.last_at)
 """
 
-# The hour that is under way and the 23 before it.
+# Reads what was refused in the present hour and the 23 before it.
 _LAST_DAY = """
 SELECT source_id, reason, sum(count)::bigint AS count, max(last_at) AS last_at FROM refused_request
 WHERE source_id = ANY(%(ids)s) AND hour > statement_timestamp() - interval '24 hours'
@@ -111,8 +111,8 @@ def with_history(rows: Collection[Row]) -> list[Row]:
 
 
 def with_hours(sources: list[Row]) -> list[Row]:
-    """Adds `recent` to sources as answers show them: what each took, started and refused in each of 24 hours, this one
-    last. It takes one query.
+    """Adds `recent` to sources, in the API's form: what each took, started and refused in each of 24 hours, the present
+    one last. It takes one query.
     """
     recent: dict[UUID, Row] = {
         each["id"]: {"taken": [], "started": [], "refused": []} for each in sources

@@ -120,7 +120,8 @@ class Event(TenantRow):
         )
         indexes = (
             index("event_listed", ["source", "received_at", "id"], where=has("source")),
-            # By this index the types that a source has sent are looked up one after the other.
+            # By this index the types that a source has sent are looked up one by one, without reading all of its
+            # events.
             index("event_types", ["source", "type", "-received_at"], where=has("source", "type")),
             index("event_listed_of_all", ["environment", "received_at", "id"], where=has("source")),
             # By this index the scheduler finds the ends of runs that it has to decide, the oldest of each environment

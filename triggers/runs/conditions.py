@@ -68,7 +68,7 @@ LACKS_TOKEN = f"(c.headers IS NULL OR c.fresh_until <= {NOW})"
 # The trigger's connection, if it has one, lets its runs begin.
 CONNECTION_IS_READY = f"""coalesce((SELECT false FROM connection c
         WHERE c.id = t.connection_id AND {LACKS_TOKEN} LIMIT 1), true)"""
-# What not every worker can do: stop a run to wait for an approval, and look for something new before the agent starts.
+# The features, which not every worker has: to let a run wait for an approval, and to look for something new first.
 APPROVALS, BEFORE = "approvals", "before"
 FEATURES: Final = (APPROVALS, BEFORE)
 

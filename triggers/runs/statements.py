@@ -66,8 +66,8 @@ RECORD_EVENTS = (
     "CASE WHEN r.watched AND t.record_events = 'failures' THEN 'always' ELSE t.record_events END"
 )
 
-# Locks a trigger, so that these come one after the other and each sees what the one before did: changes of the trigger,
-# decisions, and claims if the trigger limits how many of its runs may be held at once.
+# Locks a trigger. By this lock, changes of the trigger and decisions come one after the other, and each sees what the
+# one before did. So do claims, if the trigger limits how many of its runs may be held at once.
 LOCK_TRIGGER = "SELECT FROM trigger WHERE id = %(trigger_id)s FOR NO KEY UPDATE"
 
 TRIGGER_OF_RUN = f"""
