@@ -52,7 +52,7 @@ from triggers.states import FAILURES, TERMINAL, FaultClass, Health, Status
 from triggers.webhooks.sending import redeliver
 from workspaces.admin import BY_MEMBER, BY_PLACE
 
-# The query parameter of a run's page by which staff ask for the events after a number.
+# The query parameter with which staff ask on a run's page for the events after a number.
 ASKED = "events"
 _SHOWN = 200
 _MOST_BYTES = 1024 * 1024
@@ -129,8 +129,8 @@ def _time(sent: str, zone: tzinfo) -> datetime:
 
 
 def events(run: Run, request: HttpRequest) -> Panel:
-    """Returns the panel with the events that staff ask for, and audits that they did, because events may hold what the
-    customer works on. If nobody asks, it returns a link that does, or the reason why the run has no events.
+    """Returns the panel with the events that staff ask for, and audits the request, because events may hold what the
+    customer works on. If nobody asks, it returns a link that asks, or the reason why the run has no events.
     """
     if ASKED not in request.GET:
         stored, why = stored_events(run.id)
@@ -219,7 +219,7 @@ class TriggerAdmin(StaffModelAdmin):
     }  # fmt: skip
 
     def state(self, trigger: Any) -> str:
-        """Shows the worst that is true of a trigger: that it is gone or paused, or else its health."""
+        """Shows the worst thing that is true of a trigger: that it is deleted or paused, or else its health."""
         if trigger.deleted_at:
             return "deleted"
         if not trigger.enabled:
@@ -243,7 +243,7 @@ _IS_STUCK = Q(ended_at__isnull=True, status=Status.QUEUED, queued_at__lt=Now() -
 
 @register(Run, site=site)
 class RunAdmin(StaffModelAdmin):
-    """Indexes have unfinished runs by their state, and all failures by their end."""
+    """Filters by what the table has indexes for: unfinished runs by their state, and all failures by their end."""
 
     list_display = (
         "id", "status", "source", "attempt", "environment", "trigger", "worker", "queued_at", "ended_at", "cost_usd",
@@ -318,7 +318,7 @@ def _sums(budget: models.Budget) -> list[tuple[str, Any]]:
     return [(name, money(sums[name])) for name in ("spent", "reserved", "remaining", "notional")]
 
 
-# What runs asked for and what people decided. Staff can't decide.
+# Staff see what runs asked for and what people decided, but can't decide.
 site.register(
     models.Approval, StaffModelAdmin,
     list_display=("id", "status", "environment", "trigger", "tool", "run", "created_at", "expires_at"),
@@ -327,7 +327,7 @@ site.register(
 site.register(models.TriggerRevision, StaffModelAdmin)
 site.register(models.EventSource, StaffModelAdmin, named_by="name", search_fields=("name",))
 site.register(models.Event, StaffModelAdmin, newest_by="received_at", hidden=("body",))
-# Of these, others' pages lead to the lists.
+# The lists of these are reached from the pages of other rows.
 site.register((models.Listener, models.EventDecision), StaffModelAdmin)
 site.register(models.BudgetWindow, StaffModelAdmin, indexes={("budget",): "id"})
 site.register(

@@ -1,7 +1,7 @@
-"""The stream of an environment, which tells what has changed, each thing with the state that it has now.
+"""The stream of an environment, which tells what has changed: each thing with the state that it has now.
 
-The domain events say what has changed. The streams are notified only if there are any. Apps register their kinds of
-things.
+The domain events say what has changed. A process is notified only if somebody reads such a stream. Apps register the
+kinds of things that they have.
 """
 
 from collections import defaultdict
@@ -54,10 +54,10 @@ class Kind:
     """A kind of things. `name` is also the target type of the events that report their changes."""
 
     name: str
-    # Returns the states of those of the things with these ids that exist in an environment.
+    # Takes the ids of things and an environment, and returns the states of those that exist there.
     read: Callable[[UUID, Collection[UUID]], list[State]]
-    # Returns which things changed merely because time passed from the first to the second of two times. None for a kind
-    # of which nothing changes in this way.
+    # Takes two times, and returns which things changed between them only because time passed. None for a kind of which
+    # nothing changes in this way.
     changed_by_time: Callable[[UUID, datetime, datetime], Collection[UUID]] | None = None
 
 
@@ -114,10 +114,10 @@ def read_watches() -> int:
     return 0
 
 
-# How many things one answer tells at most. The stream asks again for the others.
+# How many changed things one answer tells at most. The stream asks again for the rest.
 PIECE = 200
-# How long the scheduler may take to learn of a new stream. The stream sends its first line afterwards, so that it tells
-# everything that changes after that line.
+# How long the scheduler may take to learn of a new stream. The stream sends its first line after this time, so that no
+# change after that line is missed.
 OPENING_SECONDS = 1.1
 # The state of a thing that does not exist any more.
 DELETED = "deleted"
@@ -185,6 +185,6 @@ class EnvironmentEventViewSet(StreamViewMixin, TenantViewSet):
             ticket.missed = False
             told.insert(0, {"type": "all"})
         if told:
-            # Whoever is told of a change reads a list next, which must show the change.
+            # A reader who is told of a change reads a list next. This makes sure that the list shows the change.
             remember([principal_of(request).id])
         return stream_answer("".join(event_text(compact_json(each)) for each in told))

@@ -37,8 +37,8 @@ _DUE_TIMES = 5
 _SCHEDULE = ("schedule", "timezone", "enabled")
 
 
-# The statements that these services run on runs touch none that a plan could show, so that a rehearsal needs only the
-# unfinished ones of triggers that it deletes.
+# The statements that these services run on runs change nothing that a plan could show. So a rehearsal needs only the
+# unfinished runs of triggers that it deletes.
 _UNFINISHED = "trigger_id = ANY(%(gone)s) AND ended_at IS NULL"
 _REVISIONS = "id IN (SELECT revision_id FROM trigger WHERE id = ANY(%(ids)s))"
 
@@ -82,7 +82,7 @@ register_kind(
             "on.trigger": "trigger",
         },
         late=frozenset({"on"}),
-        # A moment is no state: it would be past when the files are applied again.
+        # A single due time does not describe a lasting state: it would be past when the files are applied again.
         left_out=frozenset({"runOnceAt"}),
         secrets={
             "mcpHeaders": Secret(

@@ -1,7 +1,7 @@
-"""Writes the heartbeats of schedulers and web processes by the database's clock, and tells from them what lives.
+"""Writes the heartbeats of schedulers and web processes by the database's clock, and tells from them what is alive.
 
-Web processes write theirs on the way that requests take. A gap is an outage of the service: then no run is given up
-because its lease expired, and after it workers get time to renew their leases.
+Web processes write theirs by the path that requests take. A gap is an outage of the service: during it no run is given
+up because its lease expired, and after it workers get time to renew their leases.
 """
 
 import os
@@ -59,7 +59,7 @@ LONGEST_GRACE_SECONDS = 60.0
 # An outage is never assumed after less than this time without a heartbeat, however short the lease is, because a
 # heartbeat may be late for a moment on a busy machine.
 SHORTEST_GAP_SECONDS = 2.0
-# The least time that a heartbeat gets. It always gets longer than it counts: see `Beat`.
+# The least time that a heartbeat may take. It may always take longer than it counts as fresh: see `Beat`.
 SHORTEST_PATIENCE_SECONDS = 10.0
 
 # Writes a heartbeat of this process, with the time since which workers can reach the service. If another process has a
@@ -103,7 +103,7 @@ def lease_params() -> dict[str, float]:
 
 
 def beat_of_this_process() -> Beat:
-    """Call it after the process's last fork, because the row has the process's id."""
+    """Returns this process's beat. Call it after the last fork, because the row has the process's id."""
     params = {
         "id": new_id(),
         "host": socket.gethostname()[:255],

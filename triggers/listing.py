@@ -14,9 +14,9 @@ from triggers.models import Budget
 from triggers.models.run import duration_ms
 from triggers.states import TERMINAL, Health
 
-# So many triggers are counted at most.
+# At most this many triggers are counted.
 MOST_COUNTED: Final = 5_000
-# So many of a trigger's last runs are shown.
+# This many of a trigger's last runs are shown.
 RECENT_RUNS: Final = 30
 SORTS: Final = ("attention", "name", "nextDueAt", "-costThisMonth")
 
@@ -32,8 +32,8 @@ _AT_LIMIT = f"""trigger.enabled AND coalesce(trigger.worker_id, trigger.pool_id)
         WHERE m.environment_id = %s AND w.disabled_at IS NULL
         GROUP BY m.pool_id HAVING bool_and(coalesce(w.limited_until > statement_timestamp(), false))))"""  # noqa: S608
 
-# What a trigger's runs that ended since a time have cost. The sums of all triggers are worked out once, from the index
-# `run_ended_figures` alone.
+# The SQL for what the trigger's runs that ended since a time have cost. PostgreSQL works out the sums of all triggers
+# once, from the index `run_ended_figures` alone.
 _COST = """coalesce(((
     SELECT jsonb_object_agg(trigger_id, cost_usd) FROM (
         SELECT trigger_id, sum(cost_usd) AS cost_usd FROM run
@@ -41,7 +41,7 @@ _COST = """coalesce(((
 ) ->> trigger.id::text)::numeric, 0)"""
 
 
-# The due time that stands for none.
+# A trigger without a due time is sorted as if it came due at this time, after all others.
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
@@ -66,7 +66,7 @@ def sort_keys(sort: str, environment_id: UUID, *, now: datetime | None = None) -
     return [RawSQL(f"-{_COST}", [environment_id, month], output_field=DecimalField())]  # noqa: S611 - our own text
 
 
-# The triggers that a list counts, by their rows with the column `health`.
+# The kinds of triggers that a list counts, as conditions on a row with the column `health`.
 KINDS: Final = {
     "failing": Q(health=Health.FAILING),
     "late": Q(health=Health.LATE),
@@ -77,7 +77,7 @@ KINDS: Final = {
 _OF_STATE = f"""(
     SELECT * FROM run WHERE trigger_id = t.id AND status = '{{}}' AND ended_at IS NOT NULL
     ORDER BY ended_at DESC, id DESC LIMIT {RECENT_RUNS})"""  # noqa: S608
-# Of each trigger, the last runs that ended in each state are merged, because the index has the runs of each in order.
+# Reads each trigger's last runs by merging the last ones of each end state, which the index has in order.
 _RECENT = f"""
 SELECT t.id AS of_id, r.id, r.status, r.nothing_new, r.started_at, r.ended_at, r.active_ms
 FROM unnest(%(ids)s::uuid[]) t (id) CROSS JOIN LATERAL (
@@ -86,8 +86,8 @@ FROM unnest(%(ids)s::uuid[]) t (id) CROSS JOIN LATERAL (
 ORDER BY r.ended_at, r.id
 """  # noqa: S608
 
-# The runs of a revision were queued until there was the next one, but for a few retries. So the index of the trigger's
-# runs has them together, and in their order.
+# Reads the last runs of revisions. Nearly all runs of a revision were queued before the next revision was made, so the
+# index of the trigger's runs has them next to each other and in order. A few later retries are left out.
 _OF_REVISIONS = f"""
 SELECT r.* FROM unnest(%(ids)s::uuid[]) t (id) JOIN trigger_revision v ON v.id = t.id
 CROSS JOIN LATERAL (

@@ -102,8 +102,7 @@ def _count_end(event: Event) -> None:
     if event.action == "run.timed-out":
         DEADLINES_PASSED.inc()
     if event.metadata.get("late"):
-        # The end of this run was counted before, when the server ended the run without a report. Now the run's worker
-        # has sent its report late.
+        # The end of this run was counted when the server ended it. Now a late report of its worker replaces that end.
         LATE_RESULTS.labels("true").inc()
         if "canceledRetry" in event.metadata:
             ENDED.labels(Status.CANCELED.value, FaultClass.NONE.value).inc()
@@ -120,7 +119,7 @@ def count_attempt(answer: Answer, **_: Any) -> None:
 
 @receiver(lengthened, dispatch_uid="triggers.metrics")
 def count_lengthened(decisions: Sequence[str], **_: Any) -> None:
-    """Counts due times that lengthened a stretch. Its first one emits an event, which `count_outcome` counts."""
+    """Counts due times that were added to a stretch. The first due time of a stretch emits an event instead."""
     for decision in decisions:
         TICKS_SKIPPED.labels(decision).inc()
 

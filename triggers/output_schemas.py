@@ -1,6 +1,6 @@
 """Checks that an `outputSchema` is a JSON Schema 2020-12 that a worker can use without a network.
 
-It validates no value and applies no pattern, because that could take endlessly long.
+It validates no value and tries no pattern on a text, because that could take endlessly long.
 """
 
 import re
@@ -106,7 +106,7 @@ def _check_dialect(schema: Any) -> None:
 
 
 def _subschemas(schema: Any) -> Iterator[Any]:
-    """The value of a keyword such as `const` is no schema, so it is not yielded."""
+    """Yields the schemas inside of a schema. The value of a keyword such as `const` is no schema, so it is left out."""
     yield schema
     for each in DRAFT202012.subresources_of(schema):
         yield from _subschemas(each)

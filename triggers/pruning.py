@@ -25,8 +25,8 @@ WHERE environment_id = %(environment_id)s AND ended_at IS NOT NULL
 ORDER BY ended_at, id LIMIT %(limit)s
 """
 
-# Finds the runs to remove. A chain is a run with its retries, and is found by its last run, which no other run retries.
-# The earlier runs need no lock, since every pruner reaches them through the locked last one.
+# Finds the runs to remove. A chain is a run with its retries. It is found by its last run, which no retry follows. The
+# earlier runs need no lock, since every pruner gets to them through the last run, which is locked.
 _CHAINS = """
 WITH RECURSIVE chain AS (
     SELECT r.id AS last, r.id, r.retry_of_id, r.ended_at FROM run r
@@ -86,9 +86,10 @@ _REMOVE_DELIVERIES = {
 }
 # How many of its newest revisions a trigger keeps, even if no run has them.
 _KEPT_REVISIONS = 50
-# Reads a page of the revisions of all triggers, trigger by trigger and the oldest first, by an index, so that each step
-# looks at a limited number of them, and removes those that are no longer needed. A trigger's present revision is its
-# newest one, unless the database's clock was put back. A run can't come to refer to another revision that no run has.
+# Reads a page of the revisions of all triggers, trigger by trigger and the oldest first, and removes those that are no
+# longer needed. It reads them by an index, so that each step looks at a limited number. A trigger's present revision is
+# its newest one, unless the database's clock was put back. New runs refer only to the present revision, so an old one
+# without runs never gets one.
 _REVISIONS = f"""
 WITH page AS MATERIALIZED (
     SELECT id, trigger_id, created_at FROM trigger_revision
@@ -112,14 +113,14 @@ _REMOVE_REVISIONS = _REVISIONS.format(
     lock="FOR UPDATE OF v SKIP LOCKED",
     removed=", gone AS (DELETE FROM trigger_revision v USING old WHERE v.id = old.id)",
 )
-# The tables whose removed rows the audit row counts. Rows of other tables, such as texts and attempts, are removed
-# together with one of these rows and are not counted.
+# The tables whose removed rows the audit row counts. Rows of other tables, such as texts and attempts, belong to one of
+# these rows and are not counted.
 _TOLD = ("runs", "ticks", "deliveries")
 
 
 def prune_runs(order: Order) -> Iterator[Batch]:
-    """Removes runs that ended before `order.before`, and all that refers to them; also skipped ticks and webhook tests
-    from before. It goes through the environments one by one.
+    """Removes runs that ended before `order.before`, and all that refers to them, as well as older skipped ticks and
+    webhook tests. It goes through the environments one by one.
     """
     for environment_id in _environments():
         yield from _ended_runs(environment_id, order)
@@ -141,14 +142,14 @@ def prune_revisions(order: Order) -> Iterator[Batch]:
     """Removes revisions of triggers that were made before `order.before`, that no run refers to, and that are not among
     the newest ones of their triggers. Each step looks at `order.limit` revisions at most.
 
-    No audit row tells of it, because the rows about changes of triggers stay.
+    It writes no audit row, because the audit rows about the changes of triggers stay.
     """
     statement = _COUNT_REVISIONS if order.dry_run else _REMOVE_REVISIONS
     page: Row | None = {"trigger_id": UUID(int=0), "created_at": "-infinity", "id": UUID(int=0)}
 
     def step() -> int:
         nonlocal page
-        # If nearly all runs have one revision, PostgreSQL would look for those of each other one among all runs.
+        # If nearly all runs had one revision, PostgreSQL would read all runs to look for those of another one.
         execute("SET LOCAL enable_seqscan = off", {})
         page = fetch_one(statement, {**(page or {}), "before": order.before, "limit": order.limit})
         return page["removed"] if page else 0
@@ -227,7 +228,7 @@ def _remove(
 
 AT_LEAST_DAYS = 2
 
-# Batches in the default partition: their day had no partition when they were stored.
+# Removes batches in the default partition. The day on which they were stored had no partition.
 _STRAYS = """
 DELETE FROM run_event_batch_default WHERE ctid = ANY(ARRAY(
     SELECT ctid FROM run_event_batch_default WHERE stored_at < %(before)s LIMIT %(limit)s))
@@ -272,8 +273,8 @@ def _batches(name: str) -> int:
 
 DAYS_AHEAD = 3
 
-# Rows of a day without a partition of its own are in the default partition. Such a day gets no partition any more,
-# since PostgreSQL refuses to move the rows. The advisory lock keeps two schedulers from making the same partition.
+# If a day without a partition has rows in the default partition, it gets no partition any more, since PostgreSQL
+# refuses to move the rows. The advisory lock keeps two schedulers from making the same partition.
 _ADD = f"""
 SELECT run_event_add_partition(day) AS is_new FROM (
     SELECT ({NOW} AT TIME ZONE 'UTC')::date + n AS day FROM generate_series(0, %(days)s) n) days

@@ -48,7 +48,7 @@ from workspaces.services import register_dependents
 # How many days a window is kept after its end: two years, so that the same month of the year before can be looked up.
 _WINDOW_DAYS = 731
 
-# Waiting polls also ask on a timer, so it does not matter if more runs wait.
+# The most runs whose workers are woken. The others are found soon, because waiting polls also ask on a timer.
 _MOST_WOKEN = 1_000
 
 _WAITING = f"""
@@ -56,8 +56,8 @@ SELECT r.worker_id, r.pool_id FROM trigger t JOIN run r ON r.trigger_id = t.id
 WHERE t.connection_id = ANY(%(ids)s) AND {IS_COUNTED_AS_QUEUED} LIMIT {_MOST_WOKEN}
 """  # noqa: S608 - our own condition
 
-# A window stays as long as one of its runs, whose reservation names it, and until its last notice is settled. No audit
-# row is written, because the API shows present windows alone.
+# A window stays as long as a run whose reservation names it, and until its last notice is settled. No audit row is
+# written, because the API shows only present windows.
 prune_windows = rows_where(
     "budget_window",
     "t.ends_at < %(before)s AND t.noticed_pct = 0 AND NOT t.is_changed"
@@ -65,8 +65,8 @@ prune_windows = rows_where(
     by="t.ends_at",
 )
 
-# Events that are yet to be decided stay. The decisions go with their events. No audit row is written, because what an
-# event started has its own.
+# Events that nobody has decided yet stay. Decisions go with their events. No audit row is written, because the runs
+# that an event started have audit rows of their own.
 prune_events = rows_where(
     "event",
     "t.received_at < %(before)s AND t.decided_at IS NOT NULL",
@@ -91,7 +91,7 @@ prune_idempotency_keys = rows_where(
 
 
 def _states(environment_id: UUID, ids: Collection[UUID]) -> list[State]:
-    """Returns the state of each run. A claimed or ended run also changes what its worker does."""
+    """Returns the state of each run. The worker of a claimed or ended run has changed as well."""
     named = [(environment_id, id_) for id_ in ids]
     rows = fetch_by_ids("run", ("id", "status", "worker_id"), named)
     return [
@@ -106,7 +106,7 @@ def _connection_states(environment_id: UUID, ids: Collection[UUID]) -> list[Stat
 
 
 def _approval_states(environment_id: UUID, ids: Collection[UUID]) -> list[State]:
-    """Returns the state of each approval. A decision also changes the run that asked."""
+    """Returns the state of each approval. After a decision the run that asked has changed as well."""
     rows = Approval.objects.filter(environment_id=environment_id, id__in=ids)
     return [
         State(id_, status, (("run", run_id),))
@@ -129,7 +129,7 @@ def wake(events: Iterable[Event], **_: Any) -> None:
 @receiver(happened, dispatch_uid="triggers.pause")
 def pause(events: Iterable[Event], **_: Any) -> None:
     """Waits for the claims of an environment that was just paused, so that none ends after the commit, and cancels its
-    runs if that is wanted. A resumed environment's workers are woken.
+    runs if the user asked for that. Wakes the workers of an environment that was resumed.
     """
     for event in events:
         if event.action != "environment.updated":

@@ -1,5 +1,5 @@
-"""Says in words for people why runs wait and ended, and why due times made no run: of each code the message, what to do
-about it, and where.
+"""Says in words why runs wait and ended, and why due times made no run: for each code the message, what to do about it,
+and where.
 
 A remedy names the call of the API behind the words for it: `Resume it with PATCH /workers/:id (disabled: false)`. The
 console and the command line show it without such calls, because they have pages and commands instead. This module
@@ -16,8 +16,8 @@ from triggers.states import Decision, EndedBy, FaultClass
 
 
 class WaitingFor(StrEnum):
-    """What a queued or waiting run waits for. It may wait for several things; they are told in this order: first what
-    somebody has to act on, last what time alone will bring.
+    """What a queued or waiting run waits for. If it waits for several things, they come in this order: first those that
+    somebody has to act on, last those that time alone will bring.
     """
 
     # The run's start deadline has passed. The scheduler ends the run in a moment.
@@ -27,7 +27,7 @@ class WaitingFor(StrEnum):
     # Somebody decided about the run's call, and its worker did not come back in time. The scheduler ends it in a
     # moment.
     APPROVAL_UNREACHABLE = "approval_unreachable"
-    # A person has to decide about the run's call of a tool. Only a waiting run has it, and no other reason.
+    # A person has to decide about a tool call. A waiting run has only this reason, and no other run has it.
     AWAITING_APPROVAL = "awaiting_approval"
     # The run's trigger has neither a worker nor a pool.
     NO_WORKER = "no_worker"
@@ -40,7 +40,7 @@ class WaitingFor(StrEnum):
     # The worker has not called for a while. The poll and the claim do not check this: the run goes out once the worker
     # polls.
     WORKER_OFFLINE = "worker_offline"
-    # No worker of the run's pool has called for a while. Workers that something else keeps from the run don't count.
+    # No worker of the run's pool has called for a while. Workers with another hindrance don't count.
     POOL_OFFLINE = "pool_offline"
     # The connection of the run's trigger has no token, or one that is about to expire.
     CONNECTION_NOT_READY = "connection_not_ready"
@@ -61,12 +61,11 @@ class WaitingFor(StrEnum):
     WORKER_FULL = "worker_full"
     # A budget that covers the run has no room for it.
     BUDGET_EXHAUSTED = "budget_exhausted"
-    # The workers of the run's pool hold as many runs as they may. Workers that something else keeps from the run don't
-    # count.
+    # The workers of the run's pool hold as many runs as they may. Workers with another hindrance don't count.
     POOL_FULL = "pool_full"
-    # Other due runs go first, and the next poll of no worker has room for this one.
+    # Other due runs go first, and no worker has room for this one in its next poll.
     BEHIND_OTHERS = "behind_others"
-    # The run is for one worker of the pool first, or for all but one, and for the others later.
+    # For a time the run is for one worker of the pool only, or for all but one.
     FIRST_WORKER = "first_worker"
     # The run continues a session, which only one worker can.
     RESUME_WORKER = "resume_worker"
@@ -74,16 +73,17 @@ class WaitingFor(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hindrance:
-    """What keeps workers from a run. `own` is said of the run's own worker, `one` and `several` of workers of its pool.
-    Their places are `name`, `at` (the time in question) and `most` (the worker's maxConcurrency). In the remedy, `it`
-    and `name` stand for the worker, or for one of several. How another worker gets the run follows it.
+    """The words for what keeps workers from a run: `own` is about the run's own worker, `one` and `several` about
+    workers of its pool. They have the fields `name`, `at` (the time in question) and `most` (the worker's
+    maxConcurrency). In the remedy, `it` and `name` stand for the worker. The words on how another worker gets the run
+    are added to the remedy.
     """
 
     own: str
     one: str
     several: str
     remedy: str
-    # The column of the worker that says since when, and the one that says until when it lasts.
+    # The columns of the worker that say since when and until when the hindrance lasts; empty if there is none.
     since: str = ""
     until: str = ""
     # The code for workers of a pool, if it is another one.
@@ -141,7 +141,7 @@ HINDRANCES: Final[Mapping[WaitingFor, Hindrance]] = {
         pool_code=WaitingFor.POOL_FULL,
     ),
 }
-# What is said of workers that have never called, in place of the sentences about WORKER_OFFLINE.
+# The sentences for WORKER_OFFLINE if none of the workers has ever called.
 NEVER_CALLED: Final = replace(
     HINDRANCES[WaitingFor.WORKER_OFFLINE],
     own="Machine {name} has never called.",
@@ -152,7 +152,7 @@ NEVER_CALLED: Final = replace(
 
 class Why(NamedTuple):
     """Why a run ended without success, or a due time made no run, as the end of a sentence that begins with `because`;
-    what to do about it; and on which page of the console that is done, if it is not the run's.
+    what to do about it; and on which page of the console that is done, if not on the run's page.
     """
 
     because: str
@@ -214,7 +214,7 @@ ENDS: Final[Mapping[str, Why]] = {
 
 
 def end_code(ended_by: str | None, fault_class: str | None) -> str | None:
-    """Returns the code in ENDS for a run that failed. None if neither says why, as when the run was pruned."""
+    """Returns the code in ENDS for a failed run; None if its columns give no reason, as when it was pruned."""
     if ended_by in ENDS:
         return ended_by
     return {FaultClass.CLIENT.value: CLIENT_FAULT, FaultClass.INFRA.value: INFRA_FAULT}.get(
@@ -222,9 +222,9 @@ def end_code(ended_by: str | None, fault_class: str | None) -> str | None:
     )
 
 
-# The decision about a due time that is still open, because no scheduler has decided yet.
+# Stands for the decision about a due time about which no scheduler has decided yet.
 PENDING: Final = "pending"
-# Why a due time of a late trigger made no run, by the decision about it. The first and the last one do not say why.
+# Why a due time of a late trigger made no run, by the decision about it. The first and the last one give no reason.
 DUE_TIMES: Final[Mapping[str, Why]] = {
     Decision.FIRED.value: Why(
         "", "See with GET /triggers/:id/explain what the run waits for, or how it ended."
@@ -260,5 +260,5 @@ _CALLS: Final = re.compile(
 
 
 def without_calls(remedy: str) -> str:
-    """Returns what to do without the calls of the API and the addresses of pages with which it is done."""
+    """Returns a remedy without the calls of the API and the addresses of pages that it names."""
     return _CALLS.sub("", remedy)

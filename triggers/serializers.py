@@ -220,15 +220,15 @@ class ListedTriggerSerializer(TriggerSerializer):
     recent = RecentRunSerializer(many=True, required=False)
 
 
-# The columns of triggers that are read: those that the serializer shows. Only the id of the last run is read here,
-# since a second query reads all last runs of a page.
+# The columns of triggers that the serializer shows. Only the id of the last run is read here, because a second query
+# reads all last runs of a page.
 _TRIGGER_COLUMNS = sorted(
     sources_of(TriggerSerializer) - {"last_run"} | {"last_run_id", "listens_to"}
 )
 _LAST_RUN_COLUMNS = sorted(sources_of(LastRunSerializer))
 
 
-# The SQL expression for the health of a trigger, by the trigger's row in `trigger_health`.
+# The SQL expression for the health of a trigger, from its row in `trigger_health`.
 HEALTH = Case(
     When(enabled=False, then=Value(Health.IDLE.value)),
     When(judged__is_failing=True, then=Value(Health.FAILING.value)),

@@ -43,18 +43,17 @@ from workspaces.tenant_columns import keeping_keys
 
 # The values of a TriggerBody that are not stored unchanged in the table `trigger`: secrets, which are encrypted first,
 # the columns of the trigger's revision, and `on`, which has rows of its own. All other values need no code of their own
-# here. They are copied to the column with the same name, and written to the audit log under the name that they have in
-# the API.
+# here: they are copied to the column with the same name, and written to the audit log under their API name.
 _NO_COLUMNS = frozenset({"mcp_headers", "mcp_headers_mode", "webhook_secret", "on", *REVISED})
 
-# The secrets that are for the server of a URL, by the column of the URL.
+# For each column of a URL, the secrets that may only go to the server of this URL.
 _SECRETS_OF_URLS = {"mcp_url": "mcp_headers", "webhook_url": "webhook_secret"}
 
 
 class Triggers(Resource[Trigger]):
     noun = "trigger"
     model = Trigger
-    # A transaction that queues a run locks the trigger FOR SHARE. A deletion waits for such transactions, and lets
+    # A transaction that queues a run locks the trigger FOR SHARE. A deletion waits for such transactions, and makes
     # later ones wait until the trigger is deleted, so that no run is queued for a deleted trigger.
     is_referred_to = True
     # A deleted trigger does not need its MCP headers any more. The webhook's secret stays, because it must sign the
@@ -107,11 +106,11 @@ class Triggers(Resource[Trigger]):
         present one changes nothing.
 
         A secret that is absent from `values` stays; one that is null or empty is removed, unless headers are merged. If
-        `mcp_url` or `webhook_url` moves to another origin without a new secret, the secret is removed too, because it
-        is only for the server that it was given for, and so are the headers when the trigger gets another connection or
-        none. If the trigger gets another worker or pool, its queued runs move there. `restored_id` is the revision that
-        the values come from, if one is restored, for the audit row. Raises NotFound, Invalid, and whatever `hold_role`
-        and `set_listeners` raise.
+        `mcp_url` or `webhook_url` moves to another origin without a new secret, its secret is removed, because it is
+        only for the server that it was given for. For the same reason the headers are removed if the connection changes
+        or is removed. If the trigger gets another worker or pool, its queued runs move there. `restored_id` names the
+        revision that is restored, for the audit row. Raises NotFound, Invalid, and whatever `hold_role` and
+        `set_listeners` raise.
         """
         with keeping_keys():
             trigger = _locked(row_id, actor, values, environment_id)
@@ -136,7 +135,7 @@ class Triggers(Resource[Trigger]):
             self.emit("updated", trigger, actor, changes | restored)
 
     def apply(self, trigger: Trigger, values: dict[str, Any], actor: Actor) -> dict[str, Any]:
-        """Returns the changes without secrets."""
+        """Writes the values to the trigger, and returns the changes without secrets."""
         if "connection_id" in values or "mcp_url" in values:
             values = {"connection_id": trigger.connection_id, **values}
             values = _with_url_of_connection(trigger.environment_id, values)
@@ -168,12 +167,12 @@ class Triggers(Resource[Trigger]):
         return changes
 
     def shown(self, column: str, value: Any) -> Any:
-        """URLs lose their query, which may be a secret."""
+        """Returns a value for the audit row. A URL loses its query, which may contain a secret."""
         is_url = column.endswith("_url") and isinstance(value, str)
         return without_query(value) if is_url else super().shown(column, value)
 
     def release(self, trigger: Trigger) -> None:
-        """Takes the trigger's listeners from it; its runs stay."""
+        """Removes a deleted trigger's listeners; its runs stay. Raises Conflict if a run is unfinished."""
         unfinished = trigger.runs.filter(ended_at__isnull=True).count()
         if unfinished:
             raise Conflict(
@@ -188,7 +187,7 @@ TRIGGERS = Triggers()
 
 
 def rotate_mcp_token(*, trigger_id: UUID, mcp_headers: dict[str, str], actor: Actor) -> None:
-    """Runs that are given to workers from now on get the new headers. Raises NotFound."""
+    """Replaces the MCP headers. Runs that are given to workers from now on get the new ones. Raises NotFound."""
     with transaction.atomic():
         trigger = _locked(trigger_id, actor)
         _seal_headers(trigger, mcp_headers)
@@ -208,8 +207,8 @@ def _locked(
     among the trigger's new values, because these come before triggers in the order of locks.
 
     If the values limit how many runs may be held at once, it locks all workers of the environment, and keeps others
-    from registering, so that no claim is under way. Only then can each held run get a slot of the trigger. If they say
-    to what it listens, others wait too, so that no two changes together make a circle.
+    from registering. Then no claim is under way, so that each held run can get a slot of the trigger. If the values
+    change `on`, it locks the environment alone, so that no two changes together make a circle.
     """
     is_limited = values.get("max_concurrent_runs") is not None
     alone = is_limited or "on" in values
@@ -226,13 +225,13 @@ def _locked(
 
 
 def keep_triggers(trigger_ids: Collection[UUID]) -> None:
-    """Reads triggers that changes made together have locked, with their revisions, so that these need not read each."""
+    """Reads triggers that are locked already, with their revisions, so that several changes need not read each."""
     for trigger in Trigger.objects.filter(id__in=trigger_ids).select_related("revision"):
         keep(("trigger", trigger.id), trigger)
 
 
 def _apply_revision(trigger: Trigger, values: dict[str, Any], actor: Actor) -> dict[str, Any]:
-    """Makes a new revision if one of its columns differs. Queued runs keep the revision that they have."""
+    """Makes a new revision if a column of it changes. Queued runs keep the revision that they have."""
     old = {name: getattr(trigger.revision, name) for name in REVISED}
     new = {name: values.get(name, value) for name, value in old.items()}
     # The values are compared as JSON text, because in Python 1, 1.0 and True are equal.
@@ -258,8 +257,8 @@ def _check_look(before: dict[str, Any] | None, trigger: Trigger) -> None:
 
 
 def _adjust_slots(trigger: Trigger, old: int | None, new: int | None) -> None:
-    """Gives the trigger's held runs their slots if the number of such runs is limited from now on, and wakes the
-    workers that may take further runs if the number grows.
+    """Gives the trigger's held runs their slots if it gets a limit of such runs, and wakes workers that may take
+    further runs if the limit grows.
     """
     if old is None:
         give_trigger_slots(environment_id=trigger.environment_id, trigger_id=trigger.id)
@@ -288,8 +287,9 @@ def _revise(trigger: Trigger, actor: Actor, values: dict[str, Any]) -> None:
 
 
 def _without_past_once(trigger: Trigger, changes: dict[str, Any]) -> dict[str, Any]:
-    """Removes the single due time of a trigger that has just been enabled, if it passed meanwhile, since due times of a
-    disabled trigger are lost. Returns the change. While a trigger is enabled, a scheduler decides about such a time.
+    """Removes the single due time of a trigger that has just been enabled, if the time has passed, since due times of a
+    disabled trigger are lost. Returns the change. If the trigger was enabled before, a scheduler decides about the
+    time.
     """
     once = trigger.run_once_at
     if "enabled" not in changes or not trigger.enabled or once is None or once > database_now():
@@ -299,8 +299,8 @@ def _without_past_once(trigger: Trigger, changes: dict[str, Any]) -> dict[str, A
 
 
 def _next_run_at(values: dict[str, Any]) -> datetime | None:
-    """Returns the next due time by the schedule, or the single one if that is earlier. The single one may have passed:
-    then no scheduler has decided about it yet.
+    """Returns the next due time by the schedule, or the single one if that is earlier. The single one may have passed,
+    if no scheduler has decided about it yet.
     """
     schedule, moment = values["schedule"], values["run_once_at"]
     if not values["enabled"] or schedule is None:
@@ -332,8 +332,9 @@ def _with_url_of_connection(environment_id: UUID, values: dict[str, Any]) -> dic
 def _with_merged_headers(
     trigger: Trigger, values: dict[str, Any], *, is_empty: bool
 ) -> dict[str, Any]:
-    """Returns the values with all the headers that the trigger then has, or without headers if these stay as they are.
-    `is_empty` says that it loses those that it has. Raises Invalid, and Unavailable if these can't be decrypted.
+    """Returns the values with all headers that the trigger has after the merge, or without headers if these don't
+    change. `is_empty` says that the trigger loses its present headers. Raises Invalid, and Unavailable if these can't
+    be decrypted.
     """
     given = values["mcp_headers"]
     try:
@@ -411,8 +412,8 @@ SELECT here.most, counted.number FROM (
 
 
 def check_room_for_trigger(environment_id: UUID) -> None:
-    """Raises CeilingReached if the environment has as many triggers as it may, or all workspaces of its workspace's
-    creator together. The environment is locked. Others who count for the same creator wait.
+    """Raises CeilingReached if the environment has as many triggers as it may, or if the workspaces of its workspace's
+    creator together have. The caller has locked the environment. Other requests that count for this creator wait.
     """
     live = Trigger.objects.filter(environment_id=environment_id, deleted_at__isnull=True)
     check_ceiling("triggers", "triggers", environment_id=environment_id, rows=live)

@@ -104,12 +104,12 @@ class EndedBy(TextChoices):
     LATE_RESULT = "late_result"
     # `expire_queued_runs` ended the run, because no worker had claimed it within the trigger's `startDeadlineSeconds`.
     START_DEADLINE = "start_deadline"
-    # `expire_queued_runs` ended the run. It was to continue a session, which has become impossible, and it must not be
-    # started anew, because the session's tool calls may have changed something.
+    # `expire_queued_runs` ended the run. It could only continue a session, which is no longer possible. It must not
+    # start anew, because the session's tool calls may have changed something.
     HAD_EFFECTS = "had_effects"
     # `expire_queued_runs` ended the run, because nobody had decided about its tool call in time.
     APPROVAL_EXPIRED = "approval_expired"
-    # `expire_queued_runs` ended the run. Somebody had decided, and the run's worker did not continue it in time.
+    # `expire_queued_runs` ended the run, because its worker did not continue it in time after a decision.
     APPROVAL_UNREACHABLE = "approval_unreachable"
 
 
@@ -118,7 +118,7 @@ class EndedBy(TextChoices):
 SERVER_VERDICTS: Final = (EndedBy.LEASE, EndedBy.DEADLINE)
 
 
-# The values that mean that the run ended in the queue as failed. No worker had claimed it since it was queued.
+# The values that mean that the run ended in the queue as failed. No worker had claimed it since it was last queued.
 NEVER_CLAIMED: Final = (
     EndedBy.START_DEADLINE,
     EndedBy.HAD_EFFECTS,
@@ -148,8 +148,7 @@ class Decision(TextChoices):
     FIRED = "fired"
     # No run was made, because an earlier run of the trigger had not ended and the trigger's overlap policy is `skip`.
     SKIPPED_OVERLAP = "skipped_overlap"
-    # No run was made: no scheduler ran at the due time, and when one ran again, the due time was too old or a later one
-    # had come.
+    # No run was made: no scheduler ran at the due time, and later the due time was too old, or another one had come.
     SKIPPED_MISSED = "skipped_missed"
     # No run was made, because the trigger had neither a worker nor a pool.
     SKIPPED_NO_WORKER = "skipped_no_worker"
@@ -164,7 +163,7 @@ STRETCHED: Final = (Decision.SKIPPED_NO_WORKER, Decision.SKIPPED_PAUSED)
 class Scheme(TextChoices):
     """How a source signs the events that it sends."""
 
-    # As the Standard Webhooks specification says.
+    # The Standard Webhooks specification says how.
     STANDARD = "standard"
     GITHUB = "github"
     GITLAB = "gitlab"
@@ -177,7 +176,7 @@ class Scheme(TextChoices):
 
 
 class Refusal(TextChoices):
-    """Why a source refused a request. Its sender learns less."""
+    """Why a source refused a request. The answer to its sender says less."""
 
     UNSIGNED = "unsigned"
     BAD_SIGNATURE = "bad_signature"
@@ -188,7 +187,7 @@ class Refusal(TextChoices):
     # The signature holds, but the body is no JSON, or has too many members.
     MALFORMED = "malformed"
     TOO_LARGE = "too_large"
-    # The signature holds, but more came than a source may send.
+    # The signature holds, but the source has sent more than it may in this time.
     TOO_MANY = "too_many"
 
 
@@ -197,7 +196,7 @@ class EventDecided(TextChoices):
 
     # A run was queued.
     FIRED = "fired"
-    # The event's type, or a clause of the listener, did not hold.
+    # The event's type, or a clause of the listener, kept it from the trigger.
     FILTERED = "filtered"
     # The event joined a run that an earlier one had queued.
     COALESCED = "coalesced"
@@ -210,7 +209,7 @@ class EventRefusal(TextChoices):
 
     # The event alone makes a larger payload than a run may have.
     PAYLOAD_TOO_LARGE = "payload_too_large"
-    # As many chains as may be had led to the run that ended.
+    # The run that ended was at the end of as many chains as are allowed.
     CHAIN_TOO_DEEP = "chain_too_deep"
 
 
@@ -218,9 +217,9 @@ class Outcome(TextChoices):
     """Which final ends of an upstream trigger's runs start a listening trigger. A canceled run starts none."""
 
     SUCCEEDED = "succeeded"
-    # It failed or timed out.
+    # The run failed or timed out.
     FAILED = "failed"
-    # It succeeded, failed or timed out.
+    # The run succeeded, failed or timed out.
     ANY = "any"
 
 
@@ -248,16 +247,16 @@ class Carry(TextChoices):
 class RecordEvents(TextChoices):
     """Which events of a trigger's runs the service takes, and when the worker sends them."""
 
-    # None.
+    # The service takes no events.
     NEVER = "never"
-    # Those of runs that end otherwise than succeeded. The worker keeps them on its disk until then.
+    # The service takes events of runs that end without success. The worker keeps them on its disk until then.
     FAILURES = "failures"
-    # Those of every run, as they come.
+    # The service takes events of every run, and the worker sends them as they come.
     ALWAYS = "always"
 
 
 class Health(TextChoices):
-    """How a trigger is doing. The first of these that applies counts."""
+    """How a trigger is doing. If several of these apply, the first one counts."""
 
     # The trigger is disabled, or no run of it has ended since it was made or enabled.
     IDLE = "idle"

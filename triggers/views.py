@@ -65,7 +65,7 @@ class TriggerFilters(ApiFilterSet):
     health = WordsFilter(field_name="health", choices=Health.values)
     name = TextFilter(field_name="name", lookup_expr="icontains", max_length=200)
     search = TextFilter(method="named", max_length=200)
-    # The paginator orders the rows.
+    # The paginator orders the rows, so this filter leaves them as they are.
     sort = WordFilter(choices=[(each, each) for each in SORTS], method="as_they_are")
     include = IncludeFilter(choices=["total", "counts", "recent"])
 
@@ -84,7 +84,7 @@ def _octets(text: Any) -> Func:
 
 
 class TriggerPaginator(HeavyPaginator):
-    """The size of a page is also limited in bytes, because triggers have prompts and output schemas."""
+    """Makes pages whose size is also limited in bytes, because triggers have long prompts and output schemas."""
 
     weight = octets_of(F("revision__prompt"), F("revision__output_schema"), F("revision__before"))
 
@@ -120,7 +120,7 @@ class TriggerViewSet(ResourceViewSet):
         return super().shown(self._told(rows))
 
     def _told(self, rows: list[Any]) -> list[Any]:
-        """Returns the rows with their last runs, and for viewers without the names of headers."""
+        """Returns the rows with their last runs. For viewers it leaves out the names of headers."""
         if not self.access.role.includes(Role.OPERATOR):
             rows = [{**row, "mcp_header_names": None} for row in rows]
         return serializers.with_last_runs(rows)

@@ -1,4 +1,4 @@
-"""The rules of a trigger that say which tool calls a person has to approve, and who may decide and is told."""
+"""The rules of a trigger that say which tool calls a person has to approve, who may decide, and who is told of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +33,6 @@ WHEN: Final = ("always", "possible_effect")
 # as well.
 MAX_ARGUMENTS_BYTES: Final = 64 * 1024
 
-# What a person may say to a call.
 DECISIONS: Final = ("approve", "reject")
 
 APPROVER_ROLES: Final = (Role.OPERATOR.value, Role.ADMIN.value, Role.OWNER.value)
@@ -90,7 +89,6 @@ class ApprovalRulesField(serializers.JSONField):
     where the rest of a body changes only what it names.
     """
 
-    # The serializer of one rule, as a ListField has it.
     child = ApprovalRuleBody()
 
     def to_internal_value(self, data: Any) -> Any:
@@ -118,7 +116,8 @@ class Demand:
     expires_after: int
 
 
-# What holds for a call whose tool no rule names any more. The worker asked by a rule that the trigger had before.
+# The rule for a call that no present rule names: the worker asked by a rule that the trigger had before. It is the
+# strictest one, so that removing a rule never makes a decision easier.
 _STRICTEST: Final[Rule] = {
     "when": "always",
     "approverRole": Role.OWNER.value,
@@ -128,21 +127,21 @@ _STRICTEST: Final[Rule] = {
 
 
 def rules_in_force(kept: Sequence[Rule] | None, present: Sequence[Rule] | None) -> list[Rule]:
-    """Returns the rules for a run: those `kept` from when it last asked, if it did, which nothing eases, and those that
-    its trigger has at present.
+    """Returns the rules for a run: those `kept` from when the run last asked, if it has asked, and those that its
+    trigger has now. So no change of the trigger can ease the rules of a run that has asked.
     """
     rules = list(kept or ())
     return rules + [rule for rule in present or () if rule not in rules]
 
 
 def rules_to_keep(tool: str, rules: Sequence[Rule]) -> list[Rule]:
-    """Returns the rules that are kept with the question of a run about the tool, at least one of which names it."""
+    """Returns the rules to keep with a run's question about the tool. At least one of them names the tool."""
     return [*rules] if rules_about(tool, rules) else [*rules, {"tools": [tool], **_STRICTEST}]
 
 
 def demand_for(tool: str, rules: Sequence[Rule]) -> Demand:
-    """Returns the strictest demands of the rules about the tool, of which there is one at least. Which of them held,
-    only the worker knows.
+    """Returns the strictest demands of all rules about the tool, of which there must be one. It takes all of them,
+    because only the worker knows which rule applied to the call.
     """
     about = rules_about(tool, rules)
     return Demand(
@@ -163,13 +162,14 @@ _MAY_DECIDE: Final = f"""u.is_active AND NOT u.id = ANY(a.barred) AND EXISTS (
     SELECT FROM membership m WHERE m.user_id = u.id AND m.environment_id = a.environment_id
         AND {_RANK.format("m.role")} >= {_RANK.format("a.role")})"""
 
-# Whoever reads a channel's URL, or an address that is no user's, may be somebody who may decide.
+# Whether a notice went to somebody who may decide. A channel's URL, and an address that belongs to no user, count as
+# such, because the reader may be somebody who may decide.
 _IS_TOLD: Final = f"""EXISTS (
     SELECT FROM notice n
     WHERE n.approval_id = a.id AND n.environment_id = a.environment_id AND n.status <> 'dead' AND NOT EXISTS (
         SELECT FROM user_account u WHERE u.email = n.address AND NOT ({_MAY_DECIDE}))) AS decider_is_told"""  # noqa: S608
 
-# The columns about one approval `a` from which `untold` works.
+# The columns about one approval `a` that `untold` reads.
 DECIDERS: Final = f"""
 EXISTS (
     SELECT FROM membership o JOIN user_account u ON u.id = o.user_id
@@ -177,7 +177,7 @@ EXISTS (
 {_IS_TOLD}"""
 
 # The active members of an environment that have each role or a higher one. A statement about many approvals reads the
-# members once by this, and not once for each approval.
+# members by this once, instead of once for each approval.
 MEMBERS_OF_ROLES: Final = f"""
 SELECT needed.role, array_agg(m.user_id) AS ids
 FROM unnest(ARRAY{list(APPROVER_ROLES)}) needed (role)

@@ -1,6 +1,6 @@
 """Decides about what runs ask for, and lets a worker's gateway use an approval once.
 
-Each is a compare-and-set: the run is changed or locked first, and then the approval, only if nobody else was faster.
+Each is a compare-and-set: it locks or changes the run first, and then the approval, if nobody else has done so.
 """
 
 from datetime import datetime
@@ -32,7 +32,7 @@ WHERE id = %(approval_id)s AND status = 'pending'
 RETURNING id
 """  # noqa: S608
 
-# The run's lock comes first, so that the run can't be given up meanwhile. Only what the run asked for last counts.
+# The run is locked first, so that the server can't give it up meanwhile. Only the run's last question counts.
 _SPEND = f"""
 WITH held AS (
     SELECT id, environment_id FROM run
@@ -48,7 +48,7 @@ WHERE a.id = %(approval_id)s AND a.run_id = held.id AND a.environment_id = held.
 RETURNING a.id, a.environment_id, a.trigger_id, a.run_id, a.tool, a.spent_at
 """  # noqa: S608
 
-# A decision and the end of a run go first: they end what a reminder is about.
+# SKIP LOCKED leaves out approvals that a decision or the end of a run is changing: they need no reminder any more.
 _TAKE_REMINDERS = f"""
 WITH due AS (
     SELECT id FROM approval WHERE status = 'pending' AND remind_at <= {NOW} AND expires_at > {NOW}
@@ -66,7 +66,7 @@ def decide_approval(
     actor: Actor,
     now: datetime | None = None,
 ) -> None:
-    """Decides, and queues the run again for its worker alone. The actor is a user. Raises Conflict if it is too late,
+    """Stores the user's decision, and queues the run again for its worker alone. Raises Conflict if it is too late,
     Forbidden for a user who may not decide, and the errors of `hold_role_of_user`.
     """
     params = {"approval_id": approval_id, "now": now}
@@ -74,7 +74,7 @@ def decide_approval(
         approval = fetch_row(_READ, params)
         hold_environment(approval["environment_id"])
         hold_role_of_user(actor.id, approval["environment_id"], Role(approval["role"]))
-        # Whoever changes the trigger meanwhile is barred by the time that the lock is there.
+        # A change of the trigger bars the user who makes it. One may be under way, so `barred` is read after the lock.
         execute(LOCK_TRIGGER, approval)
         if actor.id in fetch_row(_READ, params)["barred"]:
             raise Forbidden(
@@ -84,7 +84,7 @@ def decide_approval(
         its_run = {"run_id": approval["run_id"], "environment_id": approval["environment_id"]}
         run = fetch_one(sql.CONTINUE, {**params, **its_run})
         decision = {"status": status.value, "user_id": actor.id, "reason": reason}
-        # The run may wait again by now, for something else. Then this transaction is rolled back.
+        # The run may have gone on, and wait for another decision by now. Then the error rolls everything back.
         if run is None or fetch_one(_DECIDE, {**params, **decision}) is None:
             raise _too_late(fetch_row(_READ, params)["status"])
         settle_changes(trigger_id=approval["trigger_id"], decided_by=actor.id)
@@ -139,7 +139,7 @@ def spend_approval(
 
 
 def take_due_reminders(*, limit: int, now: datetime | None = None) -> list[Row]:
-    """Returns up to `limit` approvals, each only once, of which the caller's transaction is to remind people."""
+    """Returns up to `limit` approvals of which the caller's transaction must remind people, each only once ever."""
     return fetch_all(_TAKE_REMINDERS, {"limit": limit, "now": now})
 
 

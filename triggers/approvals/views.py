@@ -30,7 +30,7 @@ from workspaces.serializers import ActorSerializer, actors_shown
 MAX_REASON = 1000
 # The most calls before the question that are shown.
 _MOST_CALLS = 50
-# Characters that are seen as nothing, or as a letter, and are in none of the categories below.
+# Characters that look like nothing or like a letter, although they are in none of the categories below.
 _BLANKS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {
     chr(n) for n in (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))
 }
@@ -77,9 +77,9 @@ class ApprovalFilters(ApiFilterSet):
 def approvals_shown(
     rows: Sequence[dict[str, Any]], *, may_decide: Sequence[str], user_id: UUID | None
 ) -> list[dict[str, Any]]:
-    """Adds to each row who decided, and whether the caller could: the user `user_id` with one of the roles of approvers
-    in `may_decide`. Who has none of them gets no hash of the arguments, by which these could be guessed. It takes one
-    query at most.
+    """Adds to each row who decided, and whether the caller may decide: the user `user_id` with one of the roles of
+    approvers in `may_decide`. A caller without such a role gets no hash of the arguments, because the hash would let
+    them guess the arguments. It takes one query at most.
     """
     deciders = actors_shown(("user", row["decided_by"]) for row in rows if row["decided_by"])
     return [

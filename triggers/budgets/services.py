@@ -16,7 +16,7 @@ from workspaces.resources import Resource
 # What decides which runs a window counts. If one of these changes, the budget counts anew.
 _COUNTED_BY = frozenset({"triggerId", "period", "timezone"})
 
-# Makes the scheduler look at the windows of a budget again whose notices may have to change.
+# Makes the scheduler look again at those windows of a budget whose notices may have to change.
 _LOOK_AGAIN = """
 WITH found AS (
     SELECT id FROM budget_window

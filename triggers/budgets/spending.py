@@ -1,7 +1,7 @@
 """Keeps the runs that budgets cover within their limits: a claim reserves money, and the end of a run settles it.
 
-The conditions are SQL about a budget `b` and its window `w`, if there is one. A run that was started and whose cost
-nobody tells counts as what was reserved, until a late report.
+The conditions are SQL about a budget `b` and its window `w`, if there is one. If nobody reports the cost of a run that
+was started, the reserved amount counts as its cost until a late report comes.
 """
 
 from collections.abc import Collection
@@ -46,8 +46,8 @@ MAY_BE_NOTIONAL = """(EXISTS (
 
 
 def lacks_room(amount: str, *, is_notional: str = IS_NOTIONAL, is_counted: str = "false") -> str:
-    """`amount` is SQL for what a run would reserve. A limit that is used up has no room for any run, but the limit of
-    the number of runs for one that `is_counted` already.
+    """Returns the SQL condition that the budget has no room for a run that would reserve `amount`. A limit that is used
+    up has no room for any run, but a limit of the number of runs lets a run go on that `is_counted` already.
     """
     return f"""((coalesce(w.runs, 0) >= b.limit_runs AND NOT {is_counted})
         OR ((b.count_notional OR NOT {is_notional})
@@ -106,12 +106,12 @@ ORDER BY b.id
 """
 
 
-# The budgets that have no room for a run if a certain worker takes it, the first to be made first.
+# The budgets that have no room for a run if a certain worker takes it. The oldest budget comes first.
 _REACHED = _reached(IS_NOTIONAL)
 # The budgets that have no room for a run whichever worker takes it.
 _REACHED_FOR_ALL = _reached(MAY_BE_NOTIONAL)
 
-# When the first of the present windows ends that may hold runs of the worker's environment back.
+# The earliest end of those present windows that may hold back runs of the worker's environment.
 NEXT_WINDOW = f"""(SELECT min(w.ends_at) FROM budget b JOIN budget_window w ON {IS_PRESENT}
     WHERE b.environment_id = (SELECT environment_id FROM worker WHERE id = %(worker_id)s)
         AND b.deleted_at IS NULL AND {IS_HOLDING})"""
@@ -247,8 +247,8 @@ def reserve(run: Row) -> bool:
         with transaction.atomic():
             _begin_windows(missing, run["environment_id"], run["claimed_at"])
             budgets = fetch_all(_LOCK, params)
-            # A user has changed a budget meanwhile. The inserted rows are undone, because all windows must be inserted
-            # together, in one order.
+            # A user has changed a budget meanwhile, so another window lacks a row. The inserted rows are undone,
+            # because all windows must be inserted together, in one order.
             transaction.set_rollback(bool(_without_window(budgets)))
     if any(budget["is_full"] for budget in budgets):
         return False
@@ -288,24 +288,24 @@ def _begin_windows(budgets: list[Row], environment_id: UUID, moment: datetime) -
     )
 
 
-# What the last spell of a run `r` cost, or NULL if nobody has told. `cost_usd` has that of a first spell, and the sum
-# of several. A run that its worker ended before its start has cost nothing.
+# What the last spell of a run `r` cost; NULL if nobody has reported it. `r.cost_usd` is the cost of the first spell,
+# but of a run with several spells it is their sum. A run that its worker ended before its start has cost nothing.
 _COST = """coalesce(CASE WHEN x.spell = 0 THEN r.cost_usd END, %(told_cost)s::numeric,
     CASE WHEN r.ended_by = 'worker' AND r.started_at IS NULL THEN 0 END)"""
 
 # What the window `w` had used before the statement below settled it.
 _USED_BEFORE = "w.spent_usd + w.reserved_usd + sums.released - sums.spent"
-# The most that a run may reserve in the budget `b` because of its trigger's `max_cost_usd`. A waiting run may need more
-# room than those that end.
+# The most that a run may reserve in the budget `b` because of its trigger's `max_cost_usd`. A run with this cap may
+# have been held back even if the budget had room for runs like those that ended.
 _LARGEST_CAP = """(SELECT max(t.max_cost_usd) FROM trigger t
         WHERE t.environment_id = b.environment_id AND t.deleted_at IS NULL
             AND (b.trigger_id IS NULL OR t.id = b.trigger_id))"""
 
 # Settles the reservations of runs that ended or wait, and the windows with them. A reservation that was settled before
-# is settled anew if the cost is told and has changed; an estimate never takes the place of a cost. A run that found
-# nothing new does not count in the number of runs any more. The caller has locked the runs, so that no other
-# transaction settles them; the windows are locked in the order of their ids. It returns the environments in which a
-# budget that was nearly used up has room again.
+# is settled again if a cost is reported that differs; an estimate never replaces a reported cost. A run that found
+# nothing new is taken out of the number of runs. The caller has locked the runs, so that no other transaction settles
+# them; this locks the windows in the order of their ids. It returns the environments in which a budget that was nearly
+# used up has room again.
 _SETTLE = f"""
 WITH due AS MATERIALIZED (
     SELECT x.run_id, x.window_id, x.is_notional, x.amount_usd, x.cost_usd AS old,
@@ -354,9 +354,9 @@ WHERE w.environment_id = ANY(%(environment_ids)s) AND (EXISTS (
 def settle_reservations(
     run_ids: Collection[UUID], *, told_cost: Decimal | None = None, now: datetime | None = None
 ) -> None:
-    """Settles these runs, which ended or wait, as the last that the transaction locks. `told_cost` is what a worker
-    told of the cost of the last spell, also too late to be the outcome; the row of a run of one spell may have it. If a
-    budget has room again, the environment's workers with queued runs are woken.
+    """Settles these runs, which ended or wait. It must be the last to take locks in the transaction. `told_cost` is
+    what a worker reported as the cost of the last spell, even too late to be the outcome; the row of a run with one
+    spell may have the cost instead. If a budget has room again, it wakes the environment's workers with queued runs.
     """
     params = {"run_ids": list(run_ids), "told_cost": told_cost, "now": now}
     windows = fetch_all(_SETTLE, params)

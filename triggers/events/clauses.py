@@ -1,6 +1,6 @@
 """The `where` clauses and the `fields` by which triggers and channels choose from a JSON document.
 
-Documents hold what `json.loads` returns. The worker's module, which looks with such clauses too, compares the values.
+Documents hold what `json.loads` returns. A module of the worker compares the values, as its looks have such clauses.
 """
 
 import re
@@ -26,7 +26,7 @@ _MAX_NAME = 100
 # How many bytes of compact JSON all clauses, or all fields, of a list may take together.
 _MAX_BYTES = 16 * 1024
 _MAX_ARGUMENTS_BYTES = 8 * 1024
-# How many characters a refused clause shows of the value that it saw.
+# How many characters of the value that it saw are shown with a clause that does not hold.
 _LONGEST_SEEN = 200
 
 # Reference tokens as RFC 6901 §3 writes them: `~` only as `~0` or `~1`.
@@ -83,7 +83,7 @@ def scalar_at(path: str, document: Any) -> str | int | float | bool | None:
 
 
 def shown(value: Any) -> str:
-    """Writes no more of a large value than is shown, because an event has up to 100 listeners."""
+    """Returns the value as JSON text. It stops where the text is cut, because an event has up to 100 listeners."""
     if isinstance(value, str):
         value = value[: _LONGEST_SEEN + 1]
     text = ""

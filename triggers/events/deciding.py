@@ -1,8 +1,8 @@
-"""Decides for each trigger that listens what an event starts. It starts runs as a request for them would.
+"""Decides what an event starts, for each trigger that listens to it, and starts runs as a request for them would.
 
-A trigger gets one decision for an event: by its first entry in `on` that lets the event pass, or else by its first. The
-end of a run writes an event in its own transaction (`triggers.runs.ending`), so no end is lost; the scheduler decides
-about it. An event is locked while it is decided, so none is decided twice.
+A trigger gets one decision for an event: by the first entry in its `on` that lets the event pass, or else by its first
+entry. The end of a run writes an event in its own transaction (`triggers.runs.ending`), so no end is lost; the
+scheduler decides about it later. An event is locked while it is decided, so none is decided twice.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ class TooLarge(Exception):  # noqa: N818 - named as what the payload is
     """The event alone makes a larger payload than a run may have."""
 
 
-# The constraint that PostgreSQL names if another event begins a run at the same moment that this one could join.
+# The name of the constraint that PostgreSQL reports if another event has just begun a run that this one could join.
 _ONE_TO_JOIN = "run_one_to_join"
 
 _LISTENERS = """
@@ -71,9 +71,9 @@ _ENDS: dict[str, tuple[str, ...]] = {
 
 
 def decide(event: Event, *, requesters: Sequence[UUID] = (), now: datetime | None = None) -> None:
-    """Decides what the event starts, writes the decisions and queues the runs, in the caller's transaction. The event's
-    row is written, and its `received_at` is read. `requesters` has the user or the API key that replays the event. Who
-    requested a run has also requested what its end starts, so that nobody approves calls that they caused.
+    """Decides what the event starts, writes the decisions and queues the runs, in the caller's transaction. The caller
+    has stored the event, and read its `received_at`. `requesters` has the user or the API key that replays it. The
+    requesters of a run also request what its end starts, so that nobody approves calls that they caused.
     """
     if event.run is not None:
         requesters = requesters_of(event.run.requested_by, event.run.also_requested_by)
@@ -90,7 +90,8 @@ def decide(event: Event, *, requesters: Sequence[UUID] = (), now: datetime | Non
         if listener is not None:
             passed.append((decision, listener))
     room = None
-    # Whoever locks more than one trigger, or runs before their trigger, first takes the locks that come before.
+    # The order of locks has the environment before triggers and triggers before runs. So a transaction that locks
+    # several triggers, or a run first, must take the locks of the environment and the triggers here.
     if len(passed) > 1 or any(listener["coalesce"] for _, listener in passed):
         room = take_turns(event.environment_id, len(passed))
         lock_triggers(listener["trigger_id"] for _, listener in passed)
@@ -119,7 +120,7 @@ def _keep(event: Event, decisions: list[EventDecision]) -> None:
 
 
 def _first_that_hears(event: Event, listeners: Iterable[Row]) -> tuple[Row | None, Payload | None]:
-    """Returns the first that lets the event pass, or None and the clause that did not hold of the first of all."""
+    """Returns the first listener that lets the event pass, or None and the clause by which the first one refused it."""
     clause = None
     for listener in listeners:
         failing = _failing(event, listener)
@@ -130,7 +131,7 @@ def _first_that_hears(event: Event, listeners: Iterable[Row]) -> tuple[Row | Non
 
 
 def _failing(event: Event, listener: Row) -> Payload | None:
-    """Returns the clause that does not hold, with what it saw. That of a type or an outcome has no path."""
+    """Returns the clause that does not hold, and what it saw; None if all hold. A type or an outcome has no path."""
     if event.run is not None:
         status = event.run.status
         if status in _ENDS[listener["outcome"]]:
@@ -153,7 +154,7 @@ def _start(
     requesters: Sequence[UUID],
     now: datetime | None,
 ) -> None:
-    """Queues a run, or joins one, and notes it in the decision. Raises Conflict, NotFound or TooLarge."""
+    """Queues a run, or joins a queued one, and notes the run in the decision. Raises Conflict, NotFound or TooLarge."""
     event = decision.event
     depth = 0 if event.run is None else event.run.chain_depth + 1
     if depth > MAX_CHAIN_DEPTH:
@@ -210,7 +211,7 @@ def _refuse(decision: EventDecision, code: str) -> None:
 
 
 def _key(listener: Row, value: Any) -> bytes:
-    """Returns what events that may share a run have in common. 1 and 1.0 are one value, as in clauses."""
+    """Returns the hash that events share if they may share a run. It treats 1 and 1.0 as one value, as clauses do."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return hashlib.sha256(compact_json([str(listener["id"]), value]).encode()).digest()
@@ -244,12 +245,12 @@ def _about(event: Event, kind: str, sender: Any, type_: str | None) -> Payload:
 
 
 def add_to_all(several: Payload | None, payload: Payload) -> Payload:
-    """Returns `{ events, omitted }` with this payload as the last. To keep the limit, the oldest are left out, which
-    `omitted` counts. `several` is what it was before, or None. Raises TooLarge.
+    """Returns `{ events, omitted }` with this payload as the last event. `several` is the earlier such object, or None.
+    If the limit is exceeded, it drops the oldest events and counts them in `omitted`. Raises TooLarge.
     """
     events = [*(several["events"] if several else ()), payload]
     omitted = several["omitted"] if several else 0
-    # Commas and the rest are counted generously, so that the sum is never too small.
+    # Commas and brackets are counted generously, so that the sum is never too small.
     room = MAX_PAYLOAD_BYTES - _size({"events": [], "omitted": 10**9})
     sizes = [_size(each) + 1 for each in events]
     if sizes[-1] > room:
@@ -267,9 +268,9 @@ def _size(value: Any) -> int:
     return len(compact_json(value).encode())
 
 
-# Picks the events that are decided next, the oldest of each workspace, so that no workspace waits for another's. The
-# recursive query finds the environments that have some, with one look at the index `event_undecided` for each. If so
-# many workspaces have some that one event of each is enough, the query reads only the first of each environment.
+# Picks the events to decide next, the oldest ones of each workspace, so that no workspace waits for another's. The
+# recursive query finds the environments with undecided events, with one look at the index `event_undecided` for each.
+# If there are so many such workspaces that each gets one event only, it reads only the first one of each environment.
 _UNDECIDED = """
 WITH RECURSIVE waiting (environment_id) AS (
     (SELECT environment_id FROM event WHERE decided_at IS NULL ORDER BY environment_id LIMIT 1)
@@ -289,8 +290,8 @@ SELECT id FROM queue ORDER BY position, received_at LIMIT %(limit)s
 
 
 def decide_ends(*, limit: int = 20, now: datetime | None = None) -> int:
-    """Decides up to `limit` events, each in a transaction of its own, and returns how many. If one fails, the others
-    are decided nevertheless, and then the error is raised.
+    """Decides up to `limit` events, each in a transaction of its own, and returns how many. If one fails, it decides
+    the others nevertheless, and raises the error afterwards.
     """
     ids = [row["id"] for row in fetch_all(_UNDECIDED, {"limit": limit})]
     number, failed = 0, None

@@ -99,12 +99,12 @@ def entry_of(row: dict[str, Any]) -> Entry:
     return {"sourceId": str(row["source_id"]), **{name: row[name] for name in OF_SOURCE}}
 
 
-# Keeps what is listened to from being deleted until the transaction ends.
+# Keeps the sources and triggers of the entries from being deleted until the transaction ends.
 _HOLD = """
 SELECT id FROM {table} WHERE id = ANY(%(ids)s::uuid[]) AND environment_id = %(environment_id)s
     AND deleted_at IS NULL ORDER BY id FOR KEY SHARE
 """
-# Goes from the triggers to which this one would listen to those to which they listen, and so on.
+# Finds a circle: it goes from the triggers that this one would listen to, to those that these listen to, and so on.
 _CIRCLE = """
 WITH RECURSIVE heard (id) AS (
     SELECT unnest(%(ids)s::uuid[])
@@ -112,7 +112,7 @@ WITH RECURSIVE heard (id) AS (
     SELECT l.upstream_id FROM heard JOIN listener l ON l.trigger_id = heard.id WHERE l.upstream_id IS NOT NULL)
 SELECT FROM heard WHERE id = %(trigger_id)s
 """
-# Finds one of the sources and triggers to which as many other triggers listen as may.
+# Finds a source or trigger among these that already has as many listening triggers as are allowed.
 _FULL = """
 SELECT kind FROM (
     SELECT 'source' AS kind, source_id AS id, trigger_id FROM listener WHERE source_id = ANY(%(sources)s::uuid[])
@@ -170,7 +170,7 @@ def _hold(trigger: Trigger, entries: list[Entry], name: str, table: str) -> list
         return []
     params = {"ids": sorted(wanted), "environment_id": trigger.environment_id}
     rows = fetch_all(_HOLD.format(table=table), params)
-    # A new trigger is not stored yet, and one that would hear itself is refused as a circle.
+    # The trigger itself is added, because it may not be stored yet. Hearing itself is refused as a circle.
     found = {str(row["id"]) for row in rows} | {str(trigger.id)}
     errors: dict[str, list[str]] = {}
     for position, entry in enumerate(entries):

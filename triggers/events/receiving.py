@@ -1,4 +1,4 @@
-"""Takes what sources send: signature, rate, duplicate, event and runs, in this order."""
+"""Takes what sources send. It checks the signature, the rate and duplicates, and then writes the event and its runs."""
 
 import hashlib
 import json
@@ -37,8 +37,8 @@ _WEEK, _YEAR = 7, 365
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """`type` and `given_id` are as the sender names them, or None. `key` is the SHA-256 by which the event is known
-    again for `key_days` days, or None if nothing that the sender vouches for tells one event from another.
+    """`type` and `given_id` are as the sender names them, or None. `key` is the SHA-256 by which a second delivery of
+    the event is recognised for `key_days` days; None if nothing in what the sender signed tells events apart.
     """
 
     type: str | None
@@ -59,7 +59,7 @@ def identity_of(
     members = document if isinstance(document, dict) else {}
     match scheme:
         case Scheme.GITHUB:
-            # GitHub signs the body alone, so whoever sees one delivery can send it again under any other id.
+            # The body is the key, because GitHub does not sign the id: a delivery could be sent again under another.
             delivery = headers.get("x-github-delivery")
             return _identity(headers.get("x-github-event"), delivery, body, _YEAR)
         case Scheme.GITLAB:
@@ -87,7 +87,7 @@ def identity_of(
 
 
 def _identity(kind: Any, given: Any, key: Any, days: int) -> Identity:
-    """Takes members of the body as they are; those that are no text with something in it count as absent."""
+    """Returns the identity from values of any type. One that is no text, or an empty one, counts as absent."""
     if isinstance(key, str):
         key = key.encode(errors="replace")
     digest = hashlib.sha256(key).digest() if isinstance(key, bytes) and key else None
@@ -101,9 +101,9 @@ def _text(value: Any, most: int) -> str | None:
 # How many lists and objects a body may have.
 MAX_CONTAINERS = 20_000
 
-# How many signed requests of a source, and how many others of an address, are taken, counted in the memory
-# of each process. A request counts only once its signature has been looked at, so that nobody can use up the rate of a
-# source without its secret.
+# How many signed requests of a source, and how many other requests from an address, each process takes in a time. A
+# request counts only after its signature was checked, so that nobody without the secret can use up the rate of a
+# source.
 SIGNED = Rate("events-of-source", limit=50, seconds=1)
 
 UNSIGNED = Rate("unsigned-events", limit=50, seconds=1)
@@ -144,8 +144,8 @@ VALUES (%(id)s, %(environment_id)s, %(source_id)s, %(type)s, %(given_id)s, %(bod
 RETURNING received_at
 """
 
-# Notes once a second that an event came. It is a transaction's last statement and waits for nobody, so that the events
-# of a source do not wait for each other, and whoever changes the source waits for no event.
+# Notes once a second that an event came. It is the last statement of a transaction and skips a locked row, so that
+# events of a source don't wait for each other, and a user who changes the source does not wait for events.
 _NOTE = """
 UPDATE event_source SET last_event_at = %(at)s
 WHERE id = (
@@ -200,8 +200,8 @@ def receive(delivery: Delivery) -> dict[str, Any]:
 
 
 def replay_event(*, event_id: UUID, actor: Actor) -> UUID:
-    """Decides a source's event anew, as a new event, and returns its id. Raises NotFound, and Conflict for the end of a
-    run.
+    """Decides a source's event again, as a new event, and returns its id. Raises NotFound, and Conflict if the event is
+    the end of a run.
     """
     with transaction.atomic():
         row = fetch_one(_REPLAYED, {"event_id": event_id})
@@ -223,8 +223,8 @@ def replay_event(*, event_id: UUID, actor: Actor) -> UUID:
 
 
 def _source_of(delivery: Delivery) -> Row:
-    """Returns the source that signed the delivery. An unknown source, a disabled one and a bad signature get the same
-    answer, after the same comparison.
+    """Returns the source that signed the delivery. An unknown source, a disabled one and a bad signature all get the
+    same answer, after the same comparison, so that a stranger can't tell which sources exist.
     """
     found = fetch_one(_SOURCE, {"source_id": delivery.source_id})
     source = found if found and found["enabled"] else None
@@ -253,7 +253,7 @@ def _source_of(delivery: Delivery) -> Row:
 
 
 def _secrets_of(source_id: UUID, source: Row | None) -> list[str]:
-    """Returns the opened secrets; for an unknown source one that nobody knows. Raises Unavailable."""
+    """Returns the opened secrets. An unknown source gets a random one, to compare for as long. Raises Unavailable."""
     if source is None:
         return [secrets.token_hex()]
     try:
@@ -286,7 +286,7 @@ def _take(rate: Rate, buckets: Buckets, key: UUID | str) -> None:
 
 
 def _challenge(source: Row, document: Any) -> str | None:
-    """Returns what Slack wants to hear when somebody enters the URL there, or None."""
+    """Returns the answer that Slack expects when a user enters the hook's URL there; None for any other request."""
     if source["scheme"] != Scheme.SLACK or not isinstance(document, dict):
         return None
     challenge = document.get("challenge")
@@ -295,7 +295,7 @@ def _challenge(source: Row, document: Any) -> str | None:
 
 
 def _take_once(source: Row, identity: Identity, document: Any) -> UUID:
-    """Keeps the event and decides it, unless it came before. Returns the id of the first one."""
+    """Stores and decides the event, unless it came before. Returns the id of the event that came first."""
     new = new_id()
     event = {
         "id": new,
@@ -321,7 +321,7 @@ def _take_once(source: Row, identity: Identity, document: Any) -> UUID:
 def _keep(
     event: Row, document: Any, source_name: str, *, requesters: Sequence[UUID] = ()
 ) -> datetime:
-    """Writes an event of a source and decides it, in the caller's transaction. Returns when it came."""
+    """Stores an event of a source and decides it, in the caller's transaction. Returns when the event came."""
     stored = fetch_row(_KEEP, {**event, "body": json.dumps(document, ensure_ascii=False)})
     at: datetime = stored["received_at"]
     source = models.EventSource(id=event["source_id"], name=source_name)

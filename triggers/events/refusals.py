@@ -1,8 +1,8 @@
-"""Counts the requests that sources refuse, by reason and hour, and tells them, so that people see why nothing comes.
+"""Counts the requests that sources refuse, by reason and hour, so that people see why no events come.
 
-A process writes the first ones of a source and reason at once. Of a flood it adds up what comes and writes once a
-second, so that whoever knows the URL of a source, but no secret, can't keep the database busy. What it has not written
-yet goes along with the next one that it writes.
+A process writes the first refusals of a source and reason at once. During a flood it adds them up and writes once a
+second, so that a stranger who knows the URL of a source can't keep the database busy. What was not written yet is added
+to the next write.
 """
 
 import threading
@@ -31,7 +31,7 @@ ON CONFLICT (source_id, reason, hour) DO UPDATE
 SET count = kept.count + excluded.count, last_at = greatest(kept.last_at, excluded.last_at)
 """
 
-# The hour that is under way and the 23 before it.
+# Reads what was refused in the present hour and the 23 before it.
 _LAST_DAY = """
 SELECT source_id, reason, sum(count)::bigint AS count, max(last_at) AS last_at FROM refused_request
 WHERE source_id = ANY(%(ids)s) AND hour > statement_timestamp() - interval '24 hours'
@@ -54,7 +54,7 @@ SELECT s.id AS source_id, t.type FROM unnest(%(ids)s::uuid[]) s (id) CROSS JOIN 
 ORDER BY t.received_at DESC, t.type
 """
 
-# So many are counted of an hour at most: the counts are for a picture, and a sender may send any number.
+# At most this many requests of an hour are counted: a picture needs no more, and a sender may send any number.
 MOST_IN_HOUR = 100
 _IN_HOUR = (
     f"received_at >= h.hour AND received_at < h.hour + interval '1 hour' LIMIT {MOST_IN_HOUR}"
@@ -80,7 +80,7 @@ ORDER BY h.hour
 
 
 def count_refusal(source: Row, reason: Refusal) -> None:
-    """Counts a refused request of a source that there is."""
+    """Counts a refused request of a source that exists."""
     key = (source["source_id"], reason)
     with _lock:
         _unwritten[key] += 1
@@ -93,7 +93,7 @@ def count_refusal(source: Row, reason: Refusal) -> None:
 
 
 def tell_source(source: Row) -> None:
-    """Lets pages that show the source know that something came, when the transaction commits."""
+    """Tells pages that show the source, when the transaction commits, that a request came."""
     if watches.is_watched(source["environment_id"]):
         announce_things(source["environment_id"], "source", [source["source_id"]])
 
@@ -111,8 +111,8 @@ def with_history(rows: Collection[Row]) -> list[Row]:
 
 
 def with_hours(sources: list[Row]) -> list[Row]:
-    """Adds `recent` to sources as answers show them: what each took, started and refused in each of 24 hours, this one
-    last. It takes one query.
+    """Adds `recent` to sources, in the API's form: what each took, started and refused in each of 24 hours, the present
+    one last. It takes one query.
     """
     recent: dict[UUID, Row] = {
         each["id"]: {"taken": [], "started": [], "refused": []} for each in sources

@@ -1,8 +1,8 @@
 """Creates, changes and deletes sources of events, and finds out whether a request is signed by its source.
 
 The formats of signatures are the providers' own: GitHub's X-Hub-Signature-256, GitLab's secret token, Stripe-Signature,
-Slack's v0, and webhook-signature of the Standard Webhooks specification. The functions take anything that a header can
-hold and any bytes, raise nothing, and compare in constant time.
+Slack's v0, and webhook-signature of the Standard Webhooks specification. The functions accept any header and any bytes,
+raise nothing, and compare in constant time.
 """
 
 import base64
@@ -29,20 +29,20 @@ _SHOWN = ("name", "enabled", "hmac", "key", "managed_by")
 
 
 class Sources(Resource[EventSource]):
-    """The events of a deleted source stay as long as others."""
+    """The kind of row that a source is. Deleting a source keeps its events for as long as other events are kept."""
 
     noun = "source"
     model = EventSource
-    # A trigger may be about to listen to it.
+    # Another transaction may make a trigger listen to the source, so a deletion must wait for it.
     is_referred_to = True
-    # A request that takes an event may write `last_event_at` at the same time.
+    # Only these columns are written, because a request that takes an event may write `last_event_at` at the same time.
     written = (*_SHOWN, "secrets", "secrets_key", "updated_at")
     emptied = ("secrets", "secrets_key")
     described_by = {"scheme": "scheme"}
     tells_all = True
 
     def apply(self, source: EventSource, values: dict[str, Any], actor: Actor) -> dict[str, Any]:
-        """The audit row shows no secret."""
+        """Writes the values to the source. The changes that it returns for the audit row contain no secret."""
         if source._state.adding:
             source.scheme = values["scheme"]
             values = {"hmac": None, **values}
@@ -121,8 +121,8 @@ def is_signed(
     body: bytes,
     now: float,
 ) -> bool:
-    """Whether one of the secrets signed the request. `options` are those of the scheme `hmac`, and `now` is the time in
-    seconds since 1970. Every secret is tried, so that the time tells nothing about which one it was.
+    """Returns whether one of the secrets signed the request. `options` are those of the scheme `hmac`, and `now` is in
+    seconds since 1970. It tries every secret, so that its duration does not tell which one signed.
     """
     if scheme in TOKEN_SCHEMES:
         return _any_equal(secrets, [TOKEN_SCHEMES[scheme](headers)])
@@ -147,14 +147,14 @@ def why_refused(source: Row, headers: Headers) -> Refusal:
 
 
 def _any_equal(expected: Iterable[str], given: Sequence[str]) -> bool:
-    """Compares each with each, also after two were equal."""
+    """Compares every pair, even after a match, so that the duration tells nothing."""
     sent = [_bytes(each) for each in given]
     equal = [hmac.compare_digest(one.encode(), each) for one in expected for each in sent]
     return any(equal)
 
 
 def _bytes(header: str) -> bytes:
-    """Returns what was sent. WSGI gives each byte of a header as a character."""
+    """Returns the bytes that the sender sent. WSGI gives each byte of a header as a character."""
     return header.encode("latin-1", "replace")
 
 
@@ -171,7 +171,7 @@ def _standard(headers: Headers, body: bytes, now: float, _: Mapping[str, Any]) -
     message_id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
     if not message_id or not _timely(timestamp, now):
         return None
-    # The header has a list of signatures, of which those of other versions are ignored.
+    # The header has a list of signatures. Signatures of other versions are ignored.
     given = headers.get("webhook-signature", "").split(" ")
     signed = _bytes(f"{message_id}.{timestamp}.") + body
     return signed, [each for one in given for each in _after("v1,", one)]
@@ -204,7 +204,7 @@ def _hmac(headers: Headers, body: bytes, now: float, options: Mapping[str, Any])
     return (f"{timestamp}.".encode() + body, given) if _timely(timestamp, now) else None
 
 
-# The header with the signature or the secret. The scheme `hmac` names its own.
+# The header that holds the signature or the secret. A source of the scheme `hmac` names its header itself.
 _SIGNED_IN: Mapping[str, str] = {
     Scheme.STANDARD: "webhook-signature",
     Scheme.GITHUB: "x-hub-signature-256",
@@ -228,7 +228,7 @@ def _bearer(headers: Headers) -> str:
     return token.strip() if kind.lower() == "bearer" else ""
 
 
-# The schemes that send the secret itself, and where.
+# The schemes that send the secret itself, with how to read it from the headers.
 TOKEN_SCHEMES: Mapping[str, Callable[[Headers], str]] = {
     Scheme.GITLAB: lambda headers: headers.get("x-gitlab-token", ""),
     Scheme.BEARER: _bearer,

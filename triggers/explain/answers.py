@@ -31,12 +31,12 @@ class RetryDecision(StrEnum):
     NONE = "none"
 
 
-# The codes of a retry that `NoRetry` lacks. INFRA_FAULT and USAGE_LIMIT are codes of a retry that exists.
-# The run ended at the usage limit of its worker's account. Such a retry does not count against `maxRetries`.
+# The codes of a retry that `NoRetry` does not have. INFRA_FAULT and USAGE_LIMIT say why a retry exists. This one says
+# that the run ended at its worker's usage limit. Such a retry does not count against `maxRetries`.
 USAGE_LIMIT: Final = "usage_limit"
 # Somebody canceled the retry while it was queued.
 RETRY_CANCELED: Final = "retry_canceled"
-# The run has no retry, although it would get one by its trigger's present settings. So the settings were different when
+# The run has no retry, although its trigger's present settings would give it one. So the settings have changed since
 # the run ended.
 SETTINGS_CHANGED: Final = "settings_changed"
 RETRY_CODES: Final = (*NoRetry, INFRA_FAULT, USAGE_LIMIT, RETRY_CANCELED, SETTINGS_CHANGED)
@@ -56,7 +56,7 @@ class TimeTold:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The worker, pool, trigger, connection, environment, budget, approval or source that something is about."""
+    """What something is about: a worker, pool, trigger, connection, environment, budget, approval or source."""
 
     type: Literal[
         "worker", "pool", "trigger", "connection", "environment", "budget", "approval", "source"
@@ -67,9 +67,9 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One thing that a queued or waiting run waits for. `remedy` is None if time alone helps; `since` and `until` are
-    None if unknown. `place` is the run's place, from 1, at the worker that comes to it first; only BEHIND_OTHERS has
-    it.
+    """One thing that a queued or waiting run waits for. `remedy` is None if nobody can do more than wait; `since` and
+    `until` are None if unknown. Only the code BEHIND_OTHERS has `place`: the run's place, from 1, in the queue of the
+    worker that gets to it first.
     """
 
     code: WaitingFor
@@ -83,9 +83,9 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What a worker that may take or holds the run says is wrong with its machine."""
+    """What is wrong with the machine of a worker that may take or holds the run, as the worker reports."""
 
-    # It keeps no run from the worker.
+    # The problem does not keep the run from the worker.
     code: str
     message: str
     subject: Subject
@@ -152,8 +152,8 @@ class EventExplanation:
 @dataclass(frozen=True, slots=True)
 class RunExplanation:
     """Where a run stands, and why. A queued or waiting run has `waiting_for`, which is empty if an online worker gets
-    the run at its next poll. `advice` stands beside it until the run ends. A claimed or running run has `held`. An
-    ended run has `ended` and `retry`. `event` queued the run.
+    the run at its next poll. A run that has not ended also has `advice`. A claimed or running run has `held`. An ended
+    run has `ended` and `retry`. `event` is the event that queued the run.
     """
 
     run_id: UUID
@@ -165,7 +165,7 @@ class RunExplanation:
     ended: Ended | None = None
     retry: Retry | None = None
     event: EventNamed | None = None
-    # What the sentences tell of times.
+    # The times that the sentences name.
     times: tuple[TimeTold, ...] = ()
 
 
@@ -196,8 +196,8 @@ _told: ContextVar[dict[str, datetime] | None] = ContextVar("times_told", default
 
 @contextmanager
 def times_told() -> Iterator[list[TimeTold]]:
-    """Gives a list that has, afterwards, each time of the sentences that were made meanwhile. Whoever shows them writes
-    the times in the reader's zone: the words are those of UTC.
+    """Yields an empty list. When the block ends, the list gets each time that a sentence made inside the block names.
+    With it, the code that shows the sentences can replace the times, which are in UTC, by times in the reader's zone.
     """
     outer, mine, times = _told.get(), {}, []  # type: ignore[var-annotated]
     token = _told.set(mine)
@@ -217,7 +217,7 @@ def _note(words: str, moment: datetime) -> str:
 
 
 def with_times(explain: Callable[_Asked, _Explained | None]) -> Callable[_Asked, _Explained | None]:
-    """Adds to an explanation the times that its sentences tell."""
+    """Wraps a function that explains, so that the explanation also has the times that its sentences name."""
 
     @wraps(explain)
     def explaining(*args: _Asked.args, **options: _Asked.kwargs) -> _Explained | None:
@@ -280,7 +280,7 @@ FROM scheduler_heartbeat
 
 
 def without_scheduler(*, now: datetime | None) -> str | None:
-    """Returns words on since when no scheduler is alive, and what to do; None if one is. It takes one statement."""
+    """Returns since when no scheduler is alive and what to do, in words; None if one is. It takes one statement."""
     beats = fetch_row(_BEATS, {"within": ALIVE_WITHIN, "now": now})
     if beats["is_alive"]:
         return None

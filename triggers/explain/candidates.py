@@ -40,8 +40,8 @@ ORDER BY c.id
 """
 
 
-# The problems that the run's worker and those of its pool tell of their machines. OFFSET 0 looks up each of these
-# workers, and does not read all workers.
+# The problems that the run's worker and the workers of its pool report about their machines. OFFSET 0 makes PostgreSQL
+# look up each of these workers, instead of reading all workers.
 _PROBLEMS = """
 SELECT w.id, w.label, p ->> 'code' AS code, p ->> 'message' AS message
 FROM (
@@ -56,7 +56,7 @@ MOST_ADVICE = 10
 
 
 def advice(run: Row) -> tuple[Advice, ...]:
-    """Returns what is wrong with the machines that may take a run, a row of `triggers.explain.runs`, or hold it."""
+    """Returns the problems of the machines that may take or hold the run, a row of `triggers.explain.runs`."""
     params = {**run, "asks_pool": run["claimed_at"] is None, "most": MOST_ADVICE}
     return tuple(
         Advice(row["code"], row["message"], Subject("worker", row["id"], row["label"]))
@@ -67,7 +67,7 @@ def advice(run: Row) -> tuple[Advice, ...]:
 @dataclass(frozen=True, slots=True)
 class Candidates:
     """The workers that could take a queued run, and in `run` the conditions of the run itself. `own` is the run's
-    worker. `others` are further workers of its pool, which may take it unless it is for its worker alone.
+    worker. `others` are the other workers of its pool; they may not take it while the run is reserved for `own`.
     """
 
     run: Row
@@ -76,7 +76,7 @@ class Candidates:
 
     @property
     def is_for_one(self) -> bool:
-        """Returns whether only the run's own worker may take it, at present or when it comes due."""
+        """Returns whether only the run's own worker may take it, now or when it comes due."""
         return self.own is not None and bool(
             self.run["is_resuming"] or self.run["is_for_worker_first"]
         )
@@ -126,8 +126,8 @@ def room_of(worker: Row) -> int:
 
 
 def hindrances(worker: Row, *, is_due: bool) -> list[WaitingFor]:
-    """Returns what keeps a candidate from taking the run, the most lasting first. Which worker is passed over is known
-    only when the run `is_due`.
+    """Returns what keeps a candidate from taking the run, the longest-lasting hindrance first. Whether a retry passes
+    the worker over is known only when the run `is_due`.
     """
     holds = {
         WaitingFor.WORKER_REVOKED: not worker["has_token"],
@@ -150,8 +150,8 @@ START_ONE = f"Start the worker program on one of them, or {_ADD}"
 
 
 def own_reasons(run: Row, worker: Row, codes: Iterable[WaitingFor]) -> Iterator[Reason]:
-    """Yields a reason for each of the hindrances of the run's own worker. `run` is a row of `triggers.explain.runs`,
-    and `worker` one of its candidates.
+    """Yields a reason for each hindrance of the run's own worker. `run` is a row of `triggers.explain.runs`, and
+    `worker` one of its candidates.
     """
     subject = Subject("worker", worker["worker_id"], worker["label"])
     for code in codes:
@@ -170,8 +170,8 @@ def own_reasons(run: Row, worker: Row, codes: Iterable[WaitingFor]) -> Iterator[
 
 
 def pool_reasons(run: Row, held_back: Iterable[tuple[Row, list[WaitingFor]]]) -> Iterator[Reason]:
-    """Yields the reasons why these workers of the run's pool do not take it. Each worker has its hindrances with it, of
-    which the first counts. The run's own worker is not among them, because it has reasons of its own.
+    """Yields the reasons why these workers of the run's pool do not take it. Each worker comes with its hindrances, of
+    which only the first counts. The run's own worker is not among them, because it has reasons of its own.
     """
     groups: dict[WaitingFor, list[Row]] = {}
     for worker, codes in held_back:
@@ -193,8 +193,8 @@ def empty(run: Row) -> Reason:
 def _reason(
     run: Row, code: WaitingFor, workers: Sequence[Row], subject: Subject, *, who: str
 ) -> Reason:
-    """Returns the reason why the run's own worker, or some workers of its pool, don't take it. `who` is the beginning
-    of a sentence about the latter, and empty for the former.
+    """Returns the reason why some workers don't take the run. `who` is the beginning of a sentence about workers of the
+    pool; it is empty if the reason is about the run's own worker.
     """
     if code is WaitingFor.FIRST_WORKER:
         until = run["avoided_until"]
@@ -232,7 +232,7 @@ def _reason(
 
 
 def _who(run: Row, workers: list[Row], total: int) -> str:
-    """Returns whom a sentence is about, as its beginning: `2 of the 3 workers of pool linux`."""
+    """Returns the beginning of a sentence about some workers: `2 of the 3 machines of pool linux`."""
     pool = f"{'other ' if run['worker_is_member'] else ''}machines of pool {run['pool_name']}"
     if total == 1:
         return f"Machine {workers[0]['label']}, the only one of the {pool},"
@@ -281,7 +281,7 @@ def why_only_one(run: Row, found: Candidates) -> Reason:
 
 
 def give_it_to_another(run: Row) -> str:
-    """Returns the end of a remedy: how another worker gets the run."""
+    """Returns the end of a remedy, which says how another worker gets the run."""
     if run["pool_id"] is not None:
         return "add a machine to the pool with PUT /pools/:id/workers/:workerId."
     return "give the trigger another machine with PATCH /triggers/:id (workerId)."

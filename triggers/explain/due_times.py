@@ -1,6 +1,6 @@
 """Explains what became, or will become, of a due time of a trigger's schedule.
 
-Ticks have the decisions about due times before `next_run_at`. Later ones follow from the present schedule.
+Due times before `next_run_at` have been decided about, and are in ticks. Later ones follow from the present schedule.
 """
 
 from dataclasses import dataclass, replace
@@ -49,8 +49,8 @@ WHERE t.id = %(trigger_id)s
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """A question about the last due time up to `at`, which is `due_at` by the present settings, if there is one.
-    `last` is the tick row that begins last up to `at`, and `before` and `after` are those beside it.
+    """A question about the last due time up to `at`. `due_at` is this due time by the present settings, or None. `last`
+    is the latest tick row that begins up to `at`; `before` and `after` are the rows next to it.
     """
 
     trigger: Row
@@ -71,7 +71,7 @@ class _Question:
 
 
 def why_no_run(decision: str) -> str:
-    """Returns why there was no run, as the end of a sentence. It names a decision of a newer release."""
+    """Returns why there was no run, as the end of a sentence. A decision of a newer release is named as it is."""
     why = DUE_TIMES.get(decision)
     return why.because if why and why.because else f"a scheduler decided {decision}"
 
@@ -101,9 +101,9 @@ def explain_trigger(
     shows_values: bool = False,
     now: datetime | None = None,
 ) -> TriggerExplanation | None:
-    """Returns what became, or will become, of the last due time up to `at`, by default now, and of the last event. With
-    `shows_values` it tells what an event had at the path of a clause. Returns None if there is no such trigger. It
-    takes at most five statements, and those of `explain_run` if there is a run.
+    """Returns what became, or will become, of the last due time up to `at`, which is now by default, and of the last
+    event. With `shows_values` it also tells the value that a clause saw in the event. Returns None if there is no such
+    trigger. It takes at most five statements, and those of `explain_run` if there is a run.
     """
     trigger = fetch_one(_TRIGGER, {"trigger_id": trigger_id, "now": now})
     if trigger is None:
@@ -183,9 +183,9 @@ def _question(trigger: Row, at: datetime) -> _Question:
 
 
 def _is_told_by(row: Tick, asked: _Question) -> bool:
-    """Returns whether no due time lies between the row and the time asked about. If the trigger has none now, that is
-    so before its last change, and until then for the row of `runOnceAt`, which was decided after that change. If the
-    present schedule has no due time by then, the row is of a former one.
+    """Returns whether the row answers for `at`: no due time lies between the two. If the trigger has no due times now,
+    this holds for an `at` before its last change, and always for the row of a `runOnceAt` that was decided after that
+    change. If the present schedule has no due time up to `at`, the row is of an earlier schedule, and answers.
     """
     if asked.due_times is not None:
         return bool(asked.due_at is None or asked.due_at <= row.last_tick_at)

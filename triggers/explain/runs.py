@@ -119,8 +119,8 @@ _RETRY_WORDS = {
 
 @with_times
 def explain_run(run_id: UUID, *, now: datetime | None = None) -> RunExplanation | None:
-    """It takes one statement, another one for a run that has not ended, those of `reasons` for a queued run, one for a
-    held run that is overdue, and one for a run that an event queued.
+    """Returns the explanation of a run. It takes one statement, another one for a run that has not ended, those of
+    `reasons` for a queued run, one for a held run that is overdue, and one for a run that an event queued.
     """
     run = fetch_one(_RUN, {"run_ids": [run_id], "now": now})
     if run is None:
@@ -155,7 +155,7 @@ def explain_run(run_id: UUID, *, now: datetime | None = None) -> RunExplanation 
 
 
 def retries_of(run_ids: Collection[UUID], *, now: datetime | None = None) -> dict[UUID, Retry]:
-    """Returns of each of these ended runs whether it is retried, and why, in one statement."""
+    """Returns for each of these ended runs whether it is retried, and why. It takes one statement."""
     if not run_ids:
         return {}
     rows = fetch_all(_RUN, {"run_ids": list(run_ids), "now": now})
@@ -183,14 +183,14 @@ def _due_words(run: Row) -> str:
 
 
 def _seen_words(seen: datetime | None, now: datetime) -> str:
-    """Returns when a worker last called, so that people see whether it is really there."""
+    """Returns when a worker last called, which shows people whether it is really there."""
     if seen is None:
         return ""
     return f" (last heard from {max(0, (now - seen).total_seconds()):.0f} s ago)"
 
 
 def _last_heartbeat(run: Row) -> datetime:
-    """Returns when the lease was last renewed: each renewal sets its end to RUN_LEASE_SECONDS later."""
+    """Returns when the lease was last renewed, since each renewal sets its end to RUN_LEASE_SECONDS later."""
     renewed: datetime = run["lease_expires_at"] - timedelta(seconds=settings.RUN_LEASE_SECONDS)
     claimed: datetime = run["claimed_at"]
     return max(renewed, claimed)
@@ -217,7 +217,7 @@ def _held_words(run: Row, at: datetime | None) -> str:
 
 
 def _ended_words(run: Row, retry: Retry) -> str:
-    """Leaves out the retry of a run that succeeded or was canceled, because nobody expects one."""
+    """Returns how the run ended, in words. It mentions no retry for a success or a canceled run: nobody expects one."""
     words = _ENDED_WORDS[Status(run["status"])]
     if run["ended_by"] in ENDS:
         words += f", because {ENDS[run['ended_by']].because}"
@@ -241,7 +241,7 @@ def _ended_words(run: Row, retry: Retry) -> str:
 
 
 def _retry(run: Row) -> Retry:
-    """Asks `why_no_retry` only if there is no retry, because the trigger may have changed since the end."""
+    """Returns the run's retry. It asks `why_no_retry` only without one, as the trigger may have changed since."""
     retry_id, due = run["retry_id"], run["retry_available_at"]
     why = USAGE_LIMIT if run["at_limit"] else INFRA_FAULT
     if retry_id is not None and run["retry_status"] == Status.QUEUED:
@@ -289,7 +289,7 @@ def _why_not_again(run: Row) -> str:
 
 
 def _as_it_ended(run: Row) -> Row:
-    """Returns the run without its trigger's deletion, unless the trigger was deleted before the run ended."""
+    """Returns the run as if its trigger were not deleted, unless it was deleted before the run ended."""
     deleted = run["trigger_deleted_at"]
     return {
         **run,
@@ -299,12 +299,12 @@ def _as_it_ended(run: Row) -> Row:
 
 _OF_EVENT = ("source", "run__trigger")
 
-# What is read of an event: neither its body, nor the secrets of its source and trigger.
+# The columns that are read of an event. They leave out its body, and the secrets of its source and trigger.
 _READ = ("type", "received_at", "source__name", "run__status", "run__trigger__name")
 
 
 def event_of_run(event_id: UUID) -> EventNamed | None:
-    """Returns None if the event has been pruned."""
+    """Returns the event that queued the run, or None if it has been pruned."""
     event = Event.objects.select_related(*_OF_EVENT).only(*_READ).filter(id=event_id).first()
     return None if event is None else _named(event)
 
@@ -313,7 +313,7 @@ def last_event(
     trigger_id: UUID, *, at: datetime, now: datetime, shows_values: bool
 ) -> EventExplanation | None:
     """Returns what was decided for the trigger about the last event up to `at`, or None if it heard of none. Without
-    `shows_values` it does not tell what a clause saw, which is a part of the event's payload.
+    `shows_values` it leaves out the value that a clause saw, because that is a part of the event's payload.
     """
     decisions = EventDecision.objects.filter(trigger_id=trigger_id, received_at__lte=at)
     related = [f"event__{name}" for name in _OF_EVENT]

@@ -1,6 +1,6 @@
-"""Finds what a queued run waits for, from the conditions of the poll and the claim themselves.
+"""Finds what a queued run waits for, by the same conditions as the poll and the claim.
 
-If nothing else holds it back, other runs may go first: `choose_runs` tells that, as a poll does.
+If no condition holds the run back, other runs may go first. `choose_runs` tells whether they do, as in a poll.
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ from workspaces.roles import Role
 
 _ORDER = list(WaitingFor)
 
-# A run that waits for one of these has no place among the due runs of a worker.
+# What holds the run itself back. A run that waits for one of these has no place in the queue of a worker.
 _OF_THE_RUN = {
     WaitingFor.WORKER_UNAPPROVED,
     WaitingFor.WORKER_LACKS_FEATURES,
@@ -40,8 +40,8 @@ _OF_THE_RUN = {
 
 
 def reasons(run: Row, *, now: datetime | None) -> list[Reason]:
-    """Returns what a queued run, a row of `triggers.explain.runs`, waits for, in the order of WaitingFor. If it is
-    nothing, the next poll of an online worker returns the run, and that worker's claim succeeds.
+    """Returns what a queued run, a row of `triggers.explain.runs`, waits for, in the order of WaitingFor. If the list
+    is empty, the next poll of an online worker returns the run, and that worker's claim succeeds.
     """
     found = find_candidates(run, now=now)
     told = list(_too_late(run, found)) or [
@@ -70,7 +70,7 @@ def awaited_decision(run: Row) -> Reason:
 
 
 def _too_late(run: Row, found: Candidates) -> Iterator[Reason]:
-    """Yields why nobody may take the run any more, so that the scheduler ends it."""
+    """Yields why no worker may take the run any more, so that the scheduler ends it."""
     if not found.run["is_in_time"]:
         deadline = moment_words(run["start_deadline_at"], run["now"], to_the_second=True)
         yield Reason(
@@ -101,7 +101,7 @@ def _too_late(run: Row, found: Candidates) -> Iterator[Reason]:
 
 
 def _of_run(run: Row, found: Candidates, now: datetime | None) -> Iterator[Reason]:
-    """Yields the reasons that concern the run, whatever workers there are."""
+    """Yields the reasons that come from the run, its trigger or its environment, not from a worker."""
     if run["worker_id"] is None and run["pool_id"] is None:
         yield Reason(
             WaitingFor.NO_WORKER,
@@ -154,7 +154,7 @@ def _of_run(run: Row, found: Candidates, now: datetime | None) -> Iterator[Reaso
 
 
 def _of_workers(run: Row, found: Candidates, now: datetime | None) -> Iterator[Reason]:
-    """Yields why no worker can take the run: one by one for its own, in sum for its pool's; nothing if one can."""
+    """Yields why no worker can take the run: each reason of its own, a sum for its pool's; nothing if one can."""
     held_back = {
         worker["worker_id"]: hindrances(worker, is_due=found.run["is_due"])
         for worker in found.eligible
@@ -179,8 +179,9 @@ def _of_workers(run: Row, found: Candidates, now: datetime | None) -> Iterator[R
 def _of_budgets(
     run: Row, found: Candidates, held_back: dict[UUID, list[WaitingFor]], now: datetime | None
 ) -> Iterator[Reason]:
-    """Yields which budgets have no room, for the first worker that they keep from the run; for others a subscription
-    may pay. It removes the code from those of each worker, as a budget is told of once.
+    """Yields which budgets have no room, for the first worker that they keep from the run. Another worker may have
+    room, if a subscription pays for it. It removes the code from the codes of each worker, so that a budget is named
+    once.
     """
     short = [id_ for id_, codes in held_back.items() if WaitingFor.BUDGET_EXHAUSTED in codes]
     for worker_id in short:
@@ -225,8 +226,8 @@ def _of_place(run: Row, found: Candidates, now: datetime | None) -> Iterator[Rea
 
 
 def _more_room(run: Row, found: Candidates, has_room: bool) -> str | None:
-    """Returns how a run behind others gets out earlier. If the worker `has_room` for all, only a limit of the trigger
-    can be changed.
+    """Returns how a run that waits behind others could start earlier. If the worker `has_room` for all of them, only a
+    limit of the trigger can be changed.
     """
     if not has_room:
         return (
@@ -277,7 +278,7 @@ def connection_reason(run: Row, *, now: datetime | None) -> Reason:
 
 
 def _by_schedulers(run: Row) -> tuple[str, datetime | None]:
-    """Returns in words that schedulers ask for a token, and when they do so again after a failure."""
+    """Returns in words that schedulers ask for a token, and when they ask again after a failure."""
     name, again = run["connection_name"], run["connection_refresh_at"]
     if run["connection_error"] is None:
         return f"A scheduler is getting a fresh token for connection {name}.", None
@@ -335,12 +336,11 @@ def _remedy(budget: Row) -> str:
     return f"{words}."
 
 
-# At most this many runs ahead of a run are counted, so that the explanation of a run behind 100,000 others takes no
-# longer than others.
+# At most this many runs ahead of a run are counted, so that explaining a run behind 100,000 others takes no longer.
 MOST_COUNTED = 1000
 
-# Due runs that a worker gets before the run. The runs of the triggers in `shut` do not count: no worker gets them,
-# because their headers can't be decrypted.
+# The condition for due runs that a worker gets before this run. It leaves out the runs of the triggers in `shut`, which
+# no worker gets, because their headers can't be decrypted.
 _IS_AHEAD = """r.trigger_id <> ALL(%(shut)s::uuid[])
     AND (r.available_at, r.id) < (%(available_at)s::timestamptz, %(run_id)s::uuid)"""
 
@@ -352,8 +352,8 @@ SELECT count(*) AS ahead FROM (
 
 _AHEAD_OF_EACH = first_due(_IS_AHEAD, own=MOST_AT_ONCE, of_each_pool=MOST_AT_ONCE, at_most="c.room")
 
-# Finds among workers the one that will come to the run first. It counts at most as many runs as a worker has room for,
-# which is enough to know whether the worker's next poll returns the run.
+# Finds the worker that will get to the run first. It counts at most as many runs as a worker has room for, because that
+# is enough to know whether the worker's next poll returns the run.
 _SOONEST = f"""
 SELECT c.id
 FROM (
@@ -366,9 +366,9 @@ ORDER BY ahead.n >= c.room, ahead.n, c.room DESC, c.id LIMIT 1
 
 
 def _find_place(run: Row, workers: list[Row], *, now: datetime | None) -> tuple[Row, int] | None:
-    """Returns the candidate that comes to the run first, and how many due runs it gets before: MOST_COUNTED at most.
-    Returns None if the next poll of one of them returns it, or if none has room and no run goes first. It takes two
-    polls and three statements at most.
+    """Returns the worker that gets to the run first, and how many due runs it gets before: MOST_COUNTED at most.
+    Returns None if the next poll of a worker returns the run, or if none has room and no run goes first. It takes at
+    most two polls and three statements.
     """
     with_room = [worker for worker in workers if room_of(worker)]
     worker = max(with_room or workers, key=room_of)

@@ -32,13 +32,13 @@ class Budget(FileColumns):
         MONTH = "month"
 
     class WhenReached(models.TextChoices):
-        """What happens to runs for which the budget has no room."""
+        """What happens to runs when the budget has no room for them."""
 
-        # They wait in the queue until the next window begins.
+        # Runs wait in the queue until the next window begins.
         HOLD = "hold"
-        # They wait as well, and requests for more runs are refused.
+        # Runs wait in the same way, and requests for more runs are refused.
         REJECT = "reject"
-        # They go on. The budget only counts and opens incidents.
+        # Runs go on. The budget only counts, and opens incidents.
         NOTIFY = "notify"
 
     # The trigger whose runs the budget covers; NULL if it covers all runs of the environment.
@@ -94,7 +94,7 @@ class BudgetWindow(TenantRow):
     ends_at = models.DateTimeField()
     # What the ended runs that were claimed in the window cost, in US dollars.
     spent_usd = money(default=0)
-    # What is reserved for the runs that were claimed in the window and have not ended, in US dollars.
+    # What is reserved, in US dollars, for the runs that were claimed in the window and have not ended.
     reserved_usd = money(default=0)
     # The part of `spent_usd` that workers with a subscription used.
     notional_spent_usd = money(default=0)
@@ -146,18 +146,18 @@ class RunReservation(models.Model):
     window = tenant_key("triggers.BudgetWindow")
     # How many US dollars the claim reserved.
     amount_usd = money()
-    # Whether that is the `max_cost_usd` which the run's trigger had, and not the budget's `reserve_usd`.
+    # Whether `amount_usd` is the trigger's `max_cost_usd`. Otherwise it is the budget's `reserve_usd`.
     is_cap = models.BooleanField()
     # How many US dollars count as spent for the run; NULL until the run has ended.
     cost_usd = money(null=True)
-    # Whether `cost_usd` is the reserved amount because nobody has told what the run cost, as for a lost run.
+    # Whether `cost_usd` is the reserved amount because no worker reported the cost, as for a lost run.
     is_estimate = models.BooleanField(default=False)
     # Whether a subscription paid for the worker when it claimed the run.
     is_notional = models.BooleanField()
-    # The spell of the run for which this was last reserved: the run's `spells` at its claim.
+    # The spell of the run for which this was last reserved: the value of the run's `spells` at its claim.
     spell = models.PositiveSmallIntegerField(default=0, db_default=0)
-    # What earlier spells of the run that were claimed in the same window cost, in US dollars. `amount_usd` and
-    # `cost_usd` are those of the last one.
+    # What earlier spells of the run cost that were claimed in the same window, in US dollars. `amount_usd` and
+    # `cost_usd` are those of the last spell.
     earlier_usd = money(default=0, db_default=0)
     # When `cost_usd` was last written; NULL until the run has ended.
     settled_at = models.DateTimeField(null=True)
@@ -175,6 +175,6 @@ class RunReservation(models.Model):
             ),
         )
         indexes = (
-            # `triggers.ready`, and the foreign key's check, find by this index whether a window has any.
+            # `triggers.ready`, and the check of the foreign key, find by this index whether a window has reservations.
             index("run_reservation_of_window", ["window"]),
         )

@@ -73,8 +73,8 @@ class EventSource(FileColumns):
 
 
 class Event(TenantRow):
-    """What a source sent, or that a run ended to which triggers listen. It never changes, but for what is counted and
-    decided.
+    """What a source sent, or the end of a run to which triggers listen. Only `duplicates` and `decided_at` change
+    later.
     """
 
     # The source that sent the event; NULL if a run's end is the event.
@@ -90,13 +90,13 @@ class Event(TenantRow):
     body = JSONAsGivenField(null=True)
     # How often the source has sent the event again.
     duplicates = models.PositiveIntegerField(default=0, db_default=0)
-    # The event that an operator had decided anew by this one; NULL for any other. If that one is pruned, the database
-    # sets NULL.
+    # The event that this one has decided anew, at the request of a user; NULL if this is no replay. If that event is
+    # pruned, the database sets NULL.
     replay_of = tenant_key("self", null=True)
     # When the event came, by the database's clock.
     received_at = models.DateTimeField(db_default=Now(), editable=False)
-    # When it was decided what the event starts. That of a source is decided in the transaction that keeps it. The
-    # scheduler decides that of a run; until then this is NULL.
+    # When it was decided what the event starts. An event of a source is decided in the transaction that stores it. The
+    # scheduler decides an event of a run; until then this is NULL.
     decided_at = models.DateTimeField(null=True)
 
     class Meta:
@@ -120,7 +120,8 @@ class Event(TenantRow):
         )
         indexes = (
             index("event_listed", ["source", "received_at", "id"], where=has("source")),
-            # By this index the types that a source has sent are looked up one after the other.
+            # By this index the types that a source has sent are looked up one by one, without reading all of its
+            # events.
             index("event_types", ["source", "type", "-received_at"], where=has("source", "type")),
             index("event_listed_of_all", ["environment", "received_at", "id"], where=has("source")),
             # By this index the scheduler finds the ends of runs that it has to decide, the oldest of each environment
@@ -135,7 +136,7 @@ class Event(TenantRow):
 
 
 class EventKey(models.Model):
-    """By which a source's event is known again. It outlives the event, so that an old delivery starts nothing.
+    """The key by which a repeated event is recognised. It outlives the event, so that an old delivery starts nothing.
 
     `triggers.events.receiving` writes the row before the event, so that only one of two equal deliveries is an event.
     """
@@ -147,7 +148,7 @@ class EventKey(models.Model):
     key = models.BinaryField(max_length=32)
     # The id of the event, which may have been pruned.
     event_id = models.UUIDField()
-    # Until when the key counts, by the database's clock. Afterwards the next event with it takes the row over.
+    # Until when the key counts, by the database's clock. Afterwards the next event with this key takes the row over.
     expires_at = models.DateTimeField()
 
     class Meta:
@@ -166,7 +167,7 @@ class RefusedRequest(models.Model):
     # When the hour began, in UTC and by the database's clock.
     hour = models.DateTimeField()
     count = models.PositiveBigIntegerField()
-    # When the last of them came that is counted, by the database's clock.
+    # When the last of these requests came, by the database's clock.
     last_at = models.DateTimeField()
 
     class Meta:
@@ -176,23 +177,23 @@ class RefusedRequest(models.Model):
 
 
 class Listener(TenantRow):
-    """An entry of a trigger's `on`: it runs upon events of a source, or upon ends of another trigger's runs."""
+    """An entry of a trigger's `on`, by which events of a source, or ends of another trigger's runs, start it."""
 
     # The trigger that listens.
     trigger = tenant_key("triggers.Trigger", related_name="listeners")
     # The place of the entry in `on`, from 0.
     position = models.PositiveSmallIntegerField()
-    # The source to which it listens, or else NULL.
+    # The source to which the trigger listens, or NULL if it listens to a trigger.
     source = tenant_key("triggers.EventSource", null=True, related_name="listeners")
-    # The trigger to whose runs it listens, or else NULL.
+    # The trigger to whose runs this one listens, or NULL if it listens to a source.
     upstream = tenant_key("triggers.Trigger", null=True, related_name="heard_by")
     # Which ends of the upstream trigger's runs count; NULL for a source.
     outcome = models.CharField(max_length=9, choices=Outcome.choices, null=True)
-    # The types of events that count; NULL for all. It and the next three are NULL for an upstream trigger.
+    # The types of events that count; NULL for all. This and the next three columns are NULL for an upstream trigger.
     types = ArrayField(models.CharField(max_length=200), null=True)
     # The clauses that must all hold, a list of `{ path, op, value }` as given; NULL for none.
     where = models.JSONField(null=True)
-    # What of the body the run's payload has, an object of names and paths as given; NULL for the body itself.
+    # The values of the body for the run's payload: an object of names and paths, as given; NULL for the whole body.
     fields = models.JSONField(null=True)
     # How events that come close together share a run: `{ path, windowSeconds, keep }` as given; NULL if they don't.
     coalesce = models.JSONField(null=True)

@@ -23,7 +23,7 @@ class ProcessHeartbeat(models.Model):
 
 
 class SchedulerHeartbeat(ProcessHeartbeat):
-    """A scheduler process, by which operators, metrics and `check_deploy` see that background work is done."""
+    """A scheduler process. By it operators, metrics and `check_deploy` see that background work is done."""
 
     class Meta:
         db_table = "scheduler_heartbeat"
@@ -31,11 +31,11 @@ class SchedulerHeartbeat(ProcessHeartbeat):
 
 
 class WebHeartbeat(ProcessHeartbeat):
-    """A web process, and since when workers could reach the service. The scheduler gives up a silent worker's run only
-    if the worker could have renewed its lease.
+    """A web process, and since when workers could reach the service. The scheduler gives up the run of a silent worker
+    only if the worker could have renewed its lease.
     """
 
-    # Since when some web process has reached the database without a gap: see `triggers.heartbeats`.
+    # Since when, without a gap, at least one web process has reached the database: see `triggers.heartbeats`.
     reachable_since = models.DateTimeField()
 
     class Meta:
@@ -44,7 +44,7 @@ class WebHeartbeat(ProcessHeartbeat):
 
 
 class EnvironmentWatch(models.Model):
-    """Says that somebody streams the changes of an environment. Changes in others send no notification."""
+    """Says that somebody streams an environment's changes. Without a row, its changes send no notification."""
 
     # The environment whose changes are streamed.
     environment = models.OneToOneField(Environment, primary_key=True, on_delete=models.CASCADE)

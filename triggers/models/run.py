@@ -52,7 +52,7 @@ class JSONAsGivenField(models.JSONField):
         return value
 
 
-# The columns of runs that the API reads. SQL statements and ORM queries both take the list from here.
+# The columns of runs that the API reads, for SQL statements and for ORM queries.
 RUN_COLUMNS = (
     "id", "environment_id", "trigger_id", "revision_id", "worker_id", "pool_id", "status", "source", "attempt",
     "retry_of_id", "rerun_of_id", "event_id", "chain_depth", "scheduled_for", "available_at", "start_deadline_at",
@@ -78,8 +78,8 @@ MOST_PHASES = 50
 
 
 def phases(run: Row) -> list[dict[str, Any]]:
-    """Returns in which phases the run was from when to when, the last MOST_PHASES of them. A phase without a duration
-    is left out, such as `claimed` of a run that was started with its claim.
+    """Returns the run's phases with their beginnings and ends, the last MOST_PHASES of them. It leaves out a phase
+    without a duration, such as `claimed` of a run that was started by its claim.
     """
     begun = [run["queued_at"], *(run["spell_times"] or ())]
     if len(begun) % len(PHASES) == 1:
@@ -115,9 +115,8 @@ class Run(TenantRow):
     # The prompt and model for the run: the trigger's current revision when the run was queued. A retry has the revision
     # of the run that it repeats.
     revision = tenant_key("triggers.TriggerRevision")
-    # The worker that claimed the run. Before the claim, the worker that may claim it, and if the run also has a pool,
-    # may claim it before the pool's other workers; NULL if the trigger has no worker. Only queued runs move to another
-    # worker.
+    # The worker that claimed the run. Before the claim, the worker that may claim it; if the run also has a pool, this
+    # worker comes before the pool's others. NULL if the trigger has no worker. Only queued runs move to another worker.
     worker = tenant_key("workers.Worker", null=True)
     # The pool whose workers may claim the run; NULL if its trigger has none. The trigger's pool when the run was
     # queued; only queued runs move to another pool.
@@ -126,8 +125,8 @@ class Run(TenantRow):
     # It is worked out when the run is queued, and becomes `available_at` when `worker` is disabled or reaches its usage
     # limit.
     pool_from = models.DateTimeField(null=True)
-    # The worker that failed the run which this one repeats. It may claim this one only `prefer_seconds` (of the
-    # trigger) after `available_at`, so that another worker of the pool does it first. NULL if no worker is passed over.
+    # The worker that failed the run which this one repeats. It may claim this run only `prefer_seconds` (of the
+    # trigger) after `available_at`, so that other workers of the pool come first. NULL if there is none.
     avoided_worker = tenant_key("workers.Worker", null=True)
     # The state of the run; `triggers.states.Status` explains each state. Only the statements of `triggers.runs` change
     # it.
@@ -142,17 +141,17 @@ class Run(TenantRow):
     timeout_seconds = models.PositiveIntegerField()
     # The run that this one repeats; NULL for a first attempt.
     retry_of = tenant_key("self", null=True)
-    # The run whose payload a user had executed again with this run; NULL for any other run. A retry of a rerun has NULL
-    # too. If the original is pruned, the database sets NULL.
+    # The run whose payload this run executes again at a user's request; NULL if this is no rerun. A retry of a rerun
+    # has NULL, too. If the original is pruned, the database sets NULL.
     rerun_of = tenant_key("self", null=True)
     # The event that queued the run; NULL if none did. A retry and a rerun copy it. The event may have been pruned, so
-    # the database does not refer to it. People below operator do not see the payload of a run with an event.
+    # this is no foreign key. Callers below the role operator do not see the payload of a run with an event.
     event_id = models.UUIDField(null=True)
-    # How many chains led to the run, one after the other: 0 unless a run of another trigger queued it by its end. A
-    # retry and a rerun copy it.
+    # How many chains led to the run, one after the other: 0 unless the end of another trigger's run queued it. A retry
+    # and a rerun copy it.
     chain_depth = models.PositiveSmallIntegerField(default=0, db_default=0)
-    # What the run has in common with the events that may join it while it is queued and not yet due: a SHA-256 of the
-    # listener and of the value at its path. NULL if no event may join it.
+    # What events must have in common with the run to join it while it is queued and not yet due: a SHA-256 of the
+    # listener and of the value at its path. NULL if no event may join the run.
     coalesce_key = models.BinaryField(max_length=32, null=True)
     # Whether a retry of the run was queued, unless a late result has canceled it. The statements that queue and cancel
     # retries write it.
@@ -167,16 +166,17 @@ class Run(TenantRow):
     # `start_deadline_seconds` of the trigger after `available_at`, and moves with that. A decision about a waiting run
     # sets NULL.
     start_deadline_at = models.DateTimeField(null=True)
-    # Until when a queued run waits for `worker` alone to continue a session: that of the run that it repeats, or its
-    # own if it has `spells`. Later a retry starts anew on any worker, unless `had_effects` forbids that, and a run with
-    # spells ends. For a waiting run it is the time until which somebody has to decide. NULL if the run starts anew.
+    # Until when a queued run waits for `worker` alone, which can continue a session: that of the run that it repeats,
+    # or its own if it has `spells`. After this time a retry starts anew on any worker, unless `had_effects` forbids
+    # that, and a run with spells ends. For a waiting run it is the time until which somebody has to decide. NULL if the
+    # run starts anew.
     resume_until = models.DateTimeField(null=True)
-    # Whether the tool calls of the session that the run is to continue may have changed something. If so, the run must
-    # not be started anew. False for a run that continues no session.
+    # Whether tool calls of the session that the run is to continue may have changed something. If so, the run must not
+    # start anew. False for a run that continues no session.
     had_effects = models.BooleanField(default=False, db_default=False)
     # Whether the run failed because the usage limit of its worker's account was reached, as the worker reported.
     at_limit = models.BooleanField(default=False, db_default=False)
-    # How many of the earlier attempts ended at a usage limit of their workers. They don't count against `max_retries`.
+    # How many of the earlier attempts ended at a usage limit. They don't count against `max_retries`.
     limit_retries = models.PositiveSmallIntegerField(default=0, db_default=0)
     # When the run was queued. A retry is queued when the run that it repeats ends.
     queued_at = models.DateTimeField(db_default=Now(), editable=False)
@@ -243,39 +243,40 @@ class Run(TenantRow):
     tool_calls_effects = models.IntegerField(null=True)
     # How many of the run's tool calls got no answer, so that nobody knows whether they changed something.
     tool_calls_unknown = models.IntegerField(null=True)
-    # How many times the run has stopped to wait for a person's decision, MAX_SPELLS - 1 at most. Each time ends a spell
-    # of the run. What workers report counts for one spell, and the run's columns have the sums.
+    # How many times the run has stopped to wait for a person's decision, MAX_SPELLS - 1 at most. Each wait ends a spell
+    # of the run. A worker reports numbers for one spell; the run's columns have the sums of all spells.
     spells = models.PositiveSmallIntegerField(default=0, db_default=0)
-    # For how many milliseconds the run was executed in the spells that ended so. NULL if there were none.
+    # How long the run was executed in its earlier spells, in milliseconds. NULL if it never waited.
     active_ms = models.BigIntegerField(null=True)
-    # The three counts of tool calls at the end of the last such spell, in the order total, effects, unknown. NULL if
-    # there was none, or its worker reported no counts.
+    # The three counts of tool calls at the end of the spell before this one, in the order total, effects, unknown. NULL
+    # if there was none, or its worker reported no counts.
     earlier_calls = ArrayField(models.IntegerField(), size=3, null=True)
-    # When the phases of the spells before this one began, four times for each spell: claimed, running, waiting, and
-    # queued again. Of a run that waits, or ended as it waited, the last one is missing. NULL if it never waited.
+    # When the phases of the earlier spells began, four times for each spell: claimed, running, waiting, and queued
+    # again. The last time is missing while the run waits, and if it ended while waiting. NULL if it never waited.
     spell_times = ArrayField(models.DateTimeField(), null=True)
-    # The user or the API key that requested the run, for rules by which nobody may approve what they requested: who
-    # queued it, or replayed the event that did. NULL for a run of a schedule or of another event.
+    # The user or the API key that requested the run, by queueing it or by replaying the event that queued it. It is
+    # kept because a rule may forbid people to approve what they requested. NULL for a run of a schedule or of another
+    # event.
     requested_by = models.UUIDField(null=True)
-    # All others who requested the run: who replayed an event that joined it, and whoever requested the run whose end
-    # queued it, or of which it is a retry or a rerun. They are as many as users and keys at most. NULL for none.
+    # All others who requested the run: users and keys that replayed an event which joined it, and the requesters of the
+    # run that it retries or reruns, or whose end queued it. Each is in the list once. NULL for none.
     also_requested_by = ArrayField(models.UUIDField(), null=True)
-    # How many calls the run was denied, as its worker reported: by the CLI's permissions, or by the trigger's rules for
-    # approvals. NULL if the worker did not report it.
+    # How many calls the run was denied, by the CLI's permissions or by the trigger's rules for approvals, as its worker
+    # reported. NULL if the worker did not report it.
     denials_total = models.IntegerField(null=True)
-    # Whether somebody watches the run, so that its worker sends its events as they come, unless the trigger's
-    # `record_events` is `never`: a person queued it, or asked for its events. A retry copies it.
+    # Whether somebody watches the run: a person queued it, or asked for its events. Its worker then sends its events as
+    # they come, unless the trigger's `record_events` is `never`. A retry copies it.
     watched = models.BooleanField(default=False, db_default=False)
     # The names of the tools of the first denied calls, MAX_DENIED_TOOLS at most.
     denied_tools = ArrayField(models.CharField(max_length=200), null=True)
 
-    # Whether the run's worker looks for something new before it starts the agent: its revision says so, and whoever
-    # queued it did not force it. A retry copies it.
+    # Whether the run's worker looks for something new before it starts the agent, as its revision says. False if the
+    # request for the run forced a start. A retry copies it.
     looks = models.BooleanField(default=False, db_default=False)
-    # Whether the worker is to do no more than look, and to tell as the output what it saw. Such a run ends as canceled,
-    # so that it is no outcome of its trigger.
+    # Whether the worker only looks, and reports what it saw as the output. Such a run ends as canceled, so that it is
+    # no outcome of its trigger.
     look_only = models.BooleanField(default=False, db_default=False)
-    # Whether it looked, found nothing new, and succeeded without starting the agent.
+    # Whether the worker looked, found nothing new, and so ended the run as succeeded without starting the agent.
     nothing_new = models.BooleanField(default=False, db_default=False)
     # The SHA-256 of what the worker saw when it looked, as 64 hexadecimal digits; NULL if it reported none. A retry
     # that continues the session copies it with `looked_at`, because it does not look again.
@@ -308,13 +309,13 @@ class RunText(models.Model):
     # The first report that came too late to count, as JSON with the time `receivedAt`; NULL if there was no such
     # report. `triggers.runs.reports` keeps it for people to read.
     late_result = JSONAsGivenField(null=True)
-    # Who got the trigger's secret headers with this run: the latest receiver first, 20 at most, NULL if nobody got
-    # them. An entry is a worker's id and the address from which it polled, with a space between them.
+    # Which workers got the trigger's secret headers with this run: the latest receiver first, 20 at most, NULL for
+    # none. An entry is a worker's id and the address from which it polled, with a space between them.
     # `triggers.runs.handout` adds an entry when the worker or the address differs from those of the latest entry.
     handed_to = ArrayField(models.TextField(), null=True)
 
-    # The run whose output the worker gets with this one (`carry`), fixed at the first hand-out; NULL if there was none.
-    # A retry copies it. That run may have been pruned, so the database does not refer to it.
+    # The earlier run whose output the worker gets with this one (`carry`), chosen at the first hand-out; NULL if there
+    # was none. A retry copies it. That run may have been pruned, so this is no foreign key.
     previous_id = models.UUIDField(null=True)
 
     class Meta:
@@ -373,7 +374,7 @@ MAX_RUN_EVENTS = 20_000
 
 
 class RunEventLog(models.Model):
-    """How far a run's events have come. Calls that store events lock it. It begins with a first event or stream."""
+    """Counts a run's stored events. Calls that store some lock the row. The first of them, or a stream, makes it."""
 
     run = models.OneToOneField(
         Run, primary_key=True, on_delete=models.PROTECT, db_constraint=False, related_name="events"
@@ -381,15 +382,15 @@ class RunEventLog(models.Model):
     environment = environment_key()
     # The number (`seq`) that the next event of the worker must have. The first event has the number 1.
     next_seq = models.BigIntegerField(default=1, db_default=1)
-    # How many events are stored. They have the numbers from 1 to this one. If the row is truncated, the last of them
-    # says so.
+    # How many events are stored. They have the numbers from 1 to this one. If `is_truncated`, the last one says that
+    # the rest is missing.
     stored = models.PositiveIntegerField(default=0, db_default=0)
     # How many bytes the stored events have, as JSON in UTF-8.
     bytes = models.PositiveIntegerField(default=0, db_default=0)
     # Whether a limit was reached. Further events are then counted in `next_seq` and not stored.
     is_truncated = models.BooleanField(default=False, db_default=False)
-    # When the first and the latest events were stored, by the database's clock; NULL before. Reading searches only the
-    # partitions of these days.
+    # When the first and the latest events were stored, by the database's clock; NULL before. A reader searches only the
+    # partitions of the days between.
     first_at = models.DateTimeField(null=True)
     last_at = models.DateTimeField(null=True)
 
@@ -411,7 +412,7 @@ class RunEventBatch(models.Model):
     pk = models.CompositePrimaryKey("run_id", "last_seq", "stored_at")
     environment_id = models.UUIDField()
     run_id = models.UUIDField()
-    # The numbers of the first and the last event. The events between them have the numbers between.
+    # The numbers of the first and the last event. The numbers of all events between them follow each other.
     first_seq = models.IntegerField()
     last_seq = models.IntegerField()
     stored_at = models.DateTimeField()
@@ -497,16 +498,16 @@ class Approval(TenantRow):
     )
     # The name of the tool, as its MCP server has it.
     tool = models.CharField(max_length=200)
-    # The arguments of the call as its worker showed them, without secrets, as text and unchanged.
+    # The arguments of the call as its worker showed them, without secrets, as unchanged text.
     arguments = JSONAsGivenField()
     # The SHA-256 of the arguments with their secrets in the form of RFC 8785, and that of the tool's schema, as 64
-    # hexadecimal digits. By these the worker's gateway knows the call again.
+    # hexadecimal digits. The worker's gateway recognises the call by them.
     arguments_hash = models.CharField(max_length=64)
     tool_schema_hash = models.CharField(max_length=64)
     # How many calls the run had made before it asked; NULL if its worker counted none.
     calls_before = models.IntegerField(null=True)
     # The rules for the run when it asked, as ApprovalRulesField reads them: at least one names the tool. A worker gets
-    # them with the decision, whatever the trigger becomes. NULL if a release asked that did not keep them.
+    # them with the decision, even if the trigger has changed. NULL if an older release asked, which did not keep them.
     rules = JSONAsGivenField(null=True)
     # Whether the run had the CLI's own tools for shells, the web and files when it asked; NULL as for `rules`.
     allow_host_tools = models.BooleanField(null=True)
@@ -514,16 +515,16 @@ class Approval(TenantRow):
     role = models.CharField(max_length=8, choices=Role.choices)
     # Whether a rule about the tool says `notRequester`.
     not_requester = models.BooleanField(default=False, db_default=False)
-    # The users who may not decide, because they did something themselves or by a key that they had made: they requested
-    # the run, had changed the trigger when the run asked, or have changed it since. Empty without `not_requester`.
+    # The users who may not decide, because they, or an API key that they made, requested the run, had changed the
+    # trigger when the run asked, or have changed it since. Empty without `not_requester`.
     barred = ArrayField(models.UUIDField(), default=list)
     # When the run asked, by the database's clock.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     # Until when somebody can decide.
     expires_at = models.DateTimeField()
-    # When a scheduler is to tell of the question once more; NULL once one has.
+    # When a scheduler reminds people of the question; NULL once it has.
     remind_at = models.DateTimeField(null=True)
-    # When the status ceased to be `pending`.
+    # When somebody decided, the time was over, or the run ended, whichever came first; NULL while `pending`.
     closed_at = models.DateTimeField(null=True)
     # The user who decided; NULL if nobody did.
     decided_by = models.UUIDField(null=True)
@@ -567,7 +568,7 @@ class Approval(TenantRow):
                 ["remind_at"],
                 where=has("remind_at", status=ApprovalStatus.PENDING),
             ),
-            # The hand-out finds a run's last approval by this index, and the database a removed run's approvals.
+            # By this index the hand-out finds a run's last approval, and the database the approvals of a removed run.
             index("approval_of_run", ["run", "created_at"]),
         )
 

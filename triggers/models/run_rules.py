@@ -1,4 +1,4 @@
-"""What the table of runs refuses, so that no run is in a state that is wrong, and by which indexes runs are found."""
+"""The constraints of the table of runs, which refuse a run in an impossible state, and the indexes that find runs."""
 
 from django.db.models import F, Q
 
@@ -91,7 +91,7 @@ CONSTRAINTS = (
         where=Q(source=Source.SCHEDULE),
     ),
     unique("run_one_retry", ["retry_of", "environment"], where=has("retry_of")),
-    # Of two events that come at once, only one begins a run, and the other joins it.
+    # If two events come at once, only one can begin a run. The other one joins that run.
     unique(
         "run_one_to_join",
         ["trigger", "coalesce_key", "environment"],
@@ -183,7 +183,7 @@ INDEXES = (
         ["resume_until"],
         where=Q(status__in=UNHELD) & (Q(had_effects=True) | Q(spells__gt=0)),
     ),
-    # A poll of a worker whose budgets are used up finds by this index whether it has a run to go on with.
+    # By this index the poll of a worker whose budgets are used up finds a run that goes on after a decision.
     index("run_decided", ["worker"], where=Q(status=Status.QUEUED, spells__gt=0)),
     index("run_listed", ["environment", "queued_at", "id"]),
     index("run_of_trigger", ["trigger", "queued_at", "id"]),
@@ -193,15 +193,15 @@ INDEXES = (
         ["environment", "status", "queued_at", "id"],
         where=lacks("ended_at"),
     ),
-    # A poll finds the runs of a trigger by this index, if those at the head of its queue can't go out. It
-    # follows the one above, because of two indexes that seem to cost nothing PostgreSQL takes the younger.
+    # A poll finds the runs of a trigger by this index, if the runs at the head of its queue can't go out. It is listed
+    # after the one above, because PostgreSQL takes the younger of two indexes that seem to cost nothing.
     index(
         "run_unfinished_of_trigger",
         ["trigger", "available_at", "id"],
         where=lacks("ended_at"),
     ),
-    # These three indexes find the ended runs of one state, source and fault class, even if one run in a million
-    # is wanted. `triggers.runs.queries` names a value for each of their columns before the time.
+    # These three indexes find the ended runs of one state, source and fault class, even if they are one in a million.
+    # `triggers.runs.queries` names a value for each column that precedes the time.
     *(
         index(
             name,
@@ -214,8 +214,8 @@ INDEXES = (
             (["worker"], "run_of_worker_and_source"),
         )
     ),
-    # Only ended runs have a fault class, so this index has the same rows as those three. A query chooses it by
-    # its condition: otherwise PostgreSQL might read all runs of the worker or the trigger by one of the others.
+    # Only ended runs have a fault class, so this index has the same rows as those three. Its condition makes a query
+    # choose it: otherwise PostgreSQL might read all runs of the worker or the trigger by another index.
     index(
         "run_of_pair_and_source",
         ["trigger", "worker", "source", "status", "fault_class", "queued_at", "id"],
@@ -236,8 +236,8 @@ INDEXES = (
             (["trigger", "worker"], "run_final_fault_of_pair"),
         )
     ),
-    # These five indexes find the ended runs of a pool, and of a pool and a trigger or worker. None of them has
-    # unfinished runs, so that only the end of a run writes them.
+    # These five indexes find the ended runs of a pool, and of a pool and a trigger or worker. Unfinished runs are not
+    # in them, so that only the end of a run writes them.
     index("run_ended_of_pool", ["pool", "queued_at", "id"], where=has("ended_at", "pool")),
     *(
         index(
@@ -274,7 +274,7 @@ INDEXES = (
         ["revision", "ended_at", "id"],
         where=has("ended_at", "look_digest", status=Status.SUCCEEDED),
     ),
-    # The runs that found nothing new, which a list may show alone.
+    # By these indexes a list shows only the runs that found nothing new.
     *(
         index(name, [scope, "queued_at", "id"], where=Q(nothing_new=True))
         for scope, name in (
@@ -286,8 +286,8 @@ INDEXES = (
     index("run_of_revision", ["revision", "environment"]),
     # The database uses this index when it removes a run, to empty `rerun_of` of the runs that name it.
     index("run_rerun", ["rerun_of", "environment"], where=has("rerun_of")),
-    # Admin finds the failures of all environments by this index. All runs meet the condition on `attempt`. It
-    # keeps the index from queries without it, such as lists of one environment, which would read the failures
+    # By this index admin finds the failures of all environments. All runs meet the condition on `attempt`. It keeps
+    # queries that do not name it from using the index, such as lists of one environment, which would read the failures
     # of all others.
     index("run_failed", ["ended_at", "id"], where=Q(status__in=FAILURES, attempt__gte=1)),
     # The overview adds up the costs of a month from this index alone, which is a third as large as the next.

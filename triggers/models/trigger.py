@@ -130,7 +130,7 @@ class Trigger(FileColumns):
     # Whether a run that failed through the fault of infrastructure is retried even if its tool calls may have changed
     # something. Users set it. If it is false, `triggers.runs.ending` decides by the run's counts of tool calls.
     retry_after_effects = models.BooleanField(default=False, db_default=False)
-    # Of which runs workers send what the CLI tells, as events of the run, and when. Users set it.
+    # Of which runs, and when, workers send what the CLI reports, as events of the run. Users set it.
     record_events = models.CharField(
         max_length=8,
         choices=RecordEvents.choices,
@@ -154,10 +154,11 @@ class Trigger(FileColumns):
     allow_host_tools = models.BooleanField(default=False, db_default=False)
     # Whether a run that was denied a call fails, even if it reports success. Users set it.
     fail_on_denied = models.BooleanField(default=False, db_default=False)
-    # The user or the API key that last changed the trigger, for rules by which they may not approve; NULL if nobody has
-    # since somebody else last decided about a call of its runs. `triggers.runs.waiting` writes it.
+    # The user or the API key that last changed the trigger. A rule may forbid them to approve calls of its runs, until
+    # another user, who could see the change, has decided about one: then this is NULL. `triggers.runs.waiting` writes
+    # it.
     changed_by = models.UUIDField(null=True)
-    # All others who have changed the trigger since then, each once; NULL for none.
+    # All others who have changed the trigger since such a decision, each once; NULL for none.
     also_changed_by = ArrayField(models.UUIDField(), null=True)
     # When a user last changed the trigger, by the database's clock. Making runs does not change it.
     updated_at = models.DateTimeField(db_default=Now(), editable=False)
@@ -190,7 +191,7 @@ class Trigger(FileColumns):
                     & (Q(enabled=False) | lacks("schedule", "run_once_at") | has("deleted_at"))
                 ),
             ),
-            # The single due time can't be passed over: whoever sets the next due time begins with it.
+            # The next due time is never later than the single due time, so that no change can pass over it.
             check(
                 "trigger_comes_due_once",
                 lacks("run_once_at")
@@ -219,14 +220,14 @@ class Trigger(FileColumns):
             ),
             # The database uses this index when it removes a revision, to make sure that it is no trigger's present one.
             index("trigger_of_revision", ["revision", "environment"]),
-            # Polls find the triggers by this index of which as many runs are held as may be.
+            # By this index polls find the triggers that have as many held runs as they may.
             index(
                 "trigger_limited",
                 ["environment"],
                 where=has("max_concurrent_runs", deleted_at__isnull=True),
             ),
-            # By these two indexes a poll finds the triggers whose runs a worker without the feature `approvals`, or one
-            # that is not approved, does not get.
+            # By these two indexes a poll finds the triggers whose runs a worker does not get, because it lacks the
+            # feature `approvals` or is not approved.
             index(
                 "trigger_with_approvals",
                 ["environment", "id"],
@@ -245,8 +246,8 @@ REVISED: Final = ("prompt", "model", "output_schema", "before", "carry")
 
 
 class TriggerRevision(TenantRow):
-    """What a run of a trigger is given to do: its prompt with model, output schema, look before it, and what is carried
-    over from earlier runs. It never changes, so that runs refer to it.
+    """What a run of a trigger is given to do: the prompt, the model, the output schema, the look before it, and what it
+    gets from earlier runs. It never changes, because runs refer to it.
     """
 
     trigger = tenant_key("triggers.Trigger", related_name="revisions")
@@ -256,7 +257,7 @@ class TriggerRevision(TenantRow):
     model = models.CharField(max_length=200, null=True)
     # The JSON Schema 2020-12 of the run's output, as text and unchanged; NULL if a run need not have an output.
     output_schema = JSONAsGivenField(null=True)
-    # What a worker looks at before it starts the agent, as LookBody reads it; NULL if runs don't look first.
+    # What a worker looks at before it starts the agent, as LookBody reads it; NULL if runs start without a look.
     before = JSONAsGivenField(null=True)
     # Whether a run gets the output of the trigger's last success that had something new.
     carry = models.CharField(
@@ -279,9 +280,8 @@ class TriggerRevision(TenantRow):
 
 
 class TriggerHealth(models.Model):
-    """What is known about a trigger's health, in a row of its own, so that ends of runs don't rewrite the
-    trigger. `notices.health` and `notices.lateness` write it. It is locked while the trigger is judged, so that
-    judgements follow each other.
+    """What is known about a trigger's health, in a row of its own, so that ends of runs don't rewrite the trigger.
+    `notices.health` and `notices.lateness` write it. They lock it first, so that one judgement follows another.
     """
 
     # The trigger whose health the row describes. A trigger has one row at most.
@@ -364,8 +364,8 @@ class Tick(TenantRow):
                     missed_count__gte=1,
                     last_tick_at__gte=models.F("tick_at"),
                 )
-                # Rows with another decision have the count 0. Old rows with the decision `skipped_no_worker` have it
-                # too, because each due time then had a row of its own.
+                # Rows with another decision have the count 0. So have old rows with the decision `skipped_no_worker`,
+                # because each due time had a row of its own then.
                 | (
                     Q(missed_count=0, last_tick_at=models.F("tick_at"))
                     & ~Q(decision__in=(Decision.SKIPPED_MISSED, Decision.SKIPPED_PAUSED))
@@ -379,8 +379,8 @@ class Tick(TenantRow):
         )
         indexes = (
             index("tick_of_run", ["run"], where=has("run")),
-            # This index finds a trigger's ticks with one decision, even a rare one. It also has the ticks that made a
-            # run, which become rare while an unfinished run stands in the way of each due time.
+            # This index finds a trigger's ticks with one decision, even a rare one. Ticks that made a run are also in
+            # it, because they become rare while an unfinished run keeps each due time from making one.
             index("tick_by_decision", ["trigger", "decision", "tick_at", "id"]),
             # Summaries find the due times without a run by this index: those that somebody decided since the last
             # summary, and the stretches that have gone on since then.

@@ -1,1 +1,1 @@
-"""Stores, reads, streams and drops the events of runs, which tell what the run's CLI told."""
+"""Stores, reads, streams and drops the events of runs, which have what the run's CLI reported."""

@@ -21,11 +21,12 @@ PIECE, PIECE_BYTES = 500, 256 * 1024
 # How many bytes of one run's events are read at a time for streams that are read together.
 TOGETHER_BYTES = 64 * 1024
 
-# A stream ends so many seconds after the end of its run, or after the latest event that came later. A worker sends its
-# last events at about the time at which it reports the end.
+# A stream ends this many seconds after the end of its run, or after the latest event that came later. It waits because
+# a worker sends its last events at about the time at which it reports the end.
 LINGERING_SECONDS = 10.0
 
-# A process that stores events may not have heard yet that the run is streamed. So a new stream asks once more so soon.
+# A new stream asks once more after this time, because a process that stores events may not know yet that the run is
+# streamed.
 SOON_SECONDS = 1.0
 
 # Reads how far a run and its events are. `silent_seconds` is how long ago the run ended, or its latest event was stored
@@ -72,8 +73,8 @@ ORDER BY wanted.run_id, wanted.after, batch.first_seq
 
 
 class Page(NamedTuple):
-    """Some events of a run, the number of its last one (0 if it has none), and a sentence on why there are none to be
-    had (None if there are).
+    """Some events of a run, the number of the run's last event (0 if it has none), and a sentence on why there are no
+    events (None if there are some).
     """
 
     events: list[RunEvent]
@@ -90,14 +91,14 @@ def page_of_events(run_id: UUID, *, after: int, limit: int, most_bytes: int) -> 
 
 
 def stored_events(run_id: UUID) -> tuple[int, str | None]:
-    """Returns how many events of the run were stored, and why none were if none were."""
+    """Returns how many events of the run were stored and, if there are none, a sentence on why."""
     progress = _progress(run_id)
     return progress["stored"], why_none(progress)
 
 
 class News(NamedTuple):
-    """The next events of a stream; the status of its run if that has just ended or begun to wait for a person; and the
-    status with which the stream ends.
+    """The next events of a stream, the status of its run if the run has just ended or begun to wait for a person, and
+    the status with which the stream ends, if it does.
     """
 
     events: list[RunEvent]
@@ -114,7 +115,7 @@ def news_of_run(ticket: StreamTicket, *, run_id: UUID, begin_after: int) -> News
     ticket.again_seconds = SOON_SECONDS if ticket.asked == 1 else None
     progress = _progress(run_id)
     events = _read(progress, run_id, after=ticket.sent, limit=PIECE, most_bytes=PIECE_BYTES)
-    # Old events may have been dropped. Then none is left to wait for.
+    # Old events may have been dropped. Then the stream skips them, because it would wait for them in vain.
     ticket.sent = events[-1].seq if events else max(ticket.sent, progress["stored"])
     ticket.more = ticket.sent < progress["stored"]
     if ticket.more:
@@ -131,8 +132,8 @@ def news_of_run(ticket: StreamTicket, *, run_id: UUID, begin_after: int) -> News
 
 
 def read_together(streams: Sequence[tuple[UUID, int]]) -> dict[tuple[UUID, int], Piece]:
-    """Returns the next text of several streams, each given by its run and the number of the last event sent. Streams
-    without new events are left out. The caller vouches that the readers may see these runs.
+    """Returns the next text of several streams, each given by its run and the number of the last event sent. It leaves
+    out streams without new events. The caller has checked that the readers may see these runs.
     """
     params = {
         "run_ids": [run_id for run_id, _ in streams],
@@ -216,8 +217,8 @@ _LATE = (
 def why_none(progress: Row) -> str | None:
     """Returns a sentence on why none of the run's events were stored, or None if some were.
 
-    `progress` is what `triggers.run_events.reading` reads of the run, its trigger and its events. The trigger's setting
-    of today counts, which may have been another one when the run was handed out.
+    `progress` is what `triggers.run_events.reading` reads of the run, its trigger and its events. It has the trigger's
+    present setting, which may differ from the one with which the run was handed out.
     """
     mode, silent_seconds = progress["record_events"], progress["silent_seconds"]
     if progress["stored"]:

@@ -1,4 +1,4 @@
-"""Stores the events that a worker sends of its run: once each, in order, and within the limits."""
+"""Stores the events that a worker sends about its run: each once, in order, and within the limits."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -31,7 +31,7 @@ MAX_TYPE = 64
 # How long after its end a run still takes events.
 TAKEN_AFTER_END = timedelta(hours=24)
 
-# The type of the event that stands where a run's events end because a limit was reached.
+# The type of the last stored event of a run whose events reached a limit.
 TRUNCATED = "truncated"
 
 
@@ -46,8 +46,8 @@ class RunEvent(NamedTuple):
 
 def make_event(seq: int, *, at: str, type_: str, text: str | None, data: Any) -> RunEvent:
     """Returns an event with its JSON text. `at` is a time in the API's form."""
-    # The text is put together here, because an encoder of JSON takes three times as long for an object. It is the same
-    # text as `compact_json` makes, without line ends.
+    # The text is put together by hand, because a JSON encoder takes three times as long for an object. The result
+    # equals that of `compact_json`, without line ends.
     type_, told = encode_basestring(type_), "null" if text is None else encode_basestring(text)
     more = "null" if data is None else compact_json(data)
     return RunEvent(seq, f'{{"seq":{seq},"at":"{at}","type":{type_},"text":{told},"data":{more}}}')
@@ -70,7 +70,7 @@ def fitting(events: Sequence[RunEvent], room: int) -> Sequence[RunEvent]:
 # (`is_truncated`), after its commit. The metrics need it, because storing events emits no domain event.
 stored = Signal()
 
-# Whether the trigger `t` lets the run `r` have events: any run, or one that has ended otherwise than succeeded.
+# Whether the trigger `t` lets the run `r` have events: always, or only once it has ended without success.
 _IS_ON = f"""({RECORD_EVENTS} = 'always'
     OR (t.record_events = 'failures' AND r.status IN ('failed', 'timed_out', 'canceled')))"""
 
@@ -96,10 +96,10 @@ UPDATE run_event_log l SET next_seq = %(next_seq)s, stored = %(last)s, bytes = l
     is_truncated = %(is_truncated)s, first_at = least(l.first_at, log.now), last_at = greatest(l.last_at, log.now)
 FROM log, batch WHERE l.run_id = log.run_id
 """
-# Stores events that are all new and within the limits, as most calls have them, and also checks the worker's token. It
-# changes nothing if one of its conditions does not hold: the `FOR UPDATE` checks them again after a wait for another
-# call. A call that tells a new version of the worker's program is left to `store_events`, since its caller has noted
-# the version.
+# Stores events that are all new and within the limits, which is the usual case, and also checks the worker's token. It
+# changes nothing if a condition does not hold: after waiting for another call, `FOR UPDATE` checks them again. A call
+# with a new version of the worker's program changes nothing either: its caller notes the version, and then calls
+# `store_events`.
 _APPEND = _STORE.format(
     log=f"""
     SELECT l.run_id, r.environment_id, {NOW} AS now
@@ -155,7 +155,7 @@ def append_events(
     now: datetime | None = None,
 ) -> bool:
     """Stores the events if they are all new, in order, within the limits and not the first of their run, and returns
-    whether it did. Otherwise `store_events` has to decide. `version` is that of the worker's program.
+    whether it did. Otherwise the caller calls `store_events`. `version` is that of the worker's program.
     """
     if not events or not _is_sequence(events):
         return False
@@ -176,8 +176,8 @@ def store_events(
 ) -> int:
     """Stores the events that are new, and returns the number that the worker's next event must have.
 
-    Events that were stored before are skipped, so a call may be repeated. Where a limit is reached, one event of the
-    type `truncated` is stored, and everything after it is counted and not stored.
+    Events that were stored before are skipped, so a call may be repeated. When a limit is reached, it stores one event
+    of the type `truncated`, and only counts everything after it.
 
     Raises NotFound for another worker's run; Refused if the worker has not claimed the run, or if it ended more than 24
     h ago; Conflict if the trigger's `record_events` keeps the run without events, or if these are not in order or leave
@@ -219,7 +219,7 @@ def _check(log: Row) -> None:
 
 
 def _is_sequence(events: Sequence[RunEvent]) -> bool:
-    """Whether the numbers follow each other. They are the caller's, so nothing as long as they say is made."""
+    """Returns whether the numbers follow each other. It builds no range, whose length the caller could choose."""
     return all(after.seq == before.seq + 1 for before, after in pairwise(events))
 
 
@@ -233,14 +233,14 @@ def _store(run_id: UUID, log: Row, new: list[RunEvent]) -> None:
     if len(kept) == len(new) and write(kept, day_limit=MAX_DAY_BYTES):
         return
     reason = _RUN_IS_FULL
-    # The lock keeps others from taking the room that this day has left, until the events are stored.
+    # The lock keeps other calls from using up this day's room until the events are stored.
     day = fetch_one(_LOCK_DAY, log)
     within_day = fitting(kept, MAX_DAY_BYTES - (day["bytes"] if day else 0))
     if len(within_day) < len(kept):
         kept, reason = within_day, _DAY_IS_FULL
     at, seq = iso_time(log["now"]), log["stored"] + len(kept) + 1
     marker = make_event(seq, at=at, type_=TRUNCATED, text=reason, data=None)
-    # The event that says so has its place beyond the limits.
+    # The event that says that a limit was reached is stored beyond the limits.
     write([*kept, marker], day_limit=2**62, is_truncated=True)
 
 
@@ -254,8 +254,8 @@ def _write(
     is_truncated: bool = False,
     **params: Any,
 ) -> bool:
-    """Stores the events, and returns whether it did: whether the environment's day had room for them, and what else
-    `statement` checks, by the further `params`, was right.
+    """Stores the events, and returns whether it did. It does not if the environment's day has no room, or if a
+    condition that `statement` checks by the further `params` does not hold.
     """
     lines, size = joined(events)
     params |= {

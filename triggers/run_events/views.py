@@ -47,7 +47,7 @@ class RunEventListViewSet(TenantViewSet):
     row = tenancy.ALL_RUNS
     tag = "Runs"
     permissions = {"list": IsOperator, "watch": IsOperator}
-    # Watching changes nothing but what is sent, and has a rate of its own.
+    # Watching changes only what is sent, so it is free of the caller's write rate, and has a rate of its own.
     unmetered = frozenset({"watch"})
     throttles = {"watch": (Throttle(Rate("watch-run", 30, 60), by_caller),)}
 

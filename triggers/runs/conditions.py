@@ -1,7 +1,7 @@
 """The conditions under which a worker is given a queued run, and may claim it.
 
-Each stands here once: the poll, the claim and the explanation are made of them. The SQL is about a run `r` and its
-trigger `t`. Its parameters are `now`, `worker_id`, and those of `Limits`.
+Each condition is written here once, and the poll, the claim and the explanation use it. The SQL is about a run `r` and
+its trigger `t`. Its parameters are `now`, `worker_id`, and those of `Limits`.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ def is_online(worker: str, now: str = NOW) -> str:
 
 
 _ENVIRONMENT = "(SELECT own.environment_id FROM worker own WHERE own.id = %(worker_id)s)"
-# The row is in the worker's environment. It follows from the other conditions, but lets PostgreSQL read only one
+# The row is in the worker's environment. The other conditions imply this, but with it PostgreSQL reads only one
 # partition if the table is partitioned by environment (docs/scaling.md).
 OF_ENVIRONMENT = f"environment_id = {_ENVIRONMENT}"
 # The run is the worker's own: it is assigned to the worker alone, or to it before the other workers of the run's pool.
@@ -43,18 +43,18 @@ IS_OWN = "r.worker_id = %(worker_id)s"
 IS_OPEN_TO_POOL = f"r.pool_from <= {NOW}"
 IS_IN_POOL = "r.pool_id IN (SELECT m.pool_id FROM pool_member m WHERE m.worker_id = %(worker_id)s)"
 IS_OFFERED = f"({IS_OWN} OR ({IS_OPEN_TO_POOL} AND {IS_IN_POOL}))"
-# A retry passes over the worker that failed the run before it, until the other workers of the pool had their time.
+# A retry passes over the worker that failed the run before it, until the other workers of the pool have had their time.
 IS_NOT_AVOIDED = f"""(r.avoided_worker_id IS DISTINCT FROM %(worker_id)s
         OR r.available_at + t.prefer_seconds * interval '1 second' <= {NOW})"""
 IS_QUEUED = "r.status = 'queued'"
 # The condition IS_QUEUED for counting the queue of an environment, by the index `run_unfinished_of_status`. Polls don't
-# name `ended_at`: the planner might then take that index, and read the queues of all other workers.
+# name `ended_at`: PostgreSQL might then take that index, and read the queues of all other workers.
 IS_COUNTED_AS_QUEUED = f"{IS_QUEUED} AND r.ended_at IS NULL"
 # The run's waiting time, such as that of a retry, is over.
 IS_DUE = f"r.available_at <= {NOW}"
 # The run's start deadline has not passed. The scheduler ends the run soon after it has.
 IS_IN_TIME = f"(r.start_deadline_at IS NULL OR r.start_deadline_at > {NOW})"
-# The run can only continue its session, and must not be started anew.
+# The run can only continue its session, because it must not start anew.
 ONLY_RESUMES = "(r.had_effects OR r.spells > 0)"
 # The run can continue its session, or it may be started anew. The scheduler soon ends a run that can do neither.
 MAY_START = f"NOT ({ONLY_RESUMES} AND r.resume_until <= {NOW})"
@@ -62,13 +62,13 @@ MAY_START = f"NOT ({ONLY_RESUMES} AND r.resume_until <= {NOW})"
 HAS_HEADERS = "(t.mcp_headers IS NOT NULL OR t.connection_id IS NOT NULL)"
 # A worker that is not approved gets no run whose trigger has secret headers.
 HEADERS_MAY_GO = f"(%(approved)s OR NOT {HAS_HEADERS})"
-# The connection `c` has no token, or one that does not live long enough for a run to begin with. Headers
-# that somebody gave have no end. A connection that is `failing` counts as long as its last token does.
+# The connection `c` has no token, or one that expires too soon for a run to begin with. Headers that a user gave never
+# expire. A `failing` connection counts as ready for as long as its last token does.
 LACKS_TOKEN = f"(c.headers IS NULL OR c.fresh_until <= {NOW})"
 # The trigger's connection, if it has one, lets its runs begin.
 CONNECTION_IS_READY = f"""coalesce((SELECT false FROM connection c
         WHERE c.id = t.connection_id AND {LACKS_TOKEN} LIMIT 1), true)"""
-# What not every worker can do: stop a run to wait for an approval, and look for something new before the agent starts.
+# The features, which not every worker has: to let a run wait for an approval, and to look for something new first.
 APPROVALS, BEFORE = "approvals", "before"
 FEATURES: Final = (APPROVALS, BEFORE)
 
@@ -77,8 +77,8 @@ def _takes(feature: str) -> str:
     return f"'{feature}' = ANY(%(features)s::varchar[])"
 
 
-# A run goes only to a worker that named the features which it needs. A run that has waited needs approvals whatever the
-# trigger has become.
+# A run goes only to a worker that named the features which it needs. A run that has waited needs `approvals` even if
+# its trigger has no rules any more.
 HAS_APPROVALS = "t.approvals IS NOT NULL"
 _HAS_WAITED = "r.spells > 0"
 _RUN_FEATURES_MAY_GO = (
@@ -88,8 +88,8 @@ _TRIGGER_FEATURES_MAY_GO = f"({_takes(APPROVALS)} OR NOT {HAS_APPROVALS})"
 FEATURES_MAY_GO = f"({_RUN_FEATURES_MAY_GO} AND {_TRIGGER_FEATURES_MAY_GO})"
 # The environment is not paused. PostgreSQL evaluates the subquery once for a statement, since it names no run.
 IS_NOT_PAUSED = f"(SELECT e.paused_at FROM environment e WHERE e.id = {_ENVIRONMENT}) IS NULL"
-# How many more runs of the trigger `t` may be claimed. It is read only for triggers that have such a limit. The order
-# makes PostgreSQL read the index of slots even without statistics, when the index of all runs seems to cost as little.
+# How many more runs of the trigger `t` may be claimed. Only triggers with such a limit are read. The order makes
+# PostgreSQL use the index of slots even without statistics, when the index of all runs seems to cost as little.
 FREE_IN_TRIGGER = """(t.max_concurrent_runs - (SELECT count(*) FROM (
         SELECT FROM run p
         WHERE p.trigger_id = t.id AND p.environment_id = t.environment_id AND p.trigger_slot IS NOT NULL
@@ -99,8 +99,8 @@ TRIGGER_HAS_ROOM = f"(t.max_concurrent_runs IS NULL OR {FREE_IN_TRIGGER} > 0)"
 # The conditions that a run must meet for any worker to get it, without those about its trigger.
 _RUN_MAY_GO_OUT = f"""r.{OF_ENVIRONMENT}
     AND {IS_QUEUED} AND {IS_DUE} AND {IS_NOT_PAUSED} AND {IS_IN_TIME} AND {MAY_START}"""
-# The conditions of a claim. Two more are not part of this text: the worker must have room for the run, and in a poll
-# no other run may come before it.
+# The conditions of a claim. Two more are checked elsewhere: the worker must have room for the run, and in a poll no
+# other run may come before it.
 MAY_BE_CLAIMED = f"""{IS_OFFERED} AND {_RUN_MAY_GO_OUT} AND {HEADERS_MAY_GO} AND {FEATURES_MAY_GO}
     AND {IS_NOT_AVOIDED} AND {CONNECTION_IS_READY} AND {TRIGGER_HAS_ROOM} AND {BUDGETS_HAVE_ROOM}"""
 
@@ -112,14 +112,14 @@ def _in_all_budgets(amount: str) -> str:
             AND {IS_HOLDING} AND {lacks_room(amount)} LIMIT 1), true)"""
 
 
-# Triggers of the worker's environment. PostgreSQL reads them once for a statement, since they name no run. A run of
-# such a trigger then costs no look-up of the trigger.
+# The triggers of the worker's environment. PostgreSQL reads them once for a statement, because the query names no run.
+# So it need not look up the trigger of each run.
 _LIVE_TRIGGERS = f"SELECT t.id FROM trigger t WHERE t.{OF_ENVIRONMENT} AND t.deleted_at IS NULL"
 _FULL = f"{_LIVE_TRIGGERS} AND t.max_concurrent_runs IS NOT NULL AND NOT {TRIGGER_HAS_ROOM}"
 _TOO_DEAR = (
     f"{_LIVE_TRIGGERS} AND t.max_cost_usd IS NULL AND NOT {_in_all_budgets('b.reserve_usd')}"
 )
-# It begins with connections, most of which are ready.
+# The query begins with connections, because most of them are ready.
 _NOT_READY = f"""SELECT t.id FROM connection c JOIN trigger t ON t.connection_id = c.id
     WHERE c.{OF_ENVIRONMENT} AND {LACKS_TOKEN}"""
 _WITH_HEADERS = f"{_LIVE_TRIGGERS} AND {HAS_HEADERS}"
@@ -128,10 +128,10 @@ HEADERS_MAY_GO_FROM_QUEUE = f"(%(approved)s OR r.trigger_id NOT IN ({_WITH_HEADE
 _WITH_APPROVALS = f"{_LIVE_TRIGGERS} AND {HAS_APPROVALS}"
 _FEATURES_MAY_GO_FROM_QUEUE = f"""({_RUN_FEATURES_MAY_GO}
         AND ({_takes(APPROVALS)} OR r.trigger_id NOT IN ({_WITH_APPROVALS})))"""
-# The conditions under which a run of a queue may go out, and those under which runs of a trigger may. Together they say
-# the same as those of a claim. Some say in advance what follows from others, to pass over many rows at little cost.
-# The worker has a run that goes on after a decision. A limit of the number of runs does not hold back such a run, which
-# it has counted already, so that BUDGETS_HAVE_ROOM alone decides about it.
+# Below are the conditions under which a run of a queue may go out, and those under which runs of a trigger may.
+# Together they say the same as those of a claim. Some follow from others, and let PostgreSQL pass over many rows at
+# little cost. This one says that the worker has a run that goes on after a decision. Such a run is in the number of
+# runs already, so that a limit of this number does not hold it back, and BUDGETS_HAVE_ROOM alone decides about it.
 _HAS_DECIDED = f"""coalesce((SELECT true FROM run d
         WHERE d.worker_id = %(worker_id)s AND d.{OF_ENVIRONMENT} AND d.status = 'queued' AND d.spells > 0
         LIMIT 1), false)"""
@@ -143,14 +143,14 @@ _TRIGGER_MAY = f"""t.{OF_ENVIRONMENT} AND t.deleted_at IS NULL AND {HEADERS_MAY_
     AND {_TRIGGER_FEATURES_MAY_GO}
     AND t.id NOT IN (SELECT id FROM no_room) AND t.id NOT IN (SELECT id FROM too_dear)
     AND t.id NOT IN (SELECT id FROM not_ready) AND {BUDGETS_HAVE_ROOM_FOR_NEW}"""
-# Looks the trigger of each run up by itself (OFFSET 0).
+# OFFSET 0 makes PostgreSQL look up the trigger of each run one by one.
 _WITH_TRIGGER = f"""CROSS JOIN LATERAL (
         SELECT t.prefer_seconds FROM trigger t WHERE t.id = r.trigger_id AND {BUDGETS_HAVE_ROOM} OFFSET 0) t"""
-# PostgreSQL would expect that few runs meet so many conditions, and would read the whole queue and sort it, instead of
-# reading it in order until it has enough. These joins add one row each, but make it expect a million.
+# PostgreSQL would expect that few runs meet so many conditions, and would read and sort the whole queue, instead of
+# reading it in order until it has enough. These joins add no rows, but make PostgreSQL expect a million.
 _MANY = "CROSS JOIN generate_series(1, (SELECT 1)) one CROSS JOIN generate_series(1, (SELECT 1)) another"
-# How many runs at the head of a queue are looked at one by one. If there are not enough among them that may go out, the
-# others are found by the triggers whose runs may: most runs of a long queue may be of triggers that are full.
+# How many runs at the head of a queue are looked at one by one. If too few of them may go out, the others are found by
+# the triggers whose runs may, because most runs of a long queue may be of triggers that are full.
 _HEAD = 1_000
 
 # The order in which a worker gets its due runs: those that have been due longest come first.
@@ -160,9 +160,9 @@ HAND_OUT_ORDER = "r.available_at, r.id"
 def first_due(
     where: str, *, own: int, of_each_pool: int | None = None, at_most: str | None = None
 ) -> str:
-    """Returns the query for a worker's first due runs: `own` of its own, and `of_each_pool` that have been open to the
-    pool longest. These numbers are part of the text, because otherwise PostgreSQL expects a tenth of the queue.
-    `at_most` is SQL for how many are really read.
+    """Returns the query for a worker's first due runs: `own` runs of its own, and `of_each_pool` of each pool, those
+    that have been open to the pool longest. These numbers are part of the text, because otherwise PostgreSQL expects to
+    read a tenth of the queue. `at_most` is SQL for how many runs it really reads.
     """
     of_worker = _first(IS_OWN, where, HAND_OUT_ORDER, own, at_most)
     if of_each_pool is None:
@@ -203,7 +203,7 @@ def _first(mine: str, where: str, order: str, most: int, at_most: str | None) ->
     SELECT * FROM (SELECT * FROM early UNION SELECT * FROM late) r ORDER BY {order} LIMIT {enough})"""
 
 
-# The condition for the runs that the worker holds: it has claimed them, and they have not ended. It is for the table
+# The condition that the worker holds a run: it has claimed the run, and the run has not ended. It is for the table
 # `run` without an alias.
 IS_HELD = f"{OF_ENVIRONMENT} AND worker_id = %(worker_id)s AND slot IS NOT NULL"
 # How many more runs the worker may claim. A worker may hold more runs than its capacity, if the capacity was lowered.
@@ -224,8 +224,8 @@ _EVALUATE = (
 
 
 def about(condition: str, worker: str) -> str:
-    """Returns a condition about each worker of a statement, instead of the one in the parameters. `worker` is an alias
-    in it; the workers are of the environment `environment_id`. A disabled or limited worker's capacity is not 0 then.
+    """Returns the condition for all workers of a statement, instead of the one in the parameters. `worker` is their
+    alias; they are in the environment `environment_id`. The capacity is then not 0 for a disabled or limited worker.
     """
     return (
         condition.replace(_ENVIRONMENT, "%(environment_id)s::uuid")
@@ -237,8 +237,8 @@ def about(condition: str, worker: str) -> str:
 
 
 class Limits(TypedDict):
-    """How many runs a worker may hold at once, whether it is approved for secret headers, and which of FEATURES it has;
-    not to say so is to have none.
+    """How many runs a worker may hold at once, whether it is approved for secret headers, and which of FEATURES it has:
+    none if the key is missing.
     """
 
     capacity: int
@@ -257,7 +257,7 @@ def limits_of(
     approved: bool,
     features: Sequence[str] = (),
 ) -> Limits:
-    """A worker that is disabled, or `limited` by its account's usage limit, may take no run."""
+    """Returns a worker's limits. A disabled worker, and one that is `limited` by a usage limit, may take no run."""
     return {
         "capacity": 0 if disabled or limited else max_concurrency,
         "approved": approved,
@@ -278,8 +278,8 @@ def evaluate(
     `trigger_has_room`, `headers_may_go`, `features_may_go`, `budgets_have_room`, `connection_is_ready`, and
     `free_slots`, a number. `connection_id` is the connection of the run's trigger, or None. `limited_until` is when the
     worker's usage limit ends, or None if it has none. `last_claimed_at` is when the worker claimed the last of the runs
-    that it holds, or None if it holds none. Without a worker only those count that concern the run alone. The refusal
-    of a claim and the explanation of a waiting run both use this result.
+    that it holds, or None if it holds none. Without a worker, only the conditions about the run itself count. The
+    refusal of a claim and the explanation of a waiting run both use this result.
     """
     params = {"run_id": run_id, "worker_id": worker_id, "now": now, **NO_FEATURES, **limits}
     return fetch_row(_EVALUATE, params)
@@ -296,7 +296,7 @@ def pool_from(due: str, now: str) -> str:
 
 
 def avoided_worker(failed: str, now: str) -> str:
-    """Returns SQL for the worker that a retry passes over: `failed`, if another can take it at `now`, else NULL."""
+    """Returns SQL for the worker that a retry passes over: `failed`, if others can take it at `now`, else NULL."""
     return f"""CASE WHEN t.pool_id IS NULL THEN NULL
         WHEN {_another_is_ready(failed, now)} OR EXISTS (
             SELECT FROM worker o WHERE o.id = t.worker_id AND o.id <> {failed} AND {_is_ready(now)})

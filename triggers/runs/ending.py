@@ -23,8 +23,8 @@ SELECT * FROM unnest(%(run_ids)s::uuid[], %(environment_ids)s::uuid[], %(message
 ON CONFLICT (run_id) DO UPDATE SET error_message = excluded.error_message
 """
 
-# Keeps the final ends of runs as events for those triggers that listen. Later ends of a run, by late results, are none,
-# and neither are those of runs that found nothing new.
+# Stores the final ends of runs as events for the triggers that listen. A later end of a run, by a late result, is no
+# event, and neither is the end of a run that found nothing new.
 _KEEP_ENDS = """
 INSERT INTO event (id, environment_id, run_id, received_at)
 SELECT n.id, r.environment_id, r.id, r.ended_at FROM unnest(%(ids)s::uuid[], %(run_ids)s::uuid[]) AS n (id, run_id)
@@ -42,9 +42,9 @@ def follow_up(
     told_cost: Decimal | None = None,
 ) -> None:
     """Writes the errors, retries, deliveries, events and audit rows of ended runs, and settles their budgets, in the
-    transaction of their end. It sets in each row `will_retry`, and `resume_until`: until when the worker may continue
-    the session, or None. `told_cost` is what the worker of a single run told of the cost of its last spell. On commit
-    workers and streams are woken.
+    transaction that ended them. In each row it sets `will_retry`, and `resume_until`: until when the worker may
+    continue the session, or None. `told_cost` is what the worker of a single run reported as the cost of its last
+    spell. On commit it wakes workers and streams.
     """
     keep_errors([run for run in ended if run["error_message"] is not None])
     retries = create_retries(ended, retry_after_seconds=retry_after_seconds)
@@ -57,10 +57,10 @@ def follow_up(
     if heard := [run["id"] for run in ended if run["is_heard"]]:
         execute(_KEEP_ENDS, {"ids": [new_id() for _ in heard], "run_ids": heard})
     emit(*events, *retry_events(retries))
-    # Budgets come last, because the claims and ends of runs of an environment wait for each other from here on.
+    # Budgets are locked last, because from here on the claims and ends of an environment's runs wait for each other.
     if reserved := [run["id"] for run in ended if run["has_reservations"]]:
         settle_reservations(reserved, told_cost=told_cost)
-    # The ids of the ended runs wake the streams of their events, which then end as well.
+    # The ids of the ended runs wake the streams of their events, so that these end as well.
     told = [id_ for run in ended for id_ in (run["worker_id"], run["id"])]
     wake_for([*retries, *freed_slots(ended)], also=told)
 
@@ -124,7 +124,7 @@ class NoRetry(StrEnum):
     START_DEADLINE = "start_deadline"
     # The run's tool calls may have changed something, and its trigger forbids retries of such runs.
     HAD_EFFECTS = "had_effects"
-    # The run waited for a decision, which nobody made in time, or whose worker did not come back for it.
+    # The run waited for a decision that nobody made in time, or its worker did not come back after the decision.
     APPROVAL_EXPIRED = "approval_expired"
     APPROVAL_UNREACHABLE = "approval_unreachable"
     TRIGGER_DELETED = "trigger_deleted"
@@ -140,7 +140,7 @@ def why_no_retry(run: Row) -> NoRetry | None:
 
 
 def why_not_repeated(run: Row) -> NoRetry | None:
-    """Ignores whether the trigger is enabled. Returns HAD_EFFECTS only if there is no other reason."""
+    """Returns why the run is not repeated, or None, whether its trigger is enabled or not. HAD_EFFECTS comes last."""
     if run["status"] == Status.SUCCEEDED:
         return NoRetry.SUCCEEDED
     if run["status"] == Status.CANCELED:
@@ -163,7 +163,7 @@ def why_not_repeated(run: Row) -> NoRetry | None:
 
 
 def _retries_are_used(run: Row) -> bool:
-    """Returns whether there may be no further retry. Attempts that ended at a usage limit count by themselves."""
+    """Returns whether the retries are used up. Attempts that ended at a usage limit have a limit of their own."""
     if run["at_limit"]:
         return bool(run["limit_retries"] >= MAX_LIMIT_RETRIES)
     return bool(run["attempt"] - run["limit_retries"] > run["max_retries"])
@@ -185,15 +185,15 @@ def can_resume(run: Row) -> bool:
 
 
 def _worker_is_in_pool(run: Row) -> bool:
-    """Returns whether the run's worker is in the trigger's pool. Few runs need it, so it is read only here."""
+    """Returns whether the run's worker is in the trigger's pool. It reads this here, because few runs need it."""
     if "worker_is_in_pool" not in run:
         run["worker_is_in_pool"] = is_member(run["trigger_pool_id"], run["worker_id"])
     return bool(run["worker_is_in_pool"])
 
 
 def may_have_had_effects(run: Row) -> bool:
-    """Returns whether tool calls of a run, or of the session that it continued, may have changed something. Without
-    reported counts, that is so if the run was started.
+    """Returns whether tool calls of a run, or of the session that it continued, may have changed something. If the
+    worker reported no counts, each run that was started may have.
     """
     if run["had_effects"]:
         return True
@@ -203,7 +203,9 @@ def may_have_had_effects(run: Row) -> bool:
 
 
 def _effects_forbid(run: Row) -> bool:
-    """Returns whether possible effects forbid a retry: if the trigger resumes, or `retryAfterEffects` is false."""
+    """Returns whether possible effects forbid a retry. If the trigger resumes, they do when the session can't be
+    continued; otherwise unless `retryAfterEffects` is set.
+    """
     if run["retry_mode"] == RetryMode.RESUME:
         return not can_resume(run) and may_have_had_effects(run)
     return not run["retry_after_effects"] and may_have_had_effects(run)
@@ -218,9 +220,9 @@ WHERE r.id = ANY(%(ids)s) AND r.environment_id = ANY(%(environment_ids)s)
 
 
 def create_retries(ended: Iterable[Row], *, retry_after_seconds: int | None = None) -> list[Row]:
-    """Queues a retry of each run that needs one, in two statements at most; `lock_triggers` comes first. It comes due
-    after the waiting time of its attempt, or `retry_after_seconds` if longer; after a usage limit at once, since it
-    waits for the limit. Returns columns of the new runs.
+    """Queues a retry of each run that needs one, in two statements at most; `lock_triggers` comes first. A retry comes
+    due after the waiting time of its attempt, or after `retry_after_seconds` if that is longer. After a usage limit it
+    comes due at once, since it waits for the limit. Returns columns of the new runs.
     """
     runs = [run for run in ended if why_no_retry(run) is None]
     if not runs:

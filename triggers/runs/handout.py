@@ -1,7 +1,7 @@
 """Gives due runs to the workers that ask, by a poll or by `claim-next`, which claims the next run in the same call.
 
-The due runs are read with all that their worker gets. What was just offered to one worker of a pool is offered to the
-others last.
+The due runs are read with all that their worker gets. A run that was just offered to one worker of a pool is offered
+last to the pool's others.
 """
 
 import json
@@ -60,8 +60,8 @@ MAX_CARRIED_BYTES = 16 * 1024
 # The most bytes that JSON needs for one byte of text: a control character becomes six characters (`\u0001`).
 _LONGEST_ESCAPE = 6
 
-# How often runs are chosen anew, if another worker was offered or claimed one of them at the same moment. A call that
-# waits then asks again soon; any other is answered as if there were none.
+# How often runs are chosen again, if another worker was offered or claimed one of them at the same moment. After that,
+# a waiting call asks again soon, and any other call is answered as if there were no runs.
 MOST_TRIES = 4
 
 
@@ -71,15 +71,15 @@ class HandedOut:
     mcp_headers: dict[str, str]
 
 
-# For how many seconds a run counts as offered. A worker claims what it was offered within milliseconds, but a busy
-# service may take a second to answer both calls.
+# For how many seconds a run counts as offered. A worker claims an offered run within milliseconds, but a busy service
+# may take a second to answer both calls.
 _COUNTS_FOR = 2.0
 
-# How many seconds later a run may count as offered again, so that workers that poll and never claim can't keep a run
-# from the others for long.
+# After how many seconds a run may count as offered again. Until then other workers can get it, so that workers that
+# poll and never claim can't keep it from them for long.
 _AGAIN_AFTER = 60.0
 
-# How many offers of an environment are remembered, and of how many environments, so that they take little memory.
+# How many offers of an environment are remembered, and of how many environments, to limit the memory.
 _MOST, _ENVIRONMENTS = 1_000, 1_000
 
 
@@ -92,7 +92,7 @@ class Offers:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = Lock()
-        # The oldest offer is first.
+        # The offers by run, the oldest one first.
         self._offers: dict[UUID, _Offer] = {}
 
     def to_others(self, worker_id: UUID) -> list[UUID]:
@@ -100,7 +100,7 @@ class Offers:
             return self._to_others(worker_id)
 
     def add(self, worker_id: UUID, run_ids: Collection[UUID], *, besides: Collection[UUID]) -> bool:
-        """Remembers these offers, but for `besides`. Returns False, and does nothing, if another worker has one."""
+        """Remembers these offers, except `besides`. Returns False and does nothing if another worker has one."""
         new = {*run_ids}.difference(besides)
         with self._lock:
             if not new.isdisjoint(self._to_others(worker_id)):
@@ -135,7 +135,7 @@ _IS_NOT_SHUT = "r.trigger_id <> ALL(%(shut)s::uuid[])"
 
 _RUNS = "run r JOIN trigger t ON t.id = r.trigger_id"
 
-# What somebody decided about the call for which the run last waited, in the form in which its worker gets it.
+# What somebody decided about the call for which the run last waited, in the form that its worker gets.
 _DECISION = """json_build_object('approvalId', asked.id,
         'decision', CASE asked.status WHEN 'approved' THEN 'approve' ELSE 'reject' END, 'tool', asked.tool,
         'argumentsHash', asked.arguments_hash, 'toolSchemaHash', asked.tool_schema_hash, 'reason', asked.reason)"""
@@ -144,10 +144,10 @@ _DECISION = """json_build_object('approvalId', asked.id,
 def _reading_due(
     runs: str, where: str, *, most: str, last: str = "false", resumed_at: str = NOW
 ) -> str:
-    """Returns the statement that reads due runs until the answer is full, or `most`. In SQL, `runs` and `where` say
-    which, `last` which come last, and `resumed_at` when a session must be alive. `weight` estimates a run's bytes in
-    the answer; PostgreSQL knows a text's length without reading it. Only the worker of a session gets
-    `resume_session_id`.
+    """Returns the statement that reads due runs until the answer is full, or has `most` runs. The SQL in `runs` and
+    `where` says which runs, `last` which of them come last, and `resumed_at` until when a session must last. `weight`
+    estimates a run's bytes in the answer; PostgreSQL knows a text's length without reading it. Only the worker of a
+    session gets `resume_session_id`.
     """
     return f"""
 WITH due AS (
@@ -188,8 +188,8 @@ ORDER BY is_last, available_at, id
 
 @cache
 def due(own: int, *, of_each_pool: int | None) -> str:
-    """Returns the statement that reads the due runs that a worker may claim: the first `own` of its own at most, and so
-    many of each of its pools. Most workers are in no pool, and a statement without them costs less to plan.
+    """Returns the statement that reads the due runs that a worker may claim: at most the first `own` of its own, and
+    `of_each_pool` of each of its pools. Most workers are in no pool, and a statement without pools costs less to plan.
     """
     found = first_due(_IS_NOT_SHUT, own=own, of_each_pool=of_each_pool)
     runs = f"({found}) r JOIN trigger t ON t.id = r.trigger_id"
@@ -197,8 +197,8 @@ def due(own: int, *, of_each_pool: int | None) -> str:
     return _reading_due(runs, "true", most=f"least({own}, {FREE_SLOTS})", last=last)
 
 
-# Reads the run that a worker holds and has claimed with this claimId. A worker may have claimed several runs one by one
-# with the same claimId; then it is the first of them.
+# Reads the run that a worker holds and has claimed with this claimId. If a worker has claimed several runs one by one
+# with the same claimId, it reads the first of them.
 CLAIMED = _reading_due(
     _RUNS,
     f"r.{OF_ENVIRONMENT} AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL AND r.claim_id = %(claim_id)s"
@@ -209,7 +209,7 @@ CLAIMED = _reading_due(
 
 
 def _reading_sealed(environment: str, where: str) -> str:
-    """Returns the statement for sealed headers of due runs. It begins with triggers, most of which have none."""
+    """Returns the statement for sealed headers of due runs. It begins with triggers, because most of them have none."""
     return f"""
 SELECT t.id AS trigger_id, t.environment_id, {SEALED_HEADERS}
 FROM trigger t
@@ -229,9 +229,9 @@ _OF_GIVEN = "environment_id = %(environment_id)s"
 
 SEALED_IN_ENVIRONMENT = _reading_sealed(_OF_GIVEN, f"r.{_OF_GIVEN}")
 
-# Reads until when the worker gets nothing because of its usage limit. Without a limit, it reads when the worker's next
-# own run comes due, the next run is opened to a pool of the worker, or the next window of a budget begins, whichever is
-# first.
+# Reads until when the worker gets nothing because of its usage limit. Without a limit, it reads which comes first: the
+# worker's next own run comes due, the next run is opened to a pool of the worker, or the next window of a budget
+# begins.
 OUTLOOK = f"""
 SELECT coalesce((SELECT limited_until FROM worker WHERE id = %(worker_id)s AND limited_until > {NOW}), least(
     (SELECT min(available_at) FROM run
@@ -258,11 +258,11 @@ def hand_out_runs(
     """Returns the due runs that a worker may claim, those that have been due longest first. Their number is limited by
     `capacity`, less the runs that it holds, by MOST_AT_ONCE and by `most_bytes` as JSON, but a single run may be
     larger. Only an `approved` worker gets secret headers. `has_pools` is False if the worker is in no pool, which is
-    cheaper. With `offers`, a run that others of its pool were just offered comes last.
+    cheaper. With `offers`, a run that was just offered to another worker of its pool comes last.
 
-    URL and headers are read by one statement, so that a secret goes only with its URL, and the receiver is stored. A
-    worker that polls again gets the same runs, and nothing is written. A run whose headers can't be decrypted stays
-    queued, raises an alarm, and leaves its place to another.
+    One statement reads URL and headers, so that a secret goes only with its URL, and the receiver is stored. A worker
+    that polls again gets the same runs, and nothing is written. A run whose headers can't be decrypted stays queued and
+    raises an alarm, and another run takes its place.
     """
     runs = choose_runs(
         worker_id=worker_id,
@@ -277,9 +277,9 @@ def hand_out_runs(
     return runs
 
 
-# What the runs before a run `r` leave to it: the digest of what the last success of its revision saw when it looked,
-# and the output, or else the message, of the trigger's last success that had something new. The first hand-out of a
-# run that is no retry finds that success; all later ones have the same.
+# Reads what a run `r` gets from earlier runs: the digest of what the last success of its revision saw when it looked,
+# and the output, or else the message, of the trigger's last success that had something new. The first hand-out of a run
+# that is no retry chooses that success; all later hand-outs use the same one.
 _PAST = """
 SELECT r.id, looked.look_digest AS last_digest, p.id AS previous_id, p.ended_at AS previous_ended_at,
     p.revision_id AS previous_revision_id, coalesce(o.output::text, to_json(p.short_message)::text) AS previous_output
@@ -302,7 +302,7 @@ LEFT JOIN run_result o ON o.run_id = p.id
 
 
 def _with_past(runs: list[HandedOut], *, is_first: bool = True) -> list[HandedOut]:
-    """Adds `last_digest` to runs that look for something new, and `previous` to those that carry an output over. It
+    """Adds `last_digest` to runs that look for something new, and `previous` to runs that get an earlier output. It
     takes one statement if there are such runs. `is_first` is false for a run that was claimed before.
     """
     of = [run.row for run in runs if run.row["before"] is not None or run.row["carry"] != "none"]
@@ -310,7 +310,7 @@ def _with_past(runs: list[HandedOut], *, is_first: bool = True) -> list[HandedOu
         return runs
     params = {
         "run_ids": [row["id"] for row in of],
-        # A run that was handed out before, and a retry, keep what they have, even if that is nothing.
+        # A run that was handed out before, and a retry, keep the earlier run that was chosen, even if there was none.
         "firsts": [
             is_first and row["handed_out_url"] is None and row["attempt"] == 1 for row in of
         ],
@@ -330,7 +330,7 @@ def choose_runs(
     now: datetime | None = None,
     **limits: Unpack[Limits],
 ) -> list[HandedOut]:
-    """Returns the runs that `hand_out_runs` would give to the worker, or `only_first` of them, and writes nothing."""
+    """Returns the runs that `hand_out_runs` would give to the worker, or only the first; it writes nothing."""
     params: Row = {
         **NO_FEATURES,
         **limits,
@@ -371,8 +371,8 @@ def read_claimed(
     features: Sequence[str] = (),
     now: datetime | None = None,
 ) -> HandedOut | None:
-    """Returns the run that the worker holds by this `claim_id`, with its trigger's present URL and headers; writes
-    nothing. Returns None if there is none, or if its headers can't be decrypted or must not go to this worker.
+    """Returns the run that the worker holds by this `claim_id`, with its trigger's present URL and headers; it writes
+    nothing. Returns None if there is no such run, its headers can't be decrypted, or this worker may not get them.
     """
     params = {
         "worker_id": worker_id,
@@ -409,7 +409,7 @@ def outlook(
 
 
 def _within_limits(rows: list[Row]) -> list[Row]:
-    """Returns the rows without those that a limit of their trigger would keep the worker from claiming: of each trigger
+    """Returns the rows without those that the worker could not claim because of their trigger's limit: of each trigger
     at most as many as it has free slots.
     """
     left = {row["trigger_id"]: row["free_in_trigger"] for row in rows}
@@ -448,7 +448,7 @@ def _opened(rows: Iterable[Row]) -> list[HandedOut]:
 
 
 class Next(NamedTuple):
-    """The run that the worker claimed, with all that a claim answers, or None. `was_late`: others took the runs."""
+    """The claimed run with all that the answer needs, or None. `was_late` says that other workers took the runs."""
 
     run: HandedOut | None
     was_late: bool = False
@@ -466,10 +466,10 @@ def claim_next_run(
     offers: Offers | None = None,
     now: datetime | None = None,
 ) -> Next:
-    """Claims the first run that `hand_out_runs` would return, and with `start` starts it. If the worker holds a run
-    that it claimed with this `claim_id`, it gets that one again, so a call whose answer was lost can be repeated; the
-    claim's UPDATE checks that under the worker's lock. `lock_worker` takes this lock and returns the worker's limits;
-    it is not called if there is no run. `offers` is as for `hand_out_runs`.
+    """Claims the first run that `hand_out_runs` would return, and starts it if `start` is set. If the worker holds a
+    run that it claimed with this `claim_id`, it returns that run again, so that a call whose answer was lost can be
+    repeated; the claim's UPDATE checks this under the worker's lock. `lock_worker` takes this lock and returns the
+    worker's limits; it is not called if there is no run. `offers` is as for `hand_out_runs`.
     """
     for _ in range(MOST_TRIES):
         chosen = choose_runs(
@@ -483,7 +483,7 @@ def claim_next_run(
         run, chosen = None, _with_past(chosen)
         if chosen:
             run = _take(chosen[0], worker_id, claim_id, start, lock_worker, actor, now)
-        # No run taken? Then this may be a repeated call, which gets the run that the first one claimed.
+        # No run taken? Then this may be a repeated call: return the run that the first call claimed.
         run = run or _claimed_before(worker_id, claim_id, start, limits, actor, now)
         if run is not None or not chosen:
             return Next(run)

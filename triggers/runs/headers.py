@@ -27,8 +27,8 @@ from workspaces.encryption.keys import unseal_row
 
 log = get_logger(__name__)
 
-# What `opened_headers` reads of a trigger `t`, and the joins for it: its own sealed headers and those of its
-# connection, each with its data key.
+# The columns that `opened_headers` reads of a trigger `t`, and the joins for them: the trigger's own sealed headers and
+# those of its connection, each with its data key.
 SEALED_HEADERS = """t.mcp_headers, k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id,
     t.connection_id, c.headers AS connection_headers, c.access_expires_at AS headers_expire_at,
     ck.id AS connection_key_id, ck.wrapped AS connection_key_wrapped, ck.master_key_id AS connection_master_key_id"""
@@ -39,8 +39,8 @@ LEFT JOIN data_key ck ON ck.id = c.headers_key_id"""
 
 
 def opened_headers(row: Row) -> dict[str, str] | None:
-    """Returns the headers of a row with SEALED_HEADERS: the trigger's own, and those of its connection, which replace
-    own ones of the same name. Returns None if they can't be decrypted, or the connection has none.
+    """Returns the headers of a row with SEALED_HEADERS: the trigger's own and those of its connection. Of two with the
+    same name, the connection's counts. Returns None if they can't be decrypted, or the connection has none.
     """
     if row["connection_id"] is not None and row["connection_headers"] is None:
         return None
@@ -57,7 +57,7 @@ def opened_headers(row: Row) -> dict[str, str] | None:
     return {name: value for name, value in own.items() if name.lower() not in taken} | lent
 
 
-# Reads URL and headers together, as a hand-out does, with the URL that the worker was handed before.
+# Reads URL and headers together, as a hand-out does, with the URL that the worker got before.
 _HELD = f"""
 SELECT r.id, r.environment_id, r.trigger_id, r.status, t.mcp_url, {SEALED_HEADERS},
     x.mcp_url AS handed_out_url, x.handed_to[1] AS handed_to, t.deleted_at IS NOT NULL AS is_deleted,
@@ -72,9 +72,9 @@ WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL A
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RunCredentials:
-    """The MCP headers that a run's trigger has by now."""
+    """The MCP headers that a run's trigger has now."""
 
-    # The URL for which the headers are.
+    # The URL to which the headers may go.
     mcp_url: str | None
     headers: dict[str, str]
     # When they expire; None if they do not.
@@ -91,15 +91,15 @@ def renew_credentials(
     now: datetime | None = None,
 ) -> RunCredentials:
     """Returns the headers for the MCP server that the run was handed out with, and stores who receives them.
-    `refused_expires_at` is when those expire that the server has refused. Raises NotFound; Refused; NotReady, after it
-    has let a scheduler know; and Unavailable if the headers can't be decrypted.
+    `refused_expires_at` is the expiry of the headers that the server has refused. Raises NotFound; Refused; NotReady,
+    after it has asked a scheduler for a token; and Unavailable if the headers can't be decrypted.
     """
     params = {"run_id": run_id, "worker_id": worker_id, "approved": approved, "now": now}
     row = fetch_one(_HELD, params)
     if row is None:
         run = read_own_run(run_id, worker_id, now)
         raise Refused(f"The run is {run['status']}: the worker does not hold it.", run)
-    # Other headers than those of this URL must not go there. There is no URL if the worker claimed without a poll.
+    # The headers may only go to their own URL, which may have changed. A claim without a poll handed out no URL.
     if row["is_deleted"] or row["handed_out_url"] not in (None, row["mcp_url"]):
         raise Refused(
             "The run's trigger has another MCP URL by now, or was deleted.",
@@ -128,8 +128,8 @@ def renew_credentials(
 
 
 # How many receivers of a run's secret headers are stored with the run. A receiver is a worker together with its IP
-# address. If a worker changes between a few addresses, an audit row is therefore written once for each address and not
-# at every poll.
+# address. So a worker that changes between a few addresses causes one audit row for each address, not one at every
+# poll.
 _REMEMBERED = 20
 
 # Stores with each run the MCP URL that the worker gets, the run whose output it gets, and who receives the secret
@@ -154,8 +154,8 @@ RETURNING run_id, handed_to
 
 
 def note_receiver(runs: Iterable[Row], *, worker_id: UUID, actor: Actor) -> None:
-    """Stores the URL of each run that was handed out and who got its headers, and audits a new worker or address in the
-    same transaction.
+    """Stores the URL of each run that was handed out and who got its headers. In the same transaction it writes an
+    audit row for a new worker or address.
     """
     receiver = f"{worker_id} {actor.ip or ''}"
     news: dict[UUID, Row] = {}
@@ -165,8 +165,8 @@ def note_receiver(runs: Iterable[Row], *, worker_id: UUID, actor: Actor) -> None
         is_fixed = row.get("previous_id") == row.get("kept_previous_id")
         if gets_headers or row["handed_out_url"] != row["mcp_url"] or not is_fixed:
             news[row["id"]] = {**row, "receiver": receiver if gets_headers else None}
-    # Runs whose headers nobody has received yet are stored first. Usually all runs are of this kind, and no second
-    # statement is needed.
+    # Runs whose headers nobody has received yet come first. Usually all runs are of this kind, and no second statement
+    # is needed.
     earlier = _store([row for row in news.values() if row["handed_to"] is None], later=False)
     _log(news, earlier, worker_id, actor)
     if others := [row for run_id, row in news.items() if run_id not in earlier]:
@@ -183,7 +183,7 @@ def note_receiver(runs: Iterable[Row], *, worker_id: UUID, actor: Actor) -> None
 
 
 def _store(rows: list[Row], *, later: bool) -> dict[UUID, list[str]]:
-    """Returns the runs that this changed, each with the receivers stored before, the latest first."""
+    """Stores the receivers, and returns the changed runs with the receivers stored before, the latest first."""
     if not rows:
         return {}
     # Rows are locked in the order of their ids, so that two polls at the same moment don't deadlock.

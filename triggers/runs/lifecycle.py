@@ -2,8 +2,8 @@
 ends them as their workers say.
 
 Each transition is one UPDATE whose condition names the expected state, so that only one of two processes succeeds. The
-state is read, for an error, only if nothing was changed. What follows is written in the same transaction.
-docs/architecture.md has the order of locks.
+state is read for an error message, only if nothing was changed. All that a transition causes is written in its
+transaction. docs/architecture.md has the order of locks.
 """
 
 from collections.abc import Callable, Mapping
@@ -100,8 +100,7 @@ def take_run(
     now: datetime | None = None,
     **limits: Unpack[conditions.Limits],
 ) -> Row | None:
-    """Claims a run, as `claim_run` says, or returns None and has written nothing. Raises Refused if a budget has no
-    room.
+    """Claims a run, as `claim_run` says, or writes nothing and returns None. Raises Refused if a budget has no room.
 
     `limited_trigger` is the run's trigger, if it limits how many of its runs may be held at once. With `once`, it
     claims nothing if the worker holds a run that it claimed with this `claim_id`. `then` is called when the run is
@@ -120,7 +119,7 @@ def take_run(
         return None
     emit(*_claim_events(claimed, actor))
     then()
-    # Budgets come last in a claim, because the claims of an environment wait for each other from here on.
+    # Budgets are locked last, because from here on the claims of an environment wait for each other.
     if claimed["has_budgets"] and not reserve(claimed):
         raise no_room({"status": Status.QUEUED})
     return claimed
@@ -136,7 +135,7 @@ def _claim_events(claimed: Row, actor: Actor) -> list[Event]:
 
 
 def start_run(*, worker_id: UUID, run_id: UUID, actor: Actor, now: datetime | None = None) -> Row:
-    """Moves a run from claimed to running and renews its lease. A running one is returned. Raises NotFound, Refused."""
+    """Moves a run from claimed to running, and renews its lease. A running run stays. Raises NotFound, Refused."""
     with transaction.atomic():
         run = fetch_one(sql.START, _leasing(run_id, worker_id, now))
         if run is not None:
@@ -157,8 +156,8 @@ def heartbeat_run(
     now: datetime | None = None,
 ) -> Row:
     """Renews the lease of a held run, and returns `status`, `cancel_requested_at`, `lease_expires_at` and
-    `record_events`. Stores `tool_calls`, unless later counts are there, and `session_id`, to know it if the worker is
-    lost. Raises NotFound, and Refused if the worker must stop the run.
+    `record_events`. It stores `tool_calls`, unless later counts are stored, and `session_id`, which is needed if the
+    worker is lost. Raises NotFound, and Refused if the worker must stop the run.
     """
     params = {
         **_leasing(run_id, worker_id, now),
@@ -187,8 +186,8 @@ def cancel_run(*, run_id: UUID, actor: Actor, now: datetime | None = None) -> Ro
             return run
         run = fetch_one(sql.READ, params)
         if run is not None and run["status"] in UNHELD:
-            # The run's worker let it wait between the two statements, or a person decided. Nobody changes it while it
-            # is locked.
+            # Between the two statements, the run's worker let it wait, or a person decided. So it is locked, and tried
+            # again.
             execute(sql.LOCK, params)
             if canceled := _cancel(params, actor):
                 return canceled
@@ -201,7 +200,7 @@ def cancel_run(*, run_id: UUID, actor: Actor, now: datetime | None = None) -> Ro
 
 
 def _cancel(params: Row, actor: Actor) -> Row | None:
-    """Does what `cancel_run` says. Returns None if it has changed nothing."""
+    """Ends the run, or asks its worker to stop it, as `cancel_run` says. Returns None if it has changed nothing."""
     if run := fetch_one(sql.CANCEL_UNHELD, params):
         if run["spells"]:
             close_approvals([run], ApprovalStatus.WITHDRAWN, now=params["now"])
@@ -231,8 +230,8 @@ def expire_runs(*, limit: int = 100, now: datetime | None = None) -> int:
 
 
 def expire_queued_runs(*, limit: int = 100, now: datetime | None = None) -> int:
-    """Ends up to `limit` runs that no worker may claim any more, and returns how many: their start deadline has passed,
-    nobody continued their session in time, or nobody decided in time about the call for which they wait.
+    """Ends up to `limit` runs that no worker may claim any more, and returns how many: runs whose start deadline has
+    passed, whose session nobody continued in time, or about whose call nobody decided in time.
     """
     params = {"limit": limit, "now": now}
     return _end_found(
@@ -248,7 +247,7 @@ def expire_queued_runs(*, limit: int = 100, now: datetime | None = None) -> int:
 
 
 def _end_found(find: str, end: str, params: Row, action: Callable[[Row], str]) -> int:
-    """Ends the runs that the statement `find` finds by the statement `end`, and returns how many. `action` says which
+    """Finds runs by the statement `find`, ends them by the statement `end`, and returns how many. `action` says which
     action the end of a run is.
     """
     with transaction.atomic():
@@ -257,7 +256,7 @@ def _end_found(find: str, end: str, params: Row, action: Callable[[Row], str]) -
             return 0
         lock_triggers(row["trigger_id"] for row in found)
         ids = [run["id"] for run in found]
-        # With the environments PostgreSQL reads only their partitions, if the table is partitioned by environment.
+        # If the table is partitioned by environment, the environments make PostgreSQL read only their partitions.
         environment_ids = list({run["environment_id"] for run in found})
         ended = fetch_all(end, {**params, "ids": ids, "environment_ids": environment_ids})
         close_approvals(
@@ -291,7 +290,7 @@ def _read_claimable(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:
     return run
 
 
-# After so many seconds a worker may ask again for a run's credentials, or for a run that waits for them.
+# After this many seconds a worker may ask again for a run's credentials, or for a run that waits for them.
 CREDENTIALS_SECONDS = 5
 
 
@@ -310,8 +309,8 @@ class Refused(Conflict):
 
 
 class NotReady(Refused):
-    """The error 409 for a trigger whose connection has no fresh token. The caller lets a scheduler know, outside of the
-    transaction that this error rolls back.
+    """The error 409 for a trigger whose connection has no fresh token. The error rolls the transaction back, so the
+    caller asks a scheduler for a token after that.
     """
 
     def __init__(self, run: Row, connection_id: UUID) -> None:
@@ -336,7 +335,7 @@ _LACKS_FEATURES = (
 
 _FIRST = ("Another worker comes first for the run.", ErrorCode.FIRST_WORKER)
 
-# Why a claim is refused if one of these conditions does not hold; the first one counts.
+# The message for a claim by the first of these conditions that does not hold.
 _UNMET = {
     "is_not_paused": ("The environment is paused.", ErrorCode.ENVIRONMENT_PAUSED),
     "is_due": ("The run is not due yet.", ErrorCode.NOT_DUE),

@@ -14,8 +14,8 @@ MAX_SHORT_MESSAGE = 500
 MAX_ERROR_MESSAGE = 8_000
 MAX_LISTED_CALLS = 500
 MAX_LIMIT_KIND = 64
-# The two constants below list the words by which a worker describes a call of an MCP tool: the call's
-# result, and the effect that the tool may have according to its MCP server.
+# The two constants below list the words by which a worker describes a call of an MCP tool: its result, and the effect
+# that the tool may have according to its MCP server.
 CALL_OUTCOMES = ("ok", "error", "unknown")
 CALL_EFFECTS = ("none", "idempotent", "possible")
 MAX_OUTPUT_BYTES = 64 * 1024
@@ -49,8 +49,8 @@ def counts_of(calls: ToolCalls | None) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A call of a tool that a run stops for, until a person decides about it. `arguments` is JSON text without secrets.
-    The hashes are those by which the worker's gateway knows the call again; see Approval.
+    """A call of a tool about which a person has to decide, so that the run stops. `arguments` is JSON text without
+    secrets. The worker's gateway recognises the call by the hashes; see Approval.
     """
 
     tool: str
@@ -71,7 +71,7 @@ class Denials:
 @dataclass(frozen=True, slots=True)
 class Look:
     """What a worker saw when it looked for something new: the SHA-256 as 64 hexadecimal digits, when it looked, and
-    whether it therefore did not start the agent. Without a digest it is a report that can't be read.
+    whether it therefore did not start the agent. Without a digest, the worker's report of it could not be read.
     """
 
     digest: str | None
@@ -118,13 +118,13 @@ class Outcome:
     tool_call_list: Sequence[dict[str, Any]] = ()
     # The run's output as JSON text, up to MAX_OUTPUT_BYTES; None if there is none. An output of `null` is "null".
     output: str | None = None
-    # The sentence that says why an output that the worker reported is not kept; None if there was no such output.
+    # A sentence on why the reported output is not stored; None if there is no such output.
     unfit_output: str | None = None
-    # What the run waits for, if the status is `waiting`.
+    # The question for which the run waits, if the status is `waiting`.
     approval: Question | None = None
-    # With what the worker claimed the run, if the status is `waiting`.
+    # The claimId of the worker's claim, if the status is `waiting`.
     claim_id: str | None = None
-    # None if the report does not tell them.
+    # None if the report does not have them.
     denials: Denials | None = None
     # None if the report does not say that the worker looked.
     look: Look | None = None
@@ -147,7 +147,7 @@ class Outcome:
 
     @property
     def nothing_new(self) -> bool:
-        """Whether the report says that the agent was not started, and nothing else in it contradicts."""
+        """Whether the report says that the agent was not started, and no cost, tokens or output contradict that."""
         tokens = (self.input_tokens, self.output_tokens, self.cache_read_tokens)
         return (
             self.look is not None
@@ -158,7 +158,7 @@ class Outcome:
         )
 
     def dropped(self, run: Row) -> list[str]:
-        """Returns sentences on what the report says of a look and the run, which it has ended, does not have."""
+        """Returns sentences on what the report says of a look but the run, which has ended, has not stored."""
         if self.look is None:
             return []
         if self.look.digest is None:
@@ -175,8 +175,8 @@ class Outcome:
         """Returns the outcome that counts for a run as `statements.READ` has it.
 
         A success without the output that the trigger asks for is a failure, and so is one with denied calls if the
-        trigger says so; the worker has checked the output against the schema. A run that is to be canceled
-        does not wait, and one that has had all its spells fails. A run that found nothing new owes nothing.
+        trigger says so; the worker has checked the output against the schema. A run that found nothing new is no such
+        failure. A run that is to be canceled does not wait, and a run that has used up its spells fails.
         """
         if self.status == Status.WAITING:
             if run["status"] not in HELD and run["ended_by"] != EndedBy.WORKER:

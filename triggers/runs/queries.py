@@ -67,7 +67,7 @@ def failures(rows: QuerySet[Run, Any]) -> QuerySet[Run, Any]:
 
 
 def _beside(comparison: str, order: str) -> Func:
-    """Returns the trigger's run that was queued right before or after a run of the query, which the index has next."""
+    """Returns the id of the trigger's run that was queued right before or after a run of the query."""
     return Func(
         template=f"""(SELECT n.id FROM run n
         WHERE n.trigger_id = run.trigger_id AND n.environment_id = run.environment_id
@@ -123,9 +123,10 @@ _FAULTS = {
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The filters of a request; an empty list keeps all runs. `of_some`: all are of one trigger, worker or pool, of
-    whose unfinished runs no index has the order. `of_pair`: of two of these, which have an order only together with
-    state, source and fault class. `of_pool`: of one pool, whose ended runs have an order.
+    """The filters of a request; an empty list keeps all runs. `of_some` says that all runs are of one trigger, worker
+    or pool: no index has the unfinished ones in order. `of_pair` says that they are of two of these: an index has them
+    in order only for one state, source and fault class. `of_pool` says that they are of one pool: an index has the
+    ended ones in order.
     """
 
     statuses: Sequence[str] = ()
@@ -176,9 +177,9 @@ def _unfinished(rows: Rows, status: str, wanted: Wanted) -> Iterator[Rows]:
     if not wanted.of_some:
         yield in_states(rows, [status])
         return
-    # No index has the unfinished runs of a trigger, worker or pool in order. So they are found first and sorted:
-    # PostgreSQL would otherwise read all runs in order, and wait for an unfinished one. DISTINCT, of ids that are
-    # distinct anyway, keeps it from making one query of both, and LEFT from reading the queues of all tenants.
+    # No index has the unfinished runs of a trigger, worker or pool in order. So they are found first and then sorted;
+    # otherwise PostgreSQL would read all runs in order until it met an unfinished one. DISTINCT changes nothing, but
+    # keeps PostgreSQL from joining both queries. LEFT keeps it from reading the queues of all tenants.
     found = rows.filter(ended_at__isnull=True).annotate(state=Left("status", 16))
     ids = found.filter(state=status).values("id").distinct()
     yield Run.objects.filter(id__in=ids)
@@ -190,7 +191,7 @@ def _ended(rows: Rows, status: str, wanted: Wanted) -> Iterator[Rows]:
     ]
     if wanted.final and FaultClass.INFRA in faults:
         # The final runs that infrastructure ended have indexes of their own, because most runs of this fault class have
-        # a retry. These indexes have few runs, so they do without a column for the source.
+        # a retry. These indexes are small, so they have no column for the source.
         part = in_states(rows, [status]).filter(fault_class=FaultClass.INFRA, retried=False)
         yield part.filter(source__in=wanted.sources) if wanted.sources else part
         faults.remove(FaultClass.INFRA)
@@ -273,7 +274,7 @@ SELECT status, least(sum(number), %(most)s)::int AS number FROM (
     {_IN_STATE.format("unnest(%(sources)s::text[]) o (source)", "source = o.source AND ended_at IS NOT NULL")}) found
 GROUP BY status
 """
-# So many runs of a state are counted at most.
+# At most this many runs of a state are counted.
 MOST_COUNTED = 100
 
 
@@ -294,11 +295,11 @@ class EnvironmentRunFilters(RunFilters):
 
     @classmethod
     def read_for(cls, environment_id: UUID, request: Request) -> Self:
-        """Raises Invalid for bad parameters, also for an id that the environment does not have."""
+        """Returns the filters of a request. Raises Invalid for bad parameters, and for an id of another environment."""
         rows = Run.objects.filter(environment_id=usual(environment_id))
         filters = cls.read(rows, request, environment_id=environment_id)
         if filters.values["workerId"] or filters.values["triggerId"]:
-            # The worker or trigger is of this environment, and so are all its runs, as foreign keys ensure. If the
+            # The worker or trigger is of this environment, and foreign keys ensure that its runs are, too. If the
             # statement named the environment as well, PostgreSQL might read all runs of the environment.
             filters.queryset = Run.objects.all()
         return filters

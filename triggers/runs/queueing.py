@@ -54,14 +54,14 @@ WHERE e.id = %(environment_id)s
 class QueueRoom:
     """The room in an environment's queue, which a transaction has counted once for all the runs that it queues."""
 
-    # How many more runs it may queue.
+    # How many more runs the transaction may queue.
     left: int
     # The ceiling of the environment.
     most: int
 
     def check(self, trigger_id: UUID) -> None:
-        """Raises CeilingReached if no run is left. If the trigger can't be run it does nothing, because the caller then
-        tells that.
+        """Raises CeilingReached if there is no room left. If the trigger can't be run it does nothing, because the
+        caller then raises an error about that.
         """
         if self.left <= 0 and fetch_one(_ENVIRONMENT, {"trigger_id": trigger_id}) is not None:
             raise CeilingReached(
@@ -75,8 +75,8 @@ def room_without_turns() -> int:
     environment. Below this number, requests queue runs without taking turns.
 
     The number is half of the ceiling, less the number of requests that can count the queue at the same moment. Even if
-    all these requests queue a run at once, the queue stays below the ceiling. It is the same where staff have raised
-    the ceiling, so that the statement that queues a run need not read that.
+    all these requests queue a run at once, the queue stays below the ceiling. It ignores ceilings that staff have
+    raised, so that the statement that queues a run need not read them.
     """
     return max(0, PROFILE["queuedRuns"] // 2 - _UNDER_WAY)
 
@@ -110,7 +110,7 @@ def check_queue_room(trigger_id: UUID) -> None:
 
 
 def _room_if_crowded(environment_id: UUID, limit: int) -> QueueRoom | None:
-    """Locks the environment and counts its queue if that has `limit` runs or more, or else returns None."""
+    """If the queue has `limit` runs or more, locks the environment and counts the queue; otherwise returns None."""
     params = {"environment_id": environment_id, "limit": limit}
     if not fetch_row(_IS_CROWDED, params)["it_is"]:
         return None
@@ -139,12 +139,12 @@ def queue_run(
     now: datetime | None = None,
 ) -> Row:
     """Queues a run of a trigger, due after `delay`, in the caller's transaction. `rerun_of` is the run whose payload is
-    used again, and `event_id` the event from which the payload comes. With `force` it does not look for something new
-    before the agent starts, and with `look_only` it does no more than that. A user or key as the actor requests the
-    run, beside `requesters`. `watched` says that a person asks who will look at it. Who queues several runs gives their
-    `room`, so that the queue is not counted for each. Raises NotFound; Conflict if the trigger is disabled or has
-    neither worker nor pool, if the environment is paused, or if a budget refuses; CeilingReached; and IntegrityError if
-    a queued run has the `coalesce_key`.
+    used again, and `event_id` the event from which the payload comes. With `force` the run does not look for something
+    new before the agent starts, and with `look_only` it only looks. Its requesters are the actor, if that is a user or
+    a key, and `requesters`. `watched` says that a person who asked for the run will look at it. A caller that queues
+    several runs gives their `room`, so that the queue is not counted for each. Raises NotFound; Conflict if the trigger
+    is disabled or has neither worker nor pool, if the environment is paused, or if a budget refuses; CeilingReached;
+    and IntegrityError if a queued run has the `coalesce_key`.
     """
     if room is not None:
         room.check(trigger_id)
@@ -241,9 +241,9 @@ def join_run(
     requesters: Sequence[UUID] = (),
     now: datetime | None = None,
 ) -> UUID | None:
-    """Gives the queued run with the key another payload: the given one, or `merge` of the present and the given one.
-    `requesters` have requested the run from then on, too. Returns its id. If there is none that an event may join, it
-    returns None, and the next run may have the key. The caller has locked the trigger.
+    """Gives the queued run with the key another payload: the given one, or the result of `merge` of its payload and the
+    given one. It adds `requesters` to the run's requesters, and returns the run's id. If no event may join a run with
+    the key, it returns None, and the next run may have the key. The caller has locked the trigger.
     """
     params: Row = {
         "trigger_id": trigger_id,
@@ -261,7 +261,7 @@ def join_run(
     run_id: UUID = run["id"]
     params["run_id"] = run_id
     if merge is not None:
-        # Only this statement, after the lock, sees what another event has added that was waited for.
+        # A statement after the lock must read the payload, to see what an event has added while this one waited.
         payload = merge(fetch_row(_READ_PAYLOAD, params)["payload"], payload)
     execute(_REPLACE_PAYLOAD, {**params, "payload": json.dumps(payload, ensure_ascii=False)})
     return run_id
@@ -285,7 +285,7 @@ SELECT run_id, body_digest FROM idempotency_key
 WHERE trigger_id = %(trigger_id)s AND caller_id = %(caller_id)s AND key = %(key)s
 """
 
-# The foreign key that refuses a rerun of a run that was pruned meanwhile.
+# The foreign key that refuses a rerun if the original run was pruned meanwhile.
 _RERUN_OF = "run_rerun_of_in_environment"
 
 

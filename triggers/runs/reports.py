@@ -1,4 +1,4 @@
-"""Ends runs as their workers report, also twice, without a required output, or after the server has ended the run.
+"""Ends runs as their workers report: even twice, without a required output, or after the server has ended the run.
 
 docs/run-lifecycle.md describes such late results.
 """
@@ -31,7 +31,7 @@ from triggers.runs.routing import limit_workers, lock_account, wake_for
 from triggers.runs.waiting import let_wait
 from triggers.states import HELD, SERVER_VERDICTS, TERMINAL, UNHELD, EndedBy, Status
 
-# By these, runs ended that had waited.
+# The ends that a run can get while no worker holds it, after it has waited.
 _ENDED_UNHELD = (EndedBy.USER, EndedBy.APPROVAL_EXPIRED, EndedBy.APPROVAL_UNREACHABLE)
 
 _KEEP_LATE_RESULT = f"""
@@ -43,7 +43,7 @@ FROM run WHERE id = %(run_id)s
 ON CONFLICT (run_id) DO UPDATE SET late_result = excluded.late_result
 """
 
-# Only a run of several spells has a row already. The calls of its last spell follow those of the earlier ones.
+# Only a run with several spells has a row already. The calls of its last spell are added to those of earlier ones.
 _KEEP_RESULT = f"""
 INSERT INTO run_result AS kept (run_id, environment_id, output, tool_calls)
 SELECT id, environment_id, %(output)s::json, %(tool_call_list)s::json FROM run WHERE id = %(run_id)s
@@ -65,8 +65,8 @@ def complete_run(
     actor: Actor,
     now: datetime | None = None,
 ) -> Row:
-    """Ends a run as its worker reports, or lets it wait for a decision, and returns it, also if the report is repeated.
-    Until the retry has been claimed, a report replaces an end by lease or deadline; later it is only stored, as
+    """Ends a run as its worker reports, or lets it wait for a decision, and returns it. A repeated report gets the same
+    answer. Until the retry has been claimed, a report replaces an end by lease or deadline; later it is only stored, as
     `reported`. A success that lacks a required output is a failure. Raises NotFound, Refused.
     """
     params = {**outcome.columns(), "run_id": run_id, "worker_id": worker_id, "now": now}
@@ -86,14 +86,14 @@ def complete_run(
             _follow_up_report(run, outcome, actor)
             return run
         result = _complete_otherwise(params, outcome, reported, actor, limited)
-    # The error is raised only now, after the transaction, because the late report that was stored must be committed.
+    # The error is raised only now, after the transaction, because the stored late report must be committed.
     if isinstance(result, Refused):
         raise result
     return result
 
 
 def _limit(limited: list[UUID], outcome: Outcome, actor: Actor, now: datetime | None) -> None:
-    """Limits the workers `limited`, which are locked, if the run failed because their usage limit was reached."""
+    """Limits the workers `limited`, which the caller has locked, if the run failed at their usage limit."""
     if outcome.at_limit and outcome.usage_limit and limited:
         limit_workers(limited, outcome.usage_limit, actor=actor, now=now)
 
@@ -104,8 +104,8 @@ def _complete_otherwise(
     """Handles a report for which the usual UPDATE ended no run: it lacks an output, is a repetition, comes late, or
     must be refused. Returns the run, or the refusal for the caller to raise. Raises NotFound.
     """
-    # The run is locked by a statement of its own. A statement that must wait for a lock sees other rows as they were
-    # before the wait, so the next statement reads them.
+    # A statement of its own locks the run. A statement that has waited for a lock sees other rows as they were before
+    # the wait, so only the next statement may read them.
     execute(sql.LOCK, params)
     run = fetch_one(sql.READ, params)
     if run is None or run["worker_id"] != params["worker_id"]:
@@ -117,7 +117,7 @@ def _complete_otherwise(
         and run["status"] in HELD
         and outcome.claim_id != run["claim_id"]
     ):
-        # A late repetition of a report that the run waits must not end the run's next spell.
+        # This repeats an old report that the run waits. The run has gone on, so the report must not end its next spell.
         raise Refused(
             "The run has been claimed with another claimId.",
             run,
@@ -179,8 +179,8 @@ def _accept_late_result(
     params: Row, outcome: Outcome, retry: Row | None, actor: Actor, limited: list[UUID]
 ) -> Row:
     """Lets a late report replace the end that the server had decided, and cancels the queued retry. If the reported end
-    calls for a retry too, it stays, and `retryAfterSeconds` may postpone it. `limited` are workers that a reported
-    usage limit stops.
+    needs a retry too, the retry stays, and `retryAfterSeconds` may postpone it. `limited` are the workers that a
+    reported usage limit stops.
     """
     run = fetch_row(sql.COMPLETE_LATE, params)
     changes: dict[str, Any] = {"late": True}

@@ -1,4 +1,4 @@
-"""Decides which workers get queued runs: moves the runs between workers and pools, and wakes who may take them.
+"""Decides which workers get queued runs: moves runs between workers and pools, and wakes workers to take them.
 
 Workers whose account has reached its usage limit get no runs until the limit ends.
 """
@@ -27,8 +27,8 @@ def wake_for(runs: Iterable[Row], *, also: Iterable[UUID | None] = ()) -> None:
 
 
 def freed_slots(ended: Iterable[Row]) -> list[Row]:
-    """Returns for each slot of a trigger that one of these ended runs has freed who may take it, as `wake_for` reads
-    it from a run.
+    """Returns a row for each slot of a trigger that one of these ended runs has freed: the worker and the pool that may
+    take it, in the form that `wake_for` reads.
     """
     return [
         {"worker_id": run["trigger_worker_id"], "pool_id": run["trigger_pool_id"]}
@@ -50,20 +50,20 @@ def reassign_queued_runs(*, trigger_id: UUID, now: datetime | None = None) -> No
 
 
 def prefer_anew(*, trigger_id: UUID) -> None:
-    """Works out again how long queued runs are for the trigger's worker first. The caller has locked the trigger."""
+    """Works out again until when queued runs are only for the trigger's worker. The caller has locked the trigger."""
     _reassign(sql.PREFER_ANEW, trigger_id=trigger_id, now=None)
 
 
 def reassign_runs_of_worker(*, worker_id: UUID) -> int:
-    """Moves runs that a worker would take alone or first, and returns how many; those that only it could continue end
-    soon. The caller has locked their triggers and ended the worker's memberships.
+    """Moves the runs that a worker would take alone or first, and returns how many. Runs that only it could continue
+    end soon. The caller has locked their triggers and ended the worker's memberships.
     """
     execute(sql.GIVE_UP_WAITING, {"worker_id": worker_id, "now": None})
     return _reassign(sql.REASSIGN_OF_WORKER, worker_id=worker_id, now=None)
 
 
 def reassign_resuming_runs(*, worker_id: UUID, pool_id: UUID) -> None:
-    """Lets a pool's runs that wait for a session of this worker wait no longer, unless it is their trigger's. The
+    """Moves those runs of a pool that wait for a session of this worker, unless it is their trigger's worker. The
     caller has taken the worker out of the pool, and has locked the pool's triggers that resume.
     """
     _reassign(sql.REASSIGN_RESUMING, worker_id=worker_id, pool_id=pool_id, now=None)
@@ -94,18 +94,18 @@ def give_trigger_slots(*, environment_id: UUID, trigger_id: UUID) -> None:
 def open_to_pools(
     worker_ids: Sequence[UUID], *, until: datetime | None = None, now: datetime | None = None
 ) -> None:
-    """Lets others of the pools take the runs at once that these workers would take first. `until` is the end of a usage
-    limit, for which runs that continue a session wait. The caller has locked the workers.
+    """Lets other workers of the pools take at once the runs that these workers would take first. `until` is the end of
+    a usage limit, for which runs that continue a session wait. The caller has locked the workers.
     """
     params = {"worker_ids": list(worker_ids), "until": until, "now": now}
     opened = fetch_all(sql.OPEN_TO_POOLS, params)
     wake_pools(Counter(run["pool_id"] for run in opened if run["pool_id"] is not None))
 
 
-# The longest time for which a report limits workers, since a report with a wrong time must not stop them for good.
+# The longest time for which a report limits workers, so that a report with a wrong time does not stop them for good.
 LONGEST = "8 days"
 
-# Workers of one account start again at random times within this many seconds, not all in the same moment.
+# Workers of one account start again at random times within this many seconds, so that not all start at once.
 JITTER_SECONDS = 60
 
 # Locks a worker, and the workers of its environment that have the same account.
@@ -127,8 +127,8 @@ RETURNING id, environment_id, limited_until
 
 
 def lock_account(worker_id: UUID) -> list[UUID]:
-    """Locks the worker and others of its account, and returns their ids. Call it before triggers or runs are locked
-    (docs/architecture.md).
+    """Locks the worker and the other workers of its account, and returns their ids. Call it before triggers or runs are
+    locked (docs/architecture.md).
     """
     return [row["id"] for row in fetch_all(_LOCK_ACCOUNT, {"worker_id": worker_id})]
 
@@ -136,8 +136,8 @@ def lock_account(worker_id: UUID) -> list[UUID]:
 def limit_workers(
     worker_ids: list[UUID], limit: UsageLimit, *, actor: Actor, now: datetime | None = None
 ) -> None:
-    """Gives these workers, which `lock_account` has locked, no runs until the limit ends. Others of their pools may
-    take their queued runs at once, except those that continue a session.
+    """Gives these workers, which `lock_account` has locked, no runs until the limit ends. Other workers of their pools
+    may take their queued runs at once, except those that continue a session.
     """
     params = {"worker_ids": worker_ids, "resets_at": limit.resets_at, "now": now}
     limited = fetch_all(_LIMIT, params)

@@ -52,7 +52,7 @@ LEFT JOIN run_text x ON x.run_id = r.id
 WHERE r.id = %(run_id)s
 """
 
-# What a run `r` last asked for, as the row `asked`, all NULL if it never waited. Others cost no look at the table.
+# What a run `r` last asked for, as the row `asked`, all NULL if it never waited: then the table is not looked at.
 LAST_ASKED = """LEFT JOIN LATERAL (
     SELECT a.* FROM approval a WHERE r.spells > 0 AND a.run_id = r.id AND a.environment_id = r.environment_id
     ORDER BY a.created_at DESC, a.id DESC LIMIT 1) asked ON true"""
@@ -66,8 +66,8 @@ RECORD_EVENTS = (
     "CASE WHEN r.watched AND t.record_events = 'failures' THEN 'always' ELSE t.record_events END"
 )
 
-# Locks a trigger, so that those who do come one after the other, and the next statement sees what the one before did:
-# claims, where the trigger limits how many of its runs may be held at once, changes of the trigger, and decisions.
+# Locks a trigger. By this lock, changes of the trigger and decisions come one after the other, and each sees what the
+# one before did. So do claims, if the trigger limits how many of its runs may be held at once.
 LOCK_TRIGGER = "SELECT FROM trigger WHERE id = %(trigger_id)s FOR NO KEY UPDATE"
 
 TRIGGER_OF_RUN = f"""
@@ -92,8 +92,8 @@ OVERDUE = f"""
 SELECT id, trigger_id, environment_id FROM run WHERE {IS_OVERDUE} ORDER BY id LIMIT %(limit)s
 """
 
-# Finds the runs that must end although no worker holds them: their start deadline has passed, they could only continue
-# a session, and the time for that is over, or nobody has decided about their call in time.
+# Finds the runs that must end although no worker holds them. Their start deadline has passed, their session could only
+# be continued until now, or nobody has decided about their call in time.
 CANNOT_RESUME = f"""status IN ('queued', 'waiting') AND {ONLY_RESUMES.replace("r.", "")} AND resume_until <= {NOW}"""
 
 IS_LATE = f"status = 'queued' AND start_deadline_at <= {NOW}"
@@ -180,15 +180,14 @@ SELECT {RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message, NULL 
 FROM t LEFT JOIN r ON true LEFT JOIN trigger_revision v ON v.id = r.revision_id
 """
 
-# How long before its run comes due an event may join it at the latest. A worker is offered what a run has when it comes
-# due, and an event that joined it just before might not have been committed then.
+# Until how long before a run comes due an event may join it. When the run comes due, a worker is offered what it then
+# has, and an event that joined later might not have been committed by then.
 JOINABLE_UNTIL = timedelta(seconds=1)
 _IS_JOINABLE = f"available_at > {NOW} + interval '{JOINABLE_UNTIL.total_seconds():g} seconds'"
 _OF_KEY = """trigger_id = %(trigger_id)s AND environment_id = %(environment_id)s
     AND coalesce_key = %(coalesce_key)s AND status = 'queued'"""
 # Locks the run that an event may join until the transaction ends, so that no claim comes between. If the event's
-# payload `replaces` that of the run, the run is the event's from now on. The event's requesters are the run's from now
-# on, beside those that it had.
+# payload `replaces` the run's, the run becomes that event's. The event's requesters are added to those of the run.
 JOIN = f"""
 UPDATE run SET event_id = CASE WHEN %(replaces)s THEN %(event_id)s ELSE event_id END,
     requested_by = coalesce(requested_by, (%(requesters)s::uuid[])[1]),
@@ -198,7 +197,7 @@ UPDATE run SET event_id = CASE WHEN %(replaces)s THEN %(event_id)s ELSE event_id
 WHERE {_OF_KEY} AND {_IS_JOINABLE}
 RETURNING id
 """
-# Lets no further event join a run, so that the next one begins a new run.
+# Lets no further event join a run that is about to come due, so that the next event begins a new run.
 CLOSE = f"UPDATE run SET coalesce_key = NULL WHERE {_OF_KEY} AND NOT {_IS_JOINABLE}"
 
 # Inserts the runs for due times of schedules. The caller has locked the triggers.
@@ -213,9 +212,9 @@ JOIN trigger t ON t.id = f.trigger_id JOIN trigger_revision v ON v.id = t.revisi
 """
 
 # Inserts retries of ended runs, and notes in these runs that a retry follows. The caller has locked the triggers, so
-# their present workers and pools can't change meanwhile. A retry that `resumes` waits for the worker of the run that it
-# repeats. A retry of a run that ended `at_limit`, the usage limit of its worker, counts as such. The list of the
-# environments keeps each join with runs in their partitions, however PostgreSQL joins.
+# their workers and pools can't change meanwhile. A retry that `resumes` waits for the worker of the run that it
+# repeats. `at_limit` says that the run ended at the usage limit of its worker; its retry is counted in `limit_retries`.
+# The list of the environments keeps each join within the partitions of these runs.
 QUEUE_RETRIES = f"""
 WITH planned AS (
     SELECT n.*, r.ended_at + n.delay AS due,
@@ -301,9 +300,9 @@ _MOST = {"int": 2**31 - 1, "bigint": 2**63 - 1, "numeric": "99999999.999999"}
 
 
 def _sum(column: str, type_: str, reported: str | None = None, earlier: str | None = None) -> str:
-    """Returns SQL for the sum of what a worker `reported`, a parameter with the name of the column if it is None, and
-    of what `earlier` spells of the run `r` reported, which is in the column itself if it is None. A sum that the column
-    can't hold becomes the largest number that it can. If one of the two is NULL, it is the other.
+    """Returns SQL for the sum of what a worker `reported`, by default the parameter that is named like the column, and
+    of what `earlier` spells of the run `r` reported, by default the column itself. If one of the two is NULL, the sum
+    is the other. A sum that is too large for the column becomes the largest possible number.
     """
     reported = reported or f"%({column})s::{type_}"
     earlier = earlier or f"r.{column}"
@@ -328,9 +327,9 @@ WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.status = 'claimed'
 RETURNING {RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message
 """
 
-# Renews the lease, and stores the counts of tool calls, if the worker sent any, unless the stored ones are newer. Two
-# heartbeats can arrive in the wrong order, so the counts themselves show which are newer: those with more calls, or,
-# with as many calls, those with fewer unanswered ones.
+# Renews the lease, and stores the counts of tool calls, if the worker sent any, unless the stored ones are newer.
+# Heartbeats can arrive in the wrong order, but the counts show which are newer: those with more calls, or, with equally
+# many calls, those with fewer unanswered ones.
 HEARTBEAT = f"""
 UPDATE run r
 SET lease_expires_at = {_LEASE}, session_id = coalesce(%(session_id)s, r.session_id),
@@ -358,7 +357,7 @@ def _look(column: str, type_: str) -> str:
     return f"CASE WHEN r.looks AND r.started_at IS NOT NULL THEN coalesce(%({column})s::{type_}, r.{column}) END"
 
 
-# What a report says of the spell of a run that it ends. Numbers are added to those of earlier spells.
+# What a report says of the spell that it ends. Numbers are added to those of earlier spells.
 _SPELL = f"""
     exit_code = %(exit_code)s, short_message = %(short_message)s, model = coalesce(%(model)s, r.model),
     input_tokens = {_sum("input_tokens", "bigint")}, output_tokens = {_sum("output_tokens", "bigint")},
@@ -385,9 +384,9 @@ _ENDED = f"""{RUN}, r.ended_by, r.max_retries, r.at_limit, r.limit_retries, r.ha
     EXISTS (SELECT FROM listener l WHERE l.upstream_id = r.trigger_id) AS is_heard"""
 _REPORTED = f"{_ENDED}, %(error_message)s AS error_message"
 
-# Ends a run as its worker reports. If the report says that the run succeeded, but the run has no output, and the run's
-# trigger asks for an output by its output schema, or was denied a call, and the trigger forbids that, the statement
-# changes nothing, unless the run found nothing new; `complete_run` then ends the run as failed.
+# Ends a run as its worker reports. It changes nothing if the report says that the run succeeded, but the run lacks the
+# output that its trigger asks for, or was denied a call and the trigger forbids that; `complete_run` then ends the run
+# as failed. A run that found nothing new needs no output and may have been denied calls.
 COMPLETE = f"""
 UPDATE run r SET ended_at = {NOW}, ended_by = 'worker', {_RELEASED}, {_OUTCOME}
 FROM trigger t
@@ -402,9 +401,8 @@ RETURNING {_REPORTED}
 """
 
 # Lets a run wait for a person's decision, as its worker reports. The statement changes nothing if the report is of an
-# earlier claim, if a cancel was requested, or if the run has had all its spells; `complete_run` then refuses the report
-# or ends the run. `_COUNTS` names the counts of tool
-# calls that this statement writes, because an UPDATE can't read what it writes.
+# earlier claim, if a cancel was requested, or if the run has used up its spells; `complete_run` then refuses the report
+# or ends the run. `_COUNTS` has the counts that it writes, because an UPDATE can't read what it writes.
 _COUNTS = ", ".join(
     f"coalesce({counts}, r.tool_calls_{part})"
     for part, counts in (("total", _TOTAL), ("effects", _EFFECTS), ("unknown", _UNKNOWN))
@@ -425,8 +423,8 @@ RETURNING {RUN}, {_NOT_ENDED}, {LAST_RESUME} AS resume_until, t.max_concurrent_r
     {HAS_RESERVATIONS} AS has_reservations
 """
 
-# Queues a waiting run again, about whose call somebody has decided. It is for its worker alone, until the time for the
-# decision would have been over, or an hour from now if that is later.
+# Queues a waiting run again after a decision. Only its worker may take it, until the time for the decision would have
+# been over, or for an hour if that is longer.
 CONTINUE = f"""
 UPDATE run r SET status = 'queued', claimed_at = NULL, started_at = NULL, start_deadline_at = NULL,
     spell_times = r.spell_times || {NOW}, resume_until = greatest(r.resume_until, {NOW} + interval '{RESUMABLE_FOR}'),
@@ -456,9 +454,9 @@ WITH canceled AS (
 UPDATE run r SET retried = false FROM canceled WHERE r.id = canceled.retry_of_id
 """
 
-# Lets a queued retry come due later. If the run before it failed `at_limit`, the usage limit of its worker, the retry
-# is due at once instead, since it waits for the limit, and counts as a limit's. All other times of the retry that count
-# from its due time move by as much.
+# Postpones a queued retry. If the run before it failed `at_limit`, the usage limit of its worker, the retry comes due
+# at once instead, since it waits for the limit, and is counted in `limit_retries`. All other times that count from the
+# retry's due time move with it.
 MOVE_RETRY = f"""
 UPDATE run r
 SET available_at = r.available_at + moved.by, pool_from = r.pool_from + moved.by,
@@ -503,9 +501,9 @@ RETURNING {RUN}, t.name AS trigger_name, NULL AS error_message
 
 
 # Ends runs whose lease or deadline has passed. If both have, the earlier one decides. SKIP LOCKED leaves out rows that
-# a worker's request or another scheduler is changing at this moment; the next round looks at them again.
-# A run that was to continue a session, and whose worker told of none before it was lost, keeps that session, so that
-# its own retry may continue it.
+# a request or another scheduler is changing at this moment; the next round looks at them again. A run that was to
+# continue a session, and whose worker was lost before it named a session, keeps that session, so that its own retry may
+# continue it.
 EXPIRE = f"""
 WITH overdue AS (
     SELECT id, environment_id, {NOW} AS now, {LEASE_END} <= deadline_at AS is_lost, cancel_requested_at,
@@ -562,9 +560,9 @@ RETURNING {_ENDED},
 
 
 def _reassign(which: str) -> str:
-    """Returns the statement that gives queued runs, which the SQL `which` names, to their trigger's present worker and
-    pool. They no longer wait for a session, and end soon if they may not start anew. Runs about which somebody has
-    decided stay where they are, because only their worker can continue them.
+    """Returns the statement that gives queued runs to their trigger's present worker and pool. The SQL `which` names
+    the runs. They stop waiting for a session, and end soon if they may not start anew. Runs that go on after a decision
+    stay where they are, because only their worker can continue them.
     """
     return f"""
 WITH moved AS (
@@ -584,18 +582,18 @@ RETURNING moved.worker_id AS old_worker_id, moved.pool_id AS old_pool_id, r.work
 
 _OF_TRIGGER = "trigger_id = %(trigger_id)s AND ended_at IS NULL"
 REASSIGN = _reassign(_OF_TRIGGER)
-# The reassignment for a trigger whose worker and pool stay as they are, so that runs may go on waiting for a session.
+# The reassignment for a trigger whose worker and pool have not changed. It leaves out runs that wait for a session.
 PREFER_ANEW = _reassign(f"{_OF_TRIGGER} AND resume_until IS NULL")
 REASSIGN_OF_WORKER = _reassign("worker_id = %(worker_id)s")
-# The reassignment of a pool's runs that waited for a session of a worker which is in the pool no more.
+# The reassignment of a pool's runs that waited for a session of a worker which has left the pool.
 REASSIGN_RESUMING = _reassign(
     """worker_id = %(worker_id)s AND pool_id = %(pool_id)s AND resume_until IS NOT NULL
         AND (SELECT t.worker_id FROM trigger t WHERE t.id = trigger_id) IS DISTINCT FROM %(worker_id)s"""
 )
 
-# Lets the other workers of the pools take the queued runs at once that these workers would take first. Runs that
-# continue a session stay theirs. If the workers can take no runs `until` a usage limit ends, such runs wait for them
-# until an hour after that.
+# Lets other workers of the pools take at once the queued runs that these workers would take first. Runs that continue a
+# session stay with their worker. If the workers can take no runs `until` a usage limit ends, such runs wait until an
+# hour after that.
 OPEN_TO_POOLS = f"""
 WITH opened AS (
     SELECT id FROM run
@@ -612,8 +610,8 @@ FROM opened WHERE r.id = opened.id
 RETURNING CASE WHEN r.resume_until IS NULL THEN r.pool_id END AS pool_id
 """
 
-# Takes away the slots that held runs still have from an earlier limit of their trigger. The statement below would
-# otherwise give a slot that another row still has, and the database checks that row by row.
+# Takes away the slots that held runs still have from an earlier limit of their trigger. Otherwise the statement below
+# could give a run a slot that another row still has, which the database refuses.
 TAKE_TRIGGER_SLOTS = """
 UPDATE run SET trigger_slot = NULL
 WHERE trigger_id = %(trigger_id)s AND environment_id = %(environment_id)s AND trigger_slot IS NOT NULL
@@ -628,8 +626,8 @@ WITH held AS (
 UPDATE run r SET trigger_slot = held.number FROM held WHERE r.id = held.id AND r.slot IS NOT NULL
 """
 
-# Ends the time of a worker's runs that nobody else can continue, because the worker is deregistered. The scheduler ends
-# them.
+# Ends the time in which a worker's runs wait for it, because the worker is deregistered and no other worker can
+# continue them. The scheduler then ends these runs.
 GIVE_UP_WAITING = f"""
 WITH found AS (
     SELECT id FROM run

@@ -71,11 +71,11 @@ def run_figures(*, environment_id: UUID, timezone: str, now: datetime) -> Row:
         return fetch_row(_OVERVIEW, params)
 
 
-# The most groups that an answer has. Nothing else limits their number: the triggers of an environment may be deleted
-# and made anew, and workers report any name as the model.
+# The most groups in an answer. Nothing else limits them: users may delete and make triggers again and again, and
+# workers report any name as the model.
 MAX_GROUPS = 1_000
 
-# How many days a window has by default, and how many weeks or months by these.
+# How many days a window has by default; the next constant is for weeks and months.
 DEFAULT_DAYS = 30
 
 DEFAULT_SPANS = 12
@@ -111,8 +111,8 @@ FROM run r
 WHERE r.environment_id = %(environment_id)s AND r.ended_at IS NOT NULL
     AND r.ended_at >= %(begin)s AND r.ended_at < %(end)s"""
 
-# The hour of a run, or the day with which its span begins, by the beginnings of these, which the caller works out.
-# Converting the time of each run to a zone would take PostgreSQL a third of the whole statement.
+# The hour of a run, or the first day of its span. The caller works out the beginnings of all hours or days, because
+# PostgreSQL would need a third of the whole statement's time to convert the time of each run to the zone.
 _NTH_PERIOD = "width_bucket(r.ended_at, %(begins)s::timestamptz[])"
 _DAY_OF_RUN = f"(%(periods)s::date[])[{_NTH_PERIOD}]"
 _HOUR_OF_RUN = f"(%(periods)s::timestamptz[])[{_NTH_PERIOD}]"
@@ -167,9 +167,9 @@ shown AS (
 SELECT shown.*, {name} AS name FROM shown {names} ORDER BY is_total DESC, {most}
 """
 
-# A month may have far more pairs of a day and a trigger than are shown, with few runs each. So the runs of all pairs
-# are only counted, and the figures are worked out for the pairs with the most runs. CASE makes PostgreSQL look each run
-# up in a hash table of these, and never compare it with each of them.
+# A month may have far more pairs of a day and a trigger than are shown. So it only counts the runs of all pairs, and
+# works out the figures for the pairs with the most runs. CASE makes PostgreSQL look each run up in a hash table of
+# these pairs, instead of comparing it with each of them.
 _STATS_OF_PAIRS = """
 WITH counted AS MATERIALIZED (
     SELECT {day} AS day, r.trigger_id AS key, count(*) AS runs {runs} GROUP BY 1, 2),
@@ -205,9 +205,9 @@ class Window:
         period: str | None = None,
         group_by: str = "day",
     ) -> "Window":
-        """Returns the window. Without `begin` it begins with the day or month, as `period` says, of the last moment
-        before `end`. Without both it ends with the hour, week, month or day of that moment, and has 24 hours,
-        DEFAULT_SPANS weeks or months, or DEFAULT_DAYS days.
+        """Returns the window that ends at `end`. Without `begin`, it begins with the day or month, as `period` says, of
+        the last moment before `end`. Without both, it ends with the hour, day, week or month of that moment, and has 24
+        hours, DEFAULT_DAYS days, or DEFAULT_SPANS weeks or months.
         """
         zone = zone_of(timezone)
         if begin is None and period:
@@ -224,7 +224,7 @@ class Window:
 
     @property
     def length(self) -> timedelta:
-        """Returns the time by the zone's clocks: each day has 24 hours, even if the clocks change on it."""
+        """Returns the length by the zone's clocks: each day has 24 hours, even if the clocks change on it."""
         begin, end = (
             _on_the_clock(moment, zone_of(self.timezone)) for moment in (self.begin, self.end)
         )
@@ -232,17 +232,17 @@ class Window:
 
     @property
     def days(self) -> list[tuple[date, datetime]]:
-        """Returns each day with its beginning. The first begins with the window."""
+        """Returns each day with its beginning. That of the first day is the beginning of the window."""
         zone = zone_of(self.timezone)
         first = _on_the_clock(self.begin, zone).date()
-        # If clocks go back over midnight, a short window may begin on a later date than the one on which it ends.
+        # If the clocks go back over midnight, a short window may end on an earlier date than it begins.
         last = max(first, _last_day(self.end, zone))
         dates = [first + _DAY * n for n in range((last - first).days + 1)]
         return [(first, self.begin), *((each, midnight(each, zone)) for each in dates[1:])]
 
     @property
     def hours(self) -> list[tuple[datetime, datetime]]:
-        """Returns each hour of the zone's clocks by its beginning, twice. The first begins with the window."""
+        """Returns a pair for each hour: twice its beginning by the zone's clocks. The first begins with the window."""
         zone, begins = zone_of(self.timezone), [self.begin]
         while (following := _hour(begins[-1], zone) + _HOUR) < self.end:
             begins.append(following)
@@ -415,7 +415,7 @@ class StatsViewSet(TenantViewSet):
         )
         sentence = "Two statistics are being worked out already: ask again when they are there."
         admit(_UNDER_WAY, environment_id, request, sentence)
-        # Only this part may be done twice: the request was counted above, and the window must not change.
+        # Only reading may be tried twice: the request must be counted once, and the window must not change.
         stats = read_for(
             principal_of(request).id,
             lambda: run_stats(

@@ -49,12 +49,12 @@ class RunPaginator(KeysetPaginator):
 
 class EndedRunPaginator(KeysetPaginator):
     time_field = "ended_at"
-    # The index of an environment's ended runs has no ids, so only PostgreSQL can order the runs that ended at once.
+    # The index of an environment's ended runs has no ids, so PostgreSQL must sort the runs that ended at the same time.
     sorts = True
 
 
 class TriggerRunViewSet(TenantViewSet):
-    # A deleted trigger is found, too, because a repeated `Idempotency-Key` must still get its run.
+    # Deleted triggers are included, because a repeated `Idempotency-Key` must still get its run.
     row = tenancy.ALL_TRIGGERS
     tag = "Triggers"
     permissions = {"run": IsOperator}
@@ -219,8 +219,8 @@ def _answer(queued: Queued) -> Response:
 
 
 def _caller(request: Request) -> dict[str, Any]:
-    """Returns what a service that queues a run needs to know of the caller. A run is watched if a person asks who will
-    look at it: in a browser, or with the command line's login.
+    """Returns what a service that queues a run needs to know of the caller. `watched` is true if a person asks, who
+    will look at the run: in a browser, or with the command line's login.
     """
     principal = principal_of(request)
     is_key = isinstance(principal, KeyPrincipal)

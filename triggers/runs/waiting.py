@@ -18,7 +18,7 @@ from triggers.runs.routing import freed_slots, wake_for
 from triggers.runs.statements import ALLOWS_HOST_TOOLS, LAST_ASKED
 from triggers.states import ApprovalStatus
 
-# Locks the trigger, so that nobody changes it between this statement and the question, which bars whoever has.
+# Locks the trigger, so that nobody changes it before the question is stored, which bars all who have changed it.
 _RULES = f"""
 SELECT t.approvals, asked.rules AS kept, {ALLOWS_HOST_TOOLS} AS allow_host_tools
 FROM run r JOIN trigger t ON t.id = r.trigger_id {LAST_ASKED}
@@ -26,7 +26,7 @@ WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s
 FOR SHARE OF t
 """
 
-# After which part of the time for a decision people are reminded of it.
+# People are reminded of a decision when this part of the time for it has passed.
 REMIND_AFTER = 0.75
 _CHANGERS = "t.also_changed_by || t.changed_by"
 
@@ -51,8 +51,8 @@ FROM run r JOIN trigger t ON t.id = r.trigger_id
 WHERE r.id = %(run_id)s
 """
 
-# Bars who changes triggers from deciding about their runs: those that wait, and those that are yet to ask. The triggers
-# are locked.
+# Notes who changes triggers, so that they can't decide about the runs: runs that wait, and runs that will ask later.
+# The caller has locked the triggers.
 _NOTE_CHANGE = f"""
 WITH changer AS (SELECT ({_people("ARRAY[%(changed_by)s::uuid]")})[1] AS id),
 barred AS (
@@ -64,8 +64,8 @@ UPDATE trigger t SET changed_by = c.id,
 FROM changer c WHERE t.id = ANY(%(trigger_ids)s) AND t.environment_id = %(environment_id)s
 """
 
-# Lets the changes of a trigger be over for those who decide, because somebody has decided who saw it since. Nobody does
-# so for the own changes. The trigger is locked.
+# Forgets who changed a trigger, because a user has now decided about a call, and could see the changes before. It keeps
+# that user's own changes, which nobody else has approved. The caller has locked the trigger.
 _SETTLE_CHANGES = f"""
 UPDATE trigger t SET also_changed_by = NULL,
     changed_by = CASE WHEN %(user_id)s = ANY({_people(_CHANGERS)}) THEN %(user_id)s::uuid END
@@ -77,8 +77,8 @@ UPDATE approval SET status = %(status)s, closed_at = {NOW}
 WHERE run_id = ANY(%(run_ids)s) AND environment_id = ANY(%(environment_ids)s) AND status = 'pending'
 """
 
-# A run that is not the worker's counts as ended, too. One with a retry may go on in its session. OFFSET 0 makes
-# PostgreSQL look each run up by its id. It might otherwise join all runs of the worker and the environment.
+# A run that is not the worker's counts as ended, too. A run with a retry has not, because the retry may continue its
+# session. OFFSET 0 makes PostgreSQL look up each run by its id, instead of joining all runs of the worker.
 _ENDED = f"""
 SELECT named.id FROM unnest(%(run_ids)s::uuid[]) named (id)
 WHERE NOT EXISTS (
@@ -89,7 +89,7 @@ WHERE NOT EXISTS (
 
 
 def ended_runs(worker_id: UUID, run_ids: Sequence[UUID]) -> list[UUID]:
-    """Returns which of these runs, whose sessions the worker keeps, will not go on. Without runs it has no query."""
+    """Returns which of these runs will not go on, so that the worker can drop their sessions. No runs need no query."""
     if not run_ids:
         return []
     return [
@@ -98,8 +98,8 @@ def ended_runs(worker_id: UUID, run_ids: Sequence[UUID]) -> list[UUID]:
 
 
 def let_wait(params: Row, question: Question, actor: Actor) -> Row | None:
-    """Lets a run wait, as its worker's report in `params` says. Returns the run, or None if it can't wait now; then
-    nothing has changed. On commit it wakes whoever may take the place of the run.
+    """Lets a run wait, as its worker's report in `params` says. Returns the run, or changes nothing and returns None if
+    it can't wait now. On commit it wakes the workers that may use the slot of the run.
     """
     trigger = fetch_one(_RULES, params)
     if trigger is None:
@@ -136,8 +136,8 @@ def let_wait(params: Row, question: Question, actor: Actor) -> Row | None:
 
 def note_change(*, environment_id: UUID, trigger_ids: Sequence[UUID], actor: Actor) -> None:
     """Notes who changes these triggers of an environment, for rules by which they may not approve. The caller has
-    locked the triggers, and every run that it locks. What the service itself changes bars nobody, and a rehearsal
-    changes nothing.
+    locked the triggers, and all runs that it locks. A change by the service itself bars nobody, and a rehearsal notes
+    nothing.
     """
     if actor.id is not None and not is_rehearsal():
         about = {"environment_id": environment_id, "trigger_ids": list(trigger_ids)}
@@ -152,7 +152,7 @@ def settle_changes(*, trigger_id: UUID, decided_by: UUID | None) -> None:
 def close_approvals(
     runs: Sequence[Row], status: ApprovalStatus, *, now: datetime | None = None
 ) -> None:
-    """Closes what these runs, which have ended, waited for. Call it after the runs were changed."""
+    """Closes the questions of these runs, which have ended. Call it after the runs were changed."""
     if runs:
         params = {
             "run_ids": [run["id"] for run in runs],

@@ -1,7 +1,8 @@
 """Works out the due times (ticks) of a trigger: those of its crontab(5) schedule in a time zone, also when clocks
 change, and the single one of its `runOnceAt`. It also describes a schedule in English.
 
-`wall_clock` finds the matching times. The work is limited for any schedule, as no time is tried after another.
+`wall_clock` finds the matching times. The work is limited for any schedule, because no search tries one time after
+another.
 """
 
 import re
@@ -43,8 +44,8 @@ _BEYOND_CRONTAB = re.compile(r".*[#?@].*|\d*[LW]{1,2}", re.IGNORECASE)
 
 
 class Due(NamedTuple):
-    """A due time (tick), and the clock change that affects it: of a fixed time of day, one that moved or repeats it; of
-    a recurring schedule, the last that skipped matching times before it.
+    """A due time (tick), and the clock change that affects it. For a fixed time of day, the change moved or repeats it.
+    For a recurring schedule, it is the last change that skipped matching times before it.
     """
 
     at: datetime
@@ -53,7 +54,7 @@ class Due(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Ticks:
-    """The due times (ticks) in a period: the latest, those before it (number and last), and the first after it."""
+    """The due times (ticks) in a period: the latest, the number and last of those before it, and the next after it."""
 
     latest: datetime
     earlier_count: int
@@ -88,7 +89,7 @@ class Schedule:
         return _next_tick(self, _whole_minute(moment))
 
     def ticks(self, first: datetime, until: datetime) -> Ticks:
-        """Returns the ticks in [first, until]; `first` must be one. Raises BadSchedule if none comes after."""
+        """Returns the ticks in [first, until]; `first` must be a tick. Raises BadSchedule if no tick comes after."""
         return _ticks(self, _whole_minute(first), _whole_minute(until))
 
     def last_between(self, after: datetime, until: datetime) -> datetime | None:
@@ -115,7 +116,7 @@ class Schedule:
 
 
 def _whole_minute(moment: datetime) -> datetime:
-    """All moments of a minute have the same next tick, so a cache finds it by the minute."""
+    """Rounds a moment down to its minute, for the cache: all moments of a minute have the same next tick."""
     return moment.astimezone(UTC).replace(second=0, microsecond=0)
 
 
@@ -130,7 +131,7 @@ def _next_due(schedule: Schedule, minute: datetime) -> Due:
 
 
 def _next_fixed(schedule: Schedule, after: datetime) -> Due:
-    """The tick comes when the clocks first show the time, or when they skip it by going forward."""
+    """Returns the next tick: when the clocks first show the time, or when they skip it by going forward."""
     zone = schedule.zone
     wall = schedule.face.first_from(wall_clock.not_yet_shown(after, zone))
     change = wall_clock.change_around(wall, zone)
@@ -140,7 +141,7 @@ def _next_fixed(schedule: Schedule, after: datetime) -> Due:
 
 
 def _next_recurring(schedule: Schedule, after: datetime) -> Due:
-    """The tick comes whenever the clocks show a matching time: twice if they repeat it, never if they skip it."""
+    """Returns the next tick: each matching time that clocks show, twice if they repeat it, never if they skip it."""
     repeated = _next_repeated(schedule, after)
     zone, face, gap = schedule.zone, schedule.face, None
     wall = face.first_from(wall_clock.not_yet_shown(after, zone))
@@ -175,7 +176,7 @@ def _ticks(schedule: Schedule, first: datetime, until: datetime) -> Ticks:
 
 
 def _latest(schedule: Schedule, first: datetime, until: datetime) -> datetime:
-    """A bisection finds the first minute whose next tick is later than `until`. `first` must be a tick."""
+    """Returns the last tick up to `until`, by bisection: the first minute with a later next tick. `first` is a tick."""
     minutes = range((until - first) // _MINUTE + 1)
     is_last = bisect_left(
         minutes, True, key=lambda minute: _next_due(schedule, first + minute * _MINUTE).at > until
@@ -184,16 +185,16 @@ def _latest(schedule: Schedule, first: datetime, until: datetime) -> datetime:
 
 
 def _count(schedule: Schedule, first: datetime, until: datetime) -> int:
-    """Counts the ticks in (first, until], both of which must be ticks, between one clock change and the next."""
+    """Counts the ticks in (first, until], from one clock change to the next. Both moments must be ticks."""
     zone, face = schedule.zone, schedule.face
     start, count = wall_clock.on_the_clock(first, wall_clock.offset_at(first, zone)) + _MINUTE, 0
     for change in wall_clock.changes(zone, first, until):
         count += face.count(start, change.wall_before)
         start = change.wall_after
         if schedule.is_fixed_time and change.goes_forward:
-            # If a clock change skips matching times, they have one tick together, at the moment of the change. The
-            # first minute that the clocks show after the change is the same moment. That minute is therefore counted
-            # together with the skipped times, and the count goes on with the next minute.
+            # Matching times that a clock change skips have one tick together, at the moment of the change. The first
+            # minute that the clocks show after the change is the same moment. So that minute is counted together with
+            # the skipped times, and the count goes on with the next minute.
             start += _MINUTE
             count += face.count(change.wall_before, start) > 0
         elif schedule.is_fixed_time:
@@ -242,27 +243,27 @@ def _is_valid(expression: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class DueTimes:
-    """The schedule or the single due time, a whole minute, or both. A time that both name is one due time."""
+    """The schedule or the single due time, a whole minute, or both. A time that both of them name is one due time."""
 
     schedule: Schedule | None
     once: datetime | None
 
     @classmethod
     def of(cls, trigger: Row) -> Self:
-        """`trigger` has `schedule`, `timezone` and `run_once_at`."""
+        """Returns the due times of `trigger`, a row with `schedule`, `timezone` and `run_once_at`."""
         expression = trigger["schedule"]
         schedule = None if expression is None else Schedule(expression, trigger["timezone"])
         return cls(schedule, trigger["run_once_at"])
 
     def next_after(self, moment: datetime) -> datetime | None:
-        """Returns the first due time later than `moment`, or None. Raises as the schedule does, here and below."""
+        """Returns the first due time after `moment`, or None. Here and below, the schedule's errors are raised."""
         coming = [self.schedule.next_after(moment)] if self.schedule else []
         if self.once is not None and self.once > moment:
             coming.append(self.once)
         return min(coming, default=None)
 
     def ticks(self, first: datetime, until: datetime) -> Ticks:
-        """Returns the due times in [first, until]; `first` must be one."""
+        """Returns the due times in [first, until]; `first` must be one of them."""
         once, following = self.once, self.next_after(until)
         if self.schedule is None:
             return Ticks(first, 0, None, following)
@@ -310,7 +311,7 @@ def coming_times(schedule: Schedule, after: datetime, count: int) -> list[Coming
 
 
 def with_single(times: list[ComingTime], once: datetime, count: int) -> list[ComingTime]:
-    """Returns the first of these times and a single one. A time that both name is one due time."""
+    """Returns the first `count` of these times and the single one. A time that is both is one due time."""
     if all(each.at != once for each in times):
         times = sorted([*times, ComingTime(once, None)], key=lambda each: each.at)
     return times[:count]

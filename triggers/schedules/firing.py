@@ -4,9 +4,9 @@ A transaction locks some due triggers, skips those that others have locked, deci
 tick is lost. The pair (trigger, tick) is unique, so the database refuses a second decision. Each batch is split between
 all workspaces, so that none must wait for another.
 
-Ticks that follow each other while their trigger has no worker or is paused are a stretch, with one row. The first makes
-the row and an audit row; later ones move `last_tick_at` and add to `missed_count`. A stretch ends with another
-decision, or with ticks about which nobody decided.
+Consecutive ticks of a trigger that has no worker or is paused are a stretch, with one row. The first tick makes the row
+and an audit row; later ones move `last_tick_at` and add to `missed_count`. A stretch ends with another decision, or
+with ticks about which nobody decided.
 """
 
 import time
@@ -123,14 +123,14 @@ class _Tick:
 
 @dataclass(slots=True)
 class _Batch:
-    """The decisions of one transaction. `busy` has the triggers that get no run now, and their unfinished runs."""
+    """The decisions of one transaction. `busy` maps triggers that get no run now to their unfinished runs."""
 
     busy: dict[UUID, UUID]
     ticks: list[_Tick] = field(default_factory=list)
     nexts: dict[UUID, datetime | None] = field(default_factory=dict)
 
     def decide(self, trigger: Row) -> None:
-        """Decides about a trigger. A schedule that can't be worked out is tried again after `_RETRY_AFTER`, which does
+        """Decides about a trigger. If its schedule can't be worked out, it tries again after `_RETRY_AFTER`, but does
         not hold up the trigger's single due time.
         """
         due_times = DueTimes.of(trigger)
@@ -165,14 +165,14 @@ def fire_due_ticks(*, limit: int = 500, now: datetime | None = None) -> int:
         for trigger in due:
             batch.decide(trigger)
             if time.monotonic() > deadline:
-                # The triggers that are left stay due, for the next call.
+                # The triggers that this batch has not reached stay due, for the next call.
                 break
         _store(batch, now)
     return len(batch.nexts)
 
 
 def lock_due_triggers(*, limit: int, now: datetime | None = None) -> list[Row]:
-    """Locks up to `limit` due triggers, and returns the columns that `triggers.schedules.firing` needs."""
+    """Locks up to `limit` due triggers, and returns the columns that this module needs."""
     return fetch_all(_DUE, {"limit": limit, "most_pairs": _MOST_PAIRS, "now": now})
 
 
@@ -234,7 +234,7 @@ def _store(batch: _Batch, now: datetime | None) -> None:
 
 
 def _ticks_of_their_own(ticks: list[_Tick]) -> list[_Tick]:
-    """Returns the ticks that need a row of their own. Others lengthen a stretch (no worker, or paused)."""
+    """Returns the ticks that need a row of their own. All others are added to the row of a stretch."""
     stretched = {tick.trigger["id"]: tick for tick in ticks if tick.decision in STRETCHED}
     joined = join_stretches(stretched)
     return [
@@ -268,8 +268,8 @@ def _event(tick: Row) -> Event:
     return Event("run.skipped", SYSTEM, environment_id, "trigger", tick["trigger_id"], metadata)
 
 
-# This signal tells which decisions (`decisions`) lengthened stretches in a transaction, after its commit. The metrics
-# need it, because lengthening a stretch emits no event.
+# This signal tells, after a commit, which decisions (`decisions`) the transaction added to stretches. The metrics need
+# it, because lengthening a stretch emits no event.
 lengthened = Signal()
 
 

@@ -73,7 +73,7 @@ class TickPaginator(KeysetPaginator):
 
 
 class DecidedTickPaginator(TickPaginator):
-    # The index `tick_by_decision` has the ticks of one decision in order, but none has those of all decisions.
+    # The index `tick_by_decision` has the ticks of one decision in order, but no index has those of all decisions.
     sorts = False
 
 

@@ -31,7 +31,7 @@ class Change:
 
     @property
     def wall_before(self) -> datetime:
-        """If the clocks go forward, it is the first skipped time."""
+        """What the clocks show at the change by the old offset. If they go forward, it is the first skipped time."""
         return on_the_clock(self.moment, self.offset_before)
 
     @property
@@ -51,7 +51,7 @@ def change_around(wall: datetime, zone: tzinfo) -> Change | None:
 
 
 def changes(zone: tzinfo, after: datetime, until: datetime) -> Iterator[Change]:
-    """Yields the changes in (after, until]. It reads the offset some fifty times a year."""
+    """Yields the changes in (after, until]. It reads the zone's offset some fifty times for each year."""
     low, before = after, offset_at(after, zone)
     while low < until:
         high = min(low + _STEP, until)
@@ -66,7 +66,7 @@ def first_shown(wall: datetime, zone: tzinfo) -> datetime:
 
 
 def not_yet_shown(moment: datetime, zone: tzinfo) -> datetime:
-    """This is the next minute, or the first time after those that the clocks repeat."""
+    """Returns the next minute by the clocks. While they repeat times, it is the first time after the repeated ones."""
     local = moment.astimezone(zone)
     wall = local.replace(tzinfo=None, fold=0)
     change = change_around(wall, zone) if local.fold else None
@@ -130,7 +130,7 @@ class ClockFace:
         )
 
     def first_from(self, wall: datetime) -> datetime:
-        """There always is one, because cronsim refuses days that never come."""
+        """Returns the first matching time. There always is one, because cronsim refuses days that never come."""
         day = self._first_day_from(wall.date())
         if day == wall.date():
             clock = self._first_clock_from(wall.hour, wall.minute)
@@ -160,7 +160,7 @@ class ClockFace:
         return None if later is None else time(later, _first(self.minutes))
 
     def _first_day_from(self, day: date) -> date:
-        """Tries one month after another. The rarest day, a certain 29 February, comes at least every 40 years."""
+        """Returns the first matching day, month by month. The rarest, a 29 February, comes within 40 years."""
         year, month, earliest = day.year, day.month, day.day
         while True:
             found = _lowest(self._days_of(year, month), earliest)

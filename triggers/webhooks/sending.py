@@ -33,7 +33,7 @@ SELECT environment_id, webhook_url FROM trigger WHERE id = %(id)s AND deleted_at
 
 
 def queue_deliveries(ended: Iterable[Row]) -> None:
-    """Queues one delivery for each run that has a `webhook_url`, in one statement. Rows have `error_message`."""
+    """Queues one delivery for each run with a `webhook_url`, in one statement. Rows need `error_message` as well."""
     told = (run for run in ended if run["webhook_url"])
     Delivery.objects.bulk_create(
         _delivery(
@@ -90,7 +90,7 @@ def send_test(*, trigger_id: UUID, actor: Actor) -> UUID:
 def _queue_by_request(
     trigger_id: UUID, actor: Actor, action: str, metadata: dict[str, Any], **values: Any
 ) -> UUID:
-    """Queues what a user asked for, and emits its event. The trigger stays locked until the transaction ends."""
+    """Queues a delivery that a user asked for, and emits its event. The transaction keeps the trigger locked."""
     trigger = or_not_found(fetch_one(_TRIGGER, {"id": trigger_id}))
     if trigger["webhook_url"] is None:
         raise Conflict("The trigger has no webhookUrl.", code=ErrorCode.NO_WEBHOOK_URL)
@@ -140,7 +140,7 @@ _ACTIONS = {SendStatus.DELIVERED: "webhook.delivered", SendStatus.DEAD: "webhook
 
 
 def _message(delivery: Row) -> Post:
-    """If the secret can't be decrypted, the attempt fails, because the message must not go unsigned."""
+    """Returns the signed message. If the secret can't be decrypted, the attempt fails: no message goes unsigned."""
     secret = None
     if delivery["webhook_secret"] is not None:
         try:
@@ -181,7 +181,7 @@ WEBHOOKS = Kind(
     _message,
     _tell_ends,
     tenants="environment",
-    # The secret is the one that the trigger has when the delivery is sent.
+    # The message is signed by the trigger's secret at the time of sending.
     reads="t.webhook_secret, k.id AS key_id, k.wrapped AS key_wrapped, k.master_key_id",
     joins="JOIN trigger t ON t.id = d.trigger_id LEFT JOIN data_key k ON k.id = t.webhook_key_id",
     # Three quarters of the shares are for hosts that have not answered yet, so that dead hosts delay no others.

@@ -52,7 +52,7 @@ Exits with 1 if there is no such run or trigger.
         else:
             raise CommandError("There is no run and no trigger with this id.")
         for line in lines:
-            # A worker's message may have several lines. Those after the first are indented, and so fake no other line.
+            # A worker's message may have several lines. Those after the first are indented, so none looks like ours.
             text = "\n  ".join(line.splitlines())
             self.stdout.write(escape_control(text, keep_lines=True))
 
