@@ -64,7 +64,7 @@ class ApiViewSet(ViewSet):
     browser_entries: ClassVar[frozenset[str]] = frozenset()
     # The throttles of each action, which are checked before any row of a tenant is read.
     throttles: ClassVar[Mapping[str, Sequence[Throttle]]] = {}
-    # The actions that don't count as writes; the writes of each caller are limited. Safe methods such as GET never count.
+    # The actions that don't count as writes, which are limited for each caller. Safe methods such as GET never count.
     unmetered: ClassVar[frozenset[str]] = frozenset()
     # The class by which `page` divides a list.
     pagination_class: ClassVar[type[KeysetPaginator]] = KeysetPaginator
