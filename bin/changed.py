@@ -16,7 +16,7 @@ _PACKAGES_OF_TESTS = ("tests", "cli_tests")
 
 
 def files(root: Path) -> list[str]:
-    """Return what differs from the branch `main`, or from where this branch left it, committed or not."""
+    """Return the files that differ from the commit of `main` where this branch began, also uncommitted ones."""
     left = _git(root, "merge-base", "HEAD", "main") or _git(
         root, "merge-base", "HEAD", "origin/main"
     )
@@ -25,7 +25,7 @@ def files(root: Path) -> list[str]:
 
 
 def tests(root: Path, changed: list[str]) -> list[str]:
-    """Return the files of tests that changed, lie beside what changed, import it, or name it if it is no module."""
+    """Return the test files that changed, lie beside a changed file, import it, or name it if it is no module."""
     graph = _graph(root)
     modules = {_module(path): path for path in _git(root, "ls-files", "-co", "*.py")}
     found: set[str] = set()
@@ -46,7 +46,7 @@ def tests(root: Path, changed: list[str]) -> list[str]:
 
 
 def _importers(graph: grimp.ImportGraph, module: str) -> Iterator[str]:
-    """Yield a module and all that import it. Nearly all tests import what `testing` imports, which tells nothing."""
+    """Yield a module and all that import it, but not through `testing`, which nearly all tests import."""
     seen, waiting = {module}, [module]
     while waiting:
         each = waiting.pop()

@@ -71,13 +71,13 @@ def _install() -> None:
         " (https://code.claude.com/docs/en/legal-and-compliance)."
     )
     cache().mkdir(parents=True, exist_ok=True)
-    # Another process may install into this cache: then this one waits. The lock ends with the process.
+    # This process waits while another installs into the same cache. The lock ends with the process.
     with (cache() / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for version in VERSIONS:
             folder = _cli_folder(version)
             if not _finished(folder):
-                # What is there is an unfinished installation.
+                # The folder holds an installation that was not finished.
                 shutil.rmtree(folder, ignore_errors=True)
                 _say(f"Installing claude {version} from npm (200 to 400 MB)…")
                 folder.mkdir()

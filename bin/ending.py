@@ -59,7 +59,7 @@ _PATIENCE_SECONDS = 5
 
 
 def clean_up(data_dir: Path) -> None:
-    """The calling process and its ancestors must no longer use the directory, or they would be ended too."""
+    """Remove the directory and end all processes that use it. The caller and its ancestors must not be among them."""
     while users := _users_of(data_dir):
         # The processes get only a few seconds, as some would start the database server again for last statements.
         for process in users:

@@ -12,7 +12,7 @@ from pathlib import Path
 PACKAGES = (
     "chromium", "haproxy", "iproute2", "libjson-c5", "nginx", "nodejs", "npm", "pgbouncer", "postgresql", "systemd",
 )  # fmt: skip
-# Node.js often has another source than Debian, whose npm does not fit it then, so the program on the PATH is enough.
+# Node.js often does not come from Debian, and Debian's npm does not fit it then, so a program on the PATH is enough.
 _PROGRAMS = {"nodejs": "node", "npm": "npm"}
 
 _INSTALL = (
@@ -33,7 +33,7 @@ def main() -> int:
 
 
 def provide(wanted: Sequence[str]) -> list[str]:
-    """Install those of the packages that are missing, if that is possible here. Return those that are missing still."""
+    """Install the missing packages, if that is possible here. Return the packages that are still missing."""
     lacking = missing(wanted)
     if lacking and os.geteuid() == 0 and shutil.which("apt-get"):
         print(f"Installing the system packages {', '.join(lacking)}, which tests need…", flush=True)
@@ -92,7 +92,7 @@ def _uninterrupted() -> Iterator[None]:
 
 @contextmanager
 def _files(contents: dict[Path, str]) -> Iterator[None]:
-    """Write those of the files that do not exist yet. Remove them again when the context ends."""
+    """Write each file that does not exist yet. Remove the written files when the context ends."""
     made = [path for path in contents if not path.exists()]
     try:
         for path in made:

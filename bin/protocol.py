@@ -43,7 +43,7 @@ def part_of(document: dict[str, Any]) -> str:
 
 
 def _bare(value: Any) -> Any:
-    """Returns a part of the document without what is meant for people."""
+    """Returns a part of the document without the texts that are meant for people."""
     if isinstance(value, list):
         return [_bare(each) for each in value]
     if not isinstance(value, dict):

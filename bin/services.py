@@ -27,7 +27,7 @@ _TEXT = re.compile(r"\d{4}-\d\d-\d\dT\S+ \[([a-z]+) *\]|\d\d:\d\d:\d\d ([a-z]+) 
 
 
 def level_of(line: str) -> str | None:
-    """Return the level of a log line, or None if it has none, as a line of a traceback or a print."""
+    """Return the level of a log line. It is None for other lines, such as those of a traceback or a print."""
     if line.startswith("{"):
         try:
             level = json.loads(line).get("level")
@@ -95,7 +95,7 @@ class Services:
         logs: ServiceLogs | None = None,
         quiet: bool = False,
     ) -> None:
-        # Only with fork is this process the parent of the services, with which they end.
+        # Services end with their parent process. Only with the method "fork" is this process their parent.
         multiprocessing.set_start_method("fork", force=True)
         honcho.manager.KILL_WAIT = STOP_SECONDS
         self._manager = _Manager(logs, quiet=quiet and logs is not None)
@@ -171,7 +171,7 @@ class _Printer(Printer):
 
 
 class _Manager(honcho.manager.Manager):
-    """Honcho's manager, changed so that it obeys a signal during the start, and its processes end with it."""
+    """Honcho's manager, changed so that it obeys signals during the start, and so that its processes end with it."""
 
     def __init__(self, logs: ServiceLogs | None, *, quiet: bool) -> None:
         super().__init__(_Printer(_Output(), logs, quiet=quiet))

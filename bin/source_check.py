@@ -1,4 +1,4 @@
-"""`python -m bin.source_check` fails for a lacking line of the changelog, and for risky dates and time zones."""
+"""`python -m bin.source_check` fails if the changelog lacks a line, or a file has risky dates or time zones."""
 
 import ast
 import re
@@ -12,15 +12,15 @@ from pipedai.version import VERSION
 
 _ROOT = Path(__file__).resolve().parent.parent
 _CHANGELOG, _REFERENCE = "CHANGELOG.md", "API.md"
-# These tests ask calendars alone. They pass every moment in, and read no clock.
+# These tests may have any dates, because they pass every time to calendars as an argument and read no clock.
 _CALENDARS = frozenset(
     f"triggers/schedules/tests/{name}.py"
     for name in ("test_clock_changes", "test_cron", "test_rare_schedules")
 )
-# From this year on a date in a test is for ever in the future.
+# A date in a test from this year on is so late that it counts as always in the future.
 _FAR = 2099
 _YEAR = re.compile(r"\b20\d\d\b")
-# What a text says of a year, as in `2026-05-04` and in `4 May 2026`.
+# The year in a date such as `2026-05-04` or `4 May 2026`.
 _DATES = re.compile(r"\b(20\d\d)-[01]\d\b|\b[A-Z][a-z]{2,8} (20\d\d)\b")
 # `UTC` is the same in every edition of the time zone database.
 _ZONE_IN_SQL = re.compile(r"AT[ ]TIME ZONE (?!'UTC')(\S+)")
@@ -43,8 +43,8 @@ def main() -> int:
 
 
 def changelog_problems(root: Path) -> Iterator[str]:
-    """Yield what is wrong with the changelog. If API.md has changed, and CHANGELOG.md has a line that is not committed,
-    only a person can tell whether that line is about the change: so the names that changed are printed.
+    """Yield what is wrong with the changelog. If API.md has changed and CHANGELOG.md has an uncommitted line, only a
+    person can tell whether that line is about the change, so this prints the names that changed in API.md.
     """
     if wrong := sections_wrong((root / _CHANGELOG).read_text(), VERSION):
         yield wrong
@@ -82,7 +82,7 @@ def _parts(release: str) -> list[int]:
 
 
 def names_changed(root: Path) -> list[str]:
-    """Return what API.md gained (`+ …`) and lost (`- …`) since the last commit of CHANGELOG.md; nothing without one."""
+    """Return the names that API.md gained (`+ …`) and lost (`- …`) since CHANGELOG.md was last committed, if ever."""
     last = git(root, "log", "-1", "--format=%H", "--", _CHANGELOG)
     then = last and git(root, "show", f"{last.strip()}:{_REFERENCE}")
     if not then:

@@ -61,7 +61,7 @@ _NO_LOG_INS = """
 Staff log in after `{manage} create_staff EMAIL --generate`."""
 
 
-# `bin/run --help` explains each.
+# `bin/run --help` explains each option.
 OPTIONS = ("--no-demo", "--claude", "--verbose")
 
 
@@ -134,7 +134,7 @@ class Stack:
                     stop_database.now()
 
     def _start_database(self) -> Afterwards | None:
-        """Return what stops the embedded database, or None if it ran already. Raises CannotStart if none answers."""
+        """Return the command that stops the embedded database, or None if it ran before. May raise CannotStart."""
         if settings.DATABASES["default"]["ENGINE"] != "pipedai.embedded":
             try:
                 connection.ensure_connection()

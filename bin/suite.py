@@ -49,11 +49,11 @@ skipped until you have run bin/setup --claude. In CI (CI=true) --all runs that i
 """
 NO_CHECKS, ALL, CHANGED = "--no-checks", "--all", "--changed"
 _MEMORY = "/dev/shm"  # noqa: S108
-# Set when the database is a copy of a migrated cluster, so that the tests need not migrate one.
+# This variable is set if the database is a copy of a migrated cluster, so that the tests need not migrate it.
 MIGRATED = "PIPEDAI_TESTS_MIGRATED"
 _UNUSED_SECONDS = 86_400
 _MANY_TESTS = 50
-# A Ctrl-C also reaches the check that is running. The check gets this many seconds to end by itself.
+# Ctrl-C also reaches the check that is running. The check then has this many seconds to end by itself.
 _PATIENCE_SECONDS = 15
 
 
@@ -70,7 +70,7 @@ def main() -> int:
         if not environment["DATABASE_URL"]:
             copy_cluster(migrated_cluster(environment), data_dir)
             environment[MIGRATED] = "1"
-            # The suite starts the server before its tests do, as only the suite lets it be fast and lose data.
+            # The suite starts the server before the tests do, as only the suite gives it the fast, unsafe settings.
             EmbeddedPostgres(data_dir, faster=FASTER).ensure_running()
         pytest_arguments = [each for each in arguments if each not in (NO_CHECKS, ALL, CHANGED)]
         quick = CHANGED in arguments
@@ -104,8 +104,8 @@ class Suite:
     def run(
         self, pytest_arguments: list[str] | None, *, only_tests: bool, long: bool, programs: bool
     ) -> int:
-        """Return the exit code. Without arguments no test is run. `programs` installs what some long tests drive."""
-        # The tests and what must be installed for them often wait, so the other checks take the processors meanwhile.
+        """Return the exit code. Without arguments no test runs. `programs` installs the programs of some tests."""
+        # Tests and installations often wait, so the other checks use the processors at the same time.
         with ThreadPoolExecutor(1) as beside:
             others = None if only_tests else beside.submit(self._check_without_running)
             if programs:
@@ -121,7 +121,7 @@ class Suite:
 
     def _test(self, arguments: list[str], *, compiles: bool, long: bool) -> None:
         if compiles and _many_tests_are_not_compiled():
-            # One process compiles the test modules, before all processes of the tests would. Its output is dropped.
+            # One process compiles the test modules, so that not every test process does it. Its output is dropped.
             with tempfile.TemporaryFile() as output:
                 self._run("", ["pytest", "--collect-only", "-qq", *arguments], {}, output)
         # There are four processes more than processors, as many tests wait for processes that they have started.
@@ -224,7 +224,7 @@ def new_data_dir() -> Path:
 
 
 def kept_files() -> Path:
-    """Return the directory for what later runs need not make again: the user's, for all checkouts, or this one's."""
+    """Return the directory of files that later runs use again: the user's, for all checkouts, or this checkout's."""
     shared = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pipedai-tests"
     with suppress(OSError):
         shared.mkdir(parents=True, exist_ok=True)
@@ -232,7 +232,7 @@ def kept_files() -> Path:
 
 
 def migrated_cluster(environment: Mapping[str, str]) -> Path:
-    """Return a stopped cluster for `copy_cluster`, with these migrations, which the first run with them makes."""
+    """Return a stopped and migrated cluster for `copy_cluster`. The first run with these migrations makes it."""
     clusters = kept_files() / "clusters"
     clusters.mkdir(parents=True, exist_ok=True)
     kept = clusters / _name_of_cluster()
@@ -253,14 +253,14 @@ def migrated_cluster(environment: Mapping[str, str]) -> Path:
             finally:
                 EmbeddedPostgres(data_dir).stop()
                 shutil.rmtree(data_dir)
-            # The server was allowed to lose data, and what is kept must outlive a crash of the machine.
+            # The server did not write its data safely to disk, and a kept cluster must survive a crash of the machine.
             os.sync()
             draft.rename(kept)
         return used(kept)
 
 
 def types_cache() -> Path:
-    """Return mypy's cache for these modules: by one that knows others, mypy finds faults that do not exist."""
+    """Return mypy's cache for exactly these modules. With the cache of other modules mypy reports false errors."""
     modules = "\n".join(sorted(str(each) for each in _ROOT.glob("[!.]*/**/*.py"))).replace(
         str(_ROOT), ""
     )
@@ -268,11 +268,11 @@ def types_cache() -> Path:
 
 
 def used(kept: Path) -> Path:
-    """Note that this run uses a kept directory, and remove its neighbours that no run has used for a day."""
+    """Mark a kept directory as used now, and remove the directories beside it that no run has used for a day."""
     kept.mkdir(parents=True, exist_ok=True)
     os.utime(kept)
     for other in kept.parent.iterdir():
-        # The clock of a run may be ahead of the file system's, when somebody tries another date.
+        # The clock of a run may be ahead of the file system's, because a developer may run it with another date.
         if (
             other != kept
             and other.is_dir()
@@ -283,7 +283,7 @@ def used(kept: Path) -> Path:
 
 
 def _name_of_cluster() -> str:
-    """Return a hash of all that decides what a migrated cluster is."""
+    """Return a hash of everything on which the contents of a migrated cluster depend."""
     # The migrations make the partitions of the present month.
     told = hashlib.sha256(f"{time.strftime('%Y-%m')} {platform.machine()}".encode())
     files = sorted(_ROOT.glob("*/migrations/*.py"))
@@ -298,7 +298,7 @@ def _name_of_cluster() -> str:
 
 
 def copy_cluster(kept: Path, data_dir: Path) -> None:
-    """Copy a kept cluster into a data directory, whose first server then need not make one."""
+    """Copy a kept cluster into a data directory, so that its server need not make a new one."""
     Layout(data_dir).prepare_data_dir()
     layout = Layout(kept)
     # shutil would not keep the owners of the files.
@@ -307,7 +307,7 @@ def copy_cluster(kept: Path, data_dir: Path) -> None:
 
 
 def _may_hold_a_database(place: str) -> bool:
-    """Whether a file system has 4 GiB to spare, and may hold programs."""
+    """Whether a file system has 4 GiB of free space, and allows programs to run from it."""
     try:
         found = os.statvfs(place)
     except OSError:
@@ -316,7 +316,7 @@ def _may_hold_a_database(place: str) -> bool:
 
 
 def environment_of(data_dir: Path) -> dict[str, str]:
-    """Return this process's environment with every setting empty. Absent ones would be read from the file .env."""
+    """Return this process's environment with every setting empty, because absent ones would come from the file .env."""
     listed = (_ROOT / ".env.example").read_text()
     names = re.findall(r"^#?([A-Z][A-Z0-9_]*)=", listed, re.MULTILINE)
     return {

@@ -7,10 +7,11 @@ import sys
 import zoneinfo
 from pathlib import Path
 
-# The part of the service that is imported first finds the settings, whichever it is.
+# Every part of the service imports this package first, so that all of them find the settings.
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "pipedai.settings")
 
-# The worker program is a package of its own in agent/. Its clauses decide in the service as they do in a worker.
+# The worker program is a package of its own in agent/. The service uses its code for clauses, so that both decide
+# alike.
 sys.path.append(str(Path(__file__).resolve().parent.parent / "agent"))
 
 # The edition of the time zone database that is pinned with this version decides in every process when something is due.

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 import tzdata
 
-# The edition, such as `2026f`, that all processes of this version have (see pipedai/__init__.py).
+# The edition of the time zone database, such as `2026f`, that all processes of this version use (pipedai/__init__.py).
 EDITION: Final[str] = tzdata.IANA_VERSION
 # The time zone database has this zone for clocks that were never set.
 _NO_ZONE = "Factory"
@@ -27,7 +27,7 @@ def check_timezone(name: str) -> None:
 _zone_names = lru_cache(maxsize=1)(available_timezones)
 
 
-# The difference between the clocks, in seconds, from which on `check_deploy` warns and an alert fires.
+# If the clocks differ by this many seconds or more, `check_deploy` warns and an alert fires.
 TOLERATED_SKEW_SECONDS = 5.0
 
 
@@ -57,8 +57,8 @@ class SkewMeter:
         self.last: Skew | None = None
 
     def compare(self, asked: datetime, theirs: datetime) -> Skew:
-        """`asked` is the machine's time when the query was sent, `theirs` the database's in the answer. Call it as soon
-        as the answer has arrived.
+        """Call this as soon as the database has answered. `asked` is the machine's time when the query was sent, and
+        `theirs` the database's time in the answer.
         """
         way = (self.now() - asked).total_seconds() / 2
         self.last = Skew((theirs - asked).total_seconds() - way, way)

@@ -26,8 +26,8 @@ _PERSON_WRAP = b"pipedai-wrap"
 
 
 class CannotOpen(Exception):  # noqa: N818
-    """The value was changed, moved or cut, or its key is missing. The message tells nothing about the value. A subclass
-    means that the data key is at fault, and not the value.
+    """The error for a value that was changed, moved or cut, or whose key is missing. The message says nothing about the
+    value. A subclass means that the data key is at fault, and not the value.
     """
 
 
@@ -44,7 +44,7 @@ class NoDataKey(CannotOpen):
 
 
 class Place(NamedTuple):
-    """Where a sealed value is stored. Its key is derived from these four, so a moved value can't be opened."""
+    """Where a sealed value is stored. Its key is derived from these four fields, so a moved value can't be opened."""
 
     environment_id: str
     table: str
@@ -104,7 +104,7 @@ def unwrap(
     environment_id: str,
     masters: Sequence[MasterKey],
 ) -> DataKey:
-    """Returns the data key. Raises UnknownMasterKey, or BrokenDataKey if the bytes are not what `wrap` returned."""
+    """Returns the data key. Raises UnknownMasterKey, or BrokenDataKey if `wrap` did not return these bytes."""
     for master in masters:
         if master.id == master_key_id:
             key = _derive(master.key, _PERSON_WRAP, (environment_id, data_key_id))

@@ -99,7 +99,7 @@ def choice(name: str, options: tuple[str, ...], default: str) -> str:
 
 
 def pipedai_env() -> Environment:
-    """In `production` unsafe settings are refused. The Procfile sets it."""
+    """Reads PIPEDAI_ENV. With `production`, which the Procfile sets, unsafe settings are refused."""
     return cast("Environment", choice("PIPEDAI_ENV", ("development", "production"), "development"))
 
 
@@ -186,9 +186,9 @@ HASH_MIB = 46
 
 
 def passwords_at_once(*, processors: int, threads: int, memory_mib: int) -> int:
-    """Returns how many passwords a web process hashes at once, from what it may use.
+    """Returns how many passwords a web process hashes at once, from the processors, threads and memory that it may use.
 
-    More than there are processors would not be sooner done. Half of the threads are left for other requests, and three
+    More hashes at once than processors would save no time. Half of the threads stay free for other requests, and three
     fifths of the memory for everything else.
     """
     return max(1, min(processors, threads // 2, memory_mib * 2 // 5 // HASH_MIB))
@@ -203,7 +203,7 @@ def memory_budget_mib(memory_mib: int) -> int:
 
 
 def processors(groups: Path = _CGROUPS) -> int:
-    """Returns how many processors' time this process may use: those that it may run on, or the quota of its cgroups."""
+    """Returns how many processors this process may use: the least of its allowed processors and its cgroups' quotas."""
     on_linux = hasattr(os, "sched_getaffinity")
     most: float = len(os.sched_getaffinity(0)) if on_linux else os.cpu_count() or 1
     for quota in _limits(groups, "cpu.max"):
@@ -214,7 +214,7 @@ def processors(groups: Path = _CGROUPS) -> int:
 
 
 def memory_mib(groups: Path = _CGROUPS) -> int:
-    """Returns how many MiB of memory this process may use: the machine's, or the limit of its cgroups."""
+    """Returns how many MiB of memory this process may use: the machine's memory, or less if its cgroups limit it."""
     limits = [*_limits(groups, "memory.max"), *_read(groups / "memory" / "memory.limit_in_bytes")]
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([machine, *(int(limit) for limit in limits if limit.isdigit())]) // _MIB

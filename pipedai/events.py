@@ -1,8 +1,9 @@
-"""Domain events, by which a service tells what it did.
+"""Domain events, by which a service reports what it did.
 
-Receivers run at once, in the same transaction: an error in one rolls the action back, so that none lacks its audit row.
-A transaction that makes many changes `together` does once what each of them alone would do: lock, count, read, tell. A
-rehearsal is such a transaction that is rolled back: it tells nobody, and takes no lock that others could wait for.
+Receivers run at once, in the same transaction: an error in one rolls the action back, so no action lacks its audit row.
+A transaction with many changes makes them `together`: work that each change would repeat, such as locking, counting
+or reading, is done once, and all events are sent at the end. A rehearsal is such a transaction that is rolled back. It
+sends no events, and takes no lock for which others could wait.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -21,7 +22,7 @@ ActorType = Literal["user", "api_key", "worker", "staff", "system"]
 
 # The kinds of things that users make, change and delete.
 _KINDS = ("environment", "trigger", "pool", "connection", "source", "channel", "budget")
-# What happens to each kind of thing, besides that those above are created, updated and deleted.
+# The actions on each kind of thing. The kinds in _KINDS are also created, updated and deleted.
 _HAPPENINGS = {
     "pool": "worker-added worker-removed",
     "connection": "authorized login-needed user-left",
@@ -101,7 +102,7 @@ happened = Signal()
 
 
 def emit(*events: Event) -> None:
-    """Tell the receivers what was done. Raises RuntimeError outside the transaction that does it."""
+    """Send events to the receivers. Raises RuntimeError outside of a transaction, which must be that of the action."""
     if not events:
         return
     if not transaction.get_connection().in_atomic_block:
@@ -118,7 +119,7 @@ _gathered: ContextVar[list[Event] | None] = ContextVar("gathered", default=None)
 
 @contextmanager
 def gathering(events: list[Event]) -> Iterator[None]:
-    """Puts what happens in the block into the list instead of telling it, so that the caller tells it all at once."""
+    """Collects the events of the block in the list instead of sending them. The caller can so send them together."""
     token = _gathered.set(events)
     try:
         yield
@@ -127,8 +128,8 @@ def gathering(events: list[Event]) -> Iterator[None]:
 
 
 def on_committed(tell: Callable[[Event], None]) -> Callable[[Event], None]:
-    """Decorator: calls the function with every event after its commit. Its errors are only logged, so that what is
-    committed does not look failed.
+    """Decorator: calls the function with every event after its commit. An error of the function is only logged, because
+    the action is committed and must not look failed.
     """
 
     def tell_all(events: tuple[Event, ...]) -> None:
@@ -169,7 +170,7 @@ def together(*, is_rehearsal: bool = False) -> Iterator[None]:
 
 
 def once(what: Hashable, do: Callable[[], T]) -> T:
-    """Returns what `do` returns. Of changes made together, only the first one that asks for `what` does it."""
+    """Returns the result of `do`. Among changes made together, `do` is called only once for each `what`."""
     present = _present.get()
     if present is None:
         return do()
@@ -180,7 +181,7 @@ def once(what: Hashable, do: Callable[[], T]) -> T:
 
 
 def keep(what: Hashable, found: Any) -> None:
-    """Lets `once` return this. Code that reads many rows by one statement so saves a statement for each."""
+    """Makes `once` return `found` for `what`. Code that has read many rows at once saves later statements by it."""
     present = _present.get()
     assert present is not None, "keep() needs together()"
     present.done[what] = found

@@ -11,7 +11,7 @@ from pipedai.redaction import redact_text
 
 
 def new_id() -> UUID:
-    """The id is made here and not in the database, because sealing a secret needs the row's id."""
+    """Returns a new id. The database can't make it, because sealing a secret needs the row's id before the INSERT."""
     return uuid7()
 
 
@@ -22,7 +22,7 @@ def first_id_at(moment: datetime) -> UUID:
 
 
 def moment_of(row_id: UUID) -> datetime:
-    """Returns the time in an id, when it was made. Raises ValueError after the year 9999, which Python lacks."""
+    """Returns the time at which an id was made. Raises ValueError for a time after 9999, Python's last year."""
     return datetime.fromtimestamp((row_id.int >> 80) / 1000, UTC)
 
 
@@ -44,8 +44,8 @@ _ACCEPTED = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 def accept_or_make(sent: str | None) -> str:
-    """Returns the caller's `X-Request-Id` if it is well-formed, else a new id. Every log line and audit row
-    has it, so one that holds a token of ours is replaced.
+    """Returns the caller's `X-Request-Id` if it is well-formed, else a new id. An id that contains one of our tokens is
+    replaced too, because every log line and audit row shows the id.
     """
     if sent and _ACCEPTED.fullmatch(sent) and redact_text(sent) == sent:
         return sent

@@ -8,8 +8,8 @@ from django.conf import settings
 
 from pipedai.server.request_scope import CONSOLE
 
-# The path of each page below the console's. `{}` is the id of what the page is about, and `{environment}` that of its
-# environment.
+# The path of each page below the console's path. `{}` is the id of the row that the page shows, and `{environment}`
+# the id of the row's environment.
 PAGES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "account": "account",
@@ -37,13 +37,13 @@ PAGES: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def path_of_page(page: str, about: object = "", environment: object = "") -> str:
-    """Returns the path of a page of `PAGES` about what has that id."""
+    """Returns the path of a page of `PAGES` that shows the row with the id `about`."""
     return f"{CONSOLE}/{PAGES[page].format(about, environment=environment)}"
 
 
 def link_to_page(page: str, about: object = "", environment: object = "") -> str:
-    """Returns the URL of that page. A dashboard that DASHBOARD_URL names has its pages at the paths that the
-    console has below its own.
+    """Returns the URL of that page. If DASHBOARD_URL names a dashboard, it must have its pages at the same paths that
+    the console has below its own path.
     """
     path = path_of_page(page, about, environment)
     dashboard = settings.DASHBOARD_URL

@@ -100,8 +100,7 @@ def log_line(name: str, level: int, event: str, fields: Mapping[str, Any]) -> No
     said = _add_request_id(logger, method, _add_time(logger, method, said))
     handler = _json_handler
     if handler is not None and logging.root.handlers == [handler] and not logger.handlers:
-        # Nobody but our handler wants the line, so it is written without a record.
-        # See docs/decisions/fast-paths.md.
+        # Only our handler takes the line, so no log record is needed. See docs/decisions/fast-paths.md.
         handler.write(_encode(redact_event(logger, method, said)))
         return
     record = logging.LogRecord(name, level, "", 0, said, None, None)
@@ -123,7 +122,7 @@ def redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """A 503 is not logged, because the service chose that answer and the access log shows it."""
+    """Returns False for a 503, which is not logged: the service chose that answer, and the access log shows it."""
     return getattr(record, "status_code", 0) != HTTPStatus.SERVICE_UNAVAILABLE
 
 
@@ -156,13 +155,13 @@ def _renderers(form: str) -> list[Processor]:
 
 
 class _StdoutHandler(logging.StreamHandler[TextIO]):
-    """Writes log lines to what sys.stdout is when a line is written, because tests and commands replace sys.stdout."""
+    """Looks up sys.stdout anew for each log line, because tests and commands replace sys.stdout."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
 
     def write(self, line: str) -> None:
-        """Writes a complete line. An error, such as a full disk, is told on stderr and not raised."""
+        """Writes a complete line. An error, such as a full disk, is reported on stderr and not raised."""
         self.acquire()
         try:
             self.stream.write(line + "\n")

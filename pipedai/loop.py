@@ -1,9 +1,9 @@
 """Runs the scheduler's background jobs until SIGTERM.
 
-A job does one batch of work and returns how much it did. It runs when it is due, and again while it has more to do.
+A job does one batch of work and returns how many units it did. It runs when it is due, and again while it has more.
 
-Schedulers also show a monitor outside that the service works: they request HEARTBEAT_URL once a minute while no job
-fails. The loop runs one job at a time, so a job that hangs stops the requests too.
+While no job fails, schedulers also request HEARTBEAT_URL once a minute, so that a monitor outside sees that the service
+works. The loop runs one job at a time, so a job that hangs stops these requests too.
 """
 
 import os
@@ -26,7 +26,7 @@ from pipedai.sql import takes_writes
 
 log = get_logger(__name__)
 
-# How often the URL is requested, in seconds. A request is made only if no job has failed for as long before it.
+# The URL is requested this often, in seconds. A request is made only if no job has failed during this time.
 HEARTBEAT_SECONDS = 60.0
 _HEARTBEAT_TIMEOUT = 10.0
 
@@ -85,7 +85,7 @@ def _request_heartbeat(url: str) -> None:
 _PAUSE_AFTER_ERROR_SECONDS = 1.0
 # While the database is away, the loop tries to connect this often.
 _RECONNECT_SECONDS = 0.5
-# A job whose work goes on in threads is looked at this often, since it takes more when a thread is free.
+# A job that works in threads runs this often while they are busy, because it takes more work when a thread is free.
 _BUSY_SECONDS = 0.05
 # After SIGTERM the process ends within this many seconds, even if a statement hangs. PostgreSQL then rolls its
 # transaction back.
@@ -94,9 +94,9 @@ _LONGEST_GOODBYE_SECONDS = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A background job. `work` does one batch and returns how many units it did. The loop calls it every
+    """A background job. `work` does one batch and returns how many units it did. The loop calls `work` every
     `every_seconds`, again at once if it returned more than 0, and every `_BUSY_SECONDS` while `is_busy`. When the loop
-    ends, a thread calls `finish`, which waits for what is going on.
+    ends, a thread calls `finish`, which waits for the work that threads have begun.
     """
 
     name: str
@@ -128,8 +128,8 @@ def stop_on_signals() -> threading.Event:
 
     def ask_to_stop(*_: object) -> None:
         if not stop.is_set():
-            # The handler may interrupt the main thread while that holds the event's lock, as it does for a moment at
-            # each wait. So another thread sets the event: here `set` would wait for the lock for ever.
+            # This handler may interrupt the main thread just when it holds the event's lock, and `set` would then wait
+            # for this lock for ever. So another thread sets the event.
             threading.Thread(target=_stop, args=(stop,), daemon=True).start()
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -186,7 +186,7 @@ def _is_away(error: Exception) -> bool:
 
 
 def _answers() -> bool:
-    """Whether the database works. A pooler accepts connections for a dead one, and a standby takes no writes."""
+    """Whether the database takes writes. A connection alone proves nothing: poolers and standbys accept it too."""
     try:
         return takes_writes()
     except (DatabaseError, InterfaceError):

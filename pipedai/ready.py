@@ -1,4 +1,4 @@
-"""What the service as a whole adds when Django is ready: probes, jobs, and the record of which callers have written."""
+"""Registers, when Django is ready, what belongs to no single app: probes, jobs, and the record of who has written."""
 
 from pipedai import loop
 from pipedai.api.throttling import prune_throttles

@@ -74,7 +74,7 @@ _MAY_MATCH = re.compile(
 _CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-# The same but for tabs and line ends.
+# The same characters except tabs and line ends.
 _CONTROL_IN_LINES = re.compile(
     "(?!\r\n)" + _CONTROL.pattern.replace("\x00-\x1f", "\x00-\x08\x0b-\x1f")
 )
@@ -120,8 +120,8 @@ def _holds_part(lowered: str) -> bool:
 
 
 def escape_control(text: str, *, keep_lines: bool = False) -> str:
-    """Returns the text with control characters escaped, against faked log lines. With `keep_lines`, which is for
-    tracebacks and for what is not printed as a line, tabs and line ends stay.
+    """Returns the text with control characters escaped, so that it can't fake log lines. With `keep_lines` tabs and
+    line ends stay, for tracebacks and for texts that are not printed as one line.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -137,8 +137,8 @@ def redact_name(name: str) -> str:
 
 
 def redact(value: Any, *, depth: int = 0, keep_lines: bool = False) -> Any:
-    """Returns the value as JSON types without secrets, found by their names, or by their patterns in texts, and without
-    control characters, as `escape_control` does it.
+    """Returns the value as JSON types without secrets, and with control characters escaped as by `escape_control`.
+    Secrets are found by their names, or in texts by their patterns.
     """
     # The most frequent types come first, by a test that is faster than isinstance.
     kind = type(value)
@@ -169,7 +169,7 @@ def redact(value: Any, *, depth: int = 0, keep_lines: bool = False) -> Any:
 
 
 def redact_named(name: str, value: Any, *, depth: int = 0, keep_lines: bool = False) -> Any:
-    """Of a value with a secret name only null and booleans are shown."""
+    """Returns the value redacted. If its name is that of a secret, only null and booleans are shown."""
     if value is None or isinstance(value, bool):
         return value
     return REDACTED if is_secret_name(name) else redact(value, depth=depth, keep_lines=keep_lines)

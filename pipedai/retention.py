@@ -1,6 +1,6 @@
 """Deletes old rows of the kinds that apps register, by `manage.py prune` and by the scheduler.
 
-Each batch is a small transaction that waits only briefly for a lock, so a killed process loses one.
+Each batch is a small transaction that waits only briefly for a lock, so a killed process loses the work of one batch.
 """
 
 import time
@@ -47,8 +47,9 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """A kind of rows that may be deleted when old. `days` returns how long they are kept (None: for ever), which must
-    be `at_least` so many days. `prune` deletes a batch at each step. The scheduler deletes only `automatic` kinds.
+    """A kind of rows that may be deleted when old. `days` returns for how many days they are kept (None: for ever), and
+    the number must be `at_least` or more. `prune` deletes a batch at each step. The scheduler deletes only `automatic`
+    kinds.
     """
 
     kind: str
@@ -115,9 +116,9 @@ def rows_where(
     key: Sequence[str] = ("id",),
     children: Mapping[str, str] | None = None,
 ) -> Callable[[Order], Iterator[Batch]]:
-    """Returns the `prune` of a table's rows for which the SQL condition `old` is true, which may use `before` and the
-    table as `t`. The smallest `by` are deleted first, and rows that another process deletes are skipped. `key` is the
-    primary key. The rows of the tables `children` go too: each names the column that refers to the `id` of `table`.
+    """Returns the `prune` for the rows of a table that meet the SQL condition `old`, in which the table is `t` and the
+    time limit `before`. It deletes rows in the order of `by`, and skips rows that another process deletes. `key` is the
+    primary key. Rows of `children` are deleted too: it names the column of each table that refers to `table`'s `id`.
     """
     ours, theirs = (", ".join(f"{of}.{name}" for name in key) for of in ("t", "old"))
     # The names and the conditions are constants of modules.

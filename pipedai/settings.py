@@ -33,7 +33,8 @@ TRUSTED_PROXIES = env.words("TRUSTED_PROXIES")
 THROTTLES_ENABLED = True
 # Who may register: anybody, only people with an invitation, or nobody.
 REGISTRATION = env.choice("REGISTRATION", ("open", "invited", "closed"), "open")
-# The OpenID provider, the issuer, at which people sign in, and who we are to it. With OIDC_ONLY nobody uses a password.
+# The issuer (an OpenID provider) at which people sign in, and our id and secret as its client. With OIDC_ONLY nobody
+# uses a password.
 OIDC_ISSUER = env.text("OIDC_ISSUER", "")
 OIDC_CLIENT_ID = env.text("OIDC_CLIENT_ID", "")
 OIDC_CLIENT_SECRET = env.text("OIDC_CLIENT_SECRET", "")
@@ -72,9 +73,9 @@ LATEST_ORCHESTRATOR_VERSION = env.semver("LATEST_ORCHESTRATOR_VERSION", "0.7.1")
 # How many days old rows are kept. 0 keeps them for ever. docs/operations.md explains each setting.
 RUN_RETENTION_DAYS = env.whole("RUN_RETENTION_DAYS", 0, at_most=36_500)
 DELIVERY_RETENTION_DAYS = env.whole("DELIVERY_RETENTION_DAYS", 0, at_most=36_500)
-# Events of runs: a run takes events until a day after its end, so they are kept for two days at least.
+# For events of runs. A run accepts events until a day after its end, so they are kept for two days at least.
 RUN_EVENTS_DAYS = env.whole("RUN_EVENTS_DAYS", 14, at_least=2, at_most=36_500)
-# Events of sources with their bodies, and what was decided about them.
+# For events of sources with their bodies and the decisions about them.
 INBOUND_EVENTS_DAYS = env.whole("INBOUND_EVENTS_DAYS", 14, at_least=1, at_most=36_500)
 
 # --- Django's own settings ---------------------------------------------------------------------------------
@@ -95,8 +96,7 @@ INSTALLED_APPS = [
     "triggers",
     "workers",
     "audit",
-    # This app comes after `audit`, so that the audit log records the end of a run before it records what follows from
-    # it.
+    # This app comes after `audit`, so that the audit log records the end of a run before its consequences.
     "notices",
     "console",
     "django_htmx",  # For htmx as a static file; its middleware is not used.
@@ -180,7 +180,7 @@ WHITENOISE_ALLOW_ALL_ORIGINS = False
 # The largest body of a request, as API.md says. The ASGI wrapper refuses a larger body before Django, which has the
 # same limit, sees it.
 MAX_BODY_BYTES = 1024 * 1024
-# The largest body of a plan and an apply of files, which have whole repositories of prompts.
+# The largest body of a call that plans or applies files, which may be a whole repository of prompts.
 MAX_FILES_BYTES = 8 * 1024 * 1024
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_FILES_BYTES
 

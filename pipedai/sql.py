@@ -48,11 +48,11 @@ def fetch_row(sql: str, params: Mapping[str, Any]) -> Row:
 def fetch_by_ids(
     table: str, columns: Collection[str], ids: Collection[tuple[UUID, UUID]]
 ) -> list[Row]:
-    """Returns these columns of a tenant table's rows, each of which is named by its environment's id and its own.
-    Without ids it has no query.
+    """Returns these columns of a tenant table's rows. Each row is named by its environment's id and its own id. Without
+    ids there is no query.
 
-    OFFSET 0 makes PostgreSQL look each row up by itself. Of a statement with both ids it might otherwise keep a plan
-    that reads all rows of the environment.
+    OFFSET 0 makes PostgreSQL look up each row separately. Otherwise it might choose a plan that reads all rows of the
+    environment.
     """
     if not ids:
         return []
@@ -80,8 +80,8 @@ def execute_later(sql: str, params: Mapping[str, Any]) -> None:
 
 @contextmanager
 def planned_for_values() -> Iterator[None]:
-    """Lets PostgreSQL plan each statement of the block for its values, because none is prepared. One plan for all
-    values does not know whether a value is rare, and can't use an index of only some values.
+    """Makes PostgreSQL plan each statement of the block for its own values, by preparing none. A prepared statement's
+    plan is for any values, so it can't know that a value is rare, or use an index of only some values.
     """
     database: Any = connections[where.alias]
     database.ensure_connection()
@@ -109,7 +109,7 @@ def database_now() -> datetime:
 
 
 def takes_writes() -> bool:
-    """A standby does not, nor a primary that an operator made read-only. Raises DatabaseError."""
+    """Whether the server takes writes. A standby or a read-only primary does not. Raises DatabaseError."""
     row = fetch_row("SELECT current_setting('transaction_read_only') = 'off' AS writable", {})
     return bool(row["writable"])
 
@@ -160,9 +160,9 @@ def _is_watched(database: Any) -> bool:
     return bool(database.execute_wrappers or database.force_debug_cursor)
 
 
-# What a copy has besides its columns: constraints come without the foreign keys, and triggers don't come at all.
+# The parts of a table that a copy has besides its columns. Foreign keys and triggers are never copied.
 _LIKE = "INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED INCLUDING IDENTITY"
-# Each table's full name, its columns that can be written, and its indexes, in the order given.
+# Reads each table's full name, its columns that can be written, and its indexes, in the given order of tables.
 _TABLES = """
 SELECT format('%%I.%%I', n.nspname, c.relname), quote_ident(c.relname),
     (SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
@@ -174,10 +174,10 @@ JOIN pg_class c ON c.oid = given.name::regclass JOIN pg_namespace n ON n.oid = c
 
 
 def use_own_copies(tables: Mapping[str, str], params: Mapping[str, Any]) -> None:
-    """Puts copies of some rows in place of tables, so that a transaction that will be rolled back can write without a
-    lock that others wait for (docs/decisions/rehearsals.md). Statements of this connection that name one of the tables
-    find a copy that nobody else sees. It has the rows for which the condition is true, and the table's indexes. Tables
-    are copied in the order given. The caller runs statements that are not prepared.
+    """Replaces tables by copies for this connection, so that a transaction that will be rolled back can write without
+    locks for which others would wait (docs/decisions/rehearsals.md). Statements of this connection that name one of the
+    tables find its copy, which nobody else sees. The copy has the table's indexes, and the rows that meet the condition
+    in `tables`. Tables are copied in the given order. The caller must not run prepared statements.
     """
     with connection.cursor() as cursor:
         cursor.execute(_TABLES, [[*tables]])

@@ -1,5 +1,5 @@
-"""The words in which a model says what its table refuses, and by which indexes its rows are found. A migration says by
-`tenant_key` what Django can't: a foreign key between tables of tenants, which also compares the environment.
+"""Functions with which models declare the constraints and indexes of their tables. Migrations use `tenant_key` for a
+foreign key that Django can't declare: one between tables of tenants, which also compares the environment.
 """
 
 from collections.abc import Sequence
@@ -38,17 +38,17 @@ def index(
 
 
 def tenant_parent(model: str, table: str) -> AddConstraint:
-    """Return the operation after which a tenant key may refer to the table. It is none of the model's creation, because
-    Django makes that one's constraints at the end of a migration, and the keys need this one before.
+    """Return the operation that adds the unique constraint to which tenant keys of other tables refer. The model itself
+    does not declare the constraint, because Django would add it at the end of a migration, too late for the keys.
     """
     return AddConstraint(model, unique(f"{table}_in_environment", ["environment", "id"]))
 
 
 def tenant_key(table: str, column: str, parent: str, then: str = "") -> RunSQL:
-    """Return the operation that adds the key of `table.column` to `parent`. `then` ends its SQL: what a DELETE of the
-    parent does, or that the check is deferred.
+    """Return the operation that adds a foreign key from `table.column` to `parent`. Its SQL ends with `then`, which may
+    say what a DELETE of the parent does, or that the check is deferred.
 
-    A row can so refer only to rows of its own environment, whatever code wrote it (docs/architecture.md).
+    With this key a row can refer only to rows of its own environment, even if our code is wrong (docs/architecture.md).
     """
     name = f"{table}_{column.removesuffix('_id')}_in_environment"
     return RunSQL(

@@ -29,8 +29,8 @@ from psycopg.pq import TransactionStatus
 from pipedai import env
 from pipedai.sql import execute, sqlstate
 
-# How many seconds a statement may wait for a lock. The time must be less than two seconds, the time-out that
-# pipedai.timeouts sets for the locks of web requests.
+# How many seconds a statement may wait for a lock. It must be less than the two seconds that web requests wait for a
+# lock, because requests queue behind the waiting statement.
 LOCK_SECONDS = 1.0
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
@@ -43,8 +43,8 @@ Done = TypeVar("Done")
 
 
 def patiently(work: Callable[[], Done], *, say: Say, what: str) -> Done:
-    """Calls `work` in a transaction, again until it gets its locks, and returns its result. `say` gets a message each
-    time that it did not; `what` names the locked thing.
+    """Calls `work` in a transaction, again and again until it gets its locks, and returns its result. `say` gets a
+    message after each failure; `what` names the locked thing in it.
     """
 
     def tell(pause: float, _: DatabaseError) -> None:
@@ -60,8 +60,8 @@ def retry(
     tell: Callable[[float, DatabaseError], None],
     states: Container[str | None] = LACKS_LOCK,
 ) -> Done:
-    """Calls `work`, with these pauses in seconds, until it fails with none of the SQLSTATEs, and returns its result.
-    `tell` is called before each pause. Raises the last error.
+    """Calls `work` and returns its result. If it fails with one of the SQLSTATEs in `states`, `retry` calls `tell`,
+    makes the next of `pauses`, in seconds, and tries again. Raises the last error.
     """
     while True:
         try:
@@ -96,8 +96,8 @@ class OutOfPatience(Exception):  # noqa: N818
 
 
 def migrate_alone(migrate: Callable[[], None], *, patience: float, say: Say) -> None:
-    """Call `migrate` while no other release works, and again if it could not get its locks, for `patience` seconds in
-    all. Raises OutOfPatience.
+    """Call `migrate` while no other release runs. If it can't get its locks, try again, for `patience` seconds in all.
+    Raises OutOfPatience.
     """
     until = time.monotonic() + patience
 
@@ -128,7 +128,7 @@ def invalid_indexes() -> list[str]:
 
 @contextmanager
 def _only_release(until: float, say: Say) -> Iterator[None]:
-    """Hold the database's lock for releases, in a transaction, as PgBouncer keeps no session for us."""
+    """Hold the database's lock for releases. A transaction holds it, because PgBouncer keeps no session for us."""
     keeper = connection.copy()
     try:
         waited = False
@@ -189,11 +189,11 @@ _PLACE = ("NAME", "USER", "PASSWORD", "HOST", "PORT")
 
 
 class PooledSession(Exception):  # noqa: N818
-    """There is a pooler before the database, so that we get no session of our own. The message is one sentence."""
+    """The error if a pooler before the database gives us no session of our own. The message is one sentence."""
 
 
 def set_timeouts_of_role(timeouts: Timeouts = WEB) -> None:
-    """Make these the role's defaults in this database, which a role may do, for sessions that begin later."""
+    """Make these time-outs the role's defaults in this database, for later sessions. Any role may set its own."""
     alter = sql.SQL("ALTER ROLE CURRENT_USER IN DATABASE {} SET {} = {}")
     with transaction.atomic(), connection.cursor() as cursor:
         # The database's name is asked from PostgreSQL, because a PgBouncer may use another name for it in DATABASE_URL.
@@ -244,8 +244,8 @@ def overriding(timeouts: Timeouts) -> Iterator[None]:
 @contextmanager
 def session_without_timeouts() -> Iterator[None]:
     """Give this thread, for the block, a session without time-outs, for statements that can't run in a transaction,
-    such as CONCURRENTLY. It goes past a pooler, to DATABASE_LISTEN_URL. Raises PooledSession if there is a pooler
-    nevertheless.
+    such as CREATE INDEX CONCURRENTLY. The session avoids a pooler by using DATABASE_LISTEN_URL. Raises PooledSession if
+    there is a pooler nevertheless.
     """
     database = connections[DEFAULT_DB_ALIAS]
     kept = database.settings_dict, database.execute_wrappers

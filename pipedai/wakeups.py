@@ -1,7 +1,7 @@
-"""Tells waiting polls and event streams, by PostgreSQL's NOTIFY, that something changed. They also ask on a timer.
+"""Tells waiting polls and event streams, by PostgreSQL's NOTIFY, that something changed. They also look on a timer.
 
-Notifications are sent after the commit: a NOTIFY inside a transaction makes commits queue up (6,800 instead of 21,000 a
-second).
+Notifications are sent after the commit, because a NOTIFY inside a transaction makes commits wait for each other (6,800
+instead of 21,000 a second).
 """
 
 import math
@@ -22,7 +22,7 @@ CHANNEL = "pipedai"
 ANNOUNCED_EVERY_SECONDS = 10.0
 WATCHED_SECONDS = 40.0
 # A process that has just begun to hear notifications knows of all streams after this many seconds, because each stream
-# asks its view within 15 s.
+# asks its view, which announces it, within 15 s.
 LEARNING_SECONDS = 20.0
 
 # The topics of notifications. The text of a notification is `<topic> <id>[ <detail>]`, where the id is that of a
@@ -40,15 +40,15 @@ POOL = "pool"
 # streams a run, or the changes of an environment.
 THINGS = "things"
 WATCHED = "watched"
-# RUNS says that events of runs were stored. In place of one id it has the name of the process that sends it, whose own
-# streams know already; its detail is the ids of the runs.
+# RUNS says that events of runs were stored; its detail is the ids of the runs. In place of the one id it has the name
+# of the process that sends it, which ignores it because its own streams know already.
 RUNS = "runs"
 NOBODY = "-"
 # How many ids one notification names. PostgreSQL limits it to 8,000 bytes.
 _IDS_AT_ONCE = 100
 
-# Takes the id of a run that has new events, to announce them a moment later with those of other runs. It returns False
-# if it can't. Only a web process has such a function.
+# Takes the id of a run that has new events, to announce this a moment later together with other runs. Returns False if
+# it can't. Only a web process has such a function.
 Gather = Callable[[UUID], bool]
 _gather: Gather | None = None
 
@@ -56,9 +56,9 @@ _NOTIFY = "SELECT pg_notify(%(channel)s, payload) FROM unnest(%(payloads)s::text
 
 
 class Watches:
-    """The runs and environments that somebody streams, as far as this process knows; all others cost no notification.
-    The event loop writes and threads read, each in single steps on a dict. Streams announce their subjects again and
-    again. Times are of the monotonic clock.
+    """The runs and environments that somebody streams, as far as this process knows. For all others no notification is
+    sent. The event loop writes and threads read, each in single steps on a dict, so no lock is needed. Streams announce
+    their subjects again and again. Times are of the monotonic clock.
     """
 
     def __init__(self) -> None:
@@ -124,13 +124,13 @@ def announce_events_of_run(run_id: UUID) -> None:
 
 
 def gather_runs_with_events(gather: Gather | None) -> None:
-    """Let this function announce the new events of runs from now on; None lets each be announced at once."""
+    """Let this function announce new events of runs from now on. With None, they are announced one by one at once."""
     global _gather
     _gather = gather
 
 
 def announce_runs_with_events(run_ids: Iterable[UUID], *, told_by: str = NOBODY) -> None:
-    """Makes these runs' streams read, except in the process `told_by`. A database error is only logged."""
+    """Makes the streams of these runs read new events, except in the process `told_by`, whose streams know already."""
     _try_to_notify([f"{RUNS} {told_by} {piece}" for piece in _pieces(run_ids)])
 
 
@@ -165,7 +165,7 @@ def _after_commit(topic: str, worker_ids: Iterable[UUID | None]) -> None:
 
 
 def _try_to_notify(payloads: list[str]) -> None:
-    """An error is only logged, because the transaction is already committed."""
+    """Sends notifications. An error is only logged, because the transaction is already committed."""
     try:
         _notify(payloads)
     except DatabaseError as error:

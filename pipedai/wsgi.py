@@ -45,8 +45,8 @@ class Request(WSGIRequest):
 
 
 class Handler(WSGIHandler):
-    """Django's handler, which tells the access log the route and the caller. API calls without an `Origin` skip the
-    middleware, which saves a twentieth of the CPU time, because `_answer_directly` does all that they need.
+    """Django's handler, which also gives the access log the route and the caller. API calls without an `Origin` skip
+    the middleware, because `_answer_directly` makes all checks that they need. This saves a twentieth of the CPU time.
     """
 
     # Every request gets this class, whether it goes through the middleware or not, so that its Host is checked by the
@@ -56,7 +56,7 @@ class Handler(WSGIHandler):
     def __call__(  # type: ignore[override]
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
-        """Answers a request. For those of the API it does itself what Django does by signals before and after each."""
+        """Answers a request. For API calls it does itself what Django does by signals before and after each request."""
         if not environ["PATH_INFO"].startswith(_API):
             return super().__call__(environ, start_response)
         close_old_connections()
@@ -78,14 +78,14 @@ class Handler(WSGIHandler):
     def load_middleware(self, is_async: bool = False) -> None:
         """Builds two chains of calls to the views: one through all middleware, and one without middleware."""
         super().load_middleware(is_async)
-        # The routes that were found, by the path with `*` in place of each id.
+        # The routes of earlier requests, by the path with `*` in place of each id.
         self._routes: dict[str, ResolverMatch] = {}
         self._through_middleware: Any = self._middleware_chain
         self._directly: Any = convert_exception_to_response(self._answer_directly)
         self._middleware_chain: Any = self._answer
 
     def resolve_request(self, request: HttpRequest) -> ResolverMatch:
-        """Raises Resolver404. Paths that differ in ids alone have one route, which is looked for once."""
+        """Returns the route of a path. Paths that differ only in ids have one route, found once. Raises Resolver404."""
         path = request.path_info
         if not path.startswith(_API):
             return super().resolve_request(request)
@@ -137,7 +137,7 @@ class Handler(WSGIHandler):
 
 
 def _take_apart(response: Any) -> None:
-    """Breaks the circles in which a response and its request hold 5 KB (docs/decisions/fast-paths.md)."""
+    """Breaks the reference cycles of a response and its request, which hold 5 KB (docs/decisions/fast-paths.md)."""
     context = response.__dict__.pop("renderer_context", None)
     response._resource_closers.clear()
     if context is not None:

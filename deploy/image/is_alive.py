@@ -1,4 +1,4 @@
-"""The image's health check: ends with code 0 if the web process on PORT answers that it lives."""
+"""The image's health check, which ends with code 0 if the web process on PORT answers that it is alive."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The base of every model's admin: Django's ModelAdmin, read only. Support actions alone change rows, each after a page
+"""The base of every model's admin: Django's ModelAdmin, read only. Only support actions change rows, each after a page
 that asks for confirmation.
 
 Lists stay fast in a ledger of millions of rows: a list reads only the newest rows that an index finds for its filters.
@@ -106,7 +106,7 @@ def _name(spec: Any) -> str:
 
 
 def served(admin: Any, active: Iterable[str]) -> tuple[tuple[str, ...], str]:
-    """Returns the filters that an index of the table serves together, and the column in whose order it has their rows.
+    """Returns the active filters that one index of the table serves together, and the column that orders this index.
     Each table of tenants has an index of `environment` and `id`.
     """
     known = {**admin.indexes, (): admin.newest_by}
@@ -127,7 +127,7 @@ def served(admin: Any, active: Iterable[str]) -> tuple[tuple[str, ...], str]:
 
 
 class RelatedFilter(SimpleListFilter):
-    """Keeps the rows that refer to one other row. Links set it, because a menu of all rows would be endless."""
+    """Keeps the rows that refer to one other row. Only links set it, because a menu of all rows would be endless."""
 
     # The models to whose rows the column refers. Their pages lead to the list.
     others: tuple[Any, ...]
@@ -150,8 +150,8 @@ def related(name: str, *others: Any) -> type[RelatedFilter]:
 
 
 class DatesFilter(ListFilter):
-    """Keeps the rows of a range of days in UTC, by the column that orders the index. If that is the id, the time in the
-    id is compared.
+    """Keeps the rows of a range of days in UTC, by the column that orders the index. If this column is the id, the
+    filter compares the time in the id.
     """
 
     template = "staff/dates_filter.html"
@@ -197,7 +197,7 @@ class DatesFilter(ListFilter):
 
 
 class InState(SimpleListFilter):
-    """Keeps the rows that meet the condition of a word, which need not be one that a column holds."""
+    """Keeps the rows that meet the condition of the chosen word. The word need not be the value of any column."""
 
     conditions: Mapping[str, Q]
 
@@ -210,7 +210,7 @@ class InState(SimpleListFilter):
 
 
 def in_state(name: str = "state", /, **conditions: Q) -> type[InState]:
-    """Returns a filter `?state=`, or by another name, with a condition for each of its words."""
+    """Returns a filter for the parameter `name`. `conditions` has the condition of each word."""
     attributes = {"parameter_name": name, "title": spoken(name), "conditions": conditions}
     return type("StateFilter", (InState,), attributes)
 
@@ -230,8 +230,8 @@ class SupportAction:
     explanation: str
     perform: Callable[..., object]
     applies: Callable[[Any], bool] = bool
-    # Makes the form on the page that asks for confirmation, from the row and what was posted, which is None at first.
-    # None for an action that needs no values.
+    # Makes the form on the page that asks for confirmation, from the row and the posted values, which are None at
+    # first. It is None for an action that needs no values.
     form: Callable[[Any, Mapping[str, Any] | None], forms.Form] | None = None
 
 
@@ -239,12 +239,12 @@ def staff_actor(request: HttpRequest) -> Actor:
     return actor_from(request, "staff", request.user.pk)
 
 
-# The end of an id, as lists show it: `…c6689400`. No index has it, so it is looked for like a part of a text.
+# The end of an id, as lists show it: `…c6689400`. No index has the ends of ids, so the search tests each row.
 _END_OF_ID = re.compile("…?([0-9A-Fa-f]{8,12})")
-# How many rows a list reads of a table that grows with customers and not with their runs: users, environments, workers,
-# triggers. A search by text tests so many rows in 150 ms.
+# The most rows that a list reads of a table that grows with customers and not with their runs: users, environments,
+# workers, triggers. A search by text tests this many rows in 150 ms.
 OF_CUSTOMERS = 50_000
-# What a list without `list_display` shows: so many of the columns that are not of these types.
+# A list without `list_display` shows at most _MOST_COLUMNS columns, and none whose type is in _LONG.
 _MOST_COLUMNS, _LONG = 9, (JSONField, TextField, ArrayField)
 
 
@@ -253,22 +253,23 @@ class StaffModelAdmin(ModelAdmin):  # type: ignore[type-arg]
     choices, by rows to which an index of the table leads, by days, and by what a subclass adds in `list_filter`.
     """
 
-    # The columns that staff must not see although they are not bytes. No page loads them.
+    # The columns, besides those of bytes, that staff must not see. No page loads them.
     hidden: ClassVar[Sequence[str]] = ()
     # Columns of joined rows that a row's page shows as well.
     also_shown: ClassVar[Sequence[str]] = ()
     # The columns that the methods in `list_display` read, besides those that the list shows.
     reads: ClassVar[Sequence[str]] = ()
     annotations: ClassVar[Mapping[str, Any]] = {}
-    # The models to whose rows columns refer that are no foreign keys.
+    # The models to whose rows a column refers although it is no foreign key, by the column's name.
     refers: ClassVar[Mapping[str, Any]] = {}
-    # The column with the name of a row, for the title of its page and for links to it. Without one they show its id.
+    # The column with a row's name, which the title of its page and links to it show. If this is empty, they show the
+    # id.
     named_by: ClassVar[str] = ""
-    # The paths to the users by whose whole e-mail address the search finds a row.
+    # The paths from a row to users. The search finds the row by the whole e-mail address of such a user.
     found_by_user: ClassVar[Sequence[str]] = ()
     panels: ClassVar[Sequence[Callable[[Any, HttpRequest], Panel | None]]] = ()
     support: ClassVar[Mapping[str, SupportAction]] = {}
-    # The filters that an index serves together which `lists` does not find by itself, and the column that orders it.
+    # The filters that one index serves together, and the column that orders it, for an index that `served` can't find.
     indexes: ClassVar[Mapping[tuple[str, ...], str]] = {}
     newest_by: ClassVar[str] = "id"
     looks_through: ClassVar[int] = 2_000
@@ -285,7 +286,7 @@ class StaffModelAdmin(ModelAdmin):  # type: ignore[type-arg]
         words = [each.name for each in fields if each.choices or isinstance(each, BooleanField)]
         keys = (each for each in fields if each.is_relation and served(self, {each.name})[0])
         rows = [related(each.name, each.related_model) for each in keys]
-        # A page says whether bytes, which may be secret, have a value, without reading them.
+        # Bytes may be secret, so a page says only whether they have a value, and does not read them.
         empty = (each.name for each in fields if isinstance(each, BinaryField) and each.null)
         self._has = {f"has_{name}": Q(**{f"{name}__isnull": False}) for name in empty}
         self.list_filter = [*self.list_filter, *words, *rows, DatesFilter]  # type: ignore[misc]
@@ -306,7 +307,7 @@ class StaffModelAdmin(ModelAdmin):  # type: ignore[type-arg]
         return BoundedList
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
-        """Reads the list from the read replica if it is fit."""
+        """Reads the list from the read replica if the replica is up to date."""
         staff: Any = request.user
         return read_for(staff.pk, partial(super().get_changelist_instance, request))
 
@@ -325,7 +326,7 @@ class StaffModelAdmin(ModelAdmin):  # type: ignore[type-arg]
         rows: QuerySet[Any] = self.model._default_manager.annotate(**self.annotations)
         return reading(rows, (*columns, *self.reads))
 
-    # --- The search: by the beginning of an id or a whole address through an index, or by parts of texts
+    # --- The search: by the beginning of an id or a whole e-mail address through an index, or by parts of texts
 
     @property
     def search_help_text(self) -> str:  # type: ignore[override]
@@ -349,8 +350,8 @@ class StaffModelAdmin(ModelAdmin):  # type: ignore[type-arg]
         return queryset.filter(found), False
 
     def find_exactly(self, rows: QuerySet[Any], term: str) -> QuerySet[Any] | None:
-        """Returns the rows whose ids begin so, or those of the user with this address, which indexes find in a table of
-        any size. None if the term is neither. A term such as 20261129 means ids only if there are some.
+        """Returns the rows whose ids begin with the term, or the rows of the user with this e-mail address. Indexes
+        find both in a table of any size. Returns None for any other term, and for a part of an id that no row has.
         """
         if (ids := ids_beginning_with(term)) is not None:
             found = self.find_by_ids(rows, *ids)
@@ -368,8 +369,8 @@ class StaffModelAdmin(ModelAdmin):  # type: ignore[type-arg]
         return rows.filter(id__range=(first, last))
 
     def _any(self, paths: Sequence[str], lookup: str, value: Any) -> Q:
-        """Returns the condition that one of the columns matches, inside a query of its own where a row would otherwise
-        be found several times.
+        """Returns the condition that one of the columns matches. If a join could find a row several times, the
+        condition is a subquery.
         """
         found = Q(pk__in=())
         for each in paths:
@@ -427,7 +428,7 @@ class StaffModelAdmin(ModelAdmin):  # type: ignore[type-arg]
         return f"{capfirst(str(self.opts.verbose_name))} {value_of(row, self.named_by or 'pk')}"
 
     def history_view(self, request: HttpRequest, object_id: str, *_: Any) -> HttpResponse:
-        """Leads to the audit log about the row, since Django's own log is not written."""
+        """Redirects to the audit log about the row, because Django's own log is not written."""
         row: Any = self.get_object(request, object_id)
         environment = getattr(row, "environment_id", None)
         filters = {"target": object_id} | ({"environment": environment} if environment else {})

@@ -1,7 +1,7 @@
 """Shows columns of rows by their names, as HTML. A name such as `trigger__timezone` is a column of a joined row.
 
-Every column is shown but those of `never_read`, which no page loads. A new column needs no declaration. All that
-customers wrote is escaped.
+All columns are shown, except those of `never_read`, which no page loads. A new column needs no declaration. All texts
+of customers are escaped.
 """
 
 import json
@@ -51,7 +51,7 @@ def short_id(row_id: UUID | str) -> SafeString:
 
 
 def moment(at: datetime | None, zone: tzinfo = UTC) -> SafeString | str:
-    """Returns a time in UTC and, in a line below, in `zone` if that is another one."""
+    """Returns a time in UTC and, in a line below, in `zone` if this is another time zone."""
     if at is None:
         return NOTHING
     zones = [UTC] if str(zone) == "UTC" else [UTC, zone]
@@ -112,13 +112,13 @@ def _cut(text: str, length: int = _LINE) -> str:
     return Truncator(text).chars(length)
 
 
-# A column by its name, or a header, what stands below it for a row, and the names of the columns that it reads.
+# A column: its name in the model, or its header, the function that makes its value from a row, and the columns read.
 Column = str | tuple[str, Callable[[Any], Any], Sequence[str]]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """What a row's page tells above its columns: a sentence, facts, or a table. With `zone` staff may ask for another
+    """A part of a row's page above its columns: a sentence, facts, or a table. With `zone` staff may ask for another
     time, which `asked_at` shows.
     """
 
@@ -179,7 +179,7 @@ def _other(model: Any, path: str) -> tuple[Any, str]:
 
 
 def reading(rows: QuerySet[Any], paths: Iterable[str]) -> QuerySet[Any]:
-    """Returns the query with the joins and only the columns that these need, so that no secret is loaded."""
+    """Returns the query with the joins and only the columns that the paths need, so that no secret is loaded."""
     reads = {path for path in paths if path not in never_read(rows.model)}
     reads |= {name for path in reads if (name := _other(rows.model, path)[1])}
     joins = {path.rpartition("__")[0] for path in reads if "__" in path}
@@ -212,5 +212,5 @@ ATTEMPT = ("n", "at", "status_code", "duration_ms", "error", "response_body")
 
 
 def attempts(model: Any, by: str) -> Callable[[Any, HttpRequest], Panel]:
-    """Returns the panel with the attempts to send a message, rows of a model that is derived from `SendAttempt`."""
+    """Returns the panel with the attempts to send a message. `model` is derived from `SendAttempt`."""
     return newest("Attempts", model, ATTEMPT, by, ("n",))

@@ -1,4 +1,4 @@
-"""Defines the admin site, and its start page: what is wrong now, as numbers that lead to lists of what they count.
+"""Defines the admin site, and its start page, whose numbers say what is wrong now and lead to the rows that they count.
 
 Its middleware adds sessions, users, messages and CSRF tokens to the site, and to no page outside its path.
 """
@@ -55,8 +55,8 @@ _of_what_is_wrong: list[Callable[[], Sequence[Figure]]] = []
 def count_of(
     label: str, rows: QuerySet[Any], *, none_is_wrong: bool = False, **filters: Any
 ) -> Figure:
-    """Returns how many of these rows there are, which an index must tell, and a link to their list by `filters`. Some
-    are an alarm, or none with `none_is_wrong`.
+    """Returns the number of these rows, which an index must find, and a link to their list by `filters`. The figure is
+    an alarm if there are any rows, or with `none_is_wrong` if there are none.
     """
     count = rows[: _MOST_COUNTED + 1].count()
     value = f"{count:,}" if count <= _MOST_COUNTED else f"over {_MOST_COUNTED:,}"
@@ -103,7 +103,7 @@ class _BelowAdmin:
 
 
 class AdminSessions(_BelowAdmin, SessionMiddleware):
-    """Sets `request.session` from the `staff_session` cookie. It ignores two of them: an attacker planted one."""
+    """Sets `request.session` from the `staff_session` cookie, unless there are two: an attacker may have set one."""
 
     def process_request(self, request: HttpRequest) -> None:
         if times_sent(settings.SESSION_COOKIE_NAME, request.META) > 1:
@@ -116,8 +116,8 @@ class AdminSessions(_BelowAdmin, SessionMiddleware):
         except (DatabaseError, InterfaceError) as error:
             if unavailable(error) is None:
                 raise
-            # What the view wrote into the session is lost, such as a message for the next page. All else that the view
-            # did is done, so its answer is sent.
+            # The view's changes to the session are lost, such as a message for the next page. Its other work is done,
+            # so its answer is sent.
             return response
 
 
@@ -130,7 +130,7 @@ class AdminMessages(_BelowAdmin, MessageMiddleware):
 
 
 class AdminCsrf(_BelowAdmin, CsrfViewMiddleware):
-    """Checks the CSRF tokens of forms. The API has its own check, pipedai.api.authentication."""
+    """Checks the CSRF tokens of forms. The API has its own check in pipedai.api.authentication."""
 
     def process_view(self, request: HttpRequest, *view: Any) -> Any:
         """Checks the tokens of admin's forms only, although Django calls this method for every request."""

@@ -1,7 +1,7 @@
 """What the authentication classes for users, API keys and workers share.
 
-An Authorization header alone decides who calls. Each view lists the classes that it accepts; `RefuseTheRest` comes
-last.
+If a request has an Authorization header, only this header decides who calls. Each view lists the classes that it
+accepts; `RefuseTheRest` comes last.
 """
 
 from collections.abc import Mapping
@@ -31,8 +31,8 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def check_origin(request: Request) -> None:
-    """Raises Forbidden if another site's page made the browser send this request. `Origin: null` needs `Sec-Fetch-Site:
-    same-origin`, and without `Origin` that header decides. A request with neither comes from no browser.
+    """Raises Forbidden if another site's page made the browser send this request. If `Origin` is `null`, the header
+    `Sec-Fetch-Site` must be `same-origin`. Without `Origin`, `Sec-Fetch-Site` decides. No browser sends neither.
     """
     origin = request.META.get("HTTP_ORIGIN")
     site = request.META.get("HTTP_SEC_FETCH_SITE")
@@ -50,10 +50,10 @@ def check_origin(request: Request) -> None:
 
 
 def is_from_own_page(request: HttpRequest) -> bool:
-    """Whether a page of this service itself made the browser send the request, by its `Origin` or, without one and for
-    `null`, by its `Sec-Fetch-Site`.
+    """Whether a page of this service itself made the browser send the request, by `Origin`, or by `Sec-Fetch-Site` if
+    `Origin` is missing or `null`.
 
-    Pages of the origins in ALLOWED_ORIGINS call the API, and have no business with our own forms.
+    Pages of ALLOWED_ORIGINS may call the API, but must not post our own forms.
     """
     origin = request.META.get("HTTP_ORIGIN")
     if origin not in {None, "null"}:

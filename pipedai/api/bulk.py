@@ -1,4 +1,4 @@
-"""Does the same to several rows, each in its own transaction, and tells for each what a call about it alone would."""
+"""Does one action to several rows, each in its own transaction, and answers for each as a call for it alone would."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -42,8 +42,8 @@ BULK_ANSWER: Final[dict[int, Answer | None]] = {
 def done_to_each(
     rows: QuerySet[Any], ids: Sequence[UUID], do: Callable[[UUID], Any]
 ) -> dict[str, Any]:
-    """Calls `do` once for each id that is one of `rows`, and tells of the others that they were not found. If it raises
-    an ApiError, it leaves the row as it was.
+    """Calls `do` once for each id of a row in `rows`, and reports all other ids as not found. `do` must leave a row
+    unchanged when it raises an ApiError.
     """
     known = set(rows.filter(id__in=ids).values_list("id", flat=True))
     items: list[dict[str, Any]] = []

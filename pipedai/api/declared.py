@@ -1,4 +1,4 @@
-"""Makes the fields of an answer from what declares its values already: the columns of models, or a dataclass."""
+"""Makes the fields of an answer from the columns of models or from a dataclass, which declare its values already."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
@@ -18,7 +18,7 @@ from pipedai.api.fields import MoneyField
 from pipedai.api.renderers import api_name, attribute_name
 
 AnyField = serializers.Field[Any, Any, Any, Any]
-# What declares values: a model, or several, of which the first that has a column counts, or a dataclass.
+# The declaration of values: a dataclass, a model, or several models, of which the first that has a column counts.
 Declaring = type[Any] | tuple[type[Any], ...]
 
 _OF_TYPES: dict[Any, type[AnyField]] = {
@@ -43,9 +43,8 @@ _OF_COLUMNS: tuple[tuple[Any, type[AnyField]], ...] = (
 def declare(
     declared: Mapping[str, AnyField], of: Declaring, shows: str, part: Callable[..., Any]
 ) -> dict[str, AnyField]:
-    """Returns the fields of a serializer: those that it has declared or inherited, and those of `shows` in its order.
-    `part` returns the serializer of a dataclass that is a part of another. Raises KeyError for a name that nothing
-    declares.
+    """Returns the fields of a serializer: its declared and inherited ones, and those that `shows` names, in that order.
+    `part` returns the serializer of a dataclass inside another. Raises KeyError for a name that is declared nowhere.
     """
     if is_dataclass(of):
         hints = get_type_hints(of).items()

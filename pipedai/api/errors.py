@@ -1,6 +1,6 @@
 """The JSON body of error answers, `{ "error": …, "code": … }`, and the errors that services raise.
 
-The exception handler turns these, and all errors of DRF and Django, into that body.
+The exception handler turns these errors, and all errors of DRF and Django, into that body.
 """
 
 from collections.abc import Mapping, Sequence
@@ -70,7 +70,7 @@ class NotFound(ApiError):  # noqa: N818
 
 
 def or_not_found(row: T | None) -> T:
-    """Returns what was looked for. Raises NotFound for None."""
+    """Returns the row that a caller looked for. Raises NotFound if it is None."""
     if row is None:
         raise NotFound
     return row
@@ -125,12 +125,12 @@ class Invalid(ApiError):  # noqa: N818
 
 
 def error_body(message: str, *, code: ErrorCode, **extra: Any) -> JsonObject:
-    """Also called where no `ApiError` is raised, as for Django's 404 page."""
+    """Returns the body of an error. Django's 404 page, for example, calls this without an `ApiError`."""
     return {"error": message, "code": code.value, **extra}
 
 
 class BodyTooLarge(ApiError):  # noqa: N818 - named as what it answers
-    """The error for a body that is longer than that of the call may be."""
+    """The error for a request whose body is longer than its endpoint allows."""
 
     status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
 

@@ -33,7 +33,7 @@ from pipedai.sql import reason, sqlstate
 
 
 class UnavailablePages:
-    """A middleware that answers 503 with a page, if a page's view fails because the database is away or busy."""
+    """A middleware that answers with a page and 503 if a page's view fails because the database is away or busy."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self._get_response = get_response
@@ -61,8 +61,7 @@ AWAY = "The database can't do this at the moment: try again."
 # load.
 AWAY_RETRY_SECONDS = 5
 
-# The SQLSTATEs lock_not_available and query_canceled: PostgreSQL stopped the statement at a time-out that
-# pipedai.timeouts sets.
+# lock_not_available and query_canceled: PostgreSQL stopped the statement at a time-out that pipedai.timeouts sets.
 _TIMED_OUT = {"55P03", "57014"}
 # The SQLSTATEs deadlock_detected and serialization_failure. The client may try again, but the error is logged, because
 # our transactions should lock rows in an order that causes no deadlock.
@@ -74,8 +73,8 @@ _COLLIDED = {"40P01", "40001"}
 _AWAY_CLASSES = {"08", "53", "57", "58"}
 # read_only_sql_transaction: the node is a standby, or an operator made it read-only.
 _READ_ONLY = "25006"
-# idle_in_transaction_session_timeout and transaction_timeout: the server ended the session, because the request stood
-# still in the middle of a transaction.
+# idle_in_transaction_session_timeout and transaction_timeout: the server ended the session, because the request did
+# nothing for too long in the middle of a transaction.
 _SESSION_ENDED = {"25P03", "25P04"}
 
 
@@ -206,14 +205,14 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:  # no
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:  # noqa: ARG001
-    """Answers a request that Django refuses as suspicious, such as an unknown Host. It is handler400."""
+    """Django's handler400: answers a request that Django refuses as suspicious, such as one with an unknown Host."""
     foreign = isinstance(exception, DisallowedHost)
     code = ErrorCode.HOST_NOT_ALLOWED if foreign else ErrorCode.MALFORMED_REQUEST
     return JsonResponse(error_body("Bad request", code=code), status=400)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Answers a crash, whose traceback is in the log. It is Django's handler500."""
+    """Django's handler500: answers a request whose view crashed. The traceback is in the log."""
     if is_console(request.path):
         sentence = (
             f"{INTERNAL}. Its number for the people who run the service: {current_request_id.get()}"

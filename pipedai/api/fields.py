@@ -1,7 +1,7 @@
 """Serializer fields that accept only their own JSON type: they refuse `"5"` for a number and 1 for a boolean.
 
-A field says all that is said of it where a body declares it: its bounds and what else it refuses, and, with `label` and
-`help_text`, how the console shows it. The tests derive from its type what it takes and refuses
+A body declares everything about its field in one place: the bounds, the values that it refuses, and, by `label` and
+`help_text`, how the console shows it. Tests derive good and bad values from the field's type
 (`testing/world/plain_fields.py`).
 """
 
@@ -69,14 +69,14 @@ class UrlField(TextField):
 
 
 class TargetUrlField(UrlField):
-    """A URL to which we send messages: in production with https alone, and to no private or reserved address."""
+    """A URL to which we send messages. In production it must use https. It must name no private or reserved address."""
 
     def problem(self, url: str) -> str | None:
         return target_problem(url)
 
 
 class SigningSecretField(TextField):
-    """A secret that signs messages. After `whsec_` it is the key in base64, as Standard Webhooks has it."""
+    """A secret that signs messages. A secret `whsec_…` holds the key in base64, as in Standard Webhooks."""
 
     MIN_LENGTH = 16
 
@@ -139,8 +139,8 @@ class TrueFalseField(serializers.BooleanField):
 
 
 class MoneyField(serializers.Field[Decimal | None, Any, Decimal | None, Any]):
-    """US dollars, at least 0, as a number or a string, to six decimal places, in a run's outcome. An impossible amount
-    becomes None, because an error would lose the whole outcome.
+    """US dollars in a run's outcome: a number or a string, at least 0, rounded to six decimal places. An impossible
+    amount becomes None, because an error would lose the whole outcome.
     """
 
     PLACES = Decimal("0.000001")
@@ -167,8 +167,8 @@ class MoneyField(serializers.Field[Decimal | None, Any, Decimal | None, Any]):
 
 
 class ListField(serializers.ListField):
-    """A list with a `max_length`, which is looked at first: otherwise each item of a long list that is refused would be
-    checked, and might have an error of its own.
+    """A list with a `max_length`, which is checked before the items. Otherwise each item of a list that is too long
+    would be checked, and might add an error of its own.
     """
 
     def to_internal_value(self, data: Any) -> list[Any]:

@@ -28,14 +28,12 @@ _BLANK_FOR_PLUS = re.compile(r"\d{2}:\d{2}\S* \d{2}(:?\d{2})?$")
 
 
 def utc() -> tzinfo:
-    """Returns the zone in which a time without an offset is read where no trigger is addressed."""
+    """Returns the zone of times without an offset, for requests that name no trigger, which has its own zone."""
     return UTC
 
 
 class TimeField(forms.Field):
-    """A time in ISO 8601. `zone` returns the zone in which a time without an offset is read. It is called only for such
-    a time.
-    """
+    """A time in ISO 8601. `zone` returns the time zone of a time without an offset, and is called only for one."""
 
     def __init__(self, *, zone: Callable[[], tzinfo] = utc, **kwargs: Any) -> None:
         self.zone = zone
@@ -87,7 +85,7 @@ class ApiFilter(django_filters.Filter):
 
 
 class IdFilter(ApiFilter, django_filters.UUIDFilter):
-    """The id of another row, which is `of` one of these models, such as `workers.Worker`."""
+    """The id of another row, of one of the models that `of` names, such as `workers.Worker`."""
 
     described = {"schema": {"type": "string", "format": "uuid"}}
 
@@ -96,7 +94,7 @@ class IdFilter(ApiFilter, django_filters.UUIDFilter):
         self.of = of
 
     def names_row(self, environment_id: UUID, value: UUID | None) -> bool:
-        """Returns whether the environment has the row, if there is a value and it is known of which models it is."""
+        """Returns whether the environment has the row. Nothing is checked without a value or without models in `of`."""
         models = map(apps.get_model, self.of)
         own = {"environment_id": environment_id, "id": value}
         is_any = not value or not self.of
@@ -152,8 +150,9 @@ class EndFilter(TimeFilter):
         super().__init__(lookup_expr="lt", **kwargs)
 
     def filter(self, qs: QuerySet[Any], value: datetime | None) -> QuerySet[Any]:
-        """Adds no condition if the list has this order, and the request a cursor and the parameter once: all rows after
-        the cursor lie before the time anyway. With both conditions PostgreSQL might read all rows in between.
+        """Adds no condition if the list is ordered by this time, and the request has a cursor and this parameter once:
+        the rows after the cursor are before the time anyway. With both conditions PostgreSQL might read all rows in
+        between.
         """
         sent = self.parent.data
         name = next(name for name, each in self.parent.filters.items() if each is self)
@@ -198,7 +197,7 @@ class WordsFilter(ApiFilter):
 
 
 class IncludeFilter(WordsFilter):
-    """A parameter with the words for what the answer shall have besides. It keeps all rows."""
+    """A parameter whose words name additional parts of the answer. It keeps all rows."""
 
     def filter(self, qs: QuerySet[Any], value: list[str]) -> QuerySet[Any]:
         return qs
@@ -256,8 +255,8 @@ class ApiFilterSet(django_filters.FilterSet):
 
     @property
     def parts(self) -> list[QuerySet[Any]]:
-        """Returns one queryset for each word of a filter for words. An index has the rows of one word in order, but not
-        those of several, so the caller merges the querysets.
+        """Returns one queryset for each word of a WordsFilter. An index has the rows of one word in order, but not the
+        rows of several words, so the caller merges the querysets.
         """
         sent = self.values
         apart = {

@@ -40,8 +40,8 @@ def without_query(url: str) -> str:
 
 
 def is_elsewhere(old: str, new: str | None) -> bool:
-    """Whether a secret that was given for the old URL must not stay with the new one: it was for that server alone. So
-    whoever may change a URL, but does not know the secret, can't lead it, or what it signs, to a server of their own.
+    """Whether the new URL is of another server. If so, a secret that was given for the old URL must not stay: otherwise
+    a person who may change the URL, but does not know the secret, could send it to a server of their own.
     """
     return new is None or not same_origin(old, new)
 
@@ -51,7 +51,7 @@ def same_origin(one: str, other: str) -> bool:
 
 
 def server_of(url: str) -> str:
-    """Returns the host of a URL and, unless it is 80 or 443, the port."""
+    """Returns the host of a URL, with its port unless the port is 80 or 443."""
     return re.sub(r":(80|443)$", "", urlsplit(url).netloc.lower())
 
 

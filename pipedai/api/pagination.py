@@ -28,15 +28,15 @@ class _Row(Func):
 
 
 def usual(value: UUID | str) -> Func:
-    """Returns a value that PostgreSQL does not know when it plans. It expects no rows of an id that is new since the
-    last ANALYZE, and then takes any index that begins with the column for equally good.
+    """Returns an expression that hides the value from PostgreSQL's planner, so that it plans for a usual value. For an
+    id that is newer than the last ANALYZE it would expect no rows, and might choose a bad index.
     """
     return Func(Value(value), template="(SELECT %(expressions)s)")
 
 
 def counts_of(rows: QuerySet[Any], kinds: Mapping[str, Q]) -> dict[str, int]:
     """Returns how many of the rows are of each kind. It takes one query, which reads all of them."""
-    # A kind may be called as a column that it compares.
+    # The prefix `of_` is needed because a kind may have the same name as a column that its condition compares.
     found = rows.aggregate(**{f"of_{name}": Count("pk", filter=kinds[name]) for name in kinds})
     return {name: found[f"of_{name}"] for name in kinds}
 
@@ -52,15 +52,17 @@ def not_before(fields: Sequence[str], place: Sequence[Any]) -> Q:
 def merged(
     parts: Sequence[QuerySet[Any]], order: Sequence[str], count: int, *, shared: bool = False
 ) -> QuerySet[Any]:
-    """Returns the first `count` rows of several querysets that share no row, or are `shared`: then each row is there
-    once. PostgreSQL reads each by its index and merges them, and reads few rows more than needed.
+    """Returns the first `count` rows of several querysets. They must have no row in common, unless `shared`, which
+    drops duplicates. PostgreSQL reads each by its index and merges them, so it reads few rows more than needed.
     """
     first, *others = (part.order_by(*order)[:count] for part in parts)
     return first.union(*others, all=not shared).order_by(*order)[:count] if others else first
 
 
 def _first_field(comparison: str, fields: Sequence[str], place: Sequence[Any]) -> Q:
-    """Returns a condition that follows from the whole comparison, and by which PostgreSQL skips partitions."""
+    """Returns the comparison of the first column alone. It follows from the whole one, and lets PostgreSQL skip
+    partitions.
+    """
     return Q(**{f"{fields[0]}__{comparison}": place[0]}) if len(fields) > 1 else Q()
 
 
@@ -92,7 +94,7 @@ class KeysetPaginator(BasePagination):
     def paginate_parts(
         self, parts: Sequence[Any], request: Request, view: APIView | None = None
     ) -> list[Any]:
-        """Returns the page of several querysets as if they were one list. Raises Invalid for bad parameters."""
+        """Returns a page of the rows of several querysets, as of one list. Raises Invalid for bad parameters."""
         limit = limit_of(request, self.default_limit)
         self._salt = _salt(request, getattr(view, "filter_names", ()))
         if (cursor := request.query_params.get("cursor")) is not None:
@@ -151,8 +153,8 @@ class HeavyPaginator(KeysetPaginator):
 
 
 class SortedPaginator(HeavyPaginator):
-    """Pages in ascending order of some expressions, none of which is ever NULL, and of the ids of rows that are equal
-    in these. A cursor has the values of the last row, so a row whose own values stay is on exactly one page.
+    """Pages in ascending order of some expressions, none of which is ever NULL, and then of the id. A cursor has the
+    values of the last row, so a row whose values do not change is on exactly one page.
     """
 
     def __init__(self, *keys: Any) -> None:

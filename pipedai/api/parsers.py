@@ -1,4 +1,4 @@
-"""Parses JSON bodies. What PostgreSQL or JavaScript could not hold is answered with 400."""
+"""Parses JSON bodies. Values that PostgreSQL or JavaScript can't hold are answered with 400."""
 
 import json
 import math
@@ -17,8 +17,8 @@ from pipedai.api.errors import ApiError, Overloaded
 from pipedai.server.memory_budget import has_room_to_parse
 
 MAX_DEPTH = 64
-# How many lists and objects a body may have. Each takes about two hundred bytes of memory, whatever it takes in the
-# body, so that one of 8 MiB of `[],` would take half a gigabyte.
+# How many lists and objects a body may have. Each takes about two hundred bytes of memory, however short it is in the
+# body, so a body of 8 MiB of `[],` would take half a gigabyte.
 MAX_CONTAINERS = 100_000
 _CONTAINER_BYTES = 200
 REPLACEMENT = "\ufffd"
@@ -34,7 +34,7 @@ class CompressedBody(ApiError):  # noqa: N818 - named as what it answers
 
 
 def check_encoding(request: Request) -> None:
-    """Raises CompressedBody if the request's body is compressed, also where the view would not read the body."""
+    """Raises CompressedBody if the request's body is compressed, even if the view does not read the body."""
     codings = request.META.get("HTTP_CONTENT_ENCODING", "").lower().split(",")
     if request.META.get("CONTENT_LENGTH") not in {None, "", "0"} and not {
         coding.strip() for coding in codings
@@ -43,7 +43,7 @@ def check_encoding(request: Request) -> None:
 
 
 class StrictJSONParser(BaseParser):
-    """Reads UTF-8. Refuses duplicate keys, non-finite numbers, NUL, lone surrogates and a depth over 64."""
+    """Parses JSON in UTF-8. Refuses duplicate keys, non-finite numbers, NUL, lone surrogates and a depth over 64."""
 
     media_type = "application/json"
 
@@ -70,8 +70,8 @@ class StrictJSONParser(BaseParser):
 
 
 def count_containers(raw: bytes, most: int = MAX_CONTAINERS) -> int:
-    """Returns how many lists and objects a JSON text has at most: brackets in its strings count too, since telling them
-    apart would take as long as parsing. Raises ParseError if they are over `most`.
+    """Returns an upper bound for the number of lists and objects in a JSON text. Brackets in its strings count too,
+    since telling them apart would take as long as parsing. Raises ParseError if there are more than `most`.
     """
     count = raw.count(b"{") + raw.count(b"[")
     if count > most:
@@ -80,8 +80,8 @@ def count_containers(raw: bytes, most: int = MAX_CONTAINERS) -> int:
 
 
 def hold_memory(request: Request | HttpRequest, raw: bytes, most: int = MAX_CONTAINERS) -> None:
-    """Charges what parsing a body makes to the memory that requests may have together. Call it before. Raises
-    ParseError for too many lists and objects, and Overloaded.
+    """Counts the memory that parsing a body will take against the budget of all requests. Call it before parsing.
+    Raises ParseError for too many lists and objects, and Overloaded if the budget has no room.
     """
     if not has_room_to_parse(request, _CONTAINER_BYTES * count_containers(raw, most)):
         raise Overloaded(
@@ -116,13 +116,13 @@ class OutcomeJSONParser(StrictJSONParser):
 
 
 class EventsJSONParser(OutcomeJSONParser):
-    """Parses a worker's events, and replaces bad values as in an outcome, because the worker could only send them
-    again. TOO_DEEP replaces the `data` of an event that is nested too deep.
+    """Parses a worker's events, and replaces bad values as in an outcome, because a worker whose events are refused
+    could only send the same ones again. TOO_DEEP replaces the `data` of an event that is nested too deep.
     """
 
     def read(self, raw: bytes) -> Any:
         value = _load(raw)
-        # Most bodies have fewer brackets than it takes to be too deep, and need not be searched.
+        # A body with fewer brackets than MAX_DEPTH can't be too deep, so most bodies need not be searched.
         if raw.count(b"{") + raw.count(b"[") >= MAX_DEPTH:
             _drop_deep_data(value)
             if _is_deeper(value, MAX_DEPTH):
@@ -136,7 +136,7 @@ class EventsJSONParser(OutcomeJSONParser):
 
 
 def _drop_deep_data(body: Any) -> None:
-    """Puts TOO_DEEP in place of the `data` of those events that are nested so deep that their body would be refused."""
+    """Replaces by TOO_DEEP the `data` of each event that is nested so deep that the whole body would be refused."""
     events = body.get("events") if isinstance(body, dict) else None
     for event in events if isinstance(events, list) else ():
         # The body, its list of events and the event itself are three levels.

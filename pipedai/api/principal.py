@@ -66,7 +66,7 @@ class WorkerPrincipal(Principal):
     approved: bool
     # The opaque word for the account that pays for the worker's model, or None if the worker has not reported one.
     account_id: str | None
-    # What the worker can do that not every one can, as its last poll said.
+    # The features (docs/glossary.md) that the worker has, as its last poll said.
     features: Sequence[str]
     # Until when the worker gets no runs, because the usage limit of its account was reached; None if it has no limit.
     limited_until: datetime | None
@@ -98,7 +98,7 @@ def actor_of(request: Request) -> Actor:
 
 
 def actor_from(request: HttpRequest | Request, type_: ActorType, id_: UUID | None = None) -> Actor:
-    """Returns the actor of a request whose sender no principal stands for, such as a host that enrolls."""
+    """Returns the actor of a request that has no principal, such as the request of a host that enrolls."""
     return Actor(type_, id_, address_of(request), current_request_id.get() or None)
 
 

@@ -15,7 +15,7 @@ from rest_framework.renderers import JSONRenderer as DRFJSONRenderer
 from rest_framework.request import Request
 from rest_framework.utils.encoders import JSONEncoder as DRFJSONEncoder
 
-# How many characters of a changed text an audit row shows, at most.
+# An audit row shows at most this many characters of a changed text.
 _LONGEST_SHOWN = 200
 
 
@@ -35,7 +35,7 @@ def api_name(attribute: str) -> str:
 
 @cache
 def attribute_name(name: str) -> str:
-    """The reverse of `api_name`."""
+    """Returns the Python name of a field, such as `max_turns` for `maxTurns`. It is the reverse of `api_name`."""
     return re.sub("[A-Z]", lambda capital: f"_{capital[0].lower()}", name)
 
 

@@ -1,4 +1,4 @@
-"""Base serializers. An unknown field is an error in bodies of people, and ignored in those of workers."""
+"""Base serializers. An unknown field is an error in a body that people send, and is ignored in a worker's body."""
 
 from collections.abc import Callable
 from functools import cache
@@ -15,7 +15,7 @@ from pipedai.api.errors import Invalid
 from pipedai.api.fields import MoneyField
 from pipedai.api.renderers import attribute_name
 
-# A body may have a hundred thousand fields. Nobody reads an error for each of them.
+# A body may have a hundred thousand unknown fields. Nobody reads more errors than this.
 _MOST_UNKNOWN = 100
 
 
@@ -110,7 +110,7 @@ def read_body(serializer: type[Body], request: Request, *, partial: bool = False
 
 
 def validated(serializer: type[Body], data: Any, *, partial: bool = False) -> dict[str, Any]:
-    """Does for an object that came in no request what `read_body` does. Raises DRF's ValidationError."""
+    """Does what `read_body` does, for an object that did not come in a request. Raises DRF's ValidationError."""
     return dict(_validator(serializer, partial).run_validation(data))
 
 

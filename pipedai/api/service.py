@@ -1,4 +1,4 @@
-"""What the service tells everybody: what it is, whether it works, its schema, and the documents at /api/docs."""
+"""The public endpoints: what the service is, whether it works, its schema, and the documents at /api/docs."""
 
 # mypy: disallow-untyped-calls=False
 
@@ -90,13 +90,13 @@ def _rendered(name: str) -> tuple[str, list[tuple[str, str]], SafeString]:
         if token.type == "th_open" and not following.content:
             token.tag = closing.tag = "td"  # A column without a name has no head.
     chapters = [(anchor(text), text) for opening, text in headings if opening.tag == "h2"]
-    # The template has the title, which is the first three tokens.
+    # The first three tokens are the title, which the template shows itself.
     html = markdown.renderer.render(tokens[3:], markdown.options, {})
     return headings[0][1], chapters, mark_safe(html)  # noqa: S308 - the text is a file of ours
 
 
 def _hide_links(tokens: "list[Token]", folder: str) -> None:
-    """Takes away the links to files that are not served, and leaves their text."""
+    """Removes the links to files that are not served, and keeps the text of the links."""
     is_hidden = False
     for token in tokens:
         if token.type == "link_open":
@@ -141,8 +141,8 @@ class HealthViewSet(ApiViewSet):
         answers={200: _HEALTH},
     )
     def retrieve(self, request: Request) -> Response:
-        """Answers GET /health: 503 if the database can't take writes, which nearly every call does. If a replica is
-        away the answer says so and stays 200, because the primary answers in its place.
+        """Answers GET /health: 503 if the database can't take writes, which nearly every call needs. If a replica is
+        away, the answer says so and stays 200, because the primary answers in its place.
         """
         try:
             writable = takes_writes()
@@ -161,7 +161,9 @@ class HealthViewSet(ApiViewSet):
         answers={200: _HEALTH},
     )
     def live(self, request: Request) -> Response:
-        """Answers requests with an `Origin`, which need Django's headers. `pipedai.server.lanes` answers others."""
+        """Answers requests with an `Origin`, which need Django's headers. `pipedai.server.lanes` answers all other
+        ones.
+        """
         return Response(_ALIVE)
 
 

@@ -69,7 +69,7 @@ class TooManyRequests(ApiError):  # noqa: N818 - named as the status it answers
 
 
 def admit(limit: RequestLimit, subject: Hashable, request: Request, sentence: str) -> None:
-    """Counts a request as one of the subject's under way. Raises TooManyRequests if it has the most already."""
+    """Counts a request as one of those that the subject has open. Raises TooManyRequests if that would be too many."""
     if not limit.admits(subject, request):
         raise TooManyRequests(sentence, headers={"Retry-After": "1"})
 
@@ -99,8 +99,8 @@ class Throttle:
 
 
 def check_rate(rate: Rate, key: str) -> None:
-    """Counts one hit of `key`. Raises TooManyRequests. Of a request that the server runs again, only the first run
-    counts.
+    """Counts one hit of `key`. Raises TooManyRequests. If the server asks the view again for one request, only the
+    first time counts.
     """
     if is_asked_again():
         return
@@ -121,7 +121,7 @@ def too_many_requests(rate: Rate, seconds_left: int, sentence: str = "") -> TooM
 
 
 def count_hit(rate: Rate, key: str) -> tuple[int, int]:
-    """Returns the number of hits in the window, with this one, and the window's remaining seconds."""
+    """Counts a hit. Returns how many hits the window has, with this one, and how many seconds of it remain."""
     params = {"bucket": _bucket(rate, key), "seconds": rate.seconds, "limit": rate.limit}
     row = fetch_row(_COUNT_ROW if rate.in_a_row else _COUNT, params)
     return row["hits"], row["seconds_left"]

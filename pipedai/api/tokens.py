@@ -1,7 +1,7 @@
 """The format of our bearer tokens: `<prefix>_<43 base62 characters><6 base62 characters of CRC32>`.
 
-The checksum lets scanners recognise a token, and us refuse a mistyped one without a query. Only the SHA-256 is stored:
-nobody can guess 32 random bytes, so they need no slow hash.
+By the checksum, scanners recognise a token, and the service refuses a mistyped one without a query. Only the SHA-256
+is stored: nobody can guess 32 random bytes, so they need no slow hash.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ _SHAPE = re.compile(
     rf"(?P<prefix>[a-z]{{3}})_[0-9A-Za-z]{{{_RANDOM_LENGTH + _CHECKSUM_LENGTH}}}", re.ASCII
 )
 
-# The kinds of tokens by their prefix, in the words that error sentences use.
+# The kinds of tokens by their prefixes, in the words that error sentences use.
 KINDS = {
     "pwk": "An API key (pwk_)",
     "wrk": "A registration token (wrk_)",

@@ -46,7 +46,7 @@ class IsSignedIn(BasePermission):
     """Lets every authenticated principal call the action, whatever its role."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        """A request without a principal never gets here: the base viewset answers 401."""
+        """Every caller may: the base viewset has already answered 401 to requests without a principal."""
         return isinstance(request.user, Principal)
 
 
@@ -64,10 +64,9 @@ class ApiViewSet(ViewSet):
     browser_entries: ClassVar[frozenset[str]] = frozenset()
     # The throttles of each action, which are checked before any row of a tenant is read.
     throttles: ClassVar[Mapping[str, Sequence[Throttle]]] = {}
-    # The actions that don't count as writes, of which each caller may do a limited number. Safe methods such as GET
-    # never count.
+    # The actions that don't count as writes, which are limited for each caller. Safe methods such as GET never count.
     unmetered: ClassVar[frozenset[str]] = frozenset()
-    # How `page` divides a list.
+    # The class by which `page` divides a list.
     pagination_class: ClassVar[type[KeysetPaginator]] = KeysetPaginator
     http_method_names = ["get", "head", "post", "put", "patch", "delete"]
     format_kwarg = None  # Our URLs have no format suffixes.
@@ -136,8 +135,8 @@ class ApiViewSet(ViewSet):
 
     @property
     def filter_names(self) -> tuple[str, ...]:
-        """The query parameters that the list's cursor depends on: it is refused if a request gives them other values
-        than the request that made it.
+        """The query parameters on which a list's cursor depends: a cursor is refused if they have other values than in
+        the request that made it.
         """
         filters = operation_of(type(self), self.action).filters
         return filters.binding_names() if filters else ()
@@ -169,8 +168,8 @@ class ApiViewSet(ViewSet):
         *,
         paginator: Callable[[], KeysetPaginator] | None = None,
     ) -> Response:
-        """Does what `page` does, where `shown` makes what the answer has from the rows of the page. `paginator` divides
-        a list that has another order than the others of the viewset.
+        """Does what `page` does, but `shown` makes the items of the answer from the rows of the page. `paginator`
+        divides a list that has another order than the viewset's other lists.
         """
         pages = (paginator or self.pagination_class)()
         parts = rows if isinstance(rows, list) else [rows]
@@ -222,8 +221,8 @@ class StreamViewMixin(ViewSet):
 
 
 def ticket_of(request: Request, kind: type[T], *, group: UUID) -> T:
-    """Returns the ticket of the stream that asks, or a new one for any other request. Streams of one `group`, the id of
-    a workspace or environment, take turns with those of other groups.
+    """Returns the ticket of the stream's request, or a new ticket if the server gave it none. `group` is the id of a
+    workspace or environment. Streams of one group take turns with those of other groups.
     """
     ticket = request.META.get("asgi.scope", {}).get(STREAM)
     if not isinstance(ticket, kind):
@@ -244,7 +243,7 @@ def count_stream(request: Request, ticket: StreamTicket) -> None:
 
 
 def announce_stream(ticket: StreamTicket, announce: Callable[[], None]) -> None:
-    """Calls `announce` every few seconds, so that all processes know of the stream; a standby can't tell."""
+    """Calls `announce` every few seconds, so that all processes know of the stream. A standby can't notify them."""
     now = time.monotonic()
     if now >= ticket.announce_again_at:
         ticket.announce_again_at = now + ANNOUNCED_EVERY_SECONDS

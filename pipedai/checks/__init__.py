@@ -25,11 +25,11 @@ from pipedai import crypto, env
 from pipedai.redaction import escape_control, redact_text
 from pipedai.server.request_scope import Network, parse_networks
 
-# Two tags: of rules that hold everywhere, because a setting that can't be read would crash the code that uses it, and
-# of rules that hold in production.
+# Rules with the tag READABLE hold everywhere, because a setting that can't be read would crash the code that uses it.
+# Rules with the tag PRODUCTION hold only in production.
 READABLE, PRODUCTION = "readable", "production"
 DATABASE, MIGRATIONS = "database", "migrations"
-# The id of what a probe could not look at.
+# The id of the message of a probe that could not look, for example because the database is away.
 UNKNOWN = "pipedai.unknown"
 
 Rule = Callable[[], str | None]
@@ -39,8 +39,8 @@ _readable: dict[str, Rule] = {}
 
 
 def rule(check_id: str, tag: str = PRODUCTION) -> Callable[[Rule], Rule]:
-    """Registers a function that returns None, or a sentence on the problem that contains no key. A rule of production
-    is not asked about a setting that the READABLE rule with its id can't read.
+    """Registers a function that returns None, or a sentence on the problem, which must contain no key. A rule of
+    production is skipped if the READABLE rule with the same id has found that the setting can't be read.
     """
 
     def register(broken: Rule) -> Rule:
@@ -59,7 +59,7 @@ def rule(check_id: str, tag: str = PRODUCTION) -> Callable[[Rule], Rule]:
 
 
 def problems(*tags: str) -> list[CheckMessage]:
-    """Returns the rules with these tags that the settings break; those of production, if no tag is given."""
+    """Returns the problems of the settings, by the rules with these tags. Without tags it asks those of production."""
     found = checks.run_checks(tags=tags or (READABLE, PRODUCTION), include_deployment_checks=True)
     return sorted(found, key=lambda each: str(each.id))
 
@@ -74,8 +74,8 @@ def refuse_unfit_settings() -> None:
 class Probe(NamedTuple):
     """One check of a deployment.
 
-    `look` returns what it found: an Info if all is well, a Warning if an operator should know what follows from a
-    choice of theirs, else an Error. The hint of the latter two says what to do, a line for each step. It changes
+    `look` returns its result: an Info if all is well, a Warning if an operator should know the consequence of a choice
+    of theirs, else an Error. The hint of a Warning or an Error says what to do, a line for each step. `look` changes
     nothing, and may raise DatabaseError.
     """
 
@@ -92,10 +92,10 @@ def register_probe(name: str, look: Look, *, needs_database: bool = True) -> Non
 
 
 def look_at_all() -> Iterator[tuple[str, CheckMessage]]:
-    """Runs every probe and yields its name with what it found.
+    """Runs every probe and yields its name with its result.
 
-    If a probe needs the database and the database is away, that is a Warning with the id UNKNOWN and no further
-    problem. So it is if migrations are not applied and the database therefore refuses the probe's query.
+    The result is a Warning with the id UNKNOWN, and no problem, if a probe needs the database and the database is away,
+    or refuses the probe's query because migrations are not applied.
     """
     reachable = migrated = True
     for probe in _probes:
@@ -279,7 +279,7 @@ def cookie_samesite() -> str | None:
 
 @rule("pipedai.E018", READABLE)
 def issuer() -> str | None:
-    """The settings of the client come with OIDC_ISSUER, and OIDC_ONLY needs it."""
+    """OIDC_ISSUER needs the settings of the OpenID client, and these settings and OIDC_ONLY need OIDC_ISSUER."""
     given = (settings.OIDC_ISSUER, settings.OIDC_CLIENT_ID, settings.OIDC_CLIENT_SECRET)
     if any(given) != all(given) or (settings.OIDC_ONLY and not all(given)):
         return "OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET go together, and OIDC_ONLY needs them: set all."
@@ -287,8 +287,8 @@ def issuer() -> str | None:
 
 
 def url_rules(check_id: str, setting: str, advice: str, *, needed: bool = False) -> None:
-    """Registers the rules that a setting is a URL, if it is set, and in production one of https: the links that we hand
-    out begin with it and carry tokens, or its answers say who signs in.
+    """Registers two rules: the setting, if not empty, is a URL, and in production it is one with https. Links with
+    tokens begin with this URL, or its answers say who signs in.
     """
 
     def broken(*schemes: str) -> str | None:
@@ -373,7 +373,7 @@ def webhook_networks() -> str | None:
 
 
 def _unmapped(network: Network) -> Network:
-    """Returns the IPv4 network that a mapped one means: `::ffff:10.0.0.0/104` is 10.0.0.0/8."""
+    """Returns the IPv4 network of an IPv4-mapped IPv6 network: 10.0.0.0/8 for `::ffff:10.0.0.0/104`."""
     if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED_IPV4):
         address = int(network.network_address) & 0xFFFF_FFFF
         return ipaddress.IPv4Network((address, network.prefixlen - _MAPPED_IPV4.prefixlen))

@@ -130,8 +130,8 @@ def clocks_agree(now: Callable[[], datetime] = machine_now) -> CheckMessage:
 
 
 def commits_are_kept() -> CheckMessage:
-    """Checks that the database takes writes, and that commits outlive a crash or a failover, as they do not with
-    `synchronous_commit = off` or asynchronous standbys (docs/high-availability.md).
+    """Checks that the database takes writes, and that commits outlive a crash or a failover. They do not if
+    `synchronous_commit` is off or all standbys are asynchronous (docs/high-availability.md).
     """
     row = fetch_row(_DURABILITY, {})
     if row["read_only"]:
@@ -255,7 +255,7 @@ def mail_server_answers() -> CheckMessage:
 
 
 def who_may_register() -> CheckMessage:
-    """Tells who may register. That anybody may is a warning, because not every operator means it."""
+    """Says who may register. It warns if anybody may, because not every operator intends this."""
     if settings.REGISTRATION == "invited":
         return Info("Only who is invited may register.")
     if settings.REGISTRATION == "closed":

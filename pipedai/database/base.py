@@ -25,7 +25,7 @@ from psycopg.rows import RowMaker
 Row = dict[str, Any]
 
 _OK = frozenset({ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK})
-# The number of statements whose text is kept in PostgreSQL's form. The service has some hundred.
+# The texts of this many statements are kept in PostgreSQL's form. The service has a few hundred statements.
 _KEPT_TEXTS = 1024
 
 
@@ -69,7 +69,9 @@ class Prepared:
         return rows
 
     def count(self, sql: str, params: Mapping[str, Any]) -> int | None:
-        """Returns how many rows were changed or read, or None if psycopg's cursor must run it. Raises psycopg.Error."""
+        """Returns how many rows were changed or read. Returns None, and runs nothing, if psycopg's cursor must run the
+        statement. Raises psycopg.Error.
+        """
         bound = self._bind(sql, params)
         return None if bound is None else self._run(bound).command_tuples or 0
 
@@ -89,8 +91,8 @@ class Prepared:
 
     @contextmanager
     def through_rollback(self) -> Iterator[None]:
-        """Forgets the waiting statements, and keeps the prepared ones while the block rolls back. psycopg would forget
-        these too, in case the transaction had made their tables, but ours makes none.
+        """Forgets the waiting statements, and keeps the prepared ones while the block rolls back. psycopg would also
+        forget the prepared ones, as the transaction might have made their tables, but our transactions make no tables.
         """
         self._later.clear()
         manager = self._manager
@@ -120,11 +122,11 @@ class Prepared:
             return self._send_together((connection._get_tx_start_command(), bound))
         result: PGresult
         if threading.get_ident() != threading.main_thread().ident:
-            # This call waits in C and lets other threads run once, where `wait` does so three times.
+            # This call waits in C, and gives up Python's global lock once, whereas `wait` does so three times.
             values: Any = bound.values  # psycopg's annotation forgets None, which is NULL
             result = pgconn.exec_prepared(bound.name, values, bound.formats)
         else:
-            # The main thread uses `wait`, which lets Ctrl-C through: Python raises it there.
+            # Python raises Ctrl-C in the main thread, which therefore uses `wait`, because Ctrl-C can interrupt it.
             with connection.lock:
                 pgconn.send_query_prepared(bound.name, bound.values, bound.formats)
                 result = connection.wait(execute(pgconn))[0]
@@ -134,7 +136,7 @@ class Prepared:
 
     def _send_together(self, last: Sequence[_Bound | bytes]) -> PGresult:
         """Runs the waiting statements and `last` in one round trip, and returns the last result. Raises psycopg.Error
-        for the first that fails; PostgreSQL skips those after it.
+        for the first statement that fails; PostgreSQL skips the statements after it.
         """
         statements = [*self._later, *last]
         self._later.clear()
@@ -172,7 +174,7 @@ class Prepared:
             # psycopg, too, forgets a statement that failed, because the plan may not fit the tables any more.
             self._manager._names.pop(statement.key, None)
         if result.error_field(DiagnosticField.SQLSTATE) is None:
-            # The error is libpq's own: the connection is broken. psycopg's class for it says nothing.
+            # The connection is broken, so the error comes from libpq and has no SQLSTATE that would choose its class.
             raise errors.OperationalError(result.error_message.decode(errors="replace").strip())
         raise errors.error_from_result(result)
 
@@ -252,8 +254,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         super()._commit()  # type: ignore[misc]
 
     def _set_autocommit(self, autocommit: bool) -> None:
-        # psycopg's setter does the same by a generator that it waits for, under a lock.
-        # See docs/decisions/fast-paths.md.
+        # psycopg's setter does the same more slowly, by a generator under a lock. See docs/decisions/fast-paths.md.
         connection: Any = self.connection
         if connection.pgconn.transaction_status == TransactionStatus.IDLE:
             connection._autocommit = autocommit

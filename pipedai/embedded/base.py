@@ -37,7 +37,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return EmbeddedPostgres(self.settings_dict["DATA_DIR"])
 
     def get_connection_params(self) -> dict[str, Any]:
-        """Returns psycopg's arguments, which have no password before the server's first start makes it."""
+        """Returns psycopg's arguments. They have no password before the first start of the server, which makes it."""
         params: dict[str, Any] = super().get_connection_params()
         try:
             return params | self.server.connection_params(params["dbname"])

@@ -32,7 +32,7 @@ import psutil
 # started it.
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 
-# A server that starts answers those who ask whether it is ready by an error, which is none.
+# A line that reports an error. While a server starts, it logs "the database system is …" as FATAL, which is no error.
 _COMPLAINT = re.compile(r"(?:PANIC|FATAL|ERROR|error): +(?! |the database system is )(.+)")
 
 
@@ -42,7 +42,7 @@ class EmbeddedPostgresError(Exception):
 
 @contextmanager
 def explaining(doing: str) -> Iterator[None]:
-    """Turn an OSError inside the block into an EmbeddedPostgresError, whose sentence begins "Cannot" and `doing`."""
+    """Turn an OSError inside the block into an EmbeddedPostgresError, whose sentence begins with "Cannot `doing`"."""
     try:
         yield
     except OSError as error:
@@ -73,8 +73,8 @@ class Outcome(NamedTuple):
 
 
 def run(*command: str | Path, user: User, stdin: str = "", inherit: Sequence[int] = ()) -> Outcome:
-    """Run a program to its end as `user`, in a session of its own that Ctrl-C does not reach. It and its children keep
-    the files in `inherit` open.
+    """Run a program to its end as `user`, in a session of its own that Ctrl-C does not reach. The program and its
+    children keep the files in `inherit` open.
     """
     # The output goes to a file, because a child that goes on would keep a pipe open, and we would wait for its end.
     with (
@@ -165,12 +165,12 @@ class Layout:
         self.pid_file = self.cluster / "postmaster.pid"
         self.log = self.cluster / "server.log"
         self.passwords = data_dir / "postgres-passwords.json"
-        # Held by the process that makes, starts or stops the server.
+        # The process that makes, starts or stops the server holds this lock.
         self.start_lock = data_dir / "postgres.start.lock"
-        # Held by every process of the server while it lives, so it tells whether the server runs.
+        # Every process of the server holds this lock while it lives, so the lock tells whether the server runs.
         self.run_lock = data_dir / "postgres.run.lock"
         # The path of a socket has 107 bytes at most, and all processes must find it, so it ignores TMPDIR. For root it
-        # is in /run, where no other user could create it first. Elsewhere verify_socket_dir looks at its owner.
+        # is in /run, where no other user could create it first. In /tmp, verify_socket_dir checks its owner.
         name = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
         uid = os.geteuid()
         self.socket_dir = Path(f"/tmp/pipedai-{uid}-{name}" if uid else f"/run/pipedai-{name}")  # noqa: S108

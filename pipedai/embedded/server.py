@@ -42,7 +42,7 @@ class EmbeddedPostgres:
     """The server of one data directory. Every method raises EmbeddedPostgresError."""
 
     def __init__(self, data_dir: Path, *, faster: Mapping[str, str] = {}) -> None:
-        """`faster` is for tests alone: `cluster.FASTER`, with which a crash of the machine loses data."""
+        """Only tests may pass `faster=cluster.FASTER`: with these settings a crash of the machine loses data."""
         self.layout = Layout(Path(data_dir).expanduser().resolve())
         self._faster = faster
 
@@ -86,7 +86,7 @@ class EmbeddedPostgres:
     def answers(self) -> bool:
         layout = self.layout
         with explaining(f"look into {layout.data_dir}"):
-            # The server of a cluster that was removed answers for another minute, and then ends.
+            # If the cluster's directory was removed, its server still answers for a minute before it ends.
             if not (layout.socket_dir.is_dir() and layout.pid_file.exists()):
                 return False
         layout.verify_socket_dir()
@@ -94,7 +94,7 @@ class EmbeddedPostgres:
         return Ping(PGconn.ping(target.encode())) == Ping.OK
 
     def verify_made(self) -> None:
-        """Raise an error if there is no cluster, so that a process does not wait for one that nobody will make."""
+        """Raise an error if there is no cluster, so that no process waits for a cluster that nobody will make."""
         if not self._is_made():
             raise EmbeddedPostgresError(
                 f"There is no database in {self.layout.data_dir}: set PIPEDAI_DATA_DIR or DATABASE_URL to what your"

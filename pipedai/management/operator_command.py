@@ -107,7 +107,7 @@ class OperatorCommand(BaseCommand):
         return parser
 
     def execute(self, *args: Any, **options: Any) -> str | None:
-        """Time-outs are off meanwhile, because the person who started a command can stop it. Raises CommandError."""
+        """Runs the command without time-outs, because the person who started it can stop it. Raises CommandError."""
         try:
             with timeouts.overriding(timeouts.COMMAND):
                 return super().execute(*args, **options)

@@ -1,6 +1,6 @@
-"""Prometheus metrics of the processes (docs/metrics.md). Without METRICS_TOKEN only this module of them is imported.
+"""Prometheus metrics of the processes (docs/metrics.md). Without METRICS_TOKEN only this module is imported.
 
-It has the directory in which the web processes of one service share their metrics, from its start to its end.
+This module makes the directory in which the web processes of one service share their metrics while the service runs.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Metrics that are read from the database at a scrape, but not again within a few seconds."""
+"""Metrics that a scrape reads from the database. Scrapes within a few seconds share one reading."""
 
 import threading
 import time
@@ -38,9 +38,9 @@ def register_gauges(
     words: Collection[str] = (),
     **params: object,
 ) -> Read:
-    """Registers gauges that one statement reads, each by its column, with its name and what it tells. `by` is their
-    label and the column that has it: each of the `words` has a value, 0 without a row; with no words named, each row
-    has one. Returns what reads them.
+    """Registers gauges that one statement reads. `gauges` has the name and the description of each by its column. `by`
+    names their label and the column with its values. A gauge has a value for each of `words`, 0 if no row has the word;
+    without `words` it has one for each row. Returns the function that reads them.
     """
 
     @read_at_scrape

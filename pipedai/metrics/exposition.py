@@ -1,4 +1,4 @@
-"""Answers scrapes by Prometheus, in the web and in the scheduler process, and tells what both processes tell."""
+"""Answers scrapes by Prometheus, in the web and in the scheduler process, and has the metrics of both."""
 
 import hmac
 import os
@@ -38,7 +38,7 @@ AUDIT_ENTRIES = Counter("pipedai_audit_entries", "Rows written to the audit log.
 
 @on_committed
 def count_audit_entry(event: Event) -> None:
-    """Each domain event has one row in the audit log."""
+    """Counts a domain event as one row of the audit log, because each event makes exactly one."""
     AUDIT_ENTRIES.labels(event.action).inc()
 
 
@@ -56,7 +56,7 @@ def skew_of_this_process() -> float:
 
 
 def registry() -> CollectorRegistry:
-    """In the web process these include the metrics of all processes that share its directory."""
+    """Returns this process's metrics. In a web process they include those of all processes that share its directory."""
     if VARIABLE not in os.environ:
         return REGISTRY
     shared = CollectorRegistry()
@@ -67,7 +67,7 @@ def registry() -> CollectorRegistry:
 def refusal(
     path: str, method: str, authorization: str | None, token: str
 ) -> tuple[HTTPStatus, RawHeaders, bytes] | None:
-    """Returns the answer to a request that is no scrape with the right token, else None."""
+    """Returns None for a scrape with the right token, or the answer to any other request."""
     scheme, _, sent = (authorization or "").partition(" ")
     if path != PATH:
         status, more, sentence = HTTPStatus.NOT_FOUND, [], f"Metrics are at {PATH}."

@@ -94,8 +94,8 @@ class Sampled:
 
 
 class Endpoint:
-    """Answers `GET /metrics` to clients with the token, in a thread of its own, so also while all threads for requests
-    are busy.
+    """Answers `GET /metrics` to clients with the token. It has a thread of its own, so it also answers while all
+    threads for requests are busy.
     """
 
     def __init__(self, app: App, token: str) -> None:

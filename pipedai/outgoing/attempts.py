@@ -1,7 +1,7 @@
 """Sends claimed messages outside of any transaction, and records the results.
 
-A claim moves `next_attempt_at` ahead, so that a message of a dead sender comes due again, and a result is recorded only
-while the row has that value. So a message may be sent twice, with the same id, but none is forgotten.
+A claim moves `next_attempt_at` into the future, so that the message comes due again if its sender dies. A result is
+recorded only while the row has that value. So a message may be sent twice, with the same id, but none is forgotten.
 """
 
 import random
@@ -46,8 +46,8 @@ def send(kind: Kind, row: Row) -> Answer:
     except CannotSend as reason:
         return OwnAnswer(None, 0, str(reason)[:100], means=reason.result)
     except Exception:
-        # A defect in our code, or a row that it did not expect, must not be tried for ever. The message is tried as
-        # often as any other.
+        # The message can't be made, because of a defect in our code or an unexpected row. Its attempts count like those
+        # of any other message, so that it is not tried for ever.
         log.exception(kind.event("not_made"), **kind.naming(row))
         return OwnAnswer(None, 0, "the message could not be made")
     about = {"server.address": row["host"], f"pipedai.{kind.row_name}.id": str(row["id"])}
@@ -67,8 +67,8 @@ def send(kind: Kind, row: Row) -> Answer:
 
 
 def record(kind: Kind, sent: Sequence[tuple[Row, Answer]], *, now: datetime | None = None) -> None:
-    """Records the results of claimed rows and the times of the next attempts, in one transaction. Changes nothing of a
-    message that another sender has claimed meanwhile, or that is no longer to be sent.
+    """Records the results of claimed rows and the times of the next attempts, in one transaction. A message does not
+    change if another sender has claimed it meanwhile, or if it is no longer to be sent.
     """
     with transaction.atomic():
         now = now or database_now()
@@ -106,8 +106,8 @@ def record(kind: Kind, sent: Sequence[tuple[Row, Answer]], *, now: datetime | No
 
 
 def _counted(kind: Kind, row: Row, answer: Answer) -> int:
-    """Returns how many attempts count, with this one. For a mail, those while our own mail server was away don't:
-    otherwise the first answer after a long outage would be the last.
+    """Returns how many attempts count, with this one. Attempts to send a mail while our own mail server was away don't
+    count: otherwise the mail would be given up after the first bad answer that follows a long outage.
     """
     count: int = row["attempt_count"] + 1
     if not is_mail(row["host"]) or answer.result is not Result.AGAIN:
@@ -119,7 +119,7 @@ def _counted(kind: Kind, row: Row, answer: Answer) -> int:
 def verdict(
     answer: Answer, *, attempts: int, now: datetime, queued: datetime | None = None
 ) -> tuple[SendStatus, datetime | None]:
-    """Returns the message's status and the time of its next attempt, if any. `attempts` counts this one."""
+    """Returns the message's new status and the time of its next attempt, if any. `attempts` includes this one."""
     result = answer.result
     if result is Result.TAKEN:
         return SendStatus.DELIVERED, None
@@ -141,7 +141,8 @@ def _asked_for(retry_after: str | None, now: datetime) -> datetime | None:
     text = (retry_after or "").strip()
     latest = now + MAX_RETRY_AFTER
     if text.isascii() and text.isdigit():
-        # Digits after the ninth are cut off. A number of nine digits exceeds the limit of 24 hours already.
+        # The digits after the ninth don't matter, because a number of nine digits exceeds the limit of 24 hours
+        # already.
         seconds = int(text[:9])
         return min(now + timedelta(seconds=seconds), latest)
     try:

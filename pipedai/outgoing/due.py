@@ -1,7 +1,7 @@
-"""Picks what threads of a scheduler do next: the due rows of one queue, such as messages. Workspaces take turns.
+"""Picks the due rows of a queue, such as messages, on which a scheduler's threads work next. Workspaces take turns.
 
-The query reads a few due messages of each pair of an environment and a host, so its cost does not grow with the due
-messages, and a slow host hides no other. Mails without an environment take turns by domain.
+The query reads a few due messages of each pair of an environment and a host. So its cost does not grow with the number
+of due messages, and those of a slow host hide no others. Mails without an environment take turns by domain.
 """
 
 import threading
@@ -23,9 +23,9 @@ from pipedai.sql import NOW, Row, execute, fetch_all, without_sorting
 
 
 class Taker(NamedTuple):
-    """The workspace, environment and host of a message that is being sent, by which a sender counts its shares. Without
-    an environment, the message's own id stands for it, and the MD5 of the recipient's domain for the workspace. Of the
-    domain only the last two labels count.
+    """The workspace, environment and host of a message that is being sent, by which a sender counts its shares. If
+    there is no environment, the message's own id stands for it, and the MD5 of the last two labels of the recipient's
+    domain for the workspace.
     """
 
     workspace_id: UUID
@@ -37,7 +37,7 @@ class Taker(NamedTuple):
 CLAIM_SECONDS = 60
 # How many pairs of an environment and a host one query goes through. The next query continues after them.
 _MOST_PAIRS = 1_000
-# For how many workspaces, at most, a sender remembers when it last sent a message of theirs.
+# A sender remembers for at most this many workspaces when it last sent a message of theirs.
 _MOST_REMEMBERED = 10_000
 
 _BEFORE_ALL = (UUID(int=0), "")
@@ -47,15 +47,15 @@ _ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtextextended(%(table)s, 0))"
 
 
 def _domain_of(host: str) -> str:
-    """Returns the SQL of the value by which mails of no workspace take turns, in place of a workspace's id."""
+    """Returns the SQL of the value that stands for the workspace's id of a mail that belongs to no workspace."""
     return f"md5(coalesce(substring({host} from '[^.@]+[.][^.]+$'), {host}))::uuid"
 
 
 @lru_cache(maxsize=16)
 def _candidates(queue: Queue) -> str:
-    """Returns the query for due rows that may be taken now. It looks at each pair of an environment and a host in the
-    partial index that begins with them, and skips the other hosts of an environment that has used its shares up. If
-    nothing is due, it reads one entry of the index of due times.
+    """Returns the query for due rows that may be taken now. It visits each pair of an environment and a host in the
+    partial index that begins with these columns. If an environment has used up its shares, the query skips its other
+    hosts. If nothing is due, it reads only one entry of the index of due times.
     """
     if queue.tenants is None:
         return _candidates_of_nobody(queue)
@@ -95,7 +95,7 @@ WHERE due.id IS NOT NULL OR pair.step = %(most_pairs)s
 
 
 def _candidates_of_nobody(kind: Queue) -> str:
-    """Returns the query for mails that belong to no environment, which looks at each host."""
+    """Returns the query for due mails that belong to no environment. It visits each host."""
     return f"""
 WITH RECURSIVE pair (host, step) AS (
     (SELECT host, 1 FROM {kind.table}
@@ -118,9 +118,9 @@ WHERE due.id IS NOT NULL OR pair.step = %(most_pairs)s
 
 @lru_cache(maxsize=16)
 def _claim(kind: Kind) -> str:
-    """Returns the statement that claims messages and reads what is needed to make them. It skips those that another
-    sender has claimed. No index answers the CASE, so PostgreSQL looks rows up by id instead of reading all that are
-    pending.
+    """Returns the statement that claims messages and reads the columns from which they are made. It skips messages that
+    another sender has claimed. No index fits the CASE, so PostgreSQL looks up rows by id instead of reading all pending
+    ones.
     """
     reads = f", {kind.reads}" if kind.reads else ""
     if kind.tenants is None:
@@ -157,22 +157,22 @@ def taker_of(message: Row) -> Taker:
 
 @dataclass
 class Memory:
-    """What one sender remembers: whom, a workspace or a user, it serves next, and which hosts answer. A host that has
-    never answered this sender, or kept it waiting in vain the last time, is unproven and has one share at most. If the
-    process dies, all hosts are unproven for a moment.
+    """What one sender remembers: which workspace or user it serves next, and which hosts answer. A host that has never
+    answered this sender, or did not answer the last time, is unproven and has one share at most. After a restart all
+    hosts are unproven until they answer.
     """
 
     # Whether every host counts as proven.
     trusting: bool = False
-    # For each workspace or user, how many messages this sender had claimed when it last served them. Who was served
-    # last is the last key.
+    # For each workspace or user, how many messages this sender had claimed when it last served them. The key of the
+    # one that was served last comes last.
     served: dict[UUID, int] = field(default_factory=dict)
     # The environment and the host after which the next query begins.
     after: tuple[UUID, str] = _BEFORE_ALL
     _count: int = 0
-    # The hosts that answered the last time, the one that answered last being the last key.
+    # The hosts that answered their last attempt. The host with the most recent answer is the last key.
     _proven: dict[str, None] = field(default_factory=dict)
-    # Threads that send note what they saw, while the scheduler's own thread reads.
+    # Sending threads write to this memory while the scheduler's main thread reads it.
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def serve(self, *ids: UUID | None) -> None:
@@ -181,7 +181,7 @@ class Memory:
             _put_last(self.served, id_, self._count)
 
     def note(self, host: str, *, answered: bool) -> None:
-        """Remembers whether the host answered an attempt, with whatever status."""
+        """Remembers whether the host answered an attempt. An answer of any status counts."""
         with self._lock:
             self._proven.pop(host, None)
             if answered:
@@ -208,17 +208,18 @@ def claim_due(
     memory: Memory | None = None,
     now: datetime | None = None,
 ) -> list[Row]:
-    """Claims up to `room` due rows and returns them; begin with each at once. A sender has as many shares as it may
-    send messages at once, and `busy` says who has taken how many. A free share goes to the workspace that has fewest.
+    """Claims up to `room` due rows and returns them. The caller must begin with each at once. A sender has as many
+    shares as it may send messages at once, and `busy` counts the shares taken. A free share goes to the workspace with
+    fewest.
 
-    - A host has at most `per_host` shares, and one if it is unproven; without a `memory` all are proven. Unproven hosts
-    together have three quarters at most, so that hosts that answer find free ones.
+    - A host has at most `per_host` shares, and only one if it is unproven; without a `memory` all are proven. All
+    unproven hosts together have at most three quarters of the shares, so that the others always find free ones.
 
-    - A workspace has at most as many as stay free, and an environment as many as stay free less those of its workspace,
-    so that others always find one.
+    - A workspace takes at most as many shares as stay free, and an environment at most as many as stay free less those
+    of its workspace, so that others always find a free one.
 
-    - Mails have `queue.mails`, one of which is for first attempts, so that domains that stall delay nobody's first
-    mail.
+    - Mails have at most `queue.mails` shares. One of them is only for first attempts, so that slow domains delay no
+    first attempt of another mail.
     """
     memory = memory or Memory(trusting=True)
     shares = _Shares(busy, room, per_host, memory, queue.mails)
@@ -256,7 +257,7 @@ class _Shares:
         self.room, self.per_host, self._memory = room, per_host, memory
         self._proven = memory.proven()
         total = room + sum(busy.values())
-        # How many more shares unproven hosts may take, and how many more mails.
+        # How many more shares unproven hosts may take, and how many more shares mails may take.
         self._unproven_room = max(1, total * 3 // 4)
         self._mail_room = mails
         # How many shares for mails are kept for first attempts.
@@ -295,8 +296,9 @@ class _Shares:
         ]
 
     def fill(self, candidates: list[Row], *, most: int | None = None) -> list[Row]:
-        """Chooses rows for the free shares, `most` of them at most. A choice can only move others of its workspace
-        further back, so the heap's first candidate is the next one if it still has its old order.
+        """Chooses at most `most` rows for the free shares. Choosing a row can only move other rows of its workspace
+        further back. So the heap's first row is the next choice if its place in the order has not changed since it was
+        pushed.
         """
         chosen: list[Row] = []
         waiting = [(self._order(row), n, row) for n, row in enumerate(candidates)]
@@ -349,8 +351,8 @@ class _Shares:
 
 
 def _look(queue: Queue, shares: _Shares, memory: Memory, now: datetime | None) -> list[Row]:
-    """Returns due rows, for each environment and host those that have been due longest. It begins after the pair
-    where the last query stopped, and begins again with the first if it finds none.
+    """Returns due rows, for each pair of an environment and a host those that have been due longest. It begins after
+    the pair where the last query stopped, and starts over with the first pair if it finds none.
     """
     params = {
         "full_hosts": shares.full_hosts,

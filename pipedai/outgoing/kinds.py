@@ -1,8 +1,8 @@
-"""What apps send: each app registers its kind of messages, and the scheduler sends them.
+"""The kinds of messages: each app registers the kinds that it queues, and the scheduler sends them.
 
 An app derives one table from `OutboxRow` and one from `SendAttempt`, and registers a `Kind` in its module `ready`. It
-saves a row in the transaction of the cause, so that no message is lost or sent for nothing. `message` of the kind makes
-the message. The `host` of a mail is `mail_host(address)`.
+saves a row in the transaction of the message's cause, so that no message is lost or sent without cause. The kind's
+`message` makes the message from the row. The `host` of a mail is `mail_host(address)`.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,8 +38,8 @@ class OutboxRow(models.Model):
 
     # The row's id: a UUIDv7, made by the process that queues the message.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    # What the message is sent to: the host of its URL, or for a mail the recipient's domain after an @. Senders limit
-    # by it how many messages one host gets at once. It is empty if the URL has no host.
+    # The host of the message's URL, or for a mail the recipient's domain after an @. Senders limit how many messages
+    # one host gets at once. It is empty if the URL has no host.
     host = models.CharField(max_length=255)
     # Whether the message still has to be sent. Recording the result of an attempt changes it.
     status = models.CharField(max_length=9, choices=SendStatus.choices, default=SendStatus.PENDING)
@@ -57,8 +57,8 @@ class OutboxRow(models.Model):
 
 
 class SendAttempt(models.Model):
-    """A derived table has a foreign key to its outbox, and a composite primary key of that column and `n`. If
-    environments own the rows, both tables have `environment_id`.
+    """An attempt to send a message. A derived table has a foreign key to its outbox, and a composite primary key of
+    that column and `n`. If environments own the rows, both tables have `environment_id`.
     """
 
     # The number of the attempt, from 1: the outbox row's `attempt_count` after the attempt.
@@ -81,7 +81,7 @@ class SendAttempt(models.Model):
 def outbox_constraints(
     ended: Sequence[str] = ("delivered", "dead"),
 ) -> tuple[models.CheckConstraint, ...]:
-    """The CHECKs that tie an outbox's times to its status. `ended` are all states that are not sent any more."""
+    """The CHECKs that tie an outbox's times to its status. `ended` has the statuses of messages that are not sent."""
     return (
         check(
             "%(class)s_pending_is_due",
@@ -101,7 +101,7 @@ def attempt_constraints(name: str) -> tuple[models.CheckConstraint, ...]:
 
 
 def outbox_indexes(*, of_environments: bool) -> tuple[models.Index, ...]:
-    """The indexes by which `due` reads pending rows. `of_environments`: environments own the rows."""
+    """The indexes by which `due` reads pending rows. `of_environments` says whether environments own the rows."""
     due = index("%(class)s_due_by_host", ["next_attempt_at", "host"], where=_PENDING)
     # The queries in `due` read the index in this order.
     columns = [*(["environment"] if of_environments else []), "host", "next_attempt_at"]
@@ -109,15 +109,15 @@ def outbox_indexes(*, of_environments: bool) -> tuple[models.Index, ...]:
 
 
 class CannotSend(Exception):  # noqa: N818
-    """A kind raises it if it can't make the message now; the attempt is repeated later. At most 100 characters of the
-    text are kept with the attempt, for those who may see it.
+    """The error that a kind's `message` raises if it can't make the message now; the attempt is repeated later. The
+    first 100 characters of the text are kept with the attempt, and its readers see them.
     """
 
     result = Result.AGAIN
 
 
 class NeverSend(CannotSend):
-    """A kind raises it if the message must not be sent any more, as when its token has expired."""
+    """The error that a kind's `message` raises if the message must not be sent any more, as after its token expired."""
 
     result = Result.REFUSED
 
@@ -134,31 +134,31 @@ class Attempt:
 
 
 class Queue:
-    """Rows that wait until they are due, as the SQL of `due` finds and claims them. The texts are SQL about columns of
-    the table, and the defaults are those of an outbox.
+    """Describes a table of rows that wait until they are due, for the statements of `due` that find and claim them. The
+    texts are SQL about columns of the table, and the defaults fit an outbox.
     """
 
     table: str
     tenants: str | None
     shares: int
     per_host: int
-    # How many of the shares mails may take.
+    # Mails may take at most this many of the shares.
     mails: int = 0
-    # Which rows wait, in the words of a partial index that begins with the environment, `host` and `due_at`.
+    # The condition of rows that wait. A partial index with this condition begins with the environment, `host`,
+    # `due_at`.
     waits = "status = 'pending'"
-    # Which rows wait in an index of `due_at` alone. If none of these is due, nothing else is read.
+    # The condition of a partial index of `due_at` alone. If none of its rows is due, nothing else is read.
     waits_somewhere = "status = 'pending'"
     host = "host"
     due_at = "next_attempt_at"
     tries = "attempt_count"
-    # A further condition on a waiting row `d` in a workspace `e.workspace_id`, without which it can't be taken now.
+    # A condition that a waiting row `d` of the workspace `e.workspace_id` must also meet, so that it can be taken now.
     is_free = "true"
-    # The id of who takes turns besides the workspace, such as a user; NULL if nobody does.
+    # The id of a second party that takes turns besides the workspace, such as a user; NULL if there is none.
     by_whom = "NULL::uuid"
-    # The statement that claims the rows of `%(ids)s` and returns them; empty for that of an outbox.
+    # The statement that claims the rows with `%(ids)s` and returns them. If empty, the statement for outboxes is used.
     claims = ""
-    # Whether one row is claimed at a time, and by one scheduler at a time, since `is_free` counts those that are
-    # claimed.
+    # Whether one row is claimed at a time, by one scheduler at a time. This is needed if `is_free` counts claimed rows.
     one_by_one = False
 
 
@@ -176,9 +176,9 @@ class Kind(Queue):
     # `reads` and `joins` say what the claim reads for it. `row` has all columns of the outbox, and `claimed_at`, the
     # time of the claim. It may raise CannotSend or NeverSend.
     message: Callable[[Row], Post | Mail]
-    # Is called with the attempts that a transaction records, in that transaction, and writes what follows from them.
+    # Is called in the transaction that records attempts, with these attempts, and writes their consequences.
     after_attempts: Callable[[Sequence[Attempt]], None] = lambda _: None
-    # The table of the environments that own the rows, with the columns `id` and `workspace_id`. Workspaces then take
+    # The table of the environments that own the rows, with the columns `id` and `workspace_id`, so that workspaces take
     # turns. None means that the rows are mails of no workspace, and that the domains of the recipients take turns.
     tenants: str | None = None
     # SQL that reads more for `message`: further columns, and joins to the claimed rows `d`, such as
@@ -189,17 +189,17 @@ class Kind(Queue):
     # How many messages of this kind one scheduler sends at once: `shares` in all, and `per_host` to one host.
     shares: int = 8
     per_host: int = 4
-    # How many of the shares mails may take, and so how many connections a scheduler has to the mail server.
+    # Mails may take at most this many of the shares, so a scheduler has no more connections to the mail server.
     mails: int = 8
-    # Whether the beginning of each answer is kept. It is not where an answer may repeat a secret of the message.
+    # Whether the beginning of each answer is kept. False if an answer may repeat a secret of the message.
     keeps_answers: bool = True
     # Columns that become NULL when a message has been delivered or given up, such as a secret that nothing needs then.
     forgets: tuple[str, ...] = ()
     # How many threads record results. There are fewer of them than threads that send, because each has a database
     # connection.
     recorders: int = 2
-    # How many messages that their receivers took may be recorded in one transaction. Where it is more than one,
-    # `after_attempts` must lock rows of several such messages in one order, as another recorder may do so meanwhile.
+    # How many delivered messages may be recorded in one transaction. If more than one, `after_attempts` must lock the
+    # rows of several messages in a fixed order, because another recorder may lock them at the same time.
     recorded_at_once: int = 1
 
     @property

@@ -1,7 +1,7 @@
 """Writes mails as plain text and HTML, and hands them to the operator's mail server, or to files in development.
 
-The mail `accounts/verify` has the templates `mail/accounts/verify.txt` and `.html`, which extend `mail/base`. Texts of
-others can't pass for links or for our words in them. The mail server gets a bounded time and a bounded number of bytes.
+The mail `accounts/verify` has the templates `mail/accounts/verify.txt` and `.html`, which extend `mail/base`. Texts
+that we did not write can't look like links or like our own words. The mail server has limits of time and of bytes.
 """
 
 import contextlib
@@ -40,12 +40,12 @@ from pipedai.logs import get_logger
 from pipedai.outgoing.posts import OwnAnswer, Result, look_up_within, within
 
 PRODUCT = "PipedAI"
-# A mail shows at most this many characters of a text that other people wrote.
+# A mail shows at most this many characters of a text that we did not write.
 MAX_FOREIGN = 200
 _MAX_SUBJECT = 200
 
-# Mail programs make links of two things: a scheme with `//`, and a dot before a word with a letter. Before the dot
-# stands any sign but white space and ASCII punctuation. This covers vowels of Hindi and other accents, which count as
+# Mail programs make links of two things: a scheme with `//`, and a dot before a word with a letter. The sign before
+# the dot may be any but white space and ASCII punctuation, because the vowel signs of Hindi and other accents count as
 # neither letters nor digits.
 _SCHEME = re.compile(r":(?=//)")
 _DOT = re.compile(r"(?<=[^\s!-/:-@[-^`{-~])[.。．｡](?=\w*[^\W\d])")
@@ -71,7 +71,7 @@ class Mail:
     to: str = field(repr=False)
     subject: str = field(repr=False)
     text: str = field(repr=False)
-    # Empty if the mail is plain text alone.
+    # The text as HTML. It is empty if the mail has plain text only.
     html: str = field(repr=False)
     # Further headers. Sending a mail fails if one of them contains a line break.
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -94,9 +94,9 @@ def compose(
     headers: Mapping[str, str] | None = None,
     is_plain: bool = False,
 ) -> Mail:
-    """Returns the mail with this name, without HTML if it `is_plain`. Texts in `values`, also nested, count as written
-    by others and go through `foreign`, unless they are `Own`. `link` is shown as a button, `why` at the end. `subject`
-    and `why` are ours and may name values in braces; never put texts of others into them.
+    """Returns the mail with this name, without HTML if `is_plain`. Texts in `values`, also nested ones, go through
+    `foreign`, as if written by others, unless they are `Own`. `link` is shown as a button, `why` at the end. `subject`
+    and `why` may name values in braces, and must not contain texts of others themselves.
     """
     safe: dict[str, Any] = {key: _made_safe(value) for key, value in (values or {}).items()}
     context = {**safe, "product": PRODUCT, "link": link, "why": why.format_map(safe)}
@@ -107,14 +107,14 @@ def compose(
 
 
 def foreign(text: str) -> str:
-    """Returns a text of others as one line of at most 200 characters without links."""
+    """Returns a text that we did not write as one line of at most 200 characters without links."""
     line = unlinked(text)
     return line if len(line) <= MAX_FOREIGN else line[: MAX_FOREIGN - 1].rstrip() + "…"
 
 
 def unlinked(text: str) -> str:
-    """Returns a text of others as one line without links and unseen characters: `Visit https://evil.example now`
-    becomes `Visit https[:]//evil[.]example now`.
+    """Returns a text that we did not write as one line without links and invisible characters: `Visit
+    https://evil.example now` becomes `Visit https[:]//evil[.]example now`.
     """
     seen = "".join(
         " " if character.isspace() else character
@@ -175,18 +175,18 @@ class MailFiles(BaseEmailBackend):
 
 
 _SHARE_OF_LOOK_UP = 1 / 3
-# How many bytes a mail server may say while one mail is sent. Servers say less than a tenth of it.
+# How many bytes a mail server may send while it takes one mail. Real servers send less than a tenth of this.
 _MOST_SAID = 65_536
 
 
 class BoundedBackend(EmailBackend):
-    """Django's SMTP backend, with one deadline for all that is done on its connection: a timer then shuts it down.
-    smtplib limits the time of each read, but neither their number nor that of an answer's lines.
+    """Django's SMTP backend, with one deadline for all work on its connection, which a timer then shuts down. This is
+    needed because smtplib limits the time of each read, but not the number of reads or of lines in an answer.
     """
 
     def __init__(self, *, deadline: float, **config: Any) -> None:
         super().__init__(timeout=max(0.1, deadline - time.monotonic()), **config)
-        # Whether the server was told whom the mail is for. What it says from then on may be about the recipient.
+        # Whether we have named the recipient to the server. Its answers after that may be about the recipient.
         self.has_named_recipient = False
         self._room = _MOST_SAID
         self._deadline = deadline
@@ -194,7 +194,7 @@ class BoundedBackend(EmailBackend):
 
     @property
     def connection_class(self) -> Any:
-        """A connection of smtplib that ends at the deadline, or when the server has said too much."""
+        """The class of smtplib's connection, changed so that it ends at the deadline or after too many bytes."""
         backend = self
         kind: type[smtplib.SMTP] = smtplib.SMTP_SSL if self.use_ssl else smtplib.SMTP
 
@@ -257,7 +257,7 @@ class BoundedBackend(EmailBackend):
         raise error
 
     def close(self) -> None:
-        """An error here does not matter: the mail has been taken, or another error is being raised."""
+        """Ignores errors, because the server has taken the mail by now, or another error is being raised."""
         with contextlib.suppress(OSError, SaysTooMuch):
             super().close()
 
@@ -268,7 +268,7 @@ class BoundedBackend(EmailBackend):
 
 
 class SaysTooMuch(Exception):  # noqa: N818 - named as what it says
-    """The error for a mail server that says more than `_MOST_SAID`. It is no OSError, which smtplib would replace."""
+    """The error for a mail server that sends more than `_MOST_SAID`. It is no OSError, as smtplib would replace one."""
 
 
 class _Heard:
@@ -323,7 +323,7 @@ def deliver(mail: Mail, *, message_id: str, timeout: float = TIMEOUT_SECONDS) ->
     def answer(result: Result, code: int | None = None, error: str | None = None) -> OwnAnswer:
         took = round((time.monotonic() - begun) * 1000)
         if code is not None and code < 0:
-            # smtplib has a code below 0 if the server's answer has none, and no column keeps it.
+            # smtplib gives a code below 0 if the server's answer has no code. The database's column can't hold it.
             code, error = None, error or "the mail server's answer has no code"
         return OwnAnswer(code, took, error, means=result)
 
@@ -343,7 +343,8 @@ def deliver(mail: Mail, *, message_id: str, timeout: float = TIMEOUT_SECONDS) ->
             # The connection was ended at the deadline, and this error is only a consequence.
             code, words = None, "timed out"
             if isinstance(backend, BoundedBackend) and backend.has_named_recipient:
-                # Servers may ask the recipient's server before they answer, so this says nothing about our own.
+                # A mail server may ask the recipient's server before it answers, so the error does not mean that ours
+                # is away.
                 result, words = (
                     Result.AGAIN,
                     "the mail server did not answer about this mail in time",
@@ -364,8 +365,8 @@ def check_server(timeout: float = 10.0) -> str | None:
 
 
 def _message(mail: Mail, message_id: str) -> EmailMultiAlternatives:
-    """Returns the mail for Django's backends. Raises ValueError for a bad address or header. No text has `=?`, because
-    mail programs decode what follows (RFC 2047), which may hide a link.
+    """Returns the mail for Django's backends. Raises ValueError for a bad address or header. Headers must not contain
+    `=?`, because mail programs decode the characters after it (RFC 2047), which may hide a link.
     """
     sender = parseaddr(settings.EMAIL_FROM)[1]
     headers = {
@@ -388,7 +389,7 @@ def _message(mail: Mail, message_id: str) -> EmailMultiAlternatives:
 
 
 def _address(text: str) -> str:
-    """Raises ValueError if the text is anything but one address, such as a name with an address."""
+    """Returns the e-mail address in a text. Raises ValueError if the text is not one address without a name."""
     address = f"{text.rpartition('@')[0]}@{_domain(text)}"
     try:
         validate_email(address)
@@ -425,7 +426,7 @@ def _config(url: str) -> dict[str, Any]:
 
 
 def _meaning(error: Exception) -> tuple[Result, int | None, str | None]:
-    """Returns what a failure means, the server's code, and our own words, since the error's may have addresses."""
+    """Returns the result of a failure, the server's code, and a description of ours, which has no addresses."""
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         ((refusal, _),) = error.recipients.values()  # A mail has one recipient.
         return _of_code(refusal)
@@ -464,8 +465,8 @@ AWAY_ERRORS = frozenset({words for _, words in _AWAY} | {_GOING_AWAY, _OFF})
 
 
 def _of_code(code: int) -> tuple[Result, int, str | None]:
-    """Returns an answer's meaning: 4xx asks for another try, as greylisting does; 5xx is final (RFC 5321 §4.2.1); 421
-    means that the server itself stops for now.
+    """Returns the result of an answer with this code. 4xx asks for another try, as in greylisting, and 5xx is final
+    (RFC 5321 §4.2.1). 421 means that the server itself stops for now.
     """
     if code == 421:
         return Result.AWAY, code, _GOING_AWAY

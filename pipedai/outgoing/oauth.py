@@ -1,8 +1,8 @@
 """Asks authorization servers, as a client of theirs: reads their metadata, and gets tokens (RFC 6749, 7636, 8414).
 
-All that is read here was written by strangers. Nothing that a server says in words is kept, and no secret is in a
-`repr`. Requests go through the guard of `pipedai.outgoing.posts`, and never inside a database transaction. `anywhere`
-is for the servers of an issuer that the operator has named: they may also have private addresses, and other ports.
+Strangers write the answers that are read here, so no text of a server is kept, and no secret is in a `repr`. Requests
+go through the guard of `pipedai.outgoing.posts`, and never inside a database transaction. Only for an issuer that the
+operator has named, `anywhere` is true: its servers may also have private addresses and other ports.
 """
 
 import base64
@@ -20,7 +20,7 @@ from pipedai.outgoing.posts import Answer, fetch, target_problem
 
 # The headers of each request that asks a server for JSON.
 ASKING = {"Accept": "application/json", "User-Agent": "PipedAI/1"}
-# The ways of client authentication that we know, in the order in which we prefer them.
+# The supported methods of client authentication. The first one that a server supports is used.
 AUTH_METHODS = ("client_secret_basic", "client_secret_post", "none")
 # How long all requests of one discovery, and of the registration after it, may take together, in seconds.
 _SECONDS = 10.0
@@ -31,7 +31,7 @@ class CannotDiscover(Exception):  # noqa: N818
 
 
 def deadline(seconds: float = _SECONDS) -> float:
-    """Returns until when the requests of a discovery that begins now may take, as `time.monotonic` counts."""
+    """Returns the time, by `time.monotonic`, when the requests of a discovery that begins now must have ended."""
     return time.monotonic() + seconds
 
 
@@ -44,8 +44,8 @@ def ask(url: str, until: float, **request: Any) -> Answer:
 def server_metadata(
     issuer: str, until: float, *, of_openid: bool = False, anywhere: bool = False
 ) -> dict[str, Any]:
-    """Returns the metadata of an authorization server, whose `issuer` is the one that was asked (RFC 8414 §3.3), or
-    only those `of_openid` (OpenID Connect Discovery §4). Raises CannotDiscover.
+    """Returns the metadata of an authorization server (RFC 8414 §3), whose field `issuer` must equal the argument. With
+    `of_openid` only OpenID's metadata count (OpenID Connect Discovery §4). Raises CannotDiscover.
     """
     check_target(issuer, "the issuer", anywhere=anywhere)
     if "?" in issuer:
@@ -73,7 +73,7 @@ def well_known(url: str, names: Iterable[str]) -> Iterator[str]:
 def first_of(
     places: Iterable[str], missing: str, until: float, *, anywhere: bool = False
 ) -> dict[str, Any]:
-    """Returns the first JSON object that one of these URLs answers with."""
+    """Returns the answer of the first of these URLs that answers with a JSON object. Raises CannotDiscover."""
     problem = "no place has it"
     for place in places:
         answer = ask(place, until, anywhere=anywhere)
@@ -100,7 +100,7 @@ def endpoint_of(server: dict[str, Any], name: str, *, anywhere: bool = False) ->
 
 
 def check_target(url: Any, whose: str, *, anywhere: bool = False) -> None:
-    """Raises CannotDiscover unless a request may be sent to the URL, which is not said: it may hold anything."""
+    """Raises CannotDiscover unless a request may be sent to the URL. The message omits the URL, a stranger's text."""
     if not isinstance(url, str) or len(url) > MAX_URL or not url.isascii() or "#" in url:
         raise CannotDiscover(f"The URL of {whose} is not allowed.")
     if problem := target_problem(url, anywhere=anywhere):
@@ -116,20 +116,21 @@ def words_in(value: Any) -> list[str]:
     return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
 
 
-# A token as a header may have it (RFC 6750 §2.1), without blanks.
+# The characters that a token in a header may have (RFC 6750 §2.1). A blank is not among them.
 _TOKEN = re.compile(r"[\x21-\x7e]+", re.ASCII)
 # The longest token that is kept. A header has room for twice as much.
 LONGEST_TOKEN = 4096
-# The error codes by which a server says that a grant is over: that of RFC 6749 §5.2, GitHub's and Slack's.
+# The error codes that mean that a grant has ended: that of RFC 6749 §5.2, GitHub's and Slack's.
 GRANT_ENDED = frozenset({"invalid_grant", "bad_refresh_token", "invalid_refresh_token"})
 # The other codes of RFC 6749 §5.2, and that of RFC 8707 §2.
 _REFUSALS = GRANT_ENDED | {
     *("invalid_request", "invalid_client", "unauthorized_client"),
     *("unsupported_grant_type", "invalid_scope", "invalid_target"),
 }
-# It stands for a code that is not among these, as nothing that the server says in words is kept.
+# This word replaces every other code, because no text of the server is kept.
 _OTHER = "other"
-# How long a token counts as living if the server does not say (RFC 6749 §5.1 leaves it open), and at most, in seconds.
+# For how many seconds a token counts as valid: UNSAID_LIFE if the server does not say it, which RFC 6749 §5.1 allows,
+# and LONGEST_LIFE at most.
 UNSAID_LIFE = 3600
 LONGEST_LIFE = 366 * 86_400
 
@@ -145,21 +146,22 @@ class Client:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Tokens:
-    """`refresh_token` is None if the server sent none: then the one that it had sent before stays. `lives` is for how
-    many seconds the access token is good, from when the request was sent. `says_life` is whether the server said so.
+    """The tokens of an answer. `refresh_token` is None if the server sent none, and then the earlier one stays valid.
+    `lives` is for how many seconds after the request the access token is valid. `says_life` is whether the server said
+    this number.
     """
 
     access_token: str
     refresh_token: str | None
     lives: int
     says_life: bool = True
-    # Who has signed in, signed by the server, where OpenID Connect was asked for.
+    # The signed statement who has signed in. The server sends it if the request was for OpenID Connect.
     id_token: str | None = None
 
 
 class NoTokens(Exception):  # noqa: N818
-    """No tokens came. The message says why in a few words of our own. `code` is the error code with which the server
-    refused, which says that the same request would be refused again; None if it may help to ask again.
+    """The error if no tokens came. The message says why in a few words of our own. `code` is the error code if the
+    server refused, and would refuse the same request again. It is None if a later request may succeed.
     """
 
     def __init__(self, words: str, code: str | None = None) -> None:
@@ -187,8 +189,8 @@ def ask_for_tokens(
     longest: int = LONGEST_TOKEN,
     anywhere: bool = False,
 ) -> Tokens:
-    """Sends one request to the token endpoint, with `form` and what authenticates the client. No answer comes after
-    `until`, a `deadline`. Raises NoTokens, also for an access token of more than `longest` characters.
+    """Sends one request to the token endpoint, with `form` and the client's authentication, and waits for the answer
+    until the time `until`. Raises NoTokens, also for an access token of more than `longest` characters.
     """
     headers, fields = authenticated(client, form)
     body = urlencode(fields).encode()
@@ -198,12 +200,12 @@ def ask_for_tokens(
 
 
 def authenticated(client: Client, form: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Returns the headers and the fields of a form that also authenticate the client (RFC 6749 §2.3)."""
+    """Returns headers and form fields that carry `form` and authenticate the client (RFC 6749 §2.3)."""
     headers = {**ASKING, "Content-Type": "application/x-www-form-urlencoded"}
     # Many servers find the client by this field, also if it authenticates by the header (RFC 6749 §2.3.1 allows it).
     fields = {**form, "client_id": client.id}
     if client.method == "client_secret_basic":
-        # Both are form-encoded before they are joined (RFC 6749 §2.3.1).
+        # The id and the secret are form-encoded before they are joined (RFC 6749 §2.3.1).
         pair = f"{quote_plus(client.id)}:{quote_plus(client.secret or '')}"
         basic = base64.b64encode(pair.encode()).decode()
         return {**headers, "Authorization": f"Basic {basic}"}, fields
@@ -240,12 +242,12 @@ def _tokens(answer: Answer, longest: int) -> Tokens:
 
 
 def _is_token(value: Any, longest: int) -> TypeGuard[str]:
-    """Whether a header can have it."""
+    """Whether the value is a token that a header can hold."""
     return isinstance(value, str) and len(value) <= longest and bool(_TOKEN.fullmatch(value))
 
 
 def _life(seconds: Any) -> int | None:
-    """Some servers send the number as a string. What is no number of seconds from 1 on counts as unsaid."""
+    """Returns a token's lifetime in seconds, which some servers send as a string. None if it is no number from 1 on."""
     if isinstance(seconds, str) and re.fullmatch(r"[0-9]{1,12}", seconds, re.ASCII):
         seconds = int(seconds)
     if isinstance(seconds, bool) or not isinstance(seconds, int) or seconds < 1:

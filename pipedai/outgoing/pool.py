@@ -1,5 +1,5 @@
-"""Works off queues in threads of the scheduler, such as those of messages, a limited number of a queue and of a host at
-once.
+"""Works off queues, such as those of messages, in threads of the scheduler. The number of rows in work at one time is
+limited for each queue and each host.
 """
 
 import threading
@@ -69,7 +69,9 @@ class Crew(Generic[T]):
             connection.close()
 
     def _do_next(self) -> bool:
-        """Returns whether the thread is to go on. A waiting thread keeps no item, which may hold a secret."""
+        """Does the next work, and returns whether the thread shall go on. A waiting thread keeps no item, as items may
+        hold secrets.
+        """
         try:
             item = self._queue.get(timeout=IDLE_SECONDS)
         except Empty:
@@ -86,7 +88,9 @@ class Crew(Generic[T]):
         return True
 
     def _waiting(self) -> Iterator[T]:
-        """Takes the items that wait in the queue, one less than a thread may work on at once."""
+        """Takes further items that wait in the queue, as many as the thread may work on at once together with its
+        first.
+        """
         for _ in range(self._at_once - 1):
             try:
                 item = self._queue.get_nowait()
@@ -108,7 +112,7 @@ Sent = tuple[Row, Answer]
 STOP_SECONDS = 3.0
 # For how many seconds `finish` waits until idle threads have ended.
 _GOODBYE_SECONDS = 0.5
-# What fails sooner than this says nothing about its host.
+# An attempt that fails sooner than this says nothing about whether the host is slow.
 _SOON_SECONDS = 1.0
 # How often a scheduler looks for due messages of a kind, in seconds.
 _EVERY_SECONDS = 0.25
@@ -129,12 +133,12 @@ def registered_kinds() -> tuple[Kind, ...]:
 
 
 class Lane(ABC):
-    """Threads that work off one queue, each with one row at a time. It claims only what they can begin with at once,
-    within the limits of `claim_due`, and remembers whom it has served. If the process ends, what was being done comes
-    due again when its claim has expired.
+    """Threads that work off one queue, each on one row at a time. A lane claims only rows that a thread can begin at
+    once, within the limits of `claim_due`, and remembers which workspaces it has served. If the process ends, its
+    unfinished rows come due again when their claims expire.
     """
 
-    # The name of its threads.
+    # The name of the lane's threads.
     name: str
 
     def __init__(
@@ -152,7 +156,7 @@ class Lane(ABC):
         return Job(name, _EVERY_SECONDS, self.top_up, finish=self.finish, is_busy=self.is_busy)
 
     def top_up(self) -> int:
-        """Claims what can be done now and begins with it. Returns how many rows."""
+        """Claims the rows that threads can begin with now, and lets them begin. Returns the number of rows."""
         with self._changed:
             busy = dict(self._busy)
         room = self._at_once - sum(busy.values())
@@ -183,7 +187,7 @@ class Lane(ABC):
         return idle
 
     def finish(self) -> None:
-        """Waits `STOP_SECONDS` at most for what is being done, and ends the idle threads."""
+        """Waits `STOP_SECONDS` at most for rows in work, and ends the idle threads."""
         if self.wait():
             self._crew.stop(_GOODBYE_SECONDS / 2)
 
@@ -193,10 +197,12 @@ class Lane(ABC):
 
     @abstractmethod
     def _do(self, row: Row) -> None:
-        """Does what a claimed row asks for, in a thread. It raises nothing, and leads to `_leave`."""
+        """Does the work for a claimed row, in a thread. It must raise nothing, and must lead to a call of `_leave`."""
 
     def _remember(self, host: str, *, answered: bool, seconds: float) -> None:
-        """Remembers whether the host answers. A quick failure says nothing: one tenant's URL may have a wrong port."""
+        """Remembers whether the host answers. A quick failure is ignored, as only one tenant's URL may have a wrong
+        port.
+        """
         if answered or seconds >= _SOON_SECONDS:
             self._memory.note(host, answered=answered)
 
@@ -243,7 +249,7 @@ class Senders(Lane):
             self._remember(host, answered=answer.error is None, seconds=seconds)
 
     def _record(self, sent: list[Sent]) -> None:
-        """Records the answers of messages that were taken together; any other one is recorded alone."""
+        """Records the answers of delivered messages in one transaction, and every other answer in its own."""
         taken = [each for each in sent if each[1].result is Result.TAKEN]
         alone = sent
         if len(taken) > 1 and self._could_record(taken):

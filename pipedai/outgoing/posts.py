@@ -1,4 +1,4 @@
-"""Sends one message to a customer's URL: its signatures, the addresses that it may reach, its time, and its answer.
+"""Sends one message to a customer's URL: signs it, checks the address, limits the time, and reads the answer.
 
 All webhooks are signed here, by `X-Pipedai-Signature` and the Standard Webhooks specification.
 """
@@ -61,8 +61,8 @@ class Post:
 
 
 def host_of(url: str) -> str:
-    """Returns the host in a URL, by which senders limit requests, or "". It raises nothing, because a URL that older
-    rules accepted must not keep a run from ending.
+    """Returns the host in a URL, by which senders limit requests, or "". It never raises an error, because a bad URL
+    that older rules accepted must not keep a run from ending.
     """
     try:
         return (urlsplit(url).hostname or "")[:MAX_HOST]
@@ -71,7 +71,7 @@ def host_of(url: str) -> str:
 
 
 def signed_post(url: str, *, message_id: str, body: str, secret: str | None, now: datetime) -> Post:
-    """`secret` is the webhook's, or None for no signatures; `now` is when the request is sent."""
+    """Returns a request with signatures by `secret`, or without any if it is None. `now` is when it is sent."""
     sent = body.encode()
     signed = webhook_headers(message_id=message_id, body=sent, secret=secret, now=now)
     headers = {"Content-Type": "application/json", "User-Agent": "PipedAI-Webhooks/1", **signed}
@@ -96,8 +96,8 @@ def webhook_headers(
 
 
 def standard_key(secret: str) -> bytes:
-    """The rest of a secret after `whsec_` is the key in base64, else ValueError is raised. Otherwise the bytes of the
-    secret are the key.
+    """Returns the key in a secret. In a secret `whsec_…` the rest is the key in base64; ValueError is raised if it is
+    not. The bytes of any other secret are the key.
     """
     if secret.startswith(_STANDARD_PREFIX):
         return base64.b64decode(secret.removeprefix(_STANDARD_PREFIX), validate=True)
@@ -187,8 +187,8 @@ _DOTS = str.maketrans({"。": ".", "．": ".", "｡": "."})
 
 
 def policy(*, anywhere: bool = False) -> Policy:
-    """Requests may go to the public internet and to the networks in the settings, but not to this machine. Only those
-    to servers that the operator has named may go `anywhere`.
+    """Returns the rules for addresses. Requests may go to the public internet and to the networks in the settings, but
+    not to this machine. Only requests to servers that the operator has named may go `anywhere`.
     """
     allowed = _EVERYWHERE if anywhere else tuple(settings.WEBHOOK_ALLOWED_NETWORKS)
     age = int(time.monotonic() // _KNOWN_SECONDS)
@@ -203,8 +203,8 @@ def may_use_port(port: int, addresses: Iterable[IPAddress], *, anywhere: bool = 
 
 
 def target_problem(url: str, *, anywhere: bool = False) -> str | None:
-    """Returns None for a URL to which a request may be sent, in production with https alone, or else a sentence on what
-    is wrong with it. With `anywhere`, its address and port may be any.
+    """Returns None if a request may be sent to the URL, or a sentence on what is wrong with it. In production it must
+    have https. With `anywhere` its address and port may be any.
     """
     problem = check_url(url, https_only=settings.PRODUCTION)
     if problem or anywhere:
@@ -219,8 +219,8 @@ def target_problem(url: str, *, anywhere: bool = False) -> str | None:
 
 
 def names_forbidden_port(url: str) -> bool:
-    """Whether no request would ever go to the URL's port. A host's name is not resolved: while WEBHOOK_ALLOWED_NETWORKS
-    names a network, its address may lie there, so any port is good.
+    """Whether the URL's port is forbidden. Host names are not resolved here. While WEBHOOK_ALLOWED_NETWORKS names a
+    network, the host's address may be in it, so the URL of a host name may have any port.
     """
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -242,7 +242,7 @@ def names_forbidden_address(url: str) -> bool:
 
 
 def _named_address(host: str) -> IPAddress | None:
-    """Returns the address of which `host` is a name of this machine or a notation, or None: IPv6 with or without a
+    """Returns the address that `host` denotes, or None: this machine's if `host` is its name, IPv6 with or without a
     zone, or IPv4 in one to four decimal, octal or hexadecimal parts, as inet_aton(3) reads it.
     """
     folded = unicodedata.normalize("NFKC", unquote(host)).translate(_DOTS)
@@ -281,7 +281,7 @@ def _policy(allowed: tuple[str, ...], own: frozenset[str]) -> Policy:
 
 @lru_cache(maxsize=1)
 def _own_addresses(read: Callable[[], Mapping[str, Any]], _age: int) -> frozenset[str]:
-    """Returns the public addresses of this machine, where our servers listen; reads them anew for each `_age`."""
+    """Returns the public addresses of this machine, where our servers listen. They are read anew for each `_age`."""
     return frozenset(
         address.address
         for addresses in read().values()
@@ -293,7 +293,7 @@ def _own_addresses(read: Callable[[], Mapping[str, Any]], _age: int) -> frozense
 
 TIMEOUT_SECONDS = 10.0
 KEPT_BODY_BYTES = 1024
-# How much of the answer is read when we ask for something, such as a token. An honest one is far smaller.
+# How many bytes of an answer with data, such as a token, are read. An honest answer is far smaller.
 MOST_ANSWER_BYTES = 64 * 1024
 
 _Answers = list[Any]
@@ -344,7 +344,7 @@ def fetch(
     timeout: float = TIMEOUT_SECONDS,
     anywhere: bool = False,
 ) -> Answer:
-    """Does what `post` does, for an answer that is needed whole: one over MOST_ANSWER_BYTES is an error."""
+    """Does what `post` does, but returns the whole body. An answer of more than MOST_ANSWER_BYTES is an error."""
     request: dict[str, Any] = {"method": method, "headers": headers, "body": body}
     kept = MOST_ANSWER_BYTES + 1
     answer = post(url, **request, timeout=timeout, kept=kept, anywhere=anywhere)
@@ -393,7 +393,7 @@ class _BoundedBackend(SafeBackend):
         return _BoundedStream(stream.get_extra_info("socket"), self._deadline)
 
     def _resolve(self, host: str, port: int, *args: Any) -> _Answers:
-        """Returns the addresses of a host. `getaddrinfo` has no timeout, so the wait is a third of the time left."""
+        """Returns the addresses of a host. `getaddrinfo` has no time-out, so it gets a third of the time left."""
         share = _left(self._deadline, httpcore.ConnectTimeout) / (CONNECTION_ATTEMPTS + 1)
         found = look_up_within(share, host, port, *args)
         addresses = [ip_address(answer[4][0]) for answer in found]
@@ -448,8 +448,8 @@ def look_up_within(seconds: float, *args: Any) -> _Answers:
 
 
 def within(seconds: float, look: Callable[[], T]) -> T:
-    """Calls `look` in a thread of its own, and returns or raises what it does. Raises TimeoutError after `seconds`; the
-    thread then goes on, because nothing can stop it.
+    """Calls `look` in a thread of its own, and returns its result or raises its error. Raises TimeoutError after
+    `seconds`; the thread then goes on, because nothing can stop it.
     """
     answer: queue.SimpleQueue[tuple[T] | Exception] = queue.SimpleQueue()
 
@@ -485,7 +485,7 @@ def _values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> Iterator[str
 
 
 def _words(error: Exception) -> str:
-    """Returns a description of a request's failure in our own words. The error's own message may contain addresses."""
+    """Describes a request's failure in our own words, because the error's own message may contain addresses."""
     causes = []
     cause: BaseException | None = error
     while cause is not None:

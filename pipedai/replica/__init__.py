@@ -10,7 +10,7 @@ from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connections
 
-# The alias of the replica in DATABASES. It is there only if REPLICA_DATABASE_URL is set.
+# The alias of the replica in DATABASES, which has it only if REPLICA_DATABASE_URL is set.
 REPLICA = "replica"
 
 
@@ -18,7 +18,7 @@ class _Where(threading.local):
     alias = DEFAULT_DB_ALIAS
 
 
-# The database to which this thread sends its reads now, as `alias`. `pipedai.sql` reads it for each statement.
+# `where.alias` is the database to which this thread sends its reads now. `pipedai.sql` asks it for each statement.
 where = _Where()
 
 
@@ -36,7 +36,7 @@ def reading_replica() -> Iterator[None]:
 
 
 class ReplicaRouter:
-    """Sends the ORM's reads to where the thread reads now, and all writes to the primary."""
+    """Sends the ORM's reads to the database from which the thread reads now, and all writes to the primary."""
 
     def db_for_read(self, model: type, **hints: Any) -> str:
         return where.alias
@@ -48,5 +48,5 @@ class ReplicaRouter:
         return True
 
     def allow_migrate(self, db: str, app_label: str, **hints: Any) -> bool:
-        """Only the primary is migrated. The replica repeats what happens there."""
+        """Only the primary is migrated, because the replica copies all changes of the primary."""
         return db == DEFAULT_DB_ALIAS

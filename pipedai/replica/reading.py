@@ -1,12 +1,12 @@
 """Decides for each list whether the replica may answer it.
 
-The replica answers a caller only if it is a standby, is at most MOST_BEHIND behind, and has replayed all that the
-caller has written. The primary's table `recent_write` has the position of the write-ahead log (WAL) up to which each
-user or API key has written, for all processes. A process that reads a replica writes the readers' row. Only while
-that row is there do processes remember who writes.
+The replica answers a caller only if it is a standby, is at most MOST_BEHIND behind, and has replayed everything that
+the caller has written. For this the primary's table `recent_write` has, for each user or API key, the position in the
+write-ahead log (WAL) of their last write. A process that reads a replica writes a special row, the readers' row, into
+that table. Processes record who writes only while this row exists.
 
-An answer of the replica counts only if it is a success. If the replica is away, cancels the statement, or answers with
-an error of the request, the primary is asked the same. So no request fails because of the replica.
+The replica's answer is used only if it is a success. If the replica is away, cancels the statement, or finds an error
+in the request, the primary is asked the same, so that no request fails because of the replica.
 """
 
 import functools
@@ -33,13 +33,13 @@ log = get_logger(__name__)
 # The kinds of callers that read lists.
 _READERS = frozenset({"user", "api_key", "staff"})
 
-# The id in the readers' row. Its position is one up to which writes may not have been remembered.
+# The id in the readers' row. Writes before the position in this row may not have been recorded.
 READERS = UUID(int=0)
 # The position of the readers' row until it is committed. No replica reaches it.
 NOT_YET = 2**63 - 1
 
-# The position is a number of bytes since the beginning of the WAL. `greatest` keeps the later position of two that
-# arrive in the wrong order.
+# The position is a number of bytes since the beginning of the WAL. If two positions of a caller arrive in the wrong
+# order, `greatest` keeps the later one.
 _REMEMBER = """
 INSERT INTO recent_write AS w (principal_id, position, written_at)
 SELECT id, pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint, statement_timestamp()
@@ -52,14 +52,14 @@ INSERT INTO recent_write (principal_id, position, written_at)
 VALUES (%(readers)s, %(not_yet)s, statement_timestamp())
 ON CONFLICT (principal_id) DO UPDATE SET written_at = excluded.written_at
 """
-# What a process commits after it has looked for the readers' row in vain is not remembered. That commit came before the
-# row's, so a position that is read after the row's commit is beyond it.
+# A process that does not find the readers' row does not record its write. But its write was committed before the row
+# was, and the position is read after the row's commit, so it is beyond every write that was not recorded.
 _BEGIN = """
 UPDATE recent_write SET position = pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint
 WHERE principal_id = %(readers)s AND position = %(not_yet)s
 """
-# A replica that is further behind than half a minute is not read at all. So older rows have no effect. The readers' row
-# is written anew each hour while a replica is read.
+# Old rows have no effect, because a replica that is more than half a minute behind is not read. The readers' row is
+# written anew each hour while a replica is read, so it stays.
 _PRUNE = """
 WITH old AS MATERIALIZED (
     SELECT principal_id FROM recent_write WHERE written_at < statement_timestamp() - interval '2 hours'
@@ -76,7 +76,7 @@ def note_writers(sender: Any, events: Iterable[Event], **kwargs: Any) -> None:  
 
 
 def remember(ids: Iterable[UUID]) -> None:
-    """Lets these users and keys see what is committed now. An error, as when the primary is away, is only logged."""
+    """Records that these users and keys have written, so that no older replica answers them. Errors are only logged."""
     try:
         execute(_REMEMBER, {"ids": list(ids), "readers": READERS})
     except DatabaseError as error:
@@ -103,26 +103,26 @@ State = Literal["ok", "behind", "unreachable"]
 # How far the replica may be behind the primary: three of the heartbeats that web processes write every 10 s. The lag is
 # measured by what was replayed last, and while nothing else is written that is a heartbeat.
 MOST_BEHIND = timedelta(seconds=30)
-# For how many seconds a process does not ask a replica again that did not answer, or was behind.
+# After a replica did not answer or was behind, a process does not ask it again for this many seconds.
 PAUSE_SECONDS = {"unreachable": 10.0, "behind": 1.0}
 # The SQLSTATE of a statement that reached the time-out of its role. The primary would take as long, so it is not asked.
 _TIMED_OUT = "57014"
 # The SQLSTATE classes of a server that does not let us in or can't work: 08 the connection broke, 28 and 3D the role or
 # the database is wrong, 53 it has no connection left, 57 it shuts down or starts, 58 it can't read its files.
 _AWAY_CLASSES = {"08", "28", "3D", "53", "57", "58"}
-# The statuses of errors that a replica may give only because it does not have a row yet.
+# The statuses of errors whose cause may only be that the replica does not have a row yet.
 _MAYBE_TOO_EARLY = {400, 404}
 
-# What the primary says: the time, the position up to which the caller has written, and whether the readers' row is new
-# enough.
+# Asks the primary for the time, the position of the caller's last write, and whether the readers' row is new enough.
 _NEEDED = """
 SELECT clock_timestamp() AS now, greatest(readers.position,
     (SELECT position FROM recent_write WHERE principal_id = %(principal_id)s)) AS position,
     readers.position < %(not_yet)s AND readers.written_at > statement_timestamp() - interval '1 hour' AS is_remembered
 FROM (SELECT) one LEFT JOIN recent_write readers ON readers.principal_id = %(readers)s
 """
-# What the replica says: up to which position it has replayed, and when the last replayed transaction was committed, by
-# the primary's clock. Web processes commit a heartbeat every 10 s, so that time is never much older than the replica.
+# Asks the replica up to which position it has replayed the WAL, and when the last replayed transaction was committed,
+# by the primary's clock. Web processes commit a heartbeat every 10 s, so this time shows how old the replica's rows
+# are.
 _REACHED = """
 SELECT pg_is_in_recovery() AS is_standby, pg_last_xact_replay_timestamp() AS as_of,
     pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::bigint AS position
@@ -130,7 +130,7 @@ SELECT pg_is_in_recovery() AS is_standby, pg_last_xact_replay_timestamp() AS as_
 
 
 class Fitness:
-    """What this process knows of the replica. A replica that is not fit is left alone for some seconds."""
+    """What this process knows of the replica. A replica that is behind or unreachable is not asked for some seconds."""
 
     def __init__(self) -> None:
         self.state: State = "ok"
@@ -159,8 +159,8 @@ fitness = Fitness()
 
 
 def from_replica(action: Action) -> Action:
-    """Lets the replica answer an action that only reads; stands below `@Operation`. Credentials, tenant and role were
-    read from the primary.
+    """Decorator, to be written below `@Operation`: lets the replica answer an action that only reads. Credentials,
+    tenant and role are read from the primary before.
     """
 
     @functools.wraps(action)
@@ -170,14 +170,14 @@ def from_replica(action: Action) -> Action:
         work = functools.partial(action, view, request, *args, **kwargs)
         return read_for(principal_of(request).id, work)
 
-    # A test compares the actions that have this with docs/scaling.md.
+    # A test compares the actions that have this mark with docs/scaling.md.
     vars(read)["reads_replica"] = True
     return cast("Action", read)
 
 
 def read_for(principal_id: UUID, work: Callable[[], T]) -> T:
-    """Returns the result of `work`, which reads from the replica if it is fit, and else from the primary. `work` may be
-    called twice.
+    """Returns the result of `work`, which reads from the replica if it is up to date, and else from the primary. `work`
+    may be called twice.
     """
     if not is_on() or fitness.is_left_alone():
         return work()
@@ -188,8 +188,8 @@ def read_for(principal_id: UUID, work: Callable[[], T]) -> T:
         return work()
     looked = False
     try:
-        # The state is read in the transaction of the list, so that both are read from one server, whatever stands
-        # between: PgBouncer, or a balancer before several replicas.
+        # The state is read in the transaction of the list, so that both are read from one server, even through
+        # PgBouncer or a balancer before several replicas.
         with transaction.atomic(using=REPLICA), reading_replica():
             reached = _has_reached(needed["position"], now=needed["now"])
             looked = True
@@ -231,7 +231,7 @@ def _has_reached(position: int | None, *, now: datetime) -> bool:
 
 
 def _failed(error: Exception, *, looked: bool) -> None:
-    """Leaves the replica alone for a while if the error is not about the list alone. `looked` says whether the
+    """Stops asking the replica for a while, unless the error is about this list alone. `looked` says whether the
     replica's state was read before the error.
     """
     state = sqlstate(error)

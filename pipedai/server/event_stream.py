@@ -27,7 +27,7 @@ LONGEST_SEND_SECONDS = 10.0
 LONGEST_UNCHECKED_SECONDS = 14.0
 # Streams that are woken within this time share one statement.
 GATHER_SECONDS = 0.2
-# One statement reads for at most this many streams that are not equally far, so that its answer stays small.
+# One statement reads for at most this many pairs of a subject and a last event, so that its answer stays small.
 MOST_TOGETHER = 100
 
 _KEEP_ALIVE = b": still here\n\n"
@@ -37,13 +37,13 @@ _KEEP_ALIVE = b": still here\n\n"
 class StreamKind:
     # The first line that a reader gets, as a comment (SSE).
     opening: str
-    # Matches the path of a request for such a stream. Its group is the id of the subject.
+    # Matches the path of a request for such a stream. The pattern's group is the id of the stream's subject.
     path: re.Pattern[str]
     # Makes the ticket of a stream.
     ticket: type[StreamTicket]
     # Makes the Ear that hears the notifications for a stream.
     ear: type[StreamEar] = StreamEar
-    # A stream waits this many seconds before it asks for news, so that one answer carries what comes together.
+    # A stream waits this many seconds before it asks for news, so that one answer has all news of a moment.
     pause_seconds: float = 0.1
 
 
@@ -53,14 +53,14 @@ InThread = Callable[[Callable[[], Pieces]], Awaitable[Pieces]]
 
 
 class FanOut:
-    """Collects for GATHER_SECONDS what streams want, and reads that in one statement at a time, so that streams hold
-    one thread at most. Streams that have sent equally much get the same bytes.
+    """Collects the wishes of streams for GATHER_SECONDS, and reads new events for all of them, one statement at a time,
+    so that streams hold one thread at most. Streams of one subject that have sent the same last event share the result.
     """
 
     def __init__(self, in_thread: InThread) -> None:
         self._in_thread = in_thread
-        # The streams that wait for the next reading, by the function that reads, and by their subject and the number
-        # of the last event that they have sent.
+        # The results for which streams wait, by the function that reads, and by the streams' subject and the number of
+        # the last event that they have sent.
         self._wanted: dict[ReadTogether, dict[tuple[UUID, int], asyncio.Future[Piece | None]]] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -71,7 +71,7 @@ class FanOut:
             found = waiting[subject, after] = asyncio.get_running_loop().create_future()
         if self._task is None:
             self._task = asyncio.create_task(self._work())
-        # Several streams wait for the same piece, and one that ends must not cancel it for the others.
+        # Several streams may wait for the same piece, and a stream that ends must not cancel it for the others.
         return await asyncio.shield(found)
 
     async def _work(self) -> None:
@@ -104,9 +104,9 @@ class FanOut:
 
 
 class EventStreams(WaitingLane):
-    """Asks the endpoint for new events, sends them when the reader has taken those before, waits, and asks again while
-    it answers 200. The endpoint, a Django view, alone checks credentials. While nothing but events of a run is new,
-    `fan_out` reads them, and the endpoint is asked about every 12 s.
+    """Asks the endpoint for new events, sends them when the reader has taken the earlier ones, waits, and asks again as
+    long as the endpoint answers 200. Only the endpoint, a Django view, checks credentials. While only events of a run
+    are new, `fan_out` reads them, and the endpoint is asked only about every 12 s.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class EventStreams(WaitingLane):
                 # The API key that opened the stream may have been revoked just before the stream subscribed to news of
                 # the key. So the stream asks again at once, and the endpoint then checks the key.
                 ear.changed = True
-            # The first answer's length is not that of the stream, and nginx must not buffer it.
+            # The first answer's Content-Length is not that of the stream, and nginx must not buffer the stream.
             kept = without(answer[0]["headers"], b"content-length")
             await send({**answer[0], "headers": [*kept, (b"x-accel-buffering", b"no")]})
             told = f": {kind.opening}\n\n".encode() + _content(answer)
@@ -174,7 +174,7 @@ class EventStreams(WaitingLane):
     async def _piece(
         self, ear: StreamEar, subject: UUID, ticket: StreamTicket, until: float
     ) -> Piece | None:
-        """Return the new events of a stream for which nothing but events is new. None means: ask the endpoint."""
+        """Return a stream's new events if only events are new. Return None if the endpoint must be asked instead."""
         if (
             self._fan_out is None
             or ticket.read_together is None
@@ -187,7 +187,7 @@ class EventStreams(WaitingLane):
             or asyncio.get_running_loop().time() >= until
         ):
             return None
-        # Events that are stored while the piece is read set this again.
+        # If events are stored while the piece is read, their notification sets `has_events` again.
         ear.has_events = False
         piece = await self._fan_out.piece(ticket.read_together, subject, ticket.sent)
         if piece is not None and piece.more:
@@ -201,7 +201,7 @@ class EventStreams(WaitingLane):
 
 
 async def _tell(send: Send, chunk: bytes, latest: float) -> None:
-    """Send until the time `latest` at most. Raises ClientGone if the reader does not take the chunk in time."""
+    """Send a chunk, until the time `latest` at most. Raises ClientGone if the reader does not take it in time."""
     longest = asyncio.get_running_loop().time() + LONGEST_SEND_SECONDS
     try:
         async with asyncio.timeout_at(min(longest, latest)):

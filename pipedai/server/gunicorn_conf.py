@@ -22,7 +22,7 @@ from pipedai.server.request_scope import parse_networks
 
 
 class ChainLogger(Logger):
-    """gunicorn's logger without handlers of its own, so that its lines go to the handlers of the root logger."""
+    """gunicorn's logger without its own handlers, so that its lines go to the handlers of the root logger."""
 
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)

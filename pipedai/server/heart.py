@@ -18,9 +18,9 @@ _AGAIN_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """A heartbeat: an SQL statement that a process runs every `every_seconds`, and that returns the database's time.
-    After `patience_seconds` it is canceled. If its commit waits for a standby, others see the heartbeat all the same,
-    so the patience must be longer than a heartbeat counts.
+    """A heartbeat: an SQL statement that a process runs every `every_seconds`, and that returns the database's time. It
+    is canceled after `patience_seconds`. If its commit waits for a standby, the canceled heartbeat becomes visible to
+    others, so the patience must be longer than the time for which a heartbeat counts.
     """
 
     every_seconds: float
@@ -38,7 +38,7 @@ def register_beat(make: Callable[[], Beat]) -> None:
 
 
 class Heart:
-    """Writes heartbeats while `run` runs. It awaits `failed` after one that could not be written."""
+    """Writes heartbeats while `run` runs. After a heartbeat that could not be written it awaits `failed`."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Heart:
         self._failing = False
 
     async def run(self) -> None:
-        """After a heartbeat that could not be written, the next one uses a new connection."""
+        """Writes heartbeats until cancelled. After one that could not be written, the next uses a new connection."""
         async with asyncio.TaskGroup() as hearts:
             for make in self._makers:
                 hearts.create_task(self._beat(make()))

@@ -1,4 +1,4 @@
-"""Sends each request to the part of the server that serves its kind (its lane), and starts and stops these parts."""
+"""Sends each request to its lane, the part of the server that serves its kind, and starts and stops the lanes."""
 
 import asyncio
 import io
@@ -47,8 +47,8 @@ T = TypeVar("T")
 
 
 class WsgiLane:
-    """Runs Django for each request to its end in one of `threads` threads. A thread gets the whole body and returns the
-    whole answer, so that no slow client holds it. This also saves a fifth of the CPU time of a2wsgi's own bridge.
+    """Runs Django for each request in one of `threads` threads. A thread gets the whole body and returns the whole
+    answer, so that no slow client holds it. This also saves a fifth of the CPU time of a2wsgi's own bridge.
     """
 
     def __init__(self, wsgi: Any, *, threads: int) -> None:
@@ -57,9 +57,9 @@ class WsgiLane:
         self.running = 0
         self._wsgi = wsgi
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="wsgi")
-        # The calls of one client address form a group, as do the events of one workspace. Groups take turns, so that
-        # none makes the others wait for long. One gets three quarters of the threads at most, because all its calls may
-        # wait for the same locked row.
+        # The calls of one client address form a group, as do the events of one workspace. Groups take turns, so that no
+        # group makes the others wait for long. A group gets three quarters of the threads at most, because all its
+        # calls may wait for the same locked row.
         self._turns = Turns(threads, most_held=threads - threads // 4)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,14 +80,14 @@ class WsgiLane:
         await send({"type": "http.response.body", "body": answer.body})
 
     async def run(self, group: Hashable, function: Callable[[], T]) -> T:
-        """Run a function in a thread with a database connection. `group` takes turns with those
-        of the requests. Raises what it raises.
+        """Run a function in a thread with a database connection. `group` takes turns with the groups of requests. An
+        error of the function is raised here.
         """
         loop = asyncio.get_running_loop()
         running: asyncio.Future[T] = loop.create_future()
 
         def work() -> None:
-            # As before and after each request, an ended or old connection is given up.
+            # A connection that has ended or is too old is given up here, as Django does before and after each request.
             close_old_connections()
             outcome: T | BaseException
             try:
@@ -154,7 +154,7 @@ class WsgiLane:
 
 
 def _settle(waiting: "asyncio.Future[T]", outcome: T | BaseException) -> None:
-    """Hand an outcome to the coroutine that waits for it, unless that one was cancelled."""
+    """Hand an outcome to the coroutine that waits for it, unless the coroutine was cancelled."""
     if waiting.cancelled():
         return
     if isinstance(outcome, BaseException):
@@ -179,12 +179,12 @@ class _Answer:
 
 class HookLane:
     """Serves the hooks, to which strangers may send, in half of the threads at most. So a flood of events from many
-    addresses leaves the other half to all other requests. A request that waits for its turn holds no thread.
+    addresses leaves the other half of the threads to other requests. A request that waits for its turn holds no thread.
     """
 
     def __init__(self, threads: App, *, turns: int) -> None:
         self._threads = threads
-        # One group leaves a quarter to the others, because all its requests may wait for the same locked row.
+        # One group leaves a quarter of the turns to others, because all its requests may wait for the same locked row.
         self._turns = Turns(turns, most_held=turns - turns // 4)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -241,9 +241,9 @@ def password_turns(permits: int) -> Turns:
 
 
 class PasswordLane:
-    """Asks the endpoint once, and a second time with a permit if it answers 503 because it must hash. So credentials,
-    throttles and validation are checked before the wait, and every answer is the endpoint's own. A request that gets no
-    permit in time is answered with that 503.
+    """Asks the endpoint once. If it answers 503 because it must hash a password, asks it again with a permit. So
+    credentials, throttles and validation are checked before the wait for the permit, and every answer is the endpoint's
+    own. A request that gets no permit in time is answered with that 503.
     """
 
     def __init__(
@@ -269,7 +269,7 @@ class PasswordLane:
     async def _ask_in_turn(
         self, ticket: PasswordTicket, scope: Scope, body: bytes, receive: Receive
     ) -> list[Message] | None:
-        """Return the endpoint's second answer, made with leave to hash, or None if no memory came in time."""
+        """Return the endpoint's second answer, for which it may hash, or None if no permit came in time."""
         ear = Ear()
         address = network_of(scope["client"][0])
         turn = self._turns.ask(address, 1, wake=lambda _: ear.wake())
@@ -301,8 +301,8 @@ STOP = "pipedai.stop"
 
 LIVE = "/api/v1/health/live"
 
-# The regular expressions below find polls and event streams without Django, so they must match what the `@Operation` of
-# their actions say. See docs/decisions/fast-paths.md.
+# The regular expressions below find polls and event streams without Django, so they must agree with the paths in the
+# `@Operation` of their actions. See docs/decisions/fast-paths.md.
 _POLL = re.compile(f"/api/v1/workers/{ID}/poll")
 _CLAIM_NEXT = re.compile(f"/api/v1/workers/{ID}/claim-next")
 STREAMS = (
@@ -359,7 +359,7 @@ class Lanes:
             return self._passwords.serve(scope, receive, send)
         if (connection_id := asking_connection(scope)) is not None:
             return self._asking.serve(connection_id, scope, receive, send)
-        # Health checks send no `Origin`; an answer to a request with one needs CORS headers.
+        # The answer to a request with an `Origin` needs CORS headers from Django. Health checks send no `Origin`.
         is_read = scope["method"] in {"GET", "HEAD"}
         if scope["path"] == LIVE and is_read and header(scope["headers"], b"origin") is None:
             return _say_alive(scope, send)
@@ -388,15 +388,15 @@ class Lanes:
 
 async def _say_alive(scope: Scope, send: Send) -> None:
     """Answers in the event loop, so that no free thread is needed (docs/decisions/fast-paths.md)."""
-    # Django usually tells the access log the route. It does not see this call.
+    # Django gives the access log the routes of other calls, but does not see this one.
     scope[LOG]["route"] = LIVE.removeprefix("/")
     await send({"type": "http.response.start", "status": 200, "headers": _LIVE_HEADERS})
     await send({"type": "http.response.body", "body": _LIVE_BODY})
 
 
 def waiting_worker(scope: Scope) -> UUID | None:
-    """Return the id of the worker who asks for runs by this request and may wait, else None. Any `wait` but 0 counts,
-    because the endpoint refuses bad values. A claim of the next run says in its body whether it waits.
+    """Return the id of the worker if this request asks for runs and may wait, else None. A poll may wait unless its
+    `wait` is 0; the endpoint refuses bad values. A claim of the next run says in its body whether it waits.
     """
     if scope["method"] == "POST" and (match := _CLAIM_NEXT.fullmatch(scope["path"])):
         return UUID(match[1])

@@ -33,8 +33,8 @@ from pipedai.wakeups import (
     gather_runs_with_events,
 )
 
-# The most changed things that a stream of an environment remembers between two answers. If there are more, it tells
-# that anything may have changed.
+# A stream of an environment remembers at most this many changed things between two answers. If there are more, it
+# reports that anything may have changed.
 MOST_THINGS = 1000
 
 
@@ -64,7 +64,7 @@ class Ear:
         """Ignore a notification that the worker has a new event, because only event streams send events."""
 
     def hear_things(self, kind: str, ids: list[UUID]) -> None:
-        """Ignore a notification that things of an environment changed, because only its streams tell of them."""
+        """Ignore a notification that things of an environment changed, which only the environment's streams need."""
 
     def pour(self, ticket: PollTicket | StreamTicket | AskingTicket) -> None:
         self.changed = False
@@ -100,13 +100,13 @@ class StreamEar(Ear):
 
 
 class EventsEar(StreamEar):
-    """The Ear of a stream whose events are read together with those of other streams, if only events are new."""
+    """The Ear of a stream of a run. It tells new events from other news, because FanOut can read events alone."""
 
     __slots__ = ("has_events",)
 
     def __init__(self) -> None:
         super().__init__()
-        # Whether there are new events, which the view need not be asked for.
+        # Whether there are new events, which can be read without asking the view.
         self.has_events = False
 
     @property
@@ -173,7 +173,7 @@ class Listener:
         # The Ear objects of the waiting requests, by the id of the subject whose notifications they get. Most
         # lists hold one Ear, and a list of one takes 150 bytes less than a set.
         self._ears: defaultdict[str, list[Ear]] = defaultdict(list)
-        # Ends the hearing on the present connection; None while there is no connection.
+        # The time-out by which `reconnect` ends the present connection; None while there is no connection.
         self._alarm: asyncio.Timeout | None = None
         self._pause = FIRST_PAUSE_SECONDS
         self._reported = False
@@ -195,7 +195,7 @@ class Listener:
 
     @property
     def streaming(self) -> int:
-        """A stream counts once, although it gets notifications about several subjects."""
+        """The number of open streams. A stream counts once, although it gets notifications about several subjects."""
         return len({ear for ear in self._all() if isinstance(ear, StreamEar)})
 
     def wake_all(self) -> None:
@@ -203,7 +203,9 @@ class Listener:
             ear.wake()
 
     def deliver(self, payload: str) -> None:
-        """`payload` is `<topic> <id of the subject>[ <detail>]`; any other text is ignored."""
+        """Passes a notification on to the requests that wait for it. `payload` is `<topic> <id of the subject>[
+        <detail>]`; any other text is ignored.
+        """
         topic, _, rest = payload.partition(" ")
         subject, _, detail = rest.partition(" ")
         if topic == RUNS and subject != self.name:
@@ -212,8 +214,8 @@ class Listener:
             self._watches.hear(subject)
         ears = list(self._ears.get(subject, ()))
         if topic == POOL and detail.isdecimal():
-            # Only as many polls are woken as the pool has runs. Which ones is random, because the poll that was woken
-            # may belong to a worker that can't take the run, and must not be chosen each time.
+            # Only as many polls are woken as the pool has runs. They are chosen at random, because a chosen poll may
+            # belong to a worker that can't take the run, and must not be chosen each time.
             idle = [ear for ear in ears if not ear.changed]
             ears = random.sample(idle, min(int(detail), len(idle)))
         for ear in ears:
@@ -233,8 +235,8 @@ class Listener:
                 ear.hear_event()
 
     async def reconnect(self) -> None:
-        """Close the connection on which notifications arrive, so that `run` opens another. A database's server that is
-        cut off, or is no longer the primary, sends nothing and ends no connection.
+        """Close the connection on which notifications arrive, so that `run` opens another. This is needed because a
+        database server that is cut off, or is no longer the primary, sends nothing, but does not end the connection.
         """
         # `run` closes the connection itself. If it were closed here, its file descriptor would still be watched by the
         # event loop, and the next socket that gets the same number would never be read.
@@ -300,7 +302,7 @@ _NOT_OURS = ("cursor_factory", "context", "prepare_threshold")
 
 
 async def connect() -> AsyncConnection:
-    """Never starts an embedded PostgreSQL: the first request does, and a stopped one stays stopped."""
+    """Connects to the database itself, for LISTEN. Never starts an embedded PostgreSQL: only requests do."""
     return await AsyncConnection.connect(**await asyncio.to_thread(listen_params), autocommit=True)
 
 
@@ -324,7 +326,7 @@ def _params(handler: ConnectionHandler, name: str) -> dict[str, Any]:
     return {**ours, "application_name": name}
 
 
-# Runs that get events within this time are announced together.
+# Runs whose events are stored within this time are announced together.
 GATHER_SECONDS = 0.1
 
 # Runs a function in one of the threads that serve requests.
@@ -332,8 +334,9 @@ InThread = Callable[[Callable[[], None]], Awaitable[None]]
 
 
 class RunNews:
-    """Collects runs for GATHER_SECONDS, then wakes this process's streams directly, and those of others by one
-    notification. Streams look again after `event_stream.RECHECK_SECONDS`, in case the process dies before.
+    """Collects runs with new events for GATHER_SECONDS, then wakes their streams: those of this process directly, and
+    those of other processes by one notification. If this process dies before, streams look again by themselves after
+    `event_stream.RECHECK_SECONDS`.
     """
 
     def __init__(self, listener: Listener, in_thread: InThread) -> None:
@@ -341,8 +344,8 @@ class RunNews:
         self._in_thread = in_thread
         self._lock = Lock()
         self._runs: set[UUID] = set()
-        # The event loop and its event `self._come`, which says that there are such runs. The loop is None while `run`
-        # does not run.
+        # The event loop in which `run` waits for `self._come`, or None while `run` does not run. Threads call `add`,
+        # which sets `self._come` in that loop when it adds the first run.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._come = asyncio.Event()
 

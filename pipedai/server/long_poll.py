@@ -1,5 +1,5 @@
-"""Serves requests that wait without a thread or a database connection: polls, while there is no run to hand out, and
-requests for which a scheduler asks a tenant's server.
+"""Serves requests that wait, without holding a thread or a database connection meanwhile: polls, while there is no run
+to hand out, and requests for which a scheduler asks a tenant's server.
 """
 
 import random
@@ -36,7 +36,7 @@ class WaitingLane:
         self._listener.wake_all()
 
     def _patience(self, trusted: float) -> float:
-        """Return the seconds to wait for a notification: about `trusted`, or few while none can arrive."""
+        """Return the seconds to wait for a notification: about `trusted`, or fewer while no notifications arrive."""
         patience = trusted if self._listener.healthy else UNHEALTHY_RECHECK_SECONDS
         # Without the random factor, requests that were woken together would ask again together.
         return patience * random.uniform(0.8, 1)  # noqa: S311
@@ -50,7 +50,7 @@ class WaitingLane:
         ticket: PollTicket | StreamTicket | AskingTicket,
     ) -> list[Message]:
         """Return the endpoint's answer. Raises ClientGone. Workspaces take turns at asking. Before a request is
-        authenticated its client's address takes part instead, so that a stranger can't use up a workspace's turns.
+        authenticated, its client's address takes turns instead, so that a stranger can't use up a workspace's turns.
         """
         async with self._turns.turn(ticket.workspace_id or network_of(scope.get(CLIENT, ""))):
             await ear.wait(receive, 0)
@@ -73,8 +73,8 @@ _WAIT_FIELD = b'"wait"'
 
 
 class LongPoll(WaitingLane):
-    """Asks the endpoint of polls or of `claim-next`, waits while the answer holds no run, and asks again. The endpoint,
-    a Django view, alone decides on credentials, errors and the answer.
+    """Asks the endpoint of polls or of `claim-next`, waits if the answer has no run, and asks again. Only the endpoint,
+    a Django view, decides on credentials, errors and the answer.
     """
 
     _start: Message | None = None
@@ -107,7 +107,7 @@ class LongPoll(WaitingLane):
                 if is_new:
                     # Runs of these pools may have been queued since the view was asked, so it is asked once more.
                     continue
-                # It waits for a notification at most until the worker's next queued run is due.
+                # The poll waits for a notification at most until the worker's next queued run is due.
                 patience = self._patience(RECHECK_SECONDS)
                 if ticket.next_due_seconds is not None:
                     patience = min(patience, max(ticket.next_due_seconds, SHORTEST_WAIT_SECONDS))
@@ -131,7 +131,7 @@ class LongPoll(WaitingLane):
     def _listen_to_pools(
         self, ear: Ear, old: Sequence[UUID], new: Sequence[UUID]
     ) -> Sequence[UUID]:
-        """From now on, let the poll hear of runs of the pools `new`, and no longer of the pools `old`. Return `new`."""
+        """Subscribe the poll to runs of the pools `new`, and no longer to those of the pools `old`. Return `new`."""
         for pool_id in old:
             self._listener.unsubscribe(ear, pool_id)
         for pool_id in new:
@@ -139,19 +139,20 @@ class LongPoll(WaitingLane):
         return new
 
     def _ends(self, ticket: PollTicket, ear: Ear) -> bool:
-        """A poll without a run ends if a newer poll of its worker began, or if the server stops."""
+        """Whether a poll without a run must end, because a newer poll of its worker began or the server stops."""
         ticket.superseded = ear.newest_poll > ticket.order
         return ticket.superseded or self._stopping
 
 
-# How long a request waits at most. A scheduler asks for ten seconds, and what a killed one asked is over after twenty.
+# How many seconds a request waits at most. A scheduler may ask a server for ten seconds. If the scheduler is killed,
+# its question is over after twenty.
 PATIENCE_SECONDS = 25.0
 # A waiting request asks again after about this many seconds even without a notification.
 _RECHECK_SECONDS = 5.0
 
 # The group of an id in a path's regular expression.
 ID = "([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
-# Their POST may wait. workspaces/connections/tests/test_waiting.py fails if one is missing.
+# The paths whose POST may wait. workspaces/connections/tests/test_waiting.py fails if one is missing.
 # See docs/decisions/fast-paths.md.
 _PATH = re.compile(
     f"/api/v1/connections/{ID}/authorize"
@@ -161,14 +162,14 @@ _PATH = re.compile(
 
 
 def asking_connection(scope: Scope) -> UUID | None:
-    """Return the id of the connection whose servers are to be asked by this request, else None."""
+    """Return the id of the connection if this request makes a scheduler ask the connection's servers, else None."""
     if scope["method"] != "POST" or (match := _PATH.fullmatch(scope["path"])) is None:
         return None
     return UUID(next(filter(None, match.groups())))
 
 
 class AskingLane(WaitingLane):
-    """Asks the endpoint, waits while it has no answer of a scheduler, and asks again. The endpoint alone decides on
+    """Asks the endpoint, waits if no scheduler has answered yet, and asks again. Only the endpoint decides on
     credentials, errors and the answer.
     """
 
@@ -177,7 +178,7 @@ class AskingLane(WaitingLane):
         until = time.monotonic() + PATIENCE_SECONDS
         ticket, ear = AskingTicket(), Ear()
         token = ASKING.set(ticket)
-        # It subscribes before it first asks, so that it hears of every answer after that.
+        # The request subscribes to notifications before it first asks, so that it hears of every later answer.
         self._listener.subscribe(ear, connection_id)
         try:
             while True:

@@ -1,8 +1,8 @@
 """Counts the bytes that a process holds for unanswered requests, and the requests of one subject. It reads a request's
 whole body, within limits of size and time, before any other code works on the request.
 
-Many tenants' events come from the same few addresses of a provider. So requests to a hook share what is scarce as their
-workspace does, once an address has sent it a signed event, and else as their address does.
+The events of many tenants come from the same few addresses of a provider. So requests to a hook count for their
+workspace, once their address has sent it a signed event. All other requests count for their address.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from pipedai.server.request_scope import (
     network_of,
 )
 
-# A process remembers so many pairs of a source and an address: those whose signed events came last.
+# A process remembers at most this many pairs of a source and an address: those with the newest signed events.
 _MOST_SENDERS = 10_000
 _workspaces: dict[tuple[str, str], UUID] = {}
 # Threads note senders at the same time.
@@ -38,8 +38,8 @@ _noting = Lock()
 
 
 def note_sender(source_id: UUID, address: str, workspace_id: UUID) -> None:
-    """Notes that a source of the workspace has signed a request from the address. A stranger who only knows the
-    source's URL calls from another address, and so takes no turn of the workspace.
+    """Notes that a request from the address had a valid signature of a source of the workspace. A stranger who knows
+    only the source's URL calls from another address, and so takes no turn of the workspace.
     """
     sender = (str(source_id), address)
     with _noting:
@@ -50,8 +50,8 @@ def note_sender(source_id: UUID, address: str, workspace_id: UUID) -> None:
 
 
 def group_of(path: str, address: str) -> Hashable:
-    """Returns the group as which a request to this path takes turns: the workspace whose events come from the address,
-    or the address.
+    """Returns the group for which a request to this path counts: the workspace whose events come from the address, or
+    else the address.
     """
     if not path.startswith(HOOKS):
         return address
@@ -72,7 +72,7 @@ _FOR_LARGE = 7 / 8
 
 class MemoryBudget:
     """Counts the bytes that a process holds, in all and for each group of requests. The event loop counts bodies and
-    answers, and threads what they make of a body.
+    answers, and threads count the objects that they parse from a body.
     """
 
     def __init__(self, mebibytes: int = 48) -> None:
@@ -90,13 +90,13 @@ class MemoryBudget:
         )
 
     def add(self, group: Hashable, size: int) -> None:
-        """Count `size` bytes that the process holds from now on, or no longer holds if `size` is negative."""
+        """Count `size` bytes that the process holds from now on. A negative `size` counts bytes that it has freed."""
         with self._lock:
             self._add(group, size)
 
     def add_parsed(self, group: Hashable, size: int) -> bool:
-        """Count bytes that were made of a body, unless the process has no room. A group's share does not bound them: a
-        body that fills it could never be parsed.
+        """Count the bytes of a parsed body. Return False if the process has no room. The group's share is no limit
+        here, because a body that fills the share could otherwise never be parsed.
         """
         with self._lock:
             if self.used + size > self._total * _FOR_LARGE:
@@ -114,8 +114,8 @@ class MemoryBudget:
 
 
 class Holding:
-    """The bytes of the memory budget that one request holds. Each part of the server that works on the request calls
-    `keep` before and `leave` after it. The last `leave` gives all bytes back.
+    """The bytes of the memory budget that one request holds. Each part of the server calls `keep` before it works on
+    the request, and `leave` afterwards. The last `leave` gives all bytes back.
     """
 
     __slots__ = ("_at_end", "_budget", "_keepers", "_parsed", "_size", "group")
@@ -124,7 +124,7 @@ class Holding:
         self._budget = budget
         # An IPv6 client counts by its /64 network, because one subscriber usually has all of it.
         address = client if ":" not in client else network_of(client)
-        # Whose share of the memory and of the threads the request takes.
+        # The group whose share of the memory and of the threads the request takes.
         self.group = group_of(path, address)
         self._size = 0
         self._parsed = 0
@@ -141,8 +141,8 @@ class Holding:
             self._budget.add(self.group, size)
 
     def take_parsed(self, size: int) -> bool:
-        """Count what a body of so many bytes of memory becomes. A request whose body is parsed again counts once.
-        Return False if there is no room.
+        """Count the `size` bytes of memory that a parsed body takes. A body that is parsed again counts once. Return
+        False if there is no room.
         """
         more = max(0, size - self._parsed)
         if size <= SMALL_BYTES or not more:
@@ -160,7 +160,7 @@ class Holding:
         self.give_back(self._size)
 
     def is_overdrawn(self) -> bool:
-        """If the process or the request's group holds too many bytes, no new work should start."""
+        """Whether the process or the request's group holds too many bytes, so that no new work should start."""
         return not self._budget.has_room(self.group, 0, small=True)
 
     def keep(self) -> None:
@@ -187,8 +187,8 @@ def room_for_answer(request: HttpRequest | Request, wanted: int) -> int:
 
 
 def has_room_to_parse(request: HttpRequest | Request, size: int) -> bool:
-    """Count what the request's body becomes when it is parsed, until the request is answered. Return False if there is
-    no room for it. Under another server than ours nothing is counted.
+    """Count `size` bytes for the request's parsed body, until the request is answered. Return False if there is no room
+    for them. Under another server than ours nothing is counted.
     """
     holding = _holding_of(request)
     return holding is None or holding.take_parsed(size)
@@ -217,8 +217,8 @@ class RequestLimit:
         self._lock = Lock()
 
     def admits(self, subject: Hashable, request: HttpRequest | Request) -> bool:
-        """Counts the request as one of the subject's until it is answered or its client has left. Returns False if the
-        subject has the most already. Under another server nothing is counted.
+        """Counts the request as one of the subject's until it is answered or its client has left. Returns False, and
+        does not count it, if the subject has reached the limit. Under another server than ours nothing is counted.
         """
         holding = _holding_of(request)
         if holding is None:
@@ -308,7 +308,7 @@ class Replay:
 
 
 async def whole_answer(endpoint: App, scope: Scope, body: bytes) -> list[Message]:
-    """Return the messages of the endpoint's answer. It hears of no client that leaves."""
+    """Return the messages of the endpoint's answer. The endpoint does not notice if the client leaves."""
     answer: list[Message] = []
 
     async def keep(message: Message) -> None:

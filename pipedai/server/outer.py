@@ -1,5 +1,5 @@
-"""The outermost ASGI application, which does what every request needs, completes what the client is answered, and
-writes the one log line of each request.
+"""The outermost ASGI application. It prepares every request, completes every answer, and writes the one log line of
+each request.
 """
 
 import json
@@ -76,13 +76,15 @@ def log_request(
     path: str = "",
     **more: Any,
 ) -> None:
-    """`path` comes without its query, which may be private. Without `method` the request could not be parsed."""
+    """Writes the log line of a request. `path` has no query, which may be private. `method` is None if the request
+    could not be parsed.
+    """
     for observe in observers:
         observe(method, more.get("route"), status, seconds)
     said = {
         "method": method,
         "path": path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}…",
-        # A text log would show an HTTPStatus by its name, so this makes it a number.
+        # A log in text form would show an HTTPStatus by its name, so this makes it a number.
         "status": int(status),
         "duration_ms": round(seconds * 1000, 1),
         "bytes": body_bytes,
@@ -109,7 +111,9 @@ def _level(status: int, said: dict[str, Any]) -> int:
 def error_answer(
     sentence: str, *, code: ErrorCode, close: bool = False, **extra: str
 ) -> tuple[RawHeaders, bytes]:
-    """`close` announces that the connection ends, because the rest of the request was not read."""
+    """Returns the headers and the body of an error. With `close` they say that the connection ends, because the rest of
+    the request was not read.
+    """
     body = json.dumps(error_body(sentence, code=code, **extra)).encode()
     headers = [
         (b"content-type", b"application/json"),
@@ -126,7 +130,7 @@ def crash_answer(request_id: str, *, close: bool = False) -> tuple[RawHeaders, b
 
 @cache
 def _error_page(sentence: str) -> bytes:
-    """Return the console's page for an error of the server's own. There are few such sentences."""
+    """Return the console's page for an error of the server itself, with this sentence."""
     # Only this page needs Django's templates, which take long to import.
     from pipedai.api.exceptions import problem_page
 
@@ -150,8 +154,8 @@ PIECE_BYTES = 64 * 1024
 @dataclass(slots=True)
 class Reply:
     """The ASGI `send` of one request. It adds our headers and Content-Length, drops bodies that HTTP forbids (HEAD,
-    204, 304), and makes the API's errors JSON and the console's errors pages. Bytes that are not sent yet count against
-    the memory budget. `status` and `body_bytes` tell what was sent.
+    204, 304), and makes JSON of the API's errors and pages of the console's errors. Bytes that are not sent yet count
+    against the memory budget. `status` and `body_bytes` record the sent answer.
     """
 
     _send: Send
@@ -249,7 +253,7 @@ class Reply:
             self._holding.give_back(size)
 
     def _replace(self, headers: RawHeaders) -> None:
-        """Takes the headers about another body in place of those about the present one."""
+        """Replaces the headers that describe the present body, such as its length, by those of another body."""
         self._headers = [*without(self._headers, *_ABOUT_THE_BODY), *headers]
 
     def _say_length(self, length: int) -> None:
@@ -276,7 +280,7 @@ log = get_logger(__name__)
 class Limits:
     body_bytes: int
     body_seconds: float = 30.0
-    # The paths that take larger bodies, and how large.
+    # The paths that take larger bodies, and the most bytes of these bodies.
     large_paths: re.Pattern[str] = re.compile("(?!)")  # It matches nothing.
     large_body_bytes: int = 0
 

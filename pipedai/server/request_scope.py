@@ -1,7 +1,6 @@
-"""Cleans a request's ASGI scope, so that WSGI reads the same request, without copies, to save memory.
+"""Cleans a request's ASGI scope, so that WSGI code reads the same request. It makes no copies, to save memory.
 
-It finds the address of a client that calls through proxies which the operator trusts, and knows the headers that every
-answer carries.
+It also finds the address of a client that calls through trusted proxies, and has the headers of every answer.
 """
 
 import re
@@ -43,9 +42,9 @@ def parse_networks(words: Iterable[str]) -> tuple[Network, ...]:
 def client_address(
     peer: str | None, forwarded_for: str | None, trusted_proxies: Sequence[Network]
 ) -> str:
-    """Returns the client's address: the rightmost hop of `X-Forwarded-For` that is no trusted proxy, or the peer, if
-    the peer is no trusted proxy itself. A hop that is no address ends the search, and the proxy that passed it on
-    counts. The result has no port and no zone.
+    """Returns the client's address, without port and zone. If the peer is no trusted proxy, it is the peer's address;
+    else it is the rightmost hop of `X-Forwarded-For` that is no trusted proxy. A hop that is no address ends the
+    search, and the result is the proxy that reported this hop.
     """
     nearest = _address(peer or LOCAL)
     if nearest is None:
@@ -61,7 +60,7 @@ def client_address(
 
 
 def is_trusted_proxy(peer: str | None, trusted_proxies: Sequence[Network]) -> bool:
-    """If so, we believe its headers about the original request, such as the client's address and the scheme."""
+    """Whether the peer is trusted, so that we believe its headers about the client's address and scheme."""
     address = _address(peer or LOCAL)
     return address is not None and _is_in(address, trusted_proxies)
 
@@ -100,7 +99,7 @@ def _address(text: str) -> Address | None:
 
 
 API = "/api/v1"
-# The hooks, to which senders of events post what their own server makes, under any type of content.
+# The path of the hooks, to which other people's servers post events with any Content-Type.
 HOOKS = f"{API}/hooks/"
 CONSOLE = "/console"
 SERVER = b"pipedai"
@@ -121,14 +120,14 @@ _SCRIPTS = (
     " form-action 'self'; frame-ancestors 'none'"
 )
 _POLICIES = {
-    # The code in the URL's fragment is to be typed by a person, so no script runs that could read it.
+    # A person must type the code in the URL's fragment, so the page has no script, which could read it.
     f"{CONSOLE}/pair": _FORMS,
-    # The URL of the page to which the issuer sends the browser back has a code, which no script shall see.
+    # The issuer sends the browser back to this page with a code in the URL, which no script must read.
     f"{CONSOLE}/sso": _FORMS,
     CONSOLE: _SCRIPTS,
     "/admin": _SCRIPTS,
     "/account/notices/stop": _FORMS,
-    # The URL of the page to which authorization servers send the browser back has a code, which no script shall see.
+    # Authorization servers send the browser back to this page with a code in the URL, which no script must read.
     "/account/connections": _FORMS,
     # Swagger UI's style sheet holds its icons as data: URLs.
     "/api/docs": (
@@ -158,7 +157,9 @@ def content_policy(path: str) -> str:
 def complete_headers(
     given: RawHeaders, *, request_id: str, path: str, production: bool
 ) -> RawHeaders:
-    """Under the API's paths the service's headers replace the application's. Other pages keep their own."""
+    """Adds the service's headers to those of an answer. Under the API's paths they replace the application's headers;
+    other pages keep their own.
+    """
     ours = {
         b"x-content-type-options": b"nosniff",
         b"content-security-policy": content_policy(path).encode("latin-1"),
@@ -181,13 +182,15 @@ def _is_below(path: str, prefix: str) -> bool:
     return path == prefix or path.startswith(f"{prefix}/")
 
 
-# These paths answer whatever the request's Host says, because probes call a process by its address. HTTP/1.0 has no
-# Host header at all, and HAProxy's checks are of that version unless it is told otherwise.
+# These paths answer with any Host in the request, because probes call a process by its network address. HTTP/1.0 has no
+# Host header at all, and HAProxy's checks use that version by default.
 PROBES = frozenset({f"{API}/health", f"{API}/health/live", "/metrics"})
 
 
 class Refused(Exception):  # noqa: N818 - an answer, not a failure
-    """Ends a request with this answer. `unread`: its body may not have arrived. `retry_after` is in seconds."""
+    """Ends a request with this answer. `unread` says that the request's body may not have arrived completely.
+    `retry_after` is in seconds.
+    """
 
     def __init__(
         self,
@@ -223,12 +226,12 @@ KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPT
 # The key in the ASGI scope of the client's address, as resolved through the trusted proxies.
 CLIENT = "pipedai.client"
 
-# The page to which a mail program sends `List-Unsubscribe=One-Click`, as a multipart body if it likes (RFC 8058 §3.1).
-# The page does not read the body.
+# The page to which a mail program sends `List-Unsubscribe=One-Click`, perhaps as a multipart body (RFC 8058 §3.1). The
+# page does not read the body.
 ONE_CLICK = "/account/notices/stop"
 
 _ABSOLUTE = re.compile(r"https?://", re.IGNORECASE)
-# A parameter in the form of RFC 2231, which names its own charset, may be in pieces, and is decoded when it is parsed.
+# A parameter in the form of RFC 2231. It may name its own charset, in which it would be decoded.
 _EXTENDED = re.compile(r"\*[0-9]*\*?\s*=")
 # A charset other than UTF-8. Each "charset" counts, so that no quoting hides one.
 _OTHER_CHARSET = re.compile(r'charset(?!\s*=\s*(?:utf-?8|"utf-?8")\s*(?:;|$))', re.IGNORECASE)
@@ -258,7 +261,7 @@ def clean_scope(scope: Scope, *, client: str, trusted_proxies: Sequence[Network]
         raise _malformed("The query string must be percent-encoded.")
     headers = _clean_headers(scope["headers"], host)
     if path.startswith(HOOKS):
-        # Nothing is read by the type of content, so whatever it says is let through.
+        # Hooks don't look at the Content-Type, so it is removed instead of being checked.
         headers = without(headers, b"content-type")
     _check_charset(headers, path)
     said = header(headers, b"host")
@@ -297,8 +300,8 @@ def _target(path: str) -> tuple[str, bytes | None]:
 
 
 def _clean_headers(headers: RawHeaders, host: bytes | None) -> RawHeaders:
-    """Return headers that WSGI can't confuse. It gives `a_b` and `a-b` the same name, so names with `_` are dropped.
-    Repeated headers are joined by a comma, and cookies by a semicolon.
+    """Return headers that WSGI can't confuse. WSGI gives `a_b` and `a-b` the same name, so headers with `_` are
+    dropped. Repeated headers are joined by a comma, and cookies by a semicolon.
     """
     cookies = [value for name, value in headers if name == b"cookie"]
     kept = [(name, value) for name, value in headers if b"_" not in name and name != b"cookie"]

@@ -1,4 +1,4 @@
-"""Tickets, by which a waiting request and the Django view that it asks again and again tell each other facts."""
+"""Tickets, objects by which a lane and the Django view that it asks again and again for a request exchange facts."""
 
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
@@ -16,12 +16,14 @@ STREAM = "pipedai.stream"
 
 @dataclass(slots=True)
 class PasswordTicket:
-    """The ticket of a request that may hash: `accounts.passwords` sets `hashes`, and PasswordLane `granted`."""
+    """The ticket of a request that may hash a password. `accounts.passwords` sets `hashes`; PasswordLane sets
+    `granted`.
+    """
 
     # Whether the view has found a password to hash. The hash needs one permit: a share of the memory that all hashes of
     # the process may use together.
     hashes: bool = False
-    # Whether the permit is taken for this request. If so, the view has already run once, as far as the hash.
+    # Whether the request has the permit. If so, the view has already run once, until the point where it must hash.
     granted: bool = False
 
 
@@ -32,17 +34,17 @@ PASSWORD: ContextVar[PasswordTicket | None] = ContextVar("PASSWORD", default=Non
 
 @dataclass(slots=True)
 class AskingTicket:
-    """The ticket of a request that waits for what a scheduler asks of a tenant's server. The view sets `workspace_id`
-    and `waits`, and AskingLane the rest.
+    """The ticket of a request that waits while a scheduler asks a tenant's server. The view sets `workspace_id` and
+    `waits`, and AskingLane sets the rest.
     """
 
-    # The workspace whose connection it is. The view sets it when it has checked the caller.
+    # The workspace that owns the connection. The view sets it when it has checked the caller.
     workspace_id: UUID | None = None
     # How often AskingLane has asked the view for this request.
     asked: int = 0
-    # Whether the view found no answer of a scheduler yet. AskingLane waits and asks again only then.
+    # Whether no scheduler has answered yet. Only then AskingLane waits and asks again.
     waits: bool = False
-    # Whether AskingLane asks for the last time, so that the view gives up what no scheduler has begun.
+    # Whether AskingLane asks for the last time, so that the view withdraws a question that no scheduler has begun.
     is_last: bool = False
 
     def begin(self, *, is_last: bool) -> None:
@@ -56,7 +58,7 @@ ASKING: ContextVar[AskingTicket | None] = ContextVar("ASKING", default=None)
 
 
 def is_asked_again() -> bool:
-    """Whether the server asks the view again for the same request. Throttles must not count this a second time."""
+    """Whether the server asks the view again for the same request, which throttles must not count a second time."""
     hashing, asking = PASSWORD.get(), ASKING.get()
     return (hashing is not None and hashing.granted) or (asking is not None and asking.asked > 1)
 
@@ -93,12 +95,14 @@ class PollTicket:
 
     @property
     def is_first_ask(self) -> bool:
-        """The view then notifies the worker's older polls, so that they end."""
+        """Whether the view is asked for the first time. It then notifies the worker's older polls, so that they end."""
         return self.asked == 1
 
 
 class Piece(NamedTuple):
-    """The next events for streams that are equally far. More of them may follow."""
+    """New events, as text, for all streams of a subject that have sent the same last event. `last` is the number of the
+    last event in `text`. If `more`, further events are stored already.
+    """
 
     text: bytes
     last: int
@@ -116,7 +120,7 @@ class StreamTicket:
 
     # How often EventStreams has asked the view for this stream.
     asked: int = 0
-    # The ids of others whose notifications the stream wants: the user or API key that opened it, because their access
+    # Further ids whose notifications the stream wants: that of the user or API key that opened it, because their access
     # may end. `workspace_id` is the workspace of the stream's subject.
     hears_of: frozenset[UUID] = frozenset()
     workspace_id: UUID | None = None
@@ -132,9 +136,9 @@ class StreamTicket:
     status: str | None = None
     # When the view must announce again that its subject is streamed, by the monotonic clock.
     announce_again_at: float = 0.0
-    # Reads new events for this stream together with those of other streams, while nothing but events is new. None if
-    # only the view can tell the news. `sent` is the number of the last event that the stream has sent, or that the
-    # client says it has; None until the view was asked once.
+    # Reads new events for this stream and others together, while only events are new. It is None if only the view can
+    # read the news. `sent` is the number of the last event that the stream has sent, or that the client says it has; it
+    # is None until the view was asked once.
     read_together: ReadTogether | None = None
     sent: int | None = None
 

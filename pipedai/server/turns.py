@@ -1,4 +1,4 @@
-"""Divides permits, shares of something scarce, among waiting requests, whose groups take turns."""
+"""Divides permits, shares of something scarce such as threads, among waiting requests, whose groups take turns."""
 
 import asyncio
 from collections import Counter, OrderedDict, deque
@@ -18,9 +18,9 @@ class Turn:
 
 
 class Turns:
-    """Gives permits to requests of groups that take turns: after a group has got one, each other waiting group gets one
-    first, so that a thousand requests of one group delay another by a single turn. If the next turn needs more permits
-    than are free, all later ones wait behind it.
+    """Gives permits to requests, whose groups take turns: after a turn of one group, every other waiting group gets a
+    turn before it gets another. So a thousand requests of one group delay another group by a single turn. If the next
+    turn needs more permits than are free, all later turns wait behind it.
 
     A group holds at most `most_held` permits. At most `most_waiting` turns wait, and `most_of_a_group` of one group;
     None means any number.
@@ -43,12 +43,13 @@ class Turns:
         self._held: Counter[Hashable] = Counter()
         # The waiting turns, by the group of their request, such as its workspace. The first group gets the next turn.
         self._queues: OrderedDict[Hashable, deque[Turn]] = OrderedDict()
-        # Threads ask and leave too. A `wake` that is called under the lock may do so again.
+        # Threads also call `ask` and `leave`. The lock is reentrant, because a `wake` called under it may call them
+        # too.
         self._lock = RLock()
 
     @asynccontextmanager
     async def turn(self, group: Hashable) -> AsyncIterator[None]:
-        """Holds a permit in the block. Only for Turns that let any number wait, because it notices no refusal."""
+        """Holds a permit in the block. Use it only if any number of turns may wait, because it notices no refusal."""
         granted = asyncio.Event()
         turn = self.ask(group, 1, wake=lambda _: granted.set())
         try:
@@ -58,8 +59,8 @@ class Turns:
             self.leave(turn)
 
     def ask(self, group: Hashable, permits: int, *, wake: Callable[[Turn], object]) -> Turn:
-        """Asks for permits, and returns a turn that has them, waits, or is refused because too many wait. `wake` is
-        called with it, under the lock, when that changes. The caller must call `leave` in every case.
+        """Asks for permits, and returns a turn that has them, waits for them, or is refused because too many wait. When
+        this changes, `wake` is called with the turn, under the lock. The caller must call `leave` in every case.
         """
         turn = Turn(group, min(permits, self.permits), wake)
         with self._lock:
@@ -81,7 +82,7 @@ class Turns:
         return turn
 
     def leave(self, turn: Turn) -> None:
-        """Ends a turn and frees its permits, also one that still waits or that was refused."""
+        """Ends a turn and frees its permits. The turn may also still wait, or have been refused."""
         with self._lock:
             if turn.granted:
                 turn.granted = False

@@ -38,8 +38,8 @@ STALL_SECONDS = 30.0
 
 
 class Pace:
-    """Measures how fast the client of a connection takes what is written. It is stalled while the operating system
-    accepts no more bytes, and the server then writes nothing more to it.
+    """Measures how fast the client of a connection takes the written bytes, and ends a connection that is too slow. A
+    connection is stalled while the operating system accepts no more bytes; the server then writes nothing more.
     """
 
     __slots__ = ("_left", "_loop", "_since", "_taken", "_timer", "_transport", "_waited")
@@ -84,8 +84,8 @@ class Pace:
         self._taken += self._left - self._to_take()
 
     def _to_take(self) -> int:
-        """Return how many bytes the client's machine has not confirmed. This includes the operating system's buffer,
-        which is large and accepts more only when a third of it has left.
+        """Return how many bytes the client's machine has not confirmed. This includes the bytes in the operating
+        system's buffer, which is large and accepts more only when a third of it has left.
         """
         buffered = self._transport.get_write_buffer_size()
         try:
@@ -99,7 +99,7 @@ class Pace:
 
 
 class Signal:
-    """An asyncio.Event for one waiter, without the 700 bytes of a queue of waiters."""
+    """An asyncio.Event for a single waiter. It saves the 700 bytes of a queue of waiters."""
 
     __slots__ = ("_is_set", "_waiter")
 
@@ -139,7 +139,7 @@ class Body(BodyReceiver):
         self._buffered += len(chunk)
 
     async def _wait_for_disconnect(self) -> None:
-        # This method replaces gunicorn's. It frees the chunks, and a cancelled wait does not count as a client that
+        # This method replaces gunicorn's. It frees the chunks, and does not take a cancelled wait for a client that has
         # left.
         self._chunks = ()  # type: ignore[assignment]
         if not self.protocol._closed:

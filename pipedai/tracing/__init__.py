@@ -1,4 +1,4 @@
-"""Writes OpenTelemetry traces if its standard variables ask for them (docs/traces.md)."""
+"""Writes OpenTelemetry traces if the standard variables of OpenTelemetry ask for them (docs/traces.md)."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext

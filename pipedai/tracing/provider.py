@@ -52,8 +52,8 @@ def flush() -> None:
 def open_span(
     name: str, attributes: Attributes, *, kind: SpanKind = SpanKind.CLIENT, parent: Any = None
 ) -> Iterator[trace.Span]:
-    """Opens a span, of a call to another service unless `kind` says otherwise. Of an error only the type is recorded,
-    because its text may be private.
+    """Opens a span, which is for a call to another service unless `kind` says otherwise. If an error ends it, only the
+    error's type is recorded, because its text may be private.
     """
     span = tracer().start_span(name, context=parent, kind=kind, attributes=dict(attributes))
     with trace.use_span(span, record_exception=False, set_status_on_exception=False):

@@ -1,7 +1,7 @@
 """Makes the OpenAPI operation of an action, from its viewset's declarations and from its `@Operation`, with the errors
 and the headers of answers that all operations share.
 
-drf-spectacular calls `complete`, which completes the schema, after it has made all operations.
+drf-spectacular calls `complete` after it has made all operations.
 """
 
 # mypy: disallow-untyped-calls=False
@@ -74,8 +74,8 @@ EVERYWHERE = (
     "Strict-Transport-Security",
 )
 
-# The error answers by status: component's name, name of the body's schema, general reason, and the headers that they
-# have in addition to those of every answer.
+# The error answers by status: name of the component, name of the body's schema, general reason, and the headers that
+# the answer has in addition to those of every answer.
 ERRORS: dict[int, tuple[str, str, str, tuple[str, ...]]] = {
     400: ("BadRequest", "ValidationError", "The request is malformed or invalid.", ()),
     401: (
@@ -269,7 +269,7 @@ class ApiSchema(AutoSchema):
         }
 
     def get_auth(self) -> list[dict[str, list[str]]]:
-        """A public action also gets an empty requirement, which means that no credential is needed."""
+        """Returns the security requirements. An empty one, of a public action, means that no credential is needed."""
         if self._operation.security:
             return [dict(one) for one in self._operation.security]
         asked = map(requirement, self.view.get_authenticators())
@@ -350,8 +350,8 @@ class ApiSchema(AutoSchema):
 
     def _errors(self) -> dict[int, str]:
         """Returns the reason of each error status that this operation may answer; "" stands for the description in
-        `ERRORS`. Most statuses follow from the viewset. API.md gives reasons, and names those that only the service
-        knows.
+        `ERRORS`. Most statuses follow from the viewset. API.md gives the reasons, and the statuses that only services
+        raise.
         """
         role = self._role()
         takes_cookies = any("session" in one for one in self.get_auth())
@@ -398,7 +398,7 @@ class ApiSchema(AutoSchema):
         return schema
 
     def _is_whole_body(self, serializer: Any) -> bool:
-        """Tells whether it is the body of the operation, and no object inside of it."""
+        """Whether the serializer is for the whole body of the operation, and not for an object inside of the body."""
         return isinstance(serializer, Body) and type(serializer) is self._operation.body
 
     def _get_serializer_name(
@@ -472,7 +472,7 @@ def schemes() -> dict[str, Any]:
     return {"session": session, **bearers}
 
 
-# The sections of API.md that show an example of a component, by the component's name, if it is not that of the section.
+# The sections of API.md with a component's example, by the component's name, if the section has another name.
 _SHOWN_IN_LISTS = {
     "Workspace": "`GET /workspaces`",
     "Environment": "`GET /workspaces/:id/environments`",
@@ -506,7 +506,7 @@ _TAGS = (
 
 
 def complete(result: Schema, **_: Any) -> Schema:
-    """Returns the schema with what all operations share, and with the examples of API.md."""
+    """Returns the schema, completed by the parts that all operations share and by the examples of API.md."""
     components = result["components"]
     for kind, parts in shared_components().items():
         components[kind] = dict(sorted({**components.get(kind, {}), **parts}.items()))
@@ -524,7 +524,9 @@ def complete(result: Schema, **_: Any) -> Schema:
 
 
 def _as_in_the_reference(paths: Schema) -> Schema:
-    """Returns the operations in the order of API.md, with its names of path parameters, its examples, links to it."""
+    """Returns the operations in the order of API.md, with its names of path parameters and its examples, and with links
+    to it.
+    """
     told = [
         (reference.endpoint(method.upper(), path), method, operation)
         for path, operations in paths.items()
@@ -545,7 +547,7 @@ def _as_in_the_reference(paths: Schema) -> Schema:
 
 
 def _add_example(operation: Schema, example: Any) -> None:
-    """Adds the example of API.md to the success answer of lowest status, for a list as the item of a page."""
+    """Adds the example of API.md to the success of lowest status. For a list the example becomes the item of a page."""
     if example is None:
         return
     status = min(status for status in operation["responses"] if status < "300")

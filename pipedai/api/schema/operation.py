@@ -31,7 +31,7 @@ class Operation:
     """Decorates an action's method: `@Operation("GET /runs/{runId}", id="getRun", …)`.
 
     An action with an argument `body` gets the validated values of the request's body. The serializer in `answers` makes
-    the answer from what it returns, unless that is a response: one with other headers, or whose serializer needs more.
+    the answer from the returned value. An action may also return a response itself, for example to add headers.
     """
 
     # The method, and the path below /api/v1 as the schema has it. Each name in braces stands for a UUID, which the
@@ -43,7 +43,7 @@ class Operation:
     summary: str
     # The serializer that reads the request's body, or None if the action takes no body.
     body: type[Body] | None = None
-    # Whether all fields of the body may be absent, and then stay as they are.
+    # Whether every field of the body may be absent. The value of an absent field then does not change.
     partial: bool = False
     # A body that the documentation shows.
     example: Mapping[str, Any] | None = None
@@ -96,8 +96,8 @@ class Operation:
 
 
 def answer(name: str, description: str, /, **fields: Field[Any, Any, Any, Any]) -> Answer:
-    """Returns a serializer class for an object that a view puts together itself, under its names in the API. `name` and
-    `description` are the schema's, `fields` serializer fields by their names.
+    """Returns a serializer class for an object that a view puts together itself, under its names in the API. The schema
+    shows it by `name` and `description`. `fields` are its serializer fields by name.
     """
     about = {"__doc__": description, "keeps_names": True}
     return cast("Answer", type(name, (RowSerializer,), {**about, **fields}))
@@ -108,7 +108,7 @@ def has_operation(action: Callable[..., Any]) -> bool:
 
 
 def operation_of(viewset: type, action: str) -> Operation:
-    """Raises LookupError if the viewset has no such action, or if the action has no `@Operation`."""
+    """Returns an action's `@Operation`. Raises LookupError if there is no such action, or if it has none."""
     operation = getattr(getattr(viewset, action, None), "operation", None)
     if not isinstance(operation, Operation):
         raise LookupError(
@@ -150,7 +150,9 @@ PAGE = (
 
 
 def of_filters(filters: type[ApiFilterSet], described: dict[str, str]) -> list[Schema]:
-    """`described` has a description of each parameter. Raises TypeError for a filter that is no ApiFilter."""
+    """Returns the query parameters of these filters. `described` has their descriptions. Raises TypeError for a filter
+    that is no ApiFilter.
+    """
     found = []
     for name, item in filters.base_filters.items():
         if not isinstance(item, ApiFilter):

@@ -19,7 +19,7 @@ _OF_SOMETHING_NEW = re.compile(
 _ANSWERS = re.compile(r"^Answers: (.*?)(?:\n\n|\Z)", re.MULTILINE | re.DOTALL)
 _AUDIT_ACTION = re.compile(r"`([a-z-]+\.[a-z-]+)`")
 _LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")
-# How a section names another one that explains its fields or parameters, too.
+# The sentence by which a section refers to another section that also explains its fields or parameters.
 _EXPLAINED_BY = re.compile(
     r"(?:Parameters as for|fields that|under the rules of) \[[^\]]+\]\(#([\w-]+)\)"
 )
@@ -27,15 +27,15 @@ _EXPLAINED_BY = re.compile(
 
 @dataclass(frozen=True)
 class Section:
-    # The heading without backquotes: of an endpoint, `GET /environments/:envId/runs`.
+    # The heading without backquotes. That of an endpoint is, for example, `GET /environments/:envId/runs`.
     heading: str
-    # Its place among all sections. In each group of endpoints those come first that are used first.
+    # Its number among all sections, by which operations are sorted.
     place: int
     text: str
 
     @property
     def path(self) -> str:
-        """The path of an endpoint's section as a schema has it, with the names of API.md."""
+        """The path of an endpoint in the form of a schema, `/triggers/{triggerId}`, with the names of API.md."""
         return re.sub(r":(\w+)", r"{\1}", self.heading.partition(" ")[2])
 
     @property
@@ -51,7 +51,7 @@ class Section:
 
     @property
     def fields(self) -> dict[str, str]:
-        """What the section says of each field or parameter, and the one that explains them, too, to which it links."""
+        """The description of each field or parameter, from this section and from the one to which it refers."""
         own = {
             name: _sentence(row[1])
             for row in _ROW.findall(self.text)
@@ -71,8 +71,8 @@ class Section:
 
     @property
     def answers(self) -> dict[int, str]:
-        """What each status means, "" if the section says nothing more of it. The paragraph that tells it begins with
-        "Answers: ", as in "Answers: 200 with the run · 401 · 404. Audit: `run.canceled`."
+        """The meaning of each status, or "" if the section does not explain it. They are in the paragraph that begins
+        with "Answers: ", as in "Answers: 200 with the run · 401 · 404. Audit: `run.canceled`."
         """
         parts = (part.partition(" ") for part in self._endings[0].split(" · "))
         return {int(status): _sentence(meaning) for status, _, meaning in parts}
@@ -113,18 +113,18 @@ def of_change(text: str) -> str:
 
 
 def endpoint(method: str, path: str) -> Section:
-    """`path` is as in the schema: `/triggers/{triggerId}`. Raises LookupError without a section."""
+    """`path` is in the form of the schema: `/triggers/{triggerId}`. Raises LookupError if there is no such section."""
     return section(f"`{method} {re.sub(r'{[^}]+}', ':id', path)}`")
 
 
 def things() -> dict[str, str]:
-    """Returns the headings of the sections about things, by the name of the thing's component: of "The run", `Run`."""
+    """Returns the headings of sections such as "The run", by the name of the component in the schema, such as `Run`."""
     found = [heading for heading in _sections() if heading.startswith("The ")]
     return {heading[4:].title().replace(" ", ""): heading for heading in found}
 
 
 def section(heading: str) -> Section:
-    """Raises LookupError without a section."""
+    """Raises LookupError if there is no section with this heading."""
     try:
         return _sections()[heading]
     except KeyError:

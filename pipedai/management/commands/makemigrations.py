@@ -11,7 +11,7 @@ class Command(makemigrations.Command):
         """Writes the migrations that the models need.
 
         Django would first ask the database in which order its migrations were applied, and so start the embedded one.
-        What is to be written does not follow from that, and Django asks no database of the engine `dummy`.
+        The new migrations do not depend on the answer, and Django does not ask a database of the engine `dummy`.
         """
         for connection in connections.all():
             connection.settings_dict["ENGINE"] = "django.db.backends.dummy"

@@ -1,4 +1,4 @@
-"""`manage.py migrate` is Django's, and makes the embedded database if there is none yet, unless it only looks."""
+"""`manage.py migrate` is Django's, and makes a missing embedded database, except with `--check` or `--plan`."""
 
 from typing import Any
 
