@@ -167,7 +167,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         "--config",
         metavar="FILE",
         type=path,
-        # A text, which argparse converts only when it is used. It looks up the home then, and some accounts have none.
+        # As a text it becomes a path only when it is used: that looks up the home, which some accounts lack.
         default=str(DEFAULT_PATH),
         help=f"the registration's file (default {DEFAULT_PATH}); beside it, in a directory of the"
         " same name that ends in .state, the worker keeps what it must remember",

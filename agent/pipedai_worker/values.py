@@ -26,7 +26,7 @@ def has_too_many_values(text: str | bytes) -> bool:
 
 
 def parse(text: str | bytes, **options: Any) -> Any:
-    """Raises ValueError if the text is no JSON, is nested too deep, or has too many values (TooManyValues)."""
+    """Parse JSON. Raises ValueError for no JSON, too deep nesting, or too many values (TooManyValues)."""
     if has_too_many_values(text):
         raise TooManyValues
     try:

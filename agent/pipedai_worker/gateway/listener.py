@@ -217,7 +217,7 @@ class Listener:
 
     @contextlib.contextmanager
     def _memory(self) -> Iterator[Callable[[int], None]]:
-        """Give a function that takes so much memory for a request's body, or raises BadRequest."""
+        """Yield a function that reserves a number of bytes for a request's body, or raises BadRequest."""
         taken = 0
 
         def take(size: int) -> None:

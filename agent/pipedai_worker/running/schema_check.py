@@ -15,11 +15,11 @@ MEMORY_BYTES = 1024 * 1024 * 1024
 
 
 def main() -> None:
-    """The only argument is the number of seconds of processor time that may be used."""
+    """Check the document from stdin. The only argument is how many seconds of processor time this may take."""
     # A process that ends need not look for garbage first.
     atexit.register(gc.freeze)
     limit = int(sys.argv[1])
-    # At the first limit comes SIGXCPU. A SIGKILL could also mean that the machine has no memory left.
+    # SIGXCPU at the first limit shows that the time is used up. A SIGKILL could also mean that no memory is left.
     resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
     # macOS can't limit a process's memory in this way.
     if sys.platform.startswith("linux"):
