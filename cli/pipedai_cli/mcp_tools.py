@@ -20,7 +20,7 @@ from pipedai_cli.files import read_files
 from pipedai_cli.output import safe, shorten
 from pipedai_cli.session import Session, found_by
 
-# A result is at most so long: an agent's context is dear, and the rest is a narrower question away.
+# The most characters of a result. An agent's context is dear, and a narrower question brings the rest.
 _LONGEST_RESULT = 40_000
 _LONGEST_TEXT = 4_000
 _MOST_ROWS = 50
@@ -72,7 +72,7 @@ def _bounded(value: Any) -> Any:
 
 
 def _told(tool: Callable[..., Any]) -> Callable[..., str]:
-    """Fence what a tool returns, and make a failure an error of the tool, whose sentence may hold anybody's names."""
+    """Fence what a tool returns, and also the sentence of a failure, which may hold names that outsiders chose."""
 
     @wraps(tool)
     def call(*args: Any, **options: Any) -> str:
