@@ -326,7 +326,7 @@ class Api:
             "Accept-Encoding": "identity",
             "User-Agent": f"pipedai-worker/{__version__}",
             "X-Pipedai-Worker-Version": __version__,
-            # Signing off has no effect if another process of this worker has polled since.
+            # By this id the API ignores a sign-off if another process of this worker has polled since.
             "X-Pipedai-Worker-Process": uuid4().hex,
         }
         if token:

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 TOKEN_VARIABLE = "PIPEDAI_REGISTRATION_TOKEN"  # noqa: S105
 # Supervisors kill the worker 30 s after SIGTERM. It needs the remaining 7 s to stop the last runs and report them.
 DEFAULT_DRAIN_SECONDS = 23.0
-# How long the conformance kit waits for most things, which a correct worker does at once: a busy machine may delay it.
+# The conformance kit waits this long for what a correct worker does at once, as a busy machine may delay it.
 PATIENCE_SECONDS = 60.0
 # Claude is stopped when it has written nothing for so long. Its own tools may run for 10 minutes in silence.
 DEFAULT_SILENCE_SECONDS = 1200.0

@@ -220,7 +220,7 @@ class _KnownSecrets:
         self._redactor = Redactor()
 
     def add(self, run_id: str, secrets: Iterable[str], *, instead: bool = False) -> None:
-        """Hide the secrets of a run; with `instead` only if it has some already, which these replace."""
+        """Hide a run's secrets. With `instead` they replace its earlier ones; if it has none, nothing is done."""
         with self._lock:
             if not instead or run_id in self._by_run:
                 self._by_run[run_id] = tuple(secrets)

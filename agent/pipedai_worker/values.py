@@ -53,7 +53,7 @@ def refuse_constant(name: str) -> None:
 
 
 def with_strings(value: Any, change: Change, change_name: Change | None = None) -> Any:
-    """Apply `change` to all strings, and `change_name`, or also `change`, to names. Raises RecursionError."""
+    """Change all strings by `change`, and names by `change_name` (by default `change`). Raises RecursionError."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, list):

@@ -19,7 +19,7 @@ from pipedai_worker.stand_in.mcp_server import Tool
 
 LONGEST_OUTPUT = 64 * 1024  # bytes
 TERMINAL = {"succeeded", "failed", "timed_out", "canceled"}
-# What the decision on a gated call repeats of the call.
+# The fields of a gated call that the decision on it repeats.
 _OF_A_DECISION = ("approvalId", "tool", "argumentsHash", "toolSchemaHash")
 
 
@@ -213,7 +213,7 @@ class FakeApi:
         # When each request came, as a time of the monotonic clock.
         self.moments: list[float] = []
         self.headers: list[dict[str, str]] = []
-        # The URL of the MCP server for runs that name no other. Serving the fake API makes it that of a small server.
+        # The URL of the MCP server for runs that name no other. `Service` sets it to that of its own small server.
         self.mcp_url = "https://mcp.example.com/mcp"
         # The tools of that MCP server, and what the worker has announced that it can do.
         self.tools: dict[str, Tool] = {}

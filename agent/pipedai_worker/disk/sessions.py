@@ -116,8 +116,8 @@ class Sessions:
             self._write(replace(session, in_use=True))
 
     def take(self, session_id: str, run_id: str, given_up: Callable[[], bool]) -> Session | None:
-        """Mark a session as used, and return it; None if it is unknown or stays in use. An earlier attempt that still
-        works is waited for, at most for a minute and until `given_up()` is true. Raises OSError.
+        """Mark a session as used, and return it; None if it is unknown or stays in use. Wait for an earlier attempt
+        that still works, at most for a minute and until `given_up()` is true. Raises OSError.
         """
         until = time.monotonic() + TAKE_SECONDS
         while True:
@@ -330,8 +330,8 @@ class Workplaces:
     _sessions: Sessions
 
     def find(self, given_up: Callable[[], bool]) -> Workplace:
-        """Return the run's workplace; to resume a session, that of the earlier attempt, which is waited for until
-        `given_up()` is true. Raises HadEffects, OSError.
+        """Return the run's workplace. To resume a session, this is the earlier attempt's, and the call waits until that
+        has left it or `given_up()` is true. Raises HadEffects, OSError.
         """
         run = self._run
         if run.resume_session_id is None:

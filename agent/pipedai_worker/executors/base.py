@@ -175,8 +175,8 @@ def _with_gateway(exceptions: str) -> str:
     return ",".join([*hosts, GATEWAY_HOST])
 
 
-# The features of an executor that can park a run while a person decides on a tool call, and resume it, and of one whose
-# agent is started only if a look has found something new.
+# What an executor may be able to do: to park a run while a person decides on a tool call, and resume it; and to start
+# the agent only if a look has found something new.
 APPROVALS, BEFORE = "approvals", "before"
 
 

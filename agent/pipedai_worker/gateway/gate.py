@@ -274,7 +274,7 @@ class Gate:
             return {**self._refused, **({parked.tool_use_id: parked.call.tool} if parked else {})}
 
     def answer_hook(self, body: bytes) -> dict[str, Any]:
-        """Return what the hook tells claude of a call: nothing, to defer it, or to deny it. It waits for the disk."""
+        """Return the hook's answer on a call: an empty one, a deferral, or a denial. It waits for the disk."""
         try:
             asked = parse(body, object_pairs_hook=messages.with_plain_names)
             name, tool_use_id = str(asked["tool_name"]), str(asked["tool_use_id"])

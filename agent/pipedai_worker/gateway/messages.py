@@ -195,7 +195,7 @@ Awaited = Union[Call, ListOfTools]
 
 
 class Waiting:
-    """What waits for an answer, by session and by the request's id as JSON. Answers to tool calls go to the journal."""
+    """The requests that wait for an answer, by session and by id as JSON. Answers to tool calls go to the journal."""
 
     def __init__(self, calls: ToolCalls, effects: Effects) -> None:
         self._calls = calls

@@ -164,9 +164,9 @@ class Settings:
     events: Path | None = None
     # Called after each poll with how claude is paid for, as the API says; None if it says nothing.
     on_auth_mode: Callable[[str | None], None] = lambda _: None
-    # Returns the word for the account of claude that pays for the runs, for the polls to tell; None if it is not known.
+    # Returns the HMAC that names claude's account, which the polls tell the API; None if it is not known.
     account_id: Callable[[], str | None] = lambda: None
-    # Returns what is wrong with this machine, given by how many seconds the API's clock is ahead, or None.
+    # Returns what is wrong with this machine. The argument says by how many seconds the API's clock is ahead, or None.
     problems: Callable[[float | None], list[dict[str, str]]] = lambda _: []
 
 
