@@ -61,18 +61,18 @@ TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 STREAM_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 # An answer may take this long in all: the time-outs above begin anew with each byte.
 LONGEST_SECONDS = 120.0
-# More than any answer has: the prompts of an export come to 32 MiB.
+# The most bytes of an answer. Every real one is smaller: the prompts of an export come to 32 MiB.
 LARGEST_ANSWER = 64 * 1024 * 1024
-# More than any event of a run has on its line.
+# The most bytes of a line of a stream. No event of a run has more.
 LARGEST_LINE = 1024 * 1024
-# A page of lists.
+# How many rows a page of a list has.
 PAGE = 200
 _TRIES = 3
 _LONGEST_RETRY_AFTER = 30.0
 
 Json = dict[str, Any]
 
-# All paths are words and ids. What somebody gave as an id could otherwise lead to another endpoint.
+# A path must consist of words and ids, because a text given as an id could otherwise lead to another endpoint.
 _PATH = re.compile(r"(?:/[A-Za-z0-9-]+)+")
 
 _HINTS = {

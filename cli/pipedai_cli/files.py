@@ -30,7 +30,7 @@ _TYPES = {
 
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
-    # What JSON has. PyYAML's own types, such as `!!timestamp`, have no place in it.
+    # Only the types that JSON has. PyYAML's own types, such as `!!timestamp`, have no place in it.
     yaml_constructors = {
         tag: constructor
         for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
@@ -115,7 +115,7 @@ KINDS = {
 }
 # Values of secrets come from variables with this prefix, so that a file can't name another variable of the machine.
 SECRET_PREFIX = "PIPEDAI_SECRET_"  # noqa: S105 - it is the name of a variable
-# What plan and apply take.
+# The largest request, and the most resources, that plan and apply take.
 LARGEST = 8 * 1024 * 1024
 MOST_RESOURCES = 500
 # An alias of YAML stands for a whole value, so a small text can mean endless values.

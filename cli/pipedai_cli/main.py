@@ -52,7 +52,7 @@ for module in (account, changes, runs, operating):
 def main(args: list[str] | None = None) -> None:
     """Run the command line, and exit with the code that docs/cli.md lists."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Not every terminal's encoding has all characters of names.
+        # Names may have characters that the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         cli(args, prog_name="pipedai", standalone_mode=False)

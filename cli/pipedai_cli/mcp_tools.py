@@ -1,7 +1,7 @@
 """The tools of `pipedai mcp`. Each asks the API once or a few times, and returns what it says, fenced and bounded.
 
-The text of a run, of an event's sender, or of a name may try to instruct the agent that reads it. So every
-result is between two marks with a number that nobody could know when they wrote, and says that it is data.
+The text of a run, of an event's sender, or of a name may try to instruct the agent that reads it. Every result
+therefore says that it is data, and stands between two marks with a random number, which no writer could know.
 """
 
 import json
@@ -164,7 +164,7 @@ class Acting:
 
     def plan_changes(self) -> Any:
         """Show what the person's pipedai.yaml would change. It changes nothing; a person applies."""
-        # Secrets stay here: a plan shows none.
+        # The secrets are not sent, because a plan shows none.
         body = {**read_files(self._files).body(), "secrets": {}}
         return self._api.post(f"{self._session.environment}/plan", body)
 

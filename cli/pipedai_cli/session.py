@@ -23,7 +23,7 @@ _SERVICE = "pipedai"
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A key and where it is good. `key` is empty in the file if the keyring has it."""
+    """A key, and the service and environment for which it is good. `key` is empty in the file if the keyring has it."""
 
     url: str
     environment_id: str
