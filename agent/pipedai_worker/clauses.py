@@ -86,5 +86,4 @@ TESTS: dict[str, Callable[[Any, Any], bool]] = {
     "lt": _compared(lambda seen, value: seen < value),
     "lte": _compared(lambda seen, value: seen <= value),
 }
-# All operations of clauses.
 OPS = frozenset({"exists", *TESTS})

@@ -47,7 +47,7 @@ class Exit(Exception):  # noqa: N818 - not always an error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    # A process that ends need not look for garbage first, which would take a fifth of a short command.
+    # Freezing skips the garbage collection at exit, which would take a fifth of a short command.
     atexit.register(gc.freeze)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Characters that the terminal's encoding lacks are printed as escapes such as \u2026, and raise no exception.

@@ -215,7 +215,7 @@ class FakeApi:
         self.headers: list[dict[str, str]] = []
         # The URL of the MCP server for runs that name no other. `Service` sets it to that of its own small server.
         self.mcp_url = "https://mcp.example.com/mcp"
-        # The tools of that MCP server, and what the worker has announced that it can do.
+        # The tools of that MCP server, and the features that the worker has announced.
         self.tools: dict[str, Tool] = {}
         self.announced: set[str] = set()
         self.faults: dict[str, list[Fault]] = defaultdict(list)
@@ -291,7 +291,7 @@ class FakeApi:
         return self.count("poll") + self.count("claim-next")
 
     def named_waiting(self) -> list[str]:
-        """Return the runs that the last call for a run named as waiting."""
+        """Return the ids of the runs that the worker's last `claim-next` named as waiting."""
         asked = self._calls_of("claim-next")
         return list(asked[-1][1].get("waitingRuns") or []) if asked else []
 

@@ -247,8 +247,8 @@ class Executor:
     needs_server = False
     # True if a run can go on in the session of an earlier attempt.
     resumes = False
-    # What the executor can do that not every one can, as the API names it. A program of which nothing is known can't be
-    # parked in the middle, so it gets no runs in which a person has to approve a call.
+    # The features of this executor, by the API's names. A program of which nothing is known can't be parked in the
+    # middle, so it gets no runs in which a person has to approve a call.
     features: tuple[str, ...] = ()
 
     @property

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 _PLAIN_TYPE = re.compile(r'application/json(?:\s*;\s*charset="?utf-8"?)?', re.IGNORECASE)
 
-# The API takes arguments of at most so many levels.
+# The API takes arguments that are nested this deep at most.
 MOST_LEVELS = 62
 # The keys that MCP itself has in `_meta`. A server may act on any other key.
 _META = re.compile(r"progressToken|traceparent|io\.modelcontextprotocol/.*")

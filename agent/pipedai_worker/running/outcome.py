@@ -296,7 +296,7 @@ def size_of(output: Any) -> int | None:
 
 
 def _held_int(literal: str) -> int:
-    """Raise ValueError for a number beyond JavaScript's largest, which the API refuses. The value is not needed."""
+    """Raise ValueError for a number beyond JavaScript's largest, which the API refuses. No caller needs the value."""
     if len(literal) > LONGEST_NUMBER or math.isinf(float(literal)):
         raise ValueError
     return 0

@@ -16,7 +16,7 @@ MEMORY_BYTES = 1024 * 1024 * 1024
 
 def main() -> None:
     """Check the document from stdin. The only argument is how many seconds of processor time this may take."""
-    # A process that ends need not look for garbage first.
+    # Freezing skips the garbage collection at exit, which a process that ends does not need.
     atexit.register(gc.freeze)
     limit = int(sys.argv[1])
     # SIGXCPU at the first limit shows that the time is used up. A SIGKILL could also mean that no memory is left.
