@@ -271,7 +271,7 @@ TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 POLL_MARGIN_SECONDS = 15.0
 # The account goes into a header, because a poll has no body and proxies write URLs to their logs.
 ACCOUNT_HEADER = "X-Pipedai-Account-Id"
-# How long the end of a worker may be delayed by telling the API of it.
+# When the worker ends, it waits at most this many seconds until the API has taken its sign-off.
 SIGN_OFF_SECONDS = 1.5
 LARGEST_PORT = 65535
 # If this machine's clock differs by more from the API's, the worker asks a person to set it.
@@ -326,7 +326,7 @@ class Api:
             "Accept-Encoding": "identity",
             "User-Agent": f"pipedai-worker/{__version__}",
             "X-Pipedai-Worker-Version": __version__,
-            # Signing off has no effect if another process of this worker has polled since.
+            # By this id the API ignores a sign-off if another process of this worker has polled since.
             "X-Pipedai-Worker-Process": uuid4().hex,
         }
         if token:
@@ -356,12 +356,12 @@ class Api:
         self._proven = False
         # How claude is paid for, as the last poll's answer said; None if it said nothing.
         self.auth_mode: str | None = None
-        # For how many seconds from then on a usage limit kept runs from this worker, as the last poll's answer said;
-        # None if there was no limit.
+        # For how many more seconds a usage limit keeps runs from this worker, by the last poll's answer; None if there
+        # is no limit.
         self.limited_seconds: float | None = None
         # The runs named in the last poll that have ended, so that their sessions need not be kept.
         self.ended_runs: list[str] = []
-        # By how many seconds the server's clock is ahead of this machine's. None before an answer has told.
+        # By how many seconds the server's clock is ahead of this machine's. None until an answer has told its time.
         self.clock_offset: float | None = None
 
     def close(self) -> None:
@@ -409,9 +409,9 @@ class Api:
         problems: Sequence[dict[str, str]] | None = None,
     ) -> dict[str, Any] | None:
         """Take and start the next due run, waiting up to `wait` seconds for one; return None if there is none. The same
-        `claim_id` gives the same run again, in case an answer is lost. `account_id` is the word for claude's account,
-        `features` names what this worker can do that not every one can, `waiting_runs` the runs for whose sessions
-        it keeps room, and `problems` what is wrong with this machine, None if that is as it was.
+        `claim_id` gives the same run again, in case an answer is lost. `account_id` is the HMAC that names claude's
+        account, `features` names what not every worker can do, `waiting_runs` the runs for whose sessions this worker
+        keeps room, and `problems` what is wrong with this machine; None says that nothing changed.
         """
         sent_at = time.time()
         answer = self._ask(
@@ -443,7 +443,7 @@ class Api:
         return run
 
     def end_wait(self, features: Sequence[str] = ()) -> None:
-        """Let the API answer the `claim-next` that waits there: a newer poll that waits ends an older one."""
+        """Send a newer poll, because the API then answers the `claim-next` of this worker that still waits."""
         named = {"features": ",".join(features)} if features else {}
         self._ask("GET", "poll", params={"wait": "1", **named}, bounds=PAGE)
 
@@ -538,7 +538,7 @@ class Api:
 
     def _unavailable(self, error: Exception) -> Unavailable:
         what = _reason(error)
-        # httpx keeps the error of `ssl` in its text alone.
+        # httpx keeps only the text of an error of `ssl`, so the text is searched.
         is_certificate = "CERTIFICATE_VERIFY_FAILED" in what
         hint = "; --ca-file names a certificate to trust" if is_certificate else ""
         sent = not isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout))
@@ -563,7 +563,7 @@ class _EventLoop(asyncio.SelectorEventLoop):
 
 @cache
 def _event_loop() -> asyncio.AbstractEventLoop:
-    """Return the event loop of all requests, in a thread: in a loop alone can any request be given up at any moment."""
+    """Return the event loop of all requests, in a thread. Only requests in a loop can be given up at any moment."""
     loop = _EventLoop()
     run_in_background("api", loop.run_forever)
     return loop

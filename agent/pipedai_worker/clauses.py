@@ -1,4 +1,4 @@
-"""Decides whether clauses hold for a JSON document, for workers and for the service, which checks the clauses before.
+"""Decides whether clauses hold for a JSON document, both in workers and in the service. The service checks new clauses.
 
 A value is compared only with values of its own JSON type: 1 equals 1.0, but neither `true` nor `"1"`.
 """
@@ -15,7 +15,7 @@ MISSING: Any = object()
 
 
 def all_hold(clauses: Iterable[Mapping[str, Any]], document: Any) -> bool:
-    """Raises KeyError for an operation that there is not."""
+    """Tell whether all clauses hold for the document. Raises KeyError for an unknown operation."""
     return all(
         holds(clause["op"], find(document, clause["path"]), clause["value"]) for clause in clauses
     )
@@ -56,7 +56,7 @@ def _equals(seen: Any, value: Any) -> bool:
 
 
 def _differs(seen: Any, value: Any) -> bool:
-    """With null, which has no other value of its type, it holds for whatever is not null."""
+    """Tell whether a value differs. Every value but null differs from null, which has no other value of its type."""
     if value is None:
         return seen is not None
     return bool(_is_like(seen, value) and seen != value)
@@ -69,7 +69,7 @@ def _contains(seen: Any, value: Any) -> bool:
 
 
 def _compared(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
-    """A number that is none in JSON (NaN, infinite) is neither more nor less."""
+    """Return a test that compares numbers. It fails for NaN and infinity, which JSON does not have."""
     return lambda seen, value: (
         _is_like(seen, value) and -math.inf < seen < math.inf and compare(seen, value)
     )
@@ -86,5 +86,4 @@ TESTS: dict[str, Callable[[Any, Any], bool]] = {
     "lt": _compared(lambda seen, value: seen < value),
     "lte": _compared(lambda seen, value: seen <= value),
 }
-# All operations of clauses.
 OPS = frozenset({"exists", *TESTS})

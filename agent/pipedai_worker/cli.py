@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 TOKEN_VARIABLE = "PIPEDAI_REGISTRATION_TOKEN"  # noqa: S105
 # Supervisors kill the worker 30 s after SIGTERM. It needs the remaining 7 s to stop the last runs and report them.
 DEFAULT_DRAIN_SECONDS = 23.0
-# How long the conformance kit waits for most things, which a correct worker does at once: a busy machine may delay it.
+# The conformance kit waits this long for what a correct worker does at once, as a busy machine may delay it.
 PATIENCE_SECONDS = 60.0
 # Claude is stopped when it has written nothing for so long. Its own tools may run for 10 minutes in silence.
 DEFAULT_SILENCE_SECONDS = 1200.0
@@ -47,7 +47,7 @@ class Exit(Exception):  # noqa: N818 - not always an error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    # A process that ends need not look for garbage first, which would take a fifth of a short command.
+    # Freezing skips the garbage collection at exit, which would take a fifth of a short command.
     atexit.register(gc.freeze)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Characters that the terminal's encoding lacks are printed as escapes such as \u2026, and raise no exception.
@@ -167,7 +167,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         "--config",
         metavar="FILE",
         type=path,
-        # A text, which argparse converts only when it is used. It looks up the home then, and some accounts have none.
+        # As a text it becomes a path only when it is used: that looks up the home, which some accounts lack.
         default=str(DEFAULT_PATH),
         help=f"the registration's file (default {DEFAULT_PATH}); beside it, in a directory of the"
         " same name that ends in .state, the worker keeps what it must remember",

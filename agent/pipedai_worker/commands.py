@@ -74,7 +74,7 @@ def register(options: argparse.Namespace) -> None:
     if options.ca_file:
         same += ["--ca-file", str(options.ca_file.absolute())]
     if options.proxy:
-        # The URL itself may hold a password.
+        # The proxy's URL is not printed, because it may hold a password.
         same += ["--proxy", "URL"]
     print(
         f"Registered as worker {config.worker_id} at {config.api_url}.",
@@ -224,7 +224,7 @@ def _work(options: argparse.Namespace, config: WorkerConfig) -> None:
 def _problems(
     options: argparse.Namespace, auth_mode: str, directory: Path, ahead: float | None
 ) -> list[dict[str, str]]:
-    """Return what is wrong with this machine. `register` has no options for the program, which is claude then."""
+    """Return what is wrong with this machine. `register` has no options that name the program, so it checks claude."""
     given = {"command": None, "stand_in": False, "claude": "claude", **vars(options)}
     argv = None if given["command"] else _claude(argparse.Namespace(**given))
     mode = None if argv is None or given["stand_in"] else auth_mode
@@ -301,7 +301,7 @@ LOOK_SECONDS = 0.2
 
 
 def journal_after_all_others(directory: Path) -> Journal:
-    """Open the journal after the process that has it has ended. Raises AlreadyRunning if it can't be found."""
+    """Let the process that uses the journal finish its runs, then open it. Raises AlreadyRunning if it is not found."""
     asked: Holder | None = None
     while True:
         try:
@@ -325,7 +325,7 @@ M_ARENA_MAX = -8
 
 
 def share_one_arena() -> None:
-    """Make all threads take memory from one arena of glibc; call it first. Own ones grew by 13 MiB in a day."""
+    """Make all threads share one arena of glibc, as an arena for each grew by 13 MiB in a day. Call this first."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
@@ -336,8 +336,8 @@ PATIENCE_SECONDS = 60.0
 
 
 def exchange_token(api: Api, told: dict[str, Any], path: Path) -> WorkerConfig:
-    """Register with what is `told`, and write the configuration. It tries again for a minute, but only while the token
-    is certain to be unused. Raises ConfigError if the file can't be written, Exit, and the API's errors.
+    """Register with the request `told`, and write the configuration. It tries again for a minute, but only while the
+    token is certain to be unused. Raises ConfigError if the file can't be written, Exit, and the API's errors.
     """
     _check_writable(path)
     gives_up_at = time.monotonic() + PATIENCE_SECONDS

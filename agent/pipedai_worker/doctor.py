@@ -75,7 +75,7 @@ def _check_state(path: Path, config: WorkerConfig) -> Finding:
 
 
 def _at_work(path: Path, config: WorkerConfig) -> Finding:
-    """Tell whether a process works with this registration. It is right either way."""
+    """Tell whether a process works with this registration. The check passes either way."""
     holder = Journal.holder(identity.state_directory(path) / config.worker_id)
     if holder is None:
         detail = "no process executes runs with this registration"
@@ -145,9 +145,9 @@ MOST_SECONDS_OFF = 5
 def problems(
     argv: Sequence[str] | None, auth_mode: str | None, directory: Path, ahead: float | None
 ) -> list[dict[str, str]]:
-    """Return what will make runs fail on this machine, for the API to show. A message tells no number that
-    changes from poll to poll, since each other one is stored. `argv` is claude, or None for another
-    program, `auth_mode` None for the stand-in, and `ahead` by how many seconds the API's clock is ahead of ours.
+    """Return what will make runs fail on this machine, for the API to show. A message has no number that changes from
+    poll to poll, because the API stores each new message. `argv` is claude, or None for another program, `auth_mode`
+    None for the stand-in, and `ahead` by how many seconds the API's clock is ahead of ours.
     """
     found = []
     if argv is not None and shutil.which(argv[0]) is None:

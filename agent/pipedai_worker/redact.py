@@ -75,7 +75,7 @@ class Redactor:
 
     def _goes_on(self, beginning: str) -> bool:
         # All forms that begin with this text stand together in the alphabetical list, and the text itself would be the
-        # first of them. `hide` replaces the list, also while this looks at it.
+        # first of them. `hide` may replace the list during the search, so the search reads it only once.
         forms = self._alphabetical
         index = bisect_left(forms, beginning)
         if index < len(forms) and forms[index] == beginning:
@@ -131,8 +131,8 @@ class RedactingStream:
 
 
 class RedactingTexts:
-    """Redacts texts one by one, and finds a secret that goes on in a later text. As no text is held back, a part of a
-    secret at an end is replaced if it has 6 characters, and its rest in any case.
+    """Redacts texts one by one, and finds a secret that goes on in a later text. No text is held back. A part of a
+    secret at a text's end is therefore replaced only if it has 6 characters; the rest, in the next text, always is.
     """
 
     def __init__(self, redactor: Redactor) -> None:
@@ -143,7 +143,7 @@ class RedactingTexts:
     def next(self, text: str, room: int = sys.maxsize) -> str:
         if not text:
             return ""
-        # Only these characters matter: `room` of them are returned, and a secret that begins in those ends in these.
+        # The rest is not needed: `room` characters are returned, and a secret that begins there ends in `seen`.
         seen = text[: room + self._redactor.longest]
         joined, border = self._before + seen, len(self._before)
         done = []
@@ -220,7 +220,7 @@ class _KnownSecrets:
         self._redactor = Redactor()
 
     def add(self, run_id: str, secrets: Iterable[str], *, instead: bool = False) -> None:
-        """Hide the secrets of a run; with `instead` only if it has some already, which these replace."""
+        """Hide a run's secrets. With `instead` they replace its earlier ones; if it has none, nothing is done."""
         with self._lock:
             if not instead or run_id in self._by_run:
                 self._by_run[run_id] = tuple(secrets)

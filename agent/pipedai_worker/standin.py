@@ -83,7 +83,7 @@ DEFAULT_MODEL = "stand-in-1"
 
 def main() -> int:
     """Parse those of claude's options that a worker uses, and carry out the prompt from stdin in claude's place."""
-    # A process that ends need not look for garbage first, which would take a fifth of a short conversation.
+    # Freezing skips the garbage collection at exit, which would take a fifth of a short conversation.
     atexit.register(gc.freeze)
     parser = argparse.ArgumentParser(
         prog="standin",

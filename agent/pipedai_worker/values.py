@@ -26,7 +26,7 @@ def has_too_many_values(text: str | bytes) -> bool:
 
 
 def parse(text: str | bytes, **options: Any) -> Any:
-    """Raises ValueError if the text is no JSON, is nested too deep, or has too many values (TooManyValues)."""
+    """Parse JSON. Raises ValueError for no JSON, too deep nesting, or too many values (TooManyValues)."""
     if has_too_many_values(text):
         raise TooManyValues
     try:
@@ -53,7 +53,7 @@ def refuse_constant(name: str) -> None:
 
 
 def with_strings(value: Any, change: Change, change_name: Change | None = None) -> Any:
-    """Apply `change` to all strings, and `change_name`, or also `change`, to names. Raises RecursionError."""
+    """Change all strings by `change`, and names by `change_name` (by default `change`). Raises RecursionError."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, list):

@@ -61,18 +61,18 @@ TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 STREAM_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 # An answer may take this long in all: the time-outs above begin anew with each byte.
 LONGEST_SECONDS = 120.0
-# More than any answer has: the prompts of an export come to 32 MiB.
+# The most bytes of an answer. Every real one is smaller: the prompts of an export come to 32 MiB.
 LARGEST_ANSWER = 64 * 1024 * 1024
-# More than any event of a run has on its line.
+# The most bytes of a line of a stream. No event of a run has more.
 LARGEST_LINE = 1024 * 1024
-# A page of lists.
+# How many rows a page of a list has.
 PAGE = 200
 _TRIES = 3
 _LONGEST_RETRY_AFTER = 30.0
 
 Json = dict[str, Any]
 
-# All paths are words and ids. What somebody gave as an id could otherwise lead to another endpoint.
+# A path must consist of words and ids, because a text given as an id could otherwise lead to another endpoint.
 _PATH = re.compile(r"(?:/[A-Za-z0-9-]+)+")
 
 _HINTS = {
@@ -135,7 +135,7 @@ class Api:
         self._client.close()
 
     def get(self, path: str, **params: Any) -> Any:
-        """Raises Refused, Failure."""
+        """Return an answer's JSON, asked for with those parameters that have a value. Raises Refused, Failure."""
         given = {name: value for name, value in params.items() if value not in (None, "")}
         return self.ask("GET", path, params=given)
 
@@ -143,7 +143,7 @@ class Api:
         return self.ask("POST", path, json=body or {}, **options)
 
     def queue(self, path: str, body: Json | None = None) -> Json:
-        """Queue a run. Whatever lies between may repeat the request, and it makes one run all the same."""
+        """Queue a run. With the idempotency key only one run is made, even if a proxy repeats the request."""
         queued: Json = self.post(path, body, headers={"Idempotency-Key": str(uuid.uuid4())})
         return queued
 
@@ -177,7 +177,7 @@ class Api:
 
     @contextmanager
     def stream(self, path: str, after: int) -> Iterator[Iterator[tuple[str, Json]] | None]:
-        """Give the events of a stream as pairs of name and data; None if there is nothing more to come."""
+        """Yield the events of a stream as pairs of name and data, or None if no more events will come."""
         _check_path(path)
         headers = {"Accept": "text/event-stream"}
         if after:
@@ -278,7 +278,7 @@ def _events(lines: Iterator[str]) -> Iterator[tuple[str, Json]]:
     name, data = "message", ""
     for line in lines:
         if line.startswith(":"):
-            # Comments come at least every 15 s: a reader may look at something else meanwhile.
+            # A comment comes at least every 15 s, so that the reader can check something else meanwhile.
             yield "", {}
         elif not line:
             if data:

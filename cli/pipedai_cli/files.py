@@ -30,7 +30,7 @@ _TYPES = {
 
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
-    # What JSON has. PyYAML's own types, such as `!!timestamp`, have no place in it.
+    # Only the types that JSON has. PyYAML's own types, such as `!!timestamp`, have no place in it.
     yaml_constructors = {
         tag: constructor
         for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
@@ -38,7 +38,7 @@ class _Loader(yaml.SafeLoader):
     }
 
     def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
-        """Refuse a key that is there twice, of which PyYAML takes the last in silence."""
+        """Refuse a repeated key, because PyYAML would silently take the last one."""
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
@@ -75,7 +75,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _int)
 def _block_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     style = "|" if "\n" in text.strip("\n") else None
     if "\x85" in text:
-        # It ends a line in YAML 1.1, and in quotes alone it is an escape.
+        # YAML 1.1 takes this character for a line end. Only text in double quotes has it as an escape.
         style = '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
@@ -84,7 +84,7 @@ _Dumper.add_representer(str, _block_text)
 
 
 def load_yaml(text: str) -> Any:
-    """Raises ValueError, in one sentence with the line."""
+    """Parse YAML. Raises ValueError, in one sentence with the line."""
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - it is a SafeLoader
     except yaml.MarkedYAMLError as error:
@@ -113,9 +113,9 @@ KINDS = {
     "budgets": "budget",
     "channels": "channel",
 }
-# Values of secrets come from variables of this prefix, so that a file can name no other variable of the machine.
+# Values of secrets come from variables with this prefix, so that a file can't name another variable of the machine.
 SECRET_PREFIX = "PIPEDAI_SECRET_"  # noqa: S105 - it is the name of a variable
-# What plan and apply take.
+# The largest request, and the most resources, that plan and apply take.
 LARGEST = 8 * 1024 * 1024
 MOST_RESOURCES = 500
 # An alias of YAML stands for a whole value, so a small text can mean endless values.
@@ -124,7 +124,7 @@ _LARGEST_PROMPT = 256 * 1024
 
 
 class Files(NamedTuple):
-    """What the files say. `secrets` has the values that the environment has of those that the files name."""
+    """What the files say. `secrets` has the values that the environment has for the secrets in the files."""
 
     managed_by: str
     resources: list[dict[str, Any]]
@@ -222,7 +222,7 @@ def _text(path: Path, most: int) -> str:
 
 
 def _secret_names(document: Any) -> list[str]:
-    """Return the names in each `{ secret: NAME }`. Raises ValueError for too many values, or one that JSON has not."""
+    """Return the names in each `{ secret: NAME }`. Raises ValueError for too many values, or no JSON."""
     names, rest, count = [], [document], 0
     while rest:
         value = rest.pop()
@@ -252,7 +252,7 @@ _SHORT_PROMPT = 80
 def write_files(
     folder: Path, managed_by: str, resources: list[dict[str, Any]], *, force: bool, schema_url: str
 ) -> list[Path]:
-    """Write an export, and return its files. Raises Failure for one out of the folder, or there, unless `force`."""
+    """Write an export, and return its files. Raises Failure if one is outside `folder`, or exists (without `force`)."""
     document: dict[str, Any] = {"managedBy": managed_by}
     texts: dict[Path, str] = {}
     for many, kind in KINDS.items():

@@ -14,13 +14,13 @@ from pipedai_cli.commands import account, changes, operating, runs
 from pipedai_cli.output import one_line
 from pipedai_cli.session import DEFAULT_PROFILE, Session
 
-# With the list of commands it fits on a terminal of 24 lines, without `--help` and `--version`.
+# With the list of commands, this text fits on a terminal of 24 lines, without `--help` and `--version`.
 _HELP = """\b
 Begin with `pipedai login --url URL`, or set PIPEDAI_URL and PIPEDAI_KEY.
 Reads PIPEDAI_SECRET_*, XDG_CONFIG_HOME, HTTPS_PROXY, SSL_CERT_FILE, NO_COLOR.
 Exits: 1 run failed, 2 usage, 3 unreachable, 4 refused, 5 waits for a person.
 """
-# As a shell says of a program that SIGPIPE ended.
+# The exit code that a shell gives for a program that SIGPIPE ended.
 _OUTPUT_CLOSED = 141
 
 
@@ -52,7 +52,7 @@ for module in (account, changes, runs, operating):
 def main(args: list[str] | None = None) -> None:
     """Run the command line, and exit with the code that docs/cli.md lists."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Not every terminal's encoding has all characters of names.
+        # Names may have characters that the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         cli(args, prog_name="pipedai", standalone_mode=False)
@@ -73,7 +73,7 @@ def main(args: list[str] | None = None) -> None:
         _say(one_line(error.format_message()))
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        # As a shell expects of a program that Ctrl-C ended.
+        # A shell expects this exit code of a program that Ctrl-C ended.
         sys.exit(128 + signal.SIGINT)
     except SystemExit:
         # Click and Rich end with 1 when the output's reader, such as `head`, has enough. But 1 says that a run failed.

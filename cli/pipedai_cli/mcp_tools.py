@@ -1,7 +1,7 @@
 """The tools of `pipedai mcp`. Each asks the API once or a few times, and returns what it says, fenced and bounded.
 
-The text of a run, of an event's sender, or of a name may try to instruct the agent that reads it. So every
-result is between two marks with a number that nobody could know when they wrote, and says that it is data.
+The text of a run, of an event's sender, or of a name may try to instruct the agent that reads it. Every result
+therefore says that it is data, and stands between two marks with a random number, which no writer could know.
 """
 
 import json
@@ -20,7 +20,7 @@ from pipedai_cli.files import read_files
 from pipedai_cli.output import safe, shorten
 from pipedai_cli.session import Session, found_by
 
-# A result is at most so long: an agent's context is dear, and the rest is a narrower question away.
+# The most characters of a result. An agent's context is dear, and a narrower question brings the rest.
 _LONGEST_RESULT = 40_000
 _LONGEST_TEXT = 4_000
 _MOST_ROWS = 50
@@ -72,7 +72,7 @@ def _bounded(value: Any) -> Any:
 
 
 def _told(tool: Callable[..., Any]) -> Callable[..., str]:
-    """Fence what a tool returns, and make a failure an error of the tool, whose sentence may hold anybody's names."""
+    """Fence what a tool returns, and also the sentence of a failure, which may hold names that outsiders chose."""
 
     @wraps(tool)
     def call(*args: Any, **options: Any) -> str:
@@ -164,7 +164,7 @@ class Acting:
 
     def plan_changes(self) -> Any:
         """Show what the person's pipedai.yaml would change. It changes nothing; a person applies."""
-        # Secrets stay here: a plan shows none.
+        # The secrets are not sent, because a plan shows none.
         body = {**read_files(self._files).body(), "secrets": {}}
         return self._api.post(f"{self._session.environment}/plan", body)
 

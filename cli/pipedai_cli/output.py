@@ -45,7 +45,7 @@ def shorten(text: str, most: int) -> str:
 
 
 def without_calls(text: str) -> str:
-    """Return what the API says to do without the calls of the API that do it: here, commands and pages do."""
+    """Return the API's advice without the API calls in it, because a person here uses commands and pages instead."""
     return _CALLS.sub("", text)
 
 
@@ -94,7 +94,7 @@ _WIDEST = 60
 _TEXTS = {"NAME", "TRIGGER", "MESSAGE", "SCHEDULE", "TOOL", "TYPE", "DECISIONS"}
 _NARROWEST = 10
 _GAP = 2
-# What is piped elsewhere has lines as long as they are, within reason.
+# The width for a pipe. Lines are cut only beyond it, because a program may read them.
 _PIPED_WIDTH = 1000
 
 _COLOURS = {
@@ -181,7 +181,7 @@ class Output:
 
     @contextmanager
     def progress(self, text: str) -> Iterator[Callable[[], None]]:
-        """Show on a terminal that something goes on, until the block ends or calls what it is given."""
+        """Show on a terminal that something goes on, until the block ends or calls the function that this yields."""
         if not self.shows_progress:
             yield lambda: None
             return

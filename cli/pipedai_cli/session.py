@@ -23,7 +23,7 @@ _SERVICE = "pipedai"
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A key and where it is good. `key` is empty in the file if the keyring has it."""
+    """A key, and the service and environment for which it is good. `key` is empty in the file if the keyring has it."""
 
     url: str
     environment_id: str
@@ -126,13 +126,13 @@ def _keyring() -> Iterator[Any]:
         yield None if isinstance(keyring.get_keyring(), NoKeyring) else keyring
 
 
-# As many as no environment has: a name counts only if no other row has it.
+# More rows than any environment has. All are read, because a name counts only if no other row has it.
 _ALL = 100_000
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# How many names of what there is a sentence has.
+# If a name is not found, the error lists at most this many names that exist.
 _MOST_NAMES = 5
 _LONGEST_NAME = 60
 
@@ -198,8 +198,8 @@ class Session:
         none: str = "",
         **params: Any,
     ) -> None:
-        """Write rows of the environment as a table, or as JSON as the API has them. Each of the `columns` has the name
-        of a field, or what tells a row's cell.
+        """Write rows of the environment as a table, or as JSON as the API has them. Each of the `columns` is the name
+        of a field, or a function that returns a row's cell.
         """
         found = [*self.rows(kind, most, **params)]
         if not self.out.printed_json({"items": found}):

@@ -19,11 +19,11 @@ from pipedai_worker.stand_in.mcp_server import Tool
 
 LONGEST_OUTPUT = 64 * 1024  # bytes
 TERMINAL = {"succeeded", "failed", "timed_out", "canceled"}
-# What the decision on a gated call repeats of the call.
+# The fields of a gated call that the decision on it repeats.
 _OF_A_DECISION = ("approvalId", "tool", "argumentsHash", "toolSchemaHash")
 
 
-# The fields of a run that its worker is told.
+# The fields of a run that the fake API hands to its worker.
 _HANDED_OUT = (
     *("id", "prompt", "mcp_url", "mcp_headers", "model", "timeout_seconds", "payload", "attempt"),
     *("output_schema", "retry_after_effects", "retry_mode", "resume_session_id"),
@@ -51,7 +51,7 @@ class FakeRun:
     output_schema: Any = None
     retry_after_effects: bool = True
     record_events: str = "failures"
-    # Whether somebody watches the run, of which heartbeats then say so.
+    # True if somebody watches the run's events. The answers to its heartbeats then say so.
     watched: bool = False
     retry_mode: str = "restart"
     resume_session_id: str | None = None
@@ -59,14 +59,14 @@ class FakeRun:
     # The rules on calls that a person must approve, as the API hands them out in `rules`; None if there are none.
     rules: list[dict[str, Any]] | None = None
     allow_host_tools: bool = False
-    # What the worker is to look at before it starts the program, and an earlier run, as the API hands them out.
+    # The look before the program starts, and the output of an earlier run, as the API hands them out.
     before: dict[str, Any] | None = None
     previous: dict[str, Any] | None = None
     # These fields are added to the run when it is handed out, as a newer version of the API might do.
     newer: dict[str, Any] = field(default_factory=dict)
     # These fields are added to the answer to a claim of the run, and override what a poll said.
     claimed_as: dict[str, Any] = field(default_factory=dict)
-    # What the answer to the run's report says of how long its session can be resumed. "" leaves the field out.
+    # The `resumeUntil` in the answer to the run's report: how long its session can be resumed. "" leaves the field out.
     resume_until: str | None = ""
     # If this is a status, another worker claims the run after it was handed out, and the claim is refused with that
     # status: 409 if the worker under test is in the run's pool, 404 if it is not.
@@ -77,7 +77,7 @@ class FakeRun:
     outcome: dict[str, Any] | None = None
     # How many calls of a tool the run's own MCP server has taken.
     calls_taken: int = 0
-    # The call for which the run waits or has waited last, as it was reported, with an `approvalId`.
+    # The tool call for which the run waits, or last waited, as the worker reported it, with an `approvalId`.
     approval: dict[str, Any] | None = None
     # What a person decided on that call, as the API hands it out; None while nobody has decided.
     decision: dict[str, Any] | None = None
@@ -213,9 +213,9 @@ class FakeApi:
         # When each request came, as a time of the monotonic clock.
         self.moments: list[float] = []
         self.headers: list[dict[str, str]] = []
-        # The URL of the MCP server for runs that name no other. Serving the fake API makes it that of a small server.
+        # The URL of the MCP server for runs that name no other. `Service` sets it to that of its own small server.
         self.mcp_url = "https://mcp.example.com/mcp"
-        # The tools of that MCP server, and what the worker has announced that it can do.
+        # The tools of that MCP server, and the features that the worker has announced.
         self.tools: dict[str, Tool] = {}
         self.announced: set[str] = set()
         self.faults: dict[str, list[Fault]] = defaultdict(list)
@@ -228,7 +228,7 @@ class FakeApi:
         # How many requests that wait for a run have come. A newer one ends the older.
         self.waits = 0
         self.closing = False
-        # How often the service was stopped. That ends what waits, also if the service is started again at once.
+        # How often the service was stopped. A stop ends all calls that wait, even if it starts again at once.
         self.stops = 0
 
     def add(self, prompt: str = "Say hello.", **fields: Any) -> FakeRun:
@@ -291,7 +291,7 @@ class FakeApi:
         return self.count("poll") + self.count("claim-next")
 
     def named_waiting(self) -> list[str]:
-        """Return the runs that the last call for a run named as waiting."""
+        """Return the ids of the runs that the worker's last `claim-next` named as waiting."""
         asked = self._calls_of("claim-next")
         return list(asked[-1][1].get("waitingRuns") or []) if asked else []
 
@@ -312,7 +312,7 @@ class FakeApi:
                 self.lock.wait(min(left, 0.5))
             return value
 
-    # The real claude may be started twice for one run, which takes more than a minute on a busy machine.
+    # The limit is long because claude may be started twice for one run, which takes over a minute on a busy machine.
     def until_ended(self, run: FakeRun, seconds: float = 180.0) -> dict[str, Any]:
         self.until(lambda: run.status in TERMINAL, seconds)
         return run.outcome or {}
@@ -506,7 +506,7 @@ class FakeApi:
         return 200, {"mcpUrl": run.mcp_url, "headers": run.mcp_headers, "expiresAt": expires_at}
 
     def admits(self, path: str, headers: Any, message: dict[str, Any]) -> FakeRun | bool:
-        """Tell whether an MCP server at this path takes a message. A run's own counts calls, and returns the run."""
+        """Tell whether an MCP server at this path takes a message. A run's own server counts calls: return its run."""
         with self.lock:
             run = self.runs.get(path.rpartition("/")[2])
             if run is None:

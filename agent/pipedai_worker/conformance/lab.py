@@ -185,7 +185,7 @@ class Lab:
         return run
 
     def begin(self, *lines: str, **fields: Any) -> FakeRun:
-        """Do the same, and wait until the worker has launched the run's program."""
+        """Do what `start_with` does, and wait until the worker has launched the run's program."""
         run = self.start_with(*lines, **fields)
         self.until(lambda: self.launched(run), "It did not launch the run's program.")
         return run
@@ -282,7 +282,7 @@ def _is_stand_in(pid: int) -> bool:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`failure` says what went wrong, `skipped` why the check is not about this worker; `log` is its output's end."""
+    """A check's result: `failure` says what went wrong, `skipped` why it does not apply; `log` ends the output."""
 
     check: Check
     failure: str | None

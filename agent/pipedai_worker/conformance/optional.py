@@ -20,7 +20,7 @@ from pipedai_worker.stand_in.mcp_server import Tool
 
 
 def _skip_unless_used(lab: Lab, kind: str = "claim-next") -> None:
-    """Raise Skipped if the worker has asked for a run, and only in the other way than by this call."""
+    """Raise Skipped if the worker asks for runs, but never by this call."""
     lab.until(lab.api.asked, "It never asked for a run.")
     if not lab.api.count(kind):
         used = "claim-next" if kind == "poll" else "poll and claim"
@@ -244,7 +244,7 @@ def refuses_a_rejected_call(lab: Lab) -> None:
 @check("a gated call is refused although claude asked no hook about it, and counted in denials")
 def refuses_what_no_hook_held(lab: Lab) -> None:
     till = Till(lab, f"call-unhooked {CALL}", "success")
-    # A worker may park the run all the same, by ways of its own.
+    # A worker may also report that the run waits, if it can make the run wait without the hook.
     run = till.run
     lab.until(lambda: run.status not in {"queued", "claimed", "running"}, "The run hangs.")
     expect(not till.paid, "It sent a gated call that nobody had approved.")

@@ -14,9 +14,9 @@ from jsonschema import Draft202012Validator, FormatChecker
 
 from pipedai_worker import values
 
-# A report is read on without one of these fields if the API can't take it, as refusing it would lose the whole report.
+# If one of these fields of a report is wrong, the API ignores the field, because a refusal would lose the whole report.
 FORGIVEN = frozenset({"toolCalls", "toolCallList", "usageLimit", "denials", "retryAfterSeconds"})
-# The bounds that the document only tells in words.
+# The OpenAPI document states these bounds only in words.
 LARGEST_ARGUMENTS = 64 * 1024
 MOST_BYTES_IN_A_CALL = 256 * 1024
 LONGEST_LIST = 500

@@ -34,7 +34,7 @@ def create(path: Path) -> int:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Create a file as `create` does, with this content, which is on the disk then."""
+    """Create a file as `create` does, with this content, and sync it to the disk."""
     with os.fdopen(create(path), "wb") as file:
         file.write(content)
         file.flush()
@@ -47,8 +47,8 @@ def write_all(file: int, content: bytes) -> None:
 
 
 def replace_by(path: Path, content: bytes) -> int:
-    """Put a file with this content, made as by `create`, in the place of the one at `path`, and return its appending
-    descriptor. A crash leaves the old file or the new one. Raises OSError, and then leaves no partial file.
+    """Replace the file at `path` by one with this content, made as by `create`, and return its appending descriptor. A
+    crash leaves the old file or the new one. Raises OSError, and then leaves no partial file.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     file = create(temporary)
@@ -94,7 +94,7 @@ def set_aside(path: Path, error: Exception) -> None:
 
 
 class logged:  # noqa: N801 - it reads as a function, like `contextlib.suppress`
-    """A context whose block an OSError ends. The log then says what could not be done, and why."""
+    """A context that ends quietly if its block raises OSError. The log then says what could not be done, and why."""
 
     def __init__(self, sentence: str, level: int = logging.WARNING) -> None:
         self._sentence = sentence
@@ -133,13 +133,13 @@ class Scratch:
     """The run's empty directory `work`, one for temporary files, and `files`, which the worker gives to the program."""
 
     def __init__(self, root: Path | None = None) -> None:
-        """Make the directory, or open `root`, that of an earlier attempt, again. Raises OSError."""
+        """Make a new directory, or open `root`, the directory of an earlier attempt. Raises OSError."""
         if root is None:
             self.root = Path(tempfile.mkdtemp(prefix=PREFIX))
         else:
             self.root = root
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Only this account must be able to enter it: another account might have made it anew.
+            # The directory must belong to this account, because another account might have replaced it.
             found = root.lstat()
             is_own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
             if not is_own or found.st_mode & 0o077:

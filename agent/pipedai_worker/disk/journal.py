@@ -28,7 +28,7 @@ Entry = TypeVar("Entry")
 
 # The folders of the state directory with the runs in hand, and with the events that the API has not taken yet.
 HELD, EVENTS = "held", "events"
-# A run's file of events ends so if they are sent as they come, or if they are sent only if the run does not succeed.
+# The suffix of an event file: SENT if its events are sent as they come, KEPT if only after a run without success.
 SENT, KEPT = ".ndjson", ".kept.ndjson"
 
 
@@ -82,7 +82,7 @@ class Journal:
         self.tell(draining=False)
 
     def _read_next_claim(self) -> str | None:
-        """Return the claimId with which an earlier process has asked for a run, if it may have got none by it."""
+        """Return the claimId with which an earlier process asked for a run, unless a run on disk already has it."""
         try:
             claim_id = durable.read_json_object(self._next_claim).get("claimId")
         except (OSError, ValueError):
@@ -92,7 +92,7 @@ class Journal:
         return claim_id
 
     def next_claim_id(self) -> str:
-        """Return the claimId for the next run, on disk from before it is sent until it is dropped. Raises OSError."""
+        """Return the claimId for the next run, which stays on disk until it is dropped. Raises OSError."""
         if self._could_not_hold:
             durable.try_writing(self._held)
             self._could_not_hold = False
@@ -188,7 +188,7 @@ def _read_all(directory: Path, make: Callable[[str, dict[str, Any]], Entry]) -> 
 
 
 RESTARTED = Outcome(FAILED, INFRA, error_message="worker restarted")
-# The outcome of a run without a program, which has called and cost nothing. Its claim has started it all the same.
+# The outcome of a run whose program was never started: it called no tool and cost nothing, though its claim started it.
 NEVER_BEGUN = replace(RESTARTED, tool_calls={"total": 0, "effects": 0, "unknown": 0}, cost_usd=0.0)
 # The outcome of a run that the API has granted while the worker was ending, and of one that the worker can't read.
 NOT_BEGUN = replace(NEVER_BEGUN, error_message="The worker was stopped before the run began.")

@@ -75,7 +75,7 @@ class Session:
     deferred: bool = False
     # The tool of that call, as the MCP server names it; empty if no call was deferred.
     asked_tool: str = ""
-    # The tools that some list of the run's MCP server has shown as ones that may have an effect, when it waited.
+    # The tools that may have an effect, by any list that the run's MCP server gave before the run began to wait.
     with_effect: tuple[str, ...] = ()
 
     @property
@@ -85,7 +85,7 @@ class Session:
 
     def after(self, counts: dict[str, int], listed: list[dict[str, Any]]) -> Session:
         new = [str(call["tool"]) for call in listed if call["outcome"] == UNKNOWN]
-        # The same name counts once. No run has so many different tools that the last ones matter.
+        # Each name counts once. The list is cut, as no run has so many different tools that the last ones matter.
         unanswered = tuple(dict.fromkeys((*self.unanswered, *new)))[:MOST_UNANSWERED]
         # A call without an answer may have had an effect, whatever its tool is said to do.
         had_effects = self.had_effects or counts["effects"] > 0 or counts["unknown"] > 0
@@ -116,8 +116,8 @@ class Sessions:
             self._write(replace(session, in_use=True))
 
     def take(self, session_id: str, run_id: str, given_up: Callable[[], bool]) -> Session | None:
-        """Mark a session as used, and return it; None if it is unknown or stays in use. An earlier attempt that still
-        works is waited for, at most for a minute and until `given_up()` is true. Raises OSError.
+        """Mark a session as used, and return it; None if it is unknown or stays in use. Wait for an earlier attempt
+        that still works, at most for a minute and until `given_up()` is true. Raises OSError.
         """
         until = time.monotonic() + TAKE_SECONDS
         while True:
@@ -162,7 +162,7 @@ class Sessions:
                 self._write(replace(session, deferred=False))
 
     def keep(self, session: Session, executor: Executor) -> bool:
-        """Keep an unused session, or only whether it had effects. Tell whether it can be resumed. Raises OSError."""
+        """Keep an unused session, or just a note of its effects. Tell whether it can be resumed. Raises OSError."""
         stored = self._find(session.id) or session
         had_files = any(session.work.iterdir()) if session.work.is_dir() else session.had_files
         paths = executor.session_files(session.id, session.work)
@@ -191,7 +191,7 @@ class Sessions:
     def learn_end(
         self, run_id: str, seconds: float | None, executor: Executor, *, waits: bool = False
     ) -> None:
-        """Learn for how long this run's session can be resumed, if it `waits` an hour longer; None if no longer."""
+        """Let this run's session stay so long, and an hour longer if the run `waits`. With None, remove it."""
         with self._lock:
             session = self.of_run(run_id)
             if session is None or session.in_use:
@@ -330,8 +330,8 @@ class Workplaces:
     _sessions: Sessions
 
     def find(self, given_up: Callable[[], bool]) -> Workplace:
-        """Return the run's workplace; to resume a session, that of the earlier attempt, which is waited for until
-        `given_up()` is true. Raises HadEffects, OSError.
+        """Return the run's workplace. To resume a session, this is the earlier attempt's, and the call waits until that
+        has left it or `given_up()` is true. Raises HadEffects, OSError.
         """
         run = self._run
         if run.resume_session_id is None:

@@ -52,7 +52,7 @@ class RunEvent:
 
 
 def read(kind: str, payload: Any) -> Iterator[RunEvent]:
-    """Return the events to tell for one event of a program: a line of claude's stream, or a piece of output."""
+    """Return the events to send for one of a program: a line of claude's stream, or a piece of other output."""
     if not isinstance(payload, dict) or kind in _PARTS:
         return
     if kind in STREAMS:
@@ -70,7 +70,7 @@ def read(kind: str, payload: Any) -> Iterator[RunEvent]:
         yield RunEvent(STATUS, (sentence(payload),) if sentence else (), told)
     elif kind == "rate_limit_event":
         info = payload.get("rate_limit_info")
-        # Claude also tells of limits that are far off, of which nothing is told.
+        # Claude also writes such an event while the limit is far off. It is left out.
         if isinstance(info, dict) and info.get("status") != "allowed":
             text = f"The usage limit of the model's API is {info.get('status')}."
             yield RunEvent(STATUS, (text,), {"subtype": "usage_limit", **_renamed(info, _OF_LIMIT)})
@@ -113,7 +113,7 @@ def _texts(content: Any) -> tuple[str, ...]:
 
 
 def _renamed(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    """Return those of the values that are there, under the names that the API's events have."""
+    """Return the values under the names that the API's events have, without missing ones."""
     return {
         name: values[old] for old, name in names.items() if values.get(old) not in (None, "", [])
     }
@@ -193,7 +193,7 @@ class EventFile:
         return self._file >= 0
 
     def append(self, line: Callable[[int], bytes], last: Callable[[int], bytes]) -> None:
-        """Append an event's line or, if it has no room, the last one. Both get the event's number. Raises OSError."""
+        """Append an event's line, or the line `last` if it has no room. Both get the event's number. Raises OSError."""
         if not self.open:
             return
         number = self.seq + 1
@@ -252,7 +252,7 @@ class SpoolReader:
         return os.fstat(self._file.fileno()).st_nlink == 0
 
     def lines(self) -> list[bytes]:
-        """Return the next events that one call of the API takes, without going on to those after them."""
+        """Return the next events, as many as one call of the API takes. `go_to` moves on to later ones."""
         content = os.pread(self._file.fileno(), MOST_BYTES_IN_A_CALL, self._offset)
         # What follows the last line end is an event that is being written, or one that a crash has cut off.
         return content.split(b"\n")[:-1][:MOST_IN_A_CALL]
@@ -276,7 +276,7 @@ def is_full(lines: list[bytes]) -> bool:
 
 
 def make_room(directory: Path, *, most_bytes: float = inf, most: float = inf) -> None:
-    """Remove the oldest files, until those that are left have at most so many bytes, and are at most so many."""
+    """Remove the oldest files until at most `most` are left, with at most `most_bytes` in all."""
     files = []
     for path in directory.glob(f"*{SUFFIX}"):
         # Another thread, which sends this file or removes old ones, may be removing it.

@@ -25,7 +25,7 @@ OK, ERROR, UNKNOWN = "ok", "error", "unknown"
 NO_EFFECT, IDEMPOTENT, POSSIBLE = "none", "idempotent", "possible"
 LONGEST_LIST = 500
 LONGEST_TOOL_NAME = LONGEST_CALL_ID = 200
-# The name of a call is searched for secrets before it is cut. One that is longer than this counts as none.
+# The name of a tool is searched for secrets before it is cut. A longer name than this is dropped unsearched.
 LONGEST_SEARCHED = 64 * 1024
 # Stands for the name of a tool in a call that names none. The API takes no empty name.
 UNNAMED = "(unnamed)"

@@ -61,7 +61,7 @@ def stdin_text(run: AssignedRun) -> bytes:
     return _utf8("\n\n".join([run.prompt, "\n".join(parts)] if parts else [run.prompt]))
 
 
-# How many bytes of JSON the program gets at most of what the worker saw.
+# The program gets at most this many bytes of JSON from what the worker saw when it looked.
 LARGEST_SEEN = 32 * 1024
 
 
@@ -75,8 +75,8 @@ def cut(value: object) -> object:
 
 def _fenced(kind: str, about: str, value: object) -> str:
     """Return a value as JSON between marker lines."""
-    # Others may choose the value: who starts the trigger, or what writes to the server. The marker lines have a random
-    # name, so that no value can contain the closing marker and pass the text after it off as part of the prompt.
+    # Outsiders may choose the value, such as the caller who starts the trigger. The marker lines have a random name, so
+    # that no value can contain the closing marker and pass the text after it off as part of the prompt.
     fence = f"{kind}-{secrets.token_hex(16)}"
     return (
         f"The JSON between the two {fence} lines is {about}."
@@ -135,7 +135,7 @@ PROXIES = frozenset(
         *("http_proxy", "https_proxy", "all_proxy"),
     }
 )
-# Every run's program gets these, if they are set, to find programs, its home, the language and the network.
+# Every run's program gets these variables, if they are set: it needs programs, its home, the language and the network.
 ALLOWED = frozenset(
     {
         *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "NO_COLOR", "TMPDIR"),
@@ -152,7 +152,7 @@ GATEWAY_HOST = "127.0.0.1"
 
 
 def allowed(extra: Iterable[str] = ()) -> dict[str, str]:
-    """Return the allowed variables, those in `extra`, and beside a proxy a NO_PROXY with the run's gateway."""
+    """Return the allowed variables and those in `extra`. Beside a proxy, NO_PROXY also names the run's gateway."""
     names = ALLOWED.union(extra)
     environment = {
         name: value
@@ -175,8 +175,8 @@ def _with_gateway(exceptions: str) -> str:
     return ",".join([*hosts, GATEWAY_HOST])
 
 
-# The features of an executor that can park a run while a person decides on a tool call, and resume it, and of one whose
-# agent is started only if a look has found something new.
+# What an executor may be able to do: to park a run while a person decides on a tool call, and resume it; and to start
+# the agent only if a look has found something new.
 APPROVALS, BEFORE = "approvals", "before"
 
 
@@ -247,8 +247,8 @@ class Executor:
     needs_server = False
     # True if a run can go on in the session of an earlier attempt.
     resumes = False
-    # What the executor can do that not every one can, as the API names it. A program of which nothing is known can't be
-    # parked in the middle, so it gets no runs in which a person has to approve a call.
+    # The features of this executor, by the API's names. A program of which nothing is known can't be parked in the
+    # middle, so it gets no runs in which a person has to approve a call.
     features: tuple[str, ...] = ()
 
     @property

@@ -65,7 +65,7 @@ class ClaudeExecutor(Executor):
         job.environment.update(QUIET_VARIABLES)
         job.environment.update(patience_variables(job.run.timeout_seconds))
         if job.run.approvals is not None:
-            # After a call is deferred, what ends in the background would make claude go on without the call.
+            # Without this, a task that ends after a call was deferred makes claude go on without the call.
             job.environment["CLAUDE_CODE_DISABLE_BACKGROUND_TASKS"] = "1"
         job.environment["CLAUDE_CODE_TMPDIR"] = job.environment.get("TMPDIR", str(job.files))
         session = job.session
@@ -219,7 +219,7 @@ def _pattern(path: Path) -> str:
     return re.sub(r"[()\\]", r"\\\g<0>", re.sub(r"[][*?!#\\]", r"\\\g<0>", f"/{path}"))
 
 
-# Claude then writes no file from which a session can be resumed.
+# With this option, claude writes no file from which a session can be resumed.
 FORGET_SESSION = "--no-session-persistence"
 
 
@@ -355,7 +355,7 @@ class Account:
     _word: str | None = None
 
     def word(self) -> str | None:
-        """Return the account's word, the same on all machines of the environment, which does not tell the account."""
+        """Return the HMAC that names the account, the same on all the environment's machines; None if unknown."""
         with self._lock:
             now = time.monotonic()
             if now >= self._look_at:
@@ -395,7 +395,7 @@ def account_identity(auth_mode: str) -> str | None:
 
 
 def _login() -> dict[str, Any]:
-    """Return what claude keeps in its own file of the account that it is logged in with; nothing if it is not."""
+    """Return what claude's own file says of the account that it is logged in with; {} if it is not logged in."""
     directory = _directory(allowed(), "CLAUDE_CONFIG_DIR") or _directory(allowed(), "HOME")
     try:
         content = json.loads((directory / ".claude.json").read_bytes()) if directory else {}

@@ -26,7 +26,7 @@ from pipedai_worker.running.process import SHORTEST_CUT_STRING, Ending, JsonLine
 from pipedai_worker.running.stopping import StopReason
 from pipedai_worker.values import number, whole
 
-# These subtypes of a result mean that the task reached a limit, as the same prompt would again: the client's fault.
+# These subtypes mean that the task reached a limit. The same prompt would again, so the client is at fault.
 BUDGET_REACHED = "error_max_budget_usd"
 CLIENT_SUBTYPES = {
     "error_max_turns": "Claude reached its limit of turns.",
@@ -470,7 +470,7 @@ class Watch:
         else:
             sentence = f"Claude {ending.description} without a result."
             if not self._transcript.begun:
-                # A claude that does not know the worker's options ends so, and so does another program.
+                # A claude that is too old for the worker's options ends without an event, and so does another program.
                 sentence += " It told nothing at all: see `pipedai-worker doctor`."
         fault = Fault(INFRA, sentence, rate_limited=self._transcript.limit_reached)
         return self._failed(ending, fault, self._said)

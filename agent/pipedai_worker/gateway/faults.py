@@ -15,7 +15,7 @@ PROXY_REFUSED = 407
 UNAUTHORIZED = 401
 REFUSED_HEADERS = frozenset({UNAUTHORIZED, 403})
 INFRA_STATUSES = frozenset({408, TOO_MANY_REQUESTS})
-# So a server answers that only has MCP's older transport, HTTP+SSE, where a POST to the URL itself means nothing.
+# A server with only MCP's older transport, HTTP+SSE, answers so, because there a POST to the URL itself means nothing.
 NO_POSTS = frozenset({404, 405})
 
 
@@ -38,7 +38,7 @@ def client(sentence: str) -> ServerFailed:
 
 
 def of_status(status: int, *, expiring: bool = False, begins: bool = False) -> ServerFailed | None:
-    """Return the error for a status; None for 2xx. `expiring` headers may be replaced. `begins` means `initialize`."""
+    """Return a status's error; None for 2xx. `expiring` headers may be replaced; `begins` means `initialize`."""
     if 200 <= status < 300:
         return None
     if 300 <= status < 400:

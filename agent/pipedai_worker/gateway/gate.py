@@ -1,7 +1,7 @@
 """Lets a gated tool call pass only with a person's approval for exactly this call (docs/approvals.md). The gateway asks
-the gate about every call, so what claude, its hook or a sub-agent do can't go round it; the hook only asks what to
-tell claude. What is sent in a run with rules is made anew, from what a message may have alone, so that nothing else
-is sent than what the gate has seen.
+the gate about every call, so neither claude nor its hook nor a sub-agent can go round it; the hook only asks what to
+tell claude. In a run with rules, each message is built anew from its known members before it is sent, so that the
+server gets only what the gate has seen.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ log = logging.getLogger(__name__)
 
 _PLAIN_TYPE = re.compile(r'application/json(?:\s*;\s*charset="?utf-8"?)?', re.IGNORECASE)
 
-# The API takes arguments of at most so many levels.
+# The API takes arguments that are nested this deep at most.
 MOST_LEVELS = 62
-# What MCP itself has in `_meta`. A server may do something by the rest.
+# The keys that MCP itself has in `_meta`. A server may act on any other key.
 _META = re.compile(r"progressToken|traceparent|io\.modelcontextprotocol/.*")
 _PARAM, _MIRRORED = "mcp-param-", "x-mcp-header"
 # The headers that MCP, HTTP and tracing need. None has a `_`, which servers by WSGI don't tell from a `-`.
@@ -65,7 +65,7 @@ def _text(value: Any) -> bytes:
 
 
 def is_plain(posted: list[dict[str, Any]], request: Request) -> bool:
-    """Tell whether the headers of a POST say nothing else than its messages, and no method is a call in capitals."""
+    """Tell whether a POST's headers agree with its messages, and no method is `tools/call` in other capitals."""
     if not _PLAIN_TYPE.fullmatch(request.header("content-type") or ""):
         return False
     for message in posted:
@@ -81,7 +81,7 @@ def is_plain(posted: list[dict[str, Any]], request: Request) -> bool:
 
 
 def mirrors(schema: Any) -> dict[str, tuple[str, ...]] | None:
-    """Return which arguments headers repeat by a tool's schema (`x-mcp-header`); None if there are too many."""
+    """Return the headers that repeat arguments, by a tool's schema (`x-mcp-header`); None if there are too many."""
     found: dict[str, tuple[str, ...]] = {}
     waiting: list[tuple[tuple[str, ...], Any]] = [((), schema)]
     while waiting and len(found) <= limits.MOST_MIRRORS:
@@ -141,7 +141,7 @@ def canonical(value: Any, levels: int) -> bytes | None:
         return None
 
 
-# The most that the arguments of a call that somebody is to approve may take, in bytes of their canonical form.
+# The most bytes that the canonical form of a call's arguments may have, if a person is to approve the call.
 LARGEST_ARGUMENTS = 64 * 1024
 # The longest name of a tool that the API takes.
 LONGEST_NAME = 200
@@ -176,7 +176,7 @@ class Parked:
 
 @dataclass(frozen=True)
 class Admitted:
-    """Messages that may be sent as `body`, once the approval of the call among them has been spent if it needs one."""
+    """Messages that may be sent as `body`. If one of them is a call with an approval, this has to be spent first."""
 
     approval_id: str | None
     body: bytes
@@ -226,16 +226,16 @@ class Gate:
         self._schemas: dict[str, Schema | None] = {}
         # How many bytes of schemas the gate may still keep.
         self._room = limits.LARGEST_SCHEMAS
-        # The tools, by names without secrets, that some list of the run has shown as ones that may have an effect.
+        # The names, without secrets, of the tools that may have an effect by any list of the run so far.
         self._with_effect = set(with_effect)
         self._parked: Parked | None = None
-        # True if claude has sent the parked call all the same, and gone on.
+        # True if claude has sent the parked call after all, and gone on.
         self._was_sent = False
         # The tools of the calls that the gate has refused, in order.
         self._refused: dict[str, str] = {}
 
     def learn(self, name: str, tool: dict[str, Any], effect: str) -> None:
-        """Learn of a listed tool, whose worst effect counts. As it may take a second, no event loop must call it."""
+        """Note a listed tool. Its worst effect counts. This may take a second, so no event loop may call it."""
         # The effect is noted first, and a schema that can't be read is noted as one without canonical form.
         if effect == POSSIBLE:
             with self._lock:
@@ -274,7 +274,7 @@ class Gate:
             return {**self._refused, **({parked.tool_use_id: parked.call.tool} if parked else {})}
 
     def answer_hook(self, body: bytes) -> dict[str, Any]:
-        """Return what the hook tells claude of a call: nothing, to defer it, or to deny it. It waits for the disk."""
+        """Return the hook's answer on a call: an empty one, a deferral, or a denial. It waits for the disk."""
         try:
             asked = parse(body, object_pairs_hook=messages.with_plain_names)
             name, tool_use_id = str(asked["tool_name"]), str(asked["tool_use_id"])
@@ -348,7 +348,7 @@ class Gate:
 
     def _refuse(self, call: str, tool: str) -> None:
         if len(self._refused) < limits.MOST_REFUSED:
-            # A longer name is that of no tool.
+            # No tool has a longer name than this, so a longer one is not reported.
             self._refused[call] = self._redacted(tool) if len(tool) <= LONGEST_NAME else ""
 
     def _admit(self, posted: list[dict[str, Any]], request: Request) -> Admitted | None:
@@ -400,7 +400,7 @@ class Gate:
             return self._is_gated(tool)
 
     def _is_gated(self, tool: str) -> bool:
-        # What was decided on a call holds, whatever the rules have become since the run asked.
+        # A decision on a call holds even if the rules have changed since the run asked for it.
         if self._decision is not None and self._decision.call.tool == tool:
             return True
         may_change = tool not in self._schemas or self._redacted(tool) in self._with_effect

@@ -76,7 +76,7 @@ class Gateway:
         gate: Gate | None = None,
     ) -> None:
         """Take the server's URL and the trigger's headers; `probe()` says if they can't be used. `ask` returns the
-        headers that the trigger has by now: soon before they expire, and when the server refuses them. A thread calls
+        present headers: it is called soon before the old ones expire, and when the server refuses them. A thread calls
         `before_first_effect` before the first call that may change something is sent. It returns once the API knows of
         the call, and raises an exception to prevent the call. It must end soon after the run has been stopped.
         """
@@ -422,7 +422,7 @@ class Forwarding:
 
 
 def _passed_on(status: int) -> int:
-    """Return the status for claude: never 401, for which it looks for a login, a redirect, or one without content."""
+    """Return the status for claude: no 401, after which it looks for a login, no redirect, and none without content."""
     if status in _WITHOUT_CONTENT:
         return HTTPStatus.OK
     if 200 <= status < 300:

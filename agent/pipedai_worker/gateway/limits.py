@@ -33,8 +33,8 @@ LARGE_MESSAGE = 256 * KIB
 LARGEST_TOOLS_LIST = 4 * MIB
 MOST_TOOLS_PAGES = 100
 MOST_TOOLS = 10_000
-# The gate keeps so many bytes of a server's schemas, to check the headers that repeat a call's arguments, and checks so
-# many headers of one tool and of one call.
+# The gate keeps at most this many bytes of a server's schemas, to check the headers that repeat a call's arguments. It
+# checks at most MOST_MIRRORS such headers of one tool and of one call.
 LARGEST_SCHEMAS = 4 * MIB
 MOST_MIRRORS = 100
 LONGEST_SESSION_ID = 1024
@@ -43,7 +43,7 @@ MOST_WAITING = 1_000
 
 CONNECT_SECONDS = 10.0
 SEND_SECONDS = 30.0
-# A whole answer that takes longer has failed, but for that to a tool call, and a stream that the CLI has opened.
+# An answer that takes longer as a whole has failed, except for a tool call's answer and a stream that the CLI opened.
 ANSWER_SECONDS = 120.0
 PROBE_SECONDS = 30.0
 FAREWELL_SECONDS = 2.0
@@ -54,7 +54,7 @@ RENEWED_BEFORE = 30.0
 RENEWAL_PAUSE = 5.0
 # A request that the server refused waits this long for new headers.
 RENEWAL_SECONDS = 10.0
-# Servers close idle connections after 5 s or more. The gateway is earlier, so as not to send on one that is closing.
+# Servers close idle connections after 5 s or more. The gateway closes them earlier, so that it sends on no closing one.
 IDLE_SECONDS = 4.0
 # The system notices a dead peer when it has not answered for IDLE + INTERVAL * COUNT seconds.
 KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 30, 10, 3

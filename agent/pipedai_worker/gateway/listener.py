@@ -19,7 +19,7 @@ from pipedai_worker.gateway.upstream import JSON
 
 log = logging.getLogger(__name__)
 
-# H11 accepts control characters in the value of a header.
+# Matches control characters, because h11 accepts them in the value of a header.
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -217,7 +217,7 @@ class Listener:
 
     @contextlib.contextmanager
     def _memory(self) -> Iterator[Callable[[int], None]]:
-        """Give a function that takes so much memory for a request's body, or raises BadRequest."""
+        """Yield a function that reserves a number of bytes for a request's body, or raises BadRequest."""
         taken = 0
 
         def take(size: int) -> None:

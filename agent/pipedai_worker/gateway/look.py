@@ -47,7 +47,7 @@ class Look:
     _gate: Gate | None
 
     async def take(self, talk: Conversation, effects: Effects) -> Looked:
-        """Call the tool, which the journal has before, and judge its result. Raises ServerFailed."""
+        """Write the call to the journal, call the tool, and judge its result. Raises ServerFailed."""
         tool, why = self._before.tool, ""
         if not effects.knows(tool):
             why = f"The MCP server has no tool {tool!r}"

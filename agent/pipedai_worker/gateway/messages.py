@@ -165,8 +165,8 @@ def _check(message: dict[str, Any]) -> None:
 
 
 def with_plain_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object of JSON. Raises ValueError for a name that is there twice, that a server in C would take to end
-    earlier (NUL), or by which an object in JavaScript may get other members (`__proto__`).
+    """Make an object of JSON. Raises ValueError for a name that servers may read differently: one that is there twice,
+    one with NUL, where a name in C ends, and `__proto__`, which gives an object in JavaScript other members.
     """
     made = dict(pairs)
     if len(made) < len(pairs) or any("\0" in name or "__proto__" in name for name in made):
@@ -195,7 +195,7 @@ Awaited = Union[Call, ListOfTools]
 
 
 class Waiting:
-    """What waits for an answer, by session and by the request's id as JSON. Answers to tool calls go to the journal."""
+    """The requests that wait for an answer, by session and by id as JSON. Answers to tool calls go to the journal."""
 
     def __init__(self, calls: ToolCalls, effects: Effects) -> None:
         self._calls = calls

@@ -1,4 +1,4 @@
-"""Asks a run's MCP server for its tools, as one that fails costs nothing then (docs/decisions/gateway.md)."""
+"""Asks a run's MCP server for its tools first, so that a failing one costs nothing (docs/decisions/gateway.md)."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class Conversation:
         self._session: str | None = None
 
     def allow(self, size: int, too_large: str) -> None:
-        """Take so many bytes more from the server; `too_large` is the sentence for an answer beyond."""
+        """Allow `size` more bytes from the server; `too_large` is the sentence for an answer beyond."""
         self._largest = self._left = self._other = size
         self._too_large = too_large
 

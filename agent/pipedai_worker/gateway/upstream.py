@@ -41,8 +41,8 @@ class Credentials:
     expire_at: float | None = None
 
 
-# Returns the present credentials. Its argument says whether the server has refused those from before. It is called in
-# a thread of its own, and may raise any exception.
+# Returns the present credentials. Its argument says whether the server has refused the earlier ones. It is called in a
+# thread of its own, and may raise any exception.
 Ask = Callable[[bool], Credentials]
 
 
@@ -149,7 +149,7 @@ class Upstream:
         self._fault: ServerFailed | None = None
         self._headers: Headers = []
         self._given: list[tuple[str, str]] = []
-        # The values of all headers so far, also of those that were replaced. Shorter ones occur in ordinary texts.
+        # The values of all headers so far, even replaced ones, but no short values, which ordinary texts have.
         self._secrets: set[str] = set()
         self._redactor = Redactor()
         self.url = httpx.URL("http://invalid.invalid/")
@@ -210,7 +210,7 @@ class Upstream:
         answer = await self._send_once(self._client, ends_at, *asked)
         try:
             if answer.status_code == faults.UNAUTHORIZED:
-                # There may be other headers than those that the server refused, or they may have to be asked for.
+                # If the headers have not been replaced since this request was sent, the API is asked for new ones.
                 if self._headers == used:
                     await self._renewal.ask()
                 if self._headers != used:
@@ -288,7 +288,7 @@ def _parse(url: str) -> tuple[httpx.URL, list[tuple[str, str]]]:
 
 
 def _sendable(headers: list[tuple[str, str]]) -> Headers:
-    """Return the trigger's headers as bytes. The last of a name counts, and what it must not set is left out."""
+    """Return the trigger's headers as bytes. The last of a name counts. Headers that it must not set are left out."""
     made: dict[bytes, tuple[bytes, bytes]] = {}
     for name, value in headers:
         pair = (name.encode(), value.strip(" \t").encode())
@@ -391,7 +391,7 @@ async def events_of(
     largest: int = limits.LARGEST_EVENT,
     too_large: str = f"The MCP server sent an event of more than {limits.LARGEST_EVENT // limits.MIB} MiB.",
 ) -> AsyncIterator[Event]:
-    """Yield the events of an answer. Raises ServerFailed, with the sentence `too_large` for one of more bytes."""
+    """Yield the events of an answer. Raises ServerFailed, with the sentence `too_large` for one over `largest`."""
     splitter = EventSplitter(largest)
     try:
         async for chunk in chunks_of(response):

@@ -71,7 +71,7 @@ class Approvals:
 
     @classmethod
     def parse(cls, item: Any) -> Approvals | None:
-        """Raises AttributeError, KeyError, TypeError or ValueError: a run whose rules can't be read is not begun."""
+        """Read a run's rules. Raises AttributeError, KeyError, TypeError or ValueError: the run is then not begun."""
         if item is None:
             return None
         decision = item.get("decision")
@@ -97,7 +97,7 @@ class Before:
 
     @classmethod
     def parse(cls, item: Any) -> Before | None:
-        """Raises AttributeError, KeyError, TypeError or ValueError: a run whose look can't be read is not begun."""
+        """Read a run's look. Raises AttributeError, KeyError, TypeError or ValueError: the run is then not begun."""
         if item is None:
             return None
         arguments, run_if = item["arguments"], item["runIf"]
@@ -223,7 +223,7 @@ def _cost(value: Any) -> str | None:
 
 
 def _text(value: Any) -> str:
-    """Raises TypeError for no text, and ValueError for lone surrogates, which UTF-8 can't encode."""
+    """Return a text that UTF-8 can encode. Raises TypeError for no text, ValueError for a lone surrogate."""
     if not isinstance(value, str):
         raise TypeError
     value.encode()

@@ -45,16 +45,16 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class InHand:
-    """Only the main thread calls the methods. When a thread has ended, `_deliver` lets the main thread call `_on_ended`
-    with the thread's run, or None if it settled something, and the error for which the worker has to end, or None.
+    """The runs in hand. Only the main thread calls the methods. When a thread ends, `_deliver` makes the main thread
+    call `_on_ended` with the run, or None if it only reported, and the error that ends the worker, or None.
     """
 
     _around: Surroundings
     _deliver: Callable[[Callable[[], None]], None]
     _on_ended: Callable[[Run | None, ApiError | None], None]
     runs: dict[str, Run] = field(default_factory=dict)
-    # The runs that were granted and are not written to disk yet, and those that the API does not know yet to wait.
-    # Until then the worker asks for no other run.
+    # The runs that are granted but not on disk yet, and those that wait although the API does not know it yet. While
+    # there are any, the worker asks for no other run.
     claiming: set[str] = field(default_factory=set)
     settling: int = 0
 
@@ -70,7 +70,7 @@ class InHand:
         left = around.journal.events()
         for run_id, body in around.journal.outcomes().items():
             if body.get("status") == WAITING:
-                # Until the API knows that the run waits, it must not be taken anew: the late report would end that.
+                # The worker must not take this run again before the report, which would end the new claim.
                 self.claiming.add(run_id)
             self._settle(partial(self._report_left, run_id, body, left.pop(run_id, None)))
         if left:
@@ -78,7 +78,7 @@ class InHand:
             run_in_background("events", lambda: send_left(around.api, left, around.leaving))
 
     def _report_left(self, run_id: str, body: dict[str, Any], events: Path | None) -> None:
-        """Report a run of an earlier process, and then send its events: before, the API may not take them."""
+        """Report a run of an earlier process, and then its events, which the API may not take before."""
         around = self._around
         try:
             status = report(around, run_id, body)
@@ -90,7 +90,7 @@ class InHand:
             sender.end(status)
 
     def hand_back(self, run_id: str, outcome: Outcome) -> None:
-        """Report a run that was granted, and is not begun."""
+        """Report a run that was granted and that the worker does not begin."""
         # Until the claimId is dropped, the worker asks for nothing: another call with it would get this run again, or a
         # run whose claimId is then dropped too early.
         self.claiming.add(run_id)
@@ -164,9 +164,9 @@ class Settings:
     events: Path | None = None
     # Called after each poll with how claude is paid for, as the API says; None if it says nothing.
     on_auth_mode: Callable[[str | None], None] = lambda _: None
-    # Returns the word for the account of claude that pays for the runs, for the polls to tell; None if it is not known.
+    # Returns the HMAC that names claude's account, which the polls tell the API; None if it is not known.
     account_id: Callable[[], str | None] = lambda: None
-    # Returns what is wrong with this machine, given by how many seconds the API's clock is ahead, or None.
+    # Returns what is wrong with this machine. The argument says by how many seconds the API's clock is ahead, or None.
     problems: Callable[[float | None], list[dict[str, str]]] = lambda _: []
 
 
@@ -293,7 +293,7 @@ class Loop:
             with logged("it can't be written down that sessions are kept"):
                 self._journal.sessions.keep_while_limited(self._api.limited_seconds)
         for run_id in self._api.ended_runs:
-            # A run that was decided about since the poll began uses its session again, and has its own end.
+            # If a person has decided since the poll began, the run uses its session again, which this leaves alone.
             self._journal.sessions.learn_end(run_id, None, self._surroundings.executor)
         if polled.granted is not None:
             self._take_granted(polled.granted)
@@ -329,7 +329,7 @@ class Loop:
             self._journal.drop_next_claim_id()
 
     def _on_ended(self, run: Run | None, error: ApiError | None) -> None:
-        """Go on after the thread of a run; with None, after one that settled something."""
+        """Go on after a run's thread has ended; `run` is None for a thread that only reported."""
         if run is not None:
             if not run.claimed:
                 self._poller.pause(UNCLAIMED_PAUSE_SECONDS)

@@ -133,12 +133,12 @@ class Outcome:
 
 
 def storable(value: Any) -> Any:
-    """Replaces characters that the API can't store. Raises RecursionError if it is nested too deep."""
+    """Return JSON with other characters for those that the API can't store. Raises RecursionError if it is too deep."""
     return with_strings(value, lambda text: _UNSTORABLE.sub("\ufffd", text))
 
 
 def bare(body: dict[str, Any]) -> dict[str, Any]:
-    """Return status and fault of an outcome that the API has refused. A run can't wait without its call: it fails."""
+    """Return status and fault of an outcome that the API refused. Without its call a run fails: it can't wait."""
     if body.get("status") == WAITING:
         return {"status": FAILED, "faultClass": CLIENT}
     return {name: body[name] for name in ("status", "faultClass") if name in body}
@@ -249,7 +249,7 @@ def settle(success: Outcome, schema: Any, output: Any, redactor: Redactor) -> Ou
 
 
 def check(schema: Any, output: Any, redactor: Redactor) -> Fault | None:
-    """Check in a process of its own. Return None if it fits, else what is wrong, without secrets."""
+    """Check an output in a process of its own. Return None if it fits, else what is wrong, without secrets."""
     try:
         checked = subprocess.run(
             [sys.executable, "-m", CHECKER, str(CPU_SECONDS)],
@@ -296,7 +296,7 @@ def size_of(output: Any) -> int | None:
 
 
 def _held_int(literal: str) -> int:
-    """Raise ValueError for a number beyond JavaScript's largest, which the API refuses. The value is not needed."""
+    """Raise ValueError for a number beyond JavaScript's largest, which the API refuses. No caller needs the value."""
     if len(literal) > LONGEST_NUMBER or math.isinf(float(literal)):
         raise ValueError
     return 0

@@ -123,7 +123,7 @@ class Heartbeat:
                 failed = True
                 if not isinstance(error, Unanswered):
                     log.exception("run %s: the heartbeat failed", self._run_id)
-                # After an outage the API waits three times as long as this before it gives the run up.
+                # This pause is short, because after an outage the API gives the run up without a heartbeat in a minute.
                 delay = backoff.next_delay(getattr(error, "retry_after", None))
                 delay = min(delay, self._interval / 2)
             else:
@@ -189,7 +189,7 @@ def report(around: Surroundings, run_id: str, body: dict[str, Any]) -> str | Non
         status = answer.get("status")
         log.info("run %s %s", run_id, body.get("status"))
         seconds, waits = around.api.seconds_until(answer.get("resumeUntil")), status == WAITING
-        # The session of a run that waits stays as long as it can, if the API does not tell how long.
+        # If the API does not tell for how long, the session of a run that waits is kept as long as possible.
         if "resumeUntil" in answer and not (waits and seconds is None):
             journal.sessions.learn_end(run_id, seconds, around.executor, waits=waits)
     journal.drop_outcome(run_id)
@@ -204,9 +204,9 @@ GATHER_SECONDS = 1.0
 # If a run had more events than this within GATHER_SECONDS, no person can read them as they come, as with the output of
 # a build. Its events are then gathered for twice the time.
 MANY_EVENTS = 10
-# The API answers so if earlier events are missing, and if the run's trigger asks for none, at least not now.
+# The API's codes for missing earlier events, and for a trigger that asks for no events, at least not now.
 EVENT_GAP, EVENTS_OFF = "event_gap", "events_off"
-# If the API asks for other events than it got more often than this in a row, the worker sends it no more.
+# If more answers in a row than this ask for other events than the worker sent, it sends no more.
 MOST_GAPS = 3
 
 # A run's thread waits so long for the run's last events to arrive: before the report, so that those who watch the run
@@ -216,7 +216,7 @@ _LOOK_SECONDS = 0.02
 
 
 def seconds_to_gather(lines: list[bytes]) -> float:
-    """Return for how long the next events are gathered after a call with these."""
+    """Return for how many seconds events are gathered after a call that sent these."""
     if is_full(lines):
         return 0.0
     return GATHER_SECONDS if len(lines) <= MANY_EVENTS else 2 * GATHER_SECONDS
@@ -228,7 +228,7 @@ class _Dropped(Exception):  # noqa: N818 - an end, not an error
 
 @dataclass
 class Sender:
-    """Sends what a run's file has and is added to it, in a thread of its own from `begin()` or `end()` on."""
+    """Sends a run's events from its file, which may still grow, in a thread of its own from `begin()` or `end()` on."""
 
     _api: Api
     _run_id: str
@@ -265,7 +265,7 @@ class Sender:
         run_in_background(f"events {self._run_id}", self.run)
 
     def watch(self) -> None:
-        """Send from now on what the file has and gets, even if it was to be kept until the run's end."""
+        """Send the file's events from now on, even if they were to be kept until the run's end."""
         with self._deciding:
             if not (self._begun or self._ended.is_set() or self.dropped):
                 self.begin()
@@ -278,8 +278,8 @@ class Sender:
                 return
 
     def end(self, status: str | None, *, hasty: bool = False) -> None:
-        """After `finish()`, send the file if that has not begun, or remove it if it is kept and the run has succeeded
-        (`status`, if the API told). With `hasty` the last events get no moment to arrive.
+        """After `finish()`, send the file if that has not begun. If it is kept for a failure and `status` is a success,
+        remove it instead. `hasty` does not wait for the last events to arrive.
         """
         self._over = True
         if self.waits and status in {None, WAITING}:

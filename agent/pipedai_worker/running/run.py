@@ -108,9 +108,9 @@ def gate_of(
 
 
 def _approvals_of(run: AssignedRun, known: Session | None) -> Approvals | None:
-    """Return what the gate goes by. A session may end with a call about which an earlier run has asked. Claude makes it
-    when the session is resumed, also if the trigger has no rule for it any more, so its tool stays gated until somebody
-    has decided for this run.
+    """Return the rules for the gate. A session may end with a deferred call, for which an earlier run asked. Claude
+    makes the call when the session is resumed, even if the trigger has no rule for it any more, so the call's tool
+    stays gated until a person has decided for this run.
     """
     if known is None or not known.deferred or not known.asked_tool or run.is_decided:
         return run.approvals
@@ -119,8 +119,8 @@ def _approvals_of(run: AssignedRun, known: Session | None) -> Approvals | None:
     return replace(approvals, rules=(*approvals.rules, asked))
 
 
-# How many of a run's headers, the latest, the worker still hides. Those before have expired long ago, and to look for
-# each of a day's tokens of five minutes would cost ten seconds for a megabyte of output.
+# The worker hides only this many of a run's latest headers. Older ones have expired long ago, and to look for a day's
+# tokens of five minutes each would cost ten seconds for a megabyte of output.
 MOST_REMEMBERED = 20
 
 
@@ -231,8 +231,8 @@ class Run:
                 self._recorder.sender.end(status, hasty=self.stop.hasty)
 
     def _keep(self) -> bool:
-        """Write the run down. Return False if that failed; the run has then been reported. The worker asks for no other
-        run before: if it is killed, the same claimId gives it this run again.
+        """Write the run to disk. Return False if that failed; the run has then been reported. Until this is done the
+        worker asks for no other run, so that after a kill the same claimId gives it this run again.
         """
         around = self._around
         try:
@@ -376,7 +376,7 @@ class Run:
                     execution = self._probe(gateway, look, deadline)
                 if execution is None:
                     limit = self.assigned.timeout_seconds
-                    # Without a server the gateway is there for the hook of rules alone.
+                    # Without an MCP server, the gateway only answers the hook of a run with rules.
                     url = gateway.url if has_server else ""
                     configuration = claude.mcp_configuration(url, limit)
                     durable.write_private(scratch.mcp_config, configuration)

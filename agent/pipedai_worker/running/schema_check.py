@@ -15,11 +15,11 @@ MEMORY_BYTES = 1024 * 1024 * 1024
 
 
 def main() -> None:
-    """The only argument is the number of seconds of processor time that may be used."""
-    # A process that ends need not look for garbage first.
+    """Check the document from stdin. The only argument is how many seconds of processor time this may take."""
+    # Freezing skips the garbage collection at exit, which a process that ends does not need.
     atexit.register(gc.freeze)
     limit = int(sys.argv[1])
-    # At the first limit comes SIGXCPU. A SIGKILL could also mean that the machine has no memory left.
+    # SIGXCPU at the first limit shows that the time is used up. A SIGKILL could also mean that no memory is left.
     resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
     # macOS can't limit a process's memory in this way.
     if sys.platform.startswith("linux"):

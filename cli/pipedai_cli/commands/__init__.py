@@ -1,1 +1,1 @@
-"""The commands. Each module has those of one matter in COMMANDS."""
+"""The commands. Each module lists those about one topic in COMMANDS."""

@@ -48,12 +48,12 @@ def login(session: Session, url: str | None, no_browser: bool) -> None:
         session.out.note(f"{api.url} is not https: the key travels in plain text.")
     name = platform.node() or "a computer"
     if session.profile_name != DEFAULT_PROFILE:
-        # So that who revokes a key tells the agent's from the person's.
+        # With this name, a person who revokes keys can tell the agent's from their own.
         name += f", {session.profile_name}"
     begun = api.post("/enrollments/device", {"label": name[:255], "for": "command_line"})
     page = begun["verificationUri"]
     session.out.note(f"Open {page} and type the code {begun['userCode']}.")
-    # A browser also opens files and other programs, by what a false service may call its page.
+    # A false service could name a file or a program as its page, and a browser would open it.
     is_page = page.startswith(("https://", "http://"))
     if is_page and not no_browser and session.out.shows_progress:
         webbrowser.open(page)

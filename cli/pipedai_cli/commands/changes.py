@@ -86,7 +86,7 @@ def _show(session: Session, files: Files, answer: Json, *, prune: bool) -> None:
         if action == "delete" and not prune:
             head += " (only with --prune)"
         session.out.line(head, style=_STYLES.get(action, ""))
-        # Of what is new or goes, its name is enough.
+        # For a row that is created or deleted, its name is enough.
         if action == "update":
             for name, (before, after) in change["diff"].items():
                 _show_field(session, name, before, after)
@@ -163,7 +163,7 @@ def export(session: Session, managed_by: str, to: Path, force: bool, assign_keys
 
 
 def _assign_keys(session: Session, answer: Json) -> None:
-    # Also the keys that rows of other files have: two alike would be refused.
+    # The keys of rows that other files manage count too, because the service refuses two equal keys.
     everything = session.api.get(f"{session.environment}/export")["resources"]
     taken = {(each["kind"], each["key"]) for each in everything}
     for row in answer["withoutKey"]:

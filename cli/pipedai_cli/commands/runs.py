@@ -13,9 +13,9 @@ from pipedai_cli.output import dollars, duration, local_time, shorten, without_c
 from pipedai_cli.session import Session, examples, found_by, with_json, with_limit
 
 _ENDINGS = {"failed": "failed", "timed_out": "timed out", "canceled": "was canceled"}
-# How often a run in the queue, of which no stream tells, is asked for.
+# The seconds between two questions about a run in the queue, because no stream tells of it.
 _LOOK_SECONDS = 1.0
-# A stream that broke is begun anew so often in a row, without a new event in between.
+# A stream that broke is opened again at most this often in a row, if no new event comes in between.
 _MOST_BREAKS = 5
 _LONGEST_EVENT = 2000
 
@@ -189,7 +189,7 @@ def follow_events(
 ) -> Json:
     """Show a run's events until it ends or waits for a person (`to_the_end`: all of them), and return the run."""
     path, last, breaks, is_over = f"/runs/{run_id}", after, 0, False
-    # Without it the events that are kept anyway are shown, so whoever has asked too often follows all the same.
+    # The API refuses this if it is asked too often. The events that are kept anyway are then shown.
     with contextlib.suppress(Failure):
         session.api.post(f"{path}/watch")
     while True:
@@ -197,7 +197,7 @@ def follow_events(
         if is_over or row["status"] == "waiting":
             return row
         if row["status"] in {"queued", "claimed"}:
-            # Nothing can come yet, and somebody who waits wants to know why.
+            # No event can come yet, and a person who waits wants to know why.
             with session.out.progress(_why(session, run_id)):
                 time.sleep(_LOOK_SECONDS)
             continue
@@ -218,7 +218,7 @@ def follow_events(
 
 
 def _streamed(session: Session, path: str, last: int, *, to_the_end: bool) -> Iterator[Json | None]:
-    """Yield the events after `last`, and None if there is no more to wait for. Before the first, show that it runs."""
+    """Yield the events after `last`, and None if no more will come. Before the first, show that the run goes on."""
     stream = session.api.stream(f"{path}/events/stream", last)
     with session.out.progress("It runs.") as hide, stream as events:
         for name, data in events or [("end", {})]:
