@@ -244,10 +244,10 @@ def invite(
     *, environment_id: UUID, email: Email, role: Role, actor: Actor
 ) -> tuple[Invitation, str | None]:
     """Invites an address into the environment and queues the mail. Without a mail server, no mail is queued, and the
-    link of the invitation is returned too, for the caller to hand over; nobody else sees it.
+    link of the invitation is returned too, so that the caller can send it; nobody else sees it.
 
-    Raises Forbidden for a role above the caller's own. Raises Conflict if the caller has not proved their address, if
-    the address is a member's or is invited already, or if the environment has as many invitations as it may. Raises
+    Raises Forbidden for a role above the caller's own. Raises Conflict if the caller has not confirmed their address,
+    if the address is a member's or is invited already, or if the environment has as many invitations as it may. Raises
     TooManyRequests if the workspace has sent too many, or the address got too many mails.
     """
     try:
