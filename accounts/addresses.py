@@ -95,9 +95,9 @@ def keeps_address(holder: User) -> bool:
 
 
 def lock_holder(address: str, *also: UUID, mail: AccountMail | None = None) -> User | None:
-    """Returns the account with the address (`mail` may name it), or None. Locks it and the users in `also`, in the
-    order of ids. Call it before any other lock. While it is locked, nobody adds rows that refer to it, such as
-    memberships.
+    """Returns the account with the address, or None, and locks it and the users in `also`, in the order of ids. `mail`
+    is the mail whose token is used, if any. Call it before any other lock. While the account is locked, nobody adds
+    rows that refer to it, such as memberships.
     """
     holders = User.objects.filter(email=address)
     holder_id = holders.values_list("id", flat=True).first()
