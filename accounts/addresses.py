@@ -1,7 +1,7 @@
-"""The proof that an address belongs to its account, and how an account gets another address.
+"""The proof that an e-mail address belongs to its account, and how an account gets another address.
 
-If somebody else proves the address, an account that never did is displaced: it is deactivated and loses its memberships
-and keys, so that nothing given to the address stays with a stranger.
+If another person proves an address that its account has never confirmed, the account is displaced: it is deactivated
+and loses its memberships and keys, so that nothing given to the address stays with a stranger.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from pipedai.api.principal import UserPrincipal
 from pipedai.events import Actor, Event, emit
 from pipedai.outgoing.mails import mail_is_on
 
-# The ends of the placeholders that displaced and deleted accounts have for an address.
+# The endings of the placeholders that replace the addresses of displaced and deleted accounts.
 _DISPLACED, DELETED = "@displaced.invalid", "@deleted.invalid"
 
 
@@ -36,7 +36,7 @@ class EmailTaken(Conflict):
 
 
 def proof_counts() -> bool:
-    """Returns whether accounts need a proved address. Without a mail server nobody could prove one."""
+    """Returns whether accounts need a confirmed address. Without a mail server nobody could confirm one."""
     return bool(settings.EMAIL_URL)
 
 
@@ -46,7 +46,7 @@ def is_findable(user: User) -> bool:
 
 
 def check_proof(user: User) -> None:
-    """Raises Conflict if `proof_counts()` is true and the user has not proved their address."""
+    """Raises Conflict if `proof_counts()` is true and the user has not confirmed their e-mail address."""
     if proof_counts() and not user.has_proved_email:
         raise Conflict(
             "This needs a confirmed e-mail address: open the link in the mail, or ask for another one.",
@@ -71,11 +71,11 @@ class Rights:
     lock: Callable[[UUID | None, AccountMail | None], None]
     # Accepts the invitation in the mail for a user who has just registered with its token.
     accept: Callable[[AccountMail, User, Actor], None]
-    # Ends what a displaced account, with this id, must not keep.
+    # Ends the rights that the displaced account with this id must not keep.
     end_of_displaced: Callable[[UUID, Actor], None]
-    # Ends what a deactivated user, with this id, must not keep, such as keys. The user's row is locked.
+    # Ends the rights that the deactivated user with this id must not keep, such as keys. The user's row is locked.
     end_of_deactivated: Callable[[UUID, Actor], None]
-    # Ends what a user who deletes their account, with this id, must not keep. Raises Conflict for a last owner.
+    # Ends the rights of the user with this id, who deletes their account. Raises Conflict for a last owner.
     end_of_deleted: Callable[[UUID, Actor], None]
 
 
@@ -95,9 +95,9 @@ def keeps_address(holder: User) -> bool:
 
 
 def lock_holder(address: str, *also: UUID, mail: AccountMail | None = None) -> User | None:
-    """Returns the account with the address, which may be that of a mail, or None, and locks it and the users in `also`,
-    in the order of ids. Call it before any other lock. While it is locked, nobody adds rows that refer to it, such as
-    memberships.
+    """Returns the account with the address, or None, and locks it and the users in `also`, in the order of ids. `mail`
+    is the mail whose token is used, if any. Call it before any other lock. While the account is locked, nobody adds
+    rows that refer to it, such as memberships.
     """
     holders = User.objects.filter(email=address)
     holder_id = holders.values_list("id", flat=True).first()
@@ -110,16 +110,16 @@ def lock_holder(address: str, *also: UUID, mail: AccountMail | None = None) -> U
 
 
 def is_displaced(user: User) -> bool:
-    """Whether the account has a placeholder for its address, because it was displaced or deleted."""
+    """Returns whether the account was displaced or deleted, so that it has a placeholder for its address."""
     return not user.is_active and user.email.endswith((_DISPLACED, DELETED))
 
 
 def free_address(user_id: UUID, placeholder: str) -> None:
-    """Deactivates an account and gives it a placeholder for its address. Its sessions, its link to the issuer and the
-    tokens in its mails end.
+    """Deactivates an account and gives it a placeholder for its address. This ends its sessions, its link to the issuer
+    and the tokens in its mails.
     """
-    # The placeholder is random. The stranger knows the account's id, and could register a placeholder that followed
-    # from it beforehand, so that the address could never be taken back.
+    # The placeholder is random. If it followed from the account's id, which the stranger knows, they could register it
+    # beforehand, and the owner could never take the address back.
     User.objects.filter(id=user_id).update(email=f"{uuid4()}{placeholder}", is_active=False)
     Identity.objects.filter(user_id=user_id).delete()
     end_sessions(user_id)
@@ -136,9 +136,9 @@ def displace(holder: User, *, actor: Actor) -> None:
 
 
 def verify_email(*, principal: UserPrincipal, token: str, actor: Actor) -> User:
-    """Proves the address of the signed-in user by the token of a mail; that of a change moves the account to the new
-    address. The caller must be signed in: otherwise a stranger who chose the password could lead the owner to confirm
-    it. Raises LinkUnusable, EmailTaken.
+    """Confirms the address of the signed-in user by the token of a mail. The token of a change moves the account to the
+    new address. The caller must be signed in: otherwise a stranger who registered the address, and knows the password,
+    could trick its owner into confirming it. Raises LinkUnusable, EmailTaken.
     """
     mail = find_mail(token, Purpose.VERIFY, Purpose.CHANGE)
     if mail.user_id != principal.id:
@@ -170,7 +170,7 @@ def verify_email(*, principal: UserPrincipal, token: str, actor: Actor) -> User:
 
 
 def resend_verification(*, principal: UserPrincipal, actor: Actor) -> None:
-    """Sends the mail that proves the user's address once more. Raises Conflict while the service sends no mail."""
+    """Sends the mail that confirms the user's address again. Raises Conflict while the service sends no mail."""
     check_mail_is_on()
     user = User.objects.get(id=principal.id)
     if user.has_proved_email:
@@ -183,9 +183,9 @@ def resend_verification(*, principal: UserPrincipal, actor: Actor) -> None:
 def change_email(
     *, principal: UserPrincipal, new_email: Email, current_password: str, actor: Actor
 ) -> None:
-    """Sends a link to the new address, which becomes the account's when the link is used, and tells the old address.
-    Raises Invalid for a wrong password or the present address, EmailTaken, and Conflict while the service sends no
-    mail.
+    """Sends a link to the new address and a warning to the old one. The account gets the new address when the link is
+    used. Raises Invalid for a wrong password or the present address, EmailTaken, and Conflict while the service sends
+    no mail.
     """
     check_passwords_are_on()
     check_mail_is_on()
@@ -198,8 +198,8 @@ def change_email(
     if holder is not None and keeps_address(holder):
         raise EmailTaken
     with transaction.atomic():
-        # This lock keeps the password from changing meanwhile. A new password makes open changes of the address void,
-        # and would otherwise miss this one, which was begun with the old password.
+        # This lock keeps the password from changing at the same time. A new password makes open changes of the address
+        # void, and would otherwise miss this one, which was begun with the old password.
         hold_password(user)
         make_void(Q(user_id=user.id, purpose=Purpose.CHANGE))
         queue_mail(Purpose.CHANGE, address=new_email, user_id=user.id)

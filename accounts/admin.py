@@ -77,7 +77,7 @@ class UserAdmin(StaffModelAdmin):
     }  # fmt: skip
 
 
-# A session of admin has a digest of its key.
+# A session of Django admin has a digest of its key, which no page shows.
 site.register(Session, StaffModelAdmin, hidden=("data",), indexes={("user",): "id"})
 # A mail's token is stored nowhere, and no page shows its digest.
 site.register(

@@ -31,14 +31,16 @@ _RECOVERY_BYTES = 10
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Setup:
-    """The new secret, also as a URI. The class has no repr, so that nobody prints the secret by mistake."""
+    """A new secret, also as a URI. The class has no repr, so that nobody prints the secret by mistake."""
 
     secret: str
     uri: str
 
 
 def begin_setup(user: User) -> Setup | None:
-    """Returns None if the user has an authenticator. The login asks for codes only after `confirm_setup`."""
+    """Makes a secret. Returns None if the user has an authenticator. Logins ask for codes only after
+    `confirm_setup`.
+    """
     with transaction.atomic():
         User.objects.select_for_update(no_key=True).get(pk=user.pk)
         Authenticator.objects.filter(user=user, confirmed_at__isnull=True).delete()
@@ -87,7 +89,7 @@ def has_authenticator(user_id: UUID) -> bool:
 
 def accept_code(user_id: UUID, code: str) -> bool:
     """Returns whether the user may log in with this code. An accepted code is used up, so call this in the login's
-    transaction. A user without an authenticator may log in with any code, also an empty one.
+    transaction. A user without an authenticator may log in with any code, even an empty one.
     """
     held = _locked(user_id)
     if held is None or held.confirmed_at is None:
@@ -105,7 +107,7 @@ def disable(user_id: UUID, code: str, *, actor: Actor) -> bool:
 
 
 def rewrap_authenticators(*, limit: int = 100) -> int:
-    """Encrypts older authenticator secrets under the newest master key. Returns how many."""
+    """Encrypts authenticator secrets of older master keys with the newest one. Returns how many."""
     newest, *older = (master.id for master in crypto.masters())
     with transaction.atomic():
         # If the master key of a secret is not in this process's setting MASTER_KEYS, the process can't decrypt the
@@ -121,7 +123,7 @@ def rewrap_authenticators(*, limit: int = 100) -> int:
 
 
 def probe_authenticators() -> Iterator[tuple[UUID, str, crypto.CannotOpen | None]]:
-    """Yields the user's id, the master key's id, and the error, which is None if the secret could be decrypted."""
+    """Tries to decrypt each secret. Yields the user's id, the master key's id, and the error, or None."""
     for held in Authenticator.objects.order_by("pk"):
         try:
             _open(held)
@@ -136,7 +138,7 @@ def _locked(user_id: UUID) -> Authenticator | None:
 
 
 def _accept(held: Authenticator, code: str) -> bool:
-    """The caller has locked the authenticator's row. An accepted code is marked as used."""
+    """Returns whether the code is right, and marks it as used. The caller has locked the authenticator's row."""
     try:
         totp = _totp(held)
     except crypto.CannotOpen:
@@ -178,6 +180,5 @@ def _open(held: Authenticator) -> bytes:
 
 
 # This text is authenticated together with the encrypted secret of an authenticator. Data keys are authenticated
-# together with the id of their environment instead, so a copied data key can't pass for an authenticator's secret, nor
-# the other way round.
+# together with the id of their environment instead, so neither can be copied to the other's place.
 _PLACE = "staff.authenticator"

@@ -1,4 +1,4 @@
-"""Turns e-mail addresses into the one form in which they are stored and looked up, and by which throttles count."""
+"""Turns e-mail addresses into the one form in which they are stored, looked up and counted by throttles."""
 
 import re
 import unicodedata
@@ -13,7 +13,7 @@ Email = NewType("Email", str)
 # can't store in text.
 _REFUSED = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
-# The prefix of a domain's label that stands for a label in Unicode.
+# The prefix of a domain's label that encodes a label in Unicode.
 _ENCODED = "xn--"
 
 
@@ -23,7 +23,8 @@ class NotAnEmail(ValueError):  # noqa: N818 - named as what it says
 
 def read_email(text: str) -> Email:
     """Returns the address in lower case, without white space around it, and with its domain in Unicode. Raises
-    NotAnEmail. A control character is refused: without it, the address might be that of somebody else's account.
+    NotAnEmail. Control characters are refused and not removed, because the rest might be the address of another
+    account.
     """
     if _REFUSED.search(text):
         raise NotAnEmail("Must not hold control characters.")
@@ -43,7 +44,7 @@ def _label(label: str) -> str:
 
 def looks_like_itself(email: Email) -> bool:
     """Returns whether no other address looks the same or reaches the same mailbox. It is False for invisible
-    characters, second Unicode forms, quoted names, and what mail programs would decode in a header (RFC 2047).
+    characters, second Unicode forms, quoted names, and text that mail programs would decode in a header (RFC 2047).
     """
     if not email.isprintable() or unicodedata.normalize("NFKC", email) != email:
         return False

@@ -1,7 +1,7 @@
-"""Asks the OpenID provider that the operator has named, the issuer, who signs in (OpenID Connect Core and Discovery).
+"""Asks the issuer, the operator's OpenID provider, who signs in (OpenID Connect Core and Discovery).
 
-A sign-in may take three seconds of it in all. At most two requests of a process ask at once, and one of a client
-address, so that an issuer that hangs leaves the other threads alone.
+A sign-in may use three seconds of requests to the issuer. At most two sign-ins of a process ask at once, and one of a
+client's IP address, so that an issuer that hangs leaves the other threads free.
 """
 
 import hmac
@@ -41,17 +41,18 @@ from pipedai.outgoing.oauth import (
 
 SECONDS = 3.0
 _AT_ONCE = 2
-# For how many seconds metadata and keys are remembered, and that they could not be had, and how long a key must be
-# unknown until the keys are fetched anew.
+# How many seconds metadata and keys are cached, how many a failure to get them is, and for how many a key must be
+# unknown before the keys are fetched again.
 _KNOWN_SECONDS, _AWAY_SECONDS, _ANEW_SECONDS = 3600, 10, 60
 _SKEW_SECONDS = 60
-# No method with a shared key is here: the issuer's public key, which everybody knows, could pass for one.
+# Methods with a shared key are missing, because a forger could use the issuer's public key, which everybody knows, as
+# that key.
 _ALGORITHMS = frozenset(
     f"{family}{bits}" for family in ("RS", "PS", "ES") for bits in (256, 384, 512)
 ) | {"EdDSA"}
 _LONGEST_TOKEN = 16 * 1024
 _LONGEST_SUB = 255
-# Entra says by this claim that the domain of an address is proved, and never says `email_verified`.
+# Entra uses this claim to say that it has verified the domain of an address, and never sends `email_verified`.
 _ENTRA, _PROVED_BY_ENTRA = "login.microsoftonline.com", "xms_edov"
 
 
@@ -60,14 +61,14 @@ def is_on() -> bool:
 
 
 class SignInFailed(Conflict):
-    """409: this sign-in came to nothing. The sentence says why, and nothing was changed."""
+    """409: the sign-in failed. The message says why, and nothing was changed."""
 
     def __init__(self, sentence: str) -> None:
         super().__init__(sentence, code=ErrorCode.SSO_FAILED)
 
 
 class IssuerAway(Unavailable):
-    """503: the issuer did not answer in time, or not as OpenID Connect says."""
+    """503: the issuer did not answer in time, or not in the way that OpenID Connect requires."""
 
     def __init__(self, words: str) -> None:
         super().__init__(
@@ -78,7 +79,7 @@ class IssuerAway(Unavailable):
 
 
 class NoSlot(Unavailable):
-    """503: as many sign-ins ask the issuer as may, so nothing was done for this one."""
+    """503: too many sign-ins ask the issuer already, so this one was not begun."""
 
     def __init__(self) -> None:
         sentence = "Too many people sign in at this moment: try again in a few seconds."
@@ -91,7 +92,7 @@ _lock = threading.Lock()
 
 @contextmanager
 def slot(address: str) -> Iterator[float]:
-    """Yields the deadline until which the caller, from this client address, may ask the issuer. Raises NoSlot."""
+    """Yields the time until which the caller, from this client address, may ask the issuer. Raises NoSlot."""
     with _lock:
         if len(_asking) >= _AT_ONCE or address in _asking:
             raise NoSlot
@@ -114,13 +115,13 @@ class Issuer:
     userinfo_endpoint: str | None
     algorithms: frozenset[str]
     client: Client = field(repr=False)
-    # Whether it names itself beside each code (RFC 9207).
+    # Whether the issuer names itself beside each code (RFC 9207).
     names_itself: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What the issuer says of who has signed in. `email` is None unless the issuer vouches for it."""
+    """What the issuer says about the person who signed in. `email` is None unless the issuer has verified it."""
 
     issuer: str
     sub: str
@@ -130,13 +131,13 @@ class Claims:
 
 @dataclass(slots=True)
 class _Known:
-    """What this process remembers of the issuer, and until when, as `time.monotonic` counts."""
+    """The metadata, keys and failures of the issuer that this process caches, with times of `time.monotonic`."""
 
     issuer: Issuer | None = None
     keys: tuple[Mapping[str, Any], ...] = ()
     until: float = 0.0
     keys_until: float = 0.0
-    # When keys may be fetched anew because one is unknown.
+    # From when on an unknown key may cause another request for the keys.
     anew_at: float = 0.0
     away: str = ""
     away_until: float = 0.0
@@ -146,13 +147,13 @@ _known = _Known()
 
 
 def forget() -> None:
-    """Forgets what the process knows of the issuer, as after other settings."""
+    """Empties the cache, as tests must after they change settings."""
     global _known
     _known = _Known()
 
 
 def known() -> Issuer | None:
-    """Returns the issuer if nobody needs to be asked for its metadata. Raises IssuerAway if it has just failed."""
+    """Returns the issuer if its metadata are cached, or None. Raises IssuerAway if it has just failed."""
     now = time.monotonic()
     if _known.issuer is not None and now < _known.until:
         return _known.issuer
@@ -162,7 +163,7 @@ def known() -> Issuer | None:
 
 
 def discover(until: float) -> Issuer:
-    """Returns the issuer, and asks it for its metadata unless they are remembered. Raises IssuerAway."""
+    """Returns the issuer. Requests its metadata unless they are cached. Raises IssuerAway."""
     if found := known():
         return found
     with _noted_if_away():
@@ -188,7 +189,7 @@ def discover(until: float) -> Issuer:
 
 @contextmanager
 def _noted_if_away() -> Iterator[None]:
-    """Remembers if the issuer fails, and raises IssuerAway, which says so."""
+    """Wraps requests to the issuer. Caches a failure, and raises it as IssuerAway."""
     try:
         yield
     except CannotDiscover as error:
@@ -201,7 +202,7 @@ def redirect_uri() -> str:
 
 
 def url_at(issuer: Issuer, *, state: str, nonce: str, verifier: str, **more: str) -> str:
-    """Returns where the browser is to go to sign in."""
+    """Returns the issuer's URL at which the browser signs in."""
     query = {
         "response_type": "code",
         "scope": "openid email profile",
@@ -233,7 +234,7 @@ def who(brought: Mapping[str, str], *, nonce: str, verifier: str, until: float) 
 
 
 def exchange(issuer: Issuer, code: str, verifier: str, until: float) -> Tokens:
-    """Raises SignInFailed if the issuer refuses the code or us, and IssuerAway if it does not answer."""
+    """Exchanges a code for tokens. Raises SignInFailed if the issuer refuses the code or us, else IssuerAway."""
     form = {
         "grant_type": "authorization_code",
         "code": code,
@@ -256,8 +257,8 @@ def exchange(issuer: Issuer, code: str, verifier: str, until: float) -> Tokens:
 
 
 def _verified(issuer: Issuer, token: str, nonce: str, until: float) -> dict[str, Any]:
-    """Returns the claims of an ID token that the issuer has signed for us and for this sign-in (OpenID Connect Core
-    §3.1.3.7).
+    """Verifies an ID token, and returns its claims: the issuer must have signed it for us and for this sign-in (OpenID
+    Connect Core §3.1.3.7).
     """
     try:
         header = jwt.get_unverified_header(token)
@@ -321,7 +322,7 @@ def _keys_named(kid: Any) -> list[Mapping[str, Any]]:
 
 
 def _user_info(endpoint: str, tokens: Tokens, sub: str, until: float) -> dict[str, Any]:
-    """Returns the claims that the issuer keeps out of its ID tokens (OpenID Connect Core §5.3)."""
+    """Returns the claims that the issuer sends only from its userinfo endpoint (OpenID Connect Core §5.3)."""
     headers = {**ASKING, "Authorization": f"Bearer {tokens.access_token}"}
     answer = ask(endpoint, until, headers=headers, anywhere=True)
     said = answer.json_object
@@ -340,12 +341,14 @@ def _email(issuer: Issuer, said: Mapping[str, Any]) -> str | None:
     return email if proved is True and isinstance(email, str) else None
 
 
-# By these codes a token endpoint refuses the client itself, and not the code that it got (RFC 6749 §5.2).
+# With these codes a token endpoint refuses the client itself, and not the code that it got (RFC 6749 §5.2).
 _REFUSES_US = ("invalid_client", "unauthorized_client")
 
 
 def issuer_lets_us_in() -> CheckMessage:
-    """Asks the issuer for its metadata, and then with a code that nobody has: it says whether it knows our client."""
+    """Checks the issuer's metadata, and then sends an invalid code: the refusal shows whether the issuer knows our
+    client.
+    """
     until = deadline()
     try:
         found = discover(until)
@@ -358,7 +361,7 @@ def issuer_lets_us_in() -> CheckMessage:
             f"{found.name} does not know the client {found.client.id}, or its secret.",
             hint="Correct OIDC_CLIENT_ID and OIDC_CLIENT_SECRET.",
         )
-    # Some show the error on a page to which they redirect, which is not told apart from the right answer.
+    # Some issuers redirect to a page that shows the error, which looks the same as the right answer.
     words = {"state": token_urlsafe(16), "nonce": token_urlsafe(16), "verifier": new_verifier()}
     status = ask(url_at(found, **words, prompt="none"), until, anywhere=True).status_code
     if status is not None and 400 <= status < 500:

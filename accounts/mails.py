@@ -1,4 +1,4 @@
-"""The mails about accounts and the one-time tokens in them: queues the mails, makes their texts, uses the tokens up.
+"""The mails about accounts and their one-time tokens: queues the mails, writes their texts, and uses the tokens up.
 
 A transaction that uses a token locks environments first, then users, and the mail's row last.
 """
@@ -30,7 +30,7 @@ from pipedai.sql import Row
 
 Purpose = AccountMail.Purpose
 _PREFIX = "acc"
-# How long the tokens of invitations work, and those of all links that somebody hands over.
+# How long the tokens of invitations work, and also those of all links that are handed over.
 INVITATION_LIFETIME = timedelta(days=7)
 
 
@@ -39,13 +39,13 @@ class _Mails:
     # The subject and `why` may contain names of facts in braces. The values of the facts replace them.
     subject: str
     why: str
-    # The page to which the mail's link leads, and how long the token in it works. A mail without one has no token, and
-    # leads to where the owner of an account changes the password.
+    # The page to which the mail's link leads, and how long the token in it works. A mail without a page has no token,
+    # and leads to the page where users change their password.
     page: str = ""
     lifetime: timedelta = timedelta(hours=24)
-    # Mails with the same word here share the limits for an address. With one limit for all, somebody who causes many
-    # invitations or confirmations could keep away the mail by which the owner of an address gets a new password or
-    # takes the address back. Mails that warn the owner of an account have no limit.
+    # Mails with the same word here share the limits for an address. With one limit for all mails, a stranger who causes
+    # many invitations or confirmations could keep away the mail with which the owner of an address gets a new password
+    # or takes the address back. Mails that warn the owner of an account have no limit.
     counted_as: str = ""
 
 
@@ -114,8 +114,8 @@ def queue_mail(
     user_id: UUID | None,
     facts: Mapping[str, Any] | None = None,
 ) -> AccountMail | None:
-    """Returns None and writes nothing if the address has got all mails of this kind that it may get in an hour or a
-    day. The caller then answers as if the mail had been written.
+    """Queues a mail. Returns None and queues nothing if the address got as many mails of this kind as it may in an hour
+    or a day. The caller then answers as if the mail had been queued.
     """
     kind = _MAILS[purpose].counted_as
     if kind and settings.THROTTLES_ENABLED:
@@ -134,7 +134,7 @@ def hand_over(
     facts: Mapping[str, Any] | None = None,
 ) -> tuple[AccountMail, str]:
     """Writes the row of a mail that is never sent. Returns it with the link that the mail would have, which works for
-    seven days. The caller shows the link to whoever hands it over to the owner of the address, and to nobody else.
+    seven days. The caller shows the link only to the person who hands it over to the owner of the address.
     """
     status = AccountMail.Status.HANDED
     mail = _write(
@@ -187,12 +187,12 @@ def find_mail(token: str, *purposes: Purpose) -> AccountMail:
 
 
 def has_live_mail(purpose: Purpose, address: str) -> bool:
-    """Whether a token of a mail of this purpose to the address works."""
+    """Returns whether the token of a mail of this purpose to the address still works."""
     return _usable(Q(purpose=purpose, address=address)).exists()
 
 
 def use_up(mail: AccountMail) -> None:
-    """Raises LinkUnusable if another request used the token first, or if it has expired or become void."""
+    """Uses up a token. Raises LinkUnusable if another request used it first, or if it has expired or become void."""
     if not _usable(Q(id=mail.id)).update(ended_at=Now()):
         raise LinkUnusable
 
@@ -208,7 +208,7 @@ def _usable(of: Q) -> QuerySet[AccountMail]:
 
 
 def link_to(page: str, token: str) -> str:
-    """The token is in the fragment, which browsers send to no server and write into no Referer header."""
+    """Returns the link. The token is in the fragment, which browsers send to no server and in no Referer header."""
     return f"{link_to_page(page)}#token={token}"
 
 
@@ -227,7 +227,9 @@ def token_with_digest(mail_id: UUID, digest: bytes) -> str | None:
 
 
 def _message(row: Row) -> Mail:
-    """Raises NeverSend if the mail's token would not work, or if nobody has the address that needs a new password."""
+    """Makes the mail. Raises NeverSend if its token would not work, or if no account has the address for a new
+    password.
+    """
     mails = _MAILS[row["purpose"]]
     if row["purpose"] == Purpose.RESET and row["user_id"] is None:
         raise NeverSend("no account has this e-mail address")

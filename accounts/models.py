@@ -34,13 +34,13 @@ class User(AbstractBaseUser):
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     # The e-mail address by which the user logs in, in the form that `read_email` returns. The user may change it by
-    # proving another one. If somebody else proves that the address is theirs, the account gets a placeholder instead.
+    # confirming another one. If another person proves that the address is theirs, a placeholder replaces it here.
     email = models.CharField(max_length=254, unique=True)
-    # When the user proved that the address is theirs, by the link in a mail. For an account that the operator made,
-    # this is the time at which it was made. None for an address that nobody has proved.
+    # When the user confirmed that the address is theirs, by the link in a mail. For an account that the operator made,
+    # this is the time at which it was made. None if nobody has confirmed the address.
     email_verified_at = models.DateTimeField(null=True)
-    # Whether others find the user by their address only after it is proved. Registration writes it: false while there
-    # was no mail server. Such accounts stay findable when there is one.
+    # Whether others can find the user by their address only after it is confirmed. Registration writes false if there
+    # is no mail server at the time. Such accounts stay findable when there is one later.
     must_prove_email = models.BooleanField(default=False, db_default=False)
     # What the user wants to be called; registration writes it, and it may be empty.
     name = models.CharField(max_length=200, blank=True)
@@ -51,11 +51,10 @@ class User(AbstractBaseUser):
     # The IANA name of the time zone in which the user wants to see times; None if they have not said.
     timezone = models.CharField(max_length=64, null=True)
     # Whether this account may also log in to Django admin with its password while OIDC_ONLY is set. `create_staff
-    # --password` sets it, as the way back in when the issuer is away.
+    # --password` sets it, so that somebody can log in when the issuer is away.
     password_allowed = models.BooleanField(default=False, db_default=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
-    # Django's base class has a column `last_login`; setting None leaves it out, since the sessions say when a user
-    # logged in.
+    # Django's base class has a column `last_login`. None removes it, because the sessions say when a user logged in.
     last_login = None
 
     USERNAME_FIELD = "email"
@@ -71,7 +70,7 @@ class User(AbstractBaseUser):
     class Meta:
         db_table = "user_account"
         constraints = (check("user_account_email_is_lower_case", Q(email=Lower("email"))),)
-        # The login page of Django admin looks here for an account that may use its password.
+        # The login page of Django admin finds by this index whether an account may use its password.
         indexes = (index("user_password_allowed", ["id"], where=Q(password_allowed=True)),)
 
     def __str__(self) -> str:
@@ -85,13 +84,13 @@ class User(AbstractBaseUser):
 
 
 class Identity(models.Model):
-    """The account that somebody has at the issuer, by which they sign in to the user's account here."""
+    """A linked account: the account at the issuer with which a user signs in here."""
 
-    # The issuer of OpenID Connect, as its ID tokens name it, and what they call the account there. Unlike an e-mail
-    # address, it never changes and is never another person's.
+    # The issuer of OpenID Connect, as its ID tokens name it, and its id for the account. Unlike an e-mail address, this
+    # id never changes and is never given to another person.
     issuer = models.CharField(max_length=2048)
     sub = models.CharField(max_length=255)
-    # The user who signs in by it.
+    # The user who signs in with the account at the issuer.
     user = models.OneToOneField(
         User, primary_key=True, on_delete=models.CASCADE, related_name="identity"
     )
@@ -111,9 +110,9 @@ class Session(models.Model):
     class Began(models.TextChoices):
         """How a session began."""
 
-        # With the password, or by registering.
+        # The user gave the password, or registered.
         PASSWORD = "password"  # noqa: S105
-        # At the issuer that the operator has named.
+        # The user signed in at the issuer that the operator has named.
         SSO = "sso"
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
@@ -125,11 +124,11 @@ class Session(models.Model):
         max_length=8, choices=Began.choices, default=Began.PASSWORD, db_default=Began.PASSWORD
     )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
-    # When the session expires: seven days after the login, twelve hours after one at the issuer, in Django admin eight.
-    # Use does not lengthen it.
+    # When the session expires: seven days after the login, twelve hours after a login at the issuer, eight hours in
+    # Django admin. Use does not extend it.
     expires_at = models.DateTimeField()
     # The HMAC-SHA256 of the IP address from which the user logged in. The limit on failed logins to an account does not
-    # apply to such addresses.
+    # apply to the addresses of its earlier logins.
     address_digest = models.BinaryField(max_length=32)
     # The IP address from which the user logged in, which the user sees in the list of their sessions. None if it is not
     # known.
@@ -144,8 +143,8 @@ class Session(models.Model):
     # The SHA-256 of the key in the cookie of a session of Django admin, so that a copy of the database does not tell
     # the key. None for a session of the API.
     key_digest = models.BinaryField(max_length=32, unique=True, null=True)
-    # What Django keeps in a session of Django admin, such as the user's id, written by Django's session middleware. It
-    # is empty once the session has ended. None for a session of the API.
+    # The data that Django's session middleware stores in a session of Django admin, such as the user's id. It is empty
+    # once the session has ended. None for a session of the API.
     data = models.JSONField(null=True)
 
     class Meta:
@@ -169,8 +168,8 @@ class Authenticator(models.Model):
     user = models.OneToOneField(
         User, primary_key=True, on_delete=models.CASCADE, related_name="authenticator"
     )
-    # The secret that the service shares with the authenticator app. It is encrypted under a master key, in such a way
-    # that it can't be decrypted as another user's.
+    # The secret that the service shares with the authenticator app. It is encrypted under a master key, and bound to
+    # the user, so that a copy in another user's row can't be decrypted.
     secret = models.BinaryField()
     # The id, in the setting MASTER_KEYS, of the master key that encrypts `secret`. When a newer master key is set, the
     # scheduler encrypts the secret anew and writes both columns.
@@ -217,27 +216,28 @@ class AccountMail(OutboxRow):
         PENDING = "pending"
         DELIVERED = "delivered"
         DEAD = "dead"
-        # It is never sent. Whoever caused it was shown its link, to hand it over to the owner of the address.
+        # The mail is never sent. The person who caused it was shown its link, to hand it over to the owner of the
+        # address.
         HANDED = "handed"
 
     class Purpose(models.TextChoices):
         """What the mail is for, and what its token permits."""
 
-        # The token proves that the address of the user is theirs.
+        # The token confirms that the address of the user is theirs.
         VERIFY = "verify"
         # The token makes `address` the new address of the user.
         CHANGE = "change"
-        # Tells the old address that its account is about to get another one. It has no token.
+        # The mail tells the old address that its account is about to get another one. It has no token.
         CHANGE_NOTICE = "change_notice"
         # The token permits one new password.
         RESET = "reset"
-        # The token permits to register `address`, although somebody who never proved it has an account with it.
+        # The token permits to register `address`, although a person who never confirmed it has an account with it.
         REGISTRATION = "registration"
         # The token accepts an invitation into an environment.
         INVITATION = "invitation"
-        # The token links the account to the one at the issuer that `facts` name.
+        # The token links the account to the account at the issuer that `facts` names.
         LINK = "link"
-        # Tells the owner of an account that it was linked. It has no token.
+        # The mail tells the owner of an account that it was linked. It has no token.
         LINK_NOTICE = "link_notice"
 
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.PENDING)
@@ -250,18 +250,18 @@ class AccountMail(OutboxRow):
     user = models.ForeignKey(
         User, null=True, on_delete=models.CASCADE, related_name="+", db_index=False
     )
-    # What the mail's text says beside its link, such as the name of the environment in an invitation.
+    # Further words of the mail's text, such as the name of the environment in an invitation.
     facts = models.JSONField(default=dict)
     # The SHA-256 of the token. None for a mail without a token.
     token_digest = models.BinaryField(max_length=32, null=True, unique=True)
     # When the token stops working, by the database's clock. None for a mail without a token.
     expires_at = models.DateTimeField(null=True)
-    # When the token was used, or when another act made it void, such as a new password. None while it works.
+    # When the token was used, or became void by another act, such as a new password. None while it works.
     ended_at = models.DateTimeField(null=True)
 
     @property
     def proves_address(self) -> bool:
-        """Whether only who reads what comes to the address can have the token."""
+        """Returns whether the token proves the address, because only a reader of mails to it can have the token."""
         return self.status != self.Status.HANDED
 
     class Meta:

@@ -18,7 +18,7 @@ from pipedai.events import Actor, Event, emit
 
 
 def update_account(*, principal: UserPrincipal, values: dict[str, Any], actor: Actor) -> User:
-    """Changes the user's name and time zone. The audit row has the names of what changed, and no values."""
+    """Changes the user's name and time zone. The audit row names the changed fields, without their values."""
     with transaction.atomic():
         user = _locked(principal.id)
         changed = sorted(name for name in values if values[name] != getattr(user, name))
@@ -29,13 +29,14 @@ def update_account(*, principal: UserPrincipal, values: dict[str, Any], actor: A
 
 
 def has_password(user: User) -> bool:
-    """Whether the user has a password that they may use."""
+    """Returns whether the user has a password and may use it."""
     return user.has_usable_password() and (not settings.OIDC_ONLY or user.password_allowed)
 
 
 def delete_account(*, principal: UserPrincipal, password: str, actor: Actor) -> None:
-    """Ends what the user has, and frees their address. The row stays without it, since other rows refer to it. Raises
-    Invalid for a wrong password, Forbidden if there is none and the session is too old, and Conflict for a last owner.
+    """Deletes an account: ends the user's rights, and frees their address. The row stays without the address, because
+    other rows refer to it. Raises Invalid for a wrong password, Forbidden if there is none and the session is too old,
+    and Conflict for a last owner.
     """
     user = User.objects.get(id=principal.id)
     if not has_password(user):
@@ -50,7 +51,7 @@ def delete_account(*, principal: UserPrincipal, password: str, actor: Actor) -> 
 
 
 def erase_account(*, user_id: UUID, actor: Actor) -> None:
-    """Does what `delete_account` says, once it is known who asks."""
+    """Does what `delete_account` does, for a caller who has checked that the user wants it."""
     with transaction.atomic():
         registered_rights().lock(user_id, None)
         user = _locked(user_id)
@@ -64,7 +65,7 @@ def erase_account(*, user_id: UUID, actor: Actor) -> None:
 
 
 def _locked(user_id: UUID) -> User:
-    """Returns the user, whom nobody changes or gives anything until the transaction ends."""
+    """Returns the user, locked, so that nobody changes them or gives them anything until the transaction ends."""
     user = User.objects.select_for_update().filter(id=user_id, is_active=True).first()
     if user is None:
         raise session_ended()

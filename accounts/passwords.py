@@ -1,5 +1,5 @@
-"""Hashes and verifies passwords with Argon2id, only a few at once, since each takes much memory.
-docs/decisions/password-turns.md says how requests wait for it.
+"""Hashes and verifies passwords with Argon2id, only a few at once, because each hash takes much memory.
+docs/decisions/password-turns.md says how requests wait for their turn.
 """
 
 import threading
@@ -17,7 +17,7 @@ from pipedai.api.errors import Forbidden, Invalid, Overloaded, Unauthenticated
 from pipedai.env import HASH_MIB
 from pipedai.server.ticket import PASSWORD
 
-# How many seconds a thread of a command waits until it may compute a hash. In the web process no thread waits: whole
+# How many seconds a thread of a command waits for its turn to compute a hash. In the web process no thread waits: whole
 # requests wait in a queue.
 _PATIENCE_SECONDS = 5.0
 _turns = threading.BoundedSemaphore(settings.ARGON2_CONCURRENCY)
@@ -26,8 +26,8 @@ _BUSY = "Too many logins at this moment: try again in a second."
 
 
 class PasswordHasher(Argon2PasswordHasher):
-    """Argon2id with the first of OWASP's settings: 46 MiB, one pass, one thread. glibc returns freed blocks of more
-    than 32 MiB to the system after each hash.
+    """Argon2id with the first of OWASP's settings: 46 MiB, one pass, one thread. The memory is freed after each hash,
+    because glibc returns freed blocks of more than 32 MiB to the system.
     """
 
     time_cost = 1
@@ -42,7 +42,9 @@ def hash_password(password: str) -> str:
 
 
 def is_password_of(user: User | None, password: str) -> bool:
-    """Returns False if `user` is None, and takes as long as for a user. Raises Overloaded."""
+    """Returns whether the password is the user's. If `user` is None, returns False after the same time. Raises
+    Overloaded.
+    """
     with _turn():
         if user is None:
             make_password(password)
@@ -51,7 +53,7 @@ def is_password_of(user: User | None, password: str) -> bool:
 
 
 class SsoOnly(Forbidden):
-    """403: OIDC_ONLY is set, so that nobody signs in, or changes how they do, with a password."""
+    """403: OIDC_ONLY is set, so that passwords can't be used to sign in, or be changed."""
 
     def __init__(self) -> None:
         sentence = "Passwords are turned off here: sign in with your organization's account."
@@ -59,7 +61,7 @@ class SsoOnly(Forbidden):
 
 
 def check_passwords_are_on(user: User | None = None) -> None:
-    """Raises SsoOnly if passwords are turned off, unless this user's may still be used."""
+    """Raises SsoOnly if passwords are turned off, unless this user may still use theirs."""
     if settings.OIDC_ONLY and not (user and user.password_allowed):
         raise SsoOnly
 
@@ -73,8 +75,8 @@ def check_strength(password: str, user: User, *, field: str) -> None:
 
 
 def hold_password(user: User) -> None:
-    """Keeps the verified password from being changed until the transaction ends, so that no session of an old password
-    outlives its change. Raises Unauthenticated if it has been changed already.
+    """Keeps the verified password from being changed until the transaction ends, so that no session that the old
+    password opened outlives the change. Raises Unauthenticated if it has been changed already.
     """
     unchanged = User.objects.select_for_update(no_key=True).filter(
         id=user.id, password=user.password, is_active=True
@@ -85,8 +87,8 @@ def hold_password(user: User) -> None:
 
 @contextmanager
 def _turn() -> Iterator[None]:
-    """A context in which the caller may compute one hash. If too many are being computed, a command waits, and a web
-    request gets Overloaded: the server repeats the whole request later, so enter this before writing anything.
+    """Wraps the computing of one hash. If too many are being computed, a command waits, and a web request gets
+    Overloaded: the server repeats the whole request later, so enter this before writing anything.
     """
     ticket = PASSWORD.get()
     if ticket is None:

@@ -8,10 +8,10 @@ from pipedai.loop import Job, register_job
 from pipedai.outgoing.pool import register_kind
 from pipedai.retention import Retention, register_retention, rows_where
 
-# The row of a session is kept for at least 30 days after the session's end. The throttles that limit logins read in
-# these rows from which IP addresses a user has logged in.
+# The row of a session is kept for at least 30 days after the session's end. The throttles on logins read from these
+# rows from which IP addresses a user has logged in.
 _SESSIONS_KNOWN_DAYS = 30
-# The longest time for which the token of a mail works, that of an invitation, and how long mails are kept.
+# The longest time for which the token of a mail works, which is that of an invitation, and how long mails are kept.
 _TOKENS_WORK_DAYS = 7
 _MAILS_KEPT_DAYS = 30
 

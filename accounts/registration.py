@@ -1,4 +1,4 @@
-"""Registers users, also with an address that somebody else registered but never proved."""
+"""Registers users, even with an address that another person registered but never confirmed."""
 
 from dataclasses import replace
 
@@ -36,14 +36,14 @@ _REFUSALS = {
 
 
 class RegistrationClosed(Forbidden):
-    """403: the setting REGISTRATION lets the caller not register. It says the same about every address."""
+    """403: the setting REGISTRATION does not let the caller register. The message is the same for every address."""
 
     def __init__(self) -> None:
         super().__init__(_REFUSALS[settings.REGISTRATION], code=ErrorCode.REGISTRATION_CLOSED)
 
 
 def check_registration(*, invited: bool) -> None:
-    """Raises RegistrationClosed unless somebody with or without an invitation may register."""
+    """Raises RegistrationClosed if the setting does not let people register, with or without an invitation."""
     if settings.REGISTRATION == "closed" or (settings.REGISTRATION == "invited" and not invited):
         raise RegistrationClosed
 
@@ -58,11 +58,11 @@ def register_user(
     device: Device,
     actor: Actor,
 ) -> tuple[User, Session]:
-    """Makes a user and logs them in. Raises RegistrationClosed, SsoOnly, Invalid for a weak password, and Conflict
-    for a taken e-mail address.
+    """Makes a user and logs them in. Raises RegistrationClosed, SsoOnly, Invalid for a weak password, and Conflict for
+    a taken e-mail address.
 
-    A token from a mail proves the address, and an account that has the address without proof loses it. If there is no
-    token and the address is taken but not proved, a mail with a token goes to the address, and the error says so.
+    A token from a mail confirms the address, and an account that has the address unconfirmed loses it. Without a token,
+    if the address is taken but not confirmed, a mail with a token goes to the address, and the error says so.
     """
     check_passwords_are_on()
     check_registration(invited=invitation_token is not None)
@@ -94,8 +94,8 @@ def register_user(
 
 
 def _proof_of(email: Email, registration: str | None, invitation: str | None) -> AccountMail | None:
-    """Returns the mail whose token came with the request, if there was one. Raises LinkUnusable if that mail went to
-    another address, or if it was handed over and so proves nothing, while proof counts.
+    """Returns the mail whose token came with the request, or None without a token. Raises LinkUnusable if the mail went
+    to another address. While proof counts, a token that was handed over proves nothing, so it raises the same.
     """
     if registration is not None and invitation is not None:
         raise Invalid(form=["Send either registrationToken or invitationToken."])
@@ -111,7 +111,7 @@ def _proof_of(email: Email, registration: str | None, invitation: str | None) ->
 
 
 def _taken(email: Email) -> Conflict:
-    """If nobody has proved the address, this also sends it a mail, with which its owner can register."""
+    """Returns the error for a taken address. If the address is unconfirmed, mails it a link to register with."""
     holder = User.objects.filter(email=email).first()
     if holder is None or keeps_address(holder):
         return EmailTaken()

@@ -31,7 +31,7 @@ class NewEmailField(serializers.EmailField):
         super().__init__(max_length=254, **options)
 
     def to_internal_value(self, data: Any) -> Email:
-        """Raises a field error for a text that is no address, or that could be mistaken for another address."""
+        """Raises a field error for a text that is no address, or that looks like another address."""
         if not isinstance(data, str):
             self.fail("invalid")
         email = _read(data)
@@ -41,7 +41,7 @@ class NewEmailField(serializers.EmailField):
 
 
 class MailTokenField(TextField):
-    """The token of a mail about an account. What is no such token is refused when it is looked for."""
+    """The token of a mail about an account. A malformed one is refused when the token is looked up."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(max_length=255, **options)

@@ -65,8 +65,8 @@ WRONG_OR_CODE = "The e-mail address, the password or the code is wrong."
 def log_in(
     *, email: Email, password: str, replaces: UserPrincipal | None, device: Device, actor: Actor
 ) -> tuple[User, Session]:
-    """Opens a session, and ends the session that `replaces` names. Raises Unauthenticated after the same time and with
-    the same sentence whether or not there is such a user, and SsoOnly.
+    """Opens a session, and ends the session that `replaces` names. Raises Unauthenticated, for an unknown user with the
+    same sentence and after the same time, and SsoOnly.
     """
     check_passwords_are_on()
 
@@ -97,7 +97,7 @@ def log_in_staff(
 def log_in_staff_at_issuer(
     *, principal: UserPrincipal, device: Device, actor: Actor
 ) -> SessionStore | None:
-    """Opens a session of Django admin for staff whose session of the API began at the issuer just now, else None."""
+    """Opens an admin session for staff whose API session has just begun at the issuer. Returns None for others."""
     with transaction.atomic():
         staff = User.objects.filter(id=principal.id, is_staff=True, is_active=True)
         user = staff.select_for_update(no_key=True).first()
@@ -114,7 +114,7 @@ def admit(
     enter: Callable[[User], Opened | None],
     refusal: str,
 ) -> Opened:
-    """Returns the session that `enter` opens. Raises Unauthenticated with the sentence `refusal` if there is none."""
+    """Returns the session that `enter` opens. If it opens none, raises Unauthenticated with the sentence `refusal`."""
     user = User.objects.filter(email=email).first()
     opened = None
     if is_password_of(user, password) and user is not None and user.is_active:
@@ -130,7 +130,7 @@ def admit(
 
 
 def log_out(*, principal: UserPrincipal, actor: Actor) -> None:
-    """Ends the session on the server, so that a copy of its cookie does not work any more."""
+    """Ends the session on the server, so that a copy of its cookie does not work any more either."""
     with transaction.atomic():
         if revoke(principal.session_id):
             emit_own("user.logged-out", principal.id, actor)
@@ -150,7 +150,7 @@ def change_password(
     actor: Actor,
     enter: Callable[[User], Opened],
 ) -> Opened:
-    """Sets the password, ends all sessions of the user, and returns the one that `enter` opens. Raises Invalid, and
+    """Sets the password, ends all sessions of the user, and returns the new one that `enter` opens. Raises Invalid, and
     SsoOnly.
     """
     user = User.objects.get(id=user_id)
@@ -169,10 +169,10 @@ def forget_password(*, email: Email) -> None:
     """Queues the mail with which the owner of an address gets a new password. Raises Conflict while the service sends
     no mail.
 
-    The function makes the same statements for every address, so that nobody learns from its duration who has an
-    account. A mail for an address without an account is queued too, and the sender gives it up. An account that never
-    proved its address gets no new password: the owner of the address gets a mail with which they make an account of
-    their own, if anybody may register.
+    The function runs the same statements for every address, so that its duration does not reveal who has an account. A
+    mail for an address without an account is queued too, and the sender gives it up. An account that never confirmed
+    its address gets no new password: the owner of the address gets a mail with which they make their own account, if
+    anybody may register.
     """
     check_passwords_are_on()
     check_mail_is_on()
@@ -197,7 +197,8 @@ def reset_password(*, token: str, new_password: str, actor: Actor) -> None:
     check_strength(new_password, user, field="newPassword")
     hashed = hash_password(new_password)
     with transaction.atomic():
-        # The row is read again under the lock: meanwhile the account may have got another address, or been deactivated.
+        # The row is read again under the lock, because the account may have got another address, or been deactivated,
+        # since.
         held = (
             User.objects.select_for_update(no_key=True)
             .filter(id=user.id, email=mail.address, is_active=True)
@@ -217,8 +218,8 @@ def create_user(*, email: Email, password: str, name: str, actor: Actor) -> User
 def create_user_with_link(
     *, email: Email, password: str, name: str, actor: Actor
 ) -> tuple[User, str]:
-    """Makes a user as `create_user` does. Returns the user with a link by which somebody sets another password once, to
-    hand over.
+    """Makes a user as `create_user` does. Returns the user, and a link with which the user sets a password of their
+    own, once.
     """
     with transaction.atomic():
         user = create_user(email=email, password=password, name=name, actor=actor)
@@ -229,15 +230,15 @@ def create_user_with_link(
 def create_staff(
     *, email: Email, password: str, name: str, password_allowed: bool = False, actor: Actor
 ) -> User:
-    """Makes a staff user, who may do everything in Django admin, with `password_allowed` also by their password while
-    OIDC_ONLY is set. Raises the errors of `create_user`.
+    """Makes a staff user, who may do everything in Django admin. With `password_allowed` they may also use their
+    password while OIDC_ONLY is set. Raises the errors of `create_user`.
     """
     user = User(email=email, name=name, is_staff=True, password_allowed=password_allowed)
     return _create(user, password, "staff.created", actor)
 
 
 def promote_to_staff(*, email: Email, actor: Actor) -> bool:
-    """Makes an active user staff; returns False if they were. Raises NotFound, and Conflict for an unproved address."""
+    """Makes an active user staff. Returns False if they already were. Raises NotFound, Conflict if unconfirmed."""
     with transaction.atomic():
         user = or_not_found(
             User.objects.select_for_update(no_key=True).filter(email=email, is_active=True).first()
@@ -251,7 +252,7 @@ def promote_to_staff(*, email: Email, actor: Actor) -> bool:
 
 
 def find_user(email: Email) -> User:
-    """Returns the active user with this address. Raises NotFound, also for an unproved address while proof counts."""
+    """Returns the active user with this address. Raises NotFound, also for an unconfirmed one while proof counts."""
     user = User.objects.filter(email=email, is_active=True).first()
     if user is None or not is_findable(user):
         raise NotFound
@@ -269,7 +270,7 @@ def deactivate_user(*, user_id: UUID, actor: Actor) -> None:
 
 
 def reactivate_user(*, user_id: UUID, actor: Actor) -> None:
-    """Raises NotFound if there is no such user."""
+    """Lets a deactivated user log in again. Raises NotFound if there is no such user."""
     with transaction.atomic():
         if _set_active(user_id, active=True):
             emit(Event("user.reactivated", actor, None, "user", user_id))
@@ -289,7 +290,7 @@ def _create(user: User, password: str, action: str, actor: Actor) -> User:
 
 
 def _set_active(user_id: UUID, *, active: bool) -> bool:
-    """Locks the user's row until the transaction ends. Returns whether the state changed. Raises NotFound."""
+    """Sets whether the user is active, and locks their row. Returns whether that changed anything. Raises NotFound."""
     user = User.objects.filter(id=user_id)
     if user.filter(is_active=not active).update(is_active=active):
         return True
@@ -299,11 +300,11 @@ def _set_active(user_id: UUID, *, active: bool) -> bool:
 
 
 def _set_password(user: User, hashed: str, action: str, actor: Actor) -> None:
-    """Stores the hash of a new password, and ends what the old one opened."""
+    """Stores the hash of a new password, and ends all sessions and links of the old one."""
     user.password = hashed
     user.save(update_fields=["password"])
     end_sessions(user.id)
-    # Somebody who knew the old password may have asked for links to another password or address.
+    # A person who knew the old password may have requested links that set another password or address.
     make_void(Q(user_id=user.id, purpose__in=(Purpose.RESET, Purpose.CHANGE)))
     emit_own(action, user.id, actor)
 

@@ -1,7 +1,7 @@
 """The browser sessions of users, in the API and in Django admin: opens them, finds them by their cookies, ends them.
 
-The cookie `auth_token` has a JWT that names a session of the API and is stored nowhere. That of Django admin has a key,
-whose digest is stored. The setting SESSION_ENGINE names this module.
+The cookie `auth_token` has a JWT that names a session of the API and is stored nowhere. The cookie of Django admin has
+a key; the database keeps its digest. The setting SESSION_ENGINE names this module.
 """
 
 import hashlib
@@ -56,7 +56,7 @@ from pipedai.events import Actor, Event, emit
 from pipedai.sql import execute
 
 LIFETIME = timedelta(days=7)
-# A session that began at the issuer ends sooner, so that who loses the account there is soon out here as well.
+# A session that began at the issuer is shorter, so that a person who loses the account there soon loses access here.
 _LIFETIMES = {Session.Began.PASSWORD.value: LIFETIME, Session.Began.SSO.value: timedelta(hours=12)}
 _SAME_SITE = cast("Literal['Lax', 'Strict', 'None']", settings.COOKIE_SAMESITE)
 _ALGORITHM = "HS256"
@@ -105,8 +105,8 @@ def new_session_token(user_id: UUID, session_id: UUID) -> str:
 
 
 def read_session_token(value: str) -> UserPrincipal:
-    """Returns whom a genuine JWT names. Raises Unauthenticated for one that has expired, that somebody else signed or
-    that was made for another purpose.
+    """Returns the user and session that a genuine JWT names. Raises Unauthenticated for one that has expired, that
+    another party signed or that was made for another purpose.
     """
     try:
         token = _SessionToken(cast("Any", value))
@@ -118,7 +118,7 @@ def read_session_token(value: str) -> UserPrincipal:
 
 
 class _FallbackTokenBackend(TokenBackend):
-    """Signs with the newest key, accepts those of any key, and refuses a JWT that lacks one of our claims."""
+    """Signs with the newest key, accepts the signature of any key, and refuses a JWT without one of our claims."""
 
     def decode(self, token: Any, verify: bool = True) -> dict[str, Any]:
         for secret in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS):
@@ -180,7 +180,9 @@ def open_session(
     began: str = Session.Began.PASSWORD.value,
     **columns: Any,
 ) -> Session:
-    """Opens a session for a user who has just logged in or registered: one of the API, unless `columns` say more."""
+    """Opens a session for a user who has just logged in or registered. It is one of the API, unless `columns` say
+    otherwise.
+    """
     return Session.objects.create(
         user=user,
         began=began,
@@ -204,7 +206,7 @@ def end_sessions(user_id: UUID) -> None:
 
 
 def end(sessions: QuerySet[Session]) -> int:
-    """Ends sessions, and forgets what Django kept in those of Django admin. Returns how many there were."""
+    """Ends sessions, and deletes the data of those of Django admin. Returns how many there were."""
     return sessions.update(
         revoked_at=Now(), data=Case(When(key_digest__isnull=False, then=Value({}, JSONField())))
     )
@@ -219,7 +221,7 @@ def end_session(*, principal: UserPrincipal, session_id: UUID, actor: Actor) -> 
 
 
 def end_other_sessions(*, principal: UserPrincipal, actor: Actor) -> None:
-    """Ends all sessions of the caller but the one that the request came with."""
+    """Ends all sessions of the caller except the one that made the request."""
     with transaction.atomic():
         others = live_sessions(principal.id).exclude(id=principal.session_id)
         if ended := end(others):
@@ -240,7 +242,7 @@ class SessionStore(SessionBase):
         return dict(data)
 
     def is_empty(self) -> bool:
-        """Returns True without a session. Django then sets no cookie."""
+        """Returns True if there is no session, so that Django sets no cookie."""
         return not self.session_key
 
     def exists(self, session_key: str) -> bool:
@@ -275,7 +277,9 @@ class SessionStore(SessionBase):
 
 
 def has_just_signed_in(session_id: UUID, *, at_issuer: bool) -> bool:
-    """Whether a live session of the API began within the last five minutes, at the issuer or in any way."""
+    """Returns whether a live session of the API began within the last five minutes; `at_issuer` allows only sign-ins
+    there.
+    """
     began = {"began": Session.Began.SSO} if at_issuer else {}
     lately = Session.objects.filter(id=session_id, created_at__gt=Now() - _JUST, **began)
     return lately.filter(revoked_at__isnull=True).exists()
@@ -311,7 +315,7 @@ class CookieJWTAuthentication(BaseAuthentication):
     """Authenticates a user by their session cookie, unless the request has an Authorization header."""
 
     def authenticate(self, request: Request) -> tuple[UserPrincipal, str] | None:
-        """Raises Unauthenticated if the cookie is invalid or the request has two such cookies."""
+        """Returns the user of the cookie. Raises Unauthenticated if the cookie is invalid or there are two of them."""
         if bearer_token(request) is not None:
             return None
         cookie = auth_cookie(request)
@@ -327,7 +331,7 @@ class PresentedSession(BaseAuthentication):
     """Finds the user's session for endpoints that also answer without one. An ended session counts as none."""
 
     def authenticate(self, request: Request) -> tuple[UserPrincipal, str] | None:
-        """Raises Unauthenticated if the request has an API token or two session cookies."""
+        """Returns the user of the cookie, if any. Raises Unauthenticated for an API token or two session cookies."""
         if (token := bearer_token(request)) is not None:
             raise refusal(token)
         cookie = auth_cookie(request)
@@ -340,12 +344,14 @@ class PresentedSession(BaseAuthentication):
 
 
 def session_ended(code: ErrorCode = ErrorCode.INVALID_TOKEN) -> Unauthenticated:
-    """Returns the error to raise for a session that does not work. Its sentence is the same for every code."""
+    """Returns the error to raise for a session that does not work. Its message is the same for every code."""
     return Unauthenticated("The session has ended. Log in again.", code=code)
 
 
 def principal_of_cookie(cookie: str) -> UserPrincipal:
-    """Raises Unauthenticated. Makes one query, and at most every 10 s a second one that notes the session's use."""
+    """Returns the user of a cookie with one query, and a second one every 10 s for `last_used_at`. Raises
+    Unauthenticated.
+    """
     user = read_session_token(cookie)
     found = Session.objects.filter(
         id=user.session_id,

@@ -1,6 +1,7 @@
-"""Signs people in who have an account at the issuer, and links the accounts that they have here to those there.
+"""Signs in people who have an account at the issuer, and links their accounts here to those there.
 
-Two signed cookies remember the way for ten minutes: what a browser has begun, and which account is to be linked.
+Two signed cookies carry the state for ten minutes: the sign-in that a browser has begun, and the account to be
+linked.
 """
 
 import hashlib
@@ -53,7 +54,8 @@ from pipedai.outgoing.oauth import new_verifier
 
 LIFETIME_SECONDS = 600
 BEGUN, PENDING = "pipedai.sso.begun", "pipedai.sso.pending"
-# A state works once in all processes. Its count outlives the cookie, by which a browser shows that it has begun.
+# A state works once in all processes. Its count must outlive the cookie, because an expired count would let the state
+# work again.
 _STATE = Rate("sso-state", limit=1, seconds=2 * LIFETIME_SECONDS, in_a_row=True)
 _ERROR = re.compile(r"[a-z_]{1,40}", re.ASCII)
 _NOT_BEGUN = "This sign-in was not begun in this browser, was finished already, or took more than ten minutes."
@@ -66,7 +68,9 @@ _WRONG = "The password or the code is wrong."
 
 
 class LinkNeeded(Conflict):
-    """409: an account has the address. `cookie` says which one is to be linked, to what, and where to go on to."""
+    """409: an account here has the address. `cookie` says which account is to be linked to which one, and the page to
+    go on to.
+    """
 
     def __init__(self, holder: User, claims: Claims, on: str) -> None:
         super().__init__(
@@ -80,7 +84,7 @@ class LinkNeeded(Conflict):
 
 
 def opened(cookie: str | None, kind: str) -> dict[str, Any]:
-    """Returns what a cookie of ours of this kind says. Raises SignInFailed if it is not ours or is too old."""
+    """Returns the content of our cookie of this kind. Raises SignInFailed if it is not ours or is too old."""
     try:
         found: dict[str, Any] = signing.loads(cookie or "", salt=kind, max_age=LIFETIME_SECONDS)
     except signing.BadSignature:
@@ -89,8 +93,8 @@ def opened(cookie: str | None, kind: str) -> dict[str, Any]:
 
 
 def begin(*, on: str, address: str) -> tuple[str, str]:
-    """Returns where the browser is to go, and the cookie by which it comes back. `on` is the page to which it goes on
-    from there. Raises IssuerAway, NoSlot.
+    """Begins a sign-in. Returns the issuer's URL and the cookie that proves which browser has begun. `on` is the page
+    that the browser opens afterwards. Raises IssuerAway, NoSlot.
     """
     said = {"state": token_urlsafe(32), "nonce": token_urlsafe(32), "verifier": new_verifier()}
     found = issuer.known()
@@ -109,9 +113,9 @@ def finish(
     device: Device,
     actor: Actor,
 ) -> tuple[User, Session, str]:
-    """Signs in who comes back from the issuer; `brought` is what the browser has from it. Returns the user, their
-    session, and the page to go on to. Raises SignInFailed, LinkNeeded, RegistrationClosed, IssuerAway, and NoSlot,
-    after which the same request may come again.
+    """Signs in a person who comes back from the issuer; `brought` is the query that the issuer gave the browser.
+    Returns the user, their session, and the page to open. Raises SignInFailed, LinkNeeded, RegistrationClosed,
+    IssuerAway, and NoSlot, after which the same request may be repeated.
     """
     begun, state = opened(cookie, BEGUN), brought["state"]
     if not hmac.compare_digest(begun["state"].encode(), state.encode()):
@@ -134,12 +138,12 @@ def finish(
     try:
         return enter()
     except IntegrityError:
-        # Another request has just made the account, or taken the address. Now this one finds it.
+        # Another request has just made the account, or taken the address. A second try finds that account.
         return enter()
 
 
 def _user_of(claims: Claims, on: str, actor: Actor) -> User:
-    """Returns the user who signs in, locked. The first time it makes an account, if the address has none."""
+    """Returns the user who signs in, locked. At the first sign-in, makes an account if none has the address."""
     linked = User.objects.filter(identity__issuer=claims.issuer, identity__sub=claims.sub)
     user = User.objects.select_for_update(no_key=True).filter(id__in=linked.values("id")).first()
     if user is not None:
@@ -181,7 +185,7 @@ def _create(claims: Claims, email: Email, actor: Actor) -> User:
 
 
 def _follow_address(user: User, claims: Claims, actor: Actor) -> None:
-    """Gives the user the address that they have at the issuer now, if nobody else has it."""
+    """Gives the user the address that they have at the issuer now, unless another account has it."""
     email = _email_of(claims)
     if email is None or (user.email == email and user.has_proved_email):
         return
@@ -221,7 +225,7 @@ def link(
 
 
 def mail_link(*, cookie: str | None) -> None:
-    """Sends a mail by which the account that the cookie names is linked. Raises SignInFailed, Conflict without mail."""
+    """Sends a mail that links the account which the cookie names. Raises SignInFailed, and Conflict without mail."""
     check_mail_is_on()
     pending = opened(cookie, PENDING)
     user = User.objects.get(id=pending["user"])
@@ -232,8 +236,8 @@ def mail_link(*, cookie: str | None) -> None:
 
 
 def link_by_mail(*, token: str, code: str, actor: Actor) -> None:
-    """Links the account to which the mail went. Raises LinkUnusable, SignInFailed, and Invalid if staff send no code of
-    their authenticator, which leaves the token usable.
+    """Links the account to which the mail went. Raises LinkUnusable, SignInFailed, and Invalid if a member of staff
+    gives no code of their authenticator, which leaves the token usable.
     """
     mail = find_mail(token, Purpose.LINK)
     assert mail.user_id is not None, "the mail is about an account"
@@ -249,8 +253,8 @@ def link_by_mail(*, token: str, code: str, actor: Actor) -> None:
 
 
 def _link(user: User, issuer_name: str, sub: str, actor: Actor) -> None:
-    """Links a user, whom the caller has locked. A link to a former issuer ends. Raises SignInFailed if the user or the
-    account at the issuer is linked otherwise.
+    """Links a user, whom the caller has locked, and ends a link to a former issuer. Raises SignInFailed if the user has
+    another link, or the account at the issuer belongs to another user.
     """
     Identity.objects.filter(user=user).exclude(issuer=issuer_name).delete()
     identity = Identity(user=user, issuer=issuer_name, sub=sub)

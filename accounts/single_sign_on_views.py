@@ -1,7 +1,7 @@
-"""The endpoints by which people sign in who have an account at the operator's OpenID provider, the issuer.
+"""The endpoints for people who sign in at the issuer, the operator's OpenID provider.
 
-The console's pages below /console/sso call them, since the issuer sends browsers back to one URL alone. Without an
-issuer in the settings there are no such endpoints.
+The console's pages below /console/sso call them, because the issuer sends browsers back to only one URL. If the
+settings name no issuer, these endpoints do not exist.
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ from pipedai.api.serializers import Values
 from pipedai.api.throttling import Rate, Throttle, by_address
 from pipedai.api.views import ApiViewSet, IsPublic
 
-# The cookies, by what they say.
+# The names of the cookies, by their kind.
 _NAMES = {BEGUN: "sso", PENDING: "sso_link"}
 _PATH = "/console/sso"
 _COOKIE = ("Set-Cookie",)
@@ -43,7 +43,7 @@ def _account(request: Request) -> str | None:
         return None
 
 
-# As often as passwords may be tried elsewhere.
+# The limits are those for passwords elsewhere.
 _LINK = (
     throttles.LOGIN[0],
     Throttle(Rate("link-account", limit=10, seconds=60), _account),
@@ -158,7 +158,7 @@ def _cookie(request: Request, kind: str) -> str | None:
 
 
 def _set_cookie(response: Response, kind: str, value: str) -> None:
-    """Sets a cookie that the issuer's redirect brings back, which SameSite=Strict would not let it."""
+    """Sets a cookie without SameSite=Strict, because browsers must send it when the issuer redirects to us."""
     response.set_cookie(
         _NAMES[kind],
         value,

@@ -122,7 +122,7 @@ class StaffLogin(View):
 
 
 class StaffLoginAtIssuer(StaffLogin):
-    """Lets staff into Django admin whom the console has just signed in at the issuer."""
+    """Lets a member of staff into Django admin after the console has signed them in at the issuer."""
 
     http_method_names = ("get",)
 
@@ -145,7 +145,7 @@ class StaffLoginAtIssuer(StaffLogin):
 class StaffView(View):
     @classmethod
     def as_view(cls, **initkwargs: Any) -> Any:
-        """Wraps the view in Django admin's check, which redirects everybody but staff to the login page."""
+        """Wraps the view in Django admin's check, which redirects everybody except staff to the login page."""
         return site.admin_view(super().as_view(**initkwargs))
 
     @property
@@ -200,9 +200,9 @@ class StaffAccount(StaffView):
                 enter=lambda user: open_staff_session(user, device),
             )
         except (Invalid, Overloaded) as error:
-            # The form itself shows the error. When too many passwords are being hashed, the web server drops this
-            # response and handles the same POST again later. A message in Django's message storage would then be shown
-            # all the same.
+            # The form itself shows the error, and not Django's message storage. If too many passwords are being hashed,
+            # the web server drops this response and handles the same POST again later, but a stored message would still
+            # be shown.
             said = error.fields if isinstance(error, Invalid) else {"": [error.message]}
             names = {"currentPassword": "current", "newPassword": "new"}
             for field, sentences in said.items():

@@ -17,8 +17,8 @@ FAILED_LOGIN_ROWS = Rate("failed-login-rows", limit=1, seconds=60)
 
 
 def address_digest(request: Request, secret: str | None = None) -> bytes:
-    """Returns the HMAC of the request's IP address, under SECRET_KEY unless another `secret` is named. The row of a
-    session keeps it, to recognise the address later.
+    """Returns the HMAC of the request's IP address, under SECRET_KEY or the given `secret`. The row of a session keeps
+    it, so that the address is recognised later.
     """
     address = by_address(request)
     return salted_hmac(
@@ -27,7 +27,7 @@ def address_digest(request: Request, secret: str | None = None) -> bytes:
 
 
 def _account(request: Request) -> Email | None:
-    """Returns None if the body names no account: its validation refuses that request later."""
+    """Returns the account that the body names. Returns None without one: the request is refused later anyway."""
     body = request.data
     email = body.get("email") if isinstance(body, dict) else None
     try:
@@ -43,7 +43,7 @@ def _account_and_address(request: Request) -> str | None:
 
 def _account_from_an_unknown_address(request: Request) -> str | None:
     """Returns the account whose tries a throttle counts. Returns None if the user has lately logged in from this
-    address: other people's wrong tries can therefore not lock the user out.
+    address, so that other people's wrong tries can't lock the user out.
     """
     account = _account(request)
     if account is None:
@@ -64,7 +64,7 @@ LOGIN = (
     Throttle(Rate("login-account-address", limit=10, seconds=60), _account_and_address),
     Throttle(Rate("login-account", limit=60, seconds=3600), _account_from_an_unknown_address),
 )
-# Both begin and end of a sign-in at the issuer.
+# The limit for both steps of a sign-in at the issuer: its beginning, and the return from there.
 SIGN_IN_AT_ISSUER = (Throttle(Rate("sso", limit=60, seconds=60), by_address),)
 MAIL_LINK = (Throttle(Rate("mail-link", limit=30, seconds=3600), by_address),)
 REGISTER = (Throttle(Rate("register", limit=30, seconds=3600), by_address),)
@@ -81,7 +81,7 @@ FORGOT_PASSWORD = (Throttle(Rate("forgot-password", limit=30, seconds=3600), by_
 RESET_PASSWORD = (Throttle(Rate("reset-password", limit=30, seconds=3600), by_address),)
 VERIFY_EMAIL = (Throttle(Rate("verify-email", limit=30, seconds=3600), by_caller),)
 RESEND_VERIFICATION = (Throttle(Rate("resend-verification", limit=10, seconds=3600), by_caller),)
-# How many mails to others a user may cause.
+# How many mails to other people a user may cause.
 INVITE = (Throttle(Rate("invite", limit=20, seconds=86_400), by_caller),)
 LOOK_AT_INVITATION = (Throttle(Rate("look-at-invitation", limit=120, seconds=3600), by_address),)
 ACCEPT_INVITATION = (Throttle(Rate("accept-invitation", limit=30, seconds=3600), by_caller),)

@@ -48,7 +48,7 @@ SIGNED_IN = answer("SignedIn", "The signed-in user.", user=UserSerializer())
 
 
 class EntryViewSet(ApiViewSet):
-    """What people may do who have no session yet, or who have forgotten their password."""
+    """The endpoints for people who have no session yet, or who have forgotten their password."""
 
     tag = "Accounts"
     permissions = dict.fromkeys(("register", "login", "logout", "forgot", "reset"), IsPublic)
@@ -101,7 +101,7 @@ class EntryViewSet(ApiViewSet):
         answer_headers={204: (*_COOKIE, "Clear-Site-Data")},
     )
     def logout(self, request: Request) -> Response:
-        """Succeeds also if the session has ended already or the request came without one."""
+        """Ends the session. It succeeds even if the session has ended already or the request has none."""
         if principal := presented_by(request):
             services.log_out(principal=principal, actor=caller_of(request))
         return clear_auth_cookie(Response(status=204, headers={"Clear-Site-Data": '"cache"'}))
@@ -129,7 +129,7 @@ class EntryViewSet(ApiViewSet):
 
 
 class AccountViewSet(ApiViewSet):
-    """What a signed-in user may do about their own account, and how they find other users."""
+    """The endpoints for a signed-in user's own account, and for finding other users."""
 
     tag = "Accounts"
     authentication_classes = (CookieJWTAuthentication,)
@@ -262,7 +262,7 @@ class AccountViewSet(ApiViewSet):
         summary="End one of my sessions",
     )
     def end_session(self, request: Request, session_id: UUID) -> Response:
-        """Ends a session, at once. The cookie goes too if it is the request's own."""
+        """Ends a session, at once. If it is the request's own, the answer also removes the cookie."""
         principal = user_of(request)
         sessions.end_session(principal=principal, session_id=session_id, actor=actor_of(request))
         response = Response(status=204)
@@ -308,7 +308,7 @@ class AccountViewSet(ApiViewSet):
 
 
 def entered(user: User, session: Session, *, status: int = 200, **more: str) -> Response:
-    """Answers somebody who has just got a session, with its cookie."""
+    """Returns the answer to a person who has just got a session, with the session's cookie."""
     return set_auth_cookie(
         Response({"user": UserSerializer(user).data, **more}, status=status), session
     )
@@ -321,7 +321,7 @@ def user_of(request: Request) -> UserPrincipal:
 
 
 def caller_of(request: Request) -> Actor:
-    """It has no user id yet, because nobody has logged in; the service adds the id."""
+    """Returns the actor of a request before its login. The service adds the user's id afterwards."""
     return actor_from(request, "user")
 
 

@@ -26,7 +26,7 @@ _CLOCKS_APART = timedelta(hours=1)
 
 
 def _with_names(entries: list[Any]) -> list[Any]:
-    """Adds `actor_label` and `environment_name`: one query for each kind of actor, one for the environments."""
+    """Adds `actor_label` and `environment_name`, with one query for each kind of actor and one for the environments."""
     places = Environment.objects.filter(id__in={entry.environment_id for entry in entries} - {None})
     names = dict(places.values_list("id", "name"))
     for entry, shown in zip(entries, with_actors(entries), strict=True):

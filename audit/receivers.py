@@ -18,7 +18,7 @@ from pipedai.redaction import redact
 from pipedai.retention import Batch, Order, partitions_before, remove
 from pipedai.sql import NOW, execute, execute_later, fetch_all
 
-# Where the name of a target stands, by its type. People have no name here, because entries are kept when they leave.
+# For each type of target, the SQL that finds its name. People have no name here, because entries outlive accounts.
 _NAMES = {
     **{
         each: f"x.name FROM {each} x"
@@ -38,7 +38,7 @@ _NAMES = {
     "enrollment": "x.label FROM enrollment x",
     "incident": "x.subject_name FROM incident x",
     **{
-        # Runs and deliveries may be partitioned by environment, and one partition alone is looked into.
+        # Runs and deliveries may be partitioned by environment, so the environment limits the search to one partition.
         each: f"t.name FROM {each} x JOIN trigger t ON t.id = x.trigger_id AND x.environment_id = e.environment_id"
         for each in ("run", "delivery", "approval")
     },
@@ -50,12 +50,14 @@ _NAMES = {
 # change of state together.
 @cache
 def _insert(*target_types: str) -> str:
-    """Returns the statement for targets of these types. Planning it for all types takes 0.6 ms instead of 0.2."""
+    """Returns the statement for targets of these types. For all types PostgreSQL would plan it in 0.6 ms instead of
+    0.2.
+    """
     cases = " ".join(
         f"WHEN '{each}' THEN (SELECT {_NAMES[each]} WHERE x.id = e.target_id)"
         for each in target_types
     )
-    # The name that the target has now, or had when it was deleted, as the event of that says.
+    # The target's present name. The event of a deletion has the name itself, because the row may be gone.
     name = f"""coalesce(
         {f"CASE target_type {cases} END," if cases else ""}
         CASE WHEN action LIKE '%%.deleted' THEN metadata ->> 'name' END)"""
@@ -73,7 +75,9 @@ FROM json_to_recordset(%(entries)s::json) AS e (
 
 @receiver(happened, dispatch_uid="audit.write_entries")
 def write_entries(events: tuple[Event, ...], **_: Any) -> None:
-    """Inserts one audit row for each of the events, in one statement. An error rolls back the action that sent them."""
+    """Inserts one audit row for each of the events, in one statement. An error rolls back the action that caused
+    them.
+    """
     add_partitions_of(event.at for event in events if event.at is not None)
     entries = [
         {
@@ -93,20 +97,20 @@ def write_entries(events: tuple[Event, ...], **_: Any) -> None:
     ]
     try:
         text = orjson.dumps(entries, str).decode()
-    except TypeError:  # because of an integer of more than 64 bits
+    except TypeError:  # for an integer of more than 64 bits
         text = json.dumps(entries, default=str)
     named = sorted({event.target_type for event in events} & _NAMES.keys())
     execute_later(_insert(*named), {"entries": text})
 
 
 MONTHS_AHEAD = 3
-# Partitions are kept for at least this many days, whatever the operator asks for: those of this month and the three
-# before it.
+# Partitions are kept for at least this many days, whatever the operator asks for: those of this month and of the three
+# months before.
 AT_LEAST_DAYS = 92
 _TRIES = 20
 
-# Rows of a month without a partition of its own are in the default partition. Such a month gets no partition any more,
-# since PostgreSQL refuses to move the rows. The advisory lock keeps two schedulers from making the same partition.
+# Rows of a month without a partition of its own are in the default partition. Such a month gets no partition later,
+# because PostgreSQL refuses to move the rows. The advisory lock keeps two schedulers from making the same partition.
 _ADD = """
 SELECT audit_add_partition(month) FROM unnest(%(months)s::date[]) month
 WHERE pg_try_advisory_xact_lock(hashtext('audit_add_partition'))
@@ -122,7 +126,7 @@ FROM generate_series(0, %(months)s) n
 
 
 def add_partitions(*, now: datetime | None = None) -> int:
-    """Makes the partitions that are missing for this month and the three that follow, and returns how many it made."""
+    """Makes the missing partitions of this month and the three that follow. Returns how many it made."""
     return _add(row["month"] for row in fetch_all(_AHEAD, {"months": MONTHS_AHEAD, "now": now}))
 
 
@@ -134,11 +138,11 @@ def add_partitions_of(moments: Iterable[datetime]) -> None:
 
 
 def drop_partitions(order: Order) -> Iterator[Batch]:
-    """Drops partitions that ended before `order.before`, the oldest first, and yields their numbers of rows. That locks
-    the whole table for an instant. Raises InUse if other transactions use it for some seconds.
+    """Drops partitions that ended before `order.before`, the oldest first, and yields their numbers of rows. A drop
+    locks the whole table for an instant. Raises InUse if other transactions use the table for some seconds.
     """
     for month in partitions_before("audit_entry", order.before):
-        # They are counted before the partition is locked, so that nobody waits for the counting.
+        # The rows are counted before the partition is locked, so that nobody waits for the counting.
         entries = fetch_all(f"SELECT count(*) AS n FROM {month['name']}", {})[0]["n"]  # noqa: S608
         if not order.dry_run:
             remove(partial(_drop, month["name"], month["ends_at"], entries), tries=_TRIES)

@@ -33,7 +33,7 @@ class AuditEntrySerializer(RowSerializer):
 
 
 def with_actors(entries: list[AuditEntry]) -> list[dict[str, Any]]:
-    """Returns the entries as dicts for AuditEntrySerializer. It takes the queries of `actors_shown`."""
+    """Returns the entries as dicts for AuditEntrySerializer. It runs the queries of `actors_shown`."""
     actors = actors_shown((entry.actor_type, entry.actor_id) for entry in entries)
     return [{**vars(entry), "actor": actors[entry.actor_type, entry.actor_id]} for entry in entries]
 

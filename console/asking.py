@@ -1,4 +1,4 @@
-"""Asks the API in this process, as the visitor of a page would over HTTP. It is the only way to data of the console."""
+"""Calls the API in this process, as the visitor of a page would over HTTP. The console has no other way to data."""
 
 import json
 from collections.abc import Mapping
@@ -18,8 +18,8 @@ from pipedai.server.request_scope import API
 
 Json = dict[str, Any]
 
-# What the API may know of the visit: who calls, from where, and from which page. The body, the language and the
-# Authorization header of the page's own request are not for it.
+# The headers that a page's request passes on to the API: who calls, from where, and from which page. Its body, language
+# and Authorization header are not passed on.
 _PASSED_ON = (
     "HTTP_COOKIE",
     "HTTP_HOST",
@@ -34,7 +34,7 @@ _PASSED_ON = (
 )
 
 
-# Under this key a page's request has what the API refused last, for the header of a page that shows it.
+# The key under which a page's request keeps the API's last refusal, for the header of a page that shows it.
 REFUSED = "console.refused"
 
 
@@ -48,7 +48,7 @@ class Answer:
 
 
 class Refused(Exception):  # noqa: N818 - named as what the API did
-    """The API answered with an error. `fields` has the messages by field, and `form` those about no single field."""
+    """The exception for an API error. `fields` has the messages by field, and `form` those about no single field."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Refused(Exception):  # noqa: N818 - named as what the API did
 
     @property
     def sentences(self) -> list[str]:
-        """All that the API said, for a page without a form in which each message would have its place."""
+        """Returns all messages of the error, for a page without a form that could show each at its field."""
         return [*self.form, *(f"{name}: {' '.join(said)}" for name, said in self.fields.items())]
 
 
@@ -86,8 +86,9 @@ def ask(
     """Calls an endpoint with the visitor's cookie, origin and address, and returns its answer.
 
     `path` is the path below /api/v1, such as `f"triggers/{trigger_id}"`. A value of `query` may be a list. `key`
-    becomes the Idempotency-Key, so that a form that is sent twice acts once. Without `changes` the call is allowed,
-    whatever its method, for a page to which a link of another site led. Raises Refused for each status from 400 on.
+    becomes the Idempotency-Key, so that a form that is sent twice acts once. With `changes=False` the call is allowed
+    whatever its method, for a page that was opened by a link on another site. Raises Refused for each status from 400
+    on.
     """
     sent = b"" if body is None else json.dumps(body).encode()
     environ = {name: request.META[name] for name in _PASSED_ON if name in request.META}
@@ -95,7 +96,7 @@ def ask(
         environ.pop("HTTP_SEC_FETCH_SITE", None)
     environ |= {
         "REQUEST_METHOD": method,
-        # WSGI wants a path's bytes as characters of Latin-1 (PEP 3333). A form may have named any id.
+        # WSGI requires a path's bytes as Latin-1 characters (PEP 3333). An id from a form may be any text.
         "PATH_INFO": f"{API}/{path}".encode().decode("latin-1"),
         "QUERY_STRING": urlencode(query or {}, doseq=True),
         "CONTENT_TYPE": "application/json",
@@ -107,7 +108,7 @@ def ask(
     inner = WSGIRequest(environ)
     match = inner.resolver_match = resolve(inner.path_info)
     response: Any = match.func(inner, **match.kwargs)
-    # The access log names the caller of the page's request, whom only the API has found out.
+    # The access log names the caller of the page's request. Only the API's request has authenticated them.
     request.user = getattr(inner, "user", None)  # type: ignore[assignment]
     if hasattr(response, "render"):  # A list of events comes as text that needs no rendering.
         response.render()
@@ -121,8 +122,8 @@ def ask(
 
 
 def ask_if_free(request: HttpRequest, method: str, path: str, **more: Any) -> Json:
-    """Calls an endpoint whose answer a page can do without, and returns the answer's JSON. It is empty if the API is
-    too busy for it.
+    """Calls an endpoint whose answer a page can do without. Returns its JSON, or an empty object if the API is too
+    busy.
     """
     try:
         return ask(request, method, path, **more).data
@@ -133,7 +134,7 @@ def ask_if_free(request: HttpRequest, method: str, path: str, **more: Any) -> Js
 
 
 def if_there(request: HttpRequest, path: str) -> Json:
-    """Returns what a page can do without, or nothing if it was deleted or the API is too busy."""
+    """Returns data that a page can do without, or nothing if the row was deleted or the API is too busy."""
     try:
         return ask_if_free(request, "GET", path)
     except Refused as refused:
@@ -143,7 +144,7 @@ def if_there(request: HttpRequest, path: str) -> Json:
 
 
 def body_of(method: str, path: str) -> type[Body]:
-    """Returns the serializer by which an endpoint reads its body, so that a form has the body's fields."""
+    """Returns the serializer that reads an endpoint's body, so that a form has the body's fields."""
     view: Any = resolve(f"{API}/{path}").func
     body = operation_of(view.cls, view.actions[method.lower()]).body
     assert body is not None, f"{method} {path} has no body"
@@ -151,13 +152,13 @@ def body_of(method: str, path: str) -> type[Body]:
 
 
 def role_of(method: str, path: str) -> str:
-    """Returns the role that an endpoint needs in its environment, or an empty text if it needs none."""
+    """Returns the role that an endpoint requires in its environment, or an empty text if it requires none."""
     view: Any = resolve(f"{API}/{path}").func
     return str(getattr(view.cls.permissions[view.actions[method.lower()]], "role", ""))
 
 
 def words_of(path: str, name: str) -> list[str]:
-    """Returns the words that a filter of a list knows."""
+    """Returns the values that a filter of a list accepts."""
     view: Any = resolve(f"{API}/{path}").func
     filters = operation_of(view.cls, view.actions["get"]).filters
     assert filters is not None, f"{path} has no filters"

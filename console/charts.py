@@ -1,8 +1,9 @@
 """Draws all charts of the console as SVG: outcomes of runs, cost by day, the load of machines, the trace of a run.
 
-Marks are SVG that the page stretches, and words are HTML, which never shrinks. What succeeded stands on the line, what
-failed hangs below it, what timed out hangs in two pieces, and what has not ended, or found nothing new, is hollow. So
-the shape says it without the colour. Each chart has a sentence or a table for who does not see it.
+Marks are SVG that the page stretches, and words are HTML, which never shrinks. The mark of a success stands on the
+line, that of a failure hangs below it, that of a timeout hangs in two pieces, and that of a run which has not ended, or
+found nothing new, is hollow. So the shape shows the outcome without the colour. Each chart has a sentence or a table
+for readers who can't see it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ from django.utils.safestring import SafeString, mark_safe
 from console.asking import Json
 from console.templatetags.console import duration, money, when, word
 
-# So many runs a strip has room for.
+# A strip has room for this many runs.
 STRIP = 30
 _UNENDED = ("queued", "claimed", "running", "waiting")
 
@@ -29,8 +30,8 @@ _UNENDED = ("queued", "claimed", "running", "waiting")
 class Chart:
     """A chart with its axes and its table, ready for the template console/chart.html.
 
-    `label` says what it shows. `scale` has the words beside its lines from the top to the bottom, all as far apart, and
-    `axis` those below it, each at the beginning of its part of the width.
+    `label` says what the chart shows. `scale` has the words beside its lines from the top to the bottom, at equal
+    distances. `axis` has the words below it, each at the beginning of its part of the width.
     """
 
     label: str
@@ -41,10 +42,10 @@ class Chart:
     axis: Sequence[str]
     heads: Sequence[str]
     rows: list[list[str]]
-    # What its shapes mean: of each its kind (`good`, `bad`, `open` or `median`), and its words.
+    # The meaning of its shapes: for each shape its kind (`good`, `bad`, `open` or `median`), and its words.
     legend: Sequence[tuple[str, str]] = ()
     tall: bool = False
-    # Whether its marks are links. The table has what they say, and a mouse alone reaches them.
+    # Whether its marks are links. Only a mouse reaches these, so the table has the same links.
     leads: bool = False
 
 
@@ -62,7 +63,7 @@ def _lines(ys: Iterable[float], width: float) -> SafeString:
 
 
 def _steps(top: float, most: int = 3) -> tuple[float, int]:
-    """Returns the size of a scale's steps, which is 1, 2 or 5 with zeros, and how many of them reach the top."""
+    """Returns the size of a scale's steps (1, 2 or 5, with zeros), and how many steps reach the top."""
     step = 10.0**-2
     while top > step * most:
         step *= 2.5 if f"{step:e}"[0] == "2" else 2
@@ -70,7 +71,7 @@ def _steps(top: float, most: int = 3) -> tuple[float, int]:
 
 
 def _tick(run: Json, x: float, width: float, line: float, size: float) -> tuple[str, str]:
-    """Returns the class of a run's mark, and its boxes: `size` high, from the line upwards or downwards."""
+    """Returns the class of a run's mark, and its boxes, which reach `size` up or down from the line."""
     match run["status"]:
         case "succeeded" | "delivered" | "digested":
             is_hollow = run.get("nothingNew") or run["status"] == "digested"
@@ -87,7 +88,7 @@ def _tick(run: Json, x: float, width: float, line: float, size: float) -> tuple[
 
 
 def counted(runs: Iterable[Json]) -> str:
-    """Returns how many of the runs ended in which way, as in `28 succeeded, 2 failed`."""
+    """Returns the numbers of runs by outcome as text: `28 succeeded, 2 failed`."""
     counts = dict[str, int]()
     for each in runs:
         said = "not ended" if each["status"] in _UNENDED else word(each["status"]).lower()
@@ -96,8 +97,8 @@ def counted(runs: Iterable[Json]) -> str:
 
 
 def strip(runs: Sequence[Json], of: str = "runs") -> SafeString:
-    """Draws the last runs of a trigger, or what else has outcomes, the newest last, as ticks in one line of a list.
-    Their height is the duration, if they have one.
+    """Draws the last runs of a trigger, or other rows with outcomes, as ticks in one line of a list, the newest last.
+    The height of a tick is its duration, if it has one.
     """
     runs = runs[-STRIP:]
     top = max((each.get("durationMs") or 0 for each in runs), default=0) or 1
@@ -117,7 +118,7 @@ def strip(runs: Sequence[Json], of: str = "runs") -> SafeString:
 
 
 def outcomes(runs: Sequence[Json]) -> Chart:
-    """Draws the last runs of a trigger, the newest last, with how long each took. Each tick leads to its run."""
+    """Draws the last runs of a trigger, the newest last, with how long each took. Each tick links to its run."""
     took = [each["durationMs"] or 0 for each in runs]
     unit, said = next(
         (each for each in ((3600e3, "h"), (60e3, "min")) if max(took) > 2 * each[0]), (1e3, "s")
@@ -173,8 +174,8 @@ def outcomes(runs: Sequence[Json]) -> Chart:
 
 
 def by_hour(label: str, hours: Sequence[Json], said: Mapping[str, str]) -> Chart:
-    """Draws numbers of each hour, by `key`: what is `good` stands on the line, with what is `open` hollow above it, and
-    what is `bad` and then what is `late` hang below. `said` has the words for those of them that there are.
+    """Draws numbers for each hour, by `key`: `good` stands on the line, with `open` hollow above it; `bad` and then
+    `late` hang below. `said` has the words for the keys that the chart uses.
     """
     ups = [each["good"] + each.get("open", 0) for each in hours]
     downs = [each["bad"] + each.get("late", 0) for each in hours]
@@ -225,8 +226,8 @@ def _hit(x: float, width: float, height: float, said: str, *, y: float = 0) -> S
 
 @dataclass
 class Part:
-    """A part of what a day cost: by which `series` of the chart, with the `name` of its trigger, and how much of it a
-    subscription has paid for already.
+    """A part of a day's cost: the number of its `series` in the chart, the `name` of its trigger, and how much of the
+    cost a subscription has paid for already.
     """
 
     cost: Decimal = Decimal(0)
@@ -236,7 +237,7 @@ class Part:
 
 @dataclass
 class Day:
-    """What a day cost, in parts by the number of their series."""
+    """The cost of a day, in parts by the number of their series."""
 
     date: str
     parts: dict[int, Part] = field(default_factory=dict)
@@ -251,8 +252,8 @@ class Day:
 
 
 def by_day(days: Sequence[Day], *, tall: bool = False) -> Chart:
-    """Draws what each day cost, as a pile of its parts. What a subscription covers is paler, and today is hollow if it
-    has one part alone.
+    """Draws the cost of each day as a pile of its parts. Cost that a subscription covers is paler. Today's bar is
+    hollow if it has only one part.
     """
     step, up = _steps(float(max(each.cost for each in days)), 4 if tall else 3)
     width, height, unit = len(days) * 10, up * 40.0, 40 / step
@@ -276,7 +277,7 @@ def by_day(days: Sequence[Day], *, tall: bool = False) -> Chart:
             marks.append(_hit(place * 10, 10, height, f"{_day(day.date)}: {money(day.cost)}"))
     marks.append(format_html('<path class="base" d="M0 {}h{}"/>', height, width))
     places = 2 if step < 1 else 0
-    # The words below it have equal shares of the width, so they divide the days evenly.
+    # The words below the chart have equal shares of the width, so their number must divide the number of days.
     parts = max(n for n in range(1, 8 if tall else 3) if len(days) % n == 0)
     return Chart(
         label="Cost by day",
@@ -297,7 +298,7 @@ def _day(date: str) -> str:
 
 
 def spark(numbers: Sequence[float], *, bad: bool = False) -> SafeString:
-    """Draws how a number went, as a line without axes."""
+    """Draws a series of numbers as a line without axes."""
     top, width = max(*numbers, 1), max(len(numbers) - 1, 1)
     points = "L".join(
         f"{n * 72 / width:.4g} {23 - 20 * number / top:.4g}" for n, number in enumerate(numbers)
@@ -310,7 +311,7 @@ def spark(numbers: Sequence[float], *, bad: bool = False) -> SafeString:
 
 
 def load(hours: Sequence[int]) -> SafeString:
-    """Draws how many runs of a machine ended in each of the last hours, in one line of a list."""
+    """Draws in one line of a list how many runs of a machine ended in each of the last hours."""
     top = max(*hours, 1)
     boxes = (
         _box(n * 6 + 1, 21 - round(18 * number / top), 4, round(18 * number / top))
@@ -326,8 +327,8 @@ def load(hours: Sequence[int]) -> SafeString:
 
 
 def requests(recent: Json) -> SafeString:
-    """Draws the requests of a source by hour, in one line of a list: what started nothing is hollow, and what was
-    refused hangs below.
+    """Draws the requests of a source by hour, in one line of a list. Requests that started nothing are hollow, and
+    refused ones hang below.
     """
     taken, started, refused = (recent[name] for name in ("taken", "started", "refused"))
     unit = min(14 / max(*taken, 1), 8 / max(*refused, 1))
@@ -351,7 +352,9 @@ def requests(recent: Json) -> SafeString:
 
 
 def slots(taken: int, of: int) -> SafeString:
-    """Draws the slots of a machine, the taken ones filled. Where there are too many, the words beside must do."""
+    """Draws the slots of a machine, the taken ones filled. If there are too many to draw, draws nothing: words beside
+    say it.
+    """
     if of > 12:
         return SafeString("")
     boxes = format_html_join(
@@ -367,7 +370,7 @@ def slots(taken: int, of: int) -> SafeString:
 
 
 def filled(percent: int, reserved: int, state: str) -> SafeString:
-    """Draws how much of a limit is used."""
+    """Draws a bar that shows how much of a limit is used and reserved."""
     marks = {"used_up": "bad", "near": "warn"}
     return format_html(
         '<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
@@ -379,7 +382,7 @@ def filled(percent: int, reserved: int, state: str) -> SafeString:
     )
 
 
-# The steps that the time axis of a trace may have, in seconds.
+# The possible distances between marks on the time axis of a trace, in seconds.
 _SECONDS = (
     0.1,
     0.2,
@@ -404,7 +407,7 @@ _SECONDS = (
 
 
 class Trace:
-    """The time axis of a run, from its beginning until its end or until now, on which each step has its bar."""
+    """The time axis of a run, from its beginning until its end or until now. Each step of the run has a bar on it."""
 
     def __init__(self, begun: datetime, until: datetime, *, is_live: bool) -> None:
         self._begun = begun
@@ -424,7 +427,7 @@ class Trace:
         return 1000 * min(max(part, 0), 1)
 
     def bar(self, since: datetime, until: datetime, shown: str) -> SafeString:
-        """Draws one step. The shortest ones are still seen."""
+        """Draws the bar of one step. Even the shortest bar is wide enough to be seen."""
         x = self._x(since)
         return format_html(
             '<svg class="track" viewBox="0 0 1000 32" preserveAspectRatio="none" aria-hidden="true">{}'
@@ -436,10 +439,10 @@ class Trace:
         )
 
     def after(self, at: datetime) -> str:
-        """Returns how long after the beginning something was."""
+        """Returns the time from the beginning of the run until this moment as text."""
         return duration(max(round((at - self._begun) / timedelta(milliseconds=1)), 0), parts=1)
 
 
 def moment(text: Any) -> datetime:
-    """Returns a time of the API."""
+    """Parses a time of the API."""
     return datetime.fromisoformat(text).astimezone(UTC)

@@ -1,7 +1,7 @@
-"""Makes a form of the fields of an API body, and JSON of what people type into it.
+"""Makes a form from the fields of an API body, and JSON from what people type into it.
 
-A form knows no rule: the body's serializer says which fields there are and of which type, and the API says what is
-wrong with a value.
+A form has no rules of its own: the body's serializer says which fields there are and of which type, and the API checks
+the values.
 """
 
 import json
@@ -19,7 +19,7 @@ from pipedai.api.parsers import parse_json
 
 
 def text_of(value: Any, kind: str) -> Any:
-    """Returns the value as an input of HTML holds it."""
+    """Returns the value in the form in which an HTML input holds it."""
     if value is None or value == []:
         return ""
     if kind == "json":
@@ -27,7 +27,7 @@ def text_of(value: Any, kind: str) -> Any:
     if kind == "value":
         return _text_of_value(value)
     if kind == "time":
-        # The browser's field for a time takes no seconds and no zone.
+        # The browser's input for a time takes no seconds and no zone.
         return value[:16]
     if isinstance(value, bool):
         return value
@@ -37,12 +37,12 @@ def text_of(value: Any, kind: str) -> Any:
 
 
 def _text_of_value(value: Any) -> str:
-    """Returns the value of a clause as somebody types it: quoted if it would be taken for something else."""
+    """Returns the value of a clause as a person types it: in quotes if it would be read as another type otherwise."""
     if isinstance(value, list):
         plain = ", ".join(map(_text_of_value, value))
         exact = ", ".join(json.dumps(each, ensure_ascii=False) for each in value)
         return plain if values_of(plain) == value else exact
-    # A field of one line would lose the ends of lines.
+    # An input of one line would lose line breaks.
     is_text = isinstance(value, str) and value.strip() and value.isprintable()
     is_plain = is_text and value_of("value", value) == value
     return str(value) if is_plain else json.dumps(value, ensure_ascii=False)
@@ -57,10 +57,10 @@ def values_of(text: str) -> list[Any]:
 
 
 def value_of(kind: str, text: str) -> Any:
-    """Returns the JSON value that somebody typed. Raises ValueError with what to say at the field."""
+    """Returns the JSON value that a person typed. Raises ValueError with the message to show at the field."""
     if kind == "number":
-        # A text that is no number goes to the API as it is, which says what it wants instead. So does one that is too
-        # long for int().
+        # A text that is no number is sent to the API unchanged, whose error says what it wants instead. So is a number
+        # that is too long for int().
         is_number = len(text) < 100 and text.strip().removeprefix("-").isdecimal()
         return int(text) if is_number else text
     if kind in {"json", "value"}:
@@ -84,21 +84,21 @@ def value_of(kind: str, text: str) -> Any:
 _SECRET = {"password", "headers", "secrets"}
 # The kinds of fields that can't be left empty.
 _NEVER_EMPTY = {"check", "choice", "choices", "hidden"}
-# What the API says about a form rather than about the visitor's right to see the page.
+# The statuses of errors about a form. Other errors are about the visitor's right to see the page.
 _ABOUT_THE_FORM = {400, 409, 429, 503}
 
 
 @dataclass(frozen=True)
 class Look:
-    """How a form shows a field of the body, where its declaration and type don't say enough. A field that people should
-    know by other words than its name has a `label` and a `help_text` where the body declares it.
+    """How a form shows a field of the body, if its declaration and type don't say enough. A field whose name people
+    should not see has a `label` and a `help_text` where the body declares it.
 
     `kind` is `text`, `area`, `number`, `check`, `choice`, `choices`, `list`, `email`, `password`, `headers`, `secrets`,
     `json`, `value` (of a clause), `names` (one a line, or `*`), `commas` (a list in one line), `time`, `zone`, `hidden`
-    or `rows` (a list of objects, each called `row`, with the fields of `looks`); "" takes the one that fits the type.
-    `choices` are pairs of a value and what people read; those of a list are boxes to check, and without them it has a
-    line an item. Those of rows are words that stand for them all, and "" for the rows themselves.
-    `required` is for what the API needs for some values of another field, which its declaration can't say.
+    or `rows` (a list of objects, each called `row`, with the fields of `looks`); "" chooses by the type. `choices` are
+    pairs of a value and what people read. A list with choices has check boxes, and one without has a line for each
+    item. The choices of rows are values that replace all rows, and "" for the rows. `required` is set if the API
+    requires the field only for some values of another one, which its declaration can't say.
     """
 
     label: str = ""
@@ -111,29 +111,29 @@ class Look:
     required: bool = False
     # What the number counts, such as `seconds`.
     unit: str = ""
-    # Whether the page offers to make the secret, and with what it begins.
+    # The prefix of the secret that the page offers to generate; None if it offers none.
     generates: str | None = None
-    # How a row of a long list is found, whose id is the value.
+    # How the value, the id of a row, is found by a name if the list of rows is long.
     finder: "Finder | None" = None
-    # How JSON of any kind is shown as rows. What they can't say is shown as it is, in a field below them.
+    # How a JSON value is shown as rows. A value that rows can't express is shown as JSON in a field below them.
     shape: "Shape | None" = None
 
 
 class Finder(Protocol):
-    """Finds one of many rows by the name that somebody types, of which the page at `options` offers those that fit."""
+    """Finds one of many rows by the name that a person types. The page at `options` suggests matching names."""
 
     @property
     def options(self) -> str: ...
 
     def name_of(self, row_id: str) -> str:
-        """Returns the name of a row, or the id itself if there is none."""
+        """Returns the name of a row, or the id itself if no row has it."""
 
     def id_of(self, text: str) -> str:
-        """Returns the id of the row that is called so. Raises ValueError with what to say if it is not one row."""
+        """Returns the id of the row with this name. Raises ValueError with a message unless exactly one row has it."""
 
 
 class WrongRow(Exception):  # noqa: N818 - named as what it tells
-    """What is wrong with a field of a row: the row's number, the field's name, and what to say."""
+    """The error for a field of a row: the row's number, the field's name, and the message."""
 
     def __init__(self, number: int, name: str, said: str) -> None:
         super().__init__(said)
@@ -141,22 +141,22 @@ class WrongRow(Exception):  # noqa: N818 - named as what it tells
 
 
 class Shape(Protocol):
-    """Makes rows of a value of JSON, and JSON of rows."""
+    """Converts a JSON value into rows, and rows into a JSON value."""
 
     # The fields of a row.
     Row: type[serializers.Serializer[Any]]
     looks: Mapping[str, Look]
-    # Whether the form also takes the value as JSON.
+    # Whether the form also accepts the value as JSON.
     pastes: bool
 
     def rows_of(self, value: Any) -> list[Json] | None:
-        """Returns the rows, or None if the value made of them would not be just this one."""
+        """Returns the rows, or None if they would not convert back to exactly this value."""
 
     def value_of(self, rows: list[Json]) -> Any:
-        """Returns the value of rows. Raises WrongRow."""
+        """Returns the value of the rows. Raises WrongRow."""
 
 
-# The fields of a clause, and what its operators say.
+# The fields of a clause, and what people read for its operators.
 _CLAUSE = {
     "path": Look("Path"),
     "op": Look(
@@ -184,11 +184,11 @@ _CLAUSES = (
 
 
 def clauses(label: str, words: Iterable[tuple[str, str]] = ()) -> Look:
-    """Returns how a form shows clauses, or one of some words in their place."""
+    """Returns how a form shows clauses, or a choice of some words that replace them."""
     return Look(label, _CLAUSES, kind="rows", row="Condition", looks=_CLAUSE, choices=words)
 
 
-# Every row that files may describe has it.
+# The field `key`, which every row that files may describe has.
 _KEY = Look(
     "Git key",
     help="How files in Git name it: small letters, digits, dots, hyphens and underscores.",
@@ -209,28 +209,28 @@ class Field:
     bounds: dict[str, int]
     # The field of the serializer.
     declared: Any
-    # Its name in the object of its row.
+    # The field's name in the object of its row.
     key: str
     value: Any = ""
     errors: list[str] = field(default_factory=list)
     rows: list[list["Field"]] = field(default_factory=list)
     # The names and the values of headers, as they were typed.
     pairs: list[tuple[str, str]] = field(default_factory=list)
-    # The names of the headers that there were when the form was shown. Their values stay unless new ones are typed.
+    # The names of the headers when the form was shown. Their values stay unless new ones are typed.
     had: list[str] = field(default_factory=list)
     # Whether the page opens with the field in focus.
     focused: bool = False
-    # Whether its label says that it is required, which is so where other fields beside it may be left empty.
+    # Whether its label says "required", which it does only if other fields of the form may be left empty.
     marked: bool = False
 
     @property
     def parts(self) -> list["Field"]:
-        """The field and those of its rows."""
+        """Returns the field and the fields of its rows."""
         return [self, *(each for row in self.rows for part in row for each in part.parts)]
 
     @property
     def is_pasted(self) -> bool:
-        """Whether its value is JSON that its rows can't say."""
+        """Returns whether the value is shown as JSON, because rows can't express it."""
         return bool(self.look.shape and self.value)
 
     @property
@@ -239,11 +239,11 @@ class Field:
 
     @property
     def said(self) -> str:
-        """What is wrong with it, for a summary that links to it."""
+        """Returns the field's errors, for a summary that links to the field."""
         return " ".join(self.errors)
 
     def put(self, rows: list[list["Field"]]) -> None:
-        """Takes these rows, and names their fields by their places, as the API does in its errors."""
+        """Replaces the rows, and numbers the names of their fields, as the API does in its errors."""
         self.rows = rows
         for number, row in enumerate(rows):
             for part in row:
@@ -255,9 +255,9 @@ class Field:
 
 
 class Form:
-    """A form that sends one body to the API: `method` and `path` name the endpoint, `looks` the fields it shows. A name
-    such as `summary.at` is a field of an object in the body. The object is null if the first of its fields is empty.
-    In a `complete` form the other fields of the body follow.
+    """A form that sends one body to the API. `method` and `path` name the endpoint, `looks` the fields that it shows. A
+    name such as `summary.at` is a field of an object in the body, which is null if the first of its fields is empty. A
+    `complete` form also shows the body's other fields, after these.
     """
 
     def __init__(
@@ -274,7 +274,7 @@ class Form:
         self._catches = _ABOUT_THE_FORM | set(catches)
         self._partial = method == "PATCH"
         self.is_new = not self._partial
-        # The role that sending it needs.
+        # The role that the endpoint requires.
         self.needs = role_of(method, path)
         fields = body_of(method, path)().fields
         if "managedBy" in fields:
@@ -288,7 +288,7 @@ class Form:
             }
             others = [name for name, _ in fields.items() if name not in shown]
             looks = {**looks, **{name: Look() for name in others}}
-        # The files that describe what the form changes, if there are any.
+        # The label of the files that describe the row that the form changes, if any do.
         self.managed_by = (values or {}).get("managedBy")
         self.errors: list[str] = []
         self.status = 200
@@ -297,9 +297,9 @@ class Form:
     def send(
         self, request: HttpRequest, *, more: Json | None = None, key: str = ""
     ) -> Answer | None:
-        """Sends what was typed, and `more`, to the API. Returns its answer, or None if the form is to be shown: because
-        nobody has sent it yet, or again, with another row, or with what is wrong. Raises Refused for what the form
-        can't mend, such as a role that is too low.
+        """Sends what was typed, and `more`, to the API, and returns its answer. Returns None if the form must be shown:
+        nobody has sent it yet, a button added or removed a row, or there are errors. Raises Refused for errors that no
+        correction of the form helps against, such as a role that is too low.
         """
         if request.method != "POST" or self._changes_rows(request):
             return None
@@ -318,7 +318,7 @@ class Form:
 
     @property
     def wrong(self) -> list[Field]:
-        """The fields that need correcting, in their order."""
+        """Returns the fields with errors, in their order."""
         return [part for each in self.fields for part in each.parts if part.errors]
 
     def _focus(self) -> None:
@@ -326,14 +326,14 @@ class Form:
             each.focused = True
 
     def read(self, request: HttpRequest) -> Json:
-        """Keeps what was typed, to show it again, and returns it as the JSON of the body."""
+        """Stores what was typed, so that the form can be shown again, and returns it as the JSON of the body."""
         body: Json = {}
         for each in self.fields:
             self._read(each, request, body)
         return _nested(body)
 
     def _changes_rows(self, request: HttpRequest) -> bool:
-        """Adds or removes a row, if a button of the form says so, and keeps what was typed. Tells whether one did."""
+        """If the pressed button adds or removes a row, does so, and stores what was typed. Returns whether it did."""
         added, removed = request.POST.get("add"), request.POST.get("remove")
         if added or removed:
             self.read(request)
@@ -358,7 +358,7 @@ class Form:
         return bool(added or removed)
 
     def _read_rows(self, each: Field, request: HttpRequest) -> list[Json]:
-        """Keeps the rows that were typed, and returns them as JSON. A row is there if one of its fields was sent."""
+        """Stores the typed rows, and returns them as JSON. A row exists if one of its fields was sent."""
         start = f"{each.name}."
         sent = {name[len(start) :].split(".")[0] for name in request.POST if name.startswith(start)}
         rows, found = [], []
@@ -390,7 +390,7 @@ class Form:
             body[each.key] = dict(each.pairs) or None
 
     def _read(self, each: Field, request: HttpRequest, body: Json) -> None:
-        """Puts the JSON of one field into the body, unless the field was left empty and may be absent."""
+        """Puts the JSON of one field into the body. An empty field that may be absent is left out."""
         if each.kind == "headers":
             self._read_headers(each, request, body)
         elif each.kind == "rows":
@@ -404,7 +404,7 @@ class Form:
             self._read_text(each, request, body)
 
     def _read_shape(self, each: Field, shape: Shape, rows: list[Json], body: Json) -> None:
-        """Puts the value of the rows into the body, or that of the JSON which was pasted instead."""
+        """Puts the value of the rows into the body, or the JSON that was pasted instead."""
         try:
             value = shape.value_of(rows) or (
                 None if each.declared.allow_null else shape.value_of([])
@@ -423,7 +423,7 @@ class Form:
     def _read_text(self, each: Field, request: HttpRequest, body: Json) -> None:
         name, typed = each.key, request.POST.getlist(each.name)
         text = "\n".join(typed).replace("\r\n", "\n")
-        # No honest form has a null character, which the API refuses, and a page can't show it again.
+        # Browsers send no null character. The API refuses it, and a page can't show it again.
         each.value = text.replace("\0", "")
         declared = each.declared
         if each.kind == "check":
@@ -464,7 +464,7 @@ class Form:
                 self.errors += [f"{_words(name)}: {message}" for message in messages]
         for each in self.fields:
             if any(part.errors for part in each.parts[1:]):
-                # The API says it of the whole field too. Beside the field of the row it is enough.
+                # The API repeats the error for the whole field. It is shown only beside the field of the row.
                 each.errors = []
         self._focus()
 
@@ -488,7 +488,7 @@ def _fields(declared: Mapping[str, Any], looks: Mapping[str, Look], values: Json
 
 
 def _nested(body: Json) -> Json:
-    """Moves what is called as `summary.at` into the object of its owner, and returns the body."""
+    """Moves fields with names such as `summary.at` into objects (`summary`), and returns the body."""
     for name in [name for name in body if "." in name]:
         owner, _, part = name.partition(".")
         value = body.pop(name)
@@ -500,13 +500,13 @@ def _nested(body: Json) -> Json:
 
 
 def _field(name: str, declared: Any, look: Look, known: Json, part: str) -> Field:
-    """Returns a field with the value that is known of `part`. A new thing begins with the API's defaults."""
+    """Returns a field with its present value from `known`. The form of a new row begins with the API's defaults."""
     choices = list(look.choices) or [
         (str(value), str(said)) for value, said in getattr(declared, "choices", {}).items()
     ]
     of_list = isinstance(declared, serializers.ListField)
     kind = look.kind or (("choices" if of_list else "choice") if choices else _kind(declared))
-    # Without a label DRF makes one of the name, and does not see that `maxRetries` is two words.
+    # If a field has no label, DRF makes one from its name, but does not see that `maxRetries` is two words.
     has_label = declared.label != declared.field_name.replace("_", " ").capitalize()
     may_be_left = not declared.required and declared.default in (serializers.empty, None)
     if kind == "choice" and may_be_left and not look.choices:

@@ -1,4 +1,4 @@
-"""Shows a value of JSON as rows that people fill in, and makes it of them."""
+"""Shows a JSON value as rows that people fill in, and makes the value from the rows."""
 
 import json
 from collections.abc import Iterable
@@ -9,16 +9,16 @@ from rest_framework import serializers
 from console.asking import Json
 from console.forms import Finder, Look, Shape, WrongRow, text_of, value_of, values_of
 
-# A value of more rows is shown as JSON, since a page of so many fields would help nobody.
+# A value with more rows is shown as JSON, because nobody could use a page with so many fields.
 _MOST_ROWS = 50
 _NO_NUMBER = "Type a number, such as 5 or 0.5."
 _FLAGS = {"yes": True, "no": False, "true": True, "false": False}
 
 
 class _Named(Shape):
-    """An object, with a row for each of its names."""
+    """A JSON object, with a row for each of its names."""
 
-    # The field of a row beside its name and its kind.
+    # The name of the row's field beside its name and its kind.
     other: str
     pastes = True
 
@@ -32,7 +32,7 @@ class _Named(Shape):
         return rows if is_whole and is_shown else None
 
     def parts(self, value: Any) -> Iterable[tuple[str, Json]]:
-        """Yields the names with what else their rows say."""
+        """Yields each name with the other fields of its row."""
         raise NotImplementedError
 
     def named(self, rows: list[Json]) -> Iterable[tuple[int, str, Json]]:
@@ -51,7 +51,7 @@ class _Named(Shape):
 
 
 class Values(_Named):
-    """An object of any values, each as text of a kind."""
+    """An object with values of any type, each shown as text with its type."""
 
     class Row(serializers.Serializer[Any]):
         name = serializers.CharField(required=False, allow_blank=True)
@@ -76,12 +76,12 @@ class Values(_Named):
 
 
 def _typed(value: Any) -> Json:
-    """Returns the kind of a value, and what somebody would type."""
+    """Returns the type of a value, and the text that a person would type for it."""
     if isinstance(value, bool):
         return {"kind": "flag", "value": "yes" if value else "no"}
     if isinstance(value, int | float):
         return {"kind": "number", "value": json.dumps(value)}
-    # A field of one line loses what does not print, and a text of spaces alone is taken for an empty one.
+    # An input of one line loses characters that do not print, and a text of only spaces counts as empty.
     if isinstance(value, str) and value.isprintable() and (not value or value.strip()):
         return {"kind": "text", "value": value}
     if isinstance(value, list) and not any(isinstance(each, dict | list) for each in value):
@@ -110,7 +110,7 @@ def _read(number: int, row: Json) -> Any:
 
 
 class Schema(_Named):
-    """A JSON Schema of an object whose fields have no fields of their own."""
+    """A JSON Schema of an object without nested objects."""
 
     class Row(serializers.Serializer[Any]):
         name = serializers.CharField(required=False, allow_blank=True)
@@ -154,7 +154,7 @@ class Schema(_Named):
 
 
 class Ids(Shape):
-    """A list of ids, each of which is found by a name."""
+    """A list of ids, whose rows people find by name."""
 
     class Row(serializers.Serializer[Any]):
         id = serializers.CharField(required=False, allow_blank=True)

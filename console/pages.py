@@ -1,4 +1,6 @@
-"""What every screen of the console shares: the checks before it, the page for a refusal, and its common answers."""
+"""The parts that all screens of the console share: checks before a screen, the page for a refusal, and common
+answers.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -29,16 +31,17 @@ Screen = Callable[..., HttpResponse]
 
 HOME = "/console/"
 _COMPRESSED = GZipMiddleware(lambda _: HttpResponse())
-# Django redirects to no URL of more than 2,048 characters, and one within another is three times as long at most.
+# Django redirects to no URL of more than 2,048 characters, and quoting one inside another makes it up to three times as
+# long.
 _LONGEST_NEXT = 600
 
 
 def screen(view: Screen) -> Screen:
-    """Makes a view of the console of a function, or a method, that takes a request and the ids of its URL.
+    """Makes a view of the console from a function or method that takes a request and the ids of its URL.
 
-    A POST must come from a page of this service, and so needs no CSRF token. What the API refuses and the function does
-    not catch becomes a page with the API's status; a visitor without a session is sent to sign in. Each page with the
-    status of a refusal says when to try again, as the API did. Pages are compressed.
+    A POST must come from a page of this service, and so needs no CSRF token. An API refusal that the function does not
+    catch becomes a page with the API's status; a visitor without a session is sent to sign in. The page of a refusal
+    says when to try again, if the API says it. Pages are compressed.
     """
 
     @wraps(view)
@@ -64,8 +67,8 @@ def screen(view: Screen) -> Screen:
 
 
 def _sign_in(request: HttpRequest) -> HttpResponse:
-    """Sends a visitor without a session to sign in. What somebody typed into a form is not lost: its answer is a page
-    that the browser sends the form to once more when it is reloaded.
+    """Sends a visitor without a session to sign in. A form that they sent is not lost: the answer is a page that sends
+    the form again when the browser reloads it.
     """
     path = sign_in_path(request)
     if request.method != "POST" or "HX-Request" in request.headers:
@@ -87,8 +90,8 @@ _TITLES = {
 def problem(
     request: HttpRequest, status: int, sentences: list[str], path: str = ""
 ) -> HttpResponse:
-    """Renders what the API refused as a page with its status. `path` is where one tries again, if not here."""
-    # A 404 has nothing to say but that nothing was found, which its title says.
+    """Renders an API refusal as a page with its status. `path` is the page for another try, if it is not this one."""
+    # The title of a 404 already says that nothing was found.
     said = [] if status == 404 else sentences
     title = _TITLES.get(status, "This can't be done")
     again = request.get_full_path() if status in {429, 503} and request.method != "POST" else HOME
@@ -97,8 +100,8 @@ def problem(
 
 
 def see_other(request: HttpRequest, path: str) -> HttpResponse:
-    """Sends the browser to another page of ours. htmx would put that page into a part of the present one, so it is told
-    to leave the page.
+    """Sends the browser to another page of ours. A request of htmx gets a header instead that makes the browser leave
+    the page, because htmx would put a redirect's page into a part of the present one.
     """
     if "HX-Request" in request.headers:
         return HttpResponse(headers={"HX-Redirect": iri_to_uri(path)})
@@ -109,7 +112,7 @@ def sign_in_path(request: HttpRequest) -> str:
     """Returns the path of the sign-in page that leads back to the page that was asked for."""
     asked = request.get_full_path()
     if part_of := request.headers.get("HX-Current-URL"):
-        # It may be no URL at all, which urlsplit would refuse.
+        # The address may be no URL at all, which urlsplit would refuse.
         asked = "/" + part_of.partition("?")[0].split("/", 3)[-1]
     elif request.method == "POST" or len(asked) > _LONGEST_NEXT:
         asked = request.path
@@ -117,20 +120,20 @@ def sign_in_path(request: HttpRequest) -> str:
 
 
 def safe_next(request: HttpRequest) -> str:
-    """Returns the page of ours that `next` names, or the console's first page if it names another site or nothing."""
+    """Returns the page that `next` names if it is ours, or else the console's first page."""
     path = request.POST.get("next") or request.GET.get("next") or ""
     is_ours = path.startswith("/") and url_has_allowed_host_and_scheme(path, allowed_hosts=None)
     return path if is_ours and len(path) <= _LONGEST_NEXT else HOME
 
 
 def environment_of(request: HttpRequest, environment_id: UUID | str) -> Json:
-    """Returns the environment that a page is about. The page's header shows it, and `role` is the visitor's in it."""
+    """Returns the environment of a page, with the visitor's `role` in it. The page's header shows it."""
     return ask(request, "GET", f"environments/{environment_id}").data
 
 
 def overview_of(request: HttpRequest, environment_id: UUID | str) -> Json:
-    """Returns the figures of an environment, which the frame of each of its pages shows. They are asked for once, and
-    are empty while the API is too busy for them.
+    """Returns the figures of an environment, which the frame of each of its pages shows. One request of a page reads
+    them only once. They are empty while the API is too busy.
     """
     path = f"environments/{environment_id}/dashboard/overview"
     if path not in request.META:
@@ -139,7 +142,7 @@ def overview_of(request: HttpRequest, environment_id: UUID | str) -> Json:
     return found
 
 
-# The entries of the menu, which are also the names of their pages and of their icons.
+# The entries of the menu, which are also the names of their pages and icons.
 MENU = (
     "attention",
     "triggers",
@@ -153,8 +156,8 @@ MENU = (
 
 
 def _frame(request: HttpRequest, environment: Json, needs: str) -> Json:
-    """Returns the menu with what waits behind its entries and, if the visitor's role is below the one that the page
-    `needs`, the address of somebody who may do what it offers.
+    """Returns the menu with the numbers behind its entries. If the visitor's role is lower than the page `needs`, also
+    returns the address of a person who may do what the page offers.
     """
     figures = overview_of(request, environment["id"])
     tones = {"attention": "bad", "approvals": "warn"}
@@ -188,8 +191,9 @@ def show(
     status: int = 200,
     needs: str = "",
 ) -> HttpResponse:
-    """Renders a screen of an environment, or of the one with this id. `menu` is its entry in the menu, and `page` the
-    page of a list on it. Somebody whose role is below the one that it `needs` is told so before they try.
+    """Renders a screen of an environment, which is given as the row or its id. `menu` is its entry in the menu, and
+    `page` the page of a list on it. A visitor whose role is lower than the screen `needs` is told so before they
+    try.
     """
     if not isinstance(environment, dict):
         environment = environment_of(request, environment)
@@ -206,8 +210,8 @@ def form_page(
     template: str = "console/form.html",
     **context: Any,
 ) -> HttpResponse:
-    """Shows a form that is about no environment. Once it is sent, it goes on to the path that `to` makes of the API's
-    answer, with the cookies of the answer.
+    """Shows a form that belongs to no environment. Once it is sent, opens the path that `to` makes from the API's
+    answer, and passes the answer's cookies on.
     """
     if answer := form.send(request):
         response = see_other(request, to(answer.data))
@@ -227,10 +231,10 @@ def destroy(
     read: Callable[[str], str] = str,
     **said: Any,
 ) -> HttpResponse:
-    """Asks before the API does what can't be undone to what is at `path`, and does it on a POST. What forbids it then
-    stands above the question. What fields of the question say becomes the query, once `read` has read each. Of the page
-    it needs the `title`, the `text`, the `button`, and `back`, the path to which "Keep it" leads; `to` is the one to go
-    on to afterwards.
+    """Asks before deleting what is at `path`, because that can't be undone, and deletes it on a POST. If the API
+    refuses, the reason stands above the question. The values of the question's fields become the query, after `read`
+    has converted each. `title`, `text` and `button` are the page's, `back` is the path of "Keep it", and `to` the one
+    to open afterwards.
     """
     status = 200
     if request.method == "POST":
@@ -248,24 +252,24 @@ def destroy(
 
 @dataclass(frozen=True, kw_only=True)
 class ResourceScreens:
-    """The screens on which somebody makes, changes and deletes what an environment has of one kind, such as pools."""
+    """The screens that make, change and delete an environment's rows of one kind, such as pools."""
 
-    # What one is called. The path of the API has the word with an s.
+    # The word for one row. The path of the API has this word with an `s`.
     noun: str
     menu: str
-    # Returns the fields of the form of a row of the API. A new row has what the form begins with, and no id yet.
+    # Returns the looks of the form's fields for a row of the API. A new row has the form's initial values, and no id.
     looks: Callable[[HttpRequest, Json], Mapping[str, Look]]
-    # What else a deletion does, and what it does not.
+    # What else a deletion does, and what it keeps.
     deleting: str
-    # The page of an environment that lists them, and the page of one with what names its id in a row.
+    # The page that lists an environment's rows, and the page of one row with the name of its id in the URL.
     listed: str
     page: str
     of: str = "id"
-    # What the form of a new one begins with where the API has no default. A change sees it for what is null.
+    # The initial values of a new row's form where the API has no default. A change shows them in place of null.
     usual: Mapping[str, Any] = field(default_factory=dict)
-    # Whether the other fields of the body follow those of `looks`.
+    # Whether the form also shows the body's other fields, after those of `looks`.
     complete: bool = False
-    # The field that chooses among the forms for a new one, and what people read for each of its values.
+    # The field that chooses among the forms for a new row, and what people read for each of its values.
     chooses: str = ""
     choices: Mapping[str, str] = field(default_factory=dict)
 
@@ -316,7 +320,7 @@ class ResourceScreens:
         return reverse(self.page, args=[row[self.of]])
 
     def answer(self, request: HttpRequest, row: Json, form: Form, said: Json) -> HttpResponse:
-        """Shows the form of a row, or goes on to its page once the form is sent."""
+        """Shows the form of a row, or opens the row's page once the form is sent."""
         if answer := form.send(request):
             return see_other(request, self.page_of(answer.data))
         said["form"] = form
@@ -328,12 +332,12 @@ def _name_of(row: Json) -> str:
     return str(row.get("name") or row["label"])
 
 
-# The most rows that the API puts on a page.
+# The largest page of a list in the API.
 MOST = 200
 
 
 def all_of(request: HttpRequest, environment_id: UUID | str, kind: str, **query: Any) -> list[Json]:
-    """Returns what an environment has of a kind, such as `workers`: so many as the API puts on a page."""
+    """Returns an environment's rows of a kind, such as `workers`, but at most one page of the API."""
     path = f"environments/{environment_id}/{kind}"
     found: list[Json] = ask(request, "GET", path, query={"limit": MOST, **query}).data["items"]
     return found
@@ -342,7 +346,7 @@ def all_of(request: HttpRequest, environment_id: UUID | str, kind: str, **query:
 def names_of(
     request: HttpRequest, environment_id: UUID | str, kind: str, **query: Any
 ) -> dict[str, str]:
-    """Returns what `all_of` finds as names by ids, in the order of the names, for somebody to choose from."""
+    """Returns the rows of `all_of` as names by ids, sorted by name, for a person to choose from."""
     names = {each["id"]: _name_of(each) for each in all_of(request, environment_id, kind, **query)}
     return dict(sorted(names.items(), key=lambda each: each[1].lower()))
 
@@ -350,14 +354,14 @@ def names_of(
 def listed(
     request: HttpRequest, environment_id: UUID, kind: str, *filters: str, **query: Any
 ) -> Json:
-    """Returns a page of what an environment has of a kind, with the filters and the cursor of the page's URL."""
+    """Returns a page of an environment's rows of a kind, with the filters and the cursor of the page's URL."""
     query |= chosen(request, *filters)
     return ask(request, "GET", f"environments/{environment_id}/{kind}", query=query).data
 
 
 def pages_beside(request: HttpRequest, page: Json) -> Json:
-    """Returns the links from a page of a list to the `newer` and the `older` one with the same filters, each None where
-    there is none. A page knows only the cursor of the one before it, so from there the way back is the first page.
+    """Returns the links from a page of a list to the `newer` and the `older` page with the same filters; None if there
+    is none. A page knows only the cursor of the page before it, so from there the way back leads to the first page.
     """
     query = request.GET.dict()
     before, cursor = query.pop("before", ""), query.pop("cursor", "")
@@ -373,15 +377,15 @@ def chosen(request: HttpRequest, *names: str) -> dict[str, str]:
     return {name: value for name in (*names, "cursor") if (value := request.GET.get(name))}
 
 
-# What a chip of a list says, the filters for which it stands, and the names in `counts` of the rows that it keeps.
+# A chip of a list: its text, the filters that it sets, and the names in `counts` of the rows that it keeps.
 Chip = tuple[str, Mapping[str, str], Iterable[str]]
 
 
 def chips_of(
     request: HttpRequest, kinds: Iterable[Chip], counts: Mapping[str, int], *, keeps: bool = False
 ) -> list[Json]:
-    """Returns the chips of a list, first the one that keeps all rows, each with how many it keeps. Their links drop the
-    other filters, or leave them with `keeps`: then nobody has counted the rows that both keep.
+    """Returns the chips of a list with the numbers of rows that they keep; the first one keeps all rows. Their links
+    drop other filters. With `keeps` they leave them, and have no numbers, because nobody has counted such rows.
     """
     chips: list[Chip] = [("All", {}, ()), *kinds]
     own = {name for _, query, _ in chips for name in query}
@@ -400,5 +404,5 @@ def chips_of(
 
 
 def midnight(day: date) -> datetime:
-    """Returns when a day begins, in UTC, by which the API counts days unless it is told a zone."""
+    """Returns the beginning of a day in UTC, because the API counts days in UTC unless a request names a zone."""
     return datetime.combine(day, time(), UTC)

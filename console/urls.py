@@ -28,7 +28,7 @@ from console.screens.trigger_forms import TRIGGERS, schedule_preview
 
 app_name = "console"
 
-# Below the settings of an environment.
+# The pages of an environment's settings.
 of_settings = [
     path("people/leave", settings.leave, name="leave"),
     path("people/<uuid:user_id>/role", settings.change_role, name="change-role"),
@@ -50,7 +50,7 @@ of_settings = [
     path("environment/delete", settings.delete_environment, name="delete-environment"),
 ]
 
-# Below an environment.
+# The pages of an environment.
 of_environment: list[URLPattern | URLResolver] = [
     path("attention", attention.attention, name="attention"),
     path("incidents", attention.incidents, name="incidents"),

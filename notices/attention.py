@@ -1,7 +1,7 @@
-"""Finds what needs attention in an environment, and words why it is so and what to do about it.
+"""Finds what needs attention in an environment, and says in sentences why, and what to do about it.
 
-Each source is one statement with the function that words its rows. The conditions are those of polls, explanations and
-incidents.
+Each source is one SQL statement, with the function that writes the sentences about its rows. The statements use the
+same conditions as polls, explanations and incidents, so that all of them agree.
 """
 
 from collections.abc import Callable
@@ -41,11 +41,11 @@ from triggers.runs.conditions import (
 )
 from triggers.states import Decision
 
-# The most items of an answer.
+# An answer has at most this many items.
 MAX_ITEMS: Final = 200
-# A failure that raised no incident is told for this long.
+# A failure that raised no incident is listed for this long.
 RECENT: Final = timedelta(days=1)
-# So many runs that wait for a machine are counted at most.
+# At most this many runs that wait for a machine are counted, to keep the count cheap.
 MOST_COUNTED: Final = 100
 # All kinds of items, the most urgent first.
 KINDS: Final = tuple(NEEDS)
@@ -54,7 +54,9 @@ _UNKNOWN = "Look at the trigger's runs with GET /triggers/:id/runs."
 
 
 class Told(NamedTuple):
-    """What is told of an item: a code for programs, or None if the kind says all, and sentences for people."""
+    """What the answer says of an item: sentences for people, and a code for programs, or None if the kind says it
+    all.
+    """
 
     reason: str | None
     summary: str
@@ -73,7 +75,7 @@ _IS_ONLINE = is_online("w")
 # When an offline worker signed off or, if it did not, called for the last time.
 _CALLED_UNTIL = "coalesce(w.signed_off_at, w.last_seen_at)"
 
-# The calls about which somebody has to decide.
+# The approvals that still wait for a person's decision.
 _APPROVALS = f"""
 WITH able AS MATERIALIZED ({MEMBERS_OF_ROLES})
 SELECT '{APPROVAL}' AS kind, a.created_at AS since, 'approval' AS subject_type, a.id AS subject_id,
@@ -86,7 +88,7 @@ ORDER BY a.created_at DESC, a.id LIMIT %(limit)s
 
 
 def of_approval(row: Row) -> Told:
-    """Words a call about which somebody has to decide."""
+    """Returns the sentences about an approval that waits for a person's decision."""
     until = due_time_words(row["expires_at"], row["timezone"])
     reason, wrong, remedy = untold(row) or (None, "", "")
     said = (
@@ -96,7 +98,8 @@ def of_approval(row: Row) -> Told:
     return Told(reason, f"{said} {wrong}".strip(), remedy or NEEDS[APPROVAL].remedy)
 
 
-# The open incidents. `late_since` is the due time since which a trigger is late, and `decision` the one about it.
+# The open incidents. `late_since` is the due time since which a trigger is late,and `decision` is what became of that
+# due time.
 _INCIDENTS = f"""
 SELECT i.id AS incident_id, i.kind, i.opened_at AS since, i.subject_type, i.subject_id, i.subject_name, i.run_id,
     i.message, i.acknowledged_at, i.total, {_ENDED}, tick.decision, w.label, {_CALLED_UNTIL} AS called_until,
@@ -116,7 +119,7 @@ LEFT JOIN LATERAL (
 
 
 def of_incident(row: Row) -> Told:
-    """Words an open incident."""
+    """Returns the sentences about an open incident."""
     if row["kind"] == Kind.WORKER_OFFLINE and row["label"] is not None:
         return of_worker(row)
     if row["kind"] == Kind.POOL_OFFLINE:
@@ -134,16 +137,16 @@ def of_incident(row: Row) -> Told:
 
 
 def _why(row: Row, said: str) -> Told:
-    """Words a failure by what ended the run: a rule of the server, or else the worker's report. If the run was pruned,
-    nobody knows.
+    """Returns the sentences about a failure, by what ended the run: a rule of the server, or else the worker's report.
+    If the run was pruned, the cause is unknown.
     """
     reason = end_code(row["ended_by"], row["fault_class"])
     return Told(reason, said, ENDS[reason].remedy if reason else _UNKNOWN)
 
 
 def _head_of_queue(queue: str, order: str, condition: str, columns: str) -> str:
-    """Returns the query that tells `columns` of the due runs at the head of a queue that meet the condition, in their
-    order: it reads no more of them than it returns.
+    """Returns the SQL that selects `columns` of the due runs at the head of a queue that meet the condition, in the
+    queue's order. It reads no more runs than it returns.
     """
     return f"""(
     SELECT {columns} FROM (
@@ -160,13 +163,13 @@ def _of_worker(worker_id: str, columns: str) -> str:
     return _head_of_queue(f"r.worker_id = {worker_id}", "r.available_at, r.id", condition, columns)
 
 
-# The run's own worker may take a run that is open to a pool without being in the pool.
+# The run's own worker need not be a member of the pool to take a run that is open to the pool.
 _OWN_IS_OFFLINE = f"""NOT EXISTS (
         SELECT FROM worker w WHERE w.id = r.worker_id AND w.disabled_at IS NULL AND {_IS_ONLINE})"""
 _OF_POOL = f"r.pool_id = p.id AND {IS_OPEN_TO_POOL}"
-# The pools without an online worker for which due runs wait. If all workers of a pool are disabled, somebody has
-# decided so, and nobody is told, as of incidents. Pools without a queued run are left out first (OFFSET 0), because the
-# workers of all pools are many more.
+# The pools without an online worker for which due runs wait. A pool whose workers are all disabled is left out, as it
+# is from incidents, because somebody has decided so. Pools without a queued run are left out first (OFFSET 0), because
+# reading the workers of all pools would take longer.
 _POOLS = f"""
 SELECT '{Kind.POOL_OFFLINE.value}' AS kind, greatest(coalesce(m.called_until, p.created_at), q.since) AS since,
     'pool' AS subject_type, p.id AS subject_id, p.name AS subject_name, m.n > 0 AS has_workers, q.runs,
@@ -188,7 +191,9 @@ ORDER BY since DESC, p.id LIMIT %(limit)s
 
 
 def of_pool(row: Row) -> Told:
-    """Words a pool without an online worker: that of an incident, or one for which `runs` due runs wait."""
+    """Returns the sentences about a pool without an online worker: one with an incident, or one for which `runs` due
+    runs wait.
+    """
     pool = {"pool_id": row["subject_id"], "pool_name": row["subject_name"]}
     if not row["has_workers"]:
         return _of_machine(row, candidates.empty(pool))
@@ -200,8 +205,8 @@ def of_pool(row: Row) -> Told:
     )
 
 
-# The offline workers for which due runs wait that no other worker may take at present. The first of these tells since
-# when a worker is waited for. They are counted only for the workers that are returned.
+# The offline workers for which due runs wait that no other worker may take at present. The run that is due first says
+# since when the worker is missing. Runs are counted only for the workers that are returned, to save time.
 _WORKERS = f"""
 SELECT shown.*, q.runs FROM (
     SELECT '{Kind.WORKER_OFFLINE.value}' AS kind,
@@ -219,7 +224,7 @@ ORDER BY since DESC, subject_id
 
 
 def of_worker(row: Row) -> Told:
-    """Words an offline worker: that of an incident, or one for which `runs` due runs wait."""
+    """Returns the sentences about an offline worker: one with an incident, or one for which `runs` due runs wait."""
     code = WaitingFor.WORKER_OFFLINE if row["has_token"] else WaitingFor.WORKER_REVOKED
     worker = {**row, "worker_id": row["subject_id"], "deleted_at": None}
     (reason,) = candidates.own_reasons({"pool_id": None, "now": row["now"]}, worker, [code])
@@ -239,7 +244,7 @@ def _runs_wait(row: Row) -> str:
     return f"{least}{counted(runs, 'due run')} {'waits' if runs == 1 else 'wait'} for it."
 
 
-# The enabled workers that say that something is wrong with their machines, which also those with runs in hand may do.
+# The enabled workers that report a problem with their machines. A worker can report one and still execute runs.
 _PROBLEMS = f"""
 SELECT '{WORKER_PROBLEM}' AS kind, w.problems_since AS since, 'worker' AS subject_type, w.id AS subject_id,
     w.label AS subject_name, w.problems -> 0 ->> 'code' AS reason, (
@@ -258,7 +263,7 @@ def of_problems(row: Row) -> Told:
     return Told(row["reason"], said, need.remedy)
 
 
-# The triggers of which a due time has passed, and about which no scheduler has decided for longer than usual.
+# The triggers with a due time that has passed, about which no scheduler has decided for longer than usual.
 _UNDECIDED = f"""
 SELECT '{Kind.TRIGGER_LATE.value}' AS kind, t.next_run_at AS since, 'trigger' AS subject_type, t.id AS subject_id,
     t.name AS subject_name, t.timezone, count(*) OVER () AS total
@@ -270,13 +275,13 @@ ORDER BY t.next_run_at DESC, t.id LIMIT %(limit)s
 
 
 def of_undecided(row: Row) -> Told:
-    """Words a due time about which no scheduler has decided."""
+    """Returns the sentences about a due time about which no scheduler has decided."""
     due = due_time_words(row["since"], row["timezone"])
     said = f"{headline(row['kind'], row['subject_name'])}. {due} was due, and no scheduler has come to it yet."
     return Told(PENDING, said, DUE_TIMES[PENDING].remedy)
 
 
-# The connections whose requests for tokens keep failing, from when on their runs wait.
+# The connections whose requests for new tokens keep failing, with the time from which their runs wait.
 _FAILING_CONNECTIONS = f"""
 SELECT '{CONNECTION_FAILING}' AS kind, coalesce(c.fresh_until, c.updated_at) AS since, 'connection' AS subject_type,
     c.id AS subject_id, c.name AS subject_name, c.error, count(*) OVER () AS total
@@ -284,9 +289,9 @@ FROM connection c WHERE c.{_OF_ENVIRONMENT} AND c.status = 'failing' AND {LACKS_
 ORDER BY since DESC, c.id LIMIT %(limit)s
 """  # noqa: S608
 
-# The connections whose user is no member any more, or deactivated. Their tokens live on, but the user can end them at
-# the server, and nobody here can sign in as that user. OFFSET 0 looks up the user of each connection, and does not
-# compare the connections with all members.
+# The connections whose user has left the environment or is deactivated. Their tokens stay valid, but the user can end
+# them at the server, and nobody here can sign in as that user. OFFSET 0 makes PostgreSQL look up the user of each
+# connection, because comparing the connections with all members takes longer.
 _USERS_LEFT = f"""
 SELECT '{USER_LEFT}' AS kind, c.connected_at AS since, 'connection' AS subject_type, c.id AS subject_id,
     c.name AS subject_name, count(*) OVER () AS total
@@ -306,7 +311,7 @@ ORDER BY failing_since DESC, id LIMIT %(limit)s
 
 
 def of_kind(row: Row) -> Told:
-    """Words an item of a kind of which there is no more to say than its subject."""
+    """Returns the sentences about an item if its kind and its subject say everything."""
     need = NEEDS[row["kind"]]
     return Told(None, need.sentence.format(row["subject_name"]), need.remedy)
 
@@ -316,9 +321,9 @@ _FAULT = f"""
 WHERE r.trigger_id = t.id AND r.status = '{{status}}' AND r.ended_at > {NOW} - %(recent)s AND {IS_FINAL}
 ORDER BY r.ended_at DESC LIMIT 1)"""  # noqa: S608
 
-# The triggers whose last final outcome was a failure of which no incident tells: more failures must follow for one, or
-# the environment was paused, or the trigger is to raise none. The runs that failed lately name the triggers of which
-# one looks for the last failure.
+# The triggers whose last final outcome was a failure without an incident: an incident needs more failures in a row, or
+# the environment was paused, or the trigger is to raise none. The CTE first finds the triggers whose runs failed
+# lately, because only their last outcomes need to be read.
 _FAILURES = f"""
 WITH failing AS MATERIALIZED (
     SELECT DISTINCT trigger_id FROM (
@@ -351,9 +356,9 @@ def of_failure(row: Row) -> Told:
     return _why(row, f"{said} No incident tells of it: one opens {when}.")
 
 
-# The statements return the first `limit` items of their kinds in the order of `_urgency`, and in each row `kind`,
-# `since`, `subject_type`, `subject_id`, `subject_name` and `total`, the number of all items; the columns of _NOTHING if
-# the items have them.
+# Each statement returns the first `limit` items of its kinds in the order of `_urgency`. A row has `kind`, `since`,
+# `subject_type`, `subject_id`, `subject_name`, and `total`, the number of all items. It has columns of _NOTHING only if
+# they apply.
 SOURCES: Final[tuple[tuple[str, Callable[[Row], Told]], ...]] = (
     (_APPROVALS, of_approval),
     (_INCIDENTS, of_incident),
@@ -391,8 +396,9 @@ def count_attention(environment_id: UUID, *, now: datetime | None = None) -> int
 
 
 def find_attention(environment_id: UUID, *, now: datetime | None = None) -> tuple[list[Row], int]:
-    """Returns what needs attention in an environment, as rows for AttentionItemSerializer, the most urgent first, and
-    how many items there are. At most MAX_ITEMS are returned. It takes a query for each source, and one more.
+    """Returns what needs attention in an environment, as rows for AttentionItemSerializer, the most urgent first,
+    and how many items there are. At most MAX_ITEMS are returned. It runs one query for each source, and one
+    more.
     """
     params = _params(environment_id, MAX_ITEMS, now)
     found: list[tuple[Row, Callable[[Row], Told]]] = []
@@ -421,6 +427,8 @@ def find_attention(environment_id: UUID, *, now: datetime | None = None) -> tupl
 
 
 def _urgency(row: Row) -> tuple[bool, int, float]:
-    """Returns by what items are ordered: what nobody has acknowledged first, then by kind, then the newest first."""
+    """Returns the key by which items are sorted: items that nobody has acknowledged first, then by kind, then the
+    newest first.
+    """
     since: datetime = row["since"]
     return row["acknowledged_at"] is not None, KINDS.index(row["kind"]), -since.timestamp()

@@ -1,6 +1,7 @@
 """Finds out in the scheduler which budgets have reached one of their percentages.
 
-A window stores the highest percentage of which people were told. Only changed and ended windows are looked at.
+A window stores the highest percentage of which people were told. The scheduler looks only at windows that have changed
+or ended.
 """
 
 from datetime import datetime
@@ -18,14 +19,14 @@ from triggers.budgets.spending import AMOUNT, IS_HOLDING, SPENT
 from triggers.explain.answers import zoned_words
 from triggers.models import Budget
 
-# Lets one scheduler at a time look, so that no incident is opened twice.
+# Takes the lock that lets only one scheduler at a time look for reached budgets, so that no incident is opened twice.
 _TAKE_TURN = "SELECT pg_try_advisory_xact_lock(hashtext('find_reached_budgets')) AS is_ours"
 
-# A run that looks for something new first counts only once it has ended, since it may find nothing. Reads what decides
-# about each window that has changed or is over. The windows are not locked, because claims and ends of runs lock them
-# after everything else. `least_amount` is the least that any run would reserve; it is read only if it can matter, and
-# the triggers of an environment only once for all its budgets. `is_followed` says whether the budget's open incident is
-# about its present window and no longer about this one. Such an incident stays open.
+# Reads what decides about each window that has changed or ended. The windows are not locked, because claims and ends of
+# runs lock them after everything else. A run that looks for something new first counts only once it has ended, since it
+# may find nothing. `least_amount` is the least amount that any run would reserve. It is read only if it can matter, and
+# once for all budgets of an environment. `is_followed` says whether the budget's open incident is already about its
+# present window. Such an incident stays open.
 _READ = f"""
 WITH looked_at AS MATERIALIZED (
     SELECT w.id, w.environment_id, w.budget_id, w.ends_at, w.changes, w.noticed_pct, {SPENT} AS spent,
@@ -61,7 +62,8 @@ SELECT b.*, CASE
 FROM looked_at b ORDER BY b.id
 """  # noqa: S608
 
-# Stores the percentage of which people were told. A window that has changed since it was read stays marked.
+# Stores the percentage of which people were told. A window that has changed since it was read stays marked as changed,
+# so that the scheduler looks at it again.
 _WRITE = """
 WITH n AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(percentages)s::int[], %(changes)s::bigint[]) AS n (id, pct, changes)),
@@ -73,8 +75,8 @@ FROM n JOIN locked ON locked.id = n.id WHERE w.id = n.id
 
 
 def find_reached_budgets(*, limit: int = 100, now: datetime | None = None) -> int:
-    """Looks at up to `limit` changed windows of budgets and as many ended ones, and returns at how many. At each higher
-    percentage it closes the open incident and opens another, so that people are told of both.
+    """Looks at up to `limit` changed windows of budgets and at as many ended ones. Returns how many it looked at. At
+    each higher percentage it closes the open incident and opens another, so that people are told of both.
     """
     with transaction.atomic():
         turn = fetch_one(_TAKE_TURN, {})
@@ -109,7 +111,7 @@ def _tell(rows: list[Row], reached: dict[UUID, int], now: datetime | None) -> No
     recovered = [id_ for id_, row in ended.items() if row["is_live"]]
     withdrawn = [id_ for id_, row in ended.items() if not row["is_live"]]
     subject = (Kind.BUDGET_REACHED, SubjectType.BUDGET)
-    # The incident about a lower percentage makes room for the one about the higher percentage.
+    # The incident about a lower percentage is closed first, because a budget has at most one open incident.
     change_incidents(*subject, withdrawn=list(begun), now=now)
     change_incidents(
         *subject, begun=list(begun.values()), recovered=recovered, withdrawn=withdrawn, now=now
@@ -124,8 +126,8 @@ def _reached(row: Row) -> int:
 
 
 def _use(row: Row) -> tuple[Decimal, str]:
-    """Returns how much of its limits a window has used: the higher percentage of the two, and a sentence about it. If
-    no run has room any more, it is 100 %, though a little of the limit may be left.
+    """Returns how much of its limits a window has used: the higher of the two percentages, and a sentence about it. If
+    no run fits into the rest, the percentage is 100, though a little of the limit may be left.
     """
     uses = [(Decimal(0), "")]
     if (limit := row["limit_usd"]) is not None:

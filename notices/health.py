@@ -1,7 +1,7 @@
 """Judges whether triggers are failing, in the transaction that ends their runs or changes them.
 
-The trigger's row in `trigger_health` is locked first, so that a later statement sees the runs of all who had the lock.
-Most ends of runs change nothing and take one statement.
+The trigger's row in `trigger_health` is locked first, so that the next statement sees the runs of every transaction
+that held the lock before. Most ends of runs change nothing and take one statement.
 """
 
 from collections.abc import Collection, Mapping
@@ -13,8 +13,8 @@ from notices.incidents import Finding, change_incidents
 from notices.states import Kind, SubjectType
 from pipedai.sql import Row, execute, fetch_all
 
-# Says whether a channel tells of the ended runs. The statement that locks reads this too, so that the end of a run
-# takes no further statement.
+# Says whether a channel tells of the ended runs. The statement that locks the row reads this too, which saves the end
+# of a run a statement of its own.
 _TELLS_OUTCOMES = f"""
 EXISTS (SELECT FROM channel c WHERE c.environment_id = h.environment_id AND {TELLS_OUTCOMES}) AS tells_outcomes
 """
@@ -25,7 +25,7 @@ FROM trigger_health h JOIN trigger t ON t.id = h.trigger_id
 WHERE h.trigger_id = ANY(%(ids)s) ORDER BY h.trigger_id FOR NO KEY UPDATE OF h
 """  # noqa: S608
 
-# Locks the row of one trigger of which runs only succeeded. This is the most frequent case, so the statement does not
+# Locks the row of one trigger whose ended runs all succeeded. This is the most frequent case, so the statement does not
 # read the trigger.
 _LOCK_ONE = f"""
 SELECT h.trigger_id, h.has_outcome, h.failures, h.is_failing, h.late_since, {_TELLS_OUTCOMES}
@@ -52,11 +52,11 @@ WHERE r.trigger_id = h.trigger_id AND r.status = '{{status}}' AND r.ended_at >= 
 ORDER BY r.ended_at DESC LIMIT coalesce(t.alert_after_failures, 0)
 """  # noqa: S608
 
-# Judges triggers by the table of runs. If it has no success, older failures may have been pruned, so the former count
-# is kept and `added`, the number of new failures, is added to it. The scheduler is to check a trigger at once while it
-# is late, or when its settings have changed. A `check_at` that has passed already is kept unless the settings changed,
-# because lateness that no scheduler noticed is looked for from there on. While the environment of a trigger
-# is paused, its failures are counted, but it does not become failing.
+# Judges triggers by the table of runs. If the table has no success of a trigger, older failures may have been pruned,
+# so the count of `trigger_health` is kept, and `added`, the number of new failures, is added to it. The scheduler is to
+# check a trigger at once while it is late, or when its settings have changed. A `check_at` that has passed already is
+# kept unless the settings changed, because the scheduler looks from that time on for lateness that it missed. While the
+# environment of a trigger is paused, its failures are counted, but the trigger does not become failing.
 _JUDGE = f"""
 WITH found AS (
     SELECT h.trigger_id, t.name, h.is_failing AS was_failing, t.alert_after_failures AS alert_after, lost.run_id,
@@ -109,7 +109,7 @@ WHERE e.workspace_id = %(workspace_id)s AND EXISTS (
 """
 
 # Locks the health of all triggers of an environment. So an end of a run that is judged at the same moment is judged
-# either before, and its failure is read here, or afterwards, when the environment is no longer paused.
+# either before this, and its failure is read here, or afterwards, when the environment is no longer paused.
 _LOCK_ALL_OF = """
 SELECT h.trigger_id, h.failures, h.is_failing FROM trigger t JOIN trigger_health h ON h.trigger_id = t.id
 WHERE t.environment_id = %(environment_id)s ORDER BY h.trigger_id FOR NO KEY UPDATE OF h
@@ -123,7 +123,9 @@ WHERE trigger_id = ANY(%(ids)s)
 
 @dataclass(slots=True)
 class Ended:
-    """What ended for one trigger: whether runs succeeded, how many failed, and whether a late result changed that."""
+    """What a transaction ended for one trigger: whether a run succeeded, how many failed, and whether a late result
+    changed that.
+    """
 
     succeeded: bool = False
     failures: int = 0
@@ -145,8 +147,8 @@ class Ended:
 
 
 def judge_ends(ended: Mapping[UUID, Ended]) -> set[UUID]:
-    """Judges the triggers whose runs have just ended, in the same transaction. It takes one statement if nothing
-    changes. Returns triggers of whose ended runs no channel tells; it may leave out new ones.
+    """Judges the triggers whose runs have just ended, in the same transaction. It runs one statement if nothing
+    changes. Returns the triggers whose ended runs no channel tells of; new triggers may be missing from it.
     """
     health = _lock(ended)
     changed = {id_: each for id_, each in ended.items() if each.changes(health.get(id_))}
@@ -185,14 +187,16 @@ def judge_settings(trigger_ids: Collection[UUID], *, enabled: Collection[UUID] =
 
 
 def judge_resumed(environment_id: UUID) -> None:
-    """Judges the triggers of which runs failed during a pause, in the transaction that ends the pause."""
+    """Judges the triggers whose runs failed during a pause, in the transaction that ends the pause."""
     rows = fetch_all(_LOCK_ALL_OF, {"environment_id": environment_id})
     failed = [row["trigger_id"] for row in rows if row["failures"] and not row["is_failing"]]
     _judge(dict.fromkeys(failed, Ended()))
 
 
 def _lock(ended: Mapping[UUID, Ended]) -> dict[UUID, Row]:
-    """Returns the existing rows of these triggers, locked. Missing rows of several are made first."""
+    """Locks the rows of these triggers and returns those that exist. If there are several triggers, missing rows are
+    made first.
+    """
     ids = list(ended)
     if len(ids) > 1:
         execute(_ADD, {"ids": ids})

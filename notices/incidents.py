@@ -125,9 +125,9 @@ def change_incidents(
     withdrawn: Collection[UUID] = (),
     now: datetime | None = None,
 ) -> int:
-    """Opens incidents for `begun`, closes those of the subjects `recovered` and `withdrawn`, and announces all but the
-    last. Returns how many it opened and closed. Call it in a transaction. It locks incidents before channels, because
-    another order could deadlock.
+    """Opens incidents for `begun`, closes those of the subjects `recovered` and `withdrawn`, and announces all of them
+    but the withdrawn ones. Returns how many it opened and closed. Call it in a transaction. It locks incidents before
+    channels, because another order could deadlock.
     """
     values = [_values(finding) for finding in begun]
     opened = _insert(_OPEN, kind, subject_type, values, now) if values else []
@@ -145,7 +145,9 @@ def change_incidents(
 def tell_past(
     kind: Kind, subject_type: SubjectType, past: Sequence[Past], *, now: datetime | None = None
 ) -> None:
-    """Inserts and announces closed incidents for what was over before anybody noticed. The caller holds a lock."""
+    """Inserts and announces closed incidents about things that were over before anybody noticed them. The caller holds
+    a lock on the subjects.
+    """
     if not past:
         return
     found = [
@@ -221,7 +223,9 @@ def acknowledge_incident(*, incident_id: UUID, actor: Actor) -> None:
 
 
 def remind(*, limit: int = 100, now: datetime | None = None) -> int:
-    """Reminds people of up to `limit` open incidents, of each once even after days without a scheduler."""
+    """Reminds people of up to `limit` open incidents. After days without a scheduler each incident gets only one
+    reminder.
+    """
     with transaction.atomic():
         rows = fetch_all(_REMIND, {"limit": limit, "most": MAX_REMINDERS, "now": now})
         announce({"reminder": rows}, now=now)

@@ -1,7 +1,7 @@
 """Finds out in the scheduler which triggers are late: a due time passed, and no run succeeded in time.
 
 A due time counts even if it made no run. A trigger is checked when its `check_at` has come. If it was late and has
-succeeded before a check, that becomes one closed incident.
+succeeded before the check, one closed incident records that.
 """
 
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ from triggers.schedules.cron import DueTimes
 
 log = get_logger(__name__)
 
-# A late trigger is checked again after this time, even if no event said that a run succeeded. So is a trigger whose
-# schedule can't be worked out, or whose environment is paused.
+# A late trigger is checked again after this time, even if no event says that a run succeeded. The same holds for a
+# trigger whose schedule can't be worked out, or whose environment is paused.
 _LOOK_AGAIN: Final = timedelta(minutes=5)
 
 # Joins the tick rows that decide about the first due time after the time `since.at` of a trigger `t`, and names the
@@ -68,13 +68,13 @@ FROM unnest(%(ids)s::uuid[], %(late)s::timestamptz[], %(checks)s::timestamptz[])
 WHERE h.trigger_id = n.id
 """
 
-# For one trigger at most this many intervals between two successes are looked at, the latest ones, because each may
-# need the schedule to be worked out.
+# At most this many intervals between two successes of a trigger are looked at, the latest ones, because for each the
+# schedule may have to be worked out.
 _MOST_GAPS: Final = 1_000
 
 # Finds the intervals between two successes, from `since` to `until`, that were longer than the deadline and ended after
 # `check_at`. The trigger can't have become late before its `check_at`. The first interval begins at the last success up
-# to `check_at`, or else when the trigger was enabled or created. If a lateness has an incident already, it began before
+# to `check_at`, or else when the trigger was enabled or created. A lateness that has an incident already began before
 # `told_until`.
 _GAPS = f"""
 SELECT t.id AS trigger_id, t.environment_id, t.name, t.schedule, t.timezone, t.run_once_at, t.next_run_at,
@@ -142,7 +142,7 @@ def _tell(rows: list[Row], verdicts: dict[UUID, _Verdict], now: datetime | None)
 
 
 def _has_recovered(row: Row) -> bool:
-    """Returns whether a run has succeeded since the trigger was late; changed settings also end a lateness."""
+    """Returns whether a run has succeeded since the trigger became late. A change of settings also ends lateness."""
     was_late, succeeded_at = row["late_since"], row["succeeded_at"]
     return bool(row["is_watched"] and was_late and succeeded_at and succeeded_at >= was_late)
 
@@ -151,7 +151,7 @@ def _judge(row: Row) -> _Verdict:
     if not row["is_watched"]:
         return _Verdict(None, None)
     if row["is_paused"]:
-        # Nobody is alarmed while the environment is paused. Once it is resumed, the trigger is checked again.
+        # No incident is opened while the environment is paused. The trigger is checked again once it is resumed.
         return _Verdict(None, row["now"] + _LOOK_AGAIN)
     try:
         due = _first_due(row)
@@ -174,8 +174,8 @@ def _finding(row: Row, late_since: datetime) -> Finding:
 
 
 def _tell_missed(rows: list[Row], now: datetime | None) -> None:
-    """Tells of those triggers that were late and succeeded after their `check_at`. `rows` has the triggers as they were
-    before. Call it in the transaction that has locked them.
+    """Announces past lateness: triggers that were late and succeeded after their `check_at`. `rows` has the triggers as
+    they were before the check. Call it in the transaction that has locked them.
     """
     succeeded = [
         row for row in rows if row["succeeded_at"] and row["succeeded_at"] > row["check_at"]
@@ -232,7 +232,7 @@ def _first_due(row: Row) -> datetime | None:
     later: datetime | None = row["later_at"]
     following: datetime | None = row["next_run_at"]
     if until is not None and until > since:
-        # The tick row stands for several due times, and `since` lies between them.
+        # The tick row stands for several due times, some before `since` and some after it.
         return min(DueTimes.of(row).next_after(since) or until, until)
     if later is not None:
         return later
@@ -243,7 +243,9 @@ def _first_due(row: Row) -> datetime | None:
 
 
 def _log_failure(row: Row, error: Exception) -> None:
-    """A schedule that can't be worked out must not stop the other checks, so the trigger keeps its state."""
+    """Logs that a trigger could not be checked. The trigger keeps its state, because a bad schedule must not stop the
+    other checks.
+    """
     log.error(
         "trigger.lateness_failed",
         trigger_id=str(row["trigger_id"]),

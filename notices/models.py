@@ -31,18 +31,18 @@ MAX_ADDRESS = 254
 
 
 class AskedAddress(models.Model):
-    """Whether the owner of an address wants an environment's mail. Before they confirm, they get only the one mail that
-    asks. Users who name their own address, or make the environment, have agreed.
+    """Whether the owner of an address wants an environment's mail. Before they agree, they get only the one mail that
+    asks. A user who names their own address, or who makes the environment, has agreed.
     """
 
-    # The row's id, which the tokens in mails name. Links in earlier mails end when it changes, as it does if the owner
-    # of the address is removed from the environment by somebody else.
+    # The row's id, which the tokens in mails name. The id changes when somebody else removes the owner of the address
+    # from the environment, so that links in earlier mails stop working.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     environment = environment_key()
     # The address, in lower case.
     address = models.CharField(max_length=MAX_ADDRESS)
-    # The user who first named the address: by adding it to a channel, also with an API key that they minted, or by
-    # leaving the environment. If it is the owner of the address, the address is not asked.
+    # The user who first named the address: by adding it to a channel (also with an API key that they minted), or by
+    # leaving the environment. If this user owns the address, no mail asks for consent.
     asked_by = models.UUIDField()
     asked_at = models.DateTimeField(db_default=Now(), editable=False)
     # When the owner of the address confirmed that they want the mail; NULL if they have not.
@@ -82,7 +82,7 @@ URL = sealed_column("channel", "url", "url_key_id")
 SECRET = sealed_column("channel", "secret", "secret_key_id")
 
 
-# The condition that a channel should send notices and that its last ones were given up.
+# The condition that a channel is enabled although its last notices were given up.
 IS_FAILING = Q(failing_since__isnull=False, enabled=True, deleted_at__isnull=True)
 
 
@@ -97,7 +97,7 @@ class Channel(FileColumns):
         # As a text to an incoming webhook of Slack, or of a service that understands the same request.
         SLACK = "slack"
 
-    # How the channel sends notices. The kind of a channel never changes.
+    # How the channel sends notices. It never changes.
     kind = models.CharField(max_length=7, choices=Kind.choices)
     # The addresses of a channel of the kind `email`, in lower case; empty for the others.
     emails = ArrayField(models.CharField(max_length=MAX_ADDRESS), default=list)
@@ -115,19 +115,19 @@ class Channel(FileColumns):
     secret_key = tenant_key("workspaces.DataKey", null=True, related_name="+")
     # The events that the channel tells of: words from `notices.states.EVENTS`.
     events = ArrayField(models.CharField(max_length=32))
-    # Of which triggers the channel tells with `run.result`; NULL if of all. They are no foreign keys: a deleted trigger
-    # ends no more runs.
+    # The triggers whose results `run.result` tells; NULL means all. These are no foreign keys, because a deleted
+    # trigger ends no more runs and so does no harm here.
     trigger_ids = ArrayField(models.UUIDField(), null=True)
-    # Which final outcomes `run.result` tells: `always`, `failed`, or a list of clauses that must all hold for the
+    # Which final outcomes `run.result` tells: `always`, `failed`, or a list of clauses. The clauses must all hold for a
     # document of the run's status, output and payload.
     tells_when = models.JSONField(db_default=Value("always", models.JSONField()))
-    # When the channel sends a summary: `at` as HH:MM, `timezone`, and `weekdays`, of which `mon` is the first. NULL if
-    # it sends none.
+    # When the channel sends a summary: `at` as HH:MM, `timezone`, and `weekdays` from `mon` to `sun`. NULL if it sends
+    # none.
     summary = models.JSONField(null=True)
-    # When the next summary is due; NULL if none is, also while the channel is disabled. The transaction that queues a
-    # summary moves it on.
+    # When the next summary is due; NULL if there is none, or while the channel is disabled. The transaction that queues
+    # a summary sets the next time.
     summary_due_at = models.DateTimeField(null=True)
-    # From when on the next summary tells what became of due times and runs; NULL like `summary_due_at`.
+    # The start of the time that the next summary covers; NULL like `summary_due_at`.
     summary_since = models.DateTimeField(null=True)
     # Whether the channel sends notices. Notices that are pending when the channel is disabled are given up.
     enabled = models.BooleanField(default=True)
@@ -136,8 +136,8 @@ class Channel(FileColumns):
     updated_at = models.DateTimeField(db_default=Now())
     # When the channel was deleted; NULL if it is not. The row stays, because its notices refer to it.
     deleted_at = models.DateTimeField(null=True)
-    # Since when the channel's notices have been given up; NULL if the last notice that ended was delivered, or if none
-    # has ended. Senders write it.
+    # Since when all of the channel's notices have been given up; NULL if the last notice that ended was delivered, or
+    # if none has ended. Senders write it.
     failing_since = models.DateTimeField(null=True)
     # Why the last notice was given up, in a few words; NULL like `failing_since`.
     last_error = models.CharField(max_length=100, null=True)
@@ -184,7 +184,7 @@ class Channel(FileColumns):
                 ["environment", "created_at", "id"],
                 where=lacks("deleted_at"),
             ),
-            # Admin finds the channels that fail by this index.
+            # The admin pages find the failing channels by this index.
             index("channel_failing", ["id"], where=IS_FAILING),
             # The end of every run reads this index to find the channels that tell of ended runs. Most environments have
             # none.
@@ -236,11 +236,11 @@ class Notice(OutboxRow):
     # attempt. The texts of mails and of Slack are made from it at each attempt. The body of a digest grows until the
     # digest is due.
     body = models.TextField()
-    # When the notice may first be sent. The notice counts against the hourly limit from this time on. For a digest this
-    # is the time at which the channel may send again.
+    # When the notice may first be sent. It counts against the hourly limit from this time on. For a digest this is the
+    # time at which the limit allows the channel to send again.
     send_at = models.DateTimeField(db_default=Now())
-    # Whether the notice tells the result of a run, or is a digest of results. These have an hourly limit of their own,
-    # so that no flood of them holds back the news of an incident.
+    # Whether the notice tells the result of a run, or is a digest of results. Results have an hourly limit of their
+    # own, so that a flood of them does not hold back the news of an incident.
     tells_results = models.BooleanField(default=False, db_default=False)
     # The digest that tells of this notice; NULL unless the notice is digested.
     digest_id = models.UUIDField(null=True)
@@ -255,8 +255,8 @@ class Notice(OutboxRow):
                 Q(status="digested", digest_id__isnull=False)
                 | (~Q(status="digested") & lacks("digest_id")),
             ),
-            # A channel has at most one digest at a time that gathers results for an address, and one that gathers the
-            # rest. A digest gathers until a sender claims it, because the claim changes `next_attempt_at`.
+            # A channel has for each address at most one open digest of results, and one of other notices. A digest is
+            # open until a sender claims it, because the claim changes `next_attempt_at`.
             unique(
                 "notice_one_open_digest",
                 ["channel", "address", "environment", "tells_results"],
@@ -285,7 +285,7 @@ class Notice(OutboxRow):
                 ["incident_id", "created_at"],
                 where=has("incident_id"),
             ),
-            # This index finds who was told of a call to decide about.
+            # This index finds who was told of an approval.
             index(
                 "notice_of_approval",
                 ["approval_id", "created_at"],
@@ -377,8 +377,9 @@ class Incident(TenantRow):
 
 
 class UntoldOutcome(TenantRow):
-    """A final outcome of a run of which the scheduler has not told the channels yet. The transaction that ends the run
-    writes the row if a channel of the environment tells of such, and the one that queues the notices removes it.
+    """A final outcome of a run that the scheduler still has to tell the channels. The transaction that ends the run
+    writes the row if a channel of the environment tells of ended runs. The transaction that queues the notices removes
+    it.
     """
 
     # The run that ended. It is no foreign key, because runs are pruned.

@@ -1,4 +1,4 @@
-"""The endpoint of an environment's dashboard: who is there, what waits, what has run and what is due."""
+"""The endpoint of an environment's dashboard: its workers, the runs that wait, what has run, and what is due."""
 
 from contextlib import suppress
 from datetime import datetime
@@ -24,14 +24,13 @@ from triggers.runs.stats import run_figures
 from triggers.schedules.cron import DueTimes
 from workspaces.access import IsViewer, TenantViewSet
 
-# So many due times are listed at most.
+# At most this many due times are listed.
 MOST_DUE: Final = 20
-# So many groups of triggers that come due again are looked at, so that an environment with thousands of schedules takes
-# no web thread for seconds.
+# At most this many groups of triggers that come due again are worked out, so that an environment with thousands of
+# schedules keeps no web thread busy for seconds.
 _MOST_RECURRING = 500
 
-# What is true at this moment is read from the primary: a replica that is some seconds behind would show workers as
-# offline.
+# The present state is read from the primary: a replica that is some seconds behind would show workers as offline.
 _PRESENT = f"""
 SELECT {NOW} AS now,
     (SELECT count(*) FROM worker w
@@ -43,8 +42,8 @@ SELECT {NOW} AS now,
     (SELECT count(*) FROM approval WHERE environment_id = %(environment_id)s AND status = 'pending') AS approvals
 """  # noqa: S608
 
-# The triggers that come due at the first MOST_DUE of the next due times, grouped by what decides when they are due
-# again. The CTE keeps PostgreSQL from reading the due times of all environments.
+# The triggers that are due at one of the next MOST_DUE due times, grouped by what decides their following due time. The
+# CTE keeps PostgreSQL from reading the due times of all environments.
 _DUE = f"""
 WITH scheduled AS MATERIALIZED (
     SELECT id, name COLLATE "C" AS name, schedule, timezone, run_once_at, next_run_at FROM trigger
@@ -59,8 +58,8 @@ ORDER BY next_run_at, trigger_name, trigger_id
 
 
 def due_until(end: datetime, groups: list[Row]) -> list[Row]:
-    """Returns the due times before `end`, each with the number of triggers and the first of them by name. There are
-    MOST_DUE at most, and fewer if more than _MOST_RECURRING groups come due again.
+    """Returns the due times before `end`, each with its number of triggers and the first of them by name. It returns at
+    most MOST_DUE, and fewer if more than _MOST_RECURRING groups come due again.
     """
     coming = [(group["at"], n) for n, group in enumerate(groups)]
     heapify(coming)
@@ -76,7 +75,7 @@ def due_until(end: datetime, groups: list[Row]) -> list[Row]:
         times.append({**first, "at": at, "count": sum(groups[n]["count"] for n in due)})
         recurring += len(due)
         for n in due if recurring <= _MOST_RECURRING else ():
-            # A schedule or zone that is not known any more comes due no more.
+            # A schedule or time zone that this release no longer knows has no further due time.
             with suppress(ValueError, ZoneInfoNotFoundError):
                 if (following := DueTimes.of(groups[n]).next_after(at)) is not None:
                     heappush(coming, (following, n))

@@ -1,5 +1,5 @@
-"""Receives the domain events of all apps, in their transactions: opens and closes incidents because of them, gives new
-environments their first channel, and ends the mail to users who leave one.
+"""Receives the domain events of all apps in their transactions: opens and closes incidents, gives new environments
+their first channel, and ends the mail to users who leave one.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -28,16 +28,16 @@ from pipedai.sql import fetch_all
 from triggers.states import Status
 from workspaces.models import Environment
 
-# The events of runs that ended with an outcome. A canceled run has none, so `run.canceled` is not among them.
+# The events of runs that ended with an outcome. `run.canceled` is missing because a canceled run has no outcome.
 _ENDS = frozenset(
     {"run.completed", "run.lost", "run.timed-out", "run.not-started", "run.approval-expired"}
 )
 _OUTCOMES = (Status.SUCCEEDED, Status.FAILED, Status.TIMED_OUT)
-# The settings of a trigger on which its health depends, by their names in the API.
+# The settings of a trigger that its health depends on, by their names in the API.
 _SETTINGS = frozenset(
     {"enabled", "schedule", "timezone", "runOnceAt", "alertAfterFailures", "successDeadlineSeconds"}
 )
-# Finds those of these runs that have a retry which no late result canceled.
+# Finds those of the given runs that have a retry, unless a late result canceled the retry.
 _RETRIED = """
 SELECT retry_of_id FROM run WHERE retry_of_id = ANY(%(ids)s) AND ended_by IS DISTINCT FROM 'late_result'
 """
@@ -59,7 +59,7 @@ JOIN incident i ON i.subject_id = d.trigger_id AND i.kind = 'webhook_dead' AND i
 WHERE d.id = ANY(%(ids)s)
 """
 
-# What gives a connection of each grant tokens again.
+# How a connection of each grant gets tokens again.
 _MENDED_BY = {
     "authorization_code": "somebody connects it again on its page",
     "client_credentials": "it gets another client secret on its page",
@@ -87,7 +87,7 @@ def _note_seeded(seeded: Sequence[Event]) -> None:
 
 
 def _note_ends(ends: Sequence[Event], events: Sequence[Event]) -> None:
-    """A failure that a retry follows does not count as an outcome."""
+    """Notes the ends of runs. A failure that is retried does not count as an outcome."""
     retried = {
         event.metadata["retryOf"] for event in events if event.action == "run.retried"
     } | _retried_before([event for event in ends if event.metadata.get("late")])
@@ -116,7 +116,9 @@ def _note_ends(ends: Sequence[Event], events: Sequence[Event]) -> None:
 
 
 def _retried_before(late: Collection[Event]) -> set[str]:
-    """Returns the ids of the runs with these late results whose retry stays, because the late result calls for one."""
+    """Returns the ids of the runs with late results whose retry stays, because the late result is a failure that is
+    retried too.
+    """
     if not late:
         return set()
     rows = fetch_all(_RETRIED, {"ids": [event.target_id for event in late]})
@@ -130,8 +132,8 @@ def _announce_questions(asked: Sequence[Event]) -> None:
 
 
 def _note_settings(updated: Sequence[Event]) -> None:
-    # The incidents of webhooks come first: `judge_settings` may lock channels, and incidents are locked before
-    # channels.
+    # The incidents of webhooks come first, because `judge_settings` may lock channels, and incidents must be locked
+    # before channels to prevent deadlocks.
     moved = [event for event in updated if "webhookUrl" in event.metadata]
     enabled = [event for event in updated if event.metadata.get("enabled") == [False, True]]
     changed = [event for event in updated if event.metadata.keys() & _SETTINGS]
@@ -206,8 +208,8 @@ _NOTED: Mapping[str, Callable[[Sequence[Event]], object]] = {
 
 @receiver(happened, dispatch_uid="notices.add_first_channel")
 def add_first_channel(events: tuple[Event, ...], **_: Any) -> None:
-    """Adds to each new environment a channel that mails its creator. It sends nothing before the creator has proved
-    their address. Without a mail server only the demo's environment gets one.
+    """Adds to each new environment a channel that mails its creator. It sends nothing before the creator has confirmed
+    their e-mail address. Without a mail server only the demo's environment gets a channel.
     """
     for event in events:
         if event.environment_id is None:

@@ -1,4 +1,4 @@
-"""Renders incidents and what needs attention for the API, with who was told of them, and filters incidents."""
+"""Renders incidents, attention items and who was told of them for the API, and filters incidents."""
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -14,8 +14,8 @@ from pipedai.api.filters import ApiFilterSet, IdFilter, WordFilter, WordsFilter
 from pipedai.api.serializers import RowSerializer
 from pipedai.sql import Row, fetch_all
 
-# Receivers are looked for among so many of an incident's newest notices. Eight notices tell one receiver of an incident
-# and its reminders.
+# Who was told is read from this many of an incident's newest notices at most. A receiver gets at most eight notices of
+# an incident's opening and its reminders.
 _MOST: Final = 100
 
 _TOLD: Final = f"""

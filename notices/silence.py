@@ -1,7 +1,7 @@
 """Finds out in the scheduler which workers and pools are offline although triggers need them.
 
-A worker that called again before a scheduler looked has left a row of `worker_silence`, which becomes one closed
-incident.
+A worker that was silent but called again before a scheduler looked has left a row of `worker_silence`. The scheduler
+makes one closed incident of it.
 """
 
 from collections.abc import Callable
@@ -22,8 +22,8 @@ _IS_PAUSED = (
     "EXISTS (SELECT FROM environment e WHERE e.id = {}.environment_id AND e.paused_at IS NOT NULL)"
 )
 
-# Finds the workers that have signed off or been silent for too long. After an outage of the service it finds none for
-# ten minutes, because workers could not reach the service. The statement reads all registered workers, which takes a
+# Finds the workers that have signed off or been silent for too long. In the ten minutes after an outage of the service
+# it finds none, because workers could not reach the service. The statement reads all registered workers, which takes a
 # few milliseconds for ten thousand.
 _OFFLINE = f"""
 SELECT w.id, w.environment_id, w.label, w.last_seen_at, w.signed_off_at FROM worker w
@@ -46,8 +46,8 @@ LIMIT %(limit)s
 
 
 def _latest_of_pool(moment: str) -> str:
-    """Returns the latest of these times of the workers `w` of the pool `p`. Disabled workers do not count. NULL if the
-    pool has no other workers.
+    """Returns the SQL of the latest of these times among the enabled workers `w` of the pool `p`. The SQL gives NULL if
+    there are none.
     """
     return f"""(
         SELECT max({moment}) FROM pool_member m JOIN worker w ON w.id = m.worker_id
@@ -62,8 +62,8 @@ _POOL_IS_NEEDED = """EXISTS (
     SELECT FROM trigger t
     WHERE t.pool_id = p.id AND t.environment_id = p.environment_id AND t.enabled AND t.deleted_at IS NULL)"""
 
-# Finds the pools without workers, and those whose workers have all signed off or been silent for too long. If all
-# workers of a pool are disabled, somebody has decided so, and nobody is told.
+# Finds the pools without workers, and those whose workers have all signed off or been silent for too long. A pool whose
+# workers are all disabled is left out, because somebody has decided so.
 _POOLS_OFFLINE = f"""
 SELECT p.id, p.environment_id, p.name, {_HAS_WORKERS} AS has_workers, {_latest_of_pool(LAST_SEEN)} AS last_seen_at
 FROM pool p
@@ -73,7 +73,7 @@ WHERE p.deleted_at IS NULL AND {LEASES_COUNT}
 LIMIT %(limit)s
 """  # noqa: S608
 
-# Finds the pools with an open incident of which a worker is back, or about which nobody is told any more.
+# Finds the pools with an open incident that can be closed: a worker is back, or the pool raises no incidents any more.
 _POOLS_OVER = f"""
 SELECT p.id, coalesce({_POOL_OFFLINE_AT} >= {NOW}, false) AS is_back
 FROM incident i JOIN pool p ON p.id = i.subject_id
@@ -82,10 +82,10 @@ WHERE i.kind = %(kind)s AND i.closed_at IS NULL
 LIMIT %(limit)s
 """  # noqa: S608
 
-# Deletes the rows, which makes sure that each is told once. It says of each whether people are to be told: not if an
-# incident told them already, and not if the worker is disabled or deleted by now. An incident about a silence is opened
-# ten minutes after the last call or later, or after the worker signed off. An incident about the silence after it is
-# opened at least a minute after the end.
+# Deletes the rows of ended silences, so that each is told only once, and says of each whether to tell people. It is not
+# told if an incident told it already, or if the worker is disabled or deleted by now. A silence is matched to its
+# incident by time: the incident is opened ten minutes after the last call or later, or after the worker signed off, and
+# one about the next silence is opened at least a minute after this one ended.
 _TAKE = """
 WITH old AS (
     SELECT id FROM worker_silence ORDER BY worker_id, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED),
@@ -103,7 +103,7 @@ ORDER BY s.worker_id, s.id
 
 def find_offline_workers(*, limit: int = 200, now: datetime | None = None) -> int:
     """Opens incidents for up to `limit` offline workers, and closes those of workers that are back or no longer needed.
-    Tells also of silences that ended before. Returns how many silences and incidents there were.
+    It also announces silences that ended before. Returns how many silences and incidents there were.
     """
     looked_at = _tell_missed_silences(limit=limit, now=now)
     subject = (Kind.WORKER_OFFLINE, SubjectType.WORKER)
@@ -111,8 +111,8 @@ def find_offline_workers(*, limit: int = 200, now: datetime | None = None) -> in
 
 
 def find_offline_pools(*, limit: int = 200, now: datetime | None = None) -> int:
-    """Opens incidents for up to `limit` pools of which no worker has called for ten minutes, and closes those of pools
-    that are back or no longer needed. Returns how many.
+    """Opens incidents for up to `limit` pools whose workers have all been silent for ten minutes, and closes those of
+    pools that are back or no longer needed. Returns how many.
     """
     subject = (Kind.POOL_OFFLINE, SubjectType.POOL)
     return _change(*subject, _POOLS_OFFLINE, _POOLS_OVER, _of_pool, limit=limit, now=now)
@@ -169,7 +169,7 @@ def _of_worker(row: Row) -> Finding:
 
 
 def _tell_missed_silences(*, limit: int, now: datetime | None = None) -> int:
-    """Takes up to `limit` ended silences, and tells of those that no incident told. Returns how many it took."""
+    """Takes up to `limit` ended silences, and announces those without an incident. Returns how many it took."""
     with transaction.atomic():
         params = {
             "kind": Kind.WORKER_OFFLINE.value,
@@ -184,7 +184,7 @@ def _tell_missed_silences(*, limit: int, now: datetime | None = None) -> int:
 
 
 def _past(silences: list[Row]) -> Past:
-    """Returns the silences of one worker, from the first one's beginning to the last one's end."""
+    """Returns the silences of one worker as one, from the beginning of the first to the end of the last."""
     first, last = silences[0], silences[-1]
     seen = first["last_seen_at"]
     message = (

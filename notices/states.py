@@ -1,4 +1,4 @@
-"""The fixed words of incidents and of what channels tell, and the sentences in which they tell it."""
+"""The fixed words of incidents and of channels' events, and the sentences that tell people of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class SubjectType(TextChoices):
 RECOVERED: Final = ".recovered"
 RUN_ENDED: Final = "run.ended"
 RUN_RESULT: Final = "run.result"
-# Which final outcomes a channel tells with `run.result`, unless clauses say it.
+# Which final outcomes a channel tells with `run.result`, if it has no clauses.
 ALWAYS: Final = "always"
 FAILED: Final = "failed"
 # A run waits until a person decides about its call of a tool. The subject is the trigger.
@@ -55,11 +55,11 @@ CONFIRM: Final = "address.confirm"
 
 
 def kind_of(event: str) -> Kind:
-    """Returns the kind of the incident of which an event tells the beginning or the end."""
+    """Returns the kind of incident whose beginning or end an event tells."""
     return Kind(event.removesuffix(RECOVERED))
 
 
-# What needs somebody's attention besides incidents: a call to decide about, a connection that gets no fresh token, a
+# What needs somebody's attention besides incidents: an approval to decide, a connection that gets no fresh token, a
 # channel whose last notice was given up, a failure that raised no incident, a connection whose user has left, and a
 # machine with which something is wrong.
 APPROVAL: Final = "approval"
@@ -72,29 +72,30 @@ WORKER_PROBLEM: Final = "worker_problem"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """What is said of one kind of thing that needs somebody. This module imports nothing of the service, so that the
-    console may read it too.
+    """What is said of one kind of attention item. This module imports nothing of the service, so that the console may
+    import it too.
     """
 
-    # The word, the icon and the tone under which the console shows it.
+    # The word, the icon and the tone with which the console shows the kind.
     badge: tuple[str, str, str]
-    # What attention says of it, with a place for the subject's name. It is empty where that depends on more.
+    # What the attention item says, with a place for the subject's name. It is empty if the sentence depends on the row.
     sentence: str = ""
-    # What to do about it. It is empty if that depends on the reason.
+    # What to do about the item. It is empty if that depends on the reason.
     remedy: str = ""
-    # Whether the console lists it behind the others: nothing failed to happen, but somebody may not hear of something.
+    # Whether the console lists the kind after the others, because nothing failed to happen, but somebody may miss a
+    # message.
     is_quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IncidentNeed(Need):
-    """The same of a kind of incident. `sentences` tell its beginning and its end, with a place for the subject's name,
-    and afterwards how it was. `choices` are what people choose in a form of a channel: the beginning, and the end.
+    """What is said of one kind of incident. `sentences` tell its beginning and its end, with a place for the subject's
+    name, and then how it was. `choices` are the labels of the beginning and the end in the form of a channel.
     """
 
     sentences: tuple[str, str, str]
     choices: tuple[str, str]
-    # Whether a channel tells of it that says nothing else.
+    # Whether a channel without settings of its own tells of this kind.
     is_usual: bool = True
 
 
@@ -194,8 +195,8 @@ _INCIDENTS: Final = {
     kind: need for kind in Kind if isinstance(need := NEEDS[kind.value], IncidentNeed)
 }
 
-# What a channel can be asked to tell of, with what people choose in its form: the beginnings and the ends of incidents,
-# what a person has to decide, and how runs ended. Only webhooks have `run.ended`.
+# The events that a channel can tell of, with their labels in its form: the beginnings and the ends of incidents,
+# approvals to decide, and how runs ended. Only webhooks have `run.ended`.
 CHOICES: Final[Mapping[str, str]] = {
     **{
         event: said
@@ -207,7 +208,7 @@ CHOICES: Final[Mapping[str, str]] = {
     RUN_RESULT: "How a run has ended, with its output",
 }
 EVENTS: Final = tuple(CHOICES)
-# What a channel that says nothing else tells of.
+# The events that a channel tells of if its body names none.
 USUAL_EVENTS: Final = tuple(
     event
     for event in EVENTS
@@ -217,7 +218,7 @@ USUAL_EVENTS: Final = tuple(
 
 
 def headline(event: str, name: str, *, reminder: bool = False) -> str:
-    """Returns a sentence without a full stop. A reminder says that it is still so."""
+    """Returns a sentence without a full stop. That of a reminder says that the incident still goes on."""
     if event == APPROVAL_REQUESTED:
         return f"Trigger {name} {'still ' if reminder else ''}asks for a decision"
     sentence = _INCIDENTS[kind_of(event)].sentences[event.endswith(RECOVERED)].format(name)

@@ -11,8 +11,8 @@ from workers.models import ONLINE_WITHIN, Enrollment, Pool, PoolMember, Worker
 from workers.services import approve_worker, revoke_token, update_worker
 from workspaces.admin import BY_MEMBER, BY_PLACE
 
-# The services decide by the database's clock what is online, limited or expired. These pages only show it, so the clock
-# of the web process is exact enough.
+# The services decide by the database's clock what is online, limited or expired. These pages only display it, so the
+# clock of the web process is exact enough here.
 
 
 def _can_be_revoked(enrollment: Enrollment) -> bool:
@@ -22,7 +22,9 @@ def _can_be_revoked(enrollment: Enrollment) -> bool:
 
 @register(Enrollment, site=site)
 class EnrollmentAdmin(StaffModelAdmin):
-    """Nobody has verified a label: the admin who issued the code chose it, or the host that asked for the pairing."""
+    """Shows enrollments. A label is unverified: the admin who issued the code chose it, or the host that asked for the
+    pairing.
+    """
 
     list_display = (
         "id", "kind", "label", "environment", "asked_from", "created_at", "approved_at", "expires_at", "revoked_at",
@@ -70,7 +72,7 @@ class WorkerAdmin(StaffModelAdmin):
     search_fields = ("label", "hostname", *BY_PLACE)
     found_by_user = BY_MEMBER
     looks_through = OF_CUSTOMERS
-    # Nobody is shown the word for the account.
+    # The account is shown to nobody, not even to staff.
     hidden = ("account_id",)
     reads = _STATE_READS
     panels = (

@@ -17,8 +17,8 @@ from triggers.runs.conditions import Limits, limits_of
 from workers.presence import note_call
 from workers.worker_events import actor_of_worker
 
-# `last_seen_at` is written at most every 10 s, to spare writes. `seen_lately` tells that it was written within the
-# last 10 s and need not be written again.
+# Finds a worker by its token. `seen_lately` says that `last_seen_at` was written within the last 10 s, and so need not
+# be written again, which saves writes.
 _FIND = """
 SELECT w.id, w.environment_id, e.workspace_id, w.max_concurrency, w.auth_mode, w.disabled_at IS NOT NULL AS disabled,
     w.unapproved_since IS NULL AS approved, w.account_id, w.features,
@@ -38,7 +38,7 @@ class WorkerTokenAuthentication(BearerAuthentication):
     prefix = "wkt"
 
     def find(self, digest: bytes) -> WorkerPrincipal | None:
-        """Returns None without such a worker, or if it or its environment is deleted."""
+        """Returns the worker with this token. Returns None if there is none, or if it or its environment is deleted."""
         row = fetch_one(_FIND, {"digest": digest})
         return None if row is None else WorkerPrincipal(**row, token_digest=digest)
 
@@ -56,13 +56,13 @@ PROCESS = header(
 
 
 def check_size(request: Request, most_bytes: int) -> None:
-    """Raises BodyTooLarge. The web server has read the whole body, and tells its length."""
+    """Raises BodyTooLarge. The web server has already read the body, and tells its length."""
     if int(request.META.get("CONTENT_LENGTH") or 0) > most_bytes:
         raise BodyTooLarge(f"The body must not be longer than {most_bytes // 1024} KiB.")
 
 
 class WorkerProtocolViewSet(ApiViewSet):
-    """The base of viewsets that a worker calls with its `wkt_` token. A path that names another worker is a 404."""
+    """The base of viewsets that a worker calls with its `wkt_` token. A path with another worker's id is a 404."""
 
     tag = "Worker protocol"
     authentication_classes = (WorkerTokenAuthentication,)
@@ -74,7 +74,7 @@ class WorkerProtocolViewSet(ApiViewSet):
             raise NotFound
         self.worker = principal
         ticket = request.META.get("asgi.scope", {}).get(POLL)
-        # The web process asks again for a poll that waits. Only the first time is a call of the worker's process.
+        # The web process repeats a poll that waits. Only the first time counts as a call of the worker.
         is_new = ticket is None or ticket.is_first_ask
         note_call(
             principal,

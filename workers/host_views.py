@@ -56,8 +56,8 @@ from workspaces.roles import HOST_ROLE, Role
 
 
 class HostViewSet(TenantViewSet):
-    """Lets a `hos_` key, or a `pwk_` key with the role admin, act in the key's one environment. It has no `row`:
-    the key names the environment, and no row of the URL does.
+    """Lets a `hos_` key, or a `pwk_` key with the role admin, act in the key's one environment. It has no `row`,
+    because the key names the environment, and the URL does not.
     """
 
     authentication_classes = (HostKeyAuthentication, ApiKeyAuthentication)
@@ -81,7 +81,7 @@ class HostViewSet(TenantViewSet):
                 deleted_at__isnull=True,
             )
             if isinstance(principal, HostPrincipal):
-                # A host finds only workers that it enrolled or minted a token for.
+                # A host finds only the workers that it enrolled or for which it minted a token.
                 rows = rows.filter(host_key_id=principal.id)
             self.worker = or_not_found(rows.first())
 
@@ -148,7 +148,7 @@ class WorkspaceWorkerViewSet(HostViewSet):
     )
     def mint_token(self, request: Request, workspace_id: UUID, body: Values) -> Any:
         principal = principal_of(request)
-        # A host may name only pools of workers of its own, and a `pwk_` key any.
+        # A host may name only pools that its own workers are in; a `pwk_` key may name any.
         if isinstance(principal, HostPrincipal) and not pools_of_host(principal.id).issuperset(
             body.get("pool_ids", ())
         ):
@@ -278,7 +278,7 @@ def _etag(_request: HttpRequest, name: str) -> str | None:
 @require_safe
 @condition(etag_func=_etag)
 def download(_request: HttpRequest, name: str) -> HttpResponse:
-    """Answers GET /downloads/<name>, which is public, with a wheel of this release, else 404."""
+    """Answers GET /downloads/<name>, which is public, with a wheel of this release. Other names are a 404."""
     package = _package(name)
     if package is None:
         raise Http404

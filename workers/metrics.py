@@ -3,7 +3,7 @@
 from pipedai.metrics.database import register_gauges
 from triggers.runs.conditions import is_online
 
-# Queued runs are counted by their worker's state, as many of a worker that is switched off mean no trouble.
+# Queued runs are counted by their worker's state, because many runs for a worker that is switched off are no problem.
 _ONLINE_NOW = is_online("w", "statement_timestamp()")
 _QUEUE = f"""
 SELECT CASE WHEN r.worker_id IS NULL THEN 'none'

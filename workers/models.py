@@ -45,13 +45,14 @@ class Worker(models.Model):
     version = models.CharField(max_length=64)
     # How the worker's agent pays for the model: the machine reported it, or the admin chose it with the enrollment.
     auth_mode = models.CharField(max_length=10, choices=AuthMode.choices)
-    # An opaque word for the account that pays for the model, which the machine makes and sends at registration; NULL if
-    # it sent none. Workers of an environment with the same word share a usage limit. The API never shows it.
+    # An opaque text that identifies the account which pays for the model; the machine makes it and sends it at
+    # registration. NULL if it sent none. Workers of an environment with the same text share a usage limit. The API
+    # never shows it.
     account_id = models.CharField(max_length=64, null=True)
     # Until when the worker gets no runs, because its account's usage limit was reached. A worker's report of a run sets
     # it; admins may clear it. NULL if no limit was ever reported, or an admin cleared it.
     limited_until = models.DateTimeField(null=True)
-    # The most runs that the worker may hold at once. Each registration writes this number; admins may change it.
+    # The largest number of runs that the worker may hold at once. Each registration writes it; admins may change it.
     max_concurrency = models.PositiveSmallIntegerField()
     # The SHA-256 of the worker's `wkt_` token. Each registration makes a new token. None if the token was revoked or
     # the worker deregistered: then the machine must register again.
@@ -64,12 +65,12 @@ class Worker(models.Model):
     host_key = tenant_key("workspaces.ApiKey", null=True)
     # Whether the worker's events are recorded. The first request for its event stream sets this, and nothing unsets it.
     is_streamed = models.BooleanField(db_default=False)
-    # What the worker can do that not every one can, as its last poll said: of FEATURES (`triggers.runs.conditions`). It
-    # gets no run that needs another one.
+    # The features of the worker, as its last poll said: words of FEATURES (`triggers.runs.conditions`). It gets no run
+    # that needs another feature.
     features = ArrayField(models.CharField(max_length=16), default=list, db_default=[])
-    # What the worker says is wrong with its machine: a list of `code` and `message`, empty if nothing is.
+    # The problems that the worker reports about its machine: a list of `code` and `message`, empty if there are none.
     problems = models.JSONField(default=list, db_default=Value([], models.JSONField()))
-    # Since when it has said so. None if nothing is wrong.
+    # Since when the worker has reported these problems. None if it reports none.
     problems_since = models.DateTimeField(null=True)
     # When somebody disabled the worker, which then finishes its runs and gets no others. None if it is enabled.
     disabled_at = models.DateTimeField(null=True)
@@ -79,10 +80,10 @@ class Worker(models.Model):
     unapproved_since = models.DateTimeField(null=True)
     # When the worker last polled or sent a heartbeat, to within 10 s. None if it has never called.
     last_seen_at = models.DateTimeField(null=True)
-    # The word by which the process that polled last names itself. Polls write it, so that a process that ends signs off
-    # only while no other one has polled since. None if the process sends no such word.
+    # The id that the worker's process chose for itself. Polls write it. A process that ends signs the worker off only
+    # if its id is still here, that is, if no other process has polled since. None if the process sends none.
     process_id = models.CharField(max_length=64, null=True)
-    # When the worker's process said that it ends: it is offline until the first poll of another process.
+    # When the worker's process signed off: the worker is offline until the first poll of another process.
     signed_off_at = models.DateTimeField(null=True)
     # When the worker registered for the first time. The database writes it.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
@@ -160,14 +161,14 @@ class PoolMember(models.Model):
 
 
 class Enrollment(models.Model):
-    """The permission by which one host gets its first worker and its `hos_` key, once, or one command line its `pwk_`
-    key. An admin issues a code; or the program asks for a pairing (RFC 8628), which has no environment until somebody
-    approves it. It ends when it is redeemed (`consumed_at`), revoked or denied (`revoked_at`), or expires.
+    """The permission for one host to get its first worker and its `hos_` key, once, or for one command line to get its
+    `pwk_` key. An admin issues a code; or the program asks for a pairing (RFC 8628), which has no environment until
+    somebody approves it. It ends when it is redeemed (`consumed_at`), revoked or denied (`revoked_at`), or expires.
     """
 
     class Kind(models.TextChoices):
-        """`code`: an admin issued the enrollment. `device`: a host asked for it, which makes it a pairing. `key`: so
-        did a command line, which gets a key that acts for whoever approves.
+        """Who asked for the enrollment. `code`: an admin issued it. `device`: a host asked, which makes it a pairing.
+        `key`: a command line asked, and gets a key that acts for the user who approves.
         """
 
         CODE = "code"
@@ -178,10 +179,10 @@ class Enrollment(models.Model):
     # The environment in which the host gets its worker. None for a pairing that was not approved.
     environment = environment_key("enrollments", null=True)
     kind = models.CharField(max_length=6, choices=Kind.choices)
-    # The label for the worker that the host will get. It was chosen by the admin who issued the code, or by the host
-    # that asked for the pairing, which nobody has verified. None if the host chooses the label when it redeems.
+    # The label for the worker that the host will get. The admin who issued the code chose it, or the host that asked
+    # for the pairing, so it is unverified. None if the host chooses the label when it redeems.
     label = models.CharField(max_length=255, null=True)
-    # The role of the key that a command line gets, chosen by whoever approved. None for hosts, and before the approval.
+    # The role of a command line's key. The person who approves chooses it. None for hosts, and before the approval.
     role = models.CharField(max_length=8, null=True)
     # How the host's worker will pay for the model. The admin chooses it when issuing the code or approving the pairing.
     auth_mode = models.CharField(max_length=10, choices=Worker.AuthMode.choices)
@@ -193,9 +194,10 @@ class Enrollment(models.Model):
     last_four = models.CharField(max_length=4)
     # The IP address of the host that asked for the pairing, shown to the person who decides. None for an `enr_` code.
     asked_from = models.GenericIPAddressField(null=True)
-    # The program that the pairing's host named in its User-Agent header, for the person who decides.
+    # The program that a pairing's host named in its User-Agent header, shown to the person who decides.
     asked_by = models.CharField(max_length=255, null=True)
-    # The seconds between two requests of a pairing's host for its tokens. Too early a one adds 5 (RFC 8628 §3.5).
+    # The seconds between two requests of a pairing's host for its tokens. A request that is too early adds 5 (RFC 8628
+    # §3.5).
     poll_seconds = models.PositiveSmallIntegerField(default=5)
     # When the host of a pairing last asked for its tokens before the approval. Each such request writes it.
     polled_at = models.DateTimeField(null=True)
@@ -204,9 +206,10 @@ class Enrollment(models.Model):
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
     )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
-    # From this time on nobody can approve or redeem it: by default after a day for a code, 10 minutes for a pairing.
+    # From this time on nobody can approve or redeem the enrollment. A code lasts a day by default, a pairing 10
+    # minutes.
     expires_at = models.DateTimeField()
-    # When the code was issued or the pairing approved. None for one that waits, was denied, or expired.
+    # When the code was issued or the pairing approved. None for a pairing that waits, was denied, or expired.
     approved_at = models.DateTimeField(null=True)
     # When an admin revoked the enrollment or somebody denied the pairing. None if neither happened.
     revoked_at = models.DateTimeField(null=True)
@@ -260,7 +263,8 @@ class Enrollment(models.Model):
 class WorkerEvent(models.Model):
     """Something that happened to a worker. If `is_streamed`, its stream can repeat it for an hour; it is kept a day."""
 
-    # A growing number that the database assigns, in whose order streams send events and go on after a reconnect.
+    # A growing number that the database assigns. Streams send events in this order, and continue after it on a
+    # reconnect.
     id = models.BigAutoField(primary_key=True)
     environment = environment_key()
     worker = tenant_key("workers.Worker")
@@ -290,7 +294,7 @@ class WorkerEvent(models.Model):
 
 
 class WorkerSilence(models.Model):
-    """A silence that a call has ended, long enough for an incident. A scheduler tells of it, and deletes the row."""
+    """A silence that a call has ended, long enough for an incident. A scheduler announces it, and deletes the row."""
 
     id = models.BigAutoField(primary_key=True)
     environment = environment_key()

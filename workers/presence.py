@@ -1,5 +1,5 @@
-"""Keeps what a worker's calls tell of it: that it is there, its process and version, what it can do, and which account
-pays for its model. Says when a worker counts as silent or gone, and notes a silence that ends with a call.
+"""Records what a worker's calls tell about it: that it is there, its process and version, its features, and the account
+that pays for its model. Decides when a worker is silent or offline, and records a silence that ends with a call.
 """
 
 import re
@@ -18,24 +18,24 @@ from workers.worker_events import GONE_SECONDS, record_presence, record_stop
 
 # A worker counts as offline after it has been silent for this long.
 SILENT_FOR: Final = timedelta(minutes=10)
-# A worker that has signed off counts as offline after this long. People are told of a worker that somebody stopped, and
-# not of one that is started again.
+# A worker that has signed off counts as offline after this long, so that people hear of a worker that somebody stopped,
+# but not of one that is restarted.
 RESTARTS_WITHIN: Final = timedelta(minutes=1)
 
 # The SQL for the time of the last call of the worker `w`. A worker that has never called is silent since it registered.
 LAST_SEEN = "coalesce(w.last_seen_at, w.created_at)"
-# The SQL for the time from which on people are to be told that the worker `w` is offline, unless it calls before.
+# The SQL for the time from which on people are told that the worker `w` is offline, unless it calls before.
 OFFLINE_AT = f"least({LAST_SEEN} + %(silent_for)s, w.signed_off_at + %(restarts_within)s)"
 OFFLINE_PARAMS: Final = {"silent_for": SILENT_FOR, "restarts_within": RESTARTS_WITHIN}
 # The SQL condition that an enabled trigger points at the worker `w`.
 _NEEDS_IT = "t.worker_id = w.id AND t.enabled AND t.deleted_at IS NULL"
 IS_NEEDED = f"EXISTS (SELECT FROM trigger t WHERE {_NEEDS_IT})"
 
-# Inserts the silence that a call of the worker `w` ends, if a scheduler would have told people about it: the worker
-# was needed, not disabled and in no paused environment, and could reach the service. `w` is the locked row as it was
-# before the call. The silence counts from the moment at which a scheduler would have noticed it. Right after an
-# outage of the service nothing is inserted. No scheduler may have seen the silence, so the call writes a row, and a
-# scheduler tells people later. This is a part of a statement, and needs OFFLINE_PARAMS and the `gap`.
+# Inserts the silence that a call of the worker `w` ends, if a scheduler would have told people about it: the worker was
+# needed, not disabled and in no paused environment, and could reach the service. `w` is the locked row as it was before
+# the call. The silence counts from the moment at which a scheduler would have noticed it. Right after an outage of the
+# service nothing is inserted. The call only writes a row, in case no scheduler has seen the silence; a scheduler tells
+# people later. This SQL is a part of other statements, which give it OFFLINE_PARAMS and the `gap`.
 _NOTE_SILENCE = f"""
 INSERT INTO worker_silence (environment_id, worker_id, last_seen_at, offline_at, ended_at)
 SELECT w.environment_id, w.id, w.last_seen_at, o.at, statement_timestamp()
@@ -63,8 +63,8 @@ UPDATE worker SET
     {_NOTE_PROCESS}
 WHERE {_IS_CALLER}
 """  # noqa: S608
-# Notes the first call after a long silence. The row is locked before it is read, so that of several calls at once only
-# one sees the silence.
+# Records the first call after a long silence. The row is locked before it is read, so that only one of several calls at
+# once sees the silence.
 _NOTE_RETURN = f"""
 WITH w AS (
     SELECT id, environment_id, last_seen_at, signed_off_at, created_at, disabled_at FROM worker
@@ -79,7 +79,7 @@ _SIGN_OFF = f"""
 UPDATE worker SET signed_off_at = statement_timestamp()
 WHERE {_IS_CALLER} AND process_id IS NOT DISTINCT FROM %(process)s AND signed_off_at IS NULL
 """  # noqa: S608
-# A worker that moves from one account to another leaves the limit of the old one behind. One that names its account for
+# A worker that moves from one account to another is free of the old one's limit. A worker that names its account for
 # the first time keeps its own limit.
 _SET_ACCOUNT = """
 UPDATE worker w
@@ -100,7 +100,9 @@ def _caller(worker: WorkerPrincipal) -> dict[str, Any]:
 
 
 def sane_word(header: str | None) -> str | None:
-    """Returns the version or the process that a worker's header tells, or None if it tells none or is not sane."""
+    """Returns the version or process that a worker's header names; None if there is no header or its text is
+    malformed.
+    """
     return header if header and _SANE_WORD.fullmatch(header) else None
 
 
@@ -114,10 +116,10 @@ def note_call(
 ) -> None:
     """Records a worker's call in the worker's row, with as few writes as possible.
 
-    With `seen`, writes `last_seen_at` unless it was written within the last 10 s. With `polls`, the process of
-    `process_header` is from now on the one that may sign the worker off, and a worker that another process has signed
-    off is back. Writes the version of `version_header` if it is new. The first call after a long silence also writes a
-    row of `worker_silence`.
+    With `seen`, it writes `last_seen_at` unless that was written within the last 10 s. With `polls`, the process of
+    `process_header` becomes the one that may sign the worker off, and a worker that another process has signed off is
+    online again. It writes the version of `version_header` if that is new. The first call after a long silence also
+    writes a row of `worker_silence`.
     """
     sane, process = sane_word(version_header), sane_word(process_header)
     version = sane if sane != worker.version else None
@@ -150,8 +152,8 @@ def note_call(
 
 
 def note_features(worker: WorkerPrincipal, features: list[str]) -> None:
-    """Stores the features of the worker, if a poll names others than the one before. Explanations of runs that it is
-    not given read them.
+    """Stores the features of the worker, if they differ from those of the poll before. Explanations read them to say
+    why the worker is not given a run.
     """
     if features != worker.features:
         execute(
@@ -168,15 +170,15 @@ WHERE {_IS_CALLER} AND problems <> %(problems)s::jsonb
 
 
 def note_problems(worker: WorkerPrincipal, problems: str) -> None:
-    """Stores what the worker says is wrong with its machine, a JSON list, if it says another thing than before."""
+    """Stores the problems that a worker reports about its machine, as a JSON list, if they differ from those before."""
     changed = execute(_NOTE_PROBLEMS, {**_caller(worker), "problems": problems})
     if changed and watches.is_watched(worker.environment_id):
         announce_things(worker.environment_id, "worker", [worker.id])
 
 
 def note_account(worker: WorkerPrincipal, *, header: str | None) -> None:
-    """Stores the account in a poll's `header`, if it is a new one. A worker can name it only when it knows its
-    environment, and somebody may log in to another account, so each poll has it.
+    """Stores the account in a poll's `header`, if it is a new one. Each poll has it, because a worker can compute it
+    only when it knows its environment, and because somebody may log in to another account at any time.
     """
     if header is None or header == worker.account_id or not _SANE_ACCOUNT.fullmatch(header):
         return
@@ -186,8 +188,8 @@ def note_account(worker: WorkerPrincipal, *, header: str | None) -> None:
 
 
 def set_account(*, environment_id: UUID, worker_id: UUID, account_id: str | None) -> None:
-    """Stores a worker's account, and limits the worker while others of the account are limited. Others of its pools may
-    then take its runs at once, except those that continue a session. The caller has locked the worker.
+    """Stores a worker's account, and limits the worker while the account's other workers are limited. Other workers of
+    its pools may then take its runs at once, except runs that continue a session. The caller has locked the worker.
     """
     params = {"environment_id": environment_id, "worker_id": worker_id, "account_id": account_id}
     row = fetch_one(_SET_ACCOUNT, params)

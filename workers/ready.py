@@ -1,4 +1,4 @@
-"""What the app adds to the service: workers' events and changes, retention, and dependents."""
+"""What the app adds to the service: the events and changes of workers, retention, and what keeps environments."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -32,7 +32,7 @@ def _states(environment_id: UUID, ids: Collection[UUID]) -> list[State]:
 
 
 def _gone_offline(environment_id: UUID, since: datetime, until: datetime) -> Collection[UUID]:
-    """Returns the workers that came to count as offline between these times, by a silence of which no call tells."""
+    """Returns the workers that became offline between these times by being silent, which no call reports."""
     rows = Worker.objects.filter(
         environment_id=environment_id,
         deleted_at__isnull=True,

@@ -86,10 +86,10 @@ WHERE k.id = %(key_id)s AND k.expires_at > statement_timestamp() AND {_UNUSED}
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Registered:
-    """A registered worker and its token, which is shown this once."""
+    """A registered worker and its token, which is shown only in this answer."""
 
     worker_id: UUID
-    # In plaintext; the database has only its digest.
+    # The token in plaintext; the database has only its digest.
     worker_token: str
     workspace_id: UUID
     environment_id: UUID
@@ -99,7 +99,9 @@ class Registered:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Seated:
-    """`replaced` has the `id` and `address` of the worker that the machine had before; None if it had none."""
+    """A new or updated worker. `replaced` has the `id` and `address` of the machine's previous worker; None if it had
+    none.
+    """
 
     worker_id: UUID
     worker_token: str
@@ -109,8 +111,8 @@ class Seated:
 
 def find_registration_key(token: str) -> Row:
     """Returns the `wrk_` key with this token: its `id`, `environment_id`, `workspace_id`, and who minted it.
-    `is_vouched_for` is false if a `pwk_` key minted it, because whoever finds such a key must not get secrets. Raises
-    Unauthenticated.
+    `is_vouched_for` is false if a `pwk_` key minted it, because somebody who finds such a key must not get secrets.
+    Raises Unauthenticated.
     """
     key = fetch_one(_FIND_KEY, {"digest": tokens.digest(token)})
     if key is None:
@@ -121,8 +123,8 @@ def find_registration_key(token: str) -> Row:
 
 
 def register_worker(*, token: str, values: dict[str, Any], actor: Actor) -> Registered:
-    """Uses the `wrk_` token up, and makes a worker from the body's values. The actor's id becomes that of the key.
-    Raises Unauthenticated, also in the second of two calls at once.
+    """Uses the `wrk_` token up, and makes a worker from the body's values. The actor of the event is the key. Raises
+    Unauthenticated, for the second of two calls at once too.
     """
     key = find_registration_key(token)
     with transaction.atomic():
@@ -144,7 +146,7 @@ def register_worker(*, token: str, values: dict[str, Any], actor: Actor) -> Regi
             raise _bad_token()
         pool_ids = set(key["pool_ids"] or ())
         if pool_ids and key["host_key_id"] is not None:
-            # The host may have left some of them since it minted the token.
+            # The host's workers may have left some of the pools since it minted the token.
             pool_ids &= pools_of_host(key["host_key_id"])
         joined = join_pools(
             environment_id=key["environment_id"], worker_id=worker.worker_id, pool_ids=pool_ids
@@ -185,8 +187,8 @@ def seat_worker(
 ) -> Seated:
     """Makes a worker with a new token. The caller has locked the environment, and emits the event. With `may_replace` a
     registered worker of the hostname is updated, and keeps its account if `values` name none. Otherwise a suffix makes
-    the hostname unique, so that no stranger takes over its triggers. Unless `approved`, an admin must approve it, even
-    again. Raises CeilingReached.
+    the hostname unique, so that a stranger's machine can't take over its triggers. Unless `approved`, an admin must
+    approve the worker, even if one did before. Raises CeilingReached.
     """
     minted = tokens.mint("wkt")
     hostname = values["hostname"]

@@ -45,13 +45,13 @@ class Package:
 
 @cache
 def worker_package() -> Package:
-    """A process builds it once, in a tenth of a second. Raises OSError in an image without `agent/`."""
+    """Returns the worker's wheel. A process builds it once, in a tenth of a second. Raises OSError without `agent/`."""
     return _built(SOURCE)
 
 
 @cache
 def cli_package() -> Package:
-    """Raises OSError in an image without `cli/`."""
+    """Returns the wheel of the command line. Raises OSError in an image without `cli/`."""
     return _built(CLI_SOURCE)
 
 
@@ -64,7 +64,7 @@ def _built(source: Path) -> Package:
 
 
 def _uncompressed(wheel: io.BytesIO) -> bytes:
-    """Returns the wheel without what differs between machines: compression (zlib), times and permissions."""
+    """Returns the wheel without the parts that differ between machines: compression (zlib), times and permissions."""
     rewritten = io.BytesIO()
     with (
         zipfile.ZipFile(wheel) as built,

@@ -14,11 +14,11 @@ from pipedai.sql import Row, fetch_all
 from triggers.models import Run
 from workspaces.access import IsViewer, TenantViewSet
 
-# So many rows of each kind are answered at most.
+# An answer has at most this many rows of each kind.
 MOST_FOUND: Final = 8
-# So many digits of an id's beginning are its time to the millisecond, so few runs have the same.
+# The first 12 digits of an id are its time to the millisecond, so few runs have the same ones.
 _LEAST_DIGITS = 12
-# The end of an id is looked for among so many of the newest runs, because no index has it.
+# The end of an id is searched in this many of the newest runs only, because no index has it.
 MOST_RUNS: Final = 50_000
 _PART_OF_ID = re.compile(r"[0-9a-f-]{6,36}")
 
@@ -47,12 +47,14 @@ ORDER BY r.queued_at DESC, r.id DESC
 
 
 def find_named(environment_id: UUID, text: str) -> list[Row]:
-    """Returns the rows whose names contain the text in any case, of each kind those first in which it stands first."""
+    """Returns the rows whose names contain the text in any case: of each kind the names first that have it earliest."""
     return fetch_all(_NAMED, {"environment_id": environment_id, "text": text})
 
 
 def find_runs(environment_id: UUID, text: str) -> list[Row]:
-    """Returns the newest runs whose ids begin or end so. A text that is no such part of an id takes no query."""
+    """Returns the newest runs whose ids begin or end with the text. A text that can't be part of an id costs no
+    query.
+    """
     if not _PART_OF_ID.fullmatch(text := text.lower()):
         return []
     digits = text.replace("-", "")

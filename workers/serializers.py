@@ -27,7 +27,9 @@ class AuthModeField(serializers.ChoiceField):
 
 
 class AccountIdField(TextField):
-    """An opaque word for the account that pays for the model: 1 to 64 printable ASCII characters, or null."""
+    """An opaque text that identifies the account which pays for the model: 1 to 64 printable ASCII characters, or
+    null.
+    """
 
     def __init__(self) -> None:
         super().__init__(max_length=64, required=False, allow_null=True)
@@ -69,9 +71,9 @@ class ProblemSerializer(RowSerializer):
     message = serializers.CharField()
 
 
-# The states of a worker that is here, or is not, for the schema.
+# The values of a worker's `status`, for the schema.
 PRESENCE = ("online", "offline")
-# The workers that a list counts, by their rows with the column `online`.
+# The groups of workers that a list counts, as conditions on their rows with the column `online`.
 KINDS = {"online": Q(online=True), "offline": Q(online=False), "withProblems": ~Q(problems=[])}
 ONLINE = Coalesce(Q(last_seen_at__gt=Now() - ONLINE_WITHIN, signed_off_at__isnull=True), False)
 
@@ -131,7 +133,7 @@ class WorkerFilters(ApiFilterSet):
     poolId = IdFilter(method="by_pool", of=["workers.Pool"])
 
     def by_status(self, queryset: QuerySet[Worker], name: str, value: str) -> QuerySet[Worker]:
-        """Keeps the workers that are online for `online`, and all others for `offline`."""
+        """Keeps the workers that are online for `online`, and all other workers for `offline`."""
         return queryset.filter(Q(online=value == "online"))
 
     def by_pool(self, queryset: QuerySet[Worker], name: str, value: UUID) -> QuerySet[Worker]:
@@ -166,8 +168,8 @@ GROUP BY 1, 2
 def with_recent_runs(
     rows: list[Row], environment_id: UUID, *, now: datetime | None = None
 ) -> list[Row]:
-    """Adds `recent` to each worker: how many of its runs ended in each of the last 24 hours, the last hour last. It
-    takes one query.
+    """Adds `recent` to each worker: how many of its runs ended in each of the last 24 hours, the last hour at the end.
+    It runs one query.
     """
     recent = {row["id"]: [0] * 24 for row in rows}
     for found in fetch_all(_RECENT, {"environment_id": environment_id, "now": now}):
@@ -176,7 +178,7 @@ def with_recent_runs(
     return [{**row, "recent": recent[row["id"]]} for row in rows]
 
 
-# The columns to read: those that WorkerSerializer shows, and `online`, from which it derives the worker's status.
+# The columns to read: those that WorkerSerializer shows, and `online`, which its `status` is derived from.
 _COLUMNS = sorted(sources_of(WorkerSerializer) | {"online"})
 
 

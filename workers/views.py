@@ -1,4 +1,4 @@
-"""The endpoints of workers for people and their scripts, and the one by which callers learn who they are."""
+"""The endpoints of workers for people and their scripts, and the one that tells callers who they are."""
 
 from datetime import datetime
 from typing import Any
@@ -209,7 +209,7 @@ class WhoAmIViewSet(ApiViewSet):
 
 
 def _described(principal: Principal) -> tuple[str, str, datetime | None]:
-    """Returns a caller's kind, name and expiry of its credentials, in one query."""
+    """Returns a caller's kind, its name and when its credentials expire, in one query."""
     row: Any
     if isinstance(principal, UserPrincipal):
         row = Session.objects.values_list("user__email", "expires_at").get(id=principal.session_id)

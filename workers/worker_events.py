@@ -1,8 +1,9 @@
 """Records what happens to workers, for their event streams, and reads these events.
 
-Recording begins with the first request for a worker's stream and never stops. Other workers cost no writes, and a
-reader who reconnects misses nothing of the last hour. The stream of an environment's changes (`triggers/changes`) can't
-replace it: it stores nothing, and tells only which rows differ from what its reader has seen, not what happened.
+Recording begins with the first request for a worker's stream and never stops. Other workers cause no writes, and a
+reader who reconnects misses nothing of the last hour. The stream of an environment's changes (`triggers/changes`)
+can't replace this one: it stores nothing, and says only which rows differ from what its reader has seen, not what
+happened.
 """
 
 import json
@@ -81,7 +82,7 @@ _KEEP_FROM_NOW_ON = (
 )
 _NEWEST = "SELECT coalesce(max(id), 0) AS id FROM worker_event WHERE worker_id = %(worker_id)s"
 # Reads the events that a stream has not sent yet. An event gets its id before its transaction commits, so an event with
-# a smaller id can become visible after an event with a larger id. Events of the last 30 s are therefore read again.
+# a smaller id can become visible after an event with a larger id. So events of the last 30 s are read again each time.
 _READ = """
 SELECT id, type, at, data FROM worker_event
 WHERE worker_id = %(worker_id)s AND id > %(began_after)s AND id <> ALL(%(told)s)
@@ -125,7 +126,9 @@ def record_events(events: tuple[Event, ...], **_: Any) -> None:
 
 
 def record_presence(worker_id: UUID, silence_seconds: float | None) -> None:
-    """Records that a worker calls again after a long silence, or (None) for the first time or after signing off."""
+    """Records that a worker calls again after a silence of this long, or (None) for the first time or after signing
+    off.
+    """
     if silence_seconds is None or silence_seconds > GONE_SECONDS:
         type_ = "worker.started"
     elif silence_seconds > LATE_SECONDS:
@@ -144,7 +147,7 @@ def read_events(
     ticket: WorkerStreamTicket, *, worker_id: UUID, last_event_id: str | None
 ) -> list[Row]:
     """Returns the next events of a stream as `id`, `type`, `at` and `data`; its `ticket` remembers which were sent. A
-    new stream gets the events from now on, with `last_event_id` also those of the last hour after it.
+    new stream starts with events from now on; with `last_event_id`, it starts after that event, up to an hour back.
     """
     execute(_RECORD_SILENCE, {"worker_id": worker_id, "late": LATE_SECONDS, "gone": GONE_SECONDS})
     if ticket.began_after is None:

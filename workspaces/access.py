@@ -1,6 +1,7 @@
-"""Who calls, and what they may do in an environment: keys, the caller's role, and the base of all tenants' viewsets.
+"""Finds out who calls and what they may do in an environment: API keys, the caller's role, the base of all tenants'
+viewsets.
 
-An environment in which the caller has no role does not exist for them.
+An environment in which the caller has no role looks to them as if it did not exist.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,8 +34,8 @@ from pipedai.sql import Row, execute, fetch_one
 from workspaces.models import ApiKey, Environment, Membership, Workspace
 from workspaces.roles import Role, check_includes
 
-# Finds a key by its token's digest. `used_lately` says whether `last_used_at` was written in the last 10 s; it is not
-# written again so soon.
+# Finds a key by its token's digest. `used_lately` says whether `last_used_at` was written in the last 10 s; then it is
+# not written again, which saves a write for each call.
 _FIND = """
 SELECT k.id, k.environment_id, e.workspace_id, k.role, k.is_login,
     coalesce(k.expires_at <= statement_timestamp(), false) AS is_over,
@@ -54,7 +55,9 @@ class ApiKeyAuthentication(BearerAuthentication):
     prefix = ApiKey.Kind.PWK.value
 
     def find(self, digest: bytes) -> KeyPrincipal | None:
-        """Raises Unauthenticated if the key has expired. It is raw SQL: each call of a script begins with it."""
+        """Raises Unauthenticated if the key has expired. The query is raw SQL, because each call of a script begins
+        with it.
+        """
         row = _find(digest, self.prefix)
         if row is None:
             return None
@@ -66,7 +69,7 @@ class HostKeyAuthentication(BearerAuthentication):
     prefix = ApiKey.Kind.HOS.value
 
     def find(self, digest: bytes) -> HostPrincipal | None:
-        """Raises Unauthenticated if the key has expired. One query."""
+        """Finds the host of a `hos_` key in one query. Raises Unauthenticated if the key has expired."""
         row = _find(digest, self.prefix)
         if row is None:
             return None
@@ -100,7 +103,7 @@ class Access:
 
 def find_visible(principal: Principal, rows: str, row_id: UUID) -> Access:
     """Returns the environment of a row, and the caller's role in it. `rows` is a SELECT of `id` and `environment_id`.
-    It takes one query, in raw SQL because every request with an API key makes it. Raises NotFound.
+    It runs one query, in raw SQL for speed, because every request with an API key needs it. Raises NotFound.
     """
     # The queries are raw SQL for speed, so no migration renames columns in them. See docs/decisions/fast-paths.md.
     if isinstance(principal, KeyPrincipal):
@@ -144,7 +147,7 @@ def environments_with(role: Role, user_id: UUID) -> QuerySet[Environment]:
 
 
 def environments_of(user_id: UUID, workspace_id: UUID) -> QuerySet[Environment, Any]:
-    """Each has the user's role as `caller_role`."""
+    """Returns the environments of a workspace that the user is a member of, each with their role as `caller_role`."""
     return Environment.objects.filter(
         workspace_id=workspace_id, deleted_at__isnull=True, memberships__user_id=user_id
     ).annotate(caller_role=F("memberships__role"))
@@ -162,11 +165,12 @@ class TenantViewSet(ApiViewSet):
         CookieJWTAuthentication,
         ApiKeyAuthentication,
     )
-    # The name by which the URL has the row's id, and a SELECT of `id` and `environment_id` from the row's table.
+    # How the URL names the row whose environment is meant: the name of the id, and a SELECT of `id` and
+    # `environment_id`.
     row: ClassVar[tuple[str, str]] = ("environment_id", _ENVIRONMENTS)
     access: Access
     # For each action, how often it may be done in one environment. The calls are counted after the check of the role,
-    # so that callers whose role is too low don't use up the number of calls that is left for others.
+    # so that callers whose role is too low don't use up the calls of those who may make them.
     environment_rates: ClassVar[Mapping[str, Rate]] = {}
 
     def check_permissions(self, request: Request) -> None:

@@ -21,7 +21,7 @@ from workspaces.models import ApiKey, Environment, Membership, Workspace
 from workspaces.roles import Role
 from workspaces.services import update_environment
 
-# How the rows of an environment are found: by parts of names, and by the address of a member.
+# The lookups by which the rows of an environment are found: parts of names, or the e-mail address of a member.
 BY_PLACE = ("environment__name", "environment__workspace__name")
 BY_MEMBER = ("environment__memberships__user",)
 
@@ -45,8 +45,8 @@ class PauseForm(forms.Form):
 
 
 class CeilingsForm(forms.Form):
-    """Asks for each of a workspace's ceilings. Only those that were changed are set, so that a page that has stood open
-    does not undo what somebody else has raised meanwhile.
+    """Asks for each of a workspace's ceilings. Only changed fields are saved, so that a page that was opened long ago
+    does not undo what another member of staff has raised since.
     """
 
     def __init__(self, workspace: Workspace, posted: Mapping[str, Any] | None) -> None:
@@ -121,7 +121,7 @@ site.register(
 
 
 def _role(membership: Any) -> str:
-    """Shows the role. If the user is the only owner, it says so, and whether they can't log in any more."""
+    """Shows the role, whether the user is the only owner, and whether that owner can't log in any more."""
     if membership.role != Role.OWNER or membership.others:
         return str(membership.role)
     can_log_in = membership.user.is_active
@@ -140,7 +140,7 @@ _OF_USER = newest(
     ),
     by="user", order=("-id",), others=Exists(_OTHER_OWNERS),
 )  # fmt: skip
-# The app of users must not import this one, so this one adds the panel to their page.
+# The app `accounts` must not import this one, so this app adds the panel to the page of users.
 _users: Any = site.get_model_admin(User)
 _users.panels = (_OF_USER, *_users.panels)
 
@@ -164,7 +164,7 @@ class ApiKeyAdmin(StaffModelAdmin):
     }  # fmt: skip
 
 
-# Keys are bytes, so pages show only their ids and dates. `manage.py rotate_keys --data` goes on with a rotation.
+# Keys are bytes, so pages show only their ids and dates. `manage.py rotate_keys --data` continues a rotation.
 site.register((models.DataKey, models.DataKeyRotation), StaffModelAdmin)
 site.register(
     models.Connection, StaffModelAdmin, named_by="name", search_fields=("name",), looks_through=OF_CUSTOMERS,

@@ -26,7 +26,7 @@ from workspaces.roles import KEY_ROLES, Role
 from workspaces.serializers import WRK_LIFETIME
 
 MINTED_LIFETIME = timedelta(minutes=15)
-# How long the key of a command line is good.
+# How long the key of a command line is valid.
 LOGIN_LIFETIME = timedelta(days=90)
 
 
@@ -71,15 +71,15 @@ def mint_api_key(
 
 
 def create_host_key(*, environment_id: UUID, name: str, created_by: UUID | None) -> Minted:
-    """The caller has locked the environment and emits the event. Raises CeilingReached."""
+    """Makes the key of a host. The caller has locked the environment and emits the event. Raises CeilingReached."""
     return _create(environment_id, ApiKey.Kind.HOS.value, name=name, created_by_id=created_by)
 
 
 def create_login_key(
     *, environment_id: UUID, name: str, role: Role, user_id: UUID, actor: Actor
 ) -> Minted:
-    """Makes the key of a command line that acts for a user, whose role the caller holds. The caller has locked the
-    environment. Raises CeilingReached.
+    """Makes the key of a command line that acts for a user. The caller has locked the environment and the user's role.
+    Raises CeilingReached.
     """
     minted = _create(
         environment_id,
@@ -100,8 +100,8 @@ def mint_registration_token(
     """Makes a `wrk_` key at the request of another key. One worker can register with it, within MINTED_LIFETIME. Raises
     Invalid for a missing pool, CeilingReached, and Unauthenticated if the acting key was revoked.
     """
-    # The acting key is locked. A request that revokes it at the same moment waits, and then also revokes the key
-    # that is made here.
+    # The acting key is locked, so that a request that revokes it at the same moment waits, and then revokes the new key
+    # too.
     with changing(environment_id, actor, alone=True):
         minted = _create(
             environment_id,
@@ -129,8 +129,8 @@ def revoke_api_key(*, environment_id: UUID, key_id: UUID, actor: Actor) -> None:
 
 
 def revoke_keys_beyond(*, user_id: UUID, environment_id: UUID, role: Role | None) -> list[UUID]:
-    """Revokes what a user with this role, or without membership, may not have in an environment: unused `wrk_` keys
-    unless they are an admin, and keys of their command lines with a higher role. Returns the ids.
+    """Revokes what a user with this role (None after they left) may not have in an environment: unused `wrk_` keys
+    unless they are an admin or owner, and keys of their command lines with a higher role. Returns the ids.
     """
     above = [each.value for each in KEY_ROLES if role is None or not role.includes(each)]
     beyond = Q(is_login=True, role__in=above)
@@ -151,7 +151,9 @@ def end_keys_of_deactivated(user_id: UUID, actor: Actor) -> None:
 
 
 def revoke_keys_of_displaced(user_id: UUID) -> list[ApiKey]:
-    """Revokes and returns the user's keys, those of hosts that they let in, and unused `wrk_` keys of these."""
+    """Revokes the keys of a displaced user, the keys of hosts that they let in, and unused `wrk_` keys made by these.
+    Returns all of them.
+    """
     own = ApiKey.objects.filter(created_by_id=user_id, revoked_at__isnull=True)
     parents = list(own.values_list("id", flat=True))
     keys = _revoke(Q(created_by_id=user_id) | Q(parent_id__in=parents))
@@ -161,7 +163,7 @@ def revoke_keys_of_displaced(user_id: UUID) -> list[ApiKey]:
 
 
 def revoked_because(reason: str, keys: Iterable[ApiKey], actor: Actor) -> list[Event]:
-    """Returns the events of keys that were revoked because of what happened to the user who made them."""
+    """Returns the events of keys that were revoked because of what happened to their user, such as losing a role."""
     metadata = {"because": reason}
     return [
         Event("api-key.revoked", actor, key.environment_id, "api-key", key.id, metadata)
@@ -170,7 +172,9 @@ def revoked_because(reason: str, keys: Iterable[ApiKey], actor: Actor) -> list[E
 
 
 def _revoke(of: Q) -> list[ApiKey]:
-    """Revokes those that still work, and returns them, locked in the order of ids against deadlocks."""
+    """Revokes the matching keys that still work, and returns them. They are locked in the order of their ids to prevent
+    deadlocks.
+    """
     unused = ApiKey.objects.select_for_update(no_key=True).filter(
         of, revoked_at__isnull=True, consumed_at__isnull=True
     )
@@ -180,7 +184,7 @@ def _revoke(of: Q) -> list[ApiKey]:
 
 
 def _create(environment_id: UUID, kind: str, **values: object) -> Minted:
-    """The caller has locked the environment. Raises CeilingReached."""
+    """Makes a key. The caller has locked the environment. Raises CeilingReached."""
     usable = ApiKey.objects.filter(
         Q(expires_at__isnull=True) | Q(expires_at__gt=Now()),
         environment_id=environment_id,

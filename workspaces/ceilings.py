@@ -1,4 +1,4 @@
-"""The ceilings: the most rows of each kind that there may be, and their raises for single workspaces."""
+"""The ceilings: how many rows of each kind there may be, and how staff raise these numbers for single workspaces."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pipedai.api.errors import CeilingReached, Invalid
 from pipedai.events import Actor, Event, emit, once
 from workspaces.models import Workspace
 
-# Each ceiling by its name in the API, with the number that holds where staff have not raised it. API.md explains them.
+# Each ceiling by its name in the API, with the number that applies unless staff have raised it. API.md explains them.
 PROFILE = {
     "workspaces": 100,
     "environments": 100,
@@ -35,17 +35,18 @@ PROFILE = {
     "asksOfAddress": 20,
     "queuedRuns": 10_000,
 }
-# A workspace can't have its own number of these: it is not there yet, or the address is that of somebody outside.
+# The ceilings that staff can raise. These two can't be: the one applies before there is a workspace, and the other
+# protects addresses of people outside.
 RAISABLE = [name for name in PROFILE if name not in ("workspaces", "asksOfAddress")]
-# How many times the profile's number a raise may be. Statements that count read so many rows at most.
+# A raise may be at most this many times the profile's number, because statements that count read that many rows.
 MOST_TIMES = 10
 
 
 def check_ceiling(name: str, things: str, *, environment_id: UUID, rows: QuerySet[Any]) -> None:
-    """Raises CeilingReached if there are as many of `rows` as the environment may have.
+    """Raises CeilingReached if the environment has as many of `rows` as it may have. Otherwise the caller may add one.
 
     Call it with the environment's row locked, so that nobody else counts at the same time. `name` is the API's name for
-    the ceiling. `things` is the plural word by which the error's message calls the rows. The caller adds one then.
+    the ceiling. `things` is the plural word by which the error's message calls the rows.
     """
     workspace = Workspace.objects.filter(environments=environment_id)
     room = once((name, environment_id), lambda: Room(*held_and_most(name, workspace, rows)))
@@ -55,13 +56,15 @@ def check_ceiling(name: str, things: str, *, environment_id: UUID, rows: QuerySe
 
 @dataclass(slots=True)
 class Room:
-    """How many rows there are of those that there may be. Changes made together count them once, and add their own."""
+    """How many rows there are, and how many there may be. Changes made together count the rows once, and then add their
+    own.
+    """
 
     held: int
     most: int
 
     def take(self) -> bool:
-        """Whether there is room for one more, which then counts."""
+        """Returns whether there is room for one more row, and counts that row."""
         self.held += 1
         return self.held <= self.most
 
@@ -69,7 +72,7 @@ class Room:
 def held_and_most(
     name: str, workspace: QuerySet[Workspace], rows: QuerySet[Any]
 ) -> tuple[int, int]:
-    """Returns how many `rows` there are, and how many the one workspace may have. One statement reads both."""
+    """Returns how many `rows` there are, and how many their one workspace may have. One statement reads both."""
     number = Subquery(rows.order_by().values(number=Func(Value(1), function="count")))
     raised, held = workspace.values_list("ceilings", number).get()
     return held, most(name, raised)
@@ -81,7 +84,7 @@ def most(name: str, raised: Mapping[str, int]) -> int:
 
 
 def raise_ceilings(*, workspace_id: UUID, ceilings: Mapping[str, int], actor: Actor) -> None:
-    """Sets those of the workspace's ceilings that are named. With the profile's number a ceiling is as everywhere.
+    """Sets the named ceilings of the workspace. A number equal to the profile's removes the raise.
 
     Raises Invalid for a number below the profile's or above MOST_TIMES of it.
     """

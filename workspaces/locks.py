@@ -24,8 +24,8 @@ from workspaces.roles import HOST_ROLE, Role, check_includes
 
 M = TypeVar("M", bound=Model)
 
-# The statement locks the membership, because some actions lock the environment in a way that lets others change
-# members. It also locks the user, because a deactivation of the user locks no environment.
+# The statement locks the membership, because some actions lock the environment in a way that still lets members change.
+# It also locks the user, because deactivating a user locks no environment.
 _HOLD_MEMBER = """
 SELECT m.role, u.is_active FROM membership m JOIN user_account u ON u.id = m.user_id
 WHERE m.environment_id = %(environment_id)s AND m.user_id = %(user_id)s
@@ -53,26 +53,28 @@ ORDER BY id FOR KEY SHARE
 
 
 def hold_environment(environment_id: UUID) -> None:
-    """Keeps the environment from being marked as deleted, as a foreign key does not. Raises NotFound."""
+    """Locks the environment's row, so that nobody marks it as deleted, which a foreign key would not prevent. Raises
+    NotFound.
+    """
     _lock(environment_id, "FOR KEY SHARE")
 
 
 def lock_environment(environment_id: UUID) -> None:
-    """Keeps the environment, and makes other callers wait: only one transaction at a time may count, add or remove rows
-    whose number is limited. Plain inserts don't wait. Raises NotFound if the environment has been deleted.
+    """Locks the environment so that only one such caller at a time counts, adds or removes rows whose number is
+    limited. Plain inserts don't wait. Raises NotFound if the environment has been deleted.
     """
     _lock(environment_id, "FOR NO KEY UPDATE")
 
 
 def close_environment(environment_id: UUID) -> None:
-    """Locks the environment for its deletion, against all who hold it. Raises NotFound."""
+    """Locks the environment for its deletion, and waits for everybody who holds a lock on it. Raises NotFound."""
     _lock(environment_id, "FOR UPDATE")
 
 
 def hold_role(actor: Actor, environment_id: UUID, needs: Role) -> Role:
-    """Returns the actor's role, and locks it. The caller has locked the environment. Staff and the system may do
-    everything, as may the actor of a rehearsal. Raises NotFound for a user who is no member, Forbidden below `needs`,
-    and Unauthenticated for a revoked key or a deactivated user.
+    """Returns the actor's role, and locks it. The caller has locked the environment. Staff, the system and the actor of
+    a rehearsal may do everything. Raises NotFound for a user who is no member, Forbidden below `needs`, and
+    Unauthenticated for a revoked key or a deactivated user.
     """
     if actor.type in ("staff", "system") or is_rehearsal():
         return Role.OWNER
@@ -87,9 +89,9 @@ def hold_role(actor: Actor, environment_id: UUID, needs: Role) -> Role:
 def changing(
     environment_id: UUID, actor: Actor, needs: Role = Role.ADMIN, *, alone: bool = False
 ) -> Iterator[Role]:
-    """Wraps a change of what is in an environment: in one transaction it locks the environment, `alone` if the change
-    counts rows of which there may be only so many, and then the actor's role, which it gives. Raises NotFound, and the
-    errors of `hold_role`.
+    """Wraps a change of an environment's rows in one transaction. It locks the environment (`alone` if the change
+    counts rows of a limited number) and then the actor's role, which it gives. Raises NotFound, and the errors of
+    `hold_role`.
     """
     with transaction.atomic():
         (lock_environment if alone else hold_environment)(environment_id)
@@ -120,8 +122,8 @@ def lock_row(
     rows: QuerySet[M], actor: Actor, *, environment_id: UUID | None = None, no_key: bool = True
 ) -> M:
     """Locks the environment of the only row in `rows`, the actor's role as an admin, and then the row, and returns it.
-    With `no_key` false it also waits for those who refer to the row. It reads the environment's id unless the caller
-    knows it. Raises NotFound, and the errors of `hold_role`.
+    With `no_key` false it also waits for transactions that add a reference to the row. It reads the environment's id
+    unless the caller gives it. Raises NotFound, and the errors of `hold_role`.
     """
     environment_id = environment_id or or_not_found(
         rows.values_list("environment_id", flat=True).first()
@@ -142,8 +144,8 @@ def hold_right_to_create_in(workspace_id: UUID, user_id: UUID) -> None:
 
 
 def hold_pools(environment_id: UUID, pool_ids: Iterable[UUID]) -> list[UUID]:
-    """Returns those of the ids that are pools of the environment, sorted, and keeps these from being deleted. The
-    caller has locked the environment, and every worker that it locks.
+    """Returns, sorted, those of the ids that are pools of the environment, and keeps these from being deleted. The
+    caller has locked the environment first, and also every worker that it needs.
     """
     ids = sorted(pool_ids)
     params = {"environment_id": environment_id, "pool_ids": ids}
@@ -153,7 +155,8 @@ def hold_pools(environment_id: UUID, pool_ids: Iterable[UUID]) -> list[UUID]:
 
 def checked_pools(environment_id: UUID, pool_ids: Sequence[UUID] | None) -> list[UUID] | None:
     """Returns the ids of the pools that a worker is to join, or None if there are none, and keeps the pools as
-    `hold_pools` does. Raises Invalid if the environment lacks one of them, or a worker may not be in so many.
+    `hold_pools` does. Raises Invalid if the environment lacks one of them, or there are more than a worker may be
+    in.
     """
     if not pool_ids:
         return None
@@ -172,7 +175,7 @@ def pool_metadata(pool_ids: Sequence[UUID] | None) -> dict[str, list[str]]:
 
 
 def _lock(environment_id: UUID, strength: str) -> None:
-    """Locks an environment. Changes made together lock it once, and then the first of them locks it alone."""
+    """Locks an environment. Changes made together lock it only once, in the strongest way."""
     statement = "SELECT id FROM environment WHERE id = %(id)s AND deleted_at IS NULL "
     statement += "" if is_rehearsal() else strength
     params = {"id": environment_id}

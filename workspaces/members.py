@@ -1,6 +1,6 @@
-"""Adds members to environments, by invitation too, changes their roles, and removes them.
+"""Adds members to environments, also by invitation, changes their roles, and removes them.
 
-Each call locks the environment first, so that it keeps an owner; a constraint trigger ensures the same.
+Each call locks the environment first, so that the environment keeps an owner; a constraint trigger ensures the same.
 """
 
 from dataclasses import replace
@@ -46,10 +46,10 @@ from workspaces.models import ApiKey, Environment, Invitation, Membership
 from workspaces.roles import Role, check_includes
 
 log = get_logger(__name__)
-# How many mails to others a workspace may cause.
+# How many invitations a workspace may mail in a day.
 INVITATIONS_OF_WORKSPACE = Rate("invite-workspace", limit=100, seconds=86_400)
-# Keeps the account from being displaced (accounts/addresses.py) until the membership is committed. A displacement
-# after that ends this membership too. Nothing else waits for this lock.
+# Keeps the account from being displaced (accounts/addresses.py) until the membership is committed, because a
+# displacement then ends this membership too. Nothing else waits for this lock.
 _HOLD_USER = "SELECT FROM user_account WHERE id = %(id)s AND is_active FOR KEY SHARE"
 # Locks the row of the user until the transaction ends, so that nobody changes their address meanwhile.
 _HOLD_ADDRESS = "SELECT FROM user_account WHERE id = %(id)s FOR SHARE"
@@ -65,8 +65,8 @@ def add_member(
     email: Email | None = None,
     actor: Actor,
 ) -> Membership:
-    """Either `user_id` or `email` names the user. Raises Forbidden for a role above the caller's, NotFound, Conflict
-    for a member, CeilingReached.
+    """Adds a user, who is named by `user_id` or `email`. Raises Forbidden for a role above the caller's, NotFound,
+    Conflict for a member, CeilingReached.
     """
     try:
         with changing(environment_id, actor, alone=True) as own:
@@ -83,7 +83,7 @@ def add_member(
 
 
 def change_role(*, environment_id: UUID, user_id: UUID, role: Role, actor: Actor) -> Membership:
-    """The keys that the member may not have with this role are revoked. Raises NotFound, Forbidden if only an
+    """Changes a role, and revokes the keys that the member may not have with it. Raises NotFound, Forbidden if only an
     owner may do this, Conflict for the last owner.
     """
     with changing(environment_id, actor, alone=True) as own:
@@ -105,9 +105,9 @@ def change_role(*, environment_id: UUID, user_id: UUID, role: Role, actor: Actor
 
 
 def remove_member(*, environment_id: UUID, user_id: UUID, actor: Actor) -> None:
-    """Ends a membership: one's own, or an admin that of others. Unused `wrk_` keys of the user are revoked, and keys of
-    their command lines; other `pwk_` and `hos_` keys stay, and the audit row lists them. Raises NotFound, Forbidden,
-    Conflict for the last owner.
+    """Ends a membership: any member their own, an admin also those of others. The user's unused `wrk_` keys and the
+    keys of their command lines are revoked; other `pwk_` and `hos_` keys stay, and the audit row lists them. Raises
+    NotFound, Forbidden, Conflict for the last owner.
     """
     with changing(environment_id, actor, Role.VIEWER, alone=True) as own:
         member = _member(environment_id, user_id)
@@ -131,7 +131,8 @@ def _remove(member: Membership, actor: Actor) -> None:
 
 def leave_all(user_id: UUID, actor: Actor) -> None:
     """Ends all memberships of a user who deletes their account, as `remove_member` does. The caller has locked their
-    environments (`lock_environments`). Raises Conflict with the environments that they alone own.
+    environments (`lock_environments`). Raises Conflict with the list of environments of which they are the only
+    owner.
     """
     members = Membership.objects.filter(user_id=user_id, environment__deleted_at__isnull=True)
     members = members.select_related("environment").order_by("environment_id")
@@ -210,7 +211,7 @@ def _check_another_owner(member: Membership) -> None:
 
 
 def _revoke_keys(environment_id: UUID, user_id: UUID, role: Role | None) -> dict[str, list[str]]:
-    """Returns what the audit row is to say about the revoked keys."""
+    """Revokes keys that no longer fit the role. Returns the part of the audit row about them."""
     ids = revoke_keys_beyond(user_id=user_id, environment_id=environment_id, role=role)
     return {"keysRevoked": [str(key_id) for key_id in ids]} if ids else {}
 
@@ -243,10 +244,10 @@ def invite(
     *, environment_id: UUID, email: Email, role: Role, actor: Actor
 ) -> tuple[Invitation, str | None]:
     """Invites an address into the environment and queues the mail. Without a mail server, no mail is queued, and the
-    link of the invitation is returned too, for the caller to hand over; nobody else sees it.
+    link of the invitation is returned too, so that the caller can send it; nobody else sees it.
 
-    Raises Forbidden for a role above the caller's own. Raises Conflict if the caller has not proved their address, if
-    the address is a member's or is invited already, or if the environment has as many invitations as it may. Raises
+    Raises Forbidden for a role above the caller's own. Raises Conflict if the caller has not confirmed their address,
+    if the address is a member's or is invited already, or if the environment has as many invitations as it may. Raises
     TooManyRequests if the workspace has sent too many, or the address got too many mails.
     """
     try:
@@ -295,8 +296,8 @@ def accept_invitation(*, token: str, user_id: UUID, actor: Actor) -> Membership:
         with transaction.atomic():
             invitation = _invitation_of(mail)
             _lock(invitation.environment_id)
-            # Several transactions may hold this lock at once, so two users who accept invitations of each other can't
-            # block each other.
+            # Several transactions may hold this lock at once, so two users who accept each other's invitations don't
+            # deadlock.
             fetch_one(_HOLD_ADDRESS, {"id": user_id})
             user = User.objects.get(id=user_id)
             if mail.address != user.email or not user.is_active:
@@ -316,17 +317,17 @@ class NextStep(StrEnum):
     ACCEPT = "accept"
     # An account has the address: they sign in to it.
     SIGN_IN = "sign_in"
-    # No account has the address: they register.
+    # No account has the address: they register one.
     REGISTER = "register"
-    # An account has the address and never proved it. They register, and it is closed.
+    # An account has the address but never confirmed it. They register a new one, and the old one is closed.
     REPLACE = "replace"
-    # They need an account, and nobody may register: they ask the operator.
+    # They need an account, but nobody may register: they ask the operator.
     ASK = "ask"
 
 
 def find_invitation(*, token: str, user_id: UUID | None) -> tuple[Invitation, NextStep]:
-    """Returns the invitation with this token, and what its reader, who may be signed in, does next. Raises
-    LinkUnusable.
+    """Returns the invitation with this token, and what its reader does next. `user_id` is the reader if they are signed
+    in. Raises LinkUnusable.
     """
     mail = find_mail(token, Purpose.INVITATION)
     found = Invitation.objects.filter(mail_id=mail.id, environment__deleted_at__isnull=True)
@@ -349,8 +350,8 @@ def accept_by_registering(mail: AccountMail, user: User, actor: Actor) -> None:
 
 
 def lock_environments(user_id: UUID | None, mail: AccountMail | None) -> None:
-    """Locks the environments whose members change, then the inviter. That comes before the address is taken, because an
-    inviter who takes the same address at the same moment could deadlock. Raises LinkUnusable.
+    """Locks the environments whose members change, then the inviter. Call it before the address is taken, because
+    otherwise an inviter who takes the same address at the same moment could cause a deadlock. Raises LinkUnusable.
     """
     invitation = Invitation.objects.filter(mail_id=mail.id).first() if mail else None
     environments = {invitation.environment_id} if invitation else set()
@@ -391,7 +392,7 @@ def _accept(invitation: Invitation, user: User, actor: Actor) -> Membership:
 
 
 def _lock(environment_id: UUID) -> None:
-    """Raises LinkUnusable if the environment has been deleted."""
+    """Locks an environment. Raises LinkUnusable if it has been deleted."""
     try:
         lock_environment(environment_id)
     except NotFound:
@@ -410,7 +411,9 @@ def _check_inviter(invitation: Invitation) -> None:
 
 
 def _check_room(environment_id: UUID, email: Email) -> None:
-    """Ends an expired invitation of the address. Raises Conflict for a member's address, and CeilingReached."""
+    """Revokes an expired invitation of the address to make room. Raises Conflict for a member's address, and
+    CeilingReached.
+    """
     if Membership.objects.filter(environment_id=environment_id, user__email=email).exists():
         raise Conflict("This user is a member already.", code=ErrorCode.ALREADY_MEMBER)
     invitations = open_invitations(environment_id)
@@ -424,7 +427,7 @@ def _queue(
     environment: Environment, email: Email, role: Role, inviter: User
 ) -> tuple[AccountMail, str | None]:
     """Queues the mail of an invitation, or returns its link if there is no mail server. Raises TooManyRequests if the
-    address has had as many mails as it may.
+    address got too many mails already.
     """
     facts = {
         "environment": environment.name,

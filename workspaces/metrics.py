@@ -1,4 +1,4 @@
-"""The metrics of alarms about what can't be decrypted, and of connections and the refreshing of their tokens."""
+"""The metrics of values that can't be decrypted, and of connections and the refreshing of their tokens."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def observe_refresh(result: str, seconds: float, **_: Any) -> None:
 for _result in RESULTS:
     REFRESH_SECONDS.labels(_result)
 
-# What waits after a failure is not due.
+# A connection that waits after a failure does not count as due.
 read_due = register_gauges(
     """
 SELECT count(*) AS due,

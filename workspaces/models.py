@@ -157,7 +157,7 @@ class ApiKey(models.Model):
     environment = environment_key("api_keys")
     # What the key is for: `pwk`, `wrk` or `hos`; it never changes.
     kind = models.CharField(max_length=3, choices=Kind.choices)
-    # The key's name. Whoever makes the key chooses it; a host's key is named after the host.
+    # The key's name. The maker of the key chooses it; a host's key has the name of the host.
     name = models.CharField(max_length=200)
     # The role with which a `pwk` key acts, chosen when the key is made; None for the other kinds.
     role = models.CharField(max_length=8, null=True)
@@ -169,14 +169,14 @@ class ApiKey(models.Model):
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
     )
-    # Whether the key is a command line's, which acts for `created_by`: it ends when they leave the environment, or when
-    # their role falls below its own.
+    # Whether the key belongs to a command line that acts for `created_by`. It ends when this user leaves the
+    # environment, or when their role falls below the key's.
     is_login = models.BooleanField(default=False, db_default=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     # When a request last used the key. Requests write it, at most every 10 s. None if no request has used the key.
     last_used_at = models.DateTimeField(null=True)
-    # When the key stops working. Whoever makes the key chooses it; a `wrk` key lives for a day by default. None if it
-    # never expires.
+    # When the key stops working. The maker of the key chooses it; a `wrk` key lives for a day by default. None if the
+    # key never expires.
     expires_at = models.DateTimeField(null=True)
     # When the key was revoked: by an admin, or because the user who made it lost their rights. None if it was not.
     revoked_at = models.DateTimeField(null=True)
@@ -189,7 +189,7 @@ class ApiKey(models.Model):
     # The ids of the pools that the worker joins when it registers with this `wrk` key; None if it joins none. They are
     # no foreign keys, since this app may not import the app `workers`.
     pool_ids = ArrayField(models.UUIDField(), null=True)
-    # The key at whose request this `wrk` key was made; revoking it also revokes this key while unused. None for keys
+    # The key whose call made this `wrk` key; revoking that key also revokes this one while it is unused. None for keys
     # that people made, and for other kinds.
     parent = tenant_key("self", null=True, related_name="minted")
 
@@ -225,9 +225,9 @@ class ApiKey(models.Model):
 
 
 class DataKey(models.Model):
-    """An environment's data key, stored encrypted under a master key. Only one is in use."""
+    """An environment's data key, stored encrypted under a master key. An environment has only one in use."""
 
-    # The data key's id: a UUIDv7 that the service makes. The row of each encrypted value has it beside the value.
+    # The data key's id: a UUIDv7 that the service makes. Each encrypted value has it in the column beside.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     environment = environment_key("data_keys")
     # The data key itself, encrypted under a master key. A rotation of the master key replaces this value.

@@ -1,4 +1,6 @@
-"""What the app adds to the service: what ends with a user's access, invitations, a probe of the keys, connections."""
+"""What the app adds to the service: receivers of events that end access, invitations, a check of the keys,
+connections.
+"""
 
 from typing import Any
 
@@ -29,8 +31,8 @@ from workspaces.members import (
 )
 from workspaces.services import register_dependents
 
-# The actions that may take somebody's access away. Their targets are users, or the environment itself. The revocation
-# of an API key is announced where it is done.
+# The actions that may end somebody's access. Their targets are users, or the environment itself. Revoked API keys are
+# missing because `api_keys.py` wakes their streams itself.
 _ENDING = frozenset(
     {
         "member.removed",
@@ -49,13 +51,15 @@ _ENDING = frozenset(
 
 @receiver(happened, dispatch_uid="workspaces.recheck_streams")
 def recheck_streams(events: tuple[Event, ...], **_: Any) -> None:
-    """When this transaction commits, makes the users' streams ask again; the endpoint checks session and role."""
+    """Makes the users' event streams ask again when this transaction commits; the endpoint then checks session and
+    role.
+    """
     wake_workers(event.target_id for event in events if event.action in _ENDING)
 
 
 @receiver(happened, dispatch_uid="workspaces.tell_who_left_connections")
 def tell_who_left_connections(events: tuple[Event, ...], **_: Any) -> None:
-    """Tells of each connection whose user leaves the environment: its grant lives on."""
+    """Emits an event for each connection whose user leaves the environment, because its grant remains valid."""
     emit(
         *(
             Event(
@@ -75,7 +79,7 @@ def tell_who_left_connections(events: tuple[Event, ...], **_: Any) -> None:
     )
 
 
-# The rows keep no secret any more. Their attempts go with them.
+# Ended revocations keep no secret, so they can stay until pruning. Their attempts are deleted with them.
 prune_revocations = rows_where(
     "connection_revocation",
     "t.created_at < %(before)s AND t.status <> 'pending'",

@@ -21,26 +21,27 @@ from workspaces.resources import Resource
 
 
 class RecentFilters(ApiFilterSet):
-    """The filters of a list that shows how it went lately."""
+    """The filters of a list that can show recent runs or notices (`include=recent`)."""
 
     include = IncludeFilter(choices=["recent"])
 
 
 class ResourceViewSet(TenantViewSet):
-    """A subclass names its resource, its body and its serializer. It may have actions of its own, also in place of one
-    of the five.
+    """The base of a resource's endpoints. A subclass names its resource, its body and its serializer. It may add
+    actions, or replace one of the five.
     """
 
     resource: ClassVar[Resource[Any]]
     body: ClassVar[type[StrictBody]]
-    # The body of a change, if it has fields that a new row has not.
+    # The body of a change, if it has fields that the body of a new row lacks.
     changing: ClassVar[type[StrictBody] | None] = None
     serializer: ClassVar[type[Serializer[Any]]]
     readers: ClassVar[type[BasePermission]] = IsViewer
     filters: ClassVar[type[ApiFilterSet] | None] = None
     # The serializer of the list, if it shows more than a single row.
     listed: ClassVar[type[Serializer[Any]] | None] = None
-    # Whether the answer to a creation is read in its transaction, so that no row stays behind if the caller gets a 503.
+    # Whether the answer to a creation is read in the same transaction, so that no row is left behind if the caller gets
+    # a 503.
     reads_inside: ClassVar[bool] = False
     # The bodies that the documentation shows for a creation and for a change.
     example: ClassVar[Mapping[str, Any]]
@@ -62,11 +63,11 @@ class ResourceViewSet(TenantViewSet):
         super().__init_subclass__(**kwargs)
 
     def rows(self) -> QuerySet[Any, Any]:
-        """Returns the rows that are not deleted, as `shown` needs them."""
+        """Returns the rows that are not deleted, with all that `shown` needs."""
         return self.resource.live
 
     def shown(self, rows: list[Any]) -> Any:
-        """Returns these of `rows()` as answers show them."""
+        """Returns these rows of `rows()` as the API shows them."""
         return self.serializer(rows, many=True).data
 
     def with_recent(self, shown: list[Any]) -> Any:

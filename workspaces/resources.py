@@ -27,13 +27,13 @@ M = TypeVar("M", bound=FileColumns)
 
 class Resource(Generic[M]):
     """The frame of every change: the locks, the role, the ceiling, the audit event, and one transaction around them. A
-    subclass names its model, and overrides the steps that are special about it.
+    subclass names its model, and overrides the steps that differ for it.
     """
 
-    # The word for a row in files, URLs and audit actions. With an `s` it is the name of the ceiling.
+    # The word for a row in files, URLs and audit actions. The name of the ceiling is this word with an `s`.
     noun: ClassVar[str]
     model: type[M]
-    # Whether other rows refer to such rows. A deletion then waits for transactions that are about to add a reference.
+    # Whether rows of other tables refer to these rows. A deletion then waits for transactions that add a reference.
     is_referred_to: ClassVar[bool] = False
     # The columns that a change writes; None for all. A resource lists them if other code writes the remaining columns
     # without locking the row, because a change would undo what that code wrote.
@@ -61,13 +61,13 @@ class Resource(Generic[M]):
 
     @property
     def row(self) -> tuple[str, str]:
-        """The `row` of viewsets whose URL names a row that is not deleted."""
+        """The attribute `row` of a viewset whose URL names a row. Deleted rows are not found."""
         rows = f"SELECT id, environment_id FROM {self.model._meta.db_table}"  # noqa: S608
         return f"{self.noun}_id", f"{rows} WHERE deleted_at IS NULL" if self.is_marked else rows
 
     def apply(self, row: M, values: dict[str, Any], actor: Actor) -> dict[str, Any]:
-        """Sets those values of a row that differ; the row may be new. Returns the changes for the audit row, `{ field:
-        [old, new] }`. Raises Invalid for values that don't fit the row.
+        """Sets the given values that differ from the row, which may be new. Returns the changes for the audit row, `{
+        field: [old, new] }`. Raises Invalid for values that don't fit the row.
         """
         changes = {}
         for column, new in values.items():
@@ -89,7 +89,9 @@ class Resource(Generic[M]):
         """Runs before a row is deleted, and removes what belongs to it. Raises Conflict if the row is still used."""
 
     def keeping(self) -> AbstractContextManager[None]:
-        """Returns the transaction of a creation or change, which raises Conflict for a name or key of another row."""
+        """Returns the transaction of a creation or change. It raises Conflict for a name or key that another row
+        has.
+        """
         return keeping_keys()
 
     def create(
@@ -120,8 +122,8 @@ class Resource(Generic[M]):
         actor: Actor,
         environment_id: UUID | None = None,
     ) -> None:
-        """Changes those of the given values that differ. A caller who knows the row's environment spares a query by
-        naming it. Raises NotFound, Invalid, Conflict for a taken key, and the errors of `hold_role`.
+        """Sets the given values that differ from the row. A caller who knows the row's environment names it, which
+        saves a query. Raises NotFound, Invalid, Conflict for a taken key, and the errors of `hold_role`.
         """
         with self.keeping():
             row = self.lock(row_id, actor, environment_id=environment_id)
@@ -139,7 +141,8 @@ class Resource(Generic[M]):
         """Deletes a row, or marks it as deleted. Raises NotFound, Conflict for a row that is still used, and the errors
         of `hold_role`.
         """
-        # A plan continues after a refused deletion. The savepoint lets it undo what this one has done so far.
+        # A plan continues after a refused deletion. The savepoint undoes what this deletion has done before the
+        # refusal.
         with transaction.atomic():
             no_key = not self.is_referred_to
             row = self.lock(row_id, actor, environment_id=environment_id, no_key=no_key)

@@ -23,7 +23,7 @@ class Role(TextChoices):
 
 _ORDER = (Role.VIEWER, Role.OPERATOR, Role.ADMIN, Role.OWNER)
 
-# The roles that a `pwk_` key may have. Only people can be owners.
+# The roles that a `pwk_` key may have. A key can't be an owner, only a person can.
 KEY_ROLES = (Role.VIEWER, Role.OPERATOR, Role.ADMIN)
 # The role of every `hos_` key. Such a key may change only the workers of its own host (workers/host_views.py).
 HOST_ROLE = Role.ADMIN

@@ -24,7 +24,9 @@ MINTABLE = (ApiKey.Kind.PWK, ApiKey.Kind.WRK)
 
 
 def check_expires_at(expires_at: datetime | None, *, short_lived: str | None) -> None:
-    """Raises a field error if the time is past, or over 30 days ahead and `short_lived`, the kind's name, is set."""
+    """Raises a field error if the time is past, or over 30 days ahead while `short_lived`, the name of the kind of key,
+    is set.
+    """
     now = datetime.now(UTC)
     if expires_at is not None and expires_at <= now:
         raise serializers.ValidationError({"expiresAt": ["Must be in the future."]})
@@ -179,8 +181,8 @@ class MintedApiKeySerializer(ApiKeySerializer):
 
 
 ACTOR_TYPES = get_args(ActorType)
-# For each type of actor, the model of its rows and the column that has the name to show. Only ids are stored, so a user
-# who was erased has no name.
+# For each type of actor, its model and the column with the name to show. The log stores only ids, so a user who was
+# erased has no name.
 LABELS: dict[str, tuple[str, str]] = {
     "user": ("accounts.User", "email"),
     "staff": ("accounts.User", "email"),
@@ -201,9 +203,7 @@ class ActorSerializer(RowSerializer):
 
 
 def actors_shown(actors: Iterable[_Key]) -> dict[_Key, dict[str, Any]]:
-    """Returns actors as dicts for ActorSerializer, by type and id. It takes one query for each type among them that has
-    rows.
-    """
+    """Returns actors as dicts for ActorSerializer, by type and id. It runs one query for each type that has a table."""
     keys = set(actors)
     labels: dict[_Key, str] = {("system", None): "system"}
     for actor_type, (model, column) in LABELS.items():

@@ -76,7 +76,7 @@ def update_environment(*, environment_id: UUID, values: dict[str, Any], actor: A
 
 
 def _apply(environment: Environment, values: dict[str, Any]) -> dict[str, Any]:
-    """Returns the changes for the audit row."""
+    """Sets the values that differ, and returns the changes for the audit row."""
     changes: dict[str, Any] = {}
     if (name := values.get("name", environment.name)) != environment.name:
         changes["name"] = [environment.name, name]
@@ -121,7 +121,9 @@ def delete_environment(*, environment_id: UUID, actor: Actor) -> None:
 
 
 def register_dependents(name: str, count: Callable[[UUID], int]) -> None:
-    """`name` is the kind of row, in the singular."""
+    """Registers a count of rows that keep an environment from being deleted. `name` is the kind of row, in the
+    singular.
+    """
     _counts[name] = count
 
 
@@ -145,7 +147,9 @@ def _check_room_for_environment(workspace_id: UUID, user_id: UUID) -> None:
 
 
 def _lock_user(user_id: UUID) -> None:
-    """Locks the user's row, so that counts of what the user has don't overlap. Raises Unauthenticated."""
+    """Locks the user's row, so that two requests don't count the user's rows at the same time. Raises
+    Unauthenticated.
+    """
     active = User.objects.select_for_update(no_key=True).filter(id=user_id, is_active=True)
     if not active.exists():
         raise session_ended()

@@ -47,18 +47,18 @@ def tenant_key(to: str, *, related_name: str = "+", **kwargs: Any) -> Any:
 
 
 def in_environment(table: str) -> models.UniqueConstraint:
-    """Returns the constraint to which keys of other tables to `(environment_id, id)` of the table refer."""
+    """Returns the unique constraint of a table that keys of other tables to `(environment_id, id)` refer to."""
     return unique(f"{table}_in_environment", ["environment", "id"])
 
 
 def has_its_key(table: str, column: str) -> models.CheckConstraint:
-    """Returns the constraint that what is sealed in the column is there together with its data key, or not at all."""
+    """Returns the constraint that a sealed value and its data key are both there, or both missing."""
     key = f"{column}_key"
     return check(f"{table}_{column}_has_a_key", lacks(column, key) | has(column, key))
 
 
 class TenantRow(models.Model):
-    """A row of one environment, to which it belongs for good."""
+    """A row of one environment. It never moves to another one."""
 
     # A UUIDv7. A service that seals a value for the row, or makes a row that refers to it, makes the id before the row.
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
@@ -70,8 +70,9 @@ class TenantRow(models.Model):
 
 @dataclass(frozen=True, slots=True)
 class SealedField:
-    """A column with sealed values, and the column with their data keys. The table also has `id` and `environment_id`.
-    The names are part of the encryption, so renaming would make the stored values unreadable.
+    """A column with sealed values, and the column with their data keys. The table also has `id` and
+    `environment_id`. The names of the table and column are part of the encryption, so renaming them would make
+    stored values unreadable.
     """
 
     table: str
@@ -106,13 +107,13 @@ _CONSTRAINT = "_has_own_key"
 
 
 class FileColumns(TenantRow):
-    """What all rows have that files may describe."""
+    """The columns of all rows that files may describe."""
 
     # The name that people gave the row: 1 to 200 characters. Only those of pools are unique.
     name = models.CharField(max_length=200)
     # The row's key in files, unique in the environment; NULL if it has none. Users choose it.
     key = models.CharField(max_length=MAX_KEY, null=True)
-    # The label of the files that describe the row, which `apply` writes; NULL if none do.
+    # The label of the files that describe the row, which `apply` writes; NULL if no files do.
     managed_by = models.CharField(max_length=MAX_LABEL, null=True)
     # When the row was inserted, by the database's clock.
     created_at = models.DateTimeField(db_default=Now(), editable=False)
@@ -125,7 +126,7 @@ class FileColumns(TenantRow):
 
 
 def own_key(table: str, *, live: Q | None = None) -> models.UniqueConstraint:
-    """Returns the constraint by which no two live rows of an environment have the same key."""
+    """Returns the constraint that no two live rows of an environment have the same key."""
     return unique(f"{table}{_CONSTRAINT}", ["environment", "key"], where=has("key") & (live or Q()))
 
 
@@ -162,8 +163,8 @@ class LabelField(NameField):
 
 @contextmanager
 def keeping_keys() -> Iterator[None]:
-    """Wraps what writes a row. Raises Conflict if another live row of the environment has its key. Changes made
-    together are undone together, so that they need no savepoint each.
+    """Wraps the statements that write a row. Raises Conflict if another live row of the environment has its key.
+    Changes made together need no savepoint, because they are also undone together.
     """
     try:
         with transaction.atomic(savepoint=not is_together()):

@@ -83,7 +83,7 @@ class WorkspaceEnvironmentViewSet(ApiViewSet):
     permissions = {"list": IsSignedIn, "create": IsSignedIn}
 
     def find_tenant(self, request: Request, **kwargs: Any) -> None:
-        """Raises NotFound, and Forbidden for a user who may not create environments in the workspace."""
+        """Checks that the user may create environments in the workspace. Raises NotFound, Forbidden."""
         user_id, workspace_id = principal_of(request).id, kwargs["workspace_id"]
         if self.action == "create":
             hold_right_to_create_in(workspace_id, user_id)
@@ -278,7 +278,7 @@ class InvitedSerializer(serializers.Serializer[Any]):
 
 
 class InvitedViewSet(ApiViewSet):
-    """What somebody with the token of an invitation sees of it. They may have no account yet."""
+    """What a person with the token of an invitation sees. They may have no account yet."""
 
     tag = "Members"
     permissions = {"look": IsPublic}

@@ -1,5 +1,5 @@
-"""The screens for signing in and out, for registering, for a forgotten password, of one's own account, and those to
-which the links of mails lead.
+"""The screens for signing in and out, registering, forgotten passwords and one's own account, and those that mails link
+to.
 
 The token of a mail is in the URL's fragment, which browsers send to no server and keep through redirects. A script
 moves it into the form; without the script, people copy it there.
@@ -34,13 +34,13 @@ _NEW_ACCOUNT = {
 
 
 def ways_in() -> Json:
-    """Returns what pages say about how one signs in here: at which host, and whether by password at all."""
+    """Returns the ways to sign in, for pages that show them: at which host, and whether by password at all."""
     issuer = urlsplit(settings.OIDC_ISSUER).netloc
     return {"issuer": issuer, "by_password": not settings.OIDC_ONLY}
 
 
 def of_passwords(view: Screen) -> Screen:
-    """Makes a screen that there is only while people may use passwords."""
+    """Makes a screen that exists only while people may use passwords."""
 
     @screen
     def answer(request: HttpRequest) -> HttpResponse:
@@ -53,7 +53,7 @@ def of_passwords(view: Screen) -> Screen:
 
 @screen
 def sign_in(request: HttpRequest) -> HttpResponse:
-    # A 401 says that the address or the password is wrong, and belongs at the form.
+    # A 401 says that the address or the password is wrong, so the form shows it.
     form = Form("POST", "auth/login", {"email": _EMAIL, "password": PASSWORD}, catches={401})
     return _enter(request, form, "console/sign_in.html", **ways_in())
 
@@ -64,7 +64,7 @@ def register(request: HttpRequest) -> HttpResponse:
 
 
 def _enter(request: HttpRequest, form: Form, template: str, **said: Any) -> HttpResponse:
-    """Shows a form that opens a session, and then goes on to the page that `next` names."""
+    """Shows a form that opens a session. Once it is sent, opens the page that `next` names."""
     on = safe_next(request)
     return form_page(request, form, lambda _: on, template, next=on, home=HOME, **said)
 
@@ -89,7 +89,7 @@ def forgot_password(request: HttpRequest) -> HttpResponse:
 
 @screen
 def account(request: HttpRequest) -> HttpResponse:
-    """Who am I, and where am I signed in?"""
+    """Shows the visitor's account, and where they are signed in."""
     context = {
         "user": ask(request, "GET", "auth/me").data["user"],
         "sessions": ask(request, "GET", "auth/sessions", query={"limit": 100}).data["items"],
@@ -155,8 +155,8 @@ def change_email(request: HttpRequest) -> HttpResponse:
 
 
 def _change(request: HttpRequest, form: Form, *, title: str, to: str) -> HttpResponse:
-    """Shows a form that changes the account, and then goes on to the account's page."""
-    # A password manager wants to know whose password it is.
+    """Shows a form that changes the account. Once it is sent, opens the account's page."""
+    # The form names the user, because a password manager must know whose password it is.
     username = ask(request, "GET", "auth/me").data["user"]["email"]
     back = reverse("console:account")
     said = {"title": title, "button": title, "back": back, "username": username}
@@ -165,7 +165,7 @@ def _change(request: HttpRequest, form: Form, *, title: str, to: str) -> HttpRes
 
 @screen
 def send_confirmation(request: HttpRequest) -> HttpResponse:
-    """Sends the mail once more by which the address is confirmed."""
+    """Sends again the mail that confirms the visitor's address."""
     if request.method == "POST":
         ask(request, "POST", "auth/resend-verification")
     return see_other(request, f"{reverse('console:account')}?sent=confirmation")
@@ -173,7 +173,7 @@ def send_confirmation(request: HttpRequest) -> HttpResponse:
 
 @screen
 def end_sessions(request: HttpRequest) -> HttpResponse:
-    """Ends the session that the form names, or all but this one."""
+    """Ends the session that the form names, or all sessions but this one."""
     if request.method == "POST":
         if session := request.POST.get("session"):
             ask(request, "DELETE", f"auth/sessions/{session}")
@@ -216,7 +216,7 @@ def reset(request: HttpRequest) -> HttpResponse:
 
 @of_passwords
 def register_anew(request: HttpRequest) -> HttpResponse:
-    """Makes an account for the owner of an address that a stranger registered and never confirmed."""
+    """Registers the owner of an address that a stranger registered and never confirmed."""
     form = Form("POST", "auth/register", {"registrationToken": TOKEN, **_NEW_ACCOUNT})
     text = (
         "You get a new account with the e-mail address to which the mail came."
@@ -229,7 +229,7 @@ def register_anew(request: HttpRequest) -> HttpResponse:
 
 @screen
 def invitation(request: HttpRequest) -> HttpResponse:
-    """Who invites me into what, and what do I do to accept?"""
+    """Shows who invites the visitor into which environment, and what they do to accept."""
     look = Form("POST", "invitations/look", {"token": TOKEN})
     if (answer := look.send(request)) is None:
         context = {"form": look, "title": "Invitation", "button": "Look at the invitation"}
@@ -251,7 +251,7 @@ def invitation(request: HttpRequest) -> HttpResponse:
     return render(request, "console/invitation.html", context, status=form.status)
 
 
-# The answers of an address's owner: the endpoint, what its body has besides the token, and what the page then says.
+# The answers of an address's owner: the endpoint, further fields of its body, and what the page says afterwards.
 _ANSWERS = {
     "confirm": ("confirm", {}, "Thank you. Notices come to your e-mail address from now on."),
     "refuse-one": (
@@ -266,8 +266,8 @@ _REFUSALS = [("refuse-one", "None of this environment"), ("refuse", "Never send 
 
 @screen
 def notices(request: HttpRequest) -> HttpResponse:
-    """Asks the owner of an address whether it shall get notices. Opening the page changes nothing, because some
-    programs open every link of a mail.
+    """Asks the owner of an address whether it may get notices. Opening the page changes nothing, because some programs
+    open every link of a mail.
     """
     endpoint, more, done = _ANSWERS.get(request.POST.get("step", ""), _ANSWERS["confirm"])
     form = Form("POST", f"addresses/{endpoint}", {"token": TOKEN})
@@ -290,8 +290,8 @@ def notices(request: HttpRequest) -> HttpResponse:
 def answer_link(
     request: HttpRequest, form: Form, done: str, *, more: Json | None = None, **said: Any
 ) -> HttpResponse:
-    """Shows the form to which a mail led, or once it is sent, with `more` in its body, what is `done`: a sentence that
-    may have parts of the API's answer.
+    """Shows the form that a mail's link opens. Once it is sent, with `more` in its body, shows `done`: a sentence with
+    places for parts of the API's answer.
     """
     if answer := form.send(request, more=more):
         said["done"] = done.format(**answer.data)

@@ -1,4 +1,4 @@
-"""The first screen of an environment, which says what needs somebody, its incidents, and the calls to decide about."""
+"""The first screen of an environment, which shows its attention items, and the screens of incidents and approvals."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -28,17 +28,18 @@ from console.templatetags.console import word
 from notices.states import NEEDS
 from triggers.reasons import without_calls
 
-# What is pending elsewhere is on its way. A call that is pending waits for somebody.
+# Other rows that are `pending` will be sent. An approval that is pending waits for a person, so it has a word of its
+# own.
 _UNDECIDED = {"pending": "undecided"}
-# What the chart of an hour's runs has: those that wait now stand in the last one.
+# The kinds of runs in the chart by hour. The last hour also has those that are still waiting.
 _ENDED = {"good": "Succeeded", "bad": "Failed", "late": "Timed out", "open": "Not ended"}
-# So many days of cost the first screen shows.
+# The first screen shows the cost of this many days.
 _DAYS = 14
 
 
 @screen
 def attention(request: HttpRequest, environment_id: UUID) -> HttpResponse:
-    """What did not happen, since when and why, who was told of it, and what is to be done?"""
+    """Shows what went wrong, since when and why, who was told of it, and what to do."""
     environment = environment_of(request, environment_id)
     path = f"environments/{environment_id}"
     found = ask(request, "GET", f"{path}/attention").data
@@ -57,7 +58,7 @@ def attention(request: HttpRequest, environment_id: UUID) -> HttpResponse:
 
 
 def _pictures(request: HttpRequest, path: str, figures: Json) -> Json:
-    """Returns what the last 24 hours and the last 14 days looked like. The API may be too busy to add them up."""
+    """Returns the charts of the last 24 hours and the last 14 days, or none if the API is too busy to add them up."""
     now = datetime.now(UTC)
     this_hour = now.replace(minute=0, second=0, microsecond=0)
     first = midnight(now.date() - timedelta(days=_DAYS - 1))
@@ -98,7 +99,7 @@ def _pictures(request: HttpRequest, path: str, figures: Json) -> Json:
 
 @screen
 def incidents(request: HttpRequest, environment_id: UUID) -> HttpResponse:
-    """What was wrong, from when until when, and who was told of it?"""
+    """Shows what was wrong, from when until when, and who was told of it."""
     filters, path = ("status", "kind", "triggerId"), f"environments/{environment_id}/incidents"
     page = listed(request, environment_id, "incidents", *filters, limit=25)
     for each in page["items"]:
@@ -119,7 +120,7 @@ def _states(names: Iterable[str]) -> list[Chip]:
 
 @screen
 def acknowledge(request: HttpRequest, incident_id: UUID) -> HttpResponse:
-    """Notes that somebody has seen the incident, and goes back to the page that the form names."""
+    """Records that somebody has seen the incident, and returns to the page that the form names."""
     if request.method == "POST":
         ask(request, "POST", f"incidents/{incident_id}/acknowledge")
     return see_other(request, safe_next(request))
@@ -127,7 +128,7 @@ def acknowledge(request: HttpRequest, incident_id: UUID) -> HttpResponse:
 
 @screen
 def approvals(request: HttpRequest, environment_id: UUID) -> HttpResponse:
-    """What do runs ask for, and what was decided before?"""
+    """Shows which calls wait for a decision, and what was decided before."""
     page = listed(request, environment_id, "approvals", "status", limit=25)
     statuses = words_of(f"environments/{environment_id}/approvals", "status")
     context = {
@@ -140,7 +141,9 @@ def approvals(request: HttpRequest, environment_id: UUID) -> HttpResponse:
 
 @screen
 def approval(request: HttpRequest, approval_id: UUID) -> HttpResponse:
-    """May the run make this call? A POST decides. What is shown comes from the API as text, just as it will be done."""
+    """Shows the call of a run, and decides about it on a POST. The call is shown as text, exactly as it will be
+    made.
+    """
     errors: list[str] = []
     status, path = 200, f"approvals/{approval_id}"
     if request.method == "POST":

@@ -1,4 +1,4 @@
-"""The screens of channels: who is told of what, whether it arrives, and the notices of each."""
+"""The screens of channels: who is told of what, whether notices are delivered, and the notices of each channel."""
 
 from dataclasses import replace
 from uuid import UUID
@@ -21,7 +21,7 @@ _WHEN = [
     ("failed", "Those that failed or timed out"),
     ("", "Those for which these conditions hold"),
 ]
-# The notices that no channel is asked for, besides CHOICES.
+# The events of notices that nobody can choose for a channel, unlike those of CHOICES.
 _OTHERS = {
     "channel.test": "A test",
     "channel.digest": "A digest",
@@ -38,7 +38,7 @@ _DAYS = {
     "sun": "Sunday",
 }
 _KINDS = {"email": "mail", "slack": "Slack", "webhook": "webhook"}
-# Where the notices of each kind go, and how.
+# For each kind of channel, the fields of its target.
 _TARGETS = {
     "email": {
         "emails": Look(
@@ -60,7 +60,7 @@ _TARGETS = {
         "secret": Look(autocomplete="new-password", generates="whsec_"),
     },
 }
-# What is sealed stays unless somebody types it anew.
+# An encrypted value stays unless the visitor types a new one.
 _SEALED = {
     "url": Look("New URL", help="Empty: the current one stays.", kind="password"),
     "secret": Look("New secret", help="Empty: the current one stays."),
@@ -72,7 +72,7 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
     if "id" in row:
         targets = {name: _SEALED.get(name, look) for name, look in targets.items()}
     told = [each for each in CHOICES.items() if row["kind"] == "webhook" or each[0] != RUN_ENDED]
-    # A chosen trigger stays a choice when it is deleted.
+    # A chosen trigger stays a choice after it was deleted.
     triggers = {id_: id_ for id_ in row.get("triggerIds") or ()}
     triggers |= names_of(request, row["environmentId"], "triggers", limit=MOST_CHOICES + 1)
     ends_of = Look(kind="choices", choices=list(triggers.items()))
@@ -115,19 +115,19 @@ CHANNELS = ResourceScreens(
 
 @screen
 def channels(request: HttpRequest, environment_id: UUID) -> HttpResponse:
-    """Who is told, of what, and does it arrive?"""
+    """Shows who is told of what, and whether notices are delivered."""
     page = listed(request, environment_id, "channels", include="recent")
     for each in page["items"]:
         each |= _told_of(each, each["recent"])
-    # What does not arrive comes first.
+    # Channels that deliver nothing come first.
     page["items"].sort(key=lambda each: (not each["failingSince"], not each["enabled"]))
     context = {"channels": page["items"], "kinds": _KINDS}
     return show_settings(request, environment_id, "channels", context, page)
 
 
 def _told_of(channel: Json, notices: list[Json]) -> Json:
-    """Returns what both pages show of a channel: its state, what it tells of in a word each, and a strip of its last
-    notices with the last one that arrived.
+    """Returns what both pages show of a channel: its state, one word for each of its events, and a strip of its last
+    notices, with the last delivered one.
     """
     state = "channel_dead" if channel["failingSince"] else "ok"
     kinds = dict.fromkeys(word(each.removesuffix(RECOVERED)) for each in channel["events"])
@@ -156,7 +156,7 @@ def _what(notice: Json) -> str:
 
 @screen
 def channel(request: HttpRequest, channel_id: UUID) -> HttpResponse:
-    """Does it arrive, and whom does it tell of what? A POST changes the channel."""
+    """Shows whom the channel tells of what, and whether notices are delivered. A POST changes the channel."""
     found = CHANNELS.find(request, channel_id=channel_id)
     form = CHANNELS.form(request, found)
     if form.send(request):
@@ -166,7 +166,7 @@ def channel(request: HttpRequest, channel_id: UUID) -> HttpResponse:
 
 @screen
 def test_channel(request: HttpRequest, channel_id: UUID) -> HttpResponse:
-    """Sends a test, and goes on to the channel's page, which shows what becomes of it."""
+    """Sends a test, and opens the channel's page, which shows whether it is delivered."""
     if request.method == "POST":
         try:
             ask(request, "POST", f"channels/{channel_id}/test")

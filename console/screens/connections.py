@@ -1,4 +1,4 @@
-"""The screens of connections: which MCP servers let runs in, what is wrong, and the click that mends it."""
+"""The screens of connections: which MCP servers runs can use, what is wrong, and the button that repairs it."""
 
 from dataclasses import replace
 from urllib.parse import urlsplit
@@ -57,7 +57,7 @@ _UNCHANGED = {
         autocomplete="new-password",
     ),
 }
-# What to do about a state, by the grant where that makes a difference.
+# What to do about a state. If it depends on the grant, there is a text for each grant.
 _REMEDIES = {
     "unauthorized": "Press Connect, and sign in at the server. Runs that need it wait until then.",
     "failing": "The service keeps trying, and runs go on while the present token lives.",
@@ -65,7 +65,7 @@ _REMEDIES = {
     "unauthorized by client_credentials": "A scheduler asks for its token in a moment.",
     "needs_login by client_credentials": "Give it a client secret that works. Runs that need it wait until then.",
 }
-# What needs somebody comes first.
+# The order of the list. States that need a person come first.
 _ORDER = ("needs_login", "failing", "unauthorized", "connected")
 
 
@@ -97,7 +97,7 @@ CONNECTIONS = ResourceScreens(
 
 @screen
 def connections(request: HttpRequest, environment_id: UUID) -> HttpResponse:
-    """Which servers let runs in, and which do not any more?"""
+    """Shows which MCP servers runs can use, and which they can't use any more."""
     found = all_of(request, environment_id, "connections")
     for each in found:
         each["how"] = _GRANTS[each["grant"]]
@@ -107,13 +107,13 @@ def connections(request: HttpRequest, environment_id: UUID) -> HttpResponse:
 
 @screen
 def connection(request: HttpRequest, connection_id: UUID) -> HttpResponse:
-    """Can runs use it, who uses it, and what is to be done?"""
+    """Shows whether runs can use the connection, which triggers do, and what to do about it."""
     return _show(request, connection_id)
 
 
 @screen
 def connect(request: HttpRequest, connection_id: UUID) -> HttpResponse:
-    """Leads the browser to the authorization server, or shows why there is no way there."""
+    """Shows the link to the authorization server, or why there is none."""
     if request.method != "POST":
         return see_other(request, reverse("console:connection", args=[connection_id]))
     try:
@@ -122,7 +122,7 @@ def connect(request: HttpRequest, connection_id: UUID) -> HttpResponse:
         if refused.status != 409:
             raise
         return _show(request, connection_id, problems=refused.sentences)
-    # Nothing leads on by itself, so that the person sees where the browser is about to go.
+    # The page does not redirect, so that the person sees where the browser is about to go.
     host, issuer = urlsplit(way["url"]).netloc, urlsplit(way["issuer"]).netloc
     context = {"url": way["url"], "host": host, "issuer": issuer if issuer != host else ""}
     return render(request, "console/go_on.html", context)
@@ -146,7 +146,7 @@ def _show(
 
 
 def _user_of(request: HttpRequest, found: Json) -> str:
-    """Returns how the user who connected it is called, or that the user is no member any more."""
+    """Returns the name of the user who connected it, or a sentence that this user has left."""
     if found["connectedBy"] is None:
         return ""
     for each in all_of(request, found["environmentId"], "members"):

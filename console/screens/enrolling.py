@@ -1,8 +1,8 @@
-"""The screens by which a machine is added, with a key, a code or a pairing, and a command line is let in.
+"""The screens that add a machine, with a key, a code or a pairing, and that let a command line in.
 
 A machine comes either as one worker, which registers with a `wrk_` key, or as a host, which enrolls with a code or by
 pairing. The URL says which: `kind` is `api-keys` or `enrollments`, as in the API. A command line is paired like a host
-(RFC 8628, whose §5.4 is phishing).
+(RFC 8628; its §5.4 is about phishing).
 """
 
 import shlex
@@ -34,7 +34,7 @@ _LOOKS = {
 
 @screen
 def add_machine(request: HttpRequest, environment_id: UUID, kind: str) -> HttpResponse:
-    """Makes the key of a worker, or the code of a host, and shows once the lines that have it. A POST with
+    """Makes the key of a worker or the code of a host, and shows, this once, the commands that contain it. A POST with
     `revoke` revokes a code instead.
     """
     if code := request.POST.get("revoke"):
@@ -59,7 +59,7 @@ def add_machine(request: HttpRequest, environment_id: UUID, kind: str) -> HttpRe
 
 
 def _lines(request: HttpRequest, made: Json) -> list[str]:
-    """Returns what to paste on the machine: with a new key or code, or without one, for pairing."""
+    """Returns the commands to paste on the machine, with the new key or code, or without one for pairing."""
     releases = ask(request, "GET", "releases/latest").data
     install, at = releases["pipedaiWorker"]["install"], f"--api-url {settings.PUBLIC_URL}"
     if "token" in made:
@@ -74,10 +74,10 @@ def _lines(request: HttpRequest, made: Json) -> list[str]:
 
 @screen
 def arrival(request: HttpRequest, environment_id: UUID, entry_id: UUID, kind: str) -> HttpResponse:
-    """Has the machine come that was given this key or code? htmx asks again and again, and says what it has seen."""
+    """Shows, for htmx, whether the machine with this key or code has come yet. htmx asks again until it has."""
     listed = {each["id"]: each for each in all_of(request, environment_id, kind)}
     entry = listed.get(str(entry_id))
-    # A key for programs brings no machine.
+    # A `pwk_` key is for programs, so no machine comes with it.
     if entry is None or entry.get("prefix", "wrk") != "wrk":
         return problem(request, 404, [])
     worker_id = entry["workerId"]
@@ -89,9 +89,9 @@ def arrival(request: HttpRequest, environment_id: UUID, entry_id: UUID, kind: st
 
 
 def _state(entry: Json, worker: Json | None) -> str:
-    """Returns how far a key or a code has led: `awaited`, `registered`, `arrived`, or `over` if it leads nowhere."""
+    """Returns how far a key or a code was used: `awaited`, `registered`, `arrived`, or `over` if it works no more."""
     if worker:
-        # A worker that has registered again was seen before.
+        # A worker that registered again has been seen before, so only calls after this registration count.
         called = (worker["lastSeenAt"] or "") > entry["consumedAt"]
         return "arrived" if called else "registered"
     is_over = datetime.fromisoformat(entry["expiresAt"]) < datetime.now(UTC)
@@ -124,8 +124,8 @@ _ROLE = Look(
 
 @screen
 def pair(request: HttpRequest) -> HttpResponse:
-    """Who asks to be let in? A code in the URL is ignored, so that a person who follows a stranger's link must still
-    read the code from a machine.
+    """Asks for a pairing's code, and shows what it would let in. A code in the URL is ignored, so that a person who
+    follows a stranger's link must still read the code from a machine.
     """
     context: Json = {"account": ask(request, "GET", "auth/me").data["user"]}
     look = Form("POST", "pairings/look", {"userCode": _CODE}, catches={404})

@@ -10,7 +10,7 @@ from console.asking import Json, ask
 from console.forms import Form, Look
 from console.pages import chosen, form_page, pages_beside, screen, see_other
 
-# Each workspace costs a call, so a page has a few. Most people are in one or two.
+# Each workspace costs a call to the API, so a page has only this many. Most people are in one or two.
 _WORKSPACES = 20
 _WORKSPACE = (
     "A workspace is your company or team. It holds environments, such as production, and each of these has its own"
@@ -20,7 +20,7 @@ _WORKSPACE = (
 
 @screen
 def home(request: HttpRequest) -> HttpResponse:
-    """Opens the visitor's environment if there is only one, and else lets them choose."""
+    """Opens the visitor's environment if there is only one. Otherwise shows a list to choose from."""
     page = _workspaces(request)
     found = [each for workspace in page["items"] for each in workspace["environments"]]
     if len(found) == 1 and page["nextCursor"] is None:
@@ -50,7 +50,7 @@ def _workspaces(request: HttpRequest) -> Json:
         path = f"workspaces/{each['id']}/environments"
         found = ask(request, "GET", path, query={"limit": 200}).data["items"]
         each["environments"] = found
-        # Owners may make more, and so may the creator, who alone sees a workspace without environments.
+        # Owners may make more environments. So may the workspace's creator, the only one who sees it without any.
         each["mayAdd"] = not found or any(one["role"] == "owner" for one in found)
     return page
 
@@ -71,7 +71,7 @@ def new_workspace(request: HttpRequest) -> HttpResponse:
 def new_environment(request: HttpRequest, workspace_id: UUID) -> HttpResponse:
     name = Look(help="Such as production. Its members, machines and triggers see no other one's.")
     path = f"workspaces/{workspace_id}/environments"
-    # A workspace that the visitor can't see is a 404 before they type.
+    # If the visitor can't see the workspace, they get the 404 before they type.
     ask(request, "GET", path, query={"limit": 1})
     form = Form("POST", path, {"name": name})
     said = {"title": "New environment", "button": "Make the environment"}

@@ -1,4 +1,4 @@
-"""The page that finds what somebody types a part of, and what a field offers as they type."""
+"""The page that finds rows by a part of their name, and the suggestions of a field."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from django.urls import reverse
 from console.asking import Json, Refused, ask, if_there
 from console.pages import MENU, screen, see_other, show
 
-# What the API finds, in the order of the page, with the page of one and what it is called.
+# The kinds of rows that the API finds, in the order of the page, with the page of one row and the word for it.
 _KINDS = {
     "triggers": ("console:trigger", "Trigger"),
     "workers": ("console:machine", "Machine"),
@@ -24,7 +24,7 @@ _KINDS = {
 
 @screen
 def find(request: HttpRequest, environment_id: UUID) -> HttpResponse:
-    """Where is it? Also the pages of the menu are found by a part of their names. With `go` the first one is opened."""
+    """Shows the rows, and the pages of the menu, whose names contain the text. With `go` opens the first one."""
     text = request.GET.get("q", "").strip()
     found = [
         {"name": name.capitalize(), "kind": "Page", "page": reverse(f"console:{name}", args=[environment_id])}
@@ -62,7 +62,7 @@ class Named:
             return row_id
         row = if_there(self.request, f"{self.kind}/{row_id}")
         name = str(row.get("label") or row.get("name") or row_id)
-        # Where several are called so, only the id says which one is meant.
+        # If several rows have the name, only the id says which one is meant.
         with suppress(ValueError):
             return name if self.id_of(name) == row_id else row_id
         return row_id
@@ -79,31 +79,31 @@ class Named:
         )
 
     def among(self, rows: list[Json]) -> Json:
-        """Returns what a field without a form offers: the rows, or, if they are many, how one is found."""
+        """Returns what a field outside a form offers: the rows, or, if they are too many, how to find one."""
         return {"rows": rows} if len(rows) <= MOST_CHOICES else {"options": self.options}
 
     def sent(self, text: str) -> str:
-        """Returns the id that such a field sent, as itself or as a name. Raises Refused unless one row has it."""
+        """Returns the id for what such a field sent, an id or a name. Raises Refused unless exactly one row has it."""
         try:
             return self.id_of(text)
         except ValueError as error:
             raise Refused(400, {"error": str(error), "code": "validation_error"}) from None
 
 
-# A longer list is not shown whole: its field finds one by name.
+# A longer list is not shown. Its field finds a row by name instead.
 MOST_CHOICES = 20
 
 
 @screen
 def options(request: HttpRequest, environment_id: UUID, kind: str) -> HttpResponse:
-    """What a field offers whose list is too long for the page, for htmx. The field's own value comes as its name."""
+    """Returns, for htmx, the suggestions of a field with a long list. The field's own value is returned as its name."""
     (text, *_) = [*request.GET.dict().values(), ""]
     rows = searched(request, environment_id, text.strip()).get(kind, [])
     return render(request, "console/options.html", {"names": map(_name_of, rows)})
 
 
 def searched(request: HttpRequest, environment_id: UUID | str, text: str) -> dict[str, Any]:
-    """Returns what the API finds by the text, by its kind."""
+    """Returns the rows that the API finds by the text, by their kind."""
     if not text:
         return {}
     path = f"environments/{environment_id}/search"

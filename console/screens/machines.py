@@ -1,4 +1,4 @@
-"""The screens of machines and pools: who can work, what is queued for whom, and what can be done about each."""
+"""The screens of machines and pools: which can work, which runs are queued for them, and what a person can do."""
 
 from collections import Counter
 from uuid import UUID
@@ -28,7 +28,7 @@ _CHIPS: tuple[Chip, ...] = (
     ("Online", {"status": "online"}, ["online"]),
     ("With a problem", {"hasProblems": "true"}, ["withProblems"]),
 )
-# What the buttons of a machine's page send to the API: the method, the rest of the path, and the body.
+# For each button of a machine's page, the call of the API: the method, the rest of the path, and the body.
 _ACTS: dict[str, tuple[str, str, Json]] = {
     "pause": ("PATCH", "", {"disabled": True}),
     "resume": ("PATCH", "", {"disabled": False}),
@@ -62,7 +62,7 @@ POOLS = ResourceScreens(
 
 @screen
 def machines(request: HttpRequest, environment_id: UUID) -> HttpResponse:
-    """Who can work, what does each do, what is queued for whom, and how do I add a machine?"""
+    """Shows which machines can work, what each does, which runs wait for them, and how to add one."""
     filters = ("status", "hasProblems")
     page = listed(request, environment_id, "workers", *filters, include="counts,recent")
     pools = all_of(request, environment_id, "pools")
@@ -79,7 +79,7 @@ def machines(request: HttpRequest, environment_id: UUID) -> HttpResponse:
         each["does"] = [run for run in runs if _is_held(run, each)]
     for each in pools:
         each["queued"] = for_pool[each["id"]]
-    # A silent machine comes first even if it holds runs, since these are about to be lost.
+    # Silent machines come first even if they hold runs, because these runs are about to be lost.
     page["items"].sort(
         key=lambda each: (
             each["status"] == "online" or each["disabled"],
@@ -112,7 +112,7 @@ def _is_held(run: Json, worker: Json) -> bool:
 
 @screen
 def machine(request: HttpRequest, worker_id: UUID) -> HttpResponse:
-    """Can it work, what does it do, and what is queued for it? A POST does what its button `do` says."""
+    """Shows whether the machine can work, its runs, and those queued for it. A POST does what its button `do` says."""
     if request.method == "POST":
         if act := _ACTS.get(request.POST.get("do", "")):
             ask(request, act[0], f"workers/{worker_id}{act[1]}", body=act[2])
@@ -124,7 +124,7 @@ def machine(request: HttpRequest, worker_id: UUID) -> HttpResponse:
     context = {
         "machine": found,
         "pools": [each for each in all_of(request, environment_id, "pools") if each["id"] in ids],
-        # What it does comes before what it does not do yet.
+        # Held runs come before queued and waiting ones.
         "runs": sorted(runs, key=lambda each: each["status"] in {"queued", "waiting"}),
     }
     return show(request, environment_id, "machines", "machine", context)
@@ -132,7 +132,7 @@ def machine(request: HttpRequest, worker_id: UUID) -> HttpResponse:
 
 @screen
 def delete_machine(request: HttpRequest, worker_id: UUID) -> HttpResponse:
-    """Asks also which other machine shall get its triggers."""
+    """Asks before a machine is deleted, and which other machine gets its triggers."""
     found = MACHINES.find(request, worker_id=worker_id)
     workers = all_of(request, found["environmentId"], "workers")
     machines = Named(request, found["environmentId"], "workers")
@@ -142,7 +142,7 @@ def delete_machine(request: HttpRequest, worker_id: UUID) -> HttpResponse:
 
 @screen
 def pool(request: HttpRequest, pool_id: UUID) -> HttpResponse:
-    """Who is in it, and what is queued for it? A POST puts the machine `add` into it, or takes `remove` out."""
+    """Shows the pool's machines and queued runs. A POST puts the machine `add` into it, or takes `remove` out."""
     found = POOLS.find(request, pool_id=pool_id)
     environment_id = found["environmentId"]
     named = Named(request, environment_id, "workers")

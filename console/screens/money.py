@@ -1,4 +1,4 @@
-"""The screens of money: what is spent, on what, what stops it, and the forms of budgets."""
+"""The screens of money: what is spent on what, which budgets stop runs, and the forms of budgets."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -12,12 +12,12 @@ from console.forms import Look
 from console.pages import ResourceScreens, all_of, midnight, screen, show
 from console.screens.finding import Named
 
-# What is wrong comes first.
+# The order of the list. Budgets with a problem come first.
 _STATES = ("used_up", "near", "ok")
 _PERIODS = ("7", "30", "90")
-# The chart has colours for so many triggers, the costliest; the others share one. So many are listed with their cost.
+# The chart has colours for the first this many triggers, by cost; the others share one. The list has the second number.
 _COLOURED, _LISTED = 5, 20
-# The most groups of which the API's statistics tell.
+# The largest number of groups in an answer of the API's statistics.
 _MOST_GROUPS = 1_000
 _REACHED = (
     ("hold", "Runs stay queued until the next day or month"),
@@ -28,7 +28,7 @@ _REACHED = (
 
 @screen
 def money(request: HttpRequest, environment_id: UUID) -> HttpResponse:
-    """What is spent, on what, and what stops it?"""
+    """Shows what is spent on what, and which budgets stop runs."""
     budgets = [{**each, **_used(each)} for each in all_of(request, environment_id, "budgets")]
     budgets.sort(key=lambda each: (_STATES.index(each["state"]), -each["percent"]))
     days = request.GET.get("days", "")
@@ -40,8 +40,8 @@ def money(request: HttpRequest, environment_id: UUID) -> HttpResponse:
 
 
 def _used(budget: Json) -> Json:
-    """Returns how full a budget is: its `state`, the `percent` of its limits that is spent, the `bar` that shows it and
-    what is reserved, and whether `too_little` is left for what a run reserves.
+    """Returns how full a budget is: its `state`, the `percent` of its limits that is spent, the `bar` that shows this
+    and what is reserved, and whether `too_little` is left for another run's reservation.
     """
     spent, reserved, of_runs = (
         _percent(budget[part], budget[whole])
@@ -65,21 +65,21 @@ def _used(budget: Json) -> Json:
 
 
 def _percent(part: str | int, whole: str | int | None) -> int:
-    """Returns how many percent of the whole the part is: 0 of no limit, and 100 at most."""
+    """Returns the percentage that the part is of the whole: 0 if there is no limit, and 100 at most."""
     if whole is None:
         return 0
     return 100 if Decimal(part) >= Decimal(whole) else int(Decimal(part) * 100 / Decimal(whole))
 
 
 def _spending(request: HttpRequest, environment_id: UUID, days: int) -> Json:
-    """Returns what each trigger cost, and the chart of what each day did; nothing while the API is too busy for it."""
+    """Returns each trigger's cost and the chart of each day's; nothing while the API is too busy."""
     now = datetime.now(UTC)
     first = midnight(now.date() - timedelta(days=days - 1))
     path = f"environments/{environment_id}/stats"
     query = {"groupBy": "trigger", "from": first, "to": now}
     if not (by_trigger := ask_if_free(request, "GET", path, query=query)):
         return {}
-    # If the API might tell of a part of the triggers of a day alone, the chart shows whole days.
+    # If the API might leave out some triggers of a day, the chart does not split days by trigger.
     is_split = by_trigger["groups"] * days <= _MOST_GROUPS
     query["groupBy"] = "day,trigger" if is_split else "day"
     if not (parts := ask_if_free(request, "GET", path, query=query)):
@@ -99,7 +99,7 @@ def _spending(request: HttpRequest, environment_id: UUID, days: int) -> Json:
 
 
 def _days(dates: list[str], parts: list[Json], triggers: dict[str, Json]) -> list[Day]:
-    """Returns what each day cost: a part for each coloured trigger, and one without a name for all others."""
+    """Returns the cost of each day: a part for each coloured trigger, and one without a name for all others."""
     days = {date: Day(date) for date in dates}
     for each in parts:
         trigger = triggers.get(each["key"], {"series": _COLOURED})

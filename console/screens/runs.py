@@ -1,5 +1,5 @@
-"""The screens of runs: which there were, why one waits or how it ended, what it tells as it works, rerunning and
-canceling it.
+"""The screens of runs: the list, why a run waits or how it ended, the events of a running one, rerunning and
+canceling.
 """
 
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ _SOURCES = {
 
 @screen
 def runs(request: HttpRequest, environment_id: UUID) -> HttpResponse:
-    """Which runs were there, how did they end, and what did they say?"""
+    """Shows the runs of an environment, how they ended, and what they said."""
     machines = names_of(request, environment_id, "workers")
     offered: dict[str, tuple[str, dict[str, str]]] = {
         "triggerId": ("Trigger", {}),
@@ -103,10 +103,10 @@ def runs(request: HttpRequest, environment_id: UUID) -> HttpResponse:
 
 @screen
 def run(request: HttpRequest, run_id: UUID) -> HttpResponse:
-    """Why does it wait, what does it do, or how did it end?"""
+    """Shows why the run waits, what it does, or how it ended."""
     found = ask(request, "GET", f"runs/{run_id}").data
     environment = environment_of(request, found["environmentId"])
-    # While the API is too busy to explain, a part is refused, so that the page stays as it is.
+    # If the API is too busy to explain, a request of htmx fails, so that the page keeps what it shows.
     is_part = "HX-Request" in request.headers
     path = f"runs/{run_id}/explain"
     explained = ask(request, "GET", path).data if is_part else ask_if_free(request, "GET", path)
@@ -129,7 +129,8 @@ def run(request: HttpRequest, run_id: UUID) -> HttpResponse:
         "source": _SOURCES.get(found["source"], found["source"]),
         "trace": trace_of(request, found, events, machine.get("label", "")),
         "events": events,
-        # While it waits, what it waits for may change; afterwards only the run itself and its retry do.
+        # While the run is queued, any change may affect what it waits for. Afterwards only changes of the run and its
+        # retry matter.
         "follows": "" if found["status"] == "queued" else f"{run_id} {retry.get('runId') or ''}",
     }
     return show(request, environment, "runs", "run", context)
@@ -137,8 +138,8 @@ def run(request: HttpRequest, run_id: UUID) -> HttpResponse:
 
 @screen
 def rerun(request: HttpRequest, run_id: UUID) -> HttpResponse:
-    """Asks whether to do again what a run did, and shows what that may have changed. The form's key makes sure that a
-    form which is sent twice makes one run.
+    """Asks whether to repeat a run, and shows what the run may have changed outside. The form has a key, so that
+    sending it twice makes only one run.
     """
     found = ask(request, "GET", f"runs/{run_id}").data
     errors: list[str] = []
@@ -184,7 +185,7 @@ def cancel(request: HttpRequest, run_id: UUID) -> HttpResponse:
 
 @dataclass(frozen=True)
 class _Said:
-    """A sentence, what to do about it, and the page on which that is done: its path, and what its link says."""
+    """A sentence, what to do about it, and the page to do that: its path, and the text of its link."""
 
     sentence: str
     remedy: str = ""
@@ -192,7 +193,7 @@ class _Said:
     link: str = ""
 
 
-# What links say that lead to where something is done: by the type of the subject, and by the pages of ENDS.
+# The texts of links to pages where a person can act, by the type of the subject, and by the pages of ENDS.
 _LINKS = {
     "trigger": "Open the trigger",
     "worker": "Open the machine",
@@ -208,8 +209,8 @@ _LINKS = {
 
 
 def page_of(subject: Json, environment_id: object) -> tuple[str, str]:
-    """Returns the path of the page about a subject, by its `type` and `id`, and what a link to it says. Both are empty
-    if there is none.
+    """Returns the path of the page about a subject, by its `type` and `id`, and the text of its link. Both are empty if
+    there is no page.
     """
     if link := _LINKS.get(subject["type"], ""):
         return path_of_page(subject["type"], subject["id"], environment_id), link
@@ -217,8 +218,8 @@ def page_of(subject: Json, environment_id: object) -> tuple[str, str]:
 
 
 def _what_is_with(run: Json, explained: Json) -> list[_Said]:
-    """Returns what a run waits for, first what somebody must act on; who executes it; or whose fault its end was.
-    Without an explanation, which the API may be too busy for, less is said.
+    """Returns sentences on what a run waits for, those that a person must act on first; on who executes it; or on whose
+    fault its end was. They are fewer without an explanation, for which the API may be too busy.
     """
     if run["status"] in {"succeeded", "failed", "timed_out"}:
         by = (explained.get("ended") or {}).get("by")
@@ -236,7 +237,9 @@ def _what_is_with(run: Json, explained: Json) -> list[_Said]:
 
 
 def _whether_retried(explained: Json) -> str:
-    """Returns whether a run that failed is tried again. A retry that waits has a link and its due time instead."""
+    """Returns a sentence on whether a failed run is tried again. A retry that waits has a link and its due time
+    instead.
+    """
     retry = explained.get("retry") or {}
     is_told = retry.get("decision") == "due" or retry.get("code") in {"succeeded", "canceled"}
     return "" if is_told else str(retry.get("message", ""))

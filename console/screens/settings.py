@@ -44,7 +44,7 @@ _DAYS = {"7": "7 days", "30": "30 days", "90": "90 days", "365": "A year"}
 
 @screen
 def people(request: HttpRequest, environment_id: UUID) -> HttpResponse:
-    """Who may act here? A POST invites somebody."""
+    """Shows who may act in the environment. A POST invites a person."""
     environment = environment_of(request, environment_id)
     return (
         _invite(request, environment)
@@ -55,7 +55,7 @@ def people(request: HttpRequest, environment_id: UUID) -> HttpResponse:
 
 @screen
 def resend(request: HttpRequest, environment_id: UUID, invitation_id: UUID) -> HttpResponse:
-    """Replaces an invitation by a new one like it, since the link of the former one is shown nowhere any more."""
+    """Replaces an invitation by an equal new one, because the link of the old one can't be shown again."""
     environment = environment_of(request, environment_id)
     if request.method != "POST":
         return see_other(request, _people(environment_id))
@@ -92,7 +92,7 @@ def change_role(request: HttpRequest, environment_id: UUID, user_id: UUID) -> Ht
     if request.method == "POST":
         form = Form("PATCH", f"environments/{environment_id}/members/{user_id}", {"role": Look()})
         if form.send(request) is None:
-            # The row has no place for what the API says, so it stands above the list.
+            # A row of the list has no place for errors, so they stand above the list.
             wrong = [*form.errors, *(each for field in form.fields for each in field.errors)]
             environment = environment_of(request, environment_id)
             return _show_people(request, environment, status=form.status, problems=wrong)
@@ -174,7 +174,9 @@ def _show_people(
 
 
 def _add_last_actions(request: HttpRequest, environment: Json, members: list[Json]) -> None:
-    """Adds to each member the `last` action of theirs, of the last ones of all, or else since when they did nothing."""
+    """Adds to each member the `last` of their actions among the environment's latest, or since when they did
+    nothing.
+    """
     query = {"actorType": "user", "limit": MOST}
     path = f"environments/{environment['id']}/audit-log"
     actions = ask_if_free(request, "GET", path, query=query).get("items", [])
@@ -188,7 +190,7 @@ def _add_last_actions(request: HttpRequest, environment: Json, members: list[Jso
 
 @screen
 def keys(request: HttpRequest, environment_id: UUID) -> HttpResponse:
-    """Which programs may act here? A POST makes a key, whose token the answer shows this once."""
+    """Shows which programs may act in the environment. A POST makes a key; only its answer shows the token."""
     environment = environment_of(request, environment_id)
     path = f"environments/{environment_id}/api-keys"
     looks = {
@@ -211,7 +213,7 @@ def keys(request: HttpRequest, environment_id: UUID) -> HttpResponse:
 
 
 def _more_of_key(request: HttpRequest) -> Json:
-    """Returns what the body of a new key has besides what was typed. Its lifetime is counted from now."""
+    """Returns the fields of a new key's body that were not typed. Its lifetime is counted from now."""
     days = request.POST.get("expiresAt", "")
     expires = datetime.now(UTC) + timedelta(days=int(days)) if days in _DAYS else None
     return {"prefix": "pwk", **({"expiresAt": expires.isoformat()} if expires else {})}
@@ -242,7 +244,7 @@ def revoke_key(request: HttpRequest, environment_id: UUID, key_id: UUID) -> Http
     )
 
 
-# Whose actions the audit log shows: what people read, and the kinds of actors. Those of people come first.
+# The choices of whose actions the audit log shows: the text, and the kinds of actors. The first one is the default.
 _WHO = {
     "people": ("People", "user,staff"),
     "programs": ("Programs", "api_key"),
@@ -254,11 +256,11 @@ _WHO = {
 
 @screen
 def audit(request: HttpRequest, environment_id: UUID) -> HttpResponse:
-    """Who did what, and when?"""
+    """Shows who did what, and when."""
     environment = environment_of(request, environment_id)
     path = f"environments/{environment_id}/audit-log"
     filters = chosen(request, "action", "actorId", "targetId", "from", "to")
-    # `to` is the last day that is shown. What is no day goes to the API as it was typed.
+    # `to` is the last day that is shown. A text that is not a day is sent to the API as it was typed, which refuses it.
     query: dict[str, Any] = dict(filters)
     for name, days in (("from", 0), ("to", 1)):
         with suppress(KeyError, ValueError, OverflowError):
@@ -293,7 +295,7 @@ def _done(action: str) -> str:
 
 @screen
 def environment(request: HttpRequest, environment_id: UUID) -> HttpResponse:
-    """What is it called, and does it work? A POST renames, pauses or resumes it, as its button `do` says."""
+    """Shows the environment's name and state. A POST renames, pauses or resumes it, as its button `do` says."""
     shown = environment_of(request, environment_id)
     path = f"environments/{environment_id}"
     reason = Look("Why", help="Members see it on the first page.")

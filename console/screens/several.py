@@ -1,5 +1,5 @@
-"""Does to the rows of a list that somebody has chosen what a button says, and asks before what can't be undone. What is
-refused of one leaves the others as they are.
+"""Does what a button says to the chosen rows of a list, and asks before it does what can't be undone. If the API
+refuses one row, the others are changed all the same.
 """
 
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from console.pages import screen, see_other, show
 
 @dataclass(frozen=True)
 class _Question:
-    """What is asked before rows are changed."""
+    """The question that is asked before rows are changed."""
 
     title: str
     text: str
     button: str
 
 
-# What the buttons say, which are actions of the API, and the question before each that needs one.
+# The buttons of each list, which are actions of the API, with the question for those that need one.
 _ACTIONS: dict[str, dict[str, _Question | None]] = {
     "triggers": {
         "pause": None,
@@ -46,13 +46,13 @@ _ACTIONS: dict[str, dict[str, _Question | None]] = {
         ),
     },
 }
-# A page of a list has so many rows.
+# A page of a list has this many rows.
 _MOST = 50
 
 
 @screen
 def change_several(request: HttpRequest, environment_id: UUID, kind: str) -> HttpResponse:
-    """Does what the button `do` says to each `id`. The question's own form says that it was answered."""
+    """Does what the button `do` says to each row `id`. The question's own form says that it was answered."""
     back, action = reverse(f"console:{kind}", args=[environment_id]), request.POST.get("do", "")
     ids = list(dict.fromkeys(request.POST.getlist("id")))[:_MOST]
     if request.method != "POST" or action not in _ACTIONS[kind] or not ids:

@@ -1,7 +1,8 @@
-"""The screens for signing in at the operator's OpenID provider, and for linking an account to the one there.
+"""The screens for signing in at the issuer, the operator's OpenID provider, and for linking an account to the one
+there.
 
-The provider sends the browser back from another site, so no page here redirects to what needs the session's cookie: a
-page of ours that leads on by itself does, after which browsers send also a cookie with SameSite=Strict.
+The provider sends the browser back from another site, and then browsers send no cookie with SameSite=Strict, even after
+a redirect. So a page that needs the session's cookie is opened by a page of ours that leads on by itself.
 """
 
 from dataclasses import replace
@@ -24,13 +25,13 @@ _CODE = Look(
     autocomplete="one-time-code",
 )
 
-# After these refusals what the browser brought is still good, and the same page may be opened again.
+# After these refusals the code that the browser brought still works, so the same page may be opened again.
 _MAY_COME_AGAIN = {"overloaded", "throttled", "database_unavailable"}
 
 
 @screen
 def begin(request: HttpRequest) -> HttpResponse:
-    """Leads the browser to the provider. A form may bring the token of an invitation, whose page then goes on."""
+    """Sends the browser to the provider. A form may bring an invitation's token, whose page is opened afterwards."""
     on = safe_next(request)
     if token := request.POST.get("token"):
         on = f"{reverse('console:invitation')}#token={quote(token)}"
@@ -40,7 +41,7 @@ def begin(request: HttpRequest) -> HttpResponse:
 
 @screen
 def callback(request: HttpRequest) -> HttpResponse:
-    """Takes what the provider sent back with the browser."""
+    """Finishes the sign-in with the query that the provider gave the browser."""
     brought = {name: request.GET.get(name, "") for name in ("state", "code", "iss", "error")}
     try:
         entered = ask(request, "POST", "auth/sso/finish", body=brought, changes=False)
@@ -96,7 +97,7 @@ def _show_link(request: HttpRequest, form: Form, **said: Any) -> HttpResponse:
 
 
 def _lead_on(request: HttpRequest, answer: Answer, to: str) -> HttpResponse:
-    """Leads on to the URL that the API's answer has under the name `to`, with the cookies of the answer."""
+    """Opens the URL that the API's answer has under the name `to`, and passes the answer's cookies on."""
     url = answer.data[to]
     context = {"url": url, "host": urlsplit(url).netloc}
     response = render(request, "console/lead_on.html", context)

@@ -1,4 +1,4 @@
-"""The screens of sources: who may send events, what came, what each event started and why not, and once more."""
+"""The screens of sources: who may send events, which came, what each started or why it did not, and replaying them."""
 
 import shlex
 from dataclasses import replace
@@ -25,7 +25,7 @@ from console.pages import (
 from console.screens.settings import show_settings
 from console.templatetags.console import may, visible
 
-# What each scheme is called, and where its sender wants the URL and the secret.
+# For each scheme, its name, and where its sender is told the URL and the secret.
 _SCHEMES = {
     "github": (
         "GitHub",
@@ -86,13 +86,13 @@ SOURCES = ResourceScreens(
 )
 
 
-# The signature of a body, made in a shell.
+# The shell command that makes the signature of a body.
 _SIGNED = """"$(printf %s "$BODY" | openssl dgst -sha256 -hmac "$SECRET" -r | cut -d ' ' -f 1)\""""
 
 
 def _try_of(source: Json, url: str) -> list[str]:
-    """Returns the lines that send an event from a shell, or none if the sender is a product that signs by itself. The
-    secret is shown to nobody, so whoever pastes them puts it into the first one.
+    """Returns the shell lines that send an event, or none if the sender is a product that signs by itself. The secret
+    is never shown, so the person who pastes them types it into the first line.
     """
     if source["scheme"] == "bearer":
         header, proof = "Authorization: Bearer ", '"$SECRET"'
@@ -107,7 +107,7 @@ def _try_of(source: Json, url: str) -> list[str]:
     ]
 
 
-# The API counts so many requests of an hour at most. What became of them is drawn.
+# The API counts at most this many requests of an hour. The chart shows them by their result.
 _MOST_IN_HOUR = 100
 _CAME = {"good": "Started something", "open": "Started nothing", "bad": "Refused"}
 # Why a request was refused, and what to do about it.
@@ -124,10 +124,10 @@ _REFUSED = {
 
 @screen
 def sources(request: HttpRequest, environment_id: UUID) -> HttpResponse:
-    """Who may send events, and when did the last one come?"""
+    """Shows who may send events, and when the last one came."""
     page = listed(request, environment_id, "sources", include="recent")
     found = [_shown(each) for each in page["items"]]
-    # Where nothing gets in comes first, and then where most comes.
+    # Sources whose requests are all refused come first, and then those with the most requests.
     found.sort(
         key=lambda each: (
             not each["state"].endswith("shut"),
@@ -175,7 +175,7 @@ def _hours(recent: Json) -> Chart:
 
 @screen
 def source(request: HttpRequest, source_id: UUID) -> HttpResponse:
-    """What came, and what did it start? A POST changes the source."""
+    """Shows which events came, and what they started. A POST changes the source."""
     found = SOURCES.find(request, source_id=source_id)
     environment = environment_of(request, found["environmentId"])
     form = SOURCES.form(request, found)
@@ -209,7 +209,7 @@ def source(request: HttpRequest, source_id: UUID) -> HttpResponse:
 
 @screen
 def event(request: HttpRequest, event_id: UUID) -> HttpResponse:
-    """Why did it start something, or nothing?"""
+    """Shows why an event started something, or nothing."""
     found = ask(request, "GET", f"events/{event_id}").data
     return show_settings(
         request, found["environmentId"], "sources", {"event": found}, template="source_event"
@@ -218,7 +218,7 @@ def event(request: HttpRequest, event_id: UUID) -> HttpResponse:
 
 @screen
 def replay(request: HttpRequest, event_id: UUID) -> HttpResponse:
-    """Asks before an event is decided anew, and leads to the new one."""
+    """Asks before an event is replayed, and opens the page of the new event."""
     path = f"events/{event_id}"
     if request.method == "POST":
         made = ask(request, "POST", f"{path}/replay").data

@@ -1,4 +1,4 @@
-"""What a run did, as rows on one time axis: its phases, its calls of tools with what they got and gave, its words."""
+"""The trace of a run, as rows on one time axis: its phases, its tool calls with their input and output, its texts."""
 
 import json
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from console.charts import Trace, moment
 from console.pages import chosen
 from console.templatetags.console import duration, indented, of_call, spaced, visible
 
-# A text is shown up to this many characters, and a page has so many events.
+# A text is shown up to this many characters, and a page has at most this many events.
 _LONGEST, _EVENTS = 2000, 200
 # What people read for each phase, with its icon and the class of its bar.
 _PHASES = {
@@ -26,8 +26,8 @@ _WORDS = {"message": "The agent", "thinking": "The agent thinks", "status": "Sta
 
 @dataclass(kw_only=True)
 class Row:
-    """One row: `kind` is `phase`, `call` or `words`. `parts` are what is folded below it, with their headings. `cut` is
-    the number of the event before the one whose text is too long for the page.
+    """One row of a trace: `kind` is `phase`, `call` or `words`. `parts` are folded below it, with their headings. If a
+    text is too long for the page, `cut` is the number of the event before its event.
     """
 
     kind: str
@@ -48,7 +48,9 @@ class Row:
 
 
 def trace_of(request: HttpRequest, run: Json, events: Json, machine: str) -> Json:
-    """Returns the `rows` of a run's trace, the words of its `axis`, and how many `calls` it made, and `failed`."""
+    """Returns a run's trace: its `rows`, the words of its `axis`, and how many `calls` it made and how many
+    `failed`.
+    """
     now = datetime.now(UTC)
     phases = [_phase(each, machine) for each in run["phases"]]
     rows = _steps(events.get("items", []), calls_of(request, run))
@@ -76,8 +78,8 @@ def trace_of(request: HttpRequest, run: Json, events: Json, machine: str) -> Jso
 
 
 def _beginning(phases: list[Row], now: datetime) -> datetime:
-    """Returns where the axis begins. A queue that was much longer than all that followed is cut off, or else the rest
-    would be too short to be seen.
+    """Returns where the axis begins. A time in the queue that was much longer than the rest is cut off, because
+    otherwise the rest would be too short to be seen.
     """
     begun = phases[0].since if phases else now
     if len(phases) > 1:
@@ -96,7 +98,7 @@ def _phase(phase: Json, machine: str) -> Row:
 
 
 def _ended(last: Row, run: Json) -> Row:
-    """Shows at a run's last phase how it ended."""
+    """Returns a run's last phase with how the run ended."""
     last.until = last.until or moment(run["endedAt"])
     last.is_bad = run["status"] in {"failed", "timed_out"}
     last.icon = "cross" if last.is_bad else last.icon
@@ -104,7 +106,7 @@ def _ended(last: Row, run: Json) -> Row:
 
 
 def calls_of(request: HttpRequest, run: Json) -> list[Json]:
-    """Returns the tool calls of a run, which its machine lists when it ends."""
+    """Returns the tool calls of a run. Its machine sends this list when the run ends."""
     if not run["endedAt"] or not run["toolCalls"] or not run["toolCalls"]["total"]:
         return []
     found: list[Json] = ask(request, "GET", f"runs/{run['id']}/tool-calls").data["items"]
@@ -112,8 +114,8 @@ def calls_of(request: HttpRequest, run: Json) -> list[Json]:
 
 
 def _steps(events: list[Json], listed: list[Json]) -> list[Row]:
-    """Returns a row for each call and each word of a run. The events have what a call got and gave, and the list of
-    calls, which comes with the run's end, has how long it took and what it may have changed.
+    """Returns a row for each call and each text of a run. The events have a call's input and output. The list of calls,
+    which exists only after the run's end, has how long the call took and what it may have changed.
     """
     rows: list[Row] = []
     open_calls: dict[str, Row] = {}
@@ -189,7 +191,7 @@ def _words(event: Json, *, is_bad: bool) -> Row:
 
 
 def _text_of(event: Json) -> str:
-    """Returns an event's text, or without a text its data."""
+    """Returns an event's text, or its data if it has no text."""
     shown: Any = None if event["text"] else event["data"]
     text = event["text"] or ""
     return text if shown is None else json.dumps(shown, ensure_ascii=False)
@@ -200,8 +202,8 @@ def _milliseconds(time: timedelta) -> int:
 
 
 def events_of(request: HttpRequest, run: Json) -> Json:
-    """Returns a page of what a run told: the first one, or what follows the event `after` of the page's URL. Of a run
-    that goes on it is the last one.
+    """Returns a page of a run's events: those after the event `after` of the page's URL, or the first ones. For a run
+    that still goes on, returns the last ones.
     """
     path = f"runs/{run['id']}/events"
     query: Json = {"limit": _EVENTS, **chosen(request, "after", "limit")}

@@ -1,4 +1,4 @@
-"""The forms that make and change a trigger, in sections, and the due times that they show as one types."""
+"""The forms that make and change a trigger, in sections, with a preview of its due times."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -13,9 +13,9 @@ from console.pages import ResourceScreens, all_of, names_of, screen, see_other, 
 from console.screens.finding import MOST_CHOICES, Named
 from console.templatetags.console import word
 
-# How many due times to come are shown.
+# This many future due times are shown.
 _TO_COME = 5
-# The schedules that most people want, and how each is called.
+# The schedules that most people want, with their names.
 _PRESETS = {
     "Every hour": "0 * * * *",
     "Every day at 09:00": "0 9 * * *",
@@ -27,7 +27,7 @@ _PRESETS = {
 
 @dataclass(frozen=True)
 class _Section:
-    """A section of the form: what it asks for, the fields that most people fill in, and those that are folded."""
+    """A section of the form: its heading, the fields that most people fill in, and the folded ones."""
 
     name: str
     said: str
@@ -35,7 +35,7 @@ class _Section:
     rare: tuple[str, ...]
 
 
-# What no section names is folded in the last one.
+# Fields that no section names are folded in the last section.
 _SECTIONS = (
     _Section(
         "What",
@@ -140,7 +140,7 @@ _RULE = {
 
 
 def _heard(request: HttpRequest, row: Json) -> dict[str, Look]:
-    """Returns the fields of what the trigger listens to, with the sources and the triggers by their names."""
+    """Returns the fields of what the trigger listens to, with the names of sources and triggers."""
     sources = names_of(request, row["environmentId"], "sources")
     return {
         "sourceId": Look("A source", choices=[("", "–"), *sources.items()]),
@@ -167,7 +167,7 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
         all_of(request, row["environmentId"], kind) for kind in ("workers", "pools", "connections")
     )
     if "id" not in row and len(machines) == 1 and not found_pools:
-        # Where there is one machine, a new trigger has it.
+        # If there is only one machine, the form of a new trigger proposes it.
         row["workerId"] = machines[0]["id"]
     if source := "id" not in row and request.GET.get("source"):
         row["on"] = [{"sourceId": source}]
@@ -289,7 +289,7 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
 
 
 class _Triggers(ResourceScreens):
-    """The form has sections, and also shows the next due times."""
+    """The screens of triggers. Their form has sections, and shows the next due times."""
 
     def answer(self, request: HttpRequest, row: Json, form: Form, said: Json) -> HttpResponse:
         coming = Json()
@@ -324,7 +324,7 @@ def coming_times(
     timezone: str,
     once: str | None = None,
 ) -> Json:
-    """Returns a schedule's `description` and the next due times, with the single one. It returns nothing while the API
+    """Returns a schedule's `description` and its next due times, `runOnceAt` among them. Returns nothing while the API
     works out another preview.
     """
     body = {"schedule": schedule, "timezone": timezone, "runOnceAt": once, "count": _TO_COME}
@@ -334,7 +334,7 @@ def coming_times(
 
 @screen
 def schedule_preview(request: HttpRequest, environment_id: UUID) -> HttpResponse:
-    """The part of a form that says when its trigger is next due, for htmx."""
+    """Returns, for htmx, the part of a form that shows when its trigger is next due."""
     coming = _preview(request, str(environment_id))
     return render(request, "console/coming.html", {"coming": coming})
 

@@ -1,4 +1,6 @@
-"""The screens of triggers: which are healthy, how one's runs ended, what can be done with it, and its revisions."""
+"""The screens of triggers: which are healthy, how the runs of one ended, what a person can do with it, its
+revisions.
+"""
 
 import json
 from collections import Counter
@@ -32,9 +34,9 @@ _CHIPS: tuple[Chip, ...] = (
     ("Paused", {"enabled": "false"}, ["disabled"]),
 )
 _FILTERS = ("health", "enabled", "search")
-# The columns by which the list may be sorted: what trouble there is comes first.
+# The columns by which the list may be sorted. The first one puts triggers with trouble first.
 _SORTS = ("attention", "name", "nextDueAt", "-costThisMonth")
-# How many due times the line shows about which something was decided.
+# The line shows this many past due times, about which a scheduler has decided.
 _DECIDED = 5
 _RUN_STATES: tuple[Chip, ...] = (
     ("Failed", {"status": "failed,timed_out"}, ()),
@@ -43,9 +45,10 @@ _RUN_STATES: tuple[Chip, ...] = (
 )
 _ON_A_PAGE = 20
 _ON_A_LIST = 50
-# How many lines of a difference a page shows, and around each change how many that are the same.
+# A page shows this many lines of a difference, and around each change this many unchanged ones.
 _MOST_LINES, _CONTEXT = 60, 2
-# Comparing takes more than the square of the lines that differ. Above so many, the old ones stand before the new ones.
+# Comparing takes more than the square of the number of differing lines. Above this number, all old ones are shown
+# before the new ones.
 _MOST_COMPARED = 200
 
 Lines = list[tuple[str, str]]
@@ -53,7 +56,7 @@ Lines = list[tuple[str, str]]
 
 @screen
 def triggers(request: HttpRequest, environment_id: UUID) -> HttpResponse:
-    """Which triggers are healthy, which are not, when is each due, and what does it cost?"""
+    """Shows which triggers are healthy and which are not, when each is due, and what it costs."""
     sort = request.GET.get("sort", "")
     sort = sort if sort in _SORTS else _SORTS[0]
     asked = {"sort": sort, "include": "total,counts,recent", "limit": _ON_A_LIST}
@@ -80,8 +83,8 @@ def triggers(request: HttpRequest, environment_id: UUID) -> HttpResponse:
 
 
 def _this_month(request: HttpRequest, environment_id: UUID) -> dict[str, Json]:
-    """Returns the sums of each trigger's runs of this month, by its id. It is empty while the API is too busy to add
-    them up.
+    """Returns the sums of each trigger's runs of this month, by its id; nothing while the API is too busy to add them
+    up.
     """
     query = {"groupBy": "trigger", "period": "month"}
     stats = ask_if_free(request, "GET", f"environments/{environment_id}/stats", query=query)
@@ -90,13 +93,13 @@ def _this_month(request: HttpRequest, environment_id: UUID) -> dict[str, Json]:
 
 @screen
 def trigger(request: HttpRequest, trigger_id: UUID) -> HttpResponse:
-    """Did it run when it was due, and if not, why?"""
+    """Shows whether the trigger ran when it was due, and if not, why."""
     return _show(request, trigger_id, _run_form(trigger_id))
 
 
 @screen
 def run(request: HttpRequest, trigger_id: UUID) -> HttpResponse:
-    """Runs the trigger now, or lets its machine only look, and opens the run. The form has a key, so one that is sent
+    """Runs the trigger now, or lets its machine only look, and opens the run. The form has a key, so that sending it
     twice makes one run.
     """
     form = _run_form(trigger_id)
@@ -161,8 +164,8 @@ def _show(request: HttpRequest, trigger_id: UUID, form: Form) -> HttpResponse:
 
 
 def _why(found: Json, why: Json, runs: list[Json]) -> Json:
-    """Returns what to say about the trigger's state: a `sentence`, and the last `run` if it is about that one. What the
-    API explains is about the last due time, which is another matter for a trigger that fails.
+    """Returns what to say about the trigger's state: a `sentence`, and the last `run` if the sentence is about it. The
+    API's explanation is about the last due time, which is a different matter if the trigger fails.
     """
     if not found["enabled"]:
         return {"sentence": "It is paused: it runs when somebody resumes it."}
@@ -222,13 +225,13 @@ def _due_times(request: HttpRequest, found: Json, runs: list[Json]) -> Json:
 
 @screen
 def revisions(request: HttpRequest, trigger_id: UUID) -> HttpResponse:
-    """What did the trigger ask for before, and who changed it?"""
+    """Shows the trigger's earlier revisions, and who changed it."""
     trigger = ask(request, "GET", f"triggers/{trigger_id}").data
     page = _revisions(request, trigger_id)
     items = page["items"]
     before = [*items[1:], None]
     if page["nextCursor"]:
-        # What the last one changed is told by the first one of the next page.
+        # The last revision is compared with the first one of the next page.
         query = {"cursor": page["nextCursor"], "limit": 1}
         path = f"triggers/{trigger_id}/revisions"
         before[-1] = next(iter(ask(request, "GET", path, query=query).data["items"]), None)
@@ -272,7 +275,7 @@ def _revisions(request: HttpRequest, trigger_id: UUID) -> Json:
 
 
 def _changes(old: Json, new: Json) -> list[Json]:
-    """Returns what differs between two versions: of each field its name, and its lines with `+`, `-` or a space."""
+    """Returns the differences between two versions: for each field its name, and its lines with `+`, `-` or a space."""
     found = []
     for field, name in (
         ("prompt", "Prompt"),
@@ -297,7 +300,7 @@ def _lines_of(value: Json | str | None) -> list[str]:
 
 
 def _compared(old: list[str], new: list[str]) -> Lines:
-    """Returns the lines that were removed and added, with some around them."""
+    """Returns the removed and added lines, with some unchanged ones around them."""
     shared = min(len(old), len(new))
     start = next((n for n in range(shared) if old[n] != new[n]), shared)
     most = shared - start
@@ -307,5 +310,5 @@ def _compared(old: list[str], new: list[str]) -> Lines:
         return [*(("-", line) for line in was), *(("+", line) for line in now)]
     before, after = old[max(start - _CONTEXT, 0) : start], old[len(old) - end :][:_CONTEXT]
     found = unified_diff([*before, *was, *after], [*before, *now, *after], n=_CONTEXT, lineterm="")
-    # The first three lines are headings, and the other headings stand where lines are left out.
+    # The first three lines are headings. The other headings mark where lines are left out, and become an ellipsis.
     return [(" ", "…") if line.startswith("@@") else (line[0], line[1:]) for line in [*found][3:]]

@@ -1,5 +1,5 @@
 """The small parts of the console's pages: states, times, money and durations, each shown in one way, and texts of runs
-and outsiders, in which nothing is hidden and nothing acts on the page around it.
+and strangers, made safe: no character in them is invisible, and none affects the page around it.
 """
 
 import json
@@ -17,7 +17,7 @@ from pipedai.api.renderers import dollars
 
 register = template.Library()
 
-# What people read for each state of the API, with the icon and the tone that go with the word.
+# For each state of the API, what people read, and the icon and the tone of the badge.
 _STATES = {
     "failing": ("Failing", "cross", "bad"),
     "late": ("Late", "clock", "warn"),
@@ -100,13 +100,13 @@ _ROLES = ("viewer", "operator", "admin", "owner")
 
 @register.filter
 def word(state: str) -> str:
-    """Returns what people read for a state of the API."""
+    """Returns the word that people read for a state of the API."""
     return _STATES[state][0] if state in _STATES else state
 
 
 @register.simple_tag
 def icon(name: str) -> SafeString:
-    """Shows an icon of pipedai/icons.html. It says nothing by itself: a word stands beside it, or labels its link."""
+    """Shows an icon of pipedai/icons.html. It has no text of its own: a word stands beside it, or labels its link."""
     return format_html('<svg class="icon" aria-hidden="true"><use href="#i-{}"/></svg>', name)
 
 
@@ -119,7 +119,7 @@ def badge(state: str) -> SafeString:
 
 @register.filter
 def ending(run: dict[str, Any]) -> str:
-    """Returns the state of a run, for `badge`: a success may be one that found nothing new."""
+    """Returns the state of a run for `badge`, which differs for a success that found nothing new."""
     return "nothing_new" if run["nothingNew"] else str(run["status"])
 
 
@@ -138,7 +138,7 @@ def tone(state: str) -> str:
 
 @register.filter
 def titled(state: str) -> str:
-    """Returns a state as the title of a browser's tab begins with it: `✕ Failed`."""
+    """Returns a state for the beginning of a browser tab's title: `✕ Failed`."""
     said, _, tone = _STATES.get(state, (state, "", "calm"))
     return f"{_MARKS[tone]} {said}"
 
@@ -148,9 +148,9 @@ _MARKS = {"good": "✓", "bad": "✕", "warn": "!", "busy": "▸", "calm": "–"
 
 @register.simple_tag
 def when(moment: str | None, style: str = "") -> str:
-    """Shows a time of the API in UTC, which a script turns into the reader's zone. Its `title` has both. The style
-    `seconds` shows the clock with seconds, `clock` without, `day` the date alone, `ago` how long ago or in how long it
-    is, and `since` how long it lasts already.
+    """Shows a time of the API in UTC, which a script converts to the reader's zone. Its `title` has both. The style
+    `seconds` shows the clock with seconds, `clock` without, `day` only the date, `ago` how long ago it was or how far
+    ahead it is, and `since` how long something has lasted.
     """
     if not moment:
         return "–"
@@ -185,7 +185,7 @@ def money(amount: str | Decimal | None) -> str:
 
 @register.filter
 def duration(milliseconds: int | None, *, parts: int = 2) -> str:
-    """Shows a duration of some milliseconds in its two largest units, or fewer."""
+    """Shows a duration in its two largest units, or in fewer."""
     if milliseconds is None:
         return "–"
     seconds = milliseconds // 1000
@@ -212,7 +212,7 @@ _OF_WEEKS = {"*": "every day", "1-5": "weekdays", "mon-fri": "weekdays", "0,6": 
 
 @register.filter
 def rhythm(schedule: str | None) -> str:
-    """Returns a schedule in a few words, such as `06:00, weekdays`, or as it is where there are none for it."""
+    """Returns a schedule in a few words, such as `06:00, weekdays`, or the schedule itself if no words fit."""
     if schedule is None:
         return ""
     minute, hour, day, month, weekday = [*schedule.split(), "", "", "", "", ""][:5]
@@ -227,7 +227,7 @@ def rhythm(schedule: str | None) -> str:
     return schedule
 
 
-# The words of a User-Agent by which a browser, and a system, is known. Most browsers also name others, after their own.
+# The words in a User-Agent that identify a browser or a system. Most browsers also name others, after their own.
 _BROWSERS = {
     "Edg/": "Edge",
     "OPR/": "Opera",
@@ -248,7 +248,7 @@ _SYSTEMS = {
 
 @register.filter
 def device(user_agent: str) -> str:
-    """Returns a browser and its system, such as `Chrome on Linux`, or the beginning of what a program calls itself."""
+    """Returns a browser and its system, such as `Chrome on Linux`, or the beginning of a program's User-Agent."""
     browser, system = (
         next((known for word, known in words.items() if word in user_agent), "")
         for words in (_BROWSERS, _SYSTEMS)
@@ -258,14 +258,14 @@ def device(user_agent: str) -> str:
 
 @register.filter
 def may(environment: dict[str, str], role: str) -> bool:
-    """Whether the visitor's role in the environment is the given one or a higher one. A page offers nothing that the
-    API would refuse.
+    """Returns whether the visitor's role in the environment is at least the given one. Pages use it to offer nothing
+    that the API would refuse.
     """
     return _ROLES.index(environment["role"]) >= _ROLES.index(role)
 
 
-# Control characters, such as the escapes that colour a terminal, and those that turn the direction of the text around
-# them. A browser shows none of them. Tabs and line ends stay.
+# Control characters, such as the escapes that colour a terminal, and those that change the direction of the text around
+# them. Browsers show none of them. Tabs and line ends are not among them.
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 # Indenting makes deeply nested JSON many times as long. Above this many characters it stays on one line.
 _LONGEST_INDENTED = 256 * 1024
@@ -273,7 +273,7 @@ _LONGEST_INDENTED = 256 * 1024
 
 @register.filter
 def visible(text: str | None) -> str:
-    """Returns a text with each character that acts without being seen written as its number, as in \\u001b."""
+    """Returns a text in which each invisible control character is written as its number, such as \\u001b."""
     lines = (text or "").replace("\r\n", "\n")
     return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", lines)
 
@@ -287,8 +287,8 @@ def first_line(text: str | None) -> str:
 
 @register.filter
 def timed(sentence: str | None, times: list[dict[str, str]] | None = None) -> SafeString:
-    """Shows a sentence of the API with its `times` like all times, in place of the words that the API has for them, and
-    what it has between backticks as code.
+    """Shows a sentence of the API. Its `times` replace the API's words for them and look like all times. Text between
+    backticks is shown as code.
     """
     moments = {str(escape(each["words"])): each["at"] for each in times or ()}
     words = "|".join(re.escape(each) for each in sorted(moments, key=len, reverse=True))
@@ -300,7 +300,7 @@ def timed(sentence: str | None, times: list[dict[str, str]] | None = None) -> Sa
 
 @register.filter
 def spaced(word: str) -> str:
-    """Returns a word of a worker, such as `tool_call`, as people read it."""
+    """Returns a word of the worker protocol, such as `tool_call`, as people read it."""
     return word.replace("_", " ")
 
 
@@ -315,8 +315,8 @@ def indented(value: Any) -> str:
 
 @register.filter
 def fields(metadata: dict[str, Any]) -> str:
-    """Returns what an audit row tells, a field a line, and a change with an arrow. Texts are as they were written, but
-    indented below their field, so that none looks like a field of its own.
+    """Returns the metadata of an audit row, a field a line, with an arrow between old and new values. Texts are
+    unchanged, but indented below their field, so that none looks like a field of its own.
     """
     lines = (f"{name}: {_field(value)}" for name, value in metadata.items())
     return visible("\n".join(line.replace("\n", "\n    ") for line in lines))
@@ -340,7 +340,7 @@ _OF_CALLS = {
 
 @register.filter
 def of_call(word: str) -> str:
-    """Returns what people read for the outcome or the effect of a tool call."""
+    """Returns the word that people read for the outcome or the effect of a tool call."""
     return _OF_CALLS.get(word, word)
 
 

@@ -1,4 +1,4 @@
-"""What channels tell, as the JSON from which the texts of mails and of Slack are made."""
+"""Makes announcements: the JSON that channels send, and from which the texts of mails and of Slack are made."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -21,7 +21,7 @@ from triggers.states import FAILURES, Status
 # A digest names at most this many of the notices that it stands for, and only counts the others.
 MOST_NAMED: Final = 50
 
-# A failure tells how many there were in a row, counted up to this number.
+# An announcement of a failure says how many failures came in a row. They are counted up to this number.
 MAX_IN_A_ROW: Final = 100
 
 _INCIDENTS: Final = "SELECT * FROM incident WHERE id = ANY(%(ids)s)"
@@ -44,7 +44,7 @@ WHERE r.trigger_id = given.trigger_id AND r.status = '{{}}' AND (NOT r.retried O
     AND r.ended_at <= given.ended_at AND r.ended_at > coalesce(won.ended_at, '-infinity')
 ORDER BY r.ended_at DESC LIMIT {MAX_IN_A_ROW})"""  # noqa: S608
 
-# Counts of each run the final outcomes since the trigger's last success, the run's own being the last.
+# Counts for each run the final outcomes from the trigger's last success up to the run itself.
 _IN_A_ROW: Final = f"""
 SELECT given.id, least(lost.n, {MAX_IN_A_ROW}) AS n FROM run given
 LEFT JOIN LATERAL (
@@ -61,7 +61,7 @@ WHERE given.id = ANY(%(ids)s)
 class Announcement:
     environment_id: UUID
     event: str
-    # One sentence for people, without a full stop. Names that users wrote are in it unchanged.
+    # One sentence for people, without a full stop. It contains names that users wrote, unescaped.
     line: str
     at: datetime
     # The keys `subject`, `incident`, `run` and `approval` of the body.
@@ -69,16 +69,19 @@ class Announcement:
     incident_id: UUID | None = None
     run_id: UUID | None = None
     approval_id: UUID | None = None
-    # What the clauses of `run.result` look at.
+    # The JSON that the clauses of a channel's `run.result` are compared with.
     document: Mapping[str, Any] | None = None
 
 
-# What a notice may be about. Each body has all of these keys.
+# The keys that say what a notice is about. Each body has all of them, so that receivers need not check for missing
+# ones.
 _ABOUT_NOTHING: Final = dict.fromkeys(("subject", "incident", "run", "approval"))
 
 
 def read_body(body: str) -> dict[str, Any]:
-    """Returns a notice's body. An older release may have queued it, without the keys that came later."""
+    """Returns a notice's body. Keys that a newer release added are filled in, because an older release may have queued
+    it.
+    """
     found: dict[str, Any] = json.loads(body)
     return {**found, **{key: None for key in _ABOUT_NOTHING if key not in found}}
 
@@ -97,7 +100,9 @@ def body_of(announcement: Announcement, notice_id: UUID) -> str:
 
 
 def of_incidents(wanted: Collection[tuple[UUID, str, bool]], now: datetime) -> list[Announcement]:
-    """Items of `wanted` are an incident's id, the event, and whether it is a reminder. It takes four queries."""
+    """Returns the announcements about incidents. Each item of `wanted` is an incident's id, the event, and whether it
+    is a reminder. The function runs four queries.
+    """
     rows = {row["id"]: row for row in fetch_all(_INCIDENTS, {"ids": [id_ for id_, *_ in wanted]})}
     runs = _runs_shown([row["run_id"] for row in rows.values() if row["run_id"]])
     announcements = []
@@ -127,8 +132,8 @@ def of_incidents(wanted: Collection[tuple[UUID, str, bool]], now: datetime) -> l
 
 
 def of_outcomes(run_ids: Collection[UUID], *, with_documents: bool) -> list[Announcement]:
-    """Returns what is to be told about ended runs: of each `run.ended` and `run.result`. It takes four queries at most.
-    Clauses need the documents.
+    """Returns the announcements about ended runs: `run.ended` and `run.result` for each run. `with_documents` reads the
+    documents, which only clauses need. The function runs at most four queries.
     """
     documents = _documents(run_ids) if with_documents else {}
     return [
@@ -156,8 +161,8 @@ def of_outcomes(run_ids: Collection[UUID], *, with_documents: bool) -> list[Anno
 def of_questions(
     approval_ids: Collection[UUID], reminded_at: datetime | None = None
 ) -> list[Announcement]:
-    """Returns what is to be told about calls for which runs wait, without their arguments. With a time they are
-    reminders. It takes two queries.
+    """Returns the announcements about approvals that wait for a decision, without the arguments of the calls. If a time
+    is given, they are reminders. The function runs two queries.
     """
     rows = fetch_all(_QUESTIONS, {"ids": list(approval_ids)})
     runs = _runs_shown([row["run_id"] for row in rows])
@@ -207,8 +212,8 @@ def _result_line(run: Mapping[str, Any]) -> str:
 
 
 def _runs_shown(ids: Collection[UUID]) -> dict[UUID, dict[str, Any]]:
-    """Returns runs as lists show them. Of a failure it also tells `failuresInRow`, and `retry` as explanations do. It
-    takes three queries.
+    """Returns runs as lists show them. A failed run also has `failuresInRow`, and `retry` as explanations do. The
+    function runs three queries.
     """
     if not ids:
         return {}
@@ -236,7 +241,7 @@ def error_line(run: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """What a digest says: how many notices it stands for, and the sentences of the first ones."""
+    """What a digest says: how many notices it replaces, and the sentences of the first ones."""
 
     count: int = 0
     lines: tuple[str, ...] = ()

@@ -1,8 +1,8 @@
-"""Says which addresses get an environment's notices, and takes the answers of their owners.
+"""Decides which e-mail addresses get an environment's notices, and records the answers of their owners.
 
-An address gets them if a member has proved and named it as their own, or if its owner has confirmed, and unless the
-owner has refused. The tokens in mails are signed ids, and stored nowhere. The token of `List-Unsubscribe` also reaches
-servers, so it can only refuse.
+An address gets notices if a member has confirmed it and named it as their own, or if its owner has agreed, unless the
+owner has refused. The tokens in mails are signed ids, which are stored nowhere. The token of `List-Unsubscribe` also
+reaches mail servers, so it can only refuse.
 """
 
 from collections.abc import Collection
@@ -29,7 +29,7 @@ from pipedai.sql import Row, execute, fetch_all
 _ANSWERS: Final = "pipedai.asked-address"
 _STOPS: Final = "pipedai.stop-notices"
 
-# Without proof of their address a user changes nothing that its owner may have said.
+# A user who has not confirmed their e-mail address can't change an answer that its owner may have given.
 _AGREE: Final = """
 INSERT INTO asked_address AS a (id, environment_id, address, asked_by)
 VALUES (%(id)s, %(environment_id)s, %(address)s, %(user_id)s)
@@ -43,7 +43,8 @@ WHERE u.id = %(user_id)s AND u.is_active AND u.email_verified_at IS NOT NULL
 ON CONFLICT (address, environment_id) DO UPDATE SET confirmed_at = NULL, refused_at = excluded.refused_at,
     id = CASE WHEN %(is_removed)s THEN excluded.id ELSE a.id END
 """
-# Members whose address was put into a channel before members were asked get rows, which the links in mails name.
+# Adds rows for members whose address was put into a channel by a release that did not ask them. The links in mails need
+# the rows' ids.
 _KEEP: Final = """
 INSERT INTO asked_address (id, environment_id, address, asked_by)
 SELECT gen_random_uuid(), w.environment_id, w.address, u.id
@@ -68,7 +69,7 @@ class Standing(StrEnum):
     ASKED = "asked"
     # The address gets no notices, because its owner has refused those of this environment or all.
     REFUSED = "refused"
-    # The address gets no notices: no member has it, or the member has not proved it, and its owner was never asked.
+    # The address gets no notices: its owner was never asked, and no member has confirmed it as their own.
     UNKNOWN = "unknown"
 
     @property
@@ -78,7 +79,8 @@ class Standing(StrEnum):
 
 def standing_columns(environment: str, address: str) -> str:
     """Returns the SQL of the columns that `standing_of` reads. `environment` and `address` are SQL expressions, the
-    latter in lower case. A member's address that has no row was put into a channel before members were asked.
+    latter in lower case. A member's address without a row counts as agreed, because an older release put it into a
+    channel without asking.
     """
     return f"""
 EXISTS (SELECT FROM refused_address r WHERE r.address = {address})
@@ -141,7 +143,9 @@ def unsubscribe_headers(asked_id: UUID) -> dict[str, str]:
 
 
 def agree(environment_id: UUID, user: User) -> None:
-    """Records that a user named their own address. If they have proved it, that ends an earlier refusal."""
+    """Records that a user agreed to notices to their own address. If they have confirmed the address, this ends an
+    earlier refusal.
+    """
     params = {
         "id": new_id(),
         "environment_id": environment_id,
@@ -155,7 +159,7 @@ def agree(environment_id: UUID, user: User) -> None:
 
 
 def leave(environment_id: UUID, user_id: UUID, *, is_removed: bool) -> None:
-    """Records that a former member refuses the notices. With `is_removed`, links in earlier mails don't help."""
+    """Records that a former member refuses the notices. With `is_removed`, links in earlier mails stop working."""
     params = {
         "id": new_id(),
         "environment_id": environment_id,
@@ -166,7 +170,7 @@ def leave(environment_id: UUID, user_id: UUID, *, is_removed: bool) -> None:
 
 
 def keep_consent(members: Collection[tuple[UUID, str]]) -> None:
-    """Makes the rows that the members' addresses, each with its environment, lack."""
+    """Adds the missing rows for the addresses of members, each given with its environment."""
     if members:
         environments, addresses = zip(*members, strict=True)
         execute(_KEEP, {"environments": list(environments), "addresses": list(addresses)})
@@ -220,7 +224,9 @@ def _asked(token: str, purpose: str) -> AskedAddress:
 
 
 def _signer(purpose: str) -> Signer:
-    """Returns what signs under SECRET_KEY, and knows the signatures under SECRET_KEY_FALLBACKS."""
+    """Returns the signer for one purpose. It signs with SECRET_KEY, and also accepts signatures made with
+    SECRET_KEY_FALLBACKS.
+    """
     return Signer(salt=purpose, sep=".")
 
 

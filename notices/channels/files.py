@@ -15,11 +15,11 @@ register_kind(
         # Only channels of the kind `email` have addresses.
         finish=lambda row: {**row, "emails": row["emails"] or None},
         references={"triggers": "trigger"},
-        # In files `kind` is the kind of row.
+        # In files `kind` already means the kind of row, so the channel's kind is called `type`.
         renamed={"type": "kind"},
         secrets={
             "url": Secret(URL, bytes.decode, stand_in="https://hooks.example.com/stands-in"),
-            # It is for one server: another URL may remove it.
+            # A secret belongs to one server, so a change of the URL may remove it.
             "secret": Secret(SECRET, bytes.decode, target="url", is_sent=False, lost_with=("url",)),
         },
         writes={"channel": OF_ENVIRONMENT, "data_key": OF_ENVIRONMENT},

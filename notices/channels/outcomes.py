@@ -1,7 +1,8 @@
-"""Tells channels of runs: of their final outcomes, and of the calls about which somebody has to decide.
+"""Queues the notices of runs: about their final outcomes, and about approvals that wait for a decision.
 
-The end of a run notes its outcome, and a scheduler tells it. So the end of a run waits neither for channels nor for the
-count of the hourly limit, and pays nothing if no channel of its environment tells of ended runs.
+The end of a run only notes its outcome; a scheduler queues the notices later. So the end of a run waits neither for
+locks of channels nor for the count of the hourly limit, and costs nothing if no channel of its environment wants ended
+runs.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,8 @@ from pipedai.ids import new_id
 from pipedai.sql import Row, execute_later, fetch_all
 from triggers.approvals.services import take_due_reminders
 
-# The SQL condition that a channel `c` is enabled and tells of ended runs. The index `channel_of_outcomes` has it too.
+# The SQL condition that a channel `c` is enabled and tells of ended runs. The index `channel_of_outcomes` has the same
+# condition, so that this reads it.
 TELLS_OUTCOMES: Final = """
 c.enabled AND c.deleted_at IS NULL AND c.events && (ARRAY['run.ended', 'run.result'])::varchar(30)[]"""
 
@@ -28,9 +30,9 @@ SELECT o.* FROM unnest(%(ids)s::uuid[], %(environments)s::uuid[], %(runs)s::uuid
 WHERE EXISTS (SELECT FROM channel c WHERE c.environment_id = o.environment_id AND {TELLS_OUTCOMES})
 """  # noqa: S608
 
-# Takes the first outcomes of each environment in turns, so that a flood of one tenant's delays no other's. It reads the
-# first entries of each environment in the index, and only the first one if so many environments have some that one of
-# each is enough. It skips what another scheduler has locked.
+# Takes the first outcomes of each environment in turns, so that a flood in one environment delays no other. It reads
+# only the first entries of each environment from the index, and one entry of each if there are `limit` environments or
+# more. It skips rows that another scheduler has locked.
 _TAKE: Final = """
 WITH RECURSIVE tenant (id) AS (
     (SELECT environment_id FROM untold_outcome ORDER BY environment_id LIMIT 1)
@@ -50,8 +52,9 @@ DELETE FROM untold_outcome u USING free WHERE u.id = free.id RETURNING u.environ
 
 
 def note_outcomes(outcomes: Sequence[tuple[UUID, UUID]]) -> None:
-    """Notes final outcomes, each an environment's id and a run's, in the transaction that ends the runs. A late result
-    that replaces one is noted as well. The statement goes out with the transaction's next one.
+    """Notes final outcomes, given as pairs of an environment's id and a run's id, in the transaction that ends the
+    runs. A late result that replaces an outcome is noted as well. The statement is sent together with the transaction's
+    next one.
     """
     params = {
         "ids": [new_id() for _ in outcomes],
@@ -62,8 +65,8 @@ def note_outcomes(outcomes: Sequence[tuple[UUID, UUID]]) -> None:
 
 
 def tell_outcomes(*, share: int = 50, limit: int = 200, now: datetime | None = None) -> int:
-    """Queues the notices about up to `limit` final outcomes, of each environment up to `share`, in a constant number of
-    statements. Returns how many outcomes it took. The hourly limit counts here.
+    """Queues the notices about up to `limit` final outcomes, up to `share` of each environment, in a constant number of
+    statements. Returns how many outcomes it took. The hourly limit applies to these notices.
     """
     with transaction.atomic():
         taken = fetch_all(_TAKE, {"share": share, "limit": limit})
@@ -72,7 +75,8 @@ def tell_outcomes(*, share: int = 50, limit: int = 200, now: datetime | None = N
         environments = {row["environment_id"] for row in taken}
         if channels := channels_wanting(environments, [RUN_ENDED, RUN_RESULT], now=now):
             run_ids = sorted({row["run_id"] for row in taken})
-            # `always` and `failed` need no more than the run.
+            # `always` and `failed` can be decided from the run alone; only clauses, which are a JSON list, need the
+            # documents.
             with_documents = any(each["tells_when"].startswith("[") for each in channels)
             announcements = of_outcomes(run_ids, with_documents=with_documents)
             queue_notices(channels, announcements, now=now)
@@ -82,7 +86,7 @@ def tell_outcomes(*, share: int = 50, limit: int = 200, now: datetime | None = N
 def announce_questions(
     questions: Sequence[Row], *, is_reminder: bool = False, now: datetime | None = None
 ) -> None:
-    """Queues the notices about approvals, rows with `id` and `environment_id`, in the caller's transaction."""
+    """Queues the notices about approvals, given as rows with `id` and `environment_id`, in the caller's transaction."""
     environments: set[UUID] = {each["environment_id"] for each in questions}
     if channels := channels_wanting(environments, [APPROVAL_REQUESTED], now=now):
         at = channels[0]["now"] if is_reminder else None
@@ -90,7 +94,7 @@ def announce_questions(
 
 
 def remind_of_questions(*, limit: int = 100, now: datetime | None = None) -> int:
-    """Reminds people of up to `limit` calls, of each once. Returns of how many."""
+    """Queues one reminder for each of up to `limit` undecided approvals. Returns how many it reminded of."""
     with transaction.atomic():
         questions = take_due_reminders(limit=limit, now=now)
         if questions:

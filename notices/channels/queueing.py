@@ -1,7 +1,7 @@
-"""Says which channels want to tell of something, and queues their notices, within the limits of their receivers.
+"""Decides which channels want an announcement, and queues their notices within the limits of the receivers.
 
 An address, or a channel of Slack, gets at most `MAX_AN_HOUR` results of runs an hour, and as many other notices.
-Digests of a channel gather what is beyond, so that a storm of incidents makes one mail.
+Notices beyond the limit are gathered in digests, so that many incidents at once make one mail.
 """
 
 import json
@@ -60,22 +60,24 @@ def _wants_result(channel: Row, announcement: Announcement) -> bool:
     return first_failing(when, announcement.document) is None
 
 
-# How many results, and how many other notices, an address or a channel of Slack gets in an hour, and may have pending.
+# An address or a channel of Slack gets at most this many results, and as many other notices, in an hour. The same
+# numbers limit how many of its notices may be pending.
 MAX_AN_HOUR: Final = 20
 AN_HOUR: Final = timedelta(hours=1)
 # How many notices a webhook may have pending. The oldest notices beyond this number are dropped.
 MAX_PENDING: Final = 10_000
 _BATCH: Final = 1_000
 
-# Makes transactions that tell the same address wait for each other, so that the second one counts what the first one
-# queued. Channels of other environments may have the address too. There are 1,024 locks, so that a batch needs few.
+# Makes transactions that send to the same address wait for each other, so that the second one counts what the first one
+# queued. Channels of other environments may have the address too. There are only 1,024 locks, so that a large batch
+# does not fill the lock table.
 _TAKE_TURNS: Final = """
 SELECT pg_advisory_xact_lock(hashtextextended('notices to ' || n, 0)) FROM (
     SELECT DISTINCT hashtext(a) & 1023 AS n FROM unnest(%(addresses)s::text[]) a ORDER BY n) turn
 """
 
-# Reads for each channel and address the times of its receiver's last results or other notices, as far as they count
-# against the hourly limit, how many of these are pending, and the digest that still gathers such notices.
+# Reads for each channel and address when its last results, or its last other notices, count against the hourly limit,
+# how many of these are pending, and the digest that still gathers such notices.
 _ROOM: Final = f"""
 SELECT k.channel_id, k.address, k.tells_results, lately.times, lately.pending, digest.id AS digest_id, digest.body
 FROM unnest(%(channels)s::uuid[], %(addresses)s::text[], %(results)s::boolean[]) k (channel_id, address, tells_results)
@@ -123,8 +125,8 @@ _COUNT_DROPPED: Final = (
 
 @dataclass(slots=True)
 class _Line:
-    """What one address of a channel is told: results alone, or no results. The address is empty for a channel without
-    addresses.
+    """The announcements for one address of a channel: either results alone, or none. The address is empty for a channel
+    without addresses.
     """
 
     channel: Row
@@ -146,9 +148,9 @@ class _Line:
 
 @dataclass(slots=True)
 class _Room:
-    """What counts against an hourly limit of one receiver."""
+    """What counts against the hourly limit of one receiver."""
 
-    # When the last notices were sent or are to be sent: at most `MAX_AN_HOUR`, of the last hour or later, in order.
+    # When the last notices were sent or will be sent, in order: at most `MAX_AN_HOUR`, none older than an hour.
     times: list[datetime]
     # How many of the last `MAX_AN_HOUR` notices are pending.
     pending: int
@@ -163,7 +165,9 @@ class _Room:
         self.pending += 1
 
     def next_time(self, now: datetime) -> datetime:
-        """Returns when a digest may be sent: when the oldest notice stops counting, or after an hour."""
+        """Returns when a digest may be sent: when the oldest counted notice is an hour old, or in an hour if none is
+        counted.
+        """
         due = max(now, self.times[0] + AN_HOUR) if self.times else now + AN_HOUR
         return max(due, now + AN_HOUR) if self.pending > len(self.times) else due
 
@@ -171,9 +175,9 @@ class _Room:
 def queue_notices(
     channels: Sequence[Row], announcements: Sequence[Announcement], *, now: datetime | None = None
 ) -> list[Notice]:
-    """Writes the notices of these channels, and returns them with new digests. Call it in the transaction of the cause,
-    with the result and the `now` of `channels_wanting`. It takes a constant number of statements, and two for each
-    digest.
+    """Writes the notices of these channels, and returns them together with new digests. Call it in the transaction of
+    the cause, with the result of `channels_wanting` and its `now`. It runs a constant number of statements, and two
+    more for each digest.
     """
     wanted = [
         (channel, [each for each in announcements if wants(channel, each)]) for channel in channels
@@ -184,7 +188,7 @@ def queue_notices(
     rows += _limited(lines, now)
     Notice.objects.bulk_create(rows, batch_size=_BATCH)
     if unlimited:
-        # The oldest pending notices of webhooks that have more are given up.
+        # A webhook channel has too many pending notices? Then its oldest ones are given up.
         params = {"channels": [line.channel["id"] for line in unlimited], "most": MAX_PENDING}
         for row in fetch_all(_DROP, params):
             execute(_COUNT_DROPPED, row)
@@ -192,7 +196,9 @@ def queue_notices(
 
 
 def queue_unlimited(channel: Row, announcement: Announcement) -> None:
-    """Writes a channel's notices about something, one for each address that gets mail, even beyond the hourly limit."""
+    """Writes a channel's notices of one announcement, one for each address that gets mail, even beyond the hourly
+    limit.
+    """
     lines = _lines([(channel, [announcement])])
     Notice.objects.bulk_create([_notice(line, announcement) for line in lines])
 
@@ -210,8 +216,8 @@ def _is_limited(line: _Line) -> bool:
 
 
 def _lines(wanted: list[tuple[Row, list[Announcement]]]) -> list[_Line]:
-    """Returns a line of results and a line of the rest, as far as there are any, for each address that gets mail and
-    for each channel without addresses.
+    """Returns the lines for each address that gets mail and for each channel without addresses: one line of results and
+    one of the other announcements, if there are any.
     """
     wanted = [(channel, found) for channel, found in wanted if found]
     pairs = {
@@ -261,7 +267,9 @@ def _limited(lines: list[_Line], now: datetime | None) -> list[Notice]:
 
 
 def _digested(line: _Line, held: list[Announcement], row: Row, room: _Room) -> list[Notice]:
-    """Returns the rows of the notices that are held back. If no digest gathers yet, a new digest comes first."""
+    """Returns the rows of the notices that are held back. If no digest is open to gather them, the first row is a new
+    digest.
+    """
     lines = [each.line for each in held]
     digest_id, digests = row["digest_id"], []
     if digest_id is None or not _gather(digest_id, line, lines, row["body"]):

@@ -1,5 +1,5 @@
-"""Makes the message of a queued notice: the request of a webhook, the text for Slack, or a mail. Records at the channel
-whether its messages get through.
+"""Makes the message of a queued notice: the request of a webhook, the text for Slack, or a mail. Records on the channel
+whether its messages are delivered.
 """
 
 import json
@@ -33,9 +33,9 @@ from triggers.explain.answers import duration_words, zoned_words
 from workspaces.encryption import keys
 from workspaces.tenant_columns import SealedField
 
-# The columns that the claim of a notice reads besides the notice's own. The URL and the secret are those that the
-# channel has now. The run's output is read here and not copied into the notice, because it can have 64 KiB and
-# thousands of notices may be pending.
+# The columns that the claim of a notice reads from other tables. The URL and the secret are the channel's present ones.
+# The run's output is read here and not copied into the notice, because it can have 64 KiB and thousands of notices may
+# be pending.
 READS: Final = f"""
 c.kind, c.name AS channel_name, c.url, c.secret, e.name AS environment_name, result.output::text AS run_output,
 (NOT c.enabled OR c.deleted_at IS NOT NULL OR e.deleted_at IS NOT NULL) AS is_off,
@@ -64,13 +64,13 @@ _STOPPED: Final = {
     Standing.ASKED: "the e-mail address has not confirmed",
     Standing.UNKNOWN: "the e-mail address is no confirmed member's",
 }
-# These replacements keep what users and runs wrote from making links and mentions. Slack reads the first three
-# characters as markup. Mattermost takes the same requests, and mentions a name after an @, unless an invisible space
-# comes between.
+# These replacements stop texts of users and runs from making links and mentions. Slack reads the first three characters
+# as markup. Mattermost takes the same requests, and reads a name after an @ as a mention, unless an invisible space
+# comes between them.
 _SLACK_ESCAPES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "@\u200b"})
 _AGENT: Final = "PipedAI-Notices/1"
-# How long the text of a result or a summary is: in characters in Slack, in bytes in a mail. With the links below it, a
-# mail has 20 KiB at most.
+# The largest size of the text of a result or a summary: in characters in Slack, in bytes in a mail. With the links
+# below the text, a mail has 20 KiB at most.
 _MAX_SLACK: Final = 3_000
 _MAX_MAIL: Final = 18 * 1024
 
@@ -114,8 +114,8 @@ def _with_output(row: Row) -> str:
 
 
 def slack_text(row: Row) -> str:
-    """Returns the text for Slack, with a link to the page that it is about. Texts of users and runs in it make no
-    links, also of bare URLs, no mentions and no new lines.
+    """Returns the text for Slack, with a link to the page that the notice is about. What users and runs wrote can't
+    make links (not even a bare URL), mentions or new lines in it.
     """
     link = _page(row)
     if row["event"] in LONG:
@@ -135,8 +135,8 @@ def slack_text(row: Row) -> str:
 
 
 def _content(row: Row) -> dict[str, Any]:
-    """Returns what a notice tells: the `title`, in which names that users chose make no links, `story` and `facts`,
-    and of a digest the `lines` and how many `more` there are.
+    """Returns the content of a notice: the `title`, in which names that users chose make no links, `story` and `facts`.
+    A digest also has `lines`, and `more`, the number of notices that it only counts.
     """
     told = {"title": "", "story": "", "facts": [], "lines": [], "more": 0}
     if row["event"] == DIGEST:
@@ -169,7 +169,8 @@ def _page(row: Row) -> str:
 
 def _mail(row: Row) -> Mail:
     stop, headers = "", {}
-    # Without a mail server, members' addresses that nobody has proved get mails too (as files), and have no row.
+    # Without a mail server (mails are written as files) members' unconfirmed addresses get mails too. They have no row,
+    # so their mails have no link to stop them.
     if row["asked_id"] is not None:
         stop, headers = (
             consent.link_of(row["asked_id"]),
@@ -214,8 +215,8 @@ def _title(body: dict[str, Any], name: str) -> str:
 
 
 def _facts(row: Row, body: dict[str, Any]) -> list[Fact]:
-    """Returns the facts about a call to decide about, or about an incident and its run. A recovery tells its times in
-    its story.
+    """Returns the facts about an approval, or about an incident and its run. A recovery has its times in `_story`
+    instead.
     """
     if approval := body["approval"]:
         until = zoned_words(datetime.fromisoformat(approval["expiresAt"]), row["timezone"])
@@ -239,8 +240,8 @@ def _facts(row: Row, body: dict[str, Any]) -> list[Fact]:
 
 
 def _story(row: Row, body: dict[str, Any]) -> str:
-    """Returns how long a recovery took, or what becomes of a call until somebody decides about it, as a sentence. It is
-    empty for other notices.
+    """Returns a sentence about how long the incident of a recovery lasted, or about what happens to an approval until
+    somebody decides. It is empty for other notices.
     """
     if body["approval"]:
         return "Nothing is done until somebody approves the call."
@@ -254,8 +255,8 @@ def _story(row: Row, body: dict[str, Any]) -> str:
 
 
 def _words(row: Row, body: dict[str, Any], name: str) -> str:
-    """Returns a time of the notice's incident in the time zone of the trigger or budget that it is about, else in UTC.
-    It is empty if the incident has no such time.
+    """Returns a time of the notice's incident as text, in the time zone of the trigger or budget that it is about, else
+    in UTC. The text is empty if the incident has no such time.
     """
     iso = (body["incident"] or {}).get(name)
     return zoned_words(datetime.fromisoformat(iso), row["timezone"]) if iso else ""

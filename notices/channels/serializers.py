@@ -46,7 +46,7 @@ _MAX_TOKEN = 200
 class WhenField(serializers.Field[Any, Any, Any, Any]):
     """Which final outcomes a channel tells: `always`, `failed`, or clauses that must all hold."""
 
-    # The field is no part of the body, so that also a PATCH needs whole clauses.
+    # This field is not bound to the body's serializer, so that whole clauses are required in a PATCH too.
     where = WhereField(allow_empty=False)
 
     def to_internal_value(self, data: Any) -> Any:
@@ -80,7 +80,7 @@ class SummaryBody(StrictBody):
         return value
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        # In a PATCH no field is required by itself.
+        # A PATCH makes every field optional, so the required ones are checked here.
         if "at" not in attrs:
             raise serializers.ValidationError({"at": ["This field is required."]})
         days = attrs.get("weekdays", WEEKDAYS)
@@ -136,7 +136,7 @@ class ChannelBody(StrictBody):
         return [event for event in EVENTS if event in value]
 
 
-# What a new channel has, if its body does not say so.
+# The values of a new channel for the fields that its body leaves out.
 DEFAULTS: dict[str, Any] = {
     "emails": None,
     "url": None,

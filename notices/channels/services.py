@@ -37,7 +37,7 @@ _HIDDEN: Final = frozenset({"emails", "url", "secret"})
 _ONLY_WEBHOOKS: Final = "Only a channel of the kind webhook has it."
 _NOBODY: Final = "Nobody with a confirmed e-mail address answers for this key: let a user add the e-mail addresses."
 
-# These locks make requests that add addresses for one user, or in one workspace, wait for each other. Without them two
+# These locks make requests wait for each other that add addresses for one user, or in one workspace. Without them two
 # requests at once could both add the last address that is allowed. triggers/trigger_ceiling.py explains why they are
 # advisory locks and not locks of rows.
 _TAKE_TURNS: Final = """
@@ -59,7 +59,7 @@ FROM environment e JOIN workspace w ON w.id = e.workspace_id WHERE e.id = %(envi
 
 
 class Channels(Resource[Channel]):
-    """Due notices of a deleted channel are given up."""
+    """Changes channels. Deleting a channel gives up its pending notices."""
 
     noun = "channel"
     model = Channel
@@ -69,7 +69,7 @@ class Channels(Resource[Channel]):
 
     def apply(self, channel: Channel, values: dict[str, Any], actor: Actor) -> dict[str, Any]:
         """If the URL moves to another origin without a new secret, the secret is removed, because it is for one server
-        only. Raises also Conflict if its mail can't be sent.
+        only. Also raises Conflict if the actor may not have mail sent.
         """
         if channel._state.adding:
             values = DEFAULTS | values
@@ -110,7 +110,7 @@ CHANNELS = Channels()
 
 def test_channel(*, channel_id: UUID, actor: Actor) -> list[UUID]:
     """Queues a test notice for each address that gets mail now, or one for a channel without addresses. Raises
-    NotFound, Conflict for a disabled channel or an actor who may not have mail sent to others.
+    NotFound; raises Conflict for a disabled channel, or for an actor who may not have mail sent to others.
     """
     with transaction.atomic():
         channel = CHANNELS.lock(channel_id, actor)
@@ -133,7 +133,7 @@ def test_channel(*, channel_id: UUID, actor: Actor) -> list[UUID]:
 
 
 def _check_triggers(channel: Channel, values: dict[str, Any]) -> None:
-    """Raises Invalid if a trigger that the channel did not have yet is none of its environment's."""
+    """Raises Invalid if a trigger that is new to the channel is not in the channel's environment."""
     new = set(values.get("trigger_ids") or ()) - set(channel.trigger_ids or ())
     live = Trigger.objects.filter(environment_id=channel.environment_id, deleted_at__isnull=True)
     if new and live.filter(id__in=new).count() < len(new):
@@ -141,7 +141,9 @@ def _check_triggers(channel: Channel, values: dict[str, Any]) -> None:
 
 
 def _plan_summary(channel: Channel) -> None:
-    """Sets when the next summary is due. It tells what came since the last one, or since there is to be one."""
+    """Sets when the next summary is due. That summary covers the time since the last one, or for the first one the time
+    from now on.
+    """
     channel.summary_due_at = None
     if channel.summary is None or not channel.enabled:
         channel.summary_since = None
@@ -198,9 +200,9 @@ def _check_fit(channel: Channel, values: dict[str, Any]) -> None:
 
 
 def check_may_mail(addresses: Collection[str], actor: Actor) -> User | None:
-    """Raises Conflict if the actor has proved no address of their own. Returns the user who is responsible for the
-    mail, or None if no proof is needed, as for the user's own address alone, or in a viewer's plan of files, which the
-    system makes and rolls back.
+    """Raises Conflict if the actor has not confirmed their own e-mail address. Returns the user who is responsible for
+    the mail. Returns None if no proof is needed: for the user's own address alone, or in a viewer's plan of files,
+    which the system makes and rolls back.
     """
     if not proof_counts() or not addresses or actor.type == "system":
         return None
@@ -208,7 +210,7 @@ def check_may_mail(addresses: Collection[str], actor: Actor) -> User | None:
     if user is None:
         raise Conflict(_NOBODY, code=ErrorCode.EMAIL_UNVERIFIED)
     if not user.has_proved_email and set(addresses) == {user.email}:
-        # The user gets no notices before they have proved this address, and an earlier mail has asked them to prove it.
+        # The user gets no notices before they confirm this address, and an earlier mail has asked them to confirm it.
         return None
     check_proof(user)
     return user
@@ -217,7 +219,8 @@ def check_may_mail(addresses: Collection[str], actor: Actor) -> User | None:
 def ask_new_addresses(channel: Channel, addresses: Collection[str], actor: Actor) -> None:
     """Queues a mail that asks for consent to each new address, except the actor's own. Call it in the transaction that
     adds the addresses, with the environment locked. Raises Conflict as `check_may_mail` does, and CeilingReached for
-    too many in a day. A rehearsal neither asks nor counts, because it may hold up no other request.
+    too many in a day. A rehearsal (a plan of files) neither asks nor counts, because its locks could delay other
+    requests.
     """
     if not addresses:
         return

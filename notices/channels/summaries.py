@@ -1,6 +1,6 @@
 """Queues the summaries of channels: once a day, what became of all due times and runs since the last one.
 
-A scheduler claims a channel by moving on when its next summary is due, in the transaction that queues the notices.
+A scheduler claims a channel by setting the time of its next summary, in the transaction that queues the notices.
 """
 
 import json
@@ -21,10 +21,10 @@ from triggers.budgets.spending import SPENT
 from triggers.schedules.cron import Schedule
 from triggers.states import TERMINAL, FaultClass, Status
 
-# A summary tells of what was over this long before it is made, and before any open transaction began that has written
-# something. What is not committed by then is in the next summary.
+# A summary ends this long before it is made, and before the start of the oldest open transaction that has written
+# something, so that no transaction can add to its time later. The next summary covers the rest.
 SETTLED: Final = timedelta(seconds=30)
-# So many items of a kind are told of; the others are counted.
+# A summary lists at most this many items of a kind, and counts the others.
 MOST_ITEMS: Final = 20
 
 _TAKE: Final = f"""
@@ -41,9 +41,9 @@ UPDATE channel SET summary_due_at = %(due_at)s, summary_since = %(since)s
 WHERE id = %(id)s AND summary_due_at = %(was_due_at)s
 """
 
-# The due times of each trigger without a run, by decision. A row that goes on from before `since`, or beyond `until`,
-# is told apart (`across`), since only a part of it counts. The index `tick_without_run` has the first condition on
-# times.
+# The due times of each trigger that made no run, by decision. A row that began before `since`, or ends after `until`,
+# is returned apart (`across`), because only a part of it counts. The index `tick_without_run` has the first condition
+# on times.
 _WITHOUT_RUN: Final = """
 SELECT t.id, t.name, t.schedule, t.timezone, k.decision,
     coalesce(sum(greatest(k.missed_count, 1)) FILTER (WHERE NOT k.is_across), 0)::int AS n,
@@ -69,9 +69,9 @@ _SCHEDULED: Final = """
     SELECT count(*) FROM run
     WHERE environment_id = %(environment_id)s AND source = 'schedule'
         AND queued_at >= %(since)s AND queued_at < %(until)s"""
-# The number of due times that made a run, which is the number of runs that schedules have queued. An index has those
-# that have ended, so that PostgreSQL need not read the runs themselves; the others are not many. The states and fault
-# classes are named one by one, because otherwise PostgreSQL may read all runs of that time by another index.
+# The number of due times that made a run, which is the number of runs that schedules have queued. An index contains the
+# ended ones, so that PostgreSQL need not read their rows; there are few others. The states and fault classes are named
+# one by one, because otherwise PostgreSQL may read all runs of that time by another index.
 _FIRED: Final = f"""
 SELECT sum(n)::int AS n FROM (
     SELECT ({_SCHEDULED} AND ended_at IS NOT NULL AND status = s.status AND fault_class = f.fault_class) AS n
@@ -84,7 +84,7 @@ SELECT sum(n)::int AS n FROM (
 _ENDED_IN_WINDOW: Final = (
     "r.environment_id = %(environment_id)s AND r.ended_at >= %(since)s AND r.ended_at < %(until)s"
 )
-# A retried attempt is no outcome, but costs something.
+# A run that was retried is no final outcome, but its cost counts.
 _RUNS: Final = f"""
 SELECT count(*) FILTER (WHERE r.status = 'succeeded') AS succeeded,
     count(*) FILTER (WHERE r.status = 'failed' AND NOT r.retried) AS failed,
@@ -103,8 +103,8 @@ WHERE {_ENDED_IN_WINDOW} AND r.status IN ('failed', 'timed_out') AND NOT r.retri
 ORDER BY r.ended_at DESC, r.id DESC LIMIT {MOST_ITEMS}
 """  # noqa: S608
 
-# What each budget has used in the last two of its windows that the summary's time touches: at seven o'clock, yesterday
-# and today. A budget of which no run was claimed has used nothing.
+# What each budget has used in the last two of its windows that the summary's time touches; a daily summary at seven
+# o'clock touches those of yesterday and of today. A budget without a claimed run has used nothing.
 _BUDGETS: Final = f"""
 SELECT b.id, b.name, b.period, b.timezone, b.limit_usd AS "limitUsd", b.limit_runs AS "limitRuns",
     w.starts_at AS "startsAt", {SPENT} AS "spentUsd", coalesce(w.runs, 0) AS runs
@@ -118,7 +118,7 @@ ORDER BY b.created_at, b.id, w.starts_at
 
 
 def next_summary(summary: Row, after: datetime) -> datetime:
-    """Returns when a summary is due next. It comes once on each day, also if the clocks skip or repeat its time."""
+    """Returns when a summary is due next. It is sent once a day, even if the clock change skips or repeats its time."""
     hour, minute = map(int, summary["at"].split(":"))
     days = ",".join(summary["weekdays"])
     # A zone that this machine does not know any more counts as UTC.
@@ -127,8 +127,8 @@ def next_summary(summary: Row, after: datetime) -> datetime:
 
 
 def send_summaries(*, now: datetime | None = None) -> int:
-    """Queues the summary of the channel whose is due longest, once also after days without a scheduler. Returns 1, or 0
-    if none is due. It takes a constant number of statements.
+    """Queues the summary of the channel that has been due longest; after days without a scheduler it sends only one.
+    Returns 1, or 0 if none is due. It runs a constant number of statements.
     """
     with transaction.atomic():
         channel = fetch_one(_TAKE, {"now": now})
@@ -193,8 +193,8 @@ def _told(
 
 
 def _across(row: Row, until: datetime) -> int:
-    """Returns how many due times of those tick rows count that go on from before the window or beyond it. The present
-    schedule says which; if it can't be worked out any more, they count as one.
+    """Returns how many due times within the window those tick rows stand for that begin before it or end after it. The
+    trigger's present schedule decides; if it can't be worked out any more, a row counts as one due time.
     """
     count = 0
     parts = (row[f"across_{part}"] or () for part in ("from", "to", "counts"))

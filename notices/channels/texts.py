@@ -1,5 +1,5 @@
-"""Makes plain text of bounded length of what may tell much: the result of a run, and summaries. What runs and users
-wrote makes no links in it, and can't be taken for ours.
+"""Makes plain text of bounded length of long notices: the results of runs, and summaries. What runs and users wrote
+makes no links in it, and can't be mistaken for our own words.
 """
 
 import json
@@ -17,32 +17,32 @@ from triggers.explain.answers import RetryDecision, duration_words, zoned_words
 from triggers.explain.due_times import why_no_run
 from triggers.reasons import ENDS, end_code
 
-# The events that are plain text alone, also by mail.
+# The events whose notices are plain text alone, even in a mail.
 LONG: Final = (RUN_RESULT, SUMMARY)
 
-# A title, and an error or a name in a summary, have so many characters at most, and the name in a title so many.
+# The most characters of a title, and of an error or a name in a summary; and the most of a name within a title.
 _LONGEST: Final = 120
 _LONGEST_NAME: Final = 60
 # A longer line is broken, because a mail's line has 998 bytes at most (RFC 5322 §2.1.1).
 _LONGEST_LINE: Final = 200
 # No text shows more characters of one string than this.
 _LONGEST_STRING: Final = 20 * 1024
-# What a summary says of whose fault a failure was.
+# How a summary says, by fault class, whose fault a failure was.
 _FAULTS: Final = {
     "client": " by its own settings or limits",
     "infra": " by what it depends on",
 }
 _CUT: Final = "… and more. The page has all of it."
 
-# A label of ours, and what is to be told. Only an `Own` text is ours, too.
+# A label that we wrote, and its value. A value that we wrote too has the type `Own`.
 Fact = tuple[Own, str]
 
 
 def long_text(
     row: Row, most: int, size: Callable[[str], int], *, most_items: int
 ) -> tuple[str, list[str]]:
-    """Returns the title and the lines of a claimed notice, which together have the size `most` at most. Of a summary's
-    items, `most_items` of each kind are told.
+    """Returns the title and the lines of a claimed notice, which together have at most the size `most`. A summary lists
+    at most `most_items` items of each kind.
     """
     body, environment = json.loads(row["body"]), row["environment_name"]
     if row["event"] == SUMMARY:
@@ -57,7 +57,7 @@ def long_text(
 
 
 def failure_facts(run: Mapping[str, Any] | None, timezone: str) -> list[Fact]:
-    """Returns what is to be told of a run of a notice's body; nothing if there is none, or if it did not fail."""
+    """Returns the facts about the failed run of a notice's body; none if there is no run, or if it did not fail."""
     if run is None or run.get("retry") is None:
         return []
     because = ENDS[end_code(None, run["faultClass"]) or ""].because
@@ -119,7 +119,7 @@ def _state(run: Mapping[str, Any]) -> str:
 
 
 def _summary_title(told: dict[str, Any], environment: str) -> str:
-    """Returns what became of everything, in one line: `All 28 due, 28 succeeded (production)`."""
+    """Returns the counts of a summary in one line: `All 28 due, 28 succeeded (production)`."""
     due, runs = told["due"], told["runs"]
     troubles = [
         f", {count} {words}"
@@ -218,9 +218,7 @@ def _used(budget: dict[str, Any]) -> str:
 
 
 def _fit(lines: Iterable[str], most: int, size: Callable[[str], int]) -> list[str]:
-    """Returns the first lines, which together have the size `most` at most, with a line that says so if some are left
-    out.
-    """
+    """Returns as many of the first lines as fit into the size `most`. If some are left out, the last line says so."""
     kept: list[str] = []
     left = most - size(_CUT) - 1
     for line in lines:
@@ -254,7 +252,7 @@ def _value_lines(value: Any, indent: str = "  ") -> Iterator[str]:
 
 
 def _item_lines(head: str, item: Any, indent: str) -> Iterator[str]:
-    """Yields an item behind its head, or below it if it has several lines."""
+    """Returns the lines of an item: on the line of its head, or below the head if the item has several lines."""
     if isinstance(item, dict | list) and item:
         yield head
         yield from _value_lines(item, f"{indent}  ")

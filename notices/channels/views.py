@@ -77,7 +77,8 @@ class ChannelViewSet(ResourceViewSet):
         answers={201: _QUEUED},
     )
     def test(self, request: Request, channel_id: UUID) -> Response:
-        # The answer is read in the transaction that queues the notices, so that a 503 leaves none behind.
+        # The answer is made in the transaction that queues the notices, so that a request that ends with a 503 queues
+        # none.
         with transaction.atomic():
             ids = test_channel(channel_id=channel_id, actor=actor_of(request))
             rows = Notice.objects.filter(id__in=ids).prefetch_related("attempts").order_by("id")

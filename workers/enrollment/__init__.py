@@ -1,1 +1,1 @@
-"""Enrollment: a host presents a code or an approved pairing, and gets its first worker and its `hos_` API key."""
+"""Enrollment: a host exchanges a code or an approved pairing for its first worker and its `hos_` API key."""

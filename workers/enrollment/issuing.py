@@ -1,4 +1,4 @@
-"""Issues codes for hosts, and lets hosts and command lines ask for a pairing, which a person decides about."""
+"""Issues codes for hosts, and lets hosts and command lines ask for a pairing, which a person approves or denies."""
 
 import secrets
 from dataclasses import dataclass
@@ -78,9 +78,9 @@ def issue_code(
     user_id: UUID,
     actor: Actor,
 ) -> tuple[Enrollment, str]:
-    """Makes an enrollment and returns it with its `enr_` code, of which an HMAC is stored. It expires after a day
-    unless `expires_at` says otherwise. Raises NotFound, Invalid for a missing pool, CeilingReached, and the errors of
-    `hold_role_of_user`.
+    """Makes an enrollment and returns it with its `enr_` code. The database keeps only an HMAC of the code. The
+    enrollment expires after a day unless `expires_at` says otherwise. Raises NotFound, Invalid for a missing pool,
+    CeilingReached, and the errors of `hold_role_of_user`.
     """
     code = tokens.mint("enr")
     with transaction.atomic():
@@ -114,7 +114,9 @@ def issue_code(
 
 
 def revoke_enrollment(*, environment_id: UUID, enrollment_id: UUID, actor: Actor) -> None:
-    """Revokes the enrollment, once. Raises NotFound, and Conflict if a host has redeemed it: then revoke its key."""
+    """Revokes the enrollment, once. Raises NotFound, and Conflict if a host has redeemed it: then revoke the host's
+    key.
+    """
     own = Enrollment.objects.filter(id=enrollment_id, environment_id=environment_id)
     with changing(environment_id, actor):
         if own.filter(revoked_at__isnull=True, consumed_at__isnull=True).update(revoked_at=Now()):
@@ -130,15 +132,15 @@ def revoke_enrollment(*, environment_id: UUID, enrollment_id: UUID, actor: Actor
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Pairing:
-    """A pairing that waits for somebody's approval."""
+    """A pairing that waits for a person's approval."""
 
     id: UUID
     # The two codes are in plaintext. The database has only HMACs of them.
     device_code: str
     user_code: str
     verification_uri: str
-    # RFC 8628 asks for a URL that contains the code. It stands in the fragment, which browsers send to no server, and
-    # our page does not read it: a person must type the code, so that a link can't do so.
+    # RFC 8628 asks for a URL that contains the code. The code is in the fragment, which browsers send to no server, and
+    # which our page does not read: a person must type the code, so that nobody can be tricked by a link.
     verification_uri_complete: str
     interval: int
     expires_at: datetime
@@ -151,7 +153,9 @@ def begin_pairing(
     address: str | None,
     program: str | None,
 ) -> Pairing:
-    """Begins a pairing, which has no environment yet. Raises TooManyRequests if MAX_PENDING of its network wait."""
+    """Begins a pairing, which has no environment yet. Raises TooManyRequests if MAX_PENDING of its network wait
+    already.
+    """
     device_code, user_code = make_device_code(), make_user_code()
     with transaction.atomic():
         if address is not None:
@@ -188,7 +192,8 @@ def begin_pairing(
 
 def find_pending(*, typed: str, user_id: UUID) -> Enrollment:
     """Returns the waiting pairing with the typed code. Raises NotFound; TooManyRequests after five wrong codes."""
-    # The try is counted before the code is looked up: otherwise many requests at once could try more than five codes.
+    # The try is counted before the code is looked up, because otherwise many requests at once could try more than five
+    # codes.
     check_rate(WRONG_ENTRIES, str(user_id))
     code = normal_user_code(typed)
     pending = Enrollment.objects.filter(
@@ -212,9 +217,9 @@ def approve_pairing(
     user_id: UUID,
     actor: Actor,
 ) -> Enrollment:
-    """Approves the pairing of a command line, whose key will have this role, the user's own at most; without a role
-    that of a host. Either gets its tokens when it asks the next time. Raises Conflict if somebody decided before or it
-    has expired, and the errors of `hold_role_of_user`.
+    """Approves a pairing. With `role`, the pairing is a command line's, whose key gets this role, the user's own at
+    most; without, it is a host's. The program gets its tokens at its next request. Raises Conflict if the pairing has
+    expired or somebody has decided already, and the errors of `hold_role_of_user`.
     """
     with transaction.atomic():
         lock_environment(environment_id)
@@ -264,7 +269,9 @@ def make_user_code() -> str:
 
 
 def normal_user_code(typed: str) -> str | None:
-    """Returns a typed code in the form of `make_user_code`, whatever its case and punctuation, or None."""
+    """Returns a typed code in the form of `make_user_code`, in any case and with any punctuation; None for other
+    texts.
+    """
     letters = [character for character in typed.upper() if character.isalnum()]
     if len(letters) != 2 * _HALF or not set(letters) <= set(_LETTERS):
         return None

@@ -1,4 +1,4 @@
-"""Exchanges a code or an approved pairing, once: a host for a worker and its keys, a command line for a key."""
+"""Exchanges a code or an approved pairing, once: a host gets a worker and its keys, a command line gets a key."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +36,7 @@ SELECT e.*, environment.workspace_id, e.expires_at <= statement_timestamp() AS i
 FROM enrollment e LEFT JOIN environment ON environment.id = e.environment_id
 WHERE e.kind = %(kind)s AND e.code_digest = ANY(%(digests)s)
 """
-# Records that a host asked. One that asked too soon must from then on wait 5 s longer each time (RFC 8628 §3.5).
+# Records that a host asked. After a request that came too soon, it must wait 5 s longer each time (RFC 8628 §3.5).
 _POLL = """
 UPDATE enrollment e
 SET polled_at = statement_timestamp(),
@@ -52,7 +52,7 @@ RETURNING old.too_fast
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Redeemed:
-    """A host's worker and its two tokens, which are shown this once."""
+    """A host's worker and its two tokens, which are shown only in this answer."""
 
     worker_id: UUID
     # The tokens are in plaintext; only their digests are stored.
@@ -65,7 +65,9 @@ class Redeemed:
 
 
 class EnrollmentRefused(ApiError):  # noqa: N818 - an answer by its status
-    """With status 400 the pairing still waits for approval, and the host may ask again. Any other is final."""
+    """The answer to a host that gets nothing. With status 400 the pairing still waits, and the host may ask again.
+    Others are final.
+    """
 
     def __init__(self, status_code: int, code: ErrorCode, message: str) -> None:
         super().__init__(message, code=code)
@@ -77,7 +79,7 @@ def redeem(
 ) -> Redeemed:
     """Makes a host's worker and key, and ends the enrollment. Raises NotFound, EnrollmentRefused, CeilingReached."""
     if code is not None and tokens.prefix_of(code) != "enr":
-        # The code's checksum is wrong, so the database need not be asked.
+        # The code's checksum is wrong, so it is no code of ours, and the database need not be asked.
         raise NotFound
     kind = "device" if code is None else "code"
     with _locked(kind, code or device_code or "") as row:
@@ -104,7 +106,7 @@ def redeem_login(*, device_code: str, actor: Actor) -> tuple[Minted, Environment
 
 @contextmanager
 def _locked(kind: str, code: str) -> Iterator[Row]:
-    """Gives the approved enrollment with this code, in a transaction that holds it and the role that it needs."""
+    """Gives the approved enrollment with this code, in a transaction that locks it and the role that it needs."""
     found = {"kind": kind, "digests": digests(kind, code)}
     row = _find(found)
     _check(row)
@@ -149,7 +151,7 @@ def _waiting(enrollment_id: UUID) -> EnrollmentRefused:
     row = fetch_one(_POLL, {**params, "id": enrollment_id})
     too_fast = row is not None and row["too_fast"]
     code = ErrorCode.SLOW_DOWN if too_fast else ErrorCode.AUTHORIZATION_PENDING
-    # RFC 8628 has these words in `error`, so both keys of the body hold them.
+    # RFC 8628 expects these words in `error`, and our API has them in `code`, so both keys have them.
     return EnrollmentRefused(400, code, code.value)
 
 

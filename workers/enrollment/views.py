@@ -1,4 +1,6 @@
-"""The endpoints of enrollment. Admins issue codes; hosts begin pairings, and exchange a code for their tokens."""
+"""The endpoints of enrollment. Admins issue codes; hosts begin pairings; hosts and command lines exchange both for
+tokens.
+"""
 
 from typing import Any
 from uuid import UUID
@@ -34,7 +36,7 @@ class EnrollmentBody(StrictBody):
         return attrs
 
 
-# What asks for a pairing, and the kind of enrollment that it begins.
+# For each program that can ask for a pairing, the kind of enrollment that it begins.
 _PAIRED = {"host": Enrollment.Kind.DEVICE.value, "command_line": Enrollment.Kind.KEY.value}
 
 
@@ -42,7 +44,7 @@ class PairingBody(Body):
     label = NameField(max_length=255, allow_null=True, default=None)  # type: ignore[assignment]
 
     def get_fields(self) -> dict[str, Any]:
-        # `for` is a word of Python.
+        # `for` is a keyword of Python, so the field can't be a class attribute.
         choice = serializers.ChoiceField(source="kind", choices=list(_PAIRED), default="host")
         return {**super().get_fields(), "for": choice}
 
@@ -243,7 +245,7 @@ class EnrollmentViewSet(ApiViewSet):
     permissions = {"device": IsPublic, "redeem": IsPublic, "key": IsPublic}
     throttles = {
         "device": (Throttle(Rate("begin-pairing", limit=30, seconds=3600), by_address),),
-        # What waits for approval calls every 5 s, and many hosts may share one address.
+        # A program that waits for approval calls every 5 s, and many hosts may share one IP address.
         "redeem": _REDEEMING,
         "key": _REDEEMING,
     }

@@ -27,7 +27,7 @@ from workspaces.tenant_columns import keeping_keys
 class Pools(Resource[Pool]):
     noun = "pool"
     model = Pool
-    # A trigger may be about to point at it, or a worker to join it.
+    # Triggers and workers refer to pools, so a deletion waits for transactions that add such a reference.
     is_referred_to = True
 
     @contextmanager
@@ -53,7 +53,9 @@ POOLS = Pools()
 
 
 def add_worker(*, pool: Pool, worker_id: UUID, actor: Actor) -> None:
-    """Puts a worker into a pool, if it is not in it. Raises NotFound, CeilingReached, and the errors of `hold_role`."""
+    """Puts a worker into a pool, unless it is a member. Raises NotFound, CeilingReached, and the errors of
+    `hold_role`.
+    """
     with transaction.atomic():
         _lock_worker(pool, worker_id, actor)
         joined = or_not_found(
@@ -66,8 +68,8 @@ def add_worker(*, pool: Pool, worker_id: UUID, actor: Actor) -> None:
 
 
 def remove_worker(*, pool: Pool, worker_id: UUID, actor: Actor) -> None:
-    """Takes a worker out of a pool. It finishes the runs that it holds, and runs that wait for its sessions wait no
-    longer. A repetition changes nothing. Raises NotFound, and the errors of `hold_role`.
+    """Takes a worker out of a pool. The worker finishes the runs that it holds. Runs that wait for one of its sessions
+    stop waiting. A repeated call changes nothing. Raises NotFound, and the errors of `hold_role`.
     """
     with transaction.atomic():
         _lock_worker(pool, worker_id, actor)
@@ -97,8 +99,8 @@ RETURNING pool_id
 def join_pools(
     *, environment_id: UUID, worker_id: UUID, pool_ids: Iterable[UUID]
 ) -> list[UUID] | None:
-    """Makes the worker a member of those pools that exist, and returns the ones it was not in; None if none exists. The
-    caller has locked the environment and the worker. Raises CeilingReached.
+    """Makes the worker a member of those pools that exist. Returns the pools that it was not in before, or None if none
+    of the pools exists. The caller has locked the environment and the worker. Raises CeilingReached.
     """
     held = hold_pools(environment_id, pool_ids)
     if not held:
@@ -118,7 +120,8 @@ def join_pools(
 
 def leave_all_pools(*, environment_id: UUID, worker_id: UUID) -> list[UUID]:
     """Ends all memberships of a worker, and returns the pools. The caller has locked the environment and the worker.
-    The pools are locked first, so that it holds nothing while it waits for the deletion of one.
+    The pools are locked before the memberships, so that this holds no membership while it waits for a pool's
+    deletion.
     """
     memberships = PoolMember.objects.filter(worker_id=worker_id)
     left = hold_pools(environment_id, memberships.values_list("pool_id", flat=True))
@@ -129,8 +132,8 @@ def leave_all_pools(*, environment_id: UUID, worker_id: UUID) -> list[UUID]:
 def lock_resuming_triggers(
     pool_ids: Sequence[UUID], *, worker_id: UUID | None = None
 ) -> list[UUID]:
-    """Locks the triggers that resume in the pools, and those of `worker_id`, whose ids it returns. Call it after a
-    worker has left: it waits for ends of runs whose retry may want a session of the worker.
+    """Locks the triggers that resume runs in the pools, and those of `worker_id`, and returns their ids. Call it after
+    a worker has left. It waits for runs that are ending, because their retries may want a session of the worker.
     """
     of_pools = Q(pool_id__in=pool_ids, retry_mode=RetryMode.RESUME)
     triggers = Trigger.objects.filter(
@@ -141,8 +144,8 @@ def lock_resuming_triggers(
 
 
 def pools_of_host(key_id: UUID) -> set[UUID]:
-    """Returns the pools of all workers that a host brought in. Its further workers may join only these, because pools
-    get secrets of triggers, and an admin decides which machines are in them.
+    """Returns the pools of all workers that a host brought in. Its further workers may join only these, because members
+    of a pool get its triggers' secrets, and so an admin decides which machines are in it.
     """
     own = PoolMember.objects.filter(
         worker__host_key_id=key_id, worker__deleted_at__isnull=True, pool__deleted_at__isnull=True

@@ -46,10 +46,10 @@ class PoolSerializer(RowSerializer):
 # The columns that the rows of `with_workers` have.
 COLUMNS = sorted(sources_of(PoolSerializer) - {"workers"})
 
-# Counts the workers of pools. A worker that is in several of the pools is looked at once. It is free if it is online
-# and could take another run: it is neither disabled nor limited, and holds fewer runs than it may. Each worker's state
-# comes with the list of its pools, because a join of states and members would compare each with each if PostgreSQL
-# expected few rows.
+# Counts the workers of pools. A worker that is in several of the pools is read once. It is free if it is online and
+# could take another run: it is neither disabled nor limited, and holds fewer runs than it may. Each worker's state
+# comes with the list of its pools, because PostgreSQL might join states and members row by row, if it expected few
+# rows.
 _COUNT = f"""
 WITH state AS MATERIALIZED (
     SELECT member.pool_ids, w.disabled_at IS NULL AND coalesce(w.limited_until <= statement_timestamp(), true)
@@ -70,14 +70,14 @@ _NONE = {"total": 0, "online": 0, "free": 0}
 
 
 def with_workers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Adds to each pool how many `workers` it has: `total`, `online` and `free`. It takes one query."""
+    """Adds to each pool the numbers of its `workers`: `total`, `online` and `free`. It runs one query."""
     params = {"pool_ids": [row["id"] for row in rows]}
     counts = {count.pop("pool_id"): count for count in fetch_all(_COUNT, params)}
     return [{**row, "workers": counts.get(row["id"], _NONE)} for row in rows]
 
 
 class PoolViewSet(ResourceViewSet):
-    """Pools, and who is in them. The list of workers, filtered by a pool, shows its workers."""
+    """The endpoints of pools and their members. The list of workers, filtered by a pool, shows its members."""
 
     tag = "Pools"
     permissions = {"add": IsAdmin, "remove": IsAdmin}

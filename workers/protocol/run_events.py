@@ -1,4 +1,4 @@
-"""The endpoint by which a worker sends the events of its run, that is, what the CLI tells."""
+"""The endpoint to which a worker sends the events of its run, that is, the output of the CLI."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -73,27 +73,29 @@ class EventsBody(Body):
 
 @dataclass(frozen=True, slots=True)
 class CallingWorker(Principal):
-    """A worker whose token was checked by the statement that stored its events. Nothing else of it was read."""
+    """A worker whose token was checked by the statement that stored its events. Nothing else about it was read."""
 
     type: ClassVar[ActorType] = "worker"
 
 
 class WorkerRunEventViewSet(WorkerProtocolViewSet):
     permissions = {"store": IsSignedIn}
-    # The events of the call, if they are stored already.
+    # The events of the call, if the fast path has stored them already.
     _appended: Sequence[RunEvent] = ()
-    # A worker sends as many events as its run has; the limits of events bound them.
+    # The number of calls is not limited, because the limits on a run's events already bound it.
     unmetered = frozenset(permissions)
     parser_classes = (EventsJSONParser,)
 
-    # See docs/decisions/fast-paths.md.
+    # This is a fast path; see docs/decisions/fast-paths.md.
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Stores most calls by one statement, which also checks the token. If it can't, all checks are made."""
+        """Tries to store the events with one statement, which also checks the token. If it can't, all usual checks are
+        made.
+        """
         negotiated = self.perform_content_negotiation(request)
         request.accepted_renderer, request.accepted_media_type = negotiated
         self._appended = append_plain_call(request, **kwargs)
         if self._appended:
-            # The access log names the caller.
+            # The fast path skipped authentication, so it sets the user whom the access log names.
             request.user = CallingWorker(kwargs["worker_id"])  # type: ignore[assignment]
         else:
             super().initial(request, *args, **kwargs)
@@ -125,13 +127,15 @@ class WorkerRunEventViewSet(WorkerProtocolViewSet):
             check_size(request, MAX_CALL_BYTES)
             events = read_body(EventsBody, request)["events"]
             next_seq = store_events(worker_id=worker_id, run_id=run_id, events=events)
-        # The access log writes the line of a call that stored events at level DEBUG only.
+        # The access log writes a call that stored events at level DEBUG only, because there are so many.
         request.META.get("asgi.scope", {}).get(LOG, {})["events"] = len(events)
         return Response({"nextSeq": next_seq})
 
 
 def append_plain_call(request: Request, worker_id: UUID, run_id: UUID) -> Sequence[RunEvent]:
-    """Stores the events of a call as workers usually send it, and returns them; else changes nothing, returns none."""
+    """Stores the events of a call as workers usually send it, and returns them. Does nothing and returns none
+    otherwise.
+    """
     try:
         token = bearer_token(request)
     except ApiError:
@@ -153,7 +157,7 @@ def append_plain_call(request: Request, worker_id: UUID, run_id: UUID) -> Sequen
 
 
 def _plain_events(request: Request) -> list[RunEvent]:
-    """Returns the events of the body, or none if the body or its form is not what workers usually send."""
+    """Returns the events of the body, or none if the body has not the form in which workers usually send it."""
     meta: Any = request.META
     if (
         request.method != "POST"
@@ -198,7 +202,7 @@ def _events(items: list[Any]) -> Iterator[RunEvent]:
 
 
 def _wrong(item: dict[str, Any], seq: Any, at: str | None) -> str:
-    """Returns what an event must have and has not, or an empty text."""
+    """Returns what is wrong with an event as a sentence, or an empty text."""
     if isinstance(seq, bool) or not isinstance(seq, int) or not 1 <= seq <= MAX_SEQ:
         return f"have a whole number from 1 to {MAX_SEQ} as seq"
     if at is None:

@@ -31,7 +31,7 @@ from workers.protocol.serializers import (
 )
 from workspaces.connections.refreshing import want_refresh
 
-# No five seconds have two calls.
+# A run's credentials may be requested once in five seconds.
 _CREDENTIALS = Rate("run-credentials", 1, CREDENTIALS_SECONDS, in_a_row=True)
 
 
@@ -40,7 +40,7 @@ def _by_run(request: Request) -> str:
 
 
 class WorkerRunViewSet(WorkerProtocolViewSet):
-    """The endpoints by which a worker takes a run and says that it executes it."""
+    """The endpoints by which a worker claims a run, keeps its lease and reports its start and end."""
 
     permissions = dict.fromkeys(("claim", "start", "heartbeat", "credentials", "spend"), IsSignedIn)
     # These calls have no rate limit, because a worker must call as often as its runs need.

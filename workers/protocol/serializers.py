@@ -1,4 +1,4 @@
-"""Reads the bodies of the worker protocol, and renders what it answers. Most fields of a report forgive a wrong value,
+"""Reads the bodies of the worker protocol, and renders its answers. Most fields of a report accept a wrong value,
 because refusing it would lose the whole report.
 """
 
@@ -67,29 +67,29 @@ from triggers.states import REPORTED, FaultClass, Status
 from workers.models import MAX_CONCURRENCY, Worker
 from workers.serializers import AccountIdField, AuthModeField
 
-# The most seconds for which a worker may wait for a run: many proxies end a request that is idle for a minute.
+# The longest time that a poll may wait, in seconds, because many proxies end a request that is idle for a minute.
 MAX_WAIT_SECONDS = 30
-# The most runs of which a worker may ask at once whether they have ended.
+# The largest number of runs that a worker may list in a call to ask which of them have ended.
 MAX_WAITING_RUNS = 100
 # The largest numbers that PostgreSQL's columns of 4 and 8 bytes can hold.
 _INT4, _INT8 = 2**31 - 1, 2**63 - 1
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-# A time in the form of the API, as most workers send it. It is returned as it is, because writing it anew takes ten
-# times as long as reading it.
+# A time in the form of the API, as most workers send it. It is returned unchanged, because formatting it takes ten
+# times as long as parsing it.
 _IN_OUR_FORM = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 
 _COUNT: Schema = {"type": "integer", "minimum": 0, "maximum": _INT4}
 
-# The longest id of a tool call.
+# The most characters in the id of a tool call.
 MAX_CALL_ID = 200
 
-# The most problems of a worker, the form of their codes, and the longest message.
+# The largest number of problems of a worker, the longest message, and the form of their codes.
 MAX_PROBLEMS, MAX_PROBLEM = 5, 200
 _PROBLEM_CODE = re.compile(r"[a-z0-9_]{1,64}", re.ASCII)
 
 
 def _object(properties: Schema, *, optional: tuple[str, ...] = ()) -> Schema:
-    """Returns the schema of an object with these properties, all of which it must have but the optional ones."""
+    """Returns the schema of an object with these properties. All of them are required, except the optional ones."""
     required = [name for name in properties if name not in optional]
     return {"type": "object", "required": required, "properties": properties}
 
@@ -180,7 +180,7 @@ def time_of(value: Any) -> str | None:
 
 
 class CutTextField(TextField):
-    """A reported text. A too long one is cut, because refusing it would lose the whole report."""
+    """A reported text. If it is too long, it is cut, because refusing it would lose the whole report."""
 
     def __init__(self, *, cut_to: int, **kwargs: Any) -> None:
         self.cut_to = cut_to
@@ -191,7 +191,9 @@ class CutTextField(TextField):
 
 
 class ReportedNumberField(WholeNumberField):
-    """A reported whole number. One out of range becomes null, because refusing it would lose the whole report."""
+    """A reported whole number. If it is out of range, it becomes null, because refusing it would lose the whole
+    report.
+    """
 
     def __init__(self, *, least: int, most: int, **kwargs: Any) -> None:
         self.range = range(least, most + 1)
@@ -204,7 +206,7 @@ class ReportedNumberField(WholeNumberField):
 
 @extend_schema_field({"type": "number"})
 class RetryAfterField(serializers.Field[Any, Any, Any, Any]):
-    """Seconds, rounded up and limited to 24 hours. A value that is no number counts as null."""
+    """Seconds, rounded up and limited to 24 hours. A value that is not a number counts as null."""
 
     def to_internal_value(self, data: Any) -> int | None:
         if not is_finite_number(data):
@@ -244,7 +246,7 @@ class UsageLimitField(serializers.Field[Any, Any, Any, Any]):
 
 @extend_schema_field({})
 class OutputField(serializers.Field[Any, Any, Any, Any]):
-    """Any JSON value, or TOO_DEEP, by which the parser replaces a value that is nested too deep."""
+    """Any JSON value, or TOO_DEEP, with which the parser replaces a value that is nested too deep."""
 
     def to_internal_value(self, data: Any) -> Any:
         return data
@@ -261,7 +263,7 @@ class OutputField(serializers.Field[Any, Any, Any, Any]):
     )
 )
 class QuestionField(serializers.Field[Any, Any, Any, Any]):
-    """The call of a tool for which a run waits. A malformed one is refused, because nobody could decide about it."""
+    """The tool call for which a run waits. A malformed one is refused, because nobody could decide about it."""
 
     def to_internal_value(self, data: Any) -> Question:
         if not isinstance(data, dict) or data.get("arguments") is TOO_DEEP:
@@ -312,7 +314,7 @@ class DenialsField(serializers.Field[Any, Any, Any, Any]):
     _object({"digest": _HASH, "lookedAt": _TIME, "nothingNew": {"type": "boolean"}})
 )
 class LookedField(serializers.Field[Any, Any, Any, Any]):
-    """What a worker saw before it started the agent, or did not. A malformed one is UNREADABLE and raises no error."""
+    """The result of a run's look, before the agent started or instead of that. A malformed one becomes UNREADABLE."""
 
     def to_internal_value(self, data: Any) -> Look:
         digest, at, nothing_new = (
@@ -328,7 +330,7 @@ class LookedField(serializers.Field[Any, Any, Any, Any]):
 
 @extend_schema_field({"type": "array", "items": {"type": "string"}, "example": [*FEATURES]})
 class FeaturesField(serializers.Field[Any, Any, Any, Any]):
-    """What a worker can do. What is no list counts as an empty one, because newer workers may know more."""
+    """The features of a worker. A value that is no list counts as empty, because newer workers may send other forms."""
 
     def __init__(self) -> None:
         super().__init__(required=False, allow_null=True, default=None)
@@ -337,7 +339,7 @@ class FeaturesField(serializers.Field[Any, Any, Any, Any]):
         return known_features(data if isinstance(data, list) else [])
 
     def validate_empty_values(self, data: Any) -> tuple[bool, Any]:
-        """Null, and nothing, is no feature."""
+        """Null or a missing value means no features."""
         return (True, []) if data in (None, serializers.empty) else (False, data)
 
 
@@ -357,7 +359,7 @@ def known_features(named: Collection[Any]) -> list[str]:
     }
 )
 class ProblemsField(serializers.Field[Any, Any, Any, Any]):
-    """What is wrong with the worker's machine, as the JSON to store. Malformed problems are left out."""
+    """The problems of the worker's machine, as the JSON to store. Malformed problems are left out."""
 
     def __init__(self) -> None:
         super().__init__(required=False, allow_null=True, default=None)
@@ -377,7 +379,7 @@ class ProblemsField(serializers.Field[Any, Any, Any, Any]):
 
 
 class ClaimIdField(TextField):
-    """The word by which a worker knows its claim of a run again; null for none."""
+    """The id that a worker chose for its claim of a run, so that it can repeat the claim; null for none."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -403,7 +405,9 @@ class RegisterBody(Body):
 
 
 class RegistrationBody(RegisterBody):
-    """Is for the OpenAPI schema only. The view takes the token, from header or body, before it reads fields."""
+    """Describes the body in the OpenAPI schema only. The view takes the token, from header or body, before it reads
+    fields.
+    """
 
     token = TextField(required=False)
 
@@ -461,9 +465,9 @@ class CompleteBody(Body):
     usageLimit = UsageLimitField(required=False, allow_null=True)
     toolCalls = ToolCallsField(required=False, allow_null=True)
     toolCallList = ToolCallListField(required=False)
-    # A JSON null is an output. If the worker reported no output, the validated values have no `output`.
+    # A JSON null is an output too. If the worker reported no output, the validated values lack `output`.
     output = OutputField(required=False, allow_null=True)
-    # What the run waits for, with the status `waiting`.
+    # The approval that the run asks for, with the status `waiting`.
     approval = QuestionField(required=False, allow_null=True)
     # With the status `waiting`, the `claimId` with which the worker had claimed the run.
     claimId = ClaimIdField()
@@ -471,7 +475,7 @@ class CompleteBody(Body):
     before = LookedField(source="look", required=False, allow_null=True)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Refuses a report that a run waits if nobody could decide about it, or nobody could continue it."""
+        """Refuses a report of a waiting run if nobody could decide about its call, or no worker could continue it."""
         if attrs["status"] != Status.WAITING:
             attrs["approval"] = None
             return attrs
@@ -510,8 +514,8 @@ def _output_of(values: dict[str, Any]) -> dict[str, str | None]:
 
 
 def as_reported(values: dict[str, Any]) -> dict[str, Any]:
-    """Returns a report in the form in which a late result is stored, by the API's names. The list of tool calls and too
-    long an output are left out, because it is a part of the run's answer.
+    """Returns a report in the form in which a late result is stored, by the API's names. It leaves out the list of tool
+    calls, and an output that is too long, because the API shows late results within the run.
     """
     names = _reported_names()
     reported = {names[attribute]: value for attribute, value in values.items()}
@@ -545,8 +549,8 @@ class ClaimedRunSerializer(RunSerializer):
 
 
 class CompletedRunSerializer(RunSerializer):
-    """A run as `complete` answers it. `resumeUntil` says how long the worker must keep the run's session, and null that
-    the session is not needed any more.
+    """A run as `complete` answers it. Until `resumeUntil` the worker must keep the run's session; null means that the
+    session is not needed any more.
     """
 
     resumeUntil = serializers.DateTimeField(allow_null=True)
@@ -624,7 +628,7 @@ class HandedOutRunSerializer(RowSerializer):
     previous = PreviousRunSerializer(required=False)
 
     def to_representation(self, instance: HandedOut) -> dict[str, Any]:  # type: ignore[override]
-        """Leaves out what the run does not have: `approvals` without rules, unless it has waited, `before`, and
+        """Leaves out what the run does not have: `approvals` if it neither has rules nor has waited, `before`, and
         `previous`.
         """
         row = {
@@ -649,8 +653,8 @@ class HandedOutRunSerializer(RowSerializer):
 
 
 def carried(output: str | None) -> Any:
-    """Returns an output, given as JSON text, as later runs get it: a longer one than MAX_CARRIED_BYTES as text, cut at
-    a character with a note.
+    """Returns an output, given as JSON text, for later runs. If it is longer than MAX_CARRIED_BYTES, it is returned as
+    text that is cut at a character, with a note.
     """
     if output is None or len(whole := output.encode()) <= MAX_CARRIED_BYTES:
         return None if output is None else json.loads(output)
@@ -659,4 +663,4 @@ def carried(output: str | None) -> Any:
 
 
 class NextRunSerializer(HandedOutRunSerializer, ClaimedRunSerializer):
-    """A run as `claim-next` answers it: all that a poll and a claim say of it."""
+    """A run as `claim-next` answers it: with all fields of a poll and of a claim."""

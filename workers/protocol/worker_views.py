@@ -50,18 +50,18 @@ ACCOUNT = header(
     description="The worker's `accountId`, where it is kept; anything else is ignored.",
 )
 
-# How many requests that don't wait one worker may have under way. The answers contain long prompts, and a worker that
+# The number of requests without a wait that a worker may have open. The answers contain long prompts, and a worker that
 # does not read its answers must not fill the memory of the web process.
 _POLLS = RequestLimit(2)
 # A call that waits keeps its body in memory all the time, so the body must be small.
 MAX_BODY_BYTES = 16 * 1024
-# After how many seconds a waiting call tries again when others have claimed each run that it tried.
+# If other workers have claimed each run that a waiting call tried, it tries again after this many seconds.
 LATE_AGAIN_SECONDS = 1.0
 
 
 def _worker_fields() -> dict[str, serializers.Field]:  # type: ignore[type-arg]
-    """Returns the fields of an answer that tell of the worker itself; `_about_worker` has their values."""
-    # They are made anew for each answer, because the schema has fields in the order in which they were made.
+    """Returns the fields about the worker itself that an answer has; `_about_worker` has their values."""
+    # Each answer gets new fields, because the schema lists fields in the order in which they were made.
     return {
         "serverTime": serializers.DateTimeField(),
         "authMode": serializers.ChoiceField(choices=Worker.AuthMode.choices),
@@ -113,13 +113,14 @@ def _registration_token(request: Request) -> str:
 class PollingViewSet(WorkerProtocolViewSet):
     """The endpoints by which a worker's process asks for runs, and says that it ends.
 
-    Polls are answered at once, even without a run. If the worker wants to wait, the web process keeps an answer without
-    runs back, and calls the endpoint again until there is a run or the time is over. A ticket, which belongs to the
-    waiting request, tells the web process when to call.
+    The endpoint answers a poll at once, even without a run. If the worker wants to wait, the web process keeps back an
+    answer without runs, and calls the endpoint again until there is a run or the time is over. A ticket, which belongs
+    to the waiting request, tells the web process when to call.
     """
 
     permissions = {"poll": IsSignedIn, "claim_next": IsSignedIn, "sign_off": IsSignedIn}
-    # A worker must call as often as its runs need, and one that is often started and stopped must be able to say so.
+    # These calls have no rate limit, because a worker must poll as often as its runs need, and a process that is
+    # restarted often must be able to sign off each time.
     unmetered = frozenset(permissions)
 
     @Operation(
@@ -222,7 +223,9 @@ class PollingViewSet(WorkerProtocolViewSet):
         sign_off(self.worker, process_header=request.META.get("HTTP_X_PIPEDAI_WORKER_PROCESS"))
 
     def _begin(self, request: Request, *, waits: bool, features: list[str]) -> Limits:
-        """Notes what a request with these `features` tells, and returns the worker's limits. Raises TooManyRequests."""
+        """Records what a request with these `features` says about the worker. Returns its limits. Raises
+        TooManyRequests.
+        """
         if not waits:
             sentence = (
                 "Two polls of this worker are being answered already: read their answers first."
@@ -248,8 +251,8 @@ class PollingViewSet(WorkerProtocolViewSet):
         has_news: bool = False,
         again_seconds: float | None = None,
     ) -> None:
-        """Notes for the access log how many runs the answer has, and on the ticket how long to wait, when the next run
-        comes due, and of which pools runs may come. With `has_news` the answer is sent at once also without runs.
+        """Stores for the access log how many runs the answer has, and on the ticket how long to wait, when the next run
+        comes due, and from which pools runs may come. With `has_news` the answer is sent at once even without runs.
         `again_seconds` is when to call again, if that is before the next run comes due.
         """
         scope = request.META.get("asgi.scope", {})

@@ -1,8 +1,9 @@
-"""The threads of a scheduler that ask servers for people who authorize connections.
+"""The threads of a scheduler that ask servers on behalf of people who authorize connections.
 
-One lane finds out how an authorization server is asked, and the other one exchanges codes. Of a workspace at most one
-authorization is under way in all schedulers, and of a user four. A claim is a lease: what a killed scheduler was
-finding out is asked once more, but a code is exchanged once at most, as the claim takes it out of the row.
+One lane finds out which requests an authorization server takes, and the other exchanges codes. All schedulers together
+work on at most one authorization of a workspace at a time, and on four of a user. A claim is a lease. If a scheduler is
+killed, another one repeats its questions, but a code is exchanged at most once, because the claim removes it from the
+row.
 """
 
 import time
@@ -57,12 +58,12 @@ from workspaces.encryption.keys import WrappedKey
 
 log = get_logger(__name__)
 
-# Asking takes ten seconds of the lease at most; the rest is for recording the answer while the database is away.
+# The requests take ten seconds of the lease at most; the rest is for recording the answer if the database is away.
 LEASE_SECONDS: Final = 20
-# How often what is found out about servers may be begun.
+# How many times the questions to servers may be begun.
 _MOST_TRIES = 2
 _MOST_OF_A_USER = 4
-# For how long a refusal is kept for the person, who may have left.
+# How long a refusal is kept for the person, who may have left the page.
 _REFUSAL_KEPT = timedelta(seconds=10)
 _Stage = Authorization.Stage
 
@@ -101,13 +102,13 @@ class _Due(Queue):
 
 
 class ToDiscover(_Due):
-    """Authorizations whose servers nobody has been asked about yet."""
+    """Authorizations whose servers have not been asked yet."""
 
     waits = "due_at IS NOT NULL AND stage = 'asked'"
 
 
 class ToExchange(_Due):
-    """Authorizations with a code."""
+    """Authorizations whose person has brought a code."""
 
     waits = "due_at IS NOT NULL AND stage = 'returned'"
 
@@ -120,7 +121,7 @@ class Authorizers(Lane):
     def _do(self, row: Row) -> None:
         begun = time.monotonic()
         try:
-            # A thread that waits for a server shall hold no connection to the database.
+            # A thread that waits for a server must not keep a database connection, because many threads wait at once.
             until, id_ = begun + LEASE_SECONDS, row["connection_id"]
             refused = carry_out(
                 row,
@@ -128,7 +129,7 @@ class Authorizers(Lane):
                 keep=lambda record: surely(record, until, connection_id=id_),
             )
         except Exception:
-            # When the claim is over, another scheduler asks again, or says that this one has ended.
+            # When the lease has expired, another scheduler asks again, or records that the authorization has ended.
             log.exception("authorization.not_recorded", authorization_id=str(row["id"]))
         else:
             seconds = time.monotonic() - begun
@@ -151,8 +152,8 @@ def carry_out(
     pause: Callable[[], None],
     keep: Callable[[Callable[[], ApiError | None]], ApiError | None],
 ) -> ApiError | None:
-    """Asks what a claimed row wants to know, and records it. Returns why there is no answer, which it has recorded too.
-    It calls `pause` before a server is asked, and `keep` with what records, to call it.
+    """Sends the requests of a claimed row and records the answer. Returns why there is no answer, which it records too.
+    It calls `pause` before it asks a server, and gives `keep` the function that records the answer.
     """
     begun = _claimed(row).select_related("connection", "secrets_key").first()
     if begun is None:
@@ -169,7 +170,9 @@ def carry_out(
 
 
 def _refusal(record: Callable[[], None]) -> ApiError | None:
-    """Records, and returns the error if it was refused. Recording it again would be refused as well."""
+    """Calls `record`. Returns the error if the answer was refused for good, because recording it again would fail as
+    well.
+    """
     try:
         record()
     except ApiError as error:
@@ -178,7 +181,9 @@ def _refusal(record: Callable[[], None]) -> ApiError | None:
 
 
 def _discover(row: Row, begun: Authorization, pause: Callable[[], None]) -> Callable[[], None]:
-    """Finds out how the authorization server is asked, and returns what writes down the way there. Raises Conflict."""
+    """Finds out which requests the authorization server takes. Returns the function that stores the way to it. Raises
+    Conflict.
+    """
     if row["tries"] > _MOST_TRIES:
         raise Conflict(
             "Two schedulers ended while they asked the servers. Try again.",
@@ -232,7 +237,7 @@ def _discover(row: Row, begun: Authorization, pause: Callable[[], None]) -> Call
 def _keep(row: Row, begun: Authorization, held: GrantSecrets, url: str) -> None:
     with transaction.atomic():
         if not _lock(row):
-            # It was begun anew, or its connection is gone.
+            # The authorization was begun anew, or its connection is gone, so nobody can use its client.
             revoking.give_up_client(begun.environment_id, begun.connection_id, held)
             return
         secrets.seal_authorization(begun, held)
@@ -245,8 +250,8 @@ def _keep(row: Row, begun: Authorization, held: GrantSecrets, url: str) -> None:
 
 
 def _exchange(row: Row, begun: Authorization, pause: Callable[[], None]) -> Callable[[], None]:
-    """Exchanges the code, and returns what stores the tokens. Raises Conflict with a sentence for people, and other
-    ApiErrors.
+    """Exchanges the code. Returns the function that stores the tokens. Raises Conflict with a sentence for people, and
+    other ApiErrors.
     """
     if row["code"] is None:
         raise cannot("The scheduler that exchanged the code ended before it had finished.")
@@ -277,7 +282,7 @@ def _exchange(row: Row, begun: Authorization, pause: Callable[[], None]) -> Call
         try:
             _store(row, begun, tokens, held)
         except ApiError:
-            # The connection is gone, or the person may not connect it any more.
+            # The connection is gone, or the person may not connect it any more, so nobody may keep the tokens.
             _give_up(begun, tokens, client)
             raise
 
@@ -285,13 +290,13 @@ def _exchange(row: Row, begun: Authorization, pause: Callable[[], None]) -> Call
 
 
 def _with_given_secret(begun: Authorization, held: GrantSecrets) -> GrantSecrets:
-    """Adds the client secret that a user gave, which belongs to this issuer from now on. Raises Conflict if it belongs
-    to another one, and CannotOpen.
+    """Adds the client secret that a user gave, and ties the secret to this issuer. Raises CannotOpen, and Conflict if
+    the secret belongs to another issuer.
     """
     if not begun.connection.client_given:
         return held
     with transaction.atomic():
-        # The lock keeps anybody from giving another secret in between.
+        # The lock keeps everybody from setting another secret between the check and the use of this one.
         rows = Connection.objects.select_for_update(no_key=True).filter(id=begun.connection_id)
         connection = or_not_found(rows.first())
         secret = secrets.grant_of(connection).client_secret
@@ -307,13 +312,13 @@ def _store(row: Row, begun: Authorization, tokens: Tokens, held: GrantSecrets) -
         if not _claimed(row).select_for_update().exists():
             raise cannot("It took too long.")
         if connection.client_given:
-            # Somebody may have given another secret meanwhile.
+            # A user may have set another secret since the lane read it.
             held = replace(held, client_secret=secrets.grant_of(connection).client_secret)
         if held.registration_url and not revoking.keep_client(begun):
             raise cannot("It took too long.")
         if (connection.client_id, connection.issuer) != (begun.client_id, begun.issuer):
-            # The grant of another client, or at another server, is over. That of the same client may be one with the
-            # new one to the server.
+            # The grant of another client, or at another server, is revoked. An old grant of the same client is kept,
+            # because the server may treat it and the new one as one grant.
             revoking.give_up_grant(connection)
         for column in AuthorizedClient._meta.get_fields():
             setattr(connection, column.name, getattr(begun, column.name))
@@ -329,8 +334,9 @@ def _store(row: Row, begun: Authorization, tokens: Tokens, held: GrantSecrets) -
 
 
 def _give_up(begun: Authorization, tokens: Tokens, client: Client) -> None:
-    """Queues the revocation of tokens that nobody shall have. Those of a client by which the connection has others are
-    only forgotten: to some servers they are one grant. The removal of a registered client is queued already.
+    """Queues the revocation of tokens that nobody may keep. If the connection has other tokens of the same client,
+    these are not revoked but forgotten, because some servers would end both. The removal of a registered client is
+    queued already.
     """
     same = {"id": begun.connection_id, "client_id": client.id, "issuer": begun.issuer}
     if Connection.objects.filter(headers__isnull=False, **same).exists():
@@ -347,7 +353,7 @@ def _give_up(begun: Authorization, tokens: Tokens, client: Client) -> None:
 
 
 def _refuse(row: Row, error: ApiError) -> None:
-    """Notes why the step failed, for the person who waits."""
+    """Records why the step failed, for the person who waits."""
     with transaction.atomic():
         if not _lock(row):
             return
@@ -360,7 +366,7 @@ def _refuse(row: Row, error: ApiError) -> None:
         wake_workers([begun.connection_id])
 
 
-# What `_end_claim` changes, and the stage.
+# The columns that `_end_claim` changes, and the stage.
 _CLAIMED = ("stage", "due_at", "lease_id", "leased_until")
 
 
@@ -394,8 +400,9 @@ def _client(
     has_secret: bool,
     until: float,
 ) -> Registered:
-    """Returns who we are to the server: whom a user named, else the connection's client ID metadata document, else a
-    client that the server makes. Each authorization makes a new one, as servers forget theirs.
+    """Returns the client as which the service appears at the server: the one that a user gave, else the connection's
+    client ID metadata document, else one that the server makes. Each authorization makes a new one, because servers may
+    forget old ones.
     """
     connection = begun.connection
     if connection.client_given:

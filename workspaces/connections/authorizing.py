@@ -1,8 +1,8 @@
 """Lets a person authorize a connection at its authorization server (RFC 6749 §4.1, RFC 7636, RFC 9207).
 
-No server is asked here, as its owner decides how long that takes: `begin` and `finish` write down what schedulers ask
-(`authorizers.py`), and are called again until there is an answer. The server sends the browser back to the connection's
-own page (`pages.py`).
+No server is asked here, because a slow one would block a web thread. Instead `begin` and `finish` write down what a
+scheduler is to ask (`authorizers.py`), and are called again until there is an answer. The server sends the browser back
+to the connection's own page (`pages.py`).
 """
 
 import hashlib
@@ -32,20 +32,20 @@ from workspaces.locks import hold_environment, hold_role
 from workspaces.models import Environment
 from workspaces.roles import Role
 
-# How long a person has at the authorization server.
+# How long a person may take at the authorization server.
 LIFETIME = timedelta(minutes=10)
-# For how long a scheduler may begin to find out about the servers: the person does not wait for longer.
+# How long a scheduler may still begin to ask the servers. The person does not wait longer.
 _ASKED_FOR = timedelta(minutes=1)
 _NOT_BEGUN = "This was not begun in this browser's session, was finished already, or took more than ten minutes."
-# The error codes that a server may send the browser back with are such words (RFC 6749 §4.1.2.1).
+# Error codes with which a server may send the browser back have this form (RFC 6749 §4.1.2.1).
 _ERROR = re.compile(r"[a-z_]{1,40}", re.ASCII)
 _Stage = Authorization.Stage
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Returned:
-    """What the browser brought back from an authorization server, by the names of RFC 6749 §4.1.2 and RFC 9207. Each is
-    empty if it brought none.
+    """What the browser brought back from an authorization server, by the names of RFC 6749 §4.1.2 and RFC 9207. A
+    missing value is empty.
     """
 
     state: str
@@ -63,8 +63,8 @@ class Way:
 
 
 def begin(*, connection_id: UUID, session_id: UUID, actor: Actor) -> Way | None:
-    """Returns the way to the authorization server, once a scheduler has found it, and None until then. Raises NotFound,
-    Conflict (`wrong_grant`, `cannot_discover`, `issuer_changed`), and the errors of `hold_role`.
+    """Returns the way to the authorization server, or None until a scheduler has found it. Raises NotFound, Conflict
+    (`wrong_grant`, `cannot_discover`, `issuer_changed`), and the errors of `hold_role`.
     """
     with transaction.atomic():
         connection = CONNECTIONS.lock(connection_id, actor)
@@ -100,7 +100,7 @@ def begin(*, connection_id: UUID, session_id: UUID, actor: Actor) -> Way | None:
 
 def find(*, connection_id: UUID, session_id: UUID, state: str) -> Authorization:
     """Returns the authorization that this session has begun for the connection with this state, with its connection and
-    its data key. Raises Conflict if there is none: it was finished, is too old, or another session's.
+    its data key. Raises Conflict if it was finished, is too old, or belongs to another session.
     """
     found = (
         Authorization.objects.filter(
@@ -119,13 +119,12 @@ def find(*, connection_id: UUID, session_id: UUID, state: str) -> Authorization:
 
 
 def finish(*, connection_id: UUID, session_id: UUID, returned: Returned, actor: Actor) -> bool:
-    """Lets a scheduler exchange the code, and returns whether it has and the connection has its tokens. What the
-    browser brought works once, whatever comes of it. Raises Conflict with a sentence for people, and the errors of
-    `hold_role`.
+    """Hands the code to a scheduler, and returns whether the connection has its tokens by now. A code works once,
+    whatever comes of it. Raises Conflict with a sentence for people, and the errors of `hold_role`.
     """
     refused: ApiError | None = None
     with transaction.atomic():
-        # The authorization whose code this session has brought already.
+        # The authorization whose code this session has already brought, if this call repeats an earlier one.
         brought = Authorization.objects.filter(
             state_digest=digest_of(returned.state, brought=True),
             connection_id=connection_id,
@@ -147,8 +146,9 @@ def finish(*, connection_id: UUID, session_id: UUID, returned: Returned, actor: 
 
 
 def still_asking(*, connection_id: UUID, session_id: UUID) -> Unavailable:
-    """Returns the answer for now. Only a caller for whom nobody asks the view again sees it, or who has waited in vain:
-    then nothing more is done for them, unless a scheduler has begun.
+    """Returns the error to raise while there is no answer. Usually the lane then calls the view again. A caller sees
+    the error only outside a lane, or after the last try, which withdraws the authorization unless a scheduler has
+    begun.
     """
     sentence = "The server is being asked. Try again in a moment."
     if ticket := ASKING.get():
@@ -158,7 +158,7 @@ def still_asking(*, connection_id: UUID, session_id: UUID) -> Unavailable:
             rows = Environment.objects.filter(id__in=its)
             ticket.workspace_id = rows.values_list("workspace_id", flat=True).first()
         if ticket.is_last:
-            # What a scheduler was to ask is withdrawn, unless one has begun.
+            # The authorization is withdrawn, unless a scheduler has begun.
             asked = Authorization.objects.filter(connection_id=connection_id, session_id=session_id)
             given_up, _ = asked.filter(due_at__isnull=False, lease_id__isnull=True).delete()
             sentence = (
@@ -170,7 +170,7 @@ def still_asking(*, connection_id: UUID, session_id: UUID) -> Unavailable:
 
 
 def check(begun: Authorization, returned: Returned) -> None:
-    """Raises Conflict unless a code came from the server that was asked (RFC 9207 §2.4)."""
+    """Raises Conflict unless the browser brought a code from the server that was asked (RFC 9207 §2.4)."""
     if (begun.sends_issuer or returned.iss) and returned.iss != begun.issuer:
         raise cannot("The answer did not come from the authorization server that was asked.")
     if returned.error:
@@ -181,7 +181,7 @@ def check(begun: Authorization, returned: Returned) -> None:
 
 
 def refusal_of(begun: Authorization) -> ApiError:
-    """Returns the error that a scheduler has noted."""
+    """Returns the error that a scheduler has recorded."""
     code = ErrorCode(str(begun.error_code))
     kind = Unavailable if code is ErrorCode.ENCRYPTION_UNAVAILABLE else Conflict
     return kind(str(begun.error), code=code)
@@ -193,7 +193,7 @@ def cannot(sentence: str) -> Conflict:
 
 
 def _ask(connection: Connection, session_id: UUID, actor: Actor) -> None:
-    """Writes down that a scheduler is to find out about the servers of a connection. There is no state yet."""
+    """Writes down that a scheduler is to ask the servers of a connection. The authorization has no state yet."""
     begun = Authorization(
         id=new_id(),
         environment_id=connection.environment_id,
@@ -216,7 +216,9 @@ def _let_ask(begun: Authorization, url: str, actor: Actor) -> None:
 
 
 def _take(begun: Authorization, returned: Returned, actor: Actor) -> ApiError | None:
-    """Takes what the browser brought, which nobody can bring again, for a scheduler. Returns why it can't be used."""
+    """Stores what the browser brought, for a scheduler, so that nobody can bring it again. Returns why it can't be
+    used, or None.
+    """
     rows = Authorization.objects.filter(id=begun.id, stage=_Stage.READY)
     if rows.select_for_update().first() is None:
         return cannot(_NOT_BEGUN)
@@ -237,5 +239,7 @@ def _take(begun: Authorization, returned: Returned, actor: Actor) -> ApiError | 
 
 
 def digest_of(state: str, *, brought: bool = False) -> bytes:
-    """A release before this one finds no authorization by the second digest, so it exchanges no code once more."""
+    """Returns the digest of a state. Once a code was brought, the digest differs, so that no older release finds the
+    authorization and exchanges the code again.
+    """
     return hashlib.sha256(state.encode() + (b" brought" if brought else b"")).digest()

@@ -1,6 +1,4 @@
-"""The tables of connections, by which an environment's runs show MCP servers who they are, and of the requests that end
-their grants.
-"""
+"""The tables of connections, with which runs authenticate at MCP servers, and of the requests that end their grants."""
 
 from typing import Final
 
@@ -38,10 +36,10 @@ GRANT_SECRETS = sealed_column("connection", "grant_secrets", "grant_secrets_key_
 AUTHORIZATION_SECRETS = sealed_column("connection_authorization", "secrets", "secrets_key_id")
 AUTHORIZATION_CARRIED = sealed_column("connection_authorization", "carried", "carried_key_id")
 
-# What the names and values of the headers of an MCP server may take together, in bytes.
+# The most bytes that the names and values of an MCP server's headers may have together.
 MAX_HEADERS_BYTES: Final = 8 * 1024
 
-# The server that is asked for a token of a connection, as its host and, where it is unusual, its port.
+# The SQL of the server that is asked for a connection's token: its host and, if that is unusual, its port.
 SERVER: Final = (
     "coalesce(regexp_replace(lower(substring(coalesce(token_endpoint, mcp_url) "
     "from '^[^:]*://([^/?#]*)')), ':(80|443)$', ''), '')"
@@ -49,11 +47,11 @@ SERVER: Final = (
 
 
 class AuthorizedClient(models.Model):
-    """Who the service is at an authorization server, and what the server is called and asked. The discovery that begins
-    an authorization finds it, and the connection has it once a person has agreed.
+    """The client as which the service appears at an authorization server, and how to ask that server. Discovery, which
+    begins an authorization, fills an Authorization with it; the connection gets a copy once a person has agreed.
     """
 
-    # The client id, which somebody gave or the server made.
+    # The client id, which a user gave or the server made.
     client_id = models.CharField(max_length=MAX_URL, null=True)
     # How the client authenticates at the token endpoint: a word from `AUTH_METHODS` in pipedai/outgoing/oauth.py.
     auth_method = models.CharField(max_length=19, null=True)
@@ -74,47 +72,49 @@ class Connection(FileColumns, AuthorizedClient):
     class Grant(models.TextChoices):
         """How a connection got its credentials. It never changes."""
 
-        # A person agreed at the authorization server that the service acts for them.
+        # A person agreed at the authorization server that the service may act for them.
         AUTHORIZATION_CODE = "authorization_code"
-        # The service is known to the authorization server by an id and a secret, which somebody gave.
+        # The service authenticates at the authorization server with a client id and a secret, which a user gave.
         CLIENT_CREDENTIALS = "client_credentials"
-        # Somebody gave the headers that runs send.
+        # A user gave the headers that runs send.
         HEADERS = "headers"
 
     class Status(models.TextChoices):
-        """Whether runs can use a connection. API.md says what helps in each state."""
+        """Whether runs can use a connection. API.md says what a person can do in each state."""
 
-        # It has no token yet. A person must authorize it; for `client_credentials` a scheduler asks for the token.
+        # It has no token yet. A person must authorize it; for `client_credentials` a scheduler fetches the token.
         UNAUTHORIZED = "unauthorized"
-        # It has headers. They may be stale for as long as a scheduler needs to refresh them.
+        # It has headers. These may have expired for as long as a scheduler needs to refresh them.
         CONNECTED = "connected"
-        # Three requests for tokens in a row have failed. It keeps its headers, if it has some, and schedulers go on.
+        # Three requests for tokens in a row have failed. It keeps headers that it has, and schedulers keep asking.
         FAILING = "failing"
         # The authorization server refused to give tokens. Only a person can help: by `authorize`, or by a new secret.
         NEEDS_LOGIN = "needs_login"
 
     # The URL of the MCP server, in ASCII. It never changes, because the credentials are for this server only. Each
-    # trigger with the connection has a copy, which the key `trigger_connection_in_environment` keeps equal.
+    # trigger that uses the connection has a copy, which a foreign key (`trigger_connection_in_environment`) keeps
+    # equal.
     mcp_url = models.CharField(max_length=MAX_URL)
     grant_type = models.CharField(max_length=18, choices=Grant.choices)
     status = models.CharField(
         max_length=12, choices=Status.choices, default=Status.CONNECTED, db_default="connected"
     )
-    # The headers that workers send to the server: encrypted JSON. Those that users gave, or the Authorization with the
-    # present access token. A rotation of the data key encrypts them anew. NULL while there are none.
+    # The headers that workers send to the server, as encrypted JSON: those that users gave, or the Authorization header
+    # with the present access token. A rotation of the data key encrypts them anew. NULL while there are none.
     headers = models.BinaryField(null=True)
     headers_key = tenant_key("workspaces.DataKey", null=True)
-    # What else of the grant is secret: the encrypted JSON of `secrets.GrantSecrets`. NULL if nothing is.
+    # The other secrets of the grant: the encrypted JSON of `secrets.GrantSecrets`. NULL if there are none.
     grant_secrets = models.BinaryField(null=True)
     grant_secrets_key = tenant_key("workspaces.DataKey", null=True)
-    # The scopes that users chose to ask for. Empty means those that the MCP server asks for.
+    # The scopes that users chose to ask for. If it is empty, the scopes are those that the MCP server asks for.
     scopes = ArrayField(models.CharField(max_length=200), default=list, db_default=[])
-    # Whether a user gave the client id; it then never changes. Otherwise each authorization makes a client.
+    # Whether a user gave the client id; if so, it never changes. Otherwise each authorization makes a new client.
     client_given = models.BooleanField(default=False, db_default=False)
-    # The issuer that the client secret, which a user gave, belongs to: where it was first used, or which the form named
-    # when it was given anew. NULL if it was used nowhere, or by a release before this column: then it is `issuer`.
+    # The issuer that the user's client secret belongs to: where it was first used, or which the form named when a new
+    # secret was set. NULL if it was never used; also if a release before this column used it, and then `issuer` counts.
     secret_issuer = models.CharField(max_length=MAX_URL, null=True)
-    # The issuer that the MCP server names now, if the client secret belongs to another one. A new secret is for it.
+    # The issuer that the MCP server names now, if the client secret belongs to another one. The next secret is for this
+    # issuer.
     next_issuer = models.CharField(max_length=MAX_URL, null=True)
     # The user who authorized the connection; NULL if nobody has, and for grants that need no authorization.
     connected_by = models.ForeignKey(
@@ -126,22 +126,22 @@ class Connection(FileColumns, AuthorizedClient):
     )
     # When the connection got its first token, or was authorized anew.
     connected_at = models.DateTimeField(null=True)
-    # When the access token in `headers` expires, until when runs get it, and when a scheduler is to ask for the next:
-    # by the database's clock. `store_tokens` writes the three, and a failed request puts `refresh_at` off.
+    # When the access token in `headers` expires, until when runs may get it, and when a scheduler requests the next
+    # one, all by the database's clock. `store_tokens` writes the three; a failed request moves `refresh_at` to later.
     access_expires_at = models.DateTimeField(null=True)
     fresh_until = models.DateTimeField(null=True)
     refresh_at = models.DateTimeField(null=True)
     # When the tokens were last refreshed.
     last_refresh_at = models.DateTimeField(null=True)
-    # Why the last request for tokens failed, in our own words; NULL if it did not.
+    # Why the last request for tokens failed, in our own words; NULL if it succeeded.
     error = models.CharField(max_length=300, null=True)
     # How many requests for tokens have failed in a row.
     failures = models.PositiveIntegerField(default=0, db_default=0)
-    # The claim of the scheduler that asks for tokens, and until when nobody else may ask. A claim that is still there
-    # later left no record: its process died, perhaps after the server had rotated the refresh token.
+    # The claim of the scheduler that requests tokens, and until when no other scheduler may. A claim that has expired
+    # left no record: its process died, perhaps after the server had rotated the refresh token.
     lease_id = models.UUIDField(null=True)
     leased_until = models.DateTimeField(null=True)
-    # Whether the claim repeats one that left no record. There is no third one.
+    # Whether the claim repeats one that left no record. There is no third try.
     is_second_try = models.BooleanField(default=False, db_default=False)
     # When a user last changed the name, the headers, the scopes or the secret, by the database's clock.
     updated_at = models.DateTimeField(db_default=Now())
@@ -169,14 +169,14 @@ class Connection(FileColumns, AuthorizedClient):
                     | Q(status="needs_login", headers__isnull=True, error__isnull=False)
                 ),
             ),
-            # Each token has its times, and headers that somebody gave have none.
+            # A token always has its times, and headers that a user gave never have any.
             check(
                 "connection_token_has_times",
                 lacks("access_expires_at", "fresh_until")
                 & (lacks("headers") | Q(grant_type="headers"))
                 | has("access_expires_at", "fresh_until", "headers") & ~Q(grant_type="headers"),
             ),
-            # What a scheduler can get a token for has a time at which it does so.
+            # A connection whose token a scheduler can get always has a time for the next request.
             check(
                 "connection_refreshed",
                 has("refresh_at")
@@ -202,9 +202,10 @@ class Connection(FileColumns, AuthorizedClient):
         )
         indexes = (
             index("connection_listed", ["environment", "created_at", "id"]),
-            # Schedulers find what is due by this index.
+            # Schedulers find due connections by this index.
             index("connection_due", ["refresh_at"], where=has("refresh_at")),
-            # By these they take turns among those whose token serves, and among those that have none or have failed.
+            # By these two indexes schedulers take environments and servers in turns: one for working connections, and
+            # one for those without a token or with a failure.
             models.Index(
                 F("environment"),
                 RawSQL(SERVER, ()),  # noqa: S611 - it is a constant
@@ -219,7 +220,7 @@ class Connection(FileColumns, AuthorizedClient):
                 name="connection_ailing_by_server",
                 condition=has("refresh_at") & (lacks("headers") | Q(failures__gt=0)),
             ),
-            # Metrics count by this index, and attention finds what needs a person.
+            # Metrics count by this index, and attention finds the connections that need a person.
             index(
                 "connection_troubled",
                 ["status", "environment"],
@@ -228,20 +229,20 @@ class Connection(FileColumns, AuthorizedClient):
         )
 
     def end_claim(self) -> None:
-        """Ends the claim, so that an answer of its scheduler is dropped, and the next claim is a first try."""
+        """Ends the claim, so that a late answer of its scheduler is dropped, and the next claim is a first try."""
         self.lease_id = self.leased_until = None
         self.is_second_try = False
 
 
 class Authorization(AuthorizedClient):
-    """An authorization that a person has begun and not finished. What asks servers for it is done by schedulers."""
+    """An authorization that a person has begun and not finished. Schedulers ask the servers for it."""
 
     class Stage(models.TextChoices):
-        # A scheduler is to find out how the authorization server is asked.
+        # A scheduler still has to find out which requests the authorization server takes.
         ASKED = "asked"
-        # The person may go to the authorization server, and comes back with a code.
+        # The person may go to the authorization server now, and comes back with a code.
         READY = "ready"
-        # The person has brought a code, which a scheduler is to exchange for tokens.
+        # The person has brought a code. A scheduler still has to exchange it for tokens.
         RETURNED = "returned"
         # The connection has the tokens.
         DONE = "done"
@@ -258,42 +259,45 @@ class Authorization(AuthorizedClient):
     stage = models.CharField(
         max_length=8, choices=Stage.choices, default=Stage.ASKED, db_default=Stage.READY
     )
-    # The SHA-256 of the `state` that the browser brings back. It is another one, of the same state, once a code came.
+    # The SHA-256 of the `state` that the browser brings back. Once a code came, another digest of the same state
+    # replaces it.
     state_digest = models.BinaryField(max_length=32, unique=True)
-    # The session that began it, which alone may finish it. It is no foreign key, as sessions are pruned.
+    # The session that began the authorization. Only it may finish it. It is no foreign key, because sessions are
+    # pruned.
     session_id = models.UUIDField()
-    # The user of that session, and for the audit log the address from which they called and that request's id.
+    # The user of that session, and for the audit log the network address and the request id of their call.
     user_id = models.UUIDField(null=True)
     address = models.CharField(max_length=45, null=True)
     request_id = models.CharField(max_length=128, null=True)
-    # Where the authorization server sends the browser back to: the connection's own page.
+    # Where the authorization server sends the browser: the connection's own page.
     redirect_uri = models.CharField(max_length=MAX_URL)
-    # Until when it can be finished, or, while a scheduler is to ask a server, until when it still begins to.
+    # Until when the person can finish it; while a scheduler still has to ask a server, until when the scheduler may
+    # begin.
     expires_at = models.DateTimeField()
-    # The encrypted JSON of `secrets.GrantSecrets`: the PKCE verifier, and what is secret of the client.
+    # The encrypted JSON of `secrets.GrantSecrets`: the PKCE verifier, and the secrets of the client.
     secrets = models.BinaryField()
     secrets_key = tenant_key("workspaces.DataKey")
-    # What is carried to the next step, encrypted: the URL to which the browser is to go, until it was told, and then
-    # the code, until a scheduler begins to exchange it.
+    # An encrypted value for the next step: first the URL to which the browser is to go, until the browser got it, and
+    # then the code, until a scheduler begins to exchange it.
     carried = models.BinaryField(null=True)
     carried_key = tenant_key("workspaces.DataKey", null=True)
     # Whether the server has promised to name its issuer when it sends the browser back (RFC 9207).
     sends_issuer = models.BooleanField()
-    # The server that a scheduler is to ask, as the host and port in its URL, and since when it is to.
+    # The server that a scheduler is to ask, as the host and port of its URL, and since when the request is due.
     host = models.CharField(max_length=MAX_URL, null=True)
     due_at = models.DateTimeField(null=True)
-    # The claim of the scheduler that asks, and until when nobody else may; and how many claims there were.
+    # The claim of the scheduler that asks, until when no other scheduler may claim it, and how many claims there were.
     lease_id = models.UUIDField(null=True)
     leased_until = models.DateTimeField(null=True)
     tries = models.PositiveSmallIntegerField(default=0, db_default=0)
-    # Why the step failed, as a code of `ErrorCode` and a sentence for the person; NULL if it did not.
+    # Why the step failed, as a code of `ErrorCode` and a sentence for the person; NULL if it succeeded or is not over.
     error_code = models.CharField(max_length=40, null=True)
     error = models.CharField(max_length=400, null=True)
 
     class Meta:
         db_table = "connection_authorization"
         constraints = (
-            # A person who begins anew in a session cannot finish the authorization that they began before.
+            # A session has one authorization of a connection. A person who begins anew can't finish the earlier one.
             unique(
                 "connection_authorization_once_a_session",
                 ["environment", "connection", "session_id"],
@@ -311,7 +315,7 @@ class Authorization(AuthorizedClient):
         )
         indexes = (
             index("connection_authorization_late", ["expires_at"]),
-            # Schedulers find what is due by these, and count what is claimed.
+            # Schedulers find due authorizations by these indexes, and count the claimed ones.
             index("authorization_due_at", ["due_at"], where=has("due_at")),
             index(
                 "authorization_turn",
@@ -332,7 +336,8 @@ REVOCATION_REQUEST = sealed_column("connection_revocation", "request", "request_
 
 class Revocation(OutboxRow):
     """A request that ends a grant at its authorization server: it revokes a token (RFC 7009) or removes a client that
-    was registered for the connection (RFC 7592). The row has all that the request needs, as the connection may be gone.
+    was registered for the connection (RFC 7592). The row has all that the request needs, because the connection may be
+    deleted.
     """
 
     class Purpose(models.TextChoices):
@@ -342,7 +347,7 @@ class Revocation(OutboxRow):
         CLIENT = "client"
 
     environment = environment_key()
-    # The connection whose grant it was. It is no foreign key, as the connection may be gone.
+    # The connection that had the grant. It is no foreign key, because the connection may be deleted.
     connection_id = models.UUIDField()
     purpose = models.CharField(max_length=6, choices=Purpose.choices)
     # The encrypted request; NULL once it is delivered or given up.

@@ -1,4 +1,6 @@
-"""The pages below `/account/connections`: where authorization servers send the browser back, and who we are to them."""
+"""The pages below `/account/connections`: the one to which authorization servers send the browser back, and the
+documents that describe our clients.
+"""
 
 from dataclasses import fields
 from typing import Any
@@ -25,14 +27,14 @@ from workspaces.connections.authorizing import Returned, still_asking
 from workspaces.connections.models import Connection
 from workspaces.connections.servers import client_metadata, document_of, redirect_uri_of
 
-# Each visit counts: a code is a scheduler's work, and a state that nobody has begun is a guess.
+# Each visit counts against this rate, because a code makes work for a scheduler, and an unknown state may be a guess.
 _RATE = Throttle(Rate("connection-callback", 60, 60), by_address)
 _BROUGHT = tuple(each.name for each in fields(Returned))
 
 
 @require_safe
 def client_document(_request: HttpRequest, connection_id: UUID) -> HttpResponse:
-    """Tells authorization servers who we are, for a connection whose client id is this document's URL."""
+    """Answers with the client ID metadata document of a connection, whose URL is the client id."""
     scopes = (
         Connection.objects.filter(
             id=connection_id,
@@ -73,7 +75,9 @@ class Visit:
             raise Invalid(form=["Null characters are not allowed."])
 
     def posted(self, name: str) -> str:
-        """Returns a field of the form, or nothing if it has a NUL character: the page of a refused form shows it."""
+        """Returns a field of the form, or "" if it has a NUL character, because the page of a refused form shows the
+        field again.
+        """
         value = str(self.request.POST.get(name, ""))
         return "" if "\0" in value else value
 
@@ -86,7 +90,7 @@ class Visit:
         response = render(self.request, "account/connection.html", context, status=status)
         for name, value in (error.headers if error else {}).items():
             response[name] = value
-        # The page's URL has a code.
+        # The page's URL contains a code, which other sites must not see.
         response["Referrer-Policy"] = "no-referrer"
         return response
 
@@ -99,7 +103,7 @@ def sentence_of(error: ApiError) -> str:
     return " ".join(messages) or error.message
 
 
-# This page needs no CSRF token, as only a form of our own pages is accepted.
+# This page needs no CSRF token, because it accepts only forms of our own pages.
 @method_decorator(csrf_exempt, name="dispatch")
 @method_decorator(never_cache, name="dispatch")
 class CallbackPage(View):
@@ -114,7 +118,8 @@ class CallbackPage(View):
             _RATE.check(visit.asked)
             visit.refuse_nul(request.GET)
             visit.find_user()
-            # With COOKIE_SAMESITE=Strict the cookie is not sent when another site leads here. Our own form brings it.
+            # With COOKIE_SAMESITE=Strict browsers send no cookie when another site leads here. The POST of our own form
+            # brings it.
             if visit.session is None:
                 return visit.page(connection_id, brought=brought)
             return _look(visit, connection_id, brought)

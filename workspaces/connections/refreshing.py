@@ -41,19 +41,19 @@ from workspaces.connections.servers import discover
 from workspaces.connections.services import CONNECTIONS, bind_secret
 from workspaces.encryption.keys import unseal_row
 
-# What may become of a request for tokens; see `record`.
+# The results of a request for tokens; see `record`.
 RESULTS: Final = ("refreshed", "failed", "refused", "overtaken")
-# Asking takes ten seconds of the lease at most; the rest is for recording the answer while the database is away.
+# The requests take ten seconds of the lease at most; the rest is for recording the answer if the database is away.
 LEASE_SECONDS: Final = 60
-# After so many failures in a row a connection is `failing`.
+# After this many failures in a row a connection is `failing`.
 _FAILING_AFTER: Final = 3
 _FIRST_PAUSE, _LONGEST_PAUSE = 5, 300
 
-# How long a request may take for a connection that has no token or whose last request failed.
+# The longest time for a request of a connection that has no token or whose last request failed.
 AILING_SECONDS: Final = 3.0
 
-# Claims connections that are due. A claim that is still there left no record. It gets the data key of the secrets as
-# well. No index answers the CASE, so PostgreSQL looks rows up by id.
+# Claims due connections, with the data keys of their secrets. A claim that has expired left no record. The CASE makes
+# PostgreSQL look the rows up by id, because no index has it.
 _CLAIM = f"""
 WITH due AS MATERIALIZED (
     SELECT d.id, d.lease_id IS NOT NULL AS is_second_try, d.is_second_try AS was_second_try FROM connection d
@@ -84,7 +84,7 @@ class _Due(Queue):
 
 
 class Healthy(_Due):
-    """Connections whose token serves, and whose last request did not fail."""
+    """Connections whose token works, and whose last request did not fail."""
 
     waits = "refresh_at IS NOT NULL AND headers IS NOT NULL AND failures = 0"
     shares = 16
@@ -92,16 +92,18 @@ class Healthy(_Due):
 
 
 class Ailing(_Due):
-    """Connections that have no token, or whose last request failed. They delay no healthy one."""
+    """Connections without a token, or whose last request failed. They have threads of their own, so that they delay no
+    healthy one.
+    """
 
     waits = "refresh_at IS NOT NULL AND (headers IS NULL OR failures > 0)"
     shares = 8
     per_host = 4
 
 
-# A token that came within the last minute stays: where a server takes none, runs must not stop again and again. One
-# that can't be refreshed stays too, as does one that lives for three minutes at most: their `refresh_at` is not before
-# `fresh_until` (`secrets.store_tokens`).
+# A token that came within the last minute stays, because otherwise a server that refuses every token would stop its
+# runs again and again. A token that can't be refreshed stays too, and so does one that lives for three minutes at most:
+# their `refresh_at` is not before `fresh_until` (`secrets.store_tokens`).
 _DISTRUST = """
 UPDATE connection SET fresh_until = statement_timestamp()
 WHERE id = %(id)s AND date_trunc('milliseconds', access_expires_at) = %(expires_at)s
@@ -109,7 +111,8 @@ WHERE id = %(id)s AND date_trunc('milliseconds', access_expires_at) = %(expires_
     AND greatest(connected_at, last_refresh_at) < statement_timestamp() - interval '1 minute'
 """
 
-# What is being asked for, or has failed, stays as it is: asking at once would not be sooner, or would not help.
+# A connection that is being refreshed, or whose last request failed, is left alone: asking at once would not be faster,
+# or would not help.
 _WANT = """
 UPDATE connection SET refresh_at = statement_timestamp()
 WHERE id = ANY(%(ids)s) AND refresh_at > statement_timestamp() AND lease_id IS NULL AND failures = 0
@@ -118,7 +121,7 @@ WHERE id = ANY(%(ids)s) AND refresh_at > statement_timestamp() AND lease_id IS N
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """The tokens that a server gave, and what was found out about it, as columns of the connection."""
+    """The tokens that a server gave, and what was learned about the server, as columns of the connection."""
 
     tokens: Tokens
     server: Mapping[str, str | None]
@@ -127,8 +130,8 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class NotGiven:
-    """Why there are no tokens, as a sentence for people. `is_final` is whether asking again would be in vain, and
-    `is_refused` whether the server refused it in another way.
+    """Why there are no tokens, as a sentence for people. `is_final` says that another request would be in vain, and
+    `is_refused` that the server refused for another reason.
     """
 
     error: str
@@ -137,21 +140,21 @@ class NotGiven:
 
 
 def want_refresh(connection_ids: Iterable[UUID]) -> None:
-    """Makes these connections due now, unless they are being refreshed or wait after a failure. A scheduler looks four
-    times a second.
+    """Makes these connections due now, unless they are being refreshed or wait after a failure. A scheduler looks for
+    due ones four times a second.
     """
     execute(_WANT, {"ids": list(connection_ids)})
 
 
 def distrust_token(connection_id: UUID, expires_at: datetime) -> bool:
-    """Makes the token with this expiry stale, which its MCP server refused although it has not expired, so that runs
-    wait for the next one. Returns False if the connection's token stays.
+    """Marks the token with this expiry as stale, because its MCP server refused it before its time, so that runs wait
+    for the next one. Returns False if the token is kept.
     """
     return execute(_DISTRUST, {"id": connection_id, "expires_at": expires_at}) == 1
 
 
 def ask(claim: Row) -> Given | NotGiven:
-    """Asks for new tokens for a claimed connection, with no transaction open."""
+    """Requests new tokens for a claimed connection, with no transaction open."""
     is_code = claim["grant_type"] == Connection.Grant.AUTHORIZATION_CODE
     if is_code and claim["was_second_try"]:
         return NotGiven(
@@ -188,8 +191,8 @@ def _refreshed(claim: Row, held: GrantSecrets, until: float) -> Given | NotGiven
 
 
 def _granted(claim: Row, held: GrantSecrets, until: float) -> Given | NotGiven:
-    """Asks for tokens with the client's own credentials. The server is discovered each time, as nobody is there to do
-    it anew when its endpoints move; but the secret goes to no other issuer than the first.
+    """Requests tokens with the client's own credentials. The server is discovered each time, because no person could do
+    it again when its endpoints move. The secret is sent only to the first issuer.
     """
     found = discover(claim["mcp_url"], with_codes=False, until=until)
     if not bind_secret(claim["id"], found.issuer, uses=True, lease_id=claim["lease_id"]):
@@ -197,7 +200,7 @@ def _granted(claim: Row, held: GrantSecrets, until: float) -> Given | NotGiven:
             "The MCP server names another authorization server than before. Enter the client secret again if it is for "
             "that one."
         )
-    # This grant is for clients with a secret alone (RFC 6749 §4.4).
+    # This grant needs a client with a secret (RFC 6749 §4.4).
     methods = [method for method in found.auth_methods if method != "none"]
     client = Client(claim["client_id"], held.client_secret, (methods or ["client_secret_basic"])[0])
     form = {"grant_type": "client_credentials", "resource": found.resource}
@@ -215,22 +218,22 @@ def _granted(claim: Row, held: GrantSecrets, until: float) -> Given | NotGiven:
 
 
 def record(claim: Row, answer: Given | NotGiven) -> str:
-    """Records an answer in one transaction, and returns what became of it: `refreshed`, `failed`, `refused` if only a
-    person can help, or `overtaken` if the connection was deleted, authorized anew or claimed again meanwhile.
+    """Records an answer in one transaction. Returns `refreshed`, `failed`, `refused` if only a person can help, or
+    `overtaken` if the connection was deleted, authorized anew or claimed again since the claim.
     """
     with transaction.atomic():
         rows = Connection.objects.filter(id=claim["id"])
         held = rows.filter(lease_id=claim["lease_id"])
         connection = held.select_for_update(no_key=True).first()
         if connection is None:
-            # Nobody shall keep the tokens. But to many servers all grants of a client are one, so as long as the
-            # connection has the same client they are not revoked.
+            # Nobody may keep these tokens. But many servers end all grants of a client together, so the tokens are not
+            # revoked as long as the connection has the same client.
             has_client = rows.filter(client_id=claim["client_id"]).exists()
             if isinstance(answer, Given) and not has_client:
                 _give_up(claim, answer)
             return "overtaken"
         if watches.is_watched(connection.environment_id):
-            # Most answers are no event, but an open page shows the connection as it is now.
+            # Most answers cause no audit event, but an open page must show the connection's new state.
             announce_things(connection.environment_id, "connection", [connection.id])
         if isinstance(answer, Given):
             _store(connection, claim, answer)
@@ -251,7 +254,9 @@ def _give_up(claim: Row, answer: Given) -> None:
 
 
 def _store(connection: Connection, claim: Row, answer: Given) -> None:
-    """Stores the tokens. What is secret besides is that of the row, which may have changed since the claim."""
+    """Stores the tokens. The other secrets come from the row and not from the claim, because they may have changed
+    since.
+    """
     is_first = connection.headers is None
     for name, value in answer.server.items():
         setattr(connection, name, value)
@@ -264,8 +269,8 @@ def _store(connection: Connection, claim: Row, answer: Given) -> None:
 
 
 def _note_failure(connection: Connection, claim: Row, answer: NotGiven) -> str:
-    """Puts the next request off, or gives the token up if no request can help. A refusal may be a server's mistake, so
-    it is not final before the third one, and not while the token serves.
+    """Moves the next request to later, or gives the token up if no request can help. A refusal may be a server's
+    mistake, so it is final only the third time, and only once the token has expired.
     """
     connection.failures += 1
     connection.error = answer.error[:300]
@@ -291,7 +296,7 @@ T = TypeVar("T")
 
 log = get_logger(__name__)
 
-# This signal tells the metrics of each request for tokens that has been recorded, with its `result` and `seconds`.
+# This signal tells the metrics about each recorded request for tokens, with its `result` and `seconds`.
 refreshed = Signal()
 
 _RECORD_AGAIN_SECONDS = 0.5
@@ -323,14 +328,14 @@ class Refreshers(Lane):
                 duration_ms=round(seconds * 1000),
             )
         finally:
-            # Most threads wait most of the time, and shall hold no connection meanwhile.
+            # Most threads wait most of the time, so each closes its database connection before it waits.
             connection.close()
             self._leave(row)
 
 
 def surely(work: Callable[[], T], until: float, *, connection_id: UUID) -> T:
-    """Records an answer. The server may have rotated the refresh token, or used a code up, so what it gave is not given
-    up while the database is away, until the lease is over.
+    """Retries recording an answer until the lease is over. The server may have rotated the refresh token or used the
+    code up, so the answer must not be lost while the database is away.
     """
     while True:
         try:

@@ -1,5 +1,6 @@
 """Ends grants at their authorization servers: revokes tokens (RFC 7009), and removes clients that were registered for a
-connection (RFC 7592). The requests are an outbox, whose rows have all that they need, since the connection may be gone.
+connection (RFC 7592). The requests are an outbox. Its rows have all that they need, because the connection may be
+deleted.
 """
 
 import json
@@ -26,18 +27,20 @@ from workspaces.connections.models import (
 from workspaces.connections.secrets import GrantSecrets
 from workspaces.encryption import keys
 
-# A request as the sealed JSON has it.
+# A request, in the form of the sealed JSON.
 _Request = dict[str, Any]
 
-# So long after an authorization has expired its client is removed. Whoever came in time has finished by then.
+# A client is removed this long after its authorization has expired, because a person who came in time has finished by
+# then.
 _FINISHING = timedelta(minutes=1)
-# Takes a removal back, unless a sender has claimed it and so changed its time.
+# Withdraws a removal, unless a sender has claimed it, which changes its time.
 _TAKE_BACK = "DELETE FROM connection_revocation WHERE id = %(id)s AND next_attempt_at = %(due_at)s"
 
 
 def give_up_grant(connection: Connection) -> None:
-    """Queues what ends the grant of a connection, and its client if the server has registered it for us. Call it in the
-    transaction that removes or replaces the grant. If its secrets don't open, nothing can be revoked.
+    """Queues the requests that end the grant of a connection, and remove its client if the server registered it for us.
+    Call it in the transaction that removes or replaces the grant. If its secrets can't be decrypted, nothing is
+    revoked.
     """
     if connection.client_id is None or connection.auth_method is None:
         return
@@ -64,8 +67,8 @@ def queue_revocation(
     access_token: str | None,
     held: GrantSecrets,
 ) -> None:
-    """Queues what ends a grant, in the transaction that gives it up. `endpoint` is where its server revokes tokens, or
-    None if it can't. The client is removed if `held` has its registration.
+    """Queues the requests that end a grant, in the transaction that gives it up. `endpoint` is the server's URL for
+    revocations, or None. The client is removed if `held` has its registration.
     """
     hinted = {"refresh_token": held.refresh_token, "access_token": access_token}
     requests = []
@@ -74,31 +77,31 @@ def queue_revocation(
             headers, fields = authenticated(client, {"token": token, "token_type_hint": hint})
             sent = {"headers": headers, "body": urlencode(fields)}
             requests.append({"method": "POST", "url": endpoint, **sent})
-    # The client comes last, because it authenticates the requests before.
+    # The removal of the client comes last, because the client authenticates the other requests.
     _queue(environment_id, connection_id, [*requests, *_of_client(held)])
 
 
 def queue_removal(begun: Authorization, held: GrantSecrets) -> None:
-    """Queues the removal of the client that its server has registered for an authorization, for when nobody can finish
-    it any more. Call it in the transaction that stores the authorization. Then nobody else has to think of the client,
-    however the authorization goes, but who finishes it.
+    """Queues the removal of the client that the server registered for an authorization, at a time when nobody can
+    finish it any more. Call it in the transaction that stores the authorization. Then only the step that finishes it
+    has to keep the client, and a failed authorization leaves none behind.
     """
     due = {"id": begun.id, "next_attempt_at": begun.expires_at + _FINISHING}
     _queue(begun.environment_id, begun.connection_id, _of_client(held), **due)
 
 
 def give_up_client(environment_id: UUID, connection_id: UUID, held: GrantSecrets) -> None:
-    """Queues the removal of a client that was registered for an authorization that is not there any more."""
+    """Queues the removal of a client that was registered for an authorization which no longer exists."""
     _queue(environment_id, connection_id, _of_client(held))
 
 
 def keep_client(begun: Authorization) -> bool:
-    """Takes the removal back, in the transaction that connects. Returns False if it was too late for that."""
+    """Withdraws the removal, in the transaction that connects. Returns False if it was too late for that."""
     return execute(_TAKE_BACK, {"id": begun.id, "due_at": begun.expires_at + _FINISHING}) == 1
 
 
 def _of_client(held: GrantSecrets) -> list[_Request]:
-    """Returns the request that removes our client, if its server lets us."""
+    """Returns the request that removes our client, or nothing if the server gave us no way to do so."""
     if held.registration_url is None:
         return []
     headers = {**ASKING, "Authorization": f"Bearer {held.registration_token}"}
@@ -108,7 +111,9 @@ def _of_client(held: GrantSecrets) -> list[_Request]:
 def _queue(
     environment_id: UUID, connection_id: UUID, requests: Sequence[_Request], **columns: Any
 ) -> None:
-    """Queues the first request, whose row has the others too: they are queued when it has ended."""
+    """Queues the first request. Its row contains the others, which are queued one by one when the one before has
+    ended.
+    """
     if not requests:
         return
     first, row = requests[0], {"id": new_id(), **columns}
@@ -134,14 +139,14 @@ def _message(row: Row) -> Post:
 
 
 def _go_on(attempts: Sequence[Attempt]) -> None:
-    """Queues what follows requests that have ended, also those that were given up."""
+    """Queues the next requests of those that have ended, even if they were given up."""
     for attempt in attempts:
         if attempt.status is SendStatus.PENDING:
             continue
         row = attempt.row
         try:
             _, *others = _opened(row)
-        except CannotOpen:  # Opening them has raised an alarm.
+        except CannotOpen:  # Opening them has already logged an alarm.
             continue
         _queue(row["environment_id"], row["connection_id"], others)
 

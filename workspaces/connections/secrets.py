@@ -1,4 +1,4 @@
-"""Seals and opens what is secret of a connection and its grant, and stores the tokens that a server gave."""
+"""Seals and opens the secrets of a connection and its grant, and stores the tokens that a server gave."""
 
 import json
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +16,7 @@ from workspaces.connections.models import (
 )
 from workspaces.encryption import keys
 
-# A run may be handed out only with a token that lives so long, or half its life if that is shorter.
+# A run is handed out only with a token that lives at least this long, or half its lifetime if that is shorter.
 _LEAST_LIFE = timedelta(seconds=60)
 
 
@@ -27,14 +27,14 @@ class GrantSecrets:
     # The secret of our client at the authorization server.
     client_secret: str | None = None
     refresh_token: str | None = None
-    # What removes the client from the server, if the server has registered it for us (RFC 7592).
+    # The token and the URL with which the client can be removed, if the server registered it for us (RFC 7592).
     registration_token: str | None = None
     registration_url: str | None = None
     # The PKCE verifier of an authorization that is not finished.
     verifier: str | None = None
 
     def as_json(self) -> str:
-        """Returns the JSON that is sealed: the secrets that there are."""
+        """Returns the JSON that is sealed. It leaves missing secrets out."""
         return json.dumps(
             {name: value for name, value in asdict(self).items() if value is not None}
         )
@@ -44,19 +44,21 @@ def store_tokens(
     connection: Connection, tokens: Tokens, *, kept: GrantSecrets, since: datetime
 ) -> None:
     """Makes the connection `connected` with these tokens, and saves it. Call it in a transaction that has locked the
-    connection's row. `kept` is what is secret of the grant so far: its refresh token stays unless another one came.
-    `since` is when the tokens were asked for, by the database's clock, so that its life is never counted too long.
+    connection's row. `kept` has the grant's secrets so far: its refresh token stays unless the server sent another one.
+    `since` is when the tokens were requested, by the database's clock, so that their lifetime is never counted too
+    long.
     """
     held = replace(kept, refresh_token=tokens.refresh_token or kept.refresh_token, verifier=None)
     can_refresh = held.refresh_token or connection.grant_type == Connection.Grant.CLIENT_CREDENTIALS
-    # Servers that send neither a lifetime nor a refresh token, as GitHub does, mean a token that lives until it is
+    # A server that sends neither a lifetime nor a refresh token, such as GitHub, means a token that lives until it is
     # revoked.
     lives = tokens.lives if tokens.says_life or can_refresh else LONGEST_LIFE
     life = timedelta(seconds=lives)
     expires_at = since + life
     connection.access_expires_at = expires_at
     connection.fresh_until = expires_at - min(_LEAST_LIFE, life / 2)
-    # When a third of the life is left. Without a refresh token only a person can help, who is told when runs wait.
+    # The refresh is due when a third of the lifetime is left. Without a refresh token only a person can help, and hears
+    # of it when runs wait.
     third = expires_at - life / 3 if can_refresh else connection.fresh_until
     connection.refresh_at = min(connection.fresh_until, third)
     connection.status = Connection.Status.CONNECTED
@@ -74,21 +76,21 @@ def seal_headers(connection: Connection, headers: dict[str, str]) -> None:
 
 
 def seal_grant(connection: Connection, held: GrantSecrets) -> None:
-    """Encrypts what is secret of a grant for this connection only, in the transaction that saves it."""
+    """Encrypts the secrets of a grant for this connection only, in the transaction that saves it."""
     keys.seal_into(GRANT_SECRETS, connection, held.as_json().encode())
 
 
 def seal_authorization(begun: Authorization, held: GrantSecrets) -> None:
-    """Encrypts what is secret of an authorization for it only, in the transaction that saves it."""
+    """Encrypts the secrets of an authorization for it only, in the transaction that saves it."""
     keys.seal_into(AUTHORIZATION_SECRETS, begun, held.as_json().encode())
 
 
 def carry(begun: Authorization, carried: str) -> None:
-    """Encrypts what an authorization carries to its next step, in the transaction that saves it."""
+    """Encrypts the value that an authorization needs in its next step, in the transaction that saves it."""
     keys.seal_into(AUTHORIZATION_CARRIED, begun, carried.encode())
 
 
-# The functions below raise crypto.CannotOpen, after an alarm, if a value can't be decrypted.
+# The functions below raise crypto.CannotOpen, and log an alarm, if a value can't be decrypted.
 
 
 def open_carried(
@@ -104,7 +106,7 @@ def grant_of(connection: Connection) -> GrantSecrets:
 
 
 def authorization_of(begun: Authorization) -> GrantSecrets:
-    """Returns what is secret of an authorization that is not finished."""
+    """Returns the secrets of an authorization that is not finished."""
     return GrantSecrets(**json.loads(keys.unseal_from(AUTHORIZATION_SECRETS, begun) or "{}"))
 
 

@@ -32,7 +32,7 @@ _RESERVED_HEADERS = frozenset({"host", "content-length", "connection", "transfer
     component_name="McpHeaders",
 )
 class McpHeadersField(serializers.Field[Any, Any, Any, Any]):
-    """With `takes_away` the value of a header may be null."""
+    """The headers of an MCP server. With `takes_away` the value of a header may be null, which removes it."""
 
     def __init__(
         self, *, allow_empty: bool = True, takes_away: bool = False, **kwargs: Any

@@ -1,6 +1,6 @@
 """Asks MCP servers for their authorization servers (RFC 9728), and registers clients with these (RFC 7591).
 
-All that is read here was written by strangers, and is treated as `pipedai.outgoing.oauth` says.
+Strangers wrote all answers that are read here, so they are treated as `pipedai.outgoing.oauth` says.
 """
 
 import json
@@ -34,7 +34,7 @@ from pipedai.outgoing.posts import target_problem
 
 _RESOURCE_METADATA = re.compile(r'[\s,]resource_metadata="([^"\\]*)"', re.IGNORECASE)
 _SCOPE = re.compile(r'[\s,]scope="([^"\\]*)"', re.IGNORECASE)
-# A scope is visible ASCII without `"` and `\` (RFC 6749 §3.3). So many scopes, and characters in each, are kept.
+# A scope is visible ASCII without `"` and `\` (RFC 6749 §3.3). At most this many scopes of this length are kept.
 SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,200}", re.ASCII)
 MOST_SCOPES = 100
 
@@ -44,8 +44,8 @@ class Discovered:
     """An authorization server, as its metadata and those of the MCP server describe it; all URLs are checked.
 
     `resource` names the MCP server in requests (RFC 8707). `scopes` are those that the MCP server asks for, or all that
-    it knows. `sends_issuer` is whether each of its answers must name the issuer (RFC 9207). `takes_documents` is
-    whether the URL of a client ID metadata document may be a client id.
+    it knows. `sends_issuer` says that each of its answers must name the issuer (RFC 9207). `takes_documents` says that
+    the URL of a client ID metadata document may be a client id.
     """
 
     resource: str
@@ -61,9 +61,9 @@ class Discovered:
 
 
 def discover(mcp_url: str, *, with_codes: bool, until: float | None = None) -> Discovered:
-    """Asks the MCP server, and then the authorization server that it names first. `with_codes` is whether the grant is
-    `authorization_code`, which needs an authorization endpoint and PKCE with S256. `until` is a `deadline` that further
-    requests share. Raises CannotDiscover.
+    """Asks the MCP server, and then the authorization server that it names first. `with_codes` is true for the grant
+    `authorization_code`, which needs an authorization endpoint and PKCE with S256. `until` is a `deadline` shared with
+    later requests. Raises CannotDiscover.
     """
     until = until or deadline()
     check_target(mcp_url, "the MCP server")
@@ -83,7 +83,8 @@ def discover(mcp_url: str, *, with_codes: bool, until: float | None = None) -> D
     asked = _SCOPE.search(f" {challenge}")
     scopes = asked[1].split() if asked else words_in(resource.get("scopes_supported"))
     if with_codes and "offline_access" in words_in(server.get("scopes_supported")):
-        # For this scope of its own an authorization server gives a refresh token (OpenID Connect Core §11).
+        # An authorization server gives a refresh token only for this scope, if it knows the scope (OpenID Connect Core
+        # §11).
         scopes = list(dict.fromkeys([*scopes, "offline_access"]))
     return Discovered(
         resource=name,
@@ -100,7 +101,7 @@ def discover(mcp_url: str, *, with_codes: bool, until: float | None = None) -> D
 
 
 def _resource(mcp_url: str, challenge: str, until: float) -> dict[str, Any]:
-    """Returns the metadata of the MCP server: those that its challenge names, or those at the well-known paths."""
+    """Returns the metadata of the MCP server, from the URL that its challenge names or from the well-known paths."""
     if named := _RESOURCE_METADATA.search(f" {challenge}"):
         check_target(named[1], "the MCP server's metadata")
         places = [named[1]]
@@ -112,8 +113,8 @@ def _resource(mcp_url: str, challenge: str, until: float) -> dict[str, Any]:
 
 
 def _checked_resource(metadata: dict[str, Any], mcp_url: str) -> str:
-    """Returns the `resource` of an MCP server's metadata. It must be the URL of the server, or one above it: a token
-    that is asked for in another's name could be used there.
+    """Returns the `resource` of an MCP server's metadata. It must be the URL of the server or a parent of it, because a
+    token for another resource could be used there.
     """
     resource = metadata.get("resource")
     wrong = CannotDiscover("The MCP server's metadata are about another resource.")
@@ -128,18 +129,18 @@ def _checked_resource(metadata: dict[str, Any], mcp_url: str) -> str:
     return resource
 
 
-# An id or a secret of a client is visible ASCII, with blanks (RFC 6749, appendix A).
+# An id or a secret of a client is visible ASCII, with spaces (RFC 6749, appendix A).
 WORDS = re.compile(r"[\x20-\x7e]{1,2048}", re.ASCII)
-# The path of the pages about connections that are no part of the console.
+# The path of the pages about connections that are not part of the console.
 PAGES: Final = "/account/connections"
-# What authorization servers call us.
+# The name that we give ourselves at authorization servers.
 _NAME = "PipedAI"
 
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """A client that the server has made for us. With the token and at the URL it can be removed there (RFC 7592); both
-    are None if the server lets nobody do so.
+    """A client that the server has made for us. The token and the URL remove it there (RFC 7592); both are None if the
+    server does not allow that.
     """
 
     client: Client
@@ -153,15 +154,17 @@ def redirect_uri_of(connection_id: UUID) -> str:
 
 
 def document_of(connection_id: UUID) -> str:
-    """Returns the URL of the connection's client ID metadata document, which is a client id where servers take such."""
+    """Returns the URL of the connection's client ID metadata document. Servers that support such documents take it as a
+    client id.
+    """
     return f"{settings.PUBLIC_URL}{PAGES}/{connection_id}/client.json"
 
 
 def client_metadata(
     *, redirect_uri: str, auth_method: str, scopes: Sequence[str]
 ) -> dict[str, Any]:
-    """Returns what a server is told of us, when a client is registered or in a client ID metadata document. `scopes`
-    are those that will be asked for: some servers refuse others.
+    """Returns how we describe ourselves to a server, at a registration or in a client ID metadata document. `scopes`
+    are those that will be requested, because some servers refuse others.
     """
     asked = {"scope": " ".join(scopes)} if scopes else {}
     return {
@@ -181,14 +184,14 @@ def register_client(
     scopes: Sequence[str] = (),
     until: float | None = None,
 ) -> Registered:
-    """Registers a client by which codes can be exchanged, before the `deadline` of the discovery. Raises CannotDiscover
-    if the server makes none.
+    """Registers a client that can exchange codes, before the `deadline` of the discovery. Raises CannotDiscover if the
+    server registers none.
     """
     if server.registration_endpoint is None:
         raise CannotDiscover(
             "The authorization server registers no clients. Give a clientId of it."
         )
-    # Servers that are built with the MCP's own Python library revoke a token only for a secret in the form.
+    # Servers built with MCP's own Python library revoke a token only if the secret is in the form.
     in_form = "client_secret_post"
     asked = in_form if in_form in server.auth_methods else server.auth_methods[0]
     metadata = client_metadata(redirect_uri=redirect_uri, auth_method=asked, scopes=scopes)
@@ -218,7 +221,7 @@ def register_client(
     if _is_word(url) and (
         target_problem(url) or not same_origin(url, server.registration_endpoint)
     ):
-        # Whoever wrote it would have us send a request of theirs, with a header of theirs, to somebody else.
+        # The author of this answer wants to make us send a request with a header of theirs to another server.
         raise CannotDiscover(
             "The authorization server registered a client that another server is to remove."
         )

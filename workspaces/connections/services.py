@@ -24,7 +24,8 @@ _HOLD = """
 SELECT mcp_url FROM connection
 WHERE environment_id = %(environment_id)s AND id = %(connection_id)s FOR KEY SHARE
 """
-# Notes where the client secret is to be sent, and whether that is where it belongs. `uses` is whether it is sent now.
+# Records to which issuer the client secret is to be sent, and whether it belongs there. `uses` says that it is sent
+# now.
 _BIND = """
 UPDATE connection SET
     secret_issuer = coalesce(secret_issuer, issuer, CASE WHEN %(uses)s THEN %(issuer)s END),
@@ -33,7 +34,7 @@ WHERE id = %(id)s AND (%(lease_id)s::uuid IS NULL OR lease_id = %(lease_id)s)
 RETURNING next_issuer IS NULL AS is_its
 """
 _Grant, _Status = Connection.Grant, Connection.Status
-# What only connections of these grants have, by the names of the columns and of the API.
+# The fields that only connections of these grants have: the names of the columns, and those of the API.
 _OF_OAUTH = {"scopes": "scopes", "client_id": "clientId", "client_secret": "clientSecret"}
 _OF_HEADERS = {"headers": "headers"}
 # The values that are encrypted before they are stored.
@@ -41,13 +42,13 @@ _SEALED = frozenset({"headers", "client_secret"})
 
 
 class Connections(Resource[Connection]):
-    """Runs that are handed out after a change get new headers, whichever trigger they are of. A new client secret or
-    new scopes count from the next request for tokens or the next authorization on.
+    """Changes connections. The next hand-out of any run with the connection has its new headers. A new client secret or
+    new scopes apply from the next request for tokens or the next authorization on.
     """
 
     noun = "connection"
     model = Connection
-    # A trigger may be about to use it.
+    # A trigger may refer to a connection, so a deletion waits for transactions that add such a reference.
     is_referred_to = True
     described_by = {"grant": "grant_type"}
     tells_all = True
@@ -57,7 +58,7 @@ class Connections(Resource[Connection]):
         return super().create(values=values, **more)
 
     def apply(self, connection: Connection, values: dict[str, Any], actor: Actor) -> dict[str, Any]:
-        """The audit row shows no secret."""
+        """Sets the values. The audit row shows no secret."""
         is_new = connection._state.adding
         if not is_new:
             _check_fixed(connection, values)
@@ -85,7 +86,7 @@ class Connections(Resource[Connection]):
         give_up_grant(connection)
 
     def tell(self, action: str, connection: Connection, actor: Actor, **more: str) -> None:
-        """Tells of a connection that got, or lost, its grant."""
+        """Emits the event that a connection got, or lost, its grant."""
         metadata = {"name": connection.name, "grant": connection.grant_type, **more}
         self.emit(action, connection, actor, metadata)
 
@@ -94,7 +95,9 @@ CONNECTIONS = Connections()
 
 
 def hold_connection(environment_id: UUID, connection_id: UUID) -> str | None:
-    """Returns the URL of a connection, and keeps the connection from being deleted. None if there is no such one."""
+    """Returns the URL of a connection, and keeps the connection from being deleted. Returns None if there is no such
+    connection.
+    """
     params = {"environment_id": environment_id, "connection_id": connection_id}
     row = once(("connection", environment_id, connection_id), lambda: fetch_one(_HOLD, params))
     return row["mcp_url"] if row else None
@@ -103,8 +106,9 @@ def hold_connection(environment_id: UUID, connection_id: UUID) -> str | None:
 def bind_secret(
     connection_id: UUID, issuer: str, *, uses: bool, lease_id: UUID | None = None
 ) -> bool:
-    """Returns whether the client secret that a user gave may be sent to this issuer. With `uses` it is about to be, and
-    belongs to the issuer from now on. With `lease_id` it returns False also if the connection has another lease by now.
+    """Returns whether the client secret that a user gave may be sent to this issuer. `uses` says that it will be
+    sent, and ties the secret to the issuer. With `lease_id` it also returns False if the connection has another
+    lease by now.
     """
     params = {"id": connection_id, "issuer": issuer, "uses": uses, "lease_id": lease_id}
     row = fetch_one(_BIND, params)
@@ -124,7 +128,8 @@ def _check_new(values: dict[str, Any]) -> None:
         for column, name in needed.items()
         if values.get(column) is None
     }
-    # The service itself asks servers behind OAuth. One that only workers reach can have headers.
+    # The service itself sends requests to servers behind OAuth, so it must reach them. Servers with fixed headers may
+    # be reachable for workers only.
     if grant != _Grant.HEADERS and (problem := target_problem(values["mcp_url"])):
         wrong["mcpUrl"] = [problem]
     if wrong:
@@ -156,19 +161,19 @@ def _check_fixed(connection: Connection, values: dict[str, Any]) -> None:
 
 def _replace_secret(connection: Connection, client_secret: str) -> None:
     if connection.next_issuer is not None:
-        # The form named this issuer, so the secret is for it, and must not be sent to the one before.
+        # The form named this issuer, so the new secret is for it, and must not be sent to the previous one.
         _end_grant(connection)
         connection.secret_issuer, connection.next_issuer = connection.next_issuer, None
     try:
         held = secrets.grant_of(connection)
     except CannotOpen:
-        # What does not open is lost, and must not keep anybody from giving a new secret.
+        # Secrets that can't be decrypted are lost, and must not keep a user from setting a new one.
         held = GrantSecrets()
     secrets.seal_grant(connection, replace(held, client_secret=client_secret))
 
 
 def _end_grant(connection: Connection) -> None:
-    """Gives the connection's grant up, and leaves the client that a user gave."""
+    """Ends the connection's grant, but keeps the client that a user gave."""
     give_up_grant(connection)
     for field in AuthorizedClient._meta.get_fields():
         if field.name != "client_id":
@@ -189,7 +194,9 @@ def _begin(connection: Connection) -> None:
 
 
 def _ask_anew(connection: Connection) -> None:
-    """Makes schedulers ask for a token with the client's present secret and scopes, if they need no person for it."""
+    """Makes schedulers request a token with the client's present secret and scopes, if the grant needs no person for
+    it.
+    """
     if connection.grant_type != _Grant.CLIENT_CREDENTIALS:
         return
     connection.status = _Status.CONNECTED if connection.headers else _Status.UNAUTHORIZED

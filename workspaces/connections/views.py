@@ -57,7 +57,7 @@ class ConnectionAuthorizationViewSet(TenantViewSet):
     tag = "Connections"
     authentication_classes = (CookieJWTAuthentication,)
     permissions = {"authorize": IsAdmin}
-    # For each call a scheduler may ask servers for ten seconds.
+    # The rate is low because for each call a scheduler may spend ten seconds on requests to servers.
     throttles = {"authorize": (Throttle(Rate("authorize-connections", 20, 60), by_caller),)}
     environment_rates = {"authorize": Rate("authorize-connection", 10, 60)}
 

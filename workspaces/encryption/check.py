@@ -16,7 +16,7 @@ from workspaces.encryption.keys import WrappedKey, reason_of
 from workspaces.tenant_columns import sealed_fields
 
 _BATCH = 500
-# How many of the keys and values that can't be decrypted the report names. It counts all of them.
+# The report names at most this many of the keys and values that can't be decrypted. It counts all of them.
 _NAMED = 1_000
 _FIRST = UUID(int=0)
 # How many data keys are tried for each master key. A few are enough to notice a wrong key; the command `check_keys`
@@ -66,7 +66,9 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class FoundKey:
-    """`retired` means that another key has replaced it, so that it encrypts no new values."""
+    """A data key that the check has read. `retired` means that another key has replaced it, so that it encrypts no new
+    values.
+    """
 
     id: UUID
     environment_id: UUID
@@ -76,7 +78,7 @@ class FoundKey:
 
 @dataclass
 class KeyReport:
-    """`values` counts the sealed values by their column, `values_under` by their data key."""
+    """The result of a check. `values` counts the sealed values by their column, `values_under` by their data key."""
 
     data_keys: list[FoundKey] = field(default_factory=list)
     values: Counter[str] = field(default_factory=Counter)
@@ -88,7 +90,7 @@ class KeyReport:
 
     @property
     def under_master(self) -> Counter[str]:
-        """Returns how many data keys each master key encrypts: 0 for one that is set and not used."""
+        """Returns how many data keys each master key encrypts: 0 for one that is in MASTER_KEYS but not used."""
         found = Counter({master.id: 0 for master in crypto.masters()})
         found.update(key.master_key_id for key in self.data_keys)
         return found

@@ -28,7 +28,7 @@ from workspaces.models import DataKey
 from workspaces.tenant_columns import SealedField
 
 log = get_logger(__name__)
-# A process repeats the alarm about a value only after so many seconds, since workers may ask for the value every
+# A process repeats the alarm about a value only after this many seconds, because workers may ask for the value every
 # second.
 REPEAT_SECONDS = 300.0
 _PLACES_REMEMBERED = 10_000
@@ -76,13 +76,13 @@ class WrappedKey:
 
     @classmethod
     def of(cls, row: Row, prefix: str = "") -> "WrappedKey":
-        """The names of the row's columns about the key begin with `prefix`."""
+        """Returns the key in a row of SQL. The names of its columns begin with `prefix`."""
         wrapped = bytes(row[f"{prefix}key_wrapped"])
         return cls(row[f"{prefix}key_id"], wrapped, row[f"{prefix}master_key_id"])
 
 
 def create_data_key(environment_id: UUID, *, not_before: datetime | None = None) -> DataKey:
-    """Its `created_at` is not before `not_before`, even if the database's clock was put back."""
+    """Makes a data key. Its `created_at` is not before `not_before`, even if the database's clock was put back."""
     key_id = new_id()
     master = crypto.masters()[0]
     wrapped = crypto.wrap(crypto.new_data_key(str(key_id)), master, str(environment_id))
@@ -135,7 +135,7 @@ def unseal(
 
 
 def unseal_row(sealed_field: SealedField, row: Row, row_id: UUID, prefix: str = "") -> bytes:
-    """Does what `unseal` does for a row of SQL, whose columns of the value and its key begin with `prefix`."""
+    """Does what `unseal` does for a row of SQL. The names of the columns of the data key begin with `prefix`."""
     box = bytes(row[f"{prefix}{sealed_field.column}"])
     return unseal(sealed_field, row["environment_id"], row_id, box, WrappedKey.of(row, prefix))
 
@@ -158,7 +158,9 @@ def unseal_from(sealed_field: SealedField, row: Any) -> bytes | None:
 
 
 def hold_key_in_use(environment_id: UUID) -> WrappedKey:
-    """Returns the data key in use, and keeps it so until the transaction ends. Raises crypto.NoDataKey."""
+    """Locks the data key in use, so that it stays in use until the transaction ends, and returns it. Raises
+    crypto.NoDataKey.
+    """
     if not transaction.get_connection().in_atomic_block:
         raise RuntimeError("sealing needs a transaction")
     for _ in range(_LOOKS):
@@ -169,7 +171,9 @@ def hold_key_in_use(environment_id: UUID) -> WrappedKey:
 
 
 def unwrap(environment_id: UUID, key: WrappedKey) -> crypto.DataKey:
-    """Raises crypto.UnknownMasterKey or crypto.BrokenDataKey; the caller is to log the alarm."""
+    """Decrypts a data key. Raises crypto.UnknownMasterKey or crypto.BrokenDataKey, about which the caller logs the
+    alarm.
+    """
     return crypto.unwrap(
         key.wrapped, str(key.id), key.master_key_id, str(environment_id), crypto.masters()
     )
@@ -184,12 +188,12 @@ def opens(environment_id: UUID, key: WrappedKey) -> bool:
 
 
 def place(sealed_field: SealedField, environment_id: UUID, row_id: UUID) -> crypto.Place:
-    """A value encrypted for one place can't be decrypted for another."""
+    """Returns the place of a value. A value encrypted for one place can't be decrypted for another."""
     return crypto.Place(str(environment_id), sealed_field.table, sealed_field.column, str(row_id))
 
 
 def _alarm_of_key(error: crypto.CannotOpen, environment_id: UUID, key: WrappedKey | None) -> None:
-    # There is no data key that the alarm could name, so it names the environment.
+    # The environment has no data key, so the alarm names the environment instead.
     alarms.raise_alarm(
         error,
         environment_id=environment_id,
@@ -222,7 +226,9 @@ class Alarms:
         wrapped_under: str | None,
         now: float | None = None,
     ) -> None:
-        """`wrapped_under` is the master key of the value's data key, or None. `now` is of the monotonic clock."""
+        """Logs an alarm. `wrapped_under` is the master key of the value's data key, or None. `now` is of the monotonic
+        clock.
+        """
         now = time.monotonic() if now is None else now
         if not self._is_due((environment_id, table, row_id, field), now):
             return

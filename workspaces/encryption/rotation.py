@@ -18,8 +18,7 @@ from workspaces.encryption import keys
 from workspaces.encryption.keys import WrappedKey
 from workspaces.tenant_columns import SealedField, sealed_fields
 
-# How many rows of values are locked at once. They are locked for the few milliseconds that it takes to encrypt the
-# values.
+# How many rows of values are locked at once. They stay locked only for the milliseconds that their encryption takes.
 _BATCH = 100
 _FIRST = UUID(int=0)
 _OLDER = """
@@ -60,9 +59,9 @@ def older_masters() -> list[Row]:
 def rotate_master_key(
     *, on_progress: Callable[[int], None] = lambda _: None, say: Say = lambda _: None
 ) -> Rewrapped:
-    """Encrypts with the newest master key the data keys of older ones; values stay as they are. Several calls may run
-    at once or be killed. A data key that can't be decrypted stays. `on_progress` gets the number of keys of each batch,
-    and `say` a sentence at each wait for a lock.
+    """Encrypts the data keys of older master keys with the newest one; values stay as they are. Several calls may run
+    at once, and a killed one may be repeated. A data key that can't be decrypted stays. `on_progress` gets the number
+    of keys of each batch, and `say` a sentence whenever the call waits for a lock.
     """
     done, after = Rewrapped(), _FIRST
     newest = crypto.masters()[0]
@@ -204,9 +203,10 @@ def rotate_data_keys(
     say: Say = lambda _: None,
 ) -> Reencrypted:
     """Gives one environment, or all, a new data key, and encrypts the values of older keys with it in small batches.
-    Several calls may run at once, and the next one continues after a kill. A value that can't be decrypted stays, with
+    Several calls may run at once, and the next call continues a killed one. A value that can't be decrypted stays, with
     its key. A key in use that can't be decrypted is replaced only with `replace_lost`, because `MASTER_KEYS` may be
-    wrong. `on_progress` gets the number of values of each batch, and `say` a sentence at each wait for a lock.
+    wrong. `on_progress` gets the number of values of each batch, and `say` a sentence whenever the call waits for a
+    lock.
     """
     rotation = _begin(environment_id)
     before = rotation["started_at"]
@@ -269,7 +269,7 @@ def _empty(
     on_progress: Callable[[int], None],
     say: Say,
 ) -> None:
-    """Encrypts a retired key's values with the key in use. Those that can't be decrypted stay."""
+    """Encrypts a retired key's values with the key in use. Values that can't be decrypted stay."""
     params = {"environment_id": environment_id, "key_id": old.id}
     try:
         opened = keys.unwrap(environment_id, old)

@@ -1,4 +1,4 @@
-"""What plan and apply are asked, one change of it and how it is told, and what is refused for where secrets go."""
+"""The body of plan and apply, one change and how the answer shows it, and the checks on where secrets go."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,13 +21,13 @@ from workspaces.roles import Role
 from workspaces.tenant_columns import MAX_KEY
 
 Json = dict[str, Any]
-# What a plan shows in place of a secret.
+# A plan shows this in place of a secret.
 _SET = "set"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The body of plan and apply. `digest` and `prune` are apply's; a plan has no digest."""
+    """The body of plan and apply. Only apply has `digest` and `prune`."""
 
     managed_by: str
     resources: Sequence[Json]
@@ -42,7 +42,7 @@ class Request:
 
 
 def check_resources(resources: Sequence[Json]) -> None:
-    """Raises Invalid for a resource of no kind, without key, or that is there twice."""
+    """Raises Invalid for a resource of an unknown kind, without a key, or given twice."""
     known = {kind.name for kind in kinds()}
     seen: set[tuple[str, str]] = set()
     errors: dict[str, list[str]] = {}
@@ -62,8 +62,8 @@ def check_resources(resources: Sequence[Json]) -> None:
 
 @dataclass(slots=True)
 class Change:
-    """A resource with its row, if there is one; or a row that no resource stands for any more. A row that is to be made
-    has its id already, by which others refer to it. `values` is what the row gets, with those secrets that are new.
+    """A resource with its row, if that exists, or a row that no resource describes any more. A row that will be created
+    already has its id, so that other rows can refer to it. `values` are the row's new values, including new secrets.
     """
 
     kind: Kind
@@ -78,16 +78,17 @@ class Change:
 
     @property
     def name(self) -> str:
-        # It stands before each field that is wrong, and a key in a request may be as long as the request.
+        # This name is put before each field that is wrong, so it is cut: a key in a request may be as long as the
+        # request.
         return f"{self.kind.name} {self.key[:MAX_KEY]}"
 
     @property
     def is_wanted(self) -> bool:
-        """Whether the row is as the resource says, with its secrets, so that nothing has to be done."""
+        """Returns whether the row already is as the resource says, secrets included, so that nothing has to be done."""
         return self.row is not None and not self.values
 
     def compare(self, *, with_secrets: bool) -> None:
-        """Notes what the row gets. Unless secrets are compared, each that has a value counts as new."""
+        """Works out the row's new values. Unless secrets are compared, each secret that has a value counts as new."""
         assert self.wanted is not None
         kind, wanted = self.kind, self.wanted
         self.secrets = values.changed_secrets(kind, self.row, wanted, compared=with_secrets)
@@ -96,7 +97,7 @@ class Change:
 
     @property
     def late(self) -> Row:
-        """Those of the values that may name rows of the same kind, unless they name none."""
+        """Returns the values that may name rows of the same kind, without empty ones."""
         before = self.row or self.kind.without_any
         return {
             name: value
@@ -106,14 +107,14 @@ class Change:
 
     @property
     def kept(self) -> list[str]:
-        """The secrets that the row has, and that the resource names without a value, so that they ought to stay."""
+        """Returns the secrets of the row that the resource names without a value, which means that they should stay."""
         unset = self.wanted.unset if self.wanted else ()
         return [name for name in unset if values.has_secret(self.kind, self.row, name)]
 
 
 def told(change: Change, new: Row | None, names: Names, role: Role) -> Json:
-    """Returns what became of a row, as the API shows it. Who may not read such rows gets no diff, and `update` of each
-    that there is: else they could guess what it has.
+    """Returns the change of a row as the API shows it. A caller who may not read such rows gets no diff, and `update`
+    for each existing row, because an answer of `none` would confirm a guess.
     """
     old_fields, new_fields = (_fields(change.kind, row, names) for row in (change.row, new))
     both = [*new_fields, *(name for name in old_fields if name not in new_fields)]
@@ -144,7 +145,7 @@ def told(change: Change, new: Row | None, names: Names, role: Role) -> Json:
 
 
 def plain(kind: Kind, row: Row) -> Json:
-    """Returns a row as JSON can have it. Of what is sealed, a digest will do."""
+    """Returns a row as JSON. A sealed value becomes a digest, which is enough to compare it."""
     sealed = {column for secret in kind.secrets.values() for column in secret.columns}
     plain = {name: value for name, value in row.items() if name not in sealed}
     for name, secret in kind.secrets.items():
@@ -160,9 +161,9 @@ def check_origins(
     after: Mapping[UUID, Row],
     request: Request,
 ) -> None:
-    """Raises Conflict if a secret would go to an origin to which this secret does not go yet, or is lost because its
-    row moves and the request has no value for it. A plan warns of both, and an apply that accepts the origin, of what
-    is lost.
+    """Raises Conflict if a secret would go to an origin that does not have it yet, or would be lost because its row
+    moves to another origin and the request has no value for it. A plan only warns of both. An apply that accepts the
+    origin only warns of lost secrets.
     """
     work = _Origins(before, request)
     for change in changes:
@@ -178,8 +179,8 @@ def check_origins(
 
 @contextmanager
 def named(name: str, kind: Kind) -> Iterator[None]:
-    """Puts the name of a resource, such as `trigger nightly`, before what is wrong with it, and says it of the fields
-    that files have.
+    """Puts the name of a resource, such as `trigger nightly`, before errors about it, with the names of fields that
+    files use.
     """
     try:
         yield
@@ -201,7 +202,9 @@ def _with_name(error: Invalid, name: str, kind: Kind) -> Invalid:
 
 
 def _fields(kind: Kind, row: Row | None, names: Names) -> Json:
-    """Returns what a diff compares: a row's fields as files have them, with the label of who manages it."""
+    """Returns the fields that a diff compares: those of a row as files have them, with the label of the files that
+    manage it.
+    """
     if row is None:
         return {}
     label = {"managedBy": row["managed_by"]} if row["managed_by"] else {}
@@ -212,11 +215,12 @@ class _Origins:
     def __init__(self, before: Mapping[str, Mapping[UUID, Row]], request: Request) -> None:
         self._before = before
         self._request = request
-        # To which origins each value goes, as JSON. It is made when it is asked for, since it opens all secrets.
+        # The origins that already get each secret, with its value as JSON. It is read on first use, because it opens
+        # all secrets.
         self._known: set[tuple[str, str]] | None = None
 
     def check_new(self, change: Change, name: str, secret: Secret, target: str) -> None:
-        """Checks a secret that was written. It may replace one that went to the same origin."""
+        """Checks a secret with a new value. It may replace a secret that went to the same origin."""
         assert change.wanted is not None
         origin = origin_of(target)
         if origin in self._request.accept_origins:

@@ -1,4 +1,4 @@
-"""Makes the JSON Schema of `pipedai.yaml`, by which editors check it and complete its fields."""
+"""Makes the JSON Schema of `pipedai.yaml`, with which editors check the file and complete its fields."""
 
 import json
 import re
@@ -98,7 +98,7 @@ def _items(field: Schema) -> Schema:
 
 
 def _or_secret(field: Schema) -> Schema:
-    """Returns the field with a secret's name in place of it, or of any text in it."""
+    """Returns a schema that takes the field, or a secret's name instead of the field or of a text in it."""
     inside = dict(field)
     for name in ("items", "additionalProperties"):
         if isinstance(field.get(name), dict):
@@ -110,7 +110,9 @@ def _or_secret(field: Schema) -> Schema:
 
 
 def _whole(schema: Any, parts: Mapping[str, Schema], within: tuple[str, ...] = ()) -> Any:
-    """Returns the schema with what its `$ref`s refer to in their place, but for one that is inside itself."""
+    """Returns the schema with each `$ref` replaced by what it refers to, except for references of a schema to
+    itself.
+    """
     if isinstance(schema, list):
         return [_whole(each, parts, within) for each in schema]
     if not isinstance(schema, dict):

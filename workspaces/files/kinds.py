@@ -19,28 +19,28 @@ from workspaces.roles import Role
 from workspaces.tenant_columns import FileColumns, SealedField
 
 Row = dict[str, Any]
-# Conditions of the rows that a rehearsal needs: those of the environment, or none.
+# SQL conditions on the rows that a rehearsal copies: all rows of the environment, or none.
 OF_ENVIRONMENT, NONE = "environment_id = %(environment_id)s", "false"
-# What long texts of an environment may take: four times as much as the body of an apply.
+# The most bytes that the long texts of an environment may have together: four times the body of an apply.
 MOST_BYTES = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A field whose value nobody reads. `read` makes the value of what was sealed. `target` is the column with the URL
-    to which the secret goes, or for which it is; "" if there is none. Of a field that rows need, `stand_in` is a value
-    with which a plan makes a row whose secret has no value yet.
+    """A field whose value is never shown. `read` turns the decrypted bytes into the value. `target` is the column with
+    the URL that the secret is for, or "" if there is none. If rows need the field, `stand_in` is the value that a plan
+    uses for a new row while the secret has none yet.
     """
 
     sealed: SealedField
     read: Callable[[bytes], Any]
     target: str = ""
-    # Whether the target gets to know the secret. One that signs stays here.
+    # Whether the secret is sent to the target. A secret that only signs is not.
     is_sent: bool = True
-    # Columns and earlier secrets with whose change the service removes it.
+    # The service removes the secret when one of these columns or earlier secrets changes.
     lost_with: tuple[str, ...] = ()
     stand_in: Any = None
-    # Whether the service itself renews what is sealed, as it does with tokens. Then no plan becomes stale by that.
+    # Whether the service itself renews the value, as it does with tokens. A renewal then makes no plan stale.
     is_renewed: bool = False
 
     def opened(self, row: Row | None) -> Any:
@@ -58,11 +58,11 @@ class Secret:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What of a row `opened` reads."""
+        """The columns of a row that `opened` reads."""
         return (self.sealed.column, self.sealed.key_column, *self.needs())
 
     def needs(self) -> dict[str, F]:
-        """Returns what `opened` needs of the row's data key, as annotations."""
+        """Returns the annotations with which a query adds what `opened` needs of the data key."""
         prefix = self.sealed.key_column.removesuffix("key_id")
         return {
             f"{prefix}key_wrapped": F(f"{prefix}key__wrapped"),
@@ -75,50 +75,50 @@ class Kind:
     """How files describe the rows of a resource, whose services make the changes."""
 
     resource: Resource[Any]
-    # The body of the request that creates a row. A field that a file leaves out has its default.
+    # The serializer of the request that creates a row. A field that a file leaves out gets its default.
     body: type[Body]
-    # What of the rows is not in the model's own columns, such as a trigger's prompt.
+    # Annotations for fields that are not columns of the model, such as a trigger's prompt.
     annotated: Mapping[str, Any] = field(default_factory=dict)
-    # One that makes rows long: all of an environment's are read at once.
+    # The column that makes rows long. It limits how much is read, because all rows of an environment are read at once.
     long: str = ""
-    # Columns that `hides` needs besides.
+    # Further columns that `hides` needs.
     read_too: tuple[str, ...] = ()
-    # Makes of a row that is read what the body's fields make of a request.
+    # Turns a row that was read into the form in which the body's fields return a request's values.
     finish: Callable[[Row], Row] = lambda row: row
-    # Tells whether files say nothing of a field of a row, because the service has written it.
+    # Returns whether files leave out a field of a row, because the service wrote it.
     hides: Callable[[Row, str], bool] = lambda _row, _name: False
-    # Who may read such rows.
+    # The lowest role that may read such rows.
     readers: Role = Role.VIEWER
-    # Fields that are no part of files.
+    # Fields that files do not have.
     left_out: frozenset[str] = frozenset()
-    # Where files have the key of another row: the field there, such as `pool`, and the kind. `on.source` is the field
-    # `source` of each item of the list `on`.
+    # Fields in which files have the key of another row: the field's name, such as `pool`, and the row's kind.
+    # `on.source` is the field `source` of each item of the list `on`.
     references: Mapping[str, str] = field(default_factory=dict)
-    # Fields that have another name in files, by that name: a resource's own `kind` is the kind of row.
+    # Fields that have another name in files, by that name. In files `kind` already means the kind of row.
     renamed: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, Secret] = field(default_factory=dict)
-    # What a new row has where the body has no default of its own, by the names of the sources.
+    # The values of a new row where the body has no default of its own, by the names of the sources.
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    # Fields that may name rows of the same kind. They are set once all rows are there.
+    # Fields that may name rows of the same kind. They are set after all rows have been made.
     late: frozenset[str] = frozenset()
-    # Takes the locks that come before those of the rows, for the values that new rows and present ones are about to
-    # get.
+    # Takes the locks that must come before those of the rows. It gets the future values of new rows and of existing
+    # ones.
     lock_before: Callable[[UUID, Sequence[Row], Sequence[Row]], None] = (
         lambda _environment_id, _new, _changed: None
     )
-    # Reads rows that are locked, so that the services need not read each.
+    # Caches rows that are locked, so that the services need not read each one.
     keep: Callable[[Sequence[UUID]], None] = lambda _ids: None
-    # The tables that the services write or lock, each with the condition of the rows that a rehearsal needs of it. It
-    # may name `%(environment_id)s`, `%(ids)s` of the rows that change, and `%(gone)s` of those that are to be deleted.
+    # The tables that the services write or lock, each with the SQL condition of the rows that a rehearsal copies. It
+    # may use `%(environment_id)s`, `%(ids)s` of the rows that change, and `%(gone)s` of those that will be deleted.
     writes: Mapping[str, str] = field(default_factory=dict)
-    # Counts what `create` counts in other environments, whose rows a rehearsal has not.
+    # Counts the rows in other environments that `create` counts too, because a rehearsal has no copies of them.
     count_elsewhere: Callable[[UUID], object] = lambda _environment_id: None
-    # Returns more about a row that was made or changed, for whoever reads the plan: from the row before, and after.
+    # Returns further information about a made or changed row for the reader of the plan, from the row before and after.
     remarks: Callable[[Row | None, Row], dict[str, Any]] = lambda _before, _after: {}
 
     @property
     def name(self) -> str:
-        """The word in files."""
+        """The word for the kind in files."""
         return self.resource.noun
 
     @property
@@ -126,19 +126,21 @@ class Kind:
         return self.resource.model
 
     def target_of(self, row: Row, secret: Secret) -> str | None:
-        """Returns the URL for which a row's secret is; None if the row has none."""
+        """Returns the URL that a row's secret is for; None if the row has none."""
         holder = self.holder_of_target(secret)
         url: str | None = holder.opened(row) if holder else row.get(secret.target)
         return url
 
     def holder_of_target(self, secret: Secret) -> Secret | None:
-        """Returns the secret that the URL is itself, as a channel's; None for one that all may read."""
+        """Returns the secret whose value is the target URL, as with a channel's URL; None if the URL is a plain
+        column.
+        """
         sealed = self.secrets.values()
         return next((each for each in sealed if each.sealed.column == secret.target), None)
 
     @cached_property
     def sources(self) -> dict[str, str]:
-        """What the body's fields become, by their names in the API."""
+        """The sources of the body's fields, by their names in the API."""
         return {name: str(each.source) for name, each in self.body().fields.items()}
 
     @cached_property
@@ -147,7 +149,7 @@ class Kind:
 
     @cached_property
     def without_any(self) -> Row:
-        """The values of a new row's secrets and other fields apart, before they have any."""
+        """The values of a new row's secrets, late fields and left-out fields before they are set."""
         fields = self.body().fields
         names = {*self.secrets, *self.late, *self.left_out}
         defaults = {self.sources[name]: fields[name].default for name in names}
@@ -155,17 +157,19 @@ class Kind:
 
     @cached_property
     def all_defaults(self) -> Row:
-        """What fields have that a file leaves out, by their names in the API; `empty` if it may not leave them out."""
+        """The defaults of fields that a file leaves out, by their names in the API; `empty` if the field is
+        required.
+        """
         defaults: Row = {}
         for name, each in self.body().fields.items():
             default = self.defaults.get(self.sources[name], each.default)
-            # Also a default takes the type that a value in a request gets.
+            # A default is converted as the value of a request is, so that the two can be compared.
             defaults[name] = default if default in (None, empty) else each.run_validation(default)
         return defaults
 
     def rows(self, environment_id: UUID, ids: Collection[UUID] | None = None) -> list[Row]:
-        """Returns the live rows as dicts, by the sources of the body's fields and the columns of secrets: all, or those
-        with these ids. Raises Conflict if all take more memory than a request may.
+        """Returns the live rows as dicts, with the sources of the body's fields and the columns of secrets as keys: all
+        rows, or those with these ids. Raises Conflict if all take more memory than a request may.
         """
         columns = {column.attname for column in self.model._meta.concrete_fields}
         sources = set(self.sources.values())
@@ -194,8 +198,8 @@ class Kind:
         new: Sequence[Row],
         changed: Sequence[Row],
     ) -> None:
-        """Locks rows that are changed or deleted in the order of their ids, after what comes before them. `changed` has
-        what changes of these, and `new` what new rows have.
+        """Locks rows that will be changed or deleted in the order of their ids, after the locks that come before them.
+        `changed` has the new values of these rows, and `new` those of new rows.
         """
         self.lock_before(environment_id, new, changed)
         lock_rows(self._live(environment_id).filter(id__in=ids))
@@ -211,14 +215,14 @@ def lock_rows(rows: QuerySet[Any]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """Rows that files name but don't describe, such as workers by their hostname."""
+    """Rows that files name but do not describe, such as workers by their hostname."""
 
     name: str
     # Returns the ids of an environment's rows by their names.
     ids: Callable[[UUID], dict[str, UUID]]
 
 
-# In the order in which rows are made: what others refer to comes first.
+# The order in which rows are made. A kind comes after the kinds that it refers to.
 ORDER = ("pool", "connection", "source", "trigger", "budget", "channel")
 _kinds: dict[str, Kind] = {}
 _lookups: dict[str, Lookup] = {}

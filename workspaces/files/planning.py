@@ -1,4 +1,6 @@
-"""Works out what resources change, by changing it: a plan rehearses with the services of apply, on copies of rows."""
+"""Works out what resources change by making the changes: a plan runs the same services as apply, on copies of the
+rows.
+"""
 
 import hashlib
 import time
@@ -39,13 +41,13 @@ _SET_TIMEOUT = "SELECT set_config('statement_timeout', %(milliseconds)s, true)"
 
 
 def plan(*, environment_id: UUID, request: Request, actor: Actor, role: Role) -> Json:
-    """Returns what apply would change, and the digest that it wants. Changes and sends nothing, and locks nothing that
-    others wait for. For who may not apply, no secret is compared, since that would let guesses be tried. Raises as
-    `apply` does.
+    """Returns what apply would change, and the digest that apply requires. It changes and sends nothing, and holds no
+    locks that others wait for. For a caller who may not apply, no secret is compared, because that would let them test
+    guesses. Raises as `apply` does.
     """
     planner = actor
     if not role.includes(Role.ADMIN):
-        # The services want an admin. What the system does here is rolled back.
+        # The services require an admin, so the system acts here. What it does is rolled back.
         request, planner = replace(request, secrets={}), Actor("system")
     with _snapshot(), limited_time(), together(is_rehearsal=True):
         work = _Work(environment_id, request, planner, role)
@@ -58,12 +60,13 @@ def plan(*, environment_id: UUID, request: Request, actor: Actor, role: Role) ->
 
 
 def apply(*, environment_id: UUID, request: Request, actor: Actor) -> Json:
-    """Makes all changes, or none. Raises Conflict if the digest is another, because a row has changed since the plan,
-    or a secret would go to a new origin or be lost; Invalid, and whatever else a service refuses, with the resource's
+    """Makes all changes, or none. Raises Conflict if the digest differs, because a row has changed since the plan, or
+    if a secret would go to a new origin or be lost. Raises Invalid and all errors of the services, with the resource's
     name.
     """
     with transaction.atomic(), limited_time(), together():
-        # What takes long is done before the first lock. The digest tells whether it is still so under the locks.
+        # Slow work is done before the first lock. The digest is checked again under the locks, in case rows have
+        # changed.
         work = _Work(environment_id, request, actor)
         _check_digest(work)
         work.read()
@@ -81,7 +84,7 @@ def apply(*, environment_id: UUID, request: Request, actor: Actor) -> Json:
 
 @contextmanager
 def _snapshot() -> Iterator[None]:
-    """Wraps a plan. All of its reads see the same rows, unless a transaction is under way already, as in a test."""
+    """Wraps a plan. All of its reads see the same rows, unless a transaction is already open, as in a test."""
     is_outermost = not connection.in_atomic_block
     with planned_for_values(), transaction.atomic():
         if is_outermost:
@@ -116,7 +119,7 @@ class _Work:
         self.look()
 
     def look(self) -> None:
-        """Reads the rows that there are."""
+        """Reads the existing rows."""
         self._before = {
             kind.name: {row["id"]: row for row in kind.rows(self._environment_id)}
             for kind in kinds()
@@ -130,7 +133,7 @@ class _Work:
         self.digest = self._digest()
 
     def read(self) -> None:
-        """Checks the fields of all resources. They don't depend on rows that the digest does not cover."""
+        """Checks the fields of all resources. The check depends only on rows that the digest covers."""
         order = [kind.name for kind in kinds()]
         self._ordered = sorted(self._changes, key=lambda change: order.index(change.kind.name))
         ids = self._new_ids | self._ids
@@ -150,13 +153,15 @@ class _Work:
                 )
 
     def compare(self) -> None:
-        """Finds out which rows have to change. What is read of them stands under the locks, or in the snapshot."""
+        """Finds out which rows have to change. The locks, or the snapshot, keep the rows that it reads from
+        changing.
+        """
         for change in self._ordered:
             change.compare(with_secrets=self._role.includes(Role.ADMIN))
         self._changed = [change for change in self._ordered if not change.is_wanted]
 
     def rehearse(self) -> None:
-        """Lets the changes be made to copies of the rows that they touch, count or refer to."""
+        """Runs the changes on copies of the rows that they change, count or refer to."""
         touched = [*self._changed, *self._gone]
         tables: dict[str, str] = {}
         for kind in {change.kind.name: change.kind for change in touched}.values():
@@ -171,7 +176,7 @@ class _Work:
         use_own_copies(tables, params)
 
     def changes(self) -> list[Json]:
-        """Makes the changes in an order in which each finds what it refers to, and tells what they were."""
+        """Makes the changes, each after those that it refers to, and returns them as the API shows them."""
         gone = self._gone if self.request.is_plan or self.request.prune else []
         changed = self._changed
         for kind in kinds():
@@ -185,7 +190,7 @@ class _Work:
         for change in reversed(gone):
             self._delete(change)
         after = self._after()
-        # Who may not read a kind of rows would learn by a guess whether it is of the origin that a row has.
+        # Kinds that the caller may not read are skipped, because the answer would confirm a guess of a row's origin.
         readable = [each for each in self._changed if self._role.includes(each.kind.readers)]
         check_origins(self._before, readable, after, self.request)
         names = {(of, str(id_)): name for (of, name), id_ in (self._new_ids | self._ids).items()}
@@ -195,7 +200,7 @@ class _Work:
         ] + [told(change, None, names, self._role) for change in gone]
 
     def _lock(self, kind: Kind, changes: list[Change]) -> None:
-        """Locks rows, in a rehearsal the copies, and reads them."""
+        """Locks rows (in a rehearsal their copies) and reads them."""
         new = [change.values for change in changes if change.row is None]
         present = [change for change in changes if change.row is not None]
         ids = [change.id for change in present]
@@ -218,7 +223,7 @@ class _Work:
         return keyed
 
     def _left_over(self) -> list[Change]:
-        """Returns the rows that the files had once: those with the label, and without a resource."""
+        """Returns the rows that the files no longer describe: rows with the label and without a resource."""
         return [
             Change(kind, row["key"], None, id_, row)
             for kind in kinds()
@@ -229,8 +234,8 @@ class _Work:
         ]
 
     def _digest(self) -> str:
-        """Returns a digest of the resources, of all rows that they touch as these are now, and of the ids of those that
-        they name: another machine may have a hostname by now.
+        """Returns a digest of the resources, of the present state of all rows that they touch, and of the ids of rows
+        that they name, because a hostname may belong to another machine by now.
         """
         rows = [
             plain(change.kind, change.row) if change.row else None
@@ -245,8 +250,8 @@ class _Work:
         return hashlib.sha256(said.encode()).hexdigest()
 
     def _empty_late(self, change: Change) -> None:
-        """Empties the fields that name rows of the same kind if they change, so that no order of changes leads over a
-        circle, or to a row that another one still names.
+        """Empties the fields that name rows of the same kind if they change. Then the changes work in any order, even
+        if rows refer to each other in a circle, or a row to be deleted is still named.
         """
         if change.row is None:
             return
@@ -260,7 +265,7 @@ class _Work:
         self._update(change, stale)
 
     def _save(self, change: Change) -> None:
-        """Makes or changes the row, without the fields that may name rows which are not there yet."""
+        """Creates or changes the row, without the fields that may name rows which do not exist yet."""
         self._warn(change)
         late = change.kind.late_sources
         first = {name: value for name, value in change.values.items() if name not in late}
@@ -283,7 +288,7 @@ class _Work:
                 )
 
     def _delete(self, change: Change) -> None:
-        """Deletes a row. A plan warns of a refusal."""
+        """Deletes a row. In a plan, a refusal becomes a warning."""
         try:
             with named(change.name, change.kind):
                 change.kind.resource.delete(
@@ -295,7 +300,7 @@ class _Work:
             change.warnings.append(error.message)
 
     def _warn(self, change: Change) -> None:
-        """Says what whoever reads the plan should know."""
+        """Adds warnings for the reader of the plan."""
         assert change.wanted is not None
         label = change.row and change.row["managed_by"]
         if label not in {None, self.request.managed_by}:
@@ -307,7 +312,7 @@ class _Work:
                 change.warnings.append(f"{name} has no value yet.")
 
     def _after(self) -> dict[UUID, Row]:
-        """Returns the rows that were made or changed as they are now."""
+        """Returns the present state of the rows that were made or changed."""
         return {
             row["id"]: row
             for kind in kinds()
@@ -318,14 +323,15 @@ class _Work:
 
 @contextmanager
 def limited_time() -> Iterator[None]:
-    """Wraps what a transaction does. Raises Conflict once its statements have taken MOST_SECONDS in all."""
+    """Limits the time of a transaction. Raises Conflict once its statements have taken MOST_SECONDS in all."""
     spent = 0.0
 
     def measure(
         run: Callable[..., Any], statement: str, params: Any, many: bool, context: dict[str, Any]
     ) -> Any:
         nonlocal spent
-        # What this thread computes, such as the parameters' text, is no time of the database.
+        # The time that this thread itself computes, such as for the parameters' text, is subtracted, because the limit
+        # is on the database.
         began, own = time.monotonic(), time.thread_time()
         try:
             return run(statement, params, many, context)

@@ -12,7 +12,7 @@ from workspaces.tenant_columns import MAX_LABEL
 MAX_RESOURCES = 500
 _MAX_SECRETS = 500
 _MAX_ORIGINS = 100
-# Of a field that is no text, such as headers, the secret is the JSON of the whole.
+# The longest value of a secret. If the field is not a text, such as headers, the value is the JSON of the field.
 _MAX_SECRET = 16 * 1024
 _DIGEST = 64
 
@@ -57,7 +57,7 @@ class ApplyBody(PlanBody):
 
 
 class ChangeSerializer(serializers.Serializer[Any]):
-    """What becomes of one row. `diff` has the old and the new value of each field that changes."""
+    """The change of one row. `diff` has the old and the new value of each field that changes."""
 
     kind = serializers.CharField()
     key = serializers.CharField()
@@ -70,7 +70,7 @@ class ChangeSerializer(serializers.Serializer[Any]):
 
 
 class UnkeyedSerializer(serializers.Serializer[Any]):
-    """A row that has no key, so that no resource can stand for it."""
+    """A row without a key, which no resource can describe."""
 
     kind = serializers.CharField()
     id = serializers.UUIDField()

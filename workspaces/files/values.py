@@ -1,4 +1,4 @@
-"""Reads a resource of a file, compares it with the row that there is, and shows rows as resources.
+"""Reads a resource of a file, compares it with the existing row, and shows rows as resources.
 
 Files name other rows by keys and hostnames, and the API by ids; this module translates between the two.
 """
@@ -27,8 +27,8 @@ Names = Mapping[tuple[str, str], str]
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Wanted:
-    """What a resource says: `values` as the services take them, without secrets; `secrets` those fields whose value is
-    there, by their names in the API; `unset` those that name a secret without a value, which stays; `literal` those
+    """The content of a resource. `values` are for the services, without secrets. `secrets` are the secret fields that
+    have a value, by their names in the API. `unset` are those named without a value, which stay. `literal` are those
     that hold a secret in clear.
     """
 
@@ -47,8 +47,8 @@ def read(
     *,
     is_plan: bool,
 ) -> Wanted:
-    """Checks the fields of a resource, which have ids in place of keys. `body` is one of the kind, which takes longer
-    to make than to use. Raises DRF's ValidationError, Invalid.
+    """Checks the fields of a resource, which have ids in place of keys. `body` is the kind's serializer; callers reuse
+    one, because making it takes longer than using it. Raises DRF's ValidationError, Invalid.
     """
     given = dict(fields)
     unset, literal = [], []
@@ -83,7 +83,7 @@ def read(
 
 
 def changed_values(row: Row | None, wanted: Wanted) -> Row:
-    """Returns the values that the row has not yet, secrets aside: all if there is no row."""
+    """Returns the values, without secrets, that differ from the row; all values if there is no row."""
     return {
         name: value
         for name, value in wanted.values.items()
@@ -94,8 +94,8 @@ def changed_values(row: Row | None, wanted: Wanted) -> Row:
 def changed_secrets(
     kind: Kind, row: Row | None, wanted: Wanted, *, compared: bool = True
 ) -> list[str]:
-    """Returns the fields whose secret is another than the row has, or would be lost with what changes. Unless they are
-    compared, each that has a value.
+    """Returns the fields whose secret differs from the row's, or would be lost by the changes. If secrets are not
+    compared, returns each secret that has a value.
     """
     changed: list[str] = []
     for name, value in wanted.secrets.items():
@@ -111,7 +111,7 @@ def has_secret(kind: Kind, row: Row | None, name: str) -> bool:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values are the same in JSON."""
+    """Returns whether two values are the same in JSON."""
     if type(one) is type(other) and isinstance(one, str | UUID | bool | int | None):
         return bool(one == other)
     return canonical(one) == canonical(other)
@@ -123,9 +123,9 @@ def canonical(value: Any) -> str:
 
 
 def export(*, environment_id: UUID, managed_by: str | None, role: Role) -> dict[str, Any]:
-    """Returns the rows with a key as `resources`, and as `withoutKey` those that have none; of all labels, or of this
-    one and of none. A plan of these resources with the label that they have changes nothing. A secret has a name, and
-    no value. Kinds that this role may not read are left out.
+    """Returns the rows with a key as `resources`, and those without as `withoutKey`: of all labels, or of this label
+    and unlabelled ones. Planning these resources with their label changes nothing. A secret has a name and no value.
+    Kinds that this role may not read are left out.
     """
     read = [kind for kind in kinds() if role.includes(kind.readers)]
     live = {kind.name: kind.rows(environment_id) for kind in read}
@@ -151,14 +151,14 @@ def export(*, environment_id: UUID, managed_by: str | None, role: Role) -> dict[
 
 
 def shown(kind: Kind, row: Row) -> Fields:
-    """Returns a row's fields as the API has them, without those that are as by default. A secret has a name alone."""
+    """Returns a row's fields as the API has them, without those that have their default. A secret has only a name."""
     fields: Fields = {}
     for name, source in kind.sources.items():
         if name in {"key", "managedBy", *kind.left_out} or kind.hides(row, name):
             continue
         if name in kind.secrets:
             if has_secret(kind, row, name):
-                # The name that an export gives a secret, such as NIGHTLY_MCP_HEADERS.
+                # An export names each secret after its row and field, such as NIGHTLY_MCP_HEADERS.
                 words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", f"{row['key']}_{name}")
                 fields[name] = {"secret": re.sub(r"\W", "_", words, flags=re.ASCII).upper()}
             continue
@@ -171,7 +171,7 @@ def shown(kind: Kind, row: Row) -> Fields:
 
 
 def with_ids(kind: Kind, fields: Fields, ids: Ids) -> Fields:
-    """Returns the fields as the API has them: `pool` becomes `poolId`. Raises Invalid for a name that is nobody's."""
+    """Returns the fields as the API has them: `pool` becomes `poolId`. Raises Invalid for a name that no row has."""
     fields = {kind.renamed.get(name, name): value for name, value in fields.items()}
     for path, of in kind.references.items():
         outer, _, inner = path.partition(".")
@@ -183,7 +183,7 @@ def with_ids(kind: Kind, fields: Fields, ids: Ids) -> Fields:
 
 
 def _with_id(fields: Any, short: str, of: str, ids: Ids) -> Any:
-    """Returns the fields with the id, or the ids, of what one of them names, if it is there."""
+    """Returns the fields with the name in one of them, if that is there, replaced by an id, or names by ids."""
     if not isinstance(fields, dict) or short not in fields:
         return fields
     value, is_list = fields[short], short.endswith("s")
@@ -200,7 +200,7 @@ def _with_id(fields: Any, short: str, of: str, ids: Ids) -> Any:
 
 
 def named_rows(kind: Kind, fields: Fields) -> Iterator[tuple[str, str]]:
-    """Yields what the fields refer to by name: its kind and the name."""
+    """Yields the kind and the name of each row that the fields refer to."""
     for path, of in kind.references.items():
         outer, _, inner = path.partition(".")
         values = fields.get(outer)
@@ -211,7 +211,7 @@ def named_rows(kind: Kind, fields: Fields) -> Iterator[tuple[str, str]]:
 
 
 def with_names(kind: Kind, fields: Fields, names: Names) -> Fields:
-    """Returns the API's fields as files have them. An id whose row has no name stays, with its name in the API."""
+    """Returns the API's fields as files have them. The id of a row without a key stays, under its name in the API."""
     back: Fields = {}
     for name, value in fields.items():
         short, of = file_name(kind, name)
@@ -232,7 +232,7 @@ def with_names(kind: Kind, fields: Fields, names: Names) -> Fields:
 
 
 def file_name(kind: Kind, name: str) -> tuple[str, str | None]:
-    """Returns the name that files have for a field of the API, and the kind of row that it names, if it does."""
+    """Returns the name of an API field in files, and the kind of row that it refers to, if any."""
     for path, of in kind.references.items():
         if name in {f"{path}Id", f"{path.removesuffix('s')}Ids"}:
             return path, of
@@ -279,7 +279,7 @@ def _named(value: Any) -> str | None:
 
 
 def _filled(name: str, value: Any, secrets: Mapping[str, str], field: Any) -> Any:
-    """Puts the secrets in. Of a field that is no text, the secret is the JSON of the whole."""
+    """Puts the values of secrets into a field. If the field is not a text, the secret is its JSON."""
     whole = _named(value)
     if whole is None or isinstance(field, CharField):
         return _filled_inside(value, secrets)

@@ -1,4 +1,4 @@
-"""The endpoints of files: what they would change, changing it, and what files say of what there is."""
+"""The endpoints of files: planning changes, applying them, and exporting what exists."""
 
 from typing import Any
 from uuid import UUID
@@ -15,7 +15,7 @@ from workspaces.access import IsAdmin, IsViewer, TenantViewSet
 from workspaces.files import changes, planning, values
 from workspaces.files.serializers import ApplyBody, ChangeSerializer, PlanBody, UnkeyedSerializer
 
-# A plan or apply may take seconds of a thread. So an environment has one of each under way in a process.
+# A plan or apply may keep a thread busy for seconds, so a process runs at most one of each per environment.
 _UNDER_WAY = RequestLimit(1)
 _PLANS = Throttle(Rate("plan", limit=12, seconds=60), by_caller)
 _PLAN = answer(

@@ -1,4 +1,4 @@
-"""`manage.py create_user`: makes a user who may use the API, whoever else may register. Its base makes staff, too."""
+"""`manage.py create_user`: makes a user, even if registration is closed. `create_staff` has the same base."""
 
 import getpass
 import secrets
@@ -41,8 +41,8 @@ def read_account(*, email: str, name: str, password: str) -> dict[str, Any]:
 
 
 def typed_password() -> str:
-    """Asks for a password twice on a terminal, or else reads it from standard input, whose first line it is. Raises
-    CommandError if the two are not the same.
+    """Asks for a password twice on a terminal, or reads it from the first line of standard input. Raises CommandError
+    if the two entries differ.
     """
     if not sys.stdin.isatty():
         return sys.stdin.readline().rstrip("\r\n")
@@ -84,7 +84,7 @@ Exits with 0 when the user is made, else with 1 and one sentence that says why.
     def handle(self, *args: Any, email: str, name: str, link: bool, **options: Any) -> None:
         if link:
             check_passwords_are_on()
-        # With a link, nobody ever learns the first password.
+        # The first password of an account with a link is random, and nobody ever sees it.
         password = secrets.token_urlsafe(32) if link else typed_password()
         fields = read_account(email=email, name=name, password=password)
         if link:

@@ -1,4 +1,6 @@
-"""`manage.py seed_demo`: makes the demo that bin/run shows, with a week of runs that take a real run's steps."""
+"""`manage.py seed_demo`: makes the demo that bin/run shows, with a week of made-up runs that go through all real
+steps.
+"""
 
 import platform
 import secrets
@@ -67,11 +69,11 @@ TRIGGER = {
         "required": ["greeting"],
     },
     "timeoutSeconds": 120,
-    # The page of a run shows its events, although it succeeded.
+    # The demo records the events of successful runs too, so that the page of each run shows some.
     "recordEvents": "always",
 }
 POOL = "Demo pool"
-# No program runs as this worker, so that the demo shows what waits for a machine that is off, and how a pool goes on.
+# No program runs as this worker. So the demo shows what waits for a machine that is off, and how its pool continues.
 SPARE_HOSTNAME = "demo-spare"
 POOL_TRIGGER = {
     **TRIGGER,
@@ -104,7 +106,7 @@ STRANDED: Final[dict[str, Any]] = {
 }
 SPENT_USD: Final = 10
 _SPAN = timedelta(days=7)
-# Runs are over before the demo begins.
+# The made-up runs end this long before the demo begins.
 _QUIET = timedelta(minutes=10)
 _SAID: Final = {
     "Morning report": "Two orders are late, and one customer asked for a call. The rest is as usual.",
@@ -152,7 +154,7 @@ class Command(OperatorCommand):
 
 
 class Seed:
-    """Makes what is missing of the demo. `mcp_url`, unless None, is the URL of its trigger."""
+    """Makes the missing parts of the demo. `mcp_url`, unless None, is the URL of its trigger."""
 
     def __init__(self, data_dir: Path, mcp_url: str | None = None) -> None:
         self._server = {} if mcp_url is None else {"mcpUrl": mcp_url}
@@ -162,12 +164,13 @@ class Seed:
         self._kept: dict[str, Any] = {}
         self._user: User
         self._environment: Environment
-        # What each service gets that makes something in the environment.
+        # The arguments that every service gets which makes something in the environment.
         self._of_it: dict[str, Any] = {}
 
     def sow(self, *, now: datetime | None = None) -> None:
-        """Makes what is missing in one transaction, and the demo's two files. The week of runs ends `now`. A lock makes
-        a second command find them complete. If the transaction fails after that, the next command corrects them.
+        """Makes the missing parts of the demo in one transaction, and its two files. The week of runs ends `now`. A
+        lock makes a second command wait, and then find everything there. If the transaction fails after the files were
+        written, the next command corrects them.
         """
         with transaction.atomic():
             with connection.cursor() as cursor:
@@ -193,7 +196,7 @@ class Seed:
             if self.made:
                 id_, about = self._environment.id, {"made": self.made}
                 emit(Event("demo.seeded", SYSTEM, id_, "environment", id_, about))
-            if is_new:  # The event has made the channel that tells of the incident of the week.
+            if is_new:  # A channel exists by now: the environment's event made it.
                 self._week(worker_id, now or database_now())
             registration.save(self.worker_file)
             durable.write_json(
@@ -212,7 +215,7 @@ class Seed:
     def _account(
         self, what: str, create: Callable[..., User], email: Email, name: str, kept_as: str
     ) -> tuple[User, str]:
-        """Returns the user and a password that works: the one in the demo's file if it still works, else a new one."""
+        """Returns the user and a working password: the one in the demo's file if it still works, else a new one."""
         kept = str(self._kept.get(kept_as))
         user = User.objects.filter(email=email).first()
         if user is not None and is_password_of(user, kept):
@@ -305,8 +308,8 @@ class Seed:
         return Trigger.objects.filter(environment=self._environment, deleted_at__isnull=True)
 
     def _move(self, what: str, trigger: Trigger) -> None:
-        """Gives the trigger another MCP server, if the command names one. The headers move with it. The server of a
-        trigger that got a connection, or that files describe, is the user's.
+        """Gives the trigger another MCP server and its headers, if the command names one. A trigger that has a
+        connection, or that files describe, keeps its server, because the user chose it.
         """
         if trigger.connection_id or trigger.managed_by:
             return
@@ -319,8 +322,8 @@ class Seed:
 
     def _week(self, worker_id: UUID, now: datetime) -> None:
         """Makes the week's triggers and their runs until `now`. The last two runs of the failing one fail. The stranded
-        one waits for the spare worker, which is silent since some hours before. The runs cost SPENT_USD in all, so no
-        month costs more, on whichever day it begins.
+        one waits for the spare worker, which has been silent for some hours. The runs cost SPENT_USD in all, so the
+        month's cost is at most that, on whichever day the month begins.
         """
         spare = Worker.objects.get(environment=self._environment, hostname=SPARE_HOSTNAME)
         machines = ((HEALTHY, worker_id), (FAILING, worker_id), (STRANDED, spare.id))
@@ -372,7 +375,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 class _Due(NamedTuple):
-    """A run of the week. It is left in the queue if its machine is offline by then."""
+    """A run of the week. It stays in the queue if its machine is offline by then."""
 
     at: datetime
     trigger: Trigger
