@@ -284,8 +284,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     The shares take about equally long, because a process that begins a file of minutes late ends alone. The long tests
     mostly wait for the processes that they start. The last process has the processors meanwhile, and the others take
     over from it in the end. Without long tests, the first processes begin with those that wait, for the same reason.
-    pytest-xdist gives each process consecutive tests, as many as every other. The tests of a file that is dealt out stay
-    together, as they share what the file starts. The order is random otherwise.
+    pytest-xdist gives each process consecutive tests, as many as every other. The tests of a file that is dealt out
+    stay together, as they share what the file starts. The order is random otherwise.
     """
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     shares: list[list[pytest.Item]] = [[] for _ in range(max(1, processes - 1))]
