@@ -10,8 +10,7 @@ from pathlib import Path
 # Every part of the service imports this package first, so that all of them find the settings.
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "pipedai.settings")
 
-# The worker program is a package of its own in agent/. The service uses its code for clauses, so that both decide
-# alike.
+# The worker program is a package of its own in agent/. The service shares its code for clauses, so both decide alike.
 sys.path.append(str(Path(__file__).resolve().parent.parent / "agent"))
 
 # The edition of the time zone database that is pinned with this version decides in every process when something is due.

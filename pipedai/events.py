@@ -1,9 +1,8 @@
 """Domain events, by which a service reports what it did.
 
 Receivers run at once, in the same transaction: an error in one rolls the action back, so no action lacks its audit row.
-A transaction with many changes makes them `together`: work that each change would repeat, such as locking, counting
-or reading, is done once, and all events are sent at the end. A rehearsal is such a transaction that is rolled back. It
-sends no events, and takes no lock for which others could wait.
+A transaction with many changes makes them `together`: work that each would repeat, such as locking or reading, is done
+once, and all events are sent at the end. A rehearsal is rolled back, sends no events, and makes nobody wait for a lock.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Mapping

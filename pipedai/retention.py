@@ -47,9 +47,8 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """A kind of rows that may be deleted when old. `days` returns for how many days they are kept (None: for ever), and
-    the number must be `at_least` or more. `prune` deletes a batch at each step. The scheduler deletes only `automatic`
-    kinds.
+    """A kind of rows that may be deleted when old. `days` returns how many days they are kept: `at_least` or more, or
+    None for ever. `prune` deletes a batch at each step. The scheduler deletes only `automatic` kinds.
     """
 
     kind: str

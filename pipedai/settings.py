@@ -33,8 +33,7 @@ TRUSTED_PROXIES = env.words("TRUSTED_PROXIES")
 THROTTLES_ENABLED = True
 # Who may register: anybody, only people with an invitation, or nobody.
 REGISTRATION = env.choice("REGISTRATION", ("open", "invited", "closed"), "open")
-# The issuer (an OpenID provider) at which people sign in, and our id and secret as its client. With OIDC_ONLY nobody
-# uses a password.
+# The issuer (an OpenID provider) at which people sign in, and our id and secret there. OIDC_ONLY forbids passwords.
 OIDC_ISSUER = env.text("OIDC_ISSUER", "")
 OIDC_CLIENT_ID = env.text("OIDC_CLIENT_ID", "")
 OIDC_CLIENT_SECRET = env.text("OIDC_CLIENT_SECRET", "")

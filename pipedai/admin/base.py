@@ -262,8 +262,7 @@ class StaffModelAdmin(ModelAdmin):  # type: ignore[type-arg]
     annotations: ClassVar[Mapping[str, Any]] = {}
     # The models to whose rows a column refers although it is no foreign key, by the column's name.
     refers: ClassVar[Mapping[str, Any]] = {}
-    # The column with a row's name, which the title of its page and links to it show. If this is empty, they show the
-    # id.
+    # The column with a row's name, which the title of its page and links to it show. If it is empty, they show the id.
     named_by: ClassVar[str] = ""
     # The paths from a row to users. The search finds the row by the whole e-mail address of such a user.
     found_by_user: ClassVar[Sequence[str]] = ()

@@ -1,4 +1,4 @@
-"""What the authentication classes for users, API keys and workers share.
+"""The base of the authentication classes for users, API keys and workers.
 
 If a request has an Authorization header, only this header decides who calls. Each view lists the classes that it
 accepts; `RefuseTheRest` comes last.

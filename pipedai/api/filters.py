@@ -151,8 +151,7 @@ class EndFilter(TimeFilter):
 
     def filter(self, qs: QuerySet[Any], value: datetime | None) -> QuerySet[Any]:
         """Adds no condition if the list is ordered by this time, and the request has a cursor and this parameter once:
-        the rows after the cursor are before the time anyway. With both conditions PostgreSQL might read all rows in
-        between.
+        rows after the cursor are before the time anyway. With both conditions PostgreSQL might read all rows between.
         """
         sent = self.parent.data
         name = next(name for name, each in self.parent.filters.items() if each is self)

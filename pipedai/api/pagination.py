@@ -60,9 +60,7 @@ def merged(
 
 
 def _first_field(comparison: str, fields: Sequence[str], place: Sequence[Any]) -> Q:
-    """Returns the comparison of the first column alone. It follows from the whole one, and lets PostgreSQL skip
-    partitions.
-    """
+    """Returns the comparison of the first column, which the whole one implies. By it PostgreSQL skips partitions."""
     return Q(**{f"{fields[0]}__{comparison}": place[0]}) if len(fields) > 1 else Q()
 
 

@@ -161,9 +161,7 @@ class HealthViewSet(ApiViewSet):
         answers={200: _HEALTH},
     )
     def live(self, request: Request) -> Response:
-        """Answers requests with an `Origin`, which need Django's headers. `pipedai.server.lanes` answers all other
-        ones.
-        """
+        """Answers requests with an `Origin`, which need Django's headers. `pipedai.server.lanes` answers all others."""
         return Response(_ALIVE)
 
 

@@ -111,7 +111,7 @@ def look_at_all() -> Iterator[tuple[str, CheckMessage]]:
 
 
 def _look(probe: Probe, *, migrated: bool) -> CheckMessage:
-    # The import stands here, because `pipedai.sql` needs settings that are fit.
+    # The import stands here, because `pipedai.sql` can be imported only with valid settings.
     from pipedai.sql import reason
 
     try:

@@ -69,9 +69,7 @@ class Prepared:
         return rows
 
     def count(self, sql: str, params: Mapping[str, Any]) -> int | None:
-        """Returns how many rows were changed or read. Returns None, and runs nothing, if psycopg's cursor must run the
-        statement. Raises psycopg.Error.
-        """
+        """Returns how many rows were changed or read; None if psycopg must run the statement. Raises psycopg.Error."""
         bound = self._bind(sql, params)
         return None if bound is None else self._run(bound).command_tuples or 0
 

@@ -243,7 +243,7 @@ class Layout:
 
 
 def _verify_directory(directory: Path, owner: int, *, open_to_others: int = 0) -> None:
-    """Raise an error if it is a symbolic link, is not `owner`'s, or lets others do more than `open_to_others` says."""
+    """Raise an error for a symbolic link, for another owner, or for more rights of others than `open_to_others`."""
     with explaining(f"use {directory}"):
         found = directory.lstat()
     if not stat.S_ISDIR(found.st_mode):

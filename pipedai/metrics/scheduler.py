@@ -61,7 +61,7 @@ class _Handler(WSGIRequestHandler):
     timeout = 10
 
     def log_message(self, *_args: Any) -> None:
-        """Logs nothing, because scrapes are frequent and their log lines would tell nothing."""
+        """Logs nothing, because scrapes are frequent and their log lines would be useless."""
 
 
 def serve_metrics(bind: str, token: str) -> str:

@@ -141,8 +141,7 @@ def _asked_for(retry_after: str | None, now: datetime) -> datetime | None:
     text = (retry_after or "").strip()
     latest = now + MAX_RETRY_AFTER
     if text.isascii() and text.isdigit():
-        # The digits after the ninth don't matter, because a number of nine digits exceeds the limit of 24 hours
-        # already.
+        # The digits after the ninth don't matter, because a number of nine digits exceeds 24 hours already.
         seconds = int(text[:9])
         return min(now + timedelta(seconds=seconds), latest)
     try:
@@ -154,7 +153,7 @@ def _asked_for(retry_after: str | None, now: datetime) -> datetime | None:
 
 @lru_cache(maxsize=16)
 def _record(kind: Kind) -> str:
-    """Returns the statement that records results. It locks rows in the order of ids, as other senders do."""
+    """Returns the statement that records results. It locks rows in the order of ids, so that senders never deadlock."""
     # The conditions on the environment let PostgreSQL read one partition if the table is partitioned by it.
     of_environments = of_environment = ""
     if kind.tenants is not None:

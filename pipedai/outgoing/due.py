@@ -208,9 +208,8 @@ def claim_due(
     memory: Memory | None = None,
     now: datetime | None = None,
 ) -> list[Row]:
-    """Claims up to `room` due rows and returns them. The caller must begin with each at once. A sender has as many
-    shares as it may send messages at once, and `busy` counts the shares taken. A free share goes to the workspace with
-    fewest.
+    """Claims up to `room` due rows and returns them. The caller must begin with each at once. A share is the right to
+    send one message now, and `busy` counts the taken ones. A free share goes to the workspace that has fewest.
 
     - A host has at most `per_host` shares, and only one if it is unproven; without a `memory` all are proven. All
     unproven hosts together have at most three quarters of the shares, so that the others always find free ones.
@@ -297,8 +296,7 @@ class _Shares:
 
     def fill(self, candidates: list[Row], *, most: int | None = None) -> list[Row]:
         """Chooses at most `most` rows for the free shares. Choosing a row can only move other rows of its workspace
-        further back. So the heap's first row is the next choice if its place in the order has not changed since it was
-        pushed.
+        further back. So the heap's first row is the next choice if its order has not changed since it was pushed.
         """
         chosen: list[Row] = []
         waiting = [(self._order(row), n, row) for n, row in enumerate(candidates)]

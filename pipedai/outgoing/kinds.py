@@ -144,8 +144,7 @@ class Queue:
     per_host: int
     # Mails may take at most this many of the shares.
     mails: int = 0
-    # The condition of rows that wait. A partial index with this condition begins with the environment, `host`,
-    # `due_at`.
+    # The condition of rows that wait. A partial index with it begins with the environment, `host` and `due_at`.
     waits = "status = 'pending'"
     # The condition of a partial index of `due_at` alone. If none of its rows is due, nothing else is read.
     waits_somewhere = "status = 'pending'"

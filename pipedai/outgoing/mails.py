@@ -343,8 +343,7 @@ def deliver(mail: Mail, *, message_id: str, timeout: float = TIMEOUT_SECONDS) ->
             # The connection was ended at the deadline, and this error is only a consequence.
             code, words = None, "timed out"
             if isinstance(backend, BoundedBackend) and backend.has_named_recipient:
-                # A mail server may ask the recipient's server before it answers, so the error does not mean that ours
-                # is away.
+                # A server may ask the recipient's server before it answers, so ours need not be away.
                 result, words = (
                     Result.AGAIN,
                     "the mail server did not answer about this mail in time",

@@ -129,15 +129,14 @@ _REFUSALS = GRANT_ENDED | {
 }
 # This word replaces every other code, because no text of the server is kept.
 _OTHER = "other"
-# For how many seconds a token counts as valid: UNSAID_LIFE if the server does not say it, which RFC 6749 §5.1 allows,
-# and LONGEST_LIFE at most.
+# How many seconds a token is valid: UNSAID_LIFE if the server does not say (RFC 6749 §5.1), and LONGEST_LIFE at most.
 UNSAID_LIFE = 3600
 LONGEST_LIFE = 366 * 86_400
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Client:
-    """Who we are to an authorization server. `method` is one of AUTH_METHODS."""
+    """Our id and secret as a client of an authorization server. `method` is one of AUTH_METHODS."""
 
     id: str
     secret: str | None
@@ -146,9 +145,8 @@ class Client:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Tokens:
-    """The tokens of an answer. `refresh_token` is None if the server sent none, and then the earlier one stays valid.
-    `lives` is for how many seconds after the request the access token is valid. `says_life` is whether the server said
-    this number.
+    """The tokens of an answer. `refresh_token` is None if the server sent none; then the earlier one stays valid. The
+    access token is valid for `lives` seconds after the request. `says_life` is whether the server said this number.
     """
 
     access_token: str

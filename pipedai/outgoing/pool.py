@@ -69,9 +69,7 @@ class Crew(Generic[T]):
             connection.close()
 
     def _do_next(self) -> bool:
-        """Does the next work, and returns whether the thread shall go on. A waiting thread keeps no item, as items may
-        hold secrets.
-        """
+        """Returns whether the thread shall go on. While it waits it keeps no item, as an item may hold a secret."""
         try:
             item = self._queue.get(timeout=IDLE_SECONDS)
         except Empty:
@@ -88,9 +86,7 @@ class Crew(Generic[T]):
         return True
 
     def _waiting(self) -> Iterator[T]:
-        """Takes further items that wait in the queue, as many as the thread may work on at once together with its
-        first.
-        """
+        """Takes more items that wait in the queue, so many that the thread has at most `_at_once` with its first."""
         for _ in range(self._at_once - 1):
             try:
                 item = self._queue.get_nowait()
@@ -200,9 +196,7 @@ class Lane(ABC):
         """Does the work for a claimed row, in a thread. It must raise nothing, and must lead to a call of `_leave`."""
 
     def _remember(self, host: str, *, answered: bool, seconds: float) -> None:
-        """Remembers whether the host answers. A quick failure is ignored, as only one tenant's URL may have a wrong
-        port.
-        """
+        """Remembers whether the host answers. A quick failure is ignored: one tenant's URL may have a wrong port."""
         if answered or seconds >= _SOON_SECONDS:
             self._memory.note(host, answered=answered)
 

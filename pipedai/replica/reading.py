@@ -121,8 +121,7 @@ SELECT clock_timestamp() AS now, greatest(readers.position,
 FROM (SELECT) one LEFT JOIN recent_write readers ON readers.principal_id = %(readers)s
 """
 # Asks the replica up to which position it has replayed the WAL, and when the last replayed transaction was committed,
-# by the primary's clock. Web processes commit a heartbeat every 10 s, so this time shows how old the replica's rows
-# are.
+# by the primary's clock. As web processes commit a heartbeat every 10 s, this time shows how old the rows are.
 _REACHED = """
 SELECT pg_is_in_recovery() AS is_standby, pg_last_xact_replay_timestamp() AS as_of,
     pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::bigint AS position
@@ -216,7 +215,7 @@ def state_of_replica(now: datetime) -> State:
 
 
 def _has_reached(position: int | None, *, now: datetime) -> bool:
-    """Whether the server that this thread reads now is a fit replica that has replayed the WAL up to `position`."""
+    """Whether this thread now reads a standby that is not too far behind and has replayed the WAL up to `position`."""
     reached = fetch_row(_REACHED, {})
     if not reached["is_standby"]:
         fitness.found("behind", "It is no standby.")

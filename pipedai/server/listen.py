@@ -203,9 +203,7 @@ class Listener:
             ear.wake()
 
     def deliver(self, payload: str) -> None:
-        """Passes a notification on to the requests that wait for it. `payload` is `<topic> <id of the subject>[
-        <detail>]`; any other text is ignored.
-        """
+        """Passes on a notification. `payload` is `<topic> <id of the subject>[ <detail>]`; other texts are ignored."""
         topic, _, rest = payload.partition(" ")
         subject, _, detail = rest.partition(" ")
         if topic == RUNS and subject != self.name:
@@ -334,9 +332,8 @@ InThread = Callable[[Callable[[], None]], Awaitable[None]]
 
 
 class RunNews:
-    """Collects runs with new events for GATHER_SECONDS, then wakes their streams: those of this process directly, and
-    those of other processes by one notification. If this process dies before, streams look again by themselves after
-    `event_stream.RECHECK_SECONDS`.
+    """Collects runs with new events for GATHER_SECONDS, then wakes their streams: those of this process directly, those
+    of others by one notification. If it dies before, streams look again after `event_stream.RECHECK_SECONDS`.
     """
 
     def __init__(self, listener: Listener, in_thread: InThread) -> None:

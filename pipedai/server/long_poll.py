@@ -144,8 +144,7 @@ class LongPoll(WaitingLane):
         return ticket.superseded or self._stopping
 
 
-# How many seconds a request waits at most. A scheduler may ask a server for ten seconds. If the scheduler is killed,
-# its question is over after twenty.
+# A request waits this many seconds at most. A scheduler asks for ten; a killed scheduler's question ends after twenty.
 PATIENCE_SECONDS = 25.0
 # A waiting request asks again after about this many seconds even without a notification.
 _RECHECK_SECONDS = 5.0

@@ -49,8 +49,7 @@ from pipedai.server.request_scope import (
     without,
 )
 
-# The key of a dict in each request's ASGI scope. What the application puts into that dict is added to the request's log
-# line.
+# The key of a dict in each request's ASGI scope. The application puts more fields of the request's log line into it.
 LOG = "pipedai.log"
 
 # The status that is logged when a client closes the connection before there is an answer. nginx uses the same number.
@@ -76,9 +75,7 @@ def log_request(
     path: str = "",
     **more: Any,
 ) -> None:
-    """Writes the log line of a request. `path` has no query, which may be private. `method` is None if the request
-    could not be parsed.
-    """
+    """`path` has no query, because that may be private. `method` is None if the request could not be parsed."""
     for observe in observers:
         observe(method, more.get("route"), status, seconds)
     said = {
@@ -111,9 +108,7 @@ def _level(status: int, said: dict[str, Any]) -> int:
 def error_answer(
     sentence: str, *, code: ErrorCode, close: bool = False, **extra: str
 ) -> tuple[RawHeaders, bytes]:
-    """Returns the headers and the body of an error. With `close` they say that the connection ends, because the rest of
-    the request was not read.
-    """
+    """`close` adds a header that says that the connection ends, because the rest of the request was not read."""
     body = json.dumps(error_body(sentence, code=code, **extra)).encode()
     headers = [
         (b"content-type", b"application/json"),

@@ -157,9 +157,7 @@ def content_policy(path: str) -> str:
 def complete_headers(
     given: RawHeaders, *, request_id: str, path: str, production: bool
 ) -> RawHeaders:
-    """Adds the service's headers to those of an answer. Under the API's paths they replace the application's headers;
-    other pages keep their own.
-    """
+    """Adds the service's headers. Under the API's paths they replace those of the application, elsewhere not."""
     ours = {
         b"x-content-type-options": b"nosniff",
         b"content-security-policy": content_policy(path).encode("latin-1"),
@@ -188,9 +186,7 @@ PROBES = frozenset({f"{API}/health", f"{API}/health/live", "/metrics"})
 
 
 class Refused(Exception):  # noqa: N818 - an answer, not a failure
-    """Ends a request with this answer. `unread` says that the request's body may not have arrived completely.
-    `retry_after` is in seconds.
-    """
+    """Ends a request with this answer. `unread`: the request's body may be incomplete. `retry_after` is in seconds."""
 
     def __init__(
         self,

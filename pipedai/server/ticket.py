@@ -16,9 +16,7 @@ STREAM = "pipedai.stream"
 
 @dataclass(slots=True)
 class PasswordTicket:
-    """The ticket of a request that may hash a password. `accounts.passwords` sets `hashes`; PasswordLane sets
-    `granted`.
-    """
+    """The ticket of a request that may hash a password. `accounts.passwords` sets `hashes`, PasswordLane `granted`."""
 
     # Whether the view has found a password to hash. The hash needs one permit: a share of the memory that all hashes of
     # the process may use together.
@@ -100,9 +98,7 @@ class PollTicket:
 
 
 class Piece(NamedTuple):
-    """New events, as text, for all streams of a subject that have sent the same last event. `last` is the number of the
-    last event in `text`. If `more`, further events are stored already.
-    """
+    """New events for streams that have sent the same last event. `last` is the number of the last event in `text`."""
 
     text: bytes
     last: int

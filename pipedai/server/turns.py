@@ -43,8 +43,7 @@ class Turns:
         self._held: Counter[Hashable] = Counter()
         # The waiting turns, by the group of their request, such as its workspace. The first group gets the next turn.
         self._queues: OrderedDict[Hashable, deque[Turn]] = OrderedDict()
-        # Threads also call `ask` and `leave`. The lock is reentrant, because a `wake` called under it may call them
-        # too.
+        # Threads also call `ask` and `leave`. The lock is reentrant, because a `wake` under it may call them too.
         self._lock = RLock()
 
     @asynccontextmanager

@@ -524,9 +524,7 @@ def complete(result: Schema, **_: Any) -> Schema:
 
 
 def _as_in_the_reference(paths: Schema) -> Schema:
-    """Returns the operations in the order of API.md, with its names of path parameters and its examples, and with links
-    to it.
-    """
+    """Returns the operations in the order of API.md, with its path parameters' names and examples, and links to it."""
     told = [
         (reference.endpoint(method.upper(), path), method, operation)
         for path, operations in paths.items()

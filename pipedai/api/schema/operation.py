@@ -150,9 +150,7 @@ PAGE = (
 
 
 def of_filters(filters: type[ApiFilterSet], described: dict[str, str]) -> list[Schema]:
-    """Returns the query parameters of these filters. `described` has their descriptions. Raises TypeError for a filter
-    that is no ApiFilter.
-    """
+    """Returns query parameters with the texts of `described`. Raises TypeError for a filter that is no ApiFilter."""
     found = []
     for name, item in filters.base_filters.items():
         if not isinstance(item, ApiFilter):
