@@ -38,8 +38,8 @@ class Setup:
 
 
 def begin_setup(user: User) -> Setup | None:
-    """Makes a secret. Returns None if the user has an authenticator. Logins ask for codes only after
-    `confirm_setup`.
+    """Makes a secret. Returns None if the user has an authenticator. `confirm_setup` then makes logins ask for
+    codes.
     """
     with transaction.atomic():
         User.objects.select_for_update(no_key=True).get(pk=user.pk)

@@ -346,9 +346,7 @@ _REFUSES_US = ("invalid_client", "unauthorized_client")
 
 
 def issuer_lets_us_in() -> CheckMessage:
-    """Checks the issuer's metadata, and then sends an invalid code: the refusal shows whether the issuer knows our
-    client.
-    """
+    """Checks the issuer's metadata, and whether it knows our client, by how it refuses an invalid code."""
     until = deadline()
     try:
         found = discover(until)

@@ -227,9 +227,7 @@ def token_with_digest(mail_id: UUID, digest: bytes) -> str | None:
 
 
 def _message(row: Row) -> Mail:
-    """Makes the mail. Raises NeverSend if its token would not work, or if no account has the address for a new
-    password.
-    """
+    """Makes the mail. Raises NeverSend for a token that would not work, or a new password without an account."""
     mails = _MAILS[row["purpose"]]
     if row["purpose"] == Purpose.RESET and row["user_id"] is None:
         raise NeverSend("no account has this e-mail address")

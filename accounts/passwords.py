@@ -42,9 +42,7 @@ def hash_password(password: str) -> str:
 
 
 def is_password_of(user: User | None, password: str) -> bool:
-    """Returns whether the password is the user's. If `user` is None, returns False after the same time. Raises
-    Overloaded.
-    """
+    """Returns whether the password is the user's; False, after the same time, if `user` is None. Raises Overloaded."""
     with _turn():
         if user is None:
             make_password(password)

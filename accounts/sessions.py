@@ -180,7 +180,7 @@ def open_session(
     began: str = Session.Began.PASSWORD.value,
     **columns: Any,
 ) -> Session:
-    """Opens a session for a user who has just logged in or registered. It is one of the API, unless `columns` say
+    """Opens a session for a user who has just logged in or registered: one of the API, unless `columns` say
     otherwise.
     """
     return Session.objects.create(
@@ -277,9 +277,7 @@ class SessionStore(SessionBase):
 
 
 def has_just_signed_in(session_id: UUID, *, at_issuer: bool) -> bool:
-    """Returns whether a live session of the API began within the last five minutes; `at_issuer` allows only sign-ins
-    there.
-    """
+    """Returns whether a live session of the API began within the last five minutes, with `at_issuer` only there."""
     began = {"began": Session.Began.SSO} if at_issuer else {}
     lately = Session.objects.filter(id=session_id, created_at__gt=Now() - _JUST, **began)
     return lately.filter(revoked_at__isnull=True).exists()
@@ -349,9 +347,7 @@ def session_ended(code: ErrorCode = ErrorCode.INVALID_TOKEN) -> Unauthenticated:
 
 
 def principal_of_cookie(cookie: str) -> UserPrincipal:
-    """Returns the user of a cookie with one query, and a second one every 10 s for `last_used_at`. Raises
-    Unauthenticated.
-    """
+    """Returns the user of a cookie, and notes the session's use at most every 10 s. Raises Unauthenticated."""
     user = read_session_token(cookie)
     found = Session.objects.filter(
         id=user.session_id,

@@ -68,9 +68,7 @@ _WRONG = "The password or the code is wrong."
 
 
 class LinkNeeded(Conflict):
-    """409: an account here has the address. `cookie` says which account is to be linked to which one, and the page to
-    go on to.
-    """
+    """409: an account here has the address. `cookie` says which account to link to which, and the page to go on to."""
 
     def __init__(self, holder: User, claims: Claims, on: str) -> None:
         super().__init__(

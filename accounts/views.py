@@ -48,7 +48,7 @@ SIGNED_IN = answer("SignedIn", "The signed-in user.", user=UserSerializer())
 
 
 class EntryViewSet(ApiViewSet):
-    """The endpoints for people who have no session yet, or who have forgotten their password."""
+    """What people may do who have no session yet, or who have forgotten their password."""
 
     tag = "Accounts"
     permissions = dict.fromkeys(("register", "login", "logout", "forgot", "reset"), IsPublic)
@@ -101,7 +101,7 @@ class EntryViewSet(ApiViewSet):
         answer_headers={204: (*_COOKIE, "Clear-Site-Data")},
     )
     def logout(self, request: Request) -> Response:
-        """Ends the session. It succeeds even if the session has ended already or the request has none."""
+        """Succeeds also if the session has ended already or the request came without one."""
         if principal := presented_by(request):
             services.log_out(principal=principal, actor=caller_of(request))
         return clear_auth_cookie(Response(status=204, headers={"Clear-Site-Data": '"cache"'}))
@@ -129,7 +129,7 @@ class EntryViewSet(ApiViewSet):
 
 
 class AccountViewSet(ApiViewSet):
-    """The endpoints for a signed-in user's own account, and for finding other users."""
+    """What a signed-in user may do about their own account, and how they find other users."""
 
     tag = "Accounts"
     authentication_classes = (CookieJWTAuthentication,)
@@ -262,7 +262,7 @@ class AccountViewSet(ApiViewSet):
         summary="End one of my sessions",
     )
     def end_session(self, request: Request, session_id: UUID) -> Response:
-        """Ends a session, at once. If it is the request's own, the answer also removes the cookie."""
+        """Ends a session, at once. The cookie goes too if it is the request's own."""
         principal = user_of(request)
         sessions.end_session(principal=principal, session_id=session_id, actor=actor_of(request))
         response = Response(status=204)

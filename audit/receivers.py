@@ -50,9 +50,7 @@ _NAMES = {
 # change of state together.
 @cache
 def _insert(*target_types: str) -> str:
-    """Returns the statement for targets of these types. For all types PostgreSQL would plan it in 0.6 ms instead of
-    0.2.
-    """
+    """Returns the statement for targets of these types, because PostgreSQL plans all types in 0.6 ms instead of 0.2."""
     cases = " ".join(
         f"WHEN '{each}' THEN (SELECT {_NAMES[each]} WHERE x.id = e.target_id)"
         for each in target_types
@@ -75,9 +73,7 @@ FROM json_to_recordset(%(entries)s::json) AS e (
 
 @receiver(happened, dispatch_uid="audit.write_entries")
 def write_entries(events: tuple[Event, ...], **_: Any) -> None:
-    """Inserts one audit row for each of the events, in one statement. An error rolls back the action that caused
-    them.
-    """
+    """Inserts one audit row for each event, in one statement. An error rolls back the action that caused them."""
     add_partitions_of(event.at for event in events if event.at is not None)
     entries = [
         {

@@ -352,9 +352,7 @@ def requests(recent: Json) -> SafeString:
 
 
 def slots(taken: int, of: int) -> SafeString:
-    """Draws the slots of a machine, the taken ones filled. If there are too many to draw, draws nothing: words beside
-    say it.
-    """
+    """Draws the slots of a machine, the taken ones filled. Draws nothing if they are many: words beside say it."""
     if of > 12:
         return SafeString("")
     boxes = format_html_join(

@@ -1,6 +1,4 @@
-"""The parts that all screens of the console share: checks before a screen, the page for a refusal, and common
-answers.
-"""
+"""The parts that all screens of the console share: checks before a screen, the page of a refusal, common answers."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field

@@ -54,9 +54,7 @@ _UNKNOWN = "Look at the trigger's runs with GET /triggers/:id/runs."
 
 
 class Told(NamedTuple):
-    """What the answer says of an item: sentences for people, and a code for programs, or None if the kind says it
-    all.
-    """
+    """The answer's words for an item: sentences for people, and a code for programs, or None if the kind says all."""
 
     reason: str | None
     summary: str
@@ -191,9 +189,7 @@ ORDER BY since DESC, p.id LIMIT %(limit)s
 
 
 def of_pool(row: Row) -> Told:
-    """Returns the sentences about a pool without an online worker: one with an incident, or one for which `runs` due
-    runs wait.
-    """
+    """Returns the sentences about an offline pool: one with an incident, or one for which `runs` due runs wait."""
     pool = {"pool_id": row["subject_id"], "pool_name": row["subject_name"]}
     if not row["has_workers"]:
         return _of_machine(row, candidates.empty(pool))
@@ -427,8 +423,6 @@ def find_attention(environment_id: UUID, *, now: datetime | None = None) -> tupl
 
 
 def _urgency(row: Row) -> tuple[bool, int, float]:
-    """Returns the key by which items are sorted: items that nobody has acknowledged first, then by kind, then the
-    newest first.
-    """
+    """Returns the sort key of items: unacknowledged ones first, then by kind, then the newest first."""
     since: datetime = row["since"]
     return row["acknowledged_at"] is not None, KINDS.index(row["kind"]), -since.timestamp()

@@ -123,9 +123,7 @@ WHERE trigger_id = ANY(%(ids)s)
 
 @dataclass(slots=True)
 class Ended:
-    """What a transaction ended for one trigger: whether a run succeeded, how many failed, and whether a late result
-    changed that.
-    """
+    """What ended for one trigger: whether a run succeeded, how many failed, whether a late result changed that."""
 
     succeeded: bool = False
     failures: int = 0
@@ -194,9 +192,7 @@ def judge_resumed(environment_id: UUID) -> None:
 
 
 def _lock(ended: Mapping[UUID, Ended]) -> dict[UUID, Row]:
-    """Locks the rows of these triggers and returns those that exist. If there are several triggers, missing rows are
-    made first.
-    """
+    """Locks and returns the existing rows of these triggers. Missing rows of several triggers are made first."""
     ids = list(ended)
     if len(ids) > 1:
         execute(_ADD, {"ids": ids})

@@ -145,9 +145,7 @@ def change_incidents(
 def tell_past(
     kind: Kind, subject_type: SubjectType, past: Sequence[Past], *, now: datetime | None = None
 ) -> None:
-    """Inserts and announces closed incidents about things that were over before anybody noticed them. The caller holds
-    a lock on the subjects.
-    """
+    """Inserts and announces closed incidents for what was over before anybody noticed. The caller holds a lock."""
     if not past:
         return
     found = [
@@ -223,9 +221,7 @@ def acknowledge_incident(*, incident_id: UUID, actor: Actor) -> None:
 
 
 def remind(*, limit: int = 100, now: datetime | None = None) -> int:
-    """Reminds people of up to `limit` open incidents. After days without a scheduler each incident gets only one
-    reminder.
-    """
+    """Reminds people of up to `limit` open incidents, only once of each even after days without a scheduler."""
     with transaction.atomic():
         rows = fetch_all(_REMIND, {"limit": limit, "most": MAX_REMINDERS, "now": now})
         announce({"reminder": rows}, now=now)

@@ -243,9 +243,7 @@ def _first_due(row: Row) -> datetime | None:
 
 
 def _log_failure(row: Row, error: Exception) -> None:
-    """Logs that a trigger could not be checked. The trigger keeps its state, because a bad schedule must not stop the
-    other checks.
-    """
+    """Logs a schedule that can't be worked out. The trigger keeps its state, and the other checks go on."""
     log.error(
         "trigger.lateness_failed",
         trigger_id=str(row["trigger_id"]),

@@ -116,9 +116,7 @@ def _note_ends(ends: Sequence[Event], events: Sequence[Event]) -> None:
 
 
 def _retried_before(late: Collection[Event]) -> set[str]:
-    """Returns the ids of the runs with late results whose retry stays, because the late result is a failure that is
-    retried too.
-    """
+    """Returns the ids of the runs whose retry stays although a late result came, because the result is retried too."""
     if not late:
         return set()
     rows = fetch_all(_RETRIED, {"ids": [event.target_id for event in late]})

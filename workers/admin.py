@@ -22,9 +22,7 @@ def _can_be_revoked(enrollment: Enrollment) -> bool:
 
 @register(Enrollment, site=site)
 class EnrollmentAdmin(StaffModelAdmin):
-    """Shows enrollments. A label is unverified: the admin who issued the code chose it, or the host that asked for the
-    pairing.
-    """
+    """A label is unverified: the admin who issued the code chose it, or the host that asked for the pairing."""
 
     list_display = (
         "id", "kind", "label", "environment", "asked_from", "created_at", "approved_at", "expires_at", "revoked_at",

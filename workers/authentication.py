@@ -62,7 +62,7 @@ def check_size(request: Request, most_bytes: int) -> None:
 
 
 class WorkerProtocolViewSet(ApiViewSet):
-    """The base of viewsets that a worker calls with its `wkt_` token. A path with another worker's id is a 404."""
+    """The base of viewsets that a worker calls with its `wkt_` token. A path that names another worker is a 404."""
 
     tag = "Worker protocol"
     authentication_classes = (WorkerTokenAuthentication,)

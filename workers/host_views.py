@@ -56,8 +56,8 @@ from workspaces.roles import HOST_ROLE, Role
 
 
 class HostViewSet(TenantViewSet):
-    """Lets a `hos_` key, or a `pwk_` key with the role admin, act in the key's one environment. It has no `row`,
-    because the key names the environment, and the URL does not.
+    """Lets a `hos_` key, or a `pwk_` key with the role admin, act in the key's one environment. It has no `row`:
+    the key names the environment, and no row of the URL does.
     """
 
     authentication_classes = (HostKeyAuthentication, ApiKeyAuthentication)

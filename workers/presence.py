@@ -100,9 +100,7 @@ def _caller(worker: WorkerPrincipal) -> dict[str, Any]:
 
 
 def sane_word(header: str | None) -> str | None:
-    """Returns the version or process that a worker's header names; None if there is no header or its text is
-    malformed.
-    """
+    """Returns the version or process in a worker's header; None if there is no header or it is malformed."""
     return header if header and _SANE_WORD.fullmatch(header) else None
 
 

@@ -99,9 +99,7 @@ class Registered:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Seated:
-    """A new or updated worker. `replaced` has the `id` and `address` of the machine's previous worker; None if it had
-    none.
-    """
+    """The worker of a machine. `replaced` has the `id` and `address` of its previous worker, or is None."""
 
     worker_id: UUID
     worker_token: str

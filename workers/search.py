@@ -52,9 +52,7 @@ def find_named(environment_id: UUID, text: str) -> list[Row]:
 
 
 def find_runs(environment_id: UUID, text: str) -> list[Row]:
-    """Returns the newest runs whose ids begin or end with the text. A text that can't be part of an id costs no
-    query.
-    """
+    """Returns the newest runs whose ids begin or end with the text. A text that no id can have costs no query."""
     if not _PART_OF_ID.fullmatch(text := text.lower()):
         return []
     digits = text.replace("-", "")

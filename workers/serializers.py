@@ -27,9 +27,7 @@ class AuthModeField(serializers.ChoiceField):
 
 
 class AccountIdField(TextField):
-    """An opaque text that identifies the account which pays for the model: 1 to 64 printable ASCII characters, or
-    null.
-    """
+    """An opaque text for the account that pays for the model: 1 to 64 printable ASCII characters, or null."""
 
     def __init__(self) -> None:
         super().__init__(max_length=64, required=False, allow_null=True)

@@ -126,9 +126,7 @@ def record_events(events: tuple[Event, ...], **_: Any) -> None:
 
 
 def record_presence(worker_id: UUID, silence_seconds: float | None) -> None:
-    """Records that a worker calls again after a silence of this long, or (None) for the first time or after signing
-    off.
-    """
+    """Records that a worker calls again after this silence, or (None) for the first time or after signing off."""
     if silence_seconds is None or silence_seconds > GONE_SECONDS:
         type_ = "worker.started"
     elif silence_seconds > LATE_SECONDS:

@@ -55,9 +55,7 @@ class ApiKeyAuthentication(BearerAuthentication):
     prefix = ApiKey.Kind.PWK.value
 
     def find(self, digest: bytes) -> KeyPrincipal | None:
-        """Raises Unauthenticated if the key has expired. The query is raw SQL, because each call of a script begins
-        with it.
-        """
+        """Raises Unauthenticated if the key has expired. The query is raw SQL because each call of a script runs it."""
         row = _find(digest, self.prefix)
         if row is None:
             return None

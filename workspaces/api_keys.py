@@ -151,9 +151,7 @@ def end_keys_of_deactivated(user_id: UUID, actor: Actor) -> None:
 
 
 def revoke_keys_of_displaced(user_id: UUID) -> list[ApiKey]:
-    """Revokes the keys of a displaced user, the keys of hosts that they let in, and unused `wrk_` keys made by these.
-    Returns all of them.
-    """
+    """Revokes and returns the user's keys, those of hosts that they let in, and unused `wrk_` keys of these hosts."""
     own = ApiKey.objects.filter(created_by_id=user_id, revoked_at__isnull=True)
     parents = list(own.values_list("id", flat=True))
     keys = _revoke(Q(created_by_id=user_id) | Q(parent_id__in=parents))
@@ -172,9 +170,7 @@ def revoked_because(reason: str, keys: Iterable[ApiKey], actor: Actor) -> list[E
 
 
 def _revoke(of: Q) -> list[ApiKey]:
-    """Revokes the matching keys that still work, and returns them. They are locked in the order of their ids to prevent
-    deadlocks.
-    """
+    """Revokes the matching keys that still work, and returns them. Locks them in the order of ids against deadlocks."""
     unused = ApiKey.objects.select_for_update(no_key=True).filter(
         of, revoked_at__isnull=True, consumed_at__isnull=True
     )

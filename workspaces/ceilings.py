@@ -56,9 +56,7 @@ def check_ceiling(name: str, things: str, *, environment_id: UUID, rows: QuerySe
 
 @dataclass(slots=True)
 class Room:
-    """How many rows there are, and how many there may be. Changes made together count the rows once, and then add their
-    own.
-    """
+    """How many rows there are and may be. Changes made together count the rows once, and then add their own."""
 
     held: int
     most: int

@@ -53,9 +53,7 @@ ORDER BY id FOR KEY SHARE
 
 
 def hold_environment(environment_id: UUID) -> None:
-    """Locks the environment's row, so that nobody marks it as deleted, which a foreign key would not prevent. Raises
-    NotFound.
-    """
+    """Locks the environment so that nobody marks it as deleted, which no foreign key prevents. Raises NotFound."""
     _lock(environment_id, "FOR KEY SHARE")
 
 

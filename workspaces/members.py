@@ -411,9 +411,7 @@ def _check_inviter(invitation: Invitation) -> None:
 
 
 def _check_room(environment_id: UUID, email: Email) -> None:
-    """Revokes an expired invitation of the address to make room. Raises Conflict for a member's address, and
-    CeilingReached.
-    """
+    """Ends an expired invitation of the address. Raises Conflict for a member's address, and CeilingReached."""
     if Membership.objects.filter(environment_id=environment_id, user__email=email).exists():
         raise Conflict("This user is a member already.", code=ErrorCode.ALREADY_MEMBER)
     invitations = open_invitations(environment_id)

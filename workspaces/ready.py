@@ -1,6 +1,4 @@
-"""What the app adds to the service: receivers of events that end access, invitations, a check of the keys,
-connections.
-"""
+"""What the app adds to the service: receivers of events that end access, invitations, a check of keys, connections."""
 
 from typing import Any
 
@@ -51,9 +49,7 @@ _ENDING = frozenset(
 
 @receiver(happened, dispatch_uid="workspaces.recheck_streams")
 def recheck_streams(events: tuple[Event, ...], **_: Any) -> None:
-    """Makes the users' event streams ask again when this transaction commits; the endpoint then checks session and
-    role.
-    """
+    """Makes the users' event streams ask again after the commit; the endpoint then checks session and role."""
     wake_workers(event.target_id for event in events if event.action in _ENDING)
 
 

@@ -27,8 +27,8 @@ class RecentFilters(ApiFilterSet):
 
 
 class ResourceViewSet(TenantViewSet):
-    """The base of a resource's endpoints. A subclass names its resource, its body and its serializer. It may add
-    actions, or replace one of the five.
+    """A subclass names its resource, its body and its serializer. It may have actions of its own, also in place of one
+    of the five.
     """
 
     resource: ClassVar[Resource[Any]]

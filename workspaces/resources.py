@@ -89,9 +89,7 @@ class Resource(Generic[M]):
         """Runs before a row is deleted, and removes what belongs to it. Raises Conflict if the row is still used."""
 
     def keeping(self) -> AbstractContextManager[None]:
-        """Returns the transaction of a creation or change. It raises Conflict for a name or key that another row
-        has.
-        """
+        """Returns the transaction of a creation or change. Raises Conflict for a name or key that another row has."""
         return keeping_keys()
 
     def create(

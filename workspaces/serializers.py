@@ -24,9 +24,7 @@ MINTABLE = (ApiKey.Kind.PWK, ApiKey.Kind.WRK)
 
 
 def check_expires_at(expires_at: datetime | None, *, short_lived: str | None) -> None:
-    """Raises a field error if the time is past, or over 30 days ahead while `short_lived`, the name of the kind of key,
-    is set.
-    """
+    """Raises a field error for a time past, or, if `short_lived` names the kind of key, over 30 days ahead."""
     now = datetime.now(UTC)
     if expires_at is not None and expires_at <= now:
         raise serializers.ValidationError({"expiresAt": ["Must be in the future."]})

@@ -121,9 +121,7 @@ def delete_environment(*, environment_id: UUID, actor: Actor) -> None:
 
 
 def register_dependents(name: str, count: Callable[[UUID], int]) -> None:
-    """Registers a count of rows that keep an environment from being deleted. `name` is the kind of row, in the
-    singular.
-    """
+    """Registers a count of rows that keep an environment from being deleted. `name` is their kind, in the singular."""
     _counts[name] = count
 
 
@@ -147,9 +145,7 @@ def _check_room_for_environment(workspace_id: UUID, user_id: UUID) -> None:
 
 
 def _lock_user(user_id: UUID) -> None:
-    """Locks the user's row, so that two requests don't count the user's rows at the same time. Raises
-    Unauthenticated.
-    """
+    """Locks the user's row, so that two requests don't count the user's rows at once. Raises Unauthenticated."""
     active = User.objects.select_for_update(no_key=True).filter(id=user_id, is_active=True)
     if not active.exists():
         raise session_ended()

@@ -278,7 +278,7 @@ class InvitedSerializer(serializers.Serializer[Any]):
 
 
 class InvitedViewSet(ApiViewSet):
-    """What a person with the token of an invitation sees. They may have no account yet."""
+    """What somebody with the token of an invitation sees of it. They may have no account yet."""
 
     tag = "Members"
     permissions = {"look": IsPublic}

@@ -141,9 +141,7 @@ def approvals(request: HttpRequest, environment_id: UUID) -> HttpResponse:
 
 @screen
 def approval(request: HttpRequest, approval_id: UUID) -> HttpResponse:
-    """Shows the call of a run, and decides about it on a POST. The call is shown as text, exactly as it will be
-    made.
-    """
+    """Shows the call of a run, and decides about it on a POST. The call is shown as text, exactly as it will be."""
     errors: list[str] = []
     status, path = 200, f"approvals/{approval_id}"
     if request.method == "POST":

@@ -237,9 +237,7 @@ def _what_is_with(run: Json, explained: Json) -> list[_Said]:
 
 
 def _whether_retried(explained: Json) -> str:
-    """Returns a sentence on whether a failed run is tried again. A retry that waits has a link and its due time
-    instead.
-    """
+    """Returns a sentence on whether a failed run is retried. A retry that waits has a link and its due time instead."""
     retry = explained.get("retry") or {}
     is_told = retry.get("decision") == "due" or retry.get("code") in {"succeeded", "canceled"}
     return "" if is_told else str(retry.get("message", ""))

@@ -174,9 +174,7 @@ def _show_people(
 
 
 def _add_last_actions(request: HttpRequest, environment: Json, members: list[Json]) -> None:
-    """Adds to each member the `last` of their actions among the environment's latest, or since when they did
-    nothing.
-    """
+    """Adds to each member the `last` of their actions among the latest of all, or since when they did nothing."""
     query = {"actorType": "user", "limit": MOST}
     path = f"environments/{environment['id']}/audit-log"
     actions = ask_if_free(request, "GET", path, query=query).get("items", [])
@@ -244,7 +242,7 @@ def revoke_key(request: HttpRequest, environment_id: UUID, key_id: UUID) -> Http
     )
 
 
-# The choices of whose actions the audit log shows: the text, and the kinds of actors. The first one is the default.
+# The choices of whose actions the audit log shows: the text, and the kinds of actors.
 _WHO = {
     "people": ("People", "user,staff"),
     "programs": ("Programs", "api_key"),

@@ -127,7 +127,7 @@ def sources(request: HttpRequest, environment_id: UUID) -> HttpResponse:
     """Shows who may send events, and when the last one came."""
     page = listed(request, environment_id, "sources", include="recent")
     found = [_shown(each) for each in page["items"]]
-    # Sources whose requests are all refused come first, and then those with the most requests.
+    # Sources that let nothing in come first, and then those that let most in.
     found.sort(
         key=lambda each: (
             not each["state"].endswith("shut"),

@@ -48,7 +48,7 @@ class Row:
 
 
 def trace_of(request: HttpRequest, run: Json, events: Json, machine: str) -> Json:
-    """Returns a run's trace: its `rows`, the words of its `axis`, and how many `calls` it made and how many
+    """Returns a run's trace: its `rows`, the words of its `axis`, and how many of its `calls` there are and
     `failed`.
     """
     now = datetime.now(UTC)

@@ -1,6 +1,4 @@
-"""The screens of triggers: which are healthy, how the runs of one ended, what a person can do with it, its
-revisions.
-"""
+"""The screens of triggers: which are healthy, how the runs of one ended, what people can do with it, its revisions."""
 
 import json
 from collections import Counter

@@ -79,9 +79,7 @@ _ABOUT_NOTHING: Final = dict.fromkeys(("subject", "incident", "run", "approval")
 
 
 def read_body(body: str) -> dict[str, Any]:
-    """Returns a notice's body. Keys that a newer release added are filled in, because an older release may have queued
-    it.
-    """
+    """Returns a notice's body. Keys that an older release did not write into it are filled in."""
     found: dict[str, Any] = json.loads(body)
     return {**found, **{key: None for key in _ABOUT_NOTHING if key not in found}}
 
@@ -100,9 +98,7 @@ def body_of(announcement: Announcement, notice_id: UUID) -> str:
 
 
 def of_incidents(wanted: Collection[tuple[UUID, str, bool]], now: datetime) -> list[Announcement]:
-    """Returns the announcements about incidents. Each item of `wanted` is an incident's id, the event, and whether it
-    is a reminder. The function runs four queries.
-    """
+    """Makes announcements of incidents: items are an id, the event, and whether it is a reminder. Runs four queries."""
     rows = {row["id"]: row for row in fetch_all(_INCIDENTS, {"ids": [id_ for id_, *_ in wanted]})}
     runs = _runs_shown([row["run_id"] for row in rows.values() if row["run_id"]])
     announcements = []

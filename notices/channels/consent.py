@@ -143,9 +143,7 @@ def unsubscribe_headers(asked_id: UUID) -> dict[str, str]:
 
 
 def agree(environment_id: UUID, user: User) -> None:
-    """Records that a user agreed to notices to their own address. If they have confirmed the address, this ends an
-    earlier refusal.
-    """
+    """Records that a user named their own address. If they have confirmed it, this ends an earlier refusal."""
     params = {
         "id": new_id(),
         "environment_id": environment_id,
@@ -224,9 +222,7 @@ def _asked(token: str, purpose: str) -> AskedAddress:
 
 
 def _signer(purpose: str) -> Signer:
-    """Returns the signer for one purpose. It signs with SECRET_KEY, and also accepts signatures made with
-    SECRET_KEY_FALLBACKS.
-    """
+    """Returns a signer that signs with SECRET_KEY, and also accepts signatures of SECRET_KEY_FALLBACKS."""
     return Signer(salt=purpose, sep=".")
 
 

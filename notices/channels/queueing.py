@@ -165,9 +165,7 @@ class _Room:
         self.pending += 1
 
     def next_time(self, now: datetime) -> datetime:
-        """Returns when a digest may be sent: when the oldest counted notice is an hour old, or in an hour if none is
-        counted.
-        """
+        """Returns when a digest may be sent: when the oldest counted notice is an hour old, else in an hour."""
         due = max(now, self.times[0] + AN_HOUR) if self.times else now + AN_HOUR
         return max(due, now + AN_HOUR) if self.pending > len(self.times) else due
 
@@ -196,9 +194,7 @@ def queue_notices(
 
 
 def queue_unlimited(channel: Row, announcement: Announcement) -> None:
-    """Writes a channel's notices of one announcement, one for each address that gets mail, even beyond the hourly
-    limit.
-    """
+    """Writes the notices of an announcement, one for each address that gets mail, without the hourly limit."""
     lines = _lines([(channel, [announcement])])
     Notice.objects.bulk_create([_notice(line, announcement) for line in lines])
 
@@ -267,9 +263,7 @@ def _limited(lines: list[_Line], now: datetime | None) -> list[Notice]:
 
 
 def _digested(line: _Line, held: list[Announcement], row: Row, room: _Room) -> list[Notice]:
-    """Returns the rows of the notices that are held back. If no digest is open to gather them, the first row is a new
-    digest.
-    """
+    """Returns the rows of the held-back notices. If no digest is open to gather them, the first row is a new one."""
     lines = [each.line for each in held]
     digest_id, digests = row["digest_id"], []
     if digest_id is None or not _gather(digest_id, line, lines, row["body"]):

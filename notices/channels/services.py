@@ -141,9 +141,7 @@ def _check_triggers(channel: Channel, values: dict[str, Any]) -> None:
 
 
 def _plan_summary(channel: Channel) -> None:
-    """Sets when the next summary is due. That summary covers the time since the last one, or for the first one the time
-    from now on.
-    """
+    """Sets when the next summary is due. It covers the time since the last one, or since there is to be one."""
     channel.summary_due_at = None
     if channel.summary is None or not channel.enabled:
         channel.summary_since = None

@@ -114,9 +114,7 @@ def issue_code(
 
 
 def revoke_enrollment(*, environment_id: UUID, enrollment_id: UUID, actor: Actor) -> None:
-    """Revokes the enrollment, once. Raises NotFound, and Conflict if a host has redeemed it: then revoke the host's
-    key.
-    """
+    """Revokes the enrollment, once. Raises NotFound, and Conflict if it was redeemed: then revoke the host's key."""
     own = Enrollment.objects.filter(id=enrollment_id, environment_id=environment_id)
     with changing(environment_id, actor):
         if own.filter(revoked_at__isnull=True, consumed_at__isnull=True).update(revoked_at=Now()):
@@ -153,9 +151,7 @@ def begin_pairing(
     address: str | None,
     program: str | None,
 ) -> Pairing:
-    """Begins a pairing, which has no environment yet. Raises TooManyRequests if MAX_PENDING of its network wait
-    already.
-    """
+    """Begins a pairing, which has no environment yet. Raises TooManyRequests if its network has MAX_PENDING already."""
     device_code, user_code = make_device_code(), make_user_code()
     with transaction.atomic():
         if address is not None:
@@ -269,9 +265,7 @@ def make_user_code() -> str:
 
 
 def normal_user_code(typed: str) -> str | None:
-    """Returns a typed code in the form of `make_user_code`, in any case and with any punctuation; None for other
-    texts.
-    """
+    """Returns a typed code, in any case and punctuation, in the form of `make_user_code`; None for other texts."""
     letters = [character for character in typed.upper() if character.isalnum()]
     if len(letters) != 2 * _HALF or not set(letters) <= set(_LETTERS):
         return None

@@ -65,9 +65,7 @@ class Redeemed:
 
 
 class EnrollmentRefused(ApiError):  # noqa: N818 - an answer by its status
-    """The answer to a host that gets nothing. With status 400 the pairing still waits, and the host may ask again.
-    Others are final.
-    """
+    """The refusal of a host. With status 400 the pairing still waits, and the host may ask again. Others are final."""
 
     def __init__(self, status_code: int, code: ErrorCode, message: str) -> None:
         super().__init__(message, code=code)

@@ -1,6 +1,4 @@
-"""The endpoints of enrollment. Admins issue codes; hosts begin pairings; hosts and command lines exchange both for
-tokens.
-"""
+"""The endpoints of enrollment. Admins issue codes, hosts begin pairings, and both are exchanged for tokens."""
 
 from typing import Any
 from uuid import UUID

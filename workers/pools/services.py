@@ -53,9 +53,7 @@ POOLS = Pools()
 
 
 def add_worker(*, pool: Pool, worker_id: UUID, actor: Actor) -> None:
-    """Puts a worker into a pool, unless it is a member. Raises NotFound, CeilingReached, and the errors of
-    `hold_role`.
-    """
+    """Puts a worker into a pool, unless it is there. Raises NotFound, CeilingReached, and the errors of `hold_role`."""
     with transaction.atomic():
         _lock_worker(pool, worker_id, actor)
         joined = or_not_found(

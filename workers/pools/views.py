@@ -77,7 +77,7 @@ def with_workers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 class PoolViewSet(ResourceViewSet):
-    """The endpoints of pools and their members. The list of workers, filtered by a pool, shows its members."""
+    """Pools, and who is in them. The list of workers, filtered by a pool, shows its workers."""
 
     tag = "Pools"
     permissions = {"add": IsAdmin, "remove": IsAdmin}

@@ -88,9 +88,7 @@ class WorkerRunEventViewSet(WorkerProtocolViewSet):
 
     # This is a fast path; see docs/decisions/fast-paths.md.
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Tries to store the events with one statement, which also checks the token. If it can't, all usual checks are
-        made.
-        """
+        """Tries to store the events by one statement, which also checks the token. Else makes all usual checks."""
         negotiated = self.perform_content_negotiation(request)
         request.accepted_renderer, request.accepted_media_type = negotiated
         self._appended = append_plain_call(request, **kwargs)
@@ -133,9 +131,7 @@ class WorkerRunEventViewSet(WorkerProtocolViewSet):
 
 
 def append_plain_call(request: Request, worker_id: UUID, run_id: UUID) -> Sequence[RunEvent]:
-    """Stores the events of a call as workers usually send it, and returns them. Does nothing and returns none
-    otherwise.
-    """
+    """Stores and returns the events of a call in the usual form. For any other, stores and returns none."""
     try:
         token = bearer_token(request)
     except ApiError:

@@ -40,7 +40,7 @@ def _by_run(request: Request) -> str:
 
 
 class WorkerRunViewSet(WorkerProtocolViewSet):
-    """The endpoints by which a worker claims a run, keeps its lease and reports its start and end."""
+    """The endpoints by which a worker takes a run and says that it executes it."""
 
     permissions = dict.fromkeys(("claim", "start", "heartbeat", "credentials", "spend"), IsSignedIn)
     # These calls have no rate limit, because a worker must call as often as its runs need.

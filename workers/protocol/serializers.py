@@ -191,9 +191,7 @@ class CutTextField(TextField):
 
 
 class ReportedNumberField(WholeNumberField):
-    """A reported whole number. If it is out of range, it becomes null, because refusing it would lose the whole
-    report.
-    """
+    """A reported whole number. One out of range becomes null, because refusing it would lose the whole report."""
 
     def __init__(self, *, least: int, most: int, **kwargs: Any) -> None:
         self.range = range(least, most + 1)
@@ -405,9 +403,7 @@ class RegisterBody(Body):
 
 
 class RegistrationBody(RegisterBody):
-    """Describes the body in the OpenAPI schema only. The view takes the token, from header or body, before it reads
-    fields.
-    """
+    """Is for the OpenAPI schema only. The view takes the token, from header or body, before it reads fields."""
 
     token = TextField(required=False)
 
@@ -549,8 +545,8 @@ class ClaimedRunSerializer(RunSerializer):
 
 
 class CompletedRunSerializer(RunSerializer):
-    """A run as `complete` answers it. Until `resumeUntil` the worker must keep the run's session; null means that the
-    session is not needed any more.
+    """A run as `complete` answers it. `resumeUntil` says how long the worker must keep the run's session, and null that
+    the session is not needed any more.
     """
 
     resumeUntil = serializers.DateTimeField(allow_null=True)
@@ -663,4 +659,4 @@ def carried(output: str | None) -> Any:
 
 
 class NextRunSerializer(HandedOutRunSerializer, ClaimedRunSerializer):
-    """A run as `claim-next` answers it: with all fields of a poll and of a claim."""
+    """A run as `claim-next` answers it: all that a poll and a claim say of it."""

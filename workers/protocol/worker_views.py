@@ -113,9 +113,9 @@ def _registration_token(request: Request) -> str:
 class PollingViewSet(WorkerProtocolViewSet):
     """The endpoints by which a worker's process asks for runs, and says that it ends.
 
-    The endpoint answers a poll at once, even without a run. If the worker wants to wait, the web process keeps back an
-    answer without runs, and calls the endpoint again until there is a run or the time is over. A ticket, which belongs
-    to the waiting request, tells the web process when to call.
+    Polls are answered at once, even without a run. If the worker wants to wait, the web process keeps an answer without
+    runs back, and calls the endpoint again until there is a run or the time is over. A ticket, which belongs to the
+    waiting request, tells the web process when to call.
     """
 
     permissions = {"poll": IsSignedIn, "claim_next": IsSignedIn, "sign_off": IsSignedIn}
@@ -223,9 +223,7 @@ class PollingViewSet(WorkerProtocolViewSet):
         sign_off(self.worker, process_header=request.META.get("HTTP_X_PIPEDAI_WORKER_PROCESS"))
 
     def _begin(self, request: Request, *, waits: bool, features: list[str]) -> Limits:
-        """Records what a request with these `features` says about the worker. Returns its limits. Raises
-        TooManyRequests.
-        """
+        """Records what a request with these `features` tells. Returns the worker's limits. Raises TooManyRequests."""
         if not waits:
             sentence = (
                 "Two polls of this worker are being answered already: read their answers first."

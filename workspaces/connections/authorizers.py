@@ -170,9 +170,7 @@ def carry_out(
 
 
 def _refusal(record: Callable[[], None]) -> ApiError | None:
-    """Calls `record`. Returns the error if the answer was refused for good, because recording it again would fail as
-    well.
-    """
+    """Records an answer. Returns the error of a refusal, because recording the answer again would fail as well."""
     try:
         record()
     except ApiError as error:
@@ -181,9 +179,7 @@ def _refusal(record: Callable[[], None]) -> ApiError | None:
 
 
 def _discover(row: Row, begun: Authorization, pause: Callable[[], None]) -> Callable[[], None]:
-    """Finds out which requests the authorization server takes. Returns the function that stores the way to it. Raises
-    Conflict.
-    """
+    """Discovers the authorization server. Returns the function that stores the way there. Raises Conflict."""
     if row["tries"] > _MOST_TRIES:
         raise Conflict(
             "Two schedulers ended while they asked the servers. Try again.",

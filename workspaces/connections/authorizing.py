@@ -216,9 +216,7 @@ def _let_ask(begun: Authorization, url: str, actor: Actor) -> None:
 
 
 def _take(begun: Authorization, returned: Returned, actor: Actor) -> ApiError | None:
-    """Stores what the browser brought, for a scheduler, so that nobody can bring it again. Returns why it can't be
-    used, or None.
-    """
+    """Stores what the browser brought for a scheduler, so that nobody brings it again. Returns why it is unusable."""
     rows = Authorization.objects.filter(id=begun.id, stage=_Stage.READY)
     if rows.select_for_update().first() is None:
         return cannot(_NOT_BEGUN)
@@ -239,7 +237,7 @@ def _take(begun: Authorization, returned: Returned, actor: Actor) -> ApiError | 
 
 
 def digest_of(state: str, *, brought: bool = False) -> bytes:
-    """Returns the digest of a state. Once a code was brought, the digest differs, so that no older release finds the
-    authorization and exchanges the code again.
+    """Returns the digest of a state. Once a code came it differs, so that older releases don't exchange the code
+    too.
     """
     return hashlib.sha256(state.encode() + (b" brought" if brought else b"")).digest()

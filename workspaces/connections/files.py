@@ -9,9 +9,7 @@ from workspaces.files.kinds import NONE, OF_ENVIRONMENT, Kind, Row, Secret, regi
 
 
 def _is_the_services(row: Row, name: str) -> bool:
-    """Returns whether the service itself wrote a field: headers with a token, or the id of a client that it
-    registered.
-    """
+    """Returns whether the service wrote a field: headers with a token, or the id of a client that it registered."""
     is_oauth = row["grant_type"] != Connection.Grant.HEADERS
     return (name == "headers" and is_oauth) or (
         name in {"clientId", "clientSecret"} and not row["client_given"]

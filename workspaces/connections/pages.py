@@ -1,6 +1,4 @@
-"""The pages below `/account/connections`: the one to which authorization servers send the browser back, and the
-documents that describe our clients.
-"""
+"""The pages below `/account/connections`: where authorization servers send the browser back, and our clients' data."""
 
 from dataclasses import fields
 from typing import Any
@@ -75,9 +73,7 @@ class Visit:
             raise Invalid(form=["Null characters are not allowed."])
 
     def posted(self, name: str) -> str:
-        """Returns a field of the form, or "" if it has a NUL character, because the page of a refused form shows the
-        field again.
-        """
+        """Returns a field of the form, or "" if it has a NUL character, because the page shows it again."""
         value = str(self.request.POST.get(name, ""))
         return "" if "\0" in value else value
 

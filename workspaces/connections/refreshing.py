@@ -92,9 +92,7 @@ class Healthy(_Due):
 
 
 class Ailing(_Due):
-    """Connections without a token, or whose last request failed. They have threads of their own, so that they delay no
-    healthy one.
-    """
+    """Connections without a token, or whose last request failed. Their own lane keeps them from delaying others."""
 
     waits = "refresh_at IS NOT NULL AND (headers IS NULL OR failures > 0)"
     shares = 8
@@ -254,9 +252,7 @@ def _give_up(claim: Row, answer: Given) -> None:
 
 
 def _store(connection: Connection, claim: Row, answer: Given) -> None:
-    """Stores the tokens. The other secrets come from the row and not from the claim, because they may have changed
-    since.
-    """
+    """Stores the tokens. The other secrets are read from the row, because they may have changed since the claim."""
     is_first = connection.headers is None
     for name, value in answer.server.items():
         setattr(connection, name, value)

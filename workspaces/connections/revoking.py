@@ -111,9 +111,7 @@ def _of_client(held: GrantSecrets) -> list[_Request]:
 def _queue(
     environment_id: UUID, connection_id: UUID, requests: Sequence[_Request], **columns: Any
 ) -> None:
-    """Queues the first request. Its row contains the others, which are queued one by one when the one before has
-    ended.
-    """
+    """Queues the first request. Its row contains the others, which are queued in turn when the one before has ended."""
     if not requests:
         return
     first, row = requests[0], {"id": new_id(), **columns}

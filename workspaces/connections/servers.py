@@ -154,9 +154,7 @@ def redirect_uri_of(connection_id: UUID) -> str:
 
 
 def document_of(connection_id: UUID) -> str:
-    """Returns the URL of the connection's client ID metadata document. Servers that support such documents take it as a
-    client id.
-    """
+    """Returns the URL of the connection's client ID metadata document, which some servers take as a client id."""
     return f"{settings.PUBLIC_URL}{PAGES}/{connection_id}/client.json"
 
 

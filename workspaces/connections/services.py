@@ -95,9 +95,7 @@ CONNECTIONS = Connections()
 
 
 def hold_connection(environment_id: UUID, connection_id: UUID) -> str | None:
-    """Returns the URL of a connection, and keeps the connection from being deleted. Returns None if there is no such
-    connection.
-    """
+    """Returns the URL of a connection, and keeps it from being deleted. Returns None if there is no such connection."""
     params = {"environment_id": environment_id, "connection_id": connection_id}
     row = once(("connection", environment_id, connection_id), lambda: fetch_one(_HOLD, params))
     return row["mcp_url"] if row else None
@@ -194,9 +192,7 @@ def _begin(connection: Connection) -> None:
 
 
 def _ask_anew(connection: Connection) -> None:
-    """Makes schedulers request a token with the client's present secret and scopes, if the grant needs no person for
-    it.
-    """
+    """Makes schedulers request a token with the present secret and scopes, if the grant needs no person for it."""
     if connection.grant_type != _Grant.CLIENT_CREDENTIALS:
         return
     connection.status = _Status.CONNECTED if connection.headers else _Status.UNAUTHORIZED

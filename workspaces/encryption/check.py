@@ -66,9 +66,7 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class FoundKey:
-    """A data key that the check has read. `retired` means that another key has replaced it, so that it encrypts no new
-    values.
-    """
+    """A data key that was read. `retired` means that another key has replaced it, so that it encrypts no new values."""
 
     id: UUID
     environment_id: UUID

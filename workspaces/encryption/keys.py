@@ -158,9 +158,7 @@ def unseal_from(sealed_field: SealedField, row: Any) -> bytes | None:
 
 
 def hold_key_in_use(environment_id: UUID) -> WrappedKey:
-    """Locks the data key in use, so that it stays in use until the transaction ends, and returns it. Raises
-    crypto.NoDataKey.
-    """
+    """Returns the data key in use, locked so that it stays so until the transaction ends. Raises crypto.NoDataKey."""
     if not transaction.get_connection().in_atomic_block:
         raise RuntimeError("sealing needs a transaction")
     for _ in range(_LOOKS):
@@ -171,9 +169,7 @@ def hold_key_in_use(environment_id: UUID) -> WrappedKey:
 
 
 def unwrap(environment_id: UUID, key: WrappedKey) -> crypto.DataKey:
-    """Decrypts a data key. Raises crypto.UnknownMasterKey or crypto.BrokenDataKey, about which the caller logs the
-    alarm.
-    """
+    """Decrypts a data key. Raises crypto.UnknownMasterKey or crypto.BrokenDataKey; the caller logs the alarm."""
     return crypto.unwrap(
         key.wrapped, str(key.id), key.master_key_id, str(environment_id), crypto.masters()
     )
@@ -226,9 +222,7 @@ class Alarms:
         wrapped_under: str | None,
         now: float | None = None,
     ) -> None:
-        """Logs an alarm. `wrapped_under` is the master key of the value's data key, or None. `now` is of the monotonic
-        clock.
-        """
+        """Logs an alarm. `wrapped_under` is the master key of the value's data key, or None; `now` is monotonic."""
         now = time.monotonic() if now is None else now
         if not self._is_due((environment_id, table, row_id, field), now):
             return

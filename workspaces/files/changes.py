@@ -202,9 +202,7 @@ def _with_name(error: Invalid, name: str, kind: Kind) -> Invalid:
 
 
 def _fields(kind: Kind, row: Row | None, names: Names) -> Json:
-    """Returns the fields that a diff compares: those of a row as files have them, with the label of the files that
-    manage it.
-    """
+    """Returns the fields that a diff compares: those of a row as files have them, with the label of its files."""
     if row is None:
         return {}
     label = {"managedBy": row["managed_by"]} if row["managed_by"] else {}

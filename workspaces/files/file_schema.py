@@ -110,9 +110,7 @@ def _or_secret(field: Schema) -> Schema:
 
 
 def _whole(schema: Any, parts: Mapping[str, Schema], within: tuple[str, ...] = ()) -> Any:
-    """Returns the schema with each `$ref` replaced by what it refers to, except for references of a schema to
-    itself.
-    """
+    """Returns the schema with each `$ref` replaced by its target, except for references of a schema to itself."""
     if isinstance(schema, list):
         return [_whole(each, parts, within) for each in schema]
     if not isinstance(schema, dict):

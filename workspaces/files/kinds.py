@@ -132,9 +132,7 @@ class Kind:
         return url
 
     def holder_of_target(self, secret: Secret) -> Secret | None:
-        """Returns the secret whose value is the target URL, as with a channel's URL; None if the URL is a plain
-        column.
-        """
+        """Returns the secret whose value is the target URL, as with a channel's; None if the URL is a plain column."""
         sealed = self.secrets.values()
         return next((each for each in sealed if each.sealed.column == secret.target), None)
 
@@ -157,9 +155,7 @@ class Kind:
 
     @cached_property
     def all_defaults(self) -> Row:
-        """The defaults of fields that a file leaves out, by their names in the API; `empty` if the field is
-        required.
-        """
+        """The defaults of fields that a file leaves out, by their names in the API; `empty` for required ones."""
         defaults: Row = {}
         for name, each in self.body().fields.items():
             default = self.defaults.get(self.sources[name], each.default)

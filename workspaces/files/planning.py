@@ -1,6 +1,4 @@
-"""Works out what resources change by making the changes: a plan runs the same services as apply, on copies of the
-rows.
-"""
+"""Works out what resources change by changing it: a plan runs the same services as apply, on copies of the rows."""
 
 import hashlib
 import time
@@ -153,9 +151,7 @@ class _Work:
                 )
 
     def compare(self) -> None:
-        """Finds out which rows have to change. The locks, or the snapshot, keep the rows that it reads from
-        changing.
-        """
+        """Finds out which rows must change. The locks, or the snapshot, keep the rows as it reads them."""
         for change in self._ordered:
             change.compare(with_secrets=self._role.includes(Role.ADMIN))
         self._changed = [change for change in self._ordered if not change.is_wanted]

@@ -57,7 +57,7 @@ class ApplyBody(PlanBody):
 
 
 class ChangeSerializer(serializers.Serializer[Any]):
-    """The change of one row. `diff` has the old and the new value of each field that changes."""
+    """What becomes of one row. `diff` has the old and the new value of each field that changes."""
 
     kind = serializers.CharField()
     key = serializers.CharField()
@@ -70,7 +70,7 @@ class ChangeSerializer(serializers.Serializer[Any]):
 
 
 class UnkeyedSerializer(serializers.Serializer[Any]):
-    """A row without a key, which no resource can describe."""
+    """A row that has no key, so that no resource can stand for it."""
 
     kind = serializers.CharField()
     id = serializers.UUIDField()

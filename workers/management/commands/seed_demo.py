@@ -1,6 +1,4 @@
-"""`manage.py seed_demo`: makes the demo that bin/run shows, with a week of made-up runs that go through all real
-steps.
-"""
+"""`manage.py seed_demo`: makes the demo of bin/run, with a week of made-up runs that go through all real steps."""
 
 import platform
 import secrets
