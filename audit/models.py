@@ -34,7 +34,7 @@ class AuditEntry(models.Model):
     metadata = models.JSONField(default=dict)
     # The IP address of the client whose request caused the action; None if no request did.
     ip = models.GenericIPAddressField(null=True)
-    # The id of the request that caused the action, as in the X-Request-Id header and in the log; Or None.
+    # The id of the request that caused the action, as in the header X-Request-Id and the log; None without one.
     request_id = models.CharField(max_length=128, null=True)
     # When the action happened, by the database's clock. Only `seed_demo` writes invented times here.
     created_at = models.DateTimeField(db_default=Now(), editable=False)

@@ -26,7 +26,7 @@ _LIVE = Worker.objects.filter(deleted_at__isnull=True)
 
 def update_worker(*, worker: Worker, values: dict[str, Any], actor: Actor) -> None:
     """Changes the fields that the body names. A disabled worker finishes its runs and gets no others. `limited_until`,
-    always None, lifts this worker's usage limit alone. Raises NotFound, and the errors of `hold_role`.
+    which is None, lifts the usage limit of this worker alone. Raises NotFound, and the errors of `hold_role`.
     """
     with transaction.atomic():
         locked = _locked(worker, actor)

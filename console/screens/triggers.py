@@ -94,8 +94,8 @@ def trigger(request: HttpRequest, trigger_id: UUID) -> HttpResponse:
 
 @screen
 def run(request: HttpRequest, trigger_id: UUID) -> HttpResponse:
-    """Runs the trigger now, or lets its machine only look, and opens the run. The form has a key, so that it makes one
-    run.
+    """Runs the trigger now, or lets its machine only look, and opens the run. The form's key makes sure that it makes
+    only one run when it is sent twice.
     """
     form = _run_form(trigger_id)
     if request.method != "POST":

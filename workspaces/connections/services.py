@@ -104,7 +104,7 @@ def bind_secret(
     connection_id: UUID, issuer: str, *, uses: bool, lease_id: UUID | None = None
 ) -> bool:
     """Returns whether the client secret that a user gave may be sent to this issuer. `uses` says that it will be sent,
-    and ties the secret to the issuer. With `lease_id` it also returns False after another lease.
+    and ties the secret to the issuer. With `lease_id` it also returns False once another lease began.
     """
     params = {"id": connection_id, "issuer": issuer, "uses": uses, "lease_id": lease_id}
     row = fetch_one(_BIND, params)
