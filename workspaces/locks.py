@@ -171,7 +171,7 @@ def pool_metadata(pool_ids: Sequence[UUID] | None) -> dict[str, list[str]]:
 
 
 def _lock(environment_id: UUID, strength: str) -> None:
-    """Locks an environment. Changes made together lock it only once, as `alone` does."""
+    """Locks an environment. Changes made together lock it once. The first of them must therefore lock it alone."""
     statement = "SELECT id FROM environment WHERE id = %(id)s AND deleted_at IS NULL "
     statement += "" if is_rehearsal() else strength
     params = {"id": environment_id}

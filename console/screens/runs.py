@@ -206,8 +206,8 @@ _LINKS = {
 
 
 def page_of(subject: Json, environment_id: object) -> tuple[str, str]:
-    """Returns the path of the page about a subject, by its `type` and `id`, and its link's text; both "" without
-    one.
+    """Returns the path of the page about a subject, by its `type` and `id`, and the text of its link, or two empty
+    texts.
     """
     if link := _LINKS.get(subject["type"], ""):
         return path_of_page(subject["type"], subject["id"], environment_id), link
