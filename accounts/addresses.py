@@ -184,8 +184,7 @@ def change_email(
     *, principal: UserPrincipal, new_email: Email, current_password: str, actor: Actor
 ) -> None:
     """Sends a link to the new address and a warning to the old one. The account gets the new address when the link is
-    used. Raises Invalid for a wrong password or the present address, EmailTaken, and Conflict while the service sends
-    no mail.
+    used. Raises Invalid for a wrong password or the present address, EmailTaken, and Conflict without mail.
     """
     check_passwords_are_on()
     check_mail_is_on()

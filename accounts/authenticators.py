@@ -38,9 +38,7 @@ class Setup:
 
 
 def begin_setup(user: User) -> Setup | None:
-    """Makes a secret. Returns None if the user has an authenticator. `confirm_setup` then makes logins ask for
-    codes.
-    """
+    """Makes a secret. Returns None if the user has an authenticator. `confirm_setup` makes logins ask for codes."""
     with transaction.atomic():
         User.objects.select_for_update(no_key=True).get(pk=user.pk)
         Authenticator.objects.filter(user=user, confirmed_at__isnull=True).delete()

@@ -23,8 +23,7 @@ class NotAnEmail(ValueError):  # noqa: N818 - named as what it says
 
 def read_email(text: str) -> Email:
     """Returns the address in lower case, without white space around it, and with its domain in Unicode. Raises
-    NotAnEmail. Control characters are refused and not removed, because the rest might be the address of another
-    account.
+    NotAnEmail. Control characters are refused, because the rest might be another account's.
     """
     if _REFUSED.search(text):
         raise NotAnEmail("Must not hold control characters.")

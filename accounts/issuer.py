@@ -45,8 +45,7 @@ _AT_ONCE = 2
 # unknown before the keys are fetched again.
 _KNOWN_SECONDS, _AWAY_SECONDS, _ANEW_SECONDS = 3600, 10, 60
 _SKEW_SECONDS = 60
-# Methods with a shared key are missing, because a forger could use the issuer's public key, which everybody knows, as
-# that key.
+# Methods with a shared key are missing, because a forger could use the issuer's public key as that key.
 _ALGORITHMS = frozenset(
     f"{family}{bits}" for family in ("RS", "PS", "ES") for bits in (256, 384, 512)
 ) | {"EdDSA"}

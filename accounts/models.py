@@ -216,8 +216,7 @@ class AccountMail(OutboxRow):
         PENDING = "pending"
         DELIVERED = "delivered"
         DEAD = "dead"
-        # The mail is never sent. The person who caused it was shown its link, to hand it over to the owner of the
-        # address.
+        # The mail is never sent. The person who caused it was shown its link, to hand it over to the owner.
         HANDED = "handed"
 
     class Purpose(models.TextChoices):

@@ -150,7 +150,7 @@ def change_password(
     actor: Actor,
     enter: Callable[[User], Opened],
 ) -> Opened:
-    """Sets the password, ends all sessions of the user, and returns the new one that `enter` opens. Raises Invalid, and
+    """Sets the password, ends the user's sessions, and returns the one that `enter` opens. Raises Invalid, and
     SsoOnly.
     """
     user = User.objects.get(id=user_id)
@@ -197,8 +197,7 @@ def reset_password(*, token: str, new_password: str, actor: Actor) -> None:
     check_strength(new_password, user, field="newPassword")
     hashed = hash_password(new_password)
     with transaction.atomic():
-        # The row is read again under the lock, because the account may have got another address, or been deactivated,
-        # since.
+        # The row is read again under the lock, because the account may have got another address or been deactivated.
         held = (
             User.objects.select_for_update(no_key=True)
             .filter(id=user.id, email=mail.address, is_active=True)
@@ -218,9 +217,7 @@ def create_user(*, email: Email, password: str, name: str, actor: Actor) -> User
 def create_user_with_link(
     *, email: Email, password: str, name: str, actor: Actor
 ) -> tuple[User, str]:
-    """Makes a user as `create_user` does. Returns the user, and a link with which the user sets a password of their
-    own, once.
-    """
+    """Makes a user as `create_user` does. Returns them, and a link with which they set their own password, once."""
     with transaction.atomic():
         user = create_user(email=email, password=password, name=name, actor=actor)
         _, link = hand_over(Purpose.RESET, address=user.email, user_id=user.id)

@@ -180,9 +180,7 @@ def open_session(
     began: str = Session.Began.PASSWORD.value,
     **columns: Any,
 ) -> Session:
-    """Opens a session for a user who has just logged in or registered: one of the API, unless `columns` say
-    otherwise.
-    """
+    """Opens a session for a user who has just logged in or registered: of the API, unless `columns` say otherwise."""
     return Session.objects.create(
         user=user,
         began=began,

@@ -54,8 +54,7 @@ from pipedai.outgoing.oauth import new_verifier
 
 LIFETIME_SECONDS = 600
 BEGUN, PENDING = "pipedai.sso.begun", "pipedai.sso.pending"
-# A state works once in all processes. Its count must outlive the cookie, because an expired count would let the state
-# work again.
+# A state works once in all processes. Its count must outlive the cookie, or the state would work again.
 _STATE = Rate("sso-state", limit=1, seconds=2 * LIFETIME_SECONDS, in_a_row=True)
 _ERROR = re.compile(r"[a-z_]{1,40}", re.ASCII)
 _NOT_BEGUN = "This sign-in was not begun in this browser, was finished already, or took more than ten minutes."

@@ -201,8 +201,7 @@ class StaffAccount(StaffView):
             )
         except (Invalid, Overloaded) as error:
             # The form itself shows the error, and not Django's message storage. If too many passwords are being hashed,
-            # the web server drops this response and handles the same POST again later, but a stored message would still
-            # be shown.
+            # the web server drops this response and handles the POST again later, but a stored message would appear.
             said = error.fields if isinstance(error, Invalid) else {"": [error.message]}
             names = {"currentPassword": "current", "newPassword": "new"}
             for field, sentences in said.items():

@@ -28,15 +28,13 @@ class AuditEntry(models.Model):
     target_type = models.CharField(max_length=32)
     # The id of the row to which the action was done; None if the action concerns several rows or none.
     target_id = models.UUIDField(null=True)
-    # The name that the row had at that time: of a run, that of its trigger. None for people, and for rows without a
-    # name.
+    # The name that the row had then: of a run, that of its trigger. None for people, and for rows without a name.
     target_name = models.CharField(max_length=255, null=True)
     # What the action changed, under the names that API.md lists for each action. It holds no token and no secret.
     metadata = models.JSONField(default=dict)
     # The IP address of the client whose request caused the action; None if no request did.
     ip = models.GenericIPAddressField(null=True)
-    # The id of the request that caused the action, as in the X-Request-Id header and in the log; None if there was
-    # none.
+    # The id of the request that caused the action, as in the header X-Request-Id and the log; None without one.
     request_id = models.CharField(max_length=128, null=True)
     # When the action happened, by the database's clock. Only `seed_demo` writes invented times here.
     created_at = models.DateTimeField(db_default=Now(), editable=False)

@@ -100,8 +100,7 @@ def write_entries(events: tuple[Event, ...], **_: Any) -> None:
 
 
 MONTHS_AHEAD = 3
-# Partitions are kept for at least this many days, whatever the operator asks for: those of this month and of the three
-# months before.
+# Partitions are kept for at least this many days, whatever the operator asks for: this month's and the three before.
 AT_LEAST_DAYS = 92
 _TRIES = 20
 

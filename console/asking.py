@@ -122,9 +122,7 @@ def ask(
 
 
 def ask_if_free(request: HttpRequest, method: str, path: str, **more: Any) -> Json:
-    """Calls an endpoint whose answer a page can do without. Returns its JSON, or an empty object if the API is too
-    busy.
-    """
+    """Calls an endpoint whose answer a page can do without. Returns its JSON; empty if the API is too busy."""
     try:
         return ask(request, method, path, **more).data
     except Refused as refused:

@@ -29,8 +29,7 @@ Screen = Callable[..., HttpResponse]
 
 HOME = "/console/"
 _COMPRESSED = GZipMiddleware(lambda _: HttpResponse())
-# Django redirects to no URL of more than 2,048 characters, and quoting one inside another makes it up to three times as
-# long.
+# Django redirects to no URL of more than 2,048 characters, and quoting one in another makes it up to thrice as long.
 _LONGEST_NEXT = 600
 
 
@@ -190,8 +189,7 @@ def show(
     needs: str = "",
 ) -> HttpResponse:
     """Renders a screen of an environment, which is given as the row or its id. `menu` is its entry in the menu, and
-    `page` the page of a list on it. A visitor whose role is lower than the screen `needs` is told so before they
-    try.
+    `page` the page of a list on it. A visitor whose role is lower than the screen `needs` is told so first.
     """
     if not isinstance(environment, dict):
         environment = environment_of(request, environment)
@@ -231,8 +229,8 @@ def destroy(
 ) -> HttpResponse:
     """Asks before deleting what is at `path`, because that can't be undone, and deletes it on a POST. If the API
     refuses, the reason stands above the question. The values of the question's fields become the query, after `read`
-    has converted each. `title`, `text` and `button` are the page's, `back` is the path of "Keep it", and `to` the one
-    to open afterwards.
+    has converted each. `title`, `text` and `button` are the page's, `back` is the path of "Keep it", and `to` the next
+    one.
     """
     status = 200
     if request.method == "POST":

@@ -96,8 +96,7 @@ def of_approval(row: Row) -> Told:
     return Told(reason, f"{said} {wrong}".strip(), remedy or NEEDS[APPROVAL].remedy)
 
 
-# The open incidents. `late_since` is the due time since which a trigger is late,and `decision` is what became of that
-# due time.
+# The open incidents. `late_since` is the due time since which a trigger is late, and `decision` says what became of it.
 _INCIDENTS = f"""
 SELECT i.id AS incident_id, i.kind, i.opened_at AS since, i.subject_type, i.subject_id, i.subject_name, i.run_id,
     i.message, i.acknowledged_at, i.total, {_ENDED}, tick.decision, w.label, {_CALLED_UNTIL} AS called_until,
@@ -353,8 +352,7 @@ def of_failure(row: Row) -> Told:
 
 
 # Each statement returns the first `limit` items of its kinds in the order of `_urgency`. A row has `kind`, `since`,
-# `subject_type`, `subject_id`, `subject_name`, and `total`, the number of all items. It has columns of _NOTHING only if
-# they apply.
+# `subject_type`, `subject_id`, `subject_name`, and `total`, the number of all items. It may have columns of _NOTHING.
 SOURCES: Final[tuple[tuple[str, Callable[[Row], Told]], ...]] = (
     (_APPROVALS, of_approval),
     (_INCIDENTS, of_incident),
@@ -392,9 +390,8 @@ def count_attention(environment_id: UUID, *, now: datetime | None = None) -> int
 
 
 def find_attention(environment_id: UUID, *, now: datetime | None = None) -> tuple[list[Row], int]:
-    """Returns what needs attention in an environment, as rows for AttentionItemSerializer, the most urgent first,
-    and how many items there are. At most MAX_ITEMS are returned. It runs one query for each source, and one
-    more.
+    """Returns what needs attention in an environment, as rows for AttentionItemSerializer, the most urgent first, and
+    how many items there are. At most MAX_ITEMS are returned. It runs a query for each source, and one more.
     """
     params = _params(environment_id, MAX_ITEMS, now)
     found: list[tuple[Row, Callable[[Row], Told]]] = []

@@ -25,8 +25,7 @@ FROM trigger_health h JOIN trigger t ON t.id = h.trigger_id
 WHERE h.trigger_id = ANY(%(ids)s) ORDER BY h.trigger_id FOR NO KEY UPDATE OF h
 """  # noqa: S608
 
-# Locks the row of one trigger whose ended runs all succeeded. This is the most frequent case, so the statement does not
-# read the trigger.
+# Locks the row of one trigger whose ended runs all succeeded. This is the usual case, so it does not read the trigger.
 _LOCK_ONE = f"""
 SELECT h.trigger_id, h.has_outcome, h.failures, h.is_failing, h.late_since, {_TELLS_OUTCOMES}
 FROM trigger_health h WHERE h.trigger_id = %(id)s FOR NO KEY UPDATE OF h

@@ -74,8 +74,7 @@ _MOST_GAPS: Final = 1_000
 
 # Finds the intervals between two successes, from `since` to `until`, that were longer than the deadline and ended after
 # `check_at`. The trigger can't have become late before its `check_at`. The first interval begins at the last success up
-# to `check_at`, or else when the trigger was enabled or created. A lateness that has an incident already began before
-# `told_until`.
+# to `check_at`, or else when the trigger was enabled or created. Lateness with an incident began before `told_until`.
 _GAPS = f"""
 SELECT t.id AS trigger_id, t.environment_id, t.name, t.schedule, t.timezone, t.run_once_at, t.next_run_at,
     t.success_deadline_seconds AS deadline, since.at AS since, gap.until, {_DUE_COLUMNS}

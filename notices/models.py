@@ -121,8 +121,7 @@ class Channel(FileColumns):
     # Which final outcomes `run.result` tells: `always`, `failed`, or a list of clauses. The clauses must all hold for a
     # document of the run's status, output and payload.
     tells_when = models.JSONField(db_default=Value("always", models.JSONField()))
-    # When the channel sends a summary: `at` as HH:MM, `timezone`, and `weekdays` from `mon` to `sun`. NULL if it sends
-    # none.
+    # When the channel sends a summary: `at` as HH:MM, `timezone`, and `weekdays` from `mon` to `sun`. NULL if none.
     summary = models.JSONField(null=True)
     # When the next summary is due; NULL if there is none, or while the channel is disabled. The transaction that queues
     # a summary sets the next time.
@@ -378,8 +377,7 @@ class Incident(TenantRow):
 
 class UntoldOutcome(TenantRow):
     """A final outcome of a run that the scheduler still has to tell the channels. The transaction that ends the run
-    writes the row if a channel of the environment tells of ended runs. The transaction that queues the notices removes
-    it.
+    writes the row if a channel of the environment tells of ended runs. Queueing the notices removes it.
     """
 
     # The run that ended. It is no foreign key, because runs are pruned.

@@ -46,8 +46,8 @@ LIMIT %(limit)s
 
 
 def _latest_of_pool(moment: str) -> str:
-    """Returns the SQL of the latest of these times among the enabled workers `w` of the pool `p`. The SQL gives NULL if
-    there are none.
+    """Returns the SQL of the latest of these times among the enabled workers `w` of the pool `p`. NULL if there are
+    none.
     """
     return f"""(
         SELECT max({moment}) FROM pool_member m JOIN worker w ON w.id = m.worker_id

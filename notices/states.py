@@ -72,8 +72,8 @@ WORKER_PROBLEM: Final = "worker_problem"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """What is said of one kind of attention item. This module imports nothing of the service, so that the console may
-    import it too.
+    """What is said of one kind of attention item. The module imports nothing of the service, so the console may use
+    it.
     """
 
     # The word, the icon and the tone with which the console shows the kind.
@@ -82,8 +82,7 @@ class Need:
     sentence: str = ""
     # What to do about the item. It is empty if that depends on the reason.
     remedy: str = ""
-    # Whether the console lists the kind after the others, because nothing failed to happen, but somebody may miss a
-    # message.
+    # Whether the console lists the kind last, because nothing failed to happen, but somebody may miss a message.
     is_quiet: bool = False
 
 

@@ -196,8 +196,7 @@ class Enrollment(models.Model):
     asked_from = models.GenericIPAddressField(null=True)
     # The program that a pairing's host named in its User-Agent header, shown to the person who decides.
     asked_by = models.CharField(max_length=255, null=True)
-    # The seconds between two requests of a pairing's host for its tokens. A request that is too early adds 5 (RFC 8628
-    # §3.5).
+    # The seconds between two requests of a pairing's host for its tokens. An early request adds 5 (RFC 8628 §3.5).
     poll_seconds = models.PositiveSmallIntegerField(default=5)
     # When the host of a pairing last asked for its tokens before the approval. Each such request writes it.
     polled_at = models.DateTimeField(null=True)
@@ -206,8 +205,7 @@ class Enrollment(models.Model):
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
     )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
-    # From this time on nobody can approve or redeem the enrollment. A code lasts a day by default, a pairing 10
-    # minutes.
+    # From this time on nobody can approve or redeem it. By default a code lasts a day, and a pairing 10 minutes.
     expires_at = models.DateTimeField()
     # When the code was issued or the pairing approved. None for a pairing that waits, was denied, or expired.
     approved_at = models.DateTimeField(null=True)
@@ -263,8 +261,7 @@ class Enrollment(models.Model):
 class WorkerEvent(models.Model):
     """Something that happened to a worker. If `is_streamed`, its stream can repeat it for an hour; it is kept a day."""
 
-    # A growing number that the database assigns. Streams send events in this order, and continue after it on a
-    # reconnect.
+    # A growing number that the database assigns. Streams send events in this order, and reconnect after it.
     id = models.BigAutoField(primary_key=True)
     environment = environment_key()
     worker = tenant_key("workers.Worker")

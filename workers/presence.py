@@ -63,8 +63,8 @@ UPDATE worker SET
     {_NOTE_PROCESS}
 WHERE {_IS_CALLER}
 """  # noqa: S608
-# Records the first call after a long silence. The row is locked before it is read, so that only one of several calls at
-# once sees the silence.
+# Records the first call after a long silence. The row is locked before it is read, so that only one of several calls
+# sees the silence.
 _NOTE_RETURN = f"""
 WITH w AS (
     SELECT id, environment_id, last_seen_at, signed_off_at, created_at, disabled_at FROM worker

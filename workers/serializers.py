@@ -166,9 +166,7 @@ GROUP BY 1, 2
 def with_recent_runs(
     rows: list[Row], environment_id: UUID, *, now: datetime | None = None
 ) -> list[Row]:
-    """Adds `recent` to each worker: how many of its runs ended in each of the last 24 hours, the last hour at the end.
-    It runs one query.
-    """
+    """Adds `recent` to each worker: the number of its runs that ended in each of the last 24 hours, by one query."""
     recent = {row["id"]: [0] * 24 for row in rows}
     for found in fetch_all(_RECENT, {"environment_id": environment_id, "now": now}):
         if found["worker_id"] in recent:

@@ -25,9 +25,8 @@ _LIVE = Worker.objects.filter(deleted_at__isnull=True)
 
 
 def update_worker(*, worker: Worker, values: dict[str, Any], actor: Actor) -> None:
-    """Changes the fields that the body names. A disabled worker finishes its runs and gets no others.
-    `limited_until`, which can only be None, lifts the usage limit of this worker alone. Raises NotFound, and the
-    errors of `hold_role`.
+    """Changes the fields that the body names. A disabled worker finishes its runs and gets no others. `limited_until`,
+    which is None, lifts the usage limit of this worker alone. Raises NotFound, and the errors of `hold_role`.
     """
     with transaction.atomic():
         locked = _locked(worker, actor)

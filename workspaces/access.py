@@ -163,8 +163,7 @@ class TenantViewSet(ApiViewSet):
         CookieJWTAuthentication,
         ApiKeyAuthentication,
     )
-    # How the URL names the row whose environment is meant: the name of the id, and a SELECT of `id` and
-    # `environment_id`.
+    # How the URL names the row: the name of its id, and a SELECT of `id` and `environment_id` from its table.
     row: ClassVar[tuple[str, str]] = ("environment_id", _ENVIRONMENTS)
     access: Access
     # For each action, how often it may be done in one environment. The calls are counted after the check of the role,

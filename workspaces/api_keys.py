@@ -78,8 +78,8 @@ def create_host_key(*, environment_id: UUID, name: str, created_by: UUID | None)
 def create_login_key(
     *, environment_id: UUID, name: str, role: Role, user_id: UUID, actor: Actor
 ) -> Minted:
-    """Makes the key of a command line that acts for a user. The caller has locked the environment and the user's role.
-    Raises CeilingReached.
+    """Makes the key of a command line. The caller has locked the environment and the user's role. Raises
+    CeilingReached.
     """
     minted = _create(
         environment_id,
@@ -100,8 +100,7 @@ def mint_registration_token(
     """Makes a `wrk_` key at the request of another key. One worker can register with it, within MINTED_LIFETIME. Raises
     Invalid for a missing pool, CeilingReached, and Unauthenticated if the acting key was revoked.
     """
-    # The acting key is locked, so that a request that revokes it at the same moment waits, and then revokes the new key
-    # too.
+    # The acting key is locked, so that a request that revokes it meanwhile waits, and then revokes the new key too.
     with changing(environment_id, actor, alone=True):
         minted = _create(
             environment_id,

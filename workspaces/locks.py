@@ -88,8 +88,7 @@ def changing(
     environment_id: UUID, actor: Actor, needs: Role = Role.ADMIN, *, alone: bool = False
 ) -> Iterator[Role]:
     """Wraps a change of an environment's rows in one transaction. It locks the environment (`alone` if the change
-    counts rows of a limited number) and then the actor's role, which it gives. Raises NotFound, and the errors of
-    `hold_role`.
+    counts limited rows) and then the actor's role, which it gives. Raises NotFound, and the errors of `hold_role`.
     """
     with transaction.atomic():
         (lock_environment if alone else hold_environment)(environment_id)
@@ -153,8 +152,7 @@ def hold_pools(environment_id: UUID, pool_ids: Iterable[UUID]) -> list[UUID]:
 
 def checked_pools(environment_id: UUID, pool_ids: Sequence[UUID] | None) -> list[UUID] | None:
     """Returns the ids of the pools that a worker is to join, or None if there are none, and keeps the pools as
-    `hold_pools` does. Raises Invalid if the environment lacks one of them, or there are more than a worker may be
-    in.
+    `hold_pools` does. Raises Invalid if the environment lacks one of them, or there are too many.
     """
     if not pool_ids:
         return None
@@ -173,7 +171,7 @@ def pool_metadata(pool_ids: Sequence[UUID] | None) -> dict[str, list[str]]:
 
 
 def _lock(environment_id: UUID, strength: str) -> None:
-    """Locks an environment. Changes made together lock it only once, in the strongest way."""
+    """Locks an environment. Changes made together lock it once. The first of them must therefore lock it alone."""
     statement = "SELECT id FROM environment WHERE id = %(id)s AND deleted_at IS NULL "
     statement += "" if is_rehearsal() else strength
     params = {"id": environment_id}

@@ -131,8 +131,7 @@ def _remove(member: Membership, actor: Actor) -> None:
 
 def leave_all(user_id: UUID, actor: Actor) -> None:
     """Ends all memberships of a user who deletes their account, as `remove_member` does. The caller has locked their
-    environments (`lock_environments`). Raises Conflict with the list of environments of which they are the only
-    owner.
+    environments (`lock_environments`). Raises Conflict with the environments whose only owner they are.
     """
     members = Membership.objects.filter(user_id=user_id, environment__deleted_at__isnull=True)
     members = members.select_related("environment").order_by("environment_id")
@@ -296,7 +295,7 @@ def accept_invitation(*, token: str, user_id: UUID, actor: Actor) -> Membership:
         with transaction.atomic():
             invitation = _invitation_of(mail)
             _lock(invitation.environment_id)
-            # Several transactions may hold this lock at once, so two users who accept each other's invitations don't
+            # Several transactions may hold this lock at once, so users who accept each other's invitations don't
             # deadlock.
             fetch_one(_HOLD_ADDRESS, {"id": user_id})
             user = User.objects.get(id=user_id)

@@ -175,8 +175,8 @@ class ApiKey(models.Model):
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     # When a request last used the key. Requests write it, at most every 10 s. None if no request has used the key.
     last_used_at = models.DateTimeField(null=True)
-    # When the key stops working. The maker of the key chooses it; a `wrk` key lives for a day by default. None if the
-    # key never expires.
+    # When the key stops working. The maker of the key chooses it; a `wrk` key lives for a day by default. None for
+    # never.
     expires_at = models.DateTimeField(null=True)
     # When the key was revoked: by an admin, or because the user who made it lost their rights. None if it was not.
     revoked_at = models.DateTimeField(null=True)

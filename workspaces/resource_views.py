@@ -40,8 +40,7 @@ class ResourceViewSet(TenantViewSet):
     filters: ClassVar[type[ApiFilterSet] | None] = None
     # The serializer of the list, if it shows more than a single row.
     listed: ClassVar[type[Serializer[Any]] | None] = None
-    # Whether the answer to a creation is read in the same transaction, so that no row is left behind if the caller gets
-    # a 503.
+    # Whether the answer to a creation is read in its transaction, so that a caller who gets a 503 leaves no row.
     reads_inside: ClassVar[bool] = False
     # The bodies that the documentation shows for a creation and for a change.
     example: ClassVar[Mapping[str, Any]]

@@ -139,8 +139,7 @@ class Resource(Generic[M]):
         """Deletes a row, or marks it as deleted. Raises NotFound, Conflict for a row that is still used, and the errors
         of `hold_role`.
         """
-        # A plan continues after a refused deletion. The savepoint undoes what this deletion has done before the
-        # refusal.
+        # A plan continues after a refused deletion. The savepoint undoes what this one did before the refusal.
         with transaction.atomic():
             no_key = not self.is_referred_to
             row = self.lock(row_id, actor, environment_id=environment_id, no_key=no_key)

@@ -28,8 +28,7 @@ from console.templatetags.console import word
 from notices.states import NEEDS
 from triggers.reasons import without_calls
 
-# Other rows that are `pending` will be sent. An approval that is pending waits for a person, so it has a word of its
-# own.
+# Other rows that are `pending` will be sent. A pending approval waits for a person, so it has a word of its own.
 _UNDECIDED = {"pending": "undecided"}
 # The kinds of runs in the chart by hour. The last hour also has those that are still waiting.
 _ENDED = {"good": "Succeeded", "bad": "Failed", "late": "Timed out", "open": "Not ended"}

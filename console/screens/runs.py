@@ -1,6 +1,4 @@
-"""The screens of runs: the list, why a run waits or how it ended, the events of a running one, rerunning and
-canceling.
-"""
+"""The screens of runs: the list, why a run waits or how it ended, its events, rerunning and canceling it."""
 
 from dataclasses import dataclass
 from uuid import UUID, uuid4
@@ -129,8 +127,7 @@ def run(request: HttpRequest, run_id: UUID) -> HttpResponse:
         "source": _SOURCES.get(found["source"], found["source"]),
         "trace": trace_of(request, found, events, machine.get("label", "")),
         "events": events,
-        # While the run is queued, any change may affect what it waits for. Afterwards only changes of the run and its
-        # retry matter.
+        # While the run is queued, other changes may affect it. Afterwards only those of the run and its retry do.
         "follows": "" if found["status"] == "queued" else f"{run_id} {retry.get('runId') or ''}",
     }
     return show(request, environment, "runs", "run", context)
@@ -209,8 +206,8 @@ _LINKS = {
 
 
 def page_of(subject: Json, environment_id: object) -> tuple[str, str]:
-    """Returns the path of the page about a subject, by its `type` and `id`, and the text of its link. Both are empty if
-    there is no page.
+    """Returns the path of the page about a subject, by its `type` and `id`, and the text of its link, or two empty
+    texts.
     """
     if link := _LINKS.get(subject["type"], ""):
         return path_of_page(subject["type"], subject["id"], environment_id), link

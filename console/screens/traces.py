@@ -48,9 +48,7 @@ class Row:
 
 
 def trace_of(request: HttpRequest, run: Json, events: Json, machine: str) -> Json:
-    """Returns a run's trace: its `rows`, the words of its `axis`, and how many of its `calls` there are and
-    `failed`.
-    """
+    """Returns a run's trace: its `rows`, the words of its `axis`, and how many `calls` there are and `failed`."""
     now = datetime.now(UTC)
     phases = [_phase(each, machine) for each in run["phases"]]
     rows = _steps(events.get("items", []), calls_of(request, run))

@@ -45,8 +45,7 @@ _ON_A_PAGE = 20
 _ON_A_LIST = 50
 # A page shows this many lines of a difference, and around each change this many unchanged ones.
 _MOST_LINES, _CONTEXT = 60, 2
-# Comparing takes more than the square of the number of differing lines. Above this number, all old ones are shown
-# before the new ones.
+# Comparing takes more than the square of the differing lines. Above this number the old ones precede the new ones.
 _MOST_COMPARED = 200
 
 Lines = list[tuple[str, str]]
@@ -81,9 +80,7 @@ def triggers(request: HttpRequest, environment_id: UUID) -> HttpResponse:
 
 
 def _this_month(request: HttpRequest, environment_id: UUID) -> dict[str, Json]:
-    """Returns the sums of each trigger's runs of this month, by its id; nothing while the API is too busy to add them
-    up.
-    """
+    """Returns the sums of each trigger's runs of this month, by its id; nothing while the API is too busy."""
     query = {"groupBy": "trigger", "period": "month"}
     stats = ask_if_free(request, "GET", f"environments/{environment_id}/stats", query=query)
     return {each["key"]: each for each in stats.get("items", ())}
@@ -97,8 +94,8 @@ def trigger(request: HttpRequest, trigger_id: UUID) -> HttpResponse:
 
 @screen
 def run(request: HttpRequest, trigger_id: UUID) -> HttpResponse:
-    """Runs the trigger now, or lets its machine only look, and opens the run. The form has a key, so that sending it
-    twice makes one run.
+    """Runs the trigger now, or lets its machine only look, and opens the run. The form's key makes sure that it makes
+    only one run when it is sent twice.
     """
     form = _run_form(trigger_id)
     if request.method != "POST":

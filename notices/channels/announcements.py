@@ -73,8 +73,7 @@ class Announcement:
     document: Mapping[str, Any] | None = None
 
 
-# The keys that say what a notice is about. Each body has all of them, so that receivers need not check for missing
-# ones.
+# The keys that say what a notice is about. Each body has all of them, so receivers need not check for them.
 _ABOUT_NOTHING: Final = dict.fromkeys(("subject", "incident", "run", "approval"))
 
 

@@ -43,8 +43,8 @@ WHERE u.id = %(user_id)s AND u.is_active AND u.email_verified_at IS NOT NULL
 ON CONFLICT (address, environment_id) DO UPDATE SET confirmed_at = NULL, refused_at = excluded.refused_at,
     id = CASE WHEN %(is_removed)s THEN excluded.id ELSE a.id END
 """
-# Adds rows for members whose address was put into a channel by a release that did not ask them. The links in mails need
-# the rows' ids.
+# Adds rows for members whose address was put into a channel by a release that did not ask them. Links in mails need the
+# ids.
 _KEEP: Final = """
 INSERT INTO asked_address (id, environment_id, address, asked_by)
 SELECT gen_random_uuid(), w.environment_id, w.address, u.id

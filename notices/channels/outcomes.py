@@ -53,8 +53,7 @@ DELETE FROM untold_outcome u USING free WHERE u.id = free.id RETURNING u.environ
 
 def note_outcomes(outcomes: Sequence[tuple[UUID, UUID]]) -> None:
     """Notes final outcomes, given as pairs of an environment's id and a run's id, in the transaction that ends the
-    runs. A late result that replaces an outcome is noted as well. The statement is sent together with the transaction's
-    next one.
+    runs. A late result that replaces an outcome is noted as well. The statement is sent with the transaction's next.
     """
     params = {
         "ids": [new_id() for _ in outcomes],
@@ -75,8 +74,7 @@ def tell_outcomes(*, share: int = 50, limit: int = 200, now: datetime | None = N
         environments = {row["environment_id"] for row in taken}
         if channels := channels_wanting(environments, [RUN_ENDED, RUN_RESULT], now=now):
             run_ids = sorted({row["run_id"] for row in taken})
-            # `always` and `failed` can be decided from the run alone; only clauses, which are a JSON list, need the
-            # documents.
+            # `always` and `failed` can be decided from the run alone; only clauses, a JSON list, need the documents.
             with_documents = any(each["tells_when"].startswith("[") for each in channels)
             announcements = of_outcomes(run_ids, with_documents=with_documents)
             queue_notices(channels, announcements, now=now)

@@ -125,9 +125,7 @@ _COUNT_DROPPED: Final = (
 
 @dataclass(slots=True)
 class _Line:
-    """The announcements for one address of a channel: either results alone, or none. The address is empty for a channel
-    without addresses.
-    """
+    """The announcements for one address of a channel: either results alone, or none. The address may be empty."""
 
     channel: Row
     address: str
@@ -174,8 +172,8 @@ def queue_notices(
     channels: Sequence[Row], announcements: Sequence[Announcement], *, now: datetime | None = None
 ) -> list[Notice]:
     """Writes the notices of these channels, and returns them together with new digests. Call it in the transaction of
-    the cause, with the result of `channels_wanting` and its `now`. It runs a constant number of statements, and two
-    more for each digest.
+    the cause, with the result and `now` of `channels_wanting`. It runs a constant number of statements, and two for
+    each digest.
     """
     wanted = [
         (channel, [each for each in announcements if wants(channel, each)]) for channel in channels

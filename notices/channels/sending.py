@@ -34,8 +34,8 @@ from workspaces.encryption import keys
 from workspaces.tenant_columns import SealedField
 
 # The columns that the claim of a notice reads from other tables. The URL and the secret are the channel's present ones.
-# The run's output is read here and not copied into the notice, because it can have 64 KiB and thousands of notices may
-# be pending.
+# The run's output is read here and not copied into the notice, because thousands of notices with 64 KiB each may be
+# pending.
 READS: Final = f"""
 c.kind, c.name AS channel_name, c.url, c.secret, e.name AS environment_name, result.output::text AS run_output,
 (NOT c.enabled OR c.deleted_at IS NOT NULL OR e.deleted_at IS NOT NULL) AS is_off,
@@ -65,8 +65,7 @@ _STOPPED: Final = {
     Standing.UNKNOWN: "the e-mail address is no confirmed member's",
 }
 # These replacements stop texts of users and runs from making links and mentions. Slack reads the first three characters
-# as markup. Mattermost takes the same requests, and reads a name after an @ as a mention, unless an invisible space
-# comes between them.
+# as markup. Mattermost takes the same requests, and reads a name after an @ as a mention, unless a space comes between.
 _SLACK_ESCAPES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "@\u200b"})
 _AGENT: Final = "PipedAI-Notices/1"
 # The largest size of the text of a result or a summary: in characters in Slack, in bytes in a mail. With the links
@@ -215,9 +214,7 @@ def _title(body: dict[str, Any], name: str) -> str:
 
 
 def _facts(row: Row, body: dict[str, Any]) -> list[Fact]:
-    """Returns the facts about an approval, or about an incident and its run. A recovery has its times in `_story`
-    instead.
-    """
+    """Returns the facts about an approval, or about an incident and its run. A recovery has a `_story` instead."""
     if approval := body["approval"]:
         until = zoned_words(datetime.fromisoformat(approval["expiresAt"]), row["timezone"])
         return [

@@ -217,8 +217,7 @@ def check_may_mail(addresses: Collection[str], actor: Actor) -> User | None:
 def ask_new_addresses(channel: Channel, addresses: Collection[str], actor: Actor) -> None:
     """Queues a mail that asks for consent to each new address, except the actor's own. Call it in the transaction that
     adds the addresses, with the environment locked. Raises Conflict as `check_may_mail` does, and CeilingReached for
-    too many in a day. A rehearsal (a plan of files) neither asks nor counts, because its locks could delay other
-    requests.
+    too many in a day. A rehearsal (a plan of files) neither asks nor counts, because it could delay others.
     """
     if not addresses:
         return

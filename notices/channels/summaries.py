@@ -42,8 +42,7 @@ WHERE id = %(id)s AND summary_due_at = %(was_due_at)s
 """
 
 # The due times of each trigger that made no run, by decision. A row that began before `since`, or ends after `until`,
-# is returned apart (`across`), because only a part of it counts. The index `tick_without_run` has the first condition
-# on times.
+# is returned apart (`across`), because only a part of it counts. The index `tick_without_run` has the first condition.
 _WITHOUT_RUN: Final = """
 SELECT t.id, t.name, t.schedule, t.timezone, k.decision,
     coalesce(sum(greatest(k.missed_count, 1)) FILTER (WHERE NOT k.is_across), 0)::int AS n,

@@ -77,8 +77,7 @@ class ChannelViewSet(ResourceViewSet):
         answers={201: _QUEUED},
     )
     def test(self, request: Request, channel_id: UUID) -> Response:
-        # The answer is made in the transaction that queues the notices, so that a request that ends with a 503 queues
-        # none.
+        # The answer is made in the transaction that queues the notices, so that a request with a 503 queues none.
         with transaction.atomic():
             ids = test_channel(channel_id=channel_id, actor=actor_of(request))
             rows = Notice.objects.filter(id__in=ids).prefetch_related("attempts").order_by("id")

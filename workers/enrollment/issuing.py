@@ -188,8 +188,7 @@ def begin_pairing(
 
 def find_pending(*, typed: str, user_id: UUID) -> Enrollment:
     """Returns the waiting pairing with the typed code. Raises NotFound; TooManyRequests after five wrong codes."""
-    # The try is counted before the code is looked up, because otherwise many requests at once could try more than five
-    # codes.
+    # The try is counted before the code is looked up, because many requests at once could else try more than five.
     check_rate(WRONG_ENTRIES, str(user_id))
     code = normal_user_code(typed)
     pending = Enrollment.objects.filter(

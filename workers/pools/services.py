@@ -118,8 +118,7 @@ def join_pools(
 
 def leave_all_pools(*, environment_id: UUID, worker_id: UUID) -> list[UUID]:
     """Ends all memberships of a worker, and returns the pools. The caller has locked the environment and the worker.
-    The pools are locked before the memberships, so that this holds no membership while it waits for a pool's
-    deletion.
+    The pools are locked before the memberships, so that this holds none while it waits for a deletion.
     """
     memberships = PoolMember.objects.filter(worker_id=worker_id)
     left = hold_pools(environment_id, memberships.values_list("pool_id", flat=True))

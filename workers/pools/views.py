@@ -48,8 +48,7 @@ COLUMNS = sorted(sources_of(PoolSerializer) - {"workers"})
 
 # Counts the workers of pools. A worker that is in several of the pools is read once. It is free if it is online and
 # could take another run: it is neither disabled nor limited, and holds fewer runs than it may. Each worker's state
-# comes with the list of its pools, because PostgreSQL might join states and members row by row, if it expected few
-# rows.
+# comes with the list of its pools, because PostgreSQL might join states and members row by row, expecting few.
 _COUNT = f"""
 WITH state AS MATERIALIZED (
     SELECT member.pool_ids, w.disabled_at IS NULL AND coalesce(w.limited_until <= statement_timestamp(), true)

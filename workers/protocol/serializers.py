@@ -624,9 +624,7 @@ class HandedOutRunSerializer(RowSerializer):
     previous = PreviousRunSerializer(required=False)
 
     def to_representation(self, instance: HandedOut) -> dict[str, Any]:  # type: ignore[override]
-        """Leaves out what the run does not have: `approvals` if it neither has rules nor has waited, `before`, and
-        `previous`.
-        """
+        """Leaves out what the run lacks: `approvals` if it has no rules and never waited, `before`, and `previous`."""
         row = {
             **instance.row,
             "mcp_headers": instance.mcp_headers,

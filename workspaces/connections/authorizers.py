@@ -246,9 +246,7 @@ def _keep(row: Row, begun: Authorization, held: GrantSecrets, url: str) -> None:
 
 
 def _exchange(row: Row, begun: Authorization, pause: Callable[[], None]) -> Callable[[], None]:
-    """Exchanges the code. Returns the function that stores the tokens. Raises Conflict with a sentence for people, and
-    other ApiErrors.
-    """
+    """Exchanges the code. Returns the function that stores the tokens. Raises Conflict, other ApiErrors."""
     if row["code"] is None:
         raise cannot("The scheduler that exchanged the code ended before it had finished.")
     place = (begun.environment_id, begun.id)
@@ -331,8 +329,8 @@ def _store(row: Row, begun: Authorization, tokens: Tokens, held: GrantSecrets) -
 
 def _give_up(begun: Authorization, tokens: Tokens, client: Client) -> None:
     """Queues the revocation of tokens that nobody may keep. If the connection has other tokens of the same client,
-    these are not revoked but forgotten, because some servers would end both. The removal of a registered client is
-    queued already.
+    these are not revoked but forgotten, because some servers would end both. A registered client's removal is
+    queued.
     """
     same = {"id": begun.connection_id, "client_id": client.id, "issuer": begun.issuer}
     if Connection.objects.filter(headers__isnull=False, **same).exists():
@@ -397,8 +395,8 @@ def _client(
     until: float,
 ) -> Registered:
     """Returns the client as which the service appears at the server: the one that a user gave, else the connection's
-    client ID metadata document, else one that the server makes. Each authorization makes a new one, because servers may
-    forget old ones.
+    client ID metadata document, else one that the server makes. Each authorization makes a new one, because servers
+    forget them.
     """
     connection = begun.connection
     if connection.client_given:

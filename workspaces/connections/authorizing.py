@@ -147,8 +147,7 @@ def finish(*, connection_id: UUID, session_id: UUID, returned: Returned, actor: 
 
 def still_asking(*, connection_id: UUID, session_id: UUID) -> Unavailable:
     """Returns the error to raise while there is no answer. Usually the lane then calls the view again. A caller sees
-    the error only outside a lane, or after the last try, which withdraws the authorization unless a scheduler has
-    begun.
+    the error only outside a lane, or after the last try, which withdraws the authorization unless one has begun.
     """
     sentence = "The server is being asked. Try again in a moment."
     if ticket := ASKING.get():
@@ -237,7 +236,5 @@ def _take(begun: Authorization, returned: Returned, actor: Actor) -> ApiError | 
 
 
 def digest_of(state: str, *, brought: bool = False) -> bytes:
-    """Returns the digest of a state. Once a code came it differs, so that older releases don't exchange the code
-    too.
-    """
+    """Returns the digest of a state. Once a code came it differs, so that older releases don't exchange it too."""
     return hashlib.sha256(state.encode() + (b" brought" if brought else b"")).digest()

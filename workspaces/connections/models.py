@@ -92,8 +92,7 @@ class Connection(FileColumns, AuthorizedClient):
         NEEDS_LOGIN = "needs_login"
 
     # The URL of the MCP server, in ASCII. It never changes, because the credentials are for this server only. Each
-    # trigger that uses the connection has a copy, which a foreign key (`trigger_connection_in_environment`) keeps
-    # equal.
+    # trigger that uses the connection has a copy, kept equal by a key (`trigger_connection_in_environment`).
     mcp_url = models.CharField(max_length=MAX_URL)
     grant_type = models.CharField(max_length=18, choices=Grant.choices)
     status = models.CharField(
@@ -113,8 +112,7 @@ class Connection(FileColumns, AuthorizedClient):
     # The issuer that the user's client secret belongs to: where it was first used, or which the form named when a new
     # secret was set. NULL if it was never used; also if a release before this column used it, and then `issuer` counts.
     secret_issuer = models.CharField(max_length=MAX_URL, null=True)
-    # The issuer that the MCP server names now, if the client secret belongs to another one. The next secret is for this
-    # issuer.
+    # The issuer that the MCP server names now, if the client secret belongs to another one. A new secret is for it.
     next_issuer = models.CharField(max_length=MAX_URL, null=True)
     # The user who authorized the connection; NULL if nobody has, and for grants that need no authorization.
     connected_by = models.ForeignKey(
@@ -259,11 +257,9 @@ class Authorization(AuthorizedClient):
     stage = models.CharField(
         max_length=8, choices=Stage.choices, default=Stage.ASKED, db_default=Stage.READY
     )
-    # The SHA-256 of the `state` that the browser brings back. Once a code came, another digest of the same state
-    # replaces it.
+    # The SHA-256 of the `state` that the browser brings back. Once a code came, another digest replaces it.
     state_digest = models.BinaryField(max_length=32, unique=True)
-    # The session that began the authorization. Only it may finish it. It is no foreign key, because sessions are
-    # pruned.
+    # The session that began the authorization, and may finish it. No foreign key, because sessions are pruned.
     session_id = models.UUIDField()
     # The user of that session, and for the audit log the network address and the request id of their call.
     user_id = models.UUIDField(null=True)
@@ -271,8 +267,7 @@ class Authorization(AuthorizedClient):
     request_id = models.CharField(max_length=128, null=True)
     # Where the authorization server sends the browser: the connection's own page.
     redirect_uri = models.CharField(max_length=MAX_URL)
-    # Until when the person can finish it; while a scheduler still has to ask a server, until when the scheduler may
-    # begin.
+    # Until when the person can finish it, or, while a scheduler is to ask a server, until when it may begin.
     expires_at = models.DateTimeField()
     # The encrypted JSON of `secrets.GrantSecrets`: the PKCE verifier, and the secrets of the client.
     secrets = models.BinaryField()
@@ -335,8 +330,8 @@ REVOCATION_REQUEST = sealed_column("connection_revocation", "request", "request_
 
 
 class Revocation(OutboxRow):
-    """A request that ends a grant at its authorization server: it revokes a token (RFC 7009) or removes a client that
-    was registered for the connection (RFC 7592). The row has all that the request needs, because the connection may be
+    """A request that ends a grant at its authorization server: it revokes a token (RFC 7009) or removes a client
+    that was registered for the connection (RFC 7592). The row has all that the request needs, because that may be
     deleted.
     """
 

@@ -114,8 +114,8 @@ class CallbackPage(View):
             _RATE.check(visit.asked)
             visit.refuse_nul(request.GET)
             visit.find_user()
-            # With COOKIE_SAMESITE=Strict browsers send no cookie when another site leads here. The POST of our own form
-            # brings it.
+            # With COOKIE_SAMESITE=Strict browsers send no cookie when another site leads here, but they do with our
+            # form.
             if visit.session is None:
                 return visit.page(connection_id, brought=brought)
             return _look(visit, connection_id, brought)

@@ -109,8 +109,7 @@ WHERE id = %(id)s AND date_trunc('milliseconds', access_expires_at) = %(expires_
     AND greatest(connected_at, last_refresh_at) < statement_timestamp() - interval '1 minute'
 """
 
-# A connection that is being refreshed, or whose last request failed, is left alone: asking at once would not be faster,
-# or would not help.
+# A connection that is being refreshed, or waits after a failure, is left alone: asking at once would not help.
 _WANT = """
 UPDATE connection SET refresh_at = statement_timestamp()
 WHERE id = ANY(%(ids)s) AND refresh_at > statement_timestamp() AND lease_id IS NULL AND failures = 0

@@ -30,8 +30,7 @@ from workspaces.encryption import keys
 # A request, in the form of the sealed JSON.
 _Request = dict[str, Any]
 
-# A client is removed this long after its authorization has expired, because a person who came in time has finished by
-# then.
+# A client is removed this long after its authorization has expired. A person who came in time has finished by then.
 _FINISHING = timedelta(minutes=1)
 # Withdraws a removal, unless a sender has claimed it, which changes its time.
 _TAKE_BACK = "DELETE FROM connection_revocation WHERE id = %(id)s AND next_attempt_at = %(due_at)s"
@@ -39,8 +38,7 @@ _TAKE_BACK = "DELETE FROM connection_revocation WHERE id = %(id)s AND next_attem
 
 def give_up_grant(connection: Connection) -> None:
     """Queues the requests that end the grant of a connection, and remove its client if the server registered it for us.
-    Call it in the transaction that removes or replaces the grant. If its secrets can't be decrypted, nothing is
-    revoked.
+    Call it in the transaction that removes or replaces the grant. Secrets that don't open revoke nothing.
     """
     if connection.client_id is None or connection.auth_method is None:
         return

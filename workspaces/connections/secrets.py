@@ -45,20 +45,17 @@ def store_tokens(
 ) -> None:
     """Makes the connection `connected` with these tokens, and saves it. Call it in a transaction that has locked the
     connection's row. `kept` has the grant's secrets so far: its refresh token stays unless the server sent another one.
-    `since` is when the tokens were requested, by the database's clock, so that their lifetime is never counted too
-    long.
+    `since` is when the tokens were requested, by the database's clock, so that they never seem to live too long.
     """
     held = replace(kept, refresh_token=tokens.refresh_token or kept.refresh_token, verifier=None)
     can_refresh = held.refresh_token or connection.grant_type == Connection.Grant.CLIENT_CREDENTIALS
-    # A server that sends neither a lifetime nor a refresh token, such as GitHub, means a token that lives until it is
-    # revoked.
+    # A server that sends neither a lifetime nor a refresh token, such as GitHub, means a token that never expires.
     lives = tokens.lives if tokens.says_life or can_refresh else LONGEST_LIFE
     life = timedelta(seconds=lives)
     expires_at = since + life
     connection.access_expires_at = expires_at
     connection.fresh_until = expires_at - min(_LEAST_LIFE, life / 2)
-    # The refresh is due when a third of the lifetime is left. Without a refresh token only a person can help, and hears
-    # of it when runs wait.
+    # The refresh is due when a third of the lifetime is left. Without a refresh token only a person can help.
     third = expires_at - life / 3 if can_refresh else connection.fresh_until
     connection.refresh_at = min(connection.fresh_until, third)
     connection.status = Connection.Status.CONNECTED

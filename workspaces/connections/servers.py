@@ -83,8 +83,7 @@ def discover(mcp_url: str, *, with_codes: bool, until: float | None = None) -> D
     asked = _SCOPE.search(f" {challenge}")
     scopes = asked[1].split() if asked else words_in(resource.get("scopes_supported"))
     if with_codes and "offline_access" in words_in(server.get("scopes_supported")):
-        # An authorization server gives a refresh token only for this scope, if it knows the scope (OpenID Connect Core
-        # §11).
+        # An authorization server that knows this scope gives a refresh token only for it (OpenID Connect Core §11).
         scopes = list(dict.fromkeys([*scopes, "offline_access"]))
     return Discovered(
         resource=name,
@@ -182,9 +181,7 @@ def register_client(
     scopes: Sequence[str] = (),
     until: float | None = None,
 ) -> Registered:
-    """Registers a client that can exchange codes, before the `deadline` of the discovery. Raises CannotDiscover if the
-    server registers none.
-    """
+    """Registers a client that can exchange codes, before the `deadline`. Raises CannotDiscover if that is refused."""
     if server.registration_endpoint is None:
         raise CannotDiscover(
             "The authorization server registers no clients. Give a clientId of it."

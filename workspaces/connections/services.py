@@ -24,8 +24,7 @@ _HOLD = """
 SELECT mcp_url FROM connection
 WHERE environment_id = %(environment_id)s AND id = %(connection_id)s FOR KEY SHARE
 """
-# Records to which issuer the client secret is to be sent, and whether it belongs there. `uses` says that it is sent
-# now.
+# Records where the client secret is to be sent, and whether it belongs there. `uses` says that it is sent now.
 _BIND = """
 UPDATE connection SET
     secret_issuer = coalesce(secret_issuer, issuer, CASE WHEN %(uses)s THEN %(issuer)s END),
@@ -104,9 +103,8 @@ def hold_connection(environment_id: UUID, connection_id: UUID) -> str | None:
 def bind_secret(
     connection_id: UUID, issuer: str, *, uses: bool, lease_id: UUID | None = None
 ) -> bool:
-    """Returns whether the client secret that a user gave may be sent to this issuer. `uses` says that it will be
-    sent, and ties the secret to the issuer. With `lease_id` it also returns False if the connection has another
-    lease by now.
+    """Returns whether the client secret that a user gave may be sent to this issuer. `uses` says that it will be sent,
+    and ties the secret to the issuer. With `lease_id` it also returns False once another lease began.
     """
     params = {"id": connection_id, "issuer": issuer, "uses": uses, "lease_id": lease_id}
     row = fetch_one(_BIND, params)

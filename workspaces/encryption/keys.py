@@ -28,8 +28,7 @@ from workspaces.models import DataKey
 from workspaces.tenant_columns import SealedField
 
 log = get_logger(__name__)
-# A process repeats the alarm about a value only after this many seconds, because workers may ask for the value every
-# second.
+# A process repeats the alarm about a value only after this time, because workers may ask for it every second.
 REPEAT_SECONDS = 300.0
 _PLACES_REMEMBERED = 10_000
 # Each alarm sends this Django signal, by which the metrics count alarms.

@@ -205,8 +205,7 @@ def rotate_data_keys(
     """Gives one environment, or all, a new data key, and encrypts the values of older keys with it in small batches.
     Several calls may run at once, and the next call continues a killed one. A value that can't be decrypted stays, with
     its key. A key in use that can't be decrypted is replaced only with `replace_lost`, because `MASTER_KEYS` may be
-    wrong. `on_progress` gets the number of values of each batch, and `say` a sentence whenever the call waits for a
-    lock.
+    wrong. `on_progress` gets the number of values of each batch, and `say` a sentence when it waits for a lock.
     """
     rotation = _begin(environment_id)
     before = rotation["started_at"]

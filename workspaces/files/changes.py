@@ -78,8 +78,7 @@ class Change:
 
     @property
     def name(self) -> str:
-        # This name is put before each field that is wrong, so it is cut: a key in a request may be as long as the
-        # request.
+        # The name stands before each wrong field, so it is cut: a key may be as long as the request.
         return f"{self.kind.name} {self.key[:MAX_KEY]}"
 
     @property
@@ -179,9 +178,7 @@ def check_origins(
 
 @contextmanager
 def named(name: str, kind: Kind) -> Iterator[None]:
-    """Puts the name of a resource, such as `trigger nightly`, before errors about it, with the names of fields that
-    files use.
-    """
+    """Puts the name of a resource, such as `trigger nightly`, before its errors, with the fields' names in files."""
     try:
         yield
     except ValidationError as error:
@@ -213,8 +210,7 @@ class _Origins:
     def __init__(self, before: Mapping[str, Mapping[UUID, Row]], request: Request) -> None:
         self._before = before
         self._request = request
-        # The origins that already get each secret, with its value as JSON. It is read on first use, because it opens
-        # all secrets.
+        # The origins that already get each secret, as JSON. It is made on first use, because it opens all secrets.
         self._known: set[tuple[str, str]] | None = None
 
     def check_new(self, change: Change, name: str, secret: Secret, target: str) -> None:

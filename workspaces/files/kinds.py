@@ -101,8 +101,7 @@ class Kind:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     # Fields that may name rows of the same kind. They are set after all rows have been made.
     late: frozenset[str] = frozenset()
-    # Takes the locks that must come before those of the rows. It gets the future values of new rows and of existing
-    # ones.
+    # Takes the locks that come before those of the rows. It gets the future values of new and existing rows.
     lock_before: Callable[[UUID, Sequence[Row], Sequence[Row]], None] = (
         lambda _environment_id, _new, _changed: None
     )

@@ -63,8 +63,7 @@ def apply(*, environment_id: UUID, request: Request, actor: Actor) -> Json:
     name.
     """
     with transaction.atomic(), limited_time(), together():
-        # Slow work is done before the first lock. The digest is checked again under the locks, in case rows have
-        # changed.
+        # Slow work is done before the first lock. The digest is checked again under the locks.
         work = _Work(environment_id, request, actor)
         _check_digest(work)
         work.read()
@@ -326,8 +325,7 @@ def limited_time() -> Iterator[None]:
         run: Callable[..., Any], statement: str, params: Any, many: bool, context: dict[str, Any]
     ) -> Any:
         nonlocal spent
-        # The time that this thread itself computes, such as for the parameters' text, is subtracted, because the limit
-        # is on the database.
+        # The time that this thread itself computes is subtracted, because the limit is on the database's time.
         began, own = time.monotonic(), time.thread_time()
         try:
             return run(statement, params, many, context)
