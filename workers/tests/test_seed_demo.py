@@ -110,7 +110,7 @@ def test_its_week_has_a_failure_that_was_told_and_a_machine_that_something_waits
 
     items = client.get(f"{url}/attention").json()["items"]
     found = {each["subject"]["name"]: each for each in items}
-    assert set(found) == {"Review pull requests", "Spare machine"}
+    assert set(found) == {"Review pull requests", "Spare laptop"}
     assert found["Review pull requests"]["toldTo"]
     (budget,) = client.get(f"{url}/budgets").json()["items"]
     assert float(budget["spentUsd"]) < SPENT_USD + 0.01

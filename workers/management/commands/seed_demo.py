@@ -257,7 +257,7 @@ class Seed:
             digest = tokens.digest(registration.worker_token)
             worker = Worker.objects.get(environment=self._environment, token_digest=digest)
             return worker.id, registration
-        registered = self._register(HOSTNAME, "Demo machine")
+        registered = self._register(HOSTNAME, "Demo laptop")
         self.made.append("worker")
         return registered.worker_id, WorkerConfig(
             worker_id=str(registered.worker_id),
@@ -287,7 +287,7 @@ class Seed:
             values = {"name": POOL, "description": "Made by seed_demo."}
             POOLS.create(**self._of_it, values=values)
             pool = live.get(name=POOL)
-            self._register(SPARE_HOSTNAME, "Spare machine", pool_ids=[pool.id])
+            self._register(SPARE_HOSTNAME, "Spare laptop", pool_ids=[pool.id])
             self.made.append("pool")
         add_worker(pool=pool, worker_id=worker_id, actor=SYSTEM)
         return pool.id
