@@ -118,8 +118,8 @@ def free_address(user_id: UUID, placeholder: str) -> None:
     """Deactivates an account and gives it a placeholder for its address. This ends its sessions, its link to the issuer
     and the tokens in its mails.
     """
-    # The placeholder is random. If it followed from the account's id, which the stranger knows, they could register it
-    # beforehand, and the owner could never take the address back.
+    # The placeholder is random, so that nobody can register it beforehand, which would keep the owner of the address
+    # from taking it back. Who holds the account knows its id, so the placeholder must not follow from that.
     User.objects.filter(id=user_id).update(email=f"{uuid4()}{placeholder}", is_active=False)
     Identity.objects.filter(user_id=user_id).delete()
     end_sessions(user_id)

@@ -65,7 +65,7 @@ class WaitingFor(StrEnum):
     POOL_FULL = "pool_full"
     # Other due runs go first, and no worker has room for this one in its next poll.
     BEHIND_OTHERS = "behind_others"
-    # For a time the run is for one worker of the pool only, or for all but one.
+    # A run of a pool is kept for one of its workers for a time, or for all workers but the one on which it failed.
     FIRST_WORKER = "first_worker"
     # The run continues a session, which only one worker can.
     RESUME_WORKER = "resume_worker"

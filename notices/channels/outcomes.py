@@ -53,7 +53,8 @@ DELETE FROM untold_outcome u USING free WHERE u.id = free.id RETURNING u.environ
 
 def note_outcomes(outcomes: Sequence[tuple[UUID, UUID]]) -> None:
     """Notes final outcomes, given as pairs of an environment's id and a run's id, in the transaction that ends the
-    runs. A late result that replaces an outcome is noted as well. The statement is sent with the transaction's next.
+    runs. A late result that replaces an outcome is noted as well. The INSERT waits for the transaction's next
+    statement, and is sent together with it.
     """
     params = {
         "ids": [new_id() for _ in outcomes],

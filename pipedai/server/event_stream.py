@@ -59,8 +59,8 @@ class FanOut:
 
     def __init__(self, in_thread: InThread) -> None:
         self._in_thread = in_thread
-        # The results for which streams wait, by the function that reads, and by the streams' subject and the number of
-        # the last event that they have sent.
+        # The reads that streams wait for. Two streams wait for the same one if they read by the same function, about
+        # the same subject, after the same event.
         self._wanted: dict[ReadTogether, dict[tuple[UUID, int], asyncio.Future[Piece | None]]] = {}
         self._task: asyncio.Task[None] | None = None
 

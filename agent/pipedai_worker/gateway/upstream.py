@@ -71,7 +71,10 @@ class Renewal:
         return self._expire_at is not None
 
     async def ask(self) -> None:
-        """After a refusal, wait for the present credentials, but not for long, and not if they have just come."""
+        """Ask for the current credentials after a server has refused ours, and wait RENEWAL_SECONDS at most for them.
+
+        Credentials that came within the last RENEWAL_PAUSE seconds are current, so nothing is asked then.
+        """
         last = self._answered_at
         came_now = last is not None and time.monotonic() - last < limits.RENEWAL_PAUSE
         if self._asking is not None or not came_now:
