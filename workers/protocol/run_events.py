@@ -86,7 +86,7 @@ class WorkerRunEventViewSet(WorkerProtocolViewSet):
     unmetered = frozenset(permissions)
     parser_classes = (EventsJSONParser,)
 
-    # This is a fast path; see docs/decisions/fast-paths.md.
+    # This is a fast path. See docs/decisions/fast-paths.md.
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Tries to store the events by one statement, which also checks the token. Else makes all usual checks."""
         negotiated = self.perform_content_negotiation(request)

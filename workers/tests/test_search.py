@@ -98,4 +98,5 @@ def test_runs_are_looked_for_in_an_index(cast):
     copy_row(Run, run_id, 3_000)
     with explained("SELECT r.id") as plans:
         assert len(search.find_runs(cast.environment.id, str(run_id)[:13])) >= 1
-    assert plans.read_whole == set()
+    # There is one trigger, which PostgreSQL may read whole.
+    assert plans.read_whole <= {"trigger"}
