@@ -13,8 +13,10 @@ from console.asking import Json, ask, words_of
 from console.charts import Chart, by_hour, requests
 from console.forms import Look
 from console.pages import (
+    Chip,
     ResourceScreens,
     all_of,
+    chips_of,
     chosen,
     environment_of,
     listed,
@@ -23,7 +25,7 @@ from console.pages import (
     show,
 )
 from console.screens.settings import show_settings
-from console.templatetags.console import may, visible
+from console.templatetags.console import may, visible, word
 
 # For each scheme, its name, and where its sender is told the URL and the secret.
 _SCHEMES = {
@@ -187,6 +189,9 @@ def source(request: HttpRequest, source_id: UUID) -> HttpResponse:
     url = f"{settings.PUBLIC_URL}{found['url']}"
     events = ask(request, "GET", path, query={**filters, "limit": 25}).data if is_operator else None
     shown = _shown(found)
+    decisions: list[Chip] = [
+        (word(f"event_{each}"), {"decision": each}, ()) for each in words_of(path, "decision")
+    ]
     context = {
         "source": shown,
         "hours": _hours(found["recent"])
@@ -199,7 +204,7 @@ def source(request: HttpRequest, source_id: UUID) -> HttpResponse:
         "lines": _try_of(found, url),
         "form": form,
         "filters": filters,
-        "decisions": words_of(path, "decision"),
+        "chips": chips_of(request, decisions, {}),
         "events": events and events["items"],
     }
     return show_settings(
