@@ -203,7 +203,7 @@ class Suite:
 
 
 def _many_tests_are_not_compiled() -> bool:
-    """Whether so many test modules are new that compiling them in each process takes longer than collecting once more."""
+    """Whether so many test modules are new that each process would compile them for longer than one collects them."""
     tag = f".{sys.implementation.cache_tag}-pytest-{version('pytest')}.pyc"
     stale = 0
     for source in _ROOT.glob("[!.]*/**/test_*.py"):
