@@ -46,7 +46,7 @@ def _tell(process: subprocess.Popen[str], what: Any) -> str:
     assert process.stdin is not None
     assert process.stdout is not None
     print(json.dumps(what), file=process.stdin, flush=True)
-    return process.stdout.readline().strip()
+    return str(process.stdout.readline()).strip()
 
 
 class _Handler(BaseHTTPRequestHandler):
