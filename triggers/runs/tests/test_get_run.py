@@ -11,11 +11,6 @@ from triggers.models import Run, Trigger
 
 
 @pytest.fixture
-def runs(cast):
-    return Runs.of(cast)
-
-
-@pytest.fixture
 def get(cast):
     client = cast.client(cast.viewer)
 

@@ -27,11 +27,6 @@ RUN_FIELDS = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-def runs(cast):
-    return Runs.of(cast)
-
-
 @pytest.fixture(params=["trigger", "environment"])
 def url(request, cast, runs):
     """The URL of each of the two lists, which show the same runs here."""

@@ -19,11 +19,6 @@ from workers.models import Worker
 from workers.presence import set_account
 
 
-@pytest.fixture
-def runs(cast: Cast) -> Runs:
-    return Runs.of(cast)
-
-
 def hit(runs: Runs, *, hours: float = 5, worker_id: UUID | None = None, **more: Any) -> UUID:
     """Runs a new run into a usage limit that ends after so many hours."""
     run_id = runs.running(worker_id=worker_id)
