@@ -18,12 +18,11 @@ def kept_runs(django_db_setup: None, django_db_blocker: Any) -> Kept[Runs]:
 
 
 @pytest.fixture
-def cast(request: pytest.FixtureRequest) -> Cast:
+def cast(request: pytest.FixtureRequest, db: None) -> Cast:
     """Gives the test the cast, with the trigger of `runs` if the test takes that: see testing.world.cast."""
     if "runs_put_back" in request.fixturenames:
         runs: Runs = request.getfixturevalue("runs_put_back")
         return runs.cast
-    request.getfixturevalue("db")
     kept: Kept[Cast] = request.getfixturevalue("kept_cast")
     return kept.put_back()
 
