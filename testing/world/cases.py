@@ -54,10 +54,12 @@ def cases(
 @contextmanager
 def _undoing(fixtures: dict[str, Any]) -> Iterator[None]:
     kept = [(each, dict(vars(each))) for each in _with_fields(fixtures.values())]
-    with rolled_back():
-        yield
-    for fixture, before in kept:
-        vars(fixture).update(before)
+    try:
+        with rolled_back():
+            yield
+    finally:
+        for fixture, before in kept:
+            vars(fixture).update(before)
 
 
 def _with_fields(things: Iterable[Any]) -> Iterator[Any]:

@@ -97,7 +97,7 @@ def _add_many(cast: Cast, source_ids: list[UUID], now: datetime) -> None:
         Event,
         one.id,
         MANY,
-        source_id=f"(ARRAY['{sources}']::uuid[])[n % {len(source_ids)} + 1]",
+        source_id=f"(ARRAY['{sources}']::uuid[])[n %% {len(source_ids)} + 1]",
         received_at="r.received_at - n * interval '1 second'",
     )
     execute(_DECIDE, {"environment_id": cast.environment.id, "trigger_id": cast.trigger_id})
