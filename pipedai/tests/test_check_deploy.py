@@ -275,10 +275,11 @@ def test_with_a_clock_that_is_wrong(db, seconds, word):
 
 
 def check_deploy(*options, **environment):
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     return subprocess.run(
         [sys.executable, "manage.py", "check_deploy", *options],
         cwd=env.BASE_DIR,
-        env={"PATH": os.environ["PATH"], "PIPEDAI_ENV": "production", **environment},
+        env={**kept, "PIPEDAI_ENV": "production", **environment},
         capture_output=True,
         text=True,
         timeout=60,
