@@ -62,8 +62,12 @@ class Fork(subprocess.Popen[bytes]):
                 os.kill(self.pid, sig)
 
     def _look(self, timeout: float | None) -> int | None:
-        if self.returncode is None and select.select([self._ended], [], [], timeout)[0]:
-            said = self._ended.recv(16)
+        if self.returncode is None:
+            self._ended.settimeout(timeout)
+            try:
+                said = self._ended.recv(16)
+            except (BlockingIOError, TimeoutError):
+                return None
             self._ended.close()
             # Nothing is said if the process that starts programs is gone.
             self.returncode = int(said) if said else -signal.SIGKILL
