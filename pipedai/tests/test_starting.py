@@ -2,7 +2,6 @@
 
 import base64
 import itertools
-import json
 import os
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from django.apps import apps
 from bin.services import procfile
 from pipedai import checks, env
 from pipedai.tests.test_checks import ids_of_rules
+from testing.processes import warm_start
 
 # Nothing listens at this URL, so a process that starts by mistake ends at once.
 NO_DATABASE = "postgres://nobody@127.0.0.1:1/nowhere"
@@ -198,55 +198,14 @@ WEB_REFUSES = [
     ({"WEB_CONCURRENCY": "", "PORT": "http"}, "PORT must be a whole number."),
     ({"DATABASE_URL": "hunter2"}, "DATABASE_URL must be a URL such as"),
 ]
-WEB = ["pipedai.server"]
+WEB = ["-m", "pipedai.server"]
 CHECK = [*WEB, "--check-config"]
 
-# This runs each command, a module or manage.py, in a fork with its environment. It is as good as a new process, but
-# need not import the packages again, which are those that read no settings. A fork ends without clearing up, which would
-# copy the memory of all that has been imported.
-FORKING = """
-import gc, json, os, runpy, signal, sys, tempfile
-import corsheaders, django.core.management, environ, httpcore, httpx, nacl.secret, psutil, psycopg, structlog
-import django.contrib.admin, django.contrib.auth.hashers, django.db.backends.postgresql.base, django.db.migrations
-import django_filters, requests, smtplib, ssrfguard, uuid_utils
-said = []
-gc.freeze()
-for command, environment, _ in json.load(sys.stdin):
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        if not (pid := os.fork()):
-            os.dup2(out.fileno(), 1), os.dup2(err.fileno(), 2)
-            signal.alarm(60)
-            os.environ.update(environment)
-            sys.argv = command
-            run = runpy.run_path if command[0] == "manage.py" else runpy.run_module
-            try:
-                run(command[0], run_name="__main__")
-            except SystemExit as ended:
-                if isinstance(ended.code, str):
-                    print(ended.code, file=sys.stderr)
-                sys.stdout.flush(), sys.stderr.flush()
-                os._exit(1 if isinstance(ended.code, str) else ended.code or 0)
-            os._exit(0)
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        out.seek(0), err.seek(0)
-        said.append((code, out.read(), err.read()))
-json.dump(said, sys.stdout)
-"""
 
-
-def run(*command, given="", **environment):
+def inherited():
+    """What each process takes over from the environment of the tests."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    kept = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
-    return subprocess.run(
-        command,
-        cwd=env.BASE_DIR,
-        env={"PATH": path, **kept, **environment},
-        input=given,
-        capture_output=True,
-        text=True,
-        timeout=380,
-        check=False,
-    )
+    return {"PATH": path, "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
 
 
 @pytest.fixture
@@ -260,7 +219,7 @@ def together(rows):
     """Deals rows out to four processes, so that none has two rows of a rule or two values of a setting. Each process
     is its settings, and the beginnings of what it has to say.
     """
-    processes = [({}, {}) for _ in range(4)]
+    processes: list[tuple[dict[str, str], dict[str, str]]] = [({}, {}) for _ in range(4)]
     for rule, changes, sentence in rows:
         fitting = [
             each
@@ -282,23 +241,20 @@ def test_each_is_refused_with_its_sentence_and_nothing_else(directory):
     starts += [(WEB, {**PRODUCTION, **changes}, [sentence]) for changes, sentence in WEB_REFUSES]
     # gunicorn by itself goes through it too, and the web process can check its settings without serving.
     config = "python:pipedai.server.gunicorn_conf"
-    by_itself = ["gunicorn", "-c", config, "pipedai.asgi:application"]
+    by_itself = ["-m", "gunicorn", "-c", config, "pipedai.asgi:application"]
     short = {**PRODUCTION, "METRICS_TOKEN": "short"}
     starts += [(each, short, ["METRICS_TOKEN needs 32"]) for each in (by_itself, CHECK)]
     starts += [(CHECK, PRODUCTION, [])]
-    given = json.dumps(starts).replace("{directory}", directory)
-
-    answers = json.loads(run(sys.executable, "-c", FORKING, given=given).stdout)
-
-    for (command, _, sentences), (code, out, err) in zip(starts, answers, strict=True):
-        said = (command, sentences, out, err)
-        assert (code, err.count("\n")) == (int(bool(sentences)), len(sentences)), said
-        assert out == "" or command == by_itself, "only gunicorn logs that it starts"
-        lines = err.splitlines()
+    for command, changes, sentences in starts:
+        given = {name: value.replace("{directory}", directory) for name, value in changes.items()}
+        ended = warm_start.run(command, inherited() | given)
+        lines = ended.stderr.splitlines()
+        assert (ended.returncode, len(lines)) == (int(bool(sentences)), len(sentences)), ended
+        assert ended.stdout == "" or command == by_itself, "only gunicorn logs that it starts"
         for sentence in sentences:
             begins = sentence.replace("{directory}", directory)
-            assert sum(line.startswith(begins) for line in lines) == 1, said
-        assert not [key for key in (SECRET_KEY, MASTER_KEY, "hunter2") if key in err], command
+            assert sum(line.startswith(begins) for line in lines) == 1, (sentence, ended)
+        assert not [key for key in (SECRET_KEY, MASTER_KEY, "hunter2") if key in ended.stderr]
 
 
 def test_every_rule_is_started_with():
@@ -318,7 +274,15 @@ def test_each_process_of_the_procfile_names_all_that_is_unsafe(process, director
         "PYTHONASYNCIODEBUG": "1",
     }
 
-    refused = run("sh", "-c", PROCESSES[process], **unsafe)
+    refused = subprocess.run(
+        ["sh", "-c", PROCESSES[process]],
+        cwd=env.BASE_DIR,
+        env=inherited() | unsafe,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
 
     assert refused.returncode == 1
     assert [sentence.partition(" ")[0] for sentence in refused.stderr.splitlines()] == [

@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -79,37 +80,58 @@ def start(
     *,
     environment: Mapping[str, str],
     output: int,
+    errors: int | None = None,
     new_session: bool = False,
     most_kib: int | None = None,
 ) -> "subprocess.Popen[bytes]":
     """Starts `manage.py …` or `-m MODULE …` in this project's directory, with no other environment. All that it writes
-    goes to the file descriptor `output`. It takes no more memory than `most_kib`, if that is given.
+    goes to the file descriptor `output`, or its errors to `errors`. It takes no more memory than `most_kib`, if that is
+    given, and has as many open files as this process may.
     """
     command = [sys.executable, *words]
+    errors = output if errors is None else errors
     with _ONE_AT_A_TIME:
         starter, read = _starter()
     if sys.platform != "linux" or any(
-        environment.get(name) != value for name, value in read.items()
+        environment.get(name, "") != value for name, value in read.items()
     ):
         bounds = ["sh", "-c", f'ulimit -d {most_kib}; exec "$@"', "sh"] if most_kib else []
         return subprocess.Popen(  # noqa: S603 - our own commands
             [*bounds, *command],
             cwd=_ROOT,
             env=environment,
+            stdin=subprocess.DEVNULL,
             stdout=output,
-            stderr=subprocess.STDOUT,
+            stderr=errors,
             start_new_session=new_session,
         )
     ours, theirs = socket.socketpair()
-    asked = json.dumps([words, dict(environment), new_session, most_kib]).encode()
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    asked = json.dumps([words, dict(environment), new_session, most_kib, files]).encode()
     with theirs, _ONE_AT_A_TIME:
-        socket.send_fds(starter, [asked], [output, theirs.fileno()])
+        socket.send_fds(starter, [asked], [output, errors, theirs.fileno()])
         pid = int(starter.recv(16))
     return Fork(command, pid, ours)
 
 
+def run(words: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Runs such a program to its end, and returns what it has written."""
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        process = start(
+            words, environment=environment, output=output.fileno(), errors=errors.fileno()
+        )
+        try:
+            code = process.wait(timeout=300)
+        finally:
+            process.kill()
+            process.wait()
+        output.seek(0)
+        errors.seek(0)
+        return subprocess.CompletedProcess(words, code, output.read(), errors.read())
+
+
 @functools.cache
-def _starter() -> tuple[socket.socket, dict[str, str | None]]:
+def _starter() -> tuple[socket.socket, dict[str, str]]:
     """Starts the process that starts programs. Returns the socket on which it is asked to, and what it has read of the
     environment.
     """
@@ -130,7 +152,7 @@ def _starter() -> tuple[socket.socket, dict[str, str | None]]:
         ours.close()
 
     atexit.register(end)
-    return ours, {name: os.environ.get(name) for name in _READ_AT_START}
+    return ours, {name: os.environ.get(name, "") for name in _READ_AT_START}
 
 
 def _serve(asked: socket.socket) -> list[str]:
@@ -149,25 +171,27 @@ def _serve(asked: socket.socket) -> list[str]:
             _tell_of_the_ended(living)
         if asked not in ready:
             continue
-        message, descriptors, _, _ = socket.recv_fds(asked, _MESSAGE_BYTES, 2)
+        message, descriptors, _, _ = socket.recv_fds(asked, _MESSAGE_BYTES, 3)
         if not message:
             os._exit(0)  # The process of the suite is gone.
-        output, told = descriptors
+        output, errors, told = descriptors
         if pid := os.fork():
             os.close(output)
+            os.close(errors)
             living[pid] = socket.socket(fileno=told)
             continue
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        words, environment, new_session, most_kib = json.loads(message)
+        words, environment, new_session, most_kib, files = json.loads(message)
         if new_session:
             os.setsid()
         asked.send(str(os.getpid()).encode())
         for each in (asked, woken, wake, *living.values()):
             each.detach()
         os.dup2(output, 1)
-        os.dup2(output, 2)
+        os.dup2(errors, 2)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, files)
         if most_kib:
             resource.setrlimit(resource.RLIMIT_DATA, (most_kib * 1024, most_kib * 1024))
         os.environ.clear()
