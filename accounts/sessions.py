@@ -64,13 +64,12 @@ _JUST = timedelta(minutes=5)
 _BACKEND = "django.contrib.auth.backends.ModelBackend"
 # The length of a session's key in characters. 43 letters and digits have 256 bits.
 _KEY_LENGTH = 43
-_NOTED_EVERY = timedelta(seconds=10)
-# Each call of the API with a cookie asks this, and a page of the console makes several.
-_PRESENTED = """
+# Each request with a cookie runs this, so Django does not build it each time.
+_IN_USE = """
 SELECT s.expires_at > statement_timestamp() AS is_running,
-    s.last_used_at > statement_timestamp() - %(noted)s AS is_noted
-FROM session s JOIN user_account u ON u.id = s.user_id
-WHERE s.id = %(id)s AND s.user_id = %(user)s AND s.revoked_at IS NULL AND u.is_active
+    s.last_used_at > statement_timestamp() - interval '10 seconds' AS is_noted
+FROM session s JOIN user_account u ON u.id = s.user_id AND u.is_active
+WHERE s.id = %(id)s AND s.user_id = %(user)s AND s.revoked_at IS NULL
 """
 # Writes when the session was last used. If another transaction has locked the session's row, this changes nothing and
 # does not wait: the next call will write it.
@@ -351,7 +350,7 @@ def session_ended(code: ErrorCode = ErrorCode.INVALID_TOKEN) -> Unauthenticated:
 def principal_of_cookie(cookie: str) -> UserPrincipal:
     """Returns the user of a cookie, and notes the session's use at most every 10 s. Raises Unauthenticated."""
     user = read_session_token(cookie)
-    found = fetch_one(_PRESENTED, {"id": user.session_id, "user": user.id, "noted": _NOTED_EVERY})
+    found = fetch_one(_IN_USE, {"id": user.session_id, "user": user.id})
     if found is None:
         raise session_ended()
     if not found["is_running"]:
