@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from testing.processes.warm_start import WORKER, worker_path
 
 from pipedai_worker.conformance.fake_api import FakeApi
 from pipedai_worker.conformance.serving import serving
 from pipedai_worker.identity import WorkerConfig, state_directory
 
-from .warm_workers import AGENT, WarmWorkers, warm_workers
-
+AGENT = Path(__file__).resolve().parent.parent
 # The deadline is long because a busy machine may stand still for seconds. A test that passes seldom waits so long.
 DEADLINE_SECONDS = 60.0
 
@@ -37,38 +37,26 @@ def url(api: FakeApi) -> Iterator[str]:
         yield address
 
 
-def python_path() -> str:
-    """The PYTHONPATH of a worker from this checkout."""
-    return os.pathsep.join(filter(None, [str(AGENT), os.environ.get("PYTHONPATH")]))
-
-
-@pytest.fixture(scope="session")
-def warm() -> Iterator[WarmWorkers]:
-    with warm_workers({"PATH": os.environ["PATH"], "PYTHONPATH": python_path()}) as warm:
-        yield warm
-
-
 class Worker:
     """A worker process. `log` is the file that it logs to."""
 
-    def __init__(
-        self,
-        warm: WarmWorkers,
-        directory: Path,
-        arguments: list[str],
-        variables: dict[str, str],
-    ) -> None:
+    def __init__(self, directory: Path, arguments: list[str], variables: dict[str, str]) -> None:
         self.log_path = directory / f"worker-{time.monotonic_ns()}.log"
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(directory),
             "TMPDIR": str(directory / "tmp"),
-            "PYTHONPATH": python_path(),
+            "PYTHONPATH": worker_path(),
             **variables,
         }
         (directory / "tmp").mkdir(exist_ok=True)
-        program = ["pipedai_worker", *arguments]
-        self.process = warm.start(program, environment, self.log_path, directory)
+        with self.log_path.open("ab") as log:
+            self.process = WORKER.start(
+                ["-m", "pipedai_worker", *arguments],
+                environment=environment,
+                output=log.fileno(),
+                directory=directory,
+            )
 
     @property
     def log(self) -> str:
@@ -89,8 +77,7 @@ class Worker:
 class Workers:
     """Starts workers that share one registration, as an operator would."""
 
-    def __init__(self, warm: WarmWorkers, directory: Path, api: FakeApi, url: str) -> None:
-        self._warm = warm
+    def __init__(self, directory: Path, api: FakeApi, url: str) -> None:
         self.directory = directory
         self.config_path = directory / "worker.json"
         self.started: list[Worker] = []
@@ -103,7 +90,7 @@ class Workers:
         return self.execute("run", "--config", "worker.json", *executor, *arguments, **variables)
 
     def execute(self, *arguments: str, **variables: str) -> Worker:
-        worker = Worker(self._warm, self.directory, list(arguments), variables)
+        worker = Worker(self.directory, list(arguments), variables)
         self.started.append(worker)
         return worker
 
@@ -122,8 +109,8 @@ class Workers:
 
 
 @pytest.fixture
-def workers(warm: WarmWorkers, tmp_path: Path, api: FakeApi, url: str) -> Iterator[Workers]:
-    workers = Workers(warm, tmp_path, api, url)
+def workers(tmp_path: Path, api: FakeApi, url: str) -> Iterator[Workers]:
+    workers = Workers(tmp_path, api, url)
     yield workers
     for worker in workers.started:
         if worker.process.poll() is None:

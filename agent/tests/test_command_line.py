@@ -15,8 +15,7 @@ from pipedai_worker import __version__, cli
 from pipedai_worker.cli import TOKEN_VARIABLE
 from pipedai_worker.conformance.fake_api import FakeApi
 
-from .conftest import Workers
-from .warm_workers import AGENT
+from .conftest import AGENT, Workers
 
 REPOSITORY = AGENT.parent
 

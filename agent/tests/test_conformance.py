@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from testing.processes.warm_start import WORKER, worker_path
 
 from pipedai_worker import cli
 from pipedai_worker.conformance import lab, looks, optional
@@ -23,8 +24,7 @@ from pipedai_worker.conformance.fake_api import FakeApi, FakeRun
 from pipedai_worker.conformance.lab import CHECKS
 
 from .broken_worker import BREAKAGES, OURS, PLAIN
-from .conftest import DEADLINE_SECONDS, alive, python_path, until
-from .warm_workers import Fork, WarmWorkers
+from .conftest import DEADLINE_SECONDS, alive, until
 
 SCRIPT = Path(__file__).with_name("broken_worker.py")
 QUICK_CLAUDE = shlex.quote(str(SCRIPT.with_name("quick_claude.sh")))
@@ -43,16 +43,20 @@ SHORT_PATIENCE_SECONDS = 10.0
 
 @pytest.fixture(autouse=True)
 def _from_this_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", python_path())
+    monkeypatch.setenv("PYTHONPATH", worker_path())
 
 
 @pytest.fixture
-def _forks(warm: WarmWorkers, monkeypatch: pytest.MonkeyPatch) -> None:
+def _forks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the kit launch workers as forks, because it launches a hundred."""
 
-    def launch(argv: Sequence[str], environment: Mapping[str, str], log: Path) -> Fork:
-        program = [word for word in argv[1:] if word != "-m"]
-        return warm.start(program, environment, log, leads_a_session=True)
+    def launch(
+        argv: Sequence[str], environment: Mapping[str, str], log: Path
+    ) -> subprocess.Popen[bytes]:
+        with log.open("ab") as output:
+            return WORKER.start(
+                argv[1:], environment=environment, output=output.fileno(), new_session=True
+            )
 
     monkeypatch.setattr(lab, "launch", launch)
 

@@ -16,7 +16,7 @@ from pipedai.checks import probes
 from pipedai.ids import new_id
 from pipedai.server.listen import listen_params
 from pipedai.timeouts import set_timeouts_of_role
-from testing.processes import warm_start
+from testing.processes.warm_start import SERVICE
 from testing.processes.web_process import url_of
 from testing.world.connections import add_oauth_connection, ago, claim_due
 from testing.world.runs import Runs
@@ -276,7 +276,7 @@ def test_with_a_clock_that_is_wrong(db, seconds, word):
 def check_deploy(*options, **environment):
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     given = {**kept, "PIPEDAI_ENV": "production", **environment}
-    return warm_start.run(["manage.py", "check_deploy", *options], given)
+    return SERVICE.run(["manage.py", "check_deploy", *options], given)
 
 
 def test_without_a_database_the_rest_is_said_to_be_unknown():

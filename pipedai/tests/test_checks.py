@@ -9,7 +9,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from pipedai import apps, checks, env
-from testing.processes import warm_start
+from testing.processes.warm_start import SERVICE
 from testing.world.cases import cases
 
 # This key is fixed, because parallel test processes must collect the same parameters.
@@ -306,7 +306,7 @@ def test_everything_else_is_refused_in_production(command):
 def run(*command, **environment):
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ}
     given = {"DJANGO_SETTINGS_MODULE": "pipedai.settings", **kept, **environment}
-    return warm_start.run(command, given)
+    return SERVICE.run(command, given)
 
 
 def test_the_deploy_check_names_what_is_missing_and_passes_when_it_is_set(tmp_path):

@@ -8,7 +8,7 @@ from django.db import ProgrammingError, connection
 
 from manage import _UNLISTED, Manage
 from pipedai.management.operator_command import OperatorCommand
-from testing.processes import warm_start
+from testing.processes.warm_start import SERVICE
 
 COMMANDS = [
     ("check_keys",),
@@ -84,7 +84,7 @@ def test_an_error_of_the_commands_own_is_no_sentence(statement):
 
 def test_on_the_command_line_it_is_all_that_is_said():
     nowhere = {"DATABASE_URL": "postgres://nobody@127.0.0.1:1/nowhere"}
-    answer = warm_start.run(["manage.py", "check_keys"], {**os.environ, **nowhere})
+    answer = SERVICE.run(["manage.py", "check_keys"], {**os.environ, **nowhere})
     last = answer.stderr.splitlines()[-1]
     assert answer.returncode == 1
     assert "Traceback" not in answer.stderr

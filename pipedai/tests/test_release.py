@@ -14,9 +14,9 @@ from django.db.migrations.recorder import MigrationRecorder
 from pipedai import timeouts
 from pipedai.timeouts import WEB, OutOfPatience, migrate_alone, session_timeouts
 from pipedai.version import VERSION
-from testing.processes import warm_start
 from testing.processes.racing import Started
 from testing.processes.stuck_rows import held, shorten_timeouts, wait_until_somebody_waits
+from testing.processes.warm_start import SERVICE
 from testing.processes.web_process import url_of
 from testing.processes.worker_process import until
 from testing.world.runs import Runs
@@ -69,7 +69,7 @@ def test_of_two_releases_at_once_one_migrates_and_the_other_waits(empty_database
     environment = {**os.environ, "DATABASE_URL": url_of(empty_database)}
 
     def release(_number: int) -> subprocess.CompletedProcess[str]:
-        return warm_start.run(["manage.py", "release"], environment)
+        return SERVICE.run(["manage.py", "release"], environment)
 
     with ThreadPoolExecutor(2) as pool:
         both = list(pool.map(release, range(2)))
@@ -212,7 +212,7 @@ def test_an_interrupted_index_build_is_named_with_its_remedy(committed_cast, mon
 
 def test_a_database_that_does_not_answer_is_one_sentence():
     url = "postgres://u:not-to-be-told@127.0.0.1:1/db"
-    done = warm_start.run(["manage.py", "release"], {**os.environ, "DATABASE_URL": url})
+    done = SERVICE.run(["manage.py", "release"], {**os.environ, "DATABASE_URL": url})
     assert done.returncode == 1
     assert done.stderr.startswith("CommandError: The database does not answer: ")
     assert "Traceback" not in done.stderr

@@ -13,7 +13,7 @@ from django.apps import apps
 from bin.services import procfile
 from pipedai import checks, env
 from pipedai.tests.test_checks import ids_of_rules
-from testing.processes import warm_start
+from testing.processes.warm_start import SERVICE
 
 # Nothing listens at this URL, so a process that starts by mistake ends at once.
 NO_DATABASE = "postgres://nobody@127.0.0.1:1/nowhere"
@@ -247,7 +247,7 @@ def test_each_is_refused_with_its_sentence_and_nothing_else(directory):
     starts += [(CHECK, PRODUCTION, [])]
     for command, changes, sentences in starts:
         given = {name: value.replace("{directory}", directory) for name, value in changes.items()}
-        ended = warm_start.run(command, inherited() | given)
+        ended = SERVICE.run(command, inherited() | given)
         lines = ended.stderr.splitlines()
         assert (ended.returncode, len(lines)) == (int(bool(sentences)), len(sentences)), ended
         assert ended.stdout == "" or command == by_itself, "only gunicorn logs that it starts"

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from testing.processes import warm_start
+from testing.processes.warm_start import SERVICE
 from testing.processes.web_process import url_of
 
 
@@ -16,7 +16,7 @@ def scheduling(
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """Runs a scheduler on the database of this name for the time of the block, and then kills it if it still lives."""
     with log.open("wb") as output:
-        process = warm_start.start(
+        process = SERVICE.start(
             ["manage.py", "runscheduler"],
             environment={**os.environ, "DATABASE_URL": url_of(database), **environment},
             output=output.fileno(),

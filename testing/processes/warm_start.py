@@ -1,7 +1,8 @@
-"""Starts programs of the service as forks of a process that has imported their packages already, but no settings.
+"""Starts programs as forks of a process that has imported their packages already, but no settings.
 
-Such a program is as good as one in a new interpreter, and takes half of the CPU time to start. Each process of the
-suite has one process for this, which `python -m testing.processes.warm_start` runs. It ends with the suite's process.
+Such a program is as good as one in a new interpreter, and takes half of the CPU time to start, or a tenth if it is the
+worker. Each process of the suite has one process that starts the service's programs and one that starts the worker's,
+which `python -m testing.processes.warm_start` runs. They end with the suite's process.
 """
 
 import atexit
@@ -20,12 +21,14 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[2]
+# A worker that exits leaves its connections to the system to close, so ResourceWarning is no error here.
+WORKER_OPTIONS = ("-W", "error", "-W", "ignore::ResourceWarning")
 # What the service's programs import. None of these reads a setting, or an environment variable that tests set.
-_PACKAGES = (
+_SERVICE = (
     "a2wsgi", "corsheaders.middleware", "cron_descriptor", "cronsim", "django.contrib.admin.views.main",
     "django.contrib.postgres.expressions", "django.core.handlers.asgi", "django.core.mail.backends.smtp",
     "django.core.management", "django.db.backends.postgresql.base", "django.db.migrations.executor",
@@ -33,10 +36,11 @@ _PACKAGES = (
     "environ", "jwt", "nacl.secret", "orjson", "psutil", "pyotp", "segno", "ssrfguard.httpx", "statistics",
     "structlog", "uuid_utils.compat", "whitenoise.storage", "yaml",
 )  # fmt: skip
+_WORKER = ("pipedai_worker.cli", "pipedai_worker.commands", "httpcore", "anyio._backends._asyncio")
 # Python and the packages read these when they start, so a program with other values is no fork.
 _READ_AT_START = ("PYTHONPATH", "PYTHONWARNINGS", "PYTHONDEVMODE", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_LOCALE = {"LC_ALL", "LC_CTYPE", "LANG"}
 _MESSAGE_BYTES = 1_000_000
-_ONE_AT_A_TIME = threading.Lock()
 
 
 class Fork(subprocess.Popen[bytes]):
@@ -75,84 +79,112 @@ class Fork(subprocess.Popen[bytes]):
         return self.returncode
 
 
-def start(
-    words: Sequence[str],
-    *,
-    environment: Mapping[str, str],
-    output: int,
-    errors: int | None = None,
-    new_session: bool = False,
-    most_kib: int | None = None,
-) -> "subprocess.Popen[bytes]":
-    """Starts `manage.py …` or `-m MODULE …` in this project's directory, with no other environment. All that it writes
-    goes to the file descriptor `output`, or its errors to `errors`. It takes no more memory than `most_kib`, if that is
-    given, and has as many open files as this process may.
-    """
-    command = [sys.executable, *words]
-    errors = output if errors is None else errors
-    with _ONE_AT_A_TIME:
-        starter, read = _starter()
-    if sys.platform != "linux" or any(
-        environment.get(name, "") != value for name, value in read.items()
-    ):
-        bounds = ["sh", "-c", f'ulimit -d {most_kib}; exec "$@"', "sh"] if most_kib else []
-        return subprocess.Popen(  # noqa: S603 - our own commands
-            [*bounds, *command],
-            cwd=_ROOT,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=errors,
-            start_new_session=new_session,
-        )
-    ours, theirs = socket.socketpair()
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)
-    asked = json.dumps([words, dict(environment), new_session, most_kib, files]).encode()
-    with theirs, _ONE_AT_A_TIME:
-        socket.send_fds(starter, [asked], [output, errors, theirs.fileno()])
-        pid = int(starter.recv(16))
-    return Fork(command, pid, ours)
+class Starter:
+    """Starts programs by a process that has imported `packages`. Python has these options there."""
 
+    def __init__(
+        self,
+        packages: Sequence[str],
+        options: Sequence[str] = (),
+        environment: Callable[[], Mapping[str, str]] = lambda: os.environ,
+    ) -> None:
+        self._packages, self._options, self._environment = packages, options, environment
+        self._one_at_a_time = threading.Lock()
 
-def run(words: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Runs such a program to its end, and returns what it has written."""
-    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        process = start(
-            words, environment=environment, output=output.fileno(), errors=errors.fileno()
-        )
-        try:
-            code = process.wait(timeout=300)
-        finally:
+    def start(
+        self,
+        words: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        output: int,
+        errors: int | None = None,
+        directory: Path = _ROOT,
+        new_session: bool = False,
+        most_kib: int | None = None,
+    ) -> "subprocess.Popen[bytes]":
+        """Starts `SCRIPT …` or `-m MODULE …` in a directory, by default this project's, with no other environment. All
+        that it writes goes to the file descriptor `output`, or its errors to `errors`. It takes no more memory than
+        `most_kib`, if that is given, and has as many open files as this process may.
+        """
+        command = [sys.executable, *self._options, *words]
+        errors = output if errors is None else errors
+        with self._one_at_a_time:
+            asked, read = self._process
+        if sys.platform != "linux" or any(
+            environment.get(name, "") != value for name, value in read.items()
+        ):
+            bounds = ["sh", "-c", f'ulimit -d {most_kib}; exec "$@"', "sh"] if most_kib else []
+            return subprocess.Popen(  # noqa: S603 - our own commands
+                [*bounds, *command],
+                cwd=directory,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=errors,
+                start_new_session=new_session,
+            )
+        ours, theirs = socket.socketpair()
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)
+        about = [words, dict(environment), str(directory), new_session, most_kib, files]
+        with theirs, self._one_at_a_time:
+            descriptors = [output, errors, theirs.fileno()]
+            socket.send_fds(asked, [json.dumps(about).encode()], descriptors)
+            pid = int(asked.recv(16))
+        return Fork(command, pid, ours)
+
+    def run(
+        self, words: Sequence[str], environment: Mapping[str, str]
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs such a program to its end, and returns what it has written."""
+        with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+            process = self.start(
+                words, environment=environment, output=output.fileno(), errors=errors.fileno()
+            )
+            try:
+                code = process.wait(timeout=300)
+            finally:
+                process.kill()
+                process.wait()
+            output.seek(0)
+            errors.seek(0)
+            return subprocess.CompletedProcess(words, code, output.read(), errors.read())
+
+    @functools.cached_property
+    def _process(self) -> tuple[socket.socket, dict[str, str]]:
+        """The socket on which the process is asked to start programs, and what it has read of its environment."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MESSAGE_BYTES)
+        environment = self._environment()
+        this = ["-m", "testing.processes.warm_start", str(theirs.fileno())]
+        with theirs:
+            process = subprocess.Popen(  # noqa: S603 - our own program
+                [sys.executable, *self._options, *this, *self._packages],
+                cwd=_ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+
+        def end() -> None:
             process.kill()
             process.wait()
-        output.seek(0)
-        errors.seek(0)
-        return subprocess.CompletedProcess(words, code, output.read(), errors.read())
+            ours.close()
+
+        atexit.register(end)
+        return ours, {name: environment.get(name, "") for name in _READ_AT_START}
 
 
-@functools.cache
-def _starter() -> tuple[socket.socket, dict[str, str]]:
-    """Starts the process that starts programs. Returns the socket on which it is asked to, and what it has read of the
-    environment.
-    """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MESSAGE_BYTES)
-    with theirs:
-        process = subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-m", "testing.processes.warm_start", str(theirs.fileno())],
-            cwd=_ROOT,
-            stdin=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
-            start_new_session=True,
-        )
+def worker_path() -> str:
+    """Returns the PYTHONPATH of a worker from this checkout."""
+    directories = [str(_ROOT / "agent"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    return os.pathsep.join(dict.fromkeys(filter(None, directories)))
 
-    def end() -> None:
-        process.kill()
-        process.wait()
-        ours.close()
 
-    atexit.register(end)
-    return ours, {name: os.environ.get(name, "") for name in _READ_AT_START}
+SERVICE = Starter(_SERVICE)
+WORKER = Starter(
+    _WORKER, WORKER_OPTIONS, lambda: {"PATH": os.environ["PATH"], "PYTHONPATH": worker_path()}
+)
 
 
 def _serve(asked: socket.socket) -> list[str]:
@@ -182,7 +214,7 @@ def _serve(asked: socket.socket) -> list[str]:
             continue
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        words, environment, new_session, most_kib, files = json.loads(message)
+        words, environment, directory, new_session, most_kib, files = json.loads(message)
         if new_session:
             os.setsid()
         asked.send(str(os.getpid()).encode())
@@ -194,8 +226,12 @@ def _serve(asked: socket.socket) -> list[str]:
         resource.setrlimit(resource.RLIMIT_NOFILE, files)
         if most_kib:
             resource.setrlimit(resource.RLIMIT_DATA, (most_kib * 1024, most_kib * 1024))
+        os.chdir(directory)
         os.environ.clear()
         os.environ.update(environment)
+        if not _LOCALE & environment.keys():
+            # Python itself names this one where none is named.
+            os.environ["LC_CTYPE"] = "C.UTF-8"
         return list(words)
 
 
@@ -207,20 +243,20 @@ def _tell_of_the_ended(living: dict[int, socket.socket]) -> None:
                 told.send(str(os.waitstatus_to_exitcode(status)).encode())
 
 
-def _main() -> None:
+def _main(descriptor: str, *packages: str) -> None:
     gc.disable()
-    for package in _PACKAGES:
+    for package in packages:
         importlib.import_module(package)
     gc.freeze()
-    words = _serve(socket.socket(fileno=int(sys.argv[1])))
+    words = _serve(socket.socket(fileno=int(descriptor)))
     gc.enable()
     if words[0] == "-m":
-        sys.argv = words[1:]
+        sys.path[0], sys.argv = str(Path.cwd()), words[1:]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
     else:
-        sys.argv = words
+        sys.path[0], sys.argv = str(Path(words[0]).resolve().parent), words
         runpy.run_path(words[0], run_name="__main__")
 
 
 if __name__ == "__main__":
-    _main()
+    _main(*sys.argv[1:])

@@ -19,7 +19,7 @@ from django.conf import settings
 
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.env import BASE_DIR
-from testing.processes import warm_start
+from testing.processes.warm_start import SERVICE
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
@@ -109,7 +109,7 @@ def serve_checkout(
 def _warm(most_kib: int | None = None) -> _Start:
     def start(environment: dict[str, str], output: int) -> "subprocess.Popen[bytes]":
         words = ["-m", "pipedai.server"]
-        return warm_start.start(
+        return SERVICE.start(
             words, environment=environment, output=output, new_session=True, most_kib=most_kib
         )
 

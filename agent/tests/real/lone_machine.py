@@ -16,13 +16,12 @@ from threading import Thread
 from typing import Any
 
 from bin.ending import die_with_parent
+from testing.processes.warm_start import WORKER_OPTIONS, worker_path
 from testing.processes.worker_process import until
 
 from pipedai_worker.conformance.fake_api import FakeApi
 from pipedai_worker.conformance.serving import Handler
 from pipedai_worker.identity import WorkerConfig, state_directory
-from tests.conftest import python_path
-from tests.warm_workers import WARNINGS
 
 from . import installed
 from .messages_api import MessagesApi
@@ -58,7 +57,7 @@ class LoneMachine:
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
             "TMPDIR": str(self.temporary),
-            "PYTHONPATH": python_path(),
+            "PYTHONPATH": worker_path(),
             "ANTHROPIC_BASE_URL": messages.url,
             "CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat01-lone",
             installed.NO_COLLECTION: "0",
@@ -66,7 +65,7 @@ class LoneMachine:
 
     def use(self, package: Path) -> None:
         """Have the worker run the package in this directory."""
-        self._environment["PYTHONPATH"] = f"{package}{os.pathsep}{python_path()}"
+        self._environment["PYTHONPATH"] = f"{package}{os.pathsep}{worker_path()}"
 
     @property
     def log(self) -> str:
@@ -87,7 +86,7 @@ class LoneMachine:
     @contextmanager
     def working(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
         """Run the worker for the time of the block, and then stop it with SIGTERM if it still lives."""
-        command = [sys.executable, *WARNINGS, "-m", "pipedai_worker", "run"]
+        command = [sys.executable, *WORKER_OPTIONS, "-m", "pipedai_worker", "run"]
         command += ["--config", str(self._config), "--claude", str(self._cli)]
         command += ["--pass-env", installed.NO_COLLECTION, *arguments]
         with self._log.open("ab") as log:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from pipedai_worker.stand_in.conversation import sample
-from tests.warm_workers import AGENT
+from tests.conftest import AGENT
 
 SCHEMA = {
     "type": "object",

@@ -16,12 +16,12 @@ from typing import Any
 from uuid import uuid4
 
 from bin.ending import die_with_parent
+from testing.processes.warm_start import WORKER_OPTIONS, worker_path
 from testing.processes.worker_process import until
 
 from pipedai_worker.disk.spool import SUFFIX
 from pipedai_worker.identity import WorkerConfig
-from tests.conftest import DEADLINE_SECONDS, python_path
-from tests.warm_workers import WARNINGS
+from tests.conftest import DEADLINE_SECONDS
 
 from . import installed
 from .mcp_server import McpServer, Place
@@ -115,7 +115,7 @@ class Machine:
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
             "TMPDIR": str(self.temporary),
-            "PYTHONPATH": python_path(),
+            "PYTHONPATH": worker_path(),
             "ANTHROPIC_BASE_URL": self.around.messages.url,
             "PIPEDAI_LOCAL_RUN_EVENTS": "1",
             "PLANTED": self.secrets["a variable of the worker"],
@@ -123,7 +123,7 @@ class Machine:
             installed.NO_COLLECTION: "0",
             **variables,
         }
-        command = [sys.executable, *WARNINGS, "-m", "pipedai_worker", "run"]
+        command = [sys.executable, *WORKER_OPTIONS, "-m", "pipedai_worker", "run"]
         command += ["--config", str(self.config), "--claude", str(self.cli)]
         if self.tells_auth_mode:
             command += ["--auth-mode", self.auth_mode]

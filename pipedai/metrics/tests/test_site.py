@@ -18,9 +18,9 @@ from pipedai.metrics import VARIABLE
 from pipedai.version import VERSION
 from testing.probes.promql import queries, selections
 from testing.probes.scrapes import TOKEN, Scrape
-from testing.processes import warm_start
 from testing.processes.main_job import MainJob
 from testing.processes.scheduler_process import scheduling
+from testing.processes.warm_start import SERVICE
 from testing.processes.web_process import Server, free_port, serve
 from testing.processes.webhook_receiver import receiving
 from testing.processes.worker_process import until
@@ -233,7 +233,7 @@ def test_a_scheduler_that_can_t_serve_its_metrics_says_why(
     bind: str, token: str, sentence: str
 ) -> None:
     environment = {**os.environ, "METRICS_TOKEN": token, "SCHEDULER_METRICS_BIND": bind}
-    done = warm_start.run(["manage.py", "runscheduler"], environment)
+    done = SERVICE.run(["manage.py", "runscheduler"], environment)
     assert done.returncode == 1
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr

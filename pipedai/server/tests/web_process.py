@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from testing.probes.error_codes import CODES
-from testing.processes import warm_start
+from testing.processes.warm_start import SERVICE
 from testing.processes.web_process import free_port
 from testing.processes.worker_process import until
 
@@ -31,7 +31,7 @@ def gunicorn(app: str, *options: str, output: Path, **environment: str) -> subpr
     names = ("PATH", "HOME", "PYTHONPATH")
     inherited = {name: os.environ[name] for name in names if name in os.environ}
     with output.open("wb") as file:
-        return warm_start.start(
+        return SERVICE.start(
             ["-m", "gunicorn", "-c", CONFIG, *options, app],
             environment=inherited | own | environment,
             output=file.fileno(),

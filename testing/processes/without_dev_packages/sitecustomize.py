@@ -15,7 +15,6 @@ if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
 # How the words begin or end that name our programs. Modules of bench but the first one use what the tests use.
 _BEGINNINGS = ("manage.py", "pipedai", "bin.")
 _ENDS = (
-    "warm_workers.py",
     "broken_worker.py",
     "plain_worker.py",
     "pipedai-worker",
