@@ -162,10 +162,9 @@ class Kind:
             defaults[name] = default if default in (None, empty) else each.run_validation(default)
         return defaults
 
-    def rows(self, environment_id: UUID, ids: Collection[UUID] | None = None) -> list[Row]:
-        """Returns the live rows as dicts, with the sources of the body's fields and the columns of secrets as keys: all
-        rows, or those with these ids. Raises Conflict if all take more memory than a request may.
-        """
+    @cached_property
+    def _values(self) -> QuerySet[Any]:
+        """The query for all live rows of the service as dicts. Building it takes longer than reading a few rows."""
         columns = {column.attname for column in self.model._meta.concrete_fields}
         sources = set(self.sources.values())
         annotated = dict(self.annotated)
@@ -173,17 +172,24 @@ class Kind:
         for secret in self.secrets.values():
             annotated |= secret.needs()
             read |= set(secret.columns)
-        rows: QuerySet[Any] = self._live(environment_id).annotate(**annotated)
+        rows = self.resource.live.annotate(**annotated).order_by("created_at", "id")
+        return rows.values(*sorted(read))
+
+    def rows(self, environment_id: UUID, ids: Collection[UUID] | None = None) -> list[Row]:
+        """Returns the live rows as dicts, with the sources of the body's fields and the columns of secrets as keys: all
+        rows, or those with these ids. Raises Conflict if all take more memory than a request may.
+        """
+        rows = self._values.filter(environment_id=environment_id)
         if ids is not None:
             rows = rows.filter(id__in=ids)
         elif self.long:
             size = Func(self.long, function="octet_length", output_field=BigIntegerField())
-            if (rows.aggregate(size=Sum(size))["size"] or 0) > MOST_BYTES:
+            if (self._live(environment_id).aggregate(size=Sum(size))["size"] or 0) > MOST_BYTES:
                 raise Conflict(
                     f"The environment's {self.long}s take more than {MOST_BYTES // 1024**2} MiB: too much for files.",
                     code=ErrorCode.TOO_MUCH_FOR_FILES,
                 )
-        return [self.finish(row) for row in rows.order_by("created_at", "id").values(*sorted(read))]
+        return [self.finish(row) for row in rows]
 
     def lock(
         self,
