@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ from pipedai_worker.conformance.lab import CHECKS
 
 from .broken_worker import BREAKAGES, OURS, PLAIN
 from .conftest import DEADLINE_SECONDS, alive, python_path, until
+from .warm_workers import Fork, WarmWorkers
 
 SCRIPT = Path(__file__).with_name("broken_worker.py")
 QUICK_CLAUDE = shlex.quote(str(SCRIPT.with_name("quick_claude.sh")))
@@ -37,6 +39,18 @@ def _from_this_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", python_path())
 
 
+@pytest.fixture
+def _forks(warm: WarmWorkers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the kit launch workers as forks, because it launches a hundred."""
+
+    def launch(argv: Sequence[str], environment: Mapping[str, str], log: Path) -> Fork:
+        program = [word for word in argv[1:] if word != "-m"]
+        return warm.start(program, environment, log, leads_a_session=True)
+
+    monkeypatch.setattr(lab, "launch", launch)
+
+
+@pytest.mark.usefixtures("_forks")
 def test_each_check_is_passed_by_a_worker_that_shares_no_code_with_us_or_by_ours() -> None:
     plain = shlex.quote(str(SCRIPT.with_name("plain_worker.py")))
     others = _judged(f"{shlex.quote(sys.executable)} {plain} {PLAIN}")
@@ -49,6 +63,7 @@ def test_each_check_is_passed_by_a_worker_that_shares_no_code_with_us_or_by_ours
     assert [verdict.check.name for verdict in ours if verdict.skipped] == []
 
 
+@pytest.mark.usefixtures("_forks")
 @pytest.mark.long
 def test_our_own_worker_passes_every_check_of_a_worker_that_takes_the_next_run() -> None:
     ours = _judged(OUR_WORKER)
@@ -65,6 +80,7 @@ def _judged(command: str, *names: str) -> list[lab.Verdict]:
     return verdicts
 
 
+@pytest.mark.usefixtures("_forks")
 @pytest.mark.long
 def test_each_broken_worker_is_caught_by_the_check_for_what_is_broken() -> None:
     assert len({check for check, *_ in BREAKAGES.values()}) >= 10

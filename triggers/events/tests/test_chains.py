@@ -14,6 +14,7 @@ from testing.probes.statement_count import counted
 from testing.processes.forks import kill_before_commit
 from testing.processes.racing import at_once
 from testing.processes.worker_process import until
+from testing.world.cases import cases
 from testing.world.cast import make_cast, register
 from testing.world.events import listen
 from testing.world.runs import Runs
@@ -66,13 +67,14 @@ def test_a_run_without_output_has_none_for_the_next(runs: Runs, listening: UUID)
     assert RunText.objects.get(run_id=begun(listening)[0].id).payload["output"] is None
 
 
-@pytest.mark.parametrize(
+@cases(
     ("status", "heard_by"),
     [
         ("succeeded", {"succeeded", "any"}),
         ("failed", {"failed", "any"}),
         ("timed_out", {"failed", "any"}),
     ],
+    undone=True,
 )
 def test_each_hears_the_outcomes_that_it_wants(runs: Runs, status: str, heard_by: set[str]) -> None:
     triggers = {outcome: add_listening(runs, outcome) for outcome in ("succeeded", "failed", "any")}
@@ -118,7 +120,7 @@ def test_ends_by_the_server_count_too(runs: Runs, listening: UUID) -> None:
     assert payload["event"]["type"] == "timed_out"
 
 
-@pytest.mark.parametrize("decided", [True, False], ids=["decided before", "not decided yet"])
+@cases("decided", [True, False], undone=True)
 def test_a_late_result_fires_nothing_further(runs: Runs, listening: UUID, decided: bool) -> None:
     run_id = runs.overdue()
     if decided:
