@@ -167,7 +167,8 @@ class Kind:
     def _annotated(self) -> QuerySet[Any]:
         """The query for all live rows of the service. Building it takes longer than reading a few rows."""
         needs = [secret.needs() for secret in self.secrets.values()]
-        return self.resource.live.annotate(**ChainMap(dict(self.annotated), *needs))
+        rows: QuerySet[Any] = self.resource.live.annotate(**ChainMap(dict(self.annotated), *needs))
+        return rows
 
     @cached_property
     def _values(self) -> QuerySet[Any]:
