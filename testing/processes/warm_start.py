@@ -84,9 +84,10 @@ def start(
     new_session: bool = False,
     most_kib: int | None = None,
 ) -> "subprocess.Popen[bytes]":
-    """Starts `manage.py …` or `-m MODULE …` in this project's directory, with no other environment. All that it writes
-    goes to the file descriptor `output`, or its errors to `errors`. It takes no more memory than `most_kib`, if that is
-    given, and has as many open files as this process may.
+    """Starts `manage.py …`, `-m MODULE …` or `-c PROGRAM` in this project's directory, with no other environment.
+
+    All that it writes goes to the file descriptor `output`, or its errors to `errors`. It takes no more memory than
+    `most_kib`, if that is given, and has as many open files as this process may.
     """
     command = [sys.executable, *words]
     errors = output if errors is None else errors
@@ -217,6 +218,9 @@ def _main() -> None:
     if words[0] == "-m":
         sys.argv = words[1:]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    elif words[0] == "-c":
+        sys.argv = ["-c"]
+        exec(words[1], {"__name__": "__main__"})  # noqa: S102 - a test's own program
     else:
         sys.argv = words
         runpy.run_path(words[0], run_name="__main__")
