@@ -124,8 +124,9 @@ class Suite:
             # One process compiles the test modules, so that not every test process does it. Its output is dropped.
             with tempfile.TemporaryFile() as output:
                 self._run("", ["pytest", "--collect-only", "-qq", *arguments], {}, output)
-        # There are four processes more than processors, as many tests wait for processes that they have started.
-        processes = 4 + min(8, max(2, os.cpu_count() or 2))
+        # Many tests wait, so there are two processes more than processors. Each further one would take more CPU time to
+        # collect the tests, and by crowding the processors, than its tests wait.
+        processes = 2 + min(8, max(2, os.cpu_count() or 2))
         # Each process takes consecutive tests, because the tests of one module share what the module starts. A
         # process that has run out of tests takes over some of another's.
         among = ["-n", str(processes), "--dist", "worksteal", *([] if long else ["-m", "not long"])]
@@ -202,7 +203,7 @@ class Suite:
 
 
 def _many_tests_are_not_compiled() -> bool:
-    """Whether so many test modules are new that compiling them six times takes longer than collecting once more."""
+    """Whether so many test modules are new that each process would compile them for longer than one collects them."""
     tag = f".{sys.implementation.cache_tag}-pytest-{version('pytest')}.pyc"
     stale = 0
     for source in _ROOT.glob("[!.]*/**/test_*.py"):

@@ -59,7 +59,6 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -167,28 +166,32 @@ def _json_or_text(text: str) -> Any:
         return text
 
 
-@dataclass
 class Player:
-    """Carries out one prompt in claude's place. `schema` is for the run's output; None if none is asked for."""
+    """Carries out one prompt in claude's place. `schema` is for the run's output; None if none is asked for.
 
-    _prompt: str
-    _talk: Conversation
-    _server: Server
-    _config: Path | None
-    _settings: Mapping[str, Any]
-    _schema: Any
-    _session: StoredSession
-    _shown: str = ""
-    # The number of the line that is being carried out, from 1 on.
-    _number: int = 0
-    # The id of the tool call whose answer the model waits for; None if it waits for none.
-    _calling: str | None = None
+    This package has no dataclass, because importing dataclasses takes a fifth of the time of each run.
+    """
 
-    def __post_init__(self) -> None:
-        marked = self._session.lines()
+    def __init__(
+        self,
+        prompt: str,
+        talk: Conversation,
+        server: Server,
+        config: Path | None,
+        settings: Mapping[str, Any],
+        schema: Any,
+        session: StoredSession,
+    ) -> None:
+        self._prompt, self._talk, self._server, self._session = prompt, talk, server, session
+        self._config, self._settings, self._schema = config, settings, schema
+        self._shown = ""
+        # The number of the line that is being carried out, from 1 on.
+        self._number = 0
+        # The id of the tool call whose answer the model waits for; None if it waits for none.
+        self._calling: str | None = None
+        marked = session.lines()
         if marked is None:
-            lines = self._prompt.splitlines()
-            marked = [line[len(MARK) :] for line in lines if line.startswith(MARK)]
+            marked = [line[len(MARK) :] for line in prompt.splitlines() if line.startswith(MARK)]
         self._marked = marked
         self._lines = [line.strip().partition(" ") for line in marked]
 

@@ -6,8 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,11 +17,10 @@ from pipedai_worker.conformance.fake_api import FakeApi
 from pipedai_worker.conformance.serving import serving
 from pipedai_worker.identity import WorkerConfig, state_directory
 
-AGENT = Path(__file__).resolve().parent.parent
+from .warm_workers import AGENT, WarmWorkers, warm_workers
+
 # The deadline is long because a busy machine may stand still for seconds. A test that passes seldom waits so long.
 DEADLINE_SECONDS = 60.0
-# A worker that exits leaves its connections to the system to close, so ResourceWarning is no error here.
-WARNINGS = ("-W", "error", "-W", "ignore::ResourceWarning")
 
 # What the outcome of a run says that called no tool.
 NO_CALLS = {"toolCalls": {"total": 0, "effects": 0, "unknown": 0}}
@@ -45,10 +42,22 @@ def python_path() -> str:
     return os.pathsep.join(filter(None, [str(AGENT), os.environ.get("PYTHONPATH")]))
 
 
+@pytest.fixture(scope="session")
+def warm() -> Iterator[WarmWorkers]:
+    with warm_workers({"PATH": os.environ["PATH"], "PYTHONPATH": python_path()}) as warm:
+        yield warm
+
+
 class Worker:
     """A worker process. `log` is the file that it logs to."""
 
-    def __init__(self, directory: Path, arguments: list[str], variables: dict[str, str]) -> None:
+    def __init__(
+        self,
+        warm: WarmWorkers,
+        directory: Path,
+        arguments: list[str],
+        variables: dict[str, str],
+    ) -> None:
         self.log_path = directory / f"worker-{time.monotonic_ns()}.log"
         environment = {
             "PATH": os.environ["PATH"],
@@ -58,15 +67,8 @@ class Worker:
             **variables,
         }
         (directory / "tmp").mkdir(exist_ok=True)
-        with self.log_path.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, *WARNINGS, "-m", "pipedai_worker", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=directory,
-                env=environment,
-            )
+        program = ["pipedai_worker", *arguments]
+        self.process = warm.start(program, environment, self.log_path, directory)
 
     @property
     def log(self) -> str:
@@ -87,7 +89,8 @@ class Worker:
 class Workers:
     """Starts workers that share one registration, as an operator would."""
 
-    def __init__(self, directory: Path, api: FakeApi, url: str) -> None:
+    def __init__(self, warm: WarmWorkers, directory: Path, api: FakeApi, url: str) -> None:
+        self._warm = warm
         self.directory = directory
         self.config_path = directory / "worker.json"
         self.started: list[Worker] = []
@@ -100,7 +103,7 @@ class Workers:
         return self.execute("run", "--config", "worker.json", *executor, *arguments, **variables)
 
     def execute(self, *arguments: str, **variables: str) -> Worker:
-        worker = Worker(self.directory, list(arguments), variables)
+        worker = Worker(self._warm, self.directory, list(arguments), variables)
         self.started.append(worker)
         return worker
 
@@ -119,8 +122,8 @@ class Workers:
 
 
 @pytest.fixture
-def workers(tmp_path: Path, api: FakeApi, url: str) -> Iterator[Workers]:
-    workers = Workers(tmp_path, api, url)
+def workers(warm: WarmWorkers, tmp_path: Path, api: FakeApi, url: str) -> Iterator[Workers]:
+    workers = Workers(warm, tmp_path, api, url)
     yield workers
     for worker in workers.started:
         if worker.process.poll() is None:

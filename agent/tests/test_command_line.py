@@ -15,7 +15,8 @@ from pipedai_worker import __version__, cli
 from pipedai_worker.cli import TOKEN_VARIABLE
 from pipedai_worker.conformance.fake_api import FakeApi
 
-from .conftest import AGENT, Workers
+from .conftest import Workers
+from .warm_workers import AGENT
 
 REPOSITORY = AGENT.parent
 

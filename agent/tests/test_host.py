@@ -15,7 +15,7 @@ from pipedai_worker.cli import DEFAULT_DRAIN_SECONDS
 from pipedai_worker.conformance import lab
 from pipedai_worker.running.loop import LEAVE_SECONDS
 
-from .conftest import AGENT
+from .warm_workers import AGENT
 
 REPOSITORY = AGENT.parent
 UNIT = REPOSITORY / "deploy" / "worker" / "pipedai-worker.service"

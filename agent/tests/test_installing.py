@@ -15,7 +15,7 @@ from pipedai_worker import __version__
 from pipedai_worker.conformance import lab
 from pipedai_worker.conformance.fake_api import FakeApi
 
-from .conftest import AGENT
+from .warm_workers import AGENT
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(800)]
 

@@ -1,19 +1,22 @@
-"""An HTTP server in a process of its own that answers as it is told, also as no honest server would.
+"""HTTP servers in a process of their own that answer as they are told, also as no honest server would.
 
-It is told a JSON object: each path has a status, headers and a body, where `{origin}` is the server's own origin, and
-`{asked}` the request's method, its header Authorization and its body, percent-encoded. The body `endless` never ends,
-nor does `drips`, which comes slowly. `/asked` has all requests so far: a list of method, path and Authorization each.
-Other paths are a 404.
+A server is told a JSON object: each path has a status, headers and a body, where `{origin}` is the server's own origin,
+and `{asked}` the request's method, its header Authorization and its body, percent-encoded. The body `endless` never
+ends, nor does `drips`, which comes slowly. `/asked` has all requests so far: a list of method, path and Authorization
+each. Other paths are a 404.
 """
 
+import atexit
 import contextlib
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import quote
 
 Told = tuple[int, Mapping[str, str], Any]
@@ -21,30 +24,40 @@ Told = tuple[int, Mapping[str, str], Any]
 
 @contextlib.contextmanager
 def told_server(pages: Mapping[str, Told]) -> Iterator[str]:
-    """Runs the server for the time of the block, and yields its origin."""
+    """Runs a server for the time of the block, and yields its origin. All of them are threads of one process."""
+    process = _process()
+    origin = _tell(process, pages)
+    try:
+        yield origin
+    finally:
+        _tell(process, origin)
+
+
+@cache
+def _process() -> subprocess.Popen[str]:
     command = [sys.executable, "-m", __name__]
-    with subprocess.Popen(  # noqa: S603
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        print(json.dumps(pages), file=process.stdin, flush=True)
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.kill()
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
+    # It ends when its input ends.
+    atexit.register(process.communicate)
+    return process
+
+
+def _tell(process: subprocess.Popen[str], what: Any) -> str:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    print(json.dumps(what), file=process.stdin, flush=True)
+    return str(process.stdout.readline()).strip()
 
 
 class _Handler(BaseHTTPRequestHandler):
-    pages: Mapping[str, Told]
-    seen: ClassVar[list[tuple[str, str, str | None]]] = []
+    server: "_Server"
 
     def do_GET(self) -> None:
-        origin = _origin(self.server)
+        origin = self.server.origin
         sent = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
         asked = quote(f"{self.command} {self.headers.get('Authorization')} {sent}")
-        self.seen.append((self.command, self.path, self.headers.get("Authorization")))
-        told = {**self.pages, "/asked": (200, {}, self.seen)}
+        self.server.seen.append((self.command, self.path, self.headers.get("Authorization")))
+        told = {**self.server.pages, "/asked": (200, {}, self.server.seen)}
         status, headers, body = told.get(self.path, (404, {}, ""))
         with contextlib.suppress(OSError):
             self.send_response(status)
@@ -67,13 +80,31 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-def _origin(server: Any) -> str:
-    return f"http://127.0.0.1:{server.server_address[1]}"
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, pages: Mapping[str, Told]) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.pages = pages
+        self.seen: list[tuple[str, str, str | None]] = []
+        self.origin = f"http://127.0.0.1:{self.server_address[1]}"
+
+
+def _serve_as_told() -> None:
+    """Begins a server for each line of pages, and ends it for a line that is its origin, until no line comes."""
+    servers: dict[str, _Server] = {}
+    for line in sys.stdin:
+        told = json.loads(line)
+        if isinstance(told, str):
+            server = servers.pop(told)
+            server.shutdown()
+            server.server_close()
+        else:
+            server = _Server(told)
+            servers[server.origin] = server
+            threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        print(server.origin, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":
-    _Handler.pages = json.loads(sys.stdin.readline())
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
-        sys.stdout.write(_origin(server) + "\n")
-        sys.stdout.flush()
-        server.serve_forever()
+    _serve_as_told()

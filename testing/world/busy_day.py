@@ -18,8 +18,10 @@ _PROMPT = (
 )
 
 
-def make_busy_day(cast: Cast) -> UUID:
-    """Fills the last 20 hours. Returns the id of a run that failed because of infrastructure and was retried."""
+def make_busy_day(cast: Cast, hours: int = 20) -> UUID:
+    """Fills the last 20 hours, or the first four of them, in which each outcome is seen. Returns the id of a run that
+    failed because of infrastructure and was retried.
+    """
     runs = Runs.of(
         cast,
         name=_LONG_NAME,
@@ -30,7 +32,7 @@ def make_busy_day(cast: Cast) -> UUID:
     runs.now = datetime.now(UTC) - timedelta(hours=20)
     add_pool(cast, cast.worker.worker_id, name="Machines")
     story = _retried(runs)
-    for hour in range(20):
+    for hour in range(hours):
         for n in range(1 + hour % 4):
             _some_run(runs, hour + n)
         runs.wait(minutes=50)

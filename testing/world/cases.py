@@ -2,20 +2,26 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import is_dataclass
 from typing import Any
 
 import pytest
+
+from testing.world.undone import undone as rolled_back
 
 _SHOWN = 500
 
 
 def cases(
-    names: str | tuple[str, ...], values: Iterable[Any]
+    names: str | tuple[str, ...], values: Iterable[Any], *, undone: bool = False
 ) -> Callable[[Callable[..., Any]], Any]:
     """Does what `pytest.mark.parametrize` does, but in one test, whose failure names every case that failed.
 
-    All cases share the test's fixtures, so it is for tests whose cases leave nothing behind.
+    All cases share the test's fixtures, so it is for tests whose cases leave nothing behind. With `undone` this is so
+    for what a case does to the database, and to the fields of such fixtures as `runs`. The watch for leaked secrets
+    does not see what was undone.
     """
     arguments = [names] if isinstance(names, str) else names
     listed = [tuple(value) if len(arguments) > 1 else (value,) for value in values]
@@ -28,7 +34,8 @@ def cases(
             for value in listed:
                 case = dict(zip(arguments, value, strict=True))
                 try:
-                    test(*args, **fixtures, **case)
+                    with _undoing(fixtures) if undone else nullcontext():
+                        test(*args, **fixtures, **case)
                 except (Exception, pytest.fail.Exception) as error:
                     error.add_note(f"The case: {case!r:.{_SHOWN}}")
                     failed.append(error)
@@ -42,3 +49,22 @@ def cases(
         return run
 
     return decorate
+
+
+@contextmanager
+def _undoing(fixtures: dict[str, Any]) -> Iterator[None]:
+    kept = [(each, dict(vars(each))) for each in _with_fields(fixtures.values())]
+    try:
+        with rolled_back():
+            yield
+    finally:
+        for fixture, before in kept:
+            vars(fixture).update(before)
+
+
+def _with_fields(things: Iterable[Any]) -> Iterator[Any]:
+    """Yields those that are dataclasses, and those in their fields."""
+    for thing in things:
+        if is_dataclass(thing) and hasattr(thing, "__dict__"):
+            yield thing
+            yield from _with_fields(vars(thing).values())

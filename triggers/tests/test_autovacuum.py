@@ -3,6 +3,7 @@
 import pytest
 
 from pipedai.sql import fetch_one
+from testing.world.cases import cases
 
 TABLES = ("run", "run_text", "run_result", "tick", "delivery")
 EARLY = {
@@ -13,7 +14,7 @@ EARLY = {
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("table", TABLES)
+@cases("table", TABLES)
 def test_it_has_settings_of_its_own(table):
     row = fetch_one(
         "SELECT reloptions FROM pg_class WHERE oid = %(table)s::regclass", {"table": table}

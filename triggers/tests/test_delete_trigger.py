@@ -4,6 +4,7 @@ import pytest
 
 from testing.probes.audited import audited
 from testing.probes.shapes import NOT_FOUND
+from testing.world.cases import cases
 from testing.world.runs import Runs
 from triggers.models import Run, Trigger
 
@@ -48,7 +49,7 @@ def test_its_runs_stay_in_the_ledger(cast, client, url):
     assert client.get(f"/api/v1/runs/{run_id}").status_code == 200
 
 
-@pytest.mark.parametrize("state", ["queue", "claimed", "running"])
+@cases("state", ["queue", "claimed", "running"], undone=True)
 def test_an_unfinished_run_holds_it(cast, client, url, state):
     getattr(Runs(cast, cast.trigger_id), state)()
     with audited() as rows:

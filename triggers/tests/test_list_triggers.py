@@ -6,6 +6,7 @@ from django.db.models.functions import Now
 from pipedai.api import pagination
 from pipedai.api.filters import TextFilter, TrueFalseFilter
 from testing.probes.shapes import A_TIME, invalid, page
+from testing.world.cases import cases
 from testing.world.connections import CONNECTION_URL, add_connection
 from testing.world.events import add_source
 from testing.world.pools import add_pool
@@ -166,7 +167,7 @@ def test_each_filter_keeps_what_it_asks_for(cast, url, name):
     assert ids(cast.client(cast.viewer).get(url, {name: asked})) == [str(kept)]
 
 
-@pytest.mark.parametrize(
+@cases(
     ("query", "count"),
     [
         ("enabled=true", 1),
@@ -180,6 +181,7 @@ def test_each_filter_keeps_what_it_asks_for(cast, url, name):
         ("name=nightly&enabled=false", 0),
         ("name=nightly&enabled=true&workerId=", 1),
     ],
+    undone=True,
 )
 def test_filters_by_name_and_whether_it_is_enabled(cast, url, query, count):
     assert len(ids(cast.client(cast.viewer).get(f"{url}?{query}"))) == count
@@ -233,16 +235,16 @@ class TestFilteredByWorker:
             str(cast.trigger_id)
         ]
 
-    @pytest.mark.parametrize("spelling", [str.upper, "{{{}}}".format, " {} ".format])
+    @cases("spelling", [str.upper, "{{{}}}".format, " {} ".format], undone=True)
     def test_a_uuid_may_be_spelled_in_any_way(self, cast, url, spelling):
         value = spelling(str(cast.worker.worker_id))
         assert ids(cast.client(cast.viewer).get(url, {"workerId": value})) == [str(cast.trigger_id)]
 
-    @pytest.mark.parametrize("value", ["", " "])
+    @cases("value", ["", " "], undone=True)
     def test_nothing_is_no_filter(self, cast, url, value):
         assert len(ids(cast.client(cast.viewer).get(url, {"workerId": value}))) == 1
 
-    @pytest.mark.parametrize("value", ["x", "1", "null", "None", "\x00", "01a20e5f"])
+    @cases("value", ["x", "1", "null", "None", "\x00", "01a20e5f"], undone=True)
     def test_anything_else_is_refused(self, cast, url, value):
         response = cast.client(cast.viewer).get(url, {"workerId": value})
         assert (response.status_code, response.json()) == (
@@ -255,7 +257,7 @@ class TestFilteredByWorker:
         assert len(ids(cast.client(cast.viewer).get(f"{url}?workerId=x&workerId={worker}"))) == 1
 
 
-@pytest.mark.parametrize("query", ["triggerId=garbage", "status=garbage", "from=x", "nonsense"])
+@cases("query", ["triggerId=garbage", "status=garbage", "from=x", "nonsense"], undone=True)
 def test_parameters_of_other_lists_are_ignored(cast, url, query):
     assert ids(cast.client(cast.viewer).get(f"{url}?{query}")) == [str(cast.trigger_id)]
 

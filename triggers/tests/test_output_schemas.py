@@ -154,9 +154,16 @@ def test_no_schema_takes_long_to_check(schema: dict[str, Any]) -> None:
     assert process_time() - began < 0.25, "it takes less than 0.05 s on an idle machine"
 
 
+def shortened(schema: Any) -> Any:
+    """Returns the schema with the first ten parts of each object and list in it."""
+    if isinstance(schema, dict):
+        return {name: shortened(schema[name]) for name in [*schema][:10]}
+    return [*map(shortened, schema[:10])] if isinstance(schema, list) else schema
+
+
 def test_the_flat_metaschema_judges_as_the_standard_one() -> None:
     standard = Draft202012Validator(Draft202012Validator.META_SCHEMA)
-    schemas = [schema for schema in LARGEST if len(str(schema)) < 20_000]
+    schemas = [shortened(schema) for schema in LARGEST]
     schemas += [{name: value} for name in METASCHEMA.schema["properties"] for value in ODD]
     schemas += [{"allOf": [{"not": {"properties": {"a": {"items": each}}}}]} for each in ODD]
     for schema in schemas:
@@ -186,7 +193,7 @@ class TestTheRevision:
         schema = {"z": 1.0, "a": {"const": 10**300}, "title": "é😀\u2028"}
         assert list(patch(outputSchema=schema)["outputSchema"]) == list(schema)
 
-    @pytest.mark.parametrize("other", [{"const": True}, {"const": 1.0}, {"const": "1"}])
+    @cases("other", [{"const": True}, {"const": 1.0}, {"const": "1"}], undone=True)
     def test_values_that_python_holds_to_be_equal_differ(self, patch, other):
         patch(outputSchema={"const": 1})
         before = TriggerRevision.objects.count()

@@ -2,11 +2,10 @@
 
 from datetime import timedelta
 
-import pytest
-
 from pipedai.retention import Order
 from pipedai.sql import execute
 from testing.probes.plans import explained
+from testing.world.cases import cases
 from testing.world.runs import NOON, Runs
 from triggers.models import Trigger, TriggerRevision
 from triggers.pruning import prune_revisions
@@ -46,7 +45,7 @@ def there(trigger_id):
     return set(rows.values_list("id", flat=True))
 
 
-@pytest.mark.parametrize("limit", [3, 1000])
+@cases("limit", [3, 1000], undone=True)
 def test_the_last_fifty_of_each_trigger_stay(cast, limit):
     other = cast.add_trigger()
     made = {id_: add_revisions(id_, count) for id_, count in ((cast.trigger_id, 55), (other, 49))}

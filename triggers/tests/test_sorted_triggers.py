@@ -8,6 +8,7 @@ import pytest
 
 from pipedai.sql import database_now
 from testing.probes.plans import explained
+from testing.world.cases import cases
 from testing.world.copied_rows import copy_ended_run
 from testing.world.instants import INSTANTS
 from testing.world.many_triggers import add_triggers
@@ -97,7 +98,7 @@ def test_those_without_a_due_time_come_last(cast, get):
     assert walk(get, sort="nextDueAt") == ["1", "2", "3", "0", "Nightly report"]
 
 
-@pytest.mark.parametrize("instant", INSTANTS)
+@cases("instant", INSTANTS, undone=True)
 def test_what_costs_most_this_month_comes_first(cast, instant):
     now = INSTANTS[instant]
     month = now.replace(day=1, hour=0, minute=0, second=0)
@@ -122,7 +123,7 @@ def test_a_page_goes_on_after_a_cost(cast, get):
     assert walk(get, sort="-costThisMonth") == ["c", "d", "a", "b", "Nightly report"]
 
 
-@pytest.mark.parametrize("sort", listing.SORTS)
+@cases("sort", listing.SORTS, undone=True)
 def test_a_row_that_stays_is_seen_once_while_others_come_and_go(cast, get, sort):
     for n in range(6):
         cast.add_trigger(name=f"stays {n}")

@@ -12,6 +12,7 @@ from pipedai.sql import database_now
 from testing.probes.audited import audited
 from testing.probes.shapes import invalid
 from testing.processes.racing import Started
+from testing.world.cases import cases
 from testing.world.cast import TEST_ACTOR
 from testing.world.pools import add_pool
 from testing.world.runs import Runs, allow
@@ -95,7 +96,7 @@ def test_a_run_shows_its_pool_and_its_start_deadline(cast, patch, pool_id):
     assert run["startDeadlineAt"] > run["availableAt"]
 
 
-@pytest.mark.parametrize("how", ["disabled", "revoked", "accountId"])
+@cases("how", ["disabled", "revoked", "accountId"], undone=True)
 def test_others_take_at_once_what_waits_for_a_worker_that_can_take_nothing(
     cast, patch, pool_id, how
 ):

@@ -10,6 +10,7 @@ from testing.probes.audited import audited
 from testing.probes.shapes import A_TIME, invalid
 from testing.probes.tables import columns_with
 from testing.processes.worker_calls import WorkerCalls
+from testing.world.cases import cases
 from testing.world.cast import register
 from testing.world.runs import Runs
 from testing.world.trigger_values import SAMPLES, SECRET_SAMPLES, add_sample_rows
@@ -78,8 +79,10 @@ class TestWhatChanges:
         changed = {name for name in after if after[name] != before[name]}
         assert changed - {"nextRunAt", "mcpHeaderNames"} == {shown_as, "updatedAt"}
 
-    @pytest.mark.parametrize(
-        "body", [{}, {"name": "Nightly report"}, {"webhookUrl": None}, {"mcpHeaders": {}}], ids=str
+    @cases(
+        "body",
+        [{}, {"name": "Nightly report"}, {"webhookUrl": None}, {"mcpHeaders": {}}],
+        undone=True,
     )
     def test_what_is_as_it_was_changes_nothing(self, cast, url, patch, body):
         before = cast.client(cast.viewer).get(url).json()
@@ -254,7 +257,7 @@ class TestTheWorker:
             str(queued)
         ]
 
-    @pytest.mark.parametrize("which", ["missing", "foreign", "deregistered"])
+    @cases("which", ["missing", "foreign", "deregistered"], undone=True)
     def test_any_that_is_not_the_environments_looks_missing(self, cast, url, which):
         other = cast.register("host-2")
         if which == "deregistered":

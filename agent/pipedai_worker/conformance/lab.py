@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -66,6 +66,21 @@ class Failed(Exception):  # noqa: N818 - a verdict
 
 class Skipped(Exception):  # noqa: N818 - a verdict
     """The check is about something that a worker need not do, and that the worker under test does not do."""
+
+
+def launch(
+    argv: Sequence[str], environment: Mapping[str, str], log: Path
+) -> subprocess.Popen[bytes]:
+    """Start the worker under test in a session of its own. What it writes is appended to `log`."""
+    with log.open("ab") as opened:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=opened,
+            stderr=opened,
+            env=environment,
+            start_new_session=True,
+        )
 
 
 @dataclass
@@ -122,15 +137,7 @@ class Lab:
             CONFIG_VARIABLE: str(self._config),
             spool.LOCAL_EVENTS_VARIABLE: "1",
         }
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                start_new_session=True,
-            )
+        self._process = launch(argv, environment, self._log)
 
     def kill(self) -> None:
         signal_group(self._worker.pid, signal.SIGKILL)
@@ -274,6 +281,10 @@ def _numbers(path: Path) -> Sequence[int]:
 
 def _is_stand_in(pid: int) -> bool:
     """Tell whether the process with this id is the stand-in for claude, and not a later process with the same id."""
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
     shown = subprocess.run(
         ["ps", "-o", "stat=,args=", "-p", str(pid)], capture_output=True, text=True, check=False
     ).stdout.strip()

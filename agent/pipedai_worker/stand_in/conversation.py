@@ -8,7 +8,6 @@ import os
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,11 +40,10 @@ _OF_MESSAGE = {
 COST_USD = 0.0123
 
 
-@dataclass
 class Usage:
     """The tokens and the cost of `messages` messages of the model, which all count the same."""
 
-    messages: int = 0
+    messages = 0
 
     @property
     def cost(self) -> float:

@@ -13,7 +13,6 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
@@ -235,13 +234,17 @@ def _output(command: str, text: str) -> str:
     return done.stdout if done.returncode == 0 else ""
 
 
-@dataclass
 class _Call:
-    _talk: Conversation
-    number: str
-    _tool: str
-    _arguments: Mapping[str, Any]
-    _client: McpClient | None
+    def __init__(
+        self,
+        talk: Conversation,
+        number: str,
+        tool: str,
+        arguments: Mapping[str, Any],
+        client: McpClient | None,
+    ) -> None:
+        self._talk, self.number, self._client = talk, number, client
+        self._tool, self._arguments = tool, arguments
 
     def answer(self) -> None:
         if self._client is None:

@@ -21,7 +21,8 @@ from testing.processes.worker_process import until
 from pipedai_worker.conformance.fake_api import FakeApi
 from pipedai_worker.conformance.serving import Handler
 from pipedai_worker.identity import WorkerConfig, state_directory
-from tests.conftest import WARNINGS, python_path
+from tests.conftest import python_path
+from tests.warm_workers import WARNINGS
 
 from . import installed
 from .messages_api import MessagesApi

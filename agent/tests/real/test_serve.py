@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from pipedai_worker.stand_in.conversation import sample
-from tests.conftest import AGENT
+from tests.warm_workers import AGENT
 
 SCHEMA = {
     "type": "object",

@@ -20,7 +20,8 @@ from testing.processes.worker_process import until
 
 from pipedai_worker.disk.spool import SUFFIX
 from pipedai_worker.identity import WorkerConfig
-from tests.conftest import DEADLINE_SECONDS, WARNINGS, python_path
+from tests.conftest import DEADLINE_SECONDS, python_path
+from tests.warm_workers import WARNINGS
 
 from . import installed
 from .mcp_server import McpServer, Place

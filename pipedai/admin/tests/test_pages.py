@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime
+from functools import cache
 
 import pytest
 from django.apps import apps
@@ -49,8 +50,8 @@ HIDDEN = {"User": {"password"}, "Session": {"data"}, "Worker": {"account_id"}, "
 
 @pytest.fixture
 def story(cast):
-    """Fills a busy day, and returns the id of the run that has the most on its page."""
-    return make_busy_day(cast)
+    """Fills the first hours of a busy day, and returns the id of the run that has the most on its page."""
+    return make_busy_day(cast, hours=4)
 
 
 def text_of(answer) -> str:
@@ -111,16 +112,21 @@ def undeclared(row, using=None, fields=None, from_queryset=None):
     )
 
 
-def text_read_without_secrets(desk, url) -> str:
-    """Returns the text of a page, and asserts that its statements read no sealed value and no digest, and that its
-    query loads all columns that it shows. Django would load another by a statement for each row.
-    """
-    secret = {
+@cache
+def secret_columns() -> set[str]:
+    return {
         f'"{model._meta.db_table}"."{field.column}"'
         for model in apps.get_models()
         for field in model._meta.local_fields
         if isinstance(field, models.BinaryField)
     }
+
+
+def text_read_without_secrets(desk, url) -> str:
+    """Returns the text of a page, and asserts that its statements read no sealed value and no digest, and that its
+    query loads all columns that it shows. Django would load another by a statement for each row.
+    """
+    secret = secret_columns()
     with counted() as statements, pytest.MonkeyPatch.context() as patched:
         patched.setattr(models.Model, "refresh_from_db", undeclared)
         answer = desk.get(url)
@@ -253,7 +259,9 @@ def test_nothing_but_a_lists_own_filters_narrows_it(desk, cast, model, sent):
 def test_filters_by_another_row_take_its_id(desk, cast, story):
     assert ids_in(desk.get(RUNS, {"environment": str(cast.strange_environment.id)})) == []
     assert ids_in(desk.get(RUNS, {"environment": "nonsense"})) == []
-    assert len(ids_in(desk.get(RUNS, {"worker": str(cast.worker.worker_id)}))) == 50
+    others = Run.objects.exclude(worker_id=cast.worker.worker_id).count()
+    shown = ids_in(desk.get(RUNS, {"worker": str(cast.worker.worker_id)}))
+    assert len(shown) == Run.objects.count() - others > 10
 
 
 def test_the_audit_log_is_narrowed_by_what_it_is_asked_for(desk, cast, story):
@@ -274,16 +282,16 @@ def test_a_login_that_failed_has_no_actor_but_its_kind(desk, door):
     assert desk.get(unknown).status_code == 302, "the id is of a time after the end of calendars"
 
 
-def test_a_list_costs_the_same_for_one_row_and_for_fifty(desk, cast, subtests):
+def test_a_list_costs_the_same_for_one_row_and_for_ten(desk, cast, subtests):
     listed = (Run, Trigger, Delivery, AuditEntry, Worker, ApiKey, Enrollment)
     runs = Runs.of(cast)
     runs.ended()
     few = {}
+    desk.get(list_of(Run))
     for model in listed:
-        desk.get(list_of(model))
         with counted() as few[model]:
             desk.get(list_of(model))
-    for n in range(50):
+    for n in range(9):
         cast.add_trigger()
         cast.register(f"machine-{n}")
         cast.mint("pwk")
@@ -292,7 +300,7 @@ def test_a_list_costs_the_same_for_one_row_and_for_fifty(desk, cast, subtests):
     for model in listed:
         with subtests.test(model.__name__), counted() as many:
             desk.get(list_of(model))
-        assert len(many) <= len(few[model]), many
+        assert len(many) == len(few[model]), many
 
 
 def test_staff_see_what_of_a_budget_is_spent_reserved_and_left(desk, cast):

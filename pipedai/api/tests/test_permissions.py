@@ -1,11 +1,13 @@
 """Tests every route with every kind of caller, so that only the right ones are let in."""
 
 import re
+from contextlib import nullcontext
 from copy import deepcopy
 
 import pytest
 
 from accounts.models import User
+from pipedai.admin.tests.conftest import use_instant_passwords
 from pipedai.env import BASE_DIR
 from testing.probes.api_urls import operation_of_action
 from testing.world.audiences import CALLERS
@@ -18,7 +20,7 @@ from workspaces.models import Membership
 APPS = ("pipedai", "accounts", "workspaces", "triggers", "workers", "notices", "audit")
 
 # So many tests divide the routes among them.
-SHARES = 8
+SHARES = 4
 
 # How each kind of caller calls.
 CLIENTS = {
@@ -76,17 +78,21 @@ def test_every_kind_of_caller_is_tried():
 
 
 @pytest.mark.parametrize("share", range(SHARES))
-def test_each_caller_gets_the_status_of_the_table(stage, share):
+def test_each_caller_gets_the_status_of_the_table(stage, settings, share):
     """Several routes share the callers, who take longer to make than their calls."""
+    use_instant_passwords(settings)
     cast = stage.cast
     clients = {caller: client_of(cast) for caller, client_of in CLIENTS.items()}
     cookies = {caller: deepcopy(client.cookies) for caller, client in clients.items()}
     for route in ROUTES[share::SHARES]:
         statuses = {}
-        for caller, client in clients.items():
-            client.cookies = deepcopy(cookies[caller])
-            with undone():
-                statuses[caller] = route.send(client, route.url(stage), cast).status_code
+        with undone():
+            alike = route.with_one_body(cast)
+            for caller, client in clients.items():
+                client.cookies = deepcopy(cookies[caller])
+                acts = route.changes and route.statuses[caller] < 400
+                with undone() if acts else nullcontext():
+                    statuses[caller] = alike.send(client, route.url(stage), cast).status_code
         assert statuses == route.statuses, (
             f"{route}: API.md says who may call it, and testing/world/routes.py what differs"
         )

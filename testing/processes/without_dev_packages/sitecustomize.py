@@ -14,7 +14,15 @@ if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
     _HIDDEN.append("requests")
 # How the words begin or end that name our programs. Modules of bench but the first one use what the tests use.
 _BEGINNINGS = ("manage.py", "pipedai", "bin.")
-_ENDS = ("broken_worker.py", "plain_worker.py", "pipedai-worker", "gunicorn", "bench")
+_ENDS = (
+    "warm_workers.py",
+    "broken_worker.py",
+    "plain_worker.py",
+    "pipedai-worker",
+    "gunicorn",
+    "bench",
+    "warm_start",
+)
 
 _words = list(getattr(sys, "orig_argv", ()))[1:]
 while _words and _words[0] == "-W":

@@ -10,6 +10,7 @@ from pipedai.sql import database_now
 from testing.probes.shapes import A_TIME
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.budgets import add_budget, used
+from testing.world.cases import cases
 from testing.world.cast import Cast, bearer
 from testing.world.pools import add_pool
 from testing.world.runs import QUESTION, RULES, Runs, allow
@@ -105,7 +106,7 @@ def test_an_approved_call_is_made_once_by_the_worker_that_asked(
 class TestRulesThatChange:
     """What the rules were when a run asked holds for it, whatever the trigger becomes."""
 
-    @pytest.mark.parametrize("rules", [[], [{"tools": ["look"]}]])
+    @cases("rules", [[], [{"tools": ["look"]}]], undone=True)
     def test_a_rejected_call_is_handed_out_with_the_rules_by_which_its_run_asked(
         self, cast: Cast, asking: Runs, calls: WorkerCalls, rules: Any
     ) -> None:
@@ -202,13 +203,14 @@ def test_each_character_that_nobody_sees_is_an_escape() -> None:
 
 
 class TestWhoDecides:
-    @pytest.mark.parametrize(
+    @cases(
         ("role", "decides"),
         [
             ("operator", {"operator", "admin", "owner"}),
             ("admin", {"admin", "owner"}),
             ("owner", {"owner"}),
         ],
+        undone=True,
     )
     def test_the_rules_role(self, cast: Cast, asking: Runs, role: str, decides: set[str]) -> None:
         Trigger.objects.update(approvals=[RULES[0] | {"approverRole": role}])
@@ -365,7 +367,7 @@ class TestWhoDecides:
         assert asking.approval_of(second)["role"] == "owner"
 
 
-@pytest.mark.parametrize("late", ["decided", "canceled", "expired", "about to expire"])
+@cases("late", ["decided", "canceled", "expired", "about to expire"], undone=True)
 def test_a_decision_that_comes_too_late_says_why(cast: Cast, asking: Runs, late: str) -> None:
     if "expire" in late:
         asking.wait(minutes=-10)
@@ -565,15 +567,13 @@ class TestDenials:
             "status"
         ] == ("succeeded")
 
-    @pytest.mark.parametrize(
-        "denials", [None, 5, {}, {"total": -1}, {"total": "1"}, {"tools": ["a"]}]
-    )
+    @cases("denials", [None, 5, {}, {"total": -1}, {"total": "1"}, {"tools": ["a"]}], undone=True)
     def test_malformed_ones_are_ignored(self, runs: Runs, denials: Any) -> None:
         stored = runs.stored(runs.ended("succeeded", denials=denials))
         assert (stored["denials_total"], stored["denied_tools"]) == (None, None)
 
 
-@pytest.mark.parametrize(
+@cases(
     ("change", "field"),
     [
         ({"approval": None}, "approval"),
@@ -584,6 +584,7 @@ class TestDenials:
         ({"approval": {**QUESTION, "arguments": "x" * (MAX_ARGUMENTS_BYTES - 1)}}, "approval"),
         ({"approval": {"tool": "send_mail"}}, "approval"),
     ],
+    undone=True,
 )
 def test_a_question_that_nobody_could_answer_is_a_field_error(
     asking: Runs, calls: WorkerCalls, change: Any, field: str

@@ -5,6 +5,7 @@ import pytest
 from pipedai.ids import new_id
 from testing.probes.shapes import A_TIME, AN_ID, invalid
 from testing.world.budgets import add_budget
+from testing.world.cases import cases
 from testing.world.cast import Cast
 from testing.world.runs import Runs
 from triggers.models import Budget
@@ -112,7 +113,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("field", "value", "says"), BAD)
+@cases(("field", "value", "says"), BAD, undone=True)
 def test_what_a_body_may_not_say(cast: Cast, owner, field, value, says) -> None:
     name = field.partition(".")[0]
     for call, where in (
@@ -185,7 +186,7 @@ def test_what_was_used_is_shown_and_never_less_than_nothing_is_left(cast, owner,
     assert owner.get(f"/api/v1/budgets/{budget.id}").json()["remainingUsd"] == "0"
 
 
-@pytest.mark.parametrize("when_reached", ["hold", "reject", "notify"])
+@cases("when_reached", ["hold", "reject", "notify"], undone=True)
 def test_only_a_budget_that_rejects_refuses_requests_for_runs(cast, owner, when_reached) -> None:
     ended = Runs.of(cast).ended()
     add_budget(cast, limit_usd="0", when_reached=when_reached)
@@ -214,7 +215,7 @@ def test_a_poll_tells_the_cap_and_a_claim_without_room_is_a_conflict(cast: Cast,
     assert response.json()["status"] == "queued"
 
 
-@pytest.mark.parametrize("number", ["1e400", "-1e400", "NaN", "Infinity", "1" * 400, "1" * 5000])
+@cases("number", ["1e400", "-1e400", "NaN", "Infinity", "1" * 400, "1" * 5000], undone=True)
 def test_numbers_that_json_does_not_have_are_refused(cast: Cast, owner, number) -> None:
     body = '{"name": "B", "period": "day", "limitUsd": ' + number + "}"
     response = owner.generic("POST", url(cast), body, content_type="application/json")

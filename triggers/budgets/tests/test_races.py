@@ -41,7 +41,7 @@ def claims(runs: Runs, count: int, workers: int) -> list[partial]:
 def test_of_twenty_claims_exactly_as_many_win_as_there_is_room_for(runs: Runs, round_) -> None:
     wide = add_budget(runs.cast, limit_usd="100")
     narrow = add_budget(runs.cast, limit_usd="7.5")
-    answers = at_once(*claims(runs, 20, workers=10))
+    answers = at_once(*claims(runs, 20, workers=5))
     refused = [answer for answer in answers if isinstance(answer, ApiError)]
     assert {answer.code for answer in refused} == {"budget_exhausted"}
     assert len(refused) == 13

@@ -9,6 +9,7 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.events import Actor
 from testing.probes.statement_count import counted
 from testing.world.budgets import add_budget, used
+from testing.world.cases import cases
 from testing.world.cast import Cast
 from testing.world.runs import USER, Runs, allow
 from triggers.budgets.services import BUDGETS
@@ -79,7 +80,7 @@ def test_the_cap_of_the_trigger_is_reserved_or_else_the_budget_s_own_amount(runs
     assert used(budget) == ("0", "7.65", 2)
 
 
-@pytest.mark.parametrize("limit", [{"limit_usd": "0"}, {"limit_runs": 0}])
+@cases("limit", [{"limit_usd": "0"}, {"limit_runs": 0}], undone=True)
 def test_zero_is_zero(runs: Runs, limit) -> None:
     add_budget(runs.cast, reserve_usd="0", **limit)
     assert refused(runs)
@@ -121,7 +122,7 @@ def test_one_that_only_notifies_lets_all_runs_go(runs: Runs) -> None:
     assert used(budget) == ("0", "1", 1)
 
 
-@pytest.mark.parametrize(("counts", "is_refused"), [(True, True), (False, False)])
+@cases(("counts", "is_refused"), [(True, True), (False, False)], undone=True)
 def test_what_a_subscription_pays_counts_if_the_budget_says_so(runs, counts, is_refused) -> None:
     budget = add_budget(runs.cast, limit_usd="1", count_notional=counts)
     runs.ended(costUsd="1")
@@ -180,7 +181,7 @@ def test_deleting_a_budget_frees_held_runs_and_its_reservations_are_settled(runs
     assert used(budget) == ("0.25", "0", 1)
 
 
-@pytest.mark.parametrize("change", [{"timezone": "Asia/Tokyo"}, {"period": "month"}])
+@cases("change", [{"timezone": "Asia/Tokyo"}, {"period": "month"}], undone=True)
 def test_another_period_begins_a_count_at_zero(runs: Runs, change) -> None:
     budget = add_budget(runs.cast, limit_usd="1")
     going = runs.running()

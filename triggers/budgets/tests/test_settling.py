@@ -6,6 +6,7 @@ import pytest
 
 from pipedai.sql import database_now, execute
 from testing.world.budgets import add_budget, used
+from testing.world.cases import cases
 from testing.world.runs import Runs, allow
 from triggers.budgets.spending import settle_reservations
 from triggers.models import Budget, BudgetWindow, RunReservation
@@ -33,7 +34,7 @@ def test_a_run_may_cost_more_than_was_reserved(runs: Runs, budget: Budget) -> No
     assert used(budget) == ("2.5", "0", 1)
 
 
-@pytest.mark.parametrize("status", ["succeeded", "failed", "timed_out"])
+@cases("status", ["succeeded", "failed", "timed_out"], undone=True)
 def test_a_run_whose_cost_nobody_tells_counts_as_reserved(runs, budget, status) -> None:
     runs.ended(status)
     assert used(budget) == ("2", "0", 1)
@@ -57,7 +58,7 @@ def test_a_run_that_is_canceled_in_the_queue_was_never_counted(runs: Runs, budge
     assert not BudgetWindow.objects.exists()
 
 
-@pytest.mark.parametrize("end", [Runs.lost, Runs.overdue])
+@cases("end", [Runs.lost, Runs.overdue], undone=True)
 def test_a_late_result_corrects_what_a_lost_run_has_kept(runs: Runs, budget: Budget, end) -> None:
     run_id = end(runs)
     assert used(budget) == ("2", "0", 1)

@@ -7,12 +7,13 @@ from uuid import UUID
 from django.db import connection, transaction
 
 from pipedai.ids import new_id
-from pipedai.sql import database_now
+from pipedai.sql import database_now, execute
 from testing.probes.plans import Plans, explained, prefer_indexes
 from testing.world.cast import Cast, make_cast
+from testing.world.copied_rows import copy_row
 from testing.world.events import add_decision, add_event, add_source
 from testing.world.runs import Runs
-from triggers.models import Event, EventDecision
+from triggers.models import Event
 
 MANY = 3_000
 
@@ -90,26 +91,21 @@ def test_a_page_reads_few_rows_of_an_environment_with_many_events(committed_cast
 
 def _add_many(cast: Cast, source_ids: list[UUID], now: datetime) -> None:
     """Adds thousands of events, each with a decision; every thousandth was refused."""
-    events = [
-        Event(
-            environment=cast.environment,
-            source_id=source_ids[n % len(source_ids)],
-            body={},
-            received_at=now - timedelta(seconds=MANY - n),
-            decided_at=now,
-        )
-        for n in range(MANY)
-    ]
-    Event.objects.bulk_create(events)
-    EventDecision.objects.bulk_create(
-        EventDecision(
-            environment=cast.environment,
-            event=event,
-            source_id=event.source_id,
-            received_at=event.received_at,
-            trigger_id=cast.trigger_id,
-            decision="fired" if n % 1000 else "refused",
-            code=None if n % 1000 else "trigger_disabled",
-        )
-        for n, event in enumerate(events)
+    one = add_event(cast, source_id=source_ids[0], received_at=now)
+    sources = "', '".join(map(str, source_ids))
+    copy_row(
+        Event,
+        one.id,
+        MANY,
+        source_id=f"(ARRAY['{sources}']::uuid[])[n %% {len(source_ids)} + 1]",
+        received_at="r.received_at - n * interval '1 second'",
     )
+    execute(_DECIDE, {"environment_id": cast.environment.id, "trigger_id": cast.trigger_id})
+
+
+_DECIDE = """
+INSERT INTO event_decision (id, environment_id, event_id, source_id, received_at, trigger_id, decision, code)
+SELECT gen_random_uuid(), environment_id, id, source_id, received_at, %(trigger_id)s,
+    CASE WHEN n %% 1000 = 0 THEN 'refused' ELSE 'fired' END, CASE WHEN n %% 1000 = 0 THEN 'trigger_disabled' END
+FROM (SELECT *, row_number() OVER (ORDER BY received_at) AS n FROM event WHERE environment_id = %(environment_id)s) AS e
+"""

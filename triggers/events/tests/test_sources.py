@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from testing.probes.shapes import A_TIME, AN_ID, invalid
+from testing.world.cases import cases
 from testing.world.cast import Cast
 from testing.world.events import SOURCE_SECRET, add_source, listen
 from triggers.events.tests.test_receive import post, signed
@@ -45,7 +46,7 @@ def test_a_new_one_shows_all_but_its_secrets(cast: Cast, create: Any) -> None:
     assert shown.json() == source
 
 
-@pytest.mark.parametrize(
+@cases(
     ("values", "field", "problem"),
     [
         ({"scheme": "magic"}, "scheme", '"magic" is not a valid choice.'),
@@ -80,6 +81,7 @@ def test_a_new_one_shows_all_but_its_secrets(cast: Cast, create: Any) -> None:
         ),
         ({"scheme": "hmac", "hmac": {**HMAC, "digest": 1}}, "hmac", "digest: Unknown field."),
     ],
+    undone=True,
 )
 def test_what_is_bad_is_refused(create: Any, values: Any, field: str, problem: str) -> None:
     refused = create(**values)

@@ -14,7 +14,9 @@ from testing.probes.statement_count import counted
 from testing.processes.explain_calls import Calls, only, worker_subject
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.budgets import add_budget
+from testing.world.cases import cases
 from testing.world.cast import Cast
+from testing.world.copied_rows import copy_row
 from testing.world.runs import RULES, Runs, allow
 from testing.world.sealed import HEADERS, tamper
 from triggers.explain import waiting
@@ -141,8 +143,8 @@ def test_a_decided_run_whose_worker_is_away(runs: Runs) -> None:
     assert [reason.code for reason in told.waiting_for] == ["approval_unreachable"]
 
 
-@pytest.mark.parametrize(
-    ("decided", "code"), [(False, "approval_expired"), (True, "approval_unreachable")]
+@cases(
+    ("decided", "code"), [(False, "approval_expired"), (True, "approval_unreachable")], undone=True
 )
 def test_a_run_that_waited_in_vain_is_not_retried(runs: Runs, decided: bool, code: str) -> None:
     run_id = runs.decided() if decided else runs.waiting()
@@ -276,16 +278,7 @@ def test_a_run_behind_very_many_is_explained_as_quickly(calls: Calls, cast: Cast
     first, second = calls.queue(), calls.queue()
     with counted() as few:
         assert only(calls.explain(second))["place"] == 2
-    row = Run.objects.get(id=first)
-    early = row.available_at - timedelta(hours=1)
-    copies = [
-        Run(
-            environment_id=row.environment_id, trigger_id=row.trigger_id, worker_id=row.worker_id,
-            revision_id=row.revision_id, source="manual", max_retries=0, timeout_seconds=60, available_at=early,
-        )
-        for _ in range(MOST_COUNTED)
-    ]  # fmt: skip
-    Run.objects.bulk_create(copies)
+    copy_row(Run, first, MOST_COUNTED, available_at="r.available_at - interval '1 hour'")
     with counted() as many:
         reason = only(calls.explain(second))
     assert reason["message"] == f"At least {MOST_COUNTED} due runs of machine host-1 go first."
@@ -356,8 +349,10 @@ def test_an_end_tells_who_ended_the_run(calls: Calls) -> None:
     assert "as its machine reported; it is not retried, because" in answer["summary"]
 
 
-@pytest.mark.parametrize(
-    ("state", "by"), [("lost", "lease"), ("overdue", "deadline"), ("made needless", "late_result")]
+@cases(
+    ("state", "by"),
+    [("lost", "lease"), ("overdue", "deadline"), ("made needless", "late_result")],
+    undone=True,
 )
 def test_the_server_s_verdicts_are_told_too(runs: Runs, state: str, by: str) -> None:
     calls = Calls(runs.cast)

@@ -11,15 +11,17 @@ from pipedai.server.ticket import STREAM, StreamTicket
 from pipedai.sql import database_now
 from pipedai.wakeups import watches
 from testing.processes.worker_calls import WorkerCalls
-from testing.world.runs import Runs
+from testing.world.cases import cases
 from triggers.models import Run, RunEventBatch, Trigger
 from triggers.run_events import reading
 from triggers.run_events.reading import page_of_events
 
 
 @pytest.fixture
-def runs(cast):
-    return Runs(cast, cast.add_trigger(record_events="always"), now=database_now())
+def runs(runs):
+    Trigger.objects.filter(id=runs.trigger_id).update(record_events="always")
+    runs.now = database_now()
+    return runs
 
 
 @pytest.fixture
@@ -90,9 +92,7 @@ def test_pages_go_on_after_a_number(calls, run, read):
     assert read(after=60) == read(after=999_999_999) == ([], 60)
 
 
-@pytest.mark.parametrize(
-    "query", [{"after": "-1"}, {"after": "x"}, {"after": "1" * 10}, {"limit": 0}]
-)
+@cases("query", [{"after": "-1"}, {"after": "x"}, {"after": "1" * 10}, {"limit": 0}], undone=True)
 def test_a_bad_parameter_is_a_field_error(cast, run, query):
     answer = cast.client(cast.operator).get(f"/api/v1/runs/{run}/events", query)
     assert answer.status_code == 400

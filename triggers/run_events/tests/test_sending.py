@@ -14,8 +14,9 @@ from django.test.utils import CaptureQueriesContext
 from pipedai.ids import new_id
 from pipedai.sql import database_now
 from testing.processes.worker_calls import WorkerCalls
+from testing.world.cases import cases
 from testing.world.runs import Runs
-from triggers.models import Run, RunEventDay, RunEventLog
+from triggers.models import Run, RunEventDay, RunEventLog, Trigger
 from triggers.models.run import MAX_RUN_EVENTS
 from triggers.run_events import recording
 from triggers.run_events.reading import page_of_events
@@ -25,8 +26,9 @@ MIB = 1024 * 1024
 
 
 @pytest.fixture
-def runs(cast):
-    return Runs.of(cast, record_events="always")
+def runs(runs):
+    Trigger.objects.filter(id=runs.trigger_id).update(record_events="always")
+    return runs
 
 
 @pytest.fixture
@@ -81,7 +83,7 @@ def test_no_events_ask_where_to_go_on(calls, run):
     assert calls.events(run).json() == {"nextSeq": 2}
 
 
-@pytest.mark.parametrize("sent", [(2,), (1, 3), (2, 1), (1, 1)])
+@cases("sent", [(2,), (1, 3), (2, 1), (1, 1)], undone=True)
 def test_a_gap_is_refused_and_nothing_of_the_call_is_stored(calls, run, sent):
     assert refusal(calls.events(run, *sent)) == (409, "event_gap", 1)
     assert seqs(run) == []
@@ -153,7 +155,7 @@ def test_they_are_taken_until_a_day_after_the_runs_end(calls, runs, run):
     assert answer.json()["status"] == "succeeded"
 
 
-@pytest.mark.parametrize(
+@cases(
     ("change", "sentence"),
     [
         ({"seq": 0}, "seq"),
@@ -166,6 +168,7 @@ def test_they_are_taken_until_a_day_after_the_runs_end(calls, runs, run):
         ({"type": None}, "type"),
         ({"text": 5}, "text"),
     ],
+    undone=True,
 )
 def test_a_malformed_event_is_a_field_error(calls, run, change, sentence):
     answer = calls.send_events(run, [{"seq": 1, "at": AT, "type": "text", **change}])

@@ -110,6 +110,7 @@ def test_streams_tell_and_end_in_time(committed_cast, own_database, tmp_path):
         _a_demoted_members_stream_ends_at_once(world)
         _a_removed_members_streams_end_at_once(world)
         _an_expired_sessions_stream_ends(world)
+        _events_outlive_a_web_process_that_is_killed(world, own_database, tmp_path / "dying.log")
 
 
 def _events_come_as_they_are_sent_and_the_stream_ends_with_its_run(world):
@@ -254,11 +255,10 @@ def _an_expired_sessions_stream_ends(world):
     world.runs.complete(run)
 
 
-def test_events_outlive_a_web_process_that_is_killed(committed_cast, own_database, tmp_path):
-    with contextlib.ExitStack() as stack:
-        dying = stack.enter_context(serve(own_database, log=tmp_path / "dying.log"))
-        living = stack.enter_context(serve(own_database, log=tmp_path / "living.log"))
-        world = World(committed_cast, dying)
+def _events_outlive_a_web_process_that_is_killed(world, own_database, log):
+    living = world.server
+    with serve(own_database, log=log) as dying:
+        world.server = dying
         run = world.runs.running()
         acknowledged = threading.Event()
         last = 60

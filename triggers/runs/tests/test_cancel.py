@@ -7,6 +7,7 @@ import pytest
 
 from pipedai.api.errors import NotFound
 from pipedai.events import SYSTEM
+from testing.world.cases import cases
 from testing.world.cast import Cast
 from testing.world.runs import NOON, Runs
 from triggers.models import Trigger
@@ -36,7 +37,7 @@ def test_a_canceled_run_is_not_handed_out(runs: Runs) -> None:
     )
 
 
-@pytest.mark.parametrize("held", ["claimed", "running"])
+@cases("held", ["claimed", "running"], undone=True)
 def test_the_worker_of_a_held_run_is_only_asked(runs: Runs, held: str) -> None:
     run_id = getattr(runs, held)()
     before = runs.stored(run_id)

@@ -6,6 +6,7 @@ from uuid import uuid4
 import pytest
 
 from testing.processes.worker_calls import WorkerCalls
+from testing.world.cases import cases
 from testing.world.cast import Cast
 from testing.world.runs import NOON, Runs, allow
 from triggers.models import Run
@@ -143,7 +144,7 @@ def run_id(runs: Runs):
     return runs.queue()
 
 
-@pytest.mark.parametrize(
+@cases(
     ("first", "second", "status"),
     [
         ({}, {}, 200),
@@ -156,7 +157,7 @@ def run_id(runs: Runs):
         ({"claimId": "a"}, {}, 409),
         ({}, {"claimId": ""}, 409),
     ],
-    ids=lambda value: str(value),
+    undone=True,
 )
 def test_a_claim_id_is_compared_as_it_is(
     worker: WorkerCalls, run_id, first: dict, second: dict, status: int
@@ -180,7 +181,7 @@ def test_a_claim_id_may_have_64_characters(worker: WorkerCalls, run_id) -> None:
     assert worker.claim(run_id, claimId="é" * 64).status_code == 200
 
 
-@pytest.mark.parametrize("claim_id", ["x" * 65, 7, True, ["a"], {}], ids=str)
+@cases("claim_id", ["x" * 65, 7, True, ["a"], {}], undone=True)
 def test_a_bad_claim_id_is_a_field_error(worker: WorkerCalls, run_id, claim_id) -> None:
     answer = worker.claim(run_id, claimId=claim_id)
     assert answer.status_code == 400

@@ -7,6 +7,7 @@ import pytest
 
 from testing.probes.shapes import A_TIME, invalid
 from testing.processes.worker_calls import WorkerCalls
+from testing.world.cases import cases
 from testing.world.cast import Cast
 from testing.world.runs import NOON, Runs
 from triggers.models import Run
@@ -102,7 +103,7 @@ def test_a_complete_is_audited_as_the_workers(runs: Runs) -> None:
     }
 
 
-@pytest.mark.parametrize(
+@cases(
     ("status", "reported", "settled"),
     [
         ("succeeded", None, "none"),
@@ -120,6 +121,7 @@ def test_a_complete_is_audited_as_the_workers(runs: Runs) -> None:
         ("canceled", None, "none"),
         ("canceled", "infra", "none"),
     ],
+    undone=True,
 )
 def test_whose_fault_it_was_is_settled(
     runs: Runs, status: str, reported: str | None, settled: str
@@ -195,7 +197,7 @@ def test_the_triggers_model_stays_unless_another_is_reported(cast: Cast) -> None
     assert runs.stored(runs.ended(model="claude-opus"))["model"] == "claude-opus"
 
 
-@pytest.mark.parametrize(
+@cases(
     ("field", "column", "kept"),
     [
         ("shortMessage", "short_message", 500),
@@ -203,6 +205,7 @@ def test_the_triggers_model_stays_unless_another_is_reported(cast: Cast) -> None
         ("sessionId", "session_id", 255),
         ("model", "model", 200),
     ],
+    undone=True,
 )
 def test_long_text_is_cut_and_never_refused(
     runs: Runs, worker: WorkerCalls, run_id: UUID, field: str, column: str, kept: int
@@ -214,7 +217,7 @@ def test_long_text_is_cut_and_never_refused(
     assert runs.stored(run_id)[column] == text[:kept]
 
 
-@pytest.mark.parametrize("field", ["shortMessage", "errorMessage", "sessionId", "model"])
+@cases("field", ["shortMessage", "errorMessage", "sessionId", "model"], undone=True)
 def test_characters_that_cannot_be_kept_are_replaced(
     worker: WorkerCalls, run_id: UUID, field: str
 ) -> None:
@@ -228,7 +231,7 @@ def test_text_is_kept_as_it_is_blank_lines_and_all(worker: WorkerCalls, run_id: 
     assert (answer.json()["shortMessage"], answer.json()["errorMessage"]) == ("", "\n  two\n")
 
 
-@pytest.mark.parametrize(
+@cases(
     ("reported", "shown"),
     [
         ("0.012", "0.012"),
@@ -243,6 +246,7 @@ def test_text_is_kept_as_it_is_blank_lines_and_all(worker: WorkerCalls, run_id: 
         ("0.0000001", "0"),
         ("99999999", "99999999"),
     ],
+    undone=True,
 )
 def test_money_is_kept_to_the_sixth_place(
     worker: WorkerCalls, run_id: UUID, reported: object, shown: str
@@ -265,7 +269,7 @@ def test_a_run_that_never_started_has_no_duration(runs: Runs, worker: WorkerCall
     assert worker.complete(run_id, status="failed").json()["durationMs"] is None
 
 
-@pytest.mark.parametrize(
+@cases(
     ("field", "value"),
     [
         ("status", "queued"),
@@ -283,7 +287,7 @@ def test_a_run_that_never_started_has_no_duration(runs: Runs, worker: WorkerCall
         ("costUsd", "much"),
         ("sessionId", {}),
     ],
-    ids=str,
+    undone=True,
 )
 def test_a_wrong_value_is_a_field_error(
     worker: WorkerCalls, run_id: UUID, field: str, value: object

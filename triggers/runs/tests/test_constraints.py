@@ -15,6 +15,7 @@ from pipedai.events import SYSTEM, Actor
 from pipedai.ids import new_id
 from pipedai.sql import execute, fetch_all
 from testing.world.budgets import add_budget
+from testing.world.cases import cases
 from testing.world.cast import Cast, issue_enrollment, register
 from testing.world.channels import CHANNEL_SECRET, add_channel, asked_token
 from testing.world.connections import CONNECTION_URL, add_connection, add_oauth_connection
@@ -793,7 +794,7 @@ def strange(cast: Cast) -> dict[str, UUID]:
     }
 
 
-@pytest.mark.parametrize("state", sorted({state for _, state, _ in WRONG_RUNS}))
+@cases("state", sorted({state for _, state, _ in WRONG_RUNS}), undone=True)
 def test_no_run_can_be_like_this(runs: Runs, state: str, subtests: pytest.Subtests) -> None:
     run_id = STATES[state](runs)
     for constraint, of_state, change in WRONG_RUNS:
@@ -809,7 +810,7 @@ def test_no_row_can_be_like_this(there: dict[str, UUID], subtests: pytest.Subtes
             assert _refusal(statement, there) == constraint
 
 
-@pytest.mark.parametrize("state", STATES)
+@cases("state", STATES, undone=True)
 def test_no_run_comes_into_another_kind_of_state_by_its_status_alone(
     runs: Runs, state: str
 ) -> None:
@@ -834,13 +835,14 @@ def test_no_row_can_refer_to_another_environments(
             assert _refusal(refers, params) == _key(table, column)
 
 
-@pytest.mark.parametrize(
+@cases(
     "statement",
     [
         "UPDATE membership SET role = 'admin' WHERE role = 'owner'",
         "DELETE FROM membership WHERE role = 'owner'",
         "DELETE FROM membership",
     ],
+    undone=True,
 )
 def test_an_environment_keeps_an_owner(cast: Cast, statement: str) -> None:
     assert _refusal(statement, {}) == "membership_keeps_an_owner"

@@ -6,6 +6,7 @@ import pytest
 from django.db import IntegrityError, connection
 
 from pipedai.loop import registered_jobs
+from testing.world.cases import cases
 from testing.world.cast import Cast
 from testing.world.runs import NOON, Runs, allow
 from triggers.models import Run
@@ -45,7 +46,7 @@ def test_the_lease_of_the_setting_is_what_silence_is_measured_by(runs: Runs, set
     assert runs.stored(run_id)["error_message"] == "worker lost: no heartbeat for 5 s"
 
 
-@pytest.mark.parametrize("started", [True, False], ids=["started", "never started"])
+@cases("started", [True, False], undone=True)
 def test_the_deadline_counts_from_the_start_or_from_the_claim(cast: Cast, started: bool) -> None:
     runs = Runs.of(cast, timeout_seconds=10)
     run_id = runs.claimed()
@@ -77,8 +78,10 @@ def test_heartbeats_keep_the_lease_but_do_not_put_the_deadline_off(runs: Runs) -
     assert runs.stored(run_id)["status"] == "timed_out"
 
 
-@pytest.mark.parametrize(
-    ("timeout_seconds", "verdict"), [(10, "timed_out"), (119, "timed_out"), (120, "failed")]
+@cases(
+    ("timeout_seconds", "verdict"),
+    [(10, "timed_out"), (119, "timed_out"), (120, "failed")],
+    undone=True,
 )
 def test_of_a_lease_and_a_deadline_that_both_passed_the_first_decides(
     cast: Cast, timeout_seconds: int, verdict: str

@@ -5,14 +5,10 @@ from datetime import timedelta
 import pytest
 
 from testing.probes.shapes import A_TIME
+from testing.world.cases import cases
 from testing.world.runs import NOON, Runs
 from testing.world.shown_rows import shown_run
 from triggers.models import Run, Trigger
-
-
-@pytest.fixture
-def runs(cast):
-    return Runs.of(cast)
 
 
 @pytest.fixture
@@ -110,7 +106,7 @@ def test_no_more_than_the_last_50_phases_are_shown(runs, get):
     assert (len(shown), shown[0]["phase"], shown[-1]["phase"]) == (50, "waiting", "queued")
 
 
-@pytest.mark.parametrize(
+@cases(
     ("sent", "shown"),
     [
         ("0.0120", "0.012"),
@@ -120,6 +116,7 @@ def test_no_more_than_the_last_50_phases_are_shown(runs, get):
         (12.5, "12.5"),
         ("99999999", "99999999"),
     ],
+    undone=True,
 )
 def test_money_is_a_decimal_string(runs, get, sent, shown):
     assert get(runs.ended(costUsd=sent))["costUsd"] == shown

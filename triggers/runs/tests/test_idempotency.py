@@ -8,6 +8,7 @@ import pytest
 from pipedai.api.errors import Conflict, NotFound
 from pipedai.events import Actor
 from pipedai.sql import execute
+from testing.world.cases import cases
 from testing.world.cast import Cast
 from testing.world.runs import Runs
 from triggers.models import IdempotencyKey, Run, Trigger
@@ -54,7 +55,7 @@ def test_a_repeat_shows_the_run_as_it_is_now(runs: Runs) -> None:
     assert _run(runs.trigger_id).run["status"] == "canceled"
 
 
-@pytest.mark.parametrize(
+@cases(
     "change",
     [
         {"enabled": False},
@@ -62,7 +63,7 @@ def test_a_repeat_shows_the_run_as_it_is_now(runs: Runs) -> None:
         {"deleted_at": "2026-05-04T12:00Z"},
         {"max_retries": 0, "name": "Renamed"},
     ],
-    ids=["disabled", "without a worker", "deleted", "changed"],
+    undone=True,
 )
 def test_a_repeat_is_answered_whatever_became_of_the_trigger(runs: Runs, change: dict) -> None:
     first = _run(runs.trigger_id)
@@ -74,7 +75,7 @@ def test_a_repeat_is_answered_whatever_became_of_the_trigger(runs: Runs, change:
 # --- The body
 
 
-@pytest.mark.parametrize(
+@cases(
     ("first", "second"),
     [
         ({"a": 1, "b": [2, {"c": 3, "d": 4}]}, {"b": [2, {"d": 4, "c": 3}], "a": 1}),
@@ -84,14 +85,14 @@ def test_a_repeat_is_answered_whatever_became_of_the_trigger(runs: Runs, change:
         ("é", "\u00e9"),
         (None, None),
     ],
-    ids=str,
+    undone=True,
 )
 def test_these_are_the_same_body(runs: Runs, first: Any, second: Any) -> None:
     _run(runs.trigger_id, payload=first)
     assert _run(runs.trigger_id, payload=second).replayed
 
 
-@pytest.mark.parametrize(
+@cases(
     ("first", "second"),
     [
         (None, {}),
@@ -105,7 +106,7 @@ def test_these_are_the_same_body(runs: Runs, first: Any, second: Any) -> None:
         ("a", "A"),
         ("\u00e9", "e\u0301"),
     ],
-    ids=str,
+    undone=True,
 )
 def test_another_body_is_a_conflict(runs: Runs, first: Any, second: Any) -> None:
     run_id = _run(runs.trigger_id, payload=first).run["id"]
@@ -230,12 +231,12 @@ def test_over_http_a_user_is_one_caller_in_all_browsers(cast: Cast) -> None:
     assert _post(cast.key_client(), cast.trigger_id).status_code == 201
 
 
-@pytest.mark.parametrize("key", ["x", "x" * 255, "!~"])
+@cases("key", ["x", "x" * 255, "!~"], undone=True)
 def test_over_http_these_keys_are_taken(cast: Cast, key: str) -> None:
     assert _post(cast.key_client(), cast.trigger_id, key=key).status_code == 201
 
 
-@pytest.mark.parametrize("key", ["", "x" * 256, "a\tb", "a\x7f", "é"], ids=repr)
+@cases("key", ["", "x" * 256, "a\tb", "a\x7f", "é"], undone=True)
 def test_over_http_these_keys_are_refused(cast: Cast, key: str) -> None:
     answer = _post(cast.key_client(), cast.trigger_id, key=key)
     assert answer.status_code == 400

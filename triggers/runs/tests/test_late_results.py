@@ -5,13 +5,14 @@ from datetime import timedelta
 import pytest
 
 from testing.processes.worker_calls import WorkerCalls
+from testing.world.cases import cases
 from testing.world.cast import Cast
 from testing.world.runs import NOON, Runs
 from triggers.models import Trigger
 from triggers.runs.lifecycle import Refused
 
 
-@pytest.mark.parametrize("verdict", ["lost", "overdue"])
+@cases("verdict", ["lost", "overdue"], undone=True)
 def test_the_reported_outcome_replaces_the_verdict(runs: Runs, verdict: str) -> None:
     run_id = getattr(runs, verdict)()
     runs.wait(seconds=20)
@@ -76,7 +77,7 @@ def test_a_retry_that_is_due_but_not_claimed_is_still_waiting(runs: Runs) -> Non
     assert retry["status"] == "canceled"
 
 
-@pytest.mark.parametrize("status", ["failed", "timed_out"])
+@cases("status", ["failed", "timed_out"], undone=True)
 def test_the_waiting_retry_stands_if_the_outcome_calls_for_one(runs: Runs, status: str) -> None:
     run_id = runs.lost()
     before = runs.retry_of(run_id)
@@ -211,7 +212,7 @@ def test_once_the_retry_is_claimed_the_report_is_only_kept(runs: Runs) -> None:
     assert len(runs.deliveries(run_id)) == 1
 
 
-@pytest.mark.parametrize("end", ["succeeded", "failed"])
+@cases("end", ["succeeded", "failed"], undone=True)
 def test_so_it_is_once_the_retry_has_ended(runs: Runs, end: str) -> None:
     run_id = runs.lost()
     runs.complete(runs.claimed_retry_of(run_id), end)

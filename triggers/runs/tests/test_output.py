@@ -6,6 +6,7 @@ import pytest
 
 from testing.probes.statement_count import counted
 from testing.processes.worker_calls import WorkerCalls
+from testing.world.cases import cases
 from testing.world.cast import Cast
 from testing.world.runs import Runs
 from triggers.models import RunResult
@@ -29,9 +30,8 @@ def deep(levels: int) -> Any:
     return value
 
 
-@pytest.mark.parametrize(
-    "output", [None, False, 0, "", [], {}, {"a": [1.0, None]}, 10**300, "x" * (64 * 1024 - 2)],
-    ids=lambda output: repr(output)[:20],
+@cases(
+    "output", [None, False, 0, "", [], {}, {"a": [1.0, None]}, 10**300, "x" * (64 * 1024 - 2)], undone=True,
 )  # fmt: skip
 def test_any_json_is_an_output(cast: Cast, asking: Runs, output: Any) -> None:
     run_id = asking.ended(output=output)
@@ -40,12 +40,11 @@ def test_any_json_is_an_output(cast: Cast, asking: Runs, output: Any) -> None:
     assert RunResult.objects.filter(run_id=run_id, output__isnull=False).exists()
 
 
-@pytest.mark.parametrize(
+@cases(
     ("report", "sentence"),
     [({}, NONE), ({"output": "x" * (64 * 1024 - 1)}, LONG), ({"output": "é" * (32 * 1024)}, LONG)],
-    ids=["none", "long", "long in bytes"],
 )
-@pytest.mark.parametrize("way", ["held", "late"])
+@cases("way", ["held", "late"], undone=True)
 def test_a_success_that_lacks_it_is_the_client_s_failure(
     asking: Runs, report: dict[str, Any], sentence: str, way: str
 ) -> None:
@@ -71,7 +70,7 @@ def test_its_repeat_is_answered_with_the_run_as_stored(asking: Runs) -> None:
         asking.complete(run_id, output={})
 
 
-@pytest.mark.parametrize("status", ["failed", "timed_out"])
+@cases("status", ["failed", "timed_out"], undone=True)
 def test_no_other_outcome_needs_one(asking: Runs, status: str) -> None:
     assert asking.stored(asking.ended(status))["status"] == status
 
@@ -83,9 +82,7 @@ def test_a_run_of_another_worker_tells_nothing(cast: Cast, asking: Runs) -> None
     assert asking.stored(run_id)["status"] == "running"
 
 
-@pytest.mark.parametrize(
-    ("output", "kept"), [({"a": 1}, {"a": 1}), ("x" * 70_000, None)], ids=["kept", "dropped"]
-)
+@cases(("output", "kept"), [({"a": 1}, {"a": 1}), ("x" * 70_000, None)], undone=True)
 def test_without_a_schema_one_that_fits_is_kept(runs: Runs, output: Any, kept: Any) -> None:
     run = runs.stored(runs.ended(output=output))
     assert (run["status"], run["output"]) == ("succeeded", kept)
@@ -120,7 +117,7 @@ class TestOverHttp:
     def test_one_that_is_nested_as_deep_as_it_may_be_is_kept(self, complete: Any) -> None:
         assert complete(output=deep(63))["output"] == deep(63)
 
-    @pytest.mark.parametrize("levels", [64, 200, 700])
+    @cases("levels", [64, 200, 700], undone=True)
     def test_one_that_is_nested_too_deep_costs_no_outcome(self, complete: Any, levels: int) -> None:
         run = complete(output=deep(levels), shortMessage="Done.")
         assert (run["status"], run["errorMessage"]) == ("failed", DEEP)

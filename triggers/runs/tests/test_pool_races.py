@@ -21,7 +21,7 @@ from workers.models import Pool, Worker
 from workers.pools.services import add_worker, remove_worker
 from workers.services import deregister_worker, update_worker
 
-WORKERS, RUNS = 10, 30
+WORKERS, RUNS = 6, 18
 
 
 @pytest.fixture

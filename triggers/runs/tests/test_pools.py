@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 
 from pipedai.api.errors import Conflict, NotFound
+from testing.world.cases import cases
 from testing.world.cast import TEST_ACTOR, Cast
 from testing.world.pools import add_pool
 from testing.world.runs import NOON, Runs
@@ -119,7 +120,7 @@ def _silence(pooled: Pooled, worker_id: UUID) -> None:
     Worker.objects.filter(id=worker_id).update(last_seen_at=NOON - timedelta(minutes=4))
 
 
-@pytest.mark.parametrize("fail", [_disable, _limit, _silence])
+@cases("fail", [_disable, _limit, _silence], undone=True)
 def test_a_run_does_not_wait_for_a_preferred_worker_that_can_not_take_it(
     preferring: Pooled, fail: Any
 ) -> None:
@@ -158,7 +159,7 @@ def test_a_preferred_worker_need_not_be_in_the_pool(pooled: Pooled) -> None:
     assert pooled.runs.polled(pooled.one) == []
 
 
-@pytest.mark.parametrize("end", ["lost", "failed"])
+@cases("end", ["lost", "failed"], undone=True)
 def test_a_retry_passes_over_the_worker_that_failed(pooled: Pooled, end: str) -> None:
     runs = pooled.runs
     run_id = runs.running(worker_id=pooled.one)

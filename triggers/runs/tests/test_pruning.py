@@ -12,6 +12,7 @@ from pipedai.api.errors import NotFound
 from pipedai.retention import Order, Rounds
 from pipedai.sql import execute
 from testing.processes.racing import Started, accepted, at_once
+from testing.world.cases import cases
 from testing.world.cast import TEST_ACTOR, Cast
 from testing.world.old_runs import add_old_runs
 from testing.world.runs import NOON, Runs
@@ -55,7 +56,7 @@ def test_a_run_goes_with_its_text_and_one_that_is_younger_stays(runs):
     assert not RunResult.objects.exists()
 
 
-@pytest.mark.parametrize("state", ["queue", "claimed", "running"])
+@cases("state", ["queue", "claimed", "running"], undone=True)
 def test_an_unfinished_run_stays_however_old_it_is(runs, state):
     run_id = getattr(runs, state)()
     assert prune() == 0
@@ -77,7 +78,7 @@ class TestARunWithARetry:
         assert prune(runs.now - timedelta(seconds=1)) == 0
         assert there() == {first, retry}
 
-    @pytest.mark.parametrize("limit", [1, 2, 100])
+    @cases("limit", [1, 2, 100], undone=True)
     def test_goes_with_all_of_them_in_one_batch(self, runs, limit):
         first = runs.lost()
         second = runs.lost(runs.claimed_retry_of(first))
@@ -150,7 +151,7 @@ def test_a_run_goes_with_the_key_that_remembers_it(runs):
     assert not IdempotencyKey.objects.exists()
 
 
-@pytest.mark.parametrize("limit", [1, 3, 1000])
+@cases("limit", [1, 3, 1000], undone=True)
 def test_any_size_of_batch_comes_to_the_same_end(runs, limit):
     add_old_runs(runs.trigger_id, 40, NOON)
     pending = Delivery.objects.order_by("id")[0]

@@ -9,6 +9,7 @@ from pipedai.ids import new_id
 from pipedai.retention import Order
 from testing.probes.shapes import NOT_FOUND
 from testing.processes.racing import ROUNDS, Started, accepted, at_once
+from testing.world.cases import cases
 from testing.world.cast import TEST_ACTOR
 from testing.world.runs import Runs
 from testing.world.shown_rows import shown_run
@@ -76,7 +77,7 @@ def test_a_retry_of_a_rerun_names_only_the_run_that_it_repeats(cast, runs):
     assert (retry.rerun_of_id, retry.source) == (None, "retry")
 
 
-@pytest.mark.parametrize("state", ["queued", "claimed", "running"])
+@cases("state", ["queued", "claimed", "running"], undone=True)
 def test_an_unfinished_run_is_refused_with_its_state(cast, runs, state):
     run_id = runs.queue() if state == "queued" else getattr(runs, state)()
     answer = rerun(cast.client(cast.operator), run_id)
@@ -135,7 +136,7 @@ class TestWithAnIdempotencyKey:
         assert rerun(client, one, idempotency_key="é").status_code == 400
 
 
-@pytest.mark.parametrize("payload", [None, {}, "", [None], "x" * (64 * 1024 - 2)])
+@cases("payload", [None, {}, "", [None], "x" * (64 * 1024 - 2)], undone=True)
 def test_any_payload_is_run_again_unchanged(cast, runs, payload):
     run_id = runs.ended(payload=payload)
     assert rerun(cast.key_client(), run_id).json()["payload"] == payload

@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 
 from pipedai.api.errors import Conflict
+from testing.world.cases import cases
 from testing.world.cast import TEST_ACTOR, Cast
 from testing.world.pools import add_pool
 from testing.world.runs import Runs
@@ -113,7 +114,7 @@ def test_effects_of_an_earlier_attempt_of_the_session_count_too(runs: Runs) -> N
     assert third["had_effects"]
 
 
-@pytest.mark.parametrize(("effects", "is_retried"), [(0, True), (1, False)])
+@cases(("effects", "is_retried"), [(0, True), (1, False)], undone=True)
 def test_without_a_session_a_run_is_restarted_only_if_it_had_no_effects(
     runs: Runs, effects: int, is_retried: bool
 ) -> None:
@@ -123,7 +124,7 @@ def test_without_a_session_a_run_is_restarted_only_if_it_had_no_effects(
         assert retry["resume_until"] is None
 
 
-@pytest.mark.parametrize(("effects", "status"), [(0, "queued"), (1, "failed")])
+@cases(("effects", "status"), [(0, "queued"), (1, "failed")], undone=True)
 def test_a_reassigned_retry_no_longer_waits_for_the_session(
     runs: Runs, two: UUID, effects: int, status: str
 ) -> None:
@@ -200,7 +201,7 @@ def test_a_worker_of_the_trigger_itself_may_leave_the_pool_and_resume(runs: Runs
     assert runs.stored(retry["id"])["resume_until"] == retry["resume_until"]
 
 
-@pytest.mark.parametrize("has_heir", [True, False])
+@cases("has_heir", [True, False], undone=True)
 def test_a_retry_of_the_pool_does_not_wait_for_a_deregistered_worker(
     runs: Runs, two: UUID, has_heir: bool
 ) -> None:

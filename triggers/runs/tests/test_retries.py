@@ -8,6 +8,7 @@ import pytest
 
 from pipedai.sql import Row, execute, fetch_all
 from testing.processes.worker_calls import WorkerCalls
+from testing.world.cases import cases
 from testing.world.cast import Cast
 from testing.world.runs import NOON, WEBHOOK_URL, Runs
 from triggers.models import Run, Trigger, TriggerRevision
@@ -32,7 +33,7 @@ def _retry(runs: Runs, run_id: UUID) -> Row:
 # --- Which runs get a retry
 
 
-@pytest.mark.parametrize("status", ["failed", "timed_out"])
+@cases("status", ["failed", "timed_out"], undone=True)
 def test_what_infrastructure_broke_is_retried(runs: Runs, status: str) -> None:
     run_id = runs.ended(status, faultClass="infra")
     assert _retry(runs, run_id)["status"] == "queued"
@@ -43,7 +44,7 @@ def test_a_run_that_never_started_is_retried_too(runs: Runs) -> None:
     assert _retry(runs, _failed(runs, run_id))["attempt"] == 2
 
 
-@pytest.mark.parametrize(
+@cases(
     "report",
     [
         {"status": "succeeded"},
@@ -54,7 +55,7 @@ def test_a_run_that_never_started_is_retried_too(runs: Runs) -> None:
         {"status": "failed", "retryAfterSeconds": 5},
         {"status": "timed_out"},
     ],
-    ids=str,
+    undone=True,
 )
 def test_nothing_else_is(runs: Runs, report: dict) -> None:
     assert runs.retry_of(runs.ended(**report)) is None
@@ -112,25 +113,26 @@ def test_each_attempt_waits_longer_up_to_ten_minutes(cast: Cast, break_it) -> No
     assert waits == [30, 120, 600, 600, 600, 600, 600, 600, 600, 600]
 
 
-@pytest.mark.parametrize(
+@cases(
     ("said", "seconds"),
     [
-        pytest.param(3600, 3600, id="later than the back-off"),
-        pytest.param(31, 31, id="a little later"),
-        pytest.param(29, 30, id="earlier"),
-        pytest.param(0, 30, id="none"),
-        pytest.param(-5, 30, id="negative"),
-        pytest.param(100.01, 101, id="rounded up"),
-        pytest.param(86_400, 86_400, id="a day"),
-        pytest.param(86_400.5, 86_400, id="more than a day"),
-        pytest.param(10**300, 86_400, id="absurd"),
-        pytest.param(None, 30, id="null"),
-        pytest.param("3600", 30, id="a string"),
-        pytest.param("soon", 30, id="a word"),
-        pytest.param(True, 30, id="true"),
-        pytest.param([3600], 30, id="a list"),
-        pytest.param({"seconds": 3600}, 30, id="an object"),
+        (3600, 3600),  # later than the back-off
+        (31, 31),  # a little later
+        (29, 30),  # earlier
+        (0, 30),  # none
+        (-5, 30),  # negative
+        (100.01, 101),  # rounded up
+        (86_400, 86_400),  # a day
+        (86_400.5, 86_400),  # more than a day
+        (10**300, 86_400),  # absurd
+        (None, 30),  # null
+        ("3600", 30),  # a string
+        ("soon", 30),  # a word
+        (True, 30),  # true
+        ([3600], 30),  # a list
+        ({"seconds": 3600}, 30),  # an object
     ],
+    undone=True,
 )
 def test_retry_after_seconds_counts_if_later_and_is_never_refused(
     cast: Cast, runs: Runs, said: object, seconds: int
@@ -178,9 +180,7 @@ def test_the_retry_of_a_retry_points_at_the_run_before_it(runs: Runs) -> None:
     assert (third["retry_of_id"], third["attempt"]) == (second, 3)
 
 
-@pytest.mark.parametrize(
-    "payload", [{"b": 1, "a": [1.0, 1e3, None, "é\u2028"]}, [], 0, False, "text"], ids=str
-)
+@cases("payload", [{"b": 1, "a": [1.0, 1e3, None, "é\u2028"]}, [], 0, False, "text"], undone=True)
 def test_the_payload_is_copied_as_it_came(runs: Runs, payload: object) -> None:
     run_id = _failed(runs, runs.running(payload=payload))
     assert _retry(runs, run_id)["payload"] == payload
@@ -282,9 +282,10 @@ def test_an_ended_run_tells_whether_a_retry_follows(runs: Runs) -> None:
         assert Run.objects.get(id=run_id).retried is expected
 
 
-@pytest.mark.parametrize(
+@cases(
     ("status", "report", "expected"),
     [("succeeded", {}, False), ("failed", {"faultClass": "infra"}, True)],
+    undone=True,
 )
 def test_a_retry_that_a_late_result_canceled_does_not_follow(
     runs: Runs, status: str, report: dict, expected: bool

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import pytest
 
 from testing.probes.shapes import A_TIME, NOT_FOUND, invalid
+from testing.world.cases import cases
 from testing.world.pools import add_pool
 from testing.world.shown_rows import shown_run
 from triggers.models import Run, RunText, Trigger
@@ -45,7 +46,7 @@ class TestThePayload:
         {"a": {"b": [1, "x", None, True]}}, {"": "", " ": " "}, {"z": 1, "a": 2}, 12345678901234567890,
     ]  # fmt: skip
 
-    @pytest.mark.parametrize("value", VALUES, ids=repr)
+    @cases("value", VALUES, undone=True)
     def test_it_comes_to_the_worker_as_it_was_given(self, cast, url, value):
         run_id = cast.key_client().post(url, {"payload": value}).json()["id"]
         poll = cast.worker_client().get(f"/api/v1/workers/{cast.worker.worker_id}/poll")
@@ -66,14 +67,14 @@ class TestThePayload:
         cast.key_client().post(url, {"payload": None})
         assert not RunText.objects.exists()
 
-    @pytest.mark.parametrize("payload", ["x" * (64 * 1024 - 2), [1] * 32 * 1023, "é" * 32767])
+    @cases("payload", ["x" * (64 * 1024 - 2), [1] * 32 * 1023, "é" * 32767], undone=True)
     def test_up_to_64_kib_are_taken(self, cast, url, payload):
         """The limit counts compact JSON, so blanks between values do not count."""
         compact = json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
         assert 64_000 < len(compact.encode()) <= 64 * 1024
         assert cast.key_client().post(url, {"payload": payload}).status_code == 201
 
-    @pytest.mark.parametrize("payload", ["x" * (64 * 1024 - 1), [1] * 32 * 1024 + [1], "é" * 32768])
+    @cases("payload", ["x" * (64 * 1024 - 1), [1] * 32 * 1024 + [1], "é" * 32768], undone=True)
     def test_over_64_kib_are_refused(self, cast, url, payload):
         response = cast.key_client().post(url, {"payload": payload})
         assert response.status_code == 400
@@ -123,9 +124,7 @@ def test_a_deleted_trigger_is_404(cast, url):
     assert (response.status_code, response.json()) == (404, NOT_FOUND)
 
 
-@pytest.mark.parametrize(
-    "change", [{"last_seen_at": None}, {"disabled_at": "2026-01-01T00:00:00Z"}]
-)
+@cases("change", [{"last_seen_at": None}, {"disabled_at": "2026-01-01T00:00:00Z"}], undone=True)
 def test_an_offline_or_disabled_worker_makes_no_difference(cast, url, change):
     Worker.objects.update(**change)
     assert cast.key_client().post(url, {}).status_code == 201
@@ -163,14 +162,14 @@ class TestTheIdempotencyKey:
             "code": "idempotency_key_reused",
         }
 
-    @pytest.mark.parametrize(
-        "key", ["x", "x" * 255, "order 42", '"8e03978e-40d5-43dd"', "!~", "a,b;c=d"]
+    @cases(
+        "key", ["x", "x" * 255, "order 42", '"8e03978e-40d5-43dd"', "!~", "a,b;c=d"], undone=True
     )
     def test_it_is_any_printable_text(self, cast, url, key):
         client = cast.key_client()
         assert [self.send(client, url, key).status_code for _ in range(2)] == [201, 200]
 
-    @pytest.mark.parametrize("key", ["", "x" * 256, "a\tb", "é", "a\x7fb"])
+    @cases("key", ["", "x" * 256, "a\tb", "é", "a\x7fb"], undone=True)
     def test_anything_else_is_refused(self, cast, url, key):
         response = self.send(cast.key_client(), url, key)
         assert response.status_code == 400

@@ -4,9 +4,8 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-import pytest
-
 from testing.probes.statement_count import counted
+from testing.world.cases import cases
 from testing.world.cast import Cast
 from testing.world.pools import add_pool
 from testing.world.runs import WEBHOOK_URL, Runs, allow
@@ -19,57 +18,54 @@ REPORT = {"exitCode": 1, "costUsd": "0.1", "inputTokens": 5}
 # audit row, and one the row for those who stream the worker's events. The end of a run that no retry follows
 # takes one for the health of its trigger, which is all that this costs if there are no alarms or nothing is wrong.
 COSTS = [
-    pytest.param(None, lambda runs, _: runs.queue(), 2, id="queue"),
-    pytest.param(None, lambda runs, _: runs.queue(payload={"a": 1}), 2, id="queue with a payload"),
+    ("queue", None, lambda runs, _: runs.queue(), 2),
+    ("queue with a payload", None, lambda runs, _: runs.queue(payload={"a": 1}), 2),
     # One more statement locks the worker's row first.
-    pytest.param(Runs.queue, lambda runs, run_id: runs.claim(run_id), 4, id="claim"),
-    pytest.param(Runs.claimed, lambda runs, run_id: runs.claim(run_id), 3, id="claim, again"),
-    pytest.param(Runs.claimed, lambda runs, run_id: runs.start(run_id), 3, id="start"),
-    pytest.param(Runs.running, lambda runs, run_id: runs.start(run_id), 2, id="start, again"),
-    pytest.param(Runs.running, lambda runs, run_id: runs.heartbeat(run_id), 1, id="heartbeat"),
-    pytest.param(
+    ("claim", Runs.queue, lambda runs, run_id: runs.claim(run_id), 4),
+    ("claim, again", Runs.claimed, lambda runs, run_id: runs.claim(run_id), 3),
+    ("start", Runs.claimed, lambda runs, run_id: runs.start(run_id), 3),
+    ("start, again", Runs.running, lambda runs, run_id: runs.start(run_id), 2),
+    ("heartbeat", Runs.running, lambda runs, run_id: runs.heartbeat(run_id), 1),
+    (
+        "heartbeat with counts",
         Runs.running,
         lambda runs, run_id: runs.heartbeat(run_id, (1, 1, 0)),
         1,
-        id="heartbeat with counts",
     ),
-    pytest.param(
-        Runs.running, lambda runs, run_id: runs.complete(run_id, **REPORT), 4, id="complete"
-    ),
-    pytest.param(
+    ("complete", Runs.running, lambda runs, run_id: runs.complete(run_id, **REPORT), 4),
+    (
+        "complete with counts",
         Runs.running,
         lambda runs, run_id: runs.complete(run_id, toolCalls=COUNTS),
         4,
-        id="complete with counts",
     ),
-    pytest.param(
-        Runs.running, lambda runs, run_id: runs.complete(run_id, output={}), 5, id="with an output"
-    ),
-    pytest.param(
+    ("with an output", Runs.running, lambda runs, run_id: runs.complete(run_id, output={}), 5),
+    (
+        "complete with an error",
         Runs.running,
         lambda runs, run_id: runs.complete(run_id, "failed", errorMessage="Broken."),
         5,
-        id="complete with an error",
     ),
     # A retry adds three: lock the trigger, insert the run, copy the payload.
-    pytest.param(
+    (
+        "complete with a retry",
         Runs.running,
         lambda runs, run_id: runs.complete(run_id, "failed", faultClass="infra"),
         7,
-        id="complete with a retry",
     ),
     # The three are the guarded UPDATE, which finds nothing, the lock, and the read.
-    pytest.param(Runs.ended, lambda runs, run_id: runs.complete(run_id), 3, id="complete, again"),
-    pytest.param(Runs.queue, lambda runs, run_id: runs.cancel(run_id), 3, id="cancel"),
-    pytest.param(Runs.running, lambda runs, run_id: runs.cancel(run_id), 4, id="request a cancel"),
-    pytest.param(None, lambda runs, _: runs.expire(), 1, id="expire nothing"),
+    ("complete, again", Runs.ended, lambda runs, run_id: runs.complete(run_id), 3),
+    ("cancel", Runs.queue, lambda runs, run_id: runs.cancel(run_id), 3),
+    ("request a cancel", Runs.running, lambda runs, run_id: runs.cancel(run_id), 4),
+    ("expire nothing", None, lambda runs, _: runs.expire(), 1),
 ]
 
 
-@pytest.mark.parametrize("webhook_url", [None, WEBHOOK_URL], ids=["plain", "with a webhook"])
-@pytest.mark.parametrize(("bring", "verb", "cost"), COSTS)
+@cases("webhook_url", [None, WEBHOOK_URL])
+@cases(("what", "bring", "verb", "cost"), COSTS, undone=True)
 def test_a_transition_takes_so_many_statements(
     cast: Cast,
+    what: str,
     bring: Callable[[Runs], UUID] | None,
     verb: Callable[[Runs, Any], Any],
     cost: int,
@@ -84,7 +80,7 @@ def test_a_transition_takes_so_many_statements(
     with counted() as statements:
         verb(runs, run_id)
     delivered = len(runs.deliveries(run_id)) - len(before) if run_id else 0
-    assert len(statements) == cost + delivered, str(statements)
+    assert len(statements) == cost + delivered, f"{what}: {statements}"
 
 
 def test_a_batch_of_lost_runs_takes_the_same_statements_as_one(cast: Cast) -> None:

@@ -20,6 +20,7 @@ from pipedai.sql import database_now, execute
 from testing.probes.plan_nodes import nodes
 from testing.probes.plans import explained
 from testing.probes.shapes import invalid
+from testing.world.cases import cases
 from testing.world.instants import INSTANTS, ZONES
 from testing.world.runs import NOON, Runs
 from triggers.budgets.spending import period_around
@@ -189,7 +190,7 @@ def test_runs_without_a_worker_or_a_model_have_a_group_of_their_own(cast):
     ]
 
 
-@pytest.mark.parametrize("group_by", ["trigger", "worker", "model", "day,trigger"])
+@cases("group_by", ["trigger", "worker", "model", "day,trigger"], undone=True)
 def test_without_runs_there_is_a_total_and_no_item(cast, group_by):
     answer = read(cast, group_by)
     assert (answer["items"], answer["groups"], answer["total"]) == ([], 0, NO_RUNS)
@@ -228,7 +229,7 @@ def test_by_hour_there_are_seven_days_at_most_and_a_day_by_default(cast):
     assert datetime.fromisoformat(items[-1]["key"]) <= database_now()
 
 
-@pytest.mark.parametrize("instant", INSTANTS)
+@cases("instant", INSTANTS)
 def test_hours_begin_on_the_hour_of_every_zone_and_miss_nothing(instant):
     now = INSTANTS[instant]
     for zone in ZONES:
@@ -357,7 +358,7 @@ def test_the_window_has_its_beginning_and_lacks_its_end(cast):
     assert read(cast, "trigger")["total"]["runs"] == 2
 
 
-@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/New_York"])
+@cases("zone", ["UTC", "Asia/Tokyo", "America/New_York"], undone=True)
 def test_the_default_window_is_of_thirty_days_in_the_zone(cast, zone):
     here = ZoneInfo(zone)
     before = datetime.now(here).date()
@@ -414,7 +415,7 @@ def test_a_percentile_is_the_duration_of_a_run_and_leaves_out_what_never_started
     assert (total["runs"], total["p50DurationMs"], total["p95DurationMs"]) == (50, 10, 19)
 
 
-@pytest.mark.parametrize(("begin", "known"), [("2026-01-24", True), ("2026-01-23", False)])
+@cases(("begin", "known"), [("2026-01-24", True), ("2026-01-23", False)], undone=True)
 def test_only_up_to_93_days_have_percentiles(cast, begin, known):
     add(run_that(cast, datetime(2026, 4, 1, tzinfo=UTC)))
     answer = read(cast, "trigger", **{"from": begin, "to": "2026-04-27"})
@@ -434,7 +435,7 @@ def test_a_year_and_more_on_the_clocks_of_the_zone_is_allowed(cast):
     assert late.json() == invalid({"from": ["Must be at most 400 days before `to`."]})
 
 
-@pytest.mark.parametrize(
+@cases(
     ("query", "field"),
     [
         ({}, "groupBy"),
@@ -452,8 +453,7 @@ def test_a_year_and_more_on_the_clocks_of_the_zone_is_allowed(cast):
         ({"groupBy": "day", "to": "0001-01-05"}, "to"),
         ({"groupBy": "day", "from": "0001-01-01", "to": "0001-01-05", "timezone": "America/New_York"}, "from"),
         ({"groupBy": "day", "from": "9999-12-30", "to": "9999-12-31T23:00Z", "timezone": "Asia/Tokyo"}, "from"),
-    ],
-)  # fmt: skip
+    ], undone=True)  # fmt: skip
 def test_bad_parameters_are_field_errors(cast, query, field):
     response = cast.client(cast.viewer).get(
         f"/api/v1/environments/{cast.environment.id}/stats", query
@@ -584,7 +584,7 @@ def percentage(part, whole):
     return float(exact.quantize(Decimal("0.1"), ROUND_HALF_UP))
 
 
-@pytest.mark.parametrize("group_by", KEYS)
+@cases("group_by", KEYS, undone=True)
 def test_the_index_alone_answers(cast, group_by):
     """The statement reads no row of `run` itself, so it must use no column that the index lacks."""
     add(run_that(cast))

@@ -10,6 +10,7 @@ from pipedai.api.errors import ApiError
 from testing.probes.shapes import NOT_FOUND
 from testing.probes.statement_count import counted
 from testing.processes.racing import ROUNDS, at_once
+from testing.world.cases import cases
 from testing.world.cast import Cast
 from testing.world.runs import Runs
 from testing.world.tool_calls import CALL, shown
@@ -29,7 +30,7 @@ def careful(cast: Cast) -> Runs:
 # --- Counts
 
 
-@pytest.mark.parametrize(
+@cases(
     ("beats", "kept"),
     [
         ([], (None, None, None)),
@@ -42,7 +43,7 @@ def careful(cast: Cast) -> Runs:
         ([(3, 2, 0), (5, 1, 5)], (5, 2, 5)),
         ([(3, 1, 1), None], (3, 1, 1)),
     ],
-    ids=str,
+    undone=True,
 )
 def test_a_late_heartbeat_takes_no_count_back(runs: Runs, beats: list[Any], kept: Any) -> None:
     run_id = runs.running()
@@ -58,7 +59,7 @@ def test_the_outcome_sets_them(runs: Runs) -> None:
     assert runs.counts(run_id) == (4, 2, 0)
 
 
-@pytest.mark.parametrize("report", [{}, {"toolCalls": None}, {"toolCalls": told(-1, 0, 0)}])
+@cases("report", [{}, {"toolCalls": None}, {"toolCalls": told(-1, 0, 0)}], undone=True)
 def test_an_outcome_without_counts_leaves_those_of_the_heartbeats(runs: Runs, report: Any) -> None:
     run_id = runs.running()
     runs.heartbeat(run_id, (5, 3, 2))
@@ -142,8 +143,8 @@ def end(runs: Runs, way: str, counts: tuple[int, int, int] | None) -> Any:
     return run_id
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(("counts", "is_retried"), COUNTS, ids=str)
+@cases("way", WAYS)
+@cases(("counts", "is_retried"), COUNTS, undone=True)
 def test_a_run_that_may_have_had_effects_is_not_retried(
     careful: Runs, way: str, counts: Any, is_retried: bool
 ) -> None:
@@ -153,8 +154,8 @@ def test_a_run_that_may_have_had_effects_is_not_retried(
     assert ended.metadata.get("retry") == (None if is_retried else "had_effects")
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("counts", [(5, 5, 5), None], ids=str)
+@cases("way", WAYS)
+@cases("counts", [(5, 5, 5), None], undone=True)
 def test_by_default_effects_change_nothing(runs: Runs, way: str, counts: Any) -> None:
     run_id = end(runs, way, counts)
     assert runs.retry_of(run_id) is not None

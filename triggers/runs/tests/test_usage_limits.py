@@ -10,6 +10,7 @@ from audit.models import AuditEntry
 from pipedai.api.errors import Conflict
 from pipedai.api.renderers import iso_time
 from pipedai.sql import database_now
+from testing.world.cases import cases
 from testing.world.cast import Cast
 from testing.world.pools import add_pool
 from testing.world.runs import Runs
@@ -17,11 +18,6 @@ from triggers.models import Run
 from triggers.runs.handout import outlook
 from workers.models import Worker
 from workers.presence import set_account
-
-
-@pytest.fixture
-def runs(cast: Cast) -> Runs:
-    return Runs.of(cast)
 
 
 def hit(runs: Runs, *, hours: float = 5, worker_id: UUID | None = None, **more: Any) -> UUID:
@@ -129,7 +125,7 @@ def test_a_limit_is_never_longer_than_eight_days(runs: Runs) -> None:
     assert until - runs.now <= timedelta(days=8, seconds=60)
 
 
-@pytest.mark.parametrize(
+@cases(
     "limit",
     [
         None,
@@ -143,6 +139,7 @@ def test_a_limit_is_never_longer_than_eight_days(runs: Runs) -> None:
         {"resetsAt": "9999-12-31T23:59:59-12:00"},
         {"resetsAt": "0001-01-01T00:00:00+14:00"},
     ],
+    undone=True,
 )
 def test_a_malformed_limit_is_ignored(runs: Runs, limit: Any) -> None:
     run_id = runs.running()
@@ -196,7 +193,7 @@ def test_a_worker_that_turns_out_to_share_a_limited_account_is_waited_for_too(
     assert retry["resume_until"] == until + timedelta(hours=1)
 
 
-@pytest.mark.parametrize(("status", "fault"), [("failed", "client"), ("succeeded", None)])
+@cases(("status", "fault"), [("failed", "client"), ("succeeded", None)], undone=True)
 def test_a_limit_counts_only_for_a_failure_of_infrastructure(
     runs: Runs, status: str, fault: str | None
 ) -> None:

@@ -56,9 +56,10 @@ class SlowSchedule:
         return wall.minute in self.minutes and wall.hour in self.hours and self._has_day(wall)
 
     def _has_day(self, day: date) -> bool:
+        if day.month not in self.months:
+            return False
         in_month, in_week = day.day in self.days, day.isoweekday() % 7 in self.weekdays
-        match = in_month and in_week if self.needs_both_days else in_month or in_week
-        return match and day.month in self.months
+        return in_month and in_week if self.needs_both_days else in_month or in_week
 
 
 class _Look(NamedTuple):
@@ -71,7 +72,7 @@ class _Look(NamedTuple):
 
 
 # A test asks for several schedules about the same few days.
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def _looks(zone: ZoneInfo, day: date) -> list[_Look]:
     """Looks at the clocks at every minute of a day of UTC."""
     midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)

@@ -13,6 +13,7 @@ from zoneinfo import available_timezones
 import pytest
 
 from pipedai.clocks import check_timezone
+from testing.world.cases import cases
 from triggers.schedules import cron
 from triggers.schedules.cron import BadSchedule, Schedule, coming_times, parse
 
@@ -63,8 +64,8 @@ def _nothing_is_known_yet() -> None:
     cron._ticks.cache_clear()
 
 
-@pytest.mark.parametrize("zone", ZONES)
-@pytest.mark.parametrize("expression", WORST)
+@cases("zone", ZONES)
+@cases("expression", WORST)
 def test_a_next_due_time_takes_so_many_steps(expression: str, zone: str) -> None:
     schedule = Schedule(expression, zone)
     for days in range(0, 30 * 365, 177):
@@ -78,14 +79,14 @@ def test_a_next_due_time_takes_so_many_steps_in_every_zone() -> None:
         assert steps(partial(schedule.next_after, START)) < 1000, zone
 
 
-@pytest.mark.parametrize("zone", ZONES)
-@pytest.mark.parametrize("expression", WORST)
+@cases("zone", ZONES)
+@cases("expression", WORST)
 def test_a_preview_takes_so_many_steps(expression: str, zone: str) -> None:
     assert steps(lambda: coming_times(Schedule(expression, zone), START, 100)) < 200_000
 
 
-@pytest.mark.parametrize("zone", ZONES)
-@pytest.mark.parametrize("expression", WORST)
+@cases("zone", ZONES)
+@cases("expression", WORST)
 def test_ten_missed_years_take_so_many_steps(expression: str, zone: str) -> None:
     """The number of missed ticks does not matter: a schedule of every minute missed five million."""
     schedule = Schedule(expression, zone)
@@ -93,7 +94,7 @@ def test_ten_missed_years_take_so_many_steps(expression: str, zone: str) -> None
     assert steps(lambda: schedule.ticks(first, START)) < 20_000
 
 
-@pytest.mark.parametrize("expression", ["*/30 2 25-31 3 */7", "* 2 25-31 3 */7"])
+@cases("expression", ["*/30 2 25-31 3 */7", "* 2 25-31 3 */7"])
 def test_to_find_that_one_never_comes_due_takes_so_many_steps(expression: str) -> None:
     def refused() -> None:
         with pytest.raises(BadSchedule):

@@ -10,6 +10,7 @@ from django.db import transaction
 from pipedai.sql import execute
 from testing.probes.plans import explained
 from testing.processes.racing import accepted, at_once
+from testing.world.cases import cases
 from testing.world.cast import Cast
 from testing.world.many_triggers import add_triggers
 from testing.world.tenants import add_environments
@@ -45,7 +46,7 @@ def picked(limit: int, *, now: datetime = NOON) -> Counter[UUID]:
     return Counter(workspaces[row["environment_id"]] for row in rows)
 
 
-@pytest.mark.parametrize("environments", [1, 20])
+@cases("environments", [1, 20], undone=True)
 def test_thousands_of_due_triggers_of_one_workspace_delay_another_by_no_batch(
     cast: Cast, environments: int
 ) -> None:

@@ -3,17 +3,16 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from django.core.management import call_command
 
-from pipedai.env import BASE_DIR
 from pipedai.sql import execute
-from testing.processes.web_process import url_of
+from testing.processes.forks import forked, kill
+from testing.processes.scheduler_process import scheduling
 from triggers.heartbeats import KEEP_SECONDS, Heartbeat
 from triggers.models import SchedulerHeartbeat
 
@@ -50,29 +49,16 @@ def test_a_stopped_scheduler_takes_its_row_with_it_and_a_killed_one_leaves_it(
     own_database: str, tmp_path: Path
 ) -> None:
     log = tmp_path / "scheduler.log"
-    with log.open("wb") as output:
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "manage.py", "runscheduler"],
-                cwd=BASE_DIR,
-                env={**os.environ, "DATABASE_URL": url_of(own_database), "LOG_FORMAT": "json"},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-            for _ in range(2)
-        ]
-    stopped, killed = processes
-    try:
-        _wait(lambda: _pids() == {stopped.pid, killed.pid}, log)
+    with scheduling(own_database, log=log, LOG_FORMAT="json") as stopped:
+        killed = forked(lambda: call_command("runscheduler"))
+        try:
+            _wait(lambda: _pids() == {stopped.pid, killed}, log)
+        finally:
+            kill(killed)
         stopped.send_signal(signal.SIGTERM)
-        killed.kill()
         # A scheduler that takes longer than 4 s to stop exits with 1, so this one stopped in time.
         assert stopped.wait(60) == 0, log.read_text()
-        assert _pids() == {killed.pid}
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+        assert _pids() == {killed}
     assert '"event": "scheduler.stopped"' in log.read_text()
 
 

@@ -42,7 +42,14 @@ RARE = [
     "*/10 1 1 11 */7",
     "0 0 1 1 */100",
 ]
-DENSE = ["* * * * *", "*/7 * * * *", "10-40/15 */3 * * *", "0,30 0-4 * * *", "45 23 * * 0,5,6"]
+# All changes of these zones are within the hours of the first.
+DENSE = [
+    "* 0-4,21-23 * * *",
+    "*/7 * * * *",
+    "10-40/15 */3 * * *",
+    "0,30 0-4 * * *",
+    "45 23 * * 0,5,6",
+]
 START = datetime(2026, 10, 20, 7, 3, tzinfo=UTC)
 
 
@@ -55,18 +62,18 @@ def changes(zone: str) -> list[datetime]:
 @cases("zone", ZONES)
 def test_a_rare_schedule_comes_due_when_the_clocks_say_so(zone: str) -> None:
     for expression in RARE:
-        slow = list(islice(SlowSchedule(expression, zone).ticks_after(START), 3))
-        coming = [time.at for time in coming_times(parse(expression, zone), START, 3)]
+        slow = list(islice(SlowSchedule(expression, zone).ticks_after(START), 2))
+        coming = [time.at for time in coming_times(parse(expression, zone), START, 2)]
         assert coming == slow, expression
 
 
 @cases("zone", ZONES)
 def test_a_dense_schedule_goes_through_changes_as_the_clocks_do(zone: str) -> None:
-    # The test takes the first and the last changes. For Apia these include 2011 and 2012, when it moved.
-    for day, expression in product({*changes(zone)[:3], *changes(zone)[-2:]}, DENSE):
+    # The test takes the first changes and the last. For Apia these include that of 2011 by which it moved.
+    for day, expression in product({*changes(zone)[:3], *changes(zone)[-1:]}, DENSE):
         schedule = parse(expression, zone)
         ticks, tick = [], day - timedelta(hours=6)
-        slow = list(SlowSchedule(expression, zone).ticks_after(tick, days=3))
+        slow = list(SlowSchedule(expression, zone).ticks_after(tick, days=2))
         for _ in slow:
             tick = schedule.next_after(tick)
             ticks.append(tick)
@@ -198,5 +205,5 @@ def test_ticks_missed_in_years_are_counted_through_all_changes(zone: str) -> Non
     ):  # fmt: skip
         schedule = Schedule(expression, zone)
         first = schedule.next_after(datetime(2011, 6, 1, tzinfo=UTC))
-        until = first + timedelta(days=6 * 365)
+        until = first + timedelta(days=3 * 365)
         assert schedule.ticks(first, until) == _walked(schedule, first, until), expression

@@ -16,6 +16,7 @@ from testing.probes.shapes import invalid
 from testing.processes.forks import kill_before_commit
 from testing.processes.racing import at_once
 from testing.processes.worker_process import until
+from testing.world.cases import cases
 from testing.world.cast import Cast
 from testing.world.runs import Runs
 from triggers import services
@@ -125,7 +126,7 @@ def test_with_a_schedule_there_is_a_tick_for_each_due_time_and_one_for_a_common_
     assert decided(common) == [(NOON, "fired")]
 
 
-@pytest.mark.parametrize("late", [59 * MINUTE, 60 * MINUTE])
+@cases("late", [59 * MINUTE, 60 * MINUTE], undone=True)
 def test_after_an_outage_it_is_caught_up_with_like_a_schedule(cast, late):
     alone = once(cast)
     with_others = once(cast, schedule="15 * * * *")
@@ -139,13 +140,14 @@ def test_after_an_outage_it_is_caught_up_with_like_a_schedule(cast, late):
     assert left(alone) == (None, None)
 
 
-@pytest.mark.parametrize(
+@cases(
     ("decision", "values"),
     [
         ("skipped_no_worker", {"worker_id": None}),
         ("skipped_overlap", {"overlap_policy": "skip"}),
         ("skipped_paused", {}),
     ],
+    undone=True,
 )
 def test_what_prevents_a_run_is_in_the_ledger(cast, decision, values):
     trigger_id = once(cast, **values)

@@ -9,6 +9,7 @@ import pytest
 from audit.models import AuditEntry
 from pipedai.events import SYSTEM
 from testing.processes.racing import ROUNDS, accepted, at_once
+from testing.world.cases import cases
 from testing.world.cast import Cast
 from triggers import services
 from triggers.models import Run, Tick, Trigger
@@ -146,7 +147,7 @@ def test_a_stretch_that_was_pruned_begins_anew(cast: Cast) -> None:
     assert len(audited()) == 2
 
 
-@pytest.mark.parametrize("hour", [0, 1, 2])
+@cases("hour", [0, 1, 2], undone=True)
 def test_a_tick_that_a_stretch_has_counted_is_not_counted_again(cast: Cast, hour: int) -> None:
     trigger_id = without_worker(cast)
     fire(0), fire(1), fire(2)

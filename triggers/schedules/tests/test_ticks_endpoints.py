@@ -8,6 +8,7 @@ import pytest
 from pipedai.retention import Order
 from pipedai.server.memory_budget import HOLDING, Holding, MemoryBudget
 from testing.probes.shapes import A_CURSOR, A_TIME, invalid, page
+from testing.world.cases import cases
 from testing.world.cast import Cast
 from testing.world.runs import Runs
 from triggers.models import Run, Tick, Trigger
@@ -150,7 +151,7 @@ def test_a_preview_shows_ten_times_in_utc_unless_told_otherwise(cast: Cast) -> N
     assert all("T09:00" in time["at"] for time in times)
 
 
-@pytest.mark.parametrize(
+@cases(
     ("body", "field", "message"),
     [
         ({}, "schedule", "required without a runOnceAt"),
@@ -175,7 +176,7 @@ def test_a_preview_shows_ten_times_in_utc_unless_told_otherwise(cast: Cast) -> N
         ({"schedule": "0 9 * * *", "count": 101}, "count", "100"),
         ({"schedule": "0 9 * * *", "count": "ten"}, "count", ""),
     ],
-    ids=str,
+    undone=True,
 )
 def test_a_preview_of_nonsense_is_a_field_error(
     cast: Cast, body: dict[str, Any], field: str, message: str

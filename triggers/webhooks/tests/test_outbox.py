@@ -5,6 +5,7 @@ from uuid import UUID
 import pytest
 from django.db import IntegrityError, connection
 
+from testing.world.cases import cases
 from testing.world.cast import Cast
 from testing.world.run_states import STATES
 from testing.world.runs import WEBHOOK_URL, Runs
@@ -66,13 +67,14 @@ def test_a_delivery_is_due_at_once_and_knows_where_to_go(runs: Runs) -> None:
     assert delivery["message_id"] == f"msg_{delivery['id'].hex}"
 
 
-@pytest.mark.parametrize(
+@cases(
     ("url", "host"),
     [
         ("https://Hooks.Example:8443/a?b=c#d", "hooks.example"),
         ("http://[2001:db8::1]:8080/", "2001:db8::1"),
         ("https://192.0.2.7", "192.0.2.7"),
     ],
+    undone=True,
 )
 def test_the_host_is_the_urls_without_its_port(cast: Cast, url: str, host: str) -> None:
     runs = Runs.of(cast, webhook_url=url)
@@ -80,7 +82,7 @@ def test_the_host_is_the_urls_without_its_port(cast: Cast, url: str, host: str) 
     assert (delivery["url"], delivery["host"]) == (url, host)
 
 
-@pytest.mark.parametrize("url", [f"https://{'a' * 300}.example/", "https://[::1/"])
+@cases("url", [f"https://{'a' * 300}.example/", "https://[::1/"], undone=True)
 def test_no_url_keeps_a_run_from_ending(cast: Cast, url: str) -> None:
     runs = Runs.of(cast, webhook_url=url)
     run_id = runs.lost()
@@ -116,7 +118,7 @@ TRANSITIONS = {
 }
 
 
-@pytest.mark.parametrize("state", STATES)
+@cases("state", STATES, undone=True)
 def test_there_is_one_for_each_terminal_transition(runs: Runs, state: str) -> None:
     run_id = STATES[state](runs)
     assert len(runs.deliveries(run_id)) == TRANSITIONS.get(state, 0)

@@ -6,6 +6,7 @@ from django.db.models.functions import Now
 from audit.models import AuditEntry
 from pipedai.ids import new_id
 from testing.probes.shapes import A_TIME, AN_ID, NOT_FOUND
+from testing.world.cases import cases
 from triggers.models import Delivery, Trigger
 
 
@@ -55,7 +56,7 @@ def test_without_a_url_it_is_refused(cast, delivery):
     assert response.json() == {"error": "The trigger has no webhookUrl.", "code": "no_webhook_url"}
 
 
-@pytest.mark.parametrize("role", ["viewer", "operator"])
+@cases("role", ["viewer", "operator"], undone=True)
 def test_it_needs_an_admin(cast, delivery, role):
     assert redeliver(cast.client(getattr(cast, role)), delivery.id).status_code == 403
 

@@ -6,6 +6,7 @@ import pytest
 
 from audit.models import AuditEntry
 from testing.probes.shapes import A_TIME, AN_ID, NOT_FOUND
+from testing.world.cases import cases
 from triggers.models import Delivery
 
 NIL = "00000000-0000-0000-0000-000000000000"
@@ -69,7 +70,7 @@ def test_without_a_url_it_is_refused(cast):
     assert response.json() == {"error": "The trigger has no webhookUrl.", "code": "no_webhook_url"}
 
 
-@pytest.mark.parametrize("role", ["viewer", "operator"])
+@cases("role", ["viewer", "operator"], undone=True)
 def test_it_needs_an_admin(cast, trigger_id, role):
     assert send(cast.client(getattr(cast, role)), trigger_id).status_code == 403
 

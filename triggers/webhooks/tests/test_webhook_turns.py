@@ -16,6 +16,7 @@ from pipedai.outgoing.posts import Answer
 from pipedai.sql import Row, execute, fetch_all
 from testing.probes.plans import explained, prefer_indexes
 from testing.processes.racing import accepted, at_once
+from testing.world.cases import cases
 from testing.world.cast import TEST_ACTOR, Cast, make_cast
 from testing.world.many_deliveries import add_deliveries
 from testing.world.tenants import add_environments
@@ -177,9 +178,7 @@ def test_what_is_not_due_is_not_claimed(cast: Cast) -> None:
 # --- One tenant's thousand slow webhooks
 
 
-@pytest.mark.parametrize(
-    ("environments", "hosts"), [(1, 1), (1, 250), (25, 1), (25, 40)], ids=lambda n: str(n)
-)
+@cases(("environments", "hosts"), [(1, 1), (1, 250), (25, 1), (25, 40)], undone=True)
 def test_a_thousand_slow_deliveries_of_one_workspace_delay_another_by_no_second(
     cast: Cast, environments: int, hosts: int
 ) -> None:
@@ -209,7 +208,7 @@ def test_workspaces_that_fill_a_sender_delay_another_by_one_free_place(cast: Cas
         add_deliveries(a_webhook(mine), 25, hosts=25, due=NOW, domain=f"{n}.slow")
     (other,) = add_environments(cast, 1)
     sender = Sender(NOW, {mine.workspace.id: SLOW for mine in slow})
-    for _ in range(30):
+    for _ in range(15):
         # The requests begin at different times, so that they are answered one by one and not all at once.
         sender.look()
         sender.wait(1)

@@ -30,7 +30,7 @@ from pipedai.sql import database_now, execute
 from testing.probes.plan_nodes import nodes
 from testing.probes.plans import explained
 from testing.processes.forks import forked
-from testing.processes.grant_server import KNOWN_ID, KNOWN_SECRET, GrantServer, grant_server
+from testing.processes.grant_server import KNOWN_ID, KNOWN_SECRET, GrantServer
 from testing.processes.racing import ROUNDS, accepted, at_once
 from testing.processes.scheduler_process import scheduling
 from testing.processes.webhook_receiver import receiving
@@ -59,11 +59,9 @@ LOOPBACK = "127.0.0.0/8"
 
 
 @pytest.fixture
-def server(settings, tmp_path):
-    """Returns a real authorization server whose refresh tokens rotate."""
+def server(settings, authority: GrantServer) -> GrantServer:
     settings.WEBHOOK_ALLOWED_NETWORKS = (LOOPBACK,)
-    with grant_server(tmp_path) as running:
-        yield running
+    return authority
 
 
 def authorize(cast: Cast, server: GrantServer, connection_id: UUID) -> None:
