@@ -10,7 +10,6 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from functools import cache, partial
 from http import HTTPStatus
@@ -23,6 +22,7 @@ import httpx
 
 from pipedai_worker import __version__
 from pipedai_worker.running.stopping import in_background, run_in_background
+from pipedai_worker.values import parse_time, since_1970
 
 log = logging.getLogger(__name__)
 
@@ -135,26 +135,12 @@ def _details(body: Any) -> str:
     return f" ({text[:LONGEST_DETAILS]})" if text else ""
 
 
-def parse_time(moment: object) -> float | None:
-    """Convert a time in the API's format to seconds since 1970. Return None if it is not a time."""
-    if not isinstance(moment, str):
-        return None
-    try:
-        return _since_1970(datetime.fromisoformat(moment.replace("Z", "+00:00")))
-    except ValueError:
-        return None
-
-
 def parse_date(header: str | None) -> float | None:
     """Convert a `Date` header to seconds since 1970. Return None if it does not hold a time."""
     try:
-        return _since_1970(parsedate_to_datetime(header or ""))
+        return since_1970(parsedate_to_datetime(header or ""))
     except (TypeError, ValueError, OverflowError):
         return None
-
-
-def _since_1970(moment: datetime) -> float:
-    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
 
 
 def parse_retry_after(value: str | None) -> float | None:

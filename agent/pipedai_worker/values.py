@@ -1,10 +1,11 @@
-"""Reads JSON of unknown origin within bounds of size and depth, checks its numbers, and changes its strings."""
+"""Reads JSON of unknown origin within bounds of size and depth, checks numbers and times, and changes strings."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Callable
+from datetime import datetime, timezone
 from typing import Any
 
 Change = Callable[[str], str]
@@ -90,3 +91,17 @@ def number(value: object) -> float | None:
     except OverflowError:
         return None
     return finite if math.isfinite(finite) and finite >= 0 else None
+
+
+def parse_time(moment: object) -> float | None:
+    """Convert a time in the API's format to seconds since 1970. Return None if it is not a time."""
+    if not isinstance(moment, str):
+        return None
+    try:
+        return since_1970(datetime.fromisoformat(moment.replace("Z", "+00:00")))
+    except ValueError:
+        return None
+
+
+def since_1970(moment: datetime) -> float:
+    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()

@@ -117,7 +117,7 @@ def test_a_request_that_is_read_slowly_is_given_up() -> None:
             time.sleep(0.05)
 
     with api_that(talk) as api, pytest.raises(Unavailable, match="too long to answer"):
-        api._send("POST", "/slow", content=bytes(200 * MIB), bounds=Bounds(seconds=0.5))
+        api._send("POST", "/slow", content=bytes(50 * MIB), bounds=Bounds(seconds=0.5))
 
 
 def test_a_name_that_is_looked_up_for_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

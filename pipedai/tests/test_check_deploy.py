@@ -5,8 +5,6 @@ import json
 import os
 import re
 import socket
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -18,6 +16,7 @@ from pipedai.checks import probes
 from pipedai.ids import new_id
 from pipedai.server.listen import listen_params
 from pipedai.timeouts import set_timeouts_of_role
+from testing.processes import warm_start
 from testing.processes.web_process import url_of
 from testing.world.connections import add_oauth_connection, ago, claim_due
 from testing.world.runs import Runs
@@ -275,15 +274,9 @@ def test_with_a_clock_that_is_wrong(db, seconds, word):
 
 
 def check_deploy(*options, **environment):
-    return subprocess.run(
-        [sys.executable, "manage.py", "check_deploy", *options],
-        cwd=env.BASE_DIR,
-        env={"PATH": os.environ["PATH"], "PIPEDAI_ENV": "production", **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    given = {**kept, "PIPEDAI_ENV": "production", **environment}
+    return warm_start.run(["manage.py", "check_deploy", *options], given)
 
 
 def test_without_a_database_the_rest_is_said_to_be_unknown():

@@ -3,14 +3,13 @@
 import base64
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from pipedai import apps, checks, env
+from testing.processes import warm_start
 from testing.world.cases import cases
 
 # This key is fixed, because parallel test processes must collect the same parameters.
@@ -305,16 +304,9 @@ def test_everything_else_is_refused_in_production(command):
 
 
 def run(*command, **environment):
-    kept = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME"}}
-    return subprocess.run(
-        [sys.executable, *command],
-        cwd=env.BASE_DIR,
-        env={"DJANGO_SETTINGS_MODULE": "pipedai.settings", **kept, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ}
+    given = {"DJANGO_SETTINGS_MODULE": "pipedai.settings", **kept, **environment}
+    return warm_start.run(command, given)
 
 
 def test_the_deploy_check_names_what_is_missing_and_passes_when_it_is_set(tmp_path):

@@ -1,16 +1,14 @@
 """Operators' commands explain in a sentence that the database is away or has not this release's schema."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 from django.core.management import CommandError, call_command, get_commands
 from django.db import ProgrammingError, connection
 
 from manage import _UNLISTED, Manage
-from pipedai import env
 from pipedai.management.operator_command import OperatorCommand
+from testing.processes import warm_start
 
 COMMANDS = [
     ("check_keys",),
@@ -85,15 +83,8 @@ def test_an_error_of_the_commands_own_is_no_sentence(statement):
 
 
 def test_on_the_command_line_it_is_all_that_is_said():
-    answer = subprocess.run(
-        [sys.executable, "manage.py", "check_keys"],
-        cwd=env.BASE_DIR,
-        env={"PATH": os.environ["PATH"], "DATABASE_URL": "postgres://nobody@127.0.0.1:1/nowhere"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    nowhere = {"DATABASE_URL": "postgres://nobody@127.0.0.1:1/nowhere"}
+    answer = warm_start.run(["manage.py", "check_keys"], {**os.environ, **nowhere})
     last = answer.stderr.splitlines()[-1]
     assert answer.returncode == 1
     assert "Traceback" not in answer.stderr

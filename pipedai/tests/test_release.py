@@ -3,7 +3,6 @@
 import os
 import re
 import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,9 +12,9 @@ from django.db import connection, connections, transaction
 from django.db.migrations.recorder import MigrationRecorder
 
 from pipedai import timeouts
-from pipedai.env import BASE_DIR
 from pipedai.timeouts import WEB, OutOfPatience, migrate_alone, session_timeouts
 from pipedai.version import VERSION
+from testing.processes import warm_start
 from testing.processes.racing import Started
 from testing.processes.stuck_rows import held, shorten_timeouts, wait_until_somebody_waits
 from testing.processes.web_process import url_of
@@ -68,12 +67,9 @@ class in_another_session:  # noqa: N801 - used like a function
 
 def test_of_two_releases_at_once_one_migrates_and_the_other_waits(empty_database):
     environment = {**os.environ, "DATABASE_URL": url_of(empty_database)}
-    command = [sys.executable, "manage.py", "release"]
 
     def release(_number: int) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command, cwd=BASE_DIR, env=environment, capture_output=True, text=True, timeout=300
-        )
+        return warm_start.run(["manage.py", "release"], environment)
 
     with ThreadPoolExecutor(2) as pool:
         both = list(pool.map(release, range(2)))
@@ -215,14 +211,8 @@ def test_an_interrupted_index_build_is_named_with_its_remedy(committed_cast, mon
 
 
 def test_a_database_that_does_not_answer_is_one_sentence():
-    done = subprocess.run(
-        [sys.executable, "manage.py", "release"],
-        cwd=BASE_DIR,
-        env={**os.environ, "DATABASE_URL": "postgres://u:not-to-be-told@127.0.0.1:1/db"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    url = "postgres://u:not-to-be-told@127.0.0.1:1/db"
+    done = warm_start.run(["manage.py", "release"], {**os.environ, "DATABASE_URL": url})
     assert done.returncode == 1
     assert done.stderr.startswith("CommandError: The database does not answer: ")
     assert "Traceback" not in done.stderr

@@ -1,7 +1,7 @@
 """Each way to start the service prints a sentence for each unfit setting, and nothing else."""
 
 import base64
-import json
+import itertools
 import os
 import subprocess
 import sys
@@ -13,6 +13,7 @@ from django.apps import apps
 from bin.services import procfile
 from pipedai import checks, env
 from pipedai.tests.test_checks import ids_of_rules
+from testing.processes import warm_start
 
 # Nothing listens at this URL, so a process that starts by mistake ends at once.
 NO_DATABASE = "postgres://nobody@127.0.0.1:1/nowhere"
@@ -26,7 +27,8 @@ PRODUCTION = {
     "PUBLIC_URL": "https://api.example.com",
     "DATABASE_URL": NO_DATABASE,
 }
-EMBEDDED = {"DATABASE_URL": "", "PIPEDAI_DATA_DIR": "{directory}"}
+# The data directory contains this SECRET_KEY: see `directory`.
+EMBEDDED = {"DATABASE_URL": "", "PIPEDAI_DATA_DIR": "{directory}", "SECRET_KEY": SECRET_KEY}
 
 PROCESSES = procfile(env.BASE_DIR / "Procfile")
 
@@ -156,66 +158,54 @@ MALFORMED = [
     ({"DATABASE_URL": "mysql://a:hunter2@db/x"}, "DATABASE_URL must be a URL such as postgres://"),
     ({"DATABASE_URL": "postgres://a:hunter2@db:x/x"}, "DATABASE_URL must be a URL such as"),
     ({"DATABASE_LISTEN_URL": "hunter2"}, "DATABASE_LISTEN_URL must be a URL such as postgres://"),
+]
+# The checks find these, after all settings have been read. The name stands in place of a rule.
+UNCLEAR = [
     (
+        "MASTER_KEYS",
         {"MASTER_KEYS": "hunter2"},
         "Each of MASTER_KEYS must be <id>:<base64 of 32 random bytes>: set",
     ),
-    ({"MASTER_KEYS": ","}, "MASTER_KEYS must hold at least one key, and no id twice: set it"),
-    ({"TRUSTED_PROXIES": "heroku"}, "TRUSTED_PROXIES must list IP addresses or networks; 'heroku'"),
     (
+        "MASTER_KEYS",
+        {"MASTER_KEYS": ","},
+        "MASTER_KEYS must hold at least one key, and no id twice: set it",
+    ),
+    (
+        "TRUSTED_PROXIES",
+        {"TRUSTED_PROXIES": "heroku"},
+        "TRUSTED_PROXIES must list IP addresses or networks; 'heroku'",
+    ),
+    (
+        "WEBHOOK_ALLOWED_NETWORKS",
         {"WEBHOOK_ALLOWED_NETWORKS": "intranet"},
         "WEBHOOK_ALLOWED_NETWORKS holds intranet, which is no network: set it",
     ),
-    ({"PUBLIC_URL": "api.example.com"}, "PUBLIC_URL is no http or https URL: set it"),
-    ({"PUBLIC_URL": "https://[api"}, "PUBLIC_URL is no http or https URL: set it"),
-    ({"EMAIL_FROM": "PipedAI"}, "EMAIL_FROM is no address: set it"),
-    ({"DASHBOARD_URL": "app.example.com"}, "DASHBOARD_URL is no http or https URL: set it"),
+    ("PUBLIC_URL", {"PUBLIC_URL": "api.example.com"}, "PUBLIC_URL is no http or https URL: set it"),
+    ("PUBLIC_URL", {"PUBLIC_URL": "https://[api"}, "PUBLIC_URL is no http or https URL: set it"),
+    ("EMAIL_FROM", {"EMAIL_FROM": "PipedAI"}, "EMAIL_FROM is no address: set it"),
+    (
+        "DASHBOARD_URL",
+        {"DASHBOARD_URL": "app.example.com"},
+        "DASHBOARD_URL is no http or https URL: set it",
+    ),
 ]
 
-# This runs manage.py in a fork for each row. It is as good as a new process, but need not import the packages again,
-# which are those that read no settings. A fork ends without clearing up, which would copy the memory of all that has
-# been imported.
-FORKING = """
-import gc, json, os, runpy, signal, sys, tempfile
-import corsheaders, django.core.management, environ, httpcore, httpx, nacl.secret, psutil, psycopg, structlog
-import django.contrib.admin, django.contrib.auth.hashers, django.db.backends.postgresql.base, django.db.migrations
-import django_filters, smtplib, ssrfguard, uuid_utils
-said = []
-gc.freeze()
-for number, environment in enumerate(json.load(sys.stdin)):
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        if not (pid := os.fork()):
-            os.dup2(out.fileno(), 1), os.dup2(err.fileno(), 2)
-            signal.alarm(60)
-            os.environ.update(environment)
-            sys.argv = ["manage.py", ("check", "migrate", "runscheduler", "seed_demo")[number % 4]]
-            try:
-                runpy.run_path("manage.py", run_name="__main__")
-            except SystemExit as ended:
-                if isinstance(ended.code, str):
-                    print(ended.code, file=sys.stderr)
-                sys.stdout.flush(), sys.stderr.flush()
-                os._exit(1 if isinstance(ended.code, str) else ended.code or 0)
-            os._exit(0)
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        out.seek(0), err.seek(0)
-        said.append((code, out.read(), err.read()))
-json.dump(said, sys.stdout)
-"""
+# What the web process can't read, so that it does not even begin to check.
+WEB_REFUSES = [
+    ({"WEB_CONCURRENCY": "abc"}, "WEB_CONCURRENCY must be a whole number."),
+    ({"WEB_CONCURRENCY": "0"}, "WEB_CONCURRENCY must be between 1 and 256."),
+    ({"WEB_CONCURRENCY": "", "PORT": "http"}, "PORT must be a whole number."),
+    ({"DATABASE_URL": "hunter2"}, "DATABASE_URL must be a URL such as"),
+]
+WEB = ["-m", "pipedai.server"]
+CHECK = [*WEB, "--check-config"]
 
 
-def run(*command, given="", **environment):
+def inherited():
+    """What each process takes over from the environment of the tests."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return subprocess.run(
-        command,
-        cwd=env.BASE_DIR,
-        env={"PATH": path, **environment},
-        input=given,
-        capture_output=True,
-        text=True,
-        timeout=380,
-        check=False,
-    )
+    return {"PATH": path, "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
 
 
 @pytest.fixture
@@ -225,19 +215,46 @@ def directory(tmp_path):
     return str(tmp_path)
 
 
-def test_manage_py_refuses_each_with_its_sentence_and_nothing_else(directory):
-    rows = [({**PRODUCTION, **changes}, sentence) for _, changes, sentence in UNSAFE]
-    rows += [
-        ({"DATABASE_URL": NO_DATABASE, **changes}, sentence) for changes, sentence in MALFORMED
-    ]
-    given = json.dumps([changes for changes, _ in rows]).replace("{directory}", directory)
+def together(rows):
+    """Deals rows out to four processes, so that none has two rows of a rule or two values of a setting. Each process
+    is its settings, and the beginnings of what it has to say.
+    """
+    processes: list[tuple[dict[str, str], dict[str, str]]] = [({}, {}) for _ in range(4)]
+    for rule, changes, sentence in rows:
+        fitting = [
+            each
+            for each in processes
+            if rule not in each[1] and not each[0].keys() & changes.keys()
+        ]
+        settings, sentences = min(fitting, key=lambda each: len(each[1]))
+        settings.update(changes)
+        sentences[rule] = sentence
+    return [(settings, list(sentences.values())) for settings, sentences in processes]
 
-    answers = json.loads(run(sys.executable, "-c", FORKING, given=given).stdout)
 
-    for (_, sentence), (code, out, err) in zip(rows, answers, strict=True):
-        assert (code, out, err.count("\n")) == (1, "", 1), (sentence, out, err)
-        assert err.startswith(sentence.replace("{directory}", directory))
-        assert not [key for key in (SECRET_KEY, MASTER_KEY, "hunter2") if key in err]
+def test_each_is_refused_with_its_sentence_and_nothing_else(directory):
+    rows = [({**PRODUCTION, **changes}, said) for changes, said in together(UNSAFE)]
+    development = [*together(UNCLEAR), *((changes, [said]) for changes, said in MALFORMED)]
+    rows += [({"DATABASE_URL": NO_DATABASE, **changes}, said) for changes, said in development]
+    names = itertools.cycle(("check", "migrate", "runscheduler", "seed_demo"))
+    starts = [(["manage.py", next(names)], *row) for row in rows]
+    starts += [(WEB, {**PRODUCTION, **changes}, [sentence]) for changes, sentence in WEB_REFUSES]
+    # gunicorn by itself goes through it too, and the web process can check its settings without serving.
+    config = "python:pipedai.server.gunicorn_conf"
+    by_itself = ["-m", "gunicorn", "-c", config, "pipedai.asgi:application"]
+    short = {**PRODUCTION, "METRICS_TOKEN": "short"}
+    starts += [(each, short, ["METRICS_TOKEN needs 32"]) for each in (by_itself, CHECK)]
+    starts += [(CHECK, PRODUCTION, [])]
+    for command, changes, sentences in starts:
+        given = {name: value.replace("{directory}", directory) for name, value in changes.items()}
+        ended = warm_start.run(command, inherited() | given)
+        lines = ended.stderr.splitlines()
+        assert (ended.returncode, len(lines)) == (int(bool(sentences)), len(sentences)), ended
+        assert ended.stdout == "" or command == by_itself, "only gunicorn logs that it starts"
+        for sentence in sentences:
+            begins = sentence.replace("{directory}", directory)
+            assert sum(line.startswith(begins) for line in lines) == 1, (sentence, ended)
+        assert not [key for key in (SECRET_KEY, MASTER_KEY, "hunter2") if key in ended.stderr]
 
 
 def test_every_rule_is_started_with():
@@ -257,7 +274,15 @@ def test_each_process_of_the_procfile_names_all_that_is_unsafe(process, director
         "PYTHONASYNCIODEBUG": "1",
     }
 
-    refused = run("sh", "-c", PROCESSES[process], **unsafe)
+    refused = subprocess.run(
+        ["sh", "-c", PROCESSES[process]],
+        cwd=env.BASE_DIR,
+        env=inherited() | unsafe,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
 
     assert refused.returncode == 1
     assert [sentence.partition(" ")[0] for sentence in refused.stderr.splitlines()] == [
@@ -268,39 +293,3 @@ def test_each_process_of_the_procfile_names_all_that_is_unsafe(process, director
         "PYTHONASYNCIODEBUG",
         "METRICS_TOKEN",
     ]
-
-
-def test_gunicorn_by_itself_goes_through_it_too(directory):
-    options = ("-c", "python:pipedai.server.gunicorn_conf", "pipedai.asgi:application")
-    unsafe = {**PRODUCTION, "PIPEDAI_DATA_DIR": directory, "METRICS_TOKEN": "short"}
-
-    refused = run(sys.executable, "-m", "gunicorn", *options, **unsafe)
-
-    assert refused.returncode == 1
-    assert refused.stderr.startswith("METRICS_TOKEN needs 32")
-    assert refused.stderr.count("\n") == 1
-
-
-def test_the_web_process_checks_its_settings_without_serving():
-    check = (sys.executable, "-m", "pipedai.server", "--check-config")
-    refused = run(*check, **PRODUCTION, METRICS_TOKEN="short")
-    assert refused.returncode == 1
-    assert refused.stderr.startswith("METRICS_TOKEN needs 32")
-    assert refused.stderr.count("\n") == 1
-    assert run(*check, **PRODUCTION).returncode == 0
-
-
-@pytest.mark.parametrize(
-    ("changes", "sentence"),
-    [
-        ({"WEB_CONCURRENCY": "abc"}, "WEB_CONCURRENCY must be a whole number.\n"),
-        ({"WEB_CONCURRENCY": "0"}, "WEB_CONCURRENCY must be between 1 and 256.\n"),
-        ({"WEB_CONCURRENCY": "", "PORT": "http"}, "PORT must be a whole number.\n"),
-        ({"DATABASE_URL": "hunter2"}, "DATABASE_URL must be a URL such as"),
-    ],
-)
-def test_the_web_process_refuses_what_it_cannot_read(changes, sentence):
-    refused = run("sh", "-c", PROCESSES["web"], **{**PRODUCTION, **changes})
-    assert refused.returncode == 1
-    assert refused.stderr.startswith(sentence)
-    assert refused.stderr.count("\n") == 1

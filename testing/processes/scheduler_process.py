@@ -3,11 +3,10 @@
 import contextlib
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipedai.env import BASE_DIR
+from testing.processes import warm_start
 from testing.processes.web_process import url_of
 
 
@@ -17,12 +16,10 @@ def scheduling(
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """Runs a scheduler on the database of this name for the time of the block, and then kills it if it still lives."""
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "manage.py", "runscheduler"],
-            cwd=BASE_DIR,
-            env={**os.environ, "DATABASE_URL": url_of(database), **environment},
-            stdout=output,
-            stderr=subprocess.STDOUT,
+        process = warm_start.start(
+            ["manage.py", "runscheduler"],
+            environment={**os.environ, "DATABASE_URL": url_of(database), **environment},
+            output=output.fileno(),
         )
     try:
         yield process

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +19,8 @@ from django.conf import settings
 
 from pipedai.embedded.server import EmbeddedPostgres
 from pipedai.env import BASE_DIR
+from testing.processes import warm_start
 
-_COMMAND = [sys.executable, "-m", "pipedai.server"]
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 _PORTS = 1_000
@@ -32,6 +32,10 @@ _ports = (
     + number % _PORTS
     for number in itertools.count(secrets.randbelow(_PORTS))
 )
+
+
+# Starts a web process with this environment, and with this file descriptor for its output.
+_Start = Callable[[dict[str, str], int], "subprocess.Popen[bytes]"]
 
 
 @dataclass
@@ -62,7 +66,7 @@ def serve(
 
     It listens on `PORT` in `environment` or, without that, on a free port.
     """
-    return _serving(BASE_DIR, _COMMAND, database, log, environment)
+    return _serving(_warm(), database, log, environment)
 
 
 def serve_in_bounds(
@@ -71,8 +75,7 @@ def serve_in_bounds(
     """Does the same. On Linux, a process of the server that would take more memory raises MemoryError, which its log
     then has.
     """
-    bounded = ["sh", "-c", f'ulimit -d {most_mib * 1024}; exec "$@"', "sh", *_COMMAND]
-    return _serving(BASE_DIR, bounded, database, log, {})
+    return _serving(_warm(most_mib * 1024), database, log, {})
 
 
 def serve_on(
@@ -85,7 +88,7 @@ def serve_on(
     }
     command = [sys.executable, "-m", "pipedai.server"]
     descriptors = [each.fileno() for each in listeners]
-    return _serving(BASE_DIR, command, database, log, environment, descriptors)
+    return _serving(_cold(BASE_DIR, command, descriptors), database, log, environment)
 
 
 def serve_checkout(
@@ -100,25 +103,43 @@ def serve_checkout(
         "WEB_CONCURRENCY": "1",
         "PATH": path,
     }
-    return _serving(checkout, ["sh", "-c", web], database, log, environment)
+    return _serving(_cold(checkout, ["sh", "-c", web]), database, log, environment)
+
+
+def _warm(most_kib: int | None = None) -> _Start:
+    def start(environment: dict[str, str], output: int) -> "subprocess.Popen[bytes]":
+        words = ["-m", "pipedai.server"]
+        return warm_start.start(
+            words, environment=environment, output=output, new_session=True, most_kib=most_kib
+        )
+
+    return start
+
+
+def _cold(checkout: Path, command: list[str], descriptors: Sequence[int] = ()) -> _Start:
+    def start(environment: dict[str, str], output: int) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(  # noqa: S603 - our own commands
+            command,
+            cwd=checkout,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=descriptors,
+        )
+
+    return start
 
 
 @contextlib.contextmanager
 def _serving(
-    checkout: Path,
-    command: list[str],
-    database: str,
-    log: Path,
-    environment: dict[str, str],
-    descriptors: Sequence[int] = (),
+    start: _Start, database: str, log: Path, environment: dict[str, str]
 ) -> Iterator[Server]:
     port = int(environment.get("PORT") or free_port())
     database_url = url_of(database)
     with log.open("ab") as output:
-        process = subprocess.Popen(  # noqa: S603 - our own commands
-            command,
-            cwd=checkout,
-            env={
+        process = start(
+            {
                 **os.environ,
                 "DATABASE_URL": database_url,
                 "PORT": str(port),
@@ -127,10 +148,7 @@ def _serving(
                 "DJANGO_SETTINGS_MODULE": "testing.settings",
                 **environment,
             },
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            pass_fds=descriptors,
+            output.fileno(),
         )
     server = Server(f"http://127.0.0.1:{port}", database_url, process, log)
     try:

@@ -9,6 +9,7 @@ from django.db import IntegrityError
 from pipedai.crypto import CannotOpen
 from testing.probes.shapes import invalid
 from testing.probes.tables import columns_with
+from testing.world.cases import cases
 from testing.world.sealed import headers_of
 from triggers.models import Run, Trigger
 from triggers.models.trigger import MCP_HEADERS
@@ -53,15 +54,11 @@ class TestWhichMayBeSet:
         assert response.status_code == 201
         assert response.json()["hasMcpHeaders"] is True
 
-    @pytest.mark.parametrize(
+    @cases(
         "name",
         [
             "", " ", "a b", "a:", "a\n", "a\r\nb", "é", "a\x7f", "(x)", "a/b", "a,b",
             "sk-planted secret", "x\ty", "Bearer planted:value",
-        ],
-        ids=[
-            "empty", "blank", "blank-inside", "colon", "newline", "crlf", "not-ascii", "delete",
-            "parentheses", "slash", "comma", "a-pasted-secret", "tab", "a-pasted-header",
         ],
     )  # fmt: skip
     def test_an_invalid_name_is_refused_without_saying_it(self, create, name):
@@ -70,7 +67,7 @@ class TestWhichMayBeSet:
         assert response.json() == invalid({"mcpHeaders": [self.NAME]})
         assert "planted" not in response.content.decode()
 
-    @pytest.mark.parametrize(
+    @cases(
         "name",
         [
             "Host", "host", "Content-Length", "CONNECTION", "Transfer-Encoding",
@@ -81,15 +78,11 @@ class TestWhichMayBeSet:
         response = create(mcpHeaders={name: "v"})
         assert response.json() == invalid({"mcpHeaders": [f"{name} may not be set."]})
 
-    @pytest.mark.parametrize(
+    @cases(
         "value",
         [
             "", " ", " v", "v ", "a\nb", "a\r\nX-Injected: 1", "a\x01", "é", "a\x7f",
             5, True, None, ["v"], {"a": "v"},
-        ],
-        ids=[
-            "empty", "blank", "before", "after", "newline", "crlf", "control", "not-ascii", "delete",
-            "number", "boolean", "null", "list", "object",
         ],
     )  # fmt: skip
     def test_an_invalid_value_is_named_by_its_header(self, create, value):
@@ -107,7 +100,7 @@ class TestWhichMayBeSet:
         response = create(mcpHeaders={"x-api-key": "planted\nvalue"})
         assert "planted" not in response.content.decode()
 
-    @pytest.mark.parametrize("headers", ["x: y", 5, True, [], [["x", "y"]]])
+    @cases("headers", ["x: y", 5, True, [], [["x", "y"]]])
     def test_anything_but_an_object_is_refused(self, create, headers):
         assert create(mcpHeaders=headers).json() == invalid({"mcpHeaders": [self.OBJECT]})
 
@@ -115,9 +108,7 @@ class TestWhichMayBeSet:
         response = create(mcpHeaders={"x-api-key": "1", "X-API-Key": "2"})
         assert response.json() == invalid({"mcpHeaders": ["Two names are alike but for case."]})
 
-    @pytest.mark.parametrize(
-        "headers", [{"x" * 193: "v" * 8000}, {f"x-{n:03}": "v" * 100 for n in range(80)}]
-    )
+    @cases("headers", [{"x" * 193: "v" * 8000}, {f"x-{n:03}": "v" * 100 for n in range(80)}])
     def test_more_than_8_kib_in_all_are_refused(self, create, headers):
         response = create(mcpHeaders=headers)
         assert response.json() == invalid({"mcpHeaders": ["Must not be longer than 8 KiB in all."]})

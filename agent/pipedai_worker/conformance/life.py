@@ -6,7 +6,6 @@ from datetime import timedelta
 from functools import partial
 from uuid import uuid4
 
-from pipedai_worker.api import parse_time
 from pipedai_worker.conformance.fake_api import IN_HAND
 from pipedai_worker.conformance.lab import (
     Lab,
@@ -17,6 +16,7 @@ from pipedai_worker.conformance.lab import (
     expect_status,
     expect_well_formed,
 )
+from pipedai_worker.values import parse_time
 
 SECRET = "sk-live-0123456789abcdef"  # noqa: S105 - no secret
 # Fields and a status that only an API newer than the worker might answer.

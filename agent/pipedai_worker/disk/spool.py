@@ -15,7 +15,6 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from pipedai_worker.api import parse_time
 from pipedai_worker.disk import durable
 from pipedai_worker.disk.durable import logged
 from pipedai_worker.executors.claude_names import DEFERRED, TOOL_PREFIX
@@ -23,7 +22,7 @@ from pipedai_worker.executors.watch import text_of
 from pipedai_worker.redact import Redactor
 from pipedai_worker.running.outcome import iso
 from pipedai_worker.running.process import SHORTEST_CUT_STRING
-from pipedai_worker.values import parse, shortened, whole
+from pipedai_worker.values import parse, parse_time, shortened, whole
 
 # What the model says, what it thinks, the tools that it calls, and what they answer.
 MESSAGE, THINKING, TOOL_CALL, TOOL_RESULT = "message", "thinking", "tool_call", "tool_result"

@@ -24,6 +24,7 @@ def main() -> None:
     if response.status != 200:
         sys.exit(f"The gateway answered {response.status}.")
     sys.stdout.buffer.write(response.read())
+    connection.close()
 
 
 if __name__ == "__main__":

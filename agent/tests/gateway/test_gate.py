@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import io
 import json
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 
 from pipedai_worker.disk.sessions import Session, Workplace
 from pipedai_worker.executors import claude
+from pipedai_worker.executors import hook as hook_program
 from pipedai_worker.executors.base import JobSession
 from pipedai_worker.gateway import Credentials, Gate, gate, limits
 from pipedai_worker.redact import Redactor
@@ -288,7 +290,7 @@ def test_what_the_gate_fails_to_judge_is_refused(
     way = gated(decision=decided("{}"))
     monkeypatch.setattr(gate, "canonical", lambda *_: 1 / 0)
     assert gate.ODD in str(way.client.call("send"))
-    assert hook(way, tmp_path, "send", {})["why"] == gate.ODD
+    assert hook(way, tmp_path, "send", {}, as_program=True)["why"] == gate.ODD
     assert way.gate is not None
     assert list(way.gate.denied(waits=False).values()) == ["send", "send"]
     assert sent_to(server) == []
@@ -436,8 +438,10 @@ def test_the_worst_annotation_of_a_run_counts(
 # --- The hook -------------------------------------------------------------------------------------
 
 
-def hook(way: Way, tmp_path: Path, tool: str, arguments: Any, **fields: Any) -> dict[str, Any]:
-    """Run the hook's program as claude does, and return what it tells claude."""
+def hook(
+    way: Way, tmp_path: Path, tool: str, arguments: Any, *, as_program: bool = False, **fields: Any
+) -> dict[str, Any]:
+    """Run the hook, as claude does or in this process, and return what it tells claude."""
     config = tmp_path / "mcp.json"
     config.write_bytes(claude.mcp_configuration(way.gateway.url, 60))
     asked = {
@@ -445,13 +449,19 @@ def hook(way: Way, tmp_path: Path, tool: str, arguments: Any, **fields: Any) -> 
         "tool_use_id": "toolu_1",
         "tool_input": arguments,
     }
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", str(claude.HOOK), str(config), "60"],
-        input=json.dumps({**asked, **fields}).encode(),
-        capture_output=True,
-        check=True,
-    )
-    told = json.loads(done.stdout).get("hookSpecificOutput", {})
+    argv, text = [str(claude.HOOK), str(config), "60"], json.dumps({**asked, **fields})
+    if as_program:
+        command = [sys.executable, "-I", "-S", *argv]
+        said = subprocess.check_output(command, input=text.encode())
+    else:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", argv)
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+            written = io.BytesIO()
+            patch.setattr(sys, "stdout", io.TextIOWrapper(written))
+            hook_program.main()
+            said = written.getvalue()
+    told = json.loads(said).get("hookSpecificOutput", {})
     return {"decision": told.get("permissionDecision"), "why": told.get("permissionDecisionReason")}
 
 
@@ -461,7 +471,7 @@ def test_the_hook_defers_the_first_gated_call_and_denies_the_others(
     way = gated()
     found = way.gate
     assert found is not None
-    assert hook(way, tmp_path, "look", {})["decision"] is None
+    assert hook(way, tmp_path, "look", {}, as_program=True)["decision"] is None
     assert hook(way, tmp_path, "send", {}, agent_id="a")["why"] == gate.SUB_AGENT
     spending.full = True
     assert hook(way, tmp_path, "send", {})["why"] == gate.NO_ROOM

@@ -97,10 +97,10 @@ def test_the_file_and_the_list_are_bounded_and_counts_go_on(
     monkeypatch.setattr(tool_calls, "SUMMARY_AFTER_BYTES", 32 * 1024)
     calls = ToolCalls(path)
     kept = [calls.begin("never answered", POSSIBLE) for _ in range(3)]
-    for _ in range(5000):
+    for _ in range(1500):
         calls.end(calls.begin("look" * 99, NO_EFFECT), OK)
     calls.end(kept[1], ERROR)
-    assert calls.counts() == {"total": 5003, "effects": 3, "unknown": 2}
+    assert calls.counts() == {"total": 1503, "effects": 3, "unknown": 2}
     assert len(calls.listed()) == 500
     assert {len(item["tool"]) for item in calls.listed()} == {200, 14}
     assert [item["outcome"] for item in calls.listed()[:3]] == ["unknown", "error", "unknown"]

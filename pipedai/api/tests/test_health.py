@@ -37,7 +37,15 @@ def test_live_asks_no_database():
     assert browser().get(LIVE).status_code == 200
 
 
-def test_the_event_loop_answers_as_a_thread_would(server: Server):
+def test_a_served_api(own_database: str, server: Server, subtests: pytest.Subtests):
+    """Both are one test, because starting the server takes longer than all the requests here."""
+    with subtests.test("The event loop answers as a thread would."):
+        _the_event_loop_answers_as_a_thread_would(server)
+    with subtests.test("Without its database it is 503, and then well again."):
+        _without_its_database_it_is_503_and_then_well_again(own_database, server)
+
+
+def _the_event_loop_answers_as_a_thread_would(server: Server):
     def answer(method: str, **headers: str) -> tuple[int, bytes, dict[str, str]]:
         response = httpx.request(method, f"{server.api}/health/live", headers=headers)
         unlike = {"x-request-id", "date"}
@@ -54,7 +62,7 @@ def test_the_event_loop_answers_as_a_thread_would(server: Server):
     assert answer("POST")[0] == 405
 
 
-def test_without_its_database_it_is_503_and_then_well_again(own_database: str, server: Server):
+def _without_its_database_it_is_503_and_then_well_again(own_database: str, server: Server):
     def statuses() -> list[int]:
         return [httpx.get(f"{server.api}/{name}").status_code for name in ("health", "health/live")]
 

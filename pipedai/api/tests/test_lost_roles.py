@@ -5,26 +5,21 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import httpx
 import pytest
 from django.db import transaction
 from django.db.models.functions import Now
 
-from accounts.models import User
 from accounts.services import deactivate_user
 from accounts.sessions import CookieJWTAuthentication
 from audit.models import AuditEntry
 from pipedai.api import tokens
 from pipedai.api.errors import ApiError, Unauthenticated
 from pipedai.events import Actor
-from pipedai.sql import fetch_all, fetch_one
 from testing.probes.api_urls import authenticates, permission_of
 from testing.probes.tables import contents
 from testing.processes.racing import Started
-from testing.processes.web_process import Server
-from testing.processes.worker_process import until
 from testing.world.cases import cases
-from testing.world.cast import TEST_ACTOR, Cast, bearer, session_cookie
+from testing.world.cast import TEST_ACTOR, Cast, bearer
 from testing.world.routes import ROUTES, Route
 from testing.world.stage import Stage
 from testing.world.users import UserFactory
@@ -111,26 +106,32 @@ def _rows() -> dict[str, Any]:
 def test_who_loses_the_role_while_the_act_waits_is_refused(
     committed_stage: Stage, route: Route
 ) -> None:
+    """All callers lose the role in one transaction, for which the acts of all of them wait."""
     stage, losses = committed_stage, _losses(route)
     assert losses
-    for substrate, lose, status in losses:
-        caller = Caller(stage.cast, substrate)
+    callers = [Caller(stage.cast, substrate) for substrate, _, _ in losses]
+    calls: list[Callable[[], Any]] = []
+    for caller, (substrate, _, _) in zip(callers, losses, strict=True):
+        seen = stage
         if substrate is HostKeyAuthentication:  # A host sees only its own workers.
             worker = Worker.objects.get(host_key_id=caller.key.id)
-            stage = replace(stage, ids={**stage.ids, "worker_id": worker.id})
-        call = partial(route.send, caller.client, route.url(stage), stage.cast)
-        with transaction.atomic():
+            seen = replace(stage, ids={**stage.ids, "worker_id": worker.id})
+        calls.append(partial(route.send, caller.client, route.url(seen), stage.cast))
+    with transaction.atomic():
+        for caller, (_, lose, _) in zip(callers, losses, strict=True):
             lose(caller)
-            act = Started(call)
+        acts = [Started(call) for call in calls]
+        for act in acts:
             act.wait_until_blocked()
-            before = _rows()
-        answer: Any = act.answer()
+        before = _rows()
+    answers: list[Any] = [act.answer() for act in acts]
+    assert _rows() == before
+    for call, answer, (_, lose, status) in zip(calls, answers, losses, strict=True):
         # Of several rows each is refused by itself.
         codes = [each["code"] for each in answer.json().get("items", ())]
         of_status = {401: "invalid_token", 403: "forbidden", 404: "not_found"}[status]
         assert answer.status_code == status or codes == [of_status], lose.__name__
-        assert _rows() == before, lose.__name__
-        assert call().status_code == status, "asked later"
+        assert call().status_code == status, f"asked later: {lose.__name__}"
 
 
 def test_who_loses_the_role_while_an_approval_waits_lets_no_host_in(committed_cast: Cast) -> None:
@@ -154,17 +155,15 @@ def test_who_loses_the_role_while_an_approval_waits_lets_no_host_in(committed_ca
     assert (refusal.status_code, _rows() == before) == (404, True)
 
 
-@pytest.mark.parametrize(
-    ("substrate", "lose"), [(substrate, lose) for substrate, lose, _ in LOSSES[:4]]
-)
+@cases(("substrate", "lose"), [(substrate, lose) for substrate, lose, _ in LOSSES[:4]])
 def test_who_has_the_role_keeps_it_until_the_act_is_done(
     committed_cast: Cast, substrate: type, lose: Callable[[Caller], None]
 ) -> None:
     caller = Caller(committed_cast, substrate)
-    worker_id = committed_cast.worker.worker_id
+    worker_id, label = committed_cast.worker.worker_id, f"Of {substrate.__name__} {lose.__name__}"
     with transaction.atomic():
         Worker.objects.select_for_update().get(id=worker_id)
-        act = Started(lambda: caller.client.patch(f"/api/v1/workers/{worker_id}", {"label": "New"}))
+        act = Started(lambda: caller.client.patch(f"/api/v1/workers/{worker_id}", {"label": label}))
         act.wait_until_blocked()
         losing = Started(lambda: lose(caller))
         losing.wait_until_blocked()
@@ -198,45 +197,23 @@ def test_staff_and_the_system_need_no_role(cast: Cast, actor: Actor) -> None:
     assert not Membership.objects.filter(user=cast.viewer).exists()
 
 
-def test_an_owner_makes_no_other_while_their_removal_waits(
-    committed_cast: Cast, server: Server
-) -> None:
-    """The owner tries it as an attacker would, over HTTP, while the removal is first in the queue for the lock."""
+def test_an_owner_makes_no_other_while_their_removal_waits(committed_cast: Cast) -> None:
+    """The owner tries it while the removal is first in the queue for the lock."""
     cast = committed_cast
-    members = f"{server.api}/environments/{cast.environment.id}/members"
-
-    def call(method: str, by: User, member: User, body: dict[str, str] | None = None) -> int:
-        answer = httpx.request(
-            method,
-            f"{members}/{member.id}",
-            json=body,
-            cookies={"auth_token": session_cookie(by)},
-            headers={"Origin": server.url},
-            timeout=60,
-        )
-        return answer.status_code
-
+    members = f"/api/v1/environments/{cast.environment.id}/members"
     for _ in range(3):
         other, friend = UserFactory.create(), UserFactory.create()
         Membership.objects.create(environment=cast.environment, user=other, role="owner")
         Membership.objects.create(environment=cast.environment, user=friend, role="viewer")
+        remove = partial(cast.client(cast.owner).delete, f"{members}/{other.id}")
+        promote = partial(cast.client(other).patch, f"{members}/{friend.id}", {"role": "owner"})
         with transaction.atomic():
             lock_environment(cast.environment.id)
-            removal = Started(partial(call, "DELETE", cast.owner, other))
-            until(lambda: _waiting() == 1)
-            promotion = Started(partial(call, "PATCH", other, friend, {"role": "owner"}))
-            until(lambda: _waiting() == 2)
-        assert (removal.answer(), promotion.answer()) == (204, 404)
+            removal: Started[Any] = Started(remove)
+            removal.wait_until_blocked()
+            promotion: Started[Any] = Started(promote)
+            promotion.wait_until_blocked()
+        statuses = [each.answer().status_code for each in (removal, promotion)]
+        assert statuses == [204, 404]
         assert Membership.objects.get(user=friend).role == "viewer"
     assert not AuditEntry.objects.filter(action="member.role-changed").exists()
-
-
-def _waiting() -> int:
-    """Returns how many backends of this database wait for a lock."""
-    fetch_one(
-        "SELECT pg_stat_clear_snapshot()", {}
-    )  # In a transaction, statistics stay as first read.
-    waiting = """
-    SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
-    """
-    return len(fetch_all(waiting, {}))

@@ -1,7 +1,8 @@
 """Checks are made in this order: size, route, `Accept`, credentials, method, origin, throttle, visibility,
 role, body, state.
 
-Each request of these tests has two faults, and must be answered for the one that is checked first.
+Each request of these tests has two faults, and must be answered for the one that is checked first. That the size comes
+before all others is tried in test_over_http.py.
 """
 
 import json
@@ -9,15 +10,13 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-import httpx
 import pytest
-from django.conf import settings
 from django.test import Client
 
 from pipedai.api import throttling
 from pipedai.api.authentication import AUTH_COOKIE
 from pipedai.api.throttling import TooManyRequests
-from testing.world.cast import browser, make_cast, session_cookie
+from testing.world.cast import browser, session_cookie
 
 NOTHING = "01a20e5f-a31e-7453-b4da-bc1dd526bdec"
 
@@ -125,21 +124,6 @@ def test_each_fault_alone_is_answered(cast):
 def test_of_two_faults_the_earlier_one_is_answered(cast):
     for earlier, later in PAIRS:
         assert answered(broken(earlier, later), cast) == earlier[2], (earlier, later)
-
-
-def test_a_body_that_is_too_large_is_answered_before_anything_else(server):
-    cast = make_cast()
-    with httpx.Client() as client:
-        for fault in FAULTS:
-            call = broken(fault)
-            cookie = {"Cookie": f"{AUTH_COOKIE}={call.cookie(cast)}"} if call.who else {}
-            answer = client.request(
-                call.method,
-                server.url + call.path(cast),
-                headers={**call.headers, **cookie},
-                content=call.content(cast).ljust(settings.MAX_BODY_BYTES + 1),
-            )
-            assert (fault[0], answer.status_code) == (fault[0], 413)
 
 
 def test_credentials_come_before_the_body_of_a_registration(cast):

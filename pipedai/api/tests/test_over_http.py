@@ -4,8 +4,11 @@ import re
 from http import HTTPStatus
 
 import httpx
+from django.conf import settings
 
 from pipedai.api import tokens
+from pipedai.api.authentication import AUTH_COOKIE
+from pipedai.api.tests.test_order import FAULTS, broken
 from testing.world.cast import make_cast, session_cookie
 from testing.world.users import PASSWORD
 
@@ -23,6 +26,7 @@ def test_a_served_api(server, subtests):
         _every_error_is_json_with_the_same_headers,
         _a_form_is_read_in_no_codec_that_its_sender_names,
         _the_largest_body_is_taken,
+        _a_body_that_is_too_large_is_answered_before_anything_else,
         _a_request_id_is_taken_over_if_it_is_one,
         _no_token_and_no_secret_comes_into_the_log,
     ):
@@ -105,6 +109,21 @@ def _the_largest_body_is_taken(server):
         content=body,
     )
     assert response.status_code == 201
+
+
+def _a_body_that_is_too_large_is_answered_before_anything_else(server):
+    cast = make_cast()
+    with httpx.Client() as client:
+        for fault in FAULTS:
+            call = broken(fault)
+            cookie = {"Cookie": f"{AUTH_COOKIE}={call.cookie(cast)}"} if call.who else {}
+            answer = client.request(
+                call.method,
+                server.url + call.path(cast),
+                headers={**call.headers, **cookie},
+                content=call.content(cast).ljust(settings.MAX_BODY_BYTES + 1),
+            )
+            assert answer.status_code == 413, fault[0]
 
 
 def _a_request_id_is_taken_over_if_it_is_one(server):

@@ -15,6 +15,7 @@ from testing.probes.tables import contents
 from testing.processes.racing import Started, accepted
 from testing.processes.stuck_rows import all_rows_of, held, shorten_timeouts
 from testing.processes.web_process import serve
+from testing.world.cases import cases
 from testing.world.routes import ROUTES
 from triggers.models import Run
 
@@ -116,7 +117,7 @@ def rows():
     return {table: counted for table, counted in contents().items() if counted}
 
 
-@pytest.mark.parametrize("table", NEEDED)
+@cases("table", NEEDED)
 def test_an_act_that_needs_the_row_is_503_in_time_and_nothing_is_half_done(stage, table):
     cast = stage.cast
     # With these values bookkeeping has nothing to write.
@@ -202,7 +203,7 @@ def test_a_statement_that_takes_too_long_is_503(cast):
     assert rows() == before
 
 
-@pytest.mark.parametrize(
+@cases(
     ("name", "read"),
     [
         ("POST environments/:environment/triggers", "run"),

@@ -1,9 +1,6 @@
 """Throttles count hits per caller, and refuse those beyond a rate with the right headers."""
 
 import os
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -19,10 +16,9 @@ from pipedai.api.throttling import (
     count_hit,
     prune_throttles,
 )
-from pipedai.env import BASE_DIR
 from pipedai.sql import execute, fetch_all, fetch_one
+from testing.processes.forks import forked
 from testing.processes.racing import at_once
-from testing.processes.web_process import url_of
 
 # The window lasts a century, so that it ends in none of these tests.
 LONG = 3_155_760_000
@@ -127,26 +123,13 @@ class TestMany:
         )
 
     def test_processes_share_the_counters(self, own_database):
-        program = (
-            "import django; django.setup()\n"
-            "from pipedai.api.throttling import Rate, count_hit\n"
-            f"for _ in range(10): count_hit(Rate('three', 3, {LONG}), 'ada')\n"
-        )
+        def count_and_end():
+            for _ in range(10):
+                count_hit(THREE, "ada")
+            os._exit(0)
 
-        def run(_):
-            return subprocess.run(
-                [sys.executable, "-c", program],
-                cwd=BASE_DIR,
-                env={
-                    **os.environ,
-                    "DATABASE_URL": url_of(own_database),
-                    "DJANGO_SETTINGS_MODULE": "pipedai.settings",
-                },
-                check=True,
-            )
-
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(run, range(2)))
+        pids = [forked(count_and_end) for _ in range(2)]
+        assert [os.waitpid(pid, 0)[1] for pid in pids] == [0, 0]
         assert count_hit(THREE, "ada")[0] == 21
 
 

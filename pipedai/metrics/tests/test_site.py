@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,12 +13,12 @@ import psutil
 import pytest
 from django.db.models.functions import Now
 
-from pipedai.env import BASE_DIR
 from pipedai.ids import new_id
 from pipedai.metrics import VARIABLE
 from pipedai.version import VERSION
 from testing.probes.promql import queries, selections
 from testing.probes.scrapes import TOKEN, Scrape
+from testing.processes import warm_start
 from testing.processes.main_job import MainJob
 from testing.processes.scheduler_process import scheduling
 from testing.processes.web_process import Server, free_port, serve
@@ -234,13 +232,8 @@ def test_without_a_token_there_are_none(server: Server) -> None:
 def test_a_scheduler_that_can_t_serve_its_metrics_says_why(
     bind: str, token: str, sentence: str
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "manage.py", "runscheduler"],
-        cwd=BASE_DIR,
-        env={**os.environ, "METRICS_TOKEN": token, "SCHEDULER_METRICS_BIND": bind},
-        capture_output=True,
-        text=True,
-    )
+    environment = {**os.environ, "METRICS_TOKEN": token, "SCHEDULER_METRICS_BIND": bind}
+    done = warm_start.run(["manage.py", "runscheduler"], environment)
     assert done.returncode == 1
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr

@@ -5,13 +5,13 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from testing.probes.error_codes import CODES
+from testing.processes import warm_start
 from testing.processes.web_process import free_port
 from testing.processes.worker_process import until
 
@@ -31,14 +31,11 @@ def gunicorn(app: str, *options: str, output: Path, **environment: str) -> subpr
     names = ("PATH", "HOME", "PYTHONPATH")
     inherited = {name: os.environ[name] for name in names if name in os.environ}
     with output.open("wb") as file:
-        return subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "-c", CONFIG, *options, app],
-            cwd=ROOT,
-            env=inherited | own | environment,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+        return warm_start.start(
+            ["-m", "gunicorn", "-c", CONFIG, *options, app],
+            environment=inherited | own | environment,
+            output=file.fileno(),
+            new_session=True,
         )
 
 

@@ -21,6 +21,7 @@ _ENDS = (
     "pipedai-worker",
     "gunicorn",
     "bench",
+    "warm_start",
 )
 
 _words = list(getattr(sys, "orig_argv", ()))[1:]

@@ -12,15 +12,16 @@ from pipedai.sql import database_now
 from pipedai.wakeups import watches
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.cases import cases
-from testing.world.runs import Runs
 from triggers.models import Run, RunEventBatch, Trigger
 from triggers.run_events import reading
 from triggers.run_events.reading import page_of_events
 
 
 @pytest.fixture
-def runs(cast):
-    return Runs(cast, cast.add_trigger(record_events="always"), now=database_now())
+def runs(runs):
+    Trigger.objects.filter(id=runs.trigger_id).update(record_events="always")
+    runs.now = database_now()
+    return runs
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from pipedai.sql import database_now
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.cases import cases
 from testing.world.runs import Runs
-from triggers.models import Run, RunEventDay, RunEventLog
+from triggers.models import Run, RunEventDay, RunEventLog, Trigger
 from triggers.models.run import MAX_RUN_EVENTS
 from triggers.run_events import recording
 from triggers.run_events.reading import page_of_events
@@ -26,8 +26,9 @@ MIB = 1024 * 1024
 
 
 @pytest.fixture
-def runs(cast):
-    return Runs.of(cast, record_events="always")
+def runs(runs):
+    Trigger.objects.filter(id=runs.trigger_id).update(record_events="always")
+    return runs
 
 
 @pytest.fixture

@@ -8,14 +8,15 @@ from django.db.models.functions import Now
 from pipedai.sql import database_now
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.cast import bearer
-from testing.world.runs import Runs
 from triggers.models import Run, Trigger
 from workspaces.models import ApiKey
 
 
 @pytest.fixture
-def runs(cast):
-    return Runs(cast, cast.add_trigger(record_events="failures"), now=database_now())
+def runs(runs):
+    Trigger.objects.filter(id=runs.trigger_id).update(record_events="failures")
+    runs.now = database_now()
+    return runs
 
 
 @pytest.fixture
