@@ -2,9 +2,7 @@
 
 import json
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 import httpx
 
@@ -54,7 +52,7 @@ def _wait_until_told(on: Database, url: str) -> None:
 def _take(on: Database, url: str) -> None:
     demo = json.loads((on.directory / "demo.json").read_text())
     IMAGES.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as profile, chromium(Path(profile)) as browser:
+    with chromium() as browser:
         page = browser.new_page(base_url=url, viewport=_SIZE, color_scheme="light")  # type: ignore[arg-type]
         page.goto("/console/")
         page.fill("[name=email]", demo["email"])

@@ -9,10 +9,10 @@ from testing.world.cast import session_cookie
 pytestmark = pytest.mark.long
 
 
-def test_everything_is_reached_and_worked_by_the_keyboard(committed_stage, server, tmp_path):
+def test_everything_is_reached_and_worked_by_the_keyboard(committed_stage, server):
     cookie, here = session_cookie(committed_stage.cast.owner), "environments/{environment_id}/"
     here = here.format(**committed_stage.ids)
-    with browsing(server, tmp_path) as page:
+    with browsing(server) as page:
         sign_in(page, cookie)
         grace, keys = KeyboardPerson(page, scripts=True), page.keyboard
 

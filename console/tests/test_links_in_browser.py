@@ -19,14 +19,14 @@ SHOWN = {"invitation": "dl"}
 PAGES = {"verify": "verify", "reset": "reset", "register": "registration"}
 
 
-def test_the_script_takes_the_token_and_the_forms_work(committed_cast, server, tmp_path):
+def test_the_script_takes_the_token_and_the_forms_work(committed_cast, server):
     ada = UserFactory.create(email="ada@example.com")
     tokens = {page: issue_token(of, ada.email, ada) for page, of in PAGES.items()}
     environment, owner = committed_cast.environment, committed_cast.owner
     tokens["notices"] = asked_token(committed_cast, "grace@example.com")
     tokens["invitation"] = invite_for_test(environment, owner, "grace@example.com", "operator")
     complaints: list[str] = []
-    with chromium(tmp_path) as browser:
+    with chromium() as browser:
         page = browser.new_page()
         page.set_default_timeout(60_000)  # A busy machine draws slowly.
         page.on("pageerror", lambda error: complaints.append(f"{page.url}: {error}"))

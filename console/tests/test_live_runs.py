@@ -47,10 +47,10 @@ def called(seq):
 
 
 def test_a_run_is_followed_live_and_a_hidden_tab_reads_on_where_it_was(
-    committed_stage, server, tmp_path, tell
+    committed_stage, server, tell
 ):
     cookie, run_id = session_cookie(committed_stage.cast.operator), committed_stage.runs["running"]
-    with browsing(server, tmp_path) as page:
+    with browsing(server) as page:
         sign_in(page, cookie)
         page.goto(f"runs/{run_id}")
         tell("events", events=[event(1)])
@@ -93,11 +93,9 @@ def test_a_run_is_followed_live_and_a_hidden_tab_reads_on_where_it_was(
         look_at(page, "rerun-effects")
 
 
-def test_the_focus_stays_where_it_is_when_a_part_is_drawn_anew(
-    committed_stage, server, tmp_path, tell
-):
+def test_the_focus_stays_where_it_is_when_a_part_is_drawn_anew(committed_stage, server, tell):
     cookie, run_id = session_cookie(committed_stage.cast.operator), committed_stage.runs["running"]
-    with browsing(server, tmp_path) as page:
+    with browsing(server) as page:
         sign_in(page, cookie)
         page.goto(f"runs/{run_id}")
         words = page.locator(".trace .words")
@@ -125,9 +123,9 @@ def hide(page, is_hidden):
     )
 
 
-def test_a_list_that_is_in_use_waits_behind_a_button(committed_stage, server, tmp_path, tell):
+def test_a_list_that_is_in_use_waits_behind_a_button(committed_stage, server, tell):
     cookie = session_cookie(committed_stage.cast.operator)
-    with browsing(server, tmp_path) as page:
+    with browsing(server) as page:
         sign_in(page, cookie)
         page.add_init_script(
             "addEventListener('htmx:afterSettle', () => { document.body.dataset.renewed = 'once'; })"
@@ -142,10 +140,10 @@ def test_a_list_that_is_in_use_waits_behind_a_button(committed_stage, server, tm
         assert page.locator(".news button").count() == 0
 
 
-def test_without_a_script_a_page_shows_what_there_is(committed_stage, server, tmp_path, tell):
+def test_without_a_script_a_page_shows_what_there_is(committed_stage, server, tell):
     tell("events", events=[event(1)])
     cookie, run_id = session_cookie(committed_stage.cast.operator), committed_stage.runs["running"]
-    with browsing(server, tmp_path, java_script_enabled=False) as page:
+    with browsing(server, java_script_enabled=False) as page:
         sign_in(page, cookie)
         page.goto(f"runs/{run_id}")
         assert page.inner_text(".trace .words p") == SEEN

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.long
 
 
 @contextmanager
-def visiting(origin, profile):
+def visiting(origin):
     """Opens a page of a browser that reaches this machine alone. Our pages must complain about nothing but refusals."""
     complaints: list[str] = []
 
@@ -30,7 +30,7 @@ def visiting(origin, profile):
         if page.url.startswith(origin) and "status of 409" not in said.text:
             complaints.append(f"{page.url}: {said.text}")
 
-    with chromium(profile) as browser:
+    with chromium() as browser:
         page = browser.new_page(base_url=f"{origin}/console/")
         page.set_default_timeout(60_000)  # A busy machine draws slowly.
         here = re.compile(r"http://(localhost|127\.0\.0\.1):")
@@ -80,7 +80,7 @@ def test_people_come_in_link_accept_pair_and_operate(committed_cast, own_databas
         log = tmp_path / "web.log"
         with (
             serve(own_database, log=log, **environment) as server,
-            visiting(origin, tmp_path) as page,
+            visiting(origin) as page,
         ):
 
             def afresh(path):

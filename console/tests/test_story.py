@@ -73,7 +73,7 @@ class Person:
         """Waits until the page says so. Without JavaScript the person knows when to load it anew."""
         if not self.scripts and not self.page.locator(words).count():
             self.clicks += 1
-            until(lambda: self.page.reload() and self.page.locator(words).count(), pause=0.5)
+            until(lambda: self.page.reload() and self.page.locator(words).count(), pause=1.5)
         self.page.wait_for_selector(words)
 
     def copies(self, selector):
@@ -191,7 +191,7 @@ def test_a_new_user_gets_from_registering_to_a_run_that_an_event_starts(
     with (
         ExitStack() as working,
         ExitStack() as tools,
-        browsing(server, tmp_path, java_script_enabled=scripts) as page,
+        browsing(server, java_script_enabled=scripts) as page,
     ):
         url = tools.enter_context(tools_server(tools_port))
         ada = kind(page, scripts)

@@ -85,12 +85,10 @@ def test_no_other_file_is_a_page(client):
 
 
 @pytest.mark.long
-def test_a_browser_filters_by_keyboard_shows_an_operation_and_complains_of_nothing(
-    server, tmp_path
-):
+def test_a_browser_filters_by_keyboard_shows_an_operation_and_complains_of_nothing(server):
     """Axe looks at the page with what the filter leaves, since what Swagger UI draws is the same at each operation."""
     complaints: list[str] = []
-    with chromium(tmp_path) as browser:
+    with chromium() as browser:
         page = browser.new_page(color_scheme="light")
         page.set_default_timeout(60_000)  # A busy machine draws slowly.
         page.on("console", lambda said: complaints.append(said.text))

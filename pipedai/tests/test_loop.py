@@ -3,9 +3,11 @@
 import os
 import signal
 import subprocess
-import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 from django.db import IntegrityError, OperationalError, connection
@@ -13,6 +15,7 @@ from structlog.testing import capture_logs
 
 from pipedai import loop
 from pipedai.loop import Job, run_jobs
+from testing.processes.warm_start import SERVICE
 
 
 @pytest.fixture(autouse=True)
@@ -175,28 +178,36 @@ if stop.wait(30):
 def test_a_process_ends_within_five_seconds_of_sigterm(
     hang: str, code: int, said: str, tmp_path: Path
 ) -> None:
-    process = _python(_HANGS.format(hang=hang))
-    assert process.stdout is not None
-    while "hanging" not in process.stdout.readline():
-        pass
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
-    assert (process.returncode, said in output) == (code, True), output
+    with _python(_HANGS.format(hang=hang)) as (process, output):
+        while "hanging" not in output.readline():
+            pass
+        process.send_signal(signal.SIGTERM)
+        told = output.read()
+        assert (process.wait(60), said in told) == (code, True), told
     # We check the constant and measure no time, because a busy machine may delay the process.
     assert loop._LONGEST_GOODBYE_SECONDS < 5
 
 
 def test_a_signal_that_comes_while_the_event_is_locked_stops_the_loop_too() -> None:
-    process = _python(_LOCKED)
-    output, _ = process.communicate(timeout=60)
-    assert (process.returncode, output) == (0, "stopped\n")
+    with _python(_LOCKED) as (process, output):
+        assert (output.read(), process.wait(60)) == ("stopped\n", 0)
 
 
-def _python(program: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", program],
-        env={**os.environ, "DJANGO_SETTINGS_MODULE": "pipedai.settings"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+@contextmanager
+def _python(program: str) -> Iterator[tuple[subprocess.Popen[bytes], TextIO]]:
+    """Runs a program, and yields it with what it writes. It is killed after a minute."""
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "pipedai.settings"}
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as output:
+        try:
+            process = SERVICE.start(["-c", program], environment=environment, output=writing)
+        finally:
+            os.close(writing)
+        patience = threading.Timer(60, process.kill)
+        patience.start()
+        try:
+            yield process, output
+        finally:
+            patience.cancel()
+            process.kill()
+            process.wait()

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +17,9 @@ import psycopg
 import pytest
 
 from pipedai.embedded.server import EmbeddedPostgres
-from pipedai.env import BASE_DIR
 from pipedai.server.tests.web_process import WebProcess, serving
 from testing.processes.own_postgres import own_postgres
+from testing.processes.warm_start import SERVICE
 
 pytestmark = pytest.mark.long
 
@@ -125,12 +124,10 @@ class _Process:
 def _scheduler(folder: Path, environment: dict[str, str]) -> Iterator[_Process]:
     output = folder / "scheduler.log"
     with output.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "manage.py", "runscheduler"],
-            cwd=BASE_DIR,
-            env={**os.environ, **environment, "LOG_FORMAT": "json"},
-            stdout=file,
-            stderr=subprocess.STDOUT,
+        process = SERVICE.start(
+            ["manage.py", "runscheduler"],
+            environment={**os.environ, **environment, "LOG_FORMAT": "json"},
+            output=file.fileno(),
         )
     try:
         yield _Process(process, output)

@@ -2,17 +2,15 @@
 
 import json
 import os
-import subprocess
-import sys
 from io import BytesIO
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
-from pipedai.env import BASE_DIR
 from pipedai.server.outer import LOG
 from pipedai.wsgi import application
+from testing.processes.warm_start import SERVICE
 from testing.world.cast import session_cookie
 from testing.world.routes import ROUTES
 
@@ -146,4 +144,4 @@ def test_the_application_finds_its_settings_without_a_variable():
     environment = {**os.environ}
     del environment["DJANGO_SETTINGS_MODULE"]
     program = "import pipedai.asgi; print(pipedai.asgi.application)"
-    subprocess.run([sys.executable, "-c", program], cwd=BASE_DIR, env=environment, check=True)
+    SERVICE.run(["-c", program], environment).check_returncode()

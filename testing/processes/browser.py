@@ -1,9 +1,14 @@
 """Drives the system's Chromium, to see the admin and the docs as a person does."""
 
+import asyncio
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from axe_playwright_python.base import AXE_SCRIPT, AxeResults
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -28,19 +33,52 @@ _TURNED_ON = {"label-content-name-mismatch": {"enabled": True}}
 
 
 @contextmanager
-def chromium(profile: Path) -> Iterator[Browser]:
-    """Opens a headless browser with a profile of its own. While it is open, this thread can't use the database."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=program("chromium"),
-            # Chromium refuses to run as root with its sandbox.
-            args=[*_FLAGS, *(["--no-sandbox"] if os.geteuid() == 0 else [])],
-            env={**os.environ, "HOME": str(profile), "XDG_CONFIG_HOME": str(profile)},
-        )
-        try:
-            yield browser
-        finally:
-            browser.close()
+def chromium() -> Iterator[Browser]:
+    """Lends the headless browser of this process, which has no cookies and no pages then. While it is lent, this thread
+    can't use the database.
+
+    To start a browser costs more than most of what is done with it, so it stays until the process ends.
+    """
+    if not (_started and _started[-1].browser.is_connected()):
+        _started.append(_start())
+    browser, loop = _started[-1]
+    # Playwright's loop runs as long as the browser does. It only counts as this thread's while the browser is lent.
+    asyncio._set_running_loop(loop)
+    try:
+        yield browser
+    finally:
+        for context in browser.contexts:
+            context.close()
+        asyncio._set_running_loop(None)
+
+
+class _Started(NamedTuple):
+    browser: Browser
+    loop: asyncio.AbstractEventLoop
+
+
+_started: list[_Started] = []
+
+
+def _start() -> _Started:
+    profile = tempfile.mkdtemp(prefix="chromium-")
+    playwright = sync_playwright().start()
+    loop = asyncio.get_running_loop()
+    browser = playwright.chromium.launch(
+        executable_path=program("chromium"),
+        # Chromium refuses to run as root with its sandbox.
+        args=[*_FLAGS, *(["--no-sandbox"] if os.geteuid() == 0 else [])],
+        env={**os.environ, "HOME": profile, "XDG_CONFIG_HOME": profile},
+    )
+
+    @atexit.register
+    def stop() -> None:
+        asyncio._set_running_loop(loop)
+        browser.close()
+        playwright.stop()
+        shutil.rmtree(profile, ignore_errors=True)
+
+    return _Started(browser, loop)
 
 
 def screenshot(page: Page, name: str, *, full_page: bool = False) -> None:

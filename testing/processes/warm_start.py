@@ -102,8 +102,10 @@ class Starter:
         new_session: bool = False,
         most_kib: int | None = None,
     ) -> "subprocess.Popen[bytes]":
-        """Starts `SCRIPT …` or `-m MODULE …` in a directory, by default this project's, with no other environment. All
-        that it writes goes to the file descriptor `output`, or its errors to `errors`. It takes no more memory than
+        """Starts `SCRIPT …`, `-m MODULE …` or `-c PROGRAM` in a directory, by default this project's, with no other
+        environment.
+
+        All that it writes goes to the file descriptor `output`, or its errors to `errors`. It takes no more memory than
         `most_kib`, if that is given, and has as many open files as this process may.
         """
         command = [sys.executable, *self._options, *words]
@@ -253,6 +255,9 @@ def _main(descriptor: str, *packages: str) -> None:
     if words[0] == "-m":
         sys.path[0], sys.argv = str(Path.cwd()), words[1:]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    elif words[0] == "-c":
+        sys.path[0], sys.argv = "", ["-c"]
+        exec(words[1], {"__name__": "__main__"})  # noqa: S102 - a test's own program
     else:
         sys.path[0], sys.argv = str(Path(words[0]).resolve().parent), words
         runpy.run_path(words[0], run_name="__main__")

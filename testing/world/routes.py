@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -122,6 +122,11 @@ class Route:
         if self.of_workers:
             return cast.worker_client()
         return cast.key_client("admin") if self.of_hosts else cast.client(cast.owner)
+
+    def with_one_body(self, cast: Cast) -> "Route":
+        """Returns the same route with a body that is made once for all calls."""
+        body = self.body(cast)
+        return replace(self, body=lambda _: body)
 
     def send(self, client: Any, url: str, cast: Cast, **extra: Any) -> Any:
         """Sends the call to this URL and returns the answer."""

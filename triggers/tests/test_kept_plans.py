@@ -2,6 +2,7 @@
 plan for all. For that plan it expects as many rows of an environment as the average one has.
 """
 
+from itertools import product
 from uuid import UUID
 
 import pytest
@@ -11,14 +12,13 @@ from testing.probes.plans import explained
 from testing.world.cast import Cast
 from testing.world.copied_rows import copy_ended_run
 from testing.world.runs import Runs
+from testing.world.undone import undone
 from triggers.changes import kinds
 from triggers.models import Run
 from triggers.runs.waiting import ended_runs
 from triggers.serializers import with_last_runs
 
 _MANY, _FEW = 3_000, 10
-
-pytestmark = pytest.mark.parametrize("kept", [False, True], ids=["for values", "kept"])
 
 
 @pytest.fixture
@@ -40,7 +40,21 @@ def ids(cast: Cast) -> list[UUID]:
     return list(Run.objects.values_list("id", flat=True)[:_FEW])
 
 
-def test_the_states_of_changed_runs_are_read_by_their_ids(
+def test_rows_that_are_named_by_their_ids_are_all_that_is_read(
+    cast: Cast, ids: list[UUID], subtests: pytest.Subtests
+) -> None:
+    """This is one test, because the rows take longer to make than to read."""
+    parts = (
+        _the_states_of_changed_runs_are_read_by_their_ids,
+        _the_last_runs_of_triggers_are_read_by_their_ids,
+        _whether_the_sessions_of_a_worker_go_on_is_read_by_the_ids_of_its_runs,
+    )
+    for part, kept in product(parts, (False, True)):
+        with subtests.test(part.__name__, kept=kept), undone():
+            part(cast, ids, kept)
+
+
+def _the_states_of_changed_runs_are_read_by_their_ids(
     cast: Cast, ids: list[UUID], kept: bool
 ) -> None:
     (kind,) = (kind for kind in kinds() if kind.name == "run")
@@ -51,7 +65,7 @@ def test_the_states_of_changed_runs_are_read_by_their_ids(
     assert plans.indexes <= {"run_pkey", "run_in_environment"}
 
 
-def test_the_last_runs_of_triggers_are_read_by_their_ids(
+def _the_last_runs_of_triggers_are_read_by_their_ids(
     cast: Cast, ids: list[UUID], kept: bool
 ) -> None:
     triggers = [{"environment_id": cast.environment.id, "last_run_id": id_} for id_ in ids]
@@ -62,7 +76,7 @@ def test_the_last_runs_of_triggers_are_read_by_their_ids(
     assert plans.indexes <= {"run_pkey", "run_in_environment"}
 
 
-def test_whether_the_sessions_of_a_worker_go_on_is_read_by_the_ids_of_its_runs(
+def _whether_the_sessions_of_a_worker_go_on_is_read_by_the_ids_of_its_runs(
     cast: Cast, ids: list[UUID], kept: bool
 ) -> None:
     Run.objects.filter(id=ids[0]).update(retried=True)

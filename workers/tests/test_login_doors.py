@@ -1,6 +1,7 @@
 """Every endpoint that logs somebody in by an e-mail address counts the attempts on that account."""
 
 import json
+from itertools import product
 from urllib.parse import urlencode
 
 import pytest
@@ -9,6 +10,7 @@ from django.test import Client
 from accounts.models import Session
 from accounts.throttles import LOGIN
 from pipedai.api.throttling import count_hit
+from testing.world.cases import cases
 from testing.world.cast import browser
 from testing.world.users import PASSWORD, UserFactory
 
@@ -110,15 +112,13 @@ def test_what_logs_in_is_counted_with_the_account(door, variant):
     assert sessions() == 1
 
 
-@pytest.mark.parametrize("variant", OTHER)
-@pytest.mark.parametrize("door", DOORS)
+@cases(("door", "variant"), product(DOORS, OTHER), undone=True)
 def test_another_spelling_is_another_account(door, variant):
     assert DOORS[door](OTHER[variant], PASSWORD).status_code in {400, 401}
     assert (sessions(), count()) == (0, 1)
 
 
-@pytest.mark.parametrize("variant", REFUSED)
-@pytest.mark.parametrize("door", DOORS)
+@cases(("door", "variant"), product(DOORS, REFUSED), undone=True)
 def test_a_control_character_is_refused_and_opens_nothing(door, variant):
     answer = DOORS[door](REFUSED[variant], PASSWORD)
     assert (answer.status_code, sessions(), count()) == (400, 0, 1)
@@ -137,15 +137,18 @@ def test_of_a_field_that_is_there_twice_the_last_is_looked_up_and_counted(first,
     assert count() == 2 * (counted - 1) + 1
 
 
-@pytest.mark.parametrize("page", PAGES)
-@pytest.mark.parametrize(
-    "content_type",
-    [
-        "application/json",
-        "text/plain",
-        f"{FORM}; charset=utf-16",
-        "multipart/form-data; boundary=x",
-    ],
+@cases(
+    ("page", "content_type"),
+    product(
+        PAGES,
+        (
+            "application/json",
+            "text/plain",
+            f"{FORM}; charset=utf-16",
+            "multipart/form-data; boundary=x",
+        ),
+    ),
+    undone=True,
 )
 def test_a_page_reads_nothing_that_is_not_its_form(page, content_type):
     sent = json.dumps({"email": KATE, "password": PASSWORD})
@@ -156,7 +159,7 @@ def test_a_page_reads_nothing_that_is_not_its_form(page, content_type):
     assert (sessions(), count()) == (0, 1)
 
 
-@pytest.mark.parametrize("email", [[KATE], {"email": KATE}, 5, None, True])
+@cases("email", [[KATE], {"email": KATE}, 5, None, True], undone=True)
 def test_only_a_string_names_an_account(email):
     assert at_the_api(email, PASSWORD).status_code == 400
     assert (sessions(), count()) == (0, 1)

@@ -239,7 +239,7 @@ def test_a_host_is_paired_by_a_person_in_a_browser(site, cli, tmp_path):
     host = Host(tmp_path / "host", cli)
     with host.connecting(site.url, "--label", "paired") as waiting:
         address, code = _what_it_shows(waiting)
-        _approve(site, address, code, tmp_path)
+        _approve(site, address, code)
         rest, _ = waiting.communicate(timeout=PATIENCE_SECONDS)
     assert waiting.returncode == 0, rest
     assert Worker.objects.get(label="paired").environment_id == site.cast.environment.id
@@ -254,9 +254,9 @@ def _what_it_shows(waiting) -> tuple[str, str]:
     return found[1], found[2]
 
 
-def _approve(site, address: str, code: str, tmp_path: Path) -> None:
+def _approve(site, address: str, code: str) -> None:
     email = site.cast.admin.email
-    with chromium(tmp_path / "chromium") as browser:
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 390, "height": 844})
         opened = page.goto(f"{address}#{code}")
         assert opened is not None

@@ -11,6 +11,7 @@ from pipedai.api import tokens
 from testing.probes.audited import audited
 from testing.probes.shapes import AN_ID, a_token, invalid
 from testing.probes.tables import columns_with
+from testing.world.cases import cases
 from testing.world.cast import bearer, browser
 from testing.world.pools import add_pool
 from workers.models import Worker
@@ -259,7 +260,7 @@ def longer_than(count):
     return f"Ensure this field has no more than {count} characters."
 
 
-@pytest.mark.parametrize(
+@cases(
     ("field", "value", "message"),
     [
         ("hostname", None, NULL),
@@ -287,7 +288,7 @@ def longer_than(count):
         ("maxConcurrency", 1.5, "Must be a whole number."),
         ("maxConcurrency", True, "Must be a whole number."),
     ],
-    ids=lambda value: repr(value)[:24],
+    undone=True,
 )
 def test_a_bad_value_is_named(register, field, value, message):
     response = register(**{field: value})

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from testing.processes.worker_calls import WorkerCalls
+from testing.world.cases import cases
 from testing.world.runs import Runs
 from testing.world.tool_calls import CALL, shown
 
@@ -49,7 +50,7 @@ def test_counts_of_a_heartbeat_are_kept_and_newer_fields_ignored(runs, calls):
     assert runs.counts(run_id) == (3, 2, 1)
 
 
-@pytest.mark.parametrize("counts", MALFORMED, ids=repr)
+@cases("counts", MALFORMED, undone=True)
 def test_malformed_counts_cost_nothing(runs, calls, counts):
     run_id = runs.running()
     assert calls.heartbeat(run_id, toolCalls=COUNTS).status_code == 200
@@ -65,9 +66,7 @@ def test_a_heartbeat_s_counts_go_to_no_other_worker_s_run(cast, runs):
     assert runs.counts(run_id) == (None, None, None)
 
 
-@pytest.mark.parametrize(
-    "calls_list", [None, {}, "x", 5, [], [None, 5, "x", [], {}], [[CALL]]], ids=repr
-)
+@cases("calls_list", [None, {}, "x", 5, [], [None, 5, "x", [], {}], [[CALL]]], undone=True)
 def test_a_malformed_list_costs_no_outcome(listed, calls_list):
     assert listed(calls_list) == []
 
@@ -80,10 +79,10 @@ BAD: dict[str, list[Any]] = {
 }
 
 
-@pytest.mark.parametrize(
+@cases(
     ("field", "value"),
     [(field, value) for field, values in BAD.items() for value in values],
-    ids=repr,
+    undone=True,
 )
 def test_a_malformed_call_is_left_out(listed, field, value):
     assert listed([{**CALL, field: value}, CALL]) == [shown(CALL)]
@@ -104,7 +103,7 @@ SHOWN: list[tuple[str, Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("field", "value", "kept"), SHOWN, ids=repr)
+@cases(("field", "value", "kept"), SHOWN, undone=True)
 def test_a_call_is_shown_in_the_form_of_the_api(listed, field, value, kept):
     assert listed([{**CALL, field: value, "arguments": {"a": 1}}]) == [shown({**CALL, field: kept})]
 

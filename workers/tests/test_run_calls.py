@@ -7,6 +7,7 @@ from django.db.models.functions import Now
 
 from testing.probes.shapes import A_TIME, NOT_FOUND, invalid
 from testing.processes.worker_calls import WorkerCalls
+from testing.world.cases import cases
 from testing.world.runs import Runs, allow
 from triggers.models import Run
 
@@ -171,7 +172,7 @@ class TestTheBodyOfAComplete:
         calls.start(run_id)
         return lambda **body: calls.complete(run_id, **{"status": "failed", **body})
 
-    @pytest.mark.parametrize(
+    @cases(
         ("field", "value", "message"),
         [
             ("status", None, "This field may not be null."),
@@ -192,7 +193,7 @@ class TestTheBodyOfAComplete:
             ("costUsd", True, "Must be a number or a decimal string."),
             *((name, "5", WHOLE) for name in TOKENS),
         ],
-        ids=lambda value: repr(value)[:24],
+        undone=True,
     )  # fmt: skip
     def test_a_bad_value_is_named(self, complete, field, value, message):
         response = complete(**{field: value})
@@ -204,7 +205,7 @@ class TestTheBodyOfAComplete:
         response = calls.complete(run_id)
         assert response.json() == invalid({"status": ["This field is required."]})
 
-    @pytest.mark.parametrize(
+    @cases(
         ("field", "value", "stored"),
         [
             ("exitCode", -(2**31) - 1, -(2**31) - 1),
@@ -233,7 +234,7 @@ class TestTheBodyOfAComplete:
             ("faultClass", "infra", "infra"),
             ("gpuSeconds", {"a": 1}, None),
         ],
-        ids=lambda value: repr(value)[:24],
+        undone=True,
     )
     def test_these_are_taken(self, complete, shown, run_id, field, value, stored):
         response = complete(**{field: value})
@@ -241,7 +242,7 @@ class TestTheBodyOfAComplete:
         assert response.json().get(field) == stored
         assert shown(run_id).get(field) == stored
 
-    @pytest.mark.parametrize(
+    @cases(
         ("field", "value"),
         [
             ("exitCode", 2**63),
@@ -256,7 +257,7 @@ class TestTheBodyOfAComplete:
             ("numTurns", 2**31),
             *((name, value) for name in TOKENS for value in (-1, 2**63)),
         ],
-        ids=lambda value: repr(value)[:24],
+        undone=True,
     )
     def test_an_absurd_number_costs_no_outcome(self, complete, shown, run_id, field, value):
         response = complete(**{field: value}, shortMessage="Told all the same.")
@@ -265,13 +266,11 @@ class TestTheBodyOfAComplete:
         assert (run["status"], run["shortMessage"]) == ("failed", "Told all the same.")
         assert run[field] is None
 
-    @pytest.mark.parametrize(
-        "value", [0, -5, 1e300, 86401, 1.5, "soon", None, True, [], {}, "5"], ids=repr
-    )
+    @cases("value", [0, -5, 1e300, 86401, 1.5, "soon", None, True, [], {}, "5"], undone=True)
     def test_a_retry_after_is_never_refused(self, complete, value):
         assert complete(faultClass="infra", retryAfterSeconds=value).status_code == 200
 
-    @pytest.mark.parametrize("fault", ["infra", "client", "none", None])
+    @cases("fault", ["infra", "client", "none", None], undone=True)
     def test_success_is_nobodys_fault(self, complete, fault):
         response = complete(status="succeeded", faultClass=fault)
         assert response.json()["faultClass"] == "none"

@@ -34,6 +34,12 @@ def _the_same_passwords(monkeypatch):
 
 
 @pytest.fixture
+def _two_days(monkeypatch):
+    """Lets the demo's week be of two days, for tests that ask for nothing of it."""
+    monkeypatch.setattr(seed_demo, "_SPAN", timedelta(days=2))
+
+
+@pytest.fixture
 def seed(db, settings, tmp_path):
     """Returns a function that runs the command in a directory of the test's own.
 
@@ -73,6 +79,7 @@ def rows():
     return [model.objects.count() for model in (User, Environment, ApiKey, Worker, Trigger)]
 
 
+@pytest.mark.usefixtures("_two_days")
 def test_it_makes_one_of_everything_that_works_together(seed):
     said, demo, worker = seed()
 
@@ -145,6 +152,7 @@ def test_at_any_instant_each_month_of_its_week_costs_less_than_the_budget(db, tm
     assert 7 * 4 - 1 <= Tick.objects.count() <= 7 * 4 + 1
 
 
+@pytest.mark.usefixtures("_two_days")
 def test_a_second_time_it_makes_nothing_and_writes_no_audit_row(seed):
     _, *first = seed()
     before, entries = rows(), AuditEntry.objects.count()
@@ -156,6 +164,7 @@ def test_a_second_time_it_makes_nothing_and_writes_no_audit_row(seed):
     assert (rows(), AuditEntry.objects.count()) == (before, entries)
 
 
+@pytest.mark.usefixtures("_two_days")
 def test_without_its_file_the_user_gets_a_new_password_and_there_is_a_new_key(seed, tmp_path):
     _, first, worker = seed()
     (tmp_path / "demo.json").unlink()
@@ -170,6 +179,7 @@ def test_without_its_file_the_user_gets_a_new_password_and_there_is_a_new_key(se
     assert same_worker == worker
 
 
+@pytest.mark.usefixtures("_two_days")
 def test_what_was_taken_away_is_made_again(seed):
     _, first, worker = seed()
     ApiKey.objects.filter(kind="pwk").update(revoked_at="2026-01-01T00:00:00Z")
@@ -184,6 +194,7 @@ def test_what_was_taken_away_is_made_again(seed):
     assert new_worker["workerToken"] != worker["workerToken"]
 
 
+@pytest.mark.usefixtures("_two_days")
 def test_files_of_another_database_do_not_mislead_it(seed, tmp_path):
     (tmp_path / "demo.json").write_text('{"password": 5, "apiKey": null}')
     (tmp_path / "demo-worker.json").write_text("not JSON")
@@ -202,12 +213,14 @@ def test_it_is_refused_in_production(seed, settings, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("_two_days")
 def test_two_at_once_make_one_of_everything(own_database, settings, tmp_path):
     settings.DATA_DIR = tmp_path
     at_once(*[lambda: call_command("seed_demo", stdout=StringIO())] * 2)
     assert rows() == [2, 1, 3, 2, 5]
 
 
+@pytest.mark.usefixtures("_two_days")
 def test_a_trigger_that_files_describe_stays_at_its_mcp_server(seed):
     seed()
     Trigger.objects.update(managed_by="acme/agents")
@@ -215,6 +228,7 @@ def test_a_trigger_that_files_describe_stays_at_its_mcp_server(seed):
     assert not Trigger.objects.filter(mcp_url="http://127.0.0.1:9/mcp").exists()
 
 
+@pytest.mark.usefixtures("_two_days")
 def test_its_trigger_moves_to_the_mcp_server_that_is_named(seed):
     seed()
     for port in 9001, 9002:

@@ -1,5 +1,6 @@
 """The kinds of rows that files may describe. Each app registers its own, because only it knows how they are changed."""
 
+from collections import ChainMap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -162,28 +163,38 @@ class Kind:
             defaults[name] = default if default in (None, empty) else each.run_validation(default)
         return defaults
 
+    @cached_property
+    def _annotated(self) -> QuerySet[Any]:
+        """The query for all live rows of the service. Building it takes longer than reading a few rows."""
+        needs = [secret.needs() for secret in self.secrets.values()]
+        rows: QuerySet[Any] = self.resource.live.annotate(**ChainMap(dict(self.annotated), *needs))
+        return rows
+
+    @cached_property
+    def _values(self) -> QuerySet[Any]:
+        """The same query for the rows as dicts."""
+        columns = {column.attname for column in self.model._meta.concrete_fields}
+        read = {"id", "environment_id", *self.read_too, *self.annotated}
+        read |= set(self.sources.values()) & columns
+        read.update(*(secret.columns for secret in self.secrets.values()))
+        return self._annotated.order_by("created_at", "id").values(*sorted(read))
+
     def rows(self, environment_id: UUID, ids: Collection[UUID] | None = None) -> list[Row]:
         """Returns the live rows as dicts, with the sources of the body's fields and the columns of secrets as keys: all
         rows, or those with these ids. Raises Conflict if all take more memory than a request may.
         """
-        columns = {column.attname for column in self.model._meta.concrete_fields}
-        sources = set(self.sources.values())
-        annotated = dict(self.annotated)
-        read = {"id", "environment_id", *self.read_too, *self.annotated} | (sources & columns)
-        for secret in self.secrets.values():
-            annotated |= secret.needs()
-            read |= set(secret.columns)
-        rows: QuerySet[Any] = self._live(environment_id).annotate(**annotated)
+        rows = self._values.filter(environment_id=environment_id)
         if ids is not None:
             rows = rows.filter(id__in=ids)
         elif self.long:
             size = Func(self.long, function="octet_length", output_field=BigIntegerField())
-            if (rows.aggregate(size=Sum(size))["size"] or 0) > MOST_BYTES:
+            every = self._annotated.filter(environment_id=environment_id)
+            if (every.aggregate(size=Sum(size))["size"] or 0) > MOST_BYTES:
                 raise Conflict(
                     f"The environment's {self.long}s take more than {MOST_BYTES // 1024**2} MiB: too much for files.",
                     code=ErrorCode.TOO_MUCH_FOR_FILES,
                 )
-        return [self.finish(row) for row in rows.order_by("created_at", "id").values(*sorted(read))]
+        return [self.finish(row) for row in rows]
 
     def lock(
         self,

@@ -186,18 +186,16 @@ def test_an_operators_key_acts_and_no_tool_decides_or_applies(agent, committed_c
     assert Run.objects.count() == 3
 
 
-@pytest.mark.parametrize(
-    ("role", "write", "said"),
-    [("admin", [], "the role admin"), ("viewer", ["--write"], "--write")],
-)
-def test_a_key_with_too_high_a_role_is_refused(agent, committed_cast, role, write, said):
-    command, variables = agent.mcp(*write, key=committed_cast.mint("pwk", role=role))
-    done = subprocess.run(
-        agent.network.inside(command),
-        env={**variables, "PATH": os.environ["PATH"]},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stdout, said in done.stderr) == (4, "", True), done.stderr
+def test_a_key_with_too_high_a_role_is_refused(agent, committed_cast, subtests):
+    for role, write, said in (("admin", [], "the role admin"), ("viewer", ["--write"], "--write")):
+        with subtests.test(role=role):
+            command, variables = agent.mcp(*write, key=committed_cast.mint("pwk", role=role))
+            done = subprocess.run(
+                agent.network.inside(command),
+                env={**variables, "PATH": os.environ["PATH"]},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert (done.returncode, done.stdout, said in done.stderr) == (4, "", True), done.stderr

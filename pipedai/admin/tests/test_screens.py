@@ -26,14 +26,14 @@ def _instant_passwords():
 
 
 def test_axe_finds_nothing_three_clicks_find_a_reason_and_a_support_action_is_audited(
-    committed_cast, server, tmp_path
+    committed_cast, server
 ):
     create_staff(email=EMAIL, password=SECRET, name="Support", actor=SYSTEM)
     run_id = make_busy_day(committed_cast)
     worker = f"/admin/workers/worker/{committed_cast.worker.worker_id}/change/"
     environment = f"/admin/workspaces/environment/{committed_cast.environment.id}"
     complaints: list[str] = []
-    with chromium(tmp_path) as browser:
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.set_default_timeout(60_000)  # A busy machine draws slowly.
         page.on("console", lambda said: complaints.append(f"{page.url}: {said.text}"))

@@ -9,6 +9,7 @@ from pipedai.api import tokens
 from pipedai.api.authentication import BAD_TOKEN
 from testing.probes.shapes import NOT_FOUND
 from testing.probes.statement_count import counted
+from testing.world.cases import cases
 from testing.world.cast import JSONClient, bearer, browser, session_cookie
 from workers.models import Worker
 from workspaces.models import ApiKey, Environment
@@ -35,7 +36,7 @@ def triggers_url(cast):
 
 
 class TestABearerHeaderDecidesAlone:
-    @pytest.mark.parametrize(
+    @cases(
         "header",
         [
             "",
@@ -52,14 +53,14 @@ class TestABearerHeaderDecidesAlone:
         client.credentials(HTTP_AUTHORIZATION=header)
         assert refused(client.get(ME), "The Authorization header must be: Bearer <token>.")
 
-    @pytest.mark.parametrize("kind", ["garbage", "pwk", "wkt", "wrk"])
+    @cases("kind", ["garbage", "pwk", "wkt", "wrk"])
     def test_a_bad_token_is_refused_though_the_cookie_is_good(self, cast, triggers_url, kind):
         token = tokens.mint(kind).value if kind in tokens.KINDS else kind
         client = cast.client(cast.owner)
         client.credentials(HTTP_AUTHORIZATION=f"Bearer {token}")
         assert client.get(triggers_url).status_code == 401
 
-    @pytest.mark.parametrize("cookie", ["garbage", "a; auth_token=b"])
+    @cases("cookie", ["garbage", "a; auth_token=b"])
     def test_a_good_token_counts_though_the_cookies_are_bad(self, cast, triggers_url, cookie):
         client = cast.key_client()
         client.credentials(
@@ -67,7 +68,7 @@ class TestABearerHeaderDecidesAlone:
         )
         assert client.get(triggers_url).status_code == 200
 
-    @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+    @cases("scheme", ["Bearer", "bearer", "BEARER"])
     def test_the_scheme_is_known_in_any_case(self, cast, triggers_url, scheme):
         client = JSONClient()
         client.credentials(HTTP_AUTHORIZATION=f"{scheme}  {cast.mint('pwk')}")
@@ -75,14 +76,14 @@ class TestABearerHeaderDecidesAlone:
 
 
 class TestTwoCookies:
-    @pytest.mark.parametrize("url", ["auth/me", "workspaces"])
+    @cases("url", ["auth/me", "workspaces"])
     def test_two_are_refused_even_if_both_are_good(self, cast, url):
         cookie = session_cookie(cast.owner)
         client = JSONClient()
         client.credentials(HTTP_COOKIE=f"auth_token={cookie}; other=1; auth_token={cookie}")
         assert refused(client.get(f"/api/v1/{url}"), "Two auth_token cookies were sent.")
 
-    @pytest.mark.parametrize("action", ["register", "login", "logout"])
+    @cases("action", ["register", "login", "logout"])
     def test_two_are_refused_also_where_a_session_begins_or_ends(self, cast, action):
         client = JSONClient()
         client.credentials(HTTP_COOKIE="auth_token=a; auth_token=b")
@@ -137,7 +138,7 @@ NOT_ACCEPTED = [
 ]
 
 
-@pytest.mark.parametrize(("method", "path", "kind", "sentence"), NOT_ACCEPTED)
+@cases(("method", "path", "kind", "sentence"), NOT_ACCEPTED)
 def test_what_is_not_accepted_is_401_and_says_so(cast, method, path, kind, sentence):
     client = {
         "cookie": lambda: cast.client(cast.owner),
@@ -164,13 +165,13 @@ class TestATokenThatIsDead:
             assert refused(bearer(mistyped).get(triggers_url), BAD_TOKEN)
         assert not statements.sql
 
-    @pytest.mark.parametrize("token", ["A" * 43, "é" * 20, "x" * 10_000])
+    @cases("token", ["A" * 43, "é" * 20, "x" * 10_000])
     def test_garbage_is_refused_without_a_query(self, cast, triggers_url, token):
         with counted() as statements:
             assert refused(bearer(f"pwk_{token}").get(triggers_url), BAD_TOKEN)
         assert not statements.sql
 
-    @pytest.mark.parametrize("kind", ["pwk", "wkt"])
+    @cases("kind", ["pwk", "wkt"])
     def test_one_that_nobody_minted_is_refused(self, cast, triggers_url, kind):
         url = {"pwk": triggers_url, "wkt": f"/api/v1/workers/{cast.worker.worker_id}/poll"}[kind]
         assert refused(bearer(tokens.mint(kind).value).get(url), BAD_TOKEN)

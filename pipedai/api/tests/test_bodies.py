@@ -1,8 +1,7 @@
 """Unknown fields are errors in configuration, and the machine protocol ignores them."""
 
-import pytest
-
 from testing.probes.api_schema import operation_of
+from testing.world.cases import cases
 from testing.world.routes import ROUTES
 from testing.world.undone import undone
 
@@ -30,9 +29,11 @@ def test_a_typo_in_a_configuration_is_seen(stage):
         }, route
 
 
-@pytest.mark.parametrize("route", TOLERANT, ids=str)
+@cases("route", TOLERANT)
 def test_a_newer_worker_or_host_may_say_more(stage, route):
-    response = send(stage, route, {**route.body(stage.cast), "gpu": {"count": 2}, "nested": [1]})
+    with undone():
+        body = {**route.body(stage.cast), "gpu": {"count": 2}, "nested": [1]}
+        response = send(stage, route, body)
     assert response.status_code in {200, 201, route.answer}
 
 
@@ -47,15 +48,17 @@ def test_a_list_is_no_body(stage):
         }, route
 
 
-@pytest.mark.parametrize("route", IGNORED, ids=str)
+@cases("route", IGNORED)
 def test_an_action_ignores_the_body_if_its_operation_has_none(stage, route):
-    response = send(stage, route, [])
+    with undone():
+        response = send(stage, route, [])
     assert response.status_code == route.answer, f"the @Operation of {route} lacks its `body`"
 
 
-@pytest.mark.parametrize("route", TOLERANT, ids=str)
+@cases("route", TOLERANT)
 def test_the_body_may_be_left_out_where_nothing_is_required(stage, route):
     cast = stage.cast
-    response = route.caller(cast).generic("POST", route.url(stage))
+    with undone():
+        response = route.caller(cast).generic("POST", route.url(stage))
     requires = operation_of(route)["requestBody"]["required"]
     assert response.status_code in ({400} if requires else {200, 201, route.answer})

@@ -3,7 +3,6 @@
 import re
 from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import replace
 
 import pytest
 
@@ -73,12 +72,6 @@ def test_every_path_is_called_by_a_test_of_its_own():
     assert missing == [], 'no test beside the app calls these: see "An endpoint" in CONTRIBUTING.md'
 
 
-def with_one_body(route, cast):
-    """Returns the route with a body that is made once for all callers."""
-    body = route.body(cast)
-    return replace(route, body=lambda _: body)
-
-
 def test_every_kind_of_caller_is_tried():
     assert tuple(CLIENTS) == CALLERS
     assert all(set(route.but) <= set(CALLERS) for route in ROUTES)
@@ -94,7 +87,7 @@ def test_each_caller_gets_the_status_of_the_table(stage, settings, share):
     for route in ROUTES[share::SHARES]:
         statuses = {}
         with undone():
-            alike = with_one_body(route, cast)
+            alike = route.with_one_body(cast)
             for caller, client in clients.items():
                 client.cookies = deepcopy(cookies[caller])
                 acts = route.changes and route.statuses[caller] < 400
