@@ -351,11 +351,12 @@ def pytest_runtest_call(item: pytest.Function) -> Iterator[None]:
     A search costs as much as many tests do. So without the long tests, which is how bin/test runs, there is only one
     after a test that has planted a secret of its own.
     """
-    yield
     watch, directory = item.funcargs["watch"], item.funcargs.get("tmp_path")
     assert isinstance(watch, Watch)
+    watch.is_thorough = item.config.option.markexpr != "not long"
+    yield
     watch.directory = directory if isinstance(directory, Path) else None
-    if item.config.option.markexpr == "not long" and not watch.has_planted:
+    if not (watch.is_thorough or watch.has_planted):
         return
     if _DATABASE & set(item.fixturenames) or item.get_closest_marker("django_db"):
         connection.ensure_connection()

@@ -42,11 +42,10 @@ NARROW = (
     "scrollable-region-focusable",
 )
 # How each page is looked at: its colour scheme and width, and the rules that axe tries, which are all if none is named.
-# The colours of a scheme are the same at each width, and take axe as long as all the rest.
 LOOKS: tuple[tuple[Literal["light", "dark"], int, tuple[str, ...]], ...] = (
     ("light", 1280, ()),
     ("dark", 1280, COLOURS),
-    ("light", 390, NARROW),
+    ("light", 390, (*NARROW, *COLOURS)),
 )
 
 

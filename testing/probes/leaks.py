@@ -50,6 +50,8 @@ class Watch(logging.Handler):
     def __init__(self, known: Planted) -> None:
         super().__init__()
         self.leaks: list[str] = []
+        # Whether the tables are to be searched though the test has planted nothing of its own.
+        self.is_thorough = False
         # The test's directory for files; None until it is known.
         self.directory: Path | None = None
         self._known = known
@@ -104,6 +106,13 @@ def answered(path: str, sent: str, answer: str) -> None:
     """Passes an answer to a test's client, and what the client had sent, to all watches."""
     for watch in _watches:
         watch.look_at_answer(path, sent, answer)
+
+
+def look_before_undoing() -> None:
+    """Searches the tables before a test undoes what it did to them, if they are to be searched after this test."""
+    for watch in _watches:
+        if watch.is_thorough or watch.has_planted:
+            watch.look_at_tables()
 
 
 @contextmanager

@@ -20,8 +20,7 @@ def cases(
     """Does what `pytest.mark.parametrize` does, but in one test, whose failure names every case that failed.
 
     All cases share the test's fixtures, so it is for tests whose cases leave nothing behind. With `undone` this is so
-    for what a case does to the database, and to the fields of such fixtures as `runs`. The watch for leaked secrets
-    does not see what was undone.
+    for what a case does to the database, and to the fields of such fixtures as `runs`.
     """
     arguments = [names] if isinstance(names, str) else names
     listed = [tuple(value) if len(arguments) > 1 else (value,) for value in values]

@@ -3,14 +3,16 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from django.db import transaction
+from django.db import connection, transaction
+
+from testing.probes import leaks
 
 
 @contextmanager
 def undone() -> Iterator[None]:
-    """Undoes what the block does to the database. The watch for leaked secrets does not see these rows at the end of
-    the test, so a case that may store a secret needs a test of its own.
-    """
+    """Undoes what the block does to the database, after the watch for leaked secrets has looked at it."""
     with transaction.atomic():
         yield
+        if not connection.needs_rollback:
+            leaks.look_before_undoing()
         transaction.set_rollback(True)
