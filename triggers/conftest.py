@@ -18,13 +18,12 @@ def kept_runs(django_db_setup: None, django_db_blocker: Any) -> Kept[Runs]:
 
 
 @pytest.fixture
-def cast(request: pytest.FixtureRequest, db: None) -> Cast:
+def cast(request: pytest.FixtureRequest, kept_cast: Kept[Cast], db: None) -> Cast:
     """Gives the test the cast, with the trigger of `runs` if the test takes that: see testing.world.cast."""
     if "runs_put_back" in request.fixturenames:
         runs: Runs = request.getfixturevalue("runs_put_back")
         return runs.cast
-    kept: Kept[Cast] = request.getfixturevalue("kept_cast")
-    return kept.put_back()
+    return kept_cast.put_back()
 
 
 @pytest.fixture
@@ -40,13 +39,14 @@ def runs(runs_put_back: Runs) -> Runs:
 
 
 @pytest.fixture
-def committed_cast(request: pytest.FixtureRequest, own_database: str) -> Cast:
+def committed_cast(
+    request: pytest.FixtureRequest, kept_cast: Kept[Cast], own_database: str
+) -> Cast:
     """Commits the cast in the test's own database, with the trigger of `committed_runs` if the test takes that."""
     if "committed_runs" in request.fixturenames:
         runs: Runs = request.getfixturevalue("committed_runs")
         return runs.cast
-    kept: Kept[Cast] = request.getfixturevalue("kept_cast")
-    return kept.put_back()
+    return kept_cast.put_back()
 
 
 @pytest.fixture

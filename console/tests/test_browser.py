@@ -40,6 +40,14 @@ NARROW = (
     "th-has-data-cells",
     "aria-hidden-focus",
     "scrollable-region-focusable",
+    "aria-required-children",
+    "aria-required-parent",
+    "list",
+    "listitem",
+    "skip-link",
+    "bypass",
+    "landmark-one-main",
+    "nested-interactive",
 )
 # How each page is looked at: its colour scheme and width, and the rules that axe tries, which are all if none is named.
 LOOKS: tuple[tuple[Literal["light", "dark"], int, tuple[str, ...]], ...] = (

@@ -1,8 +1,7 @@
 """The served API keeps to its schema for every caller and every request.
 
 schemathesis searches for requests that crash the service, or whose answer has a status, headers or a body other than
-the schema describes. What a field refuses is sent once, and not again for each operation that has the same field
-(`testing/probes/refused_once.py`). The fixture `server` watches the service's memory meanwhile.
+the schema describes. The fixture `server` watches the service's memory meanwhile.
 """
 
 import json
@@ -16,7 +15,6 @@ import httpx
 import pytest
 
 from pipedai.api import service
-from pipedai.env import BASE_DIR
 from pipedai.sql import database_now
 from testing.probes.api_urls import api_routes
 from testing.world.cast import make_cast, session_cookie
@@ -107,9 +105,8 @@ class Search:
         self.last_url = api + last_call.format(**stage.ids)
         self._folder = folder
         self._folder.mkdir()
-        schema = schema_with_ids(stage)
-        (folder / "openapi.json").write_text(json.dumps(schema))
-        (folder / "schemathesis.toml").write_text(configuration(self.headers, schema))
+        (folder / "openapi.json").write_text(json.dumps(schema_with_ids(stage)))
+        (folder / "schemathesis.toml").write_text(configuration(self.headers))
         self._command = [
             sys.executable, "-m", "schemathesis.cli", "run", "openapi.json", "--url", api,
             "--checks", ",".join(CHECKS), "--seed", "1", "--max-examples", "1",
@@ -121,11 +118,7 @@ class Search:
             self._command,
             cwd=self._folder,
             # Before each call the whole environment is searched for proxies, so a small one is quicker.
-            env={
-                "PATH": os.environ["PATH"],
-                "PYTHONPATH": str(BASE_DIR),
-                "SCHEMATHESIS_HOOKS": "testing.probes.refused_once",
-            },
+            env={"PATH": os.environ["PATH"]},
             capture_output=True,
             text=True,
             check=False,
@@ -197,23 +190,7 @@ def in_full(schema, document):
     return document["components"]["schemas"].get(schema.get("$ref", "").rpartition("/")[2], schema)
 
 
-def changes(schema):
-    """Returns the operations that change a thing and have only fields of the one that makes it."""
-    fields = {
-        operation["operationId"]: in_full(body["schema"], schema).get("properties", {}).keys()
-        for item in schema["paths"].values()
-        for operation in item.values()
-        for body in operation.get("requestBody", {}).get("content", {}).values()
-    }
-    makes = {name: name.replace("update", "create", 1) for name in fields}
-    return [
-        name
-        for name, made in makes.items()
-        if made != name and fields[name] <= fields.get(made, set())
-    ]
-
-
-def configuration(headers, schema):
+def configuration(headers):
     """Configures the caller's credentials, and the phases of the search."""
     lines = [
         "[headers]",
@@ -223,9 +200,5 @@ def configuration(headers, schema):
         "[phases.coverage]",
         # No operation has this method, and one such method shows of each path what six others would.
         'unexpected-methods = ["PUT"]',
-        # What these refuse need not be made up, since it would not be sent.
-        "[[operations]]",
-        f"include-operation-id = {json.dumps(changes(schema))}",
-        'phases.coverage.generation.mode = "positive"',
     ]
     return "\n".join(lines)

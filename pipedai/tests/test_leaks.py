@@ -19,6 +19,7 @@ from testing.probes.tables import contents, contents_as_text
 from testing.probes.whole_session import LogTail, dump_of
 from testing.world.cases import cases
 from testing.world.cast import session_cookie
+from testing.world.undone import undone
 from testing.world.users import PASSWORD, UserFactory
 from triggers.models import Trigger
 
@@ -209,6 +210,14 @@ def test_the_watch_over_this_very_test_sees_what_it_leaves(cast, watch):
     assert len(watch.leaks) == 1
     watch.leaks.clear()
     Trigger.objects.update(description="")
+
+
+def test_what_a_case_leaves_is_seen_before_it_is_undone(cast, watch):
+    watch.is_thorough = True
+    with undone():
+        Trigger.objects.update(description=TOKEN)
+    assert len(watch.leaks) == 1
+    watch.leaks.clear()
 
 
 def test_a_test_has_planted_what_is_not_its_casts(cast, watch):

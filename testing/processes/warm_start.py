@@ -249,6 +249,8 @@ def _main(descriptor: str, *packages: str) -> None:
     gc.disable()
     for package in packages:
         importlib.import_module(package)
+    django_conf = sys.modules.get("django.conf")
+    assert django_conf is None or not django_conf.settings.configured, "a package reads settings"
     gc.freeze()
     words = _serve(socket.socket(fileno=int(descriptor)))
     gc.enable()

@@ -283,7 +283,7 @@ def _is_stand_in(pid: int) -> bool:
     """Tell whether the process with this id is the stand-in for claude, and not a later process with the same id."""
     try:
         os.kill(pid, 0)
-    except OSError:
+    except ProcessLookupError:
         return False
     shown = subprocess.run(
         ["ps", "-o", "stat=,args=", "-p", str(pid)], capture_output=True, text=True, check=False

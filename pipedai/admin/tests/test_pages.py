@@ -73,6 +73,7 @@ def test_every_model_has_a_page_with_all_columns_but_secrets(db):
     assert site.check(None) == []
     for model, admin in site._registry.items():
         assert isinstance(admin, StaffModelAdmin)
+        assert admin.list_per_page == 50
         columns = {
             field.name: isinstance(field, models.BinaryField)
             for field in model._meta.concrete_fields

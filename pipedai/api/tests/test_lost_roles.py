@@ -103,12 +103,20 @@ def _rows() -> dict[str, Any]:
 
 
 @cases("route", [*filter(_takes_a_role, ROUTES)])
+@pytest.mark.parametrize("is_of_membership", [True, False])
 def test_who_loses_the_role_while_the_act_waits_is_refused(
-    committed_stage: Stage, route: Route
+    committed_stage: Stage, route: Route, is_of_membership: bool
 ) -> None:
-    """All callers lose the role in one transaction, for which the acts of all of them wait."""
-    stage, losses = committed_stage, _losses(route)
-    assert losses
+    """Several callers lose the role in one transaction, for which the acts of all of them wait. The loss of a
+    membership may also block other acts of the environment, so the others are lost apart.
+    """
+    stage = committed_stage
+    losses = [
+        each
+        for each in _losses(route)
+        if (each[1] in (Caller.remove, Caller.demote)) == is_of_membership
+    ]
+    assert losses or is_of_membership  # A key has no membership.
     callers = [Caller(stage.cast, substrate) for substrate, _, _ in losses]
     calls: list[Callable[[], Any]] = []
     for caller, (substrate, _, _) in zip(callers, losses, strict=True):

@@ -654,15 +654,15 @@ def test_a_delivery_that_its_sender_claimed_again_is_recorded_once(cast):
 
 
 def test_two_senders_that_record_the_same_deliveries_wait_for_each_other(committed_cast):
-    queue_many(committed_cast, 12)
+    queue_many(committed_cast, 30)
     sent = [(row, TAKEN) for row in claim()]
     at_once(
         lambda: attempts.record(WEBHOOKS, sent, now=LATE),
         lambda: attempts.record(WEBHOOKS, sent[::-1], now=LATE),
     )
-    assert statuses() == ["delivered"] * 12
-    assert DeliveryAttempt.objects.count() == 12
-    assert actions() == ["webhook.delivered"] * 12
+    assert statuses() == ["delivered"] * 30
+    assert DeliveryAttempt.objects.count() == 30
+    assert actions() == ["webhook.delivered"] * 30
 
 
 def test_an_answer_that_cannot_be_recorded_keeps_none_that_came_with_it(committed_cast, capfd):

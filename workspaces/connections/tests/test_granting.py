@@ -62,7 +62,9 @@ def silent_server():
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-def test_a_person_lets_runs_in_and_no_log_tells_how(committed_cast, site, authority, subtests):
+def test_a_person_lets_runs_in_and_who_waits_holds_no_thread(
+    committed_cast, site, authority, subtests
+):
     """All is one test, because starting the site takes longer than all the requests here."""
     by_click = {"clientId": KNOWN_ID, "clientSecret": KNOWN_SECRET}
     for known, begin in (({}, _begun_by_call), (by_click, _begun_by_click)):
