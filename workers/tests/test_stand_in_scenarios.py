@@ -146,9 +146,10 @@ def test_every_scenario_ends_in_the_ledger_as_it_should(api, committed_cast, tmp
         for name, scenario in reversed(SCENARIOS.items()):
             if name != "rate limit":
                 start(name, scenario)
-        for name in ("canceled", "canceled, deaf"):
-            until(partial(is_running, api, runs[name]))
-            post(api, f"/runs/{runs[name]}/cancel")
+            if scenario.status == "canceled":
+                # It is canceled before it has been silent for too long, even on a slow machine.
+                until(partial(is_running, api, runs[name]))
+                post(api, f"/runs/{runs[name]}/cancel")
         ended = {name: ended_run(api, run_id) for name, run_id in runs.items()}
         # The usage limit comes last, because the worker gets no other run after it.
         start("rate limit", SCENARIOS["rate limit"])

@@ -59,7 +59,8 @@ class Place:
 
     def requests(self) -> list[dict[str, Any]]:
         """Return what came to this place: see `Front._note` in `mcp_program.py` for the fields."""
-        lines = self.server.log.read_text().splitlines()
+        # The last line may still be being written.
+        *lines, _ = self.server.log.read_text().split("\n")
         seen = [json.loads(line) for line in lines if self.key in line]
         return [each for each in seen if each["key"] == self.key]
 

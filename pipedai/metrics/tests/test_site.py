@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from django.db import transaction
 from django.db.models.functions import Now
 
 from pipedai.ids import new_id
@@ -79,15 +80,17 @@ def _lengthen_a_stretch(due: datetime) -> None:
     """Adds an hourly trigger without a worker that had one tick and is due again. Its next tick emits no event."""
     trigger = Trigger.objects.get()
     trigger.id, trigger.worker_id, trigger.next_run_at = new_id(), None, due
-    trigger.save(force_insert=True)
-    Tick.objects.create(
-        environment_id=trigger.environment_id,
-        trigger=trigger,
-        tick_at=due - timedelta(hours=1),
-        last_tick_at=due - timedelta(hours=1),
-        decision="skipped_no_worker",
-        missed_count=1,
-    )
+    # The scheduler sees both rows at once, or it would begin a stretch of its own.
+    with transaction.atomic():
+        trigger.save(force_insert=True)
+        Tick.objects.create(
+            environment_id=trigger.environment_id,
+            trigger=trigger,
+            tick_at=due - timedelta(hours=1),
+            last_tick_at=due - timedelta(hours=1),
+            decision="skipped_no_worker",
+            missed_count=1,
+        )
     until(lambda: Tick.objects.get(trigger=trigger).missed_count == 2)
 
 
