@@ -356,7 +356,7 @@ def pytest_runtest_call(item: pytest.Function) -> Iterator[None]:
     watch.is_thorough = item.config.option.markexpr != "not long"
     yield
     watch.directory = directory if isinstance(directory, Path) else None
-    if not (watch.is_thorough or watch.has_planted):
+    if not watch.searches_tables:
         return
     if _DATABASE & set(item.fixturenames) or item.get_closest_marker("django_db"):
         connection.ensure_connection()

@@ -85,6 +85,11 @@ class Watch(logging.Handler):
         """Whether the test has planted a secret of its own, besides those of the cast."""
         return self._known.has_own
 
+    @property
+    def searches_tables(self) -> bool:
+        """Whether the tables are to be searched before what the test did is undone or dropped."""
+        return self.is_thorough or self.has_planted
+
     def look_at_tables(self) -> None:
         """Searches every row of every table that the test's connection sees."""
         for table, text in contents_as_text().items():
@@ -109,9 +114,9 @@ def answered(path: str, sent: str, answer: str) -> None:
 
 
 def look_before_undoing() -> None:
-    """Searches the tables before a test undoes what it did to them, if they are to be searched after this test."""
+    """Searches the tables before a test undoes what it did to them, as they are searched at its end."""
     for watch in _watches:
-        if watch.is_thorough or watch.has_planted:
+        if watch.searches_tables:
             watch.look_at_tables()
 
 
