@@ -1,6 +1,7 @@
 """Serves the API from a test's database, with the real gunicorn in a process of its own."""
 
 import contextlib
+import functools
 import itertools
 import os
 import re
@@ -34,8 +35,9 @@ _ports = (
 )
 
 
-# Starts a web process with this environment, and with this file descriptor for its output.
-_Start = Callable[[dict[str, str], int], "subprocess.Popen[bytes]"]
+# Starts a web process. It takes `environment`, and the file descriptor `output`.
+_Start = Callable[..., "subprocess.Popen[bytes]"]
+_WARM = functools.partial(SERVICE.start, ["-m", "pipedai.server"], new_session=True)
 
 
 @dataclass
@@ -66,7 +68,7 @@ def serve(
 
     It listens on `PORT` in `environment` or, without that, on a free port.
     """
-    return _serving(_warm(), database, log, environment)
+    return _serving(_WARM, database, log, environment)
 
 
 def serve_in_bounds(
@@ -75,7 +77,7 @@ def serve_in_bounds(
     """Does the same. On Linux, a process of the server that would take more memory raises MemoryError, which its log
     then has.
     """
-    return _serving(_warm(most_mib * 1024), database, log, {})
+    return _serving(functools.partial(_WARM, most_kib=most_mib * 1024), database, log, {})
 
 
 def serve_on(
@@ -88,7 +90,8 @@ def serve_on(
     }
     command = [sys.executable, "-m", "pipedai.server"]
     descriptors = [each.fileno() for each in listeners]
-    return _serving(_cold(BASE_DIR, command, descriptors), database, log, environment)
+    start = functools.partial(_cold, BASE_DIR, command, descriptors)
+    return _serving(start, database, log, environment)
 
 
 def serve_checkout(
@@ -103,32 +106,27 @@ def serve_checkout(
         "WEB_CONCURRENCY": "1",
         "PATH": path,
     }
-    return _serving(_cold(checkout, ["sh", "-c", web]), database, log, environment)
+    start = functools.partial(_cold, checkout, ["sh", "-c", web])
+    return _serving(start, database, log, environment)
 
 
-def _warm(most_kib: int | None = None) -> _Start:
-    def start(environment: dict[str, str], output: int) -> "subprocess.Popen[bytes]":
-        words = ["-m", "pipedai.server"]
-        return SERVICE.start(
-            words, environment=environment, output=output, new_session=True, most_kib=most_kib
-        )
-
-    return start
-
-
-def _cold(checkout: Path, command: list[str], descriptors: Sequence[int] = ()) -> _Start:
-    def start(environment: dict[str, str], output: int) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(  # noqa: S603 - our own commands
-            command,
-            cwd=checkout,
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            pass_fds=descriptors,
-        )
-
-    return start
+def _cold(
+    checkout: Path,
+    command: list[str],
+    descriptors: Sequence[int] = (),
+    *,
+    environment: dict[str, str],
+    output: int,
+) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(  # noqa: S603 - our own commands
+        command,
+        cwd=checkout,
+        env=environment,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        pass_fds=descriptors,
+    )
 
 
 @contextlib.contextmanager
@@ -139,7 +137,7 @@ def _serving(
     database_url = url_of(database)
     with log.open("ab") as output:
         process = start(
-            {
+            environment={
                 **os.environ,
                 "DATABASE_URL": database_url,
                 "PORT": str(port),
@@ -148,7 +146,7 @@ def _serving(
                 "DJANGO_SETTINGS_MODULE": "testing.settings",
                 **environment,
             },
-            output.fileno(),
+            output=output.fileno(),
         )
     server = Server(f"http://127.0.0.1:{port}", database_url, process, log)
     try:
