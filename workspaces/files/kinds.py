@@ -1,6 +1,5 @@
 """The kinds of rows that files may describe. Each app registers its own, because only it knows how they are changed."""
 
-from collections import ChainMap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -166,8 +165,10 @@ class Kind:
     @cached_property
     def _annotated(self) -> QuerySet[Any]:
         """The query for all live rows of the service. Building it takes longer than reading a few rows."""
-        needs = [secret.needs() for secret in self.secrets.values()]
-        rows: QuerySet[Any] = self.resource.live.annotate(**ChainMap(dict(self.annotated), *needs))
+        annotations = dict(self.annotated)
+        for secret in self.secrets.values():
+            annotations |= secret.needs()
+        rows: QuerySet[Any] = self.resource.live.annotate(**annotations)
         return rows
 
     @cached_property
@@ -208,10 +209,7 @@ class Kind:
         `changed` has the new values of these rows, and `new` those of new rows.
         """
         self.lock_before(environment_id, new, changed)
-        lock_rows(self._live(environment_id).filter(id__in=ids))
-
-    def _live(self, environment_id: UUID) -> QuerySet[Any]:
-        return self.resource.live.filter(environment_id=environment_id)
+        lock_rows(self.resource.live.filter(environment_id=environment_id, id__in=ids))
 
 
 def lock_rows(rows: QuerySet[Any]) -> None:
