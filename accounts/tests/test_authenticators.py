@@ -13,10 +13,10 @@ from accounts.emails import Email
 from accounts.models import Authenticator, RecoveryCode
 from accounts.services import create_staff
 from audit.models import AuditEntry
-from pipedai.admin.tests.conftest import log_in, use_instant_passwords
+from pipedai.admin.tests.conftest import log_in
 from pipedai.events import Actor
 from pipedai.sql import database_now
-from testing.world.users import PASSWORD, UserFactory
+from testing.world.users import PASSWORD, UserFactory, use_instant_passwords
 
 STAFF = Actor("staff")
 ACCOUNT = "/admin/account/"

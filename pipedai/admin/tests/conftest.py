@@ -10,7 +10,7 @@ from accounts.services import create_staff
 from accounts.sessions import Device, open_staff_session
 from pipedai.admin.site import page_of
 from pipedai.events import SYSTEM
-from testing.world.users import PASSWORD
+from testing.world.users import PASSWORD, use_instant_passwords
 
 LOGIN = "/admin/login/"
 
@@ -47,14 +47,6 @@ def desk(staff):
 def act(model, row_id, action) -> str:
     """Returns the URL of a support action's page."""
     return f"{page_of(model, row_id).removesuffix('change/')}do/{action}/"
-
-
-def use_instant_passwords(settings):
-    """Makes new hashes fast ones, and still verifies real hashes."""
-    settings.PASSWORD_HASHERS = [
-        "django.contrib.auth.hashers.MD5PasswordHasher",
-        *settings.PASSWORD_HASHERS,
-    ]
 
 
 def log_in(client, *, email="staff@example.com", password=PASSWORD, code="", **extra):

@@ -2,11 +2,10 @@
 
 import pytest
 
-from pipedai.admin.tests.conftest import use_instant_passwords
 from testing.world.cases import cases
 from testing.world.cast import browser
 from testing.world.undone import undone
-from testing.world.users import PASSWORD
+from testing.world.users import PASSWORD, use_instant_passwords
 
 PUBLIC = "https://api.pipedai.example"
 ALLOWED = "https://dashboard.example"

@@ -7,14 +7,13 @@ from copy import deepcopy
 import pytest
 
 from accounts.models import User
-from pipedai.admin.tests.conftest import use_instant_passwords
 from pipedai.env import BASE_DIR
 from testing.probes.api_urls import operation_of_action
 from testing.world.audiences import CALLERS
 from testing.world.cast import bearer, browser, enroll
 from testing.world.routes import ROUTES, ROWS
 from testing.world.undone import undone
-from testing.world.users import UserFactory
+from testing.world.users import UserFactory, use_instant_passwords
 from workspaces.models import Membership
 
 APPS = ("pipedai", "accounts", "workspaces", "triggers", "workers", "notices", "audit")

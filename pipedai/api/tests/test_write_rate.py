@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from pipedai.admin.tests.conftest import use_instant_passwords
 from pipedai.api import throttling
 from pipedai.api.throttling import BURST, WRITES, Buckets, Rate
 from pipedai.ids import new_id
@@ -14,6 +13,7 @@ from testing.world.cast import Cast, bearer
 from testing.world.routes import ROUTES
 from testing.world.stage import Stage
 from testing.world.undone import undone
+from testing.world.users import use_instant_passwords
 from workspaces.models import Workspace
 
 ADA, BOB = new_id(), new_id()

@@ -10,7 +10,7 @@ from django.test import Client
 
 from accounts.emails import Email
 from accounts.services import create_staff
-from pipedai.admin.tests.conftest import log_in, use_instant_passwords
+from pipedai.admin.tests.conftest import log_in
 from pipedai.checks.probes import replica_follows
 from pipedai.events import Actor, Event, emit
 from pipedai.replica import REPLICA, reading
@@ -21,7 +21,7 @@ from testing.processes.standby import as_superuser
 from testing.processes.web_process import serve
 from testing.world.cast import TEST_ACTOR, make_cast, session_cookie
 from testing.world.channels import add_channel
-from testing.world.users import PASSWORD
+from testing.world.users import PASSWORD, use_instant_passwords
 
 # These tests start two servers of PostgreSQL, which they share. Each takes less than half a second of CPU time besides.
 
