@@ -19,7 +19,7 @@ _PROMPT = (
 
 
 def make_busy_day(cast: Cast, hours: int = 20) -> UUID:
-    """Fills the last 20 hours, or the first four of them, in which each outcome is seen. Returns the id of a run that
+    """Fills the last 20 hours, or the first `hours` of them; four see each outcome. Returns the id of a run that
     failed because of infrastructure and was retried.
     """
     runs = Runs.of(
