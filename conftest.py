@@ -48,20 +48,24 @@ _TESTS_OF_A_DATABASE = 150
 
 # The tests of this directory share a site and machines, which each process that runs some of them has to start.
 _SHARING = "agent/tests/real"
-# How many seconds the long tests of a file, or of that directory, take beside the whole suite on two cores, where it is
-# most of a minute or more.
+# How many seconds the tests of a file with long ones, or of that directory, take beside the whole suite on two cores,
+# where it is 20 or more.
 _SECONDS = {
-    _SHARING: 680.0,
-    "bench/tests/test_bench.py": 300.0,
-    "console/tests/test_story.py": 140.0,
-    "console/tests/test_browser.py": 125.0,
-    "pipedai/tests/test_contract.py": 150.0,
-    "deploy/tests/test_vm.py": 100.0,
-    "agent/tests/test_conformance.py": 80.0,
-    "bin/tests/test_stack.py": 75.0,
-    "bin/tests/test_tour.py": 60.0,
-    "workers/tests/test_published_client.py": 50.0,
-    "deploy/tests/test_image.py": 40.0,
+    _SHARING: 590.0,
+    "bench/tests/test_bench.py": 276.0,
+    "pipedai/tests/test_contract.py": 108.0,
+    "agent/tests/test_conformance.py": 97.0,
+    "console/tests/test_story.py": 96.0,
+    "console/tests/test_browser.py": 79.0,
+    "deploy/tests/test_vm.py": 60.0,
+    "bin/tests/test_tour.py": 58.0,
+    "bin/tests/test_stack.py": 52.0,
+    "workers/tests/test_published_client.py": 36.0,
+    "console/tests/test_live_runs.py": 33.0,
+    "agent/tests/test_installing.py": 29.0,
+    "pipedai/tests/test_neighbours.py": 27.0,
+    "deploy/tests/test_image.py": 24.0,
+    "console/tests/test_sign_in_in_browser.py": 21.0,
 }
 # A long test of another file.
 _USUAL_SECONDS = 3.0
@@ -282,10 +286,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Deals the files of long tests out to all processes of the suite but one, so that each begins with its share.
 
     The shares take about equally long, because a process that begins a file of minutes late ends alone. The long tests
-    mostly wait for the processes that they start. The last process has the processors meanwhile, and the others take
-    over from it in the end. Without long tests, the first processes begin with those that wait, for the same reason.
-    pytest-xdist gives each process consecutive tests, as many as every other. The tests of a file that is dealt out
-    stay together, as they share what the file starts. The order is random otherwise.
+    mostly wait for the processes that they start, as some others do, which are dealt out with them. The last process
+    has the processors meanwhile, and the others take over from it in the end. Without long tests, the first processes
+    begin with those others, for the same reason.
+    pytest-xdist gives each process consecutive tests, about as many as every other. The tests of a file that is dealt
+    out stay together, as they share what the file starts. The order is random otherwise.
     """
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     shares: list[list[pytest.Item]] = [[] for _ in range(max(1, processes - 1))]
@@ -299,16 +304,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             waiting[path].append(item)
     if long:
         usual = {path: _USUAL_SECONDS * len(file) for path, file in long.items()}
-        _deal(long, usual | _SECONDS, shares)
+        for path, file in waiting.items():
+            long[path] += file
+        _deal(long, usual | _WAITING | _SECONDS, shares)
     else:
         _deal(waiting, _WAITING, shares[:_THAT_WAIT])
     dealt = set().union(*shares)
     others = [item for item in items if item not in dealt]
-    each = len(items) // processes
+    left = len(items)
     items.clear()
     for number in range(processes):
         share = shares[number] if number < len(shares) else []
-        room = max(0, each - len(share))
+        # pytest-xdist gives each process this part of the tests that are left, in this order.
+        part = left // (processes - number)
+        left -= part
+        room = max(0, part - len(share))
         items += [*share, *others[:room]]
         others = others[room:]
     items += others
@@ -327,6 +337,11 @@ def _deal(
         taken[least] += seconds[path]
 
 
+def pytest_collection() -> None:
+    """Lets the collection of the tests, which keeps what it makes, take no time for garbage."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """Makes tests and their children cheaper.
 
@@ -337,6 +352,7 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
+    gc.enable()
 
 
 def pytest_runtest_setup() -> None:

@@ -124,9 +124,9 @@ class Suite:
             # One process compiles the test modules, so that not every test process does it. Its output is dropped.
             with tempfile.TemporaryFile() as output:
                 self._run("", ["pytest", "--collect-only", "-qq", *arguments], {}, output)
-        # Many tests wait, and long ones wait more, so there are more processes than processors. Each further one would
-        # take more CPU time to collect the tests, and by crowding the processors, than its tests wait.
-        processes = (4 if long else 2) + min(8, max(2, os.cpu_count() or 2))
+        # Many tests wait, so there are more processes than processors. With one less the processors are idle at times;
+        # one more takes more CPU time to collect the tests, and by crowding the processors, than its tests wait.
+        processes = 3 + min(8, max(2, os.cpu_count() or 2))
         # Each process takes consecutive tests, because the tests of one module share what the module starts. A
         # process that has run out of tests takes over some of another's.
         among = ["-n", str(processes), "--dist", "worksteal", *([] if long else ["-m", "not long"])]

@@ -2,12 +2,11 @@
 
 import os
 import random
-import subprocess
-import sys
 import threading
 import time
 from datetime import timedelta
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -15,8 +14,8 @@ from django.db import OperationalError, connections, transaction
 from psycopg.errors import LockNotAvailable
 
 from audit.models import AuditEntry
-from pipedai.env import BASE_DIR
 from pipedai.sql import database_now, execute
+from testing.processes.warm_start import SERVICE
 from testing.processes.web_process import url_of
 from testing.world.old_runs import add_old_runs
 from testing.world.runs import NOON, Runs
@@ -97,18 +96,15 @@ def test_killed_at_any_point_and_started_again_it_ends_right(own_database, commi
     young = runs.ended()
     unfinished = Runs.of(committed_cast, webhook_url=None).queue()
     rows_before = list(AuditEntry.objects.order_by("created_at", "id").values())
-    call = [sys.executable, "manage.py", "prune", "runs"]
-    call += ["--days", str(days_since(NOON + timedelta(days=5)))]
+    days = str(days_since(NOON + timedelta(days=5)))
+    call = ["manage.py", "prune", "runs", "--days", days, "--batch-size"]
     environment = {**os.environ, "DATABASE_URL": url_of(own_database)}
     left = [old_ones().count()]
 
-    with beside(runs, young) as neighbour:
+    with beside(runs, young) as neighbour, Path(os.devnull).open("wb") as nowhere:
         for _ in range(4):
             # The batches are so small that there is still much to do when the kill comes, however late.
-            process = subprocess.Popen(
-                [*call, "--batch-size", "5"],
-                cwd=BASE_DIR, env=environment, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+            process = SERVICE.start([*call, "5"], environment=environment, output=nowhere.fileno())
             wait_until_fewer(left[-1])
             time.sleep(random.uniform(0, 0.3))
             process.kill()
@@ -117,8 +113,7 @@ def test_killed_at_any_point_and_started_again_it_ends_right(own_database, commi
             look_for_halves()
         assert left == sorted(left, reverse=True)
         assert left[-1] > 0
-        call += ["--batch-size", "40"]
-        subprocess.run(call, cwd=BASE_DIR, env=environment, check=True, capture_output=True)
+        assert SERVICE.run([*call, "40"], environment).returncode == 0
 
     assert neighbour.done > 20
     assert neighbour.errors == []
