@@ -40,6 +40,8 @@ def in_database(function):
     """Calls the function in another thread, whose connection is outside the test's transaction."""
 
     def call():
+        # A test before may have left that thread a connection, which has been ended since.
+        connection.close()
         try:
             return function()
         finally:
