@@ -9,7 +9,7 @@ import gc
 import os
 import ssl
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -289,8 +289,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     mostly wait for the processes that they start, as some others do, which are dealt out with them. The last process
     has the processors meanwhile, and the others take over from it in the end. Without long tests, the first processes
     begin with those others, for the same reason.
-    pytest-xdist gives each process consecutive tests, about as many as every other. The tests of a file that is dealt
-    out stay together, as they share what the file starts. The order is random otherwise.
+    The tests of a file that is dealt out stay together, as they share what the file starts. The order is random
+    otherwise.
     """
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     shares: list[list[pytest.Item]] = [[] for _ in range(max(1, processes - 1))]
@@ -315,7 +315,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.clear()
     for number in range(processes):
         share = shares[number] if number < len(shares) else []
-        # pytest-xdist gives each process this part of the tests that are left, in this order.
+        # pytest-xdist gives each process consecutive tests, this part of those that are left.
         part = left // (processes - number)
         left -= part
         room = max(0, part - len(share))
@@ -337,9 +337,14 @@ def _deal(
         taken[least] += seconds[path]
 
 
-def pytest_collection() -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
     """Lets the collection of the tests, which keeps what it makes, take no time for garbage."""
     gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 def pytest_collection_finish() -> None:
@@ -352,7 +357,6 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
-    gc.enable()
 
 
 def pytest_runtest_setup() -> None:
