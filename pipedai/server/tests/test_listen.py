@@ -7,7 +7,6 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from asgiref.sync import sync_to_async
 from django.db import connection, transaction
 
 from pipedai.server import listen
@@ -40,14 +39,13 @@ def in_database(function):
     """Calls the function in another thread, whose connection is outside the test's transaction."""
 
     def call():
-        # A test before may have left that thread a connection, which has been ended since.
-        connection.close()
         try:
             return function()
         finally:
             connection.close()
 
-    return sync_to_async(call)()
+    # A thread of this test's loop has no connection that an earlier test has left, and that has been ended since.
+    return asyncio.to_thread(call)
 
 
 def end_listeners():
