@@ -45,11 +45,11 @@ def window(committed_cast: Cast) -> dict[str, Any]:
     )  # fmt: skip
     times = ("available_at", "queued_at", "claimed_at", "started_at", "ended_at")
     moments = dict.fromkeys(times, f"now() - interval '1 second' - {second}")
+    # If all ended alike, an index with the ends would seem no better to PostgreSQL than one of the times alone.
     ends = {
         "status": "(ARRAY['succeeded', 'failed', 'timed_out', 'canceled'])[1 + mod(n, 4)]",
         "fault_class": "(ARRAY['none', 'infra', 'client', 'none'])[1 + mod(n, 4)]",
     }
-    # If all ended alike, an index with the ends would seem no better to PostgreSQL than one of the times alone.
     moments |= {"scheduled_for": f"now() - {second}", "source": "'schedule'"}
     copy_ended_run(run_id, _FIRED_TICKS, **moments, **ends)
     execute("VACUUM ANALYZE", {})
