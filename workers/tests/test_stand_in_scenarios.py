@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any, NamedTuple
 
 import httpx
 import pytest
 
 from testing.processes.web_process import serve
-from testing.processes.worker_process import ended_run, is_running, register, until, working
+from testing.processes.worker_process import ended_run, register, until, working
 from testing.world.cast import Cast
 
 TOKENS = (12, 34, 56, 78)
@@ -20,7 +19,7 @@ LIMIT_SECONDS = 16
 
 
 class Scenario(NamedTuple):
-    """Lines for the stand-in, and the end of the run that they must lead to."""
+    """Lines for the stand-in, and the end of the run that they must lead to. `{said}` is a file that a test waits for."""
 
     lines: str
     status: str
@@ -73,9 +72,9 @@ SCENARIOS = {
         "standin: say I begin\nstandin: sleep 7\nstandin: say I go on\nstandin: sleep 60",
         "timed_out", "client", 0, f"time limit of {LIMIT_SECONDS} s", 3, "0.0246", (24, 68, 112, 156),
     ),
-    "canceled": interrupted("standin: sleep 60", "canceled", "none", ""),
+    "canceled": interrupted("standin: note {said}\nstandin: sleep 60", "canceled", "none", ""),
     "canceled, deaf": Scenario(
-        "standin: ignore-term\nstandin: sleep 60", "canceled", "none", 137, "", None, None,
+        "standin: ignore-term\nstandin: note {said}\nstandin: sleep 60", "canceled", "none", 137, "", None, None,
     ),
 }  # fmt: skip
 
@@ -127,6 +126,7 @@ def test_every_scenario_ends_in_the_ledger_as_it_should(api, committed_cast, tmp
     worker_id = register(tmp_path, url, token, max_concurrency=8)
     with working(tmp_path, "--stand-in", "--silence-seconds", str(SILENCE_SECONDS)):
         runs = {}
+        said = tmp_path / "said"
 
         def start(name: str, scenario: Scenario) -> None:
             trigger = post(
@@ -134,7 +134,7 @@ def test_every_scenario_ends_in_the_ledger_as_it_should(api, committed_cast, tmp
                 f"/environments/{environment}/triggers",
                 {
                     "name": name,
-                    "prompt": scenario.lines,
+                    "prompt": scenario.lines.format(said=said),
                     "mcpUrl": "https://mcp.example.com/mcp",
                     "workerId": worker_id,
                     "timeoutSeconds": LIMIT_SECONDS if name == "out of time" else 120,
@@ -147,8 +147,10 @@ def test_every_scenario_ends_in_the_ledger_as_it_should(api, committed_cast, tmp
             if name != "rate limit":
                 start(name, scenario)
             if scenario.status == "canceled":
-                # It is canceled before it has been silent for too long, even on a slow machine.
-                until(partial(is_running, api, runs[name]))
+                # It is canceled after its first message, which names the model, and before it has been silent for
+                # too long, even on a slow machine.
+                until(said.exists)
+                said.unlink()
                 post(api, f"/runs/{runs[name]}/cancel")
         ended = {name: ended_run(api, run_id) for name, run_id in runs.items()}
         # The usage limit comes last, because the worker gets no other run after it.
