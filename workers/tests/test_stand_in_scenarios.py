@@ -19,7 +19,7 @@ LIMIT_SECONDS = 16
 
 
 class Scenario(NamedTuple):
-    """Lines for the stand-in, and the end of the run that they must lead to. `{said}` is a file that a test waits for."""
+    """Lines for the stand-in, and the end of the run that they must lead to. `{said}` is a file to wait for."""
 
     lines: str
     status: str
