@@ -112,8 +112,8 @@ class Change:
 
 
 def told(change: Change, new: Row | None, names: Names, role: Role) -> Json:
-    """Returns the change of a row as the API shows it. A caller who may not read such rows gets no diff, and `update`
-    for each existing row, because an answer of `none` would confirm a guess.
+    """Returns the change of a row as the API shows it. A caller who may not read such rows gets `update` for each
+    existing row, no diff and no warnings, because these would confirm a guess.
     """
     old_fields, new_fields = (_fields(change.kind, row, names) for row in (change.row, new))
     both = [*new_fields, *(name for name in old_fields if name not in new_fields)]
@@ -138,7 +138,7 @@ def told(change: Change, new: Row | None, names: Names, role: Role) -> Json:
         "key": change.key,
         "action": action,
         "diff": diff if may_read else {},
-        "warnings": change.warnings,
+        "warnings": change.warnings if may_read else [],
         **(change.kind.remarks(change.row, new) if new and action != "none" else {}),
     }
 

@@ -185,9 +185,7 @@ class _Work:
         for change in reversed(gone):
             self._delete(change)
         after = self._after()
-        # Kinds that the caller may not read are skipped, because the answer would confirm a guess of a row's origin.
-        readable = [each for each in self._changed if self._role.includes(each.kind.readers)]
-        check_origins(self._before, readable, after, self.request)
+        check_origins(self._before, self._changed, after, self.request)
         names = {(of, str(id_)): name for (of, name), id_ in (self._new_ids | self._ids).items()}
         return [
             told(change, after.get(change.id, change.row), names, self._role)
