@@ -63,7 +63,7 @@ class CallbackPage(View):
     session: UserPrincipal | None = None
     user: User | None = None
 
-    def dispatch(self, request: HttpRequest, connection_id: UUID) -> HttpResponseBase:  # type: ignore[override]
+    def dispatch(self, request: HttpRequest, connection_id: UUID) -> HttpResponseBase:
         self.asked = PostedForm(request)
         try:
             return super().dispatch(request, connection_id)
