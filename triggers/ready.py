@@ -100,11 +100,18 @@ def _states(environment_id: UUID, ids: Collection[UUID]) -> list[State]:
     approvals = Approval.objects.filter(environment_id=environment_id, run_id__in=waited)
     last = approvals.order_by("run_id", "-created_at", "-id").distinct("run_id")
     asked = dict(last.values_list("run_id", "id")) if waited else {}
-    states = []
-    for row in rows:
-        others = (("worker", row["worker_id"]), ("approval", asked.get(row["id"])))
-        states.append(State(row["id"], row["status"], tuple(each for each in others if each[1])))
-    return states
+    return [
+        State(
+            row["id"],
+            row["status"],
+            tuple(
+                (kind, id_)
+                for kind, id_ in (("worker", row["worker_id"]), ("approval", asked.get(row["id"])))
+                if id_ is not None
+            ),
+        )
+        for row in rows
+    ]
 
 
 def _connection_states(environment_id: UUID, ids: Collection[UUID]) -> list[State]:
