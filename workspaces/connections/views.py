@@ -13,7 +13,6 @@ from pipedai.api.serializers import NamedSerializer, sources_of
 from pipedai.api.throttling import Rate, Throttle, by_caller
 from workspaces.access import IsAdmin, TenantViewSet
 from workspaces.connections import authorizing
-from workspaces.connections.authorizing import still_asking
 from workspaces.connections.serializers import (
     ConnectionBody,
     ConnectionFilters,
@@ -70,10 +69,8 @@ class ConnectionAuthorizationViewSet(TenantViewSet):
     def authorize(self, request: Request, connection_id: UUID) -> Any:
         principal = principal_of(request)
         assert isinstance(principal, UserPrincipal)
-        session_id = principal.session_id
-        way = authorizing.begin(
-            connection_id=connection_id, session_id=session_id, actor=actor_of(request)
+        return authorizing.begin(
+            connection_id=connection_id,
+            session_id=principal.session_id,
+            actor=actor_of(request),
         )
-        if way is None:
-            raise still_asking(connection_id=connection_id, session_id=session_id)
-        return way
