@@ -121,6 +121,7 @@ class TestTheLimitOfItsAccount:
 def test_a_call_whose_token_was_replaced_meanwhile_names_no_account(cast, register):
     token = cast.register("host-2").worker_token
     earlier = WorkerTokenAuthentication().find(tokens.digest(token))
+    assert earlier is not None
     assert register(accountId=ACCOUNT).id == earlier.id
     note_account(earlier, header="another")
     assert Worker.objects.get(id=earlier.id).account_id == ACCOUNT
