@@ -135,7 +135,9 @@ def _steps(events: list[Json], listed: list[Json]) -> list[Row]:
             row = _words(event, is_bad=data.get("isError") is True)
         rows.append(row)
     for each in listed:
-        if (row := open_calls.get(each["callId"] or "\0")) is None:
+        if each["callId"] in open_calls:
+            row = open_calls[each["callId"]]
+        else:
             row = _call(each["tool"], each["startedAt"])
             rows.append(row)
         if each["durationMs"] is not None:
