@@ -66,6 +66,16 @@ def fetch_by_ids(
     return fetch_all(statement, {"environments": environments, "ids": own})
 
 
+def in_batches(sql: str, params: Mapping[str, Any], key: str = "id") -> Iterator[list[Row]]:
+    """Runs a statement again and again, each time for the rows that come after those of the time before. The rows are
+    in the order of `key`, a UUID, and the statement names that of the last row as `%(after)s`.
+    """
+    after = UUID(int=0)
+    while rows := fetch_all(sql, {**params, "after": after}):
+        yield rows
+        after = rows[-1][key]
+
+
 def execute(sql: str, params: Mapping[str, Any]) -> int:
     return _run(sql, params, Prepared.count, _row_count)
 

@@ -138,19 +138,20 @@ def changes_of(ticket: EnvironmentStreamTicket, *, environment_id: UUID) -> list
     piece = set(islice(ticket.changed, PIECE))
     ticket.changed -= piece
     ticket.more = bool(ticket.changed)
-    told = []
-    for kind in kinds():
-        ids = {id_ for name, id_ in piece if name == kind.name}
-        if not ids:
-            continue
-        states = {state.id: state for state in kind.read(environment_id, ids)}
-        for id_ in sorted(ids):
-            state = states.get(id_)
-            status = state.status if state else DELETED
-            told.append({"type": kind.name, "id": str(id_), "status": status})
-            if state:
-                piece.update(state.others)
-    return told
+    told: dict[Thing, str] = {}
+    # The second round tells the things whose state depends on those of the first.
+    for _ in range(2):
+        others: set[Thing] = set()
+        for kind in kinds():
+            ids = sorted(id_ for name, id_ in piece if name == kind.name)
+            states = {state.id: state for state in kind.read(environment_id, ids)} if ids else {}
+            told |= {(kind.name, id_): DELETED for id_ in ids}
+            told |= {(kind.name, id_): state.status for id_, state in states.items()}
+            others.update(*(state.others for state in states.values()))
+        piece = others - told.keys()
+    return [
+        {"type": kind, "id": str(id_), "status": status} for (kind, id_), status in told.items()
+    ]
 
 
 _TYPES = ("run", "worker", "incident", "connection", "approval", "source")

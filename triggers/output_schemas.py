@@ -157,7 +157,8 @@ def _check_references(schema: dict[str, Any], places: list[Any]) -> None:
 def _check_reference(reference: str, resolver: Any, known: set[int]) -> None:
     try:
         target = resolver.lookup(reference).contents
-    except Unresolvable:
+    # The library raises TypeError for a pointer into a number, a boolean or null.
+    except (Unresolvable, TypeError):
         raise BadOutputSchema(
             f"The reference {cut(reference)} names no place in this schema; others are never loaded."
         ) from None

@@ -91,11 +91,25 @@ prune_idempotency_keys = rows_where(
 
 
 def _states(environment_id: UUID, ids: Collection[UUID]) -> list[State]:
-    """Returns the state of each run. The worker of a claimed or ended run has changed as well."""
+    """Returns the state of each run. The worker of a claimed or ended run has changed as well, and so has what a run
+    last asked a person for, when the run asks or ends.
+    """
     named = [(environment_id, id_) for id_ in ids]
-    rows = fetch_by_ids("run", ("id", "status", "worker_id"), named)
+    rows = fetch_by_ids("run", ("id", "status", "worker_id", "spells"), named)
+    waited = [row["id"] for row in rows if row["spells"]]
+    approvals = Approval.objects.filter(environment_id=environment_id, run_id__in=waited)
+    last = approvals.order_by("run_id", "-created_at", "-id").distinct("run_id")
+    asked = dict(last.values_list("run_id", "id")) if waited else {}
     return [
-        State(row["id"], row["status"], (("worker", row["worker_id"]),) if row["worker_id"] else ())
+        State(
+            row["id"],
+            row["status"],
+            tuple(
+                (kind, id_)
+                for kind, id_ in (("worker", row["worker_id"]), ("approval", asked.get(row["id"])))
+                if id_ is not None
+            ),
+        )
         for row in rows
     ]
 

@@ -11,7 +11,7 @@ from workers.models import ONLINE_WITHIN, Worker
 from workers.pools.services import POOLS
 from workers.pools.views import PoolBody
 from workers.serializers import WorkerSerializer, worker_rows
-from workspaces.files.kinds import OF_ENVIRONMENT, Lookup, register_kind, register_lookup
+from workspaces.files.kinds import OF_ENVIRONMENT, register_kind, register_lookup
 from workspaces.files.kinds import Kind as FileKind
 from workspaces.services import register_dependents
 
@@ -51,9 +51,7 @@ register_retention(
 )
 # Files describe pools, and name workers by their hostnames.
 register_lookup(
-    Lookup(
-        "worker", lambda id_: dict(_live.filter(environment_id=id_).values_list("hostname", "id"))
-    )
+    "worker", lambda id_: dict(_live.filter(environment_id=id_).values_list("hostname", "id"))
 )
 register_kind(
     FileKind(

@@ -68,6 +68,11 @@ def until(what: Callable[[], Any], *, seconds: float = 60.0, pause: float = _PAU
     return value
 
 
+def is_running(api: httpx.Client, run_id: str) -> bool:
+    """Whether a worker is executing the run."""
+    return bool(api.get(f"/runs/{run_id}").raise_for_status().json()["status"] == "running")
+
+
 def ended_run(api: httpx.Client, run_id: str) -> Any:
     """Waits until the run has ended, and returns it as the API shows it."""
 

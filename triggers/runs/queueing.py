@@ -401,13 +401,12 @@ def _queue_once(
 
 
 def _digest(payload: Any, **options: bool) -> bytes:
-    return body_digest({"payload": payload, **options} if any(options.values()) else payload)
-
-
-def body_digest(payload: Any) -> bytes:
-    """Returns the SHA-256 of the body as canonical JSON: the order of keys does not matter to it, and 1.0 equals 1."""
+    """Returns the SHA-256 of the body as canonical JSON: the order of keys does not matter to it, and 1.0 equals 1. The
+    options that are set follow the JSON, so that no payload has the digest of another one with options.
+    """
     canonical = json.dumps(_canonical(payload), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).digest()
+    words = (canonical, *(name for name, is_set in options.items() if is_set))
+    return hashlib.sha256(" ".join(words).encode()).digest()
 
 
 def _canonical(value: Any) -> Any:

@@ -430,14 +430,15 @@ def _window(
 ) -> Window:
     if begin and period:
         raise Invalid({"from": ["Must not be given together with `period`."]})
-    try:
-        window = Window.of(begin, end or database_now(), timezone, period, group_by)
-        length = window.length
-    except OverflowError:
-        raise Invalid({"from" if begin else "to": ["Too far away."]}) from None
+    end = end or database_now()
+    for name, moment in (("from", begin), ("to", end)):
+        # Python knows no times outside of these years, which hours and days of a zone might reach.
+        if moment and not 1 < moment.year < 9999:
+            raise Invalid({name: ["Too far away."]})
+    window = Window.of(begin, end, timezone, period, group_by)
     if window.begin >= window.end:
         raise Invalid({"to": ["Must be later than `from`."]})
     most = MAX_DAYS_OF_HOURS if group_by == "hour" else MAX_DAYS
-    if length > timedelta(days=most):
+    if window.length > timedelta(days=most):
         raise Invalid({"from": [f"Must be at most {most} days before `to`."]})
     return window

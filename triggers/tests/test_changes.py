@@ -96,6 +96,25 @@ def test_incidents_are_told(cast, said):
     assert {"type": "incident", "id": str(incident), "status": "open"} in stream.hear(said)
 
 
+def test_an_approval_is_told_when_a_run_asks_when_somebody_decides_and_when_nobody_does(cast, said):
+    runs = Runs.of(cast)
+    stream = Stream(cast)
+    said.clear()
+    watches.hear(str(cast.environment.id))
+    run = runs.waiting()
+    asked = {"type": "approval", "id": str(runs.approval_of(run)["id"]), "status": "pending"}
+    assert asked in stream.hear(said)
+    runs.decide(run)
+    told = stream.hear(said)
+    assert {**asked, "status": "approved"} in told
+    assert {"type": "run", "id": str(run), "status": "queued"} in told
+    other = runs.waiting()
+    stream.hear(said)
+    asked["id"] = str(runs.approval_of(other)["id"])
+    runs.cancel(other)
+    assert {**asked, "status": "withdrawn"} in stream.hear(said)
+
+
 def test_connections_are_told(cast, said):
     stream = Stream(cast)
     watches.hear(str(cast.environment.id))

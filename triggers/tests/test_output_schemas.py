@@ -113,6 +113,9 @@ def test_these_are_schemas(schema: dict[str, Any]) -> None:
             "The reference #/const/a names a place that holds no schema.",
         ),
         ({"$id": "http://[", "$ref": "a"}, "An $id or a reference in it is no URI."),
+        ({"$ref": "#/minLength/x", "minLength": 1}, f"The reference #/minLength/x {NOWHERE}"),
+        ({"$ref": "#/const/x", "const": None}, f"The reference #/const/x {NOWHERE}"),
+        ({"$dynamicRef": "#/$defs/a/x", "$defs": {"a": True}}, f"The reference #/$defs/a/x {NOWHERE}"),
     ])  # fmt: skip
 def test_these_are_refused(schema: Any, sentence: str) -> None:
     assert refusal(schema) == sentence

@@ -40,6 +40,7 @@ from pipedai.wakeups import wake_workers
 from workspaces.connections import revoking, secrets
 from workspaces.connections.authorizing import LIFETIME, cannot, digest_of
 from workspaces.connections.models import (
+    AUTHORIZATION_CARRIED,
     Authorization,
     AuthorizedClient,
     Connection,
@@ -54,7 +55,7 @@ from workspaces.connections.servers import (
     register_client,
 )
 from workspaces.connections.services import CONNECTIONS, bind_secret
-from workspaces.encryption.keys import WrappedKey
+from workspaces.encryption.keys import unseal_row
 
 log = get_logger(__name__)
 
@@ -76,7 +77,7 @@ d AS (
         leased_until = {NOW} + interval '{LEASE_SECONDS} seconds', carried = NULL, carried_key_id = NULL
     FROM free WHERE a.id = free.id
     RETURNING a.id, a.environment_id, a.connection_id, a.stage, a.host, a.tries, a.lease_id,
-        free.carried AS code, free.carried_key_id AS key_id)
+        free.carried, free.carried_key_id AS key_id)
 SELECT d.*, {NOW} AS claimed_at, e.workspace_id, k.wrapped AS key_wrapped, k.master_key_id
 FROM d JOIN environment e ON e.id = d.environment_id LEFT JOIN data_key k ON k.id = d.key_id
 """  # noqa: S608
@@ -247,11 +248,10 @@ def _keep(row: Row, begun: Authorization, held: GrantSecrets, url: str) -> None:
 
 def _exchange(row: Row, begun: Authorization, pause: Callable[[], None]) -> Callable[[], None]:
     """Exchanges the code. Returns the function that stores the tokens. Raises Conflict, other ApiErrors."""
-    if row["code"] is None:
+    if row["carried"] is None:
         raise cannot("The scheduler that exchanged the code ended before it had finished.")
-    place = (begun.environment_id, begun.id)
     try:
-        code = secrets.open_carried(*place, bytes(row["code"]), WrappedKey.of(row))
+        code = unseal_row(AUTHORIZATION_CARRIED, row, row["id"]).decode()
         held = _with_given_secret(begun, secrets.authorization_of(begun))
     except CannotOpen:
         raise Unavailable(

@@ -3,7 +3,6 @@
 import json
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from uuid import UUID
 
 from pipedai.outgoing.oauth import LONGEST_LIFE, Tokens
 from workspaces.connections.models import (
@@ -88,13 +87,6 @@ def carry(begun: Authorization, carried: str) -> None:
 
 
 # The functions below raise crypto.CannotOpen, and log an alarm, if a value can't be decrypted.
-
-
-def open_carried(
-    environment_id: UUID, authorization_id: UUID, box: bytes, key: keys.WrappedKey
-) -> str:
-    place = (environment_id, authorization_id)
-    return keys.unseal(AUTHORIZATION_CARRIED, *place, box, key).decode()
 
 
 def grant_of(connection: Connection) -> GrantSecrets:

@@ -3,14 +3,16 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from uuid import UUID
 
 from django.core.checks import CheckMessage, Error, Info
+from django.core.management.base import CommandError, OutputWrapper
 
 from accounts.authenticators import probe_authenticators
 from pipedai import crypto
 from pipedai.api.renderers import counted
-from pipedai.sql import Row, fetch_all
+from pipedai.sql import Row, fetch_all, in_batches
 from workspaces.encryption import keys
 from workspaces.encryption.keys import WrappedKey, reason_of
 from workspaces.tenant_columns import sealed_fields
@@ -18,7 +20,6 @@ from workspaces.tenant_columns import sealed_fields
 _BATCH = 500
 # The report names at most this many of the keys and values that can't be decrypted. It counts all of them.
 _NAMED = 1_000
-_FIRST = UUID(int=0)
 # How many data keys are tried for each master key. A few are enough to notice a wrong key; the command `check_keys`
 # tries all data keys and all values.
 SAMPLE = 100
@@ -56,15 +57,6 @@ _REMEDY = "Set MASTER_KEYS to hold the missing key too, then call `manage.py che
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
-    environment_id: UUID | None
-    table: str
-    row_id: UUID
-    field: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class FoundKey:
     """A data key that was read. `retired` means that another key has replaced it, so that it encrypts no new values."""
 
@@ -76,14 +68,16 @@ class FoundKey:
 
 @dataclass
 class KeyReport:
-    """The result of a check. `values` counts the sealed values by their column, `values_under` by their data key."""
+    """The result of a check. `values` counts the sealed values by their column, `values_under` by their data key.
+    `broken` has a line for each of the first places with something that can't be decrypted.
+    """
 
     data_keys: list[FoundKey] = field(default_factory=list)
     values: Counter[str] = field(default_factory=Counter)
     values_under: Counter[UUID] = field(default_factory=Counter)
     # How many authenticator secrets of staff users each master key encrypts. They belong to no environment.
     authenticators: Counter[str] = field(default_factory=Counter)
-    broken: list[Broken] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
     broken_count: int = 0
 
     @property
@@ -182,35 +176,29 @@ def counted_values(report: KeyReport) -> str:
     return ", ".join(f"{count} of {field}" for field, count in report.values.items())
 
 
-def broken_lines(report: KeyReport) -> Iterator[str]:
-    for broken in report.broken:
-        place = f"environment {broken.environment_id}" if broken.environment_id else "of staff"
-        yield (
-            f"does not open: {broken.table} {broken.row_id}, {broken.field}"
-            f" ({place}): {broken.reason}"
-        )
+def refuse_broken(report: KeyReport, stderr: OutputWrapper) -> None:
+    """Names the places with something that can't be decrypted. Raises CommandError if there is one."""
+    for line in report.broken:
+        stderr.write(line)
     if more := report.broken_count - len(report.broken):
-        yield f"and {more} more"
-
-
-def does_not_open(report: KeyReport) -> str:
-    """Returns the error message of a command that found values which can't be decrypted."""
-    return f"{counted(report.broken_count, 'place')} with something encrypted that does not open."
+        stderr.write(f"and {more} more")
+    if report.broken_count:
+        raise CommandError(
+            f"{counted(report.broken_count, 'place')} with something encrypted that does not open."
+        )
 
 
 def _rows(statement: str, environment_id: UUID | None) -> Iterator[Row]:
-    after = _FIRST
     params = {"environment_id": environment_id, "limit": _BATCH}
-    while rows := fetch_all(statement, {**params, "after": after}):
-        yield from rows
-        after = rows[-1]["id"]
+    return chain.from_iterable(in_batches(statement, params))
 
 
 def _keep(report: KeyReport, error: crypto.CannotOpen, row: Row, table: str, column: str) -> None:
     report.broken_count += 1
     if len(report.broken) < _NAMED:
+        place = f"environment {row['environment_id']}" if row["environment_id"] else "of staff"
         report.broken.append(
-            Broken(row["environment_id"], table, row["id"], column, reason_of(error))
+            f"does not open: {table} {row['id']}, {column} ({place}): {reason_of(error)}"
         )
 
 

@@ -12,7 +12,7 @@ from django.db import IntegrityError, transaction
 from pipedai import crypto
 from pipedai.events import SYSTEM, Event, emit
 from pipedai.ids import new_id
-from pipedai.sql import Row, execute, fetch_all, fetch_one, fetch_row
+from pipedai.sql import Row, execute, fetch_all, fetch_one, fetch_row, in_batches
 from pipedai.timeouts import Say, patiently
 from workspaces.encryption import keys
 from workspaces.encryption.keys import WrappedKey
@@ -20,7 +20,6 @@ from workspaces.tenant_columns import SealedField, sealed_fields
 
 # How many rows of values are locked at once. They stay locked only for the milliseconds that their encryption takes.
 _BATCH = 100
-_FIRST = UUID(int=0)
 _OLDER = """
 SELECT master_key_id, count(*) AS data_keys, count(DISTINCT environment_id) AS environments
 FROM data_key WHERE master_key_id <> %(newest)s GROUP BY master_key_id ORDER BY master_key_id
@@ -63,10 +62,9 @@ def rotate_master_key(
     at once, and a killed one may be repeated. A data key that can't be decrypted stays. `on_progress` gets the number
     of keys of each batch, and `say` a sentence whenever the call waits for a lock.
     """
-    done, after = Rewrapped(), _FIRST
-    newest = crypto.masters()[0]
+    done, newest = Rewrapped(), crypto.masters()[0]
     params = {"newest": newest.id, "limit": _BATCH}
-    while rows := fetch_all(_WITH_OLDER_KEYS, {**params, "after": after}):
+    for rows in in_batches(_WITH_OLDER_KEYS, params, "environment_id"):
         environment_ids = [row["environment_id"] for row in rows]
         before = done.data_keys
         patiently(
@@ -74,7 +72,6 @@ def rotate_master_key(
             say=say,
             what="a data key",
         )
-        after = environment_ids[-1]
         on_progress(done.data_keys - before)
     return done
 
@@ -163,7 +160,6 @@ UPDATE "{table}" v SET {column} = n.box, {key_column} = %(new_key_id)s
 FROM unnest(%(ids)s::uuid[], %(old)s::bytea[], %(boxes)s::bytea[]) AS n (id, old, box)
 WHERE v.environment_id = %(environment_id)s AND v.id = n.id AND v.{key_column} = %(key_id)s AND v.{column} = n.old
 """
-_IS_USED = f"SELECT FROM {_LIES_UNDER} LIMIT 1"
 _DROP = """
 DELETE FROM data_key WHERE id = %(key_id)s AND environment_id = %(environment_id)s AND retired_at IS NOT NULL
 """
@@ -237,11 +233,8 @@ def _begin(environment_id: UUID | None) -> Row:
 
 def _environments(environment_id: UUID | None, before: datetime) -> Iterator[UUID]:
     params = {"environment_id": environment_id, "before": before}
-    after = _FIRST
-    while rows := fetch_all(_NEXT, {**params, "after": after}):
-        for row in rows:
-            yield row["environment_id"]
-        after = rows[-1]["environment_id"]
+    for rows in in_batches(_NEXT, params, "environment_id"):
+        yield from (row["environment_id"] for row in rows)
 
 
 def _replace_key(environment_id: UUID, before: datetime, *, replace_lost: bool) -> bool:
@@ -273,15 +266,13 @@ def _empty(
     try:
         opened = keys.unwrap(environment_id, old)
         for sealed_field in sealed_fields():
-            after = _FIRST
-            while rows := fetch_all(sealed_field.into(_ROWS), {**params, "after": after}):
+            for rows in in_batches(sealed_field.into(_ROWS), params):
                 ids = [row["id"] for row in rows]
                 moved = patiently(
                     partial(_move, sealed_field, environment_id, opened, {**params, "ids": ids}),
                     say=say,
                     what=f"values of environment {environment_id}",
                 )
-                after = ids[-1]
                 done.values += moved
                 on_progress(moved)
     except crypto.CannotOpen:
@@ -319,14 +310,11 @@ def _move(
 
 
 def _drop(environment_id: UUID, key_id: UUID) -> bool:
-    """Deletes a retired data key, unless a value is still encrypted under it. Returns whether it did."""
-    params = {"environment_id": environment_id, "key_id": key_id}
-    for sealed_field in sealed_fields():
-        if fetch_one(sealed_field.into(_IS_USED), params) is not None:
-            return False
+    """Deletes a retired data key, unless a value is still encrypted under it: the foreign key of such a value refuses
+    the deletion. Returns whether it did.
+    """
     try:
         with transaction.atomic():
-            return bool(execute(_DROP, params))
+            return bool(execute(_DROP, {"environment_id": environment_id, "key_id": key_id}))
     except IntegrityError:
-        # The database refused the deletion, because a value that is encrypted under the key still refers to it.
         return False

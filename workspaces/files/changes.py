@@ -81,11 +81,6 @@ class Change:
         # The name stands before each wrong field, so it is cut: a key may be as long as the request.
         return f"{self.kind.name} {self.key[:MAX_KEY]}"
 
-    @property
-    def is_wanted(self) -> bool:
-        """Returns whether the row already is as the resource says, secrets included, so that nothing has to be done."""
-        return self.row is not None and not self.values
-
     def compare(self, *, with_secrets: bool) -> None:
         """Works out the row's new values. Unless secrets are compared, each secret that has a value counts as new."""
         assert self.wanted is not None
@@ -104,16 +99,10 @@ class Change:
             if name in self.kind.late_sources and not values.same(before[name], value)
         }
 
-    @property
-    def kept(self) -> list[str]:
-        """Returns the secrets of the row that the resource names without a value, which means that they should stay."""
-        unset = self.wanted.unset if self.wanted else ()
-        return [name for name in unset if values.has_secret(self.kind, self.row, name)]
-
 
 def told(change: Change, new: Row | None, names: Names, role: Role) -> Json:
-    """Returns the change of a row as the API shows it. A caller who may not read such rows gets no diff, and `update`
-    for each existing row, because an answer of `none` would confirm a guess.
+    """Returns the change of a row as the API shows it. A caller who may not read such rows gets `update` for each
+    existing row, no diff and no warnings, because these would confirm a guess.
     """
     old_fields, new_fields = (_fields(change.kind, row, names) for row in (change.row, new))
     both = [*new_fields, *(name for name in old_fields if name not in new_fields)]
@@ -138,7 +127,7 @@ def told(change: Change, new: Row | None, names: Names, role: Role) -> Json:
         "key": change.key,
         "action": action,
         "diff": diff if may_read else {},
-        "warnings": change.warnings,
+        "warnings": change.warnings if may_read else [],
         **(change.kind.remarks(change.row, new) if new and action != "none" else {}),
     }
 
@@ -166,36 +155,32 @@ def check_origins(
     """
     work = _Origins(before, request)
     for change in changes:
-        if (row := after.get(change.id)) is not None:
-            for name, secret in change.kind.secrets.items():
-                target = change.kind.target_of(row, secret)
-                if values.has_secret(change.kind, row, name):
-                    if name in change.secrets and secret.is_sent and target:
-                        work.check_new(change, name, secret, target)
-                elif name in change.kept:
-                    work.check_lost(change, name, secret, target)
+        kind, row = change.kind, after.get(change.id)
+        if row is None or change.wanted is None:
+            continue
+        for name, secret in kind.secrets.items():
+            target = kind.target_of(row, secret)
+            if values.has_secret(kind, row, name):
+                if name in change.secrets and secret.is_sent and target:
+                    work.check_new(change, name, secret, target)
+            elif name in change.wanted.unset and values.has_secret(kind, change.row, name):
+                # The resource names the secret without a value, which means that the row's is to stay.
+                work.check_lost(change, name, secret, target)
 
 
 @contextmanager
-def named(name: str, kind: Kind) -> Iterator[None]:
+def named(change: Change) -> Iterator[None]:
     """Puts the name of a resource, such as `trigger nightly`, before its errors, with the fields' names in files."""
+    name, short = change.name, {long: short for short, long in change.kind.renamed.items()}
     try:
         yield
-    except ValidationError as error:
-        raise _with_name(as_invalid(error), name, kind) from None
-    except Invalid as error:
-        raise _with_name(error, name, kind) from None
+    except (ValidationError, Invalid) as error:
+        wrong = error if isinstance(error, Invalid) else as_invalid(error)
+        fields = {f"{name}.{short.get(field, field)}": said for field, said in wrong.fields.items()}
+        raise Invalid(fields, form=[f"{name}: {message}" for message in wrong.form]) from None
     except ApiError as error:
         error.message = f"{name}: {error.message}"
         raise
-
-
-def _with_name(error: Invalid, name: str, kind: Kind) -> Invalid:
-    short = {long: short for short, long in kind.renamed.items()}
-    fields = {
-        f"{name}.{short.get(field, field)}": messages for field, messages in error.fields.items()
-    }
-    return Invalid(fields, form=[f"{name}: {message}" for message in error.form])
 
 
 def _fields(kind: Kind, row: Row | None, names: Names) -> Json:

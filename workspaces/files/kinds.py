@@ -1,6 +1,6 @@
 """The kinds of rows that files may describe. Each app registers its own, because only it knows how they are changed."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -197,39 +197,18 @@ class Kind:
                 )
         return [self.finish(row) for row in rows]
 
-    def lock(
-        self,
-        environment_id: UUID,
-        ids: Sequence[UUID],
-        *,
-        new: Sequence[Row],
-        changed: Sequence[Row],
-    ) -> None:
-        """Locks rows that will be changed or deleted in the order of their ids, after the locks that come before them.
-        `changed` has the new values of these rows, and `new` those of new rows.
-        """
-        self.lock_before(environment_id, new, changed)
-        lock_rows(self.resource.live.filter(environment_id=environment_id, id__in=ids))
-
 
 def lock_rows(rows: QuerySet[Any]) -> None:
     """Locks rows in the order of their ids."""
     list(rows.order_by("id").select_for_update(no_key=True).values_list("id"))
 
 
-@dataclass(frozen=True, slots=True)
-class Lookup:
-    """Rows that files name but do not describe, such as workers by their hostname."""
-
-    name: str
-    # Returns the ids of an environment's rows by their names.
-    ids: Callable[[UUID], dict[str, UUID]]
-
-
 # The order in which rows are made. A kind comes after the kinds that it refers to.
 ORDER = ("pool", "connection", "source", "trigger", "budget", "channel")
 _kinds: dict[str, Kind] = {}
-_lookups: dict[str, Lookup] = {}
+# For each word for rows that files name but do not describe, such as `worker`: the function that returns the ids of an
+# environment's rows by their names.
+_lookups: dict[str, Callable[[UUID], Mapping[str, UUID]]] = {}
 
 
 def register_kind(kind: Kind) -> None:
@@ -237,8 +216,8 @@ def register_kind(kind: Kind) -> None:
     _kinds[kind.name] = kind
 
 
-def register_lookup(lookup: Lookup) -> None:
-    _lookups[lookup.name] = lookup
+def register_lookup(name: str, ids: Callable[[UUID], Mapping[str, UUID]]) -> None:
+    _lookups[name] = ids
 
 
 def kinds() -> list[Kind]:
@@ -246,5 +225,13 @@ def kinds() -> list[Kind]:
     return [_kinds[name] for name in ORDER if name in _kinds]
 
 
-def lookups() -> list[Lookup]:
-    return list(_lookups.values())
+def ids_by_name(
+    environment_id: UUID, rows: Mapping[str, Iterable[Row]]
+) -> dict[tuple[str, str], UUID]:
+    """Returns the ids of all rows that files can name, by the kind of row and the name. `rows` has the environment's
+    rows by their kind, whose names are their keys.
+    """
+    ids = {(kind, row["key"]): row["id"] for kind, those in rows.items() for row in those}
+    for kind, look_up in _lookups.items():
+        ids |= {(kind, name): id_ for name, id_ in look_up(environment_id).items()}
+    return {name: id_ for name, id_ in ids.items() if name[1]}

@@ -29,8 +29,8 @@ from workspaces.files.changes import (
     plain,
     told,
 )
-from workspaces.files.kinds import Kind, Row, kinds, lookups
-from workspaces.files.values import named_rows, with_ids
+from workspaces.files.kinds import Kind, Row, ids_by_name, kinds, lock_rows
+from workspaces.files.values import named_rows, names_of, with_ids
 from workspaces.locks import hold_role, lock_environment
 from workspaces.roles import Role
 
@@ -121,7 +121,8 @@ class _Work:
             kind.name: {row["id"]: row for row in kind.rows(self._environment_id)}
             for kind in kinds()
         }
-        self._ids = self._named_rows()
+        rows = {name: those.values() for name, those in self._before.items()}
+        self._ids = ids_by_name(self._environment_id, rows)
         for change in self._changes:
             name = (change.kind.name, change.key)
             change.id = self._ids.get(name, self._new_ids[name])
@@ -138,7 +139,7 @@ class _Work:
         for change in self._ordered:
             assert change.resource is not None
             fields = {name: value for name, value in change.resource.items() if name != "kind"}
-            with named(change.name, change.kind):
+            with named(change):
                 with_label = {**fields, "managedBy": self.request.managed_by}
                 change.wanted = values.read(
                     change.kind,
@@ -153,7 +154,7 @@ class _Work:
         """Finds out which rows must change. The locks, or the snapshot, keep the rows as it reads them."""
         for change in self._ordered:
             change.compare(with_secrets=self._role.includes(Role.ADMIN))
-        self._changed = [change for change in self._ordered if not change.is_wanted]
+        self._changed = [change for change in self._ordered if change.row is None or change.values]
 
     def rehearse(self) -> None:
         """Runs the changes on copies of the rows that they change, count or refer to."""
@@ -185,37 +186,23 @@ class _Work:
         for change in reversed(gone):
             self._delete(change)
         after = self._after()
-        # Kinds that the caller may not read are skipped, because the answer would confirm a guess of a row's origin.
-        readable = [each for each in self._changed if self._role.includes(each.kind.readers)]
-        check_origins(self._before, readable, after, self.request)
-        names = {(of, str(id_)): name for (of, name), id_ in (self._new_ids | self._ids).items()}
+        check_origins(self._before, self._changed, after, self.request)
+        names = names_of(self._new_ids | self._ids)
         return [
             told(change, after.get(change.id, change.row), names, self._role)
             for change in self._changes
         ] + [told(change, None, names, self._role) for change in gone]
 
     def _lock(self, kind: Kind, changes: list[Change]) -> None:
-        """Locks rows (in a rehearsal their copies) and reads them."""
+        """Locks rows (in a rehearsal their copies) after the locks that come before them, and reads them."""
+        if not changes:
+            return
         new = [change.values for change in changes if change.row is None]
-        present = [change for change in changes if change.row is not None]
-        ids = [change.id for change in present]
-        if changes:
-            changed = [change.values for change in present]
-            kind.lock(self._environment_id, ids, new=new, changed=changed)
-        if ids:
-            kind.keep(ids)
-
-    def _named_rows(self) -> dict[tuple[str, str], UUID]:
-        keyed = {
-            (name, row["key"]): id_
-            for name, rows in self._before.items()
-            for id_, row in rows.items()
-            if row["key"]
-        }
-        for lookup in lookups():
-            ids = lookup.ids(self._environment_id)
-            keyed |= {(lookup.name, name): id_ for name, id_ in ids.items()}
-        return keyed
+        present = {change.id: change.values for change in changes if change.row is not None}
+        kind.lock_before(self._environment_id, new, list(present.values()))
+        lock_rows(kind.resource.live.filter(id__in=present, environment_id=self._environment_id))
+        if present:
+            kind.keep(list(present))
 
     def _left_over(self) -> list[Change]:
         """Returns the rows that the files no longer describe: rows with the label and without a resource."""
@@ -267,7 +254,7 @@ class _Work:
         if change.row is not None:
             self._update(change, first)
             return
-        with named(change.name, change.kind):
+        with named(change):
             change.kind.resource.create(
                 environment_id=self._environment_id,
                 values={**change.kind.without_any, **first},
@@ -277,7 +264,7 @@ class _Work:
 
     def _update(self, change: Change, said: Row) -> None:
         if said:
-            with named(change.name, change.kind):
+            with named(change):
                 change.kind.resource.update(
                     change.id, environment_id=self._environment_id, values=said, actor=self._actor
                 )
@@ -285,7 +272,7 @@ class _Work:
     def _delete(self, change: Change) -> None:
         """Deletes a row. In a plan, a refusal becomes a warning."""
         try:
-            with named(change.name, change.kind):
+            with named(change):
                 change.kind.resource.delete(
                     change.id, environment_id=self._environment_id, actor=self._actor
                 )

@@ -17,7 +17,7 @@ from pipedai.api.errors import Invalid
 from pipedai.api.parsers import check_text, parse_json
 from pipedai.api.renderers import compact_json
 from pipedai.api.serializers import Body
-from workspaces.files.kinds import Kind, Row, Secret, kinds, lookups
+from workspaces.files.kinds import Kind, Row, Secret, ids_by_name, kinds
 from workspaces.roles import Role
 
 Fields = dict[str, Any]
@@ -129,12 +129,7 @@ def export(*, environment_id: UUID, managed_by: str | None, role: Role) -> dict[
     """
     read = [kind for kind in kinds() if role.includes(kind.readers)]
     live = {kind.name: kind.rows(environment_id) for kind in read}
-    names = {
-        (of, str(row["id"])): row["key"] for of, rows in live.items() for row in rows if row["key"]
-    }
-    for lookup in lookups():
-        ids = lookup.ids(environment_id)
-        names |= {(lookup.name, str(id_)): name for name, id_ in ids.items()}
+    names = names_of(ids_by_name(environment_id, live))
     resources = [
         {"kind": kind.name, "key": row["key"], **with_names(kind, shown(kind, row), names)}
         for kind in read
@@ -208,6 +203,10 @@ def named_rows(kind: Kind, fields: Fields) -> Iterator[tuple[str, str]]:
             name = value.get(inner) if inner and isinstance(value, dict) else value
             if isinstance(name, str):
                 yield of, name
+
+
+def names_of(ids: Ids) -> Names:
+    return {(of, str(id_)): name for (of, name), id_ in ids.items()}
 
 
 def with_names(kind: Kind, fields: Fields, names: Names) -> Fields:

@@ -115,6 +115,19 @@ def test_another_body_is_a_conflict(runs: Runs, first: Any, second: Any) -> None
     assert list(Run.objects.values_list("id", flat=True)) == [run_id]
 
 
+def test_a_payload_that_looks_like_a_body_with_options_is_another_body(runs: Runs) -> None:
+    of: dict[str, Any] = {
+        "trigger_id": runs.trigger_id,
+        "caller_id": CALLER,
+        "key": "key",
+        "source": Source.MANUAL,
+        "actor": Actor("user", CALLER),
+    }
+    run_trigger(**of, payload={"payload": 1, "force": True, "look_only": False})
+    with pytest.raises(Conflict, match="another request"):
+        run_trigger(**of, payload=1, force=True)
+
+
 # --- The scope of a key
 
 

@@ -707,9 +707,10 @@ def test_an_item_for_which_no_thread_can_be_started_waits_for_the_next_thread(mo
 
     done: list[int] = []
     crew = Crew("scarce", 2, done.extend)
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+    with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", fail)
-        crew.give(1)
+        with pytest.raises(RuntimeError):
+            crew.give(1)
     crew.give(2)
     crew.stop(60)
     assert sorted(done) == [1, 2]

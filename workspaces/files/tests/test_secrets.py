@@ -92,6 +92,19 @@ def test_a_viewer_is_not_told_whether_a_row_that_they_may_not_read_is_as_they_gu
     assert change_of(plan(cast, [right]))["action"] == "none"
 
 
+def test_no_warning_tells_a_viewer_whether_such_a_row_is_as_they_guess(cast):
+    """A secret that the row lacks is warned of only if something is to be changed."""
+    channel = {**CHANNEL, "events": [], "url": {"secret": "HOOK"}}
+    apply(cast, [channel], secrets={"HOOK": "https://one.example/planted-hook"})
+    right = {**channel, "secret": {"secret": "SIGNING"}}
+    told = [
+        change_of(plan(cast, [guess], cast.viewer))
+        for guess in (right, {**right, "name": "Another"})
+    ]
+    assert told[0] == told[1]
+    assert change_of(plan(cast, [{**right, "name": "Another"}]))["warnings"] != []
+
+
 @pytest.mark.parametrize("value", ["[planted, but no JSON", '{"planted": "as text"}'])
 def test_the_secret_of_a_text_may_look_like_json(cast, value):
     signed = {**TRIGGER, "mcpHeaders": None, "webhookSecret": {"secret": "SIGNING"}}

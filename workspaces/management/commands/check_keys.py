@@ -3,16 +3,10 @@
 import sys
 from typing import Any
 
-from django.core.management.base import CommandError, CommandParser
+from django.core.management.base import CommandParser
 
 from pipedai.management.operator_command import OperatorCommand, Progress
-from workspaces.encryption.check import (
-    broken_lines,
-    check_keys,
-    counted_values,
-    does_not_open,
-    key_lines,
-)
+from workspaces.encryption.check import check_keys, counted_values, key_lines, refuse_broken
 
 
 class Command(OperatorCommand):
@@ -37,8 +31,5 @@ Exits with 0 when everything opens, else with 1; stderr names table, row and fie
         for line in key_lines(report, each_data_key=options["data_keys"]):
             self.stdout.write(line)
         self.stdout.write(f"encrypted values: {counted_values(report)}")
-        for line in broken_lines(report):
-            self.stderr.write(line)
-        if report.broken_count:
-            raise CommandError(does_not_open(report))
+        refuse_broken(report, self.stderr)
         self.stdout.write("Everything opens.")

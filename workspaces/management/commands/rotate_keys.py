@@ -10,13 +10,7 @@ from accounts.authenticators import rewrap_authenticators
 from pipedai import crypto
 from pipedai.api.renderers import counted
 from pipedai.management.operator_command import OperatorCommand, Progress
-from workspaces.encryption.check import (
-    KeyReport,
-    broken_lines,
-    check_keys,
-    counted_values,
-    does_not_open,
-)
+from workspaces.encryption.check import KeyReport, check_keys, counted_values, refuse_broken
 from workspaces.encryption.rotation import (
     Plan,
     older_masters,
@@ -130,10 +124,7 @@ Exits with 0 when all is rotated and everything opens, else with 1 and where it 
     def _verify(self, environment_id: UUID | None, *, master: bool) -> None:
         with Progress(sys.stderr, "verified values") as progress:
             report = check_keys(environment_id=environment_id, on_progress=progress.add)
-        for line in broken_lines(report):
-            self.stderr.write(line)
-        if report.broken_count:
-            raise CommandError(does_not_open(report))
+        refuse_broken(report, self.stderr)
         if master:
             self._verify_moved(report)
         self.stdout.write(f"Everything opens: {counted_values(report)}.")
