@@ -239,10 +239,9 @@ class TestTheScheduler:
     def test_a_kind_that_somebody_holds_delays_no_other_kind(self, cast, monkeypatch):
         def held(_):
             raise retention.InUse
-            yield
 
         def free(_):
-            yield retention.Batch(7, 7)
+            return iter([retention.Batch(7, 7)])
 
         kinds = [
             retention.Retention(name, name, lambda: 1, each)
