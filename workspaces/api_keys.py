@@ -135,9 +135,7 @@ def revoke_keys_beyond(*, user_id: UUID, environment_id: UUID, role: Role | None
     beyond = Q(is_login=True, role__in=above)
     if role is None or not role.includes(Role.ADMIN):
         beyond |= Q(kind=ApiKey.Kind.WRK)
-    ids = [key.id for key in _revoke(beyond & Q(created_by=user_id, environment=environment_id))]
-    wake_workers(ids)  # This ends the event streams that the revoked keys opened.
-    return ids
+    return [key.id for key in _revoke(beyond & Q(created_by=user_id, environment=environment_id))]
 
 
 def end_keys_of_deactivated(user_id: UUID, actor: Actor) -> None:
@@ -145,7 +143,6 @@ def end_keys_of_deactivated(user_id: UUID, actor: Actor) -> None:
     lines, and emits an event for each.
     """
     keys = _revoke(Q(created_by_id=user_id) & (Q(kind=ApiKey.Kind.WRK) | Q(is_login=True)))
-    wake_workers([key.id for key in keys])
     emit(*revoked_because("user.deactivated", keys, actor))
 
 
@@ -153,10 +150,7 @@ def revoke_keys_of_displaced(user_id: UUID) -> list[ApiKey]:
     """Revokes and returns the user's keys, those of hosts that they let in, and unused `wrk_` keys of these hosts."""
     own = ApiKey.objects.filter(created_by_id=user_id, revoked_at__isnull=True)
     parents = list(own.values_list("id", flat=True))
-    keys = _revoke(Q(created_by_id=user_id) | Q(parent_id__in=parents))
-    # This ends the event streams that the revoked keys opened.
-    wake_workers([key.id for key in keys])
-    return keys
+    return _revoke(Q(created_by_id=user_id) | Q(parent_id__in=parents))
 
 
 def revoked_because(reason: str, keys: Iterable[ApiKey], actor: Actor) -> list[Event]:
@@ -169,13 +163,16 @@ def revoked_because(reason: str, keys: Iterable[ApiKey], actor: Actor) -> list[E
 
 
 def _revoke(of: Q) -> list[ApiKey]:
-    """Revokes the matching keys that still work, and returns them. Locks them in the order of ids against deadlocks."""
+    """Revokes the matching keys that still work, which ends the event streams that they opened, and returns them. Locks
+    them in the order of ids against deadlocks.
+    """
     unused = ApiKey.objects.select_for_update(no_key=True).filter(
         of, revoked_at__isnull=True, consumed_at__isnull=True
     )
-    keys = list(unused.order_by("id"))
-    ApiKey.objects.filter(id__in=[key.id for key in keys]).update(revoked_at=Now())
-    return keys
+    keys = {key.id: key for key in unused.order_by("id")}
+    ApiKey.objects.filter(id__in=keys).update(revoked_at=Now())
+    wake_workers(keys)
+    return list(keys.values())
 
 
 def _create(environment_id: UUID, kind: str, **values: object) -> Minted:
