@@ -94,8 +94,6 @@ class IncidentNeed(Need):
 
     sentences: tuple[str, str, str]
     choices: tuple[str, str]
-    # Whether a channel without settings of its own tells of this kind.
-    is_usual: bool = True
 
 
 # All kinds of what needs somebody, the most urgent first: what stops several triggers, what did not happen, what people
@@ -208,12 +206,7 @@ CHOICES: Final[Mapping[str, str]] = {
 }
 EVENTS: Final = tuple(CHOICES)
 # The events that a channel tells of if its body names none.
-USUAL_EVENTS: Final = tuple(
-    event
-    for event in EVENTS
-    if event not in (RUN_ENDED, RUN_RESULT)
-    and (event == APPROVAL_REQUESTED or _INCIDENTS[kind_of(event)].is_usual)
-)
+USUAL_EVENTS: Final = tuple(event for event in EVENTS if event not in (RUN_ENDED, RUN_RESULT))
 
 
 def headline(event: str, name: str, *, reminder: bool = False) -> str:
