@@ -18,6 +18,8 @@ from pipedai_worker.running.assigned import AssignedRun
 from pipedai_worker.stand_in.mcp_server import Tool
 
 from .conftest import Workers
+from .gateway.servers import TOKEN, McpServer
+from .gateway.servers import serving as serving_mcp
 
 LOOK: dict[str, Any] = {
     "tool": "news",
@@ -108,6 +110,42 @@ def test_only_to_look_tells_what_it_saw_and_what_is_wrong(
     outcome = api.until_ended(add(api, before={**LOOK, "tool": "other", "lookOnly": True}))
     assert outcome["status"] == "canceled"
     assert "has no tool 'other'" in outcome["shortMessage"]
+
+
+def test_of_a_secret_in_what_a_look_tells_no_part_is_left_where_that_is_cut(
+    api: FakeApi, workers: Workers, news: News
+) -> None:
+    run = add(api, before={**LOOK, "lookOnly": True}, mcp_headers={"X-Key": TOKEN})
+    # The result is cut in the middle of the secret.
+    news.said = "x" * (LARGEST_SEEN - len(TOKEN) // 2) + TOKEN + "x"
+    workers.start()
+    outcome = api.until_ended(run)
+    assert outcome["output"]["wouldRun"] is True
+    assert TOKEN[:6] not in json.dumps(outcome)
+    with serving_mcp(McpServer()) as server:
+        said = "y" * 290 + TOKEN
+        server.ways["tools/call"] = lambda exchange: exchange.result(
+            {"isError": True, "content": [{"type": "text", "text": said}]}
+        )
+        tool = {**LOOK, "tool": "look"}
+        headers = {"Authorization": TOKEN}
+        run = add(api, before=tool, mcp_url=server.url, mcp_headers=headers)
+        outcome = api.until_ended(run)
+    assert (outcome["status"], outcome["faultClass"]) == ("failed", "infra")
+    assert "yyy" in outcome["shortMessage"]
+    assert TOKEN[7:13] not in json.dumps(outcome)
+
+
+def test_a_result_that_is_nested_too_deep_is_told_like_any_other_fault(
+    api: FakeApi, workers: Workers, news: News
+) -> None:
+    workers.start()
+    for levels in (70, 600):
+        news.said = "[" * levels + "]" * levels
+        for only, status in ((True, "canceled"), (False, "failed")):
+            outcome = api.until_ended(add(api, "success", before={**LOOK, "lookOnly": only}))
+            assert outcome["status"] == status
+            assert "nested too deep" in outcome["shortMessage"]
 
 
 def test_a_cancel_during_the_look_ends_the_run(api: FakeApi, workers: Workers, news: News) -> None:

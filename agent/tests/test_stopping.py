@@ -16,6 +16,7 @@ from uuid import uuid4
 import pytest
 
 from pipedai_worker.conformance.fake_api import DROP, FakeApi
+from pipedai_worker.disk.durable import PREFIX
 from pipedai_worker.disk.journal import HeldRun, Journal, end_orphans
 from pipedai_worker.running import process
 
@@ -233,6 +234,33 @@ def test_a_process_is_told_from_another_with_its_number() -> None:
     assert process.start_time(os.getpid()) == process.start_time(os.getpid())
     assert process.start_time(os.getpid()) != process.start_time(1)
     assert process.start_time(2**22 + 1) is None
+
+
+def test_a_process_is_known_by_its_start_also_if_its_name_is_cut_within_a_character(
+    tmp_path: Path,
+) -> None:
+    # Linux keeps the first 15 bytes of a program's name.
+    program = tmp_path / "fourteen-bytesé"
+    program.write_text("#!/bin/sh\nread -r line\n")
+    program.chmod(0o755)
+    with subprocess.Popen([program], stdin=subprocess.PIPE) as running:
+        assert process.start_time(running.pid) is not None
+
+
+def test_what_claude_wrote_of_its_process_and_could_not_finish_keeps_no_worker_from_starting(
+    api: FakeApi, workers: Workers
+) -> None:
+    sessions = workers.directory / ".claude" / "sessions"
+    sessions.mkdir(parents=True)
+    (sessions / "12345.json").write_bytes('{"cwd": "é'.encode()[:-1])
+    scratch = workers.directory / "tmp" / f"{PREFIX}old"
+    scratch.mkdir(parents=True)
+    run = api.add(status="running", claim_id="mine")
+    with closing(Journal(workers.state)) as journal:
+        journal.hold(HeldRun(run.id, "mine", scratch=str(scratch), pid=12345))
+    workers.start()
+    assert api.until_ended(run)["errorMessage"] == "worker restarted"
+    until(lambda: not workers.leftovers() and not workers.files("held"))
 
 
 def test_no_secret_is_left_on_disk(api: FakeApi, workers: Workers) -> None:

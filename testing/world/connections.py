@@ -1,11 +1,13 @@
 """Makes connections."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.db import transaction
 
+from pipedai.api.errors import Unavailable
 from pipedai.outgoing import due
 from pipedai.outgoing.oauth import Tokens
 from pipedai.sql import Row, database_now
@@ -16,6 +18,8 @@ from workspaces.connections.models import Connection
 from workspaces.connections.refreshing import Ailing, Healthy
 from workspaces.connections.secrets import GrantSecrets, seal_grant, store_tokens
 from workspaces.connections.services import CONNECTIONS
+
+T = TypeVar("T")
 
 CONNECTION_URL = "https://mcp.example/of-a-connection"
 CONNECTION_HEADERS = {"Authorization": "Bearer planted-header-of-a-connection"}
@@ -40,6 +44,15 @@ def work_off() -> int:
             carry_out(claimed[0], pause=lambda: None, keep=lambda record: record())
             steps += 1
     return steps
+
+
+def answer_of(call: Callable[[], T]) -> T:
+    """Returns the answer to a step of an authorization, for which a scheduler asks a server."""
+    try:
+        return call()
+    except Unavailable:
+        work_off()
+        return call()
 
 
 def add_connection(cast: Cast, **values: Any) -> UUID:

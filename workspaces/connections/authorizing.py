@@ -62,9 +62,9 @@ class Way:
     issuer: str
 
 
-def begin(*, connection_id: UUID, session_id: UUID, actor: Actor) -> Way | None:
-    """Returns the way to the authorization server, or None until a scheduler has found it. Raises NotFound, Conflict
-    (`wrong_grant`, `cannot_discover`, `issuer_changed`), and the errors of `hold_role`.
+def begin(*, connection_id: UUID, session_id: UUID, actor: Actor) -> Way:
+    """Returns the way to the authorization server. Raises Unavailable until a scheduler has found it, Conflict
+    (`wrong_grant`, `cannot_discover`, `issuer_changed`), NotFound, and the errors of `hold_role`.
     """
     with transaction.atomic():
         connection = CONNECTIONS.lock(connection_id, actor)
@@ -93,9 +93,7 @@ def begin(*, connection_id: UUID, session_id: UUID, actor: Actor) -> Way | None:
                 refused = refusal_of(begun)
             else:
                 _ask(connection, session_id, actor)
-    if refused is not None:
-        raise refused
-    return None
+    raise refused or _still_asking(connection_id, session_id)
 
 
 def find(*, connection_id: UUID, session_id: UUID, state: str) -> Authorization:
@@ -118,8 +116,8 @@ def find(*, connection_id: UUID, session_id: UUID, state: str) -> Authorization:
     return found
 
 
-def finish(*, connection_id: UUID, session_id: UUID, returned: Returned, actor: Actor) -> bool:
-    """Hands the code to a scheduler, and returns whether the connection has its tokens by now. A code works once,
+def finish(*, connection_id: UUID, session_id: UUID, returned: Returned, actor: Actor) -> None:
+    """Hands the code to a scheduler. Raises Unavailable until the connection has its tokens. A code works once,
     whatever comes of it. Raises Conflict with a sentence for people, and the errors of `hold_role`.
     """
     refused: ApiError | None = None
@@ -142,10 +140,11 @@ def finish(*, connection_id: UUID, session_id: UUID, returned: Returned, actor: 
             Authorization.objects.filter(id=brought.id).delete()
     if refused is not None:
         raise refused
-    return brought is not None and brought.stage == _Stage.DONE
+    if brought is None or brought.stage != _Stage.DONE:
+        raise _still_asking(connection_id, session_id)
 
 
-def still_asking(*, connection_id: UUID, session_id: UUID) -> Unavailable:
+def _still_asking(connection_id: UUID, session_id: UUID) -> Unavailable:
     """Returns the error to raise while there is no answer. Usually the lane then calls the view again. A caller sees
     the error only outside a lane, or after the last try, which withdraws the authorization unless one has begun.
     """

@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, QueryDict
+from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.utils.decorators import method_decorator
 from django.views import View
@@ -21,7 +22,7 @@ from pipedai.api.principal import UserPrincipal, actor_from
 from pipedai.api.throttling import Rate, Throttle, by_address
 from pipedai.links import link_to_page
 from workspaces.connections import authorizing
-from workspaces.connections.authorizing import Returned, still_asking
+from workspaces.connections.authorizing import Returned
 from workspaces.connections.models import Connection
 from workspaces.connections.servers import client_metadata, document_of, redirect_uri_of
 
@@ -51,36 +52,80 @@ def client_document(_request: HttpRequest, connection_id: UUID) -> HttpResponse:
     return JsonResponse({"client_id": document_of(connection_id), **metadata})
 
 
-class Visit:
-    """A request to the callback's page, with the signed-in user and session, if any."""
+# This page needs no CSRF token, because it accepts only forms of our own pages.
+@method_decorator(csrf_exempt, name="dispatch")
+@method_decorator(never_cache, name="dispatch")
+class CallbackPage(View):
+    """GET shows what will be connected, and changes nothing. The POST of its form finishes the authorization."""
 
-    def __init__(self, request: HttpRequest) -> None:
-        self.request = request
+    http_method_names = ["get", "head", "post"]
+    # The signed-in user and their session, if any.
+    session: UserPrincipal | None = None
+    user: User | None = None
+
+    def dispatch(self, request: HttpRequest, connection_id: UUID) -> HttpResponseBase:
         self.asked = PostedForm(request)
-        self.session: UserPrincipal | None = None
-        self.user: User | None = None
+        try:
+            return super().dispatch(request, connection_id)
+        except ApiError as error:
+            return self._page(connection_id, error=error)
 
-    def find_user(self) -> None:
+    def get(self, request: HttpRequest, connection_id: UUID) -> HttpResponse:
+        brought = self._read(request.GET)
+        self._find_user()
+        # With COOKIE_SAMESITE=Strict browsers send no cookie when another site leads here, but they do with our form.
+        if self.session is None:
+            return self._page(connection_id, brought=brought)
+        return self._look(connection_id, self.session, brought)
+
+    def post(self, request: HttpRequest, connection_id: UUID) -> HttpResponse:
+        brought = self._read(request.POST)
+        if not is_from_own_page(request):
+            raise Forbidden(
+                "Only this service's own page may finish this.", code=ErrorCode.FOREIGN_ORIGIN
+            )
+        self._find_user()
+        if self.session is None:
+            raise session_ended()
+        if request.POST.get("step") != "connect":
+            return self._look(connection_id, self.session, brought)
+        authorizing.finish(
+            connection_id=connection_id,
+            session_id=self.session.session_id,
+            returned=Returned(**brought),
+            actor=actor_from(self.asked, "user", self.session.id),
+        )
+        return self._page(connection_id, done=True)
+
+    def _read(self, given: QueryDict) -> dict[str, str]:
+        """Returns what the browser brought. Raises TooManyRequests, and Invalid if a field has a NUL character, which
+        no honest form sends and PostgreSQL refuses in text.
+        """
+        _RATE.check(self.asked)
+        if any("\0" in value for _, values in given.lists() for value in values):
+            raise Invalid(form=["Null characters are not allowed."])
+        return {name: str(given.get(name, "")) for name in _BROUGHT}
+
+    def _find_user(self) -> None:
         """Sets `session` and `user` from the cookie. Raises Unauthenticated for a bearer token or for two cookies."""
         found = PresentedSession().authenticate(self.asked)
         if found is not None:
             self.session = found[0]
             self.user = User.objects.get(id=self.session.id)
 
-    def refuse_nul(self, fields: QueryDict) -> None:
-        """Raises Invalid if a field has a NUL character, which no honest form sends and PostgreSQL refuses in text."""
-        if any("\0" in value for _, values in fields.lists() for value in values):
-            raise Invalid(form=["Null characters are not allowed."])
+    def _look(
+        self, connection_id: UUID, session: UserPrincipal, brought: dict[str, str]
+    ) -> HttpResponse:
+        begun = authorizing.find(
+            connection_id=connection_id, session_id=session.session_id, state=brought["state"]
+        )
+        authorizing.check(begun, Returned(**brought))
+        return self._page(connection_id, begun=begun, brought=brought)
 
-    def posted(self, name: str) -> str:
-        """Returns a field of the form, or "" if it has a NUL character, because the page shows it again."""
-        value = str(self.request.POST.get(name, ""))
-        return "" if "\0" in value else value
-
-    def page(
+    def _page(
         self, connection_id: UUID, *, error: ApiError | None = None, **context: Any
     ) -> HttpResponse:
-        context = {"user": self.user, "error": error and sentence_of(error), **context}
+        context = {"user": self.user, "error": error and _sentence_of(error), **context}
         context["back"] = link_to_page("connection", connection_id)
         status = error.status_code if error else 200
         response = render(self.request, "account/connection.html", context, status=status)
@@ -91,71 +136,9 @@ class Visit:
         return response
 
 
-def sentence_of(error: ApiError) -> str:
+def _sentence_of(error: ApiError) -> str:
     """Returns what a page says about an error: its sentence, or the messages about the form."""
     if not isinstance(error, Invalid):
         return error.message
     messages = [*error.form, *(each for field in error.fields.values() for each in field)]
     return " ".join(messages) or error.message
-
-
-# This page needs no CSRF token, because it accepts only forms of our own pages.
-@method_decorator(csrf_exempt, name="dispatch")
-@method_decorator(never_cache, name="dispatch")
-class CallbackPage(View):
-    """GET shows what will be connected, and changes nothing. The POST of its form finishes the authorization."""
-
-    http_method_names = ["get", "head", "post"]
-
-    def get(self, request: HttpRequest, connection_id: UUID) -> HttpResponse:
-        visit = Visit(request)
-        brought = {name: request.GET.get(name, "") for name in _BROUGHT}
-        try:
-            _RATE.check(visit.asked)
-            visit.refuse_nul(request.GET)
-            visit.find_user()
-            # With COOKIE_SAMESITE=Strict browsers send no cookie when another site leads here, but they do with our
-            # form.
-            if visit.session is None:
-                return visit.page(connection_id, brought=brought)
-            return _look(visit, connection_id, brought)
-        except ApiError as error:
-            return visit.page(connection_id, error=error)
-
-    def post(self, request: HttpRequest, connection_id: UUID) -> HttpResponse:
-        visit = Visit(request)
-        brought = {name: visit.posted(name) for name in _BROUGHT}
-        try:
-            _RATE.check(visit.asked)
-            visit.refuse_nul(request.POST)
-            if not is_from_own_page(request):
-                raise Forbidden(
-                    "Only this service's own page may finish this.", code=ErrorCode.FOREIGN_ORIGIN
-                )
-            visit.find_user()
-            if visit.session is None:
-                raise session_ended()
-            if visit.posted("step") != "connect":
-                return _look(visit, connection_id, brought)
-            session_id = visit.session.session_id
-            if not authorizing.finish(
-                connection_id=connection_id,
-                session_id=session_id,
-                returned=Returned(**brought),
-                actor=actor_from(visit.asked, "user", visit.session.id),
-            ):
-                raise still_asking(connection_id=connection_id, session_id=session_id)
-        except ApiError as error:
-            return visit.page(connection_id, error=error)
-        return visit.page(connection_id, done=True)
-
-
-def _look(visit: Visit, connection_id: UUID, brought: dict[str, str]) -> HttpResponse:
-    assert visit.session is not None
-    begun = authorizing.find(
-        connection_id=connection_id,
-        session_id=visit.session.session_id,
-        state=brought["state"],
-    )
-    authorizing.check(begun, Returned(**brought))
-    return visit.page(connection_id, begun=begun, brought=brought)

@@ -212,7 +212,6 @@ def register_client(
     ):
         raise CannotDiscover("The authorization server registered no client that we can use.")
     token, url = said.get("registration_access_token"), said.get("registration_client_uri")
-    may_go = _is_word(token) and _is_word(url) and "#" not in url
     if _is_word(url) and (
         target_problem(url) or not same_origin(url, server.registration_endpoint)
     ):
@@ -220,11 +219,9 @@ def register_client(
         raise CannotDiscover(
             "The authorization server registered a client that another server is to remove."
         )
-    return Registered(
-        Client(client_id, secret if is_secret else None, method),
-        token if may_go else None,
-        url if may_go else None,
-    )
+    if not (_is_word(token) and _is_word(url) and "#" not in url):
+        token = url = None
+    return Registered(Client(client_id, secret if is_secret else None, method), token, url)
 
 
 def _is_word(value: Any) -> TypeGuard[str]:

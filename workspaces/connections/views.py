@@ -3,17 +3,15 @@
 from typing import Any
 from uuid import UUID
 
-from django.db.models import QuerySet
 from rest_framework.request import Request
 
 from accounts.sessions import CookieJWTAuthentication
 from pipedai.api.principal import UserPrincipal, actor_of, principal_of
 from pipedai.api.schema.operation import Operation
-from pipedai.api.serializers import NamedSerializer, sources_of
+from pipedai.api.serializers import NamedSerializer
 from pipedai.api.throttling import Rate, Throttle, by_caller
 from workspaces.access import IsAdmin, TenantViewSet
 from workspaces.connections import authorizing
-from workspaces.connections.authorizing import still_asking
 from workspaces.connections.serializers import (
     ConnectionBody,
     ConnectionFilters,
@@ -21,8 +19,6 @@ from workspaces.connections.serializers import (
 )
 from workspaces.connections.services import CONNECTIONS
 from workspaces.resource_views import ResourceViewSet
-
-_COLUMNS = sorted(sources_of(ConnectionSerializer))
 
 
 class ConnectionAuthorizationSerializer(NamedSerializer):
@@ -45,10 +41,6 @@ class ConnectionViewSet(ResourceViewSet):
     }
     change = {"headers": {"Authorization": "Bearer a-newer-secret"}}
 
-    def rows(self) -> QuerySet[Any, Any]:
-        rows: QuerySet[Any, Any] = CONNECTIONS.live.values(*_COLUMNS)
-        return rows
-
 
 class ConnectionAuthorizationViewSet(TenantViewSet):
     """What begins an authorization. Only a person in a browser can go on to the authorization server."""
@@ -70,10 +62,8 @@ class ConnectionAuthorizationViewSet(TenantViewSet):
     def authorize(self, request: Request, connection_id: UUID) -> Any:
         principal = principal_of(request)
         assert isinstance(principal, UserPrincipal)
-        session_id = principal.session_id
-        way = authorizing.begin(
-            connection_id=connection_id, session_id=session_id, actor=actor_of(request)
+        return authorizing.begin(
+            connection_id=connection_id,
+            session_id=principal.session_id,
+            actor=actor_of(request),
         )
-        if way is None:
-            raise still_asking(connection_id=connection_id, session_id=session_id)
-        return way

@@ -313,7 +313,10 @@ def process_paths(
     config = config_directory(environment)
     if config is not None:
         with contextlib.suppress(OSError):
-            if pid is not None and session_id in (config / "sessions" / f"{pid}.json").read_text():
+            # The file is read as bytes, as a claude that was killed may have left it cut within a character.
+            if pid is not None and session_id.encode() in (
+                (config / "sessions" / f"{pid}.json").read_bytes()
+            ):
                 yield from list((config / "sessions").glob(f"{pid}.*"))
     cache = _directory(environment, "XDG_CACHE_HOME")
     if home is not None:

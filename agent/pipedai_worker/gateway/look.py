@@ -18,14 +18,12 @@ from pipedai_worker.gateway.gate import MOST_LEVELS, Gate, canonical
 from pipedai_worker.gateway.messages import Effects
 from pipedai_worker.running.assigned import Before
 from pipedai_worker.running.outcome import iso
-from pipedai_worker.values import parse, refuse_constant
+from pipedai_worker.values import is_deeper, parse, refuse_constant
 
 if TYPE_CHECKING:
     from pipedai_worker.gateway.probe import Conversation
 
 INVALID_PARAMS = -32602
-# How much of the text of a tool's error an outcome quotes.
-LONGEST_QUOTE = 300
 _MIB = limits.LARGEST_TOOLS_LIST // limits.MIB
 
 
@@ -66,8 +64,8 @@ class Look:
         failed = result.get("isError") is True
         await self._end(call, ERROR if failed else OK)
         if failed:
-            said = _text_of(result)[:LONGEST_QUOTE]
-            raise faults.infra(f"The tool {tool!r} answered with an error: {said}")
+            # The outcome cuts this text only when it has no secrets any more, as the cut could leave a part of one.
+            raise faults.infra(f"The tool {tool!r} answered with an error: {_text_of(result)}")
         value, digest = await asyncio.to_thread(_read, result)
         run_if, last = self._before.run_if, self._before.last_digest
         is_new = digest != last if run_if is None else all_hold(run_if, value)
@@ -106,12 +104,11 @@ def _read(result: dict[str, Any]) -> tuple[Any, str]:
             value = parse(text, parse_constant=refuse_constant)
         except ValueError:
             return text, hashlib.sha256(text.encode(errors="replace")).hexdigest()
-    try:
-        # RFC 8785 has no form for some values, such as a number that not every program reads.
-        written = canonical(value, MOST_LEVELS)
-        written = written or json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-    except RecursionError:
-        raise faults.client("The result of the look is nested too deep.") from None
+    if is_deeper(value, MOST_LEVELS):
+        raise faults.client("The result of the look is nested too deep.")
+    # RFC 8785 has no form for some values, such as a number that not every program reads.
+    written = canonical(value, MOST_LEVELS)
+    written = written or json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
     return value, hashlib.sha256(written).hexdigest()
 
 

@@ -210,13 +210,14 @@ def start_time(pid: int) -> str | None:
     # Type checkers evaluate sys.platform, and would report the other branch as unreachable.
     if platform.system() == "Linux":
         try:
-            stat = Path(f"/proc/{pid}/stat").read_text()
+            stat = Path(f"/proc/{pid}/stat").read_bytes()
             boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         except OSError:
             return None
-        # The second field is the program's name in parentheses, which may itself contain spaces and parentheses. Fields
-        # are counted after the last one. Field 22 is the start time, in clock ticks since boot (proc(5)).
-        return f"{boot}/{stat.rpartition(')')[2].split()[19]}"
+        # The second field is the program's name in parentheses, which may itself contain spaces and parentheses, and
+        # is cut after 15 bytes, perhaps within a character. Fields are counted after the last parenthesis. Field 22 is
+        # the start time, in clock ticks since boot (proc(5)).
+        return f"{boot}/{int(stat.rpartition(b')')[2].split()[19])}"
     shown = subprocess.run(
         ["/bin/ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
     )

@@ -413,7 +413,9 @@ class Run:
         if found is None:
             return None
         if only:
-            would = {"wouldRun": found.is_new, "result": cut(found.value)}
+            # Secrets are replaced before the result is cut, as the cut could leave a part of one.
+            result = cut(self._redactor.redact_json(found.value))
+            would = {"wouldRun": found.is_new, "result": result}
             message = "Something is new." if found.is_new else "Nothing is new."
             return Execution(replace(ended, status=CANCELED, short_message=message, output=would))
         told = {"digest": found.digest, "lookedAt": found.at, "nothingNew": not found.is_new}

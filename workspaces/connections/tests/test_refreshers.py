@@ -40,8 +40,8 @@ from testing.world.cast import TEST_ACTOR, Cast
 from testing.world.connections import (
     add_oauth_connection,
     ago,
+    answer_of,
     claim_due,
-    work_off,
 )
 from testing.world.runs import Runs
 from workspaces.connections import authorizing, refreshing
@@ -68,12 +68,10 @@ def authorize(cast: Cast, server: GrantServer, connection_id: UUID) -> None:
     """Authorizes a connection as the cast's admin does in the browser."""
     who: dict[str, Any] = {"session_id": new_id(), "actor": Actor("user", cast.admin.id)}
     begin = partial(authorizing.begin, connection_id=connection_id, **who)
-    way = begin() or (work_off() and begin())
-    assert way
+    way = answer_of(begin)
     back = dict(parse_qsl(urlsplit(server.agree(way.url)).query))
     returned = Returned(back["state"], back["code"], "", back["iss"])
-    finish = partial(authorizing.finish, connection_id=connection_id, returned=returned, **who)
-    assert finish() or (work_off() and finish())
+    answer_of(partial(authorizing.finish, connection_id=connection_id, returned=returned, **who))
 
 
 def authorized(cast: Cast, server: GrantServer) -> Connection:
