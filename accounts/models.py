@@ -157,6 +157,8 @@ class Session(models.Model):
         )
         indexes = (
             index("session_live_of_user", ["user"], where=lacks("revoked_at")),
+            # The throttles on logins ask for earlier logins from an address, most of which have ended.
+            index("session_known_address", ["user", "address_digest", "created_at"]),
             index("session_expired", ["expires_at"]),
         )
 

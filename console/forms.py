@@ -42,10 +42,15 @@ def _text_of_value(value: Any) -> str:
         plain = ", ".join(map(_text_of_value, value))
         exact = ", ".join(json.dumps(each, ensure_ascii=False) for each in value)
         return plain if values_of(plain) == value else exact
-    # An input of one line would lose line breaks.
-    is_text = isinstance(value, str) and value.strip() and value.isprintable()
-    is_plain = is_text and value_of("value", value) == value
+    is_plain = value and fits_one_line(value) and value_of("value", value) == value
     return str(value) if is_plain else json.dumps(value, ensure_ascii=False)
+
+
+def fits_one_line(value: Any) -> bool:
+    """Returns whether an input of one line keeps a text. It loses characters that do not print, such as line breaks,
+    and a text of spaces alone counts as empty.
+    """
+    return value == "" or (isinstance(value, str) and value.isprintable() and bool(value.strip()))
 
 
 def values_of(text: str) -> list[Any]:

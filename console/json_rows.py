@@ -7,7 +7,16 @@ from typing import Any
 from rest_framework import serializers
 
 from console.asking import Json
-from console.forms import Finder, Look, Shape, WrongRow, text_of, value_of, values_of
+from console.forms import (
+    Finder,
+    Look,
+    Shape,
+    WrongRow,
+    fits_one_line,
+    text_of,
+    value_of,
+    values_of,
+)
 
 # A value with more rows is shown as JSON, because nobody could use a page with so many fields.
 _MOST_ROWS = 50
@@ -81,8 +90,7 @@ def _typed(value: Any) -> Json:
         return {"kind": "flag", "value": "yes" if value else "no"}
     if isinstance(value, int | float):
         return {"kind": "number", "value": json.dumps(value)}
-    # An input of one line loses characters that do not print, and a text of only spaces counts as empty.
-    if isinstance(value, str) and value.isprintable() and (not value or value.strip()):
+    if fits_one_line(value):
         return {"kind": "text", "value": value}
     if isinstance(value, list) and not any(isinstance(each, dict | list) for each in value):
         return {"kind": "list", "value": text_of(value, "value")}
@@ -136,8 +144,10 @@ class Schema(_Named):
     def parts(self, value: Any) -> Iterable[tuple[str, Json]]:
         required = value.get("required", ())
         for name, each in value["properties"].items() if "properties" in value else ():
-            known = {"kind": each.get("type"), "description": each.get("description", "")}
-            yield name, {**known, "needed": name in required}
+            kind, description = each.get("type"), each.get("description", "")
+            if kind not in self.kinds or not fits_one_line(description):
+                raise TypeError("The fields of a row would change it.")
+            yield name, {"kind": kind, "description": description, "needed": name in required}
 
     def value_of(self, rows: list[Json]) -> Json | None:
         fields, required = Json(), []

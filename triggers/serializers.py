@@ -31,7 +31,7 @@ from triggers.models import BOUNDS, REVISED, Listener, Run, Tick, Trigger, Trigg
 from triggers.schedules import cron
 from triggers.states import Carry, Health, RecordEvents, RetryMode, Status
 from workspaces.connections.serializers import McpHeadersField
-from workspaces.tenant_columns import KeyField, LabelField
+from workspaces.serializers import FileBody
 
 MAX_PROMPT_BYTES = 256 * 1024
 # How far ahead `runOnceAt` may lie.
@@ -60,10 +60,7 @@ def _number(column: str, **kwargs: Any) -> WholeNumberField:
     return WholeNumberField(min_value=least, max_value=most, **kwargs)
 
 
-class TriggerBody(StrictBody):
-    key = KeyField()
-    managedBy = LabelField()
-    name = NameField(max_length=200)
+class TriggerBody(FileBody):
     description = TextField(max_length=2000, allow_blank=True, default="")
     prompt = PromptField()
     model = NameField(max_length=200, allow_null=True, default=None)

@@ -181,8 +181,11 @@ def note_account(worker: WorkerPrincipal, *, header: str | None) -> None:
     if header is None or header == worker.account_id or not _SANE_ACCOUNT.fullmatch(header):
         return
     with transaction.atomic():
-        execute(f"SELECT FROM worker WHERE {_IS_CALLER} FOR NO KEY UPDATE", _caller(worker))
-        set_account(environment_id=worker.environment_id, worker_id=worker.id, account_id=header)
+        # The machine may have registered again since the call began, and have another token and account now.
+        if execute(f"SELECT FROM worker WHERE {_IS_CALLER} FOR NO KEY UPDATE", _caller(worker)):
+            set_account(
+                environment_id=worker.environment_id, worker_id=worker.id, account_id=header
+            )
 
 
 def set_account(*, environment_id: UUID, worker_id: UUID, account_id: str | None) -> None:

@@ -1,6 +1,6 @@
 """The five endpoints that every resource of an environment has: list, make, read, change and delete."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, ClassVar
 from uuid import UUID
@@ -15,7 +15,7 @@ from rest_framework.serializers import Serializer
 from pipedai.api.filters import ApiFilterSet, IncludeFilter
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
-from pipedai.api.serializers import StrictBody, Values
+from pipedai.api.serializers import StrictBody, Values, sources_of
 from workspaces.access import IsAdmin, IsViewer, TenantViewSet
 from workspaces.resources import Resource
 
@@ -40,6 +40,7 @@ class ResourceViewSet(TenantViewSet):
     filters: ClassVar[type[ApiFilterSet] | None] = None
     # The serializer of the list, if it shows more than a single row.
     listed: ClassVar[type[Serializer[Any]] | None] = None
+    columns: ClassVar[Sequence[str]]
     # Whether the answer to a creation is read in its transaction, so that a caller who gets a 503 leaves no row.
     reads_inside: ClassVar[bool] = False
     # The bodies that the documentation shows for a creation and for a change.
@@ -48,6 +49,8 @@ class ResourceViewSet(TenantViewSet):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         cls.row = cls.resource.row
+        # A column's name is the source of the field that shows it.
+        cls.columns = sorted(sources_of(cls.serializer) & cls.resource.columns)
         cls.permissions = {
             "list": cls.readers,
             "create": IsAdmin,
@@ -62,8 +65,11 @@ class ResourceViewSet(TenantViewSet):
         super().__init_subclass__(**kwargs)
 
     def rows(self) -> QuerySet[Any, Any]:
-        """Returns the rows that are not deleted, with all that `shown` needs."""
-        return self.resource.live
+        """Returns the rows that are not deleted, with all that `shown` needs: as dicts of the columns that the
+        serializer shows.
+        """
+        rows: QuerySet[Any, Any] = self.resource.live.values(*self.columns)
+        return rows
 
     def shown(self, rows: list[Any]) -> Any:
         """Returns these rows of `rows()` as the API shows them."""

@@ -46,13 +46,14 @@ class Resource(Generic[M]):
     tells_all: ClassVar[bool] = False
 
     @cached_property
-    def _columns(self) -> frozenset[str]:
+    def columns(self) -> frozenset[str]:
+        """The names of the columns. That of a key to another row ends in `_id`."""
         return frozenset(field.attname for field in self.model._meta.concrete_fields)
 
     @property
     def is_marked(self) -> bool:
         """Whether a deleted row stays, with the time at which it was deleted."""
-        return "deleted_at" in self._columns
+        return "deleted_at" in self.columns
 
     @property
     def live(self) -> QuerySet[M]:
@@ -129,7 +130,7 @@ class Resource(Generic[M]):
             changes = self.apply(row, values, actor)
             if not changes:
                 return
-            if "updated_at" in self._columns:
+            if "updated_at" in self.columns:
                 vars(row)["updated_at"] = Now()
             row.save(force_update=True, update_fields=self.written)
             self.emit("updated", row, actor, changes)

@@ -1,5 +1,6 @@
 """Checks the request bodies about workspaces, environments, members and keys, and renders these and who acted."""
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
@@ -16,6 +17,7 @@ from pipedai.events import ActorType
 from workspaces.ceilings import MOST_TIMES, PROFILE
 from workspaces.models import ApiKey, Environment, Invitation, Membership, Workspace
 from workspaces.roles import KEY_ROLES, Role
+from workspaces.tenant_columns import KEY_PATTERN, MAX_KEY, MAX_LABEL
 
 WRK_LIFETIME = timedelta(hours=24)
 MAX_WRK_LIFETIME = timedelta(days=30)
@@ -32,6 +34,25 @@ def check_expires_at(expires_at: datetime | None, *, short_lived: str | None) ->
         raise serializers.ValidationError(
             {"expiresAt": [f"{short_lived} lives at most {MAX_WRK_LIFETIME.days} days."]}
         )
+
+
+class KeyField(TextField):
+    def to_internal_value(self, data: Any) -> str:
+        value = super().to_internal_value(data)
+        if not re.fullmatch(KEY_PATTERN, value):
+            raise serializers.ValidationError(
+                "Must be lower-case letters, digits, dots, hyphens and underscores, and begin and end with a letter or"
+                " digit."
+            )
+        return value
+
+
+class FileBody(StrictBody):
+    """The body of a request that makes or changes a row which files may describe."""
+
+    key = KeyField(max_length=MAX_KEY, trim_whitespace=False, allow_null=True, default=None)
+    managedBy = NameField(max_length=MAX_LABEL, allow_null=True, default=None)
+    name = NameField(max_length=200)
 
 
 class NameBody(StrictBody):

@@ -2,7 +2,6 @@
 what files need to describe a row.
 """
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,11 +10,9 @@ from typing import Any
 from django.db import IntegrityError, models, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
-from rest_framework import serializers
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict
-from pipedai.api.fields import NameField, TextField
 from pipedai.events import is_together
 from pipedai.ids import new_id
 from pipedai.table_rules import check, has, lacks, unique
@@ -128,37 +125,6 @@ class FileColumns(TenantRow):
 def own_key(table: str, *, live: Q | None = None) -> models.UniqueConstraint:
     """Returns the constraint that no two live rows of an environment have the same key."""
     return unique(f"{table}{_CONSTRAINT}", ["environment", "key"], where=has("key") & (live or Q()))
-
-
-class KeyField(TextField):
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(
-            max_length=MAX_KEY,
-            trim_whitespace=False,
-            allow_null=True,
-            default=None,
-            **kwargs,
-        )
-
-    def to_internal_value(self, data: Any) -> str:
-        value = super().to_internal_value(data)
-        if not re.fullmatch(KEY_PATTERN, value):
-            raise serializers.ValidationError(
-                "Must be lower-case letters, digits, dots, hyphens and underscores, and begin and end with a letter or"
-                " digit."
-            )
-        return value
-
-
-class LabelField(NameField):
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(
-            source="managed_by",
-            max_length=MAX_LABEL,
-            allow_null=True,
-            default=None,
-            **kwargs,
-        )
 
 
 @contextmanager

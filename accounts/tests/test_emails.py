@@ -92,3 +92,9 @@ def test_django_finds_nobody_by_what_is_no_address(db, text):
 )
 def test_a_domain_has_one_form(text, read):
     assert read_email(text) == read
+
+
+def test_a_long_text_is_refused_before_its_domain_is_decoded(monkeypatch):
+    monkeypatch.setattr("idna.ulabel", None)
+    with pytest.raises(NotAnEmail, match="254 characters"):
+        read_email(f"ada@{'xn--a.' * 170_000}")

@@ -4,6 +4,7 @@ import re
 
 import pytest
 from django.db.models import F
+from django.db.models.functions import Now
 
 from accounts import passwords
 from accounts.models import Session
@@ -12,6 +13,7 @@ from audit.models import AuditEntry
 from pipedai.api.throttling import Rate
 from pipedai.ids import new_id
 from pipedai.sql import execute, fetch_one
+from testing.probes.plans import explained
 from testing.world.cast import browser
 from testing.world.routes import ROUTES
 from testing.world.throttles import count_more
@@ -158,6 +160,24 @@ class TestAnAddressThatLoggedInLately:
         Session.objects.update(user=UserFactory.create())
         hammered()
         assert log_in(password=PASSWORD, address=HERE).status_code == 429
+
+    def test_is_found_by_an_index_also_when_all_of_its_sessions_have_ended(self, ada):
+        others = UserFactory.create_batch(3000)
+        sessions = [
+            Session(
+                user=user,
+                address_digest=b"",
+                expires_at=user.created_at,
+                revoked_at=Now(),
+                data=None,
+            )
+            for user in others
+        ]
+        Session.objects.bulk_create(sessions)
+        execute("ANALYZE session, user_account", {})
+        with explained("SELECT") as plans:
+            assert log_in(address=THERE).status_code == 401
+        assert plans.rows_read("session") < 100
 
     def test_may_still_not_guess_without_end(self, hammered):
         answers = statuses(12, lambda _: log_in(address=HERE))

@@ -182,8 +182,8 @@ def _register(options: argparse.Namespace) -> WorkerConfig:
 def _work(options: argparse.Namespace, config: WorkerConfig) -> None:
     if identity.readable_by_others(options.config):
         log.warning("%s holds a token and others may read it: chmod 600 it", options.config)
-    # As long as the journal names this process, another one may tell it to drain. While the loop does not run, this signal
-    # would end the process, so it is blocked. The loop unblocks it.
+    # As long as the journal names this process, another one may tell it to drain. While the loop does not run, that
+    # signal would end the process, so it is blocked. The loop unblocks it.
     signal.pthread_sigmask(signal.SIG_BLOCK, {FINISH_SIGNAL})
     api = _api(options, options.api_url or config.api_url, config)
     state = identity.state_directory(options.config) / config.worker_id

@@ -120,7 +120,8 @@ LARGEST = 8 * 1024 * 1024
 MOST_RESOURCES = 500
 # An alias of YAML stands for a whole value, so a small text can mean endless values.
 _MOST_VALUES = 200_000
-_LARGEST_PROMPT = 256 * 1024
+# The longest prompt of a trigger has 256 KiB. The line break that ends its file comes on top.
+_LARGEST_PROMPT_FILE = 256 * 1024 + 1
 
 
 class Files(NamedTuple):
@@ -202,7 +203,7 @@ def _prompt(file: Path, name: str) -> str:
     if not path.is_relative_to(folder) or path.suffix != ".md":
         raise wrong_usage(f"{file}: promptFile {name} has to be a .md file below {file.parent}.")
     # The line break that ends the last line, as editors write it, is the file's and not the prompt's.
-    return _text(path, _LARGEST_PROMPT).removesuffix("\n")
+    return _text(path, _LARGEST_PROMPT_FILE).removesuffix("\n")
 
 
 def _text(path: Path, most: int) -> str:

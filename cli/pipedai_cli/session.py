@@ -8,7 +8,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, update_wrapper
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -118,12 +118,14 @@ def _keyring() -> Iterator[Any]:
     try:
         import keyring
         from keyring.backends.fail import Keyring as NoKeyring
-    except ImportError:
-        yield None
-        return
+
+        works = not isinstance(keyring.get_keyring(), NoKeyring)
+    except Exception:
+        # Choosing a backend fails in many ways, for example if PYTHON_KEYRING_BACKEND names one that is not installed.
+        works = False
     # Every backend has errors of its own, also for a keyring that nobody unlocks.
     with contextlib.suppress(Exception):
-        yield None if isinstance(keyring.get_keyring(), NoKeyring) else keyring
+        yield keyring if works else None
 
 
 # More rows than any environment has. All are read, because a name counts only if no other row has it.
@@ -131,6 +133,9 @@ _ALL = 100_000
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+# A key or a name may be as long as an id, and have as many hyphens.
+_ID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 # If a name is not found, the error lists at most this many names that exist.
 _MOST_NAMES = 5
@@ -222,19 +227,13 @@ def examples(*lines: str) -> str:
     return "\b\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def with_session(function: Callable[Concatenate[Session, P], R]) -> Callable[P, R]:
-    """Pass the Session to a command."""
-
-    def call(*args: P.args, **options: P.kwargs) -> R:
-        context = click.get_current_context()
-        return function(context.find_object(Session) or Session(), *args, **options)
-
-    return update_wrapper(call, function)
+# Passes the Session to a command.
+with_session = click.make_pass_decorator(Session, ensure=True)
 
 
 def found_by(session: Session, kind: str, given: str) -> dict[str, Any]:
     """Return the row of a kind (`triggers`) with this id, key or whole name. Raises Failure for none or several."""
-    if len(given) == 36 and given.count("-") == 4:
+    if _ID.fullmatch(given):
         row: dict[str, Any] = session.api.get(f"/{kind}/{given}")
         return row
     rows = [*session.rows(kind, _ALL)]

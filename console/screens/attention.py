@@ -10,6 +10,7 @@ from django.urls import reverse
 
 from console.asking import Json, Refused, ask, ask_if_free, words_of
 from console.charts import Day, Part, by_day, by_hour, spark
+from console.forms import text_of
 from console.pages import (
     Chip,
     chips_of,
@@ -69,7 +70,7 @@ def _pictures(request: HttpRequest, path: str, figures: Json) -> Json:
     if hours:
         total = hours["total"]
         context["night"] = {**total, "bad": total["failed"] + total["timedOut"]}
-        context["since"] = f"{datetime.fromisoformat(hours['from']):%FT%H:%MZ}"
+        context["since"] = text_of(hours["from"], "time")
         bad = [each["failed"] + each["timedOut"] for each in hours["items"]]
         context["trends"] = {
             "good": spark([each["succeeded"] for each in hours["items"]]),

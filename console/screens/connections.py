@@ -10,7 +10,7 @@ from django.urls import reverse
 
 from console.asking import Json, Refused, ask
 from console.forms import Look
-from console.pages import ResourceScreens, all_of, screen, see_other, show
+from console.pages import MOST, ResourceScreens, all_of, screen, see_other, show
 
 _NAME = Look(help="Such as Issue tracker.")
 _URL = Look("URL of the MCP server", help="Such as https://mcp.notion.com/mcp. It never changes.")
@@ -146,10 +146,13 @@ def _show(
 
 
 def _user_of(request: HttpRequest, found: Json) -> str:
-    """Returns the name of the user who connected it, or a sentence that this user has left."""
+    """Returns the name of the user who connected it, or words that this user has left. Returns an empty text if nobody
+    connected it, or if the user may be one of more members than the list has.
+    """
     if found["connectedBy"] is None:
         return ""
-    for each in all_of(request, found["environmentId"], "members"):
+    members = all_of(request, found["environmentId"], "members")
+    for each in members:
         if each["userId"] == found["connectedBy"]:
             return str(each["name"] or each["email"])
-    return "somebody who has left"
+    return "" if len(members) == MOST else "somebody who has left"

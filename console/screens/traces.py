@@ -121,13 +121,8 @@ def _steps(events: list[Json], listed: list[Json]) -> list[Row]:
         data = event["data"] if isinstance(event["data"], dict) else {}
         key = str(data.get("callId") or "")
         if event["type"] == "tool_call":
-            row = Row(
-                kind="call",
-                name=visible(str(data.get("tool") or event["text"])),
-                icon="check",
-                since=moment(event["at"]),
-                id=f"step-{event['seq']}",
-            )
+            row = _call(str(data.get("tool") or event["text"]), event["at"])
+            row.id = f"step-{event['seq']}"
             _fold(row, event, "Arguments", indented(data.get("input", data)))
             open_calls[key] = row
         elif event["type"] == "tool_result" and key in open_calls:
@@ -140,13 +135,10 @@ def _steps(events: list[Json], listed: list[Json]) -> list[Row]:
             row = _words(event, is_bad=data.get("isError") is True)
         rows.append(row)
     for each in listed:
-        row = open_calls.get(each["callId"] or "\0") or Row(
-            kind="call",
-            name=visible(each["tool"]),
-            icon="check",
-            since=moment(each["startedAt"]),
-        )
-        if row not in rows:
+        if each["callId"] in open_calls:
+            row = open_calls[each["callId"]]
+        else:
+            row = _call(each["tool"], each["startedAt"])
             rows.append(row)
         if each["durationMs"] is not None:
             row.until = row.since + timedelta(milliseconds=each["durationMs"])
@@ -154,8 +146,6 @@ def _steps(events: list[Json], listed: list[Json]) -> list[Row]:
         notes = [of_call(each["outcome"])] if each["outcome"] != "ok" else []
         notes += [of_call(each["effect"])] if each["effect"] == "possible" else []
         row.note = ", ".join(notes)
-    for row in open_calls.values():
-        row.mark, row.icon = ("bad-mark", "cross") if row.is_bad else (row.mark, row.icon)
     for row in rows:
         if row.kind == "call":
             row.took = (
@@ -164,6 +154,10 @@ def _steps(events: list[Json], listed: list[Json]) -> list[Row]:
             row.mark = "bad-mark" if row.is_bad else row.mark if row.until else "warn-mark"
             row.icon = "cross" if row.is_bad else row.icon
     return rows
+
+
+def _call(tool: str, since: str) -> Row:
+    return Row(kind="call", name=visible(tool), icon="check", since=moment(since))
 
 
 def _fold(row: Row, event: Json, heading: str, text: str) -> None:

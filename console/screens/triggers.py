@@ -166,9 +166,11 @@ def _why(found: Json, why: Json, runs: list[Json]) -> Json:
         return {"sentence": "It is paused: it runs when somebody resumes it."}
     if found["health"] == "failing":
         ended = [each for each in runs if each["status"] in {"succeeded", "failed", "timed_out"}]
+        # A run that was queued later may have ended earlier.
+        ended.sort(key=lambda each: each["endedAt"], reverse=True)
         failed = next((n for n, each in enumerate(ended) if each["status"] == "succeeded"), None)
         number = len(ended) if failed is None else failed
-        said = "The last run failed." if number == 1 else f"The last {number} runs failed."
+        said = f"The last {number} runs failed." if number > 1 else "The last run failed."
         return {"sentence": said, "run": ended[0] if ended else None}
     of_due_time = "" if why.get("decision") == "fired" else why.get("message")
     return {"sentence": why.get("healthMessage") or of_due_time}

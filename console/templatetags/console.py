@@ -221,8 +221,9 @@ def rhythm(schedule: str | None) -> str:
         return f"hourly at :{minute:0>2}"
     if minute.startswith("*/") and (hour, day, month, weekday) == ("*", "*", "*", "*"):
         return f"every {minute[2:]} minutes"
-    if is_usual and hour.replace(",", "").isdecimal():
-        at = " and ".join(f"{each:0>2}:{minute:0>2}" for each in hour.split(",")[:3])
+    hours = hour.split(",")
+    if is_usual and len(hours) <= 3 and all(map(str.isdecimal, hours)):
+        at = " and ".join(f"{each:0>2}:{minute:0>2}" for each in hours)
         return f"{at}, {_OF_WEEKS[weekday]}"
     return schedule
 

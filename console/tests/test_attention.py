@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime
+from html import unescape
 
 import pytest
 from django.urls import resolve
@@ -9,7 +10,7 @@ from django.urls import resolve
 from console.screens.runs import page_of
 from console.screens.triggers import _changes
 from console.templatetags.console import timed
-from console.tests.visits import text_of, visitor
+from console.tests.visits import text_of, typed_in, visitor
 from notices.models import Channel, Incident
 from notices.states import NEEDS, Kind, SubjectType
 from pipedai.ids import new_id
@@ -187,3 +188,13 @@ def test_changes_leave_out_what_is_the_same_and_long_ones_are_not_compared():
 
 def test_what_one_is_to_type_is_shown_as_code():
     assert timed("Type `a <b>` there.") == "Type <code>a &lt;b&gt;</code> there."
+
+
+def test_the_filters_of_the_runs_behind_a_figure_have_its_beginning(cast, page):
+    """A browser empties a field for a time whose value has a zone, and applying the filters would drop it."""
+    Runs(cast, cast.trigger_id, now=database_now()).ended()
+    client = visitor(cast.viewer)
+    (link,) = re.findall(r'href="([^"]+status=succeeded[^"]+)"', client.get(page).content.decode())
+    runs = client.get(unescape(link))
+    (since,) = typed_in(runs)["from"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d", since)

@@ -2,11 +2,14 @@
 
 import html
 import re
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 import pytest
 
+from accounts.models import User
 from console.tests.visits import text_of, visitor
+from pipedai.sql import database_now
 from testing.processes.told_server import told_server
 from testing.world.connections import (
     add_connection,
@@ -14,8 +17,9 @@ from testing.world.connections import (
     lose_connection,
     work_off,
 )
+from testing.world.users import UserFactory
 from workspaces.connections.tests.test_authorizing import SERVER, add, pages
-from workspaces.models import Connection
+from workspaces.models import Connection, Membership
 
 NEW = {
     "authorization_code": {},
@@ -75,6 +79,20 @@ def test_its_page_says_what_is_wrong_and_what_helps(cast, grant, remedy):
     assert listed.index("Needs a new login") < listed.index("Another")
     form = visitor(cast.admin).get(f"/console/environments/{cast.environment.id}/triggers/new")
     assert "Issue tracker (Needs a new login)" in text_of(form)
+
+
+def test_nobody_is_said_to_have_left_who_may_be_one_of_many_members(cast):
+    connection = add_oauth_connection(cast, connected_by=cast.admin)
+    page = f"/console/connections/{connection.id}"
+    cast.environment.memberships.filter(user=cast.admin).delete()
+    assert "somebody who has left" in text_of(visitor(cast.viewer).get(page))
+    users = User.objects.bulk_create(UserFactory.build_batch(200))
+    Membership.objects.bulk_create(
+        Membership(environment=cast.environment, user=user, role="viewer")
+        for user in (cast.admin, *users)
+    )
+    Membership.objects.filter(user=cast.admin).update(created_at=database_now() - timedelta(days=1))
+    assert "somebody who has left" not in text_of(visitor(cast.viewer).get(page))
 
 
 def connected(admin, page):

@@ -1,6 +1,8 @@
-"""What a session's User-Agent is shown as."""
+"""What a session's User-Agent and a schedule are shown as."""
 
-from console.templatetags.console import device
+import pytest
+
+from console.templatetags.console import device, rhythm
 
 LIKE = "Mozilla/5.0 ({}) AppleWebKit/537.36 (KHTML, like Gecko) {}"
 
@@ -26,3 +28,19 @@ def test_a_browser_is_named_with_its_system_and_a_program_as_it_says():
     assert device("curl/8.5.0") == "curl/8.5.0"
     assert device("") == "–"
     assert len(device("x" * 255)) == 80
+
+
+@pytest.mark.parametrize(
+    ("schedule", "said"),
+    [
+        ("0 6 * * mon-fri", "06:00, weekdays"),
+        ("30 6,12,18 * * *", "06:30 and 12:30 and 18:30, every day"),
+        # No hour may be left out of the words.
+        ("0 6,9,12,15 * * *", "0 6,9,12,15 * * *"),
+        ("5 * * * *", "hourly at :05"),
+        ("*/15 * * * *", "every 15 minutes"),
+        (None, ""),
+    ],
+)
+def test_a_schedule_is_told_whole_in_few_words_or_as_it_is(schedule, said):
+    assert rhythm(schedule) == said

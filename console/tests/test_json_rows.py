@@ -102,12 +102,30 @@ def test_a_schema_that_nobody_changes_stays_as_it_was(value):
         ),
         ("outputSchema", {"type": "object", "properties": {"a": {"enum": ["x"]}}}, False),
         ("outputSchema", {}, False),
+        # What a row's fields would change without a word: other types, and descriptions of several lines.
+        ("outputSchema", {"type": "object", "properties": {"a": {"type": "object"}}}, False),
+        (
+            "outputSchema",
+            {"type": "object", "properties": {"a": {"type": ["string", "null"]}}},
+            False,
+        ),
+        (
+            "outputSchema",
+            {"type": "object", "properties": {"a": {"type": "string", "description": "b\nc"}}},
+            False,
+        ),
+        (
+            "outputSchema",
+            {"type": "object", "properties": {"a": {"type": "string", "description": " "}}},
+            False,
+        ),
     ],
 )
 def test_what_rows_say_is_in_rows_and_else_the_json_is_open(name, value, is_in_rows):
     page = render_to_string("console/fields.html", {"form": form_of(name, value)})
     assert (f'name="{name}.0.name"' in page) == is_in_rows
     assert ("<details open>" in page) != is_in_rows
+    assert json.dumps(sent_back(name, value)) == json.dumps(value)
 
 
 def rows(name, *typed):

@@ -212,6 +212,14 @@ def test_a_trace_has_each_call_once_with_what_it_got_and_gave(cast, runs):
         assert "2 tool calls" in page, role
 
 
+def test_two_calls_of_the_same_tool_at_the_same_moment_are_two_rows(cast, runs):
+    call = {**CALL, "callId": None, "durationMs": None, "effect": "none"}
+    counts = {"total": 2, "effects": 0, "unknown": 0}
+    run_id = runs.ended(toolCalls=counts, toolCallList=[call, call])
+    text = text_of(visitor(cast.viewer).get(path_of(run_id)))
+    assert text.count("send_mail") == 2
+
+
 def test_rerunning_shows_what_the_first_run_did_and_makes_one_run(cast, runs):
     counts = {"total": 2, "effects": 1, "unknown": 0}
     listed = [CALL, {**CALL, "tool": "search", "effect": "none"}]

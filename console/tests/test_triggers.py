@@ -10,8 +10,9 @@ from django.test import Client
 from console.asking import ask_if_free
 from console.screens import triggers
 from console.tests.visits import text_of, typed_in, visitor
+from pipedai.sql import database_now
 from testing.world.events import add_source
-from testing.world.runs import LOOK, Runs
+from testing.world.runs import LOOK, Runs, allow
 from testing.world.sealed import headers_of
 from triggers.models import Run, Tick, Trigger
 
@@ -399,3 +400,16 @@ def test_enter_in_the_dialog_goes_to_the_first_that_is_found(cast, page_of):
     assert viewer.get(path, {"q": "nightl", "go": "first"})["Location"] == page_of(trigger_id)
     for query in ({"q": "nightl"}, {"q": "none such", "go": "first"}, {"q": "", "go": "first"}):
         assert viewer.get(path, query).status_code == 200
+
+
+def test_a_failing_trigger_counts_its_failures_in_the_order_in_which_runs_ended(cast, page_of):
+    """A run that began later may have succeeded before the failure of one that took longer."""
+    trigger_id = cast.add_trigger(alert_after_failures=1)
+    allow(cast.worker.worker_id, 2)
+    slow = Runs(cast, trigger_id, now=database_now() - timedelta(minutes=3))
+    run_id = slow.running()
+    Runs(cast, trigger_id, now=slow.now + timedelta(minutes=1)).ended()
+    slow.wait(minutes=2)
+    slow.complete(run_id, "failed", faultClass="client", errorMessage="The disk is full.")
+    text = text_of(visitor(cast.viewer).get(page_of(trigger_id)))
+    assert "The last run failed. The disk is full." in text

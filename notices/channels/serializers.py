@@ -14,7 +14,6 @@ from notices.states import ALWAYS, EVENTS, FAILED, USUAL_EVENTS
 from pipedai.api.fields import (
     IdField,
     ListField,
-    NameField,
     SigningSecretField,
     TargetUrlField,
     TextField,
@@ -26,7 +25,7 @@ from pipedai.api.serializers import NamedSerializer, RowSerializer, StrictBody
 from pipedai.sql import fetch_all
 from triggers.events.clauses import MAX_CLAUSES, WhereField
 from triggers.webhooks.views import DeliverySerializer
-from workspaces.tenant_columns import KeyField, LabelField
+from workspaces.serializers import FileBody
 
 MAX_EMAILS = 20
 MAX_TRIGGERS = 100
@@ -91,10 +90,7 @@ class SummaryBody(StrictBody):
         }
 
 
-class ChannelBody(StrictBody):
-    key = KeyField()
-    managedBy = LabelField()
-    name = NameField(max_length=200)
+class ChannelBody(FileBody):
     kind = serializers.ChoiceField(choices=Channel.Kind.choices)
     emails = ListField(
         child=NewEmailField(), min_length=1, max_length=MAX_EMAILS, allow_null=True, required=False

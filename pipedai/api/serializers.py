@@ -190,7 +190,7 @@ def _readers(serializer: type[RowSerializer]) -> list[tuple[str, Callable[[Any, 
     return [(name, _reader(name, field)) for name, field in serializer().fields.items()]
 
 
-def sources_of(serializer: type[RowSerializer]) -> frozenset[str]:
+def sources_of(serializer: type[serializers.Serializer[Any]]) -> frozenset[str]:
     """Returns the columns that a query must load for this serializer, except those that its method fields read."""
     fields = serializer().fields.values()
     return frozenset(

@@ -10,25 +10,21 @@ from pipedai.api.fields import (
     IdField,
     ListField,
     MoneyField,
-    NameField,
     TimezoneField,
     TrueFalseField,
     WholeNumberField,
 )
-from pipedai.api.serializers import RowSerializer, StrictBody
+from pipedai.api.serializers import RowSerializer
 from triggers.budgets.services import BUDGETS, budgets, with_sums
 from triggers.models import Budget, BudgetWindow
 from workspaces.resource_views import ResourceViewSet
-from workspaces.tenant_columns import KeyField, LabelField
+from workspaces.serializers import FileBody
 
 MAX_NOTICES = 20
 _INT4 = 2**31 - 1
 
 
-class BudgetBody(StrictBody):
-    key = KeyField()
-    managedBy = LabelField()
-    name = NameField(max_length=200)
+class BudgetBody(FileBody):
     triggerId = IdField(allow_null=True, default=None)
     period = serializers.ChoiceField(choices=Budget.Period.choices)
     timezone = TimezoneField(default="UTC")

@@ -154,9 +154,11 @@ WHERE id = (
     FOR NO KEY UPDATE SKIP LOCKED)
 """
 
+# Reads the event that is to be decided again. The lock keeps that event from being pruned before the new one, which
+# refers to it, is written.
 _REPLAYED = """
 SELECT e.environment_id, e.source_id, e.type, e.given_id, e.body, s.name AS source_name
-FROM event e LEFT JOIN event_source s ON s.id = e.source_id WHERE e.id = %(event_id)s
+FROM event e LEFT JOIN event_source s ON s.id = e.source_id WHERE e.id = %(event_id)s FOR KEY SHARE OF e
 """
 
 

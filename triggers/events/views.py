@@ -15,7 +15,6 @@ from rest_framework.response import Response
 from pipedai.api.errors import BodyTooLarge
 from pipedai.api.fields import (
     ListField,
-    NameField,
     PatternField,
     SigningSecretField,
     TextField,
@@ -38,7 +37,7 @@ from triggers.models import Event, EventDecision, EventSource, RefusedRequest
 from triggers.states import EventDecided, Scheme
 from workspaces.access import IsOperator, TenantViewSet
 from workspaces.resource_views import RecentFilters, ResourceViewSet
-from workspaces.tenant_columns import KeyField, LabelField
+from workspaces.serializers import FileBody
 
 # The characters of a header's name that every proxy passes on.
 _HEADER = r"^[A-Za-z0-9-]{1,100}$"
@@ -54,10 +53,7 @@ class HmacBody(StrictBody):
     timestampHeader = PatternField(_HEADER, allow_null=True, default=None)
 
 
-class SourceBody(StrictBody):
-    key = KeyField()
-    managedBy = LabelField()
-    name = NameField(max_length=200)
+class SourceBody(FileBody):
     scheme = serializers.ChoiceField(choices=Scheme.choices)
     secrets = ListField(
         child=TextField(

@@ -308,7 +308,7 @@ def budget_reasons(run: Row, *, worker_id: UUID | None, now: datetime | None) ->
 def _message(budget: Row, until: datetime | None) -> str:
     name, period = budget["name"], budget["period"]
     words = f"Budget {name} has no room for it"
-    if budget["limit_runs"] is not None and budget["runs"] >= budget["limit_runs"]:
+    if budget["runs_are_used_up"]:
         words += f": its {counted(budget['limit_runs'], 'run')} of this {period} are used up"
     else:
         left = max(0, budget["limit_usd"] - budget["spent"] - budget["reserved"])
@@ -324,9 +324,7 @@ def _message(budget: Row, until: datetime | None) -> str:
 
 
 def _remedy(budget: Row) -> str:
-    limit = "limitRuns" if budget["limit_usd"] is None else "limitUsd"
-    if budget["limit_runs"] is not None and budget["runs"] >= budget["limit_runs"]:
-        limit = "limitRuns"
+    limit = "limitRuns" if budget["runs_are_used_up"] else "limitUsd"
     words = f"Raise its limit with PATCH /budgets/:id ({limit})"
     if limit == "limitUsd" and budget["amount"] > 0:
         words += (

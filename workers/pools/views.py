@@ -3,27 +3,23 @@
 from typing import Any
 from uuid import UUID
 
-from django.db.models import QuerySet
 from rest_framework import serializers
 from rest_framework.request import Request
 
-from pipedai.api.fields import NameField, TextField
+from pipedai.api.fields import TextField
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation
-from pipedai.api.serializers import RowSerializer, StrictBody, sources_of
+from pipedai.api.serializers import RowSerializer
 from pipedai.sql import fetch_all
 from triggers.runs.conditions import is_online
 from workers.models import Pool
 from workers.pools import services
 from workspaces.access import IsAdmin
 from workspaces.resource_views import ResourceViewSet
-from workspaces.tenant_columns import KeyField, LabelField
+from workspaces.serializers import FileBody
 
 
-class PoolBody(StrictBody):
-    key = KeyField()
-    managedBy = LabelField()
-    name = NameField(max_length=200)
+class PoolBody(FileBody):
     description = TextField(max_length=2000, allow_blank=True, default="")
 
 
@@ -42,9 +38,6 @@ class PoolSerializer(RowSerializer):
     shows = "id key managedBy environmentId name description workers createdAt"
     workers = PoolWorkersSerializer()
 
-
-# The columns that the rows of `with_workers` have.
-COLUMNS = sorted(sources_of(PoolSerializer) - {"workers"})
 
 # Counts the workers of pools. A worker that is in several of the pools is read once. It is free if it is online and
 # could take another run: it is neither disabled nor limited, and holds fewer runs than it may. Each worker's state
@@ -85,9 +78,6 @@ class PoolViewSet(ResourceViewSet):
     serializer = PoolSerializer
     example = {"name": "Build machines"}
     change = {"name": "Build machines"}
-
-    def rows(self) -> QuerySet[Any, Any]:
-        return super().rows().values(*COLUMNS)
 
     def shown(self, rows: list[Any]) -> Any:
         return super().shown(with_workers(rows))

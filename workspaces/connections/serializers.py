@@ -7,13 +7,13 @@ from django.core.validators import RegexValidator
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from pipedai.api.fields import ListField, NameField, TextField, UrlField
+from pipedai.api.fields import ListField, TextField, UrlField
 from pipedai.api.filters import ApiFilterSet, WordFilter
 from pipedai.api.outside_urls import MAX_URL
-from pipedai.api.serializers import RowSerializer, StrictBody
+from pipedai.api.serializers import RowSerializer
 from workspaces.connections.models import MAX_HEADERS_BYTES, Connection
 from workspaces.connections.servers import MOST_SCOPES, SCOPE, WORDS, redirect_uri_of
-from workspaces.tenant_columns import KeyField, LabelField
+from workspaces.serializers import FileBody
 
 _VISIBLE = RegexValidator(rf"^{WORDS.pattern}\Z", "Must be visible ASCII characters and blanks.")
 # The name of a header is a token (RFC 9110 §5.1). Its value may have visible ASCII characters, and spaces or tabs
@@ -74,10 +74,7 @@ def _check_header_name(name: str) -> None:
         raise serializers.ValidationError(f"{name} may not be set.")
 
 
-class ConnectionBody(StrictBody):
-    key = KeyField()
-    managedBy = LabelField()
-    name = NameField(max_length=200)
+class ConnectionBody(FileBody):
     mcpUrl = UrlField(source="mcp_url")
     grant = serializers.ChoiceField(source="grant_type", choices=Connection.Grant.choices)
     headers = McpHeadersField(allow_empty=False, required=False)

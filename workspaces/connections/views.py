@@ -3,13 +3,12 @@
 from typing import Any
 from uuid import UUID
 
-from django.db.models import QuerySet
 from rest_framework.request import Request
 
 from accounts.sessions import CookieJWTAuthentication
 from pipedai.api.principal import UserPrincipal, actor_of, principal_of
 from pipedai.api.schema.operation import Operation
-from pipedai.api.serializers import NamedSerializer, sources_of
+from pipedai.api.serializers import NamedSerializer
 from pipedai.api.throttling import Rate, Throttle, by_caller
 from workspaces.access import IsAdmin, TenantViewSet
 from workspaces.connections import authorizing
@@ -20,8 +19,6 @@ from workspaces.connections.serializers import (
 )
 from workspaces.connections.services import CONNECTIONS
 from workspaces.resource_views import ResourceViewSet
-
-_COLUMNS = sorted(sources_of(ConnectionSerializer))
 
 
 class ConnectionAuthorizationSerializer(NamedSerializer):
@@ -43,10 +40,6 @@ class ConnectionViewSet(ResourceViewSet):
         "headers": {"Authorization": "Bearer a-secret-of-yours"},
     }
     change = {"headers": {"Authorization": "Bearer a-newer-secret"}}
-
-    def rows(self) -> QuerySet[Any, Any]:
-        rows: QuerySet[Any, Any] = CONNECTIONS.live.values(*_COLUMNS)
-        return rows
 
 
 class ConnectionAuthorizationViewSet(TenantViewSet):

@@ -1,5 +1,6 @@
 """What each command prints and how it exits, with the service served over HTTP."""
 
+import importlib
 import json
 import re
 import sys
@@ -52,6 +53,7 @@ CASES = [
     ("trigger run {trigger} --payload nonsense", 2, "no JSON"),
     ("trigger run {trigger} --payload @none.json", 2, "can't be read"),
     ("trigger show 'Ohter report'", 4, "There is Other report"),
+    ("trigger show sales-report-for-europe-everymorning", 4, "There is Other report"),
     ("run rerun {ended}", 0, "queued"),
     ("run rerun {ended} --json", 0, '"rerunOfRunId": "{ended}"'),
     ("run rerun {queued}", 4, "(run_state)"),
@@ -338,5 +340,15 @@ def test_a_key_is_in_a_file_of_its_own_mode_or_in_the_keyring(tmp_path, monkeypa
     assert session.load_profile("default") == profile
     session.remove_profile("default")
     assert session.load_profile("default") is None
+    (fake.parent / "__init__.py").write_text("def get_keyring(): raise LookupError\n")
+    _forget_keyring()
+    assert session.save_profile("default", profile) == str(kept)
+    assert session.load_profile("default") == profile
+    session.remove_profile("default")
+    _forget_keyring()
+
+
+def _forget_keyring():
+    importlib.invalidate_caches()
     for name in [name for name in sys.modules if name.startswith("keyring")]:
         del sys.modules[name]

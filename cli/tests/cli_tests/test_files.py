@@ -165,3 +165,9 @@ def test_an_export_writes_over_nothing(tmp_path):
     with pytest.raises(Failure, match="--force"):
         write_files(tmp_path, "acme", [], force=False, schema_url="https://x.example")
     assert (tmp_path / "pipedai.yaml").read_text() == HEAD
+
+
+def test_the_longest_prompt_of_a_trigger_is_read_from_the_file_that_an_export_writes(tmp_path):
+    trigger = {"kind": "trigger", "key": "k", "prompt": "x" * 256 * 1024}
+    write_files(tmp_path, "acme", [trigger], force=False, schema_url="https://x.example")
+    assert read_files(tmp_path).resources == [trigger]
