@@ -43,17 +43,14 @@ def test_sigusr1_lets_runs_take_their_time(
     assert "no process executes runs" in capsys.readouterr().out
 
 
-def test_a_worker_drains_from_the_moment_on_that_others_can_find_it(workers: Workers) -> None:
-    for _ in range(4):
-        worker = workers.start()
-        until(lambda pid=worker.process.pid: holder_of(workers) == pid, pause=0.0)
-        worker.process.send_signal(signal.SIGUSR1)
-        assert worker.wait() == 0
-
-
-def holder_of(workers: Workers) -> int | None:
-    holder = Journal.holder(workers.state)
-    return holder.pid if holder else None
+@pytest.mark.parametrize("_", range(4))
+def test_a_worker_drains_from_the_moment_on_that_others_can_find_it(
+    workers: Workers, _: int
+) -> None:
+    worker = workers.start()
+    until(lambda: Journal.holder(workers.state), pause=0.0)
+    worker.process.send_signal(signal.SIGUSR1)
+    assert worker.wait() == 0
 
 
 def test_sigterm_ends_a_draining_worker_as_any_other(api: FakeApi, workers: Workers) -> None:
