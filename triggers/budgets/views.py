@@ -84,8 +84,9 @@ class BudgetViewSet(ResourceViewSet):
     change = {"limitUsd": "300"}
 
     def rows(self) -> QuerySet[Any, Any]:
-        rows = with_present_window(BUDGETS.live)
-        return rows.values(*self.columns, "trigger__name", "now", *OF_WINDOW)
+        budgets = with_present_window(BUDGETS.live)
+        rows: QuerySet[Any, Any] = budgets.values(*self.columns, "trigger__name", "now", *OF_WINDOW)
+        return rows
 
     def shown(self, rows: list[Any]) -> Any:
         return super().shown([with_sums(row) for row in rows])
