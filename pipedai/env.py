@@ -1,5 +1,6 @@
 """Reads environment variables as typed values. `.env.example` lists every variable."""
 
+import logging
 import math
 import os
 import re
@@ -42,9 +43,25 @@ REPLICA_PATIENCE: dict[str, object] = {
 }
 
 _env = environ.Env()  # type: ignore[no-untyped-call]
-# The checkout's .env file is read if there is one. The process's own environment variables win over the file.
+
+
+def read_file(path: Path) -> None:
+    """Reads the variables in a file. The process's own environment variables win over the file."""
+
+    def hide_line(record: logging.LogRecord) -> bool:
+        # django-environ logs each line that it can't read, and the line may hold a key.
+        record.msg, record.args = f"A line of {path} is not NAME=value, and is ignored.", ()
+        return True
+
+    logger = logging.getLogger("environ.environ")
+    logger.addFilter(hide_line)
+    environ.Env.read_env(path)
+    logger.removeFilter(hide_line)
+
+
+# The checkout's .env file is read if there is one.
 if (BASE_DIR / ".env").is_file():
-    environ.Env.read_env(BASE_DIR / ".env")
+    read_file(BASE_DIR / ".env")
 
 
 def text(name: str, default: str = "") -> str:

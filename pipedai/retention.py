@@ -164,22 +164,26 @@ class Rounds:
     """The scheduler's job that deletes old rows, kind by kind, in rounds."""
 
     def __init__(self) -> None:
-        self._round: Iterator[Batch] | None = None
+        # The kinds that this round has not finished, the next one last.
+        self._left: list[Iterator[Batch]] = []
 
     def work(self) -> int:
         """Does one batch and returns how many rows it examined, or 0 when all is done. It stops after 0.2 s in which it
-        found no old rows, and returns 1, so that other jobs run before it goes on.
+        found no old rows, and returns 1, so that other jobs run before it goes on. An error ends the round for its kind
+        alone: the next call goes on with the next kind.
         """
-        self._round = self._round or self._begin()
+        self._left = self._left or [_batches(each) for each in reversed(retentions())]
         until = time.monotonic() + _TURN_SECONDS
-        for batch in self._round:
-            if batch.seen or time.monotonic() > until:
-                return max(batch.seen, 1)
-        self._round = None
+        while self._left:
+            kind = self._left.pop()
+            for batch in kind:
+                if batch.seen or time.monotonic() > until:
+                    self._left.append(kind)
+                    return max(batch.seen, 1)
         return 0
 
-    def _begin(self) -> Iterator[Batch]:
-        for retention in retentions():
-            days = retention.days()
-            if retention.automatic and days is not None:
-                yield from prune(retention, days=days, limit=_SCHEDULER_BATCH)
+
+def _batches(retention: Retention) -> Iterator[Batch]:
+    days = retention.days()
+    if retention.automatic and days is not None:
+        yield from prune(retention, days=days, limit=_SCHEDULER_BATCH)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 
 from pipedai.api import tokens
@@ -36,6 +36,16 @@ class Minted(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Minted({self.key!r})"
+
+
+def usable_keys(environment_id: UUID) -> QuerySet[ApiKey]:
+    """Returns the keys that were not revoked, have not expired, and were not consumed by a worker's registration."""
+    return ApiKey.objects.filter(
+        Q(expires_at__isnull=True) | Q(expires_at__gt=Now()),
+        environment_id=environment_id,
+        revoked_at__isnull=True,
+        consumed_at__isnull=True,
+    )
 
 
 def mint_api_key(
@@ -135,9 +145,7 @@ def revoke_keys_beyond(*, user_id: UUID, environment_id: UUID, role: Role | None
     beyond = Q(is_login=True, role__in=above)
     if role is None or not role.includes(Role.ADMIN):
         beyond |= Q(kind=ApiKey.Kind.WRK)
-    ids = [key.id for key in _revoke(beyond & Q(created_by=user_id, environment=environment_id))]
-    wake_workers(ids)  # This ends the event streams that the revoked keys opened.
-    return ids
+    return [key.id for key in _revoke(beyond & Q(created_by=user_id, environment=environment_id))]
 
 
 def end_keys_of_deactivated(user_id: UUID, actor: Actor) -> None:
@@ -145,7 +153,6 @@ def end_keys_of_deactivated(user_id: UUID, actor: Actor) -> None:
     lines, and emits an event for each.
     """
     keys = _revoke(Q(created_by_id=user_id) & (Q(kind=ApiKey.Kind.WRK) | Q(is_login=True)))
-    wake_workers([key.id for key in keys])
     emit(*revoked_because("user.deactivated", keys, actor))
 
 
@@ -153,10 +160,7 @@ def revoke_keys_of_displaced(user_id: UUID) -> list[ApiKey]:
     """Revokes and returns the user's keys, those of hosts that they let in, and unused `wrk_` keys of these hosts."""
     own = ApiKey.objects.filter(created_by_id=user_id, revoked_at__isnull=True)
     parents = list(own.values_list("id", flat=True))
-    keys = _revoke(Q(created_by_id=user_id) | Q(parent_id__in=parents))
-    # This ends the event streams that the revoked keys opened.
-    wake_workers([key.id for key in keys])
-    return keys
+    return _revoke(Q(created_by_id=user_id) | Q(parent_id__in=parents))
 
 
 def revoked_because(reason: str, keys: Iterable[ApiKey], actor: Actor) -> list[Event]:
@@ -169,23 +173,21 @@ def revoked_because(reason: str, keys: Iterable[ApiKey], actor: Actor) -> list[E
 
 
 def _revoke(of: Q) -> list[ApiKey]:
-    """Revokes the matching keys that still work, and returns them. Locks them in the order of ids against deadlocks."""
+    """Revokes the matching keys that still work, which ends the event streams that they opened, and returns them. Locks
+    them in the order of ids against deadlocks.
+    """
     unused = ApiKey.objects.select_for_update(no_key=True).filter(
         of, revoked_at__isnull=True, consumed_at__isnull=True
     )
-    keys = list(unused.order_by("id"))
-    ApiKey.objects.filter(id__in=[key.id for key in keys]).update(revoked_at=Now())
-    return keys
+    keys = {key.id: key for key in unused.order_by("id")}
+    ApiKey.objects.filter(id__in=keys).update(revoked_at=Now())
+    wake_workers(keys)
+    return list(keys.values())
 
 
 def _create(environment_id: UUID, kind: str, **values: object) -> Minted:
     """Makes a key. The caller has locked the environment. Raises CeilingReached."""
-    usable = ApiKey.objects.filter(
-        Q(expires_at__isnull=True) | Q(expires_at__gt=Now()),
-        environment_id=environment_id,
-        revoked_at__isnull=True,
-        consumed_at__isnull=True,
-    )
+    usable = usable_keys(environment_id)
     check_ceiling("keys", "usable keys", environment_id=environment_id, rows=usable)
     token = tokens.mint(kind)
     key = ApiKey.objects.create(

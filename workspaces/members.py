@@ -39,10 +39,11 @@ from workspaces.api_keys import (
     revoke_keys_beyond,
     revoke_keys_of_displaced,
     revoked_because,
+    usable_keys,
 )
 from workspaces.ceilings import check_ceiling
 from workspaces.locks import changing, hold_role_of_user, lock_environment
-from workspaces.models import ApiKey, Environment, Invitation, Membership
+from workspaces.models import Environment, Invitation, Membership
 from workspaces.roles import Role, check_includes
 
 log = get_logger(__name__)
@@ -70,7 +71,7 @@ def add_member(
     """
     try:
         with changing(environment_id, actor, alone=True) as own:
-            check_may_grant(own, role)
+            _check_may_grant(own, role)
             user = _user(user_id, email)
             check_room_for_member(environment_id)
             member = Membership.objects.create(
@@ -88,7 +89,7 @@ def change_role(*, environment_id: UUID, user_id: UUID, role: Role, actor: Actor
     """
     with changing(environment_id, actor, alone=True) as own:
         member = _member(environment_id, user_id)
-        check_may_grant(own, role)
+        _check_may_grant(own, role)
         _check_may_take(own, member)
         old = Role(member.role)
         if role is old:
@@ -121,10 +122,12 @@ def remove_member(*, environment_id: UUID, user_id: UUID, actor: Actor) -> None:
 def _remove(member: Membership, actor: Actor) -> None:
     environment_id, user_id = member.environment_id, member.user_id
     Membership.objects.filter(id=member.id).delete()
+    living_on = usable_keys(environment_id).filter(created_by_id=user_id).order_by("id")
     changes = {
         "role": [member.role, None],
         **_revoke_keys(environment_id, user_id, None),
-        "keysLivingOn": [str(key) for key in _keys_living_on(environment_id, user_id)],
+        # Other keys of the user stay, among them those of hosts that they let in.
+        "keysLivingOn": [str(key_id) for key_id in living_on.values_list("id", flat=True)],
     }
     emit(_event("member.removed", environment_id, user_id, actor, changes))
 
@@ -194,7 +197,7 @@ def check_room_for_member(environment_id: UUID) -> None:
     check_ceiling("members", "members", environment_id=environment_id, rows=members)
 
 
-def check_may_grant(own: Role, role: Role) -> None:
+def _check_may_grant(own: Role, role: Role) -> None:
     if not own.includes(role):
         raise Forbidden(f"Only an {Role.OWNER.value} may grant this role.")
 
@@ -213,20 +216,6 @@ def _revoke_keys(environment_id: UUID, user_id: UUID, role: Role | None) -> dict
     """Revokes keys that no longer fit the role. Returns the part of the audit row about them."""
     ids = revoke_keys_beyond(user_id=user_id, environment_id=environment_id, role=role)
     return {"keysRevoked": [str(key_id) for key_id in ids]} if ids else {}
-
-
-def _keys_living_on(environment_id: UUID, user_id: UUID) -> Any:
-    """Returns the keys that stay when the membership ends, with those of hosts that the user let in."""
-    return (
-        ApiKey.objects.filter(
-            environment_id=environment_id,
-            kind__in=(ApiKey.Kind.PWK, ApiKey.Kind.HOS),
-            created_by_id=user_id,
-            revoked_at__isnull=True,
-        )
-        .order_by("id")
-        .values_list("id", flat=True)
-    )
 
 
 def _event(
@@ -251,7 +240,7 @@ def invite(
     """
     try:
         with changing(environment_id, actor, alone=True) as own:
-            check_may_grant(own, role)
+            _check_may_grant(own, role)
             assert actor.id is not None, "the viewset accepts only cookies"
             inviter = User.objects.get(id=actor.id)
             check_proof(inviter)

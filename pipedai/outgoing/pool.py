@@ -43,13 +43,14 @@ class Crew(Generic[T]):
         self._unfinished = 0
 
     def give(self, item: T) -> None:
+        """Raises RuntimeError if the system has no thread left. The item then waits for the next thread."""
         with self._lock:
+            self._queue.put(item)
             self._unfinished += 1
             if len(self._threads) < min(self._unfinished, self._most):
                 thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._threads.append(thread)
                 thread.start()
-        self._queue.put(item)
+                self._threads.append(thread)
 
     def stop(self, seconds: float) -> None:
         """Lets the threads finish the queue and end, within `seconds`. A later `give` starts new threads."""

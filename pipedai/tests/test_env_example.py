@@ -59,3 +59,10 @@ def test_there_are_few_in_three_groups():
     groups = [found[1] for line in example() if (found := re.match("# === (.*?) =", line))]
     assert tuple(groups) == GROUPS
     assert len(names_listed()) <= 39
+
+
+def test_a_line_of_the_file_that_cannot_be_read_is_not_shown(tmp_path, caplog):
+    (tmp_path / ".env").write_text("SECRET_KEY = planted\n")
+    env.read_file(tmp_path / ".env")
+    assert "planted" not in caplog.text
+    assert ".env" in caplog.text

@@ -92,11 +92,11 @@ CAN_REJECT = """EXISTS (
 
 def _reached(is_notional: str) -> str:
     return f"""
-SELECT b.id, b.name, b.period, b.timezone, b.limit_usd, b.limit_runs, b.when_reached, b.trigger_id,
-    {AMOUNT} AS amount, {SPENT} AS spent, {RESERVED} AS reserved, coalesce(w.runs, 0) AS runs,
-    w.ends_at, {NOW} AS now,
+SELECT b.id, b.name, b.period, b.timezone, b.limit_usd, b.limit_runs, b.when_reached,
+    {AMOUNT} AS amount, {SPENT} AS spent, {RESERVED} AS reserved, w.ends_at, {NOW} AS now,
+    coalesce(coalesce(w.runs, 0) >= b.limit_runs AND NOT {IS_COUNTED}, false) AS runs_are_used_up,
     -- Whether the limit would be too small for the run even if nothing were used.
-    coalesce(b.limit_runs = 0, false)
+    coalesce(b.limit_runs = 0 AND NOT {IS_COUNTED}, false)
         OR ((b.count_notional OR NOT {is_notional})
             AND coalesce(b.limit_usd = 0 OR {AMOUNT} > b.limit_usd, false)) AS never_has_room
 FROM run r JOIN trigger t ON t.id = r.trigger_id CROSS JOIN {BUDGETS}
@@ -121,7 +121,8 @@ def reached_budgets(
     *, run_id: UUID, worker_id: UUID | None, now: datetime | None = None
 ) -> list[Row]:
     """Returns the budgets that keep a worker from taking a queued run. Each has `amount`, which the run would reserve,
-    `ends_at` of its present window, `never_has_room` (whether the limit is too small for the run), and `now`.
+    `ends_at` of its present window, `runs_are_used_up` (whether the limit of the number of runs is what holds the run
+    back), `never_has_room` (whether the limit is too small for the run), and `now`.
     """
     return fetch_all(_REACHED, {"run_id": run_id, "worker_id": worker_id, "now": now})
 

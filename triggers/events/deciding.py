@@ -21,7 +21,7 @@ from pipedai.api.errors import Conflict, NotFound
 from pipedai.api.renderers import compact_json, iso_time
 from pipedai.events import SYSTEM
 from pipedai.sql import Row, execute_later, fetch_all
-from triggers.events.clauses import first_failing, pick, scalar_at, shown
+from triggers.events.clauses import Members, first_failing, pick, scalar_at, shown
 from triggers.models import Event, EventDecision, requesters_of
 from triggers.runs.ending import lock_triggers
 from triggers.runs.queueing import QueueRoom, join_run, queue_run, take_turns
@@ -80,9 +80,10 @@ def decide(event: Event, *, requesters: Sequence[UUID] = (), now: datetime | Non
     decisions, passed = [], []
     of_run = (_OF_SOURCE, event.source_id) if event.run is None else (_OF_RUN, event.run.trigger_id)
     statement, heard_id = of_run
+    members: Members = {}
     heard = fetch_all(statement, {"heard_id": heard_id, "environment_id": event.environment_id})
     for trigger_id, listeners in groupby(heard, key=itemgetter("trigger_id")):
-        listener, clause = _first_that_hears(event, listeners)
+        listener, clause = _first_that_hears(event, listeners, members)
         decision = EventDecision(
             event=event, trigger_id=trigger_id, decision=EventDecided.FILTERED, clause=clause
         )
@@ -119,18 +120,20 @@ def _keep(event: Event, decisions: list[EventDecision]) -> None:
     execute_later(_KEEP, {**of_event, **columns})
 
 
-def _first_that_hears(event: Event, listeners: Iterable[Row]) -> tuple[Row | None, Payload | None]:
+def _first_that_hears(
+    event: Event, listeners: Iterable[Row], members: Members
+) -> tuple[Row | None, Payload | None]:
     """Returns the first listener that lets the event pass, or None and the clause by which the first one refused it."""
     clause = None
     for listener in listeners:
-        failing = _failing(event, listener)
+        failing = _failing(event, listener, members)
         if failing is None:
             return listener, None
         clause = clause or failing
     return None, clause
 
 
-def _failing(event: Event, listener: Row) -> Payload | None:
+def _failing(event: Event, listener: Row, members: Members) -> Payload | None:
     """Returns the clause that does not hold, and what it saw; None if all hold. A type or an outcome has no path."""
     if event.run is not None:
         status = event.run.status
@@ -139,7 +142,7 @@ def _failing(event: Event, listener: Row) -> Payload | None:
         return _clause("outcome", listener["outcome"], status)
     if listener["types"] is not None and event.type not in listener["types"]:
         return _clause("type", listener["types"], event.type)
-    failing = first_failing(listener["where"] or (), event.body)
+    failing = first_failing(listener["where"] or (), event.body, members)
     return None if failing is None else failing.as_json()
 
 
@@ -223,7 +226,7 @@ def payload_of(event: Event, fields: dict[str, str] | None) -> Payload:
     """
     if event.run is None:
         assert event.source is not None
-        data = event.body if fields is None else pick(fields, event.body)
+        data = event.body if fields is None else _picked(fields, event.body)
         payload = {"event": _about(event, "source", event.source, event.type), "data": data}
     else:
         result = getattr(event.run, "result", None)
@@ -233,6 +236,18 @@ def payload_of(event: Event, fields: dict[str, str] | None) -> Payload:
     if _size(payload) > MAX_PAYLOAD_BYTES:
         raise TooLarge
     return payload
+
+
+def _picked(fields: dict[str, str], body: Any) -> Payload:
+    """Returns the values at the paths. Raises TooLarge as soon as the values are too long together, because each of 50
+    paths may lead to a body of 256 KiB.
+    """
+    picked, room = pick(fields, body), MAX_PAYLOAD_BYTES
+    for value in picked.values():
+        room -= _size(value)
+        if room < 0:
+            raise TooLarge
+    return picked
 
 
 def _about(event: Event, kind: str, sender: Any, type_: str | None) -> Payload:

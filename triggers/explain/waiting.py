@@ -82,22 +82,19 @@ def _too_late(run: Row, found: Candidates) -> Iterator[Reason]:
         )
     if not found.run["may_start"]:
         until = moment_words(run["resume_until"], run["now"], to_the_second=True)
-        if run["spells"]:
-            yield Reason(
-                WaitingFor.APPROVAL_UNREACHABLE,
-                f"Machine {run['worker_label']} had until {until} to continue it, since somebody has decided about its"
-                " call. So a scheduler is about to end it.",
-                _trigger(run),
-                since=run["resume_until"],
-            )
-            return
-        yield Reason(
-            WaitingFor.HAD_EFFECTS,
+        code = WaitingFor.HAD_EFFECTS
+        why = (
             f"It could continue its session until {until}, and it must not be started anew, because the run before it"
-            " may have changed something. So a scheduler is about to end it.",
-            _trigger(run),
-            since=run["resume_until"],
+            " may have changed something."
         )
+        if run["spells"]:
+            code = WaitingFor.APPROVAL_UNREACHABLE
+            why = (
+                f"Machine {run['worker_label']} had until {until} to continue it, since somebody has decided about its"
+                " call."
+            )
+        words = f"{why} So a scheduler is about to end it."
+        yield Reason(code, words, _trigger(run), since=run["resume_until"])
 
 
 def _of_run(run: Row, found: Candidates, now: datetime | None) -> Iterator[Reason]:
@@ -308,7 +305,7 @@ def budget_reasons(run: Row, *, worker_id: UUID | None, now: datetime | None) ->
 def _message(budget: Row, until: datetime | None) -> str:
     name, period = budget["name"], budget["period"]
     words = f"Budget {name} has no room for it"
-    if budget["limit_runs"] is not None and budget["runs"] >= budget["limit_runs"]:
+    if budget["runs_are_used_up"]:
         words += f": its {counted(budget['limit_runs'], 'run')} of this {period} are used up"
     else:
         left = max(0, budget["limit_usd"] - budget["spent"] - budget["reserved"])
@@ -324,9 +321,7 @@ def _message(budget: Row, until: datetime | None) -> str:
 
 
 def _remedy(budget: Row) -> str:
-    limit = "limitRuns" if budget["limit_usd"] is None else "limitUsd"
-    if budget["limit_runs"] is not None and budget["runs"] >= budget["limit_runs"]:
-        limit = "limitRuns"
+    limit = "limitRuns" if budget["runs_are_used_up"] else "limitUsd"
     words = f"Raise its limit with PATCH /budgets/:id ({limit})"
     if limit == "limitUsd" and budget["amount"] > 0:
         words += (

@@ -205,6 +205,7 @@ _MESSAGE: Schema = {
     "errorMessage": _TEXT_OR_NULL,
     "costUsd": _TEXT_OR_NULL,
     "faultClass": {"$ref": "#/components/schemas/FaultClass"},
+    "nothingNew": {"type": "boolean"},
     "endedAt": {"type": "string", "format": "date-time"},
 }
 

@@ -5,13 +5,16 @@ from datetime import timedelta
 import pytest
 from django.db.models.functions import Now
 
+from pipedai.api import tokens
 from pipedai.sql import database_now
 from testing.probes.audited import audited
 from testing.probes.shapes import invalid
 from testing.probes.tables import columns_with
 from testing.world import cast as world
 from testing.world.cast import browser, issue_enrollment
+from workers.authentication import WorkerTokenAuthentication
 from workers.models import Worker
+from workers.presence import note_account
 
 ACCOUNT = "a-planted-account-word"
 MACHINE = {"hostname": "host-2", "os": "linux", "version": "1"}
@@ -113,6 +116,15 @@ class TestTheLimitOfItsAccount:
         Worker.objects.filter(id=theirs).update(account_id=ACCOUNT, limited_until=until)
         other = cast.register("host-2").worker_id
         assert patch(other, accountId=ACCOUNT).json()["limitedUntil"] is None
+
+
+def test_a_call_whose_token_was_replaced_meanwhile_names_no_account(cast, register):
+    token = cast.register("host-2").worker_token
+    earlier = WorkerTokenAuthentication().find(tokens.digest(token))
+    assert earlier is not None
+    assert register(accountId=ACCOUNT).id == earlier.id
+    note_account(earlier, header="another")
+    assert Worker.objects.get(id=earlier.id).account_id == ACCOUNT
 
 
 class TestLiftingALimit:

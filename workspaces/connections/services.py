@@ -52,14 +52,12 @@ class Connections(Resource[Connection]):
     described_by = {"grant": "grant_type"}
     tells_all = True
 
-    def create(self, *, values: dict[str, Any], **more: Any) -> UUID:
-        _check_new(values)
-        return super().create(values=values, **more)
-
     def apply(self, connection: Connection, values: dict[str, Any], actor: Actor) -> dict[str, Any]:
         """Sets the values. The audit row shows no secret."""
         is_new = connection._state.adding
-        if not is_new:
+        if is_new:
+            _check_new(values)
+        else:
             _check_fixed(connection, values)
         plain = {name: value for name, value in values.items() if name not in _SEALED}
         changes = super().apply(connection, plain, actor)

@@ -105,10 +105,9 @@ def told(change: Change, new: Row | None, names: Names, role: Role) -> Json:
     existing row, no diff and no warnings, because these would confirm a guess.
     """
     old_fields, new_fields = (_fields(change.kind, row, names) for row in (change.row, new))
-    both = [*new_fields, *(name for name in old_fields if name not in new_fields)]
     diff: Json = {
         name: [old_fields.get(name), new_fields.get(name)]
-        for name in both
+        for name in new_fields | old_fields
         if not values.same(old_fields.get(name), new_fields.get(name))
     }
     for name in change.secrets:

@@ -15,7 +15,8 @@ from workspaces.access import IsAdmin, IsViewer, TenantViewSet
 from workspaces.files import changes, planning, values
 from workspaces.files.serializers import ApplyBody, ChangeSerializer, PlanBody, UnkeyedSerializer
 
-# A plan or apply may keep a thread busy for seconds, so a process runs at most one of each per environment.
+# Each holds all rows of the environment in memory and may keep a thread busy for seconds, so a process runs at most one
+# plan, one apply and one export of an environment at a time.
 _UNDER_WAY = RequestLimit(1)
 _PLANS = Throttle(Rate("plan", limit=12, seconds=60), by_caller)
 _PLAN = answer(
@@ -91,6 +92,7 @@ class FileViewSet(TenantViewSet):
         },
     )
     def export(self, request: Request, environment_id: UUID) -> Any:
+        _count_request("export", environment_id, request)
         label = request.query_params.get("managedBy")
         return values.export(environment_id=environment_id, managed_by=label, role=self.access.role)
 

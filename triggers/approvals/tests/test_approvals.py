@@ -16,7 +16,8 @@ from testing.world.pools import add_pool
 from testing.world.runs import QUESTION, RULES, Runs, allow
 from triggers.approvals.rules import MAX_ARGUMENTS_BYTES
 from triggers.approvals.views import seen
-from triggers.models import Approval, Run, Trigger
+from triggers.explain.runs import explain_run
+from triggers.models import Approval, Budget, Run, Trigger
 from triggers.runs.routing import count_unfinished_runs
 from workers.models import Worker
 from workspaces.models import Membership
@@ -549,6 +550,21 @@ class TestSpells:
         asking.ask(run_id, costUsd="0.5")
         asking.decide(run_id)
         assert asking.polled() == []
+
+    def test_a_spell_that_waits_for_money_is_not_told_that_runs_are_used_up(
+        self, asking: Runs
+    ) -> None:
+        budget = add_budget(asking.cast, limit_usd="2", reserve_usd="2", limit_runs=1)
+        run_id = asking.running()
+        asking.ask(run_id, costUsd="0.5")
+        asking.decide(run_id)
+        Budget.objects.filter(id=budget.id).update(limit_runs=0)
+        told = explain_run(run_id, now=asking.now)
+        assert told is not None
+        (reason,) = (each for each in told.waiting_for if each.code == "budget_exhausted")
+        assert "of its $2 for this day, $0.5 is spent and $0 reserved" in reason.message
+        assert reason.until is not None, "the next day has room"
+        assert str(reason.remedy).startswith("Raise its limit with PATCH /budgets/:id (limitUsd)")
 
 
 class TestDenials:

@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from time import thread_time
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +20,7 @@ from testing.world.cast import Cast
 from testing.world.copied_rows import copy_row
 from testing.world.events import add_event, add_source, listen
 from testing.world.runs import Runs
-from triggers.events.deciding import decide
+from triggers.events.deciding import TooLarge, decide, payload_of
 from triggers.models import Event, EventDecision, Run, RunText, Trigger, TriggerRevision
 from workspaces.models import Environment
 
@@ -63,6 +64,17 @@ def world(cast: Cast) -> World:
 
 
 # --- What a run gets
+
+
+def test_a_payload_of_many_whole_bodies_is_refused_in_hardly_longer_than_one(world: World) -> None:
+    event = world.event({"ids": list(range(30_000))})
+    took = []
+    for paths in ({"n0": ""}, {f"n{n}": "" for n in range(50)}):
+        begun = thread_time()
+        with pytest.raises(TooLarge):
+            payload_of(event, paths)
+        took.append(thread_time() - begun)
+    assert took[1] < 10 * took[0]
 
 
 def test_an_event_queues_a_run_with_its_data(world: World) -> None:

@@ -2,19 +2,25 @@
 
 import json
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import pytest
+from django.db import transaction
 
+from pipedai.api.errors import NotFound
+from pipedai.events import Actor
 from pipedai.retention import prune, retentions
 from pipedai.sql import execute
 from testing.probes.plans import explained
 from testing.probes.shapes import A_TIME, AN_ID
+from testing.processes.racing import Started
 from testing.world.cast import Cast
 from testing.world.copied_rows import copy_row
 from testing.world.events import add_decision, add_event, add_source, listen
 from testing.world.runs import Runs
+from triggers.events.receiving import replay_event
 from triggers.events.tests.test_receive import post, signed
 from triggers.models import Event, EventDecision, EventKey, Run
 
@@ -143,6 +149,16 @@ def test_a_replay_is_a_new_event_that_starts_what_listens_now(cast: Cast, source
     assert (run.source, str(run.event_id)) == ("event", told["id"])
     # By rules with `notRequester` they may not approve what they started.
     assert run.requested_by == cast.operator.id
+
+
+def test_an_event_that_is_being_pruned_is_not_replayed(committed_cast: Cast) -> None:
+    event = add_event(committed_cast, source_id=add_source(committed_cast), body={"n": 1})
+    actor = Actor("user", committed_cast.owner.id)
+    with transaction.atomic():
+        Event.objects.filter(id=event.id).delete()
+        replayed = Started(partial(replay_event, event_id=event.id, actor=actor))
+        replayed.wait_until_blocked()
+    assert isinstance(replayed.answer(), NotFound)
 
 
 def test_the_end_of_a_run_is_not_replayed(cast: Cast) -> None:

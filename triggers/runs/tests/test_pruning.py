@@ -236,6 +236,23 @@ class TestTheScheduler:
         assert self.whole_round(Rounds()) > 5
         assert there() == set()
 
+    def test_a_kind_that_somebody_holds_delays_no_other_kind(self, cast, monkeypatch):
+        def held(_):
+            raise retention.InUse
+
+        def free(_):
+            return iter([retention.Batch(7, 7)])
+
+        kinds = [
+            retention.Retention(name, name, lambda: 1, each)
+            for name, each in (("held", held), ("free", free))
+        ]
+        monkeypatch.setattr(retention, "_registered", {kind.kind: kind for kind in kinds})
+        rounds = Rounds()
+        with pytest.raises(retention.InUse):
+            rounds.work()
+        assert self.whole_round(rounds) == 7
+
     @staticmethod
     def whole_round(rounds):
         done = 0

@@ -701,6 +701,21 @@ def test_a_thread_works_on_what_waits_together_and_ends_when_it_is_told_to(monke
     assert not any(thread.name == "together" for thread in threading.enumerate())
 
 
+def test_an_item_for_which_no_thread_can_be_started_waits_for_the_next_thread(monkeypatch):
+    def fail(_):
+        raise RuntimeError("can't start new thread")
+
+    done: list[int] = []
+    crew = Crew("scarce", 2, done.extend)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError):
+            crew.give(1)
+    crew.give(2)
+    crew.stop(60)
+    assert sorted(done) == [1, 2]
+
+
 def test_the_scheduler_runs_the_pool():
     (job,) = [job for job in registered_jobs() if job.name == "send-webhooks"]
     work: Any = job.work

@@ -9,6 +9,7 @@ from django.db import connection, transaction
 
 from pipedai.api.errors import Conflict
 from pipedai.events import Actor
+from pipedai.server.memory_budget import HOLDING, Holding, MemoryBudget
 from pipedai.sql import execute, fetch_all
 from testing.probes.statement_count import counted
 from testing.processes.racing import Started
@@ -254,3 +255,27 @@ def test_a_caller_plans_twelve_times_a_minute(cast, settings):
     assert refused.status_code == 429
     assert refused["RateLimit-Policy"] == '"plan";q=12;w=60'
     assert plan(cast, [], cast.operator).status_code == 200
+
+
+@pytest.mark.parametrize("what", ["plan", "apply", "export"])
+def test_an_environment_has_one_of_each_under_way_at_a_time(cast, what):
+    """Each holds all rows of the environment, whose prompts alone may take 32 MiB."""
+    budget, resources = MemoryBudget(), [POOL]
+    digest = plan(cast, resources).json()["digest"]
+    body = {"managedBy": "acme", "resources": resources}
+
+    def ask(under_way):
+        extra = {"asgi.scope": {HOLDING: under_way}}
+        client, url = cast.client(cast.admin), f"{environment(cast)}/{what}"
+        if what == "export":
+            return client.get(url, **extra)
+        return client.post(url, body | ({"digest": digest} if what == "apply" else {}), **extra)
+
+    first, second = Holding(budget, "192.0.2.1"), Holding(budget, "192.0.2.2")
+    assert ask(first).status_code == 200  # its answer has not been sent yet
+    refused = ask(second)
+    assert (refused.status_code, refused["Retry-After"]) == (429, "1")
+    assert refused.json()["code"] == "throttled"
+    first.leave()
+    assert ask(second).status_code in {200, 409}
+    second.leave()
