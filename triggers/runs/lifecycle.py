@@ -24,7 +24,7 @@ from triggers.budgets.spending import reserve
 from triggers.heartbeats import lease_params
 from triggers.runs import conditions
 from triggers.runs import statements as sql
-from triggers.runs.ending import ended_event, follow_up, lock_triggers, run_event
+from triggers.runs.ending import ended_event, follow_up, run_event
 from triggers.runs.outcome import ToolCalls, counts_of
 from triggers.runs.routing import is_member
 from triggers.runs.waiting import close_approvals
@@ -247,14 +247,13 @@ def expire_queued_runs(*, limit: int = 100, now: datetime | None = None) -> int:
 
 
 def _end_found(find: str, end: str, params: Row, action: Callable[[Row], str]) -> int:
-    """Finds runs by the statement `find`, ends them by the statement `end`, and returns how many. `action` says which
-    action the end of a run is.
+    """Finds runs by the statement `find`, which locks their triggers, ends them by the statement `end`, and returns how
+    many. `action` says which action the end of a run is.
     """
     with transaction.atomic():
         found = fetch_all(find, params)
         if not found:
             return 0
-        lock_triggers(row["trigger_id"] for row in found)
         ids = [run["id"] for run in found]
         # If the table is partitioned by environment, the environments make PostgreSQL read only their partitions.
         environment_ids = list({run["environment_id"] for run in found})
