@@ -47,14 +47,18 @@ def delete_account(*, principal: UserPrincipal, password: str, actor: Actor) -> 
             )
     elif not is_password_of(user, password):
         raise Invalid({"password": ["Not your password."]})
-    erase_account(user_id=user.id, actor=actor)
+    erase_account(user_id=user.id, verified=user.password, actor=actor)
 
 
-def erase_account(*, user_id: UUID, actor: Actor) -> None:
-    """Does what `delete_account` does, for a caller who has checked that the user wants it."""
+def erase_account(*, user_id: UUID, verified: str | None = None, actor: Actor) -> None:
+    """Does what `delete_account` does, for a caller who has checked that the user wants it. Nothing is erased if the
+    user has another password by now than the hash `verified`, because its change ended the session that asks.
+    """
     with transaction.atomic():
         registered_rights().lock(user_id, None)
         user = _locked(user_id)
+        if verified is not None and user.password != verified:
+            raise session_ended()
         registered_rights().end_of_deleted(user.id, actor)
         remove_authenticator(user.id, actor=actor)
         free_address(user.id, DELETED)

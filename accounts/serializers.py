@@ -40,13 +40,6 @@ class NewEmailField(serializers.EmailField):
         return email
 
 
-class MailTokenField(TextField):
-    """The token of a mail about an account. A malformed one is refused when the token is looked up."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(max_length=255, **options)
-
-
 def _read(text: str) -> Email:
     try:
         return read_email(text)
@@ -54,16 +47,29 @@ def _read(text: str) -> Email:
         raise serializers.ValidationError(str(error)) from None
 
 
+def _password(**options: Any) -> TextField:
+    return TextField(max_length=_MAX_PASSWORD, trim_whitespace=False, **options)
+
+
+def _mail_token(**options: Any) -> TextField:
+    """Returns the field for the token of a mail. A malformed token is refused when it is looked up."""
+    return TextField(max_length=255, **options)
+
+
+def _code() -> TextField:
+    return TextField(max_length=64, allow_blank=True, default="")
+
+
 class RegisterBody(StrictBody):
     email = NewEmailField()
-    password = TextField(max_length=_MAX_PASSWORD, trim_whitespace=False)
+    password = _password()
     name = NameField(max_length=200, allow_blank=True, default="")
-    registrationToken = MailTokenField(required=False)
-    invitationToken = MailTokenField(required=False)
+    registrationToken = _mail_token(required=False)
+    invitationToken = _mail_token(required=False)
 
 
 class MailTokenBody(StrictBody):
-    token = MailTokenField()
+    token = _mail_token()
 
 
 class ForgotPasswordBody(StrictBody):
@@ -71,23 +77,23 @@ class ForgotPasswordBody(StrictBody):
 
 
 class ResetPasswordBody(StrictBody):
-    token = MailTokenField()
-    newPassword = TextField(max_length=_MAX_PASSWORD, trim_whitespace=False)
+    token = _mail_token()
+    newPassword = _password()
 
 
 class ChangeEmailBody(StrictBody):
     newEmail = NewEmailField()
-    currentPassword = TextField(max_length=_MAX_PASSWORD, trim_whitespace=False)
+    currentPassword = _password()
 
 
 class LoginBody(StrictBody):
     email = EmailField()
-    password = TextField(max_length=_MAX_PASSWORD, trim_whitespace=False)
+    password = _password()
 
 
 class ChangePasswordBody(StrictBody):
-    currentPassword = TextField(max_length=_MAX_PASSWORD, trim_whitespace=False)
-    newPassword = TextField(max_length=_MAX_PASSWORD, trim_whitespace=False)
+    currentPassword = _password()
+    newPassword = _password()
 
 
 class AccountBody(StrictBody):
@@ -96,9 +102,7 @@ class AccountBody(StrictBody):
 
 
 class DeleteAccountBody(StrictBody):
-    password = TextField(
-        max_length=_MAX_PASSWORD, trim_whitespace=False, allow_blank=True, default=""
-    )
+    password = _password(allow_blank=True, default="")
 
 
 class BeginBody(StrictBody):
@@ -119,12 +123,12 @@ class FinishBody(StrictBody):
 
 
 class LinkBody(StrictBody):
-    password = TextField(max_length=_MAX_PASSWORD, trim_whitespace=False)
-    code = TextField(max_length=64, allow_blank=True, default="")
+    password = _password()
+    code = _code()
 
 
 class LinkByMailBody(MailTokenBody):
-    code = TextField(max_length=64, allow_blank=True, default="")
+    code = _code()
 
 
 class UserSerializer(serializers.ModelSerializer[User]):
@@ -142,12 +146,9 @@ class UserSerializer(serializers.ModelSerializer[User]):
 class SessionSerializer(NamedSerializer):
     """A live session, as its user sees it."""
 
-    id = serializers.UUIDField()
-    began = serializers.ChoiceField(choices=Session.Began.choices)
-    createdAt = serializers.DateTimeField()
-    lastUsedAt = serializers.DateTimeField(allow_null=True)
+    of = Session
+    shows = "id began createdAt lastUsedAt address userAgent current"
     address = serializers.CharField(allow_null=True)
-    userAgent = serializers.CharField()
     current = serializers.SerializerMethodField()
 
     def get_current(self, session: Session) -> bool:

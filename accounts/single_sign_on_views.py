@@ -14,6 +14,7 @@ from rest_framework.response import Response
 
 from accounts import issuer, single_sign_on, throttles
 from accounts.issuer import SignInFailed
+from accounts.mails import LinkUnusable, Purpose, find_mail
 from accounts.serializers import BeginBody, FinishBody, LinkBody, LinkByMailBody, UserSerializer
 from accounts.sessions import PresentedSession, device_of
 from accounts.single_sign_on import BEGUN, LIFETIME_SECONDS, PENDING, LinkNeeded, opened
@@ -36,18 +37,22 @@ _ENTERED = answer(
 )
 
 
-def _account(request: Request) -> str | None:
+def _account_to_link(request: Request) -> str | None:
+    """Returns the account that the token in the body names, or else the cookie. Returns None if neither works."""
+    body = request.data
+    token = body.get("token") if isinstance(body, dict) else None
     try:
+        if isinstance(token, str):
+            return str(find_mail(token, Purpose.LINK).user_id)
         return str(opened(_cookie(request, PENDING), PENDING)["user"])
-    except SignInFailed:
+    except (LinkUnusable, SignInFailed):
         return None
 
 
 # The limits are those for passwords elsewhere.
-_LINK = (
-    throttles.LOGIN[0],
-    Throttle(Rate("link-account", limit=10, seconds=60), _account),
-    Throttle(Rate("link-account-hour", limit=60, seconds=3600), _account),
+_OF_ACCOUNT = (
+    Throttle(Rate("link-account", limit=10, seconds=60), _account_to_link),
+    Throttle(Rate("link-account-hour", limit=60, seconds=3600), _account_to_link),
 )
 
 
@@ -58,9 +63,9 @@ class SingleSignOnViewSet(ApiViewSet):
     throttles = {
         "begin": throttles.SIGN_IN_AT_ISSUER,
         "finish": throttles.SIGN_IN_AT_ISSUER,
-        "link": _LINK,
+        "link": (throttles.LOGIN[0], *_OF_ACCOUNT),
         "mail_link": throttles.MAIL_LINK,
-        "link_by_mail": throttles.MAIL_LINK,
+        "link_by_mail": (*throttles.MAIL_LINK, *_OF_ACCOUNT),
     }
 
     def get_authenticators(self) -> list[BaseAuthentication]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 
 from pipedai.api import tokens
@@ -36,6 +36,16 @@ class Minted(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Minted({self.key!r})"
+
+
+def usable_keys(environment_id: UUID) -> QuerySet[ApiKey]:
+    """Returns the keys that were not revoked, have not expired, and were not consumed by a worker's registration."""
+    return ApiKey.objects.filter(
+        Q(expires_at__isnull=True) | Q(expires_at__gt=Now()),
+        environment_id=environment_id,
+        revoked_at__isnull=True,
+        consumed_at__isnull=True,
+    )
 
 
 def mint_api_key(
@@ -177,12 +187,7 @@ def _revoke(of: Q) -> list[ApiKey]:
 
 def _create(environment_id: UUID, kind: str, **values: object) -> Minted:
     """Makes a key. The caller has locked the environment. Raises CeilingReached."""
-    usable = ApiKey.objects.filter(
-        Q(expires_at__isnull=True) | Q(expires_at__gt=Now()),
-        environment_id=environment_id,
-        revoked_at__isnull=True,
-        consumed_at__isnull=True,
-    )
+    usable = usable_keys(environment_id)
     check_ceiling("keys", "usable keys", environment_id=environment_id, rows=usable)
     token = tokens.mint(kind)
     key = ApiKey.objects.create(

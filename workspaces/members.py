@@ -39,10 +39,11 @@ from workspaces.api_keys import (
     revoke_keys_beyond,
     revoke_keys_of_displaced,
     revoked_because,
+    usable_keys,
 )
 from workspaces.ceilings import check_ceiling
 from workspaces.locks import changing, hold_role_of_user, lock_environment
-from workspaces.models import ApiKey, Environment, Invitation, Membership
+from workspaces.models import Environment, Invitation, Membership
 from workspaces.roles import Role, check_includes
 
 log = get_logger(__name__)
@@ -121,12 +122,7 @@ def remove_member(*, environment_id: UUID, user_id: UUID, actor: Actor) -> None:
 def _remove(member: Membership, actor: Actor) -> None:
     environment_id, user_id = member.environment_id, member.user_id
     Membership.objects.filter(id=member.id).delete()
-    living_on = ApiKey.objects.filter(
-        environment_id=environment_id,
-        kind__in=(ApiKey.Kind.PWK, ApiKey.Kind.HOS),
-        created_by_id=user_id,
-        revoked_at__isnull=True,
-    ).order_by("id")
+    living_on = usable_keys(environment_id).filter(created_by_id=user_id).order_by("id")
     changes = {
         "role": [member.role, None],
         **_revoke_keys(environment_id, user_id, None),

@@ -6,6 +6,7 @@ import pytest
 from django.db.models import F
 
 from accounts.models import Authenticator, Identity, Session, User
+from accounts.passwords import is_password_of
 from audit.models import AuditEntry
 from notices.channels.consent import Standing, agree, standings
 from testing.world.cast import TEST_ACTOR, bearer, browser, session_cookie
@@ -47,6 +48,17 @@ class TestADeletion:
             answer = client.delete(ME, body)
             assert answer.status_code == 400
             assert answer.json()["details"]["fieldErrors"].keys() == {"password"}
+        assert User.objects.filter(id=cast.viewer.id, is_active=True).exists()
+
+    def test_needs_the_password_that_the_user_has_at_its_end(self, cast, monkeypatch):
+        def changed_meanwhile(user, password):
+            found = is_password_of(user, password)
+            User.objects.filter(id=user.id).update(password="!changed")
+            return found
+
+        monkeypatch.setattr("accounts.own_account.is_password_of", changed_meanwhile)
+        answer = cast.client(cast.viewer).delete(ME, {"password": PASSWORD})
+        assert (answer.status_code, answer.json()["code"]) == (401, "invalid_token")
         assert User.objects.filter(id=cast.viewer.id, is_active=True).exists()
 
     def test_or_a_sign_in_of_just_now(self, cast):

@@ -285,6 +285,20 @@ class TestAnAccountThatHasTheAddress:
         answer = pending.post(f"{SSO}/link", {"password": PASSWORD, "code": codes[1]})
         assert answer.status_code == 200
 
+    def test_of_staff_without_guesses_of_the_code_from_many_addresses(self, there, ada, pending):
+        User.objects.filter(id=ada.id).update(is_staff=True)
+        setup = begin_setup(ada)
+        assert setup is not None
+        confirm_setup(ada, pyotp.TOTP(setup.secret).now(), actor=SYSTEM)
+        pending.post(f"{SSO}/link-mail")
+        body = {"token": token_to("ada@example.com", "link"), "code": "no code"}
+        guesses = [
+            browser().post(f"{SSO}/link-by-mail", body, REMOTE_ADDR=f"198.51.100.{n}")
+            for n in range(12)
+        ]
+        assert [guess.status_code for guess in guesses] == [400] * 10 + [429] * 2
+        assert guesses[-1]["RateLimit-Policy"] == '"link-account";q=10;w=60'
+
     def test_not_while_it_is_deactivated(self, there, ada):
         User.objects.filter(id=ada.id).update(is_active=False)
         before = counts()

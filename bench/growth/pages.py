@@ -166,27 +166,27 @@ def _lists(on: Subjects) -> Iterator[_List]:
     ids = ({"workerId": str(on.worker_id)}, {"triggerId": str(on.trigger_id)})
     runs = quarters("run", "queued_at", of_it)
     yield _List(
-        "runs", f"{environment}/runs", EnvironmentRunFilters.names(), "run", "queued_at", of_it,
+        "runs", f"{environment}/runs", EnvironmentRunFilters.binding_names(), "run", "queued_at", of_it,
         (*_run_queries(runs), *_pair_queries(*ids)),
     )  # fmt: skip
     yield _List(
-        "runs of a trigger", f"{root}/triggers/{on.trigger_id}/runs", RunFilters.names(), "run",
+        "runs of a trigger", f"{root}/triggers/{on.trigger_id}/runs", RunFilters.binding_names(), "run",
         "queued_at", of_trigger, tuple(_run_queries(quarters("run", "queued_at", of_trigger))),
     )  # fmt: skip
     yield _List(
-        "ticks", f"{root}/triggers/{on.scheduled_trigger_id}/ticks", TickFilters.names(), "tick",
+        "ticks", f"{root}/triggers/{on.scheduled_trigger_id}/ticks", TickFilters.binding_names(), "tick",
         "tick_at", of_scheduled, tuple(_tick_queries(quarters("tick", "tick_at", of_scheduled))),
     )  # fmt: skip
     yield _List(
-        "audit log", f"{environment}/audit-log", AuditFilters.names(), "audit_entry", "created_at", of_it,
+        "audit log", f"{environment}/audit-log", AuditFilters.binding_names(), "audit_entry", "created_at", of_it,
         tuple(_audit_queries(on, quarters("audit_entry", "created_at", of_it))),
     )  # fmt: skip
     yield _List(
-        "triggers", f"{environment}/triggers", TriggerFilters.names(), "trigger", "created_at", of_it,
+        "triggers", f"{environment}/triggers", TriggerFilters.binding_names(), "trigger", "created_at", of_it,
         ({"workerId": str(on.worker_id)}, {"enabled": "true"}, {"enabled": "false"}, {"name": "report"}),
     )  # fmt: skip
     yield _List(
-        "workers", f"{environment}/workers", WorkerFilters.names(), "worker", "created_at", of_it,
+        "workers", f"{environment}/workers", WorkerFilters.binding_names(), "worker", "created_at", of_it,
         ({"status": "online"}, {"status": "offline"}),
     )  # fmt: skip
     for name, path, table, where in (

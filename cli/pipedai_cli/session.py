@@ -8,7 +8,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, update_wrapper
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -227,14 +227,8 @@ def examples(*lines: str) -> str:
     return "\b\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def with_session(function: Callable[Concatenate[Session, P], R]) -> Callable[P, R]:
-    """Pass the Session to a command."""
-
-    def call(*args: P.args, **options: P.kwargs) -> R:
-        context = click.get_current_context()
-        return function(context.find_object(Session) or Session(), *args, **options)
-
-    return update_wrapper(call, function)
+# Passes the Session to a command.
+with_session = click.make_pass_decorator(Session, ensure=True)
 
 
 def found_by(session: Session, kind: str, given: str) -> dict[str, Any]:

@@ -1,14 +1,14 @@
 """Turns every error that is raised under /api/v1 into the API's JSON error body."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from django.core.exceptions import DisallowedHost, PermissionDenied
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
-from django.http.response import HttpResponseBase
 from django.template.loader import render_to_string
+from django.utils.deprecation import MiddlewareMixin
 from rest_framework import exceptions, status
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
@@ -32,14 +32,8 @@ from pipedai.server.request_scope import CONSOLE, is_console
 from pipedai.sql import reason, sqlstate
 
 
-class UnavailablePages:
+class UnavailablePages(MiddlewareMixin):
     """A middleware that answers with a page and 503 if a page's view fails because the database is away or busy."""
-
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
-        self._get_response = get_response
-
-    def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        return self._get_response(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """Returns None for other errors, which Django then handles as usual."""

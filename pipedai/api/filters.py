@@ -212,10 +212,6 @@ class ApiFilterSet(django_filters.FilterSet):
         return None
 
     @classmethod
-    def names(cls) -> tuple[str, ...]:
-        return tuple(cls.base_filters)
-
-    @classmethod
     def binding_names(cls) -> tuple[str, ...]:
         """Returns the parameters that a cursor depends on."""
         filters = cls.base_filters.items()

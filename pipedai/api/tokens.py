@@ -10,7 +10,8 @@ import secrets
 import zlib
 from dataclasses import dataclass
 
-ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+from django.core.signing import b62_encode
+
 _RANDOM_BYTES = 32
 _RANDOM_LENGTH = 43  # 43 base62 characters can hold 256 random bits, because 62**43 > 2**256.
 _CHECKSUM_LENGTH = 6  # 6 base62 characters can hold a CRC32, because 62**6 > 2**32.
@@ -69,8 +70,4 @@ def _checksum(body: str) -> str:
 
 
 def _base62(number: int, length: int) -> str:
-    digits = []
-    while number:
-        number, digit = divmod(number, 62)
-        digits.append(ALPHABET[digit])
-    return "".join(reversed(digits)).rjust(length, ALPHABET[0])
+    return b62_encode(number).rjust(length, "0")

@@ -28,7 +28,7 @@ from pipedai.api.pagination import KeysetPaginator
 from pipedai.api.parsers import check_encoding
 from pipedai.api.principal import Principal, UserPrincipal, principal_of
 from pipedai.api.renderers import JSONRenderer
-from pipedai.api.schema.operation import has_operation, header, operation_of
+from pipedai.api.schema.operation import header, operation_of
 from pipedai.api.throttling import Throttle, TooManyRequests, check_write
 from pipedai.server.memory_budget import RequestLimit
 from pipedai.server.ticket import STREAM, StreamTicket
@@ -85,7 +85,7 @@ class ApiViewSet(ViewSet):
         }
         lacking = {
             "permission": actions - set(cls.permissions),
-            "@Operation": {name for name in actions if not has_operation(vars(cls)[name])},
+            "@Operation": {name for name in actions if not hasattr(vars(cls)[name], "operation")},
             "tag": set() if cls.tag else actions,
         }
         for what, names in lacking.items():

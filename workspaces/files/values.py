@@ -68,7 +68,9 @@ def read(
                 if not is_plan:
                     raise Invalid({name: ["Its secret has no value."]})
                 given[name] = stand_in
-    if optional := [name for name in unset if body.fields[name].required]:
+    # A row that has a secret keeps it if the resource leaves it out, even if a new row needs one.
+    missing = (name for name in kind.secrets if name not in given and body.fields[name].required)
+    if optional := [name for name in missing if has_secret(kind, row, name)]:
         body = kind.body()
         for name in optional:
             body.fields[name].required = False

@@ -1,6 +1,7 @@
 """…/environments/:envId/members lists and changes the members of an environment and their roles."""
 
 import pytest
+from django.db.models import F
 
 from accounts.models import User
 from pipedai.ids import new_id
@@ -301,6 +302,14 @@ class TestRemoving:
         assert metadata == {"role": ["admin", None], "keysLivingOn": [token.json()["id"]]}
         alive = bearer(token.json()["token"]).get(url.replace("/members", ""))
         assert alive.status_code == 200
+
+    def test_and_none_that_has_expired(self, cast, url):
+        made = {"name": "k", "prefix": "pwk"}
+        token = cast.client(cast.admin).post(url.replace("members", "api-keys"), made)
+        ApiKey.objects.filter(id=token.json()["id"]).update(expires_at=F("created_at"))
+        with audited() as rows:
+            cast.client(cast.owner).delete(f"{url}/{cast.admin.id}")
+        assert rows[0].metadata["keysLivingOn"] == []
 
     def test_and_those_of_the_hosts_that_the_user_let_in(self, cast, url):
         enroll(cast.environment, cast.admin, "host-by-code")

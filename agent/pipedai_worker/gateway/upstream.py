@@ -14,12 +14,10 @@ import socket
 import ssl
 import time
 import urllib.request
-from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
-from urllib.parse import unquote
 
 import httpx
 
@@ -151,7 +149,6 @@ class Upstream:
     def __init__(self, url: str, credentials: Credentials, ask: Ask) -> None:
         self._fault: ServerFailed | None = None
         self._headers: Headers = []
-        self._given: list[tuple[str, str]] = []
         # The values of all headers so far, even replaced ones, but no short values, which ordinary texts have.
         self._secrets: set[str] = set()
         self._redactor = Redactor()
@@ -159,7 +156,7 @@ class Upstream:
         self._client: httpx.AsyncClient | None = None
         self._renewal = Renewal(credentials, ask, self._use)
         try:
-            self.url, self._given = _parse(url)
+            self.url = _parse(url)
             self._use(credentials)
         except ServerFailed as failed:
             self._fault = failed
@@ -169,8 +166,7 @@ class Upstream:
         return self._renewal.is_expected
 
     def _use(self, credentials: Credentials) -> None:
-        self._headers = _sendable([*self._given, *credentials.headers.items()])
-        self._secrets.update(value for _, value in self._given)
+        self._headers = _sendable(credentials.headers)
         self._secrets.update(value for value in credentials.headers.values() if len(value) >= 8)
         self._redactor.hide(self._secrets)
 
@@ -270,7 +266,7 @@ class Upstream:
         return merged
 
 
-def _parse(url: str) -> tuple[httpx.URL, list[tuple[str, str]]]:
+def _parse(url: str) -> httpx.URL:
     try:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, ValueError, TypeError):
@@ -282,18 +278,15 @@ def _parse(url: str) -> tuple[httpx.URL, list[tuple[str, str]]]:
         )
     if not _HOST.fullmatch(host) or (parsed.port or 0) > LARGEST_PORT:
         raise faults.client("The trigger's MCP URL names a host or a port that there can't be.")
-    given = []
     if parsed.userinfo:
-        user, _, password = parsed.userinfo.decode("latin-1").partition(":")
-        pair = f"{unquote(user)}:{unquote(password)}".encode()
-        given.append(("Authorization", f"Basic {b64encode(pair).decode()}"))
-    return parsed.copy_with(userinfo=None, fragment=None), given
+        raise faults.client("The trigger's MCP URL must have no user name or password.")
+    return parsed.copy_with(fragment=None)
 
 
-def _sendable(headers: list[tuple[str, str]]) -> Headers:
+def _sendable(headers: Mapping[str, str]) -> Headers:
     """Return the trigger's headers as bytes. The last of a name counts. Headers that it must not set are left out."""
     made: dict[bytes, tuple[bytes, bytes]] = {}
-    for name, value in headers:
+    for name, value in headers.items():
         pair = (name.encode(), value.strip(" \t").encode())
         if not _NAME.fullmatch(pair[0]) or not _VALUE.fullmatch(pair[1]):
             raise faults.client(
@@ -454,10 +447,6 @@ class Event:
 
     def encode(self) -> bytes:
         return b"\n".join(self.lines) + b"\n\n"
-
-    @property
-    def kind(self) -> bytes:
-        return (self._values(b"event") or [b""])[-1] or b"message"
 
     @property
     def data(self) -> bytes:

@@ -103,10 +103,6 @@ def answer(name: str, description: str, /, **fields: Field[Any, Any, Any, Any]) 
     return cast("Answer", type(name, (RowSerializer,), {**about, **fields}))
 
 
-def has_operation(action: Callable[..., Any]) -> bool:
-    return isinstance(getattr(action, "operation", None), Operation)
-
-
 def operation_of(viewset: type, action: str) -> Operation:
     """Returns an action's `@Operation`. Raises LookupError if there is no such action, or if it has none."""
     operation = getattr(getattr(viewset, action, None), "operation", None)

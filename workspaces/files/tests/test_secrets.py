@@ -6,7 +6,7 @@ import pytest
 
 from testing.world.connections import add_connection
 from testing.world.mails import MAIL_SERVER, prove
-from triggers.models import Trigger
+from triggers.models import EventSource, Trigger
 from workers.models import Pool
 from workspaces.files.kinds import kinds
 from workspaces.files.tests.test_files import actions, apply, environment, plan
@@ -207,6 +207,19 @@ def test_a_row_that_needs_a_secret_is_planned_without_and_not_applied(cast):
     answer = apply(cast, [connection], secrets=whole, acceptOrigins=ACCEPTED)
     assert actions(answer) == {"issues": "create"}
     assert "planted" not in answer.content.decode()
+
+
+def test_a_secret_that_a_new_row_needs_may_be_left_out_later(cast):
+    source = {"kind": "source", "key": "github", "name": "GitHub", "scheme": "github"}
+    answer = plan(cast, [source])
+    assert answer.json()["details"]["fieldErrors"] == {
+        "source github.secrets": ["This field is required."]
+    }
+    apply(cast, [{**source, "secrets": ["planted-in-a-file-of-sources"]}])
+    before = EventSource.objects.get(key="github").secrets
+    change = change_of(apply(cast, [{**source, "name": "Our repository"}]))
+    assert change["diff"] == {"name": ["GitHub", "Our repository"]}
+    assert EventSource.objects.get(key="github").secrets == before
 
 
 def test_a_secret_in_clear_is_warned_of_and_shown_nowhere(cast):
