@@ -163,8 +163,15 @@ def redact(value: Any, *, depth: int = 0, keep_lines: bool = False) -> Any:
             )
             for key, item in value.items()
         }
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str | bytes):
+        # ASGI and httpx write a header as a pair of name and value. If the name is secret, the value is the secret. A
+        # list is no such pair, unless it is in a list: audit rows have the old and the new name of a thing as a list.
+        name, secret = value
+        if is_secret_name(_text(name)):
+            return [redact(name, depth=depth), redact_named(_text(name), secret, depth=depth)]
     if isinstance(value, list | tuple | set | frozenset):
-        return _redact_items(list(value), depth=depth + 1, keep_lines=keep_lines)
+        items = (tuple(item) if isinstance(item, list) else item for item in value)
+        return [redact(item, depth=depth + 1, keep_lines=keep_lines) for item in items]
     return escape_control(redact_text(_text(value)))
 
 
@@ -173,14 +180,6 @@ def redact_named(name: str, value: Any, *, depth: int = 0, keep_lines: bool = Fa
     if value is None or isinstance(value, bool):
         return value
     return REDACTED if is_secret_name(name) else redact(value, depth=depth, keep_lines=keep_lines)
-
-
-def _redact_items(items: list[Any], *, depth: int, keep_lines: bool) -> list[Any]:
-    # ASGI and httpx write a header as a pair of name and value. If the name is secret, the value is the secret.
-    if len(items) == 2 and isinstance(items[0], str | bytes) and is_secret_name(_text(items[0])):
-        name, secret = items
-        return [redact(name, depth=depth), redact_named(_text(name), secret, depth=depth)]
-    return [redact(item, depth=depth, keep_lines=keep_lines) for item in items]
 
 
 def _text(value: Any) -> str:
