@@ -77,8 +77,8 @@ def login(session: Session, url: str | None, no_browser: bool) -> None:
 
 
 def _wait_for_key(api: Api, begun: Json) -> Json:
-    """Ask until somebody has decided, as RFC 8628 §3.5 says: ever more rarely while no answer comes, for example because
-    the service restarts. Raises Failure if they denied it or it is too late.
+    """Ask until somebody has decided, as RFC 8628 §3.5 says. While the service can't be reached, for example because it
+    restarts, ask ever more rarely. Raises Failure if the login was denied, or if it is too late.
     """
     interval = float(begun["interval"])
     ends_at = time.monotonic() + _CODE_WORKS_SECONDS
