@@ -14,7 +14,7 @@ from pipedai.sql import execute, fetch_one
 from pipedai.wakeups import announce_things, watches
 from triggers.heartbeats import REACHABLE_SINCE, gap_seconds
 from triggers.runs.routing import open_to_pools
-from workers.worker_events import GONE_SECONDS, record_presence, record_stop
+from workers.worker_events import GONE_SECONDS, STOPPED, record, record_presence
 
 # A worker counts as offline after it has been silent for this long.
 SILENT_FOR: Final = timedelta(minutes=10)
@@ -206,6 +206,6 @@ def sign_off(worker: WorkerPrincipal, *, process_header: str | None) -> None:
         if not execute(_SIGN_OFF, {**_caller(worker), "process": sane_word(process_header)}):
             return
         open_to_pools([worker.id])
-        record_stop(worker.id)
+        record(worker.id, STOPPED)
         if watches.is_watched(worker.environment_id):
             announce_things(worker.environment_id, "worker", [worker.id])

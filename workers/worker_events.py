@@ -26,7 +26,7 @@ PIECE = 200
 # A worker should call every 30 s. After 90 s of silence `poll.error` is recorded, after 180 s `worker.stopped`.
 LATE_SECONDS, GONE_SECONDS = 90, 180
 
-_STOPPED = "worker.stopped"
+STOPPED = "worker.stopped"
 
 # How long a stream remembers which events it has sent. It must be longer than 30 s, because `_READ` reads the events of
 # the last 30 s again each time.
@@ -120,9 +120,9 @@ def record_events(events: tuple[Event, ...], **_: Any) -> None:
     for event in events:
         if event.action == "worker.updated" and "maxConcurrency" in event.metadata:
             new = event.metadata["maxConcurrency"][1]
-            _record(event.target_id, "concurrency.changed", {"maxConcurrency": new})
+            record(event.target_id, "concurrency.changed", {"maxConcurrency": new})
         elif event.action == "worker.token-revoked":
-            _record(event.target_id, _STOPPED, {})
+            record(event.target_id, STOPPED)
 
 
 def record_presence(worker_id: UUID, silence_seconds: float | None) -> None:
@@ -133,12 +133,7 @@ def record_presence(worker_id: UUID, silence_seconds: float | None) -> None:
         type_ = "poll.recovered"
     else:
         return
-    _record(worker_id, type_, {})
-
-
-def record_stop(worker_id: UUID) -> None:
-    """Records that the worker has signed off, in the transaction that does it."""
-    _record(worker_id, _STOPPED, {})
+    record(worker_id, type_)
 
 
 def read_events(
@@ -173,6 +168,7 @@ def read_events(
     return rows
 
 
-def _record(worker_id: UUID | None, type_: str, data: dict[str, Any]) -> None:
-    params = {"worker_id": worker_id, "type": type_, "data": json.dumps(data)}
+def record(worker_id: UUID | None, type_: str, data: dict[str, Any] | None = None) -> None:
+    """Records that something happened to the worker, in the caller's transaction, if its events were ever streamed."""
+    params = {"worker_id": worker_id, "type": type_, "data": json.dumps(data or {})}
     announce_events(row["worker_id"] for row in fetch_all(_RECORD, params))

@@ -8,7 +8,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from pipedai.api.fields import ListField, TextField, TrueFalseField, WholeNumberField
-from pipedai.api.serializers import StrictBody
+from pipedai.api.serializers import InnerBody
 from pipedai.sql import Row
 from workspaces.roles import Role
 
@@ -69,10 +69,8 @@ _NAMES = ListField(
 )
 
 
-class ApprovalRuleBody(StrictBody):
+class ApprovalRuleBody(InnerBody):
     """A rule of a trigger, in the body that has the trigger."""
-
-    keeps_names = True
 
     tools = ToolsField()
     when = serializers.ChoiceField(choices=WHEN, default="always")
@@ -84,27 +82,16 @@ class ApprovalRuleBody(StrictBody):
 
 
 @extend_schema_field(ApprovalRuleBody(many=True))
-class ApprovalRulesField(serializers.JSONField):
-    """The rules of a trigger; none become None. A change replaces all rules, so that each has all of its fields, also
-    where the rest of a body changes only what it names.
-    """
+class ApprovalRulesField(serializers.ListField):
+    """The rules of a trigger; none become None. A change replaces all rules."""
 
     child = ApprovalRuleBody()
+    default_error_messages = {"not_a_list": "Must be a list of rules."}
 
     def to_internal_value(self, data: Any) -> Any:
-        if not isinstance(data, list):
-            raise serializers.ValidationError("Must be a list of rules.")
-        if len(data) > MAX_RULES:
+        if isinstance(data, list) and len(data) > MAX_RULES:
             raise serializers.ValidationError(f"Must not have more than {MAX_RULES} rules.")
-        rules, wrong = [], {}
-        for n, rule in enumerate(data):
-            try:
-                rules.append(dict(self.child.run_validation(rule)))
-            except serializers.ValidationError as error:
-                wrong[str(n)] = error.detail
-        if wrong:
-            raise serializers.ValidationError(wrong)
-        return rules or None
+        return super().to_internal_value(data) or None
 
 
 @dataclass(frozen=True, slots=True)

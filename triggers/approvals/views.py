@@ -58,7 +58,7 @@ class ApprovalSerializer(RowSerializer):
 
 
 # The columns of approvals that lists read.
-COLUMNS = sorted(
+_COLUMNS = sorted(
     sources_of(ApprovalSerializer) - {"decider", "may_decide"} | {"barred", "decided_by"}
 )
 
@@ -74,38 +74,28 @@ class ApprovalFilters(ApiFilterSet):
     status = WordsFilter(field_name="status", choices=ApprovalStatus.values)
 
 
-def approvals_shown(
-    rows: Sequence[dict[str, Any]], *, may_decide: Sequence[str], user_id: UUID | None
+def _shown(
+    request: Request, access: Access, rows: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Adds to each row who decided, and whether the caller may decide: the user `user_id` with one of the roles of
-    approvers in `may_decide`. A caller without such a role gets no hash of the arguments, because the hash would let
-    them guess the arguments. It takes one query at most.
+    """Adds to each row who decided, and whether the caller may decide. Callers without a role of approvers get no hash
+    of the arguments, because the hash would let them guess the arguments. It takes one query at most.
     """
+    principal = principal_of(request)
+    user_id = principal.id if isinstance(principal, UserPrincipal) else None
+    roles = [role for role in APPROVER_ROLES if access.role.includes(Role(role))]
     deciders = actors_shown(("user", row["decided_by"]) for row in rows if row["decided_by"])
     return [
         {
             **row,
-            "arguments_hash": row["arguments_hash"] if may_decide else None,
+            "arguments_hash": row["arguments_hash"] if roles else None,
             "decider": deciders.get(("user", row["decided_by"])),
             "may_decide": row["status"] == ApprovalStatus.PENDING
             and user_id is not None
-            and row["role"] in may_decide
+            and row["role"] in roles
             and user_id not in row["barred"],
         }
         for row in rows
     ]
-
-
-def read_approval(approval_id: UUID, *, shows_arguments: bool) -> dict[str, Any]:
-    """Returns an approval as a row of a list, with `arguments_text` and `calls`. Raises Approval.DoesNotExist."""
-    rows = Approval.objects.values(*COLUMNS, "arguments", "calls_before", "run__result__tool_calls")
-    row: dict[str, Any] = rows.get(id=approval_id, run__environment_id=F("environment_id"))
-    calls = (row["run__result__tool_calls"] or [])[: row["calls_before"] or 0]
-    return {
-        **row,
-        "arguments_text": seen(row["arguments"]) if shows_arguments else None,
-        "calls": calls[-_MOST_CALLS:],
-    }
 
 
 def seen(arguments: Any) -> str:
@@ -124,17 +114,6 @@ def _escaped(character: str) -> str:
     return character
 
 
-def _shown(
-    request: Request, access: Access, rows: list[dict[str, object]]
-) -> list[dict[str, object]]:
-    principal = principal_of(request)
-    return approvals_shown(
-        rows,
-        may_decide=[role for role in APPROVER_ROLES if access.role.includes(Role(role))],
-        user_id=principal.id if isinstance(principal, UserPrincipal) else None,
-    )
-
-
 class ApprovalViewSet(TenantViewSet):
     row = tenancy.ALL_APPROVALS
     tag = "Approvals"
@@ -148,7 +127,7 @@ class ApprovalViewSet(TenantViewSet):
         filters=ApprovalFilters,
     )
     def list(self, request: Request, environment_id: UUID) -> Response:
-        rows = Approval.objects.filter(environment_id=environment_id).values(*COLUMNS)
+        rows = Approval.objects.filter(environment_id=environment_id).values(*_COLUMNS)
         filtered = ApprovalFilters.read(rows, request).qs
         return self.page_shown(
             request,
@@ -192,8 +171,16 @@ class ApprovalDecisionViewSet(TenantViewSet):
         return _detail(request, self.access, approval_id)
 
 
-def _detail(request: Request, access: Access, approval_id: UUID) -> dict[str, object]:
-    shows_arguments = access.role.includes(Role.OPERATOR)
-    row = read_approval(approval_id, shows_arguments=shows_arguments)
+def _detail(request: Request, access: Access, approval_id: UUID) -> dict[str, Any]:
+    rows = Approval.objects.values(
+        *_COLUMNS, "arguments", "calls_before", "run__result__tool_calls"
+    )
+    row = rows.get(id=approval_id, run__environment_id=F("environment_id"))
     (shown,) = _shown(request, access, [row])
-    return shown
+    calls = (row["run__result__tool_calls"] or [])[: row["calls_before"] or 0]
+    shows_arguments = access.role.includes(Role.OPERATOR)
+    return {
+        **shown,
+        "arguments_text": seen(row["arguments"]) if shows_arguments else None,
+        "calls": calls[-_MOST_CALLS:],
+    }

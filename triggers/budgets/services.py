@@ -59,15 +59,12 @@ class Budgets(Resource[Budget]):
 BUDGETS = Budgets()
 
 
-_BUDGET_COLUMNS = (
-    "id", "key", "managed_by", "environment_id", "name", "trigger_id", "period", "timezone", "limit_usd",
-    "limit_runs", "when_reached", "notice_at_pct", "reserve_usd", "count_notional", "created_at", "updated_at",
-)  # fmt: skip
 _SUMS = ("spent_usd", "reserved_usd", "notional_spent_usd", "notional_reserved_usd")
-_OF_WINDOW = ("starts_at", "ends_at", "runs", *_SUMS)
+OF_WINDOW = ("starts_at", "ends_at", "runs", *_SUMS)
 
 
 def with_present_window(rows: QuerySet[Budget, Any]) -> QuerySet[Budget, Any]:
+    """Adds to each budget the columns that `with_sums` reads: `now`, and OF_WINDOW of its present window."""
     return rows.annotate(
         present=FilteredRelation(
             "windows",
@@ -78,16 +75,8 @@ def with_present_window(rows: QuerySet[Budget, Any]) -> QuerySet[Budget, Any]:
             ),
         ),
         now=Now(),
-        **{name: F(f"present__{name}") for name in _OF_WINDOW},
+        **{name: F(f"present__{name}") for name in OF_WINDOW},
     )
-
-
-def budgets() -> QuerySet[Budget, dict[str, Any]]:
-    live = with_present_window(Budget.objects.filter(deleted_at__isnull=True))
-    rows: QuerySet[Budget, dict[str, Any]] = live.values(
-        *_BUDGET_COLUMNS, "trigger__name", "now", *_OF_WINDOW
-    )
-    return rows
 
 
 def with_sums(row: dict[str, Any]) -> dict[str, Any]:

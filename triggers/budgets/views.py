@@ -15,7 +15,7 @@ from pipedai.api.fields import (
     WholeNumberField,
 )
 from pipedai.api.serializers import RowSerializer
-from triggers.budgets.services import BUDGETS, budgets, with_sums
+from triggers.budgets.services import BUDGETS, OF_WINDOW, with_present_window, with_sums
 from triggers.models import Budget, BudgetWindow
 from workspaces.resource_views import ResourceViewSet
 from workspaces.serializers import FileBody
@@ -84,7 +84,9 @@ class BudgetViewSet(ResourceViewSet):
     change = {"limitUsd": "300"}
 
     def rows(self) -> QuerySet[Any, Any]:
-        return budgets()
+        budgets = with_present_window(BUDGETS.live)
+        rows: QuerySet[Any, Any] = budgets.values(*self.columns, "trigger__name", "now", *OF_WINDOW)
+        return rows
 
     def shown(self, rows: list[Any]) -> Any:
         return super().shown([with_sums(row) for row in rows])

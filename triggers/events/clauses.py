@@ -235,31 +235,19 @@ class LookBody(InnerBody):
 @extend_schema_field(
     {"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": MAX_FIELDS}
 )
-class FieldsField(serializers.Field[Any, Any, Any, Any]):
+class FieldsField(serializers.DictField):
     """Up to 50 names, each with the JSON Pointer of its value, which together take at most 16 KiB."""
 
-    _pointer = PointerField()
+    child = PointerField()
 
     def to_internal_value(self, data: Any) -> dict[str, str]:
-        if not isinstance(data, dict):
-            raise serializers.ValidationError("Must be an object of names and JSON Pointers.")
-        if not 1 <= len(data) <= MAX_FIELDS:
+        if isinstance(data, dict) and not 1 <= len(data) <= MAX_FIELDS:
             raise serializers.ValidationError(f"Must hold 1 to {MAX_FIELDS} names.")
-        if not all(1 <= len(name) <= _MAX_NAME for name in data):
+        fields: dict[str, str] = super().to_internal_value(data)
+        if not all(1 <= len(name) <= _MAX_NAME for name in fields):
             raise serializers.ValidationError(f"A name must have 1 to {_MAX_NAME} characters.")
-        errors: dict[str, Any] = {}
-        for name, path in data.items():
-            try:
-                self._pointer.run_validation(path)
-            except serializers.ValidationError as error:
-                errors[name] = error.detail
-        if errors:
-            raise serializers.ValidationError(errors)
-        _check_size(data)
-        return data
-
-    def to_representation(self, value: Any) -> Any:
-        return value
+        _check_size(fields)
+        return fields
 
 
 def _check_size(value: Any) -> None:

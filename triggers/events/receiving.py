@@ -57,33 +57,32 @@ def identity_of(
 ) -> Identity:
     """Returns the identity of a request whose signature holds. `document` is its body, parsed."""
     members = document if isinstance(document, dict) else {}
+    kind = members.get("type")
     match scheme:
         case Scheme.GITHUB:
             # The body is the key, because GitHub does not sign the id: a delivery could be sent again under another.
             delivery = headers.get("x-github-delivery")
             return _identity(headers.get("x-github-event"), delivery, body, _YEAR)
+        case Scheme.HMAC:
+            stamp = (options or {}).get("timestampHeader")
+            if stamp is None:
+                return _identity(kind, None, body, _YEAR)
+            signed = headers.get(stamp, "").encode("latin-1", "replace") + b"." + body
+            return _identity(kind, None, signed, _WEEK)
         case Scheme.GITLAB:
-            given = headers.get("idempotency-key")
-            return _identity(headers.get("x-gitlab-event"), given, given, _WEEK)
-        case Scheme.STANDARD:
-            given = headers.get("webhook-id")
-            return _identity(members.get("type"), given, given, _WEEK)
-        case Scheme.SLACK:
-            inner = members.get("event")
-            of_inner = inner.get("type") if isinstance(inner, dict) else None
-            given = members.get("event_id")
-            return _identity(of_inner or members.get("type"), given, given, _WEEK)
-        case Scheme.STRIPE:
-            given = members.get("id")
-            return _identity(members.get("type"), given, given, _WEEK)
+            kind, given = headers.get("x-gitlab-event"), headers.get("idempotency-key")
         case Scheme.BEARER:
             given = headers.get("idempotency-key")
-            return _identity(members.get("type"), given, given, _WEEK)
-    stamp = (options or {}).get("timestampHeader")
-    if stamp is None:
-        return _identity(members.get("type"), None, body, _YEAR)
-    signed = headers.get(stamp, "").encode("latin-1", "replace") + b"." + body
-    return _identity(members.get("type"), None, signed, _WEEK)
+        case Scheme.STANDARD:
+            given = headers.get("webhook-id")
+        case Scheme.SLACK:
+            inner = members.get("event")
+            kind = (inner.get("type") if isinstance(inner, dict) else None) or kind
+            given = members.get("event_id")
+        case _:
+            # Only Stripe is left.
+            given = members.get("id")
+    return _identity(kind, given, given, _WEEK)
 
 
 def _identity(kind: Any, given: Any, key: Any, days: int) -> Identity:

@@ -159,8 +159,6 @@ def event_in_full(event_id: UUID) -> dict[str, Any]:
     return event
 
 
-_SOURCE_COLUMNS = sorted(sources_of(SourceRowSerializer) - {"types_seen", "refused"} | {"hmac"})
-
 # The most bytes of an event's body.
 MAX_EVENT_BYTES = 256 * 1024
 
@@ -179,7 +177,7 @@ class SourceViewSet(ResourceViewSet):
     change = {"secrets": ["a-newer-secret-of-yours", "a-secret-of-your-own"]}
 
     def rows(self) -> QuerySet[Any, Any]:
-        rows: QuerySet[Any, Any] = SOURCES.live.values(*_SOURCE_COLUMNS)
+        rows: QuerySet[Any, Any] = SOURCES.live.values(*self.columns, "hmac")
         return rows
 
     def shown(self, rows: list[Any]) -> Any:

@@ -249,34 +249,28 @@ def why_only_one(run: Row, found: Candidates) -> Reason:
     """Returns the reason why no other worker may take the run: it continues a session, or is for its worker first."""
     assert found.own is not None
     worker = Subject("worker", found.own["worker_id"], found.own["label"])
-    if run["spells"] and found.run["is_resuming"]:
-        until = moment_words(run["resume_until"], run["now"], to_the_second=True)
+    if not found.run["is_resuming"]:
+        opens = moment_words(run["pool_from"], run["now"], to_the_second=True)
         return Reason(
-            WaitingFor.RESUME_WORKER,
-            f"Somebody has decided about its call, and only machine {worker.name} can continue it. If it does not by"
-            f" {until}, it ends as failed.",
+            WaitingFor.FIRST_WORKER,
+            f"It is for machine {worker.name} first. All machines of pool {run['pool_name']} may take it from {opens}.",
             worker,
-            until=run["resume_until"],
+            until=run["pool_from"],
         )
-    if found.run["is_resuming"]:
-        until = moment_words(run["resume_until"], run["now"], to_the_second=True)
-        then = (
-            "it ends as failed, because the run before it may have changed something"
-            if run["had_effects"]
-            else "it is started anew"
+    only, then = f"Only machine {worker.name} can continue its session.", "it is started anew"
+    if run["spells"]:
+        only = (
+            f"Somebody has decided about its call, and only machine {worker.name} can continue it."
         )
-        return Reason(
-            WaitingFor.RESUME_WORKER,
-            f"Only machine {worker.name} can continue its session. If it does not by {until}, {then}.",
-            worker,
-            until=run["resume_until"],
-        )
-    opens = moment_words(run["pool_from"], run["now"], to_the_second=True)
+        then = "it ends as failed"
+    elif run["had_effects"]:
+        then = "it ends as failed, because the run before it may have changed something"
+    until = moment_words(run["resume_until"], run["now"], to_the_second=True)
     return Reason(
-        WaitingFor.FIRST_WORKER,
-        f"It is for machine {worker.name} first. All machines of pool {run['pool_name']} may take it from {opens}.",
+        WaitingFor.RESUME_WORKER,
+        f"{only} If it does not by {until}, {then}.",
         worker,
-        until=run["pool_from"],
+        until=run["resume_until"],
     )
 
 

@@ -82,22 +82,19 @@ def _too_late(run: Row, found: Candidates) -> Iterator[Reason]:
         )
     if not found.run["may_start"]:
         until = moment_words(run["resume_until"], run["now"], to_the_second=True)
-        if run["spells"]:
-            yield Reason(
-                WaitingFor.APPROVAL_UNREACHABLE,
-                f"Machine {run['worker_label']} had until {until} to continue it, since somebody has decided about its"
-                " call. So a scheduler is about to end it.",
-                _trigger(run),
-                since=run["resume_until"],
-            )
-            return
-        yield Reason(
-            WaitingFor.HAD_EFFECTS,
+        code = WaitingFor.HAD_EFFECTS
+        why = (
             f"It could continue its session until {until}, and it must not be started anew, because the run before it"
-            " may have changed something. So a scheduler is about to end it.",
-            _trigger(run),
-            since=run["resume_until"],
+            " may have changed something."
         )
+        if run["spells"]:
+            code = WaitingFor.APPROVAL_UNREACHABLE
+            why = (
+                f"Machine {run['worker_label']} had until {until} to continue it, since somebody has decided about its"
+                " call."
+            )
+        words = f"{why} So a scheduler is about to end it."
+        yield Reason(code, words, _trigger(run), since=run["resume_until"])
 
 
 def _of_run(run: Row, found: Candidates, now: datetime | None) -> Iterator[Reason]:

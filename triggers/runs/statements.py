@@ -88,9 +88,19 @@ LEASE_END = f"CASE WHEN {LEASES_COUNT} THEN lease_expires_at ELSE 'infinity' END
 IS_OVERDUE = f"""slot IS NOT NULL AND least(lease_expires_at, deadline_at) <= {NOW}
     AND least({LEASE_END}, deadline_at) <= {NOW}"""
 
-OVERDUE = f"""
-SELECT id, trigger_id, environment_id FROM run WHERE {IS_OVERDUE} ORDER BY id LIMIT %(limit)s
+
+def _with_trigger_locked(found: str) -> str:
+    """Returns the statement that finds runs by the query `found`, and locks their triggers against changes, so that a
+    retry goes to the present worker. It leaves out the runs of triggers that somebody is changing, so that the change
+    of one environment does not make all others wait. The next round finds them again.
+    """
+    return f"""
+SELECT r.id, r.environment_id FROM ({found}) r JOIN trigger t ON t.id = r.trigger_id
+ORDER BY r.id LIMIT %(limit)s FOR SHARE OF t SKIP LOCKED
 """
+
+
+OVERDUE = _with_trigger_locked(f"SELECT id, trigger_id, environment_id FROM run WHERE {IS_OVERDUE}")
 
 # Finds the runs that must end although no worker holds them. Their start deadline has passed, their session could only
 # be continued until now, or nobody has decided about their call in time.
@@ -98,12 +108,11 @@ CANNOT_RESUME = f"""status IN ('queued', 'waiting') AND {ONLY_RESUMES.replace("r
 
 IS_LATE = f"status = 'queued' AND start_deadline_at <= {NOW}"
 
-UNSTARTABLE = f"""
+UNSTARTABLE = _with_trigger_locked(f"""
 SELECT id, trigger_id, environment_id FROM run WHERE {IS_LATE}
 UNION
 SELECT id, trigger_id, environment_id FROM run WHERE {CANNOT_RESUME}
-ORDER BY id LIMIT %(limit)s
-"""
+""")
 
 # Counts a worker's unfinished runs that no other worker may take. Each of the counts reads a partial index: the first
 # has the queued runs, the second the waiting ones of the environment, the third the claimed and running ones.
@@ -410,7 +419,7 @@ _COUNTS = ", ".join(
 WAIT = f"""
 UPDATE run r SET status = 'waiting', {_RELEASED}, claim_id = NULL, spells = r.spells + 1,
     active_ms = coalesce(r.active_ms, 0)
-        + coalesce(floor(extract(epoch FROM {NOW} - r.started_at) * 1000)::bigint, 0),
+        + greatest(floor(extract(epoch FROM {NOW} - r.started_at) * 1000)::bigint, 0),
     spell_times = r.spell_times || ARRAY[r.claimed_at, coalesce(r.started_at, {NOW}), {NOW}],
     earlier_calls = CASE WHEN coalesce({_TOTAL}, r.tool_calls_total) IS NOT NULL THEN ARRAY[{_COUNTS}] END,
     resume_until = {NOW} + %(expires_after)s * interval '1 second', {_SPELL}

@@ -4,7 +4,7 @@ In each test, one call holds its locks in an open transaction; the other is star
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -41,12 +41,7 @@ def _fail(runs: Runs, run_id: UUID) -> Any:
     return runs.complete(run_id, "failed", faultClass="infra")
 
 
-def _lose(runs: Runs, run_id: UUID) -> Any:
-    return runs.expire()
-
-
-@pytest.mark.parametrize("end", [_fail, _lose], ids=["reported", "lost"])
-@pytest.mark.parametrize(
+CHANGES = pytest.mark.parametrize(
     ("change", "expected"),
     [
         pytest.param(
@@ -58,18 +53,38 @@ def _lose(runs: Runs, run_id: UUID) -> Any:
         pytest.param(lambda other: {"enabled": False}, lambda other: None, id="disabled"),
     ],
 )
+
+
+@CHANGES
 def test_a_retry_waits_for_a_change_of_its_trigger_and_heeds_it(
-    runs: Runs, end: Callable[[Runs, UUID], Any], change: Any, expected: Any
+    runs: Runs, change: Any, expected: Any
 ) -> None:
     run_id = runs.running()
     other = runs.cast.register("host-2").worker_id
-    runs.now = runs.stored(run_id)["lease_expires_at"]
     with transaction.atomic():
         _update(runs, **change(other))
-        ending = Started(partial(end, runs, run_id))
+        ending = Started(partial(_fail, runs, run_id))
         ending.wait_until_blocked()
     assert not isinstance(ending.answer(), ApiError)
     retry = runs.retry_of(run_id)
+    assert (retry and (retry["status"], retry["worker_id"])) == expected(other)
+
+
+@CHANGES
+def test_a_scheduler_does_not_wait_for_a_change_of_a_trigger_and_heeds_it_afterwards(
+    runs: Runs, change: Any, expected: Any
+) -> None:
+    changing, other = runs.running(), runs.cast.register("host-2").worker_id
+    elsewhere = Runs(runs.cast, runs.cast.add_trigger(worker_id=other), runs.now)
+    lost = elsewhere.running(worker_id=other)
+    runs.now = max(runs.stored(each)["lease_expires_at"] for each in (changing, lost))
+    with transaction.atomic():
+        _update(runs, **change(other))
+        # The call would wait until its time-out if the change kept it waiting.
+        assert at_once(partial(runs.expire, limit=1)) == [1]
+        assert runs.stored(lost)["ended_by"] == "lease"
+    assert runs.expire() == 1
+    retry = runs.retry_of(changing)
     assert (retry and (retry["status"], retry["worker_id"])) == expected(other)
 
 
