@@ -101,14 +101,14 @@ def test_a_login_goes_on_after_an_answer_that_did_not_come():
         ]
     )
 
-    class Service:
-        def post(self, path, body):
+    class Service(api.Api):
+        def post(self, path, body=None, **options):
             if ended := next(ends, None):
                 raise ended
             return {"token": "pwk_x"}
 
     begun = {"interval": 0, "deviceCode": "x"}
-    assert account._wait_for_key(Service(), begun) == {"token": "pwk_x"}
+    assert account._wait_for_key(Service("https://x.example"), begun) == {"token": "pwk_x"}
 
 
 def test_wait_and_follow_end_with_the_run(server, committed_cast, tmp_path):
