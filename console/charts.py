@@ -80,8 +80,7 @@ def _tick(run: Json, x: float, width: float, line: float, size: float) -> tuple[
         case "failed" | "dead":
             return "bad-mark", _box(x, line, width, size)
         case "timed_out":
-            half = size * 0.4
-            return "bad-mark", _box(x, line, width, half) + _box(x, line + size - half, width, half)
+            return "bad-mark", "".join(_halves(x, line, width, size))
         case "canceled":
             return "calm-mark", _box(x, line - size / 8, width, size / 4)
     return "hollow busy-mark", _box(x, line - size, width, size)
@@ -108,12 +107,20 @@ def strip(runs: Sequence[Json], of: str = "runs") -> SafeString:
         size = round(part * (8 if each["status"] in {"failed", "timed_out", "dead"} else 14))
         shown, drawn = _tick(each, place * 8 + 1, 5, 15.5, size)
         boxes.setdefault(shown, []).append(drawn)
-    marks = mark_safe("".join(_path(shown, drawn) for shown, drawn in boxes.items()))  # noqa: S308
+    marks = [_path(shown, drawn) for shown, drawn in boxes.items()]
+    return _strip("strip", 240, 15.5, f"Last {STRIP} {of}: {counted(runs)}", marks)
+
+
+def _strip(shown: str, width: int, base: float, said: str, marks: list[SafeString]) -> SafeString:
+    """Draws marks on a base line, for one line of a list."""
     return format_html(
-        '<svg class="strip" viewBox="0 0 240 24" role="img"><title>{}</title>'
-        '<path class="base" d="M0 15.5h240"/>{}</svg>',
-        f"Last {STRIP} {of}: {counted(runs)}",
-        marks,
+        '<svg class="{}" viewBox="0 0 {} 24" role="img"><title>{}</title><path class="base" d="M0 {}h{}"/>{}</svg>',
+        shown,
+        width,
+        said,
+        base,
+        width,
+        mark_safe("".join(marks)),  # noqa: S308
     )
 
 
@@ -313,17 +320,10 @@ def spark(numbers: Sequence[float], *, bad: bool = False) -> SafeString:
 def load(hours: Sequence[int]) -> SafeString:
     """Draws in one line of a list how many runs of a machine ended in each of the last hours."""
     top = max(*hours, 1)
-    boxes = (
-        _box(n * 6 + 1, 21 - round(18 * number / top), 4, round(18 * number / top))
-        for n, number in enumerate(hours)
-        if number
-    )
-    return format_html(
-        '<svg class="strip load" viewBox="0 0 144 24" role="img"><title>{}</title>'
-        '<path class="base" d="M0 21.5h144"/>{}</svg>',
-        f"{sum(hours)} runs ended in the last {len(hours)} hours",
-        _path("busy-mark", boxes),
-    )
+    sizes = [round(18 * number / top) for number in hours]
+    boxes = (_box(n * 6 + 1, 21 - size, 4, size) for n, size in enumerate(sizes) if hours[n])
+    said = f"{sum(hours)} runs ended in the last {len(hours)} hours"
+    return _strip("strip load", 144, 21.5, said, [_path("busy-mark", boxes)])
 
 
 def requests(recent: Json) -> SafeString:
@@ -341,14 +341,10 @@ def requests(recent: Json) -> SafeString:
             above.append(_box(n * 6 + 1.5, 15.5 - whole, 3, whole - solid))
         if failed:
             down.append(_box(n * 6 + 1, 15.5, 4, max(round(failed * unit), 2)))
-    return format_html(
-        '<svg class="strip load" viewBox="0 0 144 24" role="img"><title>{}</title>'
-        '<path class="base" d="M0 15.5h144"/>{}{}{}</svg>',
-        f"In {len(taken)} hours {sum(taken)} came, {sum(started)} started something, {sum(refused)} were refused",
-        _path("good-mark", up),
-        _path("hollow good-mark", above),
-        _path("bad-mark", down),
-    )
+    shown = {"good-mark": up, "hollow good-mark": above, "bad-mark": down}
+    said = f"{sum(taken)} came, {sum(started)} started something, {sum(refused)} were refused"
+    marks = [_path(name, boxes) for name, boxes in shown.items()]
+    return _strip("strip load", 144, 15.5, f"In {len(taken)} hours {said}", marks)
 
 
 def slots(taken: int, of: int) -> SafeString:

@@ -12,7 +12,7 @@ from uuid import UUID
 from django.db import transaction
 
 from notices.incidents import Finding, change_incidents
-from notices.states import Kind, SubjectType
+from notices.states import Kind
 from pipedai.api.renderers import counted, dollars
 from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one
 from triggers.budgets.spending import AMOUNT, IS_HOLDING, SPENT
@@ -110,11 +110,14 @@ def _tell(rows: list[Row], reached: dict[UUID, int], now: datetime | None) -> No
     }
     recovered = [id_ for id_, row in ended.items() if row["is_live"]]
     withdrawn = [id_ for id_, row in ended.items() if not row["is_live"]]
-    subject = (Kind.BUDGET_REACHED, SubjectType.BUDGET)
     # The incident about a lower percentage is closed first, because a budget has at most one open incident.
-    change_incidents(*subject, withdrawn=list(begun), now=now)
+    change_incidents(Kind.BUDGET_REACHED, withdrawn=list(begun), now=now)
     change_incidents(
-        *subject, begun=list(begun.values()), recovered=recovered, withdrawn=withdrawn, now=now
+        Kind.BUDGET_REACHED,
+        begun=list(begun.values()),
+        recovered=recovered,
+        withdrawn=withdrawn,
+        now=now,
     )
 
 

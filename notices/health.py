@@ -10,7 +10,7 @@ from uuid import UUID
 
 from notices.channels.outcomes import TELLS_OUTCOMES
 from notices.incidents import Finding, change_incidents
-from notices.states import Kind, SubjectType
+from notices.states import Kind
 from pipedai.sql import Row, execute, fetch_all
 
 # Says whether a channel tells of the ended runs. The statement that locks the row reads this too, which saves the end
@@ -178,7 +178,7 @@ def judge_settings(trigger_ids: Collection[UUID], *, enabled: Collection[UUID] =
         return
     _add(trigger_ids)
     if enabled:
-        change_incidents(Kind.TRIGGER_FAILING, SubjectType.TRIGGER, withdrawn=enabled)
+        change_incidents(Kind.TRIGGER_FAILING, withdrawn=enabled)
         execute(_COUNT_ANEW, {"ids": list(enabled)})
     _judge(dict.fromkeys(trigger_ids, Ended()), settings_changed=True)
 
@@ -220,7 +220,6 @@ def _judge(ended: Mapping[UUID, Ended], *, settings_changed: bool = False) -> No
     over = [row for row in judged if row["was_failing"] and not row["is_failing"]]
     change_incidents(
         Kind.TRIGGER_FAILING,
-        SubjectType.TRIGGER,
         begun=[_finding(row) for row in judged if row["is_failing"] and not row["was_failing"]],
         recovered=[row["trigger_id"] for row in over if row["has_recovered"]],
         withdrawn=[row["trigger_id"] for row in over if not row["has_recovered"]],

@@ -15,7 +15,7 @@ from django.db import transaction
 
 from notices.channels.announcements import of_incidents
 from notices.channels.queueing import channels_wanting, queue_notices
-from notices.states import RECOVERED, Kind, SubjectType
+from notices.states import INCIDENTS, RECOVERED, Kind
 from pipedai.events import SYSTEM, Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.sql import NOW, Row, execute, fetch_all
@@ -118,7 +118,6 @@ class Past:
 
 def change_incidents(
     kind: Kind,
-    subject_type: SubjectType,
     *,
     begun: Sequence[Finding] = (),
     recovered: Collection[UUID] = (),
@@ -130,7 +129,7 @@ def change_incidents(
     channels, because another order could deadlock.
     """
     values = [_values(finding) for finding in begun]
-    opened = _insert(_OPEN, kind, subject_type, values, now) if values else []
+    opened = _insert(_OPEN, kind, values, now) if values else []
     well = _close(kind, recovered, now)
     dropped = _close(kind, withdrawn, now)
     emit(
@@ -142,9 +141,7 @@ def change_incidents(
     return len(opened) + len(well) + len(dropped)
 
 
-def tell_past(
-    kind: Kind, subject_type: SubjectType, past: Sequence[Past], *, now: datetime | None = None
-) -> None:
+def tell_past(kind: Kind, past: Sequence[Past], *, now: datetime | None = None) -> None:
     """Inserts and announces closed incidents for what was over before anybody noticed. The caller holds a lock."""
     if not past:
         return
@@ -152,7 +149,7 @@ def tell_past(
         {**_values(each.finding), "opened_at": each.opened_at, "closed_at": each.closed_at}
         for each in past
     ]
-    rows = _insert(_INSERT_PAST, kind, subject_type, found, now)
+    rows = _insert(_INSERT_PAST, kind, found, now)
     emit(
         *(_event("incident.opened", SYSTEM, row) for row in rows),
         *(_event("incident.closed", SYSTEM, row, recovered=True) for row in rows),
@@ -182,12 +179,10 @@ def announce(moments: Mapping[Moment, Sequence[Row]], *, now: datetime | None = 
         execute(_COUNT, {"ids": list(counts), "counts": list(counts.values())})
 
 
-def _insert(
-    statement: str, kind: Kind, subject_type: SubjectType, found: list[Row], now: datetime | None
-) -> list[Row]:
+def _insert(statement: str, kind: Kind, found: list[Row], now: datetime | None) -> list[Row]:
     params = {
         "kind": kind.value,
-        "subject_type": subject_type.value,
+        "subject_type": INCIDENTS[kind].subject.value,
         "found": json.dumps(found, default=str),
         "now": now,
     }

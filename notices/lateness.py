@@ -15,7 +15,7 @@ from uuid import UUID
 from django.db import transaction
 
 from notices.incidents import Finding, Past, change_incidents, tell_past
-from notices.states import Kind, SubjectType
+from notices.states import Kind
 from pipedai.logs import get_logger
 from pipedai.sql import NOW, Row, execute, fetch_all
 from triggers.explain.answers import zoned_words
@@ -134,7 +134,7 @@ def _tell(rows: list[Row], verdicts: dict[UUID, _Verdict], now: datetime | None)
             (recovered if has_recovered else withdrawn).append(row["trigger_id"])
         if late_since and (has_recovered or was_late is None):
             begun.append(_finding(row, late_since))
-    changes = partial(change_incidents, Kind.TRIGGER_LATE, SubjectType.TRIGGER, now=now)
+    changes = partial(change_incidents, Kind.TRIGGER_LATE, now=now)
     changes(recovered=recovered, withdrawn=withdrawn)
     _tell_missed([row for row in rows if row["is_watched"] and not row["is_paused"]], now)
     changes(begun=begun)
@@ -188,7 +188,7 @@ def _tell_missed(rows: list[Row], now: datetime | None) -> None:
     }
     gaps = groupby(fetch_all(_GAPS, params), key=itemgetter("trigger_id"))
     past = [found for _, each in gaps if (found := _past(list(each)))]
-    tell_past(Kind.TRIGGER_LATE, SubjectType.TRIGGER, past, now=now)
+    tell_past(Kind.TRIGGER_LATE, past, now=now)
 
 
 def _past(gaps: list[Row]) -> Past | None:

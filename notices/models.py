@@ -312,7 +312,7 @@ class Incident(TenantRow):
 
     # What is wrong; see `notices.states.Kind`.
     kind = models.CharField(max_length=22, choices=Kind.choices)
-    # The kind of thing that the incident is about. The kind of the incident decides it.
+    # The kind of thing that the incident is about. The kind of the incident decides it (`IncidentNeed.subject`).
     subject_type = models.CharField(max_length=10, choices=SubjectType.choices)
     # The id of the thing that the incident is about. It is no foreign key, because such things are in several tables.
     subject_id = models.UUIDField()

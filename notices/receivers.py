@@ -22,7 +22,7 @@ from notices.health import (
 )
 from notices.incidents import Finding, change_incidents
 from notices.models import Channel
-from notices.states import USUAL_EVENTS, Kind, SubjectType
+from notices.states import USUAL_EVENTS, Kind
 from pipedai.events import SYSTEM, Event, emit, happened
 from pipedai.sql import fetch_all
 from triggers.states import Status
@@ -66,8 +66,6 @@ _MENDED_BY = {
 }
 
 _FIRST_CHANNEL = "Mail to the owner"
-_WEBHOOK = (Kind.WEBHOOK_DEAD, SubjectType.TRIGGER)
-_LOGIN = (Kind.CONNECTION_NEEDS_LOGIN, SubjectType.CONNECTION)
 
 
 @receiver(happened, dispatch_uid="notices.follow_events")
@@ -135,13 +133,13 @@ def _note_settings(updated: Sequence[Event]) -> None:
     moved = [event for event in updated if "webhookUrl" in event.metadata]
     enabled = [event for event in updated if event.metadata.get("enabled") == [False, True]]
     changed = [event for event in updated if event.metadata.keys() & _SETTINGS]
-    change_incidents(*_WEBHOOK, withdrawn=_targets(moved))
+    change_incidents(Kind.WEBHOOK_DEAD, withdrawn=_targets(moved))
     judge_settings(_targets(changed), enabled=_targets(enabled))
 
 
 def _note_deleted(deleted: Sequence[Event]) -> None:
     judge_settings(_targets(deleted))
-    change_incidents(*_WEBHOOK, withdrawn=_targets(deleted))
+    change_incidents(Kind.WEBHOOK_DEAD, withdrawn=_targets(deleted))
 
 
 def _note_environments(updated: Sequence[Event]) -> None:
@@ -160,12 +158,12 @@ def _note_given_up(given_up: Sequence[Event]) -> None:
         findings.append(
             Finding(row["environment_id"], row["trigger_id"], row["name"], message, row["run_id"])
         )
-    change_incidents(*_WEBHOOK, begun=findings)
+    change_incidents(Kind.WEBHOOK_DEAD, begun=findings)
 
 
 def _note_delivered(delivered: Sequence[Event]) -> None:
     rows = fetch_all(_DELIVERED, {"ids": _targets(delivered)})
-    change_incidents(*_WEBHOOK, recovered={row["subject_id"] for row in rows})
+    change_incidents(Kind.WEBHOOK_DEAD, recovered={row["subject_id"] for row in rows})
 
 
 def _note_refused(refused: Sequence[Event]) -> None:
@@ -176,7 +174,7 @@ def _note_refused(refused: Sequence[Event]) -> None:
         mended = _MENDED_BY[said["grant"]]
         message = f"{said['error']} Its runs wait until {mended}."
         findings.append(Finding(event.environment_id, _target(event), said["name"], message))
-    change_incidents(*_LOGIN, begun=findings)
+    change_incidents(Kind.CONNECTION_NEEDS_LOGIN, begun=findings)
 
 
 def _target(event: Event) -> UUID:
@@ -199,8 +197,12 @@ _NOTED: Mapping[str, Callable[[Sequence[Event]], object]] = {
     "webhook.failed": _note_given_up,
     "webhook.delivered": _note_delivered,
     "connection.login-needed": _note_refused,
-    "connection.authorized": lambda done: change_incidents(*_LOGIN, recovered=_targets(done)),
-    "connection.deleted": lambda gone: change_incidents(*_LOGIN, withdrawn=_targets(gone)),
+    "connection.authorized": lambda done: change_incidents(
+        Kind.CONNECTION_NEEDS_LOGIN, recovered=_targets(done)
+    ),
+    "connection.deleted": lambda gone: change_incidents(
+        Kind.CONNECTION_NEEDS_LOGIN, withdrawn=_targets(gone)
+    ),
 }
 
 

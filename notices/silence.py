@@ -12,7 +12,7 @@ from operator import itemgetter
 from django.db import transaction
 
 from notices.incidents import Finding, Past, change_incidents, has_no_incident, tell_past
-from notices.states import Kind, SubjectType
+from notices.states import Kind
 from pipedai.sql import NOW, Row, fetch_all
 from triggers.explain.answers import zoned_words
 from triggers.heartbeats import LEASES_COUNT, gap_seconds
@@ -106,21 +106,20 @@ def find_offline_workers(*, limit: int = 200, now: datetime | None = None) -> in
     It also announces silences that ended before. Returns how many silences and incidents there were.
     """
     looked_at = _tell_missed_silences(limit=limit, now=now)
-    subject = (Kind.WORKER_OFFLINE, SubjectType.WORKER)
-    return looked_at + _change(*subject, _OFFLINE, _OVER, _of_worker, limit=limit, now=now)
+    return looked_at + _change(
+        Kind.WORKER_OFFLINE, _OFFLINE, _OVER, _of_worker, limit=limit, now=now
+    )
 
 
 def find_offline_pools(*, limit: int = 200, now: datetime | None = None) -> int:
     """Opens incidents for up to `limit` pools whose workers have all been silent for ten minutes, and closes those of
     pools that are back or no longer needed. Returns how many.
     """
-    subject = (Kind.POOL_OFFLINE, SubjectType.POOL)
-    return _change(*subject, _POOLS_OFFLINE, _POOLS_OVER, _of_pool, limit=limit, now=now)
+    return _change(Kind.POOL_OFFLINE, _POOLS_OFFLINE, _POOLS_OVER, _of_pool, limit=limit, now=now)
 
 
 def _change(
     kind: Kind,
-    subject_type: SubjectType,
     offline: str,
     over: str,
     finding: Callable[[Row], Finding],
@@ -142,7 +141,6 @@ def _change(
         ended = fetch_all(over, params)
         return change_incidents(
             kind,
-            subject_type,
             begun=begun,
             recovered=[row["id"] for row in ended if row["is_back"]],
             withdrawn=[row["id"] for row in ended if not row["is_back"]],
@@ -179,7 +177,7 @@ def _tell_missed_silences(*, limit: int, now: datetime | None = None) -> int:
         rows = fetch_all(_TAKE, params)
         untold = (row for row in rows if row["is_to_be_told"])
         past = [_past(list(each)) for _, each in groupby(untold, key=itemgetter("worker_id"))]
-        tell_past(Kind.WORKER_OFFLINE, SubjectType.WORKER, past, now=now)
+        tell_past(Kind.WORKER_OFFLINE, past, now=now)
         return len(rows)
 
 

@@ -8,27 +8,25 @@ from django.db.models import TextChoices
 
 
 class Kind(TextChoices):
-    """What an incident is about."""
+    """What is wrong."""
 
-    # The last `alertAfterFailures` final outcomes of a trigger all failed or timed out. The subject is the trigger.
-    # The transaction of the run's end opens and closes it.
+    # The last `alertAfterFailures` final outcomes of a trigger all failed or timed out. The transaction of the run's
+    # end opens and closes it.
     TRIGGER_FAILING = "trigger_failing"
-    # No run of a trigger succeeded within `successDeadlineSeconds` after a due time. The subject is the trigger. The
-    # scheduler opens and closes it.
+    # No run of a trigger succeeded within `successDeadlineSeconds` after a due time. The scheduler opens and closes it.
     TRIGGER_LATE = "trigger_late"
-    # A worker that enabled triggers point at has been silent for ten minutes, or signed off a minute ago. The subject
-    # is the worker. The scheduler opens and closes it.
+    # A worker that enabled triggers point at has been silent for ten minutes, or signed off a minute ago. The scheduler
+    # opens and closes it.
     WORKER_OFFLINE = "worker_offline"
     # A pool that enabled triggers point at has no machines, or each of them has been silent for ten minutes, or signed
-    # off a minute ago. The subject is the pool. The scheduler opens and closes it.
+    # off a minute ago. The scheduler opens and closes it.
     POOL_OFFLINE = "pool_offline"
-    # A completion webhook of a trigger was given up. The subject is the trigger. The transaction that records the
-    # attempt opens and closes it.
+    # A completion webhook of a trigger was given up. The transaction that records the attempt opens and closes it.
     WEBHOOK_DEAD = "webhook_dead"
-    # A budget has reached one of its percentages. The subject is the budget. The scheduler opens and closes it.
+    # A budget has reached one of its percentages. The scheduler opens and closes it.
     BUDGET_REACHED = "budget_reached"
-    # A connection's server refuses it new tokens. The subject is the connection. The transaction of the refresh opens
-    # it, and that of the next authorization closes it.
+    # A connection's server refuses it new tokens. The transaction of the refresh opens it, and that of the next
+    # authorization closes it.
     CONNECTION_NEEDS_LOGIN = "connection_needs_login"
 
 
@@ -92,10 +90,10 @@ class IncidentNeed(Need):
     name, and then how it was. `choices` are the labels of the beginning and the end in the form of a channel.
     """
 
+    # What incidents of the kind are about.
+    subject: SubjectType
     sentences: tuple[str, str, str]
     choices: tuple[str, str]
-    # Whether a channel without settings of its own tells of this kind.
-    is_usual: bool = True
 
 
 # All kinds of what needs somebody, the most urgent first: what stops several triggers, what did not happen, what people
@@ -105,6 +103,7 @@ NEEDS: Final[Mapping[str, Need]] = {
         badge=("Waiting for approval", "pause", "warn"), remedy="Decide on its page in the console."
     ),
     Kind.POOL_OFFLINE.value: IncidentNeed(
+        subject=SubjectType.POOL,
         badge=("No machine", "cross", "bad"),
         sentences=(
             "Pool {} has no machine online",
@@ -114,6 +113,7 @@ NEEDS: Final[Mapping[str, Need]] = {
         choices=("A pool has no machine", "It has one again"),
     ),
     Kind.WORKER_OFFLINE.value: IncidentNeed(
+        subject=SubjectType.WORKER,
         badge=("Offline", "cross", "bad"),
         sentences=("Machine {} is offline", "Machine {} is online again", "It was offline"),
         choices=("A machine is offline", "It is back"),
@@ -124,6 +124,7 @@ NEEDS: Final[Mapping[str, Need]] = {
         remedy="Do what it says on that machine. `pipedai-worker doctor` there checks everything.",
     ),
     Kind.CONNECTION_NEEDS_LOGIN.value: IncidentNeed(
+        subject=SubjectType.CONNECTION,
         badge=("Needs a new login", "cross", "bad"),
         sentences=(
             "Connection {} needs a new login",
@@ -141,6 +142,7 @@ NEEDS: Final[Mapping[str, Need]] = {
         " token.",
     ),
     Kind.BUDGET_REACHED.value: IncidentNeed(
+        subject=SubjectType.BUDGET,
         badge=("Budget reached", "pause", "warn"),
         sentences=(
             "Budget {} has reached a limit",
@@ -152,16 +154,19 @@ NEEDS: Final[Mapping[str, Need]] = {
         is_quiet=True,
     ),
     Kind.TRIGGER_LATE.value: IncidentNeed(
+        subject=SubjectType.TRIGGER,
         badge=("Late", "clock", "bad"),
         sentences=("Trigger {} is late", "Trigger {} is on time again", "It was late"),
         choices=("A trigger is late", "It is on time again"),
     ),
     Kind.TRIGGER_FAILING.value: IncidentNeed(
+        subject=SubjectType.TRIGGER,
         badge=("Failing", "cross", "bad"),
         sentences=("Trigger {} is failing", "Trigger {} succeeds again", "It was failing"),
         choices=("A trigger fails", "It succeeds again"),
     ),
     Kind.WEBHOOK_DEAD.value: IncidentNeed(
+        subject=SubjectType.TRIGGER,
         badge=("Webhook given up", "cross", "warn"),
         sentences=(
             "The webhook of trigger {} was given up",
@@ -190,7 +195,7 @@ NEEDS: Final[Mapping[str, Need]] = {
         is_quiet=True,
     ),
 }
-_INCIDENTS: Final = {
+INCIDENTS: Final = {
     kind: need for kind in Kind if isinstance(need := NEEDS[kind.value], IncidentNeed)
 }
 
@@ -199,7 +204,7 @@ _INCIDENTS: Final = {
 CHOICES: Final[Mapping[str, str]] = {
     **{
         event: said
-        for kind, need in _INCIDENTS.items()
+        for kind, need in INCIDENTS.items()
         for event, said in zip((kind.value, f"{kind.value}{RECOVERED}"), need.choices, strict=True)
     },
     APPROVAL_REQUESTED: "A run asks for a decision",
@@ -208,22 +213,17 @@ CHOICES: Final[Mapping[str, str]] = {
 }
 EVENTS: Final = tuple(CHOICES)
 # The events that a channel tells of if its body names none.
-USUAL_EVENTS: Final = tuple(
-    event
-    for event in EVENTS
-    if event not in (RUN_ENDED, RUN_RESULT)
-    and (event == APPROVAL_REQUESTED or _INCIDENTS[kind_of(event)].is_usual)
-)
+USUAL_EVENTS: Final = tuple(event for event in EVENTS if event not in (RUN_ENDED, RUN_RESULT))
 
 
 def headline(event: str, name: str, *, reminder: bool = False) -> str:
     """Returns a sentence without a full stop. That of a reminder says that the incident still goes on."""
     if event == APPROVAL_REQUESTED:
         return f"Trigger {name} {'still ' if reminder else ''}asks for a decision"
-    sentence = _INCIDENTS[kind_of(event)].sentences[event.endswith(RECOVERED)].format(name)
+    sentence = INCIDENTS[kind_of(event)].sentences[event.endswith(RECOVERED)].format(name)
     return f"Still open: {sentence}" if reminder else sentence
 
 
 def how_it_was(event: str) -> str:
     """Returns the beginning of a sentence that follows the headline of a recovery: `It was failing`."""
-    return _INCIDENTS[kind_of(event)].sentences[2]
+    return INCIDENTS[kind_of(event)].sentences[2]

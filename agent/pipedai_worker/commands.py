@@ -40,7 +40,7 @@ from pipedai_worker.disk.spool import from_file, shown
 from pipedai_worker.executors.base import CommandExecutor, Executor
 from pipedai_worker.executors.claude import Account, ClaudeExecutor
 from pipedai_worker.identity import AUTH_MODES, CLAUDE_MAX, ConfigError, Paying, WorkerConfig
-from pipedai_worker.running.loop import Fatal, Loop, Settings
+from pipedai_worker.running.loop import FINISH_SIGNAL, Fatal, Loop, Settings
 
 log = logging.getLogger(__name__)
 
@@ -182,6 +182,9 @@ def _register(options: argparse.Namespace) -> WorkerConfig:
 def _work(options: argparse.Namespace, config: WorkerConfig) -> None:
     if identity.readable_by_others(options.config):
         log.warning("%s holds a token and others may read it: chmod 600 it", options.config)
+    # As long as the journal names this process, another one may tell it to drain. While the loop does not run, that
+    # signal would end the process, so it is blocked. The loop unblocks it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {FINISH_SIGNAL})
     api = _api(options, options.api_url or config.api_url, config)
     state = identity.state_directory(options.config) / config.worker_id
     try:
@@ -315,7 +318,7 @@ def journal_after_all_others(directory: Path) -> Journal:
                 "process %d works with this registration: it is to finish its runs", holder.pid
             )
             with contextlib.suppress(ProcessLookupError):
-                os.kill(holder.pid, signal.SIGUSR1)
+                os.kill(holder.pid, FINISH_SIGNAL)
             asked = holder
         time.sleep(LOOK_SECONDS)
 

@@ -204,8 +204,10 @@ def _check_login(auth_mode: str) -> Finding:
         directory = Path(os.environ.get("CLAUDE_CONFIG_DIR") or "~/.claude").expanduser()
     except RuntimeError:
         return Finding(name, False, f"{auth_mode}, but no home directory", "Set HOME.")
-    if (directory / ".credentials.json").is_file():
-        return Finding(name, True, f"{auth_mode}, by the login in {directory}")
+    # A directory that this account may not enter has no login for it.
+    with contextlib.suppress(OSError):
+        if (directory / ".credentials.json").is_file():
+            return Finding(name, True, f"{auth_mode}, by the login in {directory}")
     if sys.platform == "darwin":
         return Finding(name, True, f"{auth_mode}; the login, if any, is in the key chain")
     hint = f"Run claude and log in, or set {CREDENTIALS[auth_mode][0]} (claude setup-token)."

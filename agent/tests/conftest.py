@@ -122,12 +122,13 @@ def until(
     what: Callable[[], Any],
     seconds: float = DEADLINE_SECONDS,
     explain: Callable[[], str] = lambda: "",
+    pause: float = 0.05,
 ) -> Any:
     """Wait until the call returns something true, and return that."""
     deadline = time.monotonic() + seconds
     while not (value := what()):
         assert time.monotonic() < deadline, f"not within {seconds} s. {explain()}"
-        time.sleep(0.05)
+        time.sleep(pause)
     return value
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from pipedai_worker import cli
 from pipedai_worker.conformance.fake_api import FakeApi
+from pipedai_worker.disk.journal import Journal
 
-from .conftest import Workers, program_that_waits_for
+from .conftest import Workers, program_that_waits_for, until
 
 
 def test_sigusr1_lets_runs_take_their_time(
@@ -40,6 +41,16 @@ def test_sigusr1_lets_runs_take_their_time(
     assert (run.status, later.status) == ("succeeded", "queued")
     assert cli.main(doctor) == 0
     assert "no process executes runs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("_", range(4))
+def test_a_worker_drains_from_the_moment_on_that_others_can_find_it(
+    workers: Workers, _: int
+) -> None:
+    worker = workers.start()
+    until(lambda: Journal.holder(workers.state), pause=0.0)
+    worker.process.send_signal(signal.SIGUSR1)
+    assert worker.wait() == 0
 
 
 def test_sigterm_ends_a_draining_worker_as_any_other(api: FakeApi, workers: Workers) -> None:

@@ -35,6 +35,21 @@ def test_each_problem_has_a_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert all(len(each["message"]) <= 200 for each in found)
 
 
+def test_a_directory_of_claude_that_can_not_be_looked_into_is_a_missing_login_and_no_failed_poll(
+    api: FakeApi, workers: Workers
+) -> None:
+    # With this name, looking fails for every account, as it does for one that may not enter the directory.
+    directory = f"/{'x' * 300}"
+    arguments = ("--config", "worker.json", "--claude", "sh")
+    workers.execute("run", *arguments, CLAUDE_CONFIG_DIR=directory)
+    api.until(lambda: api.count("claim-next"))
+    (body,) = [body for kind, _, body in api.calls if kind == "claim-next"][:1]
+    assert "not_signed_in" in [each["code"] for each in body["problems"]]
+    doctor = workers.execute("doctor", *arguments, CLAUDE_CONFIG_DIR=directory)
+    assert doctor.wait() == 1
+    assert "FAIL  authentication" in doctor.log
+
+
 def test_a_worker_tells_them_once_and_again_when_they_change(
     api: FakeApi, workers: Workers
 ) -> None:

@@ -114,11 +114,7 @@ def of_incidents(wanted: Collection[tuple[UUID, str, bool]], now: datetime) -> l
                     event,
                     line,
                     now if is_reminder else at,
-                    {
-                        "subject": shown["subject"],
-                        "incident": shown,
-                        "run": run,
-                    },
+                    {"subject": shown["subject"], "incident": shown, "run": run},
                     incident_id,
                     row["run_id"],
                 )
@@ -137,14 +133,7 @@ def of_outcomes(run_ids: Collection[UUID], *, with_documents: bool) -> list[Anno
             event,
             _result_line(run),
             run["endedAt"],
-            {
-                "subject": {
-                    "type": "trigger",
-                    "id": run["triggerId"],
-                    "name": run["triggerName"],
-                },
-                "run": run,
-            },
+            {"subject": _trigger(run["triggerId"], run["triggerName"]), "run": run},
             run_id=run_id,
             document=documents.get(run_id),
         )
@@ -168,11 +157,7 @@ def of_questions(
             headline(APPROVAL_REQUESTED, row["trigger_name"], reminder=bool(reminded_at)),
             reminded_at or row["created_at"],
             {
-                "subject": {
-                    "type": "trigger",
-                    "id": row["trigger_id"],
-                    "name": row["trigger_name"],
-                },
+                "subject": _trigger(row["trigger_id"], row["trigger_name"]),
                 "run": runs.get(row["run_id"]),
                 "approval": {
                     "id": row["id"],
@@ -187,6 +172,10 @@ def of_questions(
         )
         for row in rows
     ]
+
+
+def _trigger(id_: UUID | str, name: str) -> dict[str, Any]:
+    return {"type": "trigger", "id": id_, "name": name}
 
 
 def _documents(run_ids: Collection[UUID]) -> dict[UUID, dict[str, Any]]:

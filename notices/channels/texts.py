@@ -125,6 +125,7 @@ def _summary_title(told: dict[str, Any], environment: str) -> str:
         f", {count} {words}"
         for count, words in (
             (told["failures"]["total"], "failed"),
+            (runs["canceled"], "canceled"),
             (told["withoutRun"]["total"], "without a run"),
             (runs["unfinished"], "not ended yet"),
         )

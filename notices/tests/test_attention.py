@@ -12,7 +12,7 @@ from notices.incidents import Finding, acknowledge_incident, announce, change_in
 from notices.lateness import find_late_triggers
 from notices.models import Channel, Incident
 from notices.silence import find_offline_pools, find_offline_workers
-from notices.states import NEEDS, IncidentNeed, Kind, SubjectType
+from notices.states import NEEDS, IncidentNeed, Kind
 from pipedai.ids import new_id
 from pipedai.sql import database_now
 from testing.probes.plans import explained, prefer_indexes
@@ -326,7 +326,7 @@ def test_a_call_that_waits_for_a_decision_is_told_until_somebody_decides(runs):
 def add_incidents(cast, kind, count=1):
     found = [Finding(cast.environment.id, new_id(), "It", "It broke.") for _ in range(count)]
     with transaction.atomic():
-        change_incidents(kind, SubjectType.TRIGGER, begun=found)
+        change_incidents(kind, begun=found)
     return [each.subject_id for each in found]
 
 

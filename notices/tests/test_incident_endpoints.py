@@ -8,7 +8,7 @@ from django.db import transaction
 from audit.models import AuditEntry
 from notices.incidents import change_incidents, remind
 from notices.models import Incident
-from notices.states import Kind, SubjectType
+from notices.states import Kind
 from testing.probes.plans import explained, prefer_indexes
 from testing.probes.shapes import A_TIME, AN_ID, page
 from testing.world.copied_rows import copy_row
@@ -27,7 +27,6 @@ def closed(incident_id, *, recovered=True):
     with transaction.atomic():
         change_incidents(
             Kind(incident.kind),
-            SubjectType(incident.subject_type),
             recovered=[incident.subject_id] if recovered else [],
             withdrawn=[] if recovered else [incident.subject_id],
         )

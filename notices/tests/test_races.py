@@ -13,7 +13,7 @@ from notices.incidents import acknowledge_incident, change_incidents, remind
 from notices.lateness import find_late_triggers
 from notices.models import Incident
 from notices.silence import find_offline_workers
-from notices.states import Kind, SubjectType
+from notices.states import Kind
 from pipedai.events import Actor
 from pipedai.sql import database_now, execute
 from testing.probes.statement_count import counted
@@ -130,7 +130,7 @@ def test_acknowledging_while_it_closes_does_both(runs: Runs, round_: int) -> Non
 
     def close() -> None:
         with transaction.atomic():
-            change_incidents(Kind.TRIGGER_FAILING, SubjectType.TRIGGER, recovered=[runs.trigger_id])
+            change_incidents(Kind.TRIGGER_FAILING, recovered=[runs.trigger_id])
 
     actor = Actor("user", runs.cast.owner.id)
     acknowledge = partial(acknowledge_incident, incident_id=incident_id, actor=actor)

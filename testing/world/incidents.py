@@ -6,7 +6,7 @@ from django.db import transaction
 
 from notices.incidents import Finding, change_incidents
 from notices.models import Incident
-from notices.states import Kind, SubjectType
+from notices.states import Kind
 from pipedai.ids import new_id
 from testing.world.cast import Cast
 
@@ -18,6 +18,6 @@ def open_incident(cast: Cast, **values: UUID) -> UUID:
     subject_id = values.get("subject_id", new_id())
     finding = Finding(cast.environment.id, subject_id, "Nightly report", "It broke.")
     with transaction.atomic():
-        change_incidents(Kind.TRIGGER_FAILING, SubjectType.TRIGGER, begun=[finding])
+        change_incidents(Kind.TRIGGER_FAILING, begun=[finding])
     incident_id: UUID = Incident.objects.get(subject_id=subject_id, closed_at__isnull=True).id
     return incident_id

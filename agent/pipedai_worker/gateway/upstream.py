@@ -14,12 +14,10 @@ import socket
 import ssl
 import time
 import urllib.request
-from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
-from urllib.parse import unquote
 
 import httpx
 
@@ -51,7 +49,7 @@ class Renewal:
 
     def __init__(self, given: Credentials, ask: Ask, use: Callable[[Credentials], None]) -> None:
         """`use` gets each answer of `ask`, and raises ServerFailed for headers that can't be sent."""
-        self._expire_at = given.expire_at
+        self.expire_at = given.expire_at
         self._ask = ask
         self._use = use
         self._asking: asyncio.Future[Credentials] | None = None
@@ -65,10 +63,6 @@ class Renewal:
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-
-    @property
-    def is_expected(self) -> bool:
-        return self._expire_at is not None
 
     async def ask(self) -> None:
         """Ask for the current credentials after a server has refused ours, and wait RENEWAL_SECONDS at most for them.
@@ -99,7 +93,7 @@ class Renewal:
             except ServerFailed as failed:
                 error = failed
         if error is None:
-            self._expire_at = asking.result().expire_at
+            self.expire_at = asking.result().expire_at
             self._backoff.reset()
         else:
             if not self._backoff.attempts:
@@ -112,9 +106,9 @@ class Renewal:
 
     def _plan(self, pause: float) -> None:
         """Ask again shortly before the credentials expire, but after `pause` seconds at the earliest."""
-        if self._expire_at is None:
+        if self.expire_at is None:
             return
-        left = self._expire_at - time.monotonic()
+        left = self.expire_at - time.monotonic()
         delay = max(pause, left - min(limits.RENEWED_BEFORE, left / 2))
         self._timer = asyncio.get_running_loop().call_later(delay, self._begin)
 
@@ -151,7 +145,6 @@ class Upstream:
     def __init__(self, url: str, credentials: Credentials, ask: Ask) -> None:
         self._fault: ServerFailed | None = None
         self._headers: Headers = []
-        self._given: list[tuple[str, str]] = []
         # The values of all headers so far, even replaced ones, but no short values, which ordinary texts have.
         self._secrets: set[str] = set()
         self._redactor = Redactor()
@@ -159,18 +152,17 @@ class Upstream:
         self._client: httpx.AsyncClient | None = None
         self._renewal = Renewal(credentials, ask, self._use)
         try:
-            self.url, self._given = _parse(url)
+            self.url = _parse(url)
             self._use(credentials)
         except ServerFailed as failed:
             self._fault = failed
 
     @property
     def headers_expire(self) -> bool:
-        return self._renewal.is_expected
+        return self._renewal.expire_at is not None
 
     def _use(self, credentials: Credentials) -> None:
-        self._headers = _sendable([*self._given, *credentials.headers.items()])
-        self._secrets.update(value for _, value in self._given)
+        self._headers = _sendable(credentials.headers)
         self._secrets.update(value for value in credentials.headers.values() if len(value) >= 8)
         self._redactor.hide(self._secrets)
 
@@ -270,7 +262,7 @@ class Upstream:
         return merged
 
 
-def _parse(url: str) -> tuple[httpx.URL, list[tuple[str, str]]]:
+def _parse(url: str) -> httpx.URL:
     try:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, ValueError, TypeError):
@@ -282,18 +274,15 @@ def _parse(url: str) -> tuple[httpx.URL, list[tuple[str, str]]]:
         )
     if not _HOST.fullmatch(host) or (parsed.port or 0) > LARGEST_PORT:
         raise faults.client("The trigger's MCP URL names a host or a port that there can't be.")
-    given = []
     if parsed.userinfo:
-        user, _, password = parsed.userinfo.decode("latin-1").partition(":")
-        pair = f"{unquote(user)}:{unquote(password)}".encode()
-        given.append(("Authorization", f"Basic {b64encode(pair).decode()}"))
-    return parsed.copy_with(userinfo=None, fragment=None), given
+        raise faults.client("The trigger's MCP URL must have no user name or password.")
+    return parsed.copy_with(fragment=None)
 
 
-def _sendable(headers: list[tuple[str, str]]) -> Headers:
+def _sendable(headers: Mapping[str, str]) -> Headers:
     """Return the trigger's headers as bytes. The last of a name counts. Headers that it must not set are left out."""
     made: dict[bytes, tuple[bytes, bytes]] = {}
-    for name, value in headers:
+    for name, value in headers.items():
         pair = (name.encode(), value.strip(" \t").encode())
         if not _NAME.fullmatch(pair[0]) or not _VALUE.fullmatch(pair[1]):
             raise faults.client(
@@ -454,10 +443,6 @@ class Event:
 
     def encode(self) -> bytes:
         return b"\n".join(self.lines) + b"\n\n"
-
-    @property
-    def kind(self) -> bytes:
-        return (self._values(b"event") or [b""])[-1] or b"message"
 
     @property
     def data(self) -> bytes:

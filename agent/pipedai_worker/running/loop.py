@@ -222,6 +222,7 @@ class Loop:
             # `nohup` starts a program with SIGHUP ignored, so that it survives the closing of its terminal.
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
         }
+        mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, {FINISH_SIGNAL})
         try:
             self._in_hand.settle_the_past()
             if self._settings.drain:
@@ -232,6 +233,7 @@ class Loop:
                 self._poller.sign_off()
         finally:
             self._leaving.set()
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             for number, handler in previous.items():
                 signal.signal(number, handler)
         if self._failure is not None:

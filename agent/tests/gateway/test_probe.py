@@ -305,7 +305,16 @@ def test_tls_to_a_plain_port_is_infra(server: McpServer, open_way: Open) -> None
 
 
 @pytest.mark.parametrize(
-    "url", ["", "x", "ftp://planted/", "http://", "http://[planted/", "http://a:99999999/planted"]
+    "url",
+    [
+        "",
+        "x",
+        "ftp://planted/",
+        "http://",
+        "http://[planted/",
+        "http://a:99999999/planted",
+        "http://planted:planted@a/",
+    ],
 )
 def test_a_url_that_is_none_is_the_clients_fault(open_way: Open, url: str) -> None:
     assert probe(open_way(url))[0] == CLIENT

@@ -9,7 +9,7 @@ from notices.channels import queueing
 from notices.channels.tests.conftest import send_due
 from notices.incidents import Finding, change_incidents
 from notices.models import Channel, Incident, Notice
-from notices.states import Kind, SubjectType
+from notices.states import Kind
 from pipedai.ids import new_id
 from testing.probes.statement_count import counted
 from testing.processes.webhook_receiver import receiving
@@ -150,9 +150,7 @@ def test_channels_are_locked_once_and_after_all_incidents(cast):
     open_incident(cast, subject_id=over)
     found = Finding(cast.environment.id, new_id(), "Nightly report", "It broke.")
     with counted() as statements:
-        change_incidents(
-            Kind.TRIGGER_FAILING, SubjectType.TRIGGER, begun=[found], recovered=[over], now=NOON
-        )
+        change_incidents(Kind.TRIGGER_FAILING, begun=[found], recovered=[over], now=NOON)
     last_change = max(
         n
         for n, sql in enumerate(statements.sql)

@@ -167,6 +167,18 @@ def test_a_summary_comes_also_when_nothing_or_nothing_bad_happened(cast, hooks):
     assert sorted(titles) == ["All 8 due, 8 succeeded", "Nothing was due"]
 
 
+def test_a_canceled_run_stands_in_the_title(cast, hooks):
+    add_summary(cast, "slack", url=hooks.url())
+    runs = hourly(cast)
+    pass_hours(runs, 1)
+    runs.cancel(Run.objects.get(trigger_id=runs.trigger_id).id)
+    pass_hours(runs, 1, "succeeded")
+    sent()
+    send_due(SEVEN)
+    (title,) = (json.loads(each.body)["text"].partition(" (")[0] for each in hooks.received)
+    assert title == "2 due, 1 succeeded, 1 canceled"
+
+
 def test_a_call_that_waits_for_a_decision_is_told_with_its_page(cast):
     add_summary(cast)
     runs = Runs.of(cast)
