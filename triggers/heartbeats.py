@@ -93,12 +93,13 @@ def gap_seconds() -> float:
     return min(LONGEST_GAP_SECONDS, max(SHORTEST_GAP_SECONDS, settings.RUN_LEASE_SECONDS / 6))
 
 
+def grace_seconds() -> float:
+    """Returns how many seconds workers have after an outage to renew their leases: half of a lease, at most 60 s."""
+    return min(LONGEST_GRACE_SECONDS, settings.RUN_LEASE_SECONDS / 2)
+
+
 def lease_params() -> dict[str, float]:
-    """Returns the parameters of LEASES_COUNT. After an outage workers have `grace` seconds to renew their leases, half
-    of a lease and at most 60 s.
-    """
-    grace = min(LONGEST_GRACE_SECONDS, settings.RUN_LEASE_SECONDS / 2)
-    return {"gap": gap_seconds(), "grace": grace}
+    return {"gap": gap_seconds(), "grace": grace_seconds()}
 
 
 def beat_of_this_process() -> Beat:

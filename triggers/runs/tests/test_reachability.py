@@ -13,6 +13,7 @@ from triggers.heartbeats import (
     KEEP_SECONDS,
     beat_of_this_process,
     gap_seconds,
+    grace_seconds,
 )
 from triggers.models import Run, WebHeartbeat
 from triggers.runs.lifecycle import expire_runs
@@ -64,7 +65,7 @@ def lost(cast, nobody_beats):
 )
 def test_the_times_follow_from_the_lease(settings, lease, gap, grace):
     settings.RUN_LEASE_SECONDS = lease
-    assert lease_params() == {"gap": gap, "grace": grace}
+    assert (gap_seconds(), grace_seconds()) == (gap, grace)
     web = beat_of_this_process()
     assert web.every_seconds == pytest.approx(gap / 3)
     assert web.patience_seconds > gap

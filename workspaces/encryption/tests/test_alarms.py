@@ -7,6 +7,7 @@ from structlog.testing import capture_logs
 
 from pipedai.api.throttling import Buckets
 from pipedai.crypto import BrokenDataKey, CannotOpen, UnknownMasterKey
+from pipedai.ids import new_id
 from testing.world.cases import cases
 from workspaces.encryption import keys
 from workspaces.encryption.keys import REPEATED, raise_alarm
@@ -50,7 +51,7 @@ def test_it_says_where_and_under_which_key():
     [(UnknownMasterKey(), "not among MASTER_KEYS"), (BrokenDataKey(), "the data key was tampered")],
 )
 def test_it_says_why(error, words):
-    (line,) = raised(0.0, error)
+    (line,) = raised(0.0, error, row_id=new_id())
     assert words in line["reason"]
 
 
