@@ -19,7 +19,7 @@ from pipedai.api import throttling
 from pipedai.wakeups import watches
 from testing.probes.planted import Planted, plant_all, planted
 from triggers.events import receiving, refusals
-from workspaces.encryption.keys import alarms
+from workspaces.encryption import keys
 
 T = TypeVar("T")
 
@@ -137,6 +137,6 @@ def _forget() -> None:
     receiving._unsigned._buckets.clear()
     refusals._writes._buckets.clear()
     refusals._unwritten.clear()
-    alarms._told.clear()
+    keys._told._buckets.clear()
     watches.forget()
     issuer.forget()

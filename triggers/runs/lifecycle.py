@@ -121,7 +121,8 @@ def take_run(
     then()
     # Budgets are locked last, because from here on the claims of an environment wait for each other.
     if claimed["has_budgets"] and not reserve(claimed):
-        raise no_room({"status": Status.QUEUED})
+        message, code = _NO_ROOM
+        raise Refused(message, {"status": Status.QUEUED}, code=code)
     return claimed
 
 
@@ -333,6 +334,7 @@ _LACKS_FEATURES = (
 )
 
 _FIRST = ("Another worker comes first for the run.", ErrorCode.FIRST_WORKER)
+_NO_ROOM = ("A budget has no room for the run.", ErrorCode.BUDGET_EXHAUSTED)
 
 # The message for a claim by the first of these conditions that does not hold.
 _UNMET = {
@@ -342,35 +344,24 @@ _UNMET = {
     **dict.fromkeys(("may_start", "is_offered", "is_not_avoided"), _FIRST),
     "headers_may_go": (UNAPPROVED, ErrorCode.WORKER_UNAPPROVED),
     "features_may_go": (_LACKS_FEATURES, ErrorCode.WORKER_LACKS_FEATURES),
+    "is_not_limited": (
+        "The usage limit of the worker's account was reached: it gets no new runs for now.",
+        ErrorCode.WORKER_LIMITED,
+    ),
+    "budgets_have_room": _NO_ROOM,
+    "is_enabled": ("The worker is paused and gets no new runs.", ErrorCode.WORKER_DISABLED),
+    "trigger_has_room": (
+        "As many runs of the trigger are held as its maxConcurrentRuns allows.",
+        ErrorCode.TRIGGER_FULL,
+    ),
 }
 
 
 def refusal_of_claim(run: Row, met: Row, capacity: int) -> Refused:
+    met = {**met, "is_not_limited": met["limited_until"] is None, "is_enabled": capacity > 0}
     for name, (message, code) in _UNMET.items():
         if not met[name]:
             return Refused(message, run, code=code)
-    if met["limited_until"] is not None:
-        return Refused(
-            "The usage limit of the worker's account was reached: it gets no new runs for now.",
-            run,
-            code=ErrorCode.WORKER_LIMITED,
-        )
-    if not met["budgets_have_room"]:
-        return no_room(run)
-    if capacity == 0:
-        return Refused(
-            "The worker is paused and gets no new runs.", run, code=ErrorCode.WORKER_DISABLED
-        )
-    if not met["trigger_has_room"]:
-        return Refused(
-            "As many runs of the trigger are held as its maxConcurrentRuns allows.",
-            run,
-            code=ErrorCode.TRIGGER_FULL,
-        )
     if met["free_slots"] and not met["connection_is_ready"]:
         return NotReady(run, met["connection_id"])
     return Refused("The worker holds as many runs as it may.", run, code=ErrorCode.WORKER_FULL)
-
-
-def no_room(run: Row) -> Refused:
-    return Refused("A budget has no room for the run.", run, code=ErrorCode.BUDGET_EXHAUSTED)

@@ -4,8 +4,7 @@ An index returns each part in order, and `pipedai.api.pagination` merges them, s
 it shows.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any, Self
 from uuid import UUID
@@ -121,86 +120,39 @@ _FAULTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """The filters of a request; an empty list keeps all runs. `of_some` says that all runs are of one trigger, worker
-    or pool: no index has the unfinished ones in order. `of_pair` says that they are of two of these: an index has them
-    in order only for one state, source and fault class. `of_pool` says that they are of one pool: an index has the
-    ended ones in order.
-    """
-
-    statuses: Sequence[str] = ()
-    faults: Sequence[str] = ()
-    sources: Sequence[str] = ()
-    final: bool = False
-    of_some: bool = False
-    of_pair: bool = False
-    of_pool: bool = False
-
-    @property
-    def is_everything(self) -> bool:
-        """Whether no filter leaves out a run, and an index returns the ended runs of all states in order."""
-        return not (self.statuses or self.faults or self.sources or self.final or self.of_pair)
-
-
-def parts_of(rows: Rows, wanted: Wanted) -> list[Rows]:
-    """Returns querysets that share no row. Unfinished runs, of which there are few, are read by state; ended ones by
-    source, state and fault class, as their indexes have it. There are at most 39 parts.
-    """
-    if wanted.is_everything:
-        if not wanted.of_pool:
-            return [rows]
-        unfinished = (
-            part
-            for status in Status.values
-            if status not in TERMINAL
-            for part in _unfinished(rows, status, wanted)
-        )
-        return [rows.filter(ended_at__isnull=False), *unfinished]
-    parts = [
-        part
-        for status in wanted.statuses or Status.values
-        for part in (
-            _ended(rows, status, wanted)
-            if status in TERMINAL
-            else _unfinished(rows, status, wanted)
-        )
-    ]
-    return parts or [rows.none()]
-
-
-def _unfinished(rows: Rows, status: str, wanted: Wanted) -> Iterator[Rows]:
-    if wanted.faults:
-        return
-    if wanted.sources:
-        rows = rows.filter(source__in=wanted.sources)
-    if not wanted.of_some:
-        yield in_states(rows, [status])
-        return
+def _unfinished(rows: Rows, status: str, sent: Mapping[str, Any], *, of_some: bool) -> list[Rows]:
+    """Returns the unfinished runs in one state. `of_some` says that all rows are of one trigger, worker or pool."""
+    if sent["faultClass"]:
+        return []
+    if sent["source"]:
+        rows = rows.filter(source__in=sent["source"])
+    if not of_some:
+        return [in_states(rows, [status])]
     # No index has the unfinished runs of a trigger, worker or pool in order. So they are found first and then sorted;
     # otherwise PostgreSQL would read all runs in order until it met an unfinished one. DISTINCT changes nothing, but
     # keeps PostgreSQL from joining both queries. LEFT keeps it from reading the queues of all tenants.
     found = rows.filter(ended_at__isnull=True).annotate(state=Left("status", 16))
     ids = found.filter(state=status).values("id").distinct()
-    yield Run.objects.filter(id__in=ids)
+    return [Run.objects.filter(id__in=ids)]
 
 
-def _ended(rows: Rows, status: str, wanted: Wanted) -> Iterator[Rows]:
+def _ended(rows: Rows, status: str, sent: Mapping[str, Any], *, of_pair: bool) -> Iterator[Rows]:
+    """Yields the runs that ended in one state. `of_pair` says that all rows are of one trigger and one worker."""
     faults = [
-        each for each in _FAULTS[Status(status)] if not wanted.faults or each in wanted.faults
+        each for each in _FAULTS[Status(status)] if each in (sent["faultClass"] or FaultClass)
     ]
-    if wanted.final and FaultClass.INFRA in faults:
+    sources = sent["source"]
+    if sent["final"] and FaultClass.INFRA in faults:
         # The final runs that infrastructure ended have indexes of their own, because most runs of this fault class have
         # a retry. These indexes are small, so they have no column for the source.
         part = in_states(rows, [status]).filter(fault_class=FaultClass.INFRA, retried=False)
-        yield part.filter(source__in=wanted.sources) if wanted.sources else part
+        yield part.filter(source__in=sources) if sources else part
         faults.remove(FaultClass.INFRA)
     # Without a condition on `ended_at`, the only index of ended runs that fits is that of a trigger and a worker.
-    is_of_pair = wanted.of_pair and not wanted.of_pool
-    ended = rows if is_of_pair else rows.filter(ended_at__isnull=False)
-    for fault, source in product(faults, wanted.sources or Source.values):
+    ended = rows if of_pair else rows.filter(ended_at__isnull=False)
+    for fault, source in product(faults, sources or Source.values):
         part = ended.filter(status=usual(status), source=source, fault_class=fault)
-        yield part.filter(retried=False) if wanted.final else part
+        yield part.filter(retried=False) if sent["final"] else part
 
 
 class StatusFilter(WordsFilter):
@@ -235,7 +187,9 @@ class RunFilters(ApiFilterSet):
 
     @property
     def parts(self) -> list[QuerySet[Any]]:
-        """Returns querysets that share no row, each in an index's order, as `parts_of` does."""
+        """Returns querysets that share no row, each in an index's order, at most 39. Unfinished runs, of which there
+        are few, are read by state; ended ones by source, state and fault class, as their indexes have it.
+        """
         sent = self.values
         if self.time_field == "ended_at":
             rows: Any = self.qs
@@ -244,20 +198,23 @@ class RunFilters(ApiFilterSet):
                 return [rows]
             return [in_states(rows, [state]) for state in states]
         rows = self.queryset
+        chosen = ("status", "faultClass", "source", "final")
         for name, each in self.filters.items():
-            if name not in ("status", "faultClass", "source", "final"):
+            if name not in chosen:
                 rows = each.filter(rows, sent[name])
-        ids = sum(map(bool, (self._of_one_trigger, sent.get("workerId"), sent.get("poolId"))))
-        wanted = Wanted(
-            statuses=sent["status"],
-            faults=sent["faultClass"],
-            sources=sent["source"],
-            final=bool(sent["final"]),
-            of_some=ids > 0,
-            of_pair=ids > 1,
-            of_pool=bool(sent.get("poolId")),
-        )
-        return parts_of(rows, wanted)
+        of_pool = bool(sent.get("poolId"))
+        ids = sum(map(bool, (self._of_one_trigger, sent.get("workerId"), of_pool)))
+        # An index returns the ended runs of all states in order, unless they are of two of trigger, worker and pool.
+        in_order = ids < 2 and not any(sent[name] for name in chosen)
+        if in_order and not of_pool:
+            return [rows]
+        parts = [rows.filter(ended_at__isnull=False)] if in_order else []
+        for status in sent["status"] or Status.values:
+            if status not in TERMINAL:
+                parts += _unfinished(rows, status, sent, of_some=ids > 0)
+            elif not in_order:
+                parts += _ended(rows, status, sent, of_pair=ids > 1 and not of_pool)
+        return parts or [rows.none()]
 
     @property
     def _of_one_trigger(self) -> bool:

@@ -404,16 +404,12 @@ def _digest(payload: Any, **options: bool) -> bytes:
     """Returns the SHA-256 of the body as canonical JSON: the order of keys does not matter to it, and 1.0 equals 1. The
     options that are set follow the JSON, so that no payload has the digest of another one with options.
     """
-    canonical = json.dumps(_canonical(payload), sort_keys=True, separators=(",", ":"))
+    plain = json.loads(json.dumps(payload), parse_float=_number)
+    canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     words = (canonical, *(name for name, is_set in options.items() if is_set))
     return hashlib.sha256(" ".join(words).encode()).digest()
 
 
-def _canonical(value: Any) -> Any:
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, dict):
-        return {key: _canonical(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_canonical(item) for item in value]
-    return value
+def _number(text: str) -> float:
+    value = float(text)
+    return int(value) if value.is_integer() else value

@@ -419,7 +419,7 @@ _COUNTS = ", ".join(
 WAIT = f"""
 UPDATE run r SET status = 'waiting', {_RELEASED}, claim_id = NULL, spells = r.spells + 1,
     active_ms = coalesce(r.active_ms, 0)
-        + coalesce(floor(extract(epoch FROM {NOW} - r.started_at) * 1000)::bigint, 0),
+        + greatest(floor(extract(epoch FROM {NOW} - r.started_at) * 1000)::bigint, 0),
     spell_times = r.spell_times || ARRAY[r.claimed_at, coalesce(r.started_at, {NOW}), {NOW}],
     earlier_calls = CASE WHEN coalesce({_TOTAL}, r.tool_calls_total) IS NOT NULL THEN ARRAY[{_COUNTS}] END,
     resume_until = {NOW} + %(expires_after)s * interval '1 second', {_SPELL}

@@ -3,9 +3,7 @@
 No other module decrypts data keys.
 """
 
-import threading
 import time
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -19,6 +17,7 @@ from django.dispatch import Signal
 from pipedai import crypto
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Unavailable
+from pipedai.api.throttling import Buckets, Rate
 from pipedai.crypto import BrokenDataKey, CannotOpen, NoDataKey, UnknownMasterKey
 from pipedai.events import once
 from pipedai.ids import new_id
@@ -28,9 +27,9 @@ from workspaces.models import DataKey
 from workspaces.tenant_columns import SealedField
 
 log = get_logger(__name__)
-# A process repeats the alarm about a value only after this time, because workers may ask for it every second.
-REPEAT_SECONDS = 300.0
-_PLACES_REMEMBERED = 10_000
+# A process repeats the alarm about a value only after five minutes, because workers may ask for it every second.
+REPEATED = Rate("alarms", limit=1, seconds=300)
+_told = Buckets(REPEATED, 1, most=10_000)
 # Each alarm sends this Django signal, by which the metrics count alarms.
 alarmed = Signal()
 _REASONS = {
@@ -39,7 +38,6 @@ _REASONS = {
     NoDataKey: "the environment has no data key in use",
     CannotOpen: "the value was tampered with, moved or cut",
 }
-_Place = tuple[UUID, str, UUID, str]
 _CANNOT_SEAL = (
     "The environment's secrets can't be written at the moment: its encryption key does not open."
     " Its operators have been alarmed."
@@ -122,7 +120,7 @@ def unseal(
     try:
         return crypto.unseal(opened, place(sealed_field, environment_id, row_id), box)
     except crypto.CannotOpen as error:
-        alarms.raise_alarm(
+        raise_alarm(
             error,
             environment_id=environment_id,
             table=sealed_field.table,
@@ -189,7 +187,7 @@ def place(sealed_field: SealedField, environment_id: UUID, row_id: UUID) -> cryp
 
 def _alarm_of_key(error: crypto.CannotOpen, environment_id: UUID, key: WrappedKey | None) -> None:
     # The environment has no data key, so the alarm names the environment instead.
-    alarms.raise_alarm(
+    raise_alarm(
         error,
         environment_id=environment_id,
         table="data_key" if key else "environment",
@@ -203,49 +201,29 @@ def reason_of(error: CannotOpen) -> str:
     return _REASONS[type(error)]
 
 
-class Alarms:
-    """Remembers which alarms this process has logged in the last five minutes, so that it does not repeat them."""
-
-    def __init__(self) -> None:
-        self._told: OrderedDict[_Place, float] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def raise_alarm(
-        self,
-        error: CannotOpen,
-        *,
-        environment_id: UUID,
-        table: str,
-        row_id: UUID,
-        field: str,
-        wrapped_under: str | None,
-        now: float | None = None,
-    ) -> None:
-        """Logs an alarm. `wrapped_under` is the master key of the value's data key, or None; `now` is monotonic."""
-        now = time.monotonic() if now is None else now
-        if not self._is_due((environment_id, table, row_id, field), now):
-            return
-        log.error(
-            "secret.cannot_open",
-            environment_id=str(environment_id),
-            table=table,
-            row_id=str(row_id),
-            field=field,
-            reason=reason_of(error),
-            wrapped_under=wrapped_under,
-        )
-        alarmed.send(sender=Alarms)
-
-    def _is_due(self, place: _Place, now: float) -> bool:
-        with self._lock:
-            last = self._told.get(place)
-            if last is not None and now - last < REPEAT_SECONDS:
-                return False
-            self._told[place] = now
-            self._told.move_to_end(place)
-            if len(self._told) > _PLACES_REMEMBERED:
-                self._told.popitem(last=False)
-            return True
-
-
-alarms = Alarms()
+def raise_alarm(
+    error: CannotOpen,
+    *,
+    environment_id: UUID,
+    table: str,
+    row_id: UUID,
+    field: str,
+    wrapped_under: str | None,
+    now: float | None = None,
+) -> None:
+    """Logs an alarm, unless this process has lately logged one about the same place. `wrapped_under` is the master key
+    of the value's data key, or None; `now` is monotonic.
+    """
+    now = time.monotonic() if now is None else now
+    if _told.take((environment_id, table, row_id, field), now=now):
+        return
+    log.error(
+        "secret.cannot_open",
+        environment_id=str(environment_id),
+        table=table,
+        row_id=str(row_id),
+        field=field,
+        reason=reason_of(error),
+        wrapped_under=wrapped_under,
+    )
+    alarmed.send(sender=None)

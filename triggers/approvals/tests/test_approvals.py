@@ -47,6 +47,13 @@ def _spend(calls: WorkerCalls, run_id: Any, approval_id: Any) -> Any:
     return calls._post(run_id, f"approvals/{approval_id}/spend", {})
 
 
+def test_a_run_waits_also_if_the_clock_was_put_back_since_its_start(asking: Runs) -> None:
+    run_id = asking.running()
+    asking.wait(seconds=-5)
+    asking.ask(run_id)
+    assert asking.stored(run_id)["active_ms"] == 0
+
+
 def test_an_approved_call_is_made_once_by_the_worker_that_asked(
     cast: Cast, asking: Runs, calls: WorkerCalls
 ) -> None:

@@ -2,12 +2,15 @@
 
 from uuid import UUID
 
+import pytest
 from structlog.testing import capture_logs
 
+from pipedai.api.throttling import Buckets
 from pipedai.crypto import BrokenDataKey, CannotOpen, UnknownMasterKey
+from pipedai.ids import new_id
 from testing.world.cases import cases
-from workspaces.encryption import keys as alarms_module
-from workspaces.encryption.keys import REPEAT_SECONDS, Alarms
+from workspaces.encryption import keys
+from workspaces.encryption.keys import REPEATED, raise_alarm
 
 PLACE = {
     "environment_id": UUID(int=1),
@@ -18,14 +21,19 @@ PLACE = {
 }
 
 
-def raised(alarms, now, error=None, **place):
+@pytest.fixture(autouse=True)
+def _told_of_nothing(monkeypatch):
+    monkeypatch.setattr(keys, "_told", Buckets(REPEATED, 1, most=3))
+
+
+def raised(now, error=None, **place):
     with capture_logs() as logs:
-        alarms.raise_alarm(error or CannotOpen(), now=now, **{**PLACE, **place})
+        raise_alarm(error or CannotOpen(), now=now, **{**PLACE, **place})
     return logs
 
 
 def test_it_says_where_and_under_which_key():
-    (line,) = raised(Alarms(), 0.0)
+    (line,) = raised(0.0)
     assert line == {
         "event": "secret.cannot_open",
         "log_level": "error",
@@ -43,14 +51,13 @@ def test_it_says_where_and_under_which_key():
     [(UnknownMasterKey(), "not among MASTER_KEYS"), (BrokenDataKey(), "the data key was tampered")],
 )
 def test_it_says_why(error, words):
-    (line,) = raised(Alarms(), 0.0, error)
+    (line,) = raised(0.0, error, row_id=new_id())
     assert words in line["reason"]
 
 
 def test_each_place_is_told_of_once_in_five_minutes():
-    alarms = Alarms()
-    times = (0.0, 1.0, REPEAT_SECONDS - 1, REPEAT_SECONDS, REPEAT_SECONDS + 1)
-    assert [len(raised(alarms, now)) for now in times] == [1, 0, 0, 1, 0]
+    times = (0.0, 1.0, 299.0, 301.0, 302.0, 599.0, 602.0)
+    assert [len(raised(now)) for now in times] == [1, 0, 0, 1, 0, 0, 1]
 
 
 @cases(
@@ -63,13 +70,11 @@ def test_each_place_is_told_of_once_in_five_minutes():
     ],
 )
 def test_another_place_is_another_alarm(other):
-    alarms = Alarms()
-    assert len(raised(alarms, 0.0)) == len(raised(alarms, 0.0, **other)) == 1
+    raised(0.0)
+    assert len(raised(0.0, **other)) == 1
 
 
-def test_it_remembers_only_so_many_places(monkeypatch):
-    monkeypatch.setattr(alarms_module, "_PLACES_REMEMBERED", 3)
-    alarms = Alarms()
+def test_it_remembers_only_so_many_places():
     for number in range(10):
-        raised(alarms, 0.0, row_id=UUID(int=number))
-    assert len(alarms._told) == 3
+        raised(0.0, row_id=UUID(int=number))
+    assert len(keys._told) == 3
