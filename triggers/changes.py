@@ -68,6 +68,10 @@ def register_changing(kind: Kind) -> None:
     _kinds[kind.name] = kind
 
 
+def kinds() -> list[Kind]:
+    return list(_kinds.values())
+
+
 _WATCH = """
 INSERT INTO environment_watch (environment_id, watched_until)
 VALUES (%(environment_id)s, statement_timestamp() + %(seconds)s * interval '1 second')
@@ -123,7 +127,7 @@ def changes_of(ticket: EnvironmentStreamTicket, *, environment_id: UUID) -> list
     if since is None:
         ticket.opening_seconds = OPENING_SECONDS
         return []
-    for kind in _kinds.values():
+    for kind in kinds():
         if kind.changed_by_time is not None:
             by_time = kind.changed_by_time(environment_id, since, now)
             ticket.changed.update((kind.name, id_) for id_ in by_time)
@@ -134,7 +138,7 @@ def changes_of(ticket: EnvironmentStreamTicket, *, environment_id: UUID) -> list
     # The second round tells the things whose state depends on those of the first.
     for _ in range(2):
         others: set[Thing] = set()
-        for kind in _kinds.values():
+        for kind in kinds():
             ids = sorted(id_ for name, id_ in piece if name == kind.name)
             states = {state.id: state for state in kind.read(environment_id, ids)} if ids else {}
             told |= {(kind.name, id_): DELETED for id_ in ids}
