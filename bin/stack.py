@@ -1,7 +1,6 @@
 """bin/run: starts the whole service on this machine, shows one run, and stops everything at the end."""
 
 import argparse
-import errno
 import json
 import os
 import shlex
@@ -227,21 +226,14 @@ def _manage() -> str:
 
 
 def _free_address() -> str:
-    """Return the URL of the web process on this machine. Raises CannotStart if its port is in use."""
+    """Return the URL of the web process on this machine. Raises CannotStart if it can't listen there."""
     urls = []
     for bind in gunicorn_conf.bind:
         address = parse_address(bind)  # type: ignore[no-untyped-call]
         if isinstance(address, tuple):
+            if problem := gunicorn_conf.bind_problem(address):
+                raise CannotStart(problem)
             host, port = address
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            try:
-                socket.create_server(address, family=family).close()
-            except OSError as error:
-                if error.errno == errno.EADDRINUSE:
-                    reason = f"Port {port} is already in use: set PORT to another."
-                else:
-                    reason = f"Nothing can listen on {bind}: {error.strerror}."
-                raise CannotStart(reason) from None
             urls.append(f"http://{_ANY_ADDRESS.get(host, host)}:{port}")
     return urls[0] if urls else settings.PUBLIC_URL
 

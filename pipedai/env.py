@@ -6,12 +6,10 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
-
-Environment = Literal["development", "production"]
 
 # The regular expressions for versions that semver.org suggests.
 _NUMBER = r"(?:0|[1-9]\d*)"
@@ -113,11 +111,6 @@ def choice(name: str, options: tuple[str, ...], default: str) -> str:
     if value not in options:
         raise ImproperlyConfigured(f"{name} must be one of: {', '.join(options)}.")
     return value
-
-
-def pipedai_env() -> Environment:
-    """Reads PIPEDAI_ENV. With `production`, which the Procfile sets, unsafe settings are refused."""
-    return cast("Environment", choice("PIPEDAI_ENV", ("development", "production"), "development"))
 
 
 def data_dir() -> Path:

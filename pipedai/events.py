@@ -106,24 +106,11 @@ def emit(*events: Event) -> None:
         return
     if not transaction.get_connection().in_atomic_block:
         raise RuntimeError("emit() needs a transaction")
-    gathered = _gathered.get()
-    if gathered is not None:
-        gathered.extend(events)
+    present = _present.get()
+    if present is not None:
+        present.events.extend(events)
     else:
         happened.send(sender=Event, events=events)
-
-
-_gathered: ContextVar[list[Event] | None] = ContextVar("gathered", default=None)
-
-
-@contextmanager
-def gathering(events: list[Event]) -> Iterator[None]:
-    """Collects the events of the block in the list instead of sending them. The caller can so send them together."""
-    token = _gathered.set(events)
-    try:
-        yield
-    finally:
-        _gathered.reset(token)
 
 
 def on_committed(tell: Callable[[Event], None]) -> Callable[[Event], None]:
@@ -148,6 +135,7 @@ T = TypeVar("T")
 @dataclass(slots=True)
 class _Together:
     is_rehearsal: bool
+    events: list[Event] = field(default_factory=list)
     done: dict[Hashable, Any] = field(default_factory=dict)
 
 
@@ -157,15 +145,14 @@ _present: ContextVar[_Together | None] = ContextVar("together", default=None)
 @contextmanager
 def together(*, is_rehearsal: bool = False) -> Iterator[None]:
     """Wraps the changes of one transaction. Their events are sent at the end of the block, or not at all."""
-    events: list[Event] = []
-    token = _present.set(_Together(is_rehearsal))
+    present = _Together(is_rehearsal)
+    token = _present.set(present)
     try:
-        with gathering(events):
-            yield
+        yield
     finally:
         _present.reset(token)
     if not is_rehearsal:
-        emit(*events)
+        emit(*present.events)
 
 
 def once(what: Hashable, do: Callable[[], T]) -> T:

@@ -6,7 +6,8 @@ from pipedai import env, logs
 from pipedai.version import VERSION
 
 BASE_DIR = env.BASE_DIR
-PIPEDAI_ENV = env.pipedai_env()
+# With `production`, which the Procfile sets, unsafe settings are refused.
+PIPEDAI_ENV = env.choice("PIPEDAI_ENV", ("development", "production"), "development")
 PRODUCTION = PIPEDAI_ENV == "production"
 DATA_DIR = env.data_dir()
 PORT = env.whole("PORT", 8000, at_least=1, at_most=65535)

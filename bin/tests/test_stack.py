@@ -203,7 +203,7 @@ def test_a_taken_port_is_one_sentence_before_anything_starts(bin_run, data_dir):
         with bin_run(PORT=str(port)) as process:
             said = process.communicate(timeout=60)[0]
     assert process.returncode == 1
-    assert said == f"Port {port} is already in use: set PORT to another.\n"
+    assert said == f"Port {port} of 127.0.0.1 is already in use: set PORT to another.\n"
     assert list(data_dir.iterdir()) == []
 
 

@@ -37,10 +37,6 @@ def remove_directory(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def leave_directory() -> None:
-    os.environ.pop(VARIABLE, None)
-
-
 def _is_ours(path: Path) -> bool:
     try:
         return path.lstat().st_uid == os.geteuid() and path.is_dir() and not path.is_symlink()

@@ -209,10 +209,6 @@ class Kind(Queue):
     def row_name(self) -> str:
         return str(self.rows._meta.model_name)
 
-    @property
-    def rows_name(self) -> str:
-        return str(self.rows._meta.verbose_name_plural).replace(" ", "_")
-
     def event(self, what: str) -> str:
         return f"{self.name}.{what}"
 

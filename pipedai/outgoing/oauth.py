@@ -11,12 +11,12 @@ import re
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 from urllib.parse import quote_plus, urlencode, urlsplit
 
 from pipedai.api.outside_urls import MAX_URL
-from pipedai.outgoing.posts import Answer, fetch, target_problem
+from pipedai.outgoing.posts import Answer, post, target_problem
 
 # The headers of each request that asks a server for JSON.
 ASKING = {"Accept": "application/json", "User-Agent": "PipedAI/1"}
@@ -24,6 +24,8 @@ ASKING = {"Accept": "application/json", "User-Agent": "PipedAI/1"}
 AUTH_METHODS = ("client_secret_basic", "client_secret_post", "none")
 # How long all requests of one discovery, and of the registration after it, may take together, in seconds.
 _SECONDS = 10.0
+# How many bytes of an answer are read. An honest answer is far smaller.
+_MOST_BYTES = 64 * 1024
 
 
 class CannotDiscover(Exception):  # noqa: N818
@@ -36,9 +38,15 @@ def deadline(seconds: float = _SECONDS) -> float:
 
 
 def ask(url: str, until: float, **request: Any) -> Answer:
-    """Fetches a URL, with ASKING as headers unless the `request` has others. No answer comes after `until`."""
+    """Returns the whole answer to a GET with ASKING as headers, unless the `request` says otherwise. No answer comes
+    after `until`, and one of more than `_MOST_BYTES` is an error.
+    """
+    how = {"method": "GET", "headers": ASKING, "body": b"", **request}
     left = max(0.0, until - time.monotonic())
-    return fetch(url, timeout=left, **{"headers": ASKING, **request})
+    answer = post(url, timeout=left, kept=_MOST_BYTES + 1, **how)
+    if len(answer.body or b"") > _MOST_BYTES:
+        return replace(answer, error="answer too long", body=None)
+    return answer
 
 
 def server_metadata(

@@ -138,16 +138,12 @@ class Lane(ABC):
     # The name of the lane's threads.
     name: str
 
-    def __init__(
-        self, queue: Queue, *, at_once: int | None = None, per_host: int | None = None
-    ) -> None:
+    def __init__(self, queue: Queue) -> None:
         self._queue = queue
-        self._at_once = queue.shares if at_once is None else at_once
-        self._per_host = queue.per_host if per_host is None else per_host
         self._busy: Counter[Taker] = Counter()
         self._memory = Memory()
         self._changed = threading.Condition()
-        self._crew = Crew(self.name, self._at_once, self._begin)
+        self._crew = Crew(self.name, queue.shares, self._begin)
 
     def job(self, name: str) -> Job:
         return Job(name, _EVERY_SECONDS, self.top_up, finish=self.finish, is_busy=self.is_busy)
@@ -156,14 +152,14 @@ class Lane(ABC):
         """Claims the rows that threads can begin with now, and lets them begin. Returns the number of rows."""
         with self._changed:
             busy = dict(self._busy)
-        room = self._at_once - sum(busy.values())
+        room = self._queue.shares - sum(busy.values())
         if room <= 0:
             return 0
         claimed = claim_due(
             self._queue,
             room=room,
             busy=busy,
-            per_host=self._per_host,
+            per_host=self._queue.per_host,
             memory=self._memory,
         )
         for row in claimed:
@@ -213,9 +209,9 @@ class Lane(ABC):
 class Senders(Lane):
     """Sends the messages of one kind, on threads of its own. Further threads record the answers."""
 
-    def __init__(self, kind: Kind, **bounds: int) -> None:
+    def __init__(self, kind: Kind) -> None:
         self.name = f"{kind.name}-sender"
-        super().__init__(kind, **bounds)
+        super().__init__(kind)
         self._kind = kind
         self._recording = Crew(
             f"{kind.name}-recorder", kind.recorders, self._record, at_once=kind.recorded_at_once

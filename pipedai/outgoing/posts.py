@@ -293,8 +293,6 @@ def _own_addresses(read: Callable[[], Mapping[str, Any]], _age: int) -> frozense
 
 TIMEOUT_SECONDS = 10.0
 KEPT_BODY_BYTES = 1024
-# How many bytes of an answer with data, such as a token, are read. An honest answer is far smaller.
-MOST_ANSWER_BYTES = 64 * 1024
 
 _Answers = list[Any]
 T = TypeVar("T")
@@ -333,24 +331,6 @@ def post(
     took = round((time.monotonic() - begun) * 1000)
     came = None if answer.status_code is None else bytes(received[:kept])
     return replace(answer, duration_ms=took, body=came)
-
-
-def fetch(
-    url: str,
-    *,
-    method: str = "GET",
-    headers: Mapping[str, str],
-    body: bytes = b"",
-    timeout: float = TIMEOUT_SECONDS,
-    anywhere: bool = False,
-) -> Answer:
-    """Does what `post` does, but returns the whole body. An answer of more than MOST_ANSWER_BYTES is an error."""
-    request: dict[str, Any] = {"method": method, "headers": headers, "body": body}
-    kept = MOST_ANSWER_BYTES + 1
-    answer = post(url, **request, timeout=timeout, kept=kept, anywhere=anywhere)
-    if len(answer.body or b"") > MOST_ANSWER_BYTES:
-        return replace(answer, error="answer too long", body=None)
-    return answer
 
 
 @contextmanager

@@ -90,9 +90,8 @@ def on_starting(server: Any) -> None:
         # gunicorn itself would try five times to bind a taken port before giving up. A process that was given open
         # sockets has bound them already.
         for address in server.cfg.address:
-            if isinstance(address, tuple) and _is_taken(address):
-                where = f"Port {address[1]} of {address[0]}"
-                sys.exit(f"{where} is already in use: set PORT to another.")
+            if isinstance(address, tuple) and (problem := bind_problem(address)):
+                sys.exit(problem)
     if settings.METRICS_TOKEN:
         _metrics.append(make_directory())
 
@@ -111,12 +110,14 @@ def on_exit(_server: Any) -> None:
 _metrics: list[Path] = []
 
 
-def _is_taken(address: tuple[str, int]) -> bool:
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind(address)
-        except OSError as error:
-            return error.errno == errno.EADDRINUSE
-    return False
+def bind_problem(address: tuple[str, int]) -> str | None:
+    """Returns None if a process can listen at the address, or a sentence that says why it can't."""
+    host, port = address
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server(address, family=family).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return f"Port {port} of {host} is already in use: set PORT to another."
+        return f"Nothing can listen on port {port} of {host}: {error.strerror}."
+    return None

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -307,7 +308,7 @@ def test_stalling_recipients_and_webhooks_delay_nobody_else(committed_cast, rece
     for _ in range(60):
         letters.add(address="ada@stalls.example")
     receiver.answers += ["stall"]
-    mails, webhooks = Senders(letters.kind), Senders(WEBHOOKS, at_once=2, per_host=1)
+    mails, webhooks = Senders(letters.kind), Senders(replace(WEBHOOKS, shares=2, per_host=1))
     with receiving() as hooks:
         trigger_id = committed_cast.add_trigger(webhook_url=hooks.url())
         assert mails.top_up() == 1

@@ -1,6 +1,7 @@
 """`manage.py runscheduler`: the process that does background work, such as firing schedules and sending webhooks."""
 
 import contextlib
+import os
 from typing import Any
 
 from django.conf import settings
@@ -53,7 +54,7 @@ def _measured(jobs: tuple[Job, ...]) -> tuple[Job, ...]:
         raise CommandError(
             "SCHEDULER_METRICS_BIND needs a METRICS_TOKEN, which guards the metrics."
         )
-    metrics.leave_directory()
+    os.environ.pop(metrics.VARIABLE, None)
     # The import stands here, so that it takes no time and memory while metrics are off.
     from pipedai.metrics import scheduler
 

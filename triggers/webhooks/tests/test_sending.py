@@ -310,7 +310,7 @@ def make_senders():
     made = []
 
     def make(**bounds):
-        made.append(Senders(WEBHOOKS, **bounds))
+        made.append(Senders(replace(WEBHOOKS, **bounds)))
         return made[-1]
 
     yield make
@@ -392,7 +392,7 @@ def test_hosts_that_have_not_answered_leave_a_quarter_of_the_shares_to_others():
 def test_what_could_not_be_sent_at_all_says_nothing_about_its_host(
     committed_cast, make_senders, monkeypatch
 ):
-    pool = make_senders(at_once=8, per_host=4)
+    pool = make_senders(shares=8, per_host=4)
     answered_before(pool, "hooks.example")
     queue(committed_cast, "https://hooks.example/")
     refused = OwnAnswer(None, 0, "the secret does not open")
@@ -424,7 +424,7 @@ def test_a_host_loses_its_shares_only_if_it_keeps_the_sender_waiting_in_vain(
 
 
 def test_a_slow_host_does_not_hold_up_another(committed_cast, receiver: Receiver, make_senders):
-    pool = make_senders(at_once=8, per_host=2)
+    pool = make_senders(shares=8, per_host=2)
     answered_before(pool, "127.0.0.1")
     slow = committed_cast.add_trigger(webhook_url=receiver.url())
     for _ in range(8):
@@ -445,7 +445,7 @@ def test_a_slow_host_does_not_hold_up_another(committed_cast, receiver: Receiver
 def test_an_environment_of_slow_hosts_does_not_hold_up_another(
     committed_cast, receiver: Receiver, make_senders
 ):
-    pool = make_senders(at_once=6, per_host=6)
+    pool = make_senders(shares=6, per_host=6)
     answered_before(pool, "127.0.0.1")
     slow = committed_cast.add_trigger(webhook_url=receiver.url())
     for _ in range(8):
@@ -479,7 +479,7 @@ def test_topping_up_waits_for_nobody_and_the_end_waits_for_what_is_under_way(
 def test_many_attempts_start_few_threads_and_open_fewer_connections(
     committed_cast, receiver: Receiver, make_senders, monkeypatch
 ):
-    pool = make_senders(at_once=8, per_host=8)
+    pool = make_senders(shares=8, per_host=8)
     trigger_id = committed_cast.add_trigger(webhook_url=receiver.url())
     for _ in range(40):
         send_test(trigger_id=trigger_id, actor=TEST_ACTOR)
@@ -549,7 +549,7 @@ def test_a_connection_that_broke_costs_no_answer_and_no_thread(
 def test_an_answer_that_cannot_be_recorded_leaves_its_place_to_others(
     committed_cast, receiver: Receiver, make_senders, monkeypatch, capfd
 ):
-    pool = make_senders(at_once=1)
+    pool = make_senders(shares=1)
     trigger_id = committed_cast.add_trigger(webhook_url=receiver.url())
     for _ in range(2):
         send_test(trigger_id=trigger_id, actor=TEST_ACTOR)

@@ -264,7 +264,9 @@ def test_a_server_that_hangs_for_one_workspace_holds_up_no_other(
         for _ in range(4):
             slow = add_oauth_connection(cast, token_endpoint=hangs.url("/token"))
             ago(slow, 2400)
-        scheduler = Refreshers(Healthy(), at_once=4)
+        queue = Healthy()
+        queue.shares = 4
+        scheduler = Refreshers(queue)
         # A server that has not answered yet gets one of the threads.
         assert scheduler.top_up() == 1
         quick = add_oauth_connection(
@@ -367,11 +369,11 @@ def test_failing_and_new_connections_wait_for_none_of_the_healthy_ones_threads(
         for row in claim_of(lane, room=9, busy={}, per_host=9):
             asked: list[float] = []
 
-            def fetch(*_: Any, timeout: float, asked: list[float] = asked, **__: Any) -> Answer:
+            def post(*_: Any, timeout: float, asked: list[float] = asked, **__: Any) -> Answer:
                 asked.append(timeout)
                 return Answer(None, 0, "timed out")
 
-            monkeypatch.setattr("pipedai.outgoing.oauth.fetch", fetch)
+            monkeypatch.setattr("pipedai.outgoing.oauth.post", post)
             refreshing.ask(row)
             limits[row["id"]] = (type(lane), round(max(asked)))
     assert limits == {
