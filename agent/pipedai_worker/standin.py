@@ -310,22 +310,22 @@ class Player:
     def do_call(self, text: str, *, hooked: bool = True) -> int | None:
         tool, _, arguments = text.partition(" ")
         given = json.loads(arguments or "{}")
-        call = self._server.call(self._talk, tool, given)
+        number = self._server.call(self._talk, tool, given)
         name = TOOL_PREFIX + tool
-        asked = {"tool_use_id": call.number, "tool_input": given}
+        asked = {"tool_use_id": number, "tool_input": given}
         settings = self._settings if hooked else {}
         decision, why = ask_hook(settings, name, session_id=self._talk.session_id, **asked)
         if decision == "deny":
-            self._talk.deny(call.number, name, given, why)
+            self._talk.deny(number, name, given, why)
         elif decision == "defer":
             self._session.store(self._marked[self._number - 1 :], deferred=True)
-            deferred = {"id": call.number, "name": name, "input": given}
+            deferred = {"id": number, "name": name, "input": given}
             return self._talk.result(
                 "success", reason=DEFERRED, stop=DEFERRED, result="", deferred_tool_use=deferred
             )
         else:
-            self._calling = call.number
-            call.answer()
+            self._calling = number
+            self._server.answer(self._talk, number, tool, given)
             self._calling = None
         return None
 

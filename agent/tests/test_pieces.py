@@ -331,10 +331,16 @@ def test_a_log_line_is_one_line_and_holds_no_secret() -> None:
         redact.known_secrets.remove("run")
 
 
-def test_a_home_directory_that_can_t_be_read_costs_no_run_its_outcome(tmp_path: Path) -> None:
+def test_a_home_directory_that_can_t_be_read_costs_no_run_its_outcome(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # The system refuses to look below a name that is too long, as below a directory that this account may not enter.
     home = f"/{'x' * 300}"
+    executor = claude.ClaudeExecutor(["claude"], auth_mode=lambda: "api_key", silence_seconds=0)
     for variables in ({"HOME": home}, {"CLAUDE_CONFIG_DIR": home, "XDG_CACHE_HOME": home}):
-        claude.remove_paths(claude.process_paths(tmp_path, "session", 1, variables))
-        claude.remove_paths(claude.session_paths(tmp_path, "session", variables))
-        assert not claude.has_conversation(tmp_path, "session", variables)
+        for name in ("HOME", "CLAUDE_CONFIG_DIR", "XDG_CACHE_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        executor.clean_up("session", tmp_path, 1)
+        assert executor.session_files("session", tmp_path) == []

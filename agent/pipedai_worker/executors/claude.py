@@ -13,7 +13,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ from pipedai_worker.executors.base import (
     Execution,
     Executor,
     Job,
-    allowed,
     is_blank,
     launch,
     stdin_for_claude,
@@ -93,17 +92,18 @@ class ClaudeExecutor(Executor):
     def clean_up(
         self, session_id: str, directory: Path, pid: int | None, *, keep_session: bool = False
     ) -> None:
-        environment = allowed()
-        remove_paths(process_paths(directory, session_id, pid, environment))
+        remove_paths(process_paths(directory, session_id, pid))
         if not keep_session:
-            remove_paths(session_paths(directory, session_id, environment))
+            remove_paths(session_paths(directory, session_id))
 
     def session_files(self, session_id: str, directory: Path) -> list[Path]:
         """Return claude's files of the session; none if the conversation itself is not among them."""
-        if not has_conversation(directory, session_id, allowed()):
-            return []
-        found = session_paths(directory, session_id, allowed())
-        return [path for path in found if os.path.lexists(path)]
+        found = [path for path in session_paths(directory, session_id) if os.path.lexists(path)]
+        # Without the file with the conversation, claude can't resume the session.
+        with contextlib.suppress(OSError):
+            if any((path / f"{session_id}.jsonl").is_file() for path in found):
+                return found
+        return []
 
     def _command_line(self, job: Job) -> list[str]:
         command_line = [
@@ -283,34 +283,21 @@ def remove_paths(paths: Iterable[Path]) -> None:
                 path.unlink()
 
 
-def session_paths(work: Path, session_id: str, environment: Mapping[str, str]) -> Iterator[Path]:
+def session_paths(work: Path, session_id: str) -> Iterator[Path]:
     """Return the paths that claude needs to resume a session; not all of them exist. The names contain `work` and
     `session_id`, which are random, so that no other run's files match.
     """
-    config = config_directory(environment)
+    config = config_directory()
     if config is not None:
         yield from (config / "projects" / name for name in _names(work))
         for kind in ("session-env", "todos", "tasks", "file-history"):
             yield config / kind / session_id
 
 
-def has_conversation(work: Path, session_id: str, environment: Mapping[str, str]) -> bool:
-    """Tell whether there is the file with the session's conversation, without which claude can't resume it."""
-    config = config_directory(environment)
-    if config is None:
-        return False
-    names = (config / "projects" / name / f"{session_id}.jsonl" for name in _names(work))
-    with contextlib.suppress(OSError):
-        return any(path.is_file() for path in names)
-    return False
-
-
-def process_paths(
-    work: Path, session_id: str, pid: int | None, environment: Mapping[str, str]
-) -> Iterator[Path]:
+def process_paths(work: Path, session_id: str, pid: int | None) -> Iterator[Path]:
     """Return the files that a process of claude leaves behind and that no later process needs."""
-    home = _directory(environment, "HOME")
-    config = config_directory(environment)
+    home = _directory("HOME")
+    config = config_directory()
     if config is not None:
         with contextlib.suppress(OSError):
             # The file is read as bytes, as a claude that was killed may have left it cut within a character.
@@ -318,25 +305,26 @@ def process_paths(
                 (config / "sessions" / f"{pid}.json").read_bytes()
             ):
                 yield from list((config / "sessions").glob(f"{pid}.*"))
-    cache = _directory(environment, "XDG_CACHE_HOME")
+    cache = _directory("XDG_CACHE_HOME")
     if home is not None:
         cache = home / "Library/Caches" if sys.platform == "darwin" else cache or home / ".cache"
     if cache is not None:
         yield from (cache / "claude-cli-nodejs" / name for name in _names(work))
 
 
-def config_directory(environment: Mapping[str, str]) -> Path | None:
+def config_directory() -> Path | None:
     """Return the directory of claude's settings and sessions; None if the account has no home."""
-    home = _directory(environment, "HOME")
-    return _directory(environment, "CLAUDE_CONFIG_DIR") or (home and home / ".claude")
+    home = _directory("HOME")
+    return _directory("CLAUDE_CONFIG_DIR") or (home and home / ".claude")
 
 
 def _names(work: Path) -> set[str]:
     return {_NOT_A_LETTER.sub("-", str(path)) for path in (work, work.resolve())}
 
 
-def _directory(environment: Mapping[str, str], variable: str) -> Path | None:
-    return Path(environment[variable]) if environment.get(variable) else None
+def _directory(variable: str) -> Path | None:
+    named = os.environ.get(variable)
+    return Path(named) if named else None
 
 
 # Somebody may log in with another account at any time, so the login is read again this often.
@@ -399,7 +387,7 @@ def account_identity(auth_mode: str) -> str | None:
 
 def _login() -> dict[str, Any]:
     """Return what claude's own file says of the account that it is logged in with; {} if it is not logged in."""
-    directory = _directory(allowed(), "CLAUDE_CONFIG_DIR") or _directory(allowed(), "HOME")
+    directory = _directory("CLAUDE_CONFIG_DIR") or _directory("HOME")
     try:
         content = json.loads((directory / ".claude.json").read_bytes()) if directory else {}
     except (OSError, ValueError, RecursionError):

@@ -119,6 +119,8 @@ class Gateway:
                 if stopped():
                     asked.cancel()
             return asked.result()
+        except ServerFailed as failed:
+            return failed.fault
         except CancelledError:
             return faults.infra("The run was stopped before its MCP server had answered.").fault
         except Exception as error:

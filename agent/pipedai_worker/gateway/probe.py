@@ -28,7 +28,6 @@ from pipedai_worker.gateway.upstream import (
     media_type,
     session_in,
 )
-from pipedai_worker.running.outcome import Fault
 
 # The versions of MCP in which a conversation begins with `initialize`. The probe offers the first one to the server.
 VERSIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
@@ -42,17 +41,8 @@ TOO_LARGE = f"What the MCP server tells of its tools is larger than {_LARGEST_MI
 USER_AGENT = ("User-Agent", f"pipedai-worker/{__version__}")
 
 
-async def probe(
-    upstream: Upstream, effects: Effects, look: Look | None = None
-) -> Looked | Fault | None:
-    """Initialise the server, list its tools in 30 s, and take the `look`. Return its result, None, or what is wrong."""
-    try:
-        return await _probe(upstream, effects, look)
-    except ServerFailed as failed:
-        return failed.fault
-
-
-async def _probe(upstream: Upstream, effects: Effects, look: Look | None) -> Looked | None:
+async def probe(upstream: Upstream, effects: Effects, look: Look | None) -> Looked | None:
+    """Initialise the server, list its tools in 30 s, and take the `look`. Raises ServerFailed."""
     ends_at = asyncio.get_running_loop().time() + limits.PROBE_SECONDS
     conversation = Conversation(upstream)
     try:

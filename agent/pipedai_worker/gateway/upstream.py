@@ -49,7 +49,7 @@ class Renewal:
 
     def __init__(self, given: Credentials, ask: Ask, use: Callable[[Credentials], None]) -> None:
         """`use` gets each answer of `ask`, and raises ServerFailed for headers that can't be sent."""
-        self._expire_at = given.expire_at
+        self.expire_at = given.expire_at
         self._ask = ask
         self._use = use
         self._asking: asyncio.Future[Credentials] | None = None
@@ -63,10 +63,6 @@ class Renewal:
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-
-    @property
-    def is_expected(self) -> bool:
-        return self._expire_at is not None
 
     async def ask(self) -> None:
         """Ask for the current credentials after a server has refused ours, and wait RENEWAL_SECONDS at most for them.
@@ -97,7 +93,7 @@ class Renewal:
             except ServerFailed as failed:
                 error = failed
         if error is None:
-            self._expire_at = asking.result().expire_at
+            self.expire_at = asking.result().expire_at
             self._backoff.reset()
         else:
             if not self._backoff.attempts:
@@ -110,9 +106,9 @@ class Renewal:
 
     def _plan(self, pause: float) -> None:
         """Ask again shortly before the credentials expire, but after `pause` seconds at the earliest."""
-        if self._expire_at is None:
+        if self.expire_at is None:
             return
-        left = self._expire_at - time.monotonic()
+        left = self.expire_at - time.monotonic()
         delay = max(pause, left - min(limits.RENEWED_BEFORE, left / 2))
         self._timer = asyncio.get_running_loop().call_later(delay, self._begin)
 
@@ -163,7 +159,7 @@ class Upstream:
 
     @property
     def headers_expire(self) -> bool:
-        return self._renewal.is_expected
+        return self._renewal.expire_at is not None
 
     def _use(self, credentials: Credentials) -> None:
         self._headers = _sendable(credentials.headers)

@@ -197,13 +197,49 @@ class Server:
                 return str(tool.get("name"))
         return None
 
-    def call(self, talk: Conversation, tool: str, arguments: Mapping[str, Any]) -> _Call:
-        """Write that the model calls a tool. Return the call, whose method `answer` makes it and writes its result."""
-        name = self._client.server_name if self._client else ""
-        known = TOOL_PREFIX + tool in self.tools
-        names = {"display_name": tool.capitalize(), "server_display_name": name, "tool_name": tool}
-        number = talk.call(TOOL_PREFIX + tool, arguments, **(names if known else {}))
-        return _Call(talk, number, tool, arguments, self._client if known else None)
+    def call(self, talk: Conversation, tool: str, arguments: Mapping[str, Any]) -> str:
+        """Write that the model calls a tool. Return the call's id; `answer` makes the call."""
+        names = {}
+        if self._client is not None and self._knows(tool):
+            names = {
+                "display_name": tool.capitalize(),
+                "server_display_name": self._client.server_name,
+                "tool_name": tool,
+            }
+        return talk.call(TOOL_PREFIX + tool, arguments, **names)
+
+    def answer(
+        self, talk: Conversation, number: str, tool: str, arguments: Mapping[str, Any]
+    ) -> None:
+        """Make the call with this id, and write its result."""
+        name = TOOL_PREFIX + tool
+        if self._client is None or not self._knows(tool):
+            why = f"No such tool available: {name}"
+            talk.answer(number, why, returned=f"Error: {why}", how={}, is_error=True)
+            return
+        try:
+            with _progress(talk, number, name):
+                result = self._client.call(tool, arguments, number)
+        except McpError as error:
+            result = {"content": str(error), "isError": True}
+        returned: dict[str, Any] = {
+            key: result[key] for key in ("_meta", "structuredContent") if key in result
+        }
+        content = result.get("content")
+        if "structuredContent" in result:
+            content = json.dumps(result["structuredContent"], separators=(",", ":"))
+        permitted = {"decision": "accept", "source": "config", "reason_type": "rule"}
+        how = {"permission_decision": permitted}
+        if result.get("isError"):
+            text = content if isinstance(content, str) else _text(content)
+            returned["content"] = f"Error: {text}"
+            talk.answer(number, text, returned=returned, how=how, is_error=True)
+        else:
+            returned["content"] = content
+            talk.answer(number, content, returned=returned, how=how)
+
+    def _knows(self, tool: str) -> bool:
+        return TOOL_PREFIX + tool in self.tools
 
     def close(self) -> None:
         if self._client is not None:
@@ -232,46 +268,6 @@ def _output(command: str, text: str) -> str:
     argv = ["/bin/sh", "-c", command]
     done = subprocess.run(argv, input=text, stdout=subprocess.PIPE, text=True, check=False)
     return done.stdout if done.returncode == 0 else ""
-
-
-class _Call:
-    def __init__(
-        self,
-        talk: Conversation,
-        number: str,
-        tool: str,
-        arguments: Mapping[str, Any],
-        client: McpClient | None,
-    ) -> None:
-        self._talk, self.number, self._client = talk, number, client
-        self._tool, self._arguments = tool, arguments
-
-    def answer(self) -> None:
-        if self._client is None:
-            why = f"No such tool available: {TOOL_PREFIX}{self._tool}"
-            self._talk.answer(self.number, why, returned=f"Error: {why}", how={}, is_error=True)
-            return
-        try:
-            with _progress(self._talk, self.number, TOOL_PREFIX + self._tool):
-                result = self._client.call(self._tool, self._arguments, self.number)
-        except McpError as error:
-            result = {"content": str(error), "isError": True}
-        self._write(result)
-
-    def _write(self, result: Mapping[str, Any]) -> None:
-        returned = {name: result[name] for name in ("_meta", "structuredContent") if name in result}
-        content = result.get("content")
-        if "structuredContent" in result:
-            content = json.dumps(result["structuredContent"], separators=(",", ":"))
-        permitted = {"decision": "accept", "source": "config", "reason_type": "rule"}
-        how = {"permission_decision": permitted}
-        if result.get("isError"):
-            text = content if isinstance(content, str) else _text(content)
-            returned["content"] = f"Error: {text}"
-            self._talk.answer(self.number, text, returned=returned, how=how, is_error=True)
-        else:
-            returned["content"] = content
-            self._talk.answer(self.number, content, returned=returned, how=how)
 
 
 @contextlib.contextmanager
