@@ -145,8 +145,9 @@ class WorkerStreamTicket(StreamTicket):
     # of the newest event that was 30 s old when the stream began, whichever is smaller. It is None until the view was
     # asked once.
     began_after: int | None = None
-    # The time of each event that was sent recently, or came shortly before the stream began, by the event's id. An event whose transaction commits late appears after
-    # events with larger ids. So the view looks for such events, and leaves out those that are listed here.
+    # The time of each event that was sent recently, or came shortly before the stream began, by the event's id. An
+    # event whose transaction commits late appears after events with larger ids. So the view looks for such events, and
+    # leaves out those that are listed here.
     told: dict[int, datetime] = field(default_factory=dict)
     # The largest id of all events that the stream has sent, or that its reader had before.
     newest: int = 0
