@@ -105,8 +105,8 @@ class WorkspaceWorkerViewSet(HostViewSet):
         filters=WorkerFilters,
     )
     def list(self, request: Request, workspace_id: UUID) -> Response:
-        rows = worker_rows().filter(environment_id=self.access.environment_id)
         environment_id = self.access.environment_id
+        rows = worker_rows().filter(environment_id=environment_id)
         filters = WorkerFilters.read(rows, request, environment_id=environment_id)
         return self.page(request, filters.qs, WorkerSerializer)
 

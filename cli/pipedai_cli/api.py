@@ -43,11 +43,10 @@ class Failure(Exception):  # noqa: N818 - it is what the user is told, and no fa
 
 
 class Refused(Failure):
-    """The API answered with an error."""
+    """The API answered with an error, whose code is `code`."""
 
-    def __init__(self, status: int, code: str, sentence: str) -> None:
+    def __init__(self, code: str, sentence: str) -> None:
         super().__init__(Exit.REFUSED, sentence)
-        self.status = status
         self.code = code
 
 
@@ -230,7 +229,7 @@ class Api:
         if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
             # It is no refusal: the same request may succeed later.
             raise Failure(Exit.UNREACHABLE, f"{self.url} can't answer now: {_sentence(answer)}")
-        raise Refused(response.status_code, str(answer.get("code")), _sentence(answer))
+        raise Refused(str(answer.get("code")), _sentence(answer))
 
     def _unreachable(self, error: Exception) -> Failure:
         what = str(error).rstrip(".") or type(error).__name__

@@ -14,7 +14,6 @@ from django.db.models.lookups import GreaterThan, GreaterThanOrEqual, LessThan
 from rest_framework.pagination import BasePagination
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from pipedai.api.errors import Invalid
 from pipedai.sql import planned_for_values, without_sorting
@@ -90,11 +89,13 @@ class KeysetPaginator(BasePagination):
     sorts: bool = True
 
     def paginate_parts(
-        self, parts: Sequence[Any], request: Request, view: APIView | None = None
+        self, parts: Sequence[Any], request: Request, filter_names: Sequence[str]
     ) -> list[Any]:
-        """Returns a page of the rows of several querysets, as of one list. Raises Invalid for bad parameters."""
+        """Returns a page of the rows of several querysets, as of one list. A cursor depends on the parameters in
+        `filter_names`. Raises Invalid for bad parameters.
+        """
         limit = limit_of(request, self.default_limit)
-        self._salt = _salt(request, getattr(view, "filter_names", ()))
+        self._salt = _salt(request, filter_names)
         if (cursor := request.query_params.get("cursor")) is not None:
             place = self._open(cursor)
             parts = [part.filter(before((self.time_field, self.id_field), place)) for part in parts]
@@ -159,11 +160,11 @@ class SortedPaginator(HeavyPaginator):
         self._keys = {f"key_{n}": each for n, each in enumerate(keys)}
 
     def paginate_parts(
-        self, parts: Sequence[Any], request: Request, view: APIView | None = None
+        self, parts: Sequence[Any], request: Request, filter_names: Sequence[str]
     ) -> list[Any]:
         (rows,) = parts
         limit = limit_of(request, self.default_limit)
-        self._salt = _salt(request, getattr(view, "filter_names", ()))
+        self._salt = _salt(request, filter_names)
         names = [*self._keys, "id"]
         light = rows.annotate(**self._keys)
         keys = [light.query.annotations[name].output_field for name in self._keys]
@@ -197,7 +198,7 @@ def limit_of(request: Request, default: int) -> int:
     return int(sent)
 
 
-def _salt(request: Request, filter_names: tuple[str, ...]) -> str:
+def _salt(request: Request, filter_names: Sequence[str]) -> str:
     sent = sorted(
         (name, value) for name in filter_names for value in request.query_params.getlist(name)
     )

@@ -1,5 +1,6 @@
 """The public endpoints: what the service is, whether it works, its schema, and the documents at /api/docs."""
 
+# drf-spectacular has types for only a part of its functions, so mypy must allow calls of untyped functions here.
 # mypy: disallow-untyped-calls=False
 
 import posixpath
@@ -105,9 +106,6 @@ def _hide_links(tokens: "list[Token]", folder: str) -> None:
             is_hidden = not re.match(r"https?:|#", href) and file not in SERVED
         if token.type in {"link_open", "link_close"}:
             token.hidden = is_hidden
-
-
-# drf-spectacular has types for only a part of its functions, so mypy must allow calls of untyped functions here.
 
 
 HEALTHY = ("ok",)

@@ -173,7 +173,9 @@ class ApiViewSet(ViewSet):
         """
         pages = (paginator or self.pagination_class)()
         parts = rows if isinstance(rows, list) else [rows]
-        return pages.get_paginated_response(shown(pages.paginate_parts(parts, request, self)))
+        return pages.get_paginated_response(
+            shown(pages.paginate_parts(parts, request, self.filter_names))
+        )
 
     def _is_public(self) -> bool:
         """Whether anyone may call the action, or all actions of the route if it has none for the method."""

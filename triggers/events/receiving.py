@@ -161,7 +161,8 @@ FROM event e LEFT JOIN event_source s ON s.id = e.source_id WHERE e.id = %(event
 """
 
 
-@dataclass(frozen=True, slots=True)
+# It has no `repr`, because the headers of some schemes hold the secret itself.
+@dataclass(frozen=True, slots=True, repr=False)
 class Delivery:
     """A request to the hook of a source, as it was sent from `address`. `hold_memory` is called before the body is
     parsed, once its signature has been looked at.

@@ -270,9 +270,7 @@ class EnvironmentSourceEventViewSet(TenantViewSet):
     @from_replica
     def list(self, request: Request, environment_id: UUID) -> Response:
         of = {"environment_id": usual(environment_id), "source__isnull": False}
-        none = Event.objects.none()
-        EnvironmentEventFilters.read(none, request, environment_id=environment_id)
-        return _page(request, self, EnvironmentEventFilters, **of)
+        return _page(request, self, EnvironmentEventFilters, of)
 
 
 class SourceEventViewSet(TenantViewSet):
@@ -289,7 +287,7 @@ class SourceEventViewSet(TenantViewSet):
     )
     @from_replica
     def list(self, request: Request, source_id: UUID) -> Response:
-        return _page(request, self, EventFilters, source_id=usual(source_id))
+        return _page(request, self, EventFilters, {"source_id": usual(source_id)})
 
 
 class EventViewSet(TenantViewSet):
@@ -318,11 +316,12 @@ class EventViewSet(TenantViewSet):
 
 
 def _page(
-    request: Request, view: TenantViewSet, filters: type[EventFilters], **of: Any
+    request: Request, view: TenantViewSet, filters: type[EventFilters], of: dict[str, Any]
 ) -> Response:
     """Answers with a page of the events that are `of` a source or an environment."""
     decided = EventDecision.objects.filter(**of).values("received_at", "event_id")
-    read = filters.read(decided.distinct(), request)
+    environment_id = view.access.environment_id
+    read = filters.read(decided.distinct(), request, environment_id=environment_id)
     if not read.values["decision"]:
         rows = Event.objects.filter(**of).values(*_EVENT_COLUMNS)
         of_list = filters.read(rows, request).qs

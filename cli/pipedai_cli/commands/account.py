@@ -21,6 +21,8 @@ from pipedai_cli.session import (
     with_session,
 )
 
+# How long the code that a person types works.
+_CODE_WORKS_SECONDS = 600
 _THIS_MACHINE = {"localhost", "127.0.0.1", "::1"}
 
 
@@ -75,23 +77,29 @@ def login(session: Session, url: str | None, no_browser: bool) -> None:
 
 
 def _wait_for_key(api: Api, begun: Json) -> Json:
-    """Ask until somebody has decided, as RFC 8628 §3.5 says. Raises Failure if they denied it or it is too late."""
+    """Ask until somebody has decided, as RFC 8628 §3.5 says. While the service can't be reached, for example because it
+    restarts, ask ever more rarely. Raises Failure if the login was denied, or if it is too late.
+    """
     interval = float(begun["interval"])
+    ends_at = time.monotonic() + _CODE_WORKS_SECONDS
     while True:
         time.sleep(interval)
         try:
             answer: Json = api.post("/enrollments/key", {"deviceCode": begun["deviceCode"]})
             return answer
-        except Refused as refused:
-            if refused.code == "slow_down":
+        except Failure as failure:
+            code = failure.code if isinstance(failure, Refused) else "unreachable"
+            if code == "slow_down":
                 interval += 5
-            elif refused.code == "enrollment_denied":
+            elif code in {"throttled", "unreachable"} and time.monotonic() < ends_at:
+                interval *= 2
+            elif code == "enrollment_denied":
                 raise Failure(Exit.REFUSED, "The login was denied.") from None
-            elif refused.code == "enrollment_expired":
+            elif code == "enrollment_expired":
                 raise Failure(
                     Exit.REFUSED, "Nobody approved it in time. Begin anew with `pipedai login`."
                 ) from None
-            elif refused.code != "authorization_pending":
+            elif code != "authorization_pending":
                 raise
 
 

@@ -19,6 +19,8 @@ from audit.models import AuditEntry
 from cli_tests.test_hostile_service import answers
 from pipedai.api.authentication import AUTH_COOKIE
 from pipedai.env import BASE_DIR
+from pipedai_cli import api
+from pipedai_cli.commands import account
 from triggers.models import Run
 from workspaces.api_keys import revoke_api_key
 from workspaces.models import ApiKey
@@ -88,6 +90,25 @@ def test_login_gives_a_key_that_works_until_it_is_revoked(server, committed_cast
     assert pipedai("logout", home=tmp_path).code == 0
     assert pipedai("whoami", home=tmp_path).code == 2
     assert "pwk_" not in (tmp_path / "out").read_text() + err.read_text() + kept.read_text()
+
+
+def test_a_login_goes_on_after_an_answer_that_did_not_come():
+    ends = iter(
+        [
+            api.Failure(api.Exit.UNREACHABLE, "The service restarts."),
+            api.Refused("throttled", "Too many requests."),
+            api.Refused("authorization_pending", "authorization_pending"),
+        ]
+    )
+
+    class Service(api.Api):
+        def post(self, path, body=None, **options):
+            if ended := next(ends, None):
+                raise ended
+            return {"token": "pwk_x"}
+
+    begun = {"interval": 0, "deviceCode": "x"}
+    assert account._wait_for_key(Service("https://x.example"), begun) == {"token": "pwk_x"}
 
 
 def test_wait_and_follow_end_with_the_run(server, committed_cast, tmp_path):

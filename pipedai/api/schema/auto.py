@@ -4,6 +4,7 @@ and the headers of answers that all operations share.
 drf-spectacular calls `complete` after it has made all operations.
 """
 
+# drf-spectacular has types for only a part of its functions, so mypy must allow calls of untyped functions here.
 # mypy: disallow-untyped-calls=False
 
 from collections.abc import Iterator
@@ -185,9 +186,6 @@ def shared_components() -> dict[str, dict[str, Any]]:
         },
         "schemas": SCHEMAS,
     }
-
-
-# drf-spectacular has types for only a part of its functions, so mypy must allow calls of untyped functions here.
 
 
 _DECIMAL = r"^\d+(\.\d+)?$"

@@ -98,6 +98,12 @@ def test_a_body_over_256_kib_is_refused_before_its_signature(source_id: UUID) ->
     assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
 
 
+def test_what_a_process_writes_about_a_delivery_has_no_secret_of_it(source_id: UUID) -> None:
+    headers = {"authorization": f"Bearer {SOURCE_SECRET}"}
+    told = repr(receiving.Delivery(source_id, headers, SOURCE_SECRET.encode(), "192.0.2.7"))
+    assert SOURCE_SECRET not in told
+
+
 def test_a_body_that_is_null_is_an_event(source_id: UUID) -> None:
     assert post(source_id, b"null").status_code == 202
     assert Event.objects.get().body is None
