@@ -9,7 +9,7 @@ happened.
 import json
 import re
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -160,7 +160,8 @@ def read_events(
             _BEGIN, {"worker_id": worker_id, "last_id": last_event_id if is_id else None}
         )
         ticket.began_after, ticket.newest = begun["began_after"], begun["newest"]
-        ticket.told = dict.fromkeys(begun["told"], begun["now"])
+        now: datetime = begun["now"]
+        ticket.told = dict.fromkeys(begun["told"], now)
     rows = fetch_all(
         _READ,
         {
