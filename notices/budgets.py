@@ -14,7 +14,7 @@ from django.db import transaction
 from notices.incidents import Finding, change_incidents
 from notices.states import Kind
 from pipedai.api.renderers import counted, dollars
-from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one
+from pipedai.sql import NOW, Row, execute, fetch_all, fetch_row
 from triggers.budgets.spending import AMOUNT, IS_HOLDING, SPENT
 from triggers.explain.answers import zoned_words
 from triggers.models import Budget
@@ -79,8 +79,7 @@ def find_reached_budgets(*, limit: int = 100, now: datetime | None = None) -> in
     each higher percentage it closes the open incident and opens another, so that people are told of both.
     """
     with transaction.atomic():
-        turn = fetch_one(_TAKE_TURN, {})
-        if turn is None or not turn["is_ours"]:
+        if not fetch_row(_TAKE_TURN, {})["is_ours"]:
             return 0
         rows = fetch_all(_READ, {"limit": limit, "now": now})
         if not rows:

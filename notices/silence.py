@@ -195,4 +195,5 @@ def _past(silences: list[Row]) -> Past:
         + f" until it called at {zoned_words(last['ended_at'])}, before a scheduler noticed."
     )
     finding = Finding(first["environment_id"], first["worker_id"], first["label"], message)
-    return Past(finding, first["offline_at"], last["ended_at"])
+    # If the database's clock was put back, the last silence may have ended before the first one began.
+    return Past(finding, first["offline_at"], max(each["ended_at"] for each in silences))

@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from django.http import HttpRequest
 
@@ -54,7 +53,10 @@ def trace_of(request: HttpRequest, run: Json, events: Json, machine: str) -> Jso
     rows = _steps(events.get("items", []), calls_of(request, run))
     if run["endedAt"]:
         now = moment(run["endedAt"])
-        phases[-1:] = [_ended(each, run) for each in phases[-1:]]
+        for last in phases[-1:]:
+            last.until = last.until or now
+            last.is_bad = run["status"] in {"failed", "timed_out"}
+            last.icon = "cross" if last.is_bad else last.icon
     begun = _beginning(phases, now)
     trace = Trace(begun, now, is_live=not run["endedAt"])
     for row in (shown := sorted([*phases, *rows], key=lambda each: each.since)):
@@ -93,14 +95,6 @@ def _phase(phase: Json, machine: str) -> Row:
     return Row(
         kind="phase", name=name, icon=icon, mark=mark, since=moment(phase["from"]), until=until
     )
-
-
-def _ended(last: Row, run: Json) -> Row:
-    """Returns a run's last phase with how the run ended."""
-    last.until = last.until or moment(run["endedAt"])
-    last.is_bad = run["status"] in {"failed", "timed_out"}
-    last.icon = "cross" if last.is_bad else last.icon
-    return last
 
 
 def calls_of(request: HttpRequest, run: Json) -> list[Json]:
@@ -168,7 +162,11 @@ def _fold(row: Row, event: Json, heading: str, text: str) -> None:
 
 
 def _words(event: Json, *, is_bad: bool) -> Row:
-    text = visible(_text_of(event))
+    # An event without a text shows its data.
+    data = event["data"]
+    text = visible(
+        event["text"] or (json.dumps(data, ensure_ascii=False) if data is not None else "")
+    )
     row = Row(
         kind="words",
         name=_WORDS.get(event["type"], visible(spaced(event["type"])).capitalize()),
@@ -180,13 +178,6 @@ def _words(event: Json, *, is_bad: bool) -> Row:
     if len(text) > _LONGEST and not event.get("isWhole"):
         row.words, row.cut = text[:_LONGEST], event["seq"] - 1
     return row
-
-
-def _text_of(event: Json) -> str:
-    """Returns an event's text, or its data if it has no text."""
-    shown: Any = None if event["text"] else event["data"]
-    text = event["text"] or ""
-    return text if shown is None else json.dumps(shown, ensure_ascii=False)
 
 
 def _milliseconds(time: timedelta) -> int:

@@ -208,7 +208,7 @@ def _looks(request: HttpRequest, row: Json) -> dict[str, Look]:
         "runOnceAt": Look("Once, at (UTC)", help="A single time, with a schedule or without."),
         "workerId": one_of("workers", workers, "Machine"),
         "poolId": one_of("pools", pools, "Pool", "Any machine of it may take a run."),
-        "description": Look(),
+        "description": Look(kind="area"),
         "model": Look(help="Empty: the machine's own choice."),
         "timeoutSeconds": Look("A run may take", unit="seconds"),
         "maxCostUsd": Look("A run may cost", help="Empty: no limit.", unit="US dollars"),

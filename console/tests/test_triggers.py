@@ -413,3 +413,10 @@ def test_a_failing_trigger_counts_its_failures_in_the_order_in_which_runs_ended(
     slow.complete(run_id, "failed", faultClass="client", errorMessage="The disk is full.")
     text = text_of(visitor(cast.viewer).get(page_of(trigger_id)))
     assert "The last run failed. The disk is full." in text
+
+
+def test_a_description_of_several_lines_has_a_field_that_keeps_them(cast, page_of):
+    trigger_id = cast.add_trigger(description="What it is.\nWho asked for it.")
+    form = visitor(cast.admin).get(f"{page_of(trigger_id)}/edit")
+    assert typed_in(form)["description"] == ["What it is.\nWho asked for it."]
+    assert '<textarea id="field-description"' in form.content.decode()

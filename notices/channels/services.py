@@ -25,7 +25,7 @@ from pipedai.crypto import CannotOpen
 from pipedai.events import Actor, is_rehearsal
 from pipedai.outgoing.posts import host_of
 from pipedai.redaction import REDACTED
-from pipedai.sql import Row, database_now, execute, fetch_one
+from pipedai.sql import Row, database_now, execute, fetch_row
 from triggers.models import Trigger
 from workspaces.ceilings import PROFILE
 from workspaces.encryption import keys
@@ -280,8 +280,7 @@ def _check_room(environment_id: UUID, user: User, new: int) -> None:
         "most_in_workspace": PROFILE["newAddressesInWorkspace"],
     }
     execute(_TAKE_TURNS, params)
-    row: Row | None = fetch_one(_COUNT, params)
-    assert row is not None
+    row = fetch_row(_COUNT, params)
     if row["by_user"] + new > row["most_by_user"]:
         raise CeilingReached(
             "newAddresses", f"You may add {row['most_by_user']} new e-mail addresses a day."

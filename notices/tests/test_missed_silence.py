@@ -172,3 +172,19 @@ def test_calls_and_schedulers_at_once_tell_it_once(committed_cast):
     at_once(*[find_offline_workers] * 3)
     assert world.told() == (1, 1)
     assert AuditEntry.objects.filter(action="incident.opened").count() == 1
+
+
+def test_silences_between_which_the_clock_was_put_back_stop_no_scheduler(world):
+    world.silent_for(hours=2)
+    world.call()
+    first = WorkerSilence.objects.get()
+    WorkerSilence.objects.create(
+        environment_id=first.environment_id,
+        worker_id=first.worker_id,
+        last_seen_at=first.last_seen_at,
+        offline_at=first.offline_at - 3 * HOUR,
+        ended_at=first.ended_at - 3 * HOUR,
+    )
+    assert world.told() == (1, 1)
+    incident = Incident.objects.get()
+    assert (incident.opened_at, incident.closed_at) == (first.offline_at, first.ended_at)
