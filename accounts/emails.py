@@ -13,8 +13,8 @@ Email = NewType("Email", str)
 # can't store in text.
 _REFUSED = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
-# The domain of a longer text stays encoded, because decoding a megabyte takes seconds. No account has such an address: it
-# has at most 254 characters, although its domain may have more while it is encoded.
+# The domain of a longer text stays encoded, because decoding a megabyte takes seconds. No account has such an address,
+# which has at most 254 characters once its domain is decoded.
 _LONGEST = 1024
 
 # The prefix of a domain's label that encodes a label in Unicode.
