@@ -141,6 +141,11 @@ def test_what_is_wrong_a_thousand_times_is_said_briefly(cast, wrong):
     assert len(answer.content) < 20_000
 
 
+def test_a_long_key_that_is_given_twice_is_said_briefly(cast):
+    answer = plan(cast, [{**POOL, "key": "k" * 100_000}] * 2, cast.viewer)
+    assert (answer.status_code, len(answer.content) < 20_000) == (400, True)
+
+
 def test_an_export_plans_to_no_change(cast):
     apply(cast, [POOL, BUDGET])
     unkeyed = Pool.objects.create(environment=cast.environment, name="By hand")
