@@ -131,16 +131,13 @@ class LinkByMailBody(MailTokenBody):
     code = _code()
 
 
-class UserSerializer(serializers.ModelSerializer[User]):
+class UserSerializer(NamedSerializer):
     """A user, as the API shows them to themselves."""
 
+    of = User
+    shows = "id email emailVerified name timezone hasPassword createdAt"
     emailVerified = serializers.BooleanField(source="has_proved_email")
     hasPassword = serializers.BooleanField(source="has_usable_password")
-    createdAt = serializers.DateTimeField(source="created_at")
-
-    class Meta:
-        model = User
-        fields = ("id", "email", "emailVerified", "name", "timezone", "hasPassword", "createdAt")
 
 
 class SessionSerializer(NamedSerializer):
@@ -155,9 +152,8 @@ class SessionSerializer(NamedSerializer):
         return bool(session.id == self.context["current"])
 
 
-class FoundUserSerializer(serializers.ModelSerializer[User]):
+class FoundUserSerializer(NamedSerializer):
     """A user as the API shows them to another person who looks them up by e-mail address."""
 
-    class Meta:
-        model = User
-        fields = ("id", "email", "name")
+    of = User
+    shows = "id email name"

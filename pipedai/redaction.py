@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -69,6 +69,13 @@ _MAY_MATCH = re.compile(
     re.IGNORECASE,
 )
 
+# Every match of _MAY_MATCH has one of these strings in lower case. To look for them takes a tenth of the time that a
+# search for _MAY_MATCH takes.
+_PARTS = (
+    *("=", '"', "'", "://", "authorization", "cookie", "eyj", "bearer", "failing row"),
+    *("pwk", "wrk", "wkt", "hos", "enr"),
+)
+
 # Characters that could fake a log line or control a terminal: C0 and C1 control characters, DEL, line and paragraph
 # separators, bidirectional overrides, lone surrogates.
 _CONTROL = re.compile(
@@ -90,33 +97,12 @@ def redact_text(text: str) -> str:
     # letter, a digit nor a hyphen, so such a text matches none.
     if text.replace("-", "").isalnum():
         return text
-    if not _holds_part(text.lower()) or _MAY_MATCH.search(text) is None:
+    lowered = text.lower()
+    if not any(part in lowered for part in _PARTS) or _MAY_MATCH.search(text) is None:
         return text
     for pattern in _PATTERNS:
         text = pattern.sub(rf"\g<1>{REDACTED}", text)
     return text
-
-
-def _holds_part(lowered: str) -> bool:
-    """Whether a lower-case text contains one of the strings that every match of _MAY_MATCH contains. This takes a tenth
-    of the time of a search for _MAY_MATCH.
-    """
-    return (
-        "=" in lowered
-        or '"' in lowered
-        or "'" in lowered
-        or "://" in lowered
-        or "authorization" in lowered
-        or "cookie" in lowered
-        or "eyj" in lowered
-        or "pwk" in lowered
-        or "wrk" in lowered
-        or "wkt" in lowered
-        or "hos" in lowered
-        or "enr" in lowered
-        or "bearer" in lowered
-        or "failing row" in lowered
-    )
 
 
 def escape_control(text: str, *, keep_lines: bool = False) -> str:
@@ -164,7 +150,7 @@ def redact(value: Any, *, depth: int = 0, keep_lines: bool = False) -> Any:
             for key, item in value.items()
         }
     if isinstance(value, list | tuple | set | frozenset):
-        return _redact_items(list(value), depth=depth + 1, keep_lines=keep_lines)
+        return _redact_items(value, depth=depth + 1, keep_lines=keep_lines)
     return escape_control(redact_text(_text(value)))
 
 
@@ -175,11 +161,14 @@ def redact_named(name: str, value: Any, *, depth: int = 0, keep_lines: bool = Fa
     return REDACTED if is_secret_name(name) else redact(value, depth=depth, keep_lines=keep_lines)
 
 
-def _redact_items(items: list[Any], *, depth: int, keep_lines: bool) -> list[Any]:
-    # ASGI and httpx write a header as a pair of name and value. If the name is secret, the value is the secret.
-    if len(items) == 2 and isinstance(items[0], str | bytes) and is_secret_name(_text(items[0])):
+def _redact_items(items: Iterable[Any], *, depth: int, keep_lines: bool) -> list[Any]:
+    if isinstance(items, tuple) and len(items) == 2 and isinstance(items[0], str | bytes):
+        # ASGI and httpx write a header as a pair of name and value. If the name is secret, the value is the secret. A
+        # list is no such pair, unless it is in a list: audit rows have the old and the new name of a thing as a list.
         name, secret = items
-        return [redact(name, depth=depth), redact_named(_text(name), secret, depth=depth)]
+        if is_secret_name(_text(name)):
+            return [redact(name, depth=depth), redact_named(_text(name), secret, depth=depth)]
+    items = (tuple(item) if isinstance(item, list) else item for item in items)
     return [redact(item, depth=depth, keep_lines=keep_lines) for item in items]
 
 

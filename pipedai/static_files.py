@@ -6,6 +6,7 @@ Their names contain a hash, so that browsers may cache them for ever.
 # mypy: disallow-untyped-calls=False
 
 from collections.abc import Callable
+from copy import copy
 from functools import cache
 from typing import Any
 
@@ -40,13 +41,6 @@ def _files() -> _Files:
 def serve_static_files(
     get_response: Callable[[HttpRequest], HttpResponseBase],
 ) -> Callable[[HttpRequest], HttpResponseBase]:
-    files = _files()
-
-    def serve(request: HttpRequest) -> HttpResponseBase:
-        found = files.files.get(request.path_info)
-        if found is None:
-            return get_response(request)
-        answer: HttpResponseBase = files.serve(found, request)
-        return answer
-
-    return serve
+    files = copy(_files())
+    files.get_response = get_response
+    return files

@@ -72,10 +72,6 @@ def kinds() -> list[Kind]:
     return list(_kinds.values())
 
 
-def is_told(target_type: str) -> bool:
-    return target_type in _kinds
-
-
 _WATCH = """
 INSERT INTO environment_watch (environment_id, watched_until)
 VALUES (%(environment_id)s, statement_timestamp() + %(seconds)s * interval '1 second')
@@ -93,7 +89,7 @@ def tell(events: tuple[Event, ...], **_: Any) -> None:
         if (
             event.environment_id is not None
             and event.target_id is not None
-            and is_told(event.target_type)
+            and event.target_type in _kinds
             and watches.is_watched(event.environment_id)
         ):
             changed[event.environment_id, event.target_type].add(event.target_id)

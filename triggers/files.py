@@ -74,7 +74,7 @@ register_kind(
             **{name: F(f"revision__{name}") for name in REVISED},
             "on": LISTENS_TO,
         },
-        long="prompt",
+        long=("prompt", "output_schema", "before", "approvals", "on"),
         finish=lambda row: {**row, "on": [entry_of(entry) for entry in row["on"]]},
         references={
             **{name: name for name in ("worker", "pool", "connection")},

@@ -9,7 +9,7 @@ happened.
 import json
 import re
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -80,7 +80,17 @@ ON CONFLICT DO NOTHING
 _KEEP_FROM_NOW_ON = (
     "UPDATE worker SET is_streamed = true WHERE id = %(worker_id)s AND NOT is_streamed"
 )
-_NEWEST = "SELECT coalesce(max(id), 0) AS id FROM worker_event WHERE worker_id = %(worker_id)s"
+# Finds where a stream begins: after the last event that its reader has (`last_id`), or after the newest one. `told` are
+# the events of the last 30 s among those before. The stream does not send them, but others of that time that are not
+# visible yet, because their transactions have not committed.
+_BEGIN = """
+SELECT known.id AS newest, least(known.id, older.id) AS began_after, statement_timestamp() AS now, ARRAY(
+    SELECT id FROM worker_event WHERE worker_id = %(worker_id)s AND id > older.id AND id <= known.id) AS told
+FROM (
+    SELECT coalesce(max(id), 0) AS id FROM worker_event
+    WHERE worker_id = %(worker_id)s AND at <= statement_timestamp() - interval '30 seconds') older,
+    (SELECT coalesce(%(last_id)s::bigint, max(id), 0) AS id FROM worker_event WHERE worker_id = %(worker_id)s) known
+"""
 # Reads the events that a stream has not sent yet. An event gets its id before its transaction commits, so an event with
 # a smaller id can become visible after an event with a larger id. So events of the last 30 s are read again each time.
 _READ = """
@@ -145,11 +155,13 @@ def read_events(
     execute(_RECORD_SILENCE, {"worker_id": worker_id, "late": LATE_SECONDS, "gone": GONE_SECONDS})
     if ticket.began_after is None:
         execute(_KEEP_FROM_NOW_ON, {"worker_id": worker_id})
-        if last_event_id is not None and _ID.fullmatch(last_event_id):
-            ticket.began_after = int(last_event_id)
-        else:
-            ticket.began_after = int(fetch_row(_NEWEST, {"worker_id": worker_id})["id"])
-        ticket.newest = ticket.began_after
+        is_id = last_event_id is not None and _ID.fullmatch(last_event_id)
+        begun = fetch_row(
+            _BEGIN, {"worker_id": worker_id, "last_id": last_event_id if is_id else None}
+        )
+        ticket.began_after, ticket.newest = begun["began_after"], begun["newest"]
+        now: datetime = begun["now"]
+        ticket.told = dict.fromkeys(begun["told"], now)
     rows = fetch_all(
         _READ,
         {

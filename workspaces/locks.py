@@ -3,9 +3,8 @@
 While a request waits for a lock its caller may lose their role, so `hold_role` reads it again under the lock.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
@@ -76,11 +75,9 @@ def hold_role(actor: Actor, environment_id: UUID, needs: Role) -> Role:
     """
     if actor.type in ("staff", "system") or is_rehearsal():
         return Role.OWNER
-    if actor.type == "user":
-        hold: Callable[[], Role] = partial(hold_role_of_user, actor.id, environment_id, needs)
-    else:
-        hold = partial(_hold_role_of_key, actor.id, environment_id, needs)
-    return once(("role", actor.id, environment_id, needs), hold)
+    hold = hold_role_of_user if actor.type == "user" else _hold_role_of_key
+    held = ("role", actor.id, environment_id, needs)
+    return once(held, lambda: hold(actor.id, environment_id, needs))
 
 
 @contextmanager

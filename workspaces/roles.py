@@ -15,13 +15,11 @@ class Role(TextChoices):
 
     @property
     def rank(self) -> int:
-        return _ORDER.index(self)
+        return list(Role).index(self)
 
     def includes(self, other: "Role") -> bool:
         return self.rank >= other.rank
 
-
-_ORDER = (Role.VIEWER, Role.OPERATOR, Role.ADMIN, Role.OWNER)
 
 # The roles that a `pwk_` key may have. A key can't be an owner, only a person can.
 KEY_ROLES = (Role.VIEWER, Role.OPERATOR, Role.ADMIN)

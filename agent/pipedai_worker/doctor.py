@@ -17,6 +17,7 @@ from pipedai_worker import identity
 from pipedai_worker.api import Api, ApiError, TokenRefused, clock_complaint
 from pipedai_worker.disk import durable
 from pipedai_worker.disk.journal import Journal
+from pipedai_worker.disk.spool import harmless
 from pipedai_worker.executors.base import allowed
 from pipedai_worker.identity import API_KEY, CREDENTIALS, ConfigError, Paying, WorkerConfig
 
@@ -36,8 +37,9 @@ class Finding:
     hint: str = ""
 
     def __str__(self) -> str:
-        line = f"{'pass' if self.passed else 'FAIL'}  {self.name}: {self.detail}"
-        return line if self.passed or not self.hint else f"{line}\n      {self.hint}"
+        # The detail may be a text of another program, or of whoever answers at the API's URL.
+        line = f"{'pass' if self.passed else 'FAIL'}  {self.name}: {harmless(self.detail)}"
+        return line if self.passed or not self.hint else f"{line}\n      {harmless(self.hint)}"
 
 
 def check_registration(path: Path, connect: Callable[[WorkerConfig], Api]) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,10 +14,12 @@ import pytest
 from pipedai_worker.api import ACCOUNT_HEADER, Api
 from pipedai_worker.conformance.fake_api import FakeApi, FakeRun
 from pipedai_worker.disk import durable
+from pipedai_worker.disk.durable import Scratch
 from pipedai_worker.disk.journal import UNREADABLE, HeldRun, Journal
+from pipedai_worker.disk.sessions import Session
 from pipedai_worker.executors.base import CommandExecutor
 from pipedai_worker.running.assigned import AssignedRun
-from pipedai_worker.running.loop import Granted, InHand, Loop, Settings
+from pipedai_worker.running.loop import Granted, InHand, Loop, Polled, Settings
 from pipedai_worker.running.reporting import Surroundings
 
 from .conftest import Workers, until
@@ -130,6 +133,40 @@ def test_an_outcome_that_is_just_reported_does_not_end_a_worker_that_is_granted_
     loop._take_granted(Granted("mine", answer, AssignedRun.parse(answer)))
     assert api.until_ended(run)["status"] == "failed"
     until(lambda: not journal.has_outcome(run.id))
+    journal.close()
+
+
+class Slow(CommandExecutor):
+    """Takes as long as the test wants to remove what a session left."""
+
+    def __init__(self) -> None:
+        super().__init__(["true"])
+        self.begun, self.may_end = threading.Event(), threading.Event()
+
+    def clean_up(self, *_: object, **__: object) -> None:
+        self.begun.set()
+        self.may_end.wait(60)
+
+
+def test_the_loop_goes_on_while_what_a_session_left_is_removed(
+    api: FakeApi, client: Api, tmp_path: Path
+) -> None:
+    journal, slow = Journal(tmp_path), Slow()
+    scratch = Scratch()
+    session = Session(FakeRun().id, FakeRun().id, str(scratch.root), in_use=False, waits=True)
+    durable.write_json(tmp_path / "sessions" / f"{session.id}.json", asdict(session))
+    loop = Loop(client, journal, slow, Settings(max_concurrency=None, drain_seconds=0, once=False))
+    released = threading.Timer(5, slow.may_end.set)
+    released.start()
+    loop._step()
+    client.limited_seconds, client.ended_runs = 60.0, [session.run_id]
+    loop._take(Polled(None, 0.0))
+    loop._step()
+    assert slow.begun.wait(20)
+    assert not slow.may_end.is_set()
+    released.cancel()
+    slow.may_end.set()
+    until(lambda: not scratch.root.exists() and not journal.sessions.all())
     journal.close()
 
 

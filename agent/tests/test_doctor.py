@@ -49,6 +49,13 @@ def wrong_path(workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch) 
     return ()
 
 
+def text_that_moves_the_cursor(
+    workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, ...]:
+    api.fail("health", 404, body={"error": "\x1b[2J\npass  API reachable"})
+    return ()
+
+
 def clock_far_off(
     workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[str, ...]:
@@ -122,6 +129,7 @@ def no_program(workers: Workers, api: FakeApi, monkeypatch: pytest.MonkeyPatch) 
         (no_api, "API reachable"),
         (another_service, "API reachable"),
         (wrong_path, "API reachable"),
+        (text_that_moves_the_cursor, "API reachable"),
         (clock_far_off, "clock"),
         (no_place_to_write, "state directory"),
         (dead_token, "worker token"),
@@ -156,3 +164,4 @@ def test_a_failure_is_found_and_comes_with_a_hint(
     assert [lines[number].split(": ")[0] for number in failures] == [f"FAIL  {name}"]
     assert all(lines[number + 1].startswith("      ") for number in failures)
     assert not any(api.worker_token in line for line in lines)
+    assert all(map(str.isprintable, lines))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import stat
 import tempfile
 from datetime import datetime, timedelta, timezone
@@ -344,3 +345,18 @@ def test_a_home_directory_that_can_t_be_read_costs_no_run_its_outcome(
             monkeypatch.setenv(name, value)
         executor.clean_up("session", tmp_path, 1)
         assert executor.session_files("session", tmp_path) == []
+
+
+def test_a_run_that_closes_its_own_directory_leaves_nothing() -> None:
+    everything = os.geteuid()
+    # Root may write into every directory, so the test is made as another account.
+    os.seteuid(everything or 65534)
+    try:
+        scratch = durable.Scratch()
+        scratch.mcp_config.touch()
+        for directory in (scratch.work, scratch.temporary, scratch.root):
+            directory.chmod(0o500)
+        durable.remove_tree(scratch.root)
+        assert not scratch.root.exists()
+    finally:
+        os.seteuid(everything)

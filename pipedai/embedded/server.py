@@ -122,17 +122,17 @@ class EmbeddedPostgres:
         kept = self.layout.read_passwords()
         return params if kept is None else {**params, "password": kept[role]}
 
-    def url(self, database: str = DATABASE, *, role: str = APPLICATION) -> str:
+    def url(self, database: str = DATABASE) -> str:
         """Start the server of an existing cluster if necessary, and return its `postgres://` URL with the password."""
         self.ensure_running(make=False)
-        params = self.connection_params(database, role=role)
-        address = f"{role}:{params['password']}@:{params['port']}"
+        params = self.connection_params(database)
+        address = f"{params['user']}:{params['password']}@:{params['port']}"
         return f"postgres://{address}/{quote(database, safe='')}?host={params['host']}"
 
-    def environment(self, database: str = DATABASE, *, role: str = APPLICATION) -> dict[str, str]:
+    def environment(self, database: str = DATABASE) -> dict[str, str]:
         """Start the server of an existing cluster if need be, and return the environment for psql and pg_dump."""
         self.ensure_running(make=False)
-        params = self.connection_params(database, role=role)
+        params = self.connection_params(database)
         variables = {"dbname": "PGDATABASE", "require_auth": "PGREQUIREAUTH"}
         return ENVIRONMENT | {
             variables.get(name, f"PG{name.upper()}"): value for name, value in params.items()

@@ -2,7 +2,6 @@
 
 import argparse
 import time
-from types import TracebackType
 from typing import Any, ClassVar, Self, TextIO
 
 from django.core.management.base import (
@@ -48,12 +47,7 @@ class Progress:
             self._show()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._show()
         if self._terminal:
             self._stream.write("\n")

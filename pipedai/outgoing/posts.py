@@ -126,7 +126,8 @@ class Answer:
     status_code: int | None
     duration_ms: int
     error: str | None = None
-    body: bytes | None = None
+    # It may hold a token, so it is not in the `repr`.
+    body: bytes | None = field(default=None, repr=False)
     retry_after: str | None = None
     challenge: str | None = None
 

@@ -141,13 +141,15 @@ class StreamTicket:
 
 @dataclass(slots=True)
 class WorkerStreamTicket(StreamTicket):
-    # The stream sends events with a larger id than this one. It is the id of the last event that the client says it
-    # has, or else of the newest event when the stream began. It is None until the view was asked once.
+    # The stream looks at events with a larger id than this one. It is the id of the last event that the reader had, or
+    # of the newest event that was 30 s old when the stream began, whichever is smaller. It is None until the view was
+    # asked once.
     began_after: int | None = None
-    # The time of each event sent recently, by the event's id. An event whose transaction commits late appears after
-    # events with larger ids. So the view looks for such events, and leaves out those that are listed here.
+    # The time of each event that was sent recently, or came shortly before the stream began, by the event's id. An
+    # event whose transaction commits late appears after events with larger ids. So the view looks for such events, and
+    # leaves out those that are listed here.
     told: dict[int, datetime] = field(default_factory=dict)
-    # The largest id of all events that the stream has sent.
+    # The largest id of all events that the stream has sent, or that its reader had before.
     newest: int = 0
 
 

@@ -171,6 +171,12 @@ def test_a_field_with_a_default_is_optional_in_every_generated_client(name):
         assert required or not text.startswith("Required"), field
 
 
+@cases("name", ["User", "FoundUser"])
+def test_an_answer_has_all_fields_of_a_user(name):
+    described = SCHEMA["components"]["schemas"][name]
+    assert sorted(described["properties"]) == described["required"]
+
+
 def test_the_default_of_a_new_things_field_is_told_and_not_of_a_change():
     schemas = SCHEMA["components"]["schemas"]
     made, changed = schemas["CreateTriggerBody"], schemas["UpdateTriggerBody"]

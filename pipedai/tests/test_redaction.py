@@ -152,6 +152,13 @@ def test_data_becomes_plain_json_without_secrets():
     }
 
 
+def test_the_old_and_the_new_name_of_a_thing_are_no_header():
+    changes = {"name": ["Rotate secrets", "Reset passwords"]}
+    assert redact(changes) == changes
+    assert redact([["cookie", "x=y"]]) == [["cookie", REDACTED]]
+    assert redact(("cookie", "x=y")) == ["cookie", REDACTED]
+
+
 def test_a_structure_that_holds_itself_ends():
     loop: list[object] = []
     loop.append(loop)

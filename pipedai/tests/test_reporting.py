@@ -12,6 +12,7 @@ from django.views.debug import ExceptionReporter, get_exception_reporter_filter
 
 from pipedai import crypto, env, reporting
 from pipedai.api import tokens
+from pipedai.outgoing.posts import Answer
 from testing.processes.web_process import url_of
 from testing.world.cast import make_cast, session_cookie
 
@@ -151,6 +152,8 @@ def test_what_holds_a_key_or_a_token_does_not_show_it():
     ]
     assert not [text for text in shown if repr(key)[2:-1] in text or "AAECAw" in text]
     assert minted.value not in repr(minted)
+    answered = Answer(200, 5, body=f'{{"access_token": "{PLANTED}"}}'.encode())
+    assert PLANTED not in repr(answered)
 
 
 def _crash_holding(secret: str) -> float:

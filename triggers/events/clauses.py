@@ -61,9 +61,9 @@ class Failing:
         return asdict(self)
 
 
-# The strings, numbers, booleans and nulls in each list of a document that `contains` has searched, by the `id` of the
-# list. Each comes with whether it is a boolean, because `true` and 1 are equal in Python, but not in JSON.
-Members = dict[int, frozenset[tuple[bool, Any]]]
+# The strings, numbers, booleans and nulls in each list of a document that `contains` has searched, as `_member` returns
+# them, by the `id` of the list.
+Members = dict[int, frozenset[str]]
 
 
 def first_failing(
@@ -91,8 +91,13 @@ def _holds(clause: dict[str, Any], seen: Any, members: Members) -> bool:
     return _member(clause["value"]) in members[id(seen)]
 
 
-def _member(value: Any) -> tuple[bool, Any]:
-    return isinstance(value, bool), value
+def _member(value: Any) -> str:
+    """Returns a text that only equal values of one JSON type share. It is no number, because a sender could choose
+    numbers that Python hashes alike, which make a set slow.
+    """
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return f"{type(value).__name__} {value}"
 
 
 def pick(fields: dict[str, str], document: Any) -> dict[str, Any]:

@@ -195,7 +195,7 @@ class HookBody(Body):
 
 
 class HookViewSet(ApiViewSet):
-    """The service's door for strangers: whoever can sign as the source may send events."""
+    """Takes the events of sources. A sender has no credentials of ours, but signs its requests."""
 
     tag = "Events"
     authentication_classes = ()

@@ -217,8 +217,8 @@ _LATE = (
 def why_none(progress: Row) -> str | None:
     """Returns a sentence on why none of the run's events were stored, or None if some were.
 
-    `progress` is what `triggers.run_events.reading` reads of the run, its trigger and its events. It has the trigger's
-    present setting, which may differ from the one with which the run was handed out.
+    `progress` is a row of `_PROGRESS`. It has the trigger's present setting, which may differ from the one with which
+    the run was handed out.
     """
     mode, silent_seconds = progress["record_events"], progress["silent_seconds"]
     if progress["stored"]:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import cache, lru_cache
-from itertools import accumulate
-from threading import Lock
+from itertools import accumulate, takewhile
+from threading import RLock
 from typing import NamedTuple, Unpack
 from uuid import UUID
 
@@ -91,19 +91,24 @@ class _Offer(NamedTuple):
 class Offers:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._lock = Lock()
+        self._lock = RLock()
         # The offers by run, the oldest one first.
         self._offers: dict[UUID, _Offer] = {}
 
     def to_others(self, worker_id: UUID) -> list[UUID]:
+        """Returns the runs that other workers were offered a moment ago."""
         with self._lock:
-            return self._to_others(worker_id)
+            since = self._clock() - _COUNTS_FOR
+            latest = takewhile(
+                lambda offered: offered[1].at >= since, reversed(self._offers.items())
+            )
+            return [run_id for run_id, offer in latest if offer.worker_id != worker_id]
 
     def add(self, worker_id: UUID, run_ids: Collection[UUID], *, besides: Collection[UUID]) -> bool:
         """Remembers these offers, except `besides`. Returns False and does nothing if another worker has one."""
         new = {*run_ids}.difference(besides)
         with self._lock:
-            if not new.isdisjoint(self._to_others(worker_id)):
+            if not new.isdisjoint(self.to_others(worker_id)):
                 return False
             now = self._clock()
             for run_id in new:
@@ -114,16 +119,6 @@ class Offers:
             for oldest in list(self._offers)[:-_MOST]:
                 del self._offers[oldest]
         return True
-
-    def _to_others(self, worker_id: UUID) -> list[UUID]:
-        since = self._clock() - _COUNTS_FOR
-        found = []
-        for run_id, offer in reversed(self._offers.items()):
-            if offer.at < since:
-                break
-            if offer.worker_id != worker_id:
-                found.append(run_id)
-        return found
 
 
 @lru_cache(_ENVIRONMENTS)

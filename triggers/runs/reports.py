@@ -14,14 +14,13 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import NotFound
 from pipedai.api.renderers import compact_json
 from pipedai.events import Actor, emit
-from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one, fetch_row
+from pipedai.sql import NOW, Row, execute, fetch_one, fetch_row
 from triggers.budgets.spending import settle_reservations
 from triggers.runs import statements as sql
 from triggers.runs.ending import (
     ended_event,
     follow_up,
     keep_errors,
-    lock_triggers,
     run_event,
     why_not_repeated,
 )
@@ -73,18 +72,15 @@ def complete_run(
     with transaction.atomic():
         limited = lock_account(worker_id) if outcome.at_limit else []
         if outcome.blames_infrastructure:
-            lock_triggers(row["trigger_id"] for row in fetch_all(sql.TRIGGER_OF_RUN, params))
+            execute(sql.SHARE_TRIGGER, params)
         if outcome.approval is not None:
-            run = let_wait(params, outcome.approval, actor)
-        else:
-            run = fetch_one(sql.COMPLETE, params)
-        if run is not None and outcome.approval is not None:
-            _keep_result(run, outcome)
-            return run
-        if run is not None:
+            if waiting := let_wait(params, outcome.approval, actor):
+                _keep_result(waiting, outcome)
+                return waiting
+        elif ended := fetch_one(sql.COMPLETE, params):
             _limit(limited, outcome, actor, now)
-            _follow_up_report(run, outcome, actor)
-            return run
+            _follow_up_report(ended, outcome, actor)
+            return ended
         result = _complete_otherwise(params, outcome, reported, actor, limited)
     # The error is raised only now, after the transaction, because the stored late report must be committed.
     if isinstance(result, Refused):

@@ -70,8 +70,11 @@ RECORD_EVENTS = (
 # one before did. So do claims, if the trigger limits how many of its runs may be held at once.
 LOCK_TRIGGER = "SELECT FROM trigger WHERE id = %(trigger_id)s FOR NO KEY UPDATE"
 
-TRIGGER_OF_RUN = f"""
-SELECT trigger_id FROM run WHERE id = %(run_id)s AND worker_id = %(worker_id)s AND {OF_ENVIRONMENT}
+# Locks the trigger of the worker's run against changes, so that a retry goes to the trigger's present worker.
+SHARE_TRIGGER = f"""
+SELECT FROM trigger WHERE id = (
+    SELECT trigger_id FROM run WHERE id = %(run_id)s AND worker_id = %(worker_id)s AND {OF_ENVIRONMENT})
+FOR SHARE
 """
 
 RETRY_FOR_UPDATE = """

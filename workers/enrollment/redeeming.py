@@ -104,7 +104,9 @@ def redeem_login(*, device_code: str, actor: Actor) -> tuple[Minted, Environment
 
 @contextmanager
 def _locked(kind: str, code: str) -> Iterator[Row]:
-    """Gives the approved enrollment with this code, in a transaction that locks it and the role that it needs."""
+    """Yields the approved enrollment with this code. The block runs in a transaction that has locked the enrollment,
+    and the role that the approver must still have.
+    """
     found = {"kind": kind, "digests": digests(kind, code)}
     row = _find(found)
     _check(row)

@@ -212,3 +212,25 @@ def test_what_commits_after_an_event_with_a_larger_id_is_not_lost(committed_cast
         assert seen_elsewhere.answer() == ["second"]
     assert stream.news() == ["first"]
     assert stream.news() == []
+
+
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_what_commits_after_a_stream_began_is_told_despite_its_smaller_id(
+    committed_cast, comes_back
+):
+    cast = committed_cast
+    Stream(cast).news()
+    with transaction.atomic():
+        WorkerEvent.objects.create(
+            environment=cast.environment, worker=_worker(cast), type="first", data={}
+        )
+        other = Started(
+            lambda: WorkerEvent.objects.create(
+                environment=cast.environment, worker=_worker(cast), type="second", data={}
+            )
+        )
+        second = getattr(other.answer(), "id", None)
+        stream = Stream(cast, last_event_id=str(second) if comes_back else None)
+        assert Started(stream.news).answer() == []
+    assert stream.news() == ["first"]
+    assert stream.news() == []

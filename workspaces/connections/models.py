@@ -46,6 +46,9 @@ SERVER: Final = (
 )
 
 
+_BY_SERVER = (F("environment"), RawSQL(SERVER, ()), F("refresh_at"))  # noqa: S611 - it is a constant
+
+
 class AuthorizedClient(models.Model):
     """The client as which the service appears at an authorization server, and how to ask that server. Discovery, which
     begins an authorization, fills an Authorization with it; the connection gets a copy once a person has agreed.
@@ -205,16 +208,12 @@ class Connection(FileColumns, AuthorizedClient):
             # By these two indexes schedulers take environments and servers in turns: one for working connections, and
             # one for those without a token or with a failure.
             models.Index(
-                F("environment"),
-                RawSQL(SERVER, ()),  # noqa: S611 - it is a constant
-                F("refresh_at"),
+                *_BY_SERVER,
                 name="connection_healthy_by_server",
                 condition=has("refresh_at", "headers", failures=0),
             ),
             models.Index(
-                F("environment"),
-                RawSQL(SERVER, ()),  # noqa: S611 - it is a constant
-                F("refresh_at"),
+                *_BY_SERVER,
                 name="connection_ailing_by_server",
                 condition=has("refresh_at") & (lacks("headers") | Q(failures__gt=0)),
             ),

@@ -53,7 +53,9 @@ def check_resources(resources: Sequence[Json]) -> None:
         elif not isinstance(key, str) or not key:
             errors[f"resources.{index}.key"] = ["This field is required."]
         elif (kind, key) in seen:
-            errors[f"resources.{index}.key"] = [f"There is another {kind} with the key {key}."]
+            errors[f"resources.{index}.key"] = [
+                f"There is another {kind} with the key {key[:MAX_KEY]}."
+            ]
         else:
             seen.add((kind, key))
     if errors:

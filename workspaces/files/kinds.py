@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 from uuid import UUID
 
-from django.db.models import BigIntegerField, F, Func, QuerySet, Sum
+from django.db.models import BigIntegerField, F, Func, QuerySet, Sum, TextField
 from rest_framework.fields import empty
 
 from pipedai.api.error_codes import ErrorCode
@@ -21,7 +21,7 @@ from workspaces.tenant_columns import FileColumns, SealedField
 Row = dict[str, Any]
 # SQL conditions on the rows that a rehearsal copies: all rows of the environment, or none.
 OF_ENVIRONMENT, NONE = "environment_id = %(environment_id)s", "false"
-# The most bytes that the long texts of an environment may have together: four times the body of an apply.
+# The most bytes that the long columns of an environment may have together: four times the body of an apply.
 MOST_BYTES = 32 * 1024 * 1024
 
 
@@ -79,8 +79,9 @@ class Kind:
     body: type[Body]
     # Annotations for fields that are not columns of the model, such as a trigger's prompt.
     annotated: Mapping[str, Any] = field(default_factory=dict)
-    # The column that makes rows long. It limits how much is read, because all rows of an environment are read at once.
-    long: str = ""
+    # The columns and annotations that make rows long. They limit how much is read, because all rows of an environment
+    # are read at once.
+    long: tuple[str, ...] = ()
     # Further columns that `hides` needs.
     read_too: tuple[str, ...] = ()
     # Turns a row that was read into the form in which the body's fields return a request's values.
@@ -188,11 +189,12 @@ class Kind:
         if ids is not None:
             rows = rows.filter(id__in=ids)
         elif self.long:
-            size = Func(self.long, function="octet_length", output_field=BigIntegerField())
+            text = Func(*self.long, function="concat", output_field=TextField())
+            size = Func(text, function="octet_length", output_field=BigIntegerField())
             every = self._annotated.filter(environment_id=environment_id)
             if (every.aggregate(size=Sum(size))["size"] or 0) > MOST_BYTES:
                 raise Conflict(
-                    f"The environment's {self.long}s take more than {MOST_BYTES // 1024**2} MiB: too much for files.",
+                    f"The environment's {self.name}s take more than {MOST_BYTES // 1024**2} MiB: too much for files.",
                     code=ErrorCode.TOO_MUCH_FOR_FILES,
                 )
         return [self.finish(row) for row in rows]

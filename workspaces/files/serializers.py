@@ -3,9 +3,10 @@
 from typing import Any
 
 from rest_framework import serializers
+from rest_framework.fields import empty
 
-from pipedai.api.fields import ListField, NameField, TextField, TrueFalseField
-from pipedai.api.outside_urls import MAX_URL, check_url, origin_of
+from pipedai.api.fields import ListField, NameField, TextField, TrueFalseField, UrlField
+from pipedai.api.outside_urls import origin_of
 from pipedai.api.serializers import StrictBody
 from workspaces.tenant_columns import MAX_LABEL
 
@@ -17,14 +18,11 @@ _MAX_SECRET = 16 * 1024
 _DIGEST = 64
 
 
-class OriginField(TextField):
+class OriginField(UrlField):
     """The origin of a URL, such as `https://mcp.example`."""
 
-    def to_internal_value(self, data: Any) -> str:
-        value = super().to_internal_value(data)
-        if problem := check_url(value):
-            raise serializers.ValidationError(problem)
-        return origin_of(value)
+    def run_validation(self, data: Any = empty) -> str:
+        return origin_of(super().run_validation(data) or "")
 
 
 class SecretsField(serializers.DictField):
@@ -40,15 +38,10 @@ class SecretsField(serializers.DictField):
 
 
 class PlanBody(StrictBody):
-    managedBy = NameField(source="managed_by", max_length=MAX_LABEL)
+    managedBy = NameField(max_length=MAX_LABEL)
     resources = ListField(child=serializers.DictField(), max_length=MAX_RESOURCES)
     secrets = SecretsField(default={})
-    acceptOrigins = ListField(
-        source="accept_origins",
-        child=OriginField(max_length=MAX_URL),
-        max_length=_MAX_ORIGINS,
-        default=[],
-    )
+    acceptOrigins = ListField(child=OriginField(), max_length=_MAX_ORIGINS, default=[])
 
 
 class ApplyBody(PlanBody):

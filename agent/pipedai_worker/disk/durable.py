@@ -170,7 +170,10 @@ def remove_tree(root: Path) -> None:
     """Remove as much of a scratch directory as is possible. Any other path is refused."""
     if not root.name.startswith(PREFIX) or root.is_symlink():
         return
-    # The file with the secrets is removed first, in case removing the other files fails.
+    # The program may have closed the directory.
+    with contextlib.suppress(OSError):
+        root.chmod(0o700)
+    # The file with the gateway's URL is removed first, in case removing the other files fails.
     strip(root)
     shutil.rmtree(root, ignore_errors=True)
     if root.exists():

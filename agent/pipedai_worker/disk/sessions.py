@@ -38,7 +38,6 @@ MOST_KEPT = 100
 # For at most this many sessions the worker remembers what it knows of them, without their files.
 MOST_KNOWN = 1000
 MOST_UNANSWERED = 50
-TIDY_SECONDS = 60.0
 NOT_KEPT = "a run's session can't be kept"
 # A run may have to wait for the end of the attempt before it, which the API has given up.
 TAKE_SECONDS = 60.0
@@ -98,7 +97,6 @@ class Sessions:
     def __init__(self, directory: Path) -> None:
         self._directory = durable.private_directory(directory)
         self._lock = threading.Lock()
-        self._tidied_at = float("-inf")
 
     def all(self) -> list[Session]:
         found = (self._read(path) for path in self._directory.glob("*.json"))
@@ -218,15 +216,11 @@ class Sessions:
             if session is not None:
                 self._forget(session, executor)
 
-    def tidy(self, executor: Executor, now: float | None = None) -> None:
-        """Remove sessions whose time is over, once a minute at most. With `now`, do it in any case."""
-        if now is None and time.monotonic() - self._tidied_at < TIDY_SECONDS:
-            return
-        self._tidied_at = time.monotonic()
-        moment = time.time() if now is None else now
+    def tidy(self, executor: Executor, now: float) -> None:
+        """Remove sessions whose time is over."""
         with self._lock:
             for session in self.all():
-                if not session.in_use and session.keep_until <= moment:
+                if not session.in_use and session.keep_until <= now:
                     self._forget(session, executor)
 
     def _bound(self, executor: Executor) -> None:

@@ -114,5 +114,6 @@ def _read(result: dict[str, Any]) -> tuple[Any, str]:
 
 def _text_of(result: dict[str, Any]) -> str:
     content = result.get("content")
-    parts = (item.get("text") for item in content or () if isinstance(item, dict))
+    items = content if isinstance(content, list) else ()
+    parts = (item.get("text") for item in items if isinstance(item, dict))
     return "\n".join(part for part in parts if isinstance(part, str))

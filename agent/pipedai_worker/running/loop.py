@@ -143,6 +143,8 @@ LEAVE_SECONDS = 4.5
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # The main thread never waits longer than this, because on some platforms a signal does not wake a waiting thread.
 LONGEST_STEP_SECONDS = 1.0
+# Sessions whose time is over are removed this often.
+TIDY_SECONDS = 60.0
 # With this signal the worker takes no new runs, and ends when those in hand have ended, however long that takes.
 FINISH_SIGNAL = signal.SIGUSR1
 NEVER = float("inf")
@@ -212,6 +214,7 @@ class Loop:
         self._all_taken = False
         # Set when a signal has come: when the worker stops unfinished runs, and when it exits in any case.
         self._stop_at = self._leave_at = NEVER
+        self._tidy_at = 0.0
         self._failure: ApiError | None = None
 
     def run(self) -> None:
@@ -254,7 +257,9 @@ class Loop:
 
     def _step(self) -> None:
         now = time.monotonic()
-        self._journal.sessions.tidy(self._surroundings.executor)
+        if now >= self._tidy_at:
+            self._tidy_at = now + TIDY_SECONDS
+            self._see_to_sessions(None, [])
         if now >= self._stop_at:
             self._stop_all()
         next_at = min(self._stop_at, self._leave_at)
@@ -291,15 +296,28 @@ class Loop:
     def _take(self, polled: Polled) -> None:
         self._poller.answered(polled)
         self._settings.on_auth_mode(self._api.auth_mode)
-        if self._api.limited_seconds is not None:
-            with logged("it can't be written down that sessions are kept"):
-                self._journal.sessions.keep_while_limited(self._api.limited_seconds)
-        for run_id in self._api.ended_runs:
-            # If a person has decided since the poll began, the run uses its session again, which this leaves alone.
-            self._journal.sessions.learn_end(run_id, None, self._surroundings.executor)
+        if self._api.limited_seconds is not None or self._api.ended_runs:
+            self._see_to_sessions(self._api.limited_seconds, self._api.ended_runs)
         if polled.granted is not None:
             self._take_granted(polled.granted)
         self._all_taken = self._settings.once and (polled.granted is None or not self._has_room())
+
+    def _see_to_sessions(self, limited_seconds: float | None, ended_runs: list[str]) -> None:
+        """Keep sessions while a usage limit lasts, and remove those of ended runs and those whose time is over. A
+        thread does this, as it takes long if a run has left very many files.
+        """
+        sessions, executor = self._journal.sessions, self._surroundings.executor
+
+        def work() -> None:
+            if limited_seconds is not None:
+                with logged("it can't be written down that sessions are kept"):
+                    sessions.keep_while_limited(limited_seconds)
+            for run_id in ended_runs:
+                # If a person has decided since the poll began, the run uses its session again, which this leaves alone.
+                sessions.learn_end(run_id, None, executor)
+            sessions.tidy(executor, time.time())
+
+        run_in_background("sessions", work)
 
     def _take_granted(self, granted: Granted) -> None:
         """Begin a run that the API has claimed for this worker, or hand it back."""

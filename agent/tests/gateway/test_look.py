@@ -99,6 +99,8 @@ RESULTS: list[tuple[dict[str, Any], Any, str]] = [
     # RFC 8785 has no form for a number that JavaScript can't hold.
     (text('{"id": 12345678901234567890}'), {"id": 12345678901234567890}, '{"id":12345678901234567890}'),
     ({}, "", ""),
+    ({"content": 5}, "", ""),
+    ({"content": "x"}, "", ""),
 ]  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The clauses of `where` compare JSON values of one type, and a clause that does not hold shows what it saw."""
 
 import json
+import sys
 from time import thread_time
 from typing import Any
 
@@ -156,6 +157,13 @@ def test_a_clause_is_refused_or_decides_for_any_document(seen, op, value):
         assert failing is None or len(failing.saw or "") <= 201
 
 
+@given(st.lists(SCALARS, min_size=1), SCALARS)
+def test_a_list_contains_its_items_and_no_value_of_another_type(seen, value):
+    assert all(holds({"at": seen}, "/at", "contains", item) for item in seen)
+    for other in (value, True, 1, 1.0, "1", None):
+        holds({"at": seen}, "/at", "contains", other)
+
+
 @given(st.text(), VALUES)
 def test_a_key_is_found_under_its_escaped_name(key, value):
     path = "/" + key.replace("~", "~0").replace("/", "~1")
@@ -257,3 +265,14 @@ def test_many_clauses_about_a_long_list_take_hardly_longer_than_one():
     one = thread_time() - begun
     assert first_failing(clauses, document, members) is None
     assert thread_time() - begun < 20 * one
+
+
+def test_numbers_that_python_hashes_alike_take_hardly_longer_than_others():
+    took = []
+    for step in (2**61 - 3, sys.hash_info.modulus):
+        document = {"ids": [step * n for n in range(1, 8_000)]}
+        begun = thread_time()
+        clause = {"path": "/ids", "op": "contains", "value": step * 7_999}
+        assert first_failing([clause], document) is None
+        took.append(thread_time() - begun)
+    assert took[1] < 10 * took[0]

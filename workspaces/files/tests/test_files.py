@@ -141,6 +141,11 @@ def test_what_is_wrong_a_thousand_times_is_said_briefly(cast, wrong):
     assert len(answer.content) < 20_000
 
 
+def test_a_long_key_that_is_given_twice_is_said_briefly(cast):
+    answer = plan(cast, [{**POOL, "key": "k" * 100_000}] * 2, cast.viewer)
+    assert (answer.status_code, len(answer.content) < 20_000) == (400, True)
+
+
 def test_an_export_plans_to_no_change(cast):
     apply(cast, [POOL, BUDGET])
     unkeyed = Pool.objects.create(environment=cast.environment, name="By hand")
@@ -178,6 +183,30 @@ def test_an_environment_with_too_much_is_neither_planned_nor_exported(cast, monk
     exported = cast.client(cast.viewer).get(f"{environment(cast)}/export")
     for answer in (plan(cast, []), exported):
         assert (answer.status_code, answer.json()["code"]) == (409, "too_much_for_files")
+
+
+@pytest.mark.parametrize(
+    "long",
+    [
+        {"prompt": "x" * 2000},
+        {"outputSchema": {"type": "object", "description": "x" * 2000}},
+        {"before": {"tool": "look", "arguments": {"of": "x" * 2000}}},
+        {"approvals": [{"tools": [f"send_{n:0100}" for n in range(20)]}]},
+        {"on": [{"source": "github", "types": [f"push.{n:0100}" for n in range(20)]}]},
+    ],
+)
+def test_all_that_makes_triggers_long_counts(cast, monkeypatch, long):
+    """Nested JSON takes more memory than text of the same length."""
+    add_source(cast, key="github")
+    url = "https://a.example/mcp"
+    trigger = {"kind": "trigger", "key": "t", "name": "T", "prompt": "x", "mcpUrl": url}
+    apply(cast, [trigger])
+    monkeypatch.setattr(kinds, "MOST_BYTES", 1500)
+    assert actions(plan(cast, [trigger])) == {"t": "none"}
+    digest = plan(cast, [{**trigger, **long}]).json()["digest"]
+    assert apply(cast, [{**trigger, **long}], digest).status_code == 200
+    answer = plan(cast, [trigger])
+    assert (answer.status_code, answer.json()["code"]) == (409, "too_much_for_files")
 
 
 def test_another_row_with_the_key_is_a_conflict(cast):
