@@ -73,6 +73,25 @@ def test_one_person_twice_gets_one_account(there, round_):
     assert Session.objects.filter(user=user).count() == 2
 
 
+def test_who_finds_the_account_that_their_other_sign_in_has_just_made_gets_it(
+    there, round_, monkeypatch
+):
+    """The other sign-in commits between the look for the linked account and that for the address."""
+    late, soon = sign_ins(there, {}, {})
+    real = single_sign_on.lock_holder
+
+    def after_the_other(email):
+        monkeypatch.setattr(single_sign_on, "lock_holder", real)
+        (other,) = at_once(soon)
+        assert codes([other]) == [""]
+        return real(email)
+
+    monkeypatch.setattr(single_sign_on, "lock_holder", after_the_other)
+    user, _, _ = late()
+    assert Identity.objects.get().user_id == user.id
+    assert Session.objects.filter(user=user).count() == 2
+
+
 def test_two_people_with_one_address_get_one_account(there, round_):
     answers = at_once(*sign_ins(there, {"sub": "a"}, {"sub": "b"}))
     assert codes(answers) == ["", ErrorCode.SSO_FAILED]
