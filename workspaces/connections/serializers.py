@@ -75,7 +75,7 @@ def _check_header_name(name: str) -> None:
 
 
 class ConnectionBody(FileBody):
-    mcpUrl = UrlField(source="mcp_url")
+    mcpUrl = UrlField()
     grant = serializers.ChoiceField(source="grant_type", choices=Connection.Grant.choices)
     headers = McpHeadersField(allow_empty=False, required=False)
     scopes = ListField(
@@ -87,14 +87,12 @@ class ConnectionBody(FileBody):
         required=False,
     )
     clientId = TextField(
-        source="client_id",
         max_length=MAX_URL,
         allow_null=True,
         required=False,
         validators=[_VISIBLE],
     )
     clientSecret = TextField(
-        source="client_secret",
         max_length=2048,
         trim_whitespace=False,
         required=False,
