@@ -232,7 +232,9 @@ def end_other_sessions(*, principal: UserPrincipal, actor: Actor) -> None:
 
 
 class SessionStore(SessionBase):
-    """The admin session that the cookie names. Only a login opens sessions; other requests store nothing."""
+    """The admin session that the cookie names. Only `open_staff_session` opens one, and `accounts.ready` deletes those
+    that have expired. A request without a session stores nothing.
+    """
 
     def load(self) -> dict[str, Any]:
         """Returns the session's data, or an empty dict if the session has ended."""
@@ -245,12 +247,6 @@ class SessionStore(SessionBase):
     def is_empty(self) -> bool:
         """Returns True if there is no session, so that Django sets no cookie."""
         return not self.session_key
-
-    def exists(self, session_key: str) -> bool:
-        return _live(session_key).exists()
-
-    def create(self) -> None:
-        """Does nothing: only `open_staff_session` opens a session."""
 
     def save(self, must_create: bool = False) -> None:
         if self.session_key and not self._row().update(data=self._get_session(must_create)):  # type: ignore[attr-defined]
@@ -268,10 +264,6 @@ class SessionStore(SessionBase):
             self._session_key = key
             self._session_cache = data
             self.modified = True
-
-    @classmethod
-    def clear_expired(cls) -> None:
-        """Does nothing: `accounts.ready` deletes expired sessions."""
 
     def _row(self) -> QuerySet[Session]:
         return _live(self.session_key) if self.session_key else Session.objects.none()

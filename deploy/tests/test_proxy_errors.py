@@ -20,6 +20,13 @@ def test_nginx_has_a_sentence_and_a_code_for_each_status_that_it_answers() -> No
     assert CODES.faults_since_last() == []
 
 
+def test_nginx_passes_on_the_largest_body_that_the_service_takes(settings) -> None:
+    conf = (BASE_DIR / "deploy/vm/nginx.conf").read_text()
+    (mebibytes,) = re.findall(r"client_max_body_size (\d+)m;", conf)
+    assert int(mebibytes) * 1024 * 1024 == max(settings.MAX_BODY_BYTES, settings.MAX_FILES_BYTES)
+    assert f'413 "The body must not be over {mebibytes} MiB.";' in conf
+
+
 def test_haproxy_says_that_the_service_is_unavailable() -> None:
     config = (BASE_DIR / "deploy/ha/haproxy.cfg").read_text()
     errors = re.findall(r"http-error status (\d+) .* string '(.*?)'", config)

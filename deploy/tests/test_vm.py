@@ -6,6 +6,7 @@ It is one test, since making a machine takes half a minute. The test does what a
 import json
 import re
 import time
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -82,15 +83,17 @@ def the_proxy_passes_on_what_matters(deployed: Deployed, http: httpx.Client) -> 
     assert http.get("/nothing").headers["Strict-Transport-Security"]
 
     always = {name: http.get("/nothing").headers[name] for name in ALWAYS}
-    for size in (1_100_000, 50_000_000):
+    for size, limit in ((1_100_000, "1 MiB"), (50_000_000, "8 MiB")):
         for body in (b"x" * size, [b"x" * 100_000] * (size // 100_000)):
             answer = http.post("/auth/login", content=body)
             assert answer.status_code == 413, answer.text
             assert answer.json() == {
-                "error": "The body must not be over 1 MiB.",
+                "error": f"The body must not be over {limit}.",
                 "code": "body_too_large",
             }
             assert {name: answer.headers[name] for name in ALWAYS} == always
+    plan = http.post(f"/environments/{uuid4()}/plan", content=b"x" * 2_000_000)
+    assert plan.status_code == 404  # there is no such environment
     for status, code, path, headers in (
         (431, "headers_too_large", "/nothing", {"X-Long": "x" * 40_000}),
         (414, "target_too_long", f"/{'x' * 40_000}", {}),

@@ -172,6 +172,7 @@ def test_a_throttled_route_says_429_and_its_rate(route):
         "GET workers/:worker/poll",
         "POST workers/:worker/claim-next",
         "GET environments/:environment/stats",
+        "GET environments/:environment/export",
         "GET environments/:environment/events/stream",
         "GET runs/:run/events/stream",
         "GET workers/:worker/events/stream",
