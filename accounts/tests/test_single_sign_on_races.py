@@ -7,6 +7,7 @@ import pytest
 from django.core import signing
 
 from accounts import issuer, single_sign_on
+from accounts.addresses import lock_holder
 from accounts.models import Identity, Session, User
 from accounts.own_account import erase_account
 from accounts.services import deactivate_user
@@ -78,7 +79,7 @@ def test_who_finds_the_account_that_their_other_sign_in_has_just_made_gets_it(
 ):
     """The other sign-in commits between the look for the linked account and that for the address."""
     late, soon = sign_ins(there, {}, {})
-    real = single_sign_on.lock_holder
+    real = lock_holder
 
     def after_the_other(email):
         monkeypatch.setattr(single_sign_on, "lock_holder", real)
