@@ -71,7 +71,7 @@ def duration_ms(run: Row) -> int | None:
     earlier: int | None = run["active_ms"]
     if run["started_at"] is None:
         return earlier
-    last = max(run["ended_at"] - run["started_at"], timedelta(0))
+    last: timedelta = max(run["ended_at"] - run["started_at"], timedelta(0))
     return last // timedelta(milliseconds=1) + (earlier or 0)
 
 
