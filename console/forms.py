@@ -7,7 +7,7 @@ the values.
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from django.http import HttpRequest
 from rest_framework import serializers
@@ -16,6 +16,9 @@ from rest_framework.exceptions import ParseError
 from console.asking import Answer, Json, Refused, ask, body_of, role_of
 from pipedai.api.fields import TimezoneField
 from pipedai.api.parsers import parse_json
+
+if TYPE_CHECKING:
+    from console.screens.finding import Named
 
 
 def text_of(value: Any, kind: str) -> Any:
@@ -119,22 +122,9 @@ class Look:
     # The prefix of the secret that the page offers to generate; None if it offers none.
     generates: str | None = None
     # How the value, the id of a row, is found by a name if the list of rows is long.
-    finder: "Finder | None" = None
+    finder: "Named | None" = None
     # How a JSON value is shown as rows. A value that rows can't express is shown as JSON in a field below them.
     shape: "Shape | None" = None
-
-
-class Finder(Protocol):
-    """Finds one of many rows by the name that a person types. The page at `options` suggests matching names."""
-
-    @property
-    def options(self) -> str: ...
-
-    def name_of(self, row_id: str) -> str:
-        """Returns the name of a row, or the id itself if no row has it."""
-
-    def id_of(self, text: str) -> str:
-        """Returns the id of the row with this name. Raises ValueError with a message unless exactly one row has it."""
 
 
 class WrongRow(Exception):  # noqa: N818 - named as what it tells

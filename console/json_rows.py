@@ -8,7 +8,6 @@ from rest_framework import serializers
 
 from console.asking import Json
 from console.forms import (
-    Finder,
     Look,
     Shape,
     WrongRow,
@@ -17,6 +16,7 @@ from console.forms import (
     value_of,
     values_of,
 )
+from console.screens.finding import Named
 
 # A value with more rows is shown as JSON, because nobody could use a page with so many fields.
 _MOST_ROWS = 50
@@ -171,7 +171,7 @@ class Ids(Shape):
 
     pastes = False
 
-    def __init__(self, label: str, finder: Finder) -> None:
+    def __init__(self, label: str, finder: Named) -> None:
         self.looks = {"id": Look(label, finder=finder)}
 
     def rows_of(self, value: list[str]) -> list[Json]:

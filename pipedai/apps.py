@@ -10,7 +10,7 @@ from pipedai import checks
 
 _PROGRAMS = {"manage.py", "django-admin"}
 _HELP = {"-h", "--help"}
-_TELLING = {"help", "version", "--version"} | _HELP
+_TELLING = {"help", "version", "--version", "check_deploy"} | _HELP
 
 
 class PipedaiConfig(AppConfig):
@@ -31,7 +31,5 @@ def _only_tells(argv: list[str]) -> bool:
     if Path(program).name not in _PROGRAMS:
         return False
     if not arguments or arguments[0] in _TELLING or _HELP & set(arguments):
-        return True
-    if arguments[0] == "check_deploy":
         return True
     return arguments[0] == "check" and "--deploy" in arguments

@@ -25,12 +25,6 @@ def scrub_report(report: Report, _hint: Any = None) -> Report:
     return scrubbed
 
 
-def scrub_breadcrumb(crumb: Report, _hint: Any = None) -> Report:
-    """Returns a Sentry breadcrumb with its secrets redacted. It is Sentry's `before_breadcrumb`."""
-    scrubbed: Report = redact(crumb)
-    return scrubbed
-
-
 # Options for Sentry, passed as `sentry_sdk.init(dsn, **SENTRY_OPTIONS)`. The SDK is no dependency of ours, so its user
 # installs it.
 SENTRY_OPTIONS: dict[str, Any] = {
@@ -39,7 +33,7 @@ SENTRY_OPTIONS: dict[str, Any] = {
     "send_default_pii": False,
     "before_send": scrub_report,
     "before_send_transaction": scrub_report,
-    "before_breadcrumb": scrub_breadcrumb,
+    "before_breadcrumb": lambda crumb, _hint: redact(crumb),
 }
 
 

@@ -152,7 +152,7 @@ def logs(options: argparse.Namespace) -> None:
 
 
 def _register(options: argparse.Namespace) -> WorkerConfig:
-    token = options.token or os.environ.get(TOKEN_VARIABLE, "")
+    token = (options.token or os.environ.get(TOKEN_VARIABLE, "")).strip()
     if not token:
         raise Exit(cli.BAD_CONFIG, f"Give the registration token in {TOKEN_VARIABLE} or --token.")
     if not token.isascii() or not token.isprintable():
@@ -161,7 +161,7 @@ def _register(options: argparse.Namespace) -> WorkerConfig:
         raise Exit(cli.BAD_CONFIG, "Give the API's URL in --api-url.")
     mode = options.auth_mode or CLAUDE_MAX
     told = {
-        "token": token.strip(),
+        "token": token,
         "hostname": (options.hostname or socket.gethostname())[:NAME_LENGTH],
         "os": f"{platform.system()} {platform.release()}"[:NAME_LENGTH],
         "version": __version__,

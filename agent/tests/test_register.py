@@ -63,7 +63,8 @@ def test_registering_writes_a_private_file(api: FakeApi, workers: Workers, url: 
 def test_the_token_may_come_from_the_environment(api: FakeApi, workers: Workers, url: str) -> None:
     worker = workers.execute(
         *("register", "--api-url", url, "--config", "w.json"),
-        PIPEDAI_REGISTRATION_TOKEN=api.registration_token,
+        # Files and stores of secrets often end in a line end.
+        PIPEDAI_REGISTRATION_TOKEN=f"{api.registration_token}\n",
     )
     assert worker.wait() == 0
 

@@ -53,21 +53,25 @@ class Named:
 
     @property
     def options(self) -> str:
+        """The path of the page that suggests matching names."""
         return reverse(f"console:options-{self.kind}", args=[self.environment_id])
 
     def name_of(self, row_id: str) -> str:
+        """Returns the name of a row, or the id itself if no row has it or several have the name."""
         try:
             UUID(row_id)
         except ValueError:
             return row_id
         row = if_there(self.request, f"{self.kind}/{row_id}")
         name = str(row.get("label") or row.get("name") or row_id)
-        # If several rows have the name, only the id says which one is meant.
         with suppress(ValueError):
             return name if self.id_of(name) == row_id else row_id
         return row_id
 
     def id_of(self, text: str) -> str:
+        """Returns the id that was typed, or of the row with this name. Raises ValueError with a message unless exactly
+        one row has the name.
+        """
         with suppress(ValueError):
             return str(UUID(text))
         rows = searched(self.request, self.environment_id, text).get(self.kind, [])

@@ -117,11 +117,8 @@ def standings(wanted: Collection[tuple[UUID, str]]) -> dict[tuple[UUID, str], St
     """Returns the standing of each pair of an environment and an address, in one query at most."""
     if not wanted:
         return {}
-    params = {
-        "environments": [environment_id for environment_id, _ in wanted],
-        "addresses": [address for _, address in wanted],
-    }
-    rows = fetch_all(_STANDINGS, params)
+    environments, addresses = zip(*wanted, strict=True)
+    rows = fetch_all(_STANDINGS, {"environments": list(environments), "addresses": list(addresses)})
     return {(row["environment_id"], row["address"]): standing_of(row) for row in rows}
 
 

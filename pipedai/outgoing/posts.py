@@ -20,9 +20,7 @@ from enum import StrEnum
 from functools import lru_cache, partial
 from ipaddress import (
     IPv4Address,
-    IPv4Network,
     IPv6Address,
-    IPv6Network,
     ip_address,
     ip_network,
 )
@@ -162,7 +160,6 @@ class OwnAnswer(Answer):
 
 
 IPAddress = IPv4Address | IPv6Address
-IPNetwork = IPv4Network | IPv6Network
 
 PORTS = frozenset({80, 443})
 _MORE_DENIED = (

@@ -18,7 +18,7 @@ from psycopg import AsyncConnection, sql
 from pipedai import env
 from pipedai.logs import get_logger
 from pipedai.server.request_scope import ClientGone, Receive
-from pipedai.server.ticket import AskingTicket, EnvironmentStreamTicket, PollTicket, StreamTicket
+from pipedai.server.ticket import EnvironmentStreamTicket, Ticket
 from pipedai.wakeups import (
     CHANGED,
     CHANNEL,
@@ -66,7 +66,7 @@ class Ear:
     def hear_things(self, kind: str, ids: list[UUID]) -> None:
         """Ignore a notification that things of an environment changed, which only the environment's streams need."""
 
-    def pour(self, ticket: PollTicket | StreamTicket | AskingTicket) -> None:
+    def pour(self, ticket: Ticket) -> None:
         self.changed = False
 
     def hear_again(self) -> None:
@@ -117,7 +117,7 @@ class EventsEar(StreamEar):
         self.has_events = True
         self.wake()
 
-    def pour(self, ticket: PollTicket | StreamTicket | AskingTicket) -> None:
+    def pour(self, ticket: Ticket) -> None:
         super().pour(ticket)
         self.has_events = False
 
@@ -144,7 +144,7 @@ class ThingsEar(StreamEar):
         self.missed = True
         self.hear_change()
 
-    def pour(self, ticket: PollTicket | StreamTicket | AskingTicket) -> None:
+    def pour(self, ticket: Ticket) -> None:
         assert isinstance(ticket, EnvironmentStreamTicket)
         super().pour(ticket)
         ticket.changed |= self.things

@@ -12,7 +12,7 @@ from pipedai.server.listen import Ear, Listener
 from pipedai.server.memory_budget import Replay, whole_answer
 from pipedai.server.outer import LOG
 from pipedai.server.request_scope import CLIENT, App, Message, Receive, Scope, Send, network_of
-from pipedai.server.ticket import ASKING, POLL, AskingTicket, PollTicket, StreamTicket
+from pipedai.server.ticket import ASKING, POLL, AskingTicket, PollTicket, Ticket
 from pipedai.server.turns import Turns
 
 # While the process does not receive the database's notifications, a waiting request asks the endpoint again after about
@@ -42,12 +42,7 @@ class WaitingLane:
         return patience * random.uniform(0.8, 1)  # noqa: S311
 
     async def _ask(
-        self,
-        scope: Scope,
-        body: bytes,
-        receive: Receive,
-        ear: Ear,
-        ticket: PollTicket | StreamTicket | AskingTicket,
+        self, scope: Scope, body: bytes, receive: Receive, ear: Ear, ticket: Ticket
     ) -> list[Message]:
         """Return the endpoint's answer. Raises ClientGone. Workspaces take turns at asking. Before a request is
         authenticated, its client's address takes turns instead, so that a stranger can't use up a workspace's turns.

@@ -161,3 +161,6 @@ class EnvironmentStreamTicket(StreamTicket):
     missed: bool = False
     # When the view was last asked, by the database's clock.
     asked_at: datetime | None = None
+
+
+Ticket = PollTicket | StreamTicket | AskingTicket

@@ -103,7 +103,7 @@ _LOCK_TRIGGERS = "SELECT id FROM trigger WHERE id = ANY(%(ids)s) ORDER BY id FOR
 
 
 def lock_triggers(trigger_ids: Iterable[UUID]) -> None:
-    """Locks triggers against changes, so that a retry goes to the present worker. Call it before their runs are locked
+    """Locks triggers against changes, in the order of their ids. Call it before their runs are locked
     (docs/architecture.md).
     """
     fetch_all(_LOCK_TRIGGERS, {"ids": sorted(set(trigger_ids))})

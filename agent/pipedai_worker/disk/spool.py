@@ -180,6 +180,8 @@ class EventFile:
         self._file = durable.create(path)
         self._most_bytes, self._most_events = most_bytes, most_events
         self.seq = self.size = 0
+        # The last line; empty if there is none.
+        self.last = b""
         # What follows the last line end is an event that a crash has cut off.
         for line in earlier.splitlines(keepends=True):
             if line.endswith(b"\n"):
@@ -209,6 +211,7 @@ class EventFile:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self.seq += 1
         self.size += len(line)
+        self.last = line
 
     def close(self) -> None:
         file, self._file = self._file, -1
@@ -221,6 +224,8 @@ class SpoolWriter(EventFile):
 
     def __init__(self, path: Path, *, go_on: bool = False) -> None:
         super().__init__(path, MOST_BYTES - _ROOM_BYTES, MOST_EVENTS, go_on=go_on)
+        if (_event(self.last) or {}).get("type") == TRUNCATED:
+            self.close()
 
     def add(self, kind: str, text: str | None, data: dict[str, Any] | None) -> None:
         had = {"events": self.seq, "bytes": self.size}

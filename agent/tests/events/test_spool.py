@@ -44,6 +44,20 @@ def test_a_file_is_bounded_and_its_last_event_says_so(
     assert path.stat().st_size <= size
 
 
+def test_nothing_follows_the_last_event_when_a_run_goes_on_after_a_decision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "MOST_BYTES", 2_000)
+    path = tmp_path / "run.ndjson"
+    writer = written(path, 2)
+    # This event is too long for the file, which still has room for a shorter one.
+    writer.add("message", "x" * 1_000, None)
+    for _ in range(2):
+        SpoolWriter(path, go_on=True).add("message", "!", None)
+    kinds = [json.loads(line)["type"] for line in path.read_bytes().splitlines()]
+    assert kinds == ["message", "message", "truncated"]
+
+
 def test_events_are_read_in_portions_that_one_call_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,5 @@
 """`manage.py release` prepares the database for a new release, once, before its processes start."""
 
-from collections.abc import Callable
 from typing import Any
 
 from django.core.management import call_command
@@ -58,19 +57,16 @@ run again at any time.
             set_timeouts_of_role()
 
         with session_without_timeouts():
-            self._migrate(migrate, patience)
-
-    def _migrate(self, migrate: Callable[[], None], patience: float) -> None:
-        try:
-            migrate_alone(migrate, patience=patience, say=self.stdout.write)
-        except OutOfPatience as error:
-            raise CommandError(str(error)) from None
-        except DatabaseError as error:
-            # Unfinished indexes can be listed only if the server sent the error. If the server is away, asking it would
-            # fail too.
-            if sqlstate(error) and (unfinished := invalid_indexes()):
-                raise CommandError(
-                    f"A release was interrupted while it built {' and '.join(unfinished)}: run DROP"
-                    " INDEX CONCURRENTLY for each in psql, and release again."
-                ) from error
-            raise
+            try:
+                migrate_alone(migrate, patience=patience, say=self.stdout.write)
+            except OutOfPatience as error:
+                raise CommandError(str(error)) from None
+            except DatabaseError as error:
+                # Unfinished indexes can be listed only if the server sent the error. If the server is away, asking it
+                # would fail too.
+                if sqlstate(error) and (unfinished := invalid_indexes()):
+                    raise CommandError(
+                        f"A release was interrupted while it built {' and '.join(unfinished)}: run DROP"
+                        " INDEX CONCURRENTLY for each in psql, and release again."
+                    ) from error
+                raise
