@@ -154,7 +154,11 @@ def _user_of(claims: Claims, on: str, actor: Actor) -> User:
         raise SignInFailed("The sign-in service does not vouch for an e-mail address of yours.")
     holder = lock_holder(email)
     if holder is not None and keeps_address(holder):
-        if Identity.objects.filter(user=holder, issuer=claims.issuer).exists():
+        known = Identity.objects.filter(user=holder, issuer=claims.issuer).first()
+        if known is not None and known.sub == claims.sub:
+            # Another sign-in of the person has just made the account, and now the link can be seen.
+            return _user_of(claims, on, actor)
+        if known is not None:
             raise SignInFailed(_TAKEN)
         if not holder.is_active:
             raise SignInFailed(_INACTIVE)

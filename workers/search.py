@@ -110,7 +110,7 @@ class SearchViewSet(TenantViewSet):
         },
     )
     def retrieve(self, request: Request, environment_id: UUID) -> Any:
-        text = SearchFilters.read(Run.objects.none(), request).values["q"].strip()
+        text = SearchFilters.read(Run.objects.none(), request).values["q"]
         named = find_named(environment_id, text)
         by_kind = {kind: [row for row in named if row["kind"] == kind] for kind in _KINDS}
         found = {f"{kind}s": rows for kind, rows in by_kind.items()}

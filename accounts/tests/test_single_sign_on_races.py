@@ -7,6 +7,7 @@ import pytest
 from django.core import signing
 
 from accounts import issuer, single_sign_on
+from accounts.addresses import lock_holder
 from accounts.models import Identity, Session, User
 from accounts.own_account import erase_account
 from accounts.services import deactivate_user
@@ -69,6 +70,25 @@ def test_one_person_twice_gets_one_account(there, round_):
     answers = at_once(*sign_ins(there, {}, {}))
     assert codes(answers) == ["", ""], answers
     (user,) = User.objects.filter(email="ada@example.com")
+    assert Identity.objects.get().user_id == user.id
+    assert Session.objects.filter(user=user).count() == 2
+
+
+def test_who_finds_the_account_that_their_other_sign_in_has_just_made_gets_it(
+    there, round_, monkeypatch
+):
+    """The other sign-in commits between the look for the linked account and that for the address."""
+    late, soon = sign_ins(there, {}, {})
+    real = lock_holder
+
+    def after_the_other(email):
+        monkeypatch.setattr(single_sign_on, "lock_holder", real)
+        (other,) = at_once(soon)
+        assert codes([other]) == [""]
+        return real(email)
+
+    monkeypatch.setattr(single_sign_on, "lock_holder", after_the_other)
+    user, _, _ = late()
     assert Identity.objects.get().user_id == user.id
     assert Session.objects.filter(user=user).count() == 2
 

@@ -238,17 +238,12 @@ def _limited(lines: list[_Line], now: datetime | None) -> list[Notice]:
     limited = {line.key: line for line in lines if _is_limited(line)}
     if not limited:
         return []
-    params = {
-        "channels": [channel_id for channel_id, *_ in limited],
-        "addresses": [address for _, address, _ in limited],
-        "results": [tells_results for *_, tells_results in limited],
-        "most": MAX_AN_HOUR,
-        "now": now,
-    }
-    fetch_all(_TAKE_TURNS, {"addresses": [address for _, address, _ in limited if address]})
+    channels, addresses, results = map(list, zip(*limited, strict=True))
+    params = {"channels": channels, "addresses": addresses, "results": results}
+    fetch_all(_TAKE_TURNS, {"addresses": [address for address in addresses if address]})
     notices: list[Notice] = []
     rooms: dict[tuple[str | UUID, bool], _Room] = {}
-    for row in fetch_all(_ROOM, params):
+    for row in fetch_all(_ROOM, {**params, "most": MAX_AN_HOUR, "now": now}):
         line = limited[row["channel_id"], row["address"], row["tells_results"]]
         room = rooms.setdefault(line.receiver, _Room(row["times"], row["pending"]))
         free = 0 if row["digest_id"] else room.free

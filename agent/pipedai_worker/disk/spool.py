@@ -180,6 +180,7 @@ class EventFile:
         self._file = durable.create(path)
         self._most_bytes, self._most_events = most_bytes, most_events
         self.seq = self.size = 0
+        # The last line; empty if there is none.
         self.last = b""
         # What follows the last line end is an event that a crash has cut off.
         for line in earlier.splitlines(keepends=True):
