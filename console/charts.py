@@ -6,6 +6,7 @@ found nothing new, is hollow. So the shape shows the outcome without the colour.
 for readers who can't see it.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -88,10 +89,9 @@ def _tick(run: Json, x: float, width: float, line: float, size: float) -> tuple[
 
 def counted(runs: Iterable[Json]) -> str:
     """Returns the numbers of runs by outcome as text: `28 succeeded, 2 failed`."""
-    counts = dict[str, int]()
-    for each in runs:
-        said = "not ended" if each["status"] in _UNENDED else word(each["status"]).lower()
-        counts[said] = counts.get(said, 0) + 1
+    counts = Counter(
+        "not ended" if each["status"] in _UNENDED else word(each["status"]).lower() for each in runs
+    )
     return ", ".join(f"{number} {said}" for said, number in counts.items()) or "none so far"
 
 

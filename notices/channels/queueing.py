@@ -184,7 +184,7 @@ def queue_notices(
     rows += _limited(lines, now)
     Notice.objects.bulk_create(rows, batch_size=_BATCH)
     if unlimited:
-        # A webhook channel has too many pending notices? Then its oldest ones are given up.
+        # If a webhook channel has too many pending notices, the oldest ones are given up.
         params = {"channels": [line.channel["id"] for line in unlimited], "most": MAX_PENDING}
         for row in fetch_all(_DROP, params):
             execute(_COUNT_DROPPED, row)
@@ -238,17 +238,12 @@ def _limited(lines: list[_Line], now: datetime | None) -> list[Notice]:
     limited = {line.key: line for line in lines if _is_limited(line)}
     if not limited:
         return []
-    params = {
-        "channels": [channel_id for channel_id, *_ in limited],
-        "addresses": [address for _, address, _ in limited],
-        "results": [tells_results for *_, tells_results in limited],
-        "most": MAX_AN_HOUR,
-        "now": now,
-    }
-    fetch_all(_TAKE_TURNS, {"addresses": [address for _, address, _ in limited if address]})
+    channels, addresses, results = map(list, zip(*limited, strict=True))
+    params = {"channels": channels, "addresses": addresses, "results": results}
+    fetch_all(_TAKE_TURNS, {"addresses": [address for address in addresses if address]})
     notices: list[Notice] = []
     rooms: dict[tuple[str | UUID, bool], _Room] = {}
-    for row in fetch_all(_ROOM, params):
+    for row in fetch_all(_ROOM, {**params, "most": MAX_AN_HOUR, "now": now}):
         line = limited[row["channel_id"], row["address"], row["tells_results"]]
         room = rooms.setdefault(line.receiver, _Room(row["times"], row["pending"]))
         free = 0 if row["digest_id"] else room.free

@@ -63,14 +63,16 @@ RUN_COLUMNS = (
 
 
 def duration_ms(run: Row) -> int | None:
-    """Returns for how long workers executed the run, or None if it has not ended or never started."""
+    """Returns for how long workers executed the run, or None if it has not ended or never started. The duration is not
+    negative, even if the database's clock was put back meanwhile.
+    """
     if run["ended_at"] is None:
         return None
     earlier: int | None = run["active_ms"]
     if run["started_at"] is None:
         return earlier
-    last = int((run["ended_at"] - run["started_at"]) / timedelta(milliseconds=1))
-    return last + (earlier or 0)
+    last: timedelta = max(run["ended_at"] - run["started_at"], timedelta(0))
+    return last // timedelta(milliseconds=1) + (earlier or 0)
 
 
 PHASES = ("queued", "claimed", "running", "waiting")

@@ -119,8 +119,8 @@ _HOUR_OF_RUN = f"(%(periods)s::timestamptz[])[{_NTH_PERIOD}]"
 
 # The percentiles are nearest-rank ones, so each is the time that some run really took. They are in microseconds,
 # because whole numbers are sorted faster than intervals. PostgreSQL leaves out the runs that never started, whose
-# duration is NULL.
-_LAST = "(date_part('epoch', r.ended_at - r.started_at) * 1000000)::bigint"
+# duration is NULL. No duration is negative, even if the clock was put back.
+_LAST = "(date_part('epoch', greatest(r.ended_at, r.started_at) - r.started_at) * 1000000)::bigint"
 
 _DURATIONS = f"""
 percentile_disc(ARRAY[0.5, 0.95]) WITHIN GROUP (

@@ -122,6 +122,13 @@ def test_money_is_a_decimal_string(runs, get, sent, shown):
     assert get(runs.ended(costUsd=sent))["costUsd"] == shown
 
 
+def test_a_run_takes_no_negative_time_if_the_clock_was_put_back(runs, get):
+    run_id = runs.running()
+    runs.wait(seconds=-5)
+    runs.complete(run_id)
+    assert get(run_id)["durationMs"] == 0
+
+
 def test_a_run_that_never_started_has_no_duration(runs, get):
     run_id = runs.claimed()
     runs.wait(seconds=5)

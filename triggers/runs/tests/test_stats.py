@@ -415,6 +415,11 @@ def test_a_percentile_is_the_duration_of_a_run_and_leaves_out_what_never_started
     assert (total["runs"], total["p50DurationMs"], total["p95DurationMs"]) == (50, 10, 19)
 
 
+def test_no_duration_is_negative(cast):
+    add(run_that(cast, took=timedelta(seconds=-5)))
+    assert read(cast, "day")["total"]["p50DurationMs"] == 0
+
+
 @cases(("begin", "known"), [("2026-01-24", True), ("2026-01-23", False)], undone=True)
 def test_only_up_to_93_days_have_percentiles(cast, begin, known):
     add(run_that(cast, datetime(2026, 4, 1, tzinfo=UTC)))
