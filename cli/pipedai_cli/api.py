@@ -56,9 +56,9 @@ def wrong_usage(sentence: str) -> Failure:
 
 BASE_PATH = "/api/v1"
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
-# A stream says at least every 15 s that it is still there.
+# A stream sends a comment at least every 15 s.
 STREAM_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
-# An answer may take this long in all: the time-outs above begin anew with each byte.
+# The most seconds that a whole answer may take. The time-outs above begin anew with each byte.
 LONGEST_SECONDS = 120.0
 # The most bytes of an answer. Every real one is smaller: the prompts of an export come to 32 MiB.
 LARGEST_ANSWER = 64 * 1024 * 1024
@@ -134,7 +134,7 @@ class Api:
         self._client.close()
 
     def get(self, path: str, **params: Any) -> Any:
-        """Return an answer's JSON, asked for with those parameters that have a value. Raises Refused, Failure."""
+        """Send the parameters that have a value, and return the answer's JSON. Raises Refused, Failure."""
         given = {name: value for name, value in params.items() if value not in (None, "")}
         return self.ask("GET", path, params=given)
 
@@ -160,7 +160,9 @@ class Api:
                 return
 
     def ask(self, method: str, path: str, **options: Any) -> Any:
-        """Return an answer's JSON, None for an empty one. Reads are tried again when the API says. Raises Failure."""
+        """Return the answer's JSON, or None if the answer is empty. A GET is sent again after the seconds in
+        `Retry-After` if the API is busy. Raises Refused, Failure.
+        """
         _check_path(path)
         for left in reversed(range(_TRIES)):
             try:
@@ -227,14 +229,14 @@ class Api:
         if not isinstance(answer, dict) or not isinstance(answer.get("error"), str):
             self._foreign(f"it answered {response.status_code} without an error of the API")
         if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            # It is no refusal: the same request may succeed later.
+            # This is not Refused, because the same request may succeed later.
             raise Failure(Exit.UNREACHABLE, f"{self.url} can't answer now: {_sentence(answer)}")
         raise Refused(str(answer.get("code")), _sentence(answer))
 
     def _unreachable(self, error: Exception) -> Failure:
         what = str(error).rstrip(".") or type(error).__name__
         hint = next((f" {hint}" for sign, hint in _TLS_HINTS.items() if sign in what), "")
-        # Such as `[Errno 111] ` and ` (_ssl.c:1006)`, which tell a person nothing.
+        # Parts such as `[Errno 111] ` and ` (_ssl.c:1006)` are cut, because they tell a person nothing.
         what = re.sub(r"^\[[^]]*\] | \(_ssl\.c:\d+\)", "", what)
         return Failure(Exit.UNREACHABLE, f"{self.url} can't be reached: {what}.{hint}")
 
@@ -248,7 +250,7 @@ def _check_path(path: str) -> None:
 
 
 def _sentence(answer: Json) -> str:
-    """Return what the API says of an error, with the fields that are wrong, the code and what to do about it."""
+    """Return the sentence of an error of the API, with the wrong fields, the code, and what to do about it."""
     said = str(answer["error"]).rstrip(".")
     details = answer.get("details")
     wrong = details.get("fieldErrors") if isinstance(details, dict) else None

@@ -1,4 +1,4 @@
-"""The tools of `pipedai mcp`. Each asks the API once or a few times, and returns what it says, fenced and bounded.
+"""The tools of `pipedai mcp`. Each calls the API, and returns its answer between two marks and cut to a bounded length.
 
 The text of a run, of an event's sender, or of a name may try to instruct the agent that reads it. Every result
 therefore says that it is data, and stands between two marks with a random number, which no writer could know.

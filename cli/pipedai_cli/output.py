@@ -1,4 +1,4 @@
-"""Writes tables and details to stdout, progress to a terminal alone, and all text harmless for a terminal."""
+"""Writes tables and details to stdout, and progress to a terminal. All text is made harmless for a terminal first."""
 
 import json
 import os
@@ -88,13 +88,14 @@ def duration(milliseconds: object) -> str:
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
-# A cell is cut after so many characters, so that a long name leaves room for the others.
+# The most characters of a cell. A longer one is cut, so that a long name leaves room for the other columns.
 _WIDEST = 60
-# Columns of text, which a narrow terminal cuts, but to no less than this. An id or a time that is cut is of no use.
+# The columns of text. If the terminal is narrow, they are cut, but not below _NARROWEST characters. Ids and times
+# are not cut, because a part of them is of no use.
 _TEXTS = {"NAME", "TRIGGER", "MESSAGE", "SCHEDULE", "TOOL", "TYPE", "DECISIONS"}
 _NARROWEST = 10
 _GAP = 2
-# The width for a pipe. Lines are cut only beyond it, because a program may read them.
+# The width of lines if stdout is no terminal. It is large, because a program may read the lines.
 _PIPED_WIDTH = 1000
 
 _COLOURS = {

@@ -1,4 +1,4 @@
-"""What each command begins with: the API, the output, and the person's key, in a keyring or a private file."""
+"""Gives each command the API, the output and the person's key, which a keyring or a private file keeps."""
 
 import contextlib
 import difflib
@@ -128,7 +128,7 @@ def _keyring() -> Iterator[Any]:
         yield keyring if works else None
 
 
-# More rows than any environment has. All are read, because a name counts only if no other row has it.
+# A limit above the number of rows of any environment. All rows are read, because a name must fit only one of them.
 _ALL = 100_000
 
 P = ParamSpec("P")

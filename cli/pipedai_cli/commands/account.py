@@ -1,4 +1,4 @@
-"""`login`, `logout`, `whoami`: who this program acts for."""
+"""The commands `login`, `logout` and `whoami`, which get, forget and show the key that this program uses."""
 
 import platform
 import time

@@ -1,4 +1,4 @@
-"""`plan`, `apply`, `export`: what the files say, and what the service has."""
+"""The commands `plan`, `apply` and `export`, which compare files with the service, apply them, and write them."""
 
 import difflib
 import json

@@ -1,4 +1,4 @@
-"""`attention`, `approval`, `event` and `worker`; `open`, which leads to the console; `mcp`, for agents."""
+"""The commands `attention`, `approval`, `event` and `worker`, `open` for pages of the console, and `mcp` for agents."""
 
 import os
 import sys

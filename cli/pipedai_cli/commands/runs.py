@@ -1,4 +1,4 @@
-"""`pipedai trigger …` and `pipedai run …`: look at triggers and runs, and run, repeat or stop them."""
+"""The commands `trigger` and `run`, which show triggers and runs, and start, repeat and stop them."""
 
 import contextlib
 import json
@@ -13,9 +13,9 @@ from pipedai_cli.output import dollars, duration, local_time, shorten, without_c
 from pipedai_cli.session import Session, examples, found_by, with_json, with_limit
 
 _ENDINGS = {"failed": "failed", "timed_out": "timed out", "canceled": "was canceled"}
-# The seconds between two questions about a run in the queue, because no stream tells of it.
+# A run in the queue has no stream, so the command asks for it again after this many seconds.
 _LOOK_SECONDS = 1.0
-# A stream that broke is opened again at most this often in a row, if no new event comes in between.
+# The command ends when its stream has broken this often in a row without a new event in between.
 _MOST_BREAKS = 5
 _LONGEST_EVENT = 2000
 
@@ -187,7 +187,9 @@ def _show_queued(session: Session, queued: Json, *, wait: bool) -> None:
 def follow_events(
     session: Session, run_id: str, after: int, *, quiet: bool = False, to_the_end: bool = False
 ) -> Json:
-    """Show a run's events until it ends or waits for a person (`to_the_end`: all of them), and return the run."""
+    """Show a run's events until it ends or waits for a person, and return the run. With `to_the_end`, events that come
+    after the run has ended are shown too.
+    """
     path, last, breaks, is_over = f"/runs/{run_id}", after, 0, False
     # The API refuses this if it is asked too often. The events that are kept anyway are then shown.
     with contextlib.suppress(Failure):
