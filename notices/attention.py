@@ -342,7 +342,7 @@ ORDER BY r.ended_at DESC, t.id LIMIT %(limit)s
 
 
 def of_failure(row: Row) -> Told:
-    """Words a failure that raised no incident."""
+    """Returns the sentences about a failure that raised no incident."""
     after = row["alert_after_failures"]
     when = f"after {counted(after, 'failure')} in a row" if after else "never"
     if after and row["is_paused"]:

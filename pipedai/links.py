@@ -1,39 +1,33 @@
 """Names the pages of the console, for its own links and for those of mails and messages."""
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Final
-
 from django.conf import settings
 
 from pipedai.server.request_scope import CONSOLE
 
 # The path of each page below the console's path. `{}` is the id of the row that the page shows, and `{environment}`
 # the id of the row's environment.
-PAGES: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "account": "account",
-        "password": "account/password",
-        "verify": "account/verify",
-        "reset": "account/reset",
-        "register": "account/register",
-        "invitation": "account/invitation",
-        "link": "account/link",
-        "notices": "account/notices",
-        "attention": "environments/{environment}/attention",
-        "machines": "environments/{environment}/machines",
-        "approvals": "environments/{environment}/approvals",
-        "budget": "environments/{environment}/money",
-        "environment": "environments/{environment}/settings",
-        "trigger": "triggers/{}",
-        "run": "runs/{}",
-        "approval": "approvals/{}",
-        "worker": "machines/{}",
-        "pool": "pools/{}",
-        "channel": "channels/{}",
-        "connection": "connections/{}",
-    }
-)
+PAGES = {
+    "account": "account",
+    "password": "account/password",
+    "verify": "account/verify",
+    "reset": "account/reset",
+    "register": "account/register",
+    "invitation": "account/invitation",
+    "link": "account/link",
+    "notices": "account/notices",
+    "attention": "environments/{environment}/attention",
+    "machines": "environments/{environment}/machines",
+    "approvals": "environments/{environment}/approvals",
+    "budget": "environments/{environment}/money",
+    "environment": "environments/{environment}/settings",
+    "trigger": "triggers/{}",
+    "run": "runs/{}",
+    "approval": "approvals/{}",
+    "worker": "machines/{}",
+    "pool": "pools/{}",
+    "channel": "channels/{}",
+    "connection": "connections/{}",
+}
 
 
 def path_of_page(page: str, about: object = "", environment: object = "") -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +99,9 @@ def test_bad_input_is_one_sentence_and_code_2(
         code: object = cli.main(arguments)
     except SystemExit as end:
         code = end.code
+    finally:
+        # `run` blocks the drain's signal until its process ends.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
     assert code == 2
     assert sentence in capsys.readouterr().err
 

@@ -184,10 +184,11 @@ def confirm_address(*, token: str, actor: Actor) -> None:
 def refuse_address(*, token: str, everywhere: bool = True, actor: Actor) -> None:
     """Records that the owner wants no notices, of any environment or of this one. Raises Conflict for a bad token."""
     with transaction.atomic():
-        asked = _asked(token, _ANSWERS)
+        asked = _asked(token, _ANSWERS, locks=not everywhere)
         if not everywhere:
             _refuse_environment(asked, actor)
             return
+        # This row is the first that is locked, so that two links of one address, of two environments, can't deadlock.
         _, is_new = RefusedAddress.objects.get_or_create(address=asked.address)
         of_address = AskedAddress.objects.filter(address=asked.address, refused_at__isnull=True)
         of_address.update(confirmed_at=None, refused_at=Now())
@@ -207,11 +208,12 @@ def _refuse_environment(asked: AskedAddress, actor: Actor) -> None:
         emit(_event("address.refused", asked, actor, everywhere=False))
 
 
-def _asked(token: str, purpose: str) -> AskedAddress:
-    """Returns the row that a token names, and locks it. Raises Conflict if there is none."""
+def _asked(token: str, purpose: str, *, locks: bool = True) -> AskedAddress:
+    """Returns the row that a token names, and locks it if `locks` is true. Raises Conflict if there is none."""
+    rows = AskedAddress.objects.all()
     with suppress(BadSignature, ValueError, AskedAddress.DoesNotExist):
         asked_id = UUID(_signer(purpose).unsign(token))
-        return AskedAddress.objects.select_for_update(no_key=True).get(id=asked_id)
+        return (rows.select_for_update(no_key=True) if locks else rows).get(id=asked_id)
     raise Conflict(
         "The link is not complete, or its e-mail address is not asked any more.",
         code=ErrorCode.LINK_UNUSABLE,

@@ -184,7 +184,7 @@ def queue_notices(
     rows += _limited(lines, now)
     Notice.objects.bulk_create(rows, batch_size=_BATCH)
     if unlimited:
-        # A webhook channel has too many pending notices? Then its oldest ones are given up.
+        # If a webhook channel has too many pending notices, the oldest ones are given up.
         params = {"channels": [line.channel["id"] for line in unlimited], "most": MAX_PENDING}
         for row in fetch_all(_DROP, params):
             execute(_COUNT_DROPPED, row)

@@ -14,6 +14,7 @@ from django.db import OperationalError, connections, transaction
 from psycopg.errors import LockNotAvailable
 
 from audit.models import AuditEntry
+from pipedai import retention
 from pipedai.sql import database_now, execute
 from testing.processes.warm_start import SERVICE
 from testing.processes.web_process import url_of
@@ -38,6 +39,24 @@ def test_without_settings_no_run_is_removed(old_runs):
     assert "runs: kept for ever.\ndeliveries: kept for ever.\n" in said
     assert "sessions: 0 removed, older than 30 days.\n" in said
     assert Run.objects.count() == 12
+
+
+def test_a_kind_that_is_in_use_keeps_no_other_from_being_pruned(cast, monkeypatch, capfd):
+    def held(_):
+        raise retention.InUse("Somebody uses it.")
+
+    def free(_):
+        return iter([retention.Batch(7, 7)])
+
+    kinds = {
+        name: retention.Retention(name, name, lambda: 1, prune)
+        for name, prune in (("held", held), ("free", free))
+    }
+    monkeypatch.setattr(retention, "_registered", kinds)
+    said = StringIO()
+    with pytest.raises(CommandError, match="held: Somebody uses it"):
+        call_command("prune", stdout=said)
+    assert said.getvalue() == "free: 7 removed, older than 1 day.\n"
 
 
 def test_a_setting_gives_a_kind_its_retention(old_runs, settings):

@@ -14,7 +14,7 @@ from pipedai.sql import Row, execute, fetch_all
 from triggers.budgets.spending import settle_reservations
 from triggers.runs import statements as sql
 from triggers.runs.routing import freed_slots, is_member, wake_for
-from triggers.states import EndedBy, FaultClass, RetryMode, Status
+from triggers.states import NEVER_CLAIMED, EndedBy, FaultClass, RetryMode, Status
 from triggers.webhooks.sending import queue_deliveries
 
 _KEEP_ERRORS = """
@@ -141,22 +141,15 @@ def why_no_retry(run: Row) -> NoRetry | None:
 
 def why_not_repeated(run: Row) -> NoRetry | None:
     """Returns why the run is not repeated, or None, whether its trigger is enabled or not. HAD_EFFECTS comes last."""
-    if run["status"] == Status.SUCCEEDED:
-        return NoRetry.SUCCEEDED
-    if run["status"] == Status.CANCELED:
-        return NoRetry.CANCELED
-    if run["ended_by"] == EndedBy.APPROVAL_EXPIRED:
-        return NoRetry.APPROVAL_EXPIRED
+    if run["status"] in (Status.SUCCEEDED, Status.CANCELED):
+        return NoRetry(run["status"])
+    # A rule by which the server ends runs that no worker holds is the reason itself.
+    if run["ended_by"] in (*NEVER_CLAIMED, EndedBy.APPROVAL_EXPIRED):
+        return NoRetry(run["ended_by"])
     if run["fault_class"] != FaultClass.INFRA:
         return NoRetry.CLIENT_FAULT
     if run["cancel_requested_at"] is not None:
         return NoRetry.CANCEL_REQUESTED
-    if run["ended_by"] == EndedBy.START_DEADLINE:
-        return NoRetry.START_DEADLINE
-    if run["ended_by"] == EndedBy.HAD_EFFECTS:
-        return NoRetry.HAD_EFFECTS
-    if run["ended_by"] == EndedBy.APPROVAL_UNREACHABLE:
-        return NoRetry.APPROVAL_UNREACHABLE
     if _retries_are_used(run):
         return NoRetry.RETRIES_USED
     return NoRetry.HAD_EFFECTS if _effects_forbid(run) else None

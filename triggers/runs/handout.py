@@ -434,12 +434,8 @@ def _escapes(text: str) -> int:
 
 def _opened(rows: Iterable[Row]) -> list[HandedOut]:
     """Returns the runs with their headers in plaintext, and leaves out those whose headers cannot be decrypted."""
-    opened = []
-    for row in rows:
-        headers = opened_headers(row)
-        if headers is not None:
-            opened.append(HandedOut(row, headers))
-    return opened
+    opened = ((row, opened_headers(row)) for row in rows)
+    return [HandedOut(row, headers) for row, headers in opened if headers is not None]
 
 
 class Next(NamedTuple):

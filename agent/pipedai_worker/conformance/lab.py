@@ -191,6 +191,15 @@ class Lab:
         self.start()
         return run
 
+    def start_unless_unable(self, run: FakeRun, feature: str) -> None:
+        """Start the worker for a run that needs this feature. Raises Skipped if the worker does not announce it."""
+        ordinary = self.add()
+        self.start()
+        self.until_ended(ordinary)
+        if feature not in self.api.announced:
+            expect(run.status == "queued", f"It took a run without announcing `{feature}`.")
+            raise Skipped(f"It does not announce the feature `{feature}`.")
+
     def begin(self, *lines: str, **fields: Any) -> FakeRun:
         """Do what `start_with` does, and wait until the worker has launched the run's program."""
         run = self.start_with(*lines, **fields)

@@ -1,18 +1,22 @@
 """Channels under fire: storms from many sides, two senders, a deletion while it sends, two who add addresses."""
 
+from dataclasses import replace
+from functools import partial
+
 from django.db import transaction
 
+from notices.channels.consent import refuse_address
 from notices.channels.sending import NOTICES
 from notices.channels.services import CHANNELS
 from notices.channels.tests.conftest import LATE, add_incidents, send_due, tell
-from notices.models import AskedAddress, Channel, Incident, Notice, NoticeAttempt
+from notices.models import AskedAddress, Channel, Incident, Notice, NoticeAttempt, RefusedAddress
 from pipedai.api.errors import ApiError
 from pipedai.outgoing import attempts
 from pipedai.outgoing.due import claim_due
 from testing.processes.racing import Started, accepted, at_once
 from testing.processes.webhook_receiver import receiving
 from testing.world.cast import TEST_ACTOR
-from testing.world.channels import add_channel
+from testing.world.channels import add_channel, asked_token
 
 
 def test_incidents_that_many_tell_at_once_are_twenty_notices_and_one_digest(committed_cast):
@@ -93,3 +97,22 @@ def test_two_who_add_addresses_at_once_stay_within_the_day(committed_cast, ceili
     answers = at_once(lambda: add("ab"), lambda: add("cd"))
     assert sum(isinstance(answer, ApiError) for answer in answers) == 1
     assert AskedAddress.objects.filter(address__regex="^[abcd]@").count() == 2
+
+
+def test_an_owner_who_refuses_by_the_links_of_two_environments_at_once_is_heard(committed_cast):
+    address = "ada@example.com"
+    here = asked_token(committed_cast, address)
+    there = replace(committed_cast, environment=committed_cast.strange_environment)
+    tokens = (here, asked_token(there, address))
+    refusals: list[Started[None]] = []
+    with transaction.atomic():
+        # Neither goes on before both have come as far as the row that says so of the whole service.
+        RefusedAddress.objects.create(address=address)
+        for token in tokens:
+            refuse = partial(refuse_address, token=token, actor=TEST_ACTOR)
+            refusals.append(Started(refuse))
+            refusals[-1].wait_until_blocked()
+        transaction.set_rollback(True)
+    accepted([each.answer() for each in refusals])
+    assert not AskedAddress.objects.filter(refused_at__isnull=True).exists()
+    assert RefusedAddress.objects.filter(address=address).exists()

@@ -30,7 +30,7 @@ class Command(OperatorCommand):
 
 Settings (days; 0 is for ever): RUN_RETENTION_DAYS, DELIVERY_RETENTION_DAYS. RUN_EVENTS_DAYS, 2 or more.
 INBOUND_EVENTS_DAYS, 1 or more.
-Exits with 0 when it has come to the end, with 1 and one sentence otherwise.
+Exits with 0 when it has come to the end, else with 1 and a sentence for what is wrong, or for each kind that is in use.
 """
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -78,11 +78,14 @@ Exits with 0 when it has come to the end, with 1 and one sentence otherwise.
             months = f"the months of the audit log that were over {options['days']} days ago"
             if input(f"Drop {months}, for good? ").strip().lower() not in {"y", "yes"}:
                 raise CommandError("Nothing was dropped.")
-        try:
-            for retention in chosen:
+        in_use = []
+        for retention in chosen:
+            try:
                 self.prune(retention, options)
-        except InUse as error:
-            raise CommandError(str(error)) from None
+            except InUse as error:
+                in_use.append(f"{retention.kind}: {error}")
+        if in_use:
+            raise CommandError("\n".join(in_use))
 
     def prune(self, retention: Retention, options: dict[str, Any]) -> None:
         days = retention.days() if options["days"] is None else options["days"]
