@@ -251,9 +251,7 @@ def promote_to_staff(*, email: Email, actor: Actor) -> bool:
 def find_user(email: Email) -> User:
     """Returns the active user with this address. Raises NotFound, also for an unconfirmed one while proof counts."""
     user = User.objects.filter(email=email, is_active=True).first()
-    if user is None or not is_findable(user):
-        raise NotFound
-    return user
+    return or_not_found(user if user and is_findable(user) else None)
 
 
 def deactivate_user(*, user_id: UUID, actor: Actor) -> None:

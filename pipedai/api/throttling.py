@@ -68,10 +68,12 @@ class TooManyRequests(ApiError):  # noqa: N818 - named as the status it answers
         super().__init__(message, code=ErrorCode.THROTTLED, headers=headers)
 
 
-def admit(limit: RequestLimit, subject: Hashable, request: Request, sentence: str) -> None:
+def admit(
+    limit: RequestLimit, subject: Hashable, request: Request, sentence: str, *, retry_after: int = 1
+) -> None:
     """Counts a request as one of those that the subject has open. Raises TooManyRequests if that would be too many."""
     if not limit.admits(subject, request):
-        raise TooManyRequests(sentence, headers={"Retry-After": "1"})
+        raise TooManyRequests(sentence, headers={"Retry-After": str(retry_after)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from pipedai.api.parsers import check_encoding
 from pipedai.api.principal import Principal, UserPrincipal, principal_of
 from pipedai.api.renderers import JSONRenderer
 from pipedai.api.schema.operation import header, operation_of
-from pipedai.api.throttling import Throttle, TooManyRequests, check_write
+from pipedai.api.throttling import Throttle, admit, check_write
 from pipedai.server.memory_budget import RequestLimit
 from pipedai.server.ticket import STREAM, StreamTicket
 from pipedai.wakeups import ANNOUNCED_EVERY_SECONDS
@@ -237,11 +237,9 @@ def ticket_of(request: Request, kind: type[T], *, group: UUID) -> T:
 
 def count_stream(request: Request, ticket: StreamTicket) -> None:
     """Counts a new stream as one of its caller's. Raises TooManyRequests if the caller has MAX_STREAMS open."""
-    if ticket.asked == 1 and not _STREAMS.admits(principal_of(request).id, request):
-        raise TooManyRequests(
-            f"You have {MAX_STREAMS} streams open already: close one of them first.",
-            headers={"Retry-After": "5"},
-        )
+    if ticket.asked == 1:
+        refusal = f"You have {MAX_STREAMS} streams open already: close one of them first."
+        admit(_STREAMS, principal_of(request).id, request, refusal, retry_after=5)
 
 
 def announce_stream(ticket: StreamTicket, announce: Callable[[], None]) -> None:
