@@ -5,6 +5,7 @@ import random
 import secrets
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from threading import Lock
 from typing import Any
@@ -225,7 +226,8 @@ class Listener:
                 ear.hear_poll(int(detail))
             elif topic == THINGS:
                 kind, *ids = detail.split(" ")
-                ear.hear_things(kind, [UUID(id_) for id_ in ids])
+                with suppress(ValueError):
+                    ear.hear_things(kind, [UUID(id_) for id_ in ids])
 
     def hear_events(self, subjects: Iterable[str]) -> None:
         for subject in subjects:

@@ -23,7 +23,7 @@ from pipedai.api.renderers import compact_json, iso_time
 from pipedai.events import SYSTEM
 from pipedai.sql import Row, execute_later, fetch_all, sqlstate
 from pipedai.timeouts import LACKS_LOCK, in_transaction
-from triggers.events.clauses import Members, first_failing, pick, scalar_at, shown
+from triggers.events.clauses import Searched, TooLarge, first_failing, pick, scalar_at, shown
 from triggers.models import Event, EventDecision, requesters_of
 from triggers.runs.ending import lock_triggers
 from triggers.runs.queueing import QueueRoom, join_run, queue_run, take_turns
@@ -40,10 +40,6 @@ from triggers.states import (
 )
 
 Payload = dict[str, Any]
-
-
-class TooLarge(Exception):  # noqa: N818 - named as what the payload is
-    """The event alone makes a larger payload than a run may have."""
 
 
 # The name of the constraint that PostgreSQL reports if another event has just begun a run that this one could join.
@@ -82,14 +78,16 @@ def decide(event: Event, *, requesters: Sequence[UUID] = (), now: datetime | Non
     decisions, passed = [], []
     of_run = (_OF_SOURCE, event.source_id) if event.run is None else (_OF_RUN, event.run.trigger_id)
     statement, heard_id = of_run
-    members: Members = {}
+    searched = Searched()
     heard = fetch_all(statement, {"heard_id": heard_id, "environment_id": event.environment_id})
     for trigger_id, listeners in groupby(heard, key=itemgetter("trigger_id")):
-        listener, clause = _first_that_hears(event, listeners, members)
-        decision = EventDecision(
-            event=event, trigger_id=trigger_id, decision=EventDecided.FILTERED, clause=clause
-        )
+        decision = EventDecision(event=event, trigger_id=trigger_id, decision=EventDecided.FILTERED)
         decisions.append(decision)
+        try:
+            listener, decision.clause = _first_that_hears(event, listeners, searched)
+        except TooLarge:
+            _refuse(decision, EventRefusal.PAYLOAD_TOO_LARGE)
+            continue
         if listener is not None:
             passed.append((decision, listener))
     room = None
@@ -123,19 +121,19 @@ def _keep(event: Event, decisions: list[EventDecision]) -> None:
 
 
 def _first_that_hears(
-    event: Event, listeners: Iterable[Row], members: Members
+    event: Event, listeners: Iterable[Row], searched: Searched
 ) -> tuple[Row | None, Payload | None]:
     """Returns the first listener that lets the event pass, or None and the clause by which the first one refused it."""
     clause = None
     for listener in listeners:
-        failing = _failing(event, listener, members)
+        failing = _failing(event, listener, searched)
         if failing is None:
             return listener, None
         clause = clause or failing
     return None, clause
 
 
-def _failing(event: Event, listener: Row, members: Members) -> Payload | None:
+def _failing(event: Event, listener: Row, searched: Searched) -> Payload | None:
     """Returns the clause that does not hold, and what it saw; None if all hold. A type or an outcome has no path."""
     if event.run is not None:
         status = event.run.status
@@ -144,7 +142,7 @@ def _failing(event: Event, listener: Row, members: Members) -> Payload | None:
         return _clause("outcome", listener["outcome"], status)
     if listener["types"] is not None and event.type not in listener["types"]:
         return _clause("type", listener["types"], event.type)
-    failing = first_failing(listener["where"] or (), event.body, members)
+    failing = first_failing(listener["where"] or (), event.body, searched)
     return None if failing is None else failing.as_json()
 
 

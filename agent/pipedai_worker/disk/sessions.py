@@ -282,10 +282,14 @@ def _bytes_in(path: Path) -> int:
     with contextlib.suppress(OSError):
         if not path.is_dir() or path.is_symlink():
             return path.lstat().st_size
-    for directory, _, names in os.walk(path):
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += Path(directory, name).lstat().st_size
+    waiting = [str(path)]
+    while waiting:
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                else:
+                    total += entry.stat(follow_symlinks=False).st_size
     return total
 
 

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import sys
 import threading
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipedai_worker.api import ApiError
+from pipedai_worker.disk import durable
 from pipedai_worker.executors.base import (
     APPROVALS,
     BEFORE,
@@ -278,7 +278,7 @@ def remove_paths(paths: Iterable[Path]) -> None:
         # `is_dir` raises PermissionError below a home directory that this account may not enter.
         with contextlib.suppress(OSError):
             if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
+                durable.remove_directory(path)
             else:
                 path.unlink()
 

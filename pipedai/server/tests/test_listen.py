@@ -120,6 +120,14 @@ async def test_what_services_send_is_heard():
     assert not listener.healthy
 
 
+async def test_what_another_release_may_send_is_ignored():
+    listener, ear = Listener(connect), Ear()
+    listener.subscribe(ear, WORKER)
+    for text in ("", "things", f"things {WORKER} run 1", f"polling {WORKER} now", f"new {WORKER}"):
+        listener.deliver(text)
+    assert not ear.changed
+
+
 async def test_a_lost_connection_comes_back_and_wakes_everyone(logged, monkeypatch):
     monkeypatch.setattr(listen, "FIRST_PAUSE_SECONDS", 0.01)
     listener = Listener(connect)
