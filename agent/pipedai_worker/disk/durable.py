@@ -86,6 +86,20 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return value
 
 
+def read_regular(path: Path, most_bytes: int, flags: int = 0) -> bytes:
+    """Return the beginning of a file that a program may have made. Raises OSError, also for a pipe or a device, at
+    which a reader may wait for ever.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return os.read(descriptor, min(found.st_size, most_bytes))
+    finally:
+        os.close(descriptor)
+
+
 def set_aside(path: Path, error: Exception) -> None:
     """Rename a file that can't be read: a person can then look at it, and the next start does not read it again."""
     log.warning("%s can't be read (%s); set aside", path, type(error).__name__)
@@ -161,6 +175,8 @@ def work(root: Path) -> Path:
 
 def strip(root: Path) -> None:
     """Remove from a scratch directory what only one attempt needs. It raises nothing."""
+    if root.is_symlink():
+        return
     with contextlib.suppress(OSError):
         (root / "mcp.json").unlink()
     remove_directory(root / "files")
