@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
+import shutil
 import stat
 import sys
 import tempfile
@@ -356,6 +358,31 @@ def test_a_run_that_nests_directories_deeply_leaves_nothing(api: FakeApi, worker
     worker = workers.start("--command", f"{sys.executable} {program}", "--once")
     assert worker.wait() == 0
     assert (run.status, workers.leftovers()) == ("succeeded", [])
+
+
+def test_links_in_place_of_a_runs_directories_lead_to_nothing_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(tmp_path))
+    executor = claude.ClaudeExecutor(["claude"], auth_mode=lambda: "api_key", silence_seconds=0)
+    other = tmp_path / "other"
+    (other / "files").mkdir(parents=True)
+    (other / "mcp.json").touch()
+    kept = tmp_path / "projects" / re.sub("[^a-zA-Z0-9]", "-", str(other))
+    kept.mkdir(parents=True)
+    scratch = durable.Scratch()
+    for target in (scratch.work, other):
+        shutil.rmtree(scratch.work, ignore_errors=True)
+        scratch.work.unlink(missing_ok=True)
+        scratch.work.symlink_to(target)
+        executor.clean_up("session", scratch.work, None)
+    durable.remove_tree(scratch.root)
+    scratch.root.symlink_to(other)
+    executor.clean_up("session", scratch.work, None)
+    durable.strip(scratch.root)
+    scratch.root.unlink()
+    assert [path.name for path in sorted(other.iterdir())] == ["files", "mcp.json"]
+    assert kept.exists()
 
 
 def test_the_size_of_a_deep_directory_is_found(tmp_path: Path) -> None:

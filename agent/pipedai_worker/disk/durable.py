@@ -175,6 +175,8 @@ def work(root: Path) -> Path:
 
 def strip(root: Path) -> None:
     """Remove from a scratch directory what only one attempt needs. It raises nothing."""
+    if root.is_symlink():
+        return
     with contextlib.suppress(OSError):
         (root / "mcp.json").unlink()
     remove_directory(root / "files")

@@ -321,7 +321,9 @@ def config_directory() -> Path | None:
 
 
 def _names(work: Path) -> set[str]:
-    return {_NOT_A_LETTER.sub("-", str(path)) for path in (work, work.resolve())}
+    # The run may have put links in place of its own two directories, which lead to those of others, or in a circle.
+    real = Path(os.path.realpath(work.parent.parent), *work.parts[-2:])
+    return {_NOT_A_LETTER.sub("-", str(path)) for path in (work, real)}
 
 
 def _directory(variable: str) -> Path | None:
