@@ -5,6 +5,7 @@ import json
 import re
 import tracemalloc
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -153,7 +154,7 @@ def test_the_output_is_indented_text(cast, runs):
 
 
 def test_deeply_nested_output_is_not_made_many_times_as_long():
-    value = [1] * 100_000
+    value: list[Any] = [1] * 100_000
     for _ in range(58):
         value = [value]
     whole = json.dumps(value)
