@@ -56,11 +56,19 @@ def fits_one_line(value: Any) -> bool:
     return value == "" or (isinstance(value, str) and value.isprintable() and bool(value.strip()))
 
 
+# The API takes no longer values, of which those in a payload may be longest, and at most 20 rows of a list: clauses.
+_LONGEST_VALUES = 64 * 1024
+_MOST_ROWS = 100
+
+
 def values_of(text: str) -> list[Any]:
     """Returns the values that commas separate."""
     try:
         return list(parse_json(f"[{text}]".encode()))
     except ParseError:
+        # To find the type of each value takes long, and the API refuses a longer text in any case.
+        if len(text) > _LONGEST_VALUES:
+            return [text]
         return [value_of("value", each.strip()) for each in text.split(",") if each.strip()]
 
 
@@ -357,7 +365,9 @@ class Form:
         start = f"{each.name}."
         sent = {name[len(start) :].split(".")[0] for name in request.POST if name.startswith(start)}
         rows, found = [], []
-        for number in sorted((n for n in sent if n.isdecimal() and len(n) < 5), key=int):
+        numbers = sorted((n for n in sent if n.isdecimal() and len(n) < 5), key=int)
+        # Of a list that the API refuses for its length, a part is enough. Fields of a JSON value may be more.
+        for number in numbers if each.look.shape else numbers[:_MOST_ROWS]:
             row, values = _row(each, {}), dict[str, Any]()
             for part in row:
                 part.rename(f"{each.name}.{number}.{part.key}")

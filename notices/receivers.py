@@ -1,5 +1,5 @@
 """Receives the domain events of all apps in their transactions: opens and closes incidents, gives new environments
-their first channel, and ends the mail to users who leave one.
+their first channel, ends the mail to users who leave one, and has changed budgets looked at.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -25,6 +25,7 @@ from notices.models import Channel
 from notices.states import USUAL_EVENTS, Kind
 from pipedai.events import SYSTEM, Event, emit, happened
 from pipedai.sql import fetch_all
+from triggers.budgets.services import look_again
 from triggers.states import Status
 from workspaces.models import Environment
 
@@ -76,6 +77,9 @@ def follow_events(events: tuple[Event, ...], **_: Any) -> None:
     for action, note in _NOTED.items():
         if found := [event for event in events if event.action == action]:
             note(found)
+    # All budgets together, because their windows are locked in one order, and after everything else.
+    if budgets := [each for each in events if each.action in ("budget.updated", "budget.deleted")]:
+        look_again(budgets)
 
 
 def _note_seeded(seeded: Sequence[Event]) -> None:
@@ -128,8 +132,8 @@ def _announce_questions(asked: Sequence[Event]) -> None:
 
 
 def _note_settings(updated: Sequence[Event]) -> None:
-    # The incidents of webhooks come first, because `judge_settings` may lock channels, and incidents must be locked
-    # before channels to prevent deadlocks.
+    # The incidents of webhooks come first, because `judge_settings` may take turns for receivers of notices, and
+    # incidents must be locked before that to prevent deadlocks.
     moved = [event for event in updated if "webhookUrl" in event.metadata]
     enabled = [event for event in updated if event.metadata.get("enabled") == [False, True]]
     changed = [event for event in updated if event.metadata.keys() & _SETTINGS]

@@ -205,11 +205,12 @@ def passwords_at_once(*, processors: int, threads: int, memory_mib: int) -> int:
 
 
 def memory_budget_mib(memory_mib: int) -> int:
-    """Returns the memory budget of a web process: a fifth of the memory that it may use, from 24 to 256 MiB.
+    """Returns the memory budget of a web process: a fifth of the memory that it may use, from 37 to 256 MiB.
 
-    One client address may use a quarter of it, and a quarter of 24 MiB still holds the longest answer to a poll.
+    One client address may use a quarter of it, and of that seven eighths for large bodies. The longest body, which is a
+    plan of 8 MiB, still fits into this part of 37 MiB.
     """
-    return min(max(24, memory_mib // 5), 256)
+    return min(max(37, memory_mib // 5), 256)
 
 
 def processors(groups: Path = _CGROUPS) -> int:

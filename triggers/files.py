@@ -23,7 +23,6 @@ from triggers.schedules import cron
 from triggers.serializers import LISTENS_TO, TriggerBody
 from triggers.services import room_of_creator
 from workspaces.files.kinds import (
-    NONE,
     OF_ENVIRONMENT,
     Kind,
     Row,
@@ -131,6 +130,6 @@ register_kind(
         resource=BUDGETS,
         body=BudgetBody,
         references={"trigger": "trigger"},
-        writes={"budget": OF_ENVIRONMENT, "budget_window": NONE},
+        writes={"budget": OF_ENVIRONMENT},
     )
 )

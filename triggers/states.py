@@ -207,7 +207,7 @@ class EventDecided(TextChoices):
 class EventRefusal(TextChoices):
     """Why an event was refused, besides the error codes with which a request for a run is refused."""
 
-    # The event alone makes a larger payload than a run may have.
+    # The event alone makes a larger payload than a run may have, or clauses have to search it too often.
     PAYLOAD_TOO_LARGE = "payload_too_large"
     # The run that ended was at the end of as many chains as are allowed.
     CHAIN_TOO_DEEP = "chain_too_deep"

@@ -349,6 +349,8 @@ class Api:
         self.ended_runs: list[str] = []
         # By how many seconds the server's clock is ahead of this machine's. None until an answer has told its time.
         self.clock_offset: float | None = None
+        # The same for the monotonic clock, which goes on evenly when somebody sets the machine's clock.
+        self._ahead: float | None = None
 
     def close(self) -> None:
         asyncio.run_coroutine_threadsafe(self._client.aclose(), self._loop).result()
@@ -472,11 +474,12 @@ class Api:
         parsed = parse_time(moment)
         if parsed is None:
             return None
-        return parsed - (time.time() + (self.clock_offset or 0.0))
+        return parsed - (time.time() if self._ahead is None else time.monotonic() + self._ahead)
 
     def _learn_clock(self, server_time: float | None, trip: float) -> None:
         if server_time is not None:
             self.clock_offset = server_time - (time.time() - trip / 2)
+            self._ahead = server_time - (time.monotonic() - trip / 2)
 
     def _ask(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         """Send a request to a URL that begins with this worker's own, /workers/:id."""

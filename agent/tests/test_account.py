@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from pathlib import Path
 
 import pytest
 
 from pipedai_worker.api import ACCOUNT_HEADER, Unavailable
 from pipedai_worker.conformance.fake_api import FakeApi
-from pipedai_worker.executors.claude import Account, account_identity, account_word
+from pipedai_worker.executors import base
+from pipedai_worker.executors.claude import (
+    Account,
+    ClaudeExecutor,
+    account_identity,
+    account_word,
+)
 from pipedai_worker.identity import EVERY_CREDENTIAL
 
 from .conftest import Workers, until
@@ -99,3 +107,24 @@ def test_each_poll_tells_the_word_and_no_log_does(api: FakeApi, workers: Workers
     assert worker.stop() == 0
     assert expected not in worker.log
     assert "a-1" not in worker.log
+
+
+@pytest.mark.parametrize("name", [".claude.json", "sessions/1.json", "output.json"])
+def test_a_pipe_in_place_of_a_file_is_not_read_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(tmp_path))
+    (tmp_path / "sessions").mkdir()
+    os.mkfifo(tmp_path / name)
+    executor = ClaudeExecutor(["claude"], auth_mode=lambda: "claude_max", silence_seconds=0)
+    found: list[object] = []
+
+    def look() -> None:
+        found.append(account_identity("claude_max"))
+        executor.clean_up("session", tmp_path / "work", 1)
+        found.append(base._read_output(tmp_path / "output.json"))
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert len(found) == 2

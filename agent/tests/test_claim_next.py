@@ -5,9 +5,10 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
+from uuid import uuid4
 
 import pytest
 
@@ -163,8 +164,14 @@ def test_the_loop_goes_on_while_what_a_session_left_is_removed(
     loop._take(Polled(None, 0.0))
     loop._step()
     assert slow.begun.wait(20)
+    # Another run begins meanwhile.
+    other = replace(session, id=str(uuid4()), run_id=str(uuid4()), root="", waits=False)
+    journal.sessions.begin(other)
+    journal.sessions.undefer(other.id)
+    assert journal.sessions.take(session.id, "another run", lambda: True) is None
     assert not slow.may_end.is_set()
     released.cancel()
+    journal.sessions.forget(other.id, CommandExecutor(["true"]))
     slow.may_end.set()
     until(lambda: not scratch.root.exists() and not journal.sessions.all())
     journal.close()

@@ -67,7 +67,7 @@ def seen_of_processes() -> str:
 
 def test_headers_expire_by_the_servers_clock_whatever_ours_says() -> None:
     with closing(Api("http://api.example")) as api:
-        api.clock_offset = -3600.0
+        api._learn_clock(time.time() - 3600.0, 0.0)
         run = AssignedRun.parse(
             {
                 "id": str(uuid4()),

@@ -10,6 +10,7 @@ import pytest
 from testing.world.cases import cases
 
 from pipedai_worker.api import Api, Refused, Unavailable
+from pipedai_worker.running.outcome import iso
 from pipedai_worker.running.reporting import Heartbeat, NotTold
 from pipedai_worker.running.stopping import StopReason, StopRequest
 
@@ -92,3 +93,13 @@ def test_a_heartbeat_that_fails_in_an_unknown_way_is_sent_again() -> None:
         api.answer = {}
         heartbeat.tell()
     assert stop.reason is None
+
+
+@pytest.mark.parametrize("jump", [-86_400.0, 86_400.0])
+def test_a_clock_that_is_set_while_a_run_is_executed_changes_no_lease(
+    monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    api, now = Answers(), time.time()
+    api._learn_clock(now, 0.0)
+    monkeypatch.setattr(time, "time", lambda: now + jump)
+    assert api.seconds_until(iso(now + 60.0)) == pytest.approx(60.0, abs=20.0)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
+import shutil
 import stat
+import sys
 import tempfile
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
@@ -17,8 +20,8 @@ from testing.world.cases import cases
 
 from pipedai_worker import redact
 from pipedai_worker.api import Backoff, normalize_url, parse_date, parse_retry_after
-from pipedai_worker.conformance.fake_api import FakeRun
-from pipedai_worker.disk import durable
+from pipedai_worker.conformance.fake_api import FakeApi, FakeRun
+from pipedai_worker.disk import durable, sessions
 from pipedai_worker.executors import base, claude
 from pipedai_worker.executors.base import is_blank, stdin_for_claude, stdin_text
 from pipedai_worker.identity import ConfigError, WorkerConfig
@@ -27,6 +30,8 @@ from pipedai_worker.running.assigned import AssignedRun
 from pipedai_worker.running.outcome import Outcome, Tokens
 from pipedai_worker.running.process import Ending, Tail
 from pipedai_worker.values import number, whole
+
+from .conftest import Workers
 
 
 def assigned(**fields: Any) -> AssignedRun:
@@ -345,6 +350,52 @@ def test_a_home_directory_that_can_t_be_read_costs_no_run_its_outcome(
             monkeypatch.setenv(name, value)
         executor.clean_up("session", tmp_path, 1)
         assert executor.session_files("session", tmp_path) == []
+
+
+def test_a_run_that_nests_directories_deeply_leaves_nothing(api: FakeApi, workers: Workers) -> None:
+    run, program = api.add(), workers.directory / "deep.py"
+    program.write_text("import os\nfor _ in range(3000): os.mkdir('d'); os.chdir('d')\n")
+    worker = workers.start("--command", f"{sys.executable} {program}", "--once")
+    assert worker.wait() == 0
+    assert (run.status, workers.leftovers()) == ("succeeded", [])
+
+
+def test_links_in_place_of_a_runs_directories_lead_to_nothing_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(tmp_path))
+    executor = claude.ClaudeExecutor(["claude"], auth_mode=lambda: "api_key", silence_seconds=0)
+    other = tmp_path / "other"
+    (other / "files").mkdir(parents=True)
+    (other / "mcp.json").touch()
+    kept = tmp_path / "projects" / re.sub("[^a-zA-Z0-9]", "-", str(other))
+    kept.mkdir(parents=True)
+    scratch = durable.Scratch()
+    for target in (scratch.work, other):
+        shutil.rmtree(scratch.work, ignore_errors=True)
+        scratch.work.unlink(missing_ok=True)
+        scratch.work.symlink_to(target)
+        executor.clean_up("session", scratch.work, None)
+    durable.remove_tree(scratch.root)
+    scratch.root.symlink_to(other)
+    executor.clean_up("session", scratch.work, None)
+    durable.strip(scratch.root)
+    scratch.root.unlink()
+    assert [path.name for path in sorted(other.iterdir())] == ["files", "mcp.json"]
+    assert kept.exists()
+
+
+def test_the_size_of_a_deep_directory_is_found(tmp_path: Path) -> None:
+    deepest = tmp_path
+    for _ in range(1000):
+        deepest /= "d"
+        deepest.mkdir()
+    (deepest / "file").write_text("text")
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert sessions._bytes_in(tmp_path) == 4 + len(str(tmp_path))
+    for directory in (deepest, *deepest.parents)[:1000]:
+        (directory / "file").unlink(missing_ok=True)
+        directory.rmdir()
 
 
 def test_a_run_that_closes_its_own_directory_leaves_nothing() -> None:

@@ -88,6 +88,9 @@ def refusal(
 
 
 def exposition(metrics: CollectorRegistry, accept: str) -> tuple[HTTPStatus, RawHeaders, bytes]:
-    encode, content_type = choose_encoder(accept)
+    try:
+        encode, content_type = choose_encoder(accept)
+    except TypeError:  # for a version that is no number
+        encode, content_type = choose_encoder("")
     headers = [(b"content-type", content_type.encode()), (b"cache-control", b"no-store")]
     return HTTPStatus.OK, headers, encode(metrics)

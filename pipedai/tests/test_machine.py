@@ -4,8 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 
 from pipedai import env
+from pipedai.api.parsers import MAX_CONTAINERS
+from pipedai.server.memory_budget import Holding, MemoryBudget
 from testing.world.cases import cases
 
 
@@ -16,12 +19,19 @@ from testing.world.cases import cases
         (2, 8, 4096, 2, 256),
         (1, 8, 4096, 1, 256),
         (8, 2, 4096, 1, 256),
-        (4, 1, 64, 1, 24),
+        (4, 1, 64, 1, 37),
     ],
 )
 def test_what_a_web_process_takes_fits_what_it_has(processors, threads, memory_mib, hashes, budget):
     taken = env.passwords_at_once(processors=processors, threads=threads, memory_mib=memory_mib)
     assert (taken, env.memory_budget_mib(memory_mib)) == (hashes, budget)
+
+
+def test_the_smallest_process_has_room_for_the_longest_body_and_its_lists_and_objects():
+    holding = Holding(MemoryBudget(env.memory_budget_mib(1)), "192.0.2.1")
+    assert holding.has_room(settings.MAX_FILES_BYTES)
+    holding.take(settings.MAX_FILES_BYTES)
+    assert holding.take_parsed(200 * MAX_CONTAINERS)
 
 
 def test_without_limits_the_machine_is_what_it_may_use(tmp_path):

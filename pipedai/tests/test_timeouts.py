@@ -115,7 +115,7 @@ def test_a_job_of_the_scheduler_is_not_cut_short(committed_cast):
         stop.set()
         return expire.work()
 
-    with held(all_rows_of("trigger")):
+    with held(all_rows_of("environment")):
         started = Started(lambda: run_jobs([Job("expire-runs", 1, work)], stop))
         started.wait_until_blocked()
         wait_until_somebody_waits(0.4)

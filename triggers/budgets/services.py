@@ -1,5 +1,6 @@
 """Creates, changes and deletes budgets, and reads them with what their present windows have used."""
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -7,7 +8,7 @@ from django.db.models import F, FilteredRelation, Q, QuerySet
 from django.db.models.functions import Now
 
 from pipedai.api.errors import Invalid
-from pipedai.events import Actor
+from pipedai.events import Actor, Event
 from pipedai.sql import execute
 from triggers.budgets.spending import period_around, wake_held_back
 from triggers.models import Budget, Trigger
@@ -16,11 +17,11 @@ from workspaces.resources import Resource
 # What decides which runs a window counts. If one of these changes, the budget counts anew.
 _COUNTED_BY = frozenset({"triggerId", "period", "timezone"})
 
-# Makes the scheduler look again at those windows of a budget whose notices may have to change.
+# Makes the scheduler look again at those windows of budgets whose notices may have to change.
 _LOOK_AGAIN = """
 WITH found AS (
     SELECT id FROM budget_window
-    WHERE budget_id = %(budget_id)s AND (noticed_pct > 0 OR ends_at > statement_timestamp())
+    WHERE budget_id = ANY(%(budget_ids)s) AND (noticed_pct > 0 OR ends_at > statement_timestamp())
     ORDER BY id FOR NO KEY UPDATE)
 UPDATE budget_window w SET changes = w.changes + 1, is_changed = true FROM found WHERE w.id = found.id
 """
@@ -49,14 +50,16 @@ class Budgets(Resource[Budget]):
             budget.generation += 1
         return changes
 
-    def follow_up(self, budget: Budget, before: Budget | None, actor: Actor) -> None:
-        """Makes the scheduler and the waiting polls notice that the budget has changed."""
-        if before is not None:
-            execute(_LOOK_AGAIN, {"budget_id": budget.id})
-            wake_held_back([budget.environment_id])
-
 
 BUDGETS = Budgets()
+
+
+def look_again(changed: Sequence[Event]) -> None:
+    """Makes the scheduler and the waiting polls notice that budgets have changed or gone. It must be the last to take
+    locks in the transaction.
+    """
+    execute(_LOOK_AGAIN, {"budget_ids": [event.target_id for event in changed]})
+    wake_held_back({event.environment_id for event in changed if event.environment_id})
 
 
 _SUMS = ("spent_usd", "reserved_usd", "notional_spent_usd", "notional_reserved_usd")

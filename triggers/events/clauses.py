@@ -5,7 +5,7 @@ Documents hold what `json.loads` returns. A module of the worker compares the va
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from json import JSONEncoder
 from typing import Any, Final
@@ -26,6 +26,9 @@ _MAX_NAME = 100
 # How many bytes of compact JSON all clauses, or all fields, of a list may take together.
 _MAX_BYTES = 16 * 1024
 _MAX_ARGUMENTS_BYTES = 8 * 1024
+# How many characters the clauses about one document may search for `contains`. Python needs up to 3.5 ns for each, and
+# an event may meet 20,000 clauses about a text of 256 KiB.
+MAX_SEARCHED = 128 * 1024 * 1024
 # How many characters of the value that it saw are shown with a clause that does not hold.
 _LONGEST_SEEN = 200
 
@@ -61,31 +64,46 @@ class Failing:
         return asdict(self)
 
 
-# The strings, numbers, booleans and nulls in each list of a document that `contains` has searched, as `_member` returns
-# them, by the `id` of the list.
-Members = dict[int, frozenset[str]]
+class TooLarge(Exception):  # noqa: N818 - named as what the document is
+    """The document is too large for what triggers do with it."""
+
+
+@dataclass(slots=True)
+class Searched:
+    """What `contains` has searched in one document: the strings, numbers, booleans and nulls in each list, as `_member`
+    returns them, by the `id` of the list, and the number of characters in strings.
+    """
+
+    members: dict[int, frozenset[str]] = field(default_factory=dict)
+    characters: int = 0
 
 
 def first_failing(
-    clauses: Iterable[dict[str, Any]], document: Any, members: Members | None = None
+    clauses: Iterable[dict[str, Any]], document: Any, searched: Searched | None = None
 ) -> Failing | None:
     """Returns the first of the validated clauses that does not hold for the document, or None if all of them hold. All
-    calls about one document may share `members`, which begins empty.
+    calls about one document may share `searched`. Raises TooLarge.
     """
-    members = {} if members is None else members
+    searched = searched or Searched()
     for clause in clauses:
         seen = find(document, clause["path"])
-        if not _holds(clause, seen, members):
+        if not _holds(clause, seen, searched):
             return Failing(**clause, saw=None if seen is MISSING else shown(seen))
     return None
 
 
-def _holds(clause: dict[str, Any], seen: Any, members: Members) -> bool:
+def _holds(clause: dict[str, Any], seen: Any, searched: Searched) -> bool:
     """Returns whether the clause holds for the value at its path. It searches a long list only once for all clauses,
-    because an event may meet 20,000 clauses of listeners, and other customers' requests wait meanwhile.
+    because an event may meet 20,000 clauses of listeners, and other customers' requests wait meanwhile. Raises TooLarge
+    if they search long strings too often.
     """
+    if clause["op"] == Op.CONTAINS and isinstance(seen, str):
+        searched.characters += len(seen)
+        if searched.characters > MAX_SEARCHED:
+            raise TooLarge
     if clause["op"] != Op.CONTAINS or not isinstance(seen, list):
         return holds(clause["op"], seen, clause["value"])
+    members = searched.members
     if id(seen) not in members:
         members[id(seen)] = frozenset(_member(item) for item in seen if _is_scalar(item))
     return _member(clause["value"]) in members[id(seen)]

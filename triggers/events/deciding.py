@@ -9,19 +9,21 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, OperationalError, transaction
 from django.db.models.functions import Now
 
 from pipedai.api.errors import Conflict, NotFound
 from pipedai.api.renderers import compact_json, iso_time
 from pipedai.events import SYSTEM
-from pipedai.sql import Row, execute_later, fetch_all
-from triggers.events.clauses import Members, first_failing, pick, scalar_at, shown
+from pipedai.sql import Row, execute_later, fetch_all, sqlstate
+from pipedai.timeouts import LACKS_LOCK, in_transaction
+from triggers.events.clauses import Searched, TooLarge, first_failing, pick, scalar_at, shown
 from triggers.models import Event, EventDecision, requesters_of
 from triggers.runs.ending import lock_triggers
 from triggers.runs.queueing import QueueRoom, join_run, queue_run, take_turns
@@ -38,10 +40,6 @@ from triggers.states import (
 )
 
 Payload = dict[str, Any]
-
-
-class TooLarge(Exception):  # noqa: N818 - named as what the payload is
-    """The event alone makes a larger payload than a run may have."""
 
 
 # The name of the constraint that PostgreSQL reports if another event has just begun a run that this one could join.
@@ -80,14 +78,16 @@ def decide(event: Event, *, requesters: Sequence[UUID] = (), now: datetime | Non
     decisions, passed = [], []
     of_run = (_OF_SOURCE, event.source_id) if event.run is None else (_OF_RUN, event.run.trigger_id)
     statement, heard_id = of_run
-    members: Members = {}
+    searched = Searched()
     heard = fetch_all(statement, {"heard_id": heard_id, "environment_id": event.environment_id})
     for trigger_id, listeners in groupby(heard, key=itemgetter("trigger_id")):
-        listener, clause = _first_that_hears(event, listeners, members)
-        decision = EventDecision(
-            event=event, trigger_id=trigger_id, decision=EventDecided.FILTERED, clause=clause
-        )
+        decision = EventDecision(event=event, trigger_id=trigger_id, decision=EventDecided.FILTERED)
         decisions.append(decision)
+        try:
+            listener, decision.clause = _first_that_hears(event, listeners, searched)
+        except TooLarge:
+            _refuse(decision, EventRefusal.PAYLOAD_TOO_LARGE)
+            continue
         if listener is not None:
             passed.append((decision, listener))
     room = None
@@ -121,19 +121,19 @@ def _keep(event: Event, decisions: list[EventDecision]) -> None:
 
 
 def _first_that_hears(
-    event: Event, listeners: Iterable[Row], members: Members
+    event: Event, listeners: Iterable[Row], searched: Searched
 ) -> tuple[Row | None, Payload | None]:
     """Returns the first listener that lets the event pass, or None and the clause by which the first one refused it."""
     clause = None
     for listener in listeners:
-        failing = _failing(event, listener, members)
+        failing = _failing(event, listener, searched)
         if failing is None:
             return listener, None
         clause = clause or failing
     return None, clause
 
 
-def _failing(event: Event, listener: Row, members: Members) -> Payload | None:
+def _failing(event: Event, listener: Row, searched: Searched) -> Payload | None:
     """Returns the clause that does not hold, and what it saw; None if all hold. A type or an outcome has no path."""
     if event.run is not None:
         status = event.run.status
@@ -142,7 +142,7 @@ def _failing(event: Event, listener: Row, members: Members) -> Payload | None:
         return _clause("outcome", listener["outcome"], status)
     if listener["types"] is not None and event.type not in listener["types"]:
         return _clause("type", listener["types"], event.type)
-    failing = first_failing(listener["where"] or (), event.body, members)
+    failing = first_failing(listener["where"] or (), event.body, searched)
     return None if failing is None else failing.as_json()
 
 
@@ -296,25 +296,35 @@ WITH RECURSIVE waiting (environment_id) AS (
 named AS MATERIALIZED (SELECT e.id, e.workspace_id FROM waiting JOIN environment e ON e.id = waiting.environment_id),
 share AS (SELECT CASE WHEN count(DISTINCT workspace_id) < %(limit)s THEN %(limit)s ELSE 1 END AS most FROM named),
 queue AS (
-    SELECT oldest.*, row_number() OVER (PARTITION BY e.workspace_id ORDER BY oldest.received_at, oldest.id) AS position
+    SELECT e.id AS environment_id, oldest.*,
+        row_number() OVER (PARTITION BY e.workspace_id ORDER BY oldest.received_at, oldest.id) AS position
     FROM named e CROSS JOIN LATERAL (
         SELECT id, received_at FROM event WHERE decided_at IS NULL AND environment_id = e.id
         ORDER BY received_at, id LIMIT (SELECT most FROM share)) oldest)
-SELECT id FROM queue ORDER BY position, received_at LIMIT %(limit)s
+SELECT id, environment_id FROM queue ORDER BY position, received_at LIMIT %(limit)s
 """
+
+
+# For how many seconds the scheduler waits for a trigger that somebody is changing.
+_LOCK_SECONDS = 0.1
 
 
 def decide_ends(*, limit: int = 20, now: datetime | None = None) -> int:
     """Decides up to `limit` events, each in a transaction of its own, and returns how many. If one fails, it decides
-    the others nevertheless, and raises the error afterwards.
+    the others nevertheless, and raises the error afterwards. If it does not get its locks at once, it leaves this
+    environment's events to the next call, so that other environments don't wait for the change of a trigger.
     """
-    ids = [row["id"] for row in fetch_all(_UNDECIDED, {"limit": limit})]
-    number, failed = 0, None
-    for event_id in ids:
+    number, failed, busy = 0, None, set()
+    for row in fetch_all(_UNDECIDED, {"limit": limit}):
+        if row["environment_id"] in busy:
+            continue
         try:
-            number += _decide(event_id, now)
+            number += in_transaction(partial(_decide, row["id"], now), _LOCK_SECONDS)
         except Exception as error:
-            failed = error
+            if isinstance(error, OperationalError) and sqlstate(error) in LACKS_LOCK:
+                busy.add(row["environment_id"])
+            else:
+                failed = error
     if failed is not None:
         raise failed
     return number
@@ -322,15 +332,14 @@ def decide_ends(*, limit: int = 20, now: datetime | None = None) -> int:
 
 def _decide(event_id: UUID, now: datetime | None) -> bool:
     """Returns whether it decided the event. Another scheduler may have done so, or may be doing so."""
-    with transaction.atomic():
-        event = (
-            Event.objects.select_for_update(skip_locked=True, of=("self",))
-            .select_related("run__trigger", "run__result")
-            .filter(id=event_id, decided_at__isnull=True)
-            .first()
-        )
-        if event is None:
-            return False
-        decide(event, now=now)
-        Event.objects.filter(id=event_id).update(decided_at=now or Now())
+    event = (
+        Event.objects.select_for_update(skip_locked=True, of=("self",))
+        .select_related("run__trigger", "run__result")
+        .filter(id=event_id, decided_at__isnull=True)
+        .first()
+    )
+    if event is None:
+        return False
+    decide(event, now=now)
+    Event.objects.filter(id=event_id).update(decided_at=now or Now())
     return True

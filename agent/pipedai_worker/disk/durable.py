@@ -86,6 +86,20 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return value
 
 
+def read_regular(path: Path, most_bytes: int, flags: int = 0) -> bytes:
+    """Return the beginning of a file that a program may have made. Raises OSError, also for a pipe or a device, at
+    which a reader may wait for ever.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return os.read(descriptor, min(found.st_size, most_bytes))
+    finally:
+        os.close(descriptor)
+
+
 def set_aside(path: Path, error: Exception) -> None:
     """Rename a file that can't be read: a person can then look at it, and the next start does not read it again."""
     log.warning("%s can't be read (%s); set aside", path, type(error).__name__)
@@ -161,9 +175,17 @@ def work(root: Path) -> Path:
 
 def strip(root: Path) -> None:
     """Remove from a scratch directory what only one attempt needs. It raises nothing."""
+    if root.is_symlink():
+        return
     with contextlib.suppress(OSError):
         (root / "mcp.json").unlink()
-    shutil.rmtree(root / "files", ignore_errors=True)
+    remove_directory(root / "files")
+
+
+def remove_directory(path: Path) -> None:
+    """Remove as much of a directory as `rmtree` can, which calls itself for each level. It raises nothing."""
+    with contextlib.suppress(RecursionError):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def remove_tree(root: Path) -> None:
@@ -175,19 +197,32 @@ def remove_tree(root: Path) -> None:
         root.chmod(0o700)
     # The file with the gateway's URL is removed first, in case removing the other files fails.
     strip(root)
-    shutil.rmtree(root, ignore_errors=True)
+    remove_directory(root)
     if root.exists():
         _open_directories(root)
-        shutil.rmtree(root, ignore_errors=True)
+        remove_directory(root)
     if root.exists():
         log.warning("%s could not be removed altogether", root)
 
 
+# A directory whose path below the root is longer than this is moved up.
+_LONGEST_PATH = 400
+
+
 def _open_directories(root: Path) -> None:
-    """Make every directory writable: programs may leave read-only ones, whose content can't be removed."""
-    for directory, names, _ in os.walk(root):
-        for name in names:
-            path = Path(directory, name)
-            with contextlib.suppress(OSError):
-                if not path.is_symlink():
-                    path.chmod(0o700)
+    """Make every directory writable, as programs may leave read-only ones, whose content can't be removed; and move
+    those up that are nested too deeply for `rmtree`.
+    """
+    waiting = [str(root)]
+    while waiting:
+        directory = waiting.pop()
+        with contextlib.suppress(OSError):
+            for entry in list(os.scandir(directory)):
+                with contextlib.suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        path = entry.path
+                        Path(path).chmod(0o700)
+                        if len(path) - len(str(root)) > _LONGEST_PATH:
+                            path = str(root / secrets.token_hex(8))
+                            Path(entry.path).rename(path)
+                        waiting.append(path)

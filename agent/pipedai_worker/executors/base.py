@@ -6,7 +6,6 @@ import json
 import os
 import re
 import secrets
-import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -347,10 +346,7 @@ class CommandExecutor(Executor):
 def _read_output(path: Path) -> Any:
     """Return the JSON in the file that the program wrote; ABSENT if there is no file, NOT_JSON if it holds no JSON."""
     try:
-        if not stat.S_ISREG(path.lstat().st_mode):
-            return NOT_JSON
-        with path.open("rb") as file:
-            content = file.read(LARGEST_OUTPUT_FILE + 1)
+        content = durable.read_regular(path, LARGEST_OUTPUT_FILE + 1, os.O_NOFOLLOW)
         if not content:
             return ABSENT
         return json.loads(content.decode("utf-8-sig"))

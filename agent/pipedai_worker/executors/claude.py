@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import sys
 import threading
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipedai_worker.api import ApiError
+from pipedai_worker.disk import durable
 from pipedai_worker.executors.base import (
     APPROVALS,
     BEFORE,
@@ -268,6 +268,8 @@ def _retries(seconds: float) -> int:
     return MOST_RETRIES
 
 
+# Of claude's own files the worker reads at most this many bytes.
+LARGEST_FILE = 64 * 1024 * 1024
 # Claude names directories after the working directory's path, with dashes for all but letters and digits.
 _NOT_A_LETTER = re.compile(r"[^a-zA-Z0-9]")
 
@@ -278,7 +280,7 @@ def remove_paths(paths: Iterable[Path]) -> None:
         # `is_dir` raises PermissionError below a home directory that this account may not enter.
         with contextlib.suppress(OSError):
             if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
+                durable.remove_directory(path)
             else:
                 path.unlink()
 
@@ -301,8 +303,8 @@ def process_paths(work: Path, session_id: str, pid: int | None) -> Iterator[Path
     if config is not None:
         with contextlib.suppress(OSError):
             # The file is read as bytes, as a claude that was killed may have left it cut within a character.
-            if pid is not None and session_id.encode() in (
-                (config / "sessions" / f"{pid}.json").read_bytes()
+            if pid is not None and session_id.encode() in durable.read_regular(
+                config / "sessions" / f"{pid}.json", LARGEST_FILE
             ):
                 yield from list((config / "sessions").glob(f"{pid}.*"))
     cache = _directory("XDG_CACHE_HOME")
@@ -319,7 +321,9 @@ def config_directory() -> Path | None:
 
 
 def _names(work: Path) -> set[str]:
-    return {_NOT_A_LETTER.sub("-", str(path)) for path in (work, work.resolve())}
+    # The run may have put links in place of its own two directories, which lead to those of others, or in a circle.
+    real = Path(os.path.realpath(work.parent.parent), *work.parts[-2:])
+    return {_NOT_A_LETTER.sub("-", str(path)) for path in (work, real)}
 
 
 def _directory(variable: str) -> Path | None:
@@ -389,7 +393,9 @@ def _login() -> dict[str, Any]:
     """Return what claude's own file says of the account that it is logged in with; {} if it is not logged in."""
     directory = _directory("CLAUDE_CONFIG_DIR") or _directory("HOME")
     try:
-        content = json.loads((directory / ".claude.json").read_bytes()) if directory else {}
+        content: Any = {}
+        if directory:
+            content = json.loads(durable.read_regular(directory / ".claude.json", LARGEST_FILE))
     except (OSError, ValueError, RecursionError):
         return {}
     login = content.get("oauthAccount") if isinstance(content, dict) else None

@@ -38,7 +38,7 @@ from pipedai_worker.running.assigned import AssignedRun
 from pipedai_worker.running.outcome import WAITING, Outcome
 from pipedai_worker.running.reporting import Sender, Surroundings, report, send_left
 from pipedai_worker.running.run import Run
-from pipedai_worker.running.stopping import StopReason, run_in_background
+from pipedai_worker.running.stopping import ROOM_SECONDS, StopReason, start_thread
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class InHand:
     def launch(self, run: Run) -> None:
         self.runs[run.assigned.id] = run
         self.claiming.add(run.assigned.id)
-        run_in_background(f"run {run.assigned.id}", lambda: self._in_thread(run, run.live))
+        self._start(f"run {run.assigned.id}", lambda: self._in_thread(run, run.live))
 
     def settle_the_past(self) -> None:
         """Clean up after an earlier process of this worker, and report what it could not report."""
@@ -75,7 +75,7 @@ class InHand:
             self._settle(partial(self._report_left, run_id, body, left.pop(run_id, None)))
         if left:
             # Nothing waits for these events. What can't be sent before the worker exits stays on disk.
-            run_in_background("events", lambda: send_left(around.api, left, around.leaving))
+            self._start("events", lambda: send_left(around.api, left, around.leaving))
 
     def _report_left(self, run_id: str, body: dict[str, Any], events: Path | None) -> None:
         """Report a run of an earlier process, and then its events, which the API may not take before."""
@@ -108,7 +108,15 @@ class InHand:
 
     def _settle(self, work: Callable[[], None]) -> None:
         self.settling += 1
-        run_in_background("settle", lambda: self._in_thread(None, work))
+        self._start("settle", lambda: self._in_thread(None, work))
+
+    def _start(self, name: str, work: Callable[[], None]) -> None:
+        """Start a thread, or let the main thread try again, which must not miss a signal while there is no room."""
+        try:
+            start_thread(name, work)
+        except RuntimeError:
+            time.sleep(ROOM_SECONDS)
+            self._deliver(lambda: self._start(name, work))
 
     def _in_thread(self, run: Run | None, work: Callable[[], None]) -> None:
         error: ApiError | None = None
@@ -317,7 +325,9 @@ class Loop:
                 sessions.learn_end(run_id, None, executor)
             sessions.tidy(executor, time.time())
 
-        run_in_background("sessions", work)
+        # If there is no room for a thread, the next poll's answer or the next minute does the same.
+        with contextlib.suppress(RuntimeError):
+            start_thread("sessions", work)
 
     def _take_granted(self, granted: Granted) -> None:
         """Begin a run that the API has claimed for this worker, or hand it back."""
@@ -468,7 +478,11 @@ class Poller:
             result = self._poll(wait)
             self._deliver(lambda: self._on_polled(result))
 
-        run_in_background("poll", poll)
+        try:
+            start_thread("poll", poll)
+        except RuntimeError:
+            failed = Unavailable("this machine has no room for another thread")
+            self._deliver(lambda: self._on_polled(failed))
 
     def _poll(self, wait: float) -> Polled | ApiError:
         began = time.monotonic()
@@ -499,7 +513,8 @@ class Poller:
                 self._api.end_wait(self._features)
 
         if self.under_way:
-            run_in_background("end of the wait", end)
+            with contextlib.suppress(RuntimeError):
+                start_thread("end of the wait", end)
 
     def sign_off(self) -> None:
         """Tell the API that this process ends, if it has polled. It ends soon also if the API does not answer."""
@@ -510,7 +525,8 @@ class Poller:
             with contextlib.suppress(ApiError):
                 self._api.sign_off()
 
-        run_in_background("sign-off", tell).join(SIGN_OFF_SECONDS)
+        with contextlib.suppress(RuntimeError):
+            start_thread("sign-off", tell).join(SIGN_OFF_SECONDS)
 
     def answered(self, polled: Polled) -> None:
         self.under_way = False

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import errno
 import threading
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -45,11 +47,25 @@ class StopRequest:
                 self.reason = reason
 
 
-def run_in_background(name: str, work: Callable[[], None]) -> threading.Thread:
-    """Run `work` in a new thread, which does not keep the process alive."""
+# While the system has no room for another thread, it is asked again this often.
+ROOM_SECONDS = 0.2
+
+
+def start_thread(name: str, work: Callable[[], None]) -> threading.Thread:
+    """Run `work` in a new thread, which does not keep the process alive. Raises RuntimeError if the system has no room
+    for one, as when a run has started very many processes.
+    """
     thread = threading.Thread(target=work, name=name, daemon=True)
     thread.start()
     return thread
+
+
+def run_in_background(name: str, work: Callable[[], None]) -> threading.Thread:
+    """Start a thread as `start_thread` does, but wait until the system has room for it."""
+    while True:
+        with contextlib.suppress(RuntimeError):
+            return start_thread(name, work)
+        time.sleep(ROOM_SECONDS)
 
 
 def in_background(name: str, work: Callable[[], Result]) -> asyncio.Future[Result]:
@@ -77,5 +93,8 @@ def in_background(name: str, work: Callable[[], Result]) -> asyncio.Future[Resul
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, result, failed)
 
-    run_in_background(name, run)
+    try:
+        start_thread(name, run)
+    except RuntimeError:
+        future.set_exception(OSError(errno.EAGAIN, "there is no room for another thread"))
     return future

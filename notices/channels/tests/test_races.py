@@ -31,6 +31,15 @@ def test_incidents_that_many_tell_at_once_are_twenty_notices_and_one_digest(comm
     assert set(Incident.objects.values_list("notice_count", flat=True)) == {1}
 
 
+def test_nobody_waits_for_a_channel_that_somebody_is_changing(committed_cast):
+    channel = add_channel(committed_cast)
+    with transaction.atomic():
+        CHANNELS.update(channel.id, values={"name": "Renamed"}, actor=TEST_ACTOR)
+        # The call would wait until its time-out if the change kept it waiting.
+        accepted(at_once(lambda: tell(committed_cast, add_incidents(committed_cast, 1))))
+    assert Notice.objects.get().channel_id == channel.id
+
+
 def test_a_digest_that_is_claimed_while_it_gathers_loses_nothing(committed_cast):
     add_channel(committed_cast)
     tell(committed_cast, add_incidents(committed_cast, 21))

@@ -215,6 +215,8 @@ def test_whatever_is_asked_for_is_counted_under_few_labels(
         assert httpx.post(f"{server.url}/metrics", headers=right).status_code == 405
         by_address = {**right, "Host": "10.0.0.10:8000"}
         assert httpx.get(f"{server.url}/metrics", headers=by_address).status_code == 200
+        odd = {**right, "Accept": "application/openmetrics-text; version=x.y"}
+        assert httpx.get(f"{server.url}/metrics", headers=odd).status_code == 200
         assert len(directories(server)) == 1
     assert directories(server) == []
     assert TOKEN not in (tmp_path / "web.log").read_text()

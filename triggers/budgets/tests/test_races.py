@@ -10,13 +10,14 @@ from django.db import transaction
 
 from notices.budgets import find_reached_budgets
 from pipedai.api.errors import ApiError
-from pipedai.events import SYSTEM
+from pipedai.events import SYSTEM, together
 from testing.processes.racing import ROUNDS, Started, accepted, at_once
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.budgets import add_budget, used
 from testing.world.runs import Runs, allow
 from triggers.budgets.services import BUDGETS
 from triggers.models import BudgetWindow, Run, RunReservation, Trigger
+from triggers.services import TRIGGERS
 
 
 @pytest.fixture
@@ -153,3 +154,16 @@ def test_ends_of_every_kind_and_all_who_lock_windows_do_not_deadlock(runs: Runs)
         assert window.spent_usd + window.reserved_usd == taken
         assert window.runs == len(rows)
         assert not rows.filter(settled_at=None, run__ended_at__isnull=False).exists()
+
+
+def test_files_that_change_budgets_and_triggers_keep_no_end_of_a_run_waiting(runs: Runs) -> None:
+    runs.ended()
+    budgets = [add_budget(runs.cast) for _ in range(2)]
+    run_id = runs.running()
+    with transaction.atomic(), together():
+        TRIGGERS.update(runs.trigger_id, values={"alert_after_failures": 2}, actor=SYSTEM)
+        for budget in reversed(budgets):
+            BUDGETS.update(budget.id, values={"limit_usd": Decimal(9)}, actor=SYSTEM)
+        # If the changes kept this waiting, they would in turn wait for the trigger's health or for another window.
+        accepted(at_once(partial(runs.complete, run_id, costUsd="0.3")))
+    assert {used(budget) for budget in budgets} == {("0.3", "0", 1)}

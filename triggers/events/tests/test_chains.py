@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from pipedai.loop import registered_jobs
 from pipedai.sql import database_now
@@ -20,7 +20,7 @@ from testing.world.events import listen
 from testing.world.runs import Runs
 from testing.world.undone import undone
 from triggers.events.deciding import decide, decide_ends
-from triggers.models import Event, EventDecision, Run, RunText
+from triggers.models import Event, EventDecision, Run, RunText, Trigger
 
 OUTPUT = {"found": 3}
 
@@ -195,6 +195,27 @@ def test_two_schedulers_start_one_run(committed_runs: Runs) -> None:
     for trigger_id in triggers:
         runs = begun(trigger_id)
         assert len(runs) == len({run.event_id for run in runs}) == 6
+
+
+@pytest.mark.parametrize("number", [1, 2], ids=["one listener", "several"])
+def test_no_environment_waits_for_a_change_of_anothers_trigger(
+    committed_runs: Runs, number: int
+) -> None:
+    cast = committed_runs.cast
+    locked = [add_listening(committed_runs) for _ in range(number)]
+    for _ in range(3):
+        committed_runs.ended()
+    worker = register(cast.mint_elsewhere("wrk"), "host-9")
+    others = Runs.of(replace(cast, environment=cast.strange_environment, worker=worker))
+    free = add_listening(others)
+    others.ended()
+    with transaction.atomic():
+        Trigger.objects.select_for_update(no_key=True).get(id=locked[0])
+        # The call would wait until its time-out if the change kept it waiting.
+        assert at_once(decide_ends) == [1]
+        assert len(begun(free)) == 1
+    assert decide_ends() == 3
+    assert len(begun(locked[0])) == 3
 
 
 def test_the_event_outlives_a_scheduler_that_is_killed(committed_runs: Runs) -> None:

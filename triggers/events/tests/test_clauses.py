@@ -15,8 +15,9 @@ from pipedai_worker.clauses import all_hold
 from testing.world.cases import cases
 from triggers.events.clauses import (
     FieldsField,
-    Members,
     Op,
+    Searched,
+    TooLarge,
     WhereField,
     first_failing,
     pick,
@@ -259,11 +260,11 @@ def test_what_is_no_object_of_names_and_paths_is_refused(fields):
 def test_many_clauses_about_a_long_list_take_hardly_longer_than_one():
     document = {"ids": list(range(60_000))}
     clauses = [{"path": "/ids", "op": "contains", "value": 59_000 + n} for n in range(200)]
-    members: Members = {}
+    searched = Searched()
     begun = thread_time()
-    assert first_failing(clauses[:1], document, members) is None
+    assert first_failing(clauses[:1], document, searched) is None
     one = thread_time() - begun
-    assert first_failing(clauses, document, members) is None
+    assert first_failing(clauses, document, searched) is None
     assert thread_time() - begun < 20 * one
 
 
@@ -276,3 +277,12 @@ def test_numbers_that_python_hashes_alike_take_hardly_longer_than_others():
         assert first_failing([clause], document) is None
         took.append(thread_time() - begun)
     assert took[1] < 10 * took[0]
+
+
+def test_long_strings_are_searched_for_no_more_clauses_than_other_requests_can_wait_for():
+    document = {"text": "x" * 256 * 1024}
+    clauses = [{"path": "/text", "op": "contains", "value": "x"}] * 512
+    searched = Searched()
+    assert first_failing(clauses, document, searched) is None
+    with pytest.raises(TooLarge):
+        first_failing(clauses[:1], document, searched)

@@ -20,7 +20,8 @@ from testing.world.cast import Cast
 from testing.world.copied_rows import copy_row
 from testing.world.events import add_event, add_source, listen
 from testing.world.runs import Runs
-from triggers.events.deciding import TooLarge, decide, payload_of
+from triggers.events.clauses import TooLarge
+from triggers.events.deciding import decide, payload_of
 from triggers.models import Event, EventDecision, Run, RunText, Trigger, TriggerRevision
 from workspaces.models import Environment
 
@@ -227,6 +228,22 @@ def test_a_payload_over_the_limit_is_refused(world: World) -> None:
     assert decision.decision == "fired"
     decision = world.decide({"text": "x" * 65_536})
     assert (decision.decision, decision.code) == ("refused", "payload_too_large")
+
+
+def test_an_event_whose_strings_too_many_clauses_search_is_refused_for_the_others(
+    world: World,
+) -> None:
+    clauses = [{"path": "/text", "op": "contains", "value": "x"}] * 19
+    never = {"path": "/text", "op": "exists", "value": False}
+    triggers = [world.trigger_id, world.cast.add_trigger(), world.cast.add_trigger()]
+    for each in triggers:
+        for _ in range(10):
+            world.listen(each, where=[*clauses, never])
+    event = world.event({"text": "x" * 256 * 1024})
+    decide(event, now=world.now)
+    decided = EventDecision.objects.filter(event=event).values_list("decision", "code")
+    filtered, refused = ("filtered", None), ("refused", "payload_too_large")
+    assert sorted(decided) == [filtered, filtered, refused]
 
 
 # --- Coalescing
