@@ -198,7 +198,8 @@ _KEY = Look(
 )
 
 
-@dataclass
+# It has no `repr`, because what was typed may be a password.
+@dataclass(repr=False)
 class Field:
     """One field of a form, ready for the template console/field.html."""
 

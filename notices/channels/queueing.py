@@ -107,13 +107,17 @@ _GATHER: Final = """
 UPDATE notice SET body = %(body)s WHERE id = %(id)s AND status = 'pending' AND next_attempt_at = send_at
 """
 
+# A channel that somebody is changing, for which nobody may wait, drops its notices the next time.
 _DROP: Final = """
-WITH over AS (
-    SELECT o.id FROM unnest(%(channels)s::uuid[]) k (id) CROSS JOIN LATERAL (
+WITH over AS MATERIALIZED (
+    SELECT o.id, k.id AS channel_id FROM unnest(%(channels)s::uuid[]) k (id) CROSS JOIN LATERAL (
         SELECT n.id FROM notice n WHERE n.channel_id = k.id AND n.status = 'pending'
         ORDER BY n.send_at DESC OFFSET %(most)s) o),
+own AS MATERIALIZED (
+    SELECT id FROM channel WHERE id IN (SELECT channel_id FROM over) FOR NO KEY UPDATE SKIP LOCKED),
 free AS MATERIALIZED (
-    SELECT id FROM notice WHERE id IN (SELECT id FROM over) AND status = 'pending' FOR UPDATE SKIP LOCKED),
+    SELECT id FROM notice WHERE id IN (SELECT over.id FROM over JOIN own ON own.id = over.channel_id)
+        AND status = 'pending' FOR UPDATE SKIP LOCKED),
 dropped AS (
     UPDATE notice n SET status = 'dead', next_attempt_at = NULL FROM free WHERE n.id = free.id RETURNING n.channel_id)
 SELECT channel_id, count(*) AS dropped FROM dropped GROUP BY channel_id ORDER BY channel_id

@@ -40,6 +40,20 @@ def test_nobody_waits_for_a_channel_that_somebody_is_changing(committed_cast):
     assert Notice.objects.get().channel_id == channel.id
 
 
+def test_nobody_waits_for_a_changing_channel_with_too_many_pending_notices(
+    committed_cast, monkeypatch
+):
+    monkeypatch.setattr("notices.channels.queueing.MAX_PENDING", 1)
+    channel = add_channel(committed_cast, "webhook", url="https://hooks.example/x")
+    tell(committed_cast, add_incidents(committed_cast, 1))
+    with transaction.atomic():
+        CHANNELS.update(channel.id, values={"name": "Renamed"}, actor=TEST_ACTOR)
+        accepted(at_once(lambda: tell(committed_cast, add_incidents(committed_cast, 1))))
+    tell(committed_cast, add_incidents(committed_cast, 1))
+    channel.refresh_from_db()
+    assert channel.dropped_count == Notice.objects.filter(status="dead").count() == 2
+
+
 def test_a_digest_that_is_claimed_while_it_gathers_loses_nothing(committed_cast):
     add_channel(committed_cast)
     tell(committed_cast, add_incidents(committed_cast, 21))
