@@ -38,7 +38,8 @@ _PASSED_ON = (
 REFUSED = "console.refused"
 
 
-@dataclass(frozen=True)
+# It has no `repr`, because both the body and a cookie may hold a token.
+@dataclass(frozen=True, repr=False)
 class Answer:
     """What the API answered: its status, the JSON of its body (an empty object without one), and the cookies it set."""
 

@@ -56,8 +56,8 @@ def fits_one_line(value: Any) -> bool:
     return value == "" or (isinstance(value, str) and value.isprintable() and bool(value.strip()))
 
 
-# The API takes clauses of up to 16 KiB of JSON, up to 20 of them in a list, and fewer rows of any other list.
-_LONGEST_VALUES = 16 * 1024
+# The API takes no longer values, of which those in a payload may be longest, and at most 20 rows of a list: clauses.
+_LONGEST_VALUES = 64 * 1024
 _MOST_ROWS = 100
 
 
@@ -198,7 +198,8 @@ _KEY = Look(
 )
 
 
-@dataclass
+# It has no `repr`, because what was typed may be a password.
+@dataclass(repr=False)
 class Field:
     """One field of a form, ready for the template console/field.html."""
 

@@ -126,7 +126,7 @@ def change_incidents(
 ) -> int:
     """Opens incidents for `begun`, closes those of the subjects `recovered` and `withdrawn`, and announces all of them
     but the withdrawn ones. Returns how many it opened and closed. Call it in a transaction. It locks incidents before
-    channels, because another order could deadlock.
+    it takes turns for the receivers, because another order could deadlock.
     """
     values = [_values(finding) for finding in begun]
     opened = _insert(_OPEN, kind, values, now) if values else []

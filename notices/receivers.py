@@ -132,8 +132,8 @@ def _announce_questions(asked: Sequence[Event]) -> None:
 
 
 def _note_settings(updated: Sequence[Event]) -> None:
-    # The incidents of webhooks come first, because `judge_settings` may lock channels, and incidents must be locked
-    # before channels to prevent deadlocks.
+    # The incidents of webhooks come first, because `judge_settings` may take turns for receivers of notices, and
+    # incidents must be locked before that to prevent deadlocks.
     moved = [event for event in updated if "webhookUrl" in event.metadata]
     enabled = [event for event in updated if event.metadata.get("enabled") == [False, True]]
     changed = [event for event in updated if event.metadata.keys() & _SETTINGS]

@@ -19,8 +19,10 @@ from pipedai.version import VERSION
 _LOUD = {
     "django.request": logging.ERROR,
     "django.db.backends": logging.INFO,
-    # Django logs a traceback for every request with an unknown Host. The access log shows the answer 400 anyway.
+    # Django logs a traceback for every request with an unknown Host, or with too many fields. The access log shows the
+    # answer 400 anyway.
     "django.security.DisallowedHost": logging.CRITICAL,
+    "django.security.TooManyFieldsSent": logging.CRITICAL,
     "flit_core": logging.WARNING,
     "httpx": logging.WARNING,
     "httpcore": logging.WARNING,

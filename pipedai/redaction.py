@@ -51,7 +51,7 @@ _PATTERNS = (
     # One of the service's tokens, whole or cut off, also URL-encoded.
     re.compile(r"((?:pwk|wrk|wkt|hos|enr)(?:_|%5F))[0-9A-Za-z]{6,}", re.IGNORECASE),
     # A JWT, which may be cut off after the first dot.
-    re.compile(r"()eyJ[\w-]{8,1024}(?:\.[\w-]*){1,4}"),
+    re.compile(r"()eyJ[\w-]{8,1024}+(?:\.[\w-]*){1,4}"),
     re.compile(r"(\bbearer\s+)(?!\[redacted\])[\w.~+/=-]{12,}", re.IGNORECASE),
     # The password in a URL.
     re.compile(

@@ -11,7 +11,7 @@ from rest_framework import serializers
 
 from accounts.addresses import DELETED
 from accounts.serializers import EmailField, NewEmailField
-from pipedai.api.fields import IdField, NameField, TextField, TrueFalseField
+from pipedai.api.fields import IdField, ListField, NameField, TextField, TrueFalseField
 from pipedai.api.serializers import NamedSerializer, RowSerializer, StrictBody
 from pipedai.events import ActorType
 from workspaces.ceilings import MOST_TIMES, PROFILE
@@ -59,7 +59,7 @@ class NameBody(StrictBody):
     name = NameField(max_length=200)
 
 
-class PoolIdsField(serializers.ListField):
+class PoolIdsField(ListField):
     """The ids of the pools that a worker joins when it registers with a `wrk_` key, or when its host enrolls with a
     code. `checked_pools` looks at the workspace's ceiling.
     """

@@ -24,6 +24,7 @@ from pipedai_worker.conformance.fake_api import FakeApi, FakeRun
 from pipedai_worker.disk import durable, sessions
 from pipedai_worker.executors import base, claude
 from pipedai_worker.executors.base import is_blank, stdin_for_claude, stdin_text
+from pipedai_worker.gateway.listener import Request
 from pipedai_worker.identity import ConfigError, WorkerConfig
 from pipedai_worker.redact import Redactor
 from pipedai_worker.running.assigned import AssignedRun
@@ -32,6 +33,7 @@ from pipedai_worker.running.process import Ending, Tail
 from pipedai_worker.values import number, whole
 
 from .conftest import Workers
+from .jobs import make_job
 
 
 def assigned(**fields: Any) -> AssignedRun:
@@ -172,6 +174,11 @@ def test_a_token_shows_in_no_repr(tmp_path: Path) -> None:
     assert "wkt_x" not in repr(config)
     run = assigned(mcp_headers={"a": "the-secret"}, prompt="the-prompt", payload="the-payload")
     assert "the-" not in repr(run)
+    sent = Request("POST", "/mcp", (("authorization", "Bearer the-secret"),), b"the-body")
+    assert "the-" not in repr(sent)
+    job = make_job(tmp_path)
+    job.environment["ANTHROPIC_API_KEY"] = "the-secret"
+    assert "the-secret" not in repr(job)
 
 
 @pytest.mark.parametrize("token", ["wkt_\n", "wkt_ø", ""])

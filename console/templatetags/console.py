@@ -270,6 +270,7 @@ def may(environment: dict[str, str], role: str) -> bool:
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 # Indenting makes deeply nested JSON many times as long. Above this many characters it stays on one line.
 _LONGEST_INDENTED = 256 * 1024
+_INDENTING = json.JSONEncoder(indent=2, ensure_ascii=False)
 
 
 @register.filter
@@ -308,10 +309,13 @@ def spaced(word: str) -> str:
 @register.filter
 def indented(value: Any) -> str:
     """Returns a value of JSON as indented text."""
-    text = json.dumps(value, indent=2, ensure_ascii=False)
-    if len(text) > _LONGEST_INDENTED:
-        text = json.dumps(value, ensure_ascii=False)
-    return visible(text)
+    chunks, length = [], 0
+    for chunk in _INDENTING.iterencode(value):
+        length += len(chunk)
+        if length > _LONGEST_INDENTED:
+            return visible(json.dumps(value, ensure_ascii=False))
+        chunks.append(chunk)
+    return visible("".join(chunks))
 
 
 @register.filter

@@ -7,7 +7,7 @@ import pytest
 from django.template.loader import render_to_string
 
 from console.asking import body_of
-from console.forms import Form, Look
+from console.forms import Form, Look, values_of
 from console.pages import midnight
 from console.tests.visits import HOME, visitor
 from notices.models import Channel
@@ -168,3 +168,17 @@ def test_a_field_says_itself_how_a_form_shows_it():
     assert (secret.label, secret.kind) == ("Secret that signs it", "password")
     assert (fields["maxRetries"].label, fields["maxRetries"].help) == ("Max retries", "")
     assert fields.keys() == body_of(form.method, form.path)().fields.keys() - {"managedBy"}
+
+
+def test_of_a_list_that_is_far_too_long_a_part_is_shown_again(cast):
+    many = {f"on.{n}.outcome": "" for n in range(900)}
+    path = f"/console/environments/{cast.environment.id}/triggers/new"
+    page = visitor(cast.admin).post(path, many | TYPED)
+    assert page.status_code == 400
+    assert len(re.findall(r'name="on\.\d+\.outcome"', page.content.decode())) == 100
+
+
+def test_a_value_that_the_api_refuses_for_its_length_is_not_taken_apart():
+    assert values_of("1, a") == [1, "a"]
+    text = "1, a," * 20_000
+    assert values_of(text) == [text]

@@ -1,12 +1,16 @@
 """The list of an environment's runs, a run's page, and the questions before one is repeated or canceled."""
 
 import html
+import json
 import re
+import tracemalloc
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from console.screens import traces
+from console.templatetags.console import indented
 from console.tests.visits import text_of, visitor
 from testing.processes.worker_calls import WorkerCalls
 from testing.world.connections import add_oauth_connection, lose_connection
@@ -147,6 +151,17 @@ def test_the_output_is_indented_text(cast, runs):
     run_id = runs.ended(output={"answer": [1, "ä"]})
     page = visitor(cast.viewer).get(path_of(run_id)).content.decode()
     assert "{\n  &quot;answer&quot;: [\n    1,\n    &quot;ä&quot;\n  ]\n}</pre>" in page
+
+
+def test_deeply_nested_output_is_not_made_many_times_as_long():
+    value: list[Any] = [1] * 100_000
+    for _ in range(58):
+        value = [value]
+    whole = json.dumps(value)
+    tracemalloc.start()
+    assert indented(value) == whole
+    assert tracemalloc.get_traced_memory()[1] < 20 * len(whole)
+    tracemalloc.stop()
 
 
 def test_operators_see_payload_and_events_and_read_on_without_a_script(cast, runs, monkeypatch):

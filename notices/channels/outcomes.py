@@ -1,8 +1,7 @@
 """Queues the notices of runs: about their final outcomes, and about approvals that wait for a decision.
 
-The end of a run only notes its outcome; a scheduler queues the notices later. So the end of a run waits neither for
-locks of channels nor for the count of the hourly limit, and costs nothing if no channel of its environment wants ended
-runs.
+The end of a run only notes its outcome; a scheduler queues the notices later. So the end of a run does not wait for
+the count of the hourly limit, and costs nothing if no channel of its environment wants ended runs.
 """
 
 from collections.abc import Sequence

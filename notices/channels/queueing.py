@@ -22,20 +22,20 @@ from pipedai.sql import NOW, Row, execute, fetch_all
 from triggers.events.clauses import first_failing
 from triggers.states import FAILURES
 
-# Selects the channels that subscribe to one of the events, and locks them. The second of two transactions waits for the
-# lock, and so counts what the first one queued. The order of the ids prevents deadlocks.
+# Selects the channels that subscribe to one of the events. It locks none, because the scheduler tells of all tenants,
+# and must not wait for one that is changing a channel. A channel that was paused or deleted meanwhile sends nothing.
 _WANTING: Final = f"""
 SELECT id, environment_id, kind, emails, host, events, trigger_ids, tells_when::text AS tells_when, {NOW} AS now
 FROM channel
 WHERE environment_id = ANY(%(environments)s) AND enabled AND deleted_at IS NULL AND events && %(events)s::varchar[]
-ORDER BY id FOR NO KEY UPDATE
+ORDER BY id
 """  # noqa: S608
 
 
 def channels_wanting(
     environments: Iterable[UUID], events: Iterable[str], *, now: datetime | None = None
 ) -> list[Row]:
-    """Returns the channels that subscribe to one of the events, locked until the transaction ends."""
+    """Returns the channels that subscribe to one of the events."""
     params = {"environments": list(set(environments)), "events": list(set(events)), "now": now}
     return fetch_all(_WANTING, params)
 
@@ -68,12 +68,12 @@ AN_HOUR: Final = timedelta(hours=1)
 MAX_PENDING: Final = 10_000
 _BATCH: Final = 1_000
 
-# Makes transactions that send to the same address wait for each other, so that the second one counts what the first one
-# queued. Channels of other environments may have the address too. There are only 1,024 locks, so that a large batch
-# does not fill the lock table.
+# Makes transactions that send to the same address, or by the same channel without addresses, wait for each other, so
+# that the second one counts what the first one queued. Channels of other environments may have the address too. There
+# are only 1,024 locks, so that a large batch does not fill the lock table.
 _TAKE_TURNS: Final = """
 SELECT pg_advisory_xact_lock(hashtextextended('notices to ' || n, 0)) FROM (
-    SELECT DISTINCT hashtext(a) & 1023 AS n FROM unnest(%(addresses)s::text[]) a ORDER BY n) turn
+    SELECT DISTINCT hashtext(r) & 1023 AS n FROM unnest(%(receivers)s::text[]) r ORDER BY n) turn
 """
 
 # Reads for each channel and address when its last results, or its last other notices, count against the hourly limit,
@@ -107,13 +107,17 @@ _GATHER: Final = """
 UPDATE notice SET body = %(body)s WHERE id = %(id)s AND status = 'pending' AND next_attempt_at = send_at
 """
 
+# A channel that somebody is changing, for which nobody may wait, drops its notices the next time.
 _DROP: Final = """
-WITH over AS (
-    SELECT o.id FROM unnest(%(channels)s::uuid[]) k (id) CROSS JOIN LATERAL (
+WITH over AS MATERIALIZED (
+    SELECT o.id, k.id AS channel_id FROM unnest(%(channels)s::uuid[]) k (id) CROSS JOIN LATERAL (
         SELECT n.id FROM notice n WHERE n.channel_id = k.id AND n.status = 'pending'
         ORDER BY n.send_at DESC OFFSET %(most)s) o),
+own AS MATERIALIZED (
+    SELECT id FROM channel WHERE id IN (SELECT channel_id FROM over) FOR NO KEY UPDATE SKIP LOCKED),
 free AS MATERIALIZED (
-    SELECT id FROM notice WHERE id IN (SELECT id FROM over) AND status = 'pending' FOR UPDATE SKIP LOCKED),
+    SELECT id FROM notice WHERE id IN (SELECT over.id FROM over JOIN own ON own.id = over.channel_id)
+        AND status = 'pending' FOR UPDATE SKIP LOCKED),
 dropped AS (
     UPDATE notice n SET status = 'dead', next_attempt_at = NULL FROM free WHERE n.id = free.id RETURNING n.channel_id)
 SELECT channel_id, count(*) AS dropped FROM dropped GROUP BY channel_id ORDER BY channel_id
@@ -240,7 +244,7 @@ def _limited(lines: list[_Line], now: datetime | None) -> list[Notice]:
         return []
     channels, addresses, results = map(list, zip(*limited, strict=True))
     params = {"channels": channels, "addresses": addresses, "results": results}
-    fetch_all(_TAKE_TURNS, {"addresses": [address for address in addresses if address]})
+    fetch_all(_TAKE_TURNS, {"receivers": [str(line.receiver[0]) for line in limited.values()]})
     notices: list[Notice] = []
     rooms: dict[tuple[str | UUID, bool], _Room] = {}
     for row in fetch_all(_ROOM, {**params, "most": MAX_AN_HOUR, "now": now}):

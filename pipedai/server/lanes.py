@@ -163,7 +163,8 @@ def _settle(waiting: "asyncio.Future[T]", outcome: T | BaseException) -> None:
         waiting.set_result(outcome)
 
 
-@dataclass(slots=True)
+# It has no `repr`, because both the body and a cookie may hold a token.
+@dataclass(slots=True, repr=False)
 class _Answer:
     status: int = 0
     headers: RawHeaders = field(default_factory=list)

@@ -69,6 +69,12 @@ def test_a_host_that_is_not_ours_is_no_error_of_ours(lines, client):
     assert lines() == []
 
 
+@pytest.mark.django_db
+def test_nor_are_too_many_fields(lines, client):
+    assert client.get(f"/console/sign-in?{'a&' * 2000}").status_code == 400
+    assert lines() == []
+
+
 def test_the_request_id_is_in_every_line(lines):
     token = current_request_id.set("r-1")
     logs.get_logger("a").info("ours")

@@ -5,16 +5,23 @@ import json
 import os
 import subprocess
 import sys
+from http.cookies import SimpleCookie
 from typing import Any
 
 from django.test import RequestFactory
 from django.views.debug import ExceptionReporter, get_exception_reporter_filter
 
+from console.asking import Answer as OwnAnswer
+from console.forms import Form, Look
 from pipedai import crypto, env, reporting
 from pipedai.api import tokens
+from pipedai.ids import new_id
 from pipedai.outgoing.posts import Answer
+from pipedai.server.lanes import _Answer as WebAnswer
 from testing.processes.web_process import url_of
 from testing.world.cast import make_cast, session_cookie
+from workspaces.files.changes import Change, Request
+from workspaces.files.kinds import kinds
 
 PLANTED = "planted-value-that-no-pattern-knows"
 
@@ -154,6 +161,17 @@ def test_what_holds_a_key_or_a_token_does_not_show_it():
     assert minted.value not in repr(minted)
     answered = Answer(200, 5, body=f'{{"access_token": "{PLANTED}"}}'.encode())
     assert PLANTED not in repr(answered)
+    given = {"webhookSecret": PLANTED}
+    kept = [
+        OwnAnswer(200, given, SimpleCookie({"auth_token": PLANTED})),
+        WebAnswer(200, [(b"set-cookie", PLANTED.encode())], PLANTED.encode()),
+        Request("acme/agents", [given], given),
+        Change(kinds()[0], "key", given, new_id(), values=given),
+        Form(
+            "POST", f"environments/{new_id()}/triggers", {"name": Look()}, values={"name": PLANTED}
+        ).fields,
+    ]
+    assert PLANTED not in repr(kept)
 
 
 def _crash_holding(secret: str) -> float:

@@ -95,11 +95,13 @@ IS_OVERDUE = f"""slot IS NOT NULL AND least(lease_expires_at, deadline_at) <= {N
 def _with_trigger_locked(found: str) -> str:
     """Returns the statement that finds runs by the query `found`, and locks their triggers against changes, so that a
     retry goes to the present worker. It leaves out the runs of triggers that somebody is changing, so that the change
-    of one environment does not make all others wait. The next round finds them again.
+    of one environment does not make all others wait. The next round finds them again. The environments take turns.
     """
     return f"""
-SELECT r.id, r.environment_id FROM ({found}) r JOIN trigger t ON t.id = r.trigger_id
-ORDER BY r.id LIMIT %(limit)s FOR SHARE OF t SKIP LOCKED
+SELECT r.id, r.environment_id FROM (
+    SELECT *, row_number() OVER (PARTITION BY environment_id ORDER BY id) AS turn FROM ({found}) f) r
+JOIN trigger t ON t.id = r.trigger_id
+ORDER BY r.turn, r.id LIMIT %(limit)s FOR SHARE OF t SKIP LOCKED
 """
 
 

@@ -83,6 +83,14 @@ def test_a_stream_tells_of_the_worker_and_its_runs_in_order(cast, run):
     assert stream.news() == []
 
 
+def test_a_claim_that_starts_the_run_tells_of_each_move_to_its_own_status(cast, run):
+    stream = Stream(cast)
+    stream.rows()
+    WorkerCalls(cast.worker).claim(run, start=True)
+    moves = [(row["type"], json.loads(row["data"])["status"]) for row in stream.rows()]
+    assert moves == [("run.claimed", "claimed"), ("run.started", "running")]
+
+
 def test_what_the_server_ends_is_told_too(cast, run):
     stream, calls = Stream(cast), WorkerCalls(cast.worker)
     stream.news()

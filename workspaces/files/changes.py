@@ -25,13 +25,14 @@ Json = dict[str, Any]
 _SET = "set"
 
 
-@dataclass(frozen=True, slots=True)
+# It has no `repr`, because resources may have secrets too.
+@dataclass(frozen=True, slots=True, repr=False)
 class Request:
     """The body of plan and apply. Only apply has `digest` and `prune`."""
 
     managed_by: str
     resources: Sequence[Json]
-    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secrets: Mapping[str, str] = field(default_factory=dict)
     digest: str | None = None
     prune: bool = False
     accept_origins: Sequence[str] = ()
@@ -62,7 +63,7 @@ def check_resources(resources: Sequence[Json]) -> None:
         raise Invalid(errors)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Change:
     """A resource with its row, if that exists, or a row that no resource describes any more. A row that will be created
     already has its id, so that other rows can refer to it. `values` are the row's new values, including new secrets.

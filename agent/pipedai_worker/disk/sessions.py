@@ -96,7 +96,10 @@ class Sessions:
 
     def __init__(self, directory: Path) -> None:
         self._directory = durable.private_directory(directory)
+        # It is not held while files are removed, as that takes long if a run has left very many.
         self._lock = threading.Lock()
+        # The ids of the sessions whose files are being removed.
+        self._going: set[str] = set()
 
     def all(self) -> list[Session]:
         found = (self._read(path) for path in self._directory.glob("*.json"))
@@ -123,7 +126,8 @@ class Sessions:
                 session = self._find(session_id)
                 if session is None:
                     return None
-                if not session.in_use or session.run_id == run_id:
+                is_free = not session.in_use or session.run_id == run_id
+                if is_free and session_id not in self._going:
                     session = replace(session, run_id=run_id, in_use=True)
                     self._write(session)
                     return session
@@ -165,6 +169,11 @@ class Sessions:
         had_files = any(session.work.iterdir()) if session.work.is_dir() else session.had_files
         paths = executor.session_files(session.id, session.work)
         size = self._size(session, executor)
+        if paths and size > LARGEST_BYTES and not session.waits:
+            log.warning("the session of run %s is too large to be resumed", session.run_id)
+            paths = []
+        if not paths:
+            session, size = self._without_files(session, executor), 0
         kept = replace(
             session,
             in_use=False,
@@ -176,26 +185,23 @@ class Sessions:
             with_effect=stored.with_effect,
         )
         with self._lock:
-            if not paths:
-                kept = self._without_files(kept, executor)
-            elif size > LARGEST_BYTES and not kept.waits:
-                log.warning("the session of run %s is too large to be resumed", session.run_id)
-                kept = self._without_files(kept, executor)
             self._write(kept)
-            self._bound(executor)
-            left = self._find(session.id)
+        self._bound(executor)
+        left = self._find(session.id)
         return left is not None and bool(left.root)
 
     def learn_end(
         self, run_id: str, seconds: float | None, executor: Executor, *, waits: bool = False
     ) -> None:
         """Let this run's session stay so long, and an hour longer if the run `waits`. With None, remove it."""
+        if seconds is None or seconds <= 0:
+            session = self.of_run(run_id)
+            if session is not None:
+                self._drop(session.id, executor, lambda one: one.run_id == run_id)
+            return
         with self._lock:
             session = self.of_run(run_id)
             if session is None or session.in_use:
-                return
-            if seconds is None or seconds <= 0:
-                self._forget(session, executor)
                 return
             seconds += RESUME_SECONDS if waits else 0.0
             until = time.time() + min(seconds, LONGEST_SECONDS)
@@ -211,17 +217,12 @@ class Sessions:
 
     def forget(self, session_id: str, executor: Executor) -> None:
         """Remove a session and all of its files, even if a run uses it. It raises nothing."""
-        with self._lock:
-            session = self._find(session_id)
-            if session is not None:
-                self._forget(session, executor)
+        self._drop(session_id, executor, lambda _: True, in_use=True)
 
     def tidy(self, executor: Executor, now: float) -> None:
         """Remove sessions whose time is over."""
-        with self._lock:
-            for session in self.all():
-                if not session.in_use and session.keep_until <= now:
-                    self._forget(session, executor)
+        for session in self.all():
+            self._drop(session.id, executor, lambda one: one.keep_until <= now)
 
     def _bound(self, executor: Executor) -> None:
         idle = [session for session in self.all() if not session.in_use]
@@ -233,18 +234,40 @@ class Sessions:
                 full = size > LARGEST_SUM_BYTES or count > MOST_KEPT
                 if full and not session.waits:
                     log.warning("the session of run %s made room for newer ones", session.run_id)
-                    self._write(self._without_files(session, executor))
+                    self._drop(session.id, executor, lambda one: not one.waits, note=True)
             if number >= MOST_KNOWN and not session.waits:
-                self._forget(session, executor)
+                self._drop(session.id, executor, lambda one: not one.waits)
 
     def _size(self, session: Session, executor: Executor) -> int:
         paths = executor.session_files(session.id, session.work)
         return sum(map(_bytes_in, [Path(session.root), *paths]))
 
-    def _forget(self, session: Session, executor: Executor) -> None:
-        self._without_files(session, executor)
-        with logged("a session can't be forgotten"):
-            durable.remove(self._path(session.id))
+    def _drop(
+        self,
+        session_id: str,
+        executor: Executor,
+        may_go: Callable[[Session], bool],
+        *,
+        in_use: bool = False,
+        note: bool = False,
+    ) -> None:
+        """Remove the files of a session that `may_go` and is idle, or may be `in_use`; and then what is known of it,
+        except with `note`.
+        """
+        with self._lock:
+            session = self._find(session_id)
+            if session is None or session_id in self._going or not may_go(session):
+                return
+            if session.in_use and not in_use:
+                return
+            self._going.add(session_id)
+        bare = self._without_files(session, executor)
+        with self._lock, logged("a session can't be forgotten"):
+            self._going.remove(session_id)
+            if note:
+                self._write(bare)
+            else:
+                durable.remove(self._path(session_id))
 
     def _without_files(self, session: Session, executor: Executor) -> Session:
         if session.root:

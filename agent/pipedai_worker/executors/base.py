@@ -8,7 +8,7 @@ import re
 import secrets
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +205,7 @@ class Job:
     files: Path
     session: JobSession
     # The program's environment variables: at first those of the worker that are allowed. An executor may add others.
-    environment: dict[str, str]
+    environment: dict[str, str] = field(repr=False)
     redactor: Redactor
     # Called several times a second; returns the reason to stop the run, or None.
     should_stop: Callable[[], StopReason | None]

@@ -31,6 +31,29 @@ def test_incidents_that_many_tell_at_once_are_twenty_notices_and_one_digest(comm
     assert set(Incident.objects.values_list("notice_count", flat=True)) == {1}
 
 
+def test_nobody_waits_for_a_channel_that_somebody_is_changing(committed_cast):
+    channel = add_channel(committed_cast)
+    with transaction.atomic():
+        CHANNELS.update(channel.id, values={"name": "Renamed"}, actor=TEST_ACTOR)
+        # The call would wait until its time-out if the change kept it waiting.
+        accepted(at_once(lambda: tell(committed_cast, add_incidents(committed_cast, 1))))
+    assert Notice.objects.get().channel_id == channel.id
+
+
+def test_nobody_waits_for_a_changing_channel_with_too_many_pending_notices(
+    committed_cast, monkeypatch
+):
+    monkeypatch.setattr("notices.channels.queueing.MAX_PENDING", 1)
+    channel = add_channel(committed_cast, "webhook", url="https://hooks.example/x")
+    tell(committed_cast, add_incidents(committed_cast, 1))
+    with transaction.atomic():
+        CHANNELS.update(channel.id, values={"name": "Renamed"}, actor=TEST_ACTOR)
+        accepted(at_once(lambda: tell(committed_cast, add_incidents(committed_cast, 1))))
+    tell(committed_cast, add_incidents(committed_cast, 1))
+    channel.refresh_from_db()
+    assert channel.dropped_count == Notice.objects.filter(status="dead").count() == 2
+
+
 def test_a_digest_that_is_claimed_while_it_gathers_loses_nothing(committed_cast):
     add_channel(committed_cast)
     tell(committed_cast, add_incidents(committed_cast, 21))

@@ -1,6 +1,6 @@
 """Unknown fields are errors in configuration, and the machine protocol ignores them."""
 
-from testing.probes.api_schema import operation_of
+from testing.probes.api_schema import SCHEMA, operation_of
 from testing.world.cases import cases
 from testing.world.routes import ROUTES
 from testing.world.undone import undone
@@ -62,3 +62,25 @@ def test_the_body_may_be_left_out_where_nothing_is_required(stage, route):
         response = route.caller(cast).generic("POST", route.url(stage))
     requires = operation_of(route)["requestBody"]["required"]
     assert response.status_code in ({400} if requires else {200, 201, route.answer})
+
+
+def lists_of(route):
+    """The names of the lists in the route's body."""
+    for content in operation_of(route)["requestBody"]["content"].values():
+        name = content["schema"].get("$ref", "").rpartition("/")[2]
+        for field, schema in (
+            SCHEMA["components"]["schemas"].get(name, {}).get("properties", {}).items()
+        ):
+            if schema.get("type") in ("array", ["array", "null"]):
+                yield field
+
+
+def test_of_a_list_that_is_too_long_no_item_is_looked_at(stage):
+    seen = set()
+    for route in READ:
+        for name in lists_of(route):
+            with undone():
+                response = send(stage, route, {**route.body(stage.cast), name: [""] * 20_000})
+            assert len(response.content) < 5000, (route, name)
+            seen.add(name)
+    assert {"poolIds", "emails", "resources", "on"} <= seen

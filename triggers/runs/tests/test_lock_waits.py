@@ -5,6 +5,7 @@ In each test, one call holds its locks in an open transaction; the other is star
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from pipedai.api.errors import ApiError
 from pipedai.events import SYSTEM
 from pipedai.sql import execute
 from testing.processes.racing import Started, accepted, at_once
+from testing.world.cast import register
 from testing.world.runs import Runs
 from triggers.models import Run, Trigger
 from triggers.runs import lifecycle
@@ -86,6 +88,25 @@ def test_a_scheduler_does_not_wait_for_a_change_of_a_trigger_and_heeds_it_afterw
     assert runs.expire() == 1
     retry = runs.retry_of(changing)
     assert (retry and (retry["status"], retry["worker_id"])) == expected(other)
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_lost_and_late_runs_of_an_environment_keep_no_other_one_waiting(
+    runs: Runs, held: bool
+) -> None:
+    cast = runs.cast
+    execute("UPDATE worker SET max_concurrency = 5", {})
+    execute("UPDATE trigger SET start_deadline_seconds = 60", {})
+    many = [runs.running() if held else runs.queue() for _ in range(4)]
+    worker = register(cast.mint_elsewhere("wrk"), "host-9")
+    others = Runs.of(replace(cast, environment=cast.strange_environment, worker=worker))
+    execute("UPDATE trigger SET start_deadline_seconds = 60", {})
+    one = others.running() if held else others.queue()
+    runs.now = max(runs.now, others.now) + timedelta(days=1)
+    expire = lifecycle.expire_runs if held else lifecycle.expire_queued_runs
+    assert expire(limit=2, now=runs.now) == 2
+    assert others.stored(one)["ended_at"] is not None
+    assert [runs.stored(each)["ended_at"] is None for each in many] == [False, True, True, True]
 
 
 def test_a_reassignment_waits_for_a_retry_and_takes_it_along(runs: Runs) -> None:
