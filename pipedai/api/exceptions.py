@@ -120,6 +120,10 @@ _SENTENCES = {
 }
 
 
+# DRF's message about an unknown choice repeats the choice, which may be as long as the body.
+_LONGEST_MESSAGE = 2000
+
+
 def handle_exception(error: Exception, context: Mapping[str, Any]) -> Response | None:  # noqa: ARG001
     """Returns DRF's response to an error, or None for a crash, which Django's handler500 then answers."""
     if isinstance(error, Http404):
@@ -183,7 +187,7 @@ def _flatten(detail: Any, name: str) -> Iterator[tuple[str, str]]:
         for value in detail:
             yield from _flatten(value, name)
     else:
-        yield name, str(detail)
+        yield name, str(detail)[:_LONGEST_MESSAGE]
 
 
 def problem_page(title: str, sentence: str, path: str) -> str:

@@ -41,7 +41,12 @@ from pipedai_worker.executors.base import Executor
 from pipedai_worker.redact import RedactingTexts, Redactor
 from pipedai_worker.running.assigned import ALWAYS
 from pipedai_worker.running.outcome import SUCCEEDED, WAITING, bare, size_of, storable
-from pipedai_worker.running.stopping import StopReason, StopRequest, run_in_background
+from pipedai_worker.running.stopping import (
+    StopReason,
+    StopRequest,
+    run_in_background,
+    start_thread,
+)
 from pipedai_worker.values import is_deeper, shortened, whole, with_strings
 
 log = logging.getLogger(__name__)
@@ -259,16 +264,20 @@ class Sender:
             self._ended.set()
         self.news.set()
 
-    def begin(self) -> None:
+    def begin(self, start: Callable[..., object] = run_in_background) -> None:
         self._begun = True
         self.done.clear()
-        run_in_background(f"events {self._run_id}", self.run)
+        try:
+            start(f"events {self._run_id}", self.run)
+        except RuntimeError:
+            self._begun = False
 
     def watch(self) -> None:
         """Send the file's events from now on, even if they were to be kept until the run's end."""
         with self._deciding:
             if not (self._begun or self._ended.is_set() or self.dropped):
-                self.begin()
+                # A heartbeat must not wait for room for a thread. The next one tries again.
+                self.begin(start_thread)
 
     def flush(self) -> None:
         """After `finish()`, give the last events a moment to arrive, if they are being sent."""

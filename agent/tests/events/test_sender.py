@@ -242,3 +242,25 @@ def test_a_recorder_stops_when_the_api_takes_no_more(tmp_path: Path) -> None:
     assert not path.exists()
     recording.finish()
     assert recording.sender.dropped
+
+
+def test_a_heartbeat_waits_for_no_room_and_the_next_one_begins_to_send(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sending = Sending(tmp_path, 3)
+    start, refused = threading.Thread.start, [1, 2]
+
+    def refuse_two(thread: threading.Thread) -> None:
+        if refused and thread.name.startswith("events"):
+            refused.pop()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_two)
+    sending.sender.watch()
+    assert len(refused) == 1
+    sending.sender.watch()
+    sending.sender.watch()
+    sending.sender.finish()
+    assert sending.sender.done.wait(30)
+    assert sending.api.seqs == [1, 2, 3]

@@ -29,6 +29,15 @@ def test_a_typo_in_a_configuration_is_seen(stage):
         }, route
 
 
+def test_a_long_choice_is_not_repeated_whole(stage):
+    cast = stage.cast
+    url, body = f"/api/v1/environments/{cast.environment.id}/triggers", {"carry": "x" * 500_000}
+    response = cast.client(cast.owner).post(url, body)
+    (message,) = response.json()["details"]["fieldErrors"]["carry"]
+    assert message.startswith('"xxx')
+    assert len(message) == 2000
+
+
 @cases("route", TOLERANT)
 def test_a_newer_worker_or_host_may_say_more(stage, route):
     with undone():
