@@ -128,7 +128,9 @@ class Services:
 
 
 class _Output:
-    """Unbuffered standard output, as a signal may interrupt a print. If nobody reads it, bin/run gets SIGTERM."""
+    """Writes to standard output without a buffer, because a signal may interrupt a print. If the output's reader has
+    gone, bin/run gets SIGTERM.
+    """
 
     def __init__(self) -> None:
         self._read = True

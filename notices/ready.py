@@ -36,7 +36,9 @@ prune_incidents = rows_where("incident", "t.closed_at < %(before)s", by="t.close
 
 
 def prune_notices(order: Order) -> Iterator[Batch]:
-    """Removes notices queued before `order.before` that are no longer pending, and channels deleted before."""
+    """Removes the notices that were queued before `order.before` and are no longer pending, and then the channels that
+    were deleted before that time and have no notices any more.
+    """
     yield from _prune_ended(order)
     if not order.dry_run:
         yield from _prune_channels(order)

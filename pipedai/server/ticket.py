@@ -98,7 +98,9 @@ class PollTicket:
 
 
 class Piece(NamedTuple):
-    """New events for streams that have sent the same last event. `last` is the number of the last event in `text`."""
+    """The next events of a subject, as `text` for all of its streams that have sent the same events so far. `last` is
+    the number of the last event in `text`.
+    """
 
     text: bytes
     last: int

@@ -3,5 +3,6 @@
 import sys
 from pathlib import Path
 
-# The stand-in, by its path, isolated (-I) so that PYTHONPATH can't replace it, and without installed packages (-S).
+# Starts the stand-in by its path. With -I PYTHONPATH can't replace its modules, and with -S it imports no installed
+# packages.
 COMMAND = [sys.executable, "-I", "-S", str(Path(__file__).parent.with_name("standin.py"))]
