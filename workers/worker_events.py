@@ -51,7 +51,7 @@ _ID = re.compile(r"\d{1,18}", re.ASCII)
 _RECORD_RUNS = """
 INSERT INTO worker_event (environment_id, worker_id, type, at, data)
 SELECT w.environment_id, w.id, e.type, statement_timestamp(),
-    jsonb_build_object('runId', r.id, 'triggerId', r.trigger_id, 'status', e.status)
+    jsonb_build_object('runId', r.id, 'triggerId', r.trigger_id, 'status', coalesce(e.status, r.status))
 FROM unnest(%(types)s::text[], %(statuses)s::text[], %(run_ids)s::uuid[], %(environment_ids)s::uuid[])
         WITH ORDINALITY e (type, status, run_id, environment_id, position)
     JOIN run r ON r.id = e.run_id AND r.environment_id = e.environment_id
@@ -123,7 +123,7 @@ def record_events(events: tuple[Event, ...], **_: Any) -> None:
     if runs:
         params = {
             "types": [event.action for event in runs],
-            "statuses": [event.metadata["status"] for event in runs],
+            "statuses": [event.metadata.get("status") for event in runs],
             "run_ids": [event.target_id for event in runs],
             "environment_ids": [event.environment_id for event in runs],
         }
