@@ -97,16 +97,17 @@ def _holds(clause: dict[str, Any], seen: Any, searched: Searched) -> bool:
     because an event may meet 20,000 clauses of listeners, and other customers' requests wait meanwhile. Raises TooLarge
     if they search long strings too often.
     """
-    if clause["op"] == Op.CONTAINS and isinstance(seen, str):
+    op, value = clause["op"], clause["value"]
+    if op == Op.CONTAINS and isinstance(seen, list):
+        members = searched.members
+        if id(seen) not in members:
+            members[id(seen)] = frozenset(_member(item) for item in seen if _is_scalar(item))
+        return _member(value) in members[id(seen)]
+    if op == Op.CONTAINS and isinstance(seen, str):
         searched.characters += len(seen)
         if searched.characters > MAX_SEARCHED:
             raise TooLarge
-    if clause["op"] != Op.CONTAINS or not isinstance(seen, list):
-        return holds(clause["op"], seen, clause["value"])
-    members = searched.members
-    if id(seen) not in members:
-        members[id(seen)] = frozenset(_member(item) for item in seen if _is_scalar(item))
-    return _member(clause["value"]) in members[id(seen)]
+    return holds(op, seen, value)
 
 
 def _member(value: Any) -> str:
