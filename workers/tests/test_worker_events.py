@@ -1,6 +1,7 @@
 """Events of workers are recorded for those who stream them, and are read back in the right order."""
 
 import json
+from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
@@ -202,20 +203,24 @@ def test_a_dead_token_stops_the_worker(cast):
     assert stream.news() == ["worker.stopped"]
 
 
-def test_what_commits_after_an_event_with_a_larger_id_is_not_lost(committed_cast):
-    cast = committed_cast
-    stream = Stream(cast)
-    stream.news()
+@contextmanager
+def _first_commits_last(cast):
+    """Writes two events, of which the first commits at the end of the block. Yields the id of the second."""
+
+    def write(type_):
+        return WorkerEvent.objects.create(
+            environment=cast.environment, worker=_worker(cast), type=type_, data={}
+        ).id
+
     with transaction.atomic():
-        WorkerEvent.objects.create(
-            environment=cast.environment, worker=_worker(cast), type="first", data={}
-        )
-        other = Started(
-            lambda: WorkerEvent.objects.create(
-                environment=cast.environment, worker=_worker(cast), type="second", data={}
-            )
-        )
-        other.answer()
+        write("first")
+        yield Started(lambda: write("second")).answer()
+
+
+def test_what_commits_after_an_event_with_a_larger_id_is_not_lost(committed_cast):
+    stream = Stream(committed_cast)
+    stream.news()
+    with _first_commits_last(committed_cast):
         seen_elsewhere = Started(stream.news)
         assert seen_elsewhere.answer() == ["second"]
     assert stream.news() == ["first"]
@@ -226,19 +231,9 @@ def test_what_commits_after_an_event_with_a_larger_id_is_not_lost(committed_cast
 def test_what_commits_after_a_stream_began_is_told_despite_its_smaller_id(
     committed_cast, comes_back
 ):
-    cast = committed_cast
-    Stream(cast).news()
-    with transaction.atomic():
-        WorkerEvent.objects.create(
-            environment=cast.environment, worker=_worker(cast), type="first", data={}
-        )
-        other = Started(
-            lambda: WorkerEvent.objects.create(
-                environment=cast.environment, worker=_worker(cast), type="second", data={}
-            )
-        )
-        second = getattr(other.answer(), "id", None)
-        stream = Stream(cast, last_event_id=str(second) if comes_back else None)
+    Stream(committed_cast).news()
+    with _first_commits_last(committed_cast) as second:
+        stream = Stream(committed_cast, last_event_id=str(second) if comes_back else None)
         assert Started(stream.news).answer() == []
     assert stream.news() == ["first"]
     assert stream.news() == []

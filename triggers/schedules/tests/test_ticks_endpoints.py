@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from pipedai.retention import Order
-from pipedai.server.memory_budget import HOLDING, Holding, MemoryBudget
 from testing.probes.shapes import A_CURSOR, A_TIME, invalid, page
 from testing.world.cases import cases
 from testing.world.cast import Cast
 from testing.world.runs import Runs
+from testing.world.throttles import check_one_at_a_time
 from triggers.models import Run, Tick, Trigger
 from triggers.pruning import prune_runs
 from triggers.schedules import views
@@ -193,21 +193,13 @@ def test_a_preview_can_hold_a_hundred_times(cast: Cast) -> None:
 
 
 def test_an_environment_has_one_preview_worked_out_at_a_time(cast: Cast) -> None:
-    client, budget = cast.client(cast.viewer), MemoryBudget()
+    client = cast.client(cast.viewer)
     url = f"/api/v1/environments/{cast.environment.id}/schedule-preview"
 
-    def ask(under_way: Holding) -> Any:
-        extra: Any = {"asgi.scope": {HOLDING: under_way}}
+    def ask(**extra: Any) -> Any:
         return client.post(url, {"schedule": "0 9 * * *"}, **extra)
 
-    first, second = Holding(budget, "192.0.2.1"), Holding(budget, "192.0.2.2")
-    assert ask(first).status_code == 200  # its answer has not been sent yet
-    refused = ask(second)
-    assert (refused.status_code, refused["Retry-After"]) == (429, "1")
-    assert refused.json()["code"] == "throttled"
-    first.leave()
-    assert ask(second).status_code == 200
-    second.leave()
+    check_one_at_a_time(ask)
 
 
 def test_an_environment_has_only_so_many_previews_a_minute(cast: Cast, settings) -> None:

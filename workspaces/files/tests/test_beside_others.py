@@ -9,7 +9,6 @@ from django.db import connection, transaction
 
 from pipedai.api.errors import Conflict
 from pipedai.events import Actor
-from pipedai.server.memory_budget import HOLDING, Holding, MemoryBudget
 from pipedai.sql import execute, fetch_all
 from testing.probes.statement_count import counted
 from testing.processes.racing import Started
@@ -17,7 +16,7 @@ from testing.processes.stuck_rows import all_rows_of, held, shorten_timeouts
 from testing.world.cast import TEST_ACTOR, bearer
 from testing.world.connections import add_connection
 from testing.world.events import add_source
-from testing.world.throttles import count_more
+from testing.world.throttles import check_one_at_a_time, count_more
 from testing.world.trigger_values import trigger_values
 from triggers.models import Trigger
 from triggers.services import TRIGGERS
@@ -260,22 +259,14 @@ def test_a_caller_plans_twelve_times_a_minute(cast, settings):
 @pytest.mark.parametrize("what", ["plan", "apply", "export"])
 def test_an_environment_has_one_of_each_under_way_at_a_time(cast, what):
     """Each holds all rows of the environment, whose prompts alone may take 32 MiB."""
-    budget, resources = MemoryBudget(), [POOL]
+    resources = [POOL]
     digest = plan(cast, resources).json()["digest"]
     body = {"managedBy": "acme", "resources": resources}
 
-    def ask(under_way):
-        extra = {"asgi.scope": {HOLDING: under_way}}
+    def ask(**extra):
         client, url = cast.client(cast.admin), f"{environment(cast)}/{what}"
         if what == "export":
             return client.get(url, **extra)
         return client.post(url, body | ({"digest": digest} if what == "apply" else {}), **extra)
 
-    first, second = Holding(budget, "192.0.2.1"), Holding(budget, "192.0.2.2")
-    assert ask(first).status_code == 200  # its answer has not been sent yet
-    refused = ask(second)
-    assert (refused.status_code, refused["Retry-After"]) == (429, "1")
-    assert refused.json()["code"] == "throttled"
-    first.leave()
-    assert ask(second).status_code in {200, 409}
-    second.leave()
+    check_one_at_a_time(ask, then={200, 409})
