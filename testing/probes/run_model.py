@@ -328,7 +328,8 @@ class Model:
         run.resume_until = now + self.decision_time
         run.asked.append("pending")
         run.session, run.cost = session, _added(run.cost, cost)
-        run.effects = run.effects if effects is None else _added(run.earlier_effects, effects)
+        if effects is not None:
+            run.effects = max(run.effects or 0, (run.earlier_effects or 0) + effects)
         run.earlier_effects = run.effects
         return run.told()
 
@@ -465,7 +466,8 @@ class Model:
         if (status or run.status) == "canceled" and not run.cancel_requested:
             return
         run.session = session or run.session
-        run.effects = run.effects if effects is None else _added(run.earlier_effects, effects)
+        if effects is not None:
+            run.effects = max(run.effects or 0, (run.earlier_effects or 0) + effects)
         ended = (status or run.status, fault or run.fault)
         run.at_limit = limited is not None and ended == ("failed", "infra")
 
@@ -522,9 +524,7 @@ def _added(earlier: int | None, reported: int | None) -> int | None:
 
 
 def _may_have_had_effects(run: ModelRun) -> bool:
-    if run.had_effects:
-        return True
-    return run.started_at is not None if run.effects is None else run.effects > 0
+    return run.had_effects or bool(run.effects)
 
 
 def _settled(status: str, fault: str | None) -> str:

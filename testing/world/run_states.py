@@ -101,7 +101,8 @@ def _not_started_in_time(runs: Runs) -> UUID:
 def _continues_a_session(runs: Runs) -> UUID:
     """Makes a due retry that must continue its session, because the session may have changed something."""
     Trigger.objects.filter(id=runs.trigger_id).update(retry_mode="resume")
-    report = {"faultClass": "infra", "sessionId": "s"}
+    told = {"total": 1, "effects": 1, "unknown": 0}
+    report = {"faultClass": "infra", "sessionId": "s", "toolCalls": told}
     retry_id = _retry_of(runs, runs.ended("failed", **report))
     runs.wait(minutes=1)
     return retry_id

@@ -237,11 +237,11 @@ class Run(TenantRow):
     num_turns = models.IntegerField(null=True)
     # The id of the AI program's session in which the run took place, as the worker reported it.
     session_id = models.CharField(max_length=255, null=True)
-    # How many calls of MCP tools the run has made, as its worker reports with heartbeats and at the run's end. A
-    # heartbeat never lowers the count. If the worker never reported counts, this column and the next two are NULL.
+    # How many calls of MCP tools the run has made, as its worker reports with heartbeats and at the run's end. Nothing
+    # lowers the count. If the worker never reported counts, this column and the next two are NULL.
     tool_calls_total = models.IntegerField(null=True)
     # How many of the run's tool calls may have changed something, according to what the MCP server says about the
-    # tools. A heartbeat never lowers the count.
+    # tools. Nothing lowers the count.
     tool_calls_effects = models.IntegerField(null=True)
     # How many of the run's tool calls got no answer, so that nobody knows whether they changed something.
     tool_calls_unknown = models.IntegerField(null=True)

@@ -185,14 +185,10 @@ def _worker_is_in_pool(run: Row) -> bool:
 
 
 def may_have_had_effects(run: Row) -> bool:
-    """Returns whether tool calls of a run, or of the session that it continued, may have changed something. If the
-    worker reported no counts, each run that was started may have.
+    """Returns whether the worker told of tool calls of the run, or of the session that it continued, that may have
+    changed something. A worker that tells no counts is one whose runs are always retried.
     """
-    if run["had_effects"]:
-        return True
-    if run["tool_calls_total"] is None:
-        return run["started_at"] is not None
-    return bool(run["tool_calls_effects"] or run["tool_calls_unknown"])
+    return bool(run["had_effects"] or run["tool_calls_effects"] or run["tool_calls_unknown"])
 
 
 def _effects_forbid(run: Row) -> bool:

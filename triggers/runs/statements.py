@@ -341,18 +341,24 @@ WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.status = 'claimed'
 RETURNING {RUN}, {_NOT_ENDED}, t.name AS trigger_name, NULL AS error_message
 """
 
-# Renews the lease, and stores the counts of tool calls, if the worker sent any, unless the stored ones are newer.
-# Heartbeats can arrive in the wrong order, but the counts show which are newer: those with more calls, or, with equally
-# many calls, those with fewer unanswered ones.
+# The counts of tool calls that a run has after a heartbeat or a report, which may have none. What a worker has told is
+# never taken back. Requests can arrive in the wrong order, but the counts show which are newer: those with more calls,
+# or, with equally many calls, those with fewer unanswered ones.
+_CALLS = {
+    "tool_calls_total": f"greatest(r.tool_calls_total, {_TOTAL})",
+    "tool_calls_effects": f"greatest(r.tool_calls_effects, {_EFFECTS})",
+    "tool_calls_unknown": f"""CASE
+        WHEN r.tool_calls_total > {_TOTAL} OR {_TOTAL} IS NULL THEN r.tool_calls_unknown
+        WHEN r.tool_calls_total = {_TOTAL} THEN least(r.tool_calls_unknown, {_UNKNOWN})
+        ELSE {_UNKNOWN} END""",
+}
+_SET_CALLS = ", ".join(f"{column} = {value}" for column, value in _CALLS.items())
+
+# Renews the lease, and stores the counts of tool calls.
 HEARTBEAT = f"""
 UPDATE run r
 SET lease_expires_at = {_LEASE}, session_id = coalesce(%(session_id)s, r.session_id),
-    tool_calls_total = greatest(r.tool_calls_total, {_TOTAL}),
-    tool_calls_effects = greatest(r.tool_calls_effects, {_EFFECTS}),
-    tool_calls_unknown = CASE
-        WHEN r.tool_calls_total > {_TOTAL} OR {_TOTAL} IS NULL THEN r.tool_calls_unknown
-        WHEN r.tool_calls_total = {_TOTAL} THEN least(r.tool_calls_unknown, {_UNKNOWN})
-        ELSE {_UNKNOWN} END
+    {_SET_CALLS}
 WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL
     AND r.{OF_ENVIRONMENT}
 RETURNING r.status, r.cancel_requested_at, r.lease_expires_at,
@@ -381,9 +387,7 @@ _SPELL = f"""
     num_turns = {_sum("num_turns", "int")},
     look_digest = {_look("look_digest", "varchar")}, looked_at = {_look("looked_at", "timestamptz")},
     session_id = coalesce(%(session_id)s, r.session_id),
-    tool_calls_total = coalesce({_TOTAL}, r.tool_calls_total),
-    tool_calls_effects = coalesce({_EFFECTS}, r.tool_calls_effects),
-    tool_calls_unknown = coalesce({_UNKNOWN}, r.tool_calls_unknown),
+    {_SET_CALLS},
     denials_total = {_sum("denials_total", "int")},
     denied_tools = coalesce((r.denied_tools || %(denied_tools)s::varchar[])[1:{MAX_DENIED_TOOLS}], r.denied_tools)"""
 _OUTCOME = f"""
@@ -416,17 +420,13 @@ RETURNING {_REPORTED}
 
 # Lets a run wait for a person's decision, as its worker reports. The statement changes nothing if the report is of an
 # earlier claim, if a cancel was requested, or if the run has used up its spells; `complete_run` then refuses the report
-# or ends the run. `_COUNTS` has the counts that it writes, because an UPDATE can't read what it writes.
-_COUNTS = ", ".join(
-    f"coalesce({counts}, r.tool_calls_{part})"
-    for part, counts in (("total", _TOTAL), ("effects", _EFFECTS), ("unknown", _UNKNOWN))
-)
+# or ends the run. `earlier_calls` repeats the counts that it writes, because an UPDATE can't read what it writes.
 WAIT = f"""
 UPDATE run r SET status = 'waiting', {_RELEASED}, claim_id = NULL, spells = r.spells + 1,
     active_ms = coalesce(r.active_ms, 0)
         + greatest(floor(extract(epoch FROM {NOW} - r.started_at) * 1000)::bigint, 0),
     spell_times = r.spell_times || ARRAY[r.claimed_at, coalesce(r.started_at, {NOW}), {NOW}],
-    earlier_calls = CASE WHEN coalesce({_TOTAL}, r.tool_calls_total) IS NOT NULL THEN ARRAY[{_COUNTS}] END,
+    earlier_calls = CASE WHEN {_CALLS["tool_calls_total"]} IS NOT NULL THEN ARRAY[{", ".join(_CALLS.values())}] END,
     resume_until = {NOW} + %(expires_after)s * interval '1 second', {_SPELL}
 FROM trigger t
 WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL AND t.id = r.trigger_id

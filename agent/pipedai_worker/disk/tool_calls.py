@@ -68,10 +68,15 @@ class RecordedCalls:
                 told["callId"] = line.get("callId")
                 if line.get("before") is True:
                     told["before"] = True
+                    # A look only reads, so one without an answer must not keep its run from being retried.
+                    self.answered += 1
                 self.items.append({**told, "durationMs": None, "outcome": UNKNOWN})
         elif line["is"] == "end":
-            self.answered += 1
-            if (number := int(line["call"])) < len(self.items):
+            # A look is among the first calls, and its beginning has counted it.
+            number = int(line["call"])
+            is_listed = number < len(self.items)
+            self.answered += not (is_listed and self.items[number].get("before"))
+            if is_listed:
                 outcome = {"outcome": str(line["outcome"]), "durationMs": int(line["ms"])}
                 self.items[number] = {**self.items[number], **outcome}
 
@@ -79,7 +84,7 @@ class RecordedCalls:
         return {"is": "summary", **asdict(self)}
 
     def counts(self) -> dict[str, int]:
-        """Return `total`, `effects` (calls that may change something) and `unknown` (calls without an answer)."""
+        """Return `total`, `effects` (calls that may change something) and `unknown` (calls without an answer, but no looks)."""
         unknown = self.total - self.answered
         return {"total": self.total, "effects": self.effects, "unknown": unknown}
 

@@ -202,15 +202,15 @@ class World:
         self._claim_first(self.workers[number // 4 % 3])
 
     def fail(self, number: int) -> None:
-        """Lets a worker claim a run and fail it, so that a retry waits. The run has a session, and its account may have
-        reached a usage limit.
+        """Lets a worker claim a run and fail it, so that a retry waits. The run has a session and has had
+        an effect, and its account may have reached a usage limit.
         """
         worker_id = self.workers[number % 3]
         if run := self._claim_first(worker_id):
-            report: dict[str, Any] = {}
+            report: dict[str, Any] = {"toolCalls": {"total": 1, "effects": 1, "unknown": 0}}
             if number % 4 == 0:
                 resets = self.now + timedelta(minutes=2)
-                report = {"usageLimit": {"resetsAt": resets.isoformat(), "kind": "five_hour"}}
+                report["usageLimit"] = {"resetsAt": resets.isoformat(), "kind": "five_hour"}
             runs = self.runs()
             runs.start(run, worker_id=worker_id)
             runs.complete(

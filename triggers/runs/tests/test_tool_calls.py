@@ -2,7 +2,7 @@
 
 from functools import partial
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -15,6 +15,7 @@ from testing.world.cast import Cast
 from testing.world.runs import Runs
 from testing.world.tool_calls import CALL, shown
 from triggers.models import RunResult, Trigger
+from workers.models import Worker
 
 
 def told(total: Any, effects: Any, unknown: Any) -> dict[str, Any]:
@@ -52,11 +53,16 @@ def test_a_late_heartbeat_takes_no_count_back(runs: Runs, beats: list[Any], kept
     assert runs.counts(run_id) == kept
 
 
-def test_the_outcome_sets_them(runs: Runs) -> None:
+@cases(
+    ("counts", "kept"),
+    [((6, 4, 1), (6, 4, 1)), ((5, 3, 0), (5, 3, 0)), ((4, 2, 0), (5, 3, 2)), ((0, 0, 0), (5, 3, 2))],
+    undone=True,
+)
+def test_an_outcome_takes_no_count_back(runs: Runs, counts: Any, kept: Any) -> None:
     run_id = runs.running()
     runs.heartbeat(run_id, (5, 3, 2))
-    runs.complete(run_id, toolCalls=told(4, 2, 0))
-    assert runs.counts(run_id) == (4, 2, 0)
+    runs.complete(run_id, toolCalls=told(*counts))
+    assert runs.counts(run_id) == kept
 
 
 @cases("report", [{}, {"toolCalls": None}, {"toolCalls": told(-1, 0, 0)}], undone=True)
@@ -124,7 +130,7 @@ COUNTS = [
     ((5, 0, 0), True),
     ((5, 1, 0), False),
     ((5, 0, 1), False),
-    (None, False),
+    (None, True),
 ]
 
 
@@ -166,6 +172,48 @@ def test_a_run_that_never_started_had_none(careful: Runs) -> None:
     assert careful.retry_of(careful.lost(careful.claimed())) is not None
 
 
+def _revoked(runs: Runs, run_id: UUID) -> None:
+    """Lets a machine lose its run because its token is revoked."""
+    Worker.objects.filter(id=runs.cast.worker.worker_id).update(token_digest=None)
+    runs.lost(run_id)
+
+
+def _late(runs: Runs, run_id: UUID) -> None:
+    """Lets a run miss its deadline, before its machine says that this was the fault of infrastructure."""
+    runs.overdue(run_id)
+    runs.complete(run_id, "timed_out", faultClass="infra")
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        lambda runs, run_id: runs.lost(run_id),
+        lambda runs, run_id: runs.complete(run_id, "failed", faultClass="infra"),
+        lambda runs, run_id: runs.complete(run_id, "timed_out", faultClass="infra"),
+        _late,
+        _revoked,
+    ],
+    ids=["lost lease", "failed", "timed out", "deadline", "revoked"],
+)
+def test_a_worker_that_tells_no_tool_calls_has_its_runs_retried(cast: Cast, fail: Any) -> None:
+    runs = Runs.of(cast, max_retries=2)
+    run_id = runs.running()
+    for attempt in (1, 2, 3):
+        assert runs.stored(run_id)["attempt"] == attempt
+        fail(runs, run_id)
+        if attempt < 3:
+            run_id = runs.claimed_retry_of(run_id)
+            runs.start(run_id)
+    assert runs.retry_of(run_id) is None
+
+
+def test_an_outcome_that_takes_effects_back_is_not_believed(careful: Runs) -> None:
+    run_id = careful.running()
+    careful.heartbeat(run_id, (5, 5, 0))
+    careful.complete(run_id, "failed", faultClass="infra", toolCalls=told(0, 0, 0))
+    assert careful.retry_of(run_id) is None
+
+
 def test_the_outcome_s_own_counts_decide(careful: Runs) -> None:
     run_id = careful.running()
     careful.complete(run_id, "failed", faultClass="infra", toolCalls=told(1, 0, 0))
@@ -186,7 +234,9 @@ def test_a_late_result_that_tells_of_effects_cancels_the_waiting_retry(careful: 
 
 
 def test_a_late_result_that_tells_of_none_brings_the_retry(careful: Runs) -> None:
-    run_id = careful.lost()
+    run_id = careful.running()
+    careful.heartbeat(run_id, (1, 0, 1))
+    careful.lost(run_id)
     assert careful.retry_of(run_id) is None
     careful.complete(run_id, "failed", faultClass="infra", toolCalls=told(2, 0, 0))
     assert careful.retry_of(run_id) is not None
@@ -222,7 +272,7 @@ def test_a_result_that_is_too_late_is_kept_without_its_list(runs: Runs) -> None:
 
 
 @pytest.mark.parametrize("round_", ROUNDS)
-def test_of_a_heartbeat_and_an_outcome_the_outcome_has_the_last_word(
+def test_of_a_heartbeat_and_an_outcome_the_greatest_counts_hold(
     committed_runs: Runs, round_: int
 ) -> None:
     runs = committed_runs
@@ -231,10 +281,12 @@ def test_of_a_heartbeat_and_an_outcome_the_outcome_has_the_last_word(
     beat, _ = at_once(
         partial(runs.heartbeat, run_id, (9, 5, 1)), partial(runs.complete, run_id, toolCalls=counts)
     )
-    assert runs.counts(run_id) == (9, 4, 0)
     assert runs.stored(run_id)["status"] == "succeeded"
     if isinstance(beat, ApiError):
         assert beat.status_code == 409
+        assert runs.counts(run_id) == (9, 4, 0)
+    else:
+        assert runs.counts(run_id) == (9, 5, 0)
 
 
 @pytest.mark.parametrize("round_", ROUNDS)
