@@ -12,6 +12,7 @@ from notices.states import APPROVAL_REQUESTED, RECOVERED, RUN_ENDED, RUN_RESULT,
 from pipedai.api.renderers import compact_json
 from pipedai.outgoing.mails import MAX_FOREIGN
 from pipedai.sql import fetch_all
+from triggers.events.clauses import Searched
 from triggers.explain.runs import retries_of
 from triggers.explain.views import RetrySerializer
 from triggers.runs.queries import runs_in_order
@@ -71,6 +72,8 @@ class Announcement:
     approval_id: UUID | None = None
     # The JSON that the clauses of a channel's `run.result` are compared with.
     document: Mapping[str, Any] | None = None
+    # What the clauses of channels have searched in `document`, so that all channels share the work.
+    searched: Searched = field(default_factory=Searched, repr=False, compare=False)
 
 
 # The keys that say what a notice is about. Each body has all of them, so receivers need not check for them.

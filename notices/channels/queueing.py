@@ -7,7 +7,7 @@ Notices beyond the limit are gathered in digests, so that many incidents at once
 import json
 from bisect import insort
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -57,7 +57,9 @@ def _wants_result(channel: Row, announcement: Announcement) -> bool:
         return bool(when == ALWAYS)
     if when == FAILED:
         return run["status"] in FAILURES
-    return first_failing(when, announcement.document) is None
+    # Each channel may search long strings as often as one alone, and all share what lists have been searched for.
+    searched = replace(announcement.searched, characters=0)
+    return first_failing(when, announcement.document, searched) is None
 
 
 # An address or a channel of Slack gets at most this many results, and as many other notices, in an hour. The same

@@ -283,7 +283,7 @@ class Run(TenantRow):
     # The SHA-256 of what the worker saw when it looked, as 64 hexadecimal digits; NULL if it reported none. A retry
     # that continues the session copies it with `looked_at`, because it does not look again.
     look_digest = models.CharField(max_length=64, null=True)
-    # When the worker looked, by its own clock; NULL with `look_digest`.
+    # When the worker looked, by its own clock, but between the run's start and its end; NULL with `look_digest`.
     looked_at = models.DateTimeField(null=True)
 
     class Meta:

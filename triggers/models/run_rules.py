@@ -268,10 +268,10 @@ INDEXES = (
         ["trigger", "ended_at", "id"],
         where=has("ended_at", status=Status.SUCCEEDED, nothing_new=False),
     ),
-    # The hand-out finds by this index what the revision's last success saw when it looked.
+    # The hand-out finds by this index what that success of the revision saw that looked last.
     index(
-        "run_that_looked",
-        ["revision", "ended_at", "id"],
+        "run_that_looked_last",
+        ["revision", "looked_at", "id"],
         where=has("ended_at", "look_digest", status=Status.SUCCEEDED),
     ),
     # By these indexes a list shows only the runs that found nothing new.

@@ -127,8 +127,8 @@ class Trigger(FileColumns):
     overlap_policy = models.CharField(
         max_length=5, choices=OverlapPolicy.choices, default=OverlapPolicy.QUEUE
     )
-    # Whether a run that failed through the fault of infrastructure is retried even if its worker told of tool calls that
-    # may have changed something. Users set it.
+    # Whether a run that failed through the fault of infrastructure is retried even if its worker told of tool calls
+    # that may have changed something. Users set it.
     retry_after_effects = models.BooleanField(default=False, db_default=False)
     # Of which runs, and when, workers send what the CLI reports, as events of the run. Users set it.
     record_events = models.CharField(

@@ -272,8 +272,8 @@ def hand_out_runs(
     return runs
 
 
-# Reads what a run `r` gets from earlier runs: the digest of what the last success of its revision saw when it looked,
-# and the output, or else the message, of the trigger's last success that had something new. The first hand-out of a run
+# Reads what a run `r` gets from earlier runs: the digest of what that success of its revision saw that looked last, and
+# the output, or else the message, of the trigger's last success that had something new. The first hand-out of a run
 # that is no retry chooses that success; all later hand-outs use the same one.
 _PAST = """
 SELECT r.id, looked.look_digest AS last_digest, p.id AS previous_id, p.ended_at AS previous_ended_at,
@@ -285,7 +285,7 @@ LEFT JOIN LATERAL (
     SELECT l.look_digest FROM run l
     WHERE r.looks AND l.revision_id = r.revision_id AND l.environment_id = r.environment_id
         AND l.status = 'succeeded' AND l.look_digest IS NOT NULL AND l.ended_at IS NOT NULL
-    ORDER BY l.ended_at DESC, l.id DESC LIMIT 1) looked ON true
+    ORDER BY l.looked_at DESC, l.id DESC LIMIT 1) looked ON true
 LEFT JOIN LATERAL (
     SELECT l.id FROM run l
     WHERE n.is_first AND v.carry = 'output' AND l.trigger_id = r.trigger_id AND l.environment_id = r.environment_id

@@ -147,13 +147,15 @@ class Outcome:
 
     @property
     def nothing_new(self) -> bool:
-        """Whether the report says that the agent was not started, and no cost, tokens or output contradict that."""
+        """Whether the report says that the agent was not started, and no cost, tokens, turns or output contradict that.
+        The counts of tool calls are judged with those that heartbeats told.
+        """
         tokens = (self.input_tokens, self.output_tokens, self.cache_read_tokens)
         return (
             self.look is not None
             and self.look.nothing_new
             and self.status == Status.SUCCEEDED
-            and not any((self.cost_usd, *tokens, self.cache_creation_tokens))
+            and not any((self.cost_usd, *tokens, self.cache_creation_tokens, self.num_turns))
             and self.output is None
         )
 
@@ -168,7 +170,9 @@ class Outcome:
                 "The run had not been started, or was not to look, so its `before` was dropped."
             ]
         if self.look.nothing_new and not run["nothing_new"]:
-            return ["The report has a cost, tokens or an output, so its `nothingNew` was dropped."]
+            return [
+                "The report has a cost, tokens, turns, an output or calls beside the look: `nothingNew` was dropped."
+            ]
         return []
 
     def settled(self, run: Row) -> "Outcome":
@@ -176,16 +180,24 @@ class Outcome:
 
         A success without the output that the trigger asks for is a failure, and so is one with denied calls if the
         trigger says so; the worker has checked the output against the schema. A run that found nothing new is no such
-        failure. A run that is to be canceled does not wait, and a run that has used up its spells fails.
+        failure. A run that is to be canceled does not wait, and a run that has used up its spells fails. A run that
+        only looks is canceled, whatever its worker says.
         """
+        if run["look_only"] and self.status != Status.CANCELED:
+            return replace(self, status=Status.CANCELED, fault_class=FaultClass.NONE)
         if self.status == Status.WAITING:
             if run["status"] not in HELD and run["ended_by"] != EndedBy.WORKER:
                 return self
             if run["cancel_requested_at"] is not None:
                 return replace(self, status=Status.CANCELED, fault_class=FaultClass.NONE)
             return self._failed(_TOO_MANY_SPELLS) if run["spells"] >= MAX_SPELLS - 1 else self
+        told = self.tool_calls or ToolCalls(0, 0, 0)
         may_be_quiet = (
-            run["looks"] and run["started_at"] and not run["look_only"] and not run["spells"]
+            run["looks"]
+            and run["started_at"]
+            and not run["spells"]
+            and max(told.total, run["tool_calls_total"] or 0) <= 1
+            and not max(told.effects, run["tool_calls_effects"] or 0)
         )
         if self.nothing_new and may_be_quiet:
             return self

@@ -334,13 +334,14 @@ def rerun_run(
     actor: Actor,
     watched: bool = False,
 ) -> Queued:
-    """Queues a new run of the run's trigger as it is now, with the same payload. `key` works as in `run_trigger`.
-    Raises Refused if the run has not ended, Conflict, NotFound, and the errors of `queue_run`.
+    """Queues a new run of the run's trigger as it is now, with the same payload. If the run only looked, so does the
+    new one, unless it is forced. `key` works as in `run_trigger`. Raises Refused if the run has not ended,
+    Conflict, NotFound, and the errors of `queue_run`.
     """
     original: Any = or_not_found(
         Run.objects.filter(id=run_id)
         .values(
-            *("trigger_id", "status", "event_id", "chain_depth", "text__payload"),
+            *("trigger_id", "status", "event_id", "chain_depth", "text__payload", "look_only"),
             *("requested_by", "also_requested_by"),
         )
         .first()
@@ -358,6 +359,7 @@ def rerun_run(
             key=key,
             digest=hashlib.sha256(f"rerun {run_id}{' force' * force}".encode()).digest(),
             force=force,
+            look_only=original["look_only"] and not force,
             source=source,
             watched=watched,
             actor=actor,

@@ -44,7 +44,8 @@ READ = f"""
 SELECT {RUN}, {_WILL_RETRY},
     CASE WHEN r.status = 'waiting' THEN {LAST_RESUME} WHEN r.status = 'queued' AND r.spells > 0 THEN r.resume_until
         ELSE {_RESUME_UNTIL} END AS resume_until,
-    r.claim_id, r.ended_by, r.denials_total, r.look_only, t.name AS trigger_name, t.max_concurrent_runs,
+    r.claim_id, r.ended_by, r.denials_total, r.look_only, r.tool_calls_total,
+    r.tool_calls_effects, t.name AS trigger_name, t.max_concurrent_runs,
     t.fail_on_denied, {CAP} AS max_cost_usd, x.error_message, x.late_result IS NOT NULL AS has_late_result,
     v.output_schema IS NOT NULL AS has_output_schema
 FROM run r JOIN trigger t ON t.id = r.trigger_id JOIN trigger_revision v ON v.id = r.revision_id
@@ -369,12 +370,18 @@ RETURNING r.status, r.cancel_requested_at, r.lease_expires_at,
 WATCH = "UPDATE run SET watched = true WHERE id = %(run_id)s AND ended_at IS NULL AND NOT watched"
 
 # Whether a run succeeds without its agent, because its worker looked and found nothing new. `nothing_new` is what the
-# worker says; only a started run that was to look can have found nothing.
-_NOTHING_NEW = "(%(nothing_new)s AND r.looks AND NOT r.look_only AND r.started_at IS NOT NULL AND r.spells = 0)"
+# worker says; only a started run that was to look, and has called no tool but by its look, can have found nothing.
+_NOTHING_NEW = f"""(%(nothing_new)s AND r.looks AND NOT r.look_only AND r.started_at IS NOT NULL AND r.spells = 0
+    AND coalesce({_CALLS["tool_calls_total"]}, 0) <= 1 AND coalesce({_CALLS["tool_calls_effects"]}, 0) = 0)"""
 
 
-def _look(column: str, type_: str) -> str:
-    return f"CASE WHEN r.looks AND r.started_at IS NOT NULL THEN coalesce(%({column})s::{type_}, r.{column}) END"
+def _look(column: str, told: str) -> str:
+    return f"CASE WHEN r.looks AND r.started_at IS NOT NULL THEN coalesce({told}, r.{column}) END"
+
+
+# When the worker looked. Its clock may be wrong, but it has looked between the run's start and now.
+_LOOKED_AT = f"""CASE WHEN %(looked_at)s::timestamptz IS NOT NULL
+    THEN least(greatest(%(looked_at)s::timestamptz, r.started_at), {NOW}) END"""
 
 
 # What a report says of the spell that it ends. Numbers are added to those of earlier spells.
@@ -385,7 +392,7 @@ _SPELL = f"""
     cache_creation_tokens = {_sum("cache_creation_tokens", "bigint")},
     cost_usd = CASE WHEN {_NOTHING_NEW} THEN 0 ELSE {_sum("cost_usd", "numeric")} END,
     num_turns = {_sum("num_turns", "int")},
-    look_digest = {_look("look_digest", "varchar")}, looked_at = {_look("looked_at", "timestamptz")},
+    look_digest = {_look("look_digest", "%(look_digest)s::varchar")}, looked_at = {_look("looked_at", _LOOKED_AT)},
     session_id = coalesce(%(session_id)s, r.session_id),
     {_SET_CALLS},
     denials_total = {_sum("denials_total", "int")},
@@ -404,13 +411,14 @@ _REPORTED = f"{_ENDED}, %(error_message)s AS error_message"
 
 # Ends a run as its worker reports. It changes nothing if the report says that the run succeeded, but the run lacks the
 # output that its trigger asks for, or was denied a call and the trigger forbids that; `complete_run` then ends the run
-# as failed. A run that found nothing new needs no output and may have been denied calls.
+# as failed. A run that found nothing new needs no output and may have been denied calls. Nor does it end a run that
+# only looks otherwise than as canceled; `complete_run` then does.
 COMPLETE = f"""
 UPDATE run r SET ended_at = {NOW}, ended_by = 'worker', {_RELEASED}, {_OUTCOME}
 FROM trigger t
 WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL AND t.id = r.trigger_id
     AND r.{OF_ENVIRONMENT}
-    AND (%(status)s <> 'canceled' OR r.cancel_requested_at IS NOT NULL OR r.look_only)
+    AND CASE WHEN %(status)s = 'canceled' THEN r.cancel_requested_at IS NOT NULL OR r.look_only ELSE NOT r.look_only END
     AND ({_NOTHING_NEW} OR NOT (%(lacks_output)s AND EXISTS (
             SELECT FROM trigger_revision v WHERE v.id = r.revision_id AND v.output_schema IS NOT NULL))
         AND NOT (t.fail_on_denied AND %(status)s = 'succeeded'
@@ -430,7 +438,7 @@ UPDATE run r SET status = 'waiting', {_RELEASED}, claim_id = NULL, spells = r.sp
     resume_until = {NOW} + %(expires_after)s * interval '1 second', {_SPELL}
 FROM trigger t
 WHERE r.id = %(run_id)s AND r.worker_id = %(worker_id)s AND r.slot IS NOT NULL AND t.id = r.trigger_id
-    AND r.{OF_ENVIRONMENT} AND r.cancel_requested_at IS NULL AND r.spells < {MAX_SPELLS - 1}
+    AND r.{OF_ENVIRONMENT} AND r.cancel_requested_at IS NULL AND NOT r.look_only AND r.spells < {MAX_SPELLS - 1}
     AND r.claim_id IS NOT DISTINCT FROM %(claim_id)s
 RETURNING {RUN}, {_NOT_ENDED}, {LAST_RESUME} AS resume_until, t.max_concurrent_runs,
     t.worker_id AS trigger_worker_id, t.pool_id AS trigger_pool_id, t.name AS trigger_name, NULL AS error_message,
@@ -521,13 +529,13 @@ RETURNING {RUN}, t.name AS trigger_name, NULL AS error_message
 EXPIRE = f"""
 WITH overdue AS (
     SELECT id, environment_id, {NOW} AS now, {LEASE_END} <= deadline_at AS is_lost, cancel_requested_at,
-        timeout_seconds,
+        look_only, timeout_seconds,
         round(extract(epoch FROM {NOW} - lease_expires_at))::int + %(lease_seconds)s AS silent_seconds
     FROM run
     WHERE id = ANY(%(ids)s) AND environment_id = ANY(%(environment_ids)s) AND {IS_OVERDUE}
     FOR UPDATE SKIP LOCKED),
 verdict AS (
-    SELECT *, CASE WHEN NOT is_lost THEN 'timed_out'
+    SELECT *, CASE WHEN look_only THEN 'canceled' WHEN NOT is_lost THEN 'timed_out'
         WHEN cancel_requested_at IS NOT NULL THEN 'canceled' ELSE 'failed' END AS status
     FROM overdue)
 UPDATE run r
@@ -557,7 +565,9 @@ WITH found AS (
         AND (({IS_LATE}) OR ({CANNOT_RESUME}))
     ORDER BY id FOR UPDATE SKIP LOCKED)
 UPDATE run r
-SET status = 'failed', fault_class = CASE WHEN found.ended_by = 'approval_expired' THEN 'client' ELSE 'infra' END,
+SET status = CASE WHEN r.look_only THEN 'canceled' ELSE 'failed' END,
+    fault_class = CASE WHEN r.look_only THEN 'none' WHEN found.ended_by = 'approval_expired' THEN 'client'
+        ELSE 'infra' END,
     ended_at = {NOW}, ended_by = found.ended_by, started_at = NULL
 FROM found, trigger t
 WHERE r.id = found.id AND r.environment_id = found.environment_id AND t.id = r.trigger_id

@@ -84,7 +84,7 @@ class RecordedCalls:
         return {"is": "summary", **asdict(self)}
 
     def counts(self) -> dict[str, int]:
-        """Return `total`, `effects` (calls that may change something) and `unknown` (calls without an answer, but no looks)."""
+        """Return `total`, `effects` (calls that may change something) and `unknown` (unanswered, but no looks)."""
         unknown = self.total - self.answered
         return {"total": self.total, "effects": self.effects, "unknown": unknown}
 

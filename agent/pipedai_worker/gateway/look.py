@@ -96,19 +96,37 @@ class Look:
 
 
 def _read(result: dict[str, Any]) -> tuple[Any, str]:
-    """Return the result as JSON, or else as text, and its digest. Of JSON the order of keys does not matter."""
-    value = result.get("structuredContent")
+    """Return the result, and its digest: the structured content, else text as JSON or as it is, else the whole list of
+    the content. Of JSON the order of keys does not matter. Raises ServerFailed for what is no final result, or no JSON.
+    """
+    if "task" in result or result.get("resultType", "complete") != "complete":
+        raise faults.client(
+            "The tool of the look gave no result yet, but a task or a question: name another tool."
+        )
+    value, is_text = result.get("structuredContent"), False
     if value is None:
-        text = _text_of(result)
-        try:
-            value = parse(text, parse_constant=refuse_constant)
-        except ValueError:
-            return text, hashlib.sha256(text.encode(errors="replace")).hexdigest()
+        content = result.get("content")
+        value = content if isinstance(content, list) else []
+        if all(isinstance(item, dict) and isinstance(item.get("text"), str) for item in value):
+            value, is_text = _text_of(result), True
+            with contextlib.suppress(ValueError):
+                value, is_text = parse(value, parse_constant=refuse_constant), False
     if is_deeper(value, MOST_LEVELS):
         raise faults.client("The result of the look is nested too deep.")
-    # RFC 8785 has no form for some values, such as a number that not every program reads.
-    written = canonical(value, MOST_LEVELS)
-    written = written or json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    try:
+        text = (
+            value
+            if is_text
+            else json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        )
+        # The worker could not send a lone surrogate, which an escape can name.
+        json.dumps(value, ensure_ascii=False).encode()
+        # RFC 8785 has no form for some values, such as a number that not every program reads.
+        written = (None if is_text else canonical(value, MOST_LEVELS)) or text.encode()
+    except ValueError:
+        raise faults.client(
+            "The result of the look has a number or a character that JSON can't hold."
+        ) from None
     return value, hashlib.sha256(written).hexdigest()
 
 

@@ -421,7 +421,7 @@ class Run:
         told = {"digest": found.digest, "lookedAt": found.at, "nothingNew": not found.is_new}
         self._held = self._around.journal.update(self._held, before=told)
         if found.is_new:
-            self._seen = found.value
+            self._seen = self._redactor.redact_json(found.value)
             return None
         return Execution(replace(ended, status=SUCCEEDED, short_message="Nothing new."))
 

@@ -94,7 +94,11 @@ RESULTS: list[tuple[dict[str, Any], Any, str]] = [
     (text("NaN"), "NaN", "NaN"),
     (text("<html></html>"), "<html></html>", "<html></html>"),
     (text(""), "", ""),
-    ({"content": [{"type": "image", "data": "eA=="}]}, "", ""),
+    ({"content": [{"type": "image", "data": "eA=="}]}, [{"type": "image", "data": "eA=="}],
+     '[{"data":"eA==","type":"image"}]'),
+    ({"content": [{"type": "text", "text": "x"}, {"type": "resource_link", "uri": "a:b"}]},
+     [{"type": "text", "text": "x"}, {"type": "resource_link", "uri": "a:b"}],
+     '[{"text":"x","type":"text"},{"type":"resource_link","uri":"a:b"}]'),
     ({"content": [{"type": "text", "text": "[1"}, {"type": "text", "text": "]"}]}, [1], "[1]"),
     # RFC 8785 has no form for a number that JavaScript can't hold.
     (text('{"id": 12345678901234567890}'), {"id": 12345678901234567890}, '{"id":12345678901234567890}'),
@@ -112,6 +116,25 @@ def test_the_result_is_the_structured_content_or_json_or_text(
         server.ways["tools/call"] = answering(result)
         seen = look(way)
         assert (seen.value, seen.digest) == (value, sha(hashed)), result
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        {"task": {"taskId": "1", "status": "working"}},
+        {**text("x"), "resultType": "input_required"},
+        text("\ud800"),
+        text('{"a": "\\ud800"}'),
+        text("1e999"),
+        text("x", structuredContent={"\ud800": 1}),
+    ],
+)
+def test_what_is_no_result_or_no_json_is_the_tools_fault(
+    server: McpServer, open_way: Open, result: dict[str, Any]
+) -> None:
+    way = open_way(server.url)
+    server.ways["tools/call"] = answering(result)
+    assert failed(way)[0] == CLIENT
 
 
 def test_another_order_of_keys_is_no_change_and_another_order_of_a_list_is_one(

@@ -80,7 +80,8 @@ def test_a_run_that_finds_nothing_new_succeeds_at_no_cost(
     assert handed(looking, calls)["before"]["lastDigest"] == OLD
     told = explain_run(run_id)
     assert told is not None
-    assert "its machine looked at 2001-12-01 09:00 UTC, and nothing was new yet" in told.summary
+    assert "its machine looked at " in told.summary
+    assert ", and nothing was new yet" in told.summary
     shown = cast.client(cast.viewer).get(f"/api/v1/runs/{run_id}").json()
     assert (shown["status"], shown["nothingNew"]) == ("succeeded", True)
 
@@ -111,6 +112,9 @@ def test_neither_an_output_nor_denials_are_asked_of_such_a_run(looking: Runs) ->
     [
         ({"costUsd": "0.01"}, "has a cost", OLD),
         ({"outputTokens": 1}, "has a cost", OLD),
+        ({"numTurns": 40}, "has a cost", OLD),
+        ({"toolCalls": {"total": 2, "effects": 0, "unknown": 0}}, "has a cost", OLD),
+        ({"toolCalls": {"total": 1, "effects": 1, "unknown": 0}}, "has a cost", OLD),
         ({"output": None}, "has a cost", OLD),
         ({"status": "failed"}, "has a cost", OLD),
         ({"before": {}}, "can't be read", None),
@@ -134,6 +138,25 @@ def test_what_contradicts_is_dropped_with_a_warning_and_never_the_outcome(
     assert looking.stored(run_id)["look_digest"] == digest
 
 
+def test_a_run_of_which_a_heartbeat_told_effects_has_found_something(
+    looking: Runs, calls: WorkerCalls
+) -> None:
+    Trigger.objects.filter(id=looking.trigger_id).update(fail_on_denied=True)
+    run_id = looking.running()
+    looking.heartbeat(run_id, (9, 9, 0))
+    ended = calls.complete(run_id, status="succeeded", before=saw()).json()
+    assert (ended["status"], ended["nothingNew"], len(ended["warnings"])) == ("succeeded", False, 1)
+
+
+@cases("told", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"], undone=True)
+def test_a_machine_has_looked_between_its_runs_start_and_its_end(looking: Runs, told: str) -> None:
+    run_id = looking.running()
+    started = looking.now
+    ended = looking.wait(seconds=5)
+    looking.complete(run_id, before={**saw(), "lookedAt": told})
+    assert looking.stored(run_id)["looked_at"] == (started if told < "2000" else ended)
+
+
 def test_a_run_that_was_not_to_look_has_found_nothing(
     cast: Cast, looking: Runs, calls: WorkerCalls
 ) -> None:
@@ -151,16 +174,19 @@ def test_a_run_that_was_not_to_look_has_found_nothing(
 
 
 class TestWhatTheLastSuccessSaw:
-    def test_the_later_end_of_two_runs_counts_and_a_success_without_a_look_keeps_it(
+    def test_the_later_look_of_two_runs_counts_and_a_success_without_a_look_keeps_it(
         self, looking: Runs, calls: WorkerCalls
     ) -> None:
         first, second = looking.running(), looking.running()
-        looking.complete(second, before=saw(NEW, nothing_new=False))
+        looked = looking.wait(seconds=1)
+        later = looking.wait(seconds=1)
+        about = {"nothing_new": False}
+        looking.complete(second, before={**saw(NEW, **about), "lookedAt": later.isoformat()})
         looking.wait(seconds=1)
-        looking.complete(first, before=saw(OLD))
+        looking.complete(first, before={**saw(OLD), "lookedAt": looked.isoformat()})
         looking.wait(seconds=1)
         looking.complete(looking.running())
-        assert handed(looking, calls)["before"]["lastDigest"] == OLD
+        assert handed(looking, calls)["before"]["lastDigest"] == NEW
 
     def test_runs_that_are_canceled_fail_or_are_lost_keep_it(
         self, looking: Runs, calls: WorkerCalls
@@ -458,9 +484,50 @@ class TestOnlyLooking:
     ) -> None:
         answer = calls.complete(looking.running(), status="canceled")
         assert answer.json()["code"] == "cancel_not_requested"
-        retried = looking.running(look_only=True)
-        looking.complete(retried, "failed", faultClass="infra")
-        assert Run.objects.get(retry_of_id=retried).look_only
+
+    @pytest.mark.parametrize(
+        "way", ["succeeded", "failed", "lost", "overdue", "waiting", "unclaimed"]
+    )
+    def test_it_ends_as_canceled_however_it_ends(
+        self, looking: Runs, calls: WorkerCalls, way: str
+    ) -> None:
+        ends(looking)
+        if way == "unclaimed":
+            Trigger.objects.filter(id=looking.trigger_id).update(start_deadline_seconds=60)
+            run_id = looking.queue(look_only=True)
+            looking.wait(minutes=2)
+            looking.expire_queued()
+        else:
+            run_id = looking.running(look_only=True)
+        if way in {"succeeded", "failed"}:
+            about = {"before": saw(NEW), "faultClass": "infra" if way == "failed" else "none"}
+            for _ in range(2):  # The second report repeats the first, which is no error.
+                looking.complete(run_id, way, **about)
+        elif way == "waiting":
+            Trigger.objects.filter(id=looking.trigger_id).update(approvals=RULES)
+            looking.take_features("approvals", "before")
+            looking.ask(run_id)
+        elif way in {"lost", "overdue"}:
+            getattr(looking, way)(run_id)
+        row = looking.stored(run_id)
+        assert (row["status"], row["fault_class"], row["nothing_new"]) == (
+            "canceled",
+            "none",
+            False,
+        )
+        assert looking.retry_of(run_id) is None
+        Trigger.objects.filter(id=looking.trigger_id).update(approvals=None)
+        assert handed(looking, calls)["before"]["lastDigest"] == OLD
+
+    @cases("force", [False, True], undone=True)
+    def test_its_rerun_looks_only_too_unless_it_is_forced(
+        self, cast: Cast, looking: Runs, force: bool
+    ) -> None:
+        run_id = looking.running(look_only=True)
+        looking.complete(run_id, "canceled")
+        again = cast.client(cast.operator).post(f"/api/v1/runs/{run_id}/rerun", {"force": force})
+        assert again.status_code == 201
+        assert Run.objects.get(id=again.json()["id"]).look_only is not force
 
 
 class TestTheFieldOfATrigger:

@@ -55,7 +55,12 @@ def test_a_late_heartbeat_takes_no_count_back(runs: Runs, beats: list[Any], kept
 
 @cases(
     ("counts", "kept"),
-    [((6, 4, 1), (6, 4, 1)), ((5, 3, 0), (5, 3, 0)), ((4, 2, 0), (5, 3, 2)), ((0, 0, 0), (5, 3, 2))],
+    [
+        ((6, 4, 1), (6, 4, 1)),
+        ((5, 3, 0), (5, 3, 0)),
+        ((4, 2, 0), (5, 3, 2)),
+        ((0, 0, 0), (5, 3, 2)),
+    ],
     undone=True,
 )
 def test_an_outcome_takes_no_count_back(runs: Runs, counts: Any, kept: Any) -> None:
