@@ -5,6 +5,7 @@ client's IP address, so that an issuer that hangs leaves the other threads free.
 """
 
 import hmac
+import json
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -224,8 +225,13 @@ def who(brought: Mapping[str, str], *, nonce: str, verifier: str, until: float) 
         raise SignInFailed("The answer did not come from the sign-in service that was asked.")
     tokens = exchange(issuer, brought["code"], verifier, until)
     said = _verified(issuer, tokens.id_token or "", nonce, until)
-    if "email" not in said and issuer.userinfo_endpoint:
-        said = {**_user_info(issuer.userinfo_endpoint, tokens, said["sub"], until), **said}
+    is_told = said.keys() >= {"email", "email_verified"} or _email(issuer, said)
+    if issuer.userinfo_endpoint and not is_told:
+        told = _user_info(issuer.userinfo_endpoint, tokens, said["sub"], until)
+        # Its word on whether an address is verified is one on its own address alone.
+        if said.get("email", told.get("email")) != told.get("email"):
+            told.pop("email_verified", None)
+        said = {**told, **said}
     name = said.get("name")
     return Claims(
         issuer.name, said["sub"], _email(issuer, said), name if isinstance(name, str) else ""
@@ -266,15 +272,24 @@ def _verified(issuer: Issuer, token: str, nonce: str, until: float) -> dict[str,
             raise SignInFailed(
                 "The sign-in service signed its answer in a way that is not allowed."
             )
-        claims: dict[str, Any] = jwt.decode(
-            token,
-            jwt.PyJWK(dict(_key(issuer, header.get("kid"), until)), algorithm),
-            algorithms=[algorithm],
-            audience=issuer.client.id,
-            issuer=issuer.name,
-            leeway=_SKEW_SECONDS,
-            options={"require": ["iss", "aud", "exp", "iat", "sub"]},
-        )
+
+        def claims_by(**how: Any) -> dict[str, Any]:
+            key = jwt.PyJWK(dict(_key(issuer, header.get("kid"), until, **how)), algorithm)
+            return jwt.decode(
+                token,
+                key,
+                algorithms=[algorithm],
+                audience=issuer.client.id,
+                issuer=issuer.name,
+                leeway=_SKEW_SECONDS,
+                options={"require": ["iss", "aud", "exp", "iat", "sub"]},
+            )
+
+        try:
+            claims = claims_by()
+        except jwt.InvalidSignatureError:
+            # The issuer may have exchanged a key under its old id.
+            claims = claims_by(is_doubted=True)
     except (jwt.PyJWTError, ArithmeticError, LookupError, TypeError, ValueError):
         raise SignInFailed(
             "The answer of the sign-in service is not for us, or not valid."
@@ -282,6 +297,7 @@ def _verified(issuer: Issuer, token: str, nonce: str, until: float) -> dict[str,
     several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
     if (several or "azp" in claims) and claims.get("azp") != issuer.client.id:
         raise SignInFailed("The answer of the sign-in service is for somebody else.")
+    _check_text(claims)
     if not hmac.compare_digest(str(claims.get("nonce")).encode(), nonce.encode()):
         raise SignInFailed("The answer of the sign-in service is for another sign-in.")
     sub = claims["sub"]
@@ -295,11 +311,21 @@ def _verified(issuer: Issuer, token: str, nonce: str, until: float) -> dict[str,
     return claims
 
 
-def _key(issuer: Issuer, kid: Any, until: float) -> Mapping[str, Any]:
-    """Returns the issuer's key with this id, or its only one if the token names none. Raises LookupError."""
+def _check_text(said: Mapping[str, Any]) -> None:
+    """Raises SignInFailed if the issuer's answer holds a lone surrogate or NUL, which the database can't store."""
+    text = json.dumps(said, ensure_ascii=False)
+    if "\\u0000" in text or any("\ud800" <= each <= "\udfff" for each in text):
+        raise SignInFailed("The answer of the sign-in service has characters that are no text.")
+
+
+def _key(issuer: Issuer, kid: Any, until: float, *, is_doubted: bool = False) -> Mapping[str, Any]:
+    """Returns the issuer's key with this id, or its only one if the token names none. If there is not one such key, or
+    it `is_doubted`, the keys are fetched anew, at most once in _ANEW_SECONDS. Raises LookupError.
+    """
     now = time.monotonic()
     found = _keys_named(kid)
-    if now >= _known.keys_until or (not found and now >= _known.anew_at):
+    is_doubted = is_doubted or len(found) != 1
+    if now >= _known.keys_until or (is_doubted and now >= _known.anew_at):
         if now < _known.away_until:
             raise IssuerAway(_known.away)
         _known.anew_at = now + _ANEW_SECONDS
@@ -329,6 +355,7 @@ def _user_info(endpoint: str, tokens: Tokens, sub: str, until: float) -> dict[st
         raise IssuerAway("it does not say who has signed in.")
     if said.get("sub") != sub:
         raise SignInFailed("The sign-in service told of somebody else.")
+    _check_text(said)
     return said
 
 

@@ -42,6 +42,7 @@ from workspaces.api_keys import (
     usable_keys,
 )
 from workspaces.ceilings import check_ceiling
+from workspaces.connections.models import Connection
 from workspaces.locks import changing, hold_role_of_user, lock_environment
 from workspaces.models import Environment, Invitation, Membership
 from workspaces.roles import Role, check_includes
@@ -128,8 +129,21 @@ def _remove(member: Membership, actor: Actor) -> None:
         **_revoke_keys(environment_id, user_id, None),
         # Other keys of the user stay, among them those of hosts that they let in.
         "keysLivingOn": [str(key_id) for key_id in living_on.values_list("id", flat=True)],
+        **_connections_living_on(environment_id, user_id),
     }
     emit(_event("member.removed", environment_id, user_id, actor, changes))
+
+
+def _connections_living_on(environment_id: UUID, user_id: UUID) -> dict[str, Any]:
+    """Returns `connectionsLivingOn` for an audit row: the connections that the user authorized, and by whose account at
+    the authorization server runs therefore go on to act. Returns nothing if there are none.
+    """
+    theirs = Connection.objects.filter(environment_id=environment_id, connected_by_id=user_id)
+    named = [
+        {"id": str(id_), "name": name}
+        for id_, name in theirs.values_list("id", "name").order_by("id")
+    ]
+    return {"connectionsLivingOn": named} if named else {}
 
 
 def leave_all(user_id: UUID, actor: Actor) -> None:
@@ -162,7 +176,11 @@ def end_rights(user_id: UUID, actor: Actor) -> None:
             )
             continue
         member.delete()
-        metadata = {"role": [member.role, None], "because": "user.displaced"}
+        metadata = {
+            "role": [member.role, None],
+            "because": "user.displaced",
+            **_connections_living_on(member.environment_id, user_id),
+        }
         events.append(_event("member.removed", member.environment_id, user_id, actor, metadata))
     events += revoked_because("user.displaced", revoke_keys_of_displaced(user_id), actor)
     emit(*events)

@@ -142,7 +142,6 @@ class TestTheFirstTime:
             {"email_verified": None, "xms_edov": True},
             {"email": None},
             {"email": "not an address"},
-            {"email": "ada@example.com\0"},
         ):
             answer = sign_in(there, **claims)
             assert refusal(answer) == (409, "sso_failed"), claims
@@ -155,6 +154,14 @@ class TestTheFirstTime:
         there.pages["/me"] = (200, known)
         thin = {"email": None, "email_verified": None}
         assert sign_in(there, **thin).status_code == 200
+        proof = {"email_verified": None}
+        assert sign_in(there, **proof).status_code == 200
+        # The endpoint's proof of another address proves nothing of the token's.
+        there.pages["/me"] = (200, {**known, "email": "eve@example.com"})
+        answer = sign_in(there, email="new@example.com", **proof)
+        assert answer.json()["user"]["email"] == "ada@example.com"
+        there.pages["/me"] = (200, {**known, "name": "\ud800"})
+        assert refusal(sign_in(there, **proof)) == (409, "sso_failed")
         there.pages["/me"] = (200, {**known, "sub": "another"})
         assert refusal(sign_in(there, **thin)) == (409, "sso_failed")
         there.pages["/me"] = (500, "")
@@ -363,6 +370,10 @@ HOSTILE = {
     "authorized for another": _claiming(azp="another-client"),
     "of another sign-in": _claiming(nonce="another"),
     "of no sign-in": _claiming(nonce=None),
+    "of no text": _claiming(nonce="\ud800"),
+    "with no text in the name": _claiming(name="Ada \udfff"),
+    "with no text in anything": _claiming(groups=[{"a": "\0"}]),
+    "with no text in the address": _claiming(email="ada@example.com\0"),
     "expired": _claiming(exp=NOW - 120),
     "of tomorrow": _claiming(iat=NOW + 86_400),
     "without an end": _claiming(exp=None),
@@ -464,6 +475,23 @@ class TestKeys:
         there.answer(there.sign(there.claims(url), key="two"))
         assert finish(client, url).status_code == 200
         assert there.asked.count(METADATA) == 1
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [[jwk_of("one"), jwk_of("one")], [{**jwk_of("two"), "kid": "one"}]],
+        ids=["twice", "exchanged"],
+    )
+    def test_are_fetched_anew_after_one_wrong_answer_once_a_minute(self, there, wrong):
+        right = there.pages["/keys"]
+        there.pages["/keys"] = (200, {"keys": wrong})
+        for _ in range(2):
+            assert refusal(sign_in(there)) == (409, "sso_failed")
+        assert there.asked.count("/keys") == 1
+        there.pages["/keys"] = right
+        assert refusal(sign_in(there)) == (409, "sso_failed")
+        issuer._known.anew_at = 0.0
+        assert sign_in(there).status_code == 200
+        assert there.asked.count("/keys") == 2
 
 
 @pytest.mark.django_db

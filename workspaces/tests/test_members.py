@@ -8,6 +8,7 @@ from pipedai.ids import new_id
 from testing.probes.audited import audited
 from testing.probes.shapes import A_TIME, NOT_FOUND, invalid
 from testing.world.cast import TEST_ACTOR, bearer, browser, enroll
+from testing.world.connections import add_oauth_connection
 from testing.world.users import UserFactory
 from workers.enrollment.issuing import approve_pairing, begin_pairing
 from workers.enrollment.redeeming import redeem
@@ -302,6 +303,15 @@ class TestRemoving:
         assert metadata == {"role": ["admin", None], "keysLivingOn": [token.json()["id"]]}
         alive = bearer(token.json()["token"]).get(url.replace("/members", ""))
         assert alive.status_code == 200
+
+    def test_and_the_connections_that_go_on_to_act_for_the_user(self, cast, url):
+        connection = add_oauth_connection(cast)
+        with audited() as rows:
+            cast.client(cast.owner).delete(f"{url}/{cast.admin.id}")
+        removed = next(row for row in rows if row.action == "member.removed")
+        assert removed.metadata["connectionsLivingOn"] == [
+            {"id": str(connection.id), "name": "Issue tracker"}
+        ]
 
     def test_and_none_that_has_expired(self, cast, url):
         made = {"name": "k", "prefix": "pwk"}
