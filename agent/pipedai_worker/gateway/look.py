@@ -103,7 +103,8 @@ def _read(result: dict[str, Any]) -> tuple[Any, str]:
         raise faults.client(
             "The tool of the look gave no result yet, but a task or a question: name another tool."
         )
-    value, is_text = result.get("structuredContent"), False
+    value: Any = result.get("structuredContent")
+    is_text = False
     if value is None:
         content = result.get("content")
         value = content if isinstance(content, list) else []

@@ -500,7 +500,10 @@ class TestOnlyLooking:
         else:
             run_id = looking.running(look_only=True)
         if way in {"succeeded", "failed"}:
-            about = {"before": saw(NEW), "faultClass": "infra" if way == "failed" else "none"}
+            about: dict[str, Any] = {
+                "before": saw(NEW),
+                "faultClass": "infra" if way == "failed" else "none",
+            }
             for _ in range(2):  # The second report repeats the first, which is no error.
                 looking.complete(run_id, way, **about)
         elif way == "waiting":
