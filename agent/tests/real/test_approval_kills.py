@@ -153,7 +153,8 @@ def test_kills_at_random_moments(scene: Scenes, messages: MessagesApi) -> None:
     # The kills fall at any moment of a run, however fast the machine is.
     pace = time.monotonic() - began
     counts = {"trials": 0, "kills": 0, "executed": 0, "twice": 0, "unapproved": 0, "asked": 0}
-    for _ in range(TRIALS):
+    # There are more trials until one has come as far as the question, because the others show less.
+    while counts["trials"] < TRIALS or not counts["asked"]:
         here.script = messages.script(mcp("write", text="it"), say("Finished."))
         run = gated(here)
         before, end = len(written(here)), time.monotonic() + 10 * pace
@@ -169,9 +170,10 @@ def test_kills_at_random_moments(scene: Scenes, messages: MessagesApi) -> None:
         counts["executed"] += made
         counts["twice"] += made > 1
         counts["unapproved"] += made > run.spent
+        # The machine has become slower if no trial comes so far.
+        pace *= 1 if counts["asked"] else 1.5
     print(counts)
     assert (counts["twice"], counts["unapproved"]) == (0, 0)
-    assert counts["asked"], "no trial came as far as the question, so they show nothing"
 
 
 def _wait(api: FakeApi, run: FakeRun, seconds: float) -> bool:
