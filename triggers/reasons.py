@@ -200,7 +200,7 @@ ENDS: Final[Mapping[str, Why]] = {
     ),
     EndedBy.LATE_RESULT.value: Why("the run that it repeats ended after all, by a late result"),
     CLIENT_FAULT: Why(
-        "the prompt, the model or a limit of the trigger is to blame",
+        "the trigger is to blame: its prompt, model, MCP server, headers or a limit",
         "Read the run's error, correct the trigger's prompt, model, MCP server or headers with PATCH /triggers/:id;"
         f" {_RERUN}",
         "trigger",

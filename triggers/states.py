@@ -81,7 +81,7 @@ class FaultClass(TextChoices):
 
     # Something that the run depends on failed: its worker was lost, or a network or an API was away.
     INFRA = "infra"
-    # The prompt, the model or a limit of the trigger is to blame, so another attempt would probably end in the same
+    # The trigger is to blame (its prompt, MCP server, a limit), so another attempt would probably end in the same
     # way.
     CLIENT = "client"
     # The run succeeded or was canceled.

@@ -142,7 +142,9 @@ def pair(request: HttpRequest) -> HttpResponse:
     chosen = {"role": _ROLE} if found["for"] == "command_line" else {"authMode": _PAYS}
     looks = {
         "userCode": Look(kind="hidden"),
-        "environmentId": Look("Environment", choices=[("", "Choose one…"), *places.items()]),
+        "environmentId": Look(
+            "Environment", choices=[("", "Choose one…")] * (len(places) != 1) + [*places.items()]
+        ),
         **chosen,
     }
     form = Form("POST", "pairings/approve", looks, values={"userCode": code}, catches={403, 404})

@@ -211,21 +211,23 @@ _OF_WEEKS = {"*": "every day", "1-5": "weekdays", "mon-fri": "weekdays", "0,6": 
 
 
 @register.filter
-def rhythm(schedule: str | None) -> str:
-    """Returns a schedule in a few words, such as `06:00, weekdays`, or the schedule itself if no words fit."""
+def rhythm(schedule: str | None, timezone: str) -> str:
+    """Returns a schedule in a few words, such as `06:00, weekdays (Europe/Berlin)`, or the schedule itself if no words
+    fit. The time zone is left out where it makes no difference.
+    """
     if schedule is None:
         return ""
     minute, hour, day, month, weekday = [*schedule.split(), "", "", "", "", ""][:5]
     is_usual = minute.isdecimal() and (day, month) == ("*", "*") and weekday in _OF_WEEKS
     if is_usual and (hour, weekday) == ("*", "*"):
-        return f"hourly at :{minute:0>2}"
+        return f"hourly at :{minute:0>2} ({timezone})"
     if minute.startswith("*/") and (hour, day, month, weekday) == ("*", "*", "*", "*"):
         return f"every {minute[2:]} minutes"
     hours = hour.split(",")
     if is_usual and len(hours) <= 3 and all(map(str.isdecimal, hours)):
         at = " and ".join(f"{each:0>2}:{minute:0>2}" for each in hours)
-        return f"{at}, {_OF_WEEKS[weekday]}"
-    return schedule
+        return f"{at}, {_OF_WEEKS[weekday]} ({timezone})"
+    return f"{schedule} ({timezone})"
 
 
 # The words in a User-Agent that identify a browser or a system. Most browsers also name others, after their own.

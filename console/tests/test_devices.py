@@ -33,14 +33,14 @@ def test_a_browser_is_named_with_its_system_and_a_program_as_it_says():
 @pytest.mark.parametrize(
     ("schedule", "said"),
     [
-        ("0 6 * * mon-fri", "06:00, weekdays"),
-        ("30 6,12,18 * * *", "06:30 and 12:30 and 18:30, every day"),
+        ("0 6 * * mon-fri", "06:00, weekdays (Asia/Tokyo)"),
+        ("30 6,12,18 * * *", "06:30 and 12:30 and 18:30, every day (Asia/Tokyo)"),
         # No hour may be left out of the words.
-        ("0 6,9,12,15 * * *", "0 6,9,12,15 * * *"),
-        ("5 * * * *", "hourly at :05"),
+        ("0 6,9,12,15 * * *", "0 6,9,12,15 * * * (Asia/Tokyo)"),
+        ("5 * * * *", "hourly at :05 (Asia/Tokyo)"),
         ("*/15 * * * *", "every 15 minutes"),
         (None, ""),
     ],
 )
 def test_a_schedule_is_told_whole_in_few_words_or_as_it_is(schedule, said):
-    assert rhythm(schedule) == said
+    assert rhythm(schedule, "Asia/Tokyo") == said

@@ -9,6 +9,7 @@ from pipedai.server.request_scope import content_policy
 from workers.enrollment.tests.enrolling import begin
 from workers.models import Enrollment
 from workers.releases import worker_package
+from workspaces.models import Membership
 
 PAIR = "/console/pair"
 
@@ -35,8 +36,18 @@ def test_it_shows_who_asks_and_that_the_name_is_unverified(cast):
     assert "node" in page
     assert "&lt;b&gt;Payroll&lt;/b&gt;" in page
     assert "Unverified" in page
-    chosen = re.findall(r'<option value=""[^>]*selected[^>]*>([^<]*)', page)
-    assert chosen == ["Choose one…"]
+
+
+def test_who_has_one_environment_need_not_choose_it(cast):
+    code = begin().json()["userCode"]
+    places = r"<option[^>]*>([^<]*) / ([^<]*)</option>"
+    page = look(cast.admin, code).content.decode()
+    assert "Choose one…" not in page
+    assert len(re.findall(places, page)) == 1
+    Membership.objects.create(environment=cast.strange_environment, user=cast.admin, role="admin")
+    page = look(cast.admin, code).content.decode()
+    assert re.findall(r'<option value=""[^>]*selected[^>]*>([^<]*)', page) == ["Choose one…"]
+    assert len(re.findall(places, page)) == 2
 
 
 @pytest.mark.parametrize(

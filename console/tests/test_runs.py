@@ -72,7 +72,7 @@ def test_a_run_that_waits_for_a_login_leads_to_its_connection(cast):
             "overdue",
             "It took longer than its trigger allows. … Let the trigger's runs take longer, or make the prompt ask for",
         ),
-        ("client", "The prompt, the model or a limit of the trigger is to blame."),
+        ("client", "The trigger is to blame: its prompt, model, MCP server, headers or a limit."),
         ("infra", "Something that the run depends on failed"),
         ("canceled", "Was canceled on request, before a machine had taken it"),
     ],

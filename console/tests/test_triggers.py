@@ -63,6 +63,12 @@ def test_a_link_of_another_site_leads_to_a_trigger_with_a_schedule(cast, page_of
     assert "At 06:00" in text_of(client.get(page_of(scheduled)))
 
 
+def test_the_list_says_in_which_zone_a_schedule_has_its_hours(cast):
+    cast.add_trigger(schedule="30 6 * * *", timezone="Asia/Tokyo")
+    path = f"/console/environments/{cast.environment.id}/triggers"
+    assert "06:30, every day (Asia/Tokyo)" in text_of(visitor(cast.viewer).get(path))
+
+
 def key_on(page):
     (key,) = set(re.findall(r'name="key" value="([0-9a-f-]{36})"', page.content.decode()))
     return key
@@ -71,6 +77,10 @@ def key_on(page):
 def test_a_trigger_is_made_and_changed_and_its_secrets_stay(cast, page_of):
     admin = visitor(cast.admin)
     path = f"/console/environments/{cast.environment.id}/triggers/new"
+    # Only a trigger that there is has runs which can be queued.
+    queued = "Runs that are queued already keep their prompt."
+    assert queued not in text_of(admin.get(path))
+    assert queued in text_of(admin.get(f"{page_of()}/edit"))
     wrong = admin.post(path, {**TYPED, "schedule": "0 25 * * *", "maxRetries": "11"})
     assert wrong.status_code == 400
     page = wrong.content.decode()

@@ -114,7 +114,7 @@ class NoRetry(StrEnum):
 
     SUCCEEDED = "succeeded"
     CANCELED = "canceled"
-    # The prompt, the model or a limit of the trigger is to blame, so another attempt would probably end in the same
+    # The trigger is to blame (its prompt, MCP server, a limit), so another attempt would probably end in the same
     # way.
     CLIENT_FAULT = "client_fault"
     # Somebody asked to cancel the run, which then ended in another way.

@@ -217,6 +217,10 @@ addEventListener("htmx:load", ({ detail }) => {
   const same = [...all(held.tagName)].find((each) => keyOf(each) === keyOf(held));
   (same ?? document.querySelector("main :is(a, button)"))?.focus({ preventScroll: true });
 });
-if (byId("zone")) byId("zone").textContent = `${own} (${formats.whole.formatToParts(Date.now()).at(-1).value})`;
+if (byId("zone")) {
+  const short = formats.whole.formatToParts(Date.now()).at(-1).value;
+  byId("zone").textContent = short === own ? own : `${own} (${short})`;
+  byId("in-utc").hidden = short === "UTC";
+}
 const live = byId("live");
 if (live) followEnvironment(live);

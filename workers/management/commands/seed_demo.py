@@ -117,11 +117,11 @@ _REFUSED: Final[dict[str, Any]] = {
     "shortMessage": "The MCP server refused the token.",
     "errorMessage": "tools/list answered 401 Unauthorized: the token has expired.",
 }
-# The events of a failed run, as types and texts.
+# The events of a failed run, as seconds before its end, types and texts.
 _TOLD: Final = (
-    ("status", "Connecting to the MCP server."),
-    ("status", _REFUSED["errorMessage"]),
-    ("message", "Without the tools of the MCP server I can't read the pull requests, so I stop."),
+    (15, "status", "Connecting to the MCP server."),
+    (13, "status", _REFUSED["errorMessage"]),
+    (4, "message", "Without the tools of the MCP server I can't read the pull requests, so I stop."),
 )
 
 
@@ -439,10 +439,11 @@ def _execute(due: _Due, run_id: UUID, weight: int, share: float) -> None:
         now=ended,
     )
     if due.fails:
-        at = iso_time(ended - timedelta(seconds=9))
         events = [
-            make_event(seq, at=at, type_=type_, text=text, data=None)
-            for seq, (type_, text) in enumerate(_TOLD, start=1)
+            make_event(
+                seq, at=iso_time(ended - timedelta(seconds=before)), type_=type_, text=text, data=None
+            )
+            for seq, (before, type_, text) in enumerate(_TOLD, start=1)
         ]
         store_events(worker_id=due.worker_id, run_id=run_id, events=events, now=ended)
 
