@@ -51,10 +51,12 @@ def is_password_of(user: User | None, password: str) -> bool:
 
 
 class SsoOnly(Forbidden):
-    """403: OIDC_ONLY is set, so that passwords can't be used to sign in, or be changed."""
+    """403: OIDC_ONLY is set, so that passwords can't be used to sign in, or be changed, and users can't end links."""
 
-    def __init__(self) -> None:
-        sentence = "Passwords are turned off here: sign in with your organization's account."
+    def __init__(
+        self,
+        sentence: str = "Passwords are turned off here: sign in with your organization's account.",
+    ) -> None:
         super().__init__(sentence, code=ErrorCode.SSO_ONLY)
 
 
