@@ -65,6 +65,11 @@ class User(AbstractBaseUser):
     def has_proved_email(self) -> bool:
         return self.email_verified_at is not None
 
+    @property
+    def link(self) -> "Identity | None":
+        """The account at the issuer that opens this one, if any."""
+        return getattr(self, "identity", None)
+
     class Meta:
         db_table = "user_account"
         constraints = (check("user_account_email_is_lower_case", Q(email=Lower("email"))),)

@@ -43,6 +43,8 @@ from pipedai.api.authentication import (
     CHALLENGE,
     auth_cookie,
     bearer_token,
+    cookie_name,
+    delete_cookie,
     refusal,
 )
 from pipedai.api.error_codes import ErrorCode
@@ -83,7 +85,7 @@ _REQUIRED_CLAIMS = ("typ", "aud", "jti", "sid", "sub", "exp")
 def set_auth_cookie(response: Response, session: Session) -> Response:
     """Sets the cookie of a session on the response: HttpOnly, without Domain, Secure in production."""
     response.set_cookie(
-        AUTH_COOKIE,
+        cookie_name(AUTH_COOKIE),
         new_session_token(session.user_id, session.id),
         max_age=_LIFETIMES[session.began],
         path="/",
@@ -95,7 +97,7 @@ def set_auth_cookie(response: Response, session: Session) -> Response:
 
 
 def clear_auth_cookie(response: Response) -> Response:
-    response.delete_cookie(AUTH_COOKIE, path="/", samesite=_SAME_SITE)
+    delete_cookie(response, AUTH_COOKIE, samesite=_SAME_SITE)
     return response
 
 

@@ -157,10 +157,12 @@ AUTH_PASSWORD_VALIDATORS: list[dict[str, Any]] = [
 # Browsers send the admin's cookies only to the admin's own path. A session lasts eight hours, however much it is used:
 # see accounts.sessions.
 SESSION_ENGINE = "accounts.sessions"
-SESSION_COOKIE_NAME = "staff_session"
+# The prefix is that of `pipedai.api.authentication.cookie_name`.
+_HOST = "__Host-" if PRODUCTION else ""
+SESSION_COOKIE_NAME = f"{_HOST}staff_session"
 SESSION_COOKIE_AGE = 8 * 3600
-CSRF_COOKIE_NAME = "staff_csrf"
-SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = "/admin"
+CSRF_COOKIE_NAME = f"{_HOST}staff_csrf"
+SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = "/" if PRODUCTION else "/admin"
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Strict"
 SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION

@@ -32,7 +32,7 @@ def call():
 def turns(monkeypatch):
     """Allows one hash at a time, and hardly any wait for it. Returns the semaphore."""
     turns = threading.BoundedSemaphore(1)
-    monkeypatch.setattr(passwords, "_turns", turns)
+    monkeypatch.setattr(passwords.PERMITS, "free", turns)
     monkeypatch.setattr(passwords, "_PATIENCE_SECONDS", 0.01)
     return turns
 
@@ -74,7 +74,7 @@ def test_a_turn_is_given_back_by_a_hash_that_fails(turns, monkeypatch):
 
 
 def test_as_many_hash_as_the_setting_says(settings):
-    assert vars(passwords._turns)["_initial_value"] == settings.ARGON2_CONCURRENCY
+    assert vars(passwords.PERMITS.free)["_initial_value"] == settings.ARGON2_CONCURRENCY
 
 
 def test_the_hash_is_argon2id_in_46_mib():

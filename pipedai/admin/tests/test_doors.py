@@ -119,7 +119,7 @@ def test_nobody_locks_staff_out_of_where_they_log_in_from(staff, monkeypatch):
 
 
 def test_too_many_logins_at_once_are_a_page_that_says_so(door, staff, monkeypatch):
-    monkeypatch.setattr(passwords._turns, "acquire", lambda timeout: False)
+    monkeypatch.setattr(passwords.PERMITS.free, "acquire", lambda timeout: False)
     answer = log_in(door)
     assert answer.status_code == 503
     assert "try again in a second" in answer.content.decode()
