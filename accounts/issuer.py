@@ -1,7 +1,7 @@
 """Asks the issuer, the operator's OpenID provider, who signs in (OpenID Connect Core and Discovery).
 
-A sign-in may use three seconds of requests to the issuer. At most two sign-ins of a process ask at once, and others wait
-for their turn without a thread, so that an issuer that hangs leaves the other threads free.
+A sign-in may use three seconds of requests to the issuer. At most two sign-ins of a process ask at once, and others
+wait for their turn without a thread, so that an issuer that hangs leaves the other threads free.
 """
 
 import hmac

@@ -119,7 +119,7 @@ _MAILS: Mapping[str, _Mails] = MappingProxyType(
 
 
 def lifetime_of(purpose: Purpose) -> timedelta | None:
-    """Returns how long the token in a mail works, or None if the mail has none. With OIDC_ONLY only staff undo links."""
+    """Returns how long the token in a mail works, or None if it has none. With OIDC_ONLY only staff undo links."""
     if not _MAILS[purpose].page or (settings.OIDC_ONLY and purpose in UNDOING):
         return None
     return _MAILS[purpose].lifetime

@@ -209,8 +209,8 @@ def end_sessions(user_id: UUID) -> None:
 
 
 def end(sessions: QuerySet[Session]) -> int:
-    """Ends sessions, and deletes the data of those of Django admin. Returns how many there were, without those of Django
-    admin that came from them, which end as well.
+    """Ends sessions, and deletes the data of those of Django admin. Returns how many there were, without the admin
+    sessions that came from them, which end as well.
     """
     changes: dict[str, Any] = {
         "revoked_at": Now(),

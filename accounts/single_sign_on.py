@@ -70,7 +70,9 @@ _TAKEN = (
     " service."
 )
 _WRONG = "The password or the code is wrong."
-_OTHER_BROWSER = "Open this link in the browser in which you signed in, within an hour of that sign-in."
+_OTHER_BROWSER = (
+    "Open this link in the browser in which you signed in, within an hour of that sign-in."
+)
 _NO_STAFF = "Only staff get in there. Sign in on the console's page instead."
 
 
@@ -258,9 +260,7 @@ def _email_of(claims: Claims) -> Email | None:
         return None
 
 
-def link(
-    *, cookie: str | None, password: str, code: str, device: Device, actor: Actor
-) -> Entered:
+def link(*, cookie: str | None, password: str, code: str, device: Device, actor: Actor) -> Entered:
     """Links the account that the cookie names, and signs its user in. Staff also need a code of their authenticator if
     they have one. Raises Unauthenticated for a wrong password or code, and SignInFailed.
     """

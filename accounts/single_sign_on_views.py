@@ -191,9 +191,7 @@ def _cookie(request: Request, kind: str) -> str | None:
     return only_cookie(_NAMES[kind], request)
 
 
-def _set_cookie(
-    response: Response, kind: str, value: str, seconds: int = LIFETIME_SECONDS
-) -> None:
+def _set_cookie(response: Response, kind: str, value: str, seconds: int = LIFETIME_SECONDS) -> None:
     """Sets a cookie without SameSite=Strict, because browsers must send it when the issuer redirects to us."""
     response.set_cookie(
         cookie_name(_NAMES[kind]),

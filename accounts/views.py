@@ -51,7 +51,9 @@ class EntryViewSet(ApiViewSet):
     """What people may do who have no session yet, or who have forgotten their password."""
 
     tag = "Accounts"
-    permissions = dict.fromkeys(("register", "login", "logout", "forgot", "reset", "undo_link"), IsPublic)
+    permissions = dict.fromkeys(
+        ("register", "login", "logout", "forgot", "reset", "undo_link"), IsPublic
+    )
     browser_entries = frozenset(permissions)
     throttles = {
         "register": throttles.REGISTER,

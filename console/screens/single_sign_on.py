@@ -99,10 +99,11 @@ def undo(request: HttpRequest) -> HttpResponse:
     return answer_link(
         request,
         Form("POST", "auth/undo-link", {"token": TOKEN}),
-        "The sign-in service does not open the account any more, and all its sessions have ended. Set a new password now.",
+        "The sign-in service does not open the account any more, and all its sessions have ended. Set a new password"
+        " now.",
         title="Undo the link?",
-        text="The sign-in service does not open your account any more, the account has the e-mail address again to which"
-        " the mail went, and all its sessions end. Then you set a new password.",
+        text="The sign-in service does not open your account any more, the account has the e-mail address again to"
+        " which the mail went, and all its sessions end. Then you set a new password.",
         button="Undo the link",
         after=(reverse("console:forgot-password"), "Set a new password"),
     )

@@ -17,8 +17,8 @@ from django.db import DatabaseError, InterfaceError
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
-from django.shortcuts import render
 from django.middleware.csrf import CsrfViewMiddleware
+from django.shortcuts import render
 from django.urls import reverse
 
 from pipedai.api.authentication import times_sent

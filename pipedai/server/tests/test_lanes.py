@@ -192,7 +192,7 @@ async def test_the_listener_runs_from_start_to_stop_and_the_server_is_told_how_t
     streams = EventStreams(no_endpoint, listener, turns=1)
     passwords = PermitLane(no_endpoint, Turns(1))
     asking = AskingLane(no_endpoint, listener, turns=1)
-    lanes = Lanes(no_endpoint, long_poll, streams, passwords, asking, (listener.run,))
+    lanes = Lanes(no_endpoint, long_poll, streams, passwords, passwords, asking, (listener.run,))
     life = asyncio.ensure_future(lanes(scope, receive, send))
     events.put_nowait("lifespan.startup")
     await listening.wait()
