@@ -179,16 +179,7 @@ def is_of_admin(path: str) -> bool:
 
 def _user_of(claims: Claims, on: str, actor: Actor) -> User:
     """Returns the user who signs in, locked. At the first sign-in, makes an account if none has the address."""
-    linked = User.objects.filter(identity__issuer=claims.issuer, identity__sub=claims.sub)
-    user = User.objects.select_for_update(no_key=True).filter(id__in=linked.values("id")).first()
-    if user is not None:
-        if not user.is_active:
-            raise SignInFailed(_INACTIVE)
-        link = Identity.objects.filter(user=user, issuer=claims.issuer, sub=claims.sub).first()
-        if link is None:
-            # The link has ended while this sign-in waited for the lock.
-            raise IntegrityError
-        _follow_address(user, link, claims, actor)
+    if (user := _linked_user(claims, actor)) is not None:
         emit_own("user.logged-in", user.id, actor)
         return user
     email = _email_of(claims)
@@ -205,12 +196,27 @@ def _user_of(claims: Claims, on: str, actor: Actor) -> User:
         if not holder.is_active:
             raise SignInFailed(_INACTIVE)
         raise LinkNeeded(holder, claims, on)
-    invited = settings.REGISTRATION != "closed" or has_live_mail(Purpose.INVITATION, address=email)
-    if not invited:
+    is_open = settings.REGISTRATION != "closed"
+    if not is_open and not has_live_mail(Purpose.INVITATION, address=email):
         raise RegistrationClosed
     if holder is not None:
         displace(holder, actor=actor)
     return _create(claims, email, actor)
+
+
+def _linked_user(claims: Claims, actor: Actor) -> User | None:
+    links = Identity.objects.filter(issuer=claims.issuer, sub=claims.sub)
+    users = User.objects.select_for_update(no_key=True)
+    user = users.filter(id__in=links.values("user_id")).first()
+    if user is None:
+        return None
+    if not user.is_active:
+        raise SignInFailed(_INACTIVE)
+    if (link := links.filter(user=user).first()) is None:
+        # The link has ended while this sign-in waited for the lock.
+        raise IntegrityError
+    _follow_address(user, link, claims, actor)
+    return user
 
 
 def _create(claims: Claims, email: Email, actor: Actor) -> User:
@@ -223,7 +229,7 @@ def _create(claims: Claims, email: Email, actor: Actor) -> User:
     user.email_verified_at = Now()
     user.save(force_insert=True)
     Identity.objects.create(
-        user=user, issuer=claims.issuer, sub=claims.sub, address=email, last_used_at=Now()
+        user_id=user.id, issuer=claims.issuer, sub=claims.sub, address=email, last_used_at=Now()
     )
     make_void(Q(address=email, purpose=Purpose.REGISTRATION))
     emit_own("user.registered", user.id, actor, issuer=claims.issuer)
@@ -339,7 +345,7 @@ def _link(user: User, issuer_name: str, sub: str, actor: Actor) -> None:
     another link, or the account at the issuer belongs to another user.
     """
     Identity.objects.filter(user=user).exclude(issuer=issuer_name).delete()
-    identity = Identity(user=user, issuer=issuer_name, sub=sub, address=user.email)
+    identity = Identity(user_id=user.id, issuer=issuer_name, sub=sub, address=user.email)
     Identity.objects.bulk_create([identity], ignore_conflicts=True)
     if not Identity.objects.filter(user=user, issuer=issuer_name, sub=sub).exists():
         raise SignInFailed(_TAKEN)

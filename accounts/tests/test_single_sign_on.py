@@ -61,9 +61,9 @@ def finish(client, url, **more):
     return client.post(f"{SSO}/finish", {"state": state, "code": "a-code", **more})
 
 
-def sign_in(there, client=None, **claims):
+def sign_in(there, client=None, next="/console/", **claims):
     client = client or browser()
-    url = begin(client)
+    url = begin(client, next=next)
     there.answer(there.sign(there.claims(url, **claims)))
     return finish(client, url)
 

@@ -72,10 +72,8 @@ AUTH_COOKIE = "auth_token"
 
 
 def cookie_name(name: str) -> str:
-    """Returns the name under which browsers have our cookie. In production they take a cookie with this prefix from
-    this very host alone, so that another subdomain can't plant it (RFC 6265bis §4.1.3.2). It must have the path /.
-    """
-    return f"__Host-{name}" if settings.PRODUCTION else name
+    """Returns the name under which browsers have our cookie."""
+    return f"{settings.COOKIE_PREFIX}{name}"
 
 
 def delete_cookie(

@@ -256,8 +256,8 @@ def permit_turns(permits: int) -> Turns:
 
 class PermitLane:
     """Asks the endpoint once. If it answers 503 because it needs a permit, to hash a password or to ask the issuer,
-    asks it again with the permit. So credentials, throttles and validation are checked before the wait for the permit, and
-    every answer is the endpoint's own. A request that gets no permit in time is answered with that 503.
+    asks it again with the permit. So credentials, throttles and validation are checked before the wait for the permit,
+    and every answer is the endpoint's own. A request that gets no permit in time is answered with that 503.
     """
 
     def __init__(

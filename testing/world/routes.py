@@ -192,7 +192,7 @@ def _reset(cast: Cast) -> Body:
     }
 
 
-def _linked(cast: Cast) -> Body:
+def _linked(_: Cast) -> Body:
     """Returns the password of the cast's users, all of whom have a link afterwards."""
     for user in User.objects.filter(identity__isnull=True):
         Identity.objects.create(user=user, issuer="https://issuer.example", sub=str(user.id))
