@@ -61,9 +61,9 @@ def finish(client, url, **more):
     return client.post(f"{SSO}/finish", {"state": state, "code": "a-code", **more})
 
 
-def sign_in(there, client=None, next="/console/", **claims):
+def sign_in(there, client=None, to="/console/", **claims):
     client = client or browser()
-    url = begin(client, next=next)
+    url = begin(client, next=to)
     there.answer(there.sign(there.claims(url, **claims)))
     return finish(client, url)
 

@@ -75,7 +75,7 @@ class TestStaff:
 
     def test_log_in_by_a_sign_in_that_began_at_admin(self, boss, there, only):  # noqa: F811
         client = browser()
-        answer = sign_in(there, client, next="/admin/runs/")
+        answer = sign_in(there, client, to="/admin/runs/")
         assert answer.json()["next"] == "/admin/runs/"
         assert answer.cookies["staff_session"]["path"] == "/admin"
         visitor = Client()
@@ -107,7 +107,7 @@ class TestStaff:
     def test_and_nobody_else(self, boss, there):  # noqa: F811
         User.objects.filter(id=boss.id).update(is_staff=False)
         before = Session.objects.count()
-        answer = sign_in(there, next="/admin/")
+        answer = sign_in(there, to="/admin/")
         assert (answer.status_code, answer.json()["code"]) == (409, "sso_failed")
         assert "Only staff get in there" in answer.json()["error"]
         assert Session.objects.count() == before
@@ -120,7 +120,7 @@ class TestStaff:
         call_command("create_staff", boss.email, "--promote")
         assert client.get(f"{AUTH}/me").status_code == 401
         assert not Identity.objects.exists()
-        answer = sign_in(there, next="/admin/")
+        answer = sign_in(there, to="/admin/")
         assert (answer.status_code, answer.json()["code"]) == (409, "link_needed")
 
     def test_with_a_password_only_by_the_way_back_in(self, boss, only, monkeypatch):
