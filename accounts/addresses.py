@@ -14,7 +14,16 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from accounts.emails import Email
-from accounts.mails import LinkUnusable, Purpose, find_mail, make_void, queue_mail, use_up
+from accounts.mails import (
+    UNDOING,
+    LinkUnusable,
+    Purpose,
+    find_mail,
+    has_live_mail,
+    make_void,
+    queue_mail,
+    use_up,
+)
 from accounts.models import AccountMail, Identity, User
 from accounts.passwords import check_passwords_are_on, hold_password, is_password_of
 from accounts.sessions import end_sessions, session_ended
@@ -156,8 +165,10 @@ def verify_email(*, principal: UserPrincipal, token: str, actor: Actor) -> User:
                 if holder is not None and holder.id != user.id:
                     displace(holder, actor=actor)
                 User.objects.filter(id=user.id).update(email=mail.address, email_verified_at=Now())
-                # Links that were mailed to the old address could set a new password for the account.
-                make_void(Q(user_id=user.id))
+                # Links that were mailed to the old address could set a new password for the account. But once the
+                # address has followed the issuer's, its former owner must still be able to undo that.
+                followed = has_live_mail(Purpose.FOLLOW_NOTICE, user_id=user.id)
+                make_void(Q(user_id=user.id) & (~Q(purpose__in=UNDOING) if followed else Q()))
                 emit(Event("user.email-changed", actor, None, "user", user.id))
             elif user.email != mail.address:
                 raise LinkUnusable

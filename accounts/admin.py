@@ -10,8 +10,9 @@ from accounts.authenticators import has_authenticator, remove_authenticator
 from accounts.models import AccountMail, AccountMailAttempt, Identity, Session, User
 from accounts.own_account import erase_account
 from accounts.services import deactivate_user, reactivate_user
+from accounts.unlinking import unlink_for_staff
 from pipedai.admin.base import OF_CUSTOMERS, StaffModelAdmin, SupportAction
-from pipedai.admin.columns import Panel, attempts
+from pipedai.admin.columns import Panel, attempts, moment
 from pipedai.admin.site import site
 from pipedai.api.errors import Forbidden
 from pipedai.events import Actor
@@ -25,7 +26,12 @@ _DISPLACED = (
 def _account(user: User, _: HttpRequest) -> Panel:
     facts = [("Authenticator", "on" if has_authenticator(user.id) else "off")]
     if identity := Identity.objects.filter(user=user).first():
-        facts.append(("Signs in at", f"{identity.issuer} as {identity.sub}"))
+        facts += [
+            ("Signs in at", f"{identity.issuer} as {identity.sub}"),
+            ("Linked", moment(identity.created_at)),
+            ("Last signed in there", moment(identity.last_used_at)),
+            ("E-mail address there", identity.address or "not told"),
+        ]
     return Panel("Account", _DISPLACED if is_displaced(user) else "", facts)
 
 
@@ -67,6 +73,13 @@ class UserAdmin(StaffModelAdmin):
             " is free for somebody else. What it made in environments stays.",
             _of_others(erase_account, "Your own is deleted on your account's page in the console."),
             lambda user: user.is_active,
+        ),
+        "unlink": SupportAction(
+            "End the link to the sign-in service",
+            "The sessions that began by it end, and a mail tells the user. They sign in by their password, or link the"
+            " account anew.",
+            lambda user, actor: unlink_for_staff(user_id=user.id, actor=actor),
+            lambda user: Identity.objects.filter(user=user).exists(),
         ),
         "remove-authenticator": SupportAction(
             "Turn off the authenticator",

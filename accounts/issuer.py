@@ -1,12 +1,11 @@
 """Asks the issuer, the operator's OpenID provider, who signs in (OpenID Connect Core and Discovery).
 
-A sign-in may use three seconds of requests to the issuer. At most two sign-ins of a process ask at once, and one of a
-client's IP address, so that an issuer that hangs leaves the other threads free.
+A sign-in may use three seconds of requests to the issuer. At most two sign-ins of a process ask at once, and others
+wait for their turn without a thread, so that an issuer that hangs leaves the other threads free.
 """
 
 import hmac
 import json
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Info
 
 from pipedai.api.error_codes import ErrorCode
-from pipedai.api.errors import Conflict, Unavailable
+from pipedai.api.errors import Conflict, Overloaded, Unavailable
 from pipedai.outgoing.oauth import (
     ASKING,
     AUTH_METHODS,
@@ -39,9 +38,18 @@ from pipedai.outgoing.oauth import (
     server_metadata,
     words_in,
 )
+from pipedai.server.ticket import ISSUER, Permits
 
 SECONDS = 3.0
-_AT_ONCE = 2
+# The time is in seconds.
+PERMITS = Permits(
+    ISSUER,
+    2,
+    patience=5.0,
+    refusal=lambda: Overloaded(
+        "Too many people sign in at this moment: try again in a few seconds."
+    ),
+)
 # How many seconds metadata and keys are cached, how many a failure to get them is, and for how many a key must be
 # unknown before the keys are fetched again.
 _KNOWN_SECONDS, _AWAY_SECONDS, _ANEW_SECONDS = 3600, 10, 60
@@ -78,30 +86,11 @@ class IssuerAway(Unavailable):
         )
 
 
-class NoSlot(Unavailable):
-    """503: too many sign-ins ask the issuer already, so this one was not begun."""
-
-    def __init__(self) -> None:
-        sentence = "Too many people sign in at this moment: try again in a few seconds."
-        super().__init__(sentence, code=ErrorCode.OVERLOADED, retry_after=round(SECONDS))
-
-
-_asking: set[str] = set()
-_lock = threading.Lock()
-
-
 @contextmanager
-def slot(address: str) -> Iterator[float]:
-    """Yields the time until which the caller, from this client address, may ask the issuer. Raises NoSlot."""
-    with _lock:
-        if len(_asking) >= _AT_ONCE or address in _asking:
-            raise NoSlot
-        _asking.add(address)
-    try:
+def slot() -> Iterator[float]:
+    """Yields the time until which the caller may ask the issuer. Raises Overloaded."""
+    with PERMITS.turn():
         yield deadline(SECONDS)
-    finally:
-        with _lock:
-            _asking.discard(address)
 
 
 @dataclass(frozen=True, slots=True)

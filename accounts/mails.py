@@ -32,6 +32,9 @@ Purpose = AccountMail.Purpose
 _PREFIX = "acc"
 # How long the tokens of invitations work, and also those of all links that are handed over.
 INVITATION_LIFETIME = timedelta(days=7)
+LINK_LIFETIME, UNDO_LIFETIME = timedelta(hours=1), timedelta(days=7)
+# The mails whose tokens undo a link, and give the account the address back to which the mail went.
+UNDOING = (Purpose.LINK_NOTICE, Purpose.FOLLOW_NOTICE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class _Mails:
     subject: str
     why: str
     # The page to which the mail's link leads, and how long the token in it works. A mail without a page has no token,
-    # and leads to the page where users change their password.
+    # and leads to the page where users change their password, or to that of their account.
     page: str = ""
     lifetime: timedelta = timedelta(hours=24)
     # Mails with the same word here share the limits for an address. With one limit for all mails, a stranger who causes
@@ -92,11 +95,23 @@ _MAILS: Mapping[str, _Mails] = MappingProxyType(
             "You get this mail because somebody with this e-mail address has signed in at the sign-in service of"
             " PipedAI.",
             page="link",
-            lifetime=timedelta(hours=1),
+            lifetime=LINK_LIFETIME,
             counted_as="recovery",
         ),
         Purpose.LINK_NOTICE: _Mails(
             "Your account was linked",
+            "You get this mail because a PipedAI account has this e-mail address.",
+            page="undo",
+            lifetime=UNDO_LIFETIME,
+        ),
+        Purpose.FOLLOW_NOTICE: _Mails(
+            "Your e-mail address changes",
+            "You get this mail because a PipedAI account had this e-mail address.",
+            page="undo",
+            lifetime=UNDO_LIFETIME,
+        ),
+        Purpose.UNLINK_NOTICE: _Mails(
+            "Your account is not linked any more",
             "You get this mail because a PipedAI account has this e-mail address.",
         ),
     }
@@ -104,7 +119,10 @@ _MAILS: Mapping[str, _Mails] = MappingProxyType(
 
 
 def lifetime_of(purpose: Purpose) -> timedelta | None:
-    return _MAILS[purpose].lifetime if _MAILS[purpose].page else None
+    """Returns how long the token in a mail works, or None if it has none. With OIDC_ONLY only staff undo links."""
+    if not _MAILS[purpose].page or (settings.OIDC_ONLY and purpose in UNDOING):
+        return None
+    return _MAILS[purpose].lifetime
 
 
 def queue_mail(
@@ -186,9 +204,9 @@ def find_mail(token: str, *purposes: Purpose) -> AccountMail:
     return found
 
 
-def has_live_mail(purpose: Purpose, address: str) -> bool:
-    """Returns whether the token of a mail of this purpose to the address still works."""
-    return _usable(Q(purpose=purpose, address=address)).exists()
+def has_live_mail(purpose: Purpose, **of: Any) -> bool:
+    """Returns whether the token of such a mail, as one to this `address`, still works."""
+    return _usable(Q(purpose=purpose, **of)).exists()
 
 
 def use_up(mail: AccountMail) -> None:
@@ -231,8 +249,10 @@ def _message(row: Row) -> Mail:
     mails = _MAILS[row["purpose"]]
     if row["purpose"] == Purpose.RESET and row["user_id"] is None:
         raise NeverSend("no account has this e-mail address")
-    link = link_to_page("account" if row["purpose"] == Purpose.LINK_NOTICE else "password")
-    if mails.page:
+    # A mail that has no token, although there is a page for it, has no button either.
+    unlinked = row["purpose"] == Purpose.UNLINK_NOTICE
+    link = "" if mails.page else link_to_page("account" if unlinked else "password")
+    if row["token_digest"] is not None:
         if row["ended_at"] is not None or row["expires_at"] <= row["claimed_at"]:
             raise NeverSend("its link would not work any more")
         token = token_with_digest(row["id"], bytes(row["token_digest"]))

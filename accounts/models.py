@@ -65,6 +65,11 @@ class User(AbstractBaseUser):
     def has_proved_email(self) -> bool:
         return self.email_verified_at is not None
 
+    @property
+    def link(self) -> "Identity | None":
+        """The account at the issuer that opens this one, if any."""
+        return getattr(self, "identity", None)
+
     class Meta:
         db_table = "user_account"
         constraints = (check("user_account_email_is_lower_case", Q(email=Lower("email"))),)
@@ -93,6 +98,11 @@ class Identity(models.Model):
         User, primary_key=True, on_delete=models.CASCADE, related_name="identity"
     )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
+    # The verified e-mail address that the issuer told last. The user's address follows only when the issuer tells
+    # another one. None for a link of an older release that has not been used since.
+    address = models.CharField(max_length=254, null=True)
+    # When the user last signed in by the link; None if they have not, or not since an older release.
+    last_used_at = models.DateTimeField(null=True)
 
     class Meta:
         db_table = "identity"
@@ -144,6 +154,9 @@ class Session(models.Model):
     # The data that Django's session middleware stores in a session of Django admin, such as the user's id. It is empty
     # once the session has ended. None for a session of the API.
     data = models.JSONField(null=True)
+    # The session of the API with which a session of Django admin began at the issuer, and with which it ends. It has no
+    # foreign key, because either row may be pruned first. None for every other session.
+    came_from = models.UUIDField(null=True)
 
     class Meta:
         db_table = "session"
@@ -158,6 +171,7 @@ class Session(models.Model):
             # The throttles on logins ask for earlier logins from an address, most of which have ended.
             index("session_known_address", ["user", "address_digest", "created_at"]),
             index("session_expired", ["expires_at"]),
+            index("session_from_another", ["came_from"], where=has("came_from")),
         )
 
 
@@ -236,8 +250,12 @@ class AccountMail(OutboxRow):
         INVITATION = "invitation"
         # The token links the account to the account at the issuer that `facts` names.
         LINK = "link"
-        # The mail tells the owner of an account that it was linked. It has no token.
+        # The mail tells the owner of an account that it was linked. Its token undoes that.
         LINK_NOTICE = "link_notice"
+        # The mail tells the old address that the account gets the one that the issuer tells now. Its token undoes that.
+        FOLLOW_NOTICE = "follow_notice"
+        # The mail tells the owner of an account that its link has ended. It has no token.
+        UNLINK_NOTICE = "unlink_notice"
 
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.PENDING)
     # What the mail is for; it never changes.

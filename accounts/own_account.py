@@ -40,7 +40,7 @@ def delete_account(*, principal: UserPrincipal, password: str, actor: Actor) -> 
     """
     user = User.objects.get(id=principal.id)
     if not has_password(user):
-        if not has_just_signed_in(principal.session_id, at_issuer=False):
+        if not has_just_signed_in(principal.session_id):
             raise Forbidden(
                 "Sign in again first: this needs a sign-in of the last five minutes.",
                 code=ErrorCode.SIGN_IN_AGAIN,

@@ -2,10 +2,6 @@
 docs/decisions/password-turns.md says how requests wait for their turn.
 """
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from django.conf import settings
 from django.contrib.auth.hashers import Argon2PasswordHasher, check_password, make_password
 from django.contrib.auth.password_validation import validate_password
@@ -15,14 +11,14 @@ from accounts.models import User
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Forbidden, Invalid, Overloaded, Unauthenticated
 from pipedai.env import HASH_MIB
-from pipedai.server.ticket import PASSWORD
+from pipedai.server.ticket import PASSWORD, Permits
 
-# How many seconds a thread of a command waits for its turn to compute a hash. In the web process no thread waits: whole
-# requests wait in a queue.
-_PATIENCE_SECONDS = 5.0
-_turns = threading.BoundedSemaphore(settings.ARGON2_CONCURRENCY)
 WRONG = "The e-mail address or the password is wrong."
 _BUSY = "Too many logins at this moment: try again in a second."
+# One permit is for one hash. The time is in seconds.
+PERMITS = Permits(
+    PASSWORD, settings.ARGON2_CONCURRENCY, patience=5.0, refusal=lambda: Overloaded(_BUSY)
+)
 
 
 class PasswordHasher(Argon2PasswordHasher):
@@ -37,13 +33,13 @@ class PasswordHasher(Argon2PasswordHasher):
 
 def hash_password(password: str) -> str:
     """Returns the hash to store. Raises Overloaded if too many passwords are being hashed."""
-    with _turn():
+    with PERMITS.turn():
         return make_password(password)
 
 
 def is_password_of(user: User | None, password: str) -> bool:
     """Returns whether the password is the user's; False, after the same time, if `user` is None. Raises Overloaded."""
-    with _turn():
+    with PERMITS.turn():
         if user is None:
             make_password(password)
             return False
@@ -51,10 +47,12 @@ def is_password_of(user: User | None, password: str) -> bool:
 
 
 class SsoOnly(Forbidden):
-    """403: OIDC_ONLY is set, so that passwords can't be used to sign in, or be changed."""
+    """403: OIDC_ONLY is set, so that passwords can't be used to sign in, or be changed, and users can't end links."""
 
-    def __init__(self) -> None:
-        sentence = "Passwords are turned off here: sign in with your organization's account."
+    def __init__(
+        self,
+        sentence: str = "Passwords are turned off here: sign in with your organization's account.",
+    ) -> None:
         super().__init__(sentence, code=ErrorCode.SSO_ONLY)
 
 
@@ -81,23 +79,3 @@ def hold_password(user: User) -> None:
     )
     if not unchanged.exists():
         raise Unauthenticated(WRONG, code=ErrorCode.WRONG_CREDENTIALS)
-
-
-@contextmanager
-def _turn() -> Iterator[None]:
-    """Wraps the computing of one hash. If too many are being computed, a command waits, and a web request gets
-    Overloaded: the server repeats the whole request later, so enter this before writing anything.
-    """
-    ticket = PASSWORD.get()
-    if ticket is None:
-        if not _turns.acquire(timeout=_PATIENCE_SECONDS):
-            raise Overloaded(_BUSY)
-        try:
-            yield
-        finally:
-            _turns.release()
-    elif ticket.granted:
-        yield
-    else:
-        ticket.hashes = True
-        raise Overloaded(_BUSY)

@@ -4,7 +4,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from rest_framework import serializers
 
 from accounts.emails import Email, NotAnEmail, looks_like_itself, read_email
-from accounts.models import Session, User
+from accounts.models import Identity, Session, User
 from pipedai.api.fields import NameField, TextField, TimezoneField
 from pipedai.api.serializers import NamedSerializer, StrictBody
 
@@ -101,7 +101,7 @@ class AccountBody(StrictBody):
     timezone = TimezoneField(required=False, allow_null=True)
 
 
-class DeleteAccountBody(StrictBody):
+class OwnPasswordBody(StrictBody):
     password = _password(allow_blank=True, default="")
 
 
@@ -131,13 +131,22 @@ class LinkByMailBody(MailTokenBody):
     code = _code()
 
 
+class LinkSerializer(NamedSerializer):
+    """The link of an account to the issuer."""
+
+    of = Identity
+    shows = "issuer linkedAt lastUsedAt address"
+    linkedAt = serializers.DateTimeField(source="created_at")
+
+
 class UserSerializer(NamedSerializer):
     """A user, as the API shows them to themselves."""
 
     of = User
-    shows = "id email emailVerified name timezone hasPassword createdAt"
+    shows = "id email emailVerified name timezone hasPassword singleSignOn createdAt"
     emailVerified = serializers.BooleanField(source="has_proved_email")
     hasPassword = serializers.BooleanField(source="has_usable_password")
+    singleSignOn = LinkSerializer(source="link", allow_null=True)
 
 
 class SessionSerializer(NamedSerializer):

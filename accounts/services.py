@@ -47,11 +47,11 @@ from accounts.sessions import (
     SessionStore,
     end,
     end_sessions,
-    has_just_signed_in,
     open_session,
     open_staff_session,
 )
 from accounts.throttles import FAILED_LOGIN_ROWS
+from accounts.unlinking import end_link
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Invalid, NotFound, Unauthenticated, or_not_found
 from pipedai.api.principal import UserPrincipal
@@ -92,19 +92,6 @@ def log_in_staff(
         return open_staff_session(user, device) if may else None
 
     return admit(email, password, actor, enter, WRONG_OR_CODE)
-
-
-def log_in_staff_at_issuer(
-    *, principal: UserPrincipal, device: Device, actor: Actor
-) -> SessionStore | None:
-    """Opens an admin session for staff whose API session has just begun at the issuer. Returns None for others."""
-    with transaction.atomic():
-        staff = User.objects.filter(id=principal.id, is_staff=True, is_active=True)
-        user = staff.select_for_update(no_key=True).first()
-        if user is None or not has_just_signed_in(principal.session_id, at_issuer=True):
-            return None
-        emit_own("user.logged-in", user.id, actor)
-        return open_staff_session(user, device, began=Session.Began.SSO.value)
 
 
 def admit(
@@ -188,7 +175,9 @@ def forget_password(*, email: Email) -> None:
 
 
 def reset_password(*, token: str, new_password: str, actor: Actor) -> None:
-    """Sets the password and ends all sessions. Raises LinkUnusable, and Invalid, which leaves the token usable."""
+    """Sets the password, and ends all sessions and the link to the issuer. Raises LinkUnusable, and Invalid, which
+    leaves the token usable.
+    """
     check_passwords_are_on()
     mail = find_mail(token, Purpose.RESET)
     if mail.user is None:
@@ -207,6 +196,7 @@ def reset_password(*, token: str, new_password: str, actor: Actor) -> None:
             raise LinkUnusable
         use_up(mail)
         _set_password(held, hashed, "user.password-reset", actor)
+        end_link(held.id, actor=replace(actor, id=held.id))
 
 
 def create_user(*, email: Email, password: str, name: str, actor: Actor) -> User:
@@ -235,7 +225,9 @@ def create_staff(
 
 
 def promote_to_staff(*, email: Email, actor: Actor) -> bool:
-    """Makes an active user staff. Returns False if they already were. Raises NotFound, Conflict if unconfirmed."""
+    """Makes an active user staff, and ends a link to the issuer, because it was made without the second factor. Returns
+    False if they already were. Raises NotFound, Conflict if unconfirmed.
+    """
     with transaction.atomic():
         user = or_not_found(
             User.objects.select_for_update(no_key=True).filter(email=email, is_active=True).first()
@@ -245,6 +237,7 @@ def promote_to_staff(*, email: Email, actor: Actor) -> bool:
         check_proof(user)
         User.objects.filter(id=user.id).update(is_staff=True)
         emit(Event("staff.created", actor, None, "user", user.id, {"promoted": True}))
+        end_link(user.id, actor=actor)
         return True
 
 

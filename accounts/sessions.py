@@ -43,6 +43,8 @@ from pipedai.api.authentication import (
     CHALLENGE,
     auth_cookie,
     bearer_token,
+    cookie_name,
+    delete_cookie,
     refusal,
 )
 from pipedai.api.error_codes import ErrorCode
@@ -83,7 +85,7 @@ _REQUIRED_CLAIMS = ("typ", "aud", "jti", "sid", "sub", "exp")
 def set_auth_cookie(response: Response, session: Session) -> Response:
     """Sets the cookie of a session on the response: HttpOnly, without Domain, Secure in production."""
     response.set_cookie(
-        AUTH_COOKIE,
+        cookie_name(AUTH_COOKIE),
         new_session_token(session.user_id, session.id),
         max_age=_LIFETIMES[session.began],
         path="/",
@@ -95,7 +97,7 @@ def set_auth_cookie(response: Response, session: Session) -> Response:
 
 
 def clear_auth_cookie(response: Response) -> Response:
-    response.delete_cookie(AUTH_COOKIE, path="/", samesite=_SAME_SITE)
+    delete_cookie(response, AUTH_COOKIE, samesite=_SAME_SITE)
     return response
 
 
@@ -207,10 +209,16 @@ def end_sessions(user_id: UUID) -> None:
 
 
 def end(sessions: QuerySet[Session]) -> int:
-    """Ends sessions, and deletes the data of those of Django admin. Returns how many there were."""
-    return sessions.update(
-        revoked_at=Now(), data=Case(When(key_digest__isnull=False, then=Value({}, JSONField())))
-    )
+    """Ends sessions, and deletes the data of those of Django admin. Returns how many there were, without the admin
+    sessions that came from them, which end as well.
+    """
+    changes: dict[str, Any] = {
+        "revoked_at": Now(),
+        "data": Case(When(key_digest__isnull=False, then=Value({}, JSONField()))),
+    }
+    staff = Session.objects.filter(came_from__in=sessions.values("id"), revoked_at__isnull=True)
+    staff.update(**changes)
+    return sessions.update(**changes)
 
 
 def end_session(*, principal: UserPrincipal, session_id: UUID, actor: Actor) -> None:
@@ -222,10 +230,12 @@ def end_session(*, principal: UserPrincipal, session_id: UUID, actor: Actor) -> 
 
 
 def end_other_sessions(*, principal: UserPrincipal, actor: Actor) -> None:
-    """Ends all sessions of the caller except the one that made the request."""
+    """Ends all sessions of the caller except the one that made the request, and also all those of Django admin."""
     with transaction.atomic():
-        others = live_sessions(principal.id).exclude(id=principal.session_id)
-        if ended := end(others):
+        live = Session.objects.filter(user_id=principal.id, revoked_at__isnull=True)
+        ended = end(live.filter(key_digest__isnull=False, expires_at__gt=Now()))
+        ended += end(live_sessions(principal.id).exclude(id=principal.session_id))
+        if ended:
             emit(
                 Event("user.session-ended", actor, None, "user", principal.id, {"sessions": ended})
             )
@@ -269,16 +279,13 @@ class SessionStore(SessionBase):
         return _live(self.session_key) if self.session_key else Session.objects.none()
 
 
-def has_just_signed_in(session_id: UUID, *, at_issuer: bool) -> bool:
-    """Returns whether a live session of the API began within the last five minutes, with `at_issuer` only there."""
-    began = {"began": Session.Began.SSO} if at_issuer else {}
-    lately = Session.objects.filter(id=session_id, created_at__gt=Now() - _JUST, **began)
+def has_just_signed_in(session_id: UUID, **how: Any) -> bool:
+    """Returns whether a live session of the API began within the last five minutes, and as `how` says if it does."""
+    lately = Session.objects.filter(id=session_id, created_at__gt=Now() - _JUST, **how)
     return lately.filter(revoked_at__isnull=True).exists()
 
 
-def open_staff_session(
-    user: User, device: Device, *, began: str = Session.Began.PASSWORD.value
-) -> SessionStore:
+def open_staff_session(user: User, device: Device, **columns: Any) -> SessionStore:
     """Opens an admin session in the login's transaction. Its key is stored only in the response's cookie."""
     key = get_random_string(_KEY_LENGTH)
     data = {
@@ -286,7 +293,7 @@ def open_staff_session(
         BACKEND_SESSION_KEY: _BACKEND,
         HASH_SESSION_KEY: user.get_session_auth_hash(),
     }
-    open_session(user, device, _STAFF_LIFETIME, began=began, key_digest=_digest(key), data=data)
+    open_session(user, device, _STAFF_LIFETIME, key_digest=_digest(key), data=data, **columns)
     session = SessionStore(key)
     session.modified = True  # Django's session middleware sets the cookie of a modified session.
     return session

@@ -17,17 +17,25 @@ from accounts.issuer import SignInFailed
 from accounts.mails import LinkUnusable, Purpose, find_mail
 from accounts.serializers import BeginBody, FinishBody, LinkBody, LinkByMailBody, UserSerializer
 from accounts.sessions import PresentedSession, device_of
-from accounts.single_sign_on import BEGUN, LIFETIME_SECONDS, PENDING, LinkNeeded, opened
+from accounts.single_sign_on import (
+    BEGUN,
+    LIFETIME_SECONDS,
+    MAILED_SECONDS,
+    PENDING,
+    Entered,
+    LinkNeeded,
+    opened,
+)
 from accounts.views import caller_of, entered, presented_by
+from pipedai.api.authentication import TwoCookies, cookie_name, delete_cookie, only_cookie
 from pipedai.api.errors import NotFound
 from pipedai.api.schema.operation import Operation, answer
 from pipedai.api.serializers import Values
-from pipedai.api.throttling import Rate, Throttle, by_address
+from pipedai.api.throttling import Rate, Throttle
 from pipedai.api.views import ApiViewSet, IsPublic
 
 # The names of the cookies, by their kind.
 _NAMES = {BEGUN: "sso", PENDING: "sso_link"}
-_PATH = "/console/sso"
 _COOKIE = ("Set-Cookie",)
 _ENTERED = answer(
     "SignedInAtIssuer",
@@ -45,7 +53,7 @@ def _account_to_link(request: Request) -> str | None:
         if isinstance(token, str):
             return str(find_mail(token, Purpose.LINK).user_id)
         return str(opened(_cookie(request, PENDING), PENDING)["user"])
-    except (LinkUnusable, SignInFailed):
+    except (LinkUnusable, SignInFailed, TwoCookies):
         return None
 
 
@@ -87,7 +95,7 @@ class SingleSignOnViewSet(ApiViewSet):
         answer_headers={200: _COOKIE},
     )
     def begin(self, request: Request, body: Values) -> Response:
-        url, cookie = single_sign_on.begin(on=body["next"], address=by_address(request))
+        url, cookie = single_sign_on.begin(on=body["next"])
         response = Response({"url": url})
         _set_cookie(response, BEGUN, cookie)
         return response
@@ -103,19 +111,18 @@ class SingleSignOnViewSet(ApiViewSet):
     )
     def finish(self, request: Request, body: Values) -> Response:
         try:
-            user, session, path = single_sign_on.finish(
+            found = single_sign_on.finish(
                 brought=body,
                 cookie=_cookie(request, BEGUN),
-                address=by_address(request),
                 replaces=presented_by(request),
                 device=device_of(request),
                 actor=caller_of(request),
             )
-            response = entered(user, session, next=path)
+            response = _entered(found)
         except LinkNeeded as needed:
             response = Response(needed.body(), status=needed.status_code)
             _set_cookie(response, PENDING, needed.cookie)
-        response.delete_cookie(_NAMES[BEGUN], path=_PATH)
+        delete_cookie(response, _NAMES[BEGUN])
         return response
 
     @Operation(
@@ -128,14 +135,14 @@ class SingleSignOnViewSet(ApiViewSet):
         answer_headers={200: _COOKIE},
     )
     def link(self, request: Request, body: Values) -> Response:
-        user, session, path = single_sign_on.link(
+        found = single_sign_on.link(
             **body,
             cookie=_cookie(request, PENDING),
             device=device_of(request),
             actor=caller_of(request),
         )
-        response = entered(user, session, next=path)
-        response.delete_cookie(_NAMES[PENDING], path=_PATH)
+        response = _entered(found)
+        delete_cookie(response, _NAMES[PENDING])
         return response
 
     @Operation(
@@ -143,9 +150,13 @@ class SingleSignOnViewSet(ApiViewSet):
         id="mailLink",
         summary="Have a mail sent that links the account with the issuer's e-mail address",
         answers={202: None},
+        answer_headers={202: _COOKIE},
     )
-    def mail_link(self, request: Request) -> None:
-        single_sign_on.mail_link(cookie=_cookie(request, PENDING))
+    def mail_link(self, request: Request) -> Response:
+        cookie = single_sign_on.mail_link(cookie=_cookie(request, PENDING))
+        response = Response(status=202)
+        _set_cookie(response, PENDING, cookie, MAILED_SECONDS)
+        return response
 
     @Operation(
         "POST /auth/sso/link-by-mail",
@@ -155,20 +166,38 @@ class SingleSignOnViewSet(ApiViewSet):
         example={"token": "acc_2jmGzT6n…"},
     )
     def link_by_mail(self, request: Request, body: Values) -> None:
-        single_sign_on.link_by_mail(**body, actor=caller_of(request))
+        single_sign_on.link_by_mail(
+            **body, cookie=_cookie(request, PENDING), actor=caller_of(request)
+        )
+
+
+def _entered(found: Entered) -> Response:
+    """Returns the answer to a person who has signed in, with the cookie of an admin session if one has begun."""
+    response = entered(found.user, found.session, next=found.path)
+    if found.staff_session is not None:
+        response.set_cookie(
+            settings.SESSION_COOKIE_NAME,
+            found.staff_session.session_key or "",
+            max_age=settings.SESSION_COOKIE_AGE,
+            path=settings.SESSION_COOKIE_PATH,
+            secure=settings.SESSION_COOKIE_SECURE,
+            httponly=True,
+            samesite="Strict",
+        )
+    return response
 
 
 def _cookie(request: Request, kind: str) -> str | None:
-    return request.COOKIES.get(_NAMES[kind])
+    return only_cookie(_NAMES[kind], request)
 
 
-def _set_cookie(response: Response, kind: str, value: str) -> None:
+def _set_cookie(response: Response, kind: str, value: str, seconds: int = LIFETIME_SECONDS) -> None:
     """Sets a cookie without SameSite=Strict, because browsers must send it when the issuer redirects to us."""
     response.set_cookie(
-        _NAMES[kind],
+        cookie_name(_NAMES[kind]),
         value,
-        max_age=LIFETIME_SECONDS,
-        path=_PATH,
+        max_age=seconds,
+        path="/",
         secure=settings.PRODUCTION,
         httponly=True,
         samesite="Lax",

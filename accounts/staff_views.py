@@ -24,10 +24,9 @@ from accounts.models import User
 from accounts.services import (
     change_password,
     log_in_staff,
-    log_in_staff_at_issuer,
     log_out_staff,
 )
-from accounts.sessions import PresentedSession, device_of, open_staff_session
+from accounts.sessions import device_of, open_staff_session
 from pipedai.admin.base import staff_actor
 from pipedai.admin.site import site
 from pipedai.api.authentication import PostedForm
@@ -105,41 +104,17 @@ class StaffLogin(View):
         _hand_out(request, session)
         return HttpResponseRedirect(_next(request))
 
-    def _form(
-        self, request: HttpRequest, form: LoginForm, *, problem: str = "", **answer: Any
-    ) -> HttpResponse:
+    def _form(self, request: HttpRequest, form: LoginForm, **answer: Any) -> HttpResponse:
         allowed = User.objects.filter(password_allowed=True, is_staff=True, is_active=True)
         context = {
             **site.each_context(request),
             "title": "Log in",
             "form": form if not settings.OIDC_ONLY or allowed.exists() else None,
             "issuer": urlsplit(settings.OIDC_ISSUER).netloc,
-            "problem": problem,
         }
         return TemplateResponse(
             request, "staff/login.html", {**context, "next": _next(request)}, **answer
         )
-
-
-class StaffLoginAtIssuer(StaffLogin):
-    """Lets a member of staff into Django admin after the console has signed them in at the issuer."""
-
-    http_method_names = ("get",)
-
-    def get(self, request: HttpRequest) -> HttpResponse:
-        asked = Request(request)
-        try:
-            found = PresentedSession().authenticate(asked)
-        except ApiError as error:
-            return self._form(request, LoginForm(), problem=error.message, status=error.status_code)
-        session = found and log_in_staff_at_issuer(
-            principal=found[0], device=device_of(asked), actor=staff_actor(request)
-        )
-        if not session:
-            problem = "Only staff get in who have signed in there within the last five minutes."
-            return self._form(request, LoginForm(), problem=problem, status=403)
-        _hand_out(request, session)
-        return HttpResponseRedirect(_next(request))
 
 
 class StaffView(View):

@@ -79,6 +79,7 @@ FIND_USER = (
 # Limits for calls that cause mails or try the tokens of mails.
 FORGOT_PASSWORD = (Throttle(Rate("forgot-password", limit=30, seconds=3600), by_address),)
 RESET_PASSWORD = (Throttle(Rate("reset-password", limit=30, seconds=3600), by_address),)
+UNDO_LINK = (Throttle(Rate("undo-link", limit=30, seconds=3600), by_address),)
 VERIFY_EMAIL = (Throttle(Rate("verify-email", limit=30, seconds=3600), by_caller),)
 RESEND_VERIFICATION = (Throttle(Rate("resend-verification", limit=10, seconds=3600), by_caller),)
 # How many mails to other people a user may cause.

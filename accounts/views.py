@@ -7,7 +7,7 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts import addresses, own_account, services, sessions, throttles
+from accounts import addresses, own_account, services, sessions, throttles, unlinking
 from accounts.emails import NotAnEmail, read_email
 from accounts.models import Session, User
 from accounts.registration import register_user
@@ -15,11 +15,11 @@ from accounts.serializers import (
     AccountBody,
     ChangeEmailBody,
     ChangePasswordBody,
-    DeleteAccountBody,
     ForgotPasswordBody,
     FoundUserSerializer,
     LoginBody,
     MailTokenBody,
+    OwnPasswordBody,
     RegisterBody,
     ResetPasswordBody,
     SessionSerializer,
@@ -51,13 +51,16 @@ class EntryViewSet(ApiViewSet):
     """What people may do who have no session yet, or who have forgotten their password."""
 
     tag = "Accounts"
-    permissions = dict.fromkeys(("register", "login", "logout", "forgot", "reset"), IsPublic)
+    permissions = dict.fromkeys(
+        ("register", "login", "logout", "forgot", "reset", "undo_link"), IsPublic
+    )
     browser_entries = frozenset(permissions)
     throttles = {
         "register": throttles.REGISTER,
         "login": throttles.LOGIN,
         "forgot": throttles.FORGOT_PASSWORD,
         "reset": throttles.RESET_PASSWORD,
+        "undo_link": throttles.UNDO_LINK,
     }
 
     def get_authenticators(self) -> list[BaseAuthentication]:
@@ -127,6 +130,16 @@ class EntryViewSet(ApiViewSet):
     def reset(self, request: Request, body: Values) -> None:
         services.reset_password(**body, actor=caller_of(request))
 
+    @Operation(
+        "POST /auth/undo-link",
+        id="undoLink",
+        summary="Undo the link to the issuer by the token of a mail",
+        body=MailTokenBody,
+        example={"token": _TOKEN},
+    )
+    def undo_link(self, request: Request, body: Values) -> None:
+        unlinking.undo_link(**body, actor=caller_of(request))
+
 
 class AccountViewSet(ApiViewSet):
     """What a signed-in user may do about their own account, and how they find other users."""
@@ -138,6 +151,7 @@ class AccountViewSet(ApiViewSet):
             "me",
             "update",
             "destroy",
+            "unlink",
             "change_password",
             "verify",
             "resend",
@@ -152,6 +166,7 @@ class AccountViewSet(ApiViewSet):
     throttles = {
         "change_password": throttles.CHANGE_PASSWORD,
         "destroy": throttles.CHANGE_PASSWORD,
+        "unlink": throttles.CHANGE_PASSWORD,
         "verify": throttles.VERIFY_EMAIL,
         "resend": throttles.RESEND_VERIFICATION,
         "change_email": throttles.CHANGE_EMAIL,
@@ -165,7 +180,8 @@ class AccountViewSet(ApiViewSet):
         answers={200: SIGNED_IN},
     )
     def me(self, request: Request) -> Any:
-        return {"user": User.objects.get(id=principal_of(request).id)}
+        users = User.objects.select_related("identity")
+        return {"user": users.get(id=principal_of(request).id)}
 
     @Operation(
         "PATCH /auth/me",
@@ -185,13 +201,26 @@ class AccountViewSet(ApiViewSet):
         "DELETE /auth/me",
         id="deleteMe",
         summary="Delete my account",
-        body=DeleteAccountBody,
+        body=OwnPasswordBody,
         example={"password": _CREDENTIALS["password"]},
         answer_headers={204: _COOKIE},
     )
     def destroy(self, request: Request, body: Values) -> Response:
         own_account.delete_account(**body, principal=user_of(request), actor=actor_of(request))
         return clear_auth_cookie(Response(status=204))
+
+    @Operation(
+        "DELETE /auth/me/single-sign-on",
+        id="unlinkMe",
+        summary="End the link of my account to the issuer",
+        body=OwnPasswordBody,
+        example={"password": _CREDENTIALS["password"]},
+    )
+    def unlink(self, request: Request, body: Values) -> Response:
+        """Ends the link, and the sessions that began by it. The cookie goes too if the request's own is one of them."""
+        goes_on = unlinking.unlink(**body, principal=user_of(request), actor=actor_of(request))
+        response = Response(status=204)
+        return response if goes_on else clear_auth_cookie(response)
 
     @Operation(
         "POST /auth/change-password",

@@ -8,12 +8,13 @@ from django.conf import settings
 from pipedai import tracing
 from pipedai.server.event_stream import EventStreams, FanOut
 from pipedai.server.heart import Heart
-from pipedai.server.lanes import HookLane, Lanes, PasswordLane, WsgiLane, password_turns
+from pipedai.server.lanes import HookLane, Lanes, PermitLane, WsgiLane, permit_turns
 from pipedai.server.listen import Listener, RunNews, connect, connect_as_requests
 from pipedai.server.long_poll import AskingLane, LongPoll
 from pipedai.server.memory_budget import MemoryBudget
 from pipedai.server.outer import Limits, Outer
 from pipedai.server.request_scope import App, parse_networks
+from pipedai.server.ticket import ISSUER
 from pipedai.wakeups import watches
 from pipedai.wsgi import application as wsgi
 
@@ -29,13 +30,16 @@ def _application() -> Outer:
         turns=max(1, settings.WEB_THREADS // 4),
         fan_out=FanOut(partial(threads.run, "streams")),
     )
-    passwords = PasswordLane(threads, password_turns(settings.ARGON2_CONCURRENCY))
+    passwords = PermitLane(threads, permit_turns(settings.ARGON2_CONCURRENCY))
+    # A sign-in holds a thread while it asks the issuer, so few do at once.
+    at_issuer = max(1, min(2, settings.WEB_THREADS // 4))
+    sign_ins = PermitLane(threads, permit_turns(at_issuer), ticket=ISSUER)
     asking = AskingLane(threads, listener, turns=max(1, settings.WEB_THREADS // 4))
     heart = Heart(connect_as_requests, listener.reconnect)
     news = RunNews(listener, partial(threads.run, "streams"))
     ordinary = HookLane(threads, turns=max(1, settings.WEB_THREADS // 2))
     background = (listener.run, heart.run, news.run)
-    app: App = Lanes(ordinary, long_poll, streams, passwords, asking, background)
+    app: App = Lanes(ordinary, long_poll, streams, passwords, sign_ins, asking, background)
     if settings.METRICS_TOKEN:
         from pipedai.metrics import web  # Metrics are imported only if they are on.
 

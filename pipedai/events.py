@@ -29,7 +29,7 @@ _HAPPENINGS = {
     "user": (
         "registered logged-in login-failed logged-out password-changed password-reset"
         " verification-requested email-verified email-change-requested email-changed"
-        " session-ended displaced linked updated deleted deactivated reactivated"
+        " session-ended displaced linked unlinked link-undone updated deleted deactivated reactivated"
     ),
     "staff": "created",
     "authenticator": "enabled disabled",

@@ -14,6 +14,7 @@ PAGES = {
     "register": "account/register",
     "invitation": "account/invitation",
     "link": "account/link",
+    "undo": "account/undo",
     "notices": "account/notices",
     "attention": "environments/{environment}/attention",
     "machines": "environments/{environment}/machines",

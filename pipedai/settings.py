@@ -39,6 +39,9 @@ OIDC_ISSUER = env.text("OIDC_ISSUER", "")
 OIDC_CLIENT_ID = env.text("OIDC_CLIENT_ID", "")
 OIDC_CLIENT_SECRET = env.text("OIDC_CLIENT_SECRET", "")
 OIDC_ONLY = env.flag("OIDC_ONLY", default=False)
+# Browsers take a cookie with this prefix only from this very host, so that no other subdomain can plant it. Such a
+# cookie must be Secure and have the path / (RFC 6265bis).
+COOKIE_PREFIX = "__Host-" if PRODUCTION else ""
 COOKIE_SAMESITE = env.choice("COOKIE_SAMESITE", ("Lax", "Strict", "None"), "Lax")
 
 CORS_ALLOWED_ORIGINS = ALLOWED_ORIGINS
@@ -157,10 +160,10 @@ AUTH_PASSWORD_VALIDATORS: list[dict[str, Any]] = [
 # Browsers send the admin's cookies only to the admin's own path. A session lasts eight hours, however much it is used:
 # see accounts.sessions.
 SESSION_ENGINE = "accounts.sessions"
-SESSION_COOKIE_NAME = "staff_session"
+SESSION_COOKIE_NAME = f"{COOKIE_PREFIX}staff_session"
 SESSION_COOKIE_AGE = 8 * 3600
-CSRF_COOKIE_NAME = "staff_csrf"
-SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = "/admin"
+CSRF_COOKIE_NAME = f"{COOKIE_PREFIX}staff_csrf"
+SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = "/" if PRODUCTION else "/admin"
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Strict"
 SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION

@@ -5,7 +5,7 @@ from importlib import import_module
 from django.urls import include, path
 from django.views.generic import RedirectView
 
-from accounts.staff_views import StaffAccount, StaffLogin, StaffLoginAtIssuer, StaffLogout
+from accounts.staff_views import StaffAccount, StaffLogin, StaffLogout
 from notices.channels.views import stop_page
 from pipedai.admin.site import site
 from pipedai.api.service import ServiceRootViewSet, docs_page, document_page, start_page
@@ -74,7 +74,6 @@ urlpatterns = [
     path("admin", RedirectView.as_view(url="/admin/")),
     # Our own pages for login, logout and the account replace Django's, which have no throttles and write no audit rows.
     path("admin/login/", StaffLogin.as_view()),
-    path("admin/login/sso/", StaffLoginAtIssuer.as_view()),
     path("admin/logout/", StaffLogout.as_view()),
     path("admin/account/", StaffAccount.as_view(), name="staff-account"),
     path("admin/password_change/", RedirectView.as_view(pattern_name="staff-account")),

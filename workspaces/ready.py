@@ -42,6 +42,8 @@ _ENDING = frozenset(
         "user.displaced",
         "user.deactivated",
         "user.deleted",
+        "user.unlinked",
+        "user.link-undone",
         "environment.deleted",
     }
 )

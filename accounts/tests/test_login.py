@@ -38,6 +38,7 @@ def test_the_user_is_answered_and_has_a_session(ada):
             "name": "Ada",
             "timezone": None,
             "hasPassword": True,
+            "singleSignOn": None,
             "createdAt": A_TIME,
         }
     }

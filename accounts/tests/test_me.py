@@ -32,6 +32,7 @@ def test_it_answers_the_user_of_the_session(ada):
             "name": "Ada",
             "timezone": None,
             "hasPassword": True,
+            "singleSignOn": None,
             "createdAt": A_TIME,
         }
     }

@@ -56,7 +56,7 @@ def test_only_ones_own_live_sessions_are_listed(client, ada):
     assert [item["current"] for item in items] == [True, False]
 
 
-def test_a_session_of_admin_is_none_of_them(client, ada):
+def test_a_session_of_admin_is_none_of_them_and_ends_with_all_others(client, ada):
     admin = Session.objects.create(
         user=ada, expires_at=Now() + timedelta(hours=1), key_digest=b"of its key", data={}
     )
@@ -64,7 +64,8 @@ def test_a_session_of_admin_is_none_of_them(client, ada):
     assert client.delete(f"{URL}/{admin.id}").status_code == 404
     client.post(f"{URL}/revoke-others")
     admin.refresh_from_db()
-    assert admin.revoked_at is None
+    assert admin.revoked_at is not None
+    assert admin.data == {}
 
 
 def test_a_session_ends_at_once(client, ada):

@@ -11,13 +11,13 @@ from testing.world.routes import ROUTES
 @pytest.fixture
 def hashed(monkeypatch):
     """Returns a list that gets one entry for each password that is hashed."""
-    turn, hashed = passwords._turn, []
+    turn, hashed = passwords.PERMITS.turn, []
 
     def noting():
         hashed.append(True)
         return turn()
 
-    monkeypatch.setattr(passwords, "_turn", noting)
+    monkeypatch.setattr(passwords.PERMITS, "turn", noting)
     return hashed
 
 

@@ -11,7 +11,7 @@ from django.db import connections
 from accounts.models import Session, User
 from accounts.sessions import Device, open_staff_session
 from audit.models import AuditEntry
-from pipedai.server.lanes import PasswordLane, WsgiLane, may_hash
+from pipedai.server.lanes import PermitLane, WsgiLane, may_hash
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
 from pipedai.server.turns import Turns
 from pipedai.sql import fetch_one
@@ -66,7 +66,7 @@ class Lane:
         }
         request = Exchange(http_scope("POST", path, headers=headers), [body])
         assert may_hash(request.scope)
-        lane = PasswordLane(self._threads, self.turns, patience=patience)
+        lane = PermitLane(self._threads, self.turns, patience=patience)
         asyncio.run(lane.serve(request.scope, request.receive, request.send))
         return request
 

@@ -32,8 +32,8 @@ def call():
 def turns(monkeypatch):
     """Allows one hash at a time, and hardly any wait for it. Returns the semaphore."""
     turns = threading.BoundedSemaphore(1)
-    monkeypatch.setattr(passwords, "_turns", turns)
-    monkeypatch.setattr(passwords, "_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(passwords.PERMITS, "free", turns)
+    monkeypatch.setattr(passwords.PERMITS, "_patience", 0.01)
     return turns
 
 
@@ -50,7 +50,7 @@ def test_where_no_lane_waits_it_is_503_beyond_the_bound(call, turns, name):
 
 
 def test_where_no_lane_waits_a_thread_does(turns, monkeypatch):
-    monkeypatch.setattr(passwords, "_PATIENCE_SECONDS", 60)
+    monkeypatch.setattr(passwords.PERMITS, "_patience", 60)
     turns.acquire()
     waiting = threading.Thread(target=passwords.hash_password, args=[PASSWORD])
     waiting.start()
@@ -74,7 +74,7 @@ def test_a_turn_is_given_back_by_a_hash_that_fails(turns, monkeypatch):
 
 
 def test_as_many_hash_as_the_setting_says(settings):
-    assert vars(passwords._turns)["_initial_value"] == settings.ARGON2_CONCURRENCY
+    assert vars(passwords.PERMITS.free)["_initial_value"] == settings.ARGON2_CONCURRENCY
 
 
 def test_the_hash_is_argon2id_in_46_mib():

@@ -26,6 +26,7 @@ def test_a_new_user_is_answered_and_logged_in():
             "name": "Ada",
             "timezone": None,
             "hasPassword": True,
+            "singleSignOn": None,
             "createdAt": A_TIME,
         }
     }

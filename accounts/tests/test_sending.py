@@ -63,8 +63,9 @@ def test_a_mail_has_its_link_in_both_parts_and_no_other(receiver, ada, purpose):
     assert "Bcc" not in mail.message
     plain, html = mail.part("plain"), mail.part("html")
     links = set(re.findall(r"https?://[^\s\"<]+", plain + html))
-    page = {"change": "verify", "registration": "register"}.get(purpose, purpose)
-    notices = {Purpose.CHANGE_NOTICE: "account/password", Purpose.LINK_NOTICE: "account"}
+    pages = {"change": "verify", "registration": "register", "link_notice": "undo"}
+    page = {**pages, "follow_notice": "undo"}.get(purpose, purpose)
+    notices = {Purpose.CHANGE_NOTICE: "account/password", Purpose.UNLINK_NOTICE: "account"}
     if purpose in notices:
         assert links == {f"https://api.example.com/console/{notices[purpose]}"}
     else:

@@ -1,12 +1,10 @@
 """With OIDC_ONLY nobody uses a password, and staff have a way back in."""
 
-from datetime import timedelta
 from io import StringIO
 
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from django.db.models import F
 from django.test import Client
 
 from accounts.models import Identity, Session, User
@@ -75,41 +73,60 @@ class TestStaff:
         Identity.objects.create(user=user, issuer=there.origin, sub="ada-at-work")
         return user
 
-    def signed_in(self, there):  # noqa: F811
+    def test_log_in_by_a_sign_in_that_began_at_admin(self, boss, there, only):  # noqa: F811
         client = browser()
-        assert sign_in(there, client).status_code == 200
+        answer = sign_in(there, client, to="/admin/runs/")
+        assert answer.json()["next"] == "/admin/runs/"
+        assert answer.cookies["staff_session"]["path"] == "/admin"
+        visitor = Client()
+        visitor.cookies["staff_session"] = answer.cookies["staff_session"].value
+        assert visitor.get("/admin/").status_code == 200
+        admin = Session.objects.get(user=boss, key_digest__isnull=False)
+        ours = Session.objects.get(user=boss, key_digest__isnull=True)
+        assert (admin.began, admin.came_from) == ("sso", ours.id)
+        assert AuditEntry.objects.filter(action="user.logged-in", actor_type="staff").count() == 1
+        assert client.post(f"{AUTH}/logout").status_code == 204
+        assert visitor.get("/admin/").status_code == 302, "it ends with the session it came from"
+
+    def test_by_no_cookie_of_the_api(self, boss, there):  # noqa: F811
+        client = browser()
+        assert "staff_session" not in sign_in(there, client).cookies
         visitor = Client()
         visitor.cookies["auth_token"] = client.cookies["auth_token"].value
-        return visitor
-
-    def test_log_in_by_a_session_that_has_just_begun_there(self, boss, there, only):  # noqa: F811
-        visitor = self.signed_in(there)
-        answer = visitor.get(f"{LOGIN}sso/")
-        assert (answer.status_code, answer["Location"]) == (302, "/admin/")
-        assert visitor.get("/admin/").status_code == 200
-        session = Session.objects.get(user=boss, key_digest__isnull=False)
-        assert session.began == "sso"
-        assert AuditEntry.objects.filter(action="user.logged-in", actor_type="staff").count() == 1
-
-    def test_by_no_other(self, boss, cast, there):  # noqa: F811
-        visitor = self.signed_in(there)
-        sessions = Session.objects.filter(user=boss)
-        for change in (
-            {"created_at": F("created_at") - timedelta(minutes=6)},
-            {"created_at": F("created_at") + timedelta(minutes=6), "began": "password"},
-        ):
-            sessions.update(**change)
-            assert visitor.get(f"{LOGIN}sso/").status_code == 403
-        sessions.update(began="sso")
-        User.objects.filter(id=boss.id).update(is_staff=False)
-        assert visitor.get(f"{LOGIN}sso/").status_code == 403
-        assert Client().get(f"{LOGIN}sso/").status_code == 403
+        for path in ("", "login/", "login/sso/"):
+            visitor.get(f"/admin/{path}", headers={"sec-fetch-site": "cross-site"})
         assert not Session.objects.filter(key_digest__isnull=False).exists()
+
+    def test_by_no_link_of_another_site(self, boss, there):  # noqa: F811
+        answer = Client().get("/console/sso?next=/admin/runs/")
+        assert (answer.status_code, answer["Location"]) == (
+            303,
+            "/admin/login/?next=%2Fadmin%2Fruns%2F",
+        )
+
+    def test_and_nobody_else(self, boss, there):  # noqa: F811
+        User.objects.filter(id=boss.id).update(is_staff=False)
+        before = Session.objects.count()
+        answer = sign_in(there, to="/admin/")
+        assert (answer.status_code, answer.json()["code"]) == (409, "sso_failed")
+        assert "Only staff get in there" in answer.json()["error"]
+        assert Session.objects.count() == before
+
+    def test_a_link_from_before_one_became_staff_opens_nothing(self, boss, there):  # noqa: F811
+        User.objects.filter(id=boss.id).update(is_staff=False)
+        prove(boss)
+        client = browser()
+        assert sign_in(there, client).status_code == 200
+        call_command("create_staff", boss.email, "--promote")
+        assert client.get(f"{AUTH}/me").status_code == 401
+        assert not Identity.objects.exists()
+        answer = sign_in(there, to="/admin/")
+        assert (answer.status_code, answer.json()["code"]) == (409, "link_needed")
 
     def test_with_a_password_only_by_the_way_back_in(self, boss, only, monkeypatch):
         page = Client().get(LOGIN).content.decode()
         assert 'name="password"' not in page
-        assert "next=/admin/login/sso/" in page
+        assert 'action="/console/sso"' in page
         form = {"email": boss.email, "password": PASSWORD}
         assert Client().post(LOGIN, form).status_code == 401
         said = StringIO()

@@ -49,6 +49,12 @@ ROWS: dict[str, Row | None] = {
     "POST auth/logout": Row("user.logged-out", "user", "owner", {}),
     "PATCH auth/me": Row("user.updated", "user", "owner", {"changed": ["name", "timezone"]}),
     "DELETE auth/me": Row("user.deleted", "user", "user_id", {}, besides=("member.removed",)),
+    "DELETE auth/me/single-sign-on": Row(
+        "user.unlinked", "user", "owner", {"issuer": "https://issuer.example"}
+    ),
+    "POST auth/undo-link": Row(
+        "user.link-undone", "user", "owner", {"issuer": None, "emailChanged": False}
+    ),
     "POST auth/change-password": Row("user.password-changed", "user", "owner", {}),
     # This call writes no row: nobody has shown who they are, and the mail has a row of its own.
     "POST auth/forgot-password": None,

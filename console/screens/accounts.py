@@ -209,7 +209,12 @@ def reset(request: HttpRequest) -> HttpResponse:
         form,
         "The new password is set. Sign in with it.",
         title="Set a new password",
-        text="All sessions of your account end, on every device.",
+        text="All sessions of your account end, on every device."
+        + (
+            " So does its link to the sign-in service, if it has one."
+            if ways_in()["issuer"]
+            else ""
+        ),
         button="Set the password",
     )
 

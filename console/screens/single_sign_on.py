@@ -7,7 +7,7 @@ a redirect. So a page that needs the session's cookie is opened by a page of our
 
 from dataclasses import replace
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -18,6 +18,7 @@ from console.asking import Answer, Refused, ask
 from console.forms import Form, Look
 from console.pages import problem, safe_next, screen, see_other
 from console.screens.accounts import PASSWORD, TOKEN, answer_link
+from pipedai.api.authentication import delete_cookie
 
 _CODE = Look(
     "Code",
@@ -31,8 +32,12 @@ _MAY_COME_AGAIN = {"overloaded", "throttled", "database_unavailable"}
 
 @screen
 def begin(request: HttpRequest) -> HttpResponse:
-    """Sends the browser to the provider. A form may bring an invitation's token, whose page is opened afterwards."""
+    """Sends the browser to the provider. A form may bring an invitation's token, whose page is opened afterwards. A
+    sign-in for admin begins by the button of admin's login page, and never by a link, which may be another site's.
+    """
     on = safe_next(request)
+    if request.method != "POST" and on.startswith(reverse("admin:index")):
+        return see_other(request, f"{reverse('admin:login')}?{urlencode({'next': on})}")
     if token := request.POST.get("token"):
         on = f"{reverse('console:invitation')}#token={quote(token)}"
     begun = ask(request, "POST", "auth/sso/begin", body={"next": on}, changes=False)
@@ -54,7 +59,7 @@ def callback(request: HttpRequest) -> HttpResponse:
         else:
             again = reverse("console:sign-in")
             response = problem(request, refused.status, refused.sentences, again)
-            response.delete_cookie("sso", path=reverse("console:sso"))
+            delete_cookie(response, "sso")
         return response
     return _lead_on(request, entered, "next")
 
@@ -66,8 +71,10 @@ def link(request: HttpRequest) -> HttpResponse:
     if request.method != "POST":
         return see_other(request, reverse("console:sign-in"))
     if request.POST.get("step") == "mail":
-        ask(request, "POST", "auth/sso/link-mail")
-        return _show_link(request, form, sent=True)
+        mailed = ask(request, "POST", "auth/sso/link-mail")
+        response = _show_link(request, form, sent=True)
+        response.cookies.update(mailed.cookies)
+        return response
     if (entered := form.send(request)) is None:
         return _show_link(request, form)
     return _lead_on(request, entered, "next")
@@ -84,6 +91,41 @@ def link_by_mail(request: HttpRequest) -> HttpResponse:
         text="From now on your sign-in at the sign-in service opens your account here.",
         button="Link the account",
     )
+
+
+@screen
+def undo(request: HttpRequest) -> HttpResponse:
+    """Undoes a link by the token of the mail that told of it."""
+    return answer_link(
+        request,
+        Form("POST", "auth/undo-link", {"token": TOKEN}),
+        "The sign-in service does not open the account any more, and all its sessions have ended. Set a new password"
+        " now.",
+        title="Undo the link?",
+        text="The sign-in service does not open your account any more, the account has the e-mail address again to"
+        " which the mail went, and all its sessions end. Then you set a new password.",
+        button="Undo the link",
+        after=(reverse("console:forgot-password"), "Set a new password"),
+    )
+
+
+@screen
+def unlink(request: HttpRequest) -> HttpResponse:
+    """Asks before it ends the link of the visitor's account, for which the password is needed."""
+    user = ask(request, "GET", "auth/me").data["user"]
+    form = Form("DELETE", "auth/me/single-sign-on", {"password": PASSWORD})
+    if ended := form.send(request):
+        response = see_other(request, reverse("console:account"))
+        response.cookies.update(ended.cookies)
+        return response
+    said = {
+        "title": "End the link to the sign-in service?",
+        "text": "From then on it does not open your account, and the sessions that began by it end.",
+        "button": "End the link",
+        "back": reverse("console:account"),
+        "username": user["email"],
+    }
+    return render(request, "console/form.html", {"form": form, **said}, status=form.status)
 
 
 def _link_form() -> Form:

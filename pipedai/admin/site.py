@@ -18,6 +18,7 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.middleware.csrf import CsrfViewMiddleware
+from django.shortcuts import render
 from django.urls import reverse
 
 from pipedai.api.authentication import times_sent
@@ -103,12 +104,18 @@ class _BelowAdmin:
 
 
 class AdminSessions(_BelowAdmin, SessionMiddleware):
-    """Sets `request.session` from the `staff_session` cookie, unless there are two: an attacker may have set one."""
+    """Sets `request.session` from the `staff_session` cookie. Two cookies of one name get a page that refuses the
+    request, because an attacker may have set one of them.
+    """
 
-    def process_request(self, request: HttpRequest) -> None:
-        if times_sent(settings.SESSION_COOKIE_NAME, request.META) > 1:
-            del request.COOKIES[settings.SESSION_COOKIE_NAME]
+    def process_request(self, request: HttpRequest) -> HttpResponse | None:  # type: ignore[override]
+        for name in (settings.SESSION_COOKIE_NAME, settings.CSRF_COOKIE_NAME):
+            if times_sent(name, request.META) > 1:
+                said = f"Two {name} cookies were sent. Delete the cookies of this site, and log in again."
+                context = {"title": "You may not do this", "sentences": [said], "path": PATH}
+                return render(request, "pipedai/problem.html", context, status=400)
         super().process_request(request)
+        return None
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         try:

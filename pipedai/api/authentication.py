@@ -5,11 +5,11 @@ accepts; `RefuseTheRest` comes last.
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from django.conf import settings
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
@@ -69,6 +69,36 @@ def _is_own(origin: str, request: Request | HttpRequest) -> bool:
 
 
 AUTH_COOKIE = "auth_token"
+
+
+def cookie_name(name: str) -> str:
+    """Returns the name under which browsers have our cookie."""
+    return f"{settings.COOKIE_PREFIX}{name}"
+
+
+def delete_cookie(
+    response: HttpResponse, name: str, *, samesite: Literal["Lax", "Strict", "None"] = "Lax"
+) -> None:
+    """Deletes our cookie. Django makes the header Secure for such a prefix, without which browsers would ignore it."""
+    response.delete_cookie(cookie_name(name), path="/", samesite=samesite)
+
+
+def only_cookie(name: str, request: HttpRequest | Request) -> str | None:
+    """Returns the value of our cookie, or None. Raises TwoCookies if two of the name were sent."""
+    sent = cookie_name(name)
+    if times_sent(sent, request.META) > 1:
+        raise TwoCookies(sent)
+    value = request.COOKIES.get(sent)
+    return str(value) if value else None
+
+
+class TwoCookies(Unauthenticated):
+    """401: two cookies of one name were sent. Another subdomain planted one of them (cookie tossing)."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Two {name} cookies were sent.", code=ErrorCode.UNAUTHENTICATED)
+
+
 CHALLENGE = 'Bearer realm="pipedai"'
 
 # Every bad token gets this sentence, because a more precise one would help only somebody who guesses tokens.
@@ -90,13 +120,7 @@ def bearer_token(request: Request) -> str | None:
 
 
 def auth_cookie(request: Request) -> str | None:
-    """Raises Unauthenticated for two such cookies: another subdomain planted one of them (cookie tossing)."""
-    if times_sent(AUTH_COOKIE, request.META) > 1:
-        raise Unauthenticated(
-            f"Two {AUTH_COOKIE} cookies were sent.", code=ErrorCode.UNAUTHENTICATED
-        )
-    value = request.COOKIES.get(AUTH_COOKIE)
-    return str(value) if value else None
+    return only_cookie(AUTH_COOKIE, request)
 
 
 def times_sent(cookie: str, meta: Mapping[str, Any]) -> int:

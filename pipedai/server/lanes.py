@@ -6,7 +6,7 @@ import re
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -36,7 +36,7 @@ from pipedai.server.request_scope import (
 from pipedai.server.ticket import (
     PASSWORD,
     EnvironmentStreamTicket,
-    PasswordTicket,
+    PermitTicket,
     StreamTicket,
     WorkerStreamTicket,
 )
@@ -197,12 +197,12 @@ class HookLane:
             await self._threads(scope, receive, send)
 
 
-PASSWORD_PATIENCE_SECONDS = 5.0
-# How many requests may wait to hash a password. Each keeps a connection and its body in memory, and no machine works
-# off a longer queue within PASSWORD_PATIENCE_SECONDS, so further requests are refused at once.
+PERMIT_PATIENCE_SECONDS = 5.0
+# How many requests may wait for one kind of permit. Each keeps a connection and its body in memory, and no machine
+# works off a longer queue within PERMIT_PATIENCE_SECONDS, so further requests are refused at once.
 _MOST_WAITING = 500
-# How many requests of one client address may wait to hash a password. The number exceeds the logins that one address
-# may try within a minute.
+# How many requests of one client address may wait for one kind of permit. The number exceeds the logins that one
+# address may try within a minute.
 _MOST_OF_AN_ADDRESS = 100
 
 # The paths whose POST or DELETE may hash a password. accounts/tests/test_password_routes.py fails if one is missing.
@@ -215,11 +215,13 @@ _PASSWORD_PATHS = frozenset(
         "/api/v1/auth/change-email",
         "/api/v1/auth/reset-password",
         "/api/v1/auth/me",
+        "/api/v1/auth/me/single-sign-on",
         "/api/v1/auth/sso/link",
         "/console/sign-in",
         "/console/register",
         "/console/sso/link",
         "/console/account/delete",
+        "/console/account/unlink",
         "/console/account/password",
         "/console/account/email",
         "/console/account/invitation",
@@ -231,46 +233,63 @@ _PASSWORD_PATHS = frozenset(
 )
 
 
+# The paths of requests that may have to ask the issuer who signs in.
+_ISSUER_PATHS = frozenset(
+    {
+        "/api/v1/auth/sso/begin",
+        "/api/v1/auth/sso/finish",
+        "/console/sso",
+        "/console/sso/callback",
+    }
+)
+
+
 def may_hash(scope: Scope) -> bool:
     """Whether this request may have to hash a password. The endpoint decides whether there is a password to hash."""
     return scope["path"] in _PASSWORD_PATHS and scope["method"] in {"POST", "DELETE"}
 
 
-def password_turns(permits: int) -> Turns:
-    """Return the Turns for hashing, where client addresses take turns. A permit is a share of the memory."""
+def permit_turns(permits: int) -> Turns:
+    """Return the Turns of a PermitLane, where client addresses take turns."""
     return Turns(permits, most_waiting=_MOST_WAITING, most_of_a_group=_MOST_OF_AN_ADDRESS)
 
 
-class PasswordLane:
-    """Asks the endpoint once. If it answers 503 because it must hash a password, asks it again with a permit. So
-    credentials, throttles and validation are checked before the wait for the permit, and every answer is the endpoint's
-    own. A request that gets no permit in time is answered with that 503.
+class PermitLane:
+    """Asks the endpoint once. If it answers 503 because it needs a permit, to hash a password or to ask the issuer,
+    asks it again with the permit. So credentials, throttles and validation are checked before the wait for the permit,
+    and every answer is the endpoint's own. A request that gets no permit in time is answered with that 503.
     """
 
     def __init__(
-        self, endpoint: App, turns: Turns, *, patience: float = PASSWORD_PATIENCE_SECONDS
+        self,
+        endpoint: App,
+        turns: Turns,
+        *,
+        ticket: ContextVar[PermitTicket | None] = PASSWORD,
+        patience: float = PERMIT_PATIENCE_SECONDS,
     ) -> None:
         self._endpoint = endpoint
         self._turns = turns
+        self._ticket = ticket
         self._patience = patience
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = (await receive()).get("body", b"")
-        ticket = PasswordTicket()
-        token = PASSWORD.set(ticket)
+        ticket = PermitTicket()
+        token = self._ticket.set(ticket)
         try:
             answer = await whole_answer(self._endpoint, scope, body)
-            if ticket.hashes:
+            if ticket.wanted:
                 answer = await self._ask_in_turn(ticket, scope, body, receive) or answer
         finally:
-            PASSWORD.reset(token)
+            self._ticket.reset(token)
         for message in answer:
             await send(message)
 
     async def _ask_in_turn(
-        self, ticket: PasswordTicket, scope: Scope, body: bytes, receive: Receive
+        self, ticket: PermitTicket, scope: Scope, body: bytes, receive: Receive
     ) -> list[Message] | None:
-        """Return the endpoint's second answer, for which it may hash, or None if no permit came in time."""
+        """Return the endpoint's second answer, for which it has the permit, or None if no permit came in time."""
         ear = Ear()
         address = network_of(scope["client"][0])
         turn = self._turns.ask(address, 1, wake=lambda _: ear.wake())
@@ -280,8 +299,8 @@ class PasswordLane:
                 return None
             ticket.granted = True
             asking = asyncio.ensure_future(whole_answer(self._endpoint, scope, body))
-            # If the client leaves, this call is cancelled, but the thread goes on hashing. The permit is given back
-            # only when the thread is done, because its hash takes memory until then.
+            # If the client leaves, this call is cancelled, but the thread goes on. The permit is given back only when
+            # the thread is done, because its work takes memory and the thread until then.
             held = at_the_end.pop_all()
             asking.add_done_callback(lambda _: held.close())
         return await asyncio.shield(asking)
@@ -338,14 +357,15 @@ _LIVE_HEADERS = [
 
 @dataclass(frozen=True, slots=True)
 class Lanes:
-    """Sends waiting polls, event streams, and requests that may hash a password or wait for a tenant's server to their
-    lanes, and all others to `threads`. `background` makes coroutines that run until the server stops.
+    """Sends waiting polls, event streams, and requests that may hash a password, ask the issuer or wait for a tenant's
+    server to their lanes, and all others to `threads`. `background` makes coroutines that run until the server stops.
     """
 
     _threads: App
     _long_poll: LongPoll
     _streams: EventStreams
-    _passwords: PasswordLane
+    _passwords: PermitLane
+    _sign_ins: PermitLane
     _asking: AskingLane
     _background: Sequence[Callable[[], Coroutine[Any, Any, None]]]
 
@@ -358,6 +378,8 @@ class Lanes:
             return self._streams.serve(*stream, scope, receive, send)
         if may_hash(scope):
             return self._passwords.serve(scope, receive, send)
+        if scope["path"] in _ISSUER_PATHS:
+            return self._sign_ins.serve(scope, receive, send)
         if (connection_id := asking_connection(scope)) is not None:
             return self._asking.serve(connection_id, scope, receive, send)
         # The answer to a request with an `Origin` needs CORS headers from Django. Health checks send no `Origin`.

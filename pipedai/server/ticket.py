@@ -1,6 +1,8 @@
 """Tickets, objects by which a lane and the Django view that it asks again and again for a request exchange facts."""
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,19 +17,59 @@ STREAM = "pipedai.stream"
 
 
 @dataclass(slots=True)
-class PasswordTicket:
-    """The ticket of a request that may hash a password. `accounts.passwords` sets `hashes`, PasswordLane `granted`."""
+class PermitTicket:
+    """The ticket of a request that may need a permit. `Permits` sets `wanted`, and PermitLane `granted`."""
 
-    # Whether the view has found a password to hash. The hash needs one permit: a share of the memory that all hashes of
-    # the process may use together.
-    hashes: bool = False
-    # Whether the request has the permit. If so, the view has already run once, until the point where it must hash.
+    # Whether the view has come to work that needs a permit.
+    wanted: bool = False
+    # Whether the request has the permit. If so, the view has already run once, until the point where it needs it.
     granted: bool = False
 
 
-# The ticket of the request that is being served. It is kept in a context variable, because the code that hashes does
-# not see the request or its ASGI scope. It is None for requests that PasswordLane does not serve.
-PASSWORD: ContextVar[PasswordTicket | None] = ContextVar("PASSWORD", default=None)
+# The ticket of the request that is being served: for a hash of a password, whose permit is a share of the memory that
+# all hashes of the process may use together, and for requests to the issuer, of which few may hold a thread. It is kept
+# in a context variable, because the code that does the work does not see the request or its ASGI scope. It is None for
+# requests that no PermitLane serves.
+PASSWORD: ContextVar[PermitTicket | None] = ContextVar("PASSWORD", default=None)
+ISSUER: ContextVar[PermitTicket | None] = ContextVar("ISSUER", default=None)
+
+
+class Permits:
+    """Lets few threads do some work at once. In the web process no thread waits: PermitLane makes whole requests wait,
+    and repeats them. Elsewhere, as in a command, the thread waits for at most `patience` seconds.
+    """
+
+    def __init__(
+        self,
+        ticket: ContextVar[PermitTicket | None],
+        at_once: int,
+        *,
+        patience: float,
+        refusal: Callable[[], Exception],
+    ) -> None:
+        self.free = threading.BoundedSemaphore(at_once)
+        self._ticket = ticket
+        self._patience = patience
+        self._refusal = refusal
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wraps the work. Enter it before writing anything, because a request without a permit is repeated later.
+        Raises the refusal if the permit does not come in time.
+        """
+        ticket = self._ticket.get()
+        if ticket is None:
+            if not self.free.acquire(timeout=self._patience):
+                raise self._refusal()
+            try:
+                yield
+            finally:
+                self.free.release()
+        elif ticket.granted:
+            yield
+        else:
+            ticket.wanted = True
+            raise self._refusal()
 
 
 @dataclass(slots=True)
@@ -57,8 +99,9 @@ ASKING: ContextVar[AskingTicket | None] = ContextVar("ASKING", default=None)
 
 def is_asked_again() -> bool:
     """Whether the server asks the view again for the same request, which throttles must not count a second time."""
-    hashing, asking = PASSWORD.get(), ASKING.get()
-    return (hashing is not None and hashing.granted) or (asking is not None and asking.asked > 1)
+    granted = any(ticket.granted for ticket in (PASSWORD.get(), ISSUER.get()) if ticket)
+    asking = ASKING.get()
+    return granted or (asking is not None and asking.asked > 1)
 
 
 @dataclass(slots=True)

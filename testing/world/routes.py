@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
+from accounts.models import Identity, User
 from pipedai.api.schema import reference
 from pipedai.ids import new_id
 from testing.probes.api_urls import api_routes, operation_of_action
@@ -191,6 +192,17 @@ def _reset(cast: Cast) -> Body:
     }
 
 
+def _linked(_: Cast) -> Body:
+    """Returns the password of the cast's users, all of whom have a link afterwards."""
+    for user in User.objects.filter(identity__isnull=True):
+        Identity.objects.create(user=user, issuer="https://issuer.example", sub=str(user.id))
+    return {"password": PASSWORD}
+
+
+def _undoing(cast: Cast) -> Body:
+    return {"token": issue_token("link_notice", cast.owner.email, cast.owner)}
+
+
 def _proof(cast: Cast) -> Body:
     return {"token": issue_token("verify", cast.owner.email, cast.owner)}
 
@@ -257,6 +269,8 @@ ROWS: dict[str, dict[str, Any]] = {
     },
     # The stranger alone owns an environment.
     "deleteMe": {"body": _constant(password=PASSWORD), "but": {"stranger": 409}},
+    "unlinkMe": {"body": _linked},
+    "undoLink": {"body": _undoing, "as_": BROWSER},
     "changePassword": {
         "body": _constant(currentPassword=PASSWORD, newPassword=f"another {PASSWORD}")
     },

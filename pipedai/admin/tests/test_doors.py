@@ -119,7 +119,7 @@ def test_nobody_locks_staff_out_of_where_they_log_in_from(staff, monkeypatch):
 
 
 def test_too_many_logins_at_once_are_a_page_that_says_so(door, staff, monkeypatch):
-    monkeypatch.setattr(passwords._turns, "acquire", lambda timeout: False)
+    monkeypatch.setattr(passwords.PERMITS.free, "acquire", lambda timeout: False)
     answer = log_in(door)
     assert answer.status_code == 503
     assert "try again in a second" in answer.content.decode()
@@ -144,10 +144,13 @@ def test_a_planted_session_does_not_survive_the_login(staff):
     assert client.cookies["staff_session"].value != "planted-by-somebody-else-who-knows-this-key"
 
 
-def test_of_two_session_cookies_none_counts(desk):
+@pytest.mark.parametrize("name", ["staff_session", "staff_csrf"])
+def test_two_cookies_of_a_name_are_refused_with_a_sentence(desk, name):
     key = desk.cookies.pop("staff_session").value
-    two = f"staff_session=planted; staff_session={key}"
-    assert desk.get(START, HTTP_COOKIE=two).status_code == 302
+    two = f"staff_session={key}; {name}=planted; {name}={key}"
+    refused = desk.get(START, HTTP_COOKIE=two)
+    assert refused.status_code == 400
+    assert f"Two {name} cookies were sent" in refused.content.decode()
     assert desk.get(START, HTTP_COOKIE=f"staff_session={key}").status_code == 200
 
 

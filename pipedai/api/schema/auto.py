@@ -23,6 +23,7 @@ from pipedai.api.authentication import (
     SAFE_METHODS,
     BearerAuthentication,
     RefuseTheRest,
+    cookie_name,
 )
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.fields import AmountField, MoneyField, TextField
@@ -464,7 +465,7 @@ def schemes() -> dict[str, Any]:
     session: Schema = {
         "type": "apiKey",
         "in": "cookie",
-        "name": AUTH_COOKIE,
+        "name": cookie_name(AUTH_COOKIE),
         "description": "A person's session in a browser: the cookie that register and login set.",
     }
     return {"session": session, **bearers}

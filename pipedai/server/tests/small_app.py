@@ -10,7 +10,7 @@ from django.conf import settings
 
 from pipedai.server import worker
 from pipedai.server.event_stream import EventStreams
-from pipedai.server.lanes import Lanes, PasswordLane, WsgiLane
+from pipedai.server.lanes import Lanes, PermitLane, WsgiLane
 from pipedai.server.listen import Listener, connect
 from pipedai.server.long_poll import AskingLane, LongPoll
 from pipedai.server.memory_budget import MemoryBudget
@@ -64,9 +64,9 @@ def _application() -> Outer:
     listener = Listener(connect)
     long_poll = LongPoll(threads, listener, turns=1)
     streams = EventStreams(threads, listener, turns=1)
-    passwords, asking = PasswordLane(threads, Turns(1)), AskingLane(threads, listener, turns=1)
+    passwords, asking = PermitLane(threads, Turns(1)), AskingLane(threads, listener, turns=1)
     return Outer(
-        Lanes(threads, long_poll, streams, passwords, asking, (listener.run,)),
+        Lanes(threads, long_poll, streams, passwords, passwords, asking, (listener.run,)),
         limits=Limits(body_bytes=settings.MAX_BODY_BYTES, body_seconds=BODY_SECONDS),
         trusted_proxies=parse_networks(settings.TRUSTED_PROXIES),
         production=settings.PRODUCTION,

@@ -8,7 +8,7 @@ import pytest
 
 from pipedai.clocks import EDITION
 from pipedai.server.event_stream import EventStreams
-from pipedai.server.lanes import LIVE, STOP, Lanes, PasswordLane, WsgiLane, waiting_worker
+from pipedai.server.lanes import LIVE, STOP, Lanes, PermitLane, WsgiLane, waiting_worker
 from pipedai.server.listen import Listener
 from pipedai.server.long_poll import AskingLane, LongPoll
 from pipedai.server.outer import LOG
@@ -72,7 +72,8 @@ def stuck(listener):
         threads,
         LongPoll(threads, listener, turns=1),
         EventStreams(threads, listener, turns=1),
-        PasswordLane(threads, Turns(1)),
+        PermitLane(threads, Turns(1)),
+        PermitLane(threads, Turns(1)),
         AskingLane(threads, listener, turns=1),
         (),
     )
@@ -137,7 +138,8 @@ async def test_claims_of_the_next_run_that_wait_hold_no_thread(listener):
         threads,
         long_poll := LongPoll(threads, listener, turns=1),
         EventStreams(threads, listener, turns=1),
-        PasswordLane(threads, Turns(1)),
+        PermitLane(threads, Turns(1)),
+        PermitLane(threads, Turns(1)),
         AskingLane(threads, listener, turns=1),
         (),
     )
@@ -188,9 +190,9 @@ async def test_the_listener_runs_from_start_to_stop_and_the_server_is_told_how_t
     state: dict[str, object] = {}
     scope = {"type": "lifespan", "state": state}
     streams = EventStreams(no_endpoint, listener, turns=1)
-    passwords = PasswordLane(no_endpoint, Turns(1))
+    passwords = PermitLane(no_endpoint, Turns(1))
     asking = AskingLane(no_endpoint, listener, turns=1)
-    lanes = Lanes(no_endpoint, long_poll, streams, passwords, asking, (listener.run,))
+    lanes = Lanes(no_endpoint, long_poll, streams, passwords, passwords, asking, (listener.run,))
     life = asyncio.ensure_future(lanes(scope, receive, send))
     events.put_nowait("lifespan.startup")
     await listening.wait()

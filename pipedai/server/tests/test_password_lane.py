@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from pipedai.server.lanes import PasswordLane, may_hash
+from pipedai.server.lanes import PermitLane, may_hash
 from pipedai.server.request_scope import ClientGone
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
 from pipedai.server.ticket import PASSWORD, is_asked_again
@@ -32,7 +32,7 @@ class Endpoint:
         ticket = PASSWORD.get()
         assert ticket is not None
         self.asked.append(is_asked_again())
-        ticket.hashes = self.hashes
+        ticket.wanted = self.hashes
         status = 503 if self.hashes else 400
         if ticket.granted:
             self.hashing += 1
@@ -83,7 +83,7 @@ def test_who_may_hash_takes_the_lane(method, path, taken):
 async def test_the_endpoint_is_asked_again_when_it_may_hash():
     endpoint, turns = Endpoint(), Turns(1)
     request = exchange()
-    await PasswordLane(endpoint, turns).serve(request.scope, request.receive, request.send)
+    await PermitLane(endpoint, turns).serve(request.scope, request.receive, request.send)
     assert (request.status, request.body) == (200, b"200")
     assert endpoint.asked == [False, True]
     assert turns.free == 1
@@ -94,7 +94,7 @@ async def test_what_has_nothing_to_hash_is_answered_at_once_though_no_turn_is_fr
     endpoint, turns = Endpoint(hashes=False), Turns(1)
     turns.ask(THERE, 1, wake=lambda _: None)
     request = exchange()
-    await PasswordLane(endpoint, turns).serve(request.scope, request.receive, request.send)
+    await PermitLane(endpoint, turns).serve(request.scope, request.receive, request.send)
     assert (request.status, endpoint.asked) == (400, [False])
 
 
@@ -102,7 +102,7 @@ async def test_beyond_its_patience_the_first_answer_is_given_and_nothing_else_is
     endpoint, turns = Endpoint(), Turns(1)
     held = turns.ask(THERE, 1, wake=lambda _: None)
     request = exchange()
-    lane = PasswordLane(endpoint, turns, patience=0.05)
+    lane = PermitLane(endpoint, turns, patience=0.05)
     await lane.serve(request.scope, request.receive, request.send)
     assert (request.status, endpoint.asked) == (503, [False])
     assert turns.waiting == 0
@@ -114,7 +114,7 @@ async def test_who_finds_the_queue_full_is_answered_at_once():
     endpoint, turns = Endpoint(), Turns(1, most_of_a_group=0)
     held = turns.ask(THERE, 1, wake=lambda _: None)
     request = exchange()
-    await PasswordLane(endpoint, turns, patience=600).serve(
+    await PermitLane(endpoint, turns, patience=600).serve(
         request.scope, request.receive, request.send
     )
     assert (request.status, endpoint.asked) == (503, [False])
@@ -125,7 +125,7 @@ async def test_who_finds_the_queue_full_is_answered_at_once():
 async def test_whose_place_in_a_full_queue_is_given_away_is_answered_at_once():
     endpoint, turns = Endpoint(), Turns(1, most_waiting=2)
     turns.ask(THERE, 1, wake=lambda _: None)
-    lane = PasswordLane(endpoint, turns, patience=600)
+    lane = PermitLane(endpoint, turns, patience=600)
     first, second = start(lane), start(lane)
     await true(lambda: turns.waiting == 2)
     turns.ask("192.0.2.1", 1, wake=lambda _: None)
@@ -138,7 +138,7 @@ async def test_whose_place_in_a_full_queue_is_given_away_is_answered_at_once():
 
 async def test_turns_go_round_between_addresses_and_an_ipv6_network_is_one():
     endpoint, turns = Endpoint(), Turns(1)
-    lane = PasswordLane(endpoint, turns, patience=600)
+    lane = PermitLane(endpoint, turns, patience=600)
     held = turns.ask(THERE, 1, wake=lambda _: None)
     many = []
     for n in range(20):
@@ -156,7 +156,7 @@ async def test_turns_go_round_between_addresses_and_an_ipv6_network_is_one():
 async def test_a_client_that_leaves_while_it_waits_gives_its_place_back():
     endpoint, turns = Endpoint(), Turns(1)
     held = turns.ask(THERE, 1, wake=lambda _: None)
-    request, task = start(PasswordLane(endpoint, turns, patience=600))
+    request, task = start(PermitLane(endpoint, turns, patience=600))
     await true(lambda: turns.waiting == 1)
     request.gone.set()
     with pytest.raises(ClientGone):
@@ -175,7 +175,7 @@ async def test_nobody_hashes_for_a_client_that_has_left_when_its_turn_comes():
         request.gone.set()
 
     with pytest.raises(ClientGone):
-        await PasswordLane(leave, turns).serve(request.scope, request.receive, request.send)
+        await PermitLane(leave, turns).serve(request.scope, request.receive, request.send)
     assert (turns.free, endpoint.asked) == (1, [False])
 
 
@@ -184,14 +184,14 @@ async def test_a_crash_gives_the_permit_back():
     endpoint.fails = True
     request = exchange()
     with pytest.raises(RuntimeError, match="told you"):
-        await PasswordLane(endpoint, turns).serve(request.scope, request.receive, request.send)
+        await PermitLane(endpoint, turns).serve(request.scope, request.receive, request.send)
     await true(lambda: turns.free == 1)
 
 
 async def test_the_permit_of_a_cancelled_request_is_taken_until_its_thread_is_done():
     endpoint, turns = Endpoint(), Turns(1)
     endpoint.may_end.clear()
-    _, task = start(PasswordLane(endpoint, turns))
+    _, task = start(PermitLane(endpoint, turns))
     await true(lambda: endpoint.hashing == 1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
