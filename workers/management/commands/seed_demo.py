@@ -121,7 +121,11 @@ _REFUSED: Final[dict[str, Any]] = {
 _TOLD: Final = (
     (15, "status", "Connecting to the MCP server."),
     (13, "status", _REFUSED["errorMessage"]),
-    (4, "message", "Without the tools of the MCP server I can't read the pull requests, so I stop."),
+    (
+        4,
+        "message",
+        "Without the tools of the MCP server I can't read the pull requests, so I stop.",
+    ),
 )
 
 
@@ -441,7 +445,11 @@ def _execute(due: _Due, run_id: UUID, weight: int, share: float) -> None:
     if due.fails:
         events = [
             make_event(
-                seq, at=iso_time(ended - timedelta(seconds=before)), type_=type_, text=text, data=None
+                seq,
+                at=iso_time(ended - timedelta(seconds=before)),
+                type_=type_,
+                text=text,
+                data=None,
             )
             for seq, (before, type_, text) in enumerate(_TOLD, start=1)
         ]
