@@ -159,11 +159,12 @@ def finish(
 
 
 def _enter(user: User, on: str, device: Device, actor: Actor) -> Entered:
-    """Opens a session by the link, and one of admin if the sign-in began at a page of admin. No session of the API
+    """Opens a session by the link, whose use it notes, and one of admin if the sign-in began at a page of admin. No session of the API
     opens one later. Raises SignInFailed for such a page if the user is not staff.
     """
     began = Session.Began.SSO.value
     session = open_session(user, device, began=began)
+    Identity.objects.filter(user=user).update(last_used_at=Now())
     staff_session = None
     if is_of_admin(on):
         if not user.is_staff:
@@ -228,20 +229,18 @@ def _create(claims: Claims, email: Email, actor: Actor) -> User:
     user.set_unusable_password()
     user.email_verified_at = Now()
     user.save(force_insert=True)
-    Identity.objects.create(
-        user_id=user.id, issuer=claims.issuer, sub=claims.sub, address=email, last_used_at=Now()
-    )
+    Identity.objects.create(user_id=user.id, issuer=claims.issuer, sub=claims.sub, address=email)
     make_void(Q(address=email, purpose=Purpose.REGISTRATION))
     emit_own("user.registered", user.id, actor, issuer=claims.issuer)
     return user
 
 
 def _follow_address(user: User, link: Identity, claims: Claims, actor: Actor) -> None:
-    """Notes the use of the link. Gives the user the address that the issuer tells, if it told another one before and no
+    """Gives the user the address that the issuer tells, if it told another one before and no
     other account has it. A mail tells the old address first. So an address that was changed here stays.
     """
     email = _email_of(claims)
-    Identity.objects.filter(user=user).update(address=email or link.address, last_used_at=Now())
+    Identity.objects.filter(user=user).update(address=email or link.address)
     if email is None or (user.email == email and user.has_proved_email):
         return
     if user.email != email:
