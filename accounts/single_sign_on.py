@@ -159,8 +159,8 @@ def finish(
 
 
 def _enter(user: User, on: str, device: Device, actor: Actor) -> Entered:
-    """Opens a session by the link, whose use it notes, and one of admin if the sign-in began at a page of admin. No session of the API
-    opens one later. Raises SignInFailed for such a page if the user is not staff.
+    """Opens a session by the link, whose use it notes, and one of admin if the sign-in began at a page of admin. No
+    session of the API opens one later. Raises SignInFailed for such a page if the user is not staff.
     """
     began = Session.Began.SSO.value
     session = open_session(user, device, began=began)
