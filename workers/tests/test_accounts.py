@@ -56,8 +56,8 @@ def test_a_registration_stores_the_word_and_keeps_it_if_it_names_none(register):
     assert register(accountId=ACCOUNT).account_id == ACCOUNT
     assert register().account_id == ACCOUNT
     assert register(accountId=None).account_id == ACCOUNT
-    assert register(accountId="another").account_id == "another"
-    assert columns_with("another") == ["worker.account_id"]
+    assert register(accountId="a-later-word").account_id == "a-later-word"
+    assert columns_with("a-later-word") == ["worker.account_id"]
 
 
 def test_a_host_names_it_when_it_redeems(cast):
