@@ -276,7 +276,8 @@ def _approve(site, address: str, code: str) -> None:
         assert "node" in text
         assert "paired\nUnverified" in text
         # The only environment is chosen already.
-        assert page.locator("select option:checked").inner_text() == "production / production"
+        chosen = page.get_by_label("Environment").locator("option:checked")
+        assert chosen.inner_text() == "production / production"
         assert sideways_overflow(page) == []
         page.get_by_role("button", name="Approve").click()
         page.get_by_role("status").wait_for()
