@@ -159,6 +159,26 @@ def test_what_somebody_has_chosen_stays_chosen_when_the_list_renews_itself(commi
         assert page.evaluate("document.activeElement.matches('.pick :checked')")
 
 
+def test_who_has_looked_for_something_is_back_at_the_same_link_of_a_renewed_list(
+    committed_stage, server
+):
+    cookie = session_cookie(committed_stage.cast.owner)
+    with browsing(server) as page:
+        sign_in(page, cookie)
+        with page.expect_response("**/events/stream"):
+            page.goto("environments/{environment_id}/runs".format(**committed_stage.ids))
+        focused = "document.activeElement.href"
+        page.keyboard.press("j")
+        page.keyboard.press("j")
+        before = page.evaluate(focused)
+        page.keyboard.press("Control+k")
+        with page.expect_response("**/runs"):
+            page.evaluate("htmx.trigger(document.getElementById('live'), 'refresh')")
+        page.wait_for_selector(".htmx-request", state="detached")
+        page.keyboard.press("Escape")
+        page.wait_for_function(f"before => {focused} === before", arg=before)
+
+
 def test_conditions_are_added_in_rows_and_what_was_typed_stays(committed_cast, server):
     cookie, environment_id = session_cookie(committed_cast.admin), committed_cast.environment.id
     with browsing(server) as page:

@@ -179,8 +179,20 @@ addEventListener("click", (event) => {
 // Ctrl-K finds, / filters, j and k move among rows, the arrows among what was found.
 function find(event) {
   event.preventDefault();
-  if (!byId("find").open) byId("find").showModal();
-  byId("find").querySelector("input").select();
+  const dialog = byId("find"), before = document.activeElement;
+  if (!dialog.open) {
+    dialog.addEventListener("close", () => returnTo(before), { once: true });
+    dialog.showModal();
+  }
+  dialog.querySelector("input").select();
+}
+
+// The focus returns by itself to what is still there. In a renewed part it goes to the same link, or else to the first.
+function returnTo(held) {
+  if (held.isConnected) return;
+  const keyOf = ({ href, textContent }) => href ?? textContent;
+  const same = [...all(held.tagName)].find((each) => keyOf(each) === keyOf(held));
+  (same ?? document.querySelector("main :is(a, button)"))?.focus({ preventScroll: true });
 }
 
 function move(list, step) {
@@ -203,7 +215,7 @@ addEventListener("keydown", (event) => {
 prepare(document);
 setInterval(() => localize(document), 1000);
 
-// What was open stays open in a new part, and the focus where it was, or else at the first link. htmx knows ids alone.
+// What was open stays open in a new part, and the focus where it was. htmx knows ids alone.
 let opened = [], held;
 addEventListener("htmx:beforeSwap", () => {
   opened = [...all("details[open][id]")];
@@ -212,10 +224,7 @@ addEventListener("htmx:beforeSwap", () => {
 addEventListener("htmx:load", ({ detail }) => {
   prepare(detail.elt);
   for (const { id } of opened.splice(0)) if (byId(id)) byId(id).open = true;
-  if (held?.isConnected !== false || document.activeElement !== document.body) return;
-  const keyOf = ({ href, textContent }) => href ?? textContent;
-  const same = [...all(held.tagName)].find((each) => keyOf(each) === keyOf(held));
-  (same ?? document.querySelector("main :is(a, button)"))?.focus({ preventScroll: true });
+  if (held && document.activeElement === document.body) returnTo(held);
 });
 if (byId("zone")) {
   const short = formats.whole.formatToParts(Date.now()).at(-1).value;
