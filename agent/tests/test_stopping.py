@@ -56,6 +56,8 @@ def test_a_stopping_worker_finishes_what_it_holds_and_takes_nothing_new(
     go = workers.directory / "go"
     worker = workers.start("--command", program_that_waits_for(go), "--drain-seconds", "123")
     api.until(lambda: api.count("heartbeat", run))
+    # A poll that is still on its way would be granted the later run, and hand it back.
+    api.until(lambda: api.polls_waiting)
     worker.process.send_signal(signal.SIGTERM)
     worker.until_logged("SIGTERM: up to 123 s")
     api.until(lambda: not api.polls_waiting)
