@@ -28,7 +28,15 @@ prune_account_mails = rows_where(
 register_kind(ACCOUNT_MAILS)
 if issuer.is_on():
     register_probe("sign-in", issuer.issuer_lets_us_in, needs_database=False)
-register_job(Job("rewrap-authenticators", every_seconds=60.0, work=rewrap_authenticators))
+register_job(
+    Job(
+        "rewrap-authenticators",
+        60.0,
+        rewrap_authenticators,
+        does="Encrypts the secrets of staff's authenticators with the newest master key.",
+        alone="Staff belong to no tenant.",
+    )
+)
 register_retention(
     Retention(
         "sessions",

@@ -27,7 +27,15 @@ def partitions_are_ahead() -> CheckMessage:
 
 
 register_probe("audit log", partitions_are_ahead)
-register_job(Job("add-audit-partitions", every_seconds=3600.0, work=add_partitions))
+register_job(
+    Job(
+        "add-audit-partitions",
+        3600.0,
+        add_partitions,
+        does="Makes the audit log's partitions of the next three months.",
+        alone="The partitions belong to all tenants.",
+    )
+)
 register_retention(
     Retention(
         "audit-log",

@@ -6,15 +6,15 @@ or ended.
 
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from operator import itemgetter
 from uuid import UUID
-
-from django.db import transaction
 
 from notices.incidents import Finding, change_incidents
 from notices.states import Kind
 from pipedai.api.renderers import counted, dollars
 from pipedai.sql import NOW, Row, execute, fetch_all, fetch_row
+from pipedai.turns import due_rows
 from triggers.budgets.spending import AMOUNT, IS_HOLDING, SPENT
 from triggers.explain.answers import zoned_words
 from triggers.models import Budget
@@ -22,11 +22,17 @@ from triggers.models import Budget
 # Takes the lock that lets only one scheduler at a time look for reached budgets, so that no incident is opened twice.
 _TAKE_TURN = "SELECT pg_try_advisory_xact_lock(hashtext('find_reached_budgets')) AS is_ours"
 
-# Reads what decides about each window that has changed or ended. The windows are not locked, because claims and ends of
-# runs lock them after everything else. A run that looks for something new first counts only once it has ended, since it
-# may find nothing. `least_amount` is the least amount that any run would reserve. It is read only if it can matter, and
-# once for all budgets of an environment. `is_followed` says whether the budget's open incident is already about its
-# present window. Such an incident stays open.
+# The windows that have changed, and those that have ended since people were told of them. They are not locked, because
+# claims and ends of runs lock them after everything else.
+_TURNS = (
+    due_rows("budget_window", waits="is_changed", order="id", is_due=False, lock=False),
+    due_rows("budget_window", waits="noticed_pct > 0", order="ends_at", lock=False),
+)
+
+# Reads what decides about each of these windows. A run that looks for something new first counts only once it has
+# ended, since it may find nothing. `least_amount` is the least amount that any run would reserve. It is read only if it
+# can matter, and once for all budgets of an environment. `is_followed` says whether the budget's open incident is
+# already about its present window. Such an incident stays open.
 _READ = f"""
 WITH looked_at AS MATERIALIZED (
     SELECT w.id, w.environment_id, w.budget_id, w.ends_at, w.changes, w.noticed_pct, {SPENT} AS spent,
@@ -42,9 +48,7 @@ WITH looked_at AS MATERIALIZED (
             AS is_followed,
         {IS_HOLDING} AND {SPENT} > 0 AND {SPENT} < b.limit_usd AND 100 = ANY(b.notice_at_pct) AS may_lack_room
     FROM budget_window w JOIN budget b ON b.id = w.budget_id
-    WHERE w.id IN (
-        (SELECT id FROM budget_window WHERE is_changed ORDER BY id LIMIT %(limit)s)
-        UNION (SELECT id FROM budget_window WHERE noticed_pct > 0 AND ends_at <= {NOW} LIMIT %(limit)s))),
+    WHERE w.id = ANY(%(ids)s)),
 cheapest AS MATERIALIZED (
     SELECT e.environment_id, t.* FROM (
         SELECT DISTINCT environment_id FROM looked_at WHERE may_lack_room AND trigger_id IS NULL) e
@@ -78,20 +82,21 @@ def find_reached_budgets(*, limit: int = 100, now: datetime | None = None) -> in
     """Looks at up to `limit` changed windows of budgets and at as many ended ones. Returns how many it looked at. At
     each higher percentage it closes the open incident and opens another, so that people are told of both.
     """
-    with transaction.atomic():
-        if not fetch_row(_TAKE_TURN, {})["is_ours"]:
-            return 0
-        rows = fetch_all(_READ, {"limit": limit, "now": now})
-        if not rows:
-            return 0
-        reached = {row["id"]: _reached(row) for row in rows}
-        _tell(rows, reached, now)
-        params = {
-            "ids": [row["id"] for row in rows],
-            "percentages": [reached[row["id"]] for row in rows],
-            "changes": [row["changes"] for row in rows],
-        }
-        execute(_WRITE, params)
+    return sum(turns.take(partial(_look_at, now=now), limit=limit, now=now) for turns in _TURNS)
+
+
+def _look_at(windows: list[Row], now: datetime | None) -> int:
+    if not fetch_row(_TAKE_TURN, {})["is_ours"]:
+        return 0
+    rows = fetch_all(_READ, {"ids": [row["id"] for row in windows], "now": now})
+    reached = {row["id"]: _reached(row) for row in rows}
+    _tell(rows, reached, now)
+    params = {
+        "ids": [row["id"] for row in rows],
+        "percentages": [reached[row["id"]] for row in rows],
+        "changes": [row["changes"] for row in rows],
+    }
+    execute(_WRITE, params)
     return len(rows)
 
 

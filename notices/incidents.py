@@ -19,6 +19,7 @@ from notices.states import INCIDENTS, RECOVERED, Kind
 from pipedai.events import SYSTEM, Actor, Event, emit
 from pipedai.ids import new_id
 from pipedai.sql import NOW, Row, execute, fetch_all
+from pipedai.turns import due_rows
 
 # People are reminded of an open incident once a day, this many times at most.
 MAX_REMINDERS: Final = 7
@@ -66,12 +67,11 @@ WHERE id = %(incident_id)s AND acknowledged_at IS NULL
 RETURNING id, environment_id, kind, subject_type, subject_id, run_id
 """
 
+_TO_REMIND_OF = due_rows("incident", waits="remind_at IS NOT NULL", order="remind_at")
 _REMIND = f"""
-WITH due AS (
-    SELECT id FROM incident WHERE remind_at <= {NOW} ORDER BY remind_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED)
 UPDATE incident i SET reminder_count = i.reminder_count + 1,
     remind_at = CASE WHEN i.reminder_count + 1 < %(most)s THEN {NOW} + interval '1 day' END
-FROM due WHERE i.id = due.id
+WHERE i.id = ANY(%(ids)s)
 RETURNING i.id, i.environment_id, i.kind
 """  # noqa: S608
 
@@ -217,10 +217,14 @@ def acknowledge_incident(*, incident_id: UUID, actor: Actor) -> None:
 
 def remind(*, limit: int = 100, now: datetime | None = None) -> int:
     """Reminds people of up to `limit` open incidents, only once of each even after days without a scheduler."""
-    with transaction.atomic():
-        rows = fetch_all(_REMIND, {"limit": limit, "most": MAX_REMINDERS, "now": now})
+
+    def remind_of(due: list[Row]) -> int:
+        ids = [row["id"] for row in due]
+        rows = fetch_all(_REMIND, {"ids": ids, "most": MAX_REMINDERS, "now": now})
         announce({"reminder": rows}, now=now)
-    return len(rows)
+        return len(rows)
+
+    return _TO_REMIND_OF.take(remind_of, limit=limit, now=now)
 
 
 def _event(action: str, actor: Actor, row: Row, **more: bool) -> Event:

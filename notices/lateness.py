@@ -12,12 +12,11 @@ from operator import itemgetter
 from typing import Final
 from uuid import UUID
 
-from django.db import transaction
-
 from notices.incidents import Finding, Past, change_incidents, tell_past
 from notices.states import Kind
 from pipedai.logs import get_logger
 from pipedai.sql import NOW, Row, execute, fetch_all
+from pipedai.turns import due_rows, in_time
 from triggers.explain.answers import zoned_words
 from triggers.schedules.cron import DueTimes
 
@@ -40,10 +39,9 @@ LEFT JOIN LATERAL (
 """
 _DUE_COLUMNS: Final = "later.tick_at AS later_at, later.run_id, around.last_tick_at AS around_until"
 
-_LOCK_DUE = f"""
-SELECT trigger_id FROM trigger_health WHERE check_at <= {NOW} ORDER BY check_at LIMIT %(limit)s
-FOR NO KEY UPDATE SKIP LOCKED
-"""  # noqa: S608
+_TURNS = due_rows(
+    "trigger_health", waits="check_at IS NOT NULL", order="check_at", key="trigger_id"
+)
 
 # Reads, after the rows were locked, what decides whether each trigger is late. Due times count if they are later than
 # `since`: the last success, or else the time at which the trigger was enabled or created.
@@ -107,20 +105,20 @@ class _Verdict:
 
 def find_late_triggers(*, limit: int = 200, now: datetime | None = None) -> int:
     """Checks up to `limit` triggers whose `check_at` has come, and returns how many."""
-    with transaction.atomic():
-        ids = [row["trigger_id"] for row in fetch_all(_LOCK_DUE, {"limit": limit, "now": now})]
-        if not ids:
-            return 0
-        rows = fetch_all(_READ, {"ids": ids, "now": now})
-        verdicts = {row["trigger_id"]: _judge(row) for row in rows}
-        params = {
-            "ids": list(verdicts),
-            "late": [each.late_since for each in verdicts.values()],
-            "checks": [each.check_at for each in verdicts.values()],
-        }
-        execute(_WRITE, params)
-        _tell(rows, verdicts, now)
-    return len(ids)
+    return _TURNS.take(partial(_check, now=now), limit=limit, now=now)
+
+
+def _check(due: list[Row], now: datetime | None) -> int:
+    rows = fetch_all(_READ, {"ids": [row["id"] for row in due], "now": now})
+    verdicts = {row["trigger_id"]: _judge(row) for row in in_time(rows)}
+    params = {
+        "ids": list(verdicts),
+        "late": [each.late_since for each in verdicts.values()],
+        "checks": [each.check_at for each in verdicts.values()],
+    }
+    execute(_WRITE, params)
+    _tell(rows[: len(verdicts)], verdicts, now)
+    return len(verdicts)
 
 
 def _tell(rows: list[Row], verdicts: dict[UUID, _Verdict], now: datetime | None) -> None:

@@ -197,7 +197,11 @@ class Channel(FileColumns):
                 ),
             ),
             # The scheduler finds the due summaries by this index.
-            index("channel_summary_due", ["summary_due_at"], where=has("summary_due_at")),
+            index(
+                "channel_summary_next",
+                ["environment", "summary_due_at"],
+                where=has("summary_due_at"),
+            ),
         )
 
 
@@ -365,7 +369,7 @@ class Incident(TenantRow):
             index("incident_closed", ["environment", "opened_at", "id"], where=has("closed_at")),
             index("incident_of_kind", ["environment", "kind", "opened_at", "id"]),
             index("incident_of_subject", ["subject_id", "opened_at", "id"]),
-            index("incident_reminded", ["remind_at"], where=has("remind_at")),
+            index("incident_remind_next", ["environment", "remind_at"], where=has("remind_at")),
             # This index finds the open incidents of one kind for the scheduler, and the old closed ones for `prune`.
             index("incident_watched", ["kind", "id"], where=lacks("closed_at")),
             index("incident_prunable", ["closed_at"], where=has("closed_at")),

@@ -54,14 +54,65 @@ def _states(environment_id: UUID, ids: Collection[UUID]) -> list[State]:
 
 register_kind(NOTICES)
 register_changing(Kind("incident", _states))
-register_job(Job("tell-outcomes", every_seconds=1.0, work=tell_outcomes))
-register_job(Job("send-summaries", every_seconds=2.0, work=send_summaries))
-register_job(Job("find-late-triggers", every_seconds=1.0, work=find_late_triggers))
-register_job(Job("find-offline-workers", every_seconds=10.0, work=find_offline_workers))
-register_job(Job("find-offline-pools", every_seconds=10.0, work=find_offline_pools))
-register_job(Job("find-reached-budgets", every_seconds=2.0, work=find_reached_budgets))
-register_job(Job("remind-of-incidents", every_seconds=10.0, work=remind))
-register_job(Job("remind-of-questions", every_seconds=10.0, work=remind_of_questions))
+for job in (
+    Job(
+        "tell-outcomes",
+        1.0,
+        tell_outcomes,
+        does="Queues the notices about runs that have ended.",
+        turns="ended runs that nobody was told of",
+    ),
+    Job(
+        "send-summaries",
+        2.0,
+        send_summaries,
+        does="Queues the daily summaries of channels.",
+        turns="channels whose summary is due",
+    ),
+    Job(
+        "find-late-triggers",
+        1.0,
+        find_late_triggers,
+        does="Opens and closes incidents about triggers without a success in time.",
+        turns="triggers whose check is due",
+    ),
+    Job(
+        "find-offline-workers",
+        10.0,
+        find_offline_workers,
+        does="Opens and closes incidents about machines that are silent although a trigger needs them.",
+        turns="machines that are silent or back again",
+    ),
+    Job(
+        "find-offline-pools",
+        10.0,
+        find_offline_pools,
+        does="Opens and closes incidents about pools none of whose machines has called.",
+        turns="pools that are silent or back again",
+    ),
+    Job(
+        "find-reached-budgets",
+        2.0,
+        find_reached_budgets,
+        does="Opens and closes incidents about budgets that have reached a percentage.",
+        turns="windows of budgets that have changed or ended",
+    ),
+    Job(
+        "remind-of-incidents",
+        10.0,
+        remind,
+        does="Queues the daily reminders of open incidents.",
+        turns="incidents of which a reminder is due",
+    ),
+    Job(
+        "remind-of-questions",
+        10.0,
+        remind_of_questions,
+        does="Queues the reminders of approvals that wait for a decision.",
+        turns="approvals of which a reminder is due",
+    ),
+):
+    register_job(job)
 register_retention(
     Retention(
         "notices",

@@ -1,6 +1,6 @@
 """Runs the scheduler's background jobs until SIGTERM.
 
-A job does one batch of work and returns how many units it did. It runs when it is due, and again while it has more.
+A job does one turn of work and returns how many units it did. It runs when it is due, and again while it has more.
 
 While no job fails, schedulers also request HEARTBEAT_URL once a minute, so that a monitor outside sees that the service
 works. The loop runs one job at a time, so a job that hangs stops these requests too.
@@ -94,14 +94,20 @@ _LONGEST_GOODBYE_SECONDS = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A background job. `work` does one batch and returns how many units it did. The loop calls `work` every
+    """A background job. `work` does one turn and returns how many units it did. The loop calls `work` every
     `every_seconds`, again at once if it returned more than 0, and every `_BUSY_SECONDS` while `is_busy`. When the loop
     ends, a thread calls `finish`, which waits for the work that threads have begun.
+
+    `does` says in a sentence what the job does. `turns` names the rows that workspaces take turns with, as in
+    `pipedai.turns`; if no tenant's rows wait for the job, `alone` says why not. docs/jobs.md is made of these.
     """
 
     name: str
     every_seconds: float
     work: Callable[[], int]
+    does: str = ""
+    turns: str = ""
+    alone: str = ""
     finish: Callable[[], None] | None = None
     is_busy: Callable[[], bool] | None = None
 
@@ -115,11 +121,26 @@ _registered: list[Job] = []
 
 
 def register_job(job: Job) -> None:
+    """Raises ValueError if the job does not say what it does, and how tenants share it or why they don't."""
+    if not job.does or bool(job.turns) == bool(job.alone):
+        raise ValueError(f"The job {job.name} must have `does`, and either `turns` or `alone`.")
     _registered.append(job)
 
 
 def registered_jobs() -> tuple[Job, ...]:
     return tuple(_registered)
+
+
+def table_of_jobs() -> str:
+    """Returns the table of docs/jobs.md. Rewrite the page with it when a job changes."""
+    lines = [
+        "| job | every | what it does | workspaces take turns with |",
+        "| --- | --- | --- | --- |",
+    ]
+    for job in sorted(_registered, key=lambda job: job.name):
+        turns = job.turns or f"nothing. {job.alone}"
+        lines.append(f"| `{job.name}` | {job.every_seconds:g} s | {job.does} | {turns} |")
+    return "\n".join(lines)
 
 
 def stop_on_signals() -> threading.Event:
@@ -137,12 +158,14 @@ def stop_on_signals() -> threading.Event:
     return stop
 
 
-@timeouts.overriding(timeouts.SCHEDULER)
+@timeouts.overriding(timeouts.JOB)
 def run_jobs(jobs: Sequence[Job], stop: threading.Event) -> Counter[str]:
     """Runs due jobs one at a time until `stop` is set. Returns each job's units. An error in one delays no other. While
     the database is away, all jobs wait for it.
     """
     due = {job.name: time.monotonic() for job in jobs}
+    if len(due) < len(jobs):
+        raise ValueError("Two jobs have the same name, so one of them would never run.")
     failures = Counter[str]()
     done = Counter[str]()
     while not stop.is_set():
@@ -158,10 +181,7 @@ def run_jobs(jobs: Sequence[Job], stop: threading.Event) -> Counter[str]:
                     _wait_for_database(error, stop)
                     # The job stays due. It failed only because the database was away.
                     continue
-                failures[job.name] += 1
-                note_failure()
-                pause = _PAUSE_AFTER_ERROR_SECONDS * min(failures[job.name], 10)
-                log.exception("job.failed", job=job.name, retry_seconds=pause)
+                pause = _pause_after(error, job, failures)
             else:
                 failures[job.name] = 0
                 pause = 0.0 if units else job.pause_seconds
@@ -174,6 +194,18 @@ def run_jobs(jobs: Sequence[Job], stop: threading.Event) -> Counter[str]:
         with ThreadPoolExecutor(len(waits)) as pool:
             list(pool.map(lambda wait: wait(), waits))
     return done
+
+
+def _pause_after(error: Exception, job: Job, failures: Counter[str]) -> float:
+    """Logs why a job did not end its turn. Returns after how many seconds it has its next one."""
+    if timeouts.lacks_lock(error):
+        log.info("job.waits_for_lock", job=job.name)
+        return job.every_seconds
+    failures[job.name] += 1
+    note_failure()
+    pause = _PAUSE_AFTER_ERROR_SECONDS * min(failures[job.name], 10)
+    log.error("job.failed", job=job.name, retry_seconds=pause, exc_info=error)
+    return pause
 
 
 def _is_away(error: Exception) -> bool:

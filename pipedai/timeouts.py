@@ -38,6 +38,11 @@ _LOOK_SECONDS = 0.5
 # The SQLSTATEs lock_not_available and deadlock_detected.
 LACKS_LOCK = frozenset({"55P03", "40P01"})
 
+
+def lacks_lock(error: Exception) -> bool:
+    return isinstance(error, DatabaseError) and sqlstate(error) in LACKS_LOCK
+
+
 Say = Callable[[str], None]
 Done = TypeVar("Done")
 
@@ -174,9 +179,11 @@ class Timeouts:
 
 
 WEB = Timeouts(lock="2s", statement="10s")
-# One thread runs all jobs of a scheduler, so a batch that hangs must fail after some time. The batch is rolled back and
-# tried again, and the other jobs run between the tries.
-SCHEDULER = Timeouts(lock="30s", statement="5min")
+# One thread runs all jobs of a scheduler, so a job that does not get its locks at once goes on at its next turn, after
+# the other jobs. A batch that hangs is rolled back after some time, and tried again.
+JOB = Timeouts(lock="100ms", statement="5min")
+# A thread of a scheduler that has sent one message writes down what came of it, however long its row is held.
+SENDER = Timeouts(lock="30s", statement="5min")
 # The time-outs of a command for operators: none, because the person who started the command can stop it.
 COMMAND = Timeouts(lock="0", statement="0")
 

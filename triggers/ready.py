@@ -164,17 +164,51 @@ register_probe("background", work_is_on_time)
 
 register_beat(beat_of_this_process)
 
-register_job(Job("fire-ticks", every_seconds=0.25, work=fire_due_ticks))
-
-register_job(Job("decide-ends", every_seconds=0.25, work=decide_ends))
-
-register_job(Job("expire-runs", every_seconds=1.0, work=expire_runs))
-
-register_job(Job("expire-queued-runs", every_seconds=1.0, work=expire_queued_runs))
-
-register_job(Job("read-watches", every_seconds=1.0, work=read_watches))
-
-register_job(Job("add-run-event-partitions", every_seconds=3600.0, work=add_partitions))
+for job in (
+    Job(
+        "fire-ticks",
+        0.25,
+        fire_due_ticks,
+        does="Decides about due times of triggers, and queues their runs.",
+        turns="due triggers",
+    ),
+    Job(
+        "decide-ends",
+        0.25,
+        decide_ends,
+        does="Decides what the ends of runs start.",
+        turns="events that nobody has decided yet",
+    ),
+    Job(
+        "expire-runs",
+        1.0,
+        expire_runs,
+        does="Ends the held runs whose lease or deadline has passed, and queues their retries.",
+        turns="held runs that are overdue",
+    ),
+    Job(
+        "expire-queued-runs",
+        1.0,
+        expire_queued_runs,
+        does="Ends the runs that waited too long for a worker or for a decision.",
+        turns="runs that nobody may claim any more",
+    ),
+    Job(
+        "read-watches",
+        1.0,
+        read_watches,
+        does="Learns which environments somebody streams.",
+        alone="It reads one row for each open stream.",
+    ),
+    Job(
+        "add-run-event-partitions",
+        3600.0,
+        add_partitions,
+        does="Makes the partitions of run events of the next days.",
+        alone="The partitions belong to all tenants.",
+    ),
+):
+    register_job(job)
 
 register_changing(Kind("run", _states))
 

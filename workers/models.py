@@ -306,3 +306,4 @@ class WorkerSilence(models.Model):
 
     class Meta:
         db_table = "worker_silence"
+        indexes = (index("worker_silence_next", ["environment", "id"]),)

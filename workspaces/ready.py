@@ -92,10 +92,30 @@ register_rights(
     Rights(lock_environments, accept_by_registering, end_rights, end_keys_of_deactivated, leave_all)
 )
 register_dependents("connection", lambda id_: Connection.objects.filter(environment_id=id_).count())
-register_job(Refreshers(Healthy()).job("refresh-connections"))
-register_job(Refreshers(Ailing()).job("refresh-ailing-connections"))
-register_job(Authorizers(ToDiscover()).job("discover-servers"))
-register_job(Authorizers(ToExchange()).job("exchange-codes"))
+register_job(
+    Refreshers(Healthy()).job(
+        "refresh-connections",
+        does="Refreshes the access tokens of connections, on threads of their own.",
+    )
+)
+register_job(
+    Refreshers(Ailing()).job(
+        "refresh-ailing-connections",
+        does="Refreshes those whose server failed lately, on other threads.",
+    )
+)
+register_job(
+    Authorizers(ToDiscover()).job(
+        "discover-servers",
+        does="Reads the metadata of authorization servers, on threads of their own.",
+    )
+)
+register_job(
+    Authorizers(ToExchange()).job(
+        "exchange-codes",
+        does="Exchanges the codes of authorizations for tokens, on threads of their own.",
+    )
+)
 register_kind(REVOCATIONS)
 register_retention(
     Retention(

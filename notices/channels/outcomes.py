@@ -6,17 +6,17 @@ the count of the hourly limit, and costs nothing if no channel of its environmen
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Final
 from uuid import UUID
-
-from django.db import transaction
 
 from notices.channels.announcements import of_outcomes, of_questions
 from notices.channels.queueing import channels_wanting, queue_notices
 from notices.states import APPROVAL_REQUESTED, RUN_ENDED, RUN_RESULT
 from pipedai.ids import new_id
 from pipedai.sql import Row, execute_later, fetch_all
-from triggers.approvals.services import take_due_reminders
+from pipedai.turns import due_rows
+from triggers.approvals.services import TO_REMIND_OF, note_reminders
 
 # The SQL condition that a channel `c` is enabled and tells of ended runs. The index `channel_of_outcomes` has the same
 # condition, so that this reads it.
@@ -29,25 +29,8 @@ SELECT o.* FROM unnest(%(ids)s::uuid[], %(environments)s::uuid[], %(runs)s::uuid
 WHERE EXISTS (SELECT FROM channel c WHERE c.environment_id = o.environment_id AND {TELLS_OUTCOMES})
 """  # noqa: S608
 
-# Takes the first outcomes of each environment in turns, so that a flood in one environment delays no other. It reads
-# only the first entries of each environment from the index, and one entry of each if there are `limit` environments or
-# more. It skips rows that another scheduler has locked.
-_TAKE: Final = """
-WITH RECURSIVE tenant (id) AS (
-    (SELECT environment_id FROM untold_outcome ORDER BY environment_id LIMIT 1)
-    UNION ALL
-    SELECT (SELECT environment_id FROM untold_outcome WHERE environment_id > tenant.id
-        ORDER BY environment_id LIMIT 1)
-    FROM tenant WHERE tenant.id IS NOT NULL),
-first AS MATERIALIZED (
-    SELECT u.id FROM tenant CROSS JOIN LATERAL (
-        SELECT id, row_number() OVER (ORDER BY id) AS n FROM untold_outcome WHERE environment_id = tenant.id
-        ORDER BY id LIMIT (SELECT CASE WHEN count(id) < %(limit)s THEN %(share)s ELSE 1 END FROM tenant)) u
-    ORDER BY u.n, u.id LIMIT %(limit)s),
-free AS MATERIALIZED (
-    SELECT id FROM untold_outcome WHERE id IN (SELECT id FROM first) FOR UPDATE SKIP LOCKED)
-DELETE FROM untold_outcome u USING free WHERE u.id = free.id RETURNING u.environment_id, u.run_id
-"""
+_TURNS: Final = due_rows("untold_outcome", waits="true", order="id", is_due=False)
+_TAKE: Final = "DELETE FROM untold_outcome WHERE id = ANY(%(ids)s) RETURNING environment_id, run_id"
 
 
 def note_outcomes(outcomes: Sequence[tuple[UUID, UUID]]) -> None:
@@ -63,21 +46,22 @@ def note_outcomes(outcomes: Sequence[tuple[UUID, UUID]]) -> None:
     execute_later(_NOTE, params)
 
 
-def tell_outcomes(*, share: int = 50, limit: int = 200, now: datetime | None = None) -> int:
-    """Queues the notices about up to `limit` final outcomes, up to `share` of each environment, in a constant number of
-    statements. Returns how many outcomes it took. The hourly limit applies to these notices.
+def tell_outcomes(*, limit: int = 50, now: datetime | None = None) -> int:
+    """Queues the notices about up to `limit` final outcomes, in a constant number of statements. Returns how many
+    outcomes it took. The hourly limit applies to these notices.
     """
-    with transaction.atomic():
-        taken = fetch_all(_TAKE, {"share": share, "limit": limit})
-        if not taken:
-            return 0
-        environments = {row["environment_id"] for row in taken}
-        if channels := channels_wanting(environments, [RUN_ENDED, RUN_RESULT], now=now):
-            run_ids = sorted({row["run_id"] for row in taken})
-            # `always` and `failed` can be decided from the run alone; only clauses, a JSON list, need the documents.
-            with_documents = any(each["tells_when"].startswith("[") for each in channels)
-            announcements = of_outcomes(run_ids, with_documents=with_documents)
-            queue_notices(channels, announcements, now=now)
+    return _TURNS.take(partial(_tell, now=now), limit=limit, now=now)
+
+
+def _tell(untold: list[Row], now: datetime | None) -> int:
+    taken = fetch_all(_TAKE, {"ids": [row["id"] for row in untold]})
+    environments = {row["environment_id"] for row in taken}
+    if channels := channels_wanting(environments, [RUN_ENDED, RUN_RESULT], now=now):
+        run_ids = sorted({row["run_id"] for row in taken})
+        # `always` and `failed` can be decided from the run alone; only clauses, a JSON list, need the documents.
+        with_documents = any(each["tells_when"].startswith("[") for each in channels)
+        announcements = of_outcomes(run_ids, with_documents=with_documents)
+        queue_notices(channels, announcements, now=now)
     return len(taken)
 
 
@@ -93,8 +77,10 @@ def announce_questions(
 
 def remind_of_questions(*, limit: int = 100, now: datetime | None = None) -> int:
     """Queues one reminder for each of up to `limit` undecided approvals. Returns how many it reminded of."""
-    with transaction.atomic():
-        questions = take_due_reminders(limit=limit, now=now)
-        if questions:
+
+    def remind_of(due: list[Row]) -> int:
+        if questions := note_reminders(due, now):
             announce_questions(questions, is_reminder=True, now=now)
-    return len(questions)
+        return len(questions)
+
+    return TO_REMIND_OF.take(remind_of, limit=limit, now=now)

@@ -5,10 +5,9 @@ A scheduler claims a channel by setting the time of its next summary, in the tra
 
 import json
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 from uuid import UUID
-
-from django.db import transaction
 
 from notices.attention import find_attention
 from notices.channels.announcements import Announcement
@@ -17,6 +16,7 @@ from notices.states import SUMMARY
 from pipedai.clocks import zone_of
 from pipedai.links import link_to_page
 from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one, fetch_row
+from pipedai.turns import due_rows
 from triggers.budgets.spending import SPENT
 from triggers.schedules.cron import Schedule
 from triggers.states import TERMINAL, FaultClass, Status
@@ -33,8 +33,11 @@ SELECT c.id, c.environment_id, c.kind, c.emails, c.host, c.summary::text AS summ
         SELECT statement_timestamp() - min(xact_start) FROM pg_stat_activity
         WHERE datname = current_database() AND backend_xid IS NOT NULL AND pid <> pg_backend_pid()) AS longest_open
 FROM channel c JOIN environment e ON e.id = c.environment_id
-WHERE c.summary_due_at <= {NOW} ORDER BY c.summary_due_at, c.id LIMIT 1 FOR NO KEY UPDATE OF c SKIP LOCKED
+WHERE c.id = %(id)s AND c.summary_due_at <= {NOW} FOR NO KEY UPDATE OF c SKIP LOCKED
 """  # noqa: S608
+_TURNS: Final = due_rows(
+    "channel", waits="summary_due_at IS NOT NULL", order="summary_due_at", lock=False
+)
 
 _MOVE_ON: Final = """
 UPDATE channel SET summary_due_at = %(due_at)s, summary_since = %(since)s
@@ -125,28 +128,31 @@ def next_summary(summary: Row, after: datetime) -> datetime:
     return Schedule(f"{minute} {hour} * * {days}", zone).next_after(after)
 
 
-def send_summaries(*, now: datetime | None = None) -> int:
-    """Queues the summary of the channel that has been due longest; after days without a scheduler it sends only one.
-    Returns 1, or 0 if none is due. It runs a constant number of statements.
+def send_summaries(*, limit: int = 10, now: datetime | None = None) -> int:
+    """Queues the summaries of up to `limit` channels that are due, each in a transaction of its own, and returns how
+    many. After days without a scheduler a channel gets only one. A summary takes a constant number of statements.
     """
-    with transaction.atomic():
-        channel = fetch_one(_TAKE, {"now": now})
-        if channel is None:
-            return 0
-        settings, since = json.loads(channel["summary"]), channel["summary_since"]
-        settled = max(SETTLED, channel["longest_open"] or SETTLED)
-        until = max(since, channel["now"] - settled)
-        due_at = None if channel["is_gone"] else next_summary(settings, channel["now"])
-        moved = {"id": channel["id"], "was_due_at": channel["summary_due_at"], "due_at": due_at}
-        execute(_MOVE_ON, {**moved, "since": due_at and until})
-        if due_at is not None:
-            told = _told(channel["environment_id"], since, until, settings["timezone"], now)
-            about = {"summary": told}
-            queue_unlimited(
-                channel,
-                Announcement(channel["environment_id"], SUMMARY, "", channel["now"], about),
-            )
-    return 1
+    return _TURNS.each(partial(_summarize, now=now), limit=limit, now=now)
+
+
+def _summarize(due: Row, now: datetime | None) -> bool:
+    """Returns whether it queued a summary. Another scheduler may have done so, or may be doing so."""
+    channel = fetch_one(_TAKE, {"id": due["id"], "now": now})
+    if channel is None:
+        return False
+    settings, since = json.loads(channel["summary"]), channel["summary_since"]
+    settled = max(SETTLED, channel["longest_open"] or SETTLED)
+    until = max(since, channel["now"] - settled)
+    due_at = None if channel["is_gone"] else next_summary(settings, channel["now"])
+    moved = {"id": channel["id"], "was_due_at": channel["summary_due_at"], "due_at": due_at}
+    execute(_MOVE_ON, {**moved, "since": due_at and until})
+    if due_at is not None:
+        told = _told(channel["environment_id"], since, until, settings["timezone"], now)
+        about = {"summary": told}
+        queue_unlimited(
+            channel, Announcement(channel["environment_id"], SUMMARY, "", channel["now"], about)
+        )
+    return True
 
 
 def _told(

@@ -122,7 +122,12 @@ def register_kind(kind: Kind) -> None:
     if kind.name in _registered:
         raise ValueError(f"There is a kind {kind.name} already.")
     _registered[kind.name] = kind
-    register_job(Senders(kind).job(f"send-{kind.name}s"))
+    name = kind.name.replace("_", " ")
+    register_job(
+        Senders(kind).job(
+            f"send-{kind.name}s", does=f"Sends the due {name}s, on threads of their own."
+        )
+    )
 
 
 def registered_kinds() -> tuple[Kind, ...]:
@@ -145,8 +150,16 @@ class Lane(ABC):
         self._changed = threading.Condition()
         self._crew = Crew(self.name, queue.shares, self._begin)
 
-    def job(self, name: str) -> Job:
-        return Job(name, _EVERY_SECONDS, self.top_up, finish=self.finish, is_busy=self.is_busy)
+    def job(self, name: str, *, does: str) -> Job:
+        return Job(
+            name,
+            _EVERY_SECONDS,
+            self.top_up,
+            does=does,
+            turns=f"due rows of `{self._queue.table}`, within shares of each host",
+            finish=self.finish,
+            is_busy=self.is_busy,
+        )
 
     def top_up(self) -> int:
         """Claims the rows that threads can begin with now, and lets them begin. Returns the number of rows."""
@@ -254,7 +267,7 @@ class Senders(Lane):
         """Records the answers in one transaction, and frees the shares. Returns False if that failed."""
         try:
             close_old_connections()
-            with timeouts.overriding(timeouts.SCHEDULER):
+            with timeouts.overriding(timeouts.SENDER):
                 attempts.record(self._kind, sent)
         except Exception:
             if len(sent) == 1:

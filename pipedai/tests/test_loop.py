@@ -42,6 +42,11 @@ class Script:
         return turn
 
 
+def test_two_jobs_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="same name"):
+        run_jobs([Job("twin", 1.0, int), Job("twin", 1.0, int)], threading.Event())
+
+
 def test_a_job_with_more_to_do_goes_on_at_once_and_is_counted() -> None:
     stop = threading.Event()
     with capture_logs() as logged:

@@ -8,6 +8,8 @@ import pytest
 
 from pipedai import loop
 from pipedai.loop import Job, run_jobs
+from testing.processes.scheduler_process import scheduling
+from testing.processes.worker_process import until
 
 PATH = "/planted-path-of-a-monitor"
 
@@ -40,6 +42,12 @@ def test_the_monitor_is_asked_while_all_goes_well(asked):
     loop.send_heartbeat()
     loop.await_heartbeat()
     assert asked == [PATH]
+
+
+def test_a_scheduler_asks_the_monitor(asked, settings, own_database, tmp_path):
+    url = settings.HEARTBEAT_URL
+    with scheduling(own_database, log=tmp_path / "scheduler.log", HEARTBEAT_URL=url):
+        until(lambda: asked == [PATH])
 
 
 def test_after_a_job_has_failed_the_monitor_is_not_asked_for_a_minute(asked, monkeypatch, capfd):

@@ -12,6 +12,7 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, Forbidden, NotFound
 from pipedai.events import Actor, Event, emit
 from pipedai.sql import NOW, Row, execute, fetch_all, fetch_one, fetch_row
+from pipedai.turns import due_rows
 from pipedai.wakeups import wake_workers
 from triggers.runs import statements as sql
 from triggers.runs.conditions import OF_ENVIRONMENT
@@ -48,13 +49,15 @@ WHERE a.id = %(approval_id)s AND a.run_id = held.id AND a.environment_id = held.
 RETURNING a.id, a.environment_id, a.trigger_id, a.run_id, a.tool, a.spent_at
 """  # noqa: S608
 
-# SKIP LOCKED leaves out approvals that a decision or the end of a run is changing: they need no reminder any more.
-_TAKE_REMINDERS = f"""
-WITH due AS (
-    SELECT id FROM approval WHERE status = 'pending' AND remind_at <= {NOW} AND expires_at > {NOW}
-    ORDER BY remind_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED)
-UPDATE approval a SET remind_at = NULL FROM due WHERE a.id = due.id
-RETURNING a.id, a.environment_id
+# The approvals of which people are reminded. Those that a decision or the end of a run is changing are left out,
+# because they need no reminder any more.
+TO_REMIND_OF = due_rows(
+    "approval", waits="status = 'pending' AND remind_at IS NOT NULL", order="remind_at"
+)
+_REMINDED = f"""
+WITH reminded AS (
+    UPDATE approval SET remind_at = NULL WHERE id = ANY(%(ids)s) RETURNING id, environment_id, expires_at)
+SELECT id, environment_id FROM reminded WHERE expires_at > {NOW}
 """  # noqa: S608
 
 
@@ -138,9 +141,11 @@ def spend_approval(
     )
 
 
-def take_due_reminders(*, limit: int, now: datetime | None = None) -> list[Row]:
-    """Returns up to `limit` approvals of which the caller's transaction must remind people, each only once ever."""
-    return fetch_all(_TAKE_REMINDERS, {"limit": limit, "now": now})
+def note_reminders(due: list[Row], now: datetime | None = None) -> list[Row]:
+    """Notes that people were reminded of these approvals, so that each is told only once ever. Returns those that can
+    still be decided, of which the caller's transaction must remind people.
+    """
+    return fetch_all(_REMINDED, {"ids": [row["id"] for row in due], "now": now})
 
 
 def _event(action: str, actor: Actor, approval_id: UUID, approval: Row, **more: str) -> Event:

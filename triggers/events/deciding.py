@@ -9,20 +9,19 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
-from django.db import IntegrityError, OperationalError, transaction
+from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
 from pipedai.api.errors import Conflict, NotFound
 from pipedai.api.renderers import compact_json, iso_time
 from pipedai.events import SYSTEM
-from pipedai.sql import Row, execute_later, fetch_all, sqlstate
-from pipedai.timeouts import LACKS_LOCK, in_transaction
+from pipedai.sql import Row, execute_later, fetch_all
+from pipedai.turns import due_rows
 from triggers.events.clauses import Searched, TooLarge, first_failing, pick, scalar_at, shown
 from triggers.models import Event, EventDecision, requesters_of
 from triggers.runs.ending import lock_triggers
@@ -283,51 +282,18 @@ def _size(value: Any) -> int:
     return len(compact_json(value).encode())
 
 
-# Picks the events to decide next, the oldest ones of each workspace, so that no workspace waits for another's. The
-# recursive query finds the environments with undecided events, with one look at the index `event_undecided` for each.
-# If there are so many such workspaces that each gets one event only, it reads only the first one of each environment.
-_UNDECIDED = """
-WITH RECURSIVE waiting (environment_id) AS (
-    (SELECT environment_id FROM event WHERE decided_at IS NULL ORDER BY environment_id LIMIT 1)
-    UNION ALL
-    SELECT (SELECT environment_id FROM event WHERE decided_at IS NULL AND environment_id > waiting.environment_id
-        ORDER BY environment_id LIMIT 1)
-    FROM waiting WHERE waiting.environment_id IS NOT NULL),
-named AS MATERIALIZED (SELECT e.id, e.workspace_id FROM waiting JOIN environment e ON e.id = waiting.environment_id),
-share AS (SELECT CASE WHEN count(DISTINCT workspace_id) < %(limit)s THEN %(limit)s ELSE 1 END AS most FROM named),
-queue AS (
-    SELECT e.id AS environment_id, oldest.*,
-        row_number() OVER (PARTITION BY e.workspace_id ORDER BY oldest.received_at, oldest.id) AS position
-    FROM named e CROSS JOIN LATERAL (
-        SELECT id, received_at FROM event WHERE decided_at IS NULL AND environment_id = e.id
-        ORDER BY received_at, id LIMIT (SELECT most FROM share)) oldest)
-SELECT id, environment_id FROM queue ORDER BY position, received_at LIMIT %(limit)s
-"""
-
-
-# For how many seconds the scheduler waits for a trigger that somebody is changing.
-_LOCK_SECONDS = 0.1
+# The events that nobody has decided yet.
+_TURNS = due_rows(
+    "event", waits="decided_at IS NULL", order="received_at", is_due=False, lock=False
+)
 
 
 def decide_ends(*, limit: int = 20, now: datetime | None = None) -> int:
     """Decides up to `limit` events, each in a transaction of its own, and returns how many. If one fails, it decides
-    the others nevertheless, and raises the error afterwards. If it does not get its locks at once, it leaves this
-    environment's events to the next call, so that other environments don't wait for the change of a trigger.
+    the others nevertheless, and raises the error afterwards. The events of an environment whose trigger somebody is
+    changing wait for the next turn.
     """
-    number, failed, busy = 0, None, set()
-    for row in fetch_all(_UNDECIDED, {"limit": limit}):
-        if row["environment_id"] in busy:
-            continue
-        try:
-            number += in_transaction(partial(_decide, row["id"], now), _LOCK_SECONDS)
-        except Exception as error:
-            if isinstance(error, OperationalError) and sqlstate(error) in LACKS_LOCK:
-                busy.add(row["environment_id"])
-            else:
-                failed = error
-    if failed is not None:
-        raise failed
-    return number
+    return _TURNS.each(lambda row: _decide(row["id"], now), limit=limit, now=now)
 
 
 def _decide(event_id: UUID, now: datetime | None) -> bool:

@@ -127,8 +127,8 @@ class BudgetWindow(TenantRow):
         )
         indexes = (
             # By these two indexes `notices.budgets` finds the windows whose notices may have to change.
-            index("budget_window_changed", ["id"], where=Q(is_changed=True)),
-            index("budget_window_noticed", ["ends_at"], where=Q(noticed_pct__gt=0)),
+            index("budget_window_to_look_at", ["environment", "id"], where=Q(is_changed=True)),
+            index("budget_window_told", ["environment", "ends_at"], where=Q(noticed_pct__gt=0)),
             # By this index `triggers.ready` finds the windows that are old enough to be deleted.
             index("budget_window_ended", ["ends_at"]),
         )

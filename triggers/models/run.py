@@ -566,8 +566,8 @@ class Approval(TenantRow):
             index("approval_listed", ["environment", "created_at", "id"]),
             index("approval_of_status", ["environment", "status", "created_at", "id"]),
             index(
-                "approval_remind",
-                ["remind_at"],
+                "approval_remind_next",
+                ["environment", "remind_at"],
                 where=has("remind_at", status=ApprovalStatus.PENDING),
             ),
             # By this index the hand-out finds a run's last approval, and the database the approvals of a removed run.

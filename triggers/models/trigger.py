@@ -319,7 +319,9 @@ class TriggerHealth(models.Model):
                 Q(is_failing=False) | Q(has_outcome=True, failures__gte=1),
             ),
         )
-        indexes = (index("trigger_health_due", ["check_at"], where=has("check_at")),)
+        indexes = (
+            index("trigger_health_next", ["environment", "check_at"], where=has("check_at")),
+        )
 
 
 class Tick(TenantRow):

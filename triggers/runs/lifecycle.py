@@ -19,6 +19,7 @@ from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Conflict, NotFound
 from pipedai.events import SYSTEM, Actor, Event, emit
 from pipedai.sql import Row, execute, fetch_all, fetch_one
+from pipedai.turns import Turns
 from pipedai.wakeups import wake_workers
 from triggers.budgets.spending import reserve
 from triggers.heartbeats import lease_params
@@ -247,14 +248,12 @@ def expire_queued_runs(*, limit: int = 100, now: datetime | None = None) -> int:
     )
 
 
-def _end_found(find: str, end: str, params: Row, action: Callable[[Row], str]) -> int:
-    """Finds runs by the statement `find`, which locks their triggers, ends them by the statement `end`, and returns how
-    many. `action` says which action the end of a run is.
+def _end_found(turns: Turns, end: str, params: Row, action: Callable[[Row], str]) -> int:
+    """Ends the runs of a turn, which locks their triggers, by the statement `end`, and returns how many. `action` says
+    which action the end of a run is.
     """
-    with transaction.atomic():
-        found = fetch_all(find, params)
-        if not found:
-            return 0
+
+    def end_runs(found: list[Row]) -> int:
         ids = [run["id"] for run in found]
         # If the table is partitioned by environment, the environments make PostgreSQL read only their partitions.
         environment_ids = list({run["environment_id"] for run in found})
@@ -263,7 +262,9 @@ def _end_found(find: str, end: str, params: Row, action: Callable[[Row], str]) -
             [run for run in ended if run["spells"]], ApprovalStatus.EXPIRED, now=params["now"]
         )
         follow_up(ended, [ended_event(action(run), SYSTEM, run) for run in ended])
-    return len(ended)
+        return len(ended)
+
+    return turns.take(end_runs, **params)
 
 
 def _leasing(run_id: UUID, worker_id: UUID, now: datetime | None) -> Row:

@@ -6,9 +6,10 @@ Each transition is one UPDATE whose condition names the expected state and the r
 # These statements are raw SQL for speed, so no migration renames columns in them. See docs/decisions/fast-paths.md.
 
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 
 from pipedai.sql import NOW
+from pipedai.turns import found_rows
 from triggers.budgets.spending import CAN_REJECT, CAP, HAS_BUDGETS, HAS_RESERVATIONS
 from triggers.heartbeats import LEASES_COUNT
 from triggers.models import MAX_SPELLS, RUN_COLUMNS
@@ -93,18 +94,11 @@ IS_OVERDUE = f"""slot IS NOT NULL AND least(lease_expires_at, deadline_at) <= {N
     AND least({LEASE_END}, deadline_at) <= {NOW}"""
 
 
-def _with_trigger_locked(found: str) -> str:
-    """Returns the statement that finds runs by the query `found`, and locks their triggers against changes, so that a
-    retry goes to the present worker. It leaves out the runs of triggers that somebody is changing, so that the change
-    of one environment does not make all others wait. The next round finds them again. The environments take turns.
-    """
-    return f"""
-SELECT r.id, r.environment_id FROM (
-    SELECT *, row_number() OVER (PARTITION BY environment_id ORDER BY id) AS turn FROM ({found}) f) r
-JOIN trigger t ON t.id = r.trigger_id
-ORDER BY r.turn, r.id LIMIT %(limit)s FOR SHARE OF t SKIP LOCKED
-"""
-
+# Locks the triggers of the runs found, so that a retry goes to the present worker. It leaves out the runs of triggers
+# that somebody is changing. The next turn finds them again.
+_with_trigger_locked = partial(
+    found_rows, more="JOIN trigger t ON t.id = r.trigger_id", lock="FOR SHARE OF t SKIP LOCKED"
+)
 
 OVERDUE = _with_trigger_locked(f"SELECT id, trigger_id, environment_id FROM run WHERE {IS_OVERDUE}")
 

@@ -9,7 +9,6 @@ and an audit row; later ones move `last_tick_at` and add to `missed_count`. A st
 with ticks about which nobody decided.
 """
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -26,6 +25,7 @@ from pipedai.events import SYSTEM, Event, emit
 from pipedai.ids import new_id
 from pipedai.logs import get_logger
 from pipedai.sql import NOW, Row, execute, fetch_all
+from pipedai.turns import Turns, in_time
 from triggers.models import Tick, Trigger
 from triggers.runs.queueing import queue_scheduled_runs
 from triggers.runs.routing import wake_for
@@ -37,10 +37,6 @@ log = get_logger(__name__)
 # After how long a trigger is tried again if its schedule can't be worked out, for example because its time zone is no
 # longer in the zone database.
 _RETRY_AFTER = timedelta(minutes=5)
-
-# A transaction takes no further trigger after this time, because other jobs of the scheduler wait for it. Counting the
-# missed ticks of many different schedules can take longer.
-_LONGEST_BATCH_SECONDS = 1.0
 
 # How many pairs of a due time and an environment a batch reads, at most. Due times are whole minutes, so thousands of
 # due triggers have few of them. The query reads the index `trigger_due_in_environment` once for each pair, which takes
@@ -66,12 +62,14 @@ queue AS (
         count(*) OVER workspace AS pairs,
         row_number() OVER (workspace ORDER BY due.next_run_at, random()) AS position
     FROM due JOIN environment e ON e.id = due.environment_id
+    WHERE %(only)s::uuid IS NULL OR due.environment_id = %(only)s
     WINDOW workspace AS (PARTITION BY e.workspace_id)),
 share AS (
     SELECT ceil(%(limit)s::numeric / greatest(count(DISTINCT workspace_id), 1))::int AS size FROM queue),
 turn AS (
-    SELECT next_run_at, environment_id, paused, ceil(size::numeric / least(pairs, size))::int AS most
-    FROM queue CROSS JOIN share WHERE position <= size ORDER BY position, random())
+    SELECT next_run_at, environment_id, paused,
+        ceil((SELECT size FROM share)::numeric / least(pairs, (SELECT size FROM share)))::int AS most
+    FROM queue WHERE position <= (SELECT size FROM share) ORDER BY position, random())
 SELECT t.*, turn.paused, {NOW} AS now FROM turn CROSS JOIN LATERAL (
     SELECT id, environment_id, worker_id, pool_id, schedule, timezone, run_once_at, next_run_at, overlap_policy
     FROM trigger WHERE next_run_at = turn.next_run_at AND environment_id = turn.environment_id
@@ -79,6 +77,7 @@ SELECT t.*, turn.paused, {NOW} AS now FROM turn CROSS JOIN LATERAL (
     FOR NO KEY UPDATE SKIP LOCKED) t
 LIMIT %(limit)s
 """
+TURNS = Turns(_DUE)
 
 # Finds, for each trigger, the unfinished run that was queued first.
 _UNFINISHED = """
@@ -154,26 +153,19 @@ class _Batch:
 
 
 def fire_due_ticks(*, limit: int = 500, now: datetime | None = None) -> int:
-    """Decides about the ticks of up to `limit` triggers in one transaction, and returns how many."""
-    with transaction.atomic():
-        # The triggers are locked first: the order of locks (docs/architecture.md) has triggers before their runs.
-        due = lock_due_triggers(limit=limit, now=now)
-        if not due:
-            return 0
-        batch = _Batch(_busy_triggers(due))
-        deadline = time.monotonic() + _LONGEST_BATCH_SECONDS
-        for trigger in due:
-            batch.decide(trigger)
-            if time.monotonic() > deadline:
-                # The triggers that this batch has not reached stay due, for the next call.
-                break
-        _store(batch, now)
+    """Decides about the ticks of up to `limit` triggers in one transaction, and returns how many. The triggers that it
+    does not reach in the time of a turn stay due, because counting the missed ticks of many schedules takes long.
+    """
+    return TURNS.take(partial(_fire, now=now), limit=limit, now=now, most_pairs=_MOST_PAIRS)
+
+
+def _fire(due: list[Row], now: datetime | None) -> int:
+    # The triggers are locked already: the order of locks (docs/architecture.md) has triggers before their runs.
+    batch = _Batch(_busy_triggers(due))
+    for trigger in in_time(due):
+        batch.decide(trigger)
+    _store(batch, now)
     return len(batch.nexts)
-
-
-def lock_due_triggers(*, limit: int, now: datetime | None = None) -> list[Row]:
-    """Locks up to `limit` due triggers, and returns the columns that this module needs."""
-    return fetch_all(_DUE, {"limit": limit, "most_pairs": _MOST_PAIRS, "now": now})
 
 
 def _busy_triggers(due: list[Row]) -> dict[UUID, UUID]:

@@ -335,7 +335,7 @@ def surely(work: Callable[[], T], until: float, *, connection_id: UUID) -> T:
     while True:
         try:
             close_old_connections()
-            with timeouts.overriding(timeouts.SCHEDULER):
+            with timeouts.overriding(timeouts.SENDER):
                 return work()
         except Exception as error:
             if time.monotonic() > until:

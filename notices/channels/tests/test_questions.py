@@ -65,7 +65,7 @@ def test_two_schedulers_remind_once(committed_cast, round_):
 
 def test_the_reminders_that_are_due_are_found_by_an_index(db):
     prefer_indexes()
-    with explained("WITH due") as plans:
+    with explained("WITH RECURSIVE") as plans:
         remind_of_questions()
     assert "approval" not in plans.read_whole
 

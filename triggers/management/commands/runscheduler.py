@@ -35,7 +35,7 @@ class Command(BaseCommand):
         log_start("scheduler")
         stop = stop_on_signals()
         heartbeat = Heartbeat()
-        beat = Job("heartbeat", heartbeat.every_seconds, heartbeat.beat)
+        beat = Job("beat", heartbeat.every_seconds, heartbeat.beat)
         jobs = _traced(_measured((beat, *registered_jobs())))
         log.info("scheduler.started", id=str(heartbeat.id), jobs=[job.name for job in jobs])
         done = run_jobs(jobs, stop)

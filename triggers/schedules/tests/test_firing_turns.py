@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from django.db import transaction
 
-from pipedai.sql import execute
+from pipedai.sql import Row, execute
 from testing.probes.plans import explained
 from testing.processes.racing import accepted, at_once
 from testing.world.cases import cases
@@ -16,7 +16,7 @@ from testing.world.many_triggers import add_triggers
 from testing.world.tenants import add_environments
 from triggers.models import Run, Tick, Trigger
 from triggers.schedules import firing
-from triggers.schedules.firing import fire_due_ticks, lock_due_triggers
+from triggers.schedules.firing import TURNS, fire_due_ticks
 
 NOON = datetime(2100, 5, 4, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -30,6 +30,10 @@ def make_due(cast: Cast, count: int, *, due: datetime = NOON) -> None:
     add_triggers(cast, count, schedule="* * * * *", due=due, worker_id=None)
 
 
+def due_triggers(*, limit: int, now: datetime) -> list[Row]:
+    return TURNS.rows(limit=limit, now=now, most_pairs=firing._MOST_PAIRS)
+
+
 def decided(cast: Cast) -> int:
     """Returns how many triggers of the cast's environment have a decided tick."""
     mine = Tick.objects.filter(environment=cast.environment)
@@ -39,7 +43,7 @@ def decided(cast: Cast) -> int:
 def picked(limit: int, *, now: datetime = NOON) -> Counter[UUID]:
     """Returns how many triggers of each workspace the next batch would have, without firing it."""
     with transaction.atomic():
-        rows = lock_due_triggers(limit=limit, now=now)
+        rows = due_triggers(limit=limit, now=now)
     assert len({row["id"] for row in rows}) == len(rows) <= limit
     of_environment = Trigger.objects.values_list("environment_id", "environment__workspace_id")
     workspaces = dict(of_environment.distinct())
@@ -102,10 +106,10 @@ def test_of_a_workspace_those_that_have_waited_longest_come_first(cast: Cast) ->
     make_due(newer, 10)
     make_due(older, 10, due=NOON - MINUTE)
     with transaction.atomic():
-        rows = lock_due_triggers(limit=11, now=NOON)
+        rows = due_triggers(limit=11, now=NOON)
     assert sum(row["environment_id"] == older.environment.id for row in rows) >= 5
     with transaction.atomic():
-        (first,) = lock_due_triggers(limit=1, now=NOON)
+        (first,) = due_triggers(limit=1, now=NOON)
     assert first["environment_id"] == older.environment.id
 
 
@@ -126,7 +130,7 @@ def test_a_batch_of_five_thousand_due_triggers_reads_no_more_than_it_takes(cast:
         make_due(mine, 250, due=NOON - age % 5 * MINUTE)
     execute("ANALYZE trigger", {})
     with explained() as plans, transaction.atomic():
-        batch = lock_due_triggers(limit=500, now=NOON)
+        batch = due_triggers(limit=500, now=NOON)
     assert len(batch) == 500
     assert "trigger" not in plans.read_whole
     assert plans.rows_read("trigger") < 1_000

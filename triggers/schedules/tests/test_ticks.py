@@ -17,7 +17,6 @@ from testing.world.cast import Cast
 from testing.world.runs import Runs
 from triggers import services
 from triggers.models import Run, Tick, Trigger
-from triggers.schedules import firing
 from triggers.schedules.firing import fire_due_ticks
 from triggers.states import Decision
 
@@ -227,7 +226,7 @@ def test_the_latest_of_a_gap_is_skipped_like_any_other(cast: Cast) -> None:
 
 
 def test_a_batch_with_long_gaps_leaves_some_for_the_next(cast: Cast, monkeypatch: Any) -> None:
-    monkeypatch.setattr(firing, "_LONGEST_BATCH_SECONDS", -1.0)
+    monkeypatch.setattr("pipedai.turns.TURN_SECONDS", -1.0)
     triggers = [scheduled(cast) for _ in range(3)]
     assert [fire_due_ticks(now=NOON) for _ in range(4)] == [1, 1, 1, 0]
     assert all(decisions(trigger_id) == [(NOON, "fired")] for trigger_id in triggers)
