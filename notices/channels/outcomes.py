@@ -4,18 +4,20 @@ The end of a run only notes its outcome; a scheduler queues the notices later. S
 the count of the hourly limit, and costs nothing if no channel of its environment wants ended runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from typing import Final
 from uuid import UUID
 
-from notices.channels.announcements import of_outcomes, of_questions
+from notices.channels.announcements import Announcement, of_outcomes, of_questions
 from notices.channels.queueing import channels_wanting, queue_notices
 from notices.states import APPROVAL_REQUESTED, RUN_ENDED, RUN_RESULT
 from pipedai.ids import new_id
-from pipedai.sql import Row, execute_later, fetch_all
-from pipedai.turns import due_rows
+from pipedai.sql import Row, execute, execute_later, fetch_all
+from pipedai.turns import due_rows, in_time
 from triggers.approvals.services import TO_REMIND_OF, note_reminders
 
 # The SQL condition that a channel `c` is enabled and tells of ended runs. The index `channel_of_outcomes` has the same
@@ -30,7 +32,8 @@ WHERE EXISTS (SELECT FROM channel c WHERE c.environment_id = o.environment_id AN
 """  # noqa: S608
 
 _TURNS: Final = due_rows("untold_outcome", waits="true", order="id", is_due=False)
-_TAKE: Final = "DELETE FROM untold_outcome WHERE id = ANY(%(ids)s) RETURNING environment_id, run_id"
+_READ: Final = "SELECT id, environment_id, run_id FROM untold_outcome WHERE id = ANY(%(ids)s)"
+_TOLD: Final = "DELETE FROM untold_outcome WHERE id = ANY(%(ids)s)"
 
 
 def note_outcomes(outcomes: Sequence[tuple[UUID, UUID]]) -> None:
@@ -54,15 +57,26 @@ def tell_outcomes(*, limit: int = 50, now: datetime | None = None) -> int:
 
 
 def _tell(untold: list[Row], now: datetime | None) -> int:
-    taken = fetch_all(_TAKE, {"ids": [row["id"] for row in untold]})
-    environments = {row["environment_id"] for row in taken}
+    """Tells of the outcomes that it reaches in the time of a turn, because clauses of many channels may take long."""
+    outcomes = fetch_all(_READ, {"ids": [row["id"] for row in untold]})
+    environments = {row["environment_id"] for row in outcomes}
+    left: set[UUID | None] = set()
     if channels := channels_wanting(environments, [RUN_ENDED, RUN_RESULT], now=now):
-        run_ids = sorted({row["run_id"] for row in taken})
+        run_ids = sorted({row["run_id"] for row in outcomes})
         # `always` and `failed` can be decided from the run alone; only clauses, a JSON list, need the documents.
         with_documents = any(each["tells_when"].startswith("[") for each in channels)
         announcements = of_outcomes(run_ids, with_documents=with_documents)
-        queue_notices(channels, announcements, now=now)
-    return len(taken)
+        left = {each.run_id for each in announcements}
+
+        def in_turn() -> Iterator[Announcement]:
+            for run_id, of_run in in_time(groupby(announcements, key=attrgetter("run_id"))):
+                left.remove(run_id)
+                yield from of_run
+
+        queue_notices(channels, in_turn(), now=now)
+    ids = [row["id"] for row in outcomes if row["run_id"] not in left]
+    execute(_TOLD, {"ids": ids})
+    return len(ids)
 
 
 def announce_questions(

@@ -19,7 +19,7 @@ from notices.states import ALWAYS, DIGEST, FAILED, RUN_RESULT
 from pipedai.ids import new_id
 from pipedai.outgoing.mails import mail_host
 from pipedai.sql import NOW, Row, execute, fetch_all
-from triggers.events.clauses import first_failing
+from triggers.events.clauses import clauses_of, first_failing
 from triggers.states import FAILURES
 
 # Selects the channels that subscribe to one of the events. It locks none, because the scheduler tells of all tenants,
@@ -30,6 +30,10 @@ FROM channel
 WHERE environment_id = ANY(%(environments)s) AND enabled AND deleted_at IS NULL AND events && %(events)s::varchar[]
 ORDER BY id
 """  # noqa: S608
+
+
+# The values of `tells_when`, a JSON text, that are no clauses.
+_ALWAYS, _FAILED = json.dumps(ALWAYS), json.dumps(FAILED)
 
 
 def channels_wanting(
@@ -50,16 +54,16 @@ def wants(channel: Row, announcement: Announcement) -> bool:
 
 def _wants_result(channel: Row, announcement: Announcement) -> bool:
     """Returns whether a final outcome is of a trigger that the channel tells of, and fits its `when`."""
-    run, when = announcement.about["run"], json.loads(channel["tells_when"])
+    run, when = announcement.about["run"], channel["tells_when"]
     if channel["trigger_ids"] is not None and run["triggerId"] not in channel["trigger_ids"]:
         return False
-    if when == ALWAYS or run["nothingNew"]:
-        return bool(when == ALWAYS)
-    if when == FAILED:
+    if when == _ALWAYS or run["nothingNew"]:
+        return bool(when == _ALWAYS)
+    if when == _FAILED:
         return run["status"] in FAILURES
     # Each channel may search long strings as often as one alone, and all share what lists have been searched for.
     searched = replace(announcement.searched, characters=0)
-    return first_failing(when, announcement.document, searched) is None
+    return first_failing(clauses_of(when), announcement.document, searched) is None
 
 
 # An address or a channel of Slack gets at most this many results, and as many other notices, in an hour. The same
@@ -175,15 +179,17 @@ class _Room:
 
 
 def queue_notices(
-    channels: Sequence[Row], announcements: Sequence[Announcement], *, now: datetime | None = None
+    channels: Sequence[Row], announcements: Iterable[Announcement], *, now: datetime | None = None
 ) -> list[Notice]:
     """Writes the notices of these channels, and returns them together with new digests. Call it in the transaction of
     the cause, with the result and `now` of `channels_wanting`. It runs a constant number of statements, and two for
     each digest.
     """
-    wanted = [
-        (channel, [each for each in announcements if wants(channel, each)]) for channel in channels
-    ]
+    wanted: list[tuple[Row, list[Announcement]]] = [(channel, []) for channel in channels]
+    for each in announcements:
+        for channel, found in wanted:
+            if wants(channel, each):
+                found.append(each)
     lines = _lines(wanted)
     unlimited = [line for line in lines if not _is_limited(line)]
     rows = [_notice(line, each) for line in unlimited for each in line.announcements]

@@ -3,10 +3,13 @@
 Documents hold what `json.loads` returns. A module of the worker compares the values, as its looks have such clauses.
 """
 
+import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from json import JSONEncoder
 from typing import Any, Final
 
@@ -25,6 +28,8 @@ MAX_PATH = 500
 _MAX_NAME = 100
 # How many bytes of compact JSON all clauses, or all fields, of a list may take together.
 _MAX_BYTES = 16 * 1024
+# How many bytes of compact JSON the value of one clause may take.
+_MAX_VALUE_BYTES = 4 * 1024
 _MAX_ARGUMENTS_BYTES = 8 * 1024
 # How many characters the clauses about one document may search for `contains`. Python needs up to 3.5 ns for each, and
 # an event may meet 20,000 clauses about a text of 256 KiB.
@@ -47,6 +52,29 @@ class Op(StrEnum):
     GTE = "gte"
     LT = "lt"
     LTE = "lte"
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """A validated clause, prepared for many documents. `members` has what an `in` lists, by JSON type."""
+
+    path: str
+    op: str
+    value: Any
+    members: dict[str, frozenset[Any]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, clause: dict[str, Any]) -> "Clause":
+        members = _by_type(clause["value"]) if clause["op"] == Op.IN else {}
+        return cls(**clause, members=members)
+
+
+@lru_cache(maxsize=128)
+def clauses_of(text: str) -> tuple[Clause, ...]:
+    """Returns the validated clauses of a JSON text. A process prepares each text once, while it is used, and not again
+    for each document.
+    """
+    return tuple(map(Clause.of, json.loads(text)))
 
 
 @dataclass(frozen=True)
@@ -79,25 +107,30 @@ class Searched:
 
 
 def first_failing(
-    clauses: Iterable[dict[str, Any]], document: Any, searched: Searched | None = None
+    clauses: Iterable[Clause], document: Any, searched: Searched | None = None
 ) -> Failing | None:
-    """Returns the first of the validated clauses that does not hold for the document, or None if all of them hold. All
+    """Returns the first of the clauses that does not hold for the document, or None if all of them hold. All
     calls about one document may share `searched`. Raises TooLarge.
     """
     searched = searched or Searched()
     for clause in clauses:
-        seen = find(document, clause["path"])
+        seen = find(document, clause.path)
         if not _holds(clause, seen, searched):
-            return Failing(**clause, saw=None if seen is MISSING else shown(seen))
+            saw = None if seen is MISSING else shown(seen)
+            return Failing(clause.path, clause.op, clause.value, saw)
     return None
 
 
-def _holds(clause: dict[str, Any], seen: Any, searched: Searched) -> bool:
+def _holds(clause: Clause, seen: Any, searched: Searched) -> bool:
     """Returns whether the clause holds for the value at its path. It searches a long list only once for all clauses,
     because an event may meet 20,000 clauses of listeners, and other customers' requests wait meanwhile. Raises TooLarge
     if they search long strings too often.
     """
-    op, value = clause["op"], clause["value"]
+    op, value = clause.op, clause.value
+    if op == Op.IN:
+        return (
+            seen is not MISSING and _is_scalar(seen) and seen in clause.members.get(_type(seen), ())
+        )
     if op == Op.CONTAINS and isinstance(seen, list):
         members = searched.members
         if id(seen) not in members:
@@ -117,6 +150,20 @@ def _member(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return f"{type(value).__name__} {value}"
+
+
+def _by_type(values: list[Any]) -> dict[str, frozenset[Any]]:
+    """Returns the values by their JSON types. They are so few that those which Python hashes alike do no harm."""
+    types: defaultdict[str, set[Any]] = defaultdict(set)
+    for value in values:
+        types[_type(value)].add(value)
+    return {name: frozenset(found) for name, found in types.items()}
+
+
+def _type(value: Any) -> str:
+    """Returns the name of a scalar's JSON type. In Python a boolean is a number, in JSON it is not."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return "number" if is_number else type(value).__name__
 
 
 def pick(fields: dict[str, str], document: Any) -> dict[str, Any]:
@@ -188,6 +235,8 @@ class ClauseBody(InnerBody):
     value = serializers.JSONField(allow_null=True)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if len(compact_json(attrs["value"]).encode()) > _MAX_VALUE_BYTES:
+            raise serializers.ValidationError({"value": ["Must not be longer than 4 KiB."]})
         accepts, message = _VALUES[Op(attrs["op"])]
         if not accepts(attrs["value"]):
             raise serializers.ValidationError({"value": [message]})

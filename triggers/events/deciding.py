@@ -1,12 +1,15 @@
 """Decides what an event starts, for each trigger that listens to it, and starts runs as a request for them would.
 
 A trigger gets one decision for an event: by the first entry in its `on` that lets the event pass, or else by its first
-entry. The end of a run writes an event in its own transaction (`triggers.runs.ending`), so no end is lost; the
-scheduler decides about it later. An event is locked while it is decided, so none is decided twice.
+entry. An event of a source is decided in the transaction that stores it, unless its clauses take too long. The end of a
+run writes an event in its own transaction (`triggers.runs.ending`), so no end is lost. The scheduler decides both kinds
+of undecided events later. An event is locked while it is decided, so none is decided twice.
 """
 
 import hashlib
 import json
+import math
+import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -22,7 +25,16 @@ from pipedai.api.renderers import compact_json, iso_time
 from pipedai.events import SYSTEM
 from pipedai.sql import Row, execute_later, fetch_all
 from pipedai.turns import due_rows
-from triggers.events.clauses import Searched, TooLarge, first_failing, pick, scalar_at, shown
+from triggers.events.clauses import (
+    Searched,
+    TooLarge,
+    clauses_of,
+    first_failing,
+    pick,
+    scalar_at,
+    shown,
+)
+from triggers.events.refusals import tell_source
 from triggers.models import Event, EventDecision, requesters_of
 from triggers.runs.ending import lock_triggers
 from triggers.runs.queueing import QueueRoom, join_run, queue_run, take_turns
@@ -45,7 +57,7 @@ Payload = dict[str, Any]
 _ONE_TO_JOIN = "run_one_to_join"
 
 _LISTENERS = """
-SELECT id, trigger_id, outcome, types, "where"::json AS "where", fields::json AS fields, coalesce::json AS coalesce
+SELECT id, trigger_id, outcome, types, "where"::text AS "where", fields::json AS fields, coalesce::json AS coalesce
 FROM listener WHERE {heard} = %(heard_id)s AND environment_id = %(environment_id)s ORDER BY trigger_id, position
 """
 
@@ -67,28 +79,24 @@ _ENDS: dict[str, tuple[str, ...]] = {
 }
 
 
-def decide(event: Event, *, requesters: Sequence[UUID] = (), now: datetime | None = None) -> None:
+def decide(
+    event: Event,
+    *,
+    requesters: Sequence[UUID] = (),
+    now: datetime | None = None,
+    cpu_seconds: float = math.inf,
+) -> bool:
     """Decides what the event starts, writes the decisions and queues the runs, in the caller's transaction. The caller
     has stored the event, and read its `received_at`. `requesters` has the user or the API key that replays it. The
-    requesters of a run also request what its end starts, so that nobody approves calls that they caused.
+    requesters of a run also request what its end starts, so that nobody approves calls that they caused. If the clauses
+    use up `cpu_seconds` of the thread before all have been tried, nothing is written, and it returns False.
     """
     if event.run is not None:
         requesters = requesters_of(event.run.requested_by, event.run.also_requested_by)
-    decisions, passed = [], []
-    of_run = (_OF_SOURCE, event.source_id) if event.run is None else (_OF_RUN, event.run.trigger_id)
-    statement, heard_id = of_run
-    searched = Searched()
-    heard = fetch_all(statement, {"heard_id": heard_id, "environment_id": event.environment_id})
-    for trigger_id, listeners in groupby(heard, key=itemgetter("trigger_id")):
-        decision = EventDecision(event=event, trigger_id=trigger_id, decision=EventDecided.FILTERED)
-        decisions.append(decision)
-        try:
-            listener, decision.clause = _first_that_hears(event, listeners, searched)
-        except TooLarge:
-            _refuse(decision, EventRefusal.PAYLOAD_TOO_LARGE)
-            continue
-        if listener is not None:
-            passed.append((decision, listener))
+    heard = _heard(event, cpu_seconds)
+    if heard is None:
+        return False
+    decisions, passed = heard
     room = None
     # The order of locks has the environment before triggers and triggers before runs. So a transaction that locks
     # several triggers, or a run first, must take the locks of the environment and the triggers here.
@@ -104,6 +112,34 @@ def decide(event: Event, *, requesters: Sequence[UUID] = (), now: datetime | Non
             _refuse(decision, EventRefusal.PAYLOAD_TOO_LARGE)
     if decisions:
         _keep(event, decisions)
+    return True
+
+
+def _heard(
+    event: Event, cpu_seconds: float
+) -> tuple[list[EventDecision], list[tuple[EventDecision, Row]]] | None:
+    """Returns the decisions of all triggers that listen, and those that let the event pass with their first listener
+    that does. Returns None if that takes too long.
+    """
+    began = time.thread_time()
+    decisions, passed = [], []
+    of_run = (_OF_SOURCE, event.source_id) if event.run is None else (_OF_RUN, event.run.trigger_id)
+    statement, heard_id = of_run
+    searched = Searched()
+    found = fetch_all(statement, {"heard_id": heard_id, "environment_id": event.environment_id})
+    for trigger_id, listeners in groupby(found, key=itemgetter("trigger_id")):
+        if time.thread_time() - began > cpu_seconds:
+            return None
+        decision = EventDecision(event=event, trigger_id=trigger_id, decision=EventDecided.FILTERED)
+        decisions.append(decision)
+        try:
+            listener, decision.clause = _first_that_hears(event, listeners, searched)
+        except TooLarge:
+            _refuse(decision, EventRefusal.PAYLOAD_TOO_LARGE)
+            continue
+        if listener is not None:
+            passed.append((decision, listener))
+    return decisions, passed
 
 
 def _keep(event: Event, decisions: list[EventDecision]) -> None:
@@ -141,7 +177,8 @@ def _failing(event: Event, listener: Row, searched: Searched) -> Payload | None:
         return _clause("outcome", listener["outcome"], status)
     if listener["types"] is not None and event.type not in listener["types"]:
         return _clause("type", listener["types"], event.type)
-    failing = first_failing(listener["where"] or (), event.body, searched)
+    clauses = clauses_of(listener["where"]) if listener["where"] else ()
+    failing = first_failing(clauses, event.body, searched)
     return None if failing is None else failing.as_json()
 
 
@@ -300,12 +337,14 @@ def _decide(event_id: UUID, now: datetime | None) -> bool:
     """Returns whether it decided the event. Another scheduler may have done so, or may be doing so."""
     event = (
         Event.objects.select_for_update(skip_locked=True, of=("self",))
-        .select_related("run__trigger", "run__result")
+        .select_related("run__trigger", "run__result", "source")
         .filter(id=event_id, decided_at__isnull=True)
         .first()
     )
     if event is None:
         return False
-    decide(event, now=now)
+    decide(event, requesters=requesters_of(event.requested_by, None), now=now)
     Event.objects.filter(id=event_id).update(decided_at=now or Now())
+    if event.source_id is not None:
+        tell_source({"environment_id": event.environment_id, "source_id": event.source_id})
     return True

@@ -5,7 +5,7 @@ import json
 import math
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -28,7 +28,7 @@ from triggers import models
 from triggers.events.deciding import decide
 from triggers.events.refusals import count_refusal, tell_source
 from triggers.events.sources import is_signed, why_refused
-from triggers.models import SECRETS
+from triggers.models import SECRETS, requesters_of
 from triggers.states import Refusal, Scheme
 from workspaces.encryption import keys
 
@@ -137,11 +137,19 @@ _COUNT_DUPLICATE = "UPDATE event SET duplicates = duplicates + 1 WHERE id = %(ev
 
 _KEEP = """
 INSERT INTO event (
-    id, environment_id, source_id, type, given_id, body, duplicates, replay_of_id, received_at, decided_at)
+    id, environment_id, source_id, type, given_id, body, duplicates, replay_of_id, requested_by, received_at,
+    decided_at)
 VALUES (%(id)s, %(environment_id)s, %(source_id)s, %(type)s, %(given_id)s, %(body)s::json, 0, %(replay_of_id)s,
-    statement_timestamp(), statement_timestamp())
+    %(requested_by)s, statement_timestamp(), statement_timestamp())
 RETURNING received_at
 """
+
+# Leaves the event to the scheduler.
+_PUT_OFF = "UPDATE event SET decided_at = NULL WHERE id = %(id)s"
+
+# For how many seconds of its thread's CPU time an event tries clauses in a web process, because other customers'
+# requests wait meanwhile. The clauses of one more trigger may take some 15 ms.
+_CPU_SECONDS = 0.03
 
 # Notes once a second that an event came. It is the last statement of a transaction and skips a locked row, so that
 # events of a source don't wait for each other, and a user who changes the source does not wait for events.
@@ -218,7 +226,7 @@ def replay_event(*, event_id: UUID, actor: Actor) -> UUID:
         body = row.pop("body")
         source_name = row.pop("source_name")
         kept = {**row, "id": replay_id, "replay_of_id": event_id}
-        _keep(kept, body, source_name, requesters=[actor.id] if actor.id else [])
+        _keep(kept, body, source_name, requested_by=actor.id)
         metadata = {"replayOf": str(event_id), "sourceId": str(row["source_id"])}
         emit(Event("event.replayed", actor, row["environment_id"], "event", replay_id, metadata))
     return replay_id
@@ -321,12 +329,17 @@ def _take_once(source: Row, identity: Identity, document: Any) -> UUID:
 
 
 def _keep(
-    event: Row, document: Any, source_name: str, *, requesters: Sequence[UUID] = ()
+    event: Row, document: Any, source_name: str, *, requested_by: UUID | None = None
 ) -> datetime:
-    """Stores an event of a source and decides it, in the caller's transaction. Returns when the event came."""
-    stored = fetch_row(_KEEP, {**event, "body": json.dumps(document, ensure_ascii=False)})
+    """Stores an event of a source and decides it, in the caller's transaction, or leaves the decision to the scheduler
+    if the clauses take too long. Returns when the event came. `requested_by` is the user or API key that replays it.
+    """
+    body = json.dumps(document, ensure_ascii=False)
+    stored = fetch_row(_KEEP, {**event, "body": body, "requested_by": requested_by})
     at: datetime = stored["received_at"]
     source = models.EventSource(id=event["source_id"], name=source_name)
     kept = models.Event(**event, source=source, body=document, received_at=at)
-    decide(kept, requesters=requesters)
+    requesters = requesters_of(requested_by, None)
+    if not decide(kept, requesters=requesters, cpu_seconds=_CPU_SECONDS):
+        execute(_PUT_OFF, event)
     return at

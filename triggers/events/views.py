@@ -121,7 +121,7 @@ class EventSerializer(RowSerializer):
     """An event and its decisions."""
 
     of = Event
-    shows = "id eventId type receivedAt duplicates replayOf environmentId sourceId runId decisions"
+    shows = "id eventId type receivedAt decidedAt duplicates replayOf environmentId sourceId runId decisions"
     eventId = serializers.CharField(source="given_id", allow_null=True)
     replayOf = serializers.UUIDField(source="replay_of_id", allow_null=True)
     decisions = DecisionSerializer(many=True)

@@ -95,8 +95,10 @@ class Event(TenantRow):
     replay_of = tenant_key("self", null=True)
     # When the event came, by the database's clock.
     received_at = models.DateTimeField(db_default=Now(), editable=False)
-    # When it was decided what the event starts. An event of a source is decided in the transaction that stores it. The
-    # scheduler decides an event of a run; until then this is NULL.
+    # The user or the API key that replays the event; NULL if this is no replay.
+    requested_by = models.UUIDField(null=True)
+    # When it was decided what the event starts. An event of a source is decided in the transaction that stores it, if
+    # its clauses don't take too long. The scheduler decides the others, and those of runs; until then this is NULL.
     decided_at = models.DateTimeField(null=True)
 
     class Meta:
@@ -106,13 +108,14 @@ class Event(TenantRow):
             unique("event_one_of_run", ["run", "environment"], where=has("run")),
             check(
                 "event_of_source_or_run",
-                has("source", "body", "decided_at", run__isnull=True)
+                has("source", "body", run__isnull=True)
                 | lacks(
                     "source",
                     "body",
                     "type",
                     "given_id",
                     "replay_of",
+                    "requested_by",
                     duplicates=0,
                     run__isnull=False,
                 ),
@@ -124,8 +127,7 @@ class Event(TenantRow):
             # events.
             index("event_types", ["source", "type", "-received_at"], where=has("source", "type")),
             index("event_listed_of_all", ["environment", "received_at", "id"], where=has("source")),
-            # By this index the scheduler finds the ends of runs that it has to decide, the oldest of each environment
-            # first.
+            # By this index the scheduler finds the events that it has to decide, the oldest of each environment first.
             index(
                 "event_undecided", ["environment", "received_at", "id"], where=lacks("decided_at")
             ),

@@ -269,3 +269,12 @@ def test_environments_take_turns(cast):
     late = Runs.of(floods[1]).ended()
     assert tell_outcomes(limit=4) == 3  # Two of the flood, and the only other one.
     assert Notice.objects.filter(run_id=late).exists()
+
+
+def test_clauses_that_take_long_leave_the_other_outcomes_to_the_next_turn(cast, monkeypatch):
+    add_channel(cast, events=RESULT)
+    runs = Runs.of(cast)
+    ended = {runs.ended() for _ in range(3)}
+    monkeypatch.setattr("pipedai.turns.TURN_SECONDS", -1.0)
+    assert [tell_outcomes() for _ in range(4)] == [1, 1, 1, 0]
+    assert {notice.run_id for notice in Notice.objects.all()} == ended

@@ -13,16 +13,21 @@ from rest_framework.exceptions import ValidationError
 from pipedai_worker.clauses import OPS as OPS_OF_WORKERS
 from pipedai_worker.clauses import all_hold
 from testing.world.cases import cases
+from triggers.events import clauses as prepared
 from triggers.events.clauses import (
     FieldsField,
     Op,
     Searched,
     TooLarge,
     WhereField,
-    first_failing,
     pick,
     scalar_at,
 )
+
+
+def first_failing(listed, document, searched=None):
+    return prepared.first_failing(map(prepared.Clause.of, listed), document, searched)
+
 
 SCALARS = (
     st.none()
@@ -286,3 +291,18 @@ def test_long_strings_are_searched_for_no_more_clauses_than_other_requests_can_w
     assert first_failing(clauses, document, searched) is None
     with pytest.raises(TooLarge):
         first_failing(clauses[:1], document, searched)
+
+
+def test_the_value_of_a_clause_takes_at_most_four_kib():
+    clause = {"path": "/a", "op": "in", "value": ["x" * 4_092]}
+    assert WhereField().run_validation([clause])
+    clause["value"] = ["x" * 4_093]
+    with pytest.raises(ValidationError, match="longer than 4 KiB"):
+        WhereField().run_validation([clause])
+
+
+def test_a_list_of_clauses_is_prepared_once_for_many_documents():
+    text = json.dumps([{"path": "/a", "op": "in", "value": list(range(900))}])
+    assert prepared.clauses_of(text) is prepared.clauses_of(text)
+    (clause,) = prepared.clauses_of(text)
+    assert clause.members == {"number": frozenset(range(900))}

@@ -54,6 +54,7 @@ def test_the_list_shows_what_was_decided_and_one_event_its_body(
         "eventId": None,
         "type": "push",
         "receivedAt": A_TIME,
+        "decidedAt": A_TIME,
         "duplicates": 0,
         "replayOf": None,
         "environmentId": str(cast.environment.id),

@@ -15,10 +15,11 @@ from pipedai.ids import new_id
 from pipedai.server.memory_budget import group_of
 from pipedai.sql import execute
 from testing.world.cast import Cast
-from testing.world.events import SOURCE_SECRET, add_source, github
+from testing.world.events import SOURCE_SECRET, add_source, github, listen
 from triggers.events import receiving
+from triggers.events.deciding import decide_ends
 from triggers.events.tests.test_signatures import OPTIONS
-from triggers.models import Event, EventKey, EventSource
+from triggers.models import Event, EventKey, EventSource, Run
 
 BODY = b'{"action": "opened"}'
 
@@ -239,3 +240,26 @@ def test_a_hook_takes_a_constant_number_of_statements(
     for refused, statements in ((source_id, 2), (new_id(), 1)):
         with django_assert_num_queries(statements):
             assert post(refused, headers={}).status_code == 401
+
+
+def test_an_event_whose_clauses_take_long_is_decided_by_the_scheduler(
+    cast: Cast, source_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiving, "_CPU_SECONDS", -1.0)
+    trigger_id = cast.add_trigger()
+    listen(trigger_id, source_id=source_id)
+    first = post(source_id).json()["id"]
+    client = cast.client(cast.operator)
+    told = client.get(f"/api/v1/events/{first}").json()
+    assert (told["decidedAt"], told["decisions"]) == (None, [])
+    # The user who replays it has requested what it starts, though the scheduler decides it.
+    replay = client.post(f"/api/v1/events/{first}/replay", {}).json()["id"]
+    assert not Run.objects.exists()
+    assert post(source_id).json()["id"] == first, "known again"
+    assert decide_ends() == 2
+    for event_id, requester in ((first, None), (replay, cast.operator.id)):
+        told = client.get(f"/api/v1/events/{event_id}").json()
+        (decision,) = told["decisions"]
+        assert told["decidedAt"]
+        assert decision["decision"] == "fired"
+        assert Run.objects.get(id=decision["runId"]).requested_by == requester
