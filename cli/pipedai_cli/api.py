@@ -5,7 +5,7 @@ import re
 import ssl
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from http import HTTPStatus
@@ -50,6 +50,14 @@ class Refused(Failure):
         self.code = code
 
 
+class Busy(Refused):
+    """The API answered that it is too busy for this now. The same may be asked again after `seconds`."""
+
+    def __init__(self, code: str, sentence: str, seconds: float) -> None:
+        super().__init__(code, sentence)
+        self.seconds = seconds
+
+
 def wrong_usage(sentence: str) -> Failure:
     return Failure(Exit.USAGE, sentence)
 
@@ -67,6 +75,8 @@ LARGEST_LINE = 1024 * 1024
 # How many rows a page of a list has.
 PAGE = 200
 _TRIES = 3
+# For how many seconds a plan or an apply waits for those of others.
+_PATIENCE = 300.0
 _LONGEST_RETRY_AFTER = 30.0
 
 Json = dict[str, Any]
@@ -140,6 +150,20 @@ class Api:
 
     def post(self, path: str, body: Json | None = None, **options: Any) -> Any:
         return self.ask("POST", path, json=body or {}, **options)
+
+    def send_files(self, path: str, body: Json, say: Callable[[str], None]) -> Json:
+        """Plan or apply files. While others do so, wait for them and say so once, for five minutes at most."""
+        ends_at, has_said = time.monotonic() + _PATIENCE, False
+        while True:
+            try:
+                return self.post(path, body)  # type: ignore[no-any-return]
+            except Busy as busy:  # noqa: PERF203 - it waits for seconds
+                if time.monotonic() + busy.seconds > ends_at:
+                    raise
+                if not has_said:
+                    say(f"Waiting: {busy}")
+                has_said = True
+                time.sleep(busy.seconds)
 
     def queue(self, path: str, body: Json | None = None) -> Json:
         """Queue a run. With the idempotency key only one run is made, even if a proxy repeats the request."""
@@ -231,7 +255,10 @@ class Api:
         if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
             # This is not Refused, because the same request may succeed later.
             raise Failure(Exit.UNREACHABLE, f"{self.url} can't answer now: {_sentence(answer)}")
-        raise Refused(str(answer.get("code")), _sentence(answer))
+        refusal = str(answer.get("code")), _sentence(answer)
+        if (seconds := _retry_after(response)) is not None:
+            raise Busy(*refusal, seconds)
+        raise Refused(*refusal)
 
     def _unreachable(self, error: Exception) -> Failure:
         what = str(error).rstrip(".") or type(error).__name__

@@ -2,10 +2,11 @@
 
 import hashlib
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -34,7 +35,9 @@ from workspaces.files.values import named_rows, names_of, with_ids
 from workspaces.locks import hold_role, lock_environment
 from workspaces.roles import Role
 
+# For how many seconds a plan or apply may keep the database busy, and compute in its thread.
 MOST_SECONDS = 5.0
+MOST_CPU_SECONDS = 2.0
 _SET_TIMEOUT = "SELECT set_config('statement_timeout', %(milliseconds)s, true)"
 
 
@@ -103,6 +106,8 @@ class _Work:
     def __init__(
         self, environment_id: UUID, request: Request, actor: Actor, role: Role = Role.ADMIN
     ) -> None:
+        self._began = time.thread_time()
+        self._cpu = defaultdict[str, float](float)
         check_resources(request.resources)
         self.request = request
         self._role = role
@@ -139,7 +144,7 @@ class _Work:
         for change in self._ordered:
             assert change.resource is not None
             fields = {name: value for name, value in change.resource.items() if name != "kind"}
-            with named(change):
+            with self._at(change):
                 with_label = {**fields, "managedBy": self.request.managed_by}
                 change.wanted = values.read(
                     change.kind,
@@ -254,7 +259,7 @@ class _Work:
         if change.row is not None:
             self._update(change, first)
             return
-        with named(change):
+        with self._at(change):
             change.kind.resource.create(
                 environment_id=self._environment_id,
                 values={**change.kind.without_any, **first},
@@ -264,7 +269,7 @@ class _Work:
 
     def _update(self, change: Change, said: Row) -> None:
         if said:
-            with named(change):
+            with self._at(change):
                 change.kind.resource.update(
                     change.id, environment_id=self._environment_id, values=said, actor=self._actor
                 )
@@ -272,7 +277,7 @@ class _Work:
     def _delete(self, change: Change) -> None:
         """Deletes a row. In a plan, a refusal becomes a warning."""
         try:
-            with named(change):
+            with self._at(change):
                 change.kind.resource.delete(
                     change.id, environment_id=self._environment_id, actor=self._actor
                 )
@@ -280,6 +285,21 @@ class _Work:
             if not self.request.is_plan:
                 raise
             change.warnings.append(error.message)
+
+    @contextmanager
+    def _at(self, change: Change) -> Iterator[None]:
+        """Names the resource in errors, and counts what it costs. Raises Conflict if all have cost too much."""
+        began = time.thread_time()
+        with named(change):
+            yield
+        self._cpu[change.name] += time.thread_time() - began
+        if time.thread_time() - self._began > MOST_CPU_SECONDS:
+            name, seconds = max(self._cpu.items(), key=itemgetter(1))
+            raise Conflict(
+                f"It takes more than {MOST_CPU_SECONDS:g} seconds of computing: change less at once. The costliest is"
+                f" {name}, with {1000 * seconds:,.0f} ms.",
+                code=ErrorCode.TOO_MUCH_FOR_FILES,
+            )
 
     def _warn(self, change: Change) -> None:
         """Adds warnings for the reader of the plan."""

@@ -14,10 +14,12 @@ from pipedai.server.memory_budget import RequestLimit
 from workspaces.access import IsAdmin, IsViewer, TenantViewSet
 from workspaces.files import changes, planning, values
 from workspaces.files.serializers import ApplyBody, ChangeSerializer, PlanBody, UnkeyedSerializer
+from workspaces.models import Environment
 
-# Each holds all rows of the environment in memory and may keep a thread busy for seconds, so a process runs at most one
-# plan, one apply and one export of an environment at a time.
-_UNDER_WAY = RequestLimit(1)
+# Each holds all rows of an environment in memory and may compute for two seconds, while no other thread does. So a
+# process has at most one plan, one apply and one export of a workspace at a time, and two of these in all.
+_OF_WORKSPACE = RequestLimit(1)
+_OF_PROCESS = RequestLimit(2)
 _PLANS = Throttle(Rate("plan", limit=12, seconds=60), by_caller)
 _PLAN = answer(
     "Plan",
@@ -98,5 +100,8 @@ class FileViewSet(TenantViewSet):
 
 
 def _count_request(what: str, environment_id: UUID, request: Request) -> None:
-    sentence = f"Another {what} of the environment is under way already. Try again when it is done."
-    admit(_UNDER_WAY, (what, environment_id), request, sentence)
+    workspace_id = Environment.objects.values_list("workspace_id", flat=True).get(id=environment_id)
+    sentence = f"Another {what} of the workspace is under way. Try again when it is done."
+    admit(_OF_WORKSPACE, (what, workspace_id), request, sentence)
+    sentence = "The plans and exports of others are under way. Try again in a moment."
+    admit(_OF_PROCESS, "files", request, sentence)

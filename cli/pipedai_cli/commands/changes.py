@@ -39,7 +39,9 @@ def plan(session: Session, files: Path, origins: tuple[str, ...]) -> None:
     FILES is the file or its folder, by default this folder.
     """
     read = read_files(files)
-    answer = session.api.post(f"{session.environment}/plan", read.body(origins))
+    answer = session.api.send_files(
+        f"{session.environment}/plan", read.body(origins), session.out.note
+    )
     if not session.out.printed_json(answer):
         _show(session, read, answer, prune=False)
 
@@ -60,7 +62,7 @@ def apply(session: Session, files: Path, prune: bool, yes: bool, origins: tuple[
     """
     read = read_files(files)
     body = read.body(origins)
-    planned = session.api.post(f"{session.environment}/plan", body)
+    planned = session.api.send_files(f"{session.environment}/plan", body, session.out.note)
     if not session.as_json:
         _show(session, read, planned, prune=prune)
     # A plan also names what only --prune deletes.
@@ -72,7 +74,7 @@ def apply(session: Session, files: Path, prune: bool, yes: bool, origins: tuple[
             session.out.note("Nothing was changed.")
             raise click.Abort
     body |= {"digest": planned["digest"], "prune": prune}
-    answer = session.api.post(f"{session.environment}/apply", body)
+    answer = session.api.send_files(f"{session.environment}/apply", body, session.out.note)
     if not session.out.printed_json(answer):
         session.out.line(f"Applied: {_counts(answer['changes'], _DONE)}.")
 

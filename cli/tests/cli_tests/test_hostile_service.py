@@ -6,6 +6,7 @@ import socket
 import ssl
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from testing.processes.certificate import self_signed
@@ -170,3 +171,32 @@ def test_a_url_that_is_none_is_wrong_usage(tmp_path, url):
 
 def assert_harmless(ended):
     assert not set("\x1b\x07\u202e\U000e0041\r") & set(ended.out + ended.err)
+
+
+PLANNED: dict[str, Any] = {"environmentId": "e", "digest": "0", "changes": []}
+
+
+def test_a_plan_waits_for_those_of_others_and_says_so_once(tmp_path):
+    (tmp_path / "pipedai.yaml").write_text("managedBy: acme\npools: {a: {name: A}}\n")
+    busy: dict[str, Any] = {
+        "error": "Another plan of the workspace is under way.",
+        "code": "throttled",
+    }
+    asked = []
+
+    def talk(connection: socket.socket) -> None:
+        while request := connection.recv(65536):
+            status, answer = "200 OK", PLANNED
+            if b"/plan" in request:
+                asked.append(request)
+                if len(asked) < 3:
+                    status, answer = "429 Too Many Requests\r\nRetry-After: 0", busy
+            body = json.dumps(answer).encode()
+            head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            connection.sendall(head.encode() + body)
+
+    with raw_server(talk) as url:
+        files, url = str(tmp_path / "pipedai.yaml"), url.removesuffix("/mcp")
+        ended = pipedai("plan", files, home=tmp_path, url=url, key="pwk_x")
+    assert (ended.code, len(asked)) == (0, 3), ended.err
+    assert ended.err.count("Waiting: Another plan of the workspace is under way") == 1

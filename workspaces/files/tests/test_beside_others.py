@@ -9,11 +9,12 @@ from django.db import connection, transaction
 
 from pipedai.api.errors import Conflict
 from pipedai.events import Actor
+from pipedai.server.memory_budget import HOLDING, Holding, MemoryBudget
 from pipedai.sql import execute, fetch_all
 from testing.probes.statement_count import counted
 from testing.processes.racing import Started
 from testing.processes.stuck_rows import all_rows_of, held, shorten_timeouts
-from testing.world.cast import TEST_ACTOR, bearer
+from testing.world.cast import TEST_ACTOR, bearer, make_cast
 from testing.world.connections import add_connection
 from testing.world.events import add_source
 from testing.world.throttles import check_one_at_a_time, count_more
@@ -43,6 +44,11 @@ WHERE l.pid = %(pid)s AND l.mode <> 'AccessShareLock'
 def trigger(key: str, **more: Any) -> dict[str, Any]:
     named = {"kind": "trigger", "key": key, "name": key, "prompt": "Look.", "mcpUrl": URL}
     return {**named, **more}
+
+
+def costly_schema(fields: int) -> dict[str, Any]:
+    one = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^a+$"}}}
+    return {"type": "object", "properties": {f"p{n}": one for n in range(fields)}}
 
 
 def everything(cast: Any) -> list[dict[str, Any]]:
@@ -239,6 +245,38 @@ def test_what_keeps_the_database_busy_for_long_is_too_much(cast, monkeypatch):
     assert not Pool.objects.filter(key="builders").exists()
 
 
+def test_what_computes_for_long_is_too_much_and_the_costliest_resource_is_named(cast, monkeypatch):
+    resources = [trigger("wide", outputSchema=costly_schema(100))]
+    digest = plan(cast, resources).json()["digest"]
+    monkeypatch.setattr(planning, "MOST_CPU_SECONDS", 0.01)
+    for answer in (plan(cast, resources), apply(cast, resources, digest)):
+        assert (answer.status_code, answer.json()["code"]) == (409, "too_much_for_files")
+        assert "The costliest is trigger wide, with " in answer.json()["error"]
+    assert not Trigger.objects.filter(key="wide").exists()
+
+
+def test_a_process_has_two_plans_under_way_whosever_they_are(cast):
+    others = [make_cast(), make_cast()]
+    budget = MemoryBudget()
+
+    def ask(each):
+        under_way = Holding(budget, "192.0.2.1")
+        body = {"managedBy": "acme", "resources": [POOL]}
+        scope = {"asgi.scope": {HOLDING: under_way}}
+        answer = each.client(each.admin).post(f"{environment(each)}/plan", body, **scope)
+        return answer.status_code, under_way
+
+    (_, first), (_, second) = asked = [ask(each) for each in (cast, others[0])]
+    assert [status for status, _ in asked] == [200, 200]
+    status, third = ask(others[1])
+    assert status == 429
+    for under_way in (first, second, third):
+        under_way.leave()
+    status, fourth = ask(others[1])
+    assert status == 200
+    fourth.leave()
+
+
 def test_one_statement_alone_is_ended_too(cast, monkeypatch):
     monkeypatch.setattr(planning, "MOST_SECONDS", 0.1)
     with pytest.raises(Conflict), transaction.atomic(), planning.limited_time():
@@ -257,8 +295,8 @@ def test_a_caller_plans_twelve_times_a_minute(cast, settings):
 
 
 @pytest.mark.parametrize("what", ["plan", "apply", "export"])
-def test_an_environment_has_one_of_each_under_way_at_a_time(cast, what):
-    """Each holds all rows of the environment, whose prompts alone may take 32 MiB."""
+def test_a_workspace_has_one_of_each_under_way_at_a_time(cast, what):
+    """Each holds all rows of an environment, whose prompts alone may take 32 MiB."""
     resources = [POOL]
     digest = plan(cast, resources).json()["digest"]
     body = {"managedBy": "acme", "resources": resources}
