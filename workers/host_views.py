@@ -67,7 +67,7 @@ class HostViewSet(TenantViewSet):
         principal = principal_of(request)
         assert isinstance(principal, HostPrincipal | KeyPrincipal)
         role = HOST_ROLE if isinstance(principal, HostPrincipal) else Role(principal.role)
-        self.access = Access(principal.environment_id, role)
+        self.access = Access(principal.environment_id, role, principal.workspace_id)
         if "workspace_id" in kwargs:
             own = Environment.objects.filter(
                 id=principal.environment_id, workspace_id=kwargs["workspace_id"]

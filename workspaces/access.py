@@ -30,6 +30,7 @@ from pipedai.api.principal import (
 )
 from pipedai.api.throttling import Rate, check_rate
 from pipedai.api.views import ApiViewSet
+from pipedai.server.memory_budget import note_caller
 from pipedai.sql import Row, execute, fetch_one
 from workspaces.models import ApiKey, Environment, Membership, Workspace
 from workspaces.roles import Role, check_includes
@@ -97,6 +98,7 @@ JOIN environment e ON e.id = r.environment_id AND e.deleted_at IS NULL
 class Access:
     environment_id: UUID
     role: Role
+    workspace_id: UUID
 
 
 def find_visible(principal: Principal, rows: str, row_id: UUID) -> Access:
@@ -110,14 +112,14 @@ def find_visible(principal: Principal, rows: str, row_id: UUID) -> Access:
             {"id": row_id, "environment_id": principal.environment_id},
         )
         if found is not None:
-            return Access(principal.environment_id, Role(principal.role))
+            return Access(principal.environment_id, Role(principal.role), principal.workspace_id)
     if isinstance(principal, UserPrincipal):
         found = fetch_one(
-            f"SELECT r.environment_id, m.role FROM ({rows}) r {_MEMBER} WHERE r.id = %(id)s",
+            f"SELECT r.environment_id, m.role, e.workspace_id FROM ({rows}) r {_MEMBER} WHERE r.id = %(id)s",
             {"id": row_id, "user_id": principal.id},
         )
         if found is not None:
-            return Access(found["environment_id"], Role(found["role"]))
+            return Access(found["environment_id"], Role(found["role"]), found["workspace_id"])
     raise NotFound
 
 
@@ -189,9 +191,10 @@ class TenantViewSet(ApiViewSet):
             and isinstance(principal, KeyPrincipal)
             and principal.environment_id == row_id
         ):
-            self.access = Access(row_id, Role(principal.role))
+            self.access = Access(row_id, Role(principal.role), principal.workspace_id)
         else:
             self.access = find_visible(principal, rows, row_id)
+        note_caller(request, self.access.workspace_id)
 
 
 class HasRole(BasePermission):

@@ -16,7 +16,8 @@ from rest_framework.request import Request
 from pipedai.api import tokens
 from pipedai.api.error_codes import ErrorCode
 from pipedai.api.errors import Forbidden, Unauthenticated
-from pipedai.api.principal import Principal
+from pipedai.api.principal import Principal, TokenPrincipal
+from pipedai.server.memory_budget import note_caller
 
 
 class PostedForm(Request):
@@ -164,12 +165,13 @@ class BearerAuthentication(BaseAuthentication):
         principal = self.find(tokens.digest(token))
         if principal is None:
             raise bad_token()
+        note_caller(request, principal.workspace_id)
         return principal, self.prefix
 
     def authenticate_header(self, request: Request) -> str:
         return CHALLENGE
 
-    def find(self, digest: bytes) -> Principal | None:
+    def find(self, digest: bytes) -> TokenPrincipal | None:
         """Returns None for an unknown or revoked token. Raises Unauthenticated if the token has expired."""
         raise NotImplementedError
 

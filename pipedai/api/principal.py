@@ -30,33 +30,35 @@ class UserPrincipal(Principal):
 
 
 @dataclass(frozen=True, slots=True)
-class KeyPrincipal(Principal):
+class TokenPrincipal(Principal):
+    """The owner of a token, who acts in one environment."""
+
+    environment_id: UUID
+    workspace_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPrincipal(TokenPrincipal):
     """An external system, identified by a `pwk_` key, which acts in one environment with one role."""
 
     type: ClassVar[ActorType] = "api_key"
-    environment_id: UUID
-    workspace_id: UUID
     role: str
     # Whether a person got the key by the login of the command line.
     is_login: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class HostPrincipal(Principal):
+class HostPrincipal(TokenPrincipal):
     """A machine that supervises workers, identified by its `hos_` key. It may change only the workers it registered."""
 
     type: ClassVar[ActorType] = "api_key"
-    environment_id: UUID
-    workspace_id: UUID
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerPrincipal(Principal):
+class WorkerPrincipal(TokenPrincipal):
     """A worker, by its `wkt_` token, with the columns that every call of a worker needs, read in the same query."""
 
     type: ClassVar[ActorType] = "worker"
-    environment_id: UUID
-    workspace_id: UUID
     token_digest: bytes
     max_concurrency: int
     # How the worker's CLI is paid for: `claude_max` or `api_key`.

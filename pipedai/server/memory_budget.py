@@ -1,13 +1,17 @@
 """Counts the bytes that a process holds for unanswered requests, and the requests of one subject. It reads a request's
 whole body, within limits of size and time, before any other code works on the request.
 
-The events of many tenants come from the same few addresses of a provider. So requests to a hook count for their
-workspace, once their address has sent it a signed event. All other requests count for their address.
+A request counts for the workspace of its caller, from whatever address it comes, so that one tenant's calls from many
+addresses are still one tenant's. Nobody has checked the caller yet when a request begins. So a process remembers for
+which workspace a token was last accepted, and which source has signed an event from which address, since the events of
+many tenants come from the same few addresses of a provider. All other requests count for their address.
 """
 
 import asyncio
+import hashlib
+import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
@@ -30,9 +34,10 @@ from pipedai.server.request_scope import (
     network_of,
 )
 
-# A process remembers at most this many pairs of a source and an address: those with the newest signed events.
-_MOST_SENDERS = 10_000
-_workspaces: dict[tuple[str, str], UUID] = {}
+# A process remembers at most this many senders: the digests of tokens, and pairs of a source and an address.
+_MOST_SENDERS = 20_000
+_Sender = bytes | tuple[str, str]
+_workspaces: dict[_Sender, UUID] = {}
 # Threads note senders at the same time.
 _noting = Lock()
 
@@ -41,7 +46,21 @@ def note_sender(source_id: UUID, address: str, workspace_id: UUID) -> None:
     """Notes that a request from the address had a valid signature of a source of the workspace. A stranger who knows
     only the source's URL calls from another address, and so takes no turn of the workspace.
     """
-    sender = (str(source_id), address)
+    _note((str(source_id), address), workspace_id)
+
+
+def note_caller(request: HttpRequest | Request, workspace_id: UUID) -> None:
+    """Counts the request for the workspace from now on, because its caller was found to act there; and the later
+    requests with the same token or session from their beginning.
+    """
+    holding = _holding_of(request)
+    if holding is not None:
+        holding.join(workspace_id)
+        if holding.token is not None and _workspaces.get(holding.token) != workspace_id:
+            _note(holding.token, workspace_id)
+
+
+def _note(sender: _Sender, workspace_id: UUID) -> None:
     with _noting:
         _workspaces.pop(sender, None)
         _workspaces[sender] = workspace_id
@@ -49,13 +68,27 @@ def note_sender(source_id: UUID, address: str, workspace_id: UUID) -> None:
             del _workspaces[next(iter(_workspaces))]
 
 
-def group_of(path: str, address: str) -> Hashable:
-    """Returns the group for which a request to this path counts: the workspace whose events come from the address, or
-    else the address.
+def group_of(path: str, address: str, token: bytes | None = None) -> Hashable:
+    """Returns the group for which a request to this path counts: the workspace for which its token was accepted last,
+    or whose events come from the address, or else the address.
     """
-    if not path.startswith(HOOKS):
-        return address
-    return _workspaces.get((path.removeprefix(HOOKS), address), address)
+    sender = (path.removeprefix(HOOKS), address) if path.startswith(HOOKS) else token
+    return address if sender is None else _workspaces.get(sender, address)
+
+
+_SESSION = re.compile(rb"(?:^|;)\s*(?:__Host-)?auth_token=([^;]+)")
+
+
+def token_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    """Returns the digest of a request's token, or of its session's cookie. None if it has neither."""
+    given = dict(headers)
+    if (bearer := given.get(b"authorization")) is not None:
+        sent = bearer.strip().rpartition(b" ")[2]
+    elif (cookie := _SESSION.search(given.get(b"cookie", b""))) is not None:
+        sent = cookie[1]
+    else:
+        return None
+    return hashlib.sha256(sent).digest()
 
 
 # The key of the request's Holding in its ASGI scope.
@@ -118,18 +151,34 @@ class Holding:
     the request, and `leave` afterwards. The last `leave` gives all bytes back.
     """
 
-    __slots__ = ("_at_end", "_budget", "_keepers", "_parsed", "_size", "group")
+    __slots__ = ("_at_end", "_budget", "_keepers", "_parsed", "_size", "group", "is_read", "token")
 
-    def __init__(self, budget: MemoryBudget, client: str, path: str = "") -> None:
+    def __init__(
+        self,
+        budget: MemoryBudget,
+        client: str,
+        path: str = "",
+        headers: Iterable[tuple[bytes, bytes]] = (),
+    ) -> None:
         self._budget = budget
+        self.token = token_of(headers)
+        # Whether the request changes nothing although it is no GET, so that a large answer may be refused.
+        self.is_read = False
         # An IPv6 client counts by its /64 network, because one subscriber usually has all of it.
         address = client if ":" not in client else network_of(client)
         # The group whose share of the memory and of the threads the request takes.
-        self.group = group_of(path, address)
+        self.group = group_of(path, address, self.token)
         self._size = 0
         self._parsed = 0
         self._keepers = 1
         self._at_end: list[Callable[[], None]] = []
+
+    def join(self, group: Hashable) -> None:
+        """Counts the request's bytes for another group from now on."""
+        if group != self.group:
+            self._budget.add(self.group, -self._size)
+            self._budget.add(group, self._size)
+            self.group = group
 
     def has_room(self, size: int) -> bool:
         small = self._size + size <= SMALL_BYTES
@@ -184,6 +233,13 @@ def room_for_answer(request: HttpRequest | Request, wanted: int) -> int:
     """
     holding = _holding_of(request)
     return wanted if holding is None or holding.has_room(wanted) else SMALL_BYTES
+
+
+def note_read(request: HttpRequest | Request) -> None:
+    """Notes that the request changes nothing although it is no GET."""
+    holding = _holding_of(request)
+    if holding is not None:
+        holding.is_read = True
 
 
 def has_room_to_parse(request: HttpRequest | Request, size: int) -> bool:

@@ -212,8 +212,8 @@ class Reply:
             held, chunk = held + chunk, b""
             # A GET changed nothing, so we may still refuse it. Any other request may have changed something, so its
             # answer is sent even without room: a refusal would wrongly say that nothing was done.
-            is_large_read = self.method == "GET" and len(held) > SMALL_BYTES
-            if is_large_read and not self._holding.has_room(len(held)):
+            is_read = self.method == "GET" or self._holding.is_read
+            if is_read and len(held) > SMALL_BYTES and not self._holding.has_room(len(held)):
                 raise overloaded(unread=False)
             self._say_length(len(held))
         headers = complete_headers(
@@ -302,7 +302,7 @@ class Outer:
         began = time.perf_counter()
         request_id = accept_or_make(header(scope["headers"], b"x-request-id"))
         client = resolve_client(scope, self.trusted_proxies)
-        holding = scope[HOLDING] = Holding(self.budget, client, scope["path"])
+        holding = scope[HOLDING] = Holding(self.budget, client, scope["path"], scope["headers"])
         reply = Reply(
             send,
             holding,

@@ -1,5 +1,8 @@
 """The endpoints of files: planning changes, applying them, and exporting what exists."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import BoundedSemaphore
 from typing import Any
 from uuid import UUID
 
@@ -9,17 +12,16 @@ from rest_framework.request import Request
 from pipedai.api.principal import actor_of
 from pipedai.api.schema.operation import Operation, answer, query
 from pipedai.api.serializers import Values
-from pipedai.api.throttling import Rate, Throttle, admit, by_caller
-from pipedai.server.memory_budget import RequestLimit
-from workspaces.access import IsAdmin, IsViewer, TenantViewSet
+from pipedai.api.throttling import Rate, Throttle, TooManyRequests, admit, by_caller
+from pipedai.server.memory_budget import RequestLimit, note_read
+from workspaces.access import Access, IsAdmin, IsViewer, TenantViewSet
 from workspaces.files import changes, planning, values
 from workspaces.files.serializers import ApplyBody, ChangeSerializer, PlanBody, UnkeyedSerializer
-from workspaces.models import Environment
 
 # Each holds all rows of an environment in memory and may compute for two seconds, while no other thread does. So a
-# process has at most one plan, one apply and one export of a workspace at a time, and two of these in all.
-_OF_WORKSPACE = RequestLimit(1)
-_OF_PROCESS = RequestLimit(2)
+# process has at most one plan, one apply and one export of a workspace under way, and computes two of these at a time.
+_UNDER_WAY = RequestLimit(1)
+_COMPUTING = BoundedSemaphore(2)
 _PLANS = Throttle(Rate("plan", limit=12, seconds=60), by_caller)
 _PLAN = answer(
     "Plan",
@@ -47,13 +49,14 @@ class FileViewSet(TenantViewSet):
         answers={200: _PLAN},
     )
     def plan(self, request: Request, environment_id: UUID, body: Values) -> Any:
-        _count_request("plan", environment_id, request)
-        return planning.plan(
-            environment_id=environment_id,
-            request=changes.Request(**body),
-            actor=actor_of(request),
-            role=self.access.role,
-        )
+        note_read(request)
+        with _admitted("plan", self.access, request):
+            return planning.plan(
+                environment_id=environment_id,
+                request=changes.Request(**body),
+                actor=actor_of(request),
+                role=self.access.role,
+            )
 
     @Operation(
         "POST /environments/{environmentId}/apply",
@@ -64,12 +67,12 @@ class FileViewSet(TenantViewSet):
         answers={200: _PLAN},
     )
     def apply(self, request: Request, environment_id: UUID, body: Values) -> Any:
-        _count_request("apply", environment_id, request)
-        return planning.apply(
-            environment_id=environment_id,
-            request=changes.Request(**body),
-            actor=actor_of(request),
-        )
+        with _admitted("apply", self.access, request):
+            return planning.apply(
+                environment_id=environment_id,
+                request=changes.Request(**body),
+                actor=actor_of(request),
+            )
 
     @Operation(
         "GET /environments/{environmentId}/export",
@@ -94,14 +97,22 @@ class FileViewSet(TenantViewSet):
         },
     )
     def export(self, request: Request, environment_id: UUID) -> Any:
-        _count_request("export", environment_id, request)
-        label = request.query_params.get("managedBy")
-        return values.export(environment_id=environment_id, managed_by=label, role=self.access.role)
+        label, role = request.query_params.get("managedBy"), self.access.role
+        with _admitted("export", self.access, request):
+            return values.export(environment_id=environment_id, managed_by=label, role=role)
 
 
-def _count_request(what: str, environment_id: UUID, request: Request) -> None:
-    workspace_id = Environment.objects.values_list("workspace_id", flat=True).get(id=environment_id)
+@contextmanager
+def _admitted(what: str, access: Access, request: Request) -> Iterator[None]:
+    """Wraps the work of a request. Raises TooManyRequests if the workspace or the process has too much under way."""
     sentence = f"Another {what} of the workspace is under way. Try again when it is done."
-    admit(_OF_WORKSPACE, (what, workspace_id), request, sentence)
-    sentence = "The plans and exports of others are under way. Try again in a moment."
-    admit(_OF_PROCESS, "files", request, sentence)
+    admit(_UNDER_WAY, (what, access.workspace_id), request, sentence)
+    if not _COMPUTING.acquire(blocking=False):
+        raise TooManyRequests(
+            "The plans and exports of others are under way. Try again in a moment.",
+            headers={"Retry-After": "1"},
+        )
+    try:
+        yield
+    finally:
+        _COMPUTING.release()

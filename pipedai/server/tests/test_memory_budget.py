@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from io import BytesIO
+from typing import Any
 
 import pytest
 from django.http import HttpRequest
@@ -21,6 +22,7 @@ from pipedai.server.memory_budget import (
 )
 from pipedai.server.outer import Limits, Outer
 from pipedai.server.tests.asgi_exchange import Exchange, http_scope
+from testing.world.cast import bearer, browser, session_cookie
 
 pytestmark = pytest.mark.anyio
 
@@ -320,3 +322,40 @@ def test_a_place_is_free_again_when_the_request_has_ended(budget, rf):
 def test_where_nobody_says_when_an_answer_was_sent_all_are_admitted(rf):
     limit = RequestLimit(1)
     assert all(limit.admits("a", rf.get("/")) for _ in range(3))
+
+
+@pytest.mark.parametrize("who", ["key", "user", "worker"])
+def test_a_caller_counts_for_their_workspace_from_whatever_address_they_come(cast, budget, who):
+    """From the first answer on. Before that nobody has checked the token, so the request counts for its address."""
+    token, cookie = cast.mint("pwk", role="viewer"), session_cookie(cast.owner)
+    path = f"/api/v1/environments/{cast.environment.id}/triggers"
+    client = browser(cookie) if who == "user" else bearer(token)
+    headers = {b"authorization": b"bearer  " + token.encode()}
+    if who == "user":
+        headers = {b"cookie": b"junk=1; auth_token=" + cookie.encode() + b"; more=2"}
+    if who == "worker":
+        worker, path = cast.worker, f"/api/v1/workers/{cast.worker.worker_id}/poll?wait=0"
+        client = cast.worker_client()
+        headers = {b"authorization": b"Bearer " + worker.worker_token.encode()}
+    first = Holding(budget, "192.0.2.1", path, headers.items())
+    assert first.group == "192.0.2.1"
+    first.take(1000)
+    scope: Any = {"asgi.scope": {HOLDING: first}}
+    assert client.get(path, **scope).status_code == 200
+    assert first.group == cast.workspace.id
+    assert budget._by_group == {cast.workspace.id: 1000}
+    assert Holding(budget, "198.51.100.7", path, headers.items()).group == cast.workspace.id
+    wrong = {name: value.replace(b"; more", b"x") + b"x" for name, value in headers.items()}
+    assert Holding(budget, "198.51.100.7", path, wrong.items()).group == "198.51.100.7"
+    first.leave()
+    assert budget.used == 0
+
+
+def test_a_plan_is_a_read_whose_large_answer_may_be_refused(cast, budget):
+    holding = Holding(budget, "192.0.2.1")
+    body = {"managedBy": "acme", "resources": []}
+    url = f"/api/v1/environments/{cast.environment.id}/plan"
+    scope = {"asgi.scope": {HOLDING: holding}}
+    assert cast.client(cast.admin).post(url, body, **scope).status_code == 200
+    assert holding.is_read
+    holding.leave()

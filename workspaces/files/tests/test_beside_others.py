@@ -9,12 +9,11 @@ from django.db import connection, transaction
 
 from pipedai.api.errors import Conflict
 from pipedai.events import Actor
-from pipedai.server.memory_budget import HOLDING, Holding, MemoryBudget
 from pipedai.sql import execute, fetch_all
 from testing.probes.statement_count import counted
 from testing.processes.racing import Started
 from testing.processes.stuck_rows import all_rows_of, held, shorten_timeouts
-from testing.world.cast import TEST_ACTOR, bearer, make_cast
+from testing.world.cast import TEST_ACTOR, bearer
 from testing.world.connections import add_connection
 from testing.world.events import add_source
 from testing.world.throttles import check_one_at_a_time, count_more
@@ -22,7 +21,7 @@ from testing.world.trigger_values import trigger_values
 from triggers.models import Trigger
 from triggers.services import TRIGGERS
 from workers.models import Pool
-from workspaces.files import changes, planning
+from workspaces.files import changes, planning, views
 from workspaces.files.changes import Request
 from workspaces.files.tests.test_files import BUDGET, POOL, actions, apply, environment, plan
 from workspaces.files.views import _PLANS
@@ -255,26 +254,14 @@ def test_what_computes_for_long_is_too_much_and_the_costliest_resource_is_named(
     assert not Trigger.objects.filter(key="wide").exists()
 
 
-def test_a_process_has_two_plans_under_way_whosever_they_are(cast):
-    others = [make_cast(), make_cast()]
-    budget = MemoryBudget()
-
-    def ask(each):
-        under_way = Holding(budget, "192.0.2.1")
-        body = {"managedBy": "acme", "resources": [POOL]}
-        scope = {"asgi.scope": {HOLDING: under_way}}
-        answer = each.client(each.admin).post(f"{environment(each)}/plan", body, **scope)
-        return answer.status_code, under_way
-
-    (_, first), (_, second) = asked = [ask(each) for each in (cast, others[0])]
-    assert [status for status, _ in asked] == [200, 200]
-    status, third = ask(others[1])
-    assert status == 429
-    for under_way in (first, second, third):
-        under_way.leave()
-    status, fourth = ask(others[1])
-    assert status == 200
-    fourth.leave()
+def test_a_process_computes_two_plans_at_a_time_whosever_they_are(cast):
+    with ExitStack() as others:
+        for _ in range(2):
+            others.enter_context(views._COMPUTING)
+        refused = plan(cast, [POOL])
+        assert (refused.status_code, refused["Retry-After"]) == (429, "1")
+    assert plan(cast, [POOL]).status_code == 200
+    assert plan(cast, [POOL]).status_code == 200, "the permit is given back"
 
 
 def test_one_statement_alone_is_ended_too(cast, monkeypatch):
