@@ -5,6 +5,7 @@ from django.db.models import CheckConstraint, Q
 
 class Migration(migrations.Migration):
     dependencies = (("triggers", "0014_indexes_of_turns"),)
+    safe_because = {"ban-drop-constraint": "The new one of this name only lets more rows pass."}
 
     operations = (
         migrations.AddField("event", "requested_by", models.UUIDField(null=True)),

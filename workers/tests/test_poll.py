@@ -259,7 +259,7 @@ def test_the_time_is_the_databases(poll):
     assert before <= told <= iso_time(database_now())
 
 
-def test_an_address_that_does_not_read_its_answers_is_made_small_ones(cast, url, queue):
+def test_a_workspace_that_does_not_read_its_answers_is_made_small_ones(cast, url, queue):
     prompt = "x" * 50_000
     trigger_id = cast.add_trigger(prompt=prompt)
     allow(cast.worker.worker_id, 5)
@@ -268,6 +268,7 @@ def test_an_address_that_does_not_read_its_answers_is_made_small_ones(cast, url,
     client, budget = cast.worker_client(), MemoryBudget()
     unread, asking = Holding(budget, "192.0.2.1"), Holding(budget, "192.0.2.1")
     scope = {"asgi.scope": {HOLDING: asking}}
+    unread.join(cast.workspace.id)
     unread.take(7 * MIB)
     assert len(client.get(url, **scope).json()["runs"]) == 1
     unread.leave()

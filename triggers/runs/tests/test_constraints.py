@@ -404,7 +404,7 @@ WRONG_ROWS = [
         "UPDATE event SET source_id = NULL, body = NULL, replay_of_id = NULL, run_id = %(lost)s",
     ),
     ("event_of_source_or_run", "UPDATE event SET body = NULL WHERE source_id IS NOT NULL"),
-    ("event_of_source_or_run", "UPDATE event SET decided_at = NULL WHERE source_id IS NOT NULL"),
+    ("event_of_source_or_run", "UPDATE event SET requested_by = id WHERE run_id IS NOT NULL"),
     ("event_of_source_or_run", "UPDATE event SET run_id = %(lost)s WHERE source_id IS NOT NULL"),
     ("event_of_source_or_run", "UPDATE event SET duplicates = 1 WHERE run_id IS NOT NULL"),
     ("listener_one_in_position", "UPDATE listener SET position = 5"),
