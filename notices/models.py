@@ -140,7 +140,7 @@ class Channel(FileColumns):
     failing_since = models.DateTimeField(null=True)
     # Why the last notice was given up, in a few words; NULL like `failing_since`.
     last_error = models.CharField(max_length=100, null=True)
-    # How many of the channel's notices were dropped because too many were pending.
+    # How many of its notices had no row of their own because the environment had too many pending.
     dropped_count = models.PositiveIntegerField(default=0, db_default=0)
 
     class Meta:

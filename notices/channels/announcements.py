@@ -9,7 +9,7 @@ from uuid import UUID
 
 from notices.serializers import incident_shown
 from notices.states import APPROVAL_REQUESTED, RECOVERED, RUN_ENDED, RUN_RESULT, Kind, headline
-from pipedai.api.renderers import compact_json
+from pipedai.api.renderers import compact_json, iso_time
 from pipedai.outgoing.mails import MAX_FOREIGN
 from pipedai.sql import fetch_all
 from triggers.events.clauses import Searched
@@ -228,21 +228,23 @@ def error_line(run: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """What a digest says: how many notices it replaces, and the sentences of the first ones."""
+    """What a digest says: how many notices it replaces, since when, and the sentences of the first ones."""
 
     count: int = 0
     lines: tuple[str, ...] = ()
+    since: str | None = None
 
     @classmethod
     def of(cls, body: str) -> "Digest":
         """Reads a digest from the body of its notice."""
         found = json.loads(body)["digest"]
-        return cls(found["count"], tuple(found["lines"]))
+        return cls(found["count"], tuple(found["lines"]), found.get("since"))
 
-    def with_more(self, lines: list[str]) -> "Digest":
+    def with_more(self, lines: list[str], at: datetime) -> "Digest":
         room = MOST_NAMED - len(self.lines)
-        return Digest(self.count + len(lines), (*self.lines, *lines[: max(0, room)]))
+        named = (*self.lines, *lines[: max(0, room)])
+        return Digest(self.count + len(lines), named, self.since or iso_time(at))
 
     @property
     def about(self) -> dict[str, Any]:
-        return {"digest": {"count": self.count, "lines": list(self.lines)}}
+        return {"digest": {"count": self.count, "lines": list(self.lines), "since": self.since}}

@@ -6,6 +6,7 @@ Notices beyond the limit are gathered in digests, so that many incidents at once
 
 import json
 from bisect import insort
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -70,8 +71,11 @@ def _wants_result(channel: Row, announcement: Announcement) -> bool:
 # numbers limit how many of its notices may be pending.
 MAX_AN_HOUR: Final = 20
 AN_HOUR: Final = timedelta(hours=1)
-# How many notices a webhook may have pending. The oldest notices beyond this number are dropped.
+# How many notices of an environment may be pending. Its channels share what is left of it; those beyond it have no row,
+# and one digest of each channel says how many they are.
 MAX_PENDING: Final = 10_000
+# How long the digest of a webhook gathers.
+_GATHERS: Final = timedelta(minutes=1)
 _BATCH: Final = 1_000
 
 # Makes transactions that send to the same address, or by the same channel without addresses, wait for each other, so
@@ -113,24 +117,16 @@ _GATHER: Final = """
 UPDATE notice SET body = %(body)s WHERE id = %(id)s AND status = 'pending' AND next_attempt_at = send_at
 """
 
-# A channel that somebody is changing, for which nobody may wait, drops its notices the next time.
-_DROP: Final = """
-WITH over AS MATERIALIZED (
-    SELECT o.id, k.id AS channel_id FROM unnest(%(channels)s::uuid[]) k (id) CROSS JOIN LATERAL (
-        SELECT n.id FROM notice n WHERE n.channel_id = k.id AND n.status = 'pending'
-        ORDER BY n.send_at DESC OFFSET %(most)s) o),
-own AS MATERIALIZED (
-    SELECT id FROM channel WHERE id IN (SELECT channel_id FROM over) FOR NO KEY UPDATE SKIP LOCKED),
-free AS MATERIALIZED (
-    SELECT id FROM notice WHERE id IN (SELECT over.id FROM over JOIN own ON own.id = over.channel_id)
-        AND status = 'pending' FOR UPDATE SKIP LOCKED),
-dropped AS (
-    UPDATE notice n SET status = 'dead', next_attempt_at = NULL FROM free WHERE n.id = free.id RETURNING n.channel_id)
-SELECT channel_id, count(*) AS dropped FROM dropped GROUP BY channel_id ORDER BY channel_id
+_PENDING: Final = """
+SELECT e.id, (SELECT count(*) FROM (
+    SELECT FROM notice n WHERE n.environment_id = e.id AND n.status = 'pending' LIMIT %(most)s) p) AS pending
+FROM unnest(%(environments)s::uuid[]) e (id)
 """
-_COUNT_DROPPED: Final = (
-    "UPDATE channel SET dropped_count = dropped_count + %(dropped)s WHERE id = %(channel_id)s"
-)
+# A channel that somebody is changing, for which nobody may wait, is not counted.
+_COUNT_LEFT_OUT: Final = """
+UPDATE channel SET dropped_count = dropped_count + %(number)s
+WHERE id = (SELECT id FROM channel WHERE id = %(channel_id)s FOR NO KEY UPDATE SKIP LOCKED)
+"""
 
 
 @dataclass(slots=True)
@@ -144,6 +140,11 @@ class _Line:
     @property
     def tells_results(self) -> bool:
         return self.announcements[0].event == RUN_RESULT
+
+    @property
+    def environment_id(self) -> UUID:
+        environment_id: UUID = self.channel["environment_id"]
+        return environment_id
 
     @property
     def key(self) -> tuple[UUID, str, bool]:
@@ -182,8 +183,8 @@ def queue_notices(
     channels: Sequence[Row], announcements: Iterable[Announcement], *, now: datetime | None = None
 ) -> list[Notice]:
     """Writes the notices of these channels, and returns them together with new digests. Call it in the transaction of
-    the cause, with the result and `now` of `channels_wanting`. It runs a constant number of statements, and two for
-    each digest.
+    the cause, with the result and `now` of `channels_wanting`. It runs a constant number of statements, and up to three
+    for each digest.
     """
     wanted: list[tuple[Row, list[Announcement]]] = [(channel, []) for channel in channels]
     for each in announcements:
@@ -191,15 +192,15 @@ def queue_notices(
             if wants(channel, each):
                 found.append(each)
     lines = _lines(wanted)
-    unlimited = [line for line in lines if not _is_limited(line)]
-    rows = [_notice(line, each) for line in unlimited for each in line.announcements]
-    rows += _limited(lines, now)
+    shares = _shares(lines)
+    rows, gathering = [], []
+    for line in lines:
+        if _is_limited(line) or len(line.announcements) > shares[line.environment_id]:
+            gathering.append(line)
+        else:
+            rows += [_notice(line, each) for each in line.announcements]
+    rows += _gathered(gathering, shares, now)
     Notice.objects.bulk_create(rows, batch_size=_BATCH)
-    if unlimited:
-        # If a webhook channel has too many pending notices, the oldest ones are given up.
-        params = {"channels": [line.channel["id"] for line in unlimited], "most": MAX_PENDING}
-        for row in fetch_all(_DROP, params):
-            execute(_COUNT_DROPPED, row)
     return rows
 
 
@@ -246,48 +247,68 @@ def _lines(wanted: list[tuple[Row, list[Announcement]]]) -> list[_Line]:
     return lines
 
 
-def _limited(lines: list[_Line], now: datetime | None) -> list[Notice]:
-    limited = {line.key: line for line in lines if _is_limited(line)}
-    if not limited:
+def _shares(lines: list[_Line]) -> dict[UUID, int]:
+    """Returns how many more rows each line of an environment may write."""
+    if not lines:
+        return {}
+    numbers = Counter(line.environment_id for line in lines)
+    params = {"environments": list(numbers), "most": MAX_PENDING}
+    found = fetch_all(_PENDING, params)
+    return {row["id"]: (MAX_PENDING - row["pending"]) // numbers[row["id"]] for row in found}
+
+
+def _gathered(lines: list[_Line], shares: dict[UUID, int], now: datetime | None) -> list[Notice]:
+    """Returns the notices of lines of which a digest may have to gather some."""
+    if not lines:
         return []
-    channels, addresses, results = map(list, zip(*limited, strict=True))
+    by_key = {line.key: line for line in lines}
+    channels, addresses, results = map(list, zip(*by_key, strict=True))
     params = {"channels": channels, "addresses": addresses, "results": results}
-    fetch_all(_TAKE_TURNS, {"receivers": [str(line.receiver[0]) for line in limited.values()]})
+    fetch_all(_TAKE_TURNS, {"receivers": [str(line.receiver[0]) for line in lines]})
     notices: list[Notice] = []
     rooms: dict[tuple[str | UUID, bool], _Room] = {}
     for row in fetch_all(_ROOM, {**params, "most": MAX_AN_HOUR, "now": now}):
-        line = limited[row["channel_id"], row["address"], row["tells_results"]]
+        line = by_key[row["channel_id"], row["address"], row["tells_results"]]
         room = rooms.setdefault(line.receiver, _Room(row["times"], row["pending"]))
-        free = 0 if row["digest_id"] else room.free
+        free = share = shares[line.environment_id]
+        if _is_limited(line):
+            free = 0 if row["digest_id"] else min(room.free, share)
         for each in line.announcements[:free]:
             notices.append(_notice(line, each))
             room.take(line.channel["now"])
         if held := line.announcements[free:]:
-            notices += _digested(line, held, row, room)
+            notices += _digested(line, held, row, room, most=share - free)
     return notices
 
 
-def _digested(line: _Line, held: list[Announcement], row: Row, room: _Room) -> list[Notice]:
-    """Returns the rows of the held-back notices. If no digest is open to gather them, the first row is a new one."""
+def _digested(
+    line: _Line, held: list[Announcement], row: Row, room: _Room, *, most: int
+) -> list[Notice]:
+    """Returns the rows of up to `most` held-back notices. If no digest is open to gather them all, the first row is a
+    new one.
+    """
     lines = [each.line for each in held]
     digest_id, digests = row["digest_id"], []
     if digest_id is None or not _gather(digest_id, line, lines, row["body"]):
-        digest = _digest(line, lines, room.next_time(line.channel["now"]))
+        now = line.channel["now"]
+        digest = _digest(line, lines, room.next_time(now) if _is_limited(line) else now + _GATHERS)
         room.take(digest.send_at)
         digest_id, digests = digest.id, [digest]
-    return [*digests, *(_notice(line, each, digest_id=digest_id) for each in held)]
+    if (left_out := len(held) - most) > 0:
+        execute(_COUNT_LEFT_OUT, {"channel_id": line.channel["id"], "number": left_out})
+    return [*digests, *(_notice(line, each, digest_id=digest_id) for each in held[:most])]
 
 
 def _gather(digest_id: UUID, line: _Line, lines: list[str], body: str) -> bool:
     """Adds notices to a digest. Returns False if the digest no longer gathers, because a sender has claimed it."""
-    digest = Digest.of(body).with_more(lines)
+    digest = Digest.of(body).with_more(lines, line.channel["now"])
     text = _digest_body(line, digest, digest_id)
     return execute(_GATHER, {"id": digest_id, "body": text}) == 1
 
 
 def _digest(line: _Line, lines: list[str], due: datetime) -> Notice:
     digest_id = new_id()
-    body = _digest_body(line, Digest().with_more(lines), digest_id)
+    body = _digest_body(line, Digest().with_more(lines, line.channel["now"]), digest_id)
     return _row(line, DIGEST, body, id=digest_id, send_at=due, next_attempt_at=due)
 
 

@@ -142,6 +142,8 @@ def _content(row: Row) -> dict[str, Any]:
         digest = Digest.of(row["body"])
         lines, more = list(digest.lines), digest.count - len(digest.lines)
         title = f"{digest.count} notices were held back"
+        if digest.since is not None:
+            title += f" since {zoned_words(datetime.fromisoformat(digest.since))}"
         return {**told, "title": title, "lines": lines, "more": more}
     if row["event"] == TEST:
         is_mail = row["kind"] == Channel.Kind.EMAIL

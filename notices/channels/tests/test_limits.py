@@ -10,9 +10,11 @@ from notices.channels.tests.conftest import send_due
 from notices.incidents import Finding, change_incidents
 from notices.models import Channel, Incident, Notice
 from notices.states import Kind
+from pipedai.api.renderers import iso_time
 from pipedai.ids import new_id
 from testing.probes.statement_count import counted
 from testing.processes.webhook_receiver import receiving
+from testing.world.cast import make_cast
 from testing.world.channels import add_channel
 from testing.world.incidents import open_incident
 
@@ -95,18 +97,27 @@ def test_each_address_of_a_channel_has_a_limit_of_its_own(cast, mail_server, ope
     assert counts() == {"single": 40, "digested": 4, "digests": 2}
 
 
-def test_the_oldest_notices_of_a_webhook_with_too_many_are_dropped_and_counted(
+def test_what_is_over_the_bound_of_an_environment_is_told_by_one_notice_of_each_channel(
     cast, monkeypatch, open_incidents
 ):
-    monkeypatch.setattr(queueing, "MAX_PENDING", 5)
-    channel = add_channel(cast, "webhook")
-    for n in range(4):
+    monkeypatch.setattr(queueing, "MAX_PENDING", 6)
+    channels = [add_channel(cast, "webhook") for _ in range(2)]
+    other = add_channel(make_cast(), "webhook")
+    for n in range(3):
         open_incidents(2, now=minutes(n))
-    pending = Notice.objects.filter(status="pending").order_by("send_at")
-    assert pending.count() == 5
-    assert pending[1].send_at == minutes(2)
-    channel.refresh_from_db()
-    assert channel.dropped_count == 3
+    # Four of the first incidents, one of the second for each channel, and what says that there were more.
+    told = Notice.objects.filter(channel__in=channels)
+    assert told.exclude(event="channel.digest").count() == 6
+    for channel in channels:
+        digest = told.get(channel=channel, event="channel.digest")
+        said = json.loads(digest.body)["digest"]
+        assert (said["count"], said["since"]) == (3, iso_time(minutes(1)))
+        assert len(said["lines"]) == 3
+        assert digest.next_attempt_at == minutes(2)
+        channel.refresh_from_db()
+        assert channel.dropped_count == 3
+    assert Incident.objects.count() == 6, "attention has all"
+    assert not Notice.objects.filter(channel=other).exists()
 
 
 def test_telling_takes_as_many_statements_for_one_as_for_many(cast, mail_server, open_incidents):

@@ -192,8 +192,8 @@ def test_a_flood_of_results_is_twenty_notices_and_a_digest_and_holds_back_no_inc
     send_due(NOON + timedelta(hours=1))
     digests = sorted(json.loads(each.body)["text"] for each in hooks.received[2 * MAX_AN_HOUR :])
     assert [digest.partition(" (")[0] for digest in digests] == [
-        "2 notices were held back",
-        "3 notices were held back",
+        "2 notices were held back since Fri 1 Jan 2100, 12:00 UTC",
+        "3 notices were held back since Fri 1 Jan 2100, 12:00 UTC",
     ]
     assert "Nightly report: Number 20.\nNightly report: Number 21.\n" in digests[0]
     assert "Trigger Trigger 20 is failing" in digests[1]
