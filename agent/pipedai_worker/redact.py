@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import quote, quote_plus
 
-from pipedai_worker.values import Change, with_strings
+from pipedai_worker.values import Change, shortened, with_strings
 
 MARK = "[redacted]"
 # Matches any token of the service: a prefix, 43 characters and a checksum of 6.
@@ -247,6 +247,10 @@ class _KnownSecrets:
 known_secrets = _KnownSecrets()
 
 
+# A line of the log has at most this many characters of a message, because a tool may answer with a megabyte.
+LONGEST_MESSAGE = 16 * 1024
+
+
 class LogFormatter(logging.Formatter):
     def __init__(self, *, as_json: bool) -> None:
         super().__init__()
@@ -256,7 +260,8 @@ class LogFormatter(logging.Formatter):
         message = record.getMessage()
         if record.exc_info:
             message += "\n" + self.formatException(record.exc_info)
-        message = known_secrets.redact(message)
+        # Secrets are replaced before the message is cut, as the cut could leave a part of one.
+        message = shortened(known_secrets.redact(message), LONGEST_MESSAGE)
         moment = datetime.fromtimestamp(record.created, tz=timezone.utc)
         if self._as_json:
             return json.dumps(

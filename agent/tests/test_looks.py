@@ -7,13 +7,21 @@ import json
 import re
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipedai_worker.conformance.fake_api import FakeApi, FakeRun
-from pipedai_worker.executors.base import LARGEST_SEEN, cut, is_blank, stdin_text
+from pipedai_worker.executors.base import (
+    LARGEST_CARRIED,
+    LARGEST_SEEN,
+    cut,
+    data,
+    is_blank,
+    stdin_text,
+)
 from pipedai_worker.running.assigned import AssignedRun
 from pipedai_worker.stand_in.mcp_server import Tool
 
@@ -221,11 +229,23 @@ class TestWhatTheProgramGets:
 
     def test_a_large_result_is_cut_at_a_character_with_a_note(self) -> None:
         fits = "é" * ((LARGEST_SEEN - 2) // 2)
-        assert cut(fits) == fits
+        assert cut(fits, LARGEST_SEEN) == fits
         for extra in range(4):
-            text = cut("x" * extra + fits + "é")
+            text = cut("x" * extra + fits + "é", LARGEST_SEEN)
             assert isinstance(text, str)
             assert text.endswith(f"é… (cut: {LARGEST_SEEN + 2 + extra} bytes in all)")
+            assert LARGEST_SEEN - 100 < len(data(text).encode()) <= LARGEST_SEEN
+
+    @pytest.mark.parametrize("character", ["@", "\u202e", "\U000e0041", "<"])
+    def test_what_is_written_by_its_number_counts_as_the_program_gets_it(
+        self, character: str
+    ) -> None:
+        before = {**LOOK, "tool": "look"}
+        output = character * 10_000
+        run = self.parsed(before=before, previous={**PREVIOUS, "output": output})
+        text = stdin_text(replace(run, seen=character * 30_000))
+        assert len(text) < LARGEST_SEEN + LARGEST_CARRIED + 2_000
+        assert text.count(b"(cut: ") == 2
 
     def test_a_blank_prompt_with_data_is_none(self) -> None:
         blank = AssignedRun.parse(FakeRun(" ", previous=PREVIOUS).handed_out())

@@ -5,14 +5,23 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import logging
 from time import thread_time
 from urllib.parse import quote, quote_plus
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from testing.world.cases import cases
 
-from pipedai_worker.redact import MARK, RedactingStream, RedactingTexts, Redactor
+from pipedai_worker.redact import (
+    LONGEST_MESSAGE,
+    MARK,
+    LogFormatter,
+    RedactingStream,
+    RedactingTexts,
+    Redactor,
+)
 
 SECRET = 'a"b/c\\d<é>+ %&=1234'
 SPELLINGS = {
@@ -161,3 +170,11 @@ def test_the_values_of_many_headers_take_little_longer_than_one() -> None:
         assert redactor.redact(text) == text
         took.append(thread_time() - begun)
     assert took[1] < 25 * took[0]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_line_of_the_log_is_short_however_long_its_message(as_json: bool) -> None:
+    message = "x" * 1_000_000
+    record = logging.LogRecord("worker", logging.WARNING, "", 0, message, (), None)
+    line = LogFormatter(as_json=as_json).format(record)
+    assert len(line) < LONGEST_MESSAGE + 200

@@ -213,10 +213,13 @@ def test_a_file_that_cannot_be_read_is_set_aside(api: FakeApi, workers: Workers)
     (workers.state / "outcomes" / f"{uuid4()}.json").write_text('{"status": ')
     (workers.state / "held" / f"{uuid4()}.json").write_text("[]")
     (workers.state / "held" / "notes.json").write_text("{}")
+    (workers.state / "outcomes" / f"{uuid4()}.json").write_text("[" * 100_000)
+    (workers.state / "calls" / "folder").mkdir()
     worker = workers.start("--once")
     assert worker.wait() == 0
-    assert worker.log.count("set aside") == 3
-    assert len(list(workers.state.glob("*/*.unreadable"))) == 3
+    assert worker.log.count("set aside") == 4
+    assert len(list(workers.state.glob("*/*.unreadable"))) == 4
+    assert "folder is no file of a run; left as it is" in worker.log
 
 
 def test_a_process_that_only_has_the_number_of_an_orphan_is_not_signalled() -> None:

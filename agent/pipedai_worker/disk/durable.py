@@ -14,6 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from pipedai_worker.values import parse
+
 log = logging.getLogger(__name__)
 
 # The size of the file that `try_writing` writes. The files that the worker keeps are not larger than this.
@@ -80,7 +82,7 @@ def try_writing(directory: Path) -> None:
 
 def read_json_object(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file. Raises OSError, or ValueError if the file holds anything else."""
-    value = json.loads(path.read_bytes())
+    value = parse(path.read_bytes())
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
     return value

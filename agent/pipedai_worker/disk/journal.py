@@ -159,7 +159,9 @@ class Journal:
         """Remove files of tool calls that belong to no run of this worker. A kill at a bad moment leaves them."""
         held = {path.stem for path in self._held.glob("*.json")}
         for path in self._calls.iterdir():
-            if path.suffix != ".ndjson" or path.stem not in held:
+            if path.is_dir():
+                log.warning("%s is no file of a run; left as it is", path)
+            elif path.suffix != ".ndjson" or path.stem not in held:
                 log.warning("%s belongs to no run; removed", path)
                 path.unlink()
 

@@ -18,6 +18,7 @@ from typing import Any
 from pipedai_worker.disk import durable
 from pipedai_worker.redact import Redactor
 from pipedai_worker.running.outcome import iso
+from pipedai_worker.values import parse
 
 # What the answer to a tool call said. A call without an answer is `unknown`.
 OK, ERROR, UNKNOWN = "ok", "error", "unknown"
@@ -118,7 +119,7 @@ class ToolCalls:
         with contextlib.suppress(FileNotFoundError):
             for line in path.read_bytes().splitlines():
                 with contextlib.suppress(ValueError, KeyError, TypeError):
-                    story.take(json.loads(line))
+                    story.take(parse(line))
         return story
 
     def begin(

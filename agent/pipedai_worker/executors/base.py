@@ -51,25 +51,38 @@ def stdin_text(run: AssignedRun) -> bytes:
     if run.before is not None and run.seen is not ABSENT:
         name = data(run.before.tool)
         about = f"what the tool {name} told a moment ago, because of which this run was started"
-        parts.append(_fenced("look", about, cut(run.seen)))
+        parts.append(_fenced("look", about, cut(run.seen, LARGEST_SEEN)))
     if run.previous is not None:
         of = f"run {data(run.previous.get('runId'))}, which ended at {data(run.previous.get('endedAt'))}"
         revision = data(run.previous.get("triggerRevisionId"))
         about = f"the output of the last run before this one: {of}, and had the task of revision {revision}"
-        parts.append(_fenced("previous", about, run.previous.get("output")))
+        parts.append(_fenced("previous", about, cut(run.previous.get("output"), LARGEST_CARRIED)))
     return _utf8("\n\n".join([run.prompt, "\n".join(parts)] if parts else [run.prompt]))
 
 
-# The program gets at most this many bytes of JSON from what the worker saw when it looked.
+# The program gets at most this many bytes of JSON from what the worker saw when it looked, and of the output of an
+# earlier run. They are counted as the program gets them: a character that is written by its number takes six bytes.
 LARGEST_SEEN = 32 * 1024
+LARGEST_CARRIED = 16 * 1024
 
 
-def cut(value: object) -> object:
-    """Return a value as it is, or if it is too large for LARGEST_SEEN, the beginning of its JSON text with a note."""
+def cut(value: object, most: int) -> object:
+    """Return a value as it is, or if `data` makes more than `most` bytes of it, the beginning of its JSON text with a
+    note.
+    """
     whole = json.dumps(value, ensure_ascii=False).encode(errors="replace")
-    if len(whole) <= LARGEST_SEEN:
+    if len(whole) <= most and _size(value) <= most:
         return value
-    return f"{whole[:LARGEST_SEEN].decode(errors='ignore')}… (cut: {len(whole)} bytes in all)"
+    kept = most
+    while True:
+        text = f"{whole[:kept].decode(errors='ignore')}… (cut: {len(whole)} bytes in all)"
+        if (size := _size(text)) <= most:
+            return text
+        kept = kept * most // size
+
+
+def _size(value: object) -> int:
+    return len(data(value).encode(errors="replace"))
 
 
 def _fenced(kind: str, about: str, value: object) -> str:

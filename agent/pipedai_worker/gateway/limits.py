@@ -31,6 +31,7 @@ LARGEST_EVENT = 16 * MIB
 # A message of this size or more, of either side, is parsed apart from the event loop.
 LARGE_MESSAGE = 256 * KIB
 LARGEST_TOOLS_LIST = 4 * MIB
+LARGEST_LOOK = 8 * MIB
 MOST_TOOLS_PAGES = 100
 MOST_TOOLS = 10_000
 # The gate keeps at most this many bytes of a server's schemas, to check the headers that repeat a call's arguments. It

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipedai_worker.gateway.probe import Conversation
 
 INVALID_PARAMS = -32602
-_MIB = limits.LARGEST_TOOLS_LIST // limits.MIB
+_MIB = limits.LARGEST_LOOK // limits.MIB
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Look:
 
     async def _ask(self, talk: Conversation, call: Call) -> dict[str, Any]:
         tool, arguments = self._before.tool, self._before.arguments
-        talk.allow(limits.LARGEST_TOOLS_LIST, f"The result of {tool!r} is larger than {_MIB} MiB.")
+        talk.allow(limits.LARGEST_LOOK, f"The result of {tool!r} is larger than {_MIB} MiB.")
         call.started = time.monotonic()
         try:
             return await talk.request(messages.TOOLS_CALL, {"name": tool, "arguments": arguments})

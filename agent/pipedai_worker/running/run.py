@@ -23,7 +23,7 @@ from pipedai_worker.disk.sessions import HadEffects, Session, Workplace, Workpla
 from pipedai_worker.disk.spool import RunEvents, Sink
 from pipedai_worker.disk.tool_calls import ToolCalls
 from pipedai_worker.executors import claude
-from pipedai_worker.executors.base import Execution, Job, allowed, cut
+from pipedai_worker.executors.base import LARGEST_SEEN, Execution, Job, allowed, cut
 from pipedai_worker.gateway import Credentials, Gate, Gateway, Look
 from pipedai_worker.identity import EVERY_CREDENTIAL
 from pipedai_worker.redact import Redactor, known_secrets
@@ -414,12 +414,16 @@ class Run:
             return None
         if only:
             # Secrets are replaced before the result is cut, as the cut could leave a part of one.
-            result = cut(self._redactor.redact_json(found.value))
+            result = cut(self._redactor.redact_json(found.value), LARGEST_SEEN)
             would = {"wouldRun": found.is_new, "result": result}
             message = "Something is new." if found.is_new else "Nothing is new."
             return Execution(replace(ended, status=CANCELED, short_message=message, output=would))
         told = {"digest": found.digest, "lookedAt": found.at, "nothingNew": not found.is_new}
-        self._held = self._around.journal.update(self._held, before=told)
+        try:
+            self._held = self._around.journal.update(self._held, before=told)
+        except OSError:
+            sentence = "The worker could not write down what it saw."
+            return Execution(replace(ended, fault_class=INFRA, error_message=sentence))
         if found.is_new:
             self._seen = self._redactor.redact_json(found.value)
             return None

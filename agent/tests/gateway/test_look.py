@@ -208,12 +208,12 @@ def test_a_call_that_fails_is_judged_as_a_server_that_fails(
     assert way.outcomes() == [("look", "none", outcome)]
 
 
-def test_sixteen_megabytes_are_refused_and_three_are_not(server: McpServer, open_way: Open) -> None:
+def test_sixteen_megabytes_are_refused_and_seven_are_not(server: McpServer, open_way: Open) -> None:
     way = open_way(server.url)
     server.ways["tools/call"] = answering(text("x" * (16 * limits.MIB)))
     fault_class, sentence = failed(way)
-    assert (fault_class, "larger than 4 MiB" in sentence) == (CLIENT, True)
-    server.ways["tools/call"] = answering(text("x" * (3 * limits.MIB)))
+    assert (fault_class, "larger than 8 MiB" in sentence) == (CLIENT, True)
+    server.ways["tools/call"] = answering(text("x" * (7 * limits.MIB)))
     assert look(way).is_new
 
 
