@@ -110,6 +110,7 @@ class Suite:
             others = None if only_tests else beside.submit(self._check_without_running)
             if programs:
                 self._check("Programs", [sys.executable, "-m", "bin.packages"])
+                self._check("Advisories", [sys.executable, "-m", "bin.advisories"])
                 if self._environment.get("CI") == "true":
                     # npm, which installs the Claude CLI, is one of the packages.
                     self._check("Claude", [sys.executable, "-m", "bin.claude"])

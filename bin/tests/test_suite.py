@@ -139,7 +139,7 @@ def test_the_long_tests_run_when_all_are_wanted_or_files_are_named(
 def test_the_real_cli_is_installed_in_ci_alone(monkeypatch, ci):
     monkeypatch.setenv("CI", ci)
     names, _ = steps(monkeypatch, "--no-checks", "--all")
-    assert names == ["Programs", *(["Claude"] if ci else []), "Tests"]
+    assert names == ["Programs", "Advisories", *(["Claude"] if ci else []), "Tests"]
 
 
 def test_a_kept_cluster_is_of_these_migrations_and_goes_when_no_run_has_used_it_for_a_day(
