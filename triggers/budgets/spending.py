@@ -22,9 +22,12 @@ from triggers.models import Budget
 # The SQL condition that the budget covers the runs of the trigger `t`.
 _COVERS = """b.environment_id = t.environment_id AND b.deleted_at IS NULL
     AND (b.trigger_id IS NULL OR b.trigger_id = t.id)"""
-# The SQL condition for the budget's window that contains the present time.
-IS_PRESENT = f"""w.budget_id = b.id AND w.generation = b.generation
-    AND w.starts_at <= {NOW} AND w.ends_at > {NOW}"""
+# The budget's window that contains the present time: the newest that has begun, if it is not over. It is found alone,
+# because a budget has hundreds of windows.
+_PRESENT = f"""LATERAL (
+    SELECT * FROM budget_window
+    WHERE budget_id = b.id AND generation = b.generation AND starts_at <= {NOW}
+    ORDER BY starts_at DESC LIMIT 1) w ON w.ends_at > {NOW}"""
 
 # How many US dollars count against the budget's limit: what is spent, and what is reserved.
 SPENT = "(coalesce(w.spent_usd, 0) - CASE WHEN b.count_notional THEN 0 ELSE coalesce(w.notional_spent_usd, 0) END)"
@@ -59,7 +62,7 @@ AMOUNT = "coalesce(t.max_cost_usd, b.reserve_usd)"
 IS_HOLDING = "b.when_reached <> 'notify'"
 
 # The budgets with their present windows.
-BUDGETS = f"budget b LEFT JOIN budget_window w ON {IS_PRESENT}"
+BUDGETS = f"budget b LEFT JOIN {_PRESENT}"
 # The SQL condition that the run `r` was claimed before, and so is counted by limits of the number of runs.
 IS_COUNTED = "(r.spells > 0)"
 
@@ -112,7 +115,7 @@ _REACHED = _reached(IS_NOTIONAL)
 _REACHED_FOR_ALL = _reached(MAY_BE_NOTIONAL)
 
 # The earliest end of those present windows that may hold back runs of the worker's environment.
-NEXT_WINDOW = f"""(SELECT min(w.ends_at) FROM budget b JOIN budget_window w ON {IS_PRESENT}
+NEXT_WINDOW = f"""(SELECT min(w.ends_at) FROM budget b JOIN {_PRESENT}
     WHERE b.environment_id = (SELECT environment_id FROM worker WHERE id = %(worker_id)s)
         AND b.deleted_at IS NULL AND {IS_HOLDING})"""
 

@@ -44,4 +44,13 @@ class Migration(migrations.Migration):
             ),
         ),
         RemoveIndexConcurrently("triggerhealth", "trigger_health_due"),
+        AddIndexConcurrently(
+            "event",
+            Index(
+                condition=Q(("decided_at__isnull", False)),
+                fields=["received_at", "id"],
+                name="event_prunable",
+            ),
+        ),
+        RemoveIndexConcurrently("event", "event_old"),
     )

@@ -131,7 +131,9 @@ class Event(TenantRow):
             index(
                 "event_undecided", ["environment", "received_at", "id"], where=lacks("decided_at")
             ),
-            index("event_old", ["received_at", "id"]),
+            # By this index old events are removed. Its condition keeps lists from using it, because they would read the
+            # events of all other environments.
+            index("event_prunable", ["received_at", "id"], where=has("decided_at")),
             # The database uses this index when it removes an event, to empty `replay_of` of the events that name it.
             index("event_replay", ["replay_of", "environment"], where=has("replay_of")),
         )

@@ -7,10 +7,13 @@ import pytest
 
 from pipedai.api.error_codes import ErrorCode
 from pipedai.events import Actor
+from pipedai.sql import database_now, execute
+from testing.probes.plans import explained
 from testing.probes.statement_count import counted
 from testing.world.budgets import add_budget, used
 from testing.world.cases import cases
 from testing.world.cast import Cast
+from testing.world.copied_rows import copy_row
 from testing.world.runs import USER, Runs, allow
 from triggers.budgets.services import BUDGETS
 from triggers.models import BudgetWindow, Run, RunReservation, Trigger
@@ -224,3 +227,18 @@ def test_runs_without_budgets_cost_no_statement_and_others_two(cast: Cast) -> No
 
 def _owner(runs: Runs) -> Actor:
     return Actor("user", runs.cast.owner.id)
+
+
+def test_a_poll_reads_one_window_of_each_budget_however_many_there_are(runs: Runs) -> None:
+    """A budget of days has a window for each day of two years."""
+    add_budget(runs.cast)
+    runs.now = database_now()
+    runs.ended()
+    window = BudgetWindow.objects.get()
+    days = {f"{side}_at": f"r.{side}_at - n * interval '1 day'" for side in ("starts", "ends")}
+    copy_row(BudgetWindow, window.id, 700, **days)
+    execute("ANALYZE budget_window", {})
+    runs.queue()
+    with explained(("WITH", "SELECT")) as plans:
+        runs.polled()
+    assert 0 < plans.rows_read("budget_window") < 20

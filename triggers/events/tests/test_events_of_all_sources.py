@@ -89,6 +89,21 @@ def test_a_page_reads_few_rows_of_an_environment_with_many_events(committed_cast
         assert "event_decision_of_all_sources" in read(decision="refused").indexes
 
 
+def test_an_environment_without_events_reads_none_of_others(committed_cast: Cast) -> None:
+    cast, other, now = committed_cast, make_cast(), database_now()
+    _add_many(other, [add_source(other)], now)
+    source_id = add_source(cast)
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE event, event_decision")
+    client = cast.client(cast.operator)
+    source = f"/api/v1/sources/{source_id}"
+    for url in (url_of(cast), f"{source}/events", f"{source}?include=recent"):
+        client.get(url)
+        with explained(("SELECT", "(SELECT", "WITH")) as plans:
+            assert client.get(url).status_code == 200
+        assert plans.rows_read("event") == 0, url
+
+
 def _add_many(cast: Cast, source_ids: list[UUID], now: datetime) -> None:
     """Adds thousands of events, each with a decision; every thousandth was refused."""
     one = add_event(cast, source_id=source_ids[0], received_at=now)
