@@ -12,7 +12,7 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
-from bench import console, events_in, firing, idle, lifecycle, peer
+from bench import console, events_in, firing, idle, lifecycle, neighbours, peer
 from bench.figures import Json, print_machine
 from bench.growth import benchmark as growth
 from bench.kill import benchmark as kill
@@ -30,7 +30,7 @@ the machine be quiet meanwhile. docs/performance.md says what the columns mean.
 # of what `run` returns. IN_ALL has the arguments of each of its runs in `bin/bench all`.
 BENCHMARKS: dict[str, Any] = {
     "lifecycle": lifecycle, "peer": peer, "idle": idle, "events-in": events_in, "firing": firing,
-    "kill": kill, "console": console, "growth": growth,
+    "kill": kill, "console": console, "growth": growth, "neighbours": neighbours,
 }  # fmt: skip
 
 
