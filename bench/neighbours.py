@@ -4,19 +4,21 @@ Each flood is measured beside the same neighbour, and its figures stand beside t
 """
 
 import argparse
-import contextlib
 import hmac
 import http.client
+import itertools
 import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any, Self
 
 from bench.figures import Json, machine, print_table, quantile
 from bench.http import BASE_PATH
+from bench.load import Load
 from bench.options import seconds
 from testing.processes.failure import ProcessFailed
 from testing.processes.stack import HOST, Database, Web, database, scheduler_processes, web
@@ -26,6 +28,7 @@ IN_ALL = ("",)
 # decisions 1 s later, and notices 2 s later.
 _MOST_LATER = {"due": 1.0, "decided": 1.0, "told": 2.0}
 _PAUSE_SECONDS = 0.05
+_WARM_UP_SECONDS = 3.0
 _LONGEST_SECONDS = 30.0
 # From how many addresses a flood of calls comes, and with how many connections.
 _ADDRESSES, _CONNECTIONS = 60, 60
@@ -49,24 +52,38 @@ _TOLD = (
     "INSERT INTO untold_outcome (id, environment_id, run_id) VALUES (gen_random_uuid(), '{environmentId}', '{runId}')",
     "SELECT NOT EXISTS (SELECT FROM untold_outcome WHERE environment_id = '{environmentId}') AS done",
 )
+# Ends what a flood has left to do, so that the next one is measured alone.
+_END = """
+UPDATE event SET decided_at = clock_timestamp() WHERE environment_id = '{environmentId}' AND decided_at IS NULL;
+UPDATE trigger SET next_run_at = NULL, schedule = NULL WHERE environment_id = '{environmentId}';
+UPDATE notice SET status = 'dead', next_attempt_at = NULL
+WHERE environment_id = '{environmentId}' AND status = 'pending';
+UPDATE trigger_health SET check_at = NULL WHERE environment_id = '{environmentId}';
+DELETE FROM untold_outcome WHERE environment_id = '{environmentId}';
+"""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=seconds, default=8.0, help="beside each flood")
+    parser.add_argument("--only", default="", metavar="WORD", help="floods whose name has it")
 
 
-def run(*, seconds: float, say: Callable[[str], None]) -> Json:
+def run(*, seconds: float, only: str, say: Callable[[str], None]) -> Json:
     """Measure the neighbour alone, and beside each flood. Raises ProcessFailed."""
     say("Starting PostgreSQL, the web server and a scheduler…")
     with database() as on, web(on, processes=1) as served, scheduler_processes(on, 1):
         found = machine(on)
         quiet = _made(on, "quiet")
+        _beside(on, served, quiet, _WARM_UP_SECONDS)
         figures = {"quiet": _beside(on, served, quiet, seconds)}
         for name, (kinds, load) in FLOODS.items():
+            if only not in name:
+                continue
             say(f"Beside {name}…")
             flooding = _made(on, *kinds)
-            with load(served, flooding):
+            with Load(load, served.port, flooding):
                 figures[name] = _beside(on, served, quiet, seconds)
+            on.execute(_END.format(**flooding))
         return {"machine": found, "figures": figures}
 
 
@@ -80,10 +97,16 @@ def show(result: Json) -> None:
             worse.append("p99")
         broken += [f"{each} beside {name}" for each in worse]
         ratio = figures["p99"] / quiet["p99"]
-        cells = [f"{1000 * figures['p99']:.1f}", f"{ratio:.1f}"]
+        cells = [f"{1000 * figures['p50']:.1f}", f"{1000 * figures['p99']:.1f}", f"{ratio:.1f}"]
         cells += [f"{figures[each] - quiet[each]:+.2f}" for each in _MOST_LATER]
         rows.append([name, *cells, str(figures["failed"]), str(figures["rssMb"])])
-    heads = ["beside", "calls p99 ms", "× quiet", *(f"{each} s later" for each in _MOST_LATER)]
+    heads = [
+        "beside",
+        "calls p50 ms",
+        "p99 ms",
+        "× quiet",
+        *(f"{each} s later" for each in _MOST_LATER),
+    ]
     print_table([*heads, "failed calls", "web RSS MB"], rows)
     if broken:
         raise ProcessFailed(f"Worse than promised: {', '.join(broken)}.")
@@ -110,6 +133,7 @@ def _beside(on: Database, served: Web, quiet: Json, seconds: float) -> Json:
     for thread in threads:
         thread.join()
     return {
+        "p50": quantile(took, 0.5) or _LONGEST_SECONDS,
         "p99": quantile(took, 0.99) or _LONGEST_SECONDS,
         "calls": len(took),
         "failed": len(failed),
@@ -152,6 +176,10 @@ def _happen(
             time.sleep(_PAUSE_SECONDS)
 
 
+# One call of a flood: a connection, the flooding tenant, and a number that no other call has.
+Ask = Callable[["_Client", Json, int], object]
+
+
 class _Client:
     """A connection from an address of this machine, which is opened again when it breaks."""
 
@@ -180,39 +208,23 @@ class _Client:
         return answer.status
 
 
-@contextmanager
-def _nothing(_served: Web, _flooding: Json) -> Iterator[None]:
+def _nothing(_port: int, _flooding: Json) -> None:
     """The flood's rows are in the database already."""
-    yield
 
 
-def _repeated(
-    ask: Callable[[_Client, Json, int], object], connections: int = _CONNECTIONS
-) -> Callable[[Web, Json], Any]:
-    """Returns a load that repeats a call on many connections, each from an address of its own."""
+def _repeated(ask: Ask, connections: int = _CONNECTIONS) -> Callable[[int, Json], None]:
+    """Returns a load that repeats a call on many connections, each from an address of its own, until it is killed."""
 
-    @contextmanager
-    def load(served: Web, flooding: Json) -> Iterator[None]:
-        over = threading.Event()
-
+    def load(port: int, flooding: Json) -> None:
         def work(number: int) -> None:
             keys = flooding.get("keys", [flooding["key"]])
             address = f"127.0.1.{1 + number % _ADDRESSES}"
-            with _Client(served.port, keys[number % len(keys)], address) as client:
-                for turn in range(1_000_000):
-                    if over.is_set():
-                        return
+            with _Client(port, keys[number % len(keys)], address) as client:
+                for turn in itertools.count():
                     ask(client, flooding, 1_000_000 * number + turn)
 
-        threads = [threading.Thread(target=work, args=(n,)) for n in range(connections)]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            for thread in threads:
-                thread.join()
+        with ThreadPoolExecutor(connections) as threads:
+            list(threads.map(work, range(connections)))
 
     return load
 
@@ -243,8 +255,7 @@ def _event(client: _Client, flooding: Json, number: int) -> None:
     client.ask("POST", f"/hooks/{flooding['sourceId']}", body, **headers)
 
 
-@contextmanager
-def _unread(served: Web, flooding: Json) -> Iterator[None]:
+def _unread(port: int, flooding: Json) -> None:
     """Asks for large answers with many keys and does not read them."""
     with ExitStack() as kept:
         for number, key in enumerate(flooding["keys"]):
@@ -253,17 +264,16 @@ def _unread(served: Web, flooding: Json) -> Iterator[None]:
                 f"Host: {HOST}\r\nAuthorization: Bearer {key}\r\n\r\n"
             )
             address = (f"127.0.1.{1 + number}", 0)
-            with contextlib.suppress(OSError):
-                connection = kept.enter_context(
-                    socket.create_connection((HOST, served.port), source_address=address)
-                )
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-                connection.sendall(sent.encode())
-        yield
+            connection = kept.enter_context(
+                socket.create_connection((HOST, port), source_address=address)
+            )
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.sendall(sent.encode())
+        time.sleep(_LONGEST_SECONDS)
 
 
 # The floods by what they are: which kinds of rows the tenant has (testing/world/neighbourhood.py), and what it does.
-FLOODS: dict[str, tuple[tuple[str, ...], Callable[[Web, Json], Any]]] = {
+FLOODS: dict[str, tuple[tuple[str, ...], Callable[[int, Json], None]]] = {
     "clauses of 100 channels": (("channels",), _nothing),
     "plans of costly schemas": (("keys",), _repeated(_plan, 4)),
     "2,000 late triggers, 100 webhooks": (("channels", "find-late-triggers"), _nothing),

@@ -46,6 +46,10 @@ from pipedai.version import VERSION
 T = TypeVar("T")
 
 
+def _is_address(group: Hashable) -> bool:
+    return isinstance(group, str)
+
+
 class WsgiLane:
     """Runs Django for each request in one of `threads` threads. A thread gets the whole body and returns the whole
     answer, so that no slow client holds it. This also saves a fifth of the CPU time of a2wsgi's own bridge.
@@ -57,10 +61,11 @@ class WsgiLane:
         self.running = 0
         self._wsgi = wsgi
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="wsgi")
-        # The calls of one client address form a group, as do the events of one workspace. Groups take turns, so that no
-        # group makes the others wait for long. A group gets three quarters of the threads at most, because all its
-        # calls may wait for the same locked row.
-        self._turns = Turns(threads, most_held=threads - threads // 4)
+        # The calls of one workspace form a group, as do those of an address whose callers nobody knows yet. Groups take
+        # turns, so that no group makes the others wait for long. A group gets three quarters of the threads at most,
+        # because all its calls may wait for the same locked row. Addresses get no more together, and half of the
+        # threads each, because a tenant may call from many with tokens that the process sees for the first time.
+        self._turns = Turns(threads, most_held=threads - threads // 4, are_one=_is_address)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = (await receive()).get("body", b"")

@@ -22,8 +22,9 @@ class Turns:
     turn before it gets another. So a thousand requests of one group delay another group by a single turn. If the next
     turn needs more permits than are free, all later turns wait behind it.
 
-    A group holds at most `most_held` permits. At most `most_waiting` turns wait, and `most_of_a_group` of one group;
-    None means any number.
+    A group holds at most `most_held` permits. All groups for which `are_one` is true hold no more together, and each of
+    them leaves the others of them as many as all of them leave to everybody else. At most `most_waiting` turns wait, and
+    `most_of_a_group` of one group; None means any number.
     """
 
     def __init__(
@@ -31,12 +32,16 @@ class Turns:
         permits: int,
         *,
         most_held: int | None = None,
+        are_one: Callable[[Hashable], bool] = lambda _: False,
         most_waiting: int | None = None,
         most_of_a_group: int | None = None,
     ) -> None:
         self.permits = self.free = permits
         self.waiting = 0
         self._most_held = permits if most_held is None else most_held
+        self._are_one = are_one
+        # How many permits the groups hold that `are_one`.
+        self._held_as_one = 0
         self._most_waiting = most_waiting
         self._most_of_a_group = most_of_a_group
         # How many permits each group holds.
@@ -87,6 +92,7 @@ class Turns:
                 turn.granted = False
                 self.free += turn.permits
                 self._held[turn.group] -= turn.permits
+                self._held_as_one -= turn.permits * self._are_one(turn.group)
                 if not self._held[turn.group]:
                     del self._held[turn.group]
             elif not turn.refused:
@@ -106,11 +112,16 @@ class Turns:
             del self._queues[turn.group]
 
     def _fits(self, turn: Turn) -> bool:
-        return self._held[turn.group] + turn.permits <= self._most_held
+        held, most = self._held[turn.group] + turn.permits, self._most_held
+        if self._are_one(turn.group):
+            together = self._held_as_one + turn.permits
+            return together <= most and held <= max(1, 2 * most - self.permits)
+        return held <= most
 
     def _give(self, turn: Turn) -> None:
         self.free -= turn.permits
         self._held[turn.group] += turn.permits
+        self._held_as_one += turn.permits * self._are_one(turn.group)
         turn.granted = True
         turn.wake(turn)
 

@@ -7,7 +7,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from json import JSONEncoder
@@ -89,7 +89,8 @@ class Failing:
     saw: str | None
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        # `asdict` would copy the value, and an event may have a hundred of them.
+        return {"path": self.path, "op": self.op, "value": self.value, "saw": self.saw}
 
 
 class TooLarge(Exception):  # noqa: N818 - named as what the document is

@@ -233,8 +233,11 @@ class _Work:
             for change in self._changes
             for name in named_rows(change.kind, change.resource or {})
         ]
-        said = compact_json([self.request.managed_by, self.request.resources, rows, ids])
-        return hashlib.sha256(said.encode()).hexdigest()
+        # Each part is written alone, because no other thread computes while JSON is written.
+        digest = hashlib.sha256()
+        for part in (self.request.managed_by, *self.request.resources, *rows, ids):
+            digest.update(compact_json(part).encode() + b"\n")
+        return digest.hexdigest()
 
     def _empty_late(self, change: Change) -> None:
         """Empties the fields that name rows of the same kind if they change. Then the changes work in any order, even

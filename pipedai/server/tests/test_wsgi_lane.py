@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from uuid import UUID
 
 import pytest
 
@@ -50,27 +51,40 @@ async def test_no_more_requests_run_at_once_than_there_are_threads():
     assert most == 2
 
 
-async def test_one_address_leaves_a_quarter_of_the_threads_to_others():
+WORKSPACE = UUID(int=1)
+
+
+@pytest.mark.parametrize(
+    ("stuck_ones", "goes_on", "most"),
+    [
+        (["192.0.2.1"], "192.0.2.2", 2),
+        (["192.0.2.1", "192.0.2.3", "192.0.2.4"], WORKSPACE, 3),
+        ([WORKSPACE], "192.0.2.2", 3),
+    ],
+    ids=["an address", "many addresses", "a workspace"],
+)
+async def test_a_group_leaves_a_quarter_of_the_threads_to_others(stuck_ones, goes_on, most):
     release, begun = threading.Event(), threading.Semaphore(0)
 
     def stuck_by_one(environ, start_response):
-        if environ["REMOTE_ADDR"] == "192.0.2.1":
+        if environ["REMOTE_ADDR"] != "192.0.2.99":
             begun.release()
             release.wait(60)
         return hello(environ, start_response)
 
     lane = WsgiLane(stuck_by_one, threads=4)
 
-    def ask(address):
-        of_this_one = {"client": (address, 1), HOLDING: Holding(MemoryBudget(), address)}
-        return Exchange(http_scope() | of_this_one).run(lane)
+    def ask(group, address="192.0.2.1"):
+        holding = Holding(MemoryBudget(), address)
+        holding.join(group)
+        return Exchange(http_scope() | {"client": (address, 1), HOLDING: holding}).run(lane)
 
-    stuck = [asyncio.ensure_future(ask("192.0.2.1")) for _ in range(9)]
+    stuck = [asyncio.ensure_future(ask(stuck_ones[n % len(stuck_ones)])) for n in range(9)]
     async with asyncio.timeout(60):
-        for _ in range(3):
+        for _ in range(most):
             await asyncio.to_thread(begun.acquire)
         for _ in range(5):
-            assert (await ask("192.0.2.2")).status == 200
+            assert (await ask(goes_on, "192.0.2.99")).status == 200
     assert not begun.acquire(blocking=False)
     release.set()
     assert [(await each).status for each in stuck] == [200] * 9
