@@ -122,6 +122,16 @@ def test_each_event_that_is_taken_queues_a_run(data_dir):
 
 
 @pytest.mark.long
+def test_neighbours_has_a_figure_of_each_kind_beside_a_flood(data_dir):
+    found, shown = _measured(data_dir, "neighbours --seconds 1 --only windows", may_miss=True)
+    assert set(found["figures"]) == {"quiet", "2,000 budgets' windows"}
+    for figures in found["figures"].values():
+        assert figures["calls"] > 0
+        assert min(figures[each] for each in ("p99", "due", "decided", "told")) > 0
+    assert "due s later" in shown
+
+
+@pytest.mark.long
 def test_growth_looks_at_every_list_and_at_shapes_and_keeps_each_plan(data_dir):
     short = "growth --sizes 1k --month 1000 --repeats 1 --values 1"
     shape = "--shapes many-budgets --rows 1k,2k"

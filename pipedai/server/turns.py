@@ -23,8 +23,8 @@ class Turns:
     turn needs more permits than are free, all later turns wait behind it.
 
     A group holds at most `most_held` permits. All groups for which `are_one` is true hold no more together, and each of
-    them leaves the others of them as many as all of them leave to everybody else. At most `most_waiting` turns wait, and
-    `most_of_a_group` of one group; None means any number.
+    them leaves the others of them as many as all of them leave to everybody else. At most `most_waiting` turns wait,
+    and `most_of_a_group` of one group; None means any number.
     """
 
     def __init__(

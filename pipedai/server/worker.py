@@ -412,7 +412,7 @@ OPEN_FILES = 65_536
 LARGE_BLOCK_BYTES = 256 * 1024
 # A thread that computes lets another one go on after so many seconds. A request waits some ten times, each time after
 # it has asked the database, so with Python's 5 ms one tenant's long computation would show in all others' answers.
-SWITCH_SECONDS = 0.0005
+SWITCH_SECONDS = 0.001
 KEPT_FREE_BYTES = 16 * 1024 * 1024
 # The numbers of M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in <malloc.h>.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
